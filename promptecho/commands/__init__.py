@@ -1,0 +1,1 @@
+"""Sub-commands, one file each; every file has `register(app)`. No heavy imports at module level."""

@@ -1,0 +1,28 @@
+"""Errors that a user sees as one line; everything else is a bug and shows a traceback."""
+
+
+class PromptEchoError(Exception):
+    """Base of all errors that are reported as one line.
+
+    The message names the culprit (file, key, prompt id, job) and the fix.
+    """
+
+
+class ConfigError(PromptEchoError):
+    """The configuration is invalid; one line per problem, each with its dotted path."""
+
+
+class DataError(PromptEchoError):
+    """An input or an artifact is missing, damaged or does not fit."""
+
+
+class ModelError(PromptEchoError):
+    """A model folder is missing, incomplete or of an unknown family."""
+
+
+class RewardError(PromptEchoError):
+    """A reward could not be computed or is not finite; names prompt and image."""
+
+
+class StateError(PromptEchoError):
+    """A training state is damaged, foreign or does not fit the run."""
