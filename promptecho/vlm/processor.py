@@ -1,0 +1,86 @@
+"""Load a vision-language model's processor, with or without torchvision."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from promptecho.errors import ModelError
+
+
+def check_model_path(path: str | Path, what: str = "VLM") -> str:
+    """Return `path` as text if it is a model folder or could be a hub id (`owner/name`).
+
+    Raises:
+        ModelError: it looks like a local path and is not a folder with a `config.json`.
+    """
+    text = str(path)
+    folder = Path(text).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise ModelError(f"{text}: the {what} folder has no config.json; download or copy the whole model again")
+        return str(folder)
+    if folder.is_absolute() or text.startswith((".", "~")) or text.count("/") != 1 or text.endswith("/"):
+        raise ModelError(f"{text}: no such {what} folder; download the model there or correct the path")
+    return text
+
+
+def load_processor(path: str | Path, *, revision: str | None = None, trust_remote_code: bool = False) -> Any:
+    """The processor (chat template, tokenizer, image processor) of the model at `path`, for images and text.
+
+    Families whose processor also handles video (the Qwen-VL ones, InternVL, ...) need torchvision for that part
+    alone. Without torchvision their own class is loaded without its video part; text and images go through the
+    same code. Both ways the image processor is the Pillow/numpy one where the library has one, so that an image
+    becomes the same pixel values on every machine (torchvision's resampling differs in the last bits).
+
+    The result is called as `processor(images=[[image], ...], text=[...], padding=True, return_tensors="pt")` and
+    has `.tokenizer`, `.image_processor` and `.apply_chat_template(messages, add_generation_prompt=...)`.
+
+    Raises:
+        ModelError: the folder is missing, or the library can't load its processor.
+    """
+    from transformers import AutoImageProcessor, AutoProcessor
+    from transformers.utils import is_torchvision_available
+
+    path = check_model_path(path)
+    options = {"revision": revision, "trust_remote_code": trust_remote_code}
+    try:
+        if is_torchvision_available():
+            processor = AutoProcessor.from_pretrained(path, **options)
+            if getattr(processor, "image_processor", None) is not None:
+                processor.image_processor = AutoImageProcessor.from_pretrained(path, backend="pil", **options)
+        else:
+            family = _processor_class(path, options)
+            if family is not None and "video_processor" in family.get_attributes():
+                processor = _without_video(family).from_pretrained(path, **options)
+            else:
+                processor = AutoProcessor.from_pretrained(path, **options)
+    except (OSError, ValueError, ImportError, KeyError, TypeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ModelError(f"{path}: cannot load the processor ({reason}); check that the folder is complete") from error
+    if getattr(processor, "tokenizer", None) is None or getattr(processor, "image_processor", None) is None:
+        raise ModelError(f"{path}: {type(processor).__name__} does not take images and text; use an image-text model")
+    return processor
+
+
+def _processor_class(path: str, options: dict[str, Any]) -> type | None:
+    """The library's processor class for this model, or None where it has none (remote code, for example)."""
+    from transformers import PROCESSOR_MAPPING, AutoConfig
+
+    config = AutoConfig.from_pretrained(path, **options)
+    return PROCESSOR_MAPPING.get(type(config), None)
+
+
+def _without_video(family: type) -> type:
+    """A subclass of a processor class whose parts are the image processor and the tokenizer only.
+
+    The library reads the parts to load from the names of the arguments of `__init__`.
+    """
+
+    class ImageOnly(family):
+        def __init__(self, image_processor=None, tokenizer=None, chat_template=None, **kwargs):
+            super().__init__(image_processor=image_processor, tokenizer=tokenizer, chat_template=chat_template)
+
+    ImageOnly.__name__ = family.__name__  # what is saved or printed names the family
+    ImageOnly.__qualname__ = family.__qualname__
+    return ImageOnly
