@@ -1,0 +1,35 @@
+"""Configuration: pydantic models that are the one truth for keys, defaults, documentation and validation."""
+
+from promptecho.config.load import (
+    dump_yaml,
+    evaluation_steps,
+    load_experiment,
+    load_site,
+    parse_experiment,
+    read_yaml,
+    run_training,
+    write_resolved,
+)
+from promptecho.config.models import ExperimentConfig, SiteConfig
+from promptecho.config.resolve import resolve, resolve_experiment
+from promptecho.config.slices import code_digest, config_digest, slice_digest
+from promptecho.config.training import TrainingConfig
+
+__all__ = [
+    "ExperimentConfig",
+    "SiteConfig",
+    "TrainingConfig",
+    "code_digest",
+    "config_digest",
+    "dump_yaml",
+    "evaluation_steps",
+    "load_experiment",
+    "load_site",
+    "parse_experiment",
+    "read_yaml",
+    "resolve",
+    "resolve_experiment",
+    "run_training",
+    "slice_digest",
+    "write_resolved",
+]

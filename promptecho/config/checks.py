@@ -1,0 +1,192 @@
+"""Validation that reports every problem at once, each with its dotted path.
+
+Pydantic alone stops at two points: checks between keys do not run while one key is wrong, and a key that
+`training` gets wrong would be reported once for every run. So each section is validated by itself, faulty
+keys are reported, dropped and the rest looked at again; then the sections are checked against each other.
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+from typing import Annotated, Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from promptecho.config.fields import Section
+from promptecho.config.training import TrainingConfig, training_problems
+
+Problems = dict[str, str]  # dotted path -> what is wrong; a dict, so that nothing is told twice
+
+
+def check_sections(model: type[Section], raw: dict[str, Any]) -> tuple[dict[str, Any], Problems]:
+    """Validate each key of `raw` against `model`'s fields by itself.
+
+    Returns:
+        the sections that could be built (faulty keys dropped), and the problems.
+    """
+    problems: Problems = {}
+    sections: dict[str, Any] = {}
+    for key in raw:
+        if key not in model.model_fields:
+            problems[str(key)] = _unknown(str(key), list(model.model_fields))
+    for key, field in model.model_fields.items():
+        if key in raw:
+            # A field's own constraints (min_length, ge) sit in its metadata: Annotated brings them back.
+            adapter = TypeAdapter(_annotated(field))
+            built = _build(adapter, raw[key], (key,), problems)
+            if built is not _NOTHING:
+                sections[key] = built
+        elif field.is_required():
+            problems[key] = "is missing"
+        else:
+            sections[key] = field.get_default(call_default_factory=True)
+    return sections, problems
+
+
+def check_runs(training: Any, runs: Any, problems: Problems) -> dict[str, TrainingConfig]:
+    """Validate `training` and every run (already merged over it in `runs[R][0]`, own keys in `runs[R][1]`).
+
+    A problem is reported under `training` unless the run itself sets the key at fault or a key of a failed
+    combination.
+    """
+    built: dict[str, TrainingConfig] = {}
+    candidates = {name: merged_own for name, merged_own in runs.items()} or {None: (training, {})}
+    for name, (merged, own) in candidates.items():
+        found: Problems = {}
+        config = _build(TypeAdapter(TrainingConfig), merged, (), found)
+        if config is _NOTHING:
+            problems["training" if name is None else f"runs.{name}"] = next(iter(found.values()))
+            continue
+        if name is not None:
+            built[name] = config
+        for path, message in found.items():
+            problems[_origin(path, name, own)] = message
+        for key, message in training_problems(config):
+            related = [word for word in TrainingConfig.model_fields if word in message.split() or word in key]
+            own_key = name is not None and any(word in own for word in [key, *related])
+            problems[f"runs.{name}.{key}" if own_key else f"training.{key}"] = message
+    return built
+
+
+def _origin(path: str, run: str | None, own: Any) -> str:
+    """Where the key at `path` was written: in the run, or in `training`."""
+    value = own
+    for part in path.split("."):
+        if not isinstance(value, dict) or part not in value:
+            return f"training.{path}"
+        value = value[part]
+    return f"runs.{run}.{path}"
+
+
+_NOTHING = object()
+
+
+def _annotated(field: Any) -> Any:
+    return Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
+
+
+def _build(adapter: TypeAdapter, value: Any, path: tuple, problems: Problems) -> Any:
+    """Validate `value`; report what is wrong, drop it and try again. `_NOTHING` where that cannot help."""
+    value = copy.deepcopy(value)
+    for _ in range(50):
+        try:
+            return adapter.validate_python(value)
+        except ValidationError as error:
+            dropped = False
+            for item in error.errors(include_url=False):
+                where = tuple(part for part in item["loc"] if part != "[key]")
+                dotted = ".".join(str(part) for part in (*path, *where))
+                problems.setdefault(dotted, _message(item, value, where))
+                dropped |= item["type"] != "missing" and _drop(value, where)
+            if not dropped:
+                return _NOTHING
+    return _NOTHING
+
+
+def _drop(value: Any, where: tuple) -> bool:
+    """Remove the innermost mapping key on the way to `where`; False where there is none."""
+    holder = None
+    for part in where:
+        if isinstance(value, dict):
+            holder = (value, part)
+        try:
+            value = value[part]
+        except (KeyError, IndexError, TypeError):
+            break
+    if holder is None:
+        return False
+    holder[0].pop(holder[1], None)
+    return True
+
+
+def _message(item: dict[str, Any], value: Any, where: tuple) -> str:
+    if item["type"] == "missing":
+        return "is missing"
+    if item["type"] == "extra_forbidden":
+        return "is not a known key"
+    message = item["msg"].removeprefix("Value error, ")
+    if item["type"] == "string_pattern_mismatch":
+        message = "must be lower-case letters, digits, '.', '_' or '-', starting with a letter or digit"
+    found = item["input"]
+    shown = "" if isinstance(found, (dict, list)) and len(str(found)) > 40 else f" (found {found!r})"
+    return message[:1].lower() + message[1:] + shown
+
+
+def _unknown(key: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(key, known, n=1)
+    return "is not a known key" + (f"; did you mean {close[0]}?" if close else f"; known: {', '.join(known)}")
+
+
+def cross_problems(sections: dict[str, Any]) -> Problems:
+    """Checks between sections; those that could not be built are left out."""
+    problems: Problems = {}
+    captions = sections.get("captions")
+    if captions is not None:
+        _exactly_one(captions, "captions", ("images", "prompts", "shapes"), problems)
+        if captions.shapes is not None and captions.heldout >= captions.shapes.count:
+            problems["captions.heldout"] = (
+                f"{captions.heldout} leaves no caption to train on: captions.shapes.count is {captions.shapes.count}"
+            )
+    image_sets, benchmarks, runs = (sections.get(key) for key in ("image_sets", "benchmarks", "runs"))
+    for name, image_set in (image_sets or {}).items():
+        _exactly_one(image_set, f"image_sets.{name}", ("prompts", "shapes"), problems)
+    if "base" in (runs or {}):
+        problems["runs.base"] = "`base` is reserved for the untrained model; choose another name"
+    for name, benchmark in (benchmarks or {}).items():
+        if image_sets is None:
+            continue
+        if benchmark.image_set not in image_sets:
+            problems[f"benchmarks.{name}.image_set"] = _no_such(benchmark.image_set, "image_sets", image_sets)
+        elif image_sets[benchmark.image_set].benchmark != benchmark.scorer:
+            problems[f"benchmarks.{name}.scorer"] = (
+                f"{benchmark.scorer} cannot score image set {benchmark.image_set}, "
+                f"which is of {image_sets[benchmark.image_set].benchmark}"
+            )
+    for index, entry in enumerate(sections.get("evaluate") or []):
+        if benchmarks is not None and entry.benchmark not in benchmarks:
+            problems[f"evaluate.{index}.benchmark"] = _no_such(entry.benchmark, "benchmarks", benchmarks)
+        if isinstance(entry.at, list):
+            for run, training in (runs or {}).items():
+                beyond = [step for step in entry.at if step not in training.checkpoint_steps]
+                if beyond:
+                    problems[f"evaluate.{index}.at"] = (
+                        f"{', '.join(map(str, beyond))}: no such checkpoint of run {run}, "
+                        f"whose checkpoints are {', '.join(map(str, training.checkpoint_steps))}"
+                    )
+    named = [entry.benchmark for entry in sections.get("evaluate") or []]
+    used = {benchmark.scorer for name, benchmark in (benchmarks or {}).items() if name in named}
+    for index, table in enumerate(sections.get("tables") or []):
+        if benchmarks is not None and table not in used:
+            problems[f"tables.{index}"] = f"{table} has nothing to show: no entry of evaluate names a {table} benchmark"
+    return problems
+
+
+def _exactly_one(section: Section, path: str, keys: tuple[str, ...], problems: Problems) -> None:
+    given = [key for key in keys if getattr(section, key) is not None]
+    if len(given) != 1:
+        problems[path] = f"give exactly one of {', '.join(keys)} (found {', '.join(given) or 'none'})"
+
+
+def _no_such(name: str, section: str, known: dict) -> str:
+    return f"{name}: no such entry of {section} (known: {', '.join(known) or 'none'})"

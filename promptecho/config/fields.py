@@ -1,0 +1,35 @@
+"""Field types shared by the configuration models."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictStr
+
+NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]*$"
+
+
+def _no_bool(value: Any) -> Any:
+    """YAML's `yes` is True, and Python's True is 1: neither is a number here."""
+    if isinstance(value, bool):
+        raise ValueError("expected a number, found a boolean")
+    return value
+
+
+Flag = StrictBool
+Text = Annotated[StrictStr, Field(min_length=1)]
+Seed = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
+Count = Annotated[int, Field(strict=True, ge=1)]
+CountOrZero = Annotated[int, Field(strict=True, ge=0)]
+# Not strict: YAML 1.1 reads `5e-5` (without a dot) as a string, and that string is a fine number.
+Real = Annotated[float, BeforeValidator(_no_bool), Field(allow_inf_nan=False)]
+Positive = Annotated[Real, Field(gt=0)]
+NonNegative = Annotated[Real, Field(ge=0)]
+Share = Annotated[Real, Field(ge=0, le=1)]
+Decay = Annotated[Real, Field(ge=0, lt=1)]
+
+
+class Section(BaseModel):
+    """Base of all sections: unknown keys are errors, defaults are validated, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", validate_default=True, frozen=True, protected_namespaces=())

@@ -1,0 +1,175 @@
+"""Read, merge, validate and write configurations."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from promptecho.config.checks import Problems, check_runs, check_sections, cross_problems
+from promptecho.config.models import ExperimentConfig, SiteConfig
+from promptecho.config.training import TrainingConfig
+from promptecho.errors import ConfigError
+from promptecho.files import write_text
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """YAML lets a later key silently replace an earlier one of the same name; here that is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} appears twice", key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """Read a YAML mapping.
+
+    Raises:
+        ConfigError: the file is missing, not YAML, or not a mapping.
+    """
+    path = Path(path)
+    try:
+        value = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such configuration file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot read ({error})") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(value, dict):
+        raise ConfigError(f"{path}: expected a mapping of keys, found {type(value).__name__}")
+    return value
+
+
+def deep_merge(base: Any, over: Any) -> Any:
+    """`over` on top of `base`: mappings merge key by key, everything else is replaced. Copies, changes nothing."""
+    if not isinstance(base, dict) or not isinstance(over, dict):
+        return copy.deepcopy(over)
+    merged = copy.deepcopy(base)
+    for key, value in over.items():
+        merged[key] = deep_merge(merged[key], value) if key in merged else copy.deepcopy(value)
+    return merged
+
+
+def _merge_run(training: Any, own: Any) -> Any:
+    if own is None:  # a run that changes nothing: `baseline:`
+        own = {}
+    merged = deep_merge(training, own)
+    if isinstance(own, dict) and isinstance(merged, dict):
+        # A run that picks one way of naming checkpoints drops the other one, which it inherited.
+        for one, other in (("checkpoints", "checkpoint_every"), ("checkpoint_every", "checkpoints")):
+            if own.get(one) is not None and own.get(other) is None:
+                merged[other] = None
+    return merged
+
+
+def parse_experiment(raw: dict[str, Any], source: str = "configuration") -> ExperimentConfig:
+    """Validate the content of an experiment file; `raw["experiment"]` must be set.
+
+    Raises:
+        ConfigError: one line per problem, each `SOURCE: dotted.path: what is wrong`.
+    """
+    raw = copy.deepcopy(raw)
+    training = raw.pop("training", None)
+    training = {} if training is None else training
+    runs = raw.pop("runs", None)
+    runs = {} if runs is None else runs
+    sections, problems = check_sections(ExperimentConfig, raw)
+    if not isinstance(runs, dict):
+        problems["runs"] = f"expected a mapping of run names (found {runs!r})"
+        runs = {}
+    merged = {str(name): (_merge_run(training, own), own or {}) for name, own in runs.items()}
+    sections["runs"] = check_runs(training, merged, problems)
+    _, name_problems = check_sections(ExperimentConfig, {"runs": {name: {} for name in merged}})
+    problems.update({path: text for path, text in name_problems.items() if path.startswith("runs.")})
+    problems.update(cross_problems(sections))
+    _report(problems, source)
+    return ExperimentConfig.model_validate(
+        {**raw, "training": training, "runs": {name: pair[0] for name, pair in merged.items()}}
+    )
+
+
+def _report(problems: Problems, source: str) -> None:
+    if problems:
+        raise ConfigError("\n".join(f"{source}: {path}: {text}" for path, text in sorted(problems.items())))
+
+
+def load_experiment(path: str | Path, overrides: dict[str, Any] | None = None) -> ExperimentConfig:
+    """Read and validate an experiment file, or a resolved one (`results/E/config/DIGEST.yaml`).
+
+    Args:
+        overrides: nested mapping merged over the file before validation.
+
+    Raises:
+        ConfigError: one line per problem, each with its dotted path.
+    """
+    raw = read_yaml(path)
+    raw.setdefault("experiment", Path(path).stem)
+    return parse_experiment(deep_merge(raw, overrides or {}), str(path))
+
+
+def run_training(config: ExperimentConfig, run: str) -> TrainingConfig:
+    """`training` with the overrides of `run`.
+
+    Raises:
+        ConfigError: no such run.
+    """
+    if run not in config.runs:
+        raise ConfigError(
+            f"{config.experiment}: runs.{run}: no such run (known: {', '.join(config.runs) or 'none'}; "
+            "`base` is the untrained model and is not trained)"
+        )
+    return config.runs[run]
+
+
+def evaluation_steps(config: ExperimentConfig, benchmark: str, run: str) -> list[int]:
+    """Steps at which `benchmark` scores `run`, increasing; [0] or [] for the run `base`.
+
+    Raises:
+        ConfigError: no such benchmark or run.
+    """
+    if benchmark not in config.benchmarks:
+        raise ConfigError(
+            f"{config.experiment}: benchmarks.{benchmark}: no such benchmark (known: {', '.join(config.benchmarks)})"
+        )
+    entries = [entry for entry in config.evaluate if entry.benchmark == benchmark]
+    if run == "base":
+        return [0] if any(entry.base for entry in entries) else []
+    checkpoints = run_training(config, run).checkpoint_steps
+    steps: set[int] = set()
+    for entry in entries:
+        steps.update(entry.at if isinstance(entry.at, list) else checkpoints[-1:] if entry.at == "last" else checkpoints)
+    return sorted(steps)
+
+
+def dump_yaml(config: ExperimentConfig) -> str:
+    """The configuration with every default written out; `load_experiment` reads it back to an equal one."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
+
+
+def write_resolved(config: ExperimentConfig, folder: str | Path) -> Path:
+    """Write `folder/DIGEST.yaml` unless it is there already, and return its path."""
+    from promptecho.config.slices import config_digest
+
+    path = Path(folder) / f"{config_digest(config)}.yaml"
+    if not path.exists():
+        write_text(path, dump_yaml(config))
+    return path
+
+
+def load_site(raw: dict[str, Any], source: str = "config/config.yaml") -> SiteConfig:
+    """Validate the site configuration.
+
+    Raises:
+        ConfigError: one line per problem.
+    """
+    sections, problems = check_sections(SiteConfig, raw)
+    _report(problems, source)
+    return SiteConfig(**sections)

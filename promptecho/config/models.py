@@ -1,0 +1,186 @@
+"""The experiment file and the site file as pydantic models: the one truth for keys, defaults and meaning."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, WithJsonSchema
+
+from promptecho.config.fields import (
+    NAME_PATTERN,
+    Count,
+    CountOrZero,
+    Flag,
+    NonNegative,
+    Real,
+    Section,
+    Seed,
+    Share,
+    Text,
+)
+from promptecho.config.training import TrainingConfig
+
+Name = Annotated[str, Field(strict=True, pattern=NAME_PATTERN)]
+
+
+class T2iSection(Section):
+    """The text-to-image model that is trained and evaluated."""
+
+    family: Text = Field("zimage", description="Family of the model: which adapter in promptecho/t2i handles it.")
+    path: Text = Field(
+        description="Folder, or hub id, of the diffusers pipeline; `shapes`: the model that ships with the project."
+    )
+    revision: Text | None = Field(None, description="Hub revision (commit); null: the folder as it is.")
+    dtype: Literal["float32", "bfloat16"] = Field("bfloat16", description="Type of the frozen weights.")
+    height: Count = Field(1024, description="Height of training and evaluation images in pixels.")
+    width: Count = Field(1024, description="Width of training and evaluation images in pixels.")
+
+
+class VlmSection(Section):
+    """The frozen vision-language model that captions and rewards."""
+
+    path: Text = Field(
+        description="Folder, or hub id, of an image-text-to-text model; `shapes`: the model that ships with the "
+        "project."
+    )
+    revision: Text | None = Field(None, description="Hub revision (commit); null: the folder as it is.")
+    dtype: Literal["float32", "bfloat16"] = Field("bfloat16", description="Type of the weights.")
+    trust_remote_code: Flag = Field(False, description="Run Python code that comes with the model. Off unless needed.")
+
+
+class ModelsSection(Section):
+    """The two models of an experiment."""
+
+    t2i: T2iSection = Field(description="Text-to-image model.")
+    vlm: VlmSection = Field(description="Vision-language model.")
+
+
+class RenderedImages(Section):
+    """Images rendered from the embedded world."""
+
+    count: Count = Field(description="Number of images to render.")
+    seed: Seed = Field(description="Seed of the scenes.")
+
+
+class CaptionsSection(Section):
+    """Training prompts: captions of images, or prompts that a file brings."""
+
+    images: Text | None = Field(
+        None, description="Folder of images, or a text file that lists one image a line. Relative to where you start."
+    )
+    prompts: Text | None = Field(
+        None, description="Text file (a prompt a line) or JSON Lines file ({data_id, caption}) used as captions."
+    )
+    shapes: RenderedImages | None = Field(None, description="Caption images rendered from the embedded world.")
+    query: Text = Field("Describe this image in detail.", description="What the VLM is asked about each image.")
+    num_shards: Count = Field(8, description="Captioning jobs, each writing one HDF5 shard.")
+    batch_size: Count = Field(16, description="Images captioned together.")
+    max_new_tokens: Count = Field(512, description="Longest caption in tokens of the VLM.")
+    temperature: NonNegative = Field(0.0, description="0: greedy; above: sampled, with a seed per image.")
+    seed: Seed = Field(0, description="Seed of sampled captions.")
+    heldout: CountOrZero = Field(1000, description="Captions kept out of training, chosen by the image's hash.")
+    max_words: Count = Field(200, description="Longer captions are cut to so many words, once, at the merge.")
+    max_tokens: Count = Field(512, description="... and to so many tokens of the text-to-image model.")
+    max_rejected_share: Share = Field(0.05, description="The merge fails above this share of rejected captions.")
+
+
+class RewardSection(Section):
+    """One reward; several are summed after their advantages were normalised."""
+
+    name: Text = Field("echo", description="Which reward: echo (PromptEcho).")
+    weight: Real = Field(1.0, description="Weight of its advantage in the sum.")
+    query: Text | None = Field(None, description="What the VLM is asked; null: `captions.query`.")
+
+
+class RenderedPrompts(Section):
+    """Benchmark prompts over the embedded world's vocabulary."""
+
+    per_tag: Count = Field(description="Prompts of each benchmark tag.")
+    seed: Seed = Field(description="Seed of the prompts.")
+
+
+class ImageSetSection(Section):
+    """Images that one or several benchmarks score."""
+
+    benchmark: Literal["geneval"] = Field(description="Whose prompts and folder layout.")
+    prompts: Text | None = Field(None, description="The benchmark's prompt file; relative to where you start.")
+    shapes: RenderedPrompts | None = Field(None, description="Prompts over the embedded world instead of a file.")
+    images_per_prompt: Count = Field(4, description="Images per prompt.")
+    guidance_scale: NonNegative = Field(4.0, description="Guidance scale in evaluation.")
+    num_inference_steps: Count = Field(50, description="ODE steps in evaluation.")
+    seed: Seed = Field(0, description="With prompt id and image index it fixes each image's noise.")
+    num_shards: Count = Field(8, description="Generation jobs per checkpoint.")
+    batch_size: Count = Field(8, description="Images generated together.")
+
+
+class BenchmarkSection(Section):
+    """A scorer on an image set."""
+
+    image_set: Text = Field(description="Key of `image_sets` whose images are scored.")
+    scorer: Literal["geneval"] = Field(description="Which rules score.")
+    backend: Literal["oracle", "mask2former"] = Field(
+        description="Who looks at the images: oracle (embedded world only) or mask2former (the official detector)."
+    )
+    mode: Literal["official"] = Field("official", description="official: the published rules, bug for bug.")
+
+
+def _steps(value: Any) -> Any:
+    if value in ("all", "last"):
+        return value
+    if isinstance(value, list) and value and all(type(step) is int and step > 0 for step in value):
+        return value
+    raise ValueError("expected all, last, or a list of steps such as [100, 300]")
+
+
+At = Annotated[
+    Any,
+    BeforeValidator(_steps),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"enum": ["all", "last"]},
+                {"type": "array", "items": {"type": "integer", "minimum": 1}, "minItems": 1},
+            ]
+        }
+    ),
+]
+
+
+class EvaluateSection(Section):
+    """One benchmark and the checkpoints at which it runs."""
+
+    benchmark: Text = Field(description="Key of `benchmarks`.")
+    at: At = Field("all", description="all checkpoints, the last one, or a list of steps.")
+    base: Flag = Field(True, description="Score the untrained model too.")
+
+
+class ExperimentConfig(Section):
+    """One experiment: `config/experiments/NAME.yaml`. Each entry of `runs` holds `training` with its overrides."""
+
+    experiment: Name = Field(description="Name; taken from the file's name, not written in it.")
+    models: ModelsSection = Field(description="Models.")
+    captions: CaptionsSection = Field(description="Training prompts.")
+    training: TrainingConfig = Field(default_factory=TrainingConfig, description="What every run does.")
+    rewards: list[RewardSection] = Field(
+        default_factory=lambda: [RewardSection()], min_length=1, description="Weighted rewards."
+    )
+    runs: dict[Name, TrainingConfig] = Field(
+        default_factory=dict, description="Runs by name; each may override any key of `training`."
+    )
+    image_sets: dict[Name, ImageSetSection] = Field(default_factory=dict, description="Sets of images to generate.")
+    benchmarks: dict[Name, BenchmarkSection] = Field(default_factory=dict, description="Benchmarks by name.")
+    evaluate: list[EvaluateSection] = Field(default_factory=list, description="Which benchmark runs where.")
+    tables: list[Literal["geneval"]] = Field(default_factory=list, description="Tables to write.")
+    models_root: Text | None = Field(
+        None, description="Taken from the site configuration, not written in the file: where relative model paths are."
+    )
+
+
+class SiteConfig(Section):
+    """`config/config.yaml`: what to build, and where this site keeps things."""
+
+    experiments: list[Name] = Field(min_length=1, description="Experiments that `all` builds.")
+    experiments_dir: Text = Field("config/experiments", description="Folder of the experiment files.")
+    models_root: Text | None = Field(
+        None, description="A relative model path that exists in this folder is taken from there; null: as it is."
+    )

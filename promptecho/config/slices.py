@@ -1,0 +1,120 @@
+"""Digests of the part of the configuration that a stage depends on: a stage reruns when its digest changes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import promptecho
+from promptecho.config.load import run_training
+from promptecho.config.models import ExperimentConfig
+from promptecho.errors import ConfigError
+from promptecho.files import digest
+
+# Captioning and training take days on many GPUs, so a changed line of their code must not restart them.
+# Raise the number by hand when a change makes their old results wrong.
+STAGE_VERSION = {"caption": 1, "merge": 1, "train": 1}
+
+# Keys that move work around or say how far to go, but do not change what is computed (beyond the last digits).
+_NOT_IN_TRAINING = {"iterations", "checkpoints", "checkpoint_every", "micro_batch_size", "zero_stage", "save_every_s"}
+_NOT_IN_MERGE = {"batch_size"}
+_MERGE_ONLY = {"heldout", "max_words", "max_tokens", "max_rejected_share"}
+
+# Files whose code decides scores and tables; relative to the package.
+SCORING_CODE = ("benchmarks", "scores.py", "shapes/oracle.py")
+TABLES_CODE = ("tables", "statistics.py", "scores.py", "provenance.py")
+
+
+def config_digest(config: ExperimentConfig) -> str:
+    """Digest of the whole resolved configuration: 16 hex digits."""
+    return digest(config.model_dump(mode="json"))
+
+
+def code_digest(*names: str) -> str:
+    """Digest of Python files and folders of the package; what does not exist counts as empty."""
+    root = Path(promptecho.__file__).parent
+    files = [file for name in names for file in sorted([root / name, *(root / name).rglob("*.py")]) if file.is_file()]
+    return digest({str(file.relative_to(root)): file.read_text(encoding="utf-8") for file in files})
+
+
+def slice_digest(
+    config: ExperimentConfig,
+    stage: str,
+    run: str | None = None,
+    *,
+    image_set: str | None = None,
+    benchmark: str | None = None,
+) -> str:
+    """Digest of what `stage` depends on: 16 hex digits.
+
+    Args:
+        stage: `images` (rendered training images), `caption` (one shard), `merge` (the training captions),
+            `train` (needs `run`), `prompts` and `generate` (need `image_set`), `score` (needs `benchmark`), `tables`.
+
+    Raises:
+        ConfigError: an unknown stage, run, image set or benchmark.
+    """
+    captions = config.captions.model_dump(mode="json")
+    models = {"t2i": _model(config, "t2i"), "vlm": _model(config, "vlm")}
+    if stage == "images":
+        return digest({"shapes": captions["shapes"]})
+    if stage == "caption":
+        keys = {key: value for key, value in captions.items() if key not in _NOT_IN_MERGE | _MERGE_ONLY}
+        return digest({"version": STAGE_VERSION["caption"], "vlm": models["vlm"], "captions": keys})
+    if stage == "merge":
+        return digest(_merge_slice(captions, models))
+    if stage == "train":
+        training = run_training(config, _needed(run, stage, "run")).model_dump(mode="json")
+        training["sampling"].pop("batch_size")
+        return digest(
+            {
+                "version": STAGE_VERSION["train"],
+                "models": models,
+                "captions": _merge_slice(captions, models),
+                "rewards": [reward.model_dump(mode="json") for reward in config.rewards],
+                "training": {key: value for key, value in training.items() if key not in _NOT_IN_TRAINING},
+            }
+        )
+    if stage in ("prompts", "generate"):
+        keys = _entry(config, "image_sets", _needed(image_set, stage, "image_set"))
+        keys.pop("batch_size")
+        if stage == "prompts":
+            return digest({key: keys[key] for key in ("benchmark", "prompts", "shapes")})
+        return digest({"t2i": models["t2i"], "image_set": keys})
+    if stage == "score":
+        keys = _entry(config, "benchmarks", _needed(benchmark, stage, "benchmark"))
+        return digest({"benchmark": keys, "code": code_digest(*SCORING_CODE)})
+    if stage == "tables":
+        return digest({"code": code_digest(*TABLES_CODE)})
+    known = "images, caption, merge, train, prompts, generate, score, tables"
+    raise ConfigError(f"{stage}: no such stage (known: {known})")
+
+
+def _merge_slice(captions: dict[str, Any], models: dict[str, Any]) -> dict[str, Any]:
+    keys = {key: value for key, value in captions.items() if key not in _NOT_IN_MERGE}
+    # The text-to-image model's tokenizer cuts captions.
+    tokenizer = {key: models["t2i"][key] for key in ("family", "path", "revision")}
+    version = [STAGE_VERSION["caption"], STAGE_VERSION["merge"]]
+    return {"version": version, "vlm": models["vlm"], "tokenizer": tokenizer, "captions": keys}
+
+
+def _model(config: ExperimentConfig, name: str) -> dict[str, Any]:
+    """A model's keys; its path as written, so that moving `models_root` restarts nothing."""
+    keys = getattr(config.models, name).model_dump(mode="json")
+    if config.models_root and Path(keys["path"]).is_relative_to(config.models_root):
+        keys["path"] = str(Path(keys["path"]).relative_to(config.models_root))
+    return keys
+
+
+def _entry(config: ExperimentConfig, section: str, name: str) -> dict[str, Any]:
+    entries = getattr(config, section)
+    if name not in entries:
+        known = ", ".join(entries) or "none"
+        raise ConfigError(f"{config.experiment}: {section}.{name}: no such entry (known: {known})")
+    return entries[name].model_dump(mode="json")
+
+
+def _needed(value: str | None, stage: str, name: str) -> str:
+    if value is None:
+        raise ConfigError(f"the digest of stage {stage} needs {name}")
+    return value

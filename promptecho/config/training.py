@@ -1,0 +1,199 @@
+"""Section `training`: what a run does. Defaults are the paper's, where it states a value."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from promptecho.config.fields import (
+    Count,
+    CountOrZero,
+    Decay,
+    Flag,
+    NonNegative,
+    Positive,
+    Real,
+    Section,
+    Seed,
+    Share,
+    Text,
+)
+
+Weighting = Literal["ghuber", "uniform", "t", "t2", "huber"]
+
+
+class LoraSection(Section):
+    """The adapter that is trained."""
+
+    rank: Count = Field(64, description="Rank of the LoRA matrices.")
+    alpha: Positive = Field(128, description="LoRA alpha; the adapter's output is scaled by alpha / rank.")
+    dropout: Share = Field(0.0, description="Dropout on the LoRA input; 0 keeps training deterministic per sample.")
+    target_modules: list[Text] = Field(
+        ["to_q", "to_k", "to_v", "to_out.0", "feed_forward.w1", "feed_forward.w2", "feed_forward.w3"],
+        min_length=1,
+        description="Name endings of the linear layers that get an adapter.",
+    )
+
+
+class SamplingSection(Section):
+    """How training images are sampled."""
+
+    num_inference_steps: Count = Field(30, description="ODE steps per training image.")
+    guidance_scale: NonNegative = Field(
+        3.5, description="Guidance scale as the family's diffusers pipeline understands it."
+    )
+    batch_size: Count = Field(8, description="Images sampled together by one process.")
+    policy: Literal["on_policy", "ema"] = Field(
+        "on_policy", description="Weights that sample: the ones being trained, or their EMA (`kl_ema.decay`)."
+    )
+
+
+class TimestepsSection(Section):
+    """Timesteps at which the matching loss is evaluated."""
+
+    per_sample: Count = Field(4, description="Timesteps per image and optimizer step.")
+    distribution: Literal["stratified_logit_normal", "uniform", "sampler_grid"] = Field(
+        "stratified_logit_normal",
+        description="stratified_logit_normal: one draw from each of `per_sample` equal-probability strata of a "
+        "logit-normal; uniform: uniform on (0, 1]; sampler_grid: the timesteps that the sampler visits.",
+    )
+    shift: Positive = Field(
+        3.0, description="Timestep shift s, t -> s t / (1 + (s - 1) t); 1 leaves t as drawn. Not for sampler_grid."
+    )
+    mean: Real = Field(0.0, description="Mean of the logit-normal.")
+    std: Positive = Field(1.0, description="Standard deviation of the logit-normal.")
+
+
+class AdvantageSection(Section):
+    """From rewards to advantages; the group mean is always subtracted."""
+
+    scale: Literal["none", "group_std", "global_std"] = Field(
+        "none", description="Divisor: none (the published method), the group's or the whole iteration's deviation."
+    )
+    clip: Positive | None = Field(5.0, description="Advantages are clipped to [-clip, clip]; null: not clipped.")
+
+
+class KlBaseSection(Section):
+    """Velocity KL to the base model."""
+
+    weight: NonNegative = Field(0.0, description="Weight of the KL to the base model; 0: off.")
+    weighting: Literal["uniform", "elbo"] = Field(
+        "uniform", description="Weight over t: uniform, or elbo (divides by 2 s^2, s the SDE noise level at t)."
+    )
+
+
+class KlEmaSection(Section):
+    """Velocity KL to a moving average of the policy; acts as the trust region."""
+
+    weight: NonNegative = Field(1.0, description="Weight of the KL to the EMA of the policy; 0: off.")
+    decay: Decay = Field(
+        0.3, description="Decay of that EMA per iteration; 0: the policy at the start of the iteration."
+    )
+
+
+class EmaSection(Section):
+    """Weights that are evaluated."""
+
+    decay: Decay | None = Field(
+        None, description="Decay per optimizer step of the EMA that is saved as adapter; null: the trained weights."
+    )
+
+
+class TrainingConfig(Section):
+    """Everything one run does; `runs.R` overrides any key of it."""
+
+    seed: Seed = Field(1, description="Seed of prompts' order, noise and timesteps.")
+    iterations: Count = Field(300, description="Iterations in total; may be raised later to continue a run.")
+    checkpoints: list[Count] | None = Field(
+        None, description="Iterations after which a checkpoint is kept, increasing; the last one equals `iterations`."
+    )
+    checkpoint_every: Count | None = Field(
+        None,
+        description="Instead of `checkpoints`: keep one every so many iterations, and the last. "
+        "With neither, only the last is kept.",
+    )
+    prompts_per_iteration: Count = Field(32, description="Prompts (groups) per iteration.")
+    images_per_prompt: Count = Field(8, description="Images per prompt (group size), at least 2.")
+    batch_size: Count = Field(128, description="Images per optimizer step, over all processes.")
+    passes: Count = Field(4, description="Passes over an iteration's images.")
+    micro_batch_size: Count = Field(8, description="Images per forward pass of one process; divides `batch_size`.")
+    learning_rate: Positive = Field(5e-5, description="AdamW learning rate, constant.")
+    weight_decay: NonNegative = Field(1e-4, description="AdamW weight decay.")
+    adam_beta1: Decay = Field(0.9, description="AdamW beta1.")
+    adam_beta2: Decay = Field(0.999, description="AdamW beta2.")
+    max_grad_norm: Positive = Field(1.0, description="Gradients are clipped to this global norm.")
+    lora: LoraSection = Field(default_factory=LoraSection, description="The adapter.")
+    sampling: SamplingSection = Field(default_factory=SamplingSection, description="Sampling of training images.")
+    timesteps: TimestepsSection = Field(default_factory=TimestepsSection, description="Timesteps of the loss.")
+    weighting: Weighting = Field("ghuber", description="Weighting of the matching loss that acts as log-probability.")
+    ghuber_power: Positive = Field(0.25, description="Power p of the ghuber weighting.")
+    clip_range: Positive = Field(0.2, description="Ratios are clipped to [1 - clip_range, 1 + clip_range].")
+    per_timestep: Flag = Field(
+        True, description="Ratio per timestep and sample (true), or of the means over the timesteps (false)."
+    )
+    advantage: AdvantageSection = Field(default_factory=AdvantageSection, description="Rewards to advantages.")
+    kl_base: KlBaseSection = Field(default_factory=KlBaseSection, description="KL to the base model.")
+    kl_ema: KlEmaSection = Field(default_factory=KlEmaSection, description="KL to a moving average of the policy.")
+    ema: EmaSection = Field(default_factory=EmaSection, description="Weights that are evaluated.")
+    train_guidance: Flag = Field(False, description="Apply classifier-free guidance in the training forward too.")
+    zero_stage: Literal[0, 1, 2] = Field(1, description="DeepSpeed ZeRO stage.")
+    save_every_s: CountOrZero = Field(
+        600, description="Seconds between saves of the rolling state; 0: after every iteration."
+    )
+
+    @property
+    def checkpoint_steps(self) -> list[int]:
+        """Steps at which this run keeps a checkpoint, increasing; the last one is `iterations`."""
+        if self.checkpoints is not None:
+            return list(self.checkpoints)
+        every = self.checkpoint_every or self.iterations
+        return [*range(every, self.iterations, every), self.iterations]
+
+
+def training_problems(training: TrainingConfig) -> list[tuple[str, str]]:
+    """Impossible combinations: (key that is at fault, what is wrong and how to fix it)."""
+    problems = []
+    images = training.prompts_per_iteration * training.images_per_prompt
+    if training.images_per_prompt < 2:
+        problems.append(("images_per_prompt", "must be at least 2: an advantage compares images of one prompt"))
+    if images % training.batch_size:
+        problems.append(
+            (
+                "batch_size",
+                f"{training.batch_size} does not divide the {images} images of an iteration "
+                f"(prompts_per_iteration {training.prompts_per_iteration} x images_per_prompt "
+                f"{training.images_per_prompt})",
+            )
+        )
+    if training.batch_size % training.micro_batch_size:
+        problems.append(
+            ("micro_batch_size", f"{training.micro_batch_size} does not divide batch_size {training.batch_size}")
+        )
+    if training.checkpoints is not None and training.checkpoint_every is not None:
+        problems.append(("checkpoint_every", "give either checkpoints or checkpoint_every; set the other to null"))
+    if training.checkpoints is not None:
+        steps = training.checkpoints
+        if not steps:
+            problems.append(("checkpoints", "is empty; name at least the last iteration, or use null"))
+        elif any(later <= earlier for earlier, later in zip(steps, steps[1:], strict=False)):
+            problems.append(("checkpoints", f"{steps} must increase from entry to entry"))
+        elif steps[-1] > training.iterations:
+            problems.append(
+                (
+                    "checkpoints",
+                    f"{steps[-1]} is a checkpoint beyond the run, which ends at iterations {training.iterations}",
+                )
+            )
+        elif steps[-1] != training.iterations:
+            problems.append(
+                ("checkpoints", f"the last one is {steps[-1]}, but must equal iterations {training.iterations}")
+            )
+    elif training.checkpoint_every is not None and training.checkpoint_every > training.iterations:
+        problems.append(
+            (
+                "checkpoint_every",
+                f"{training.checkpoint_every} lies beyond the run, which ends at iterations {training.iterations}",
+            )
+        )
+    return problems
