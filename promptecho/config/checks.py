@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import difflib
+import re
 from typing import Annotated, Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -63,8 +64,10 @@ def check_runs(training: Any, runs: Any, problems: Problems) -> dict[str, Traini
         for path, message in found.items():
             problems[_origin(path, name, own)] = message
         for key, message in training_problems(config):
-            related = [word for word in TrainingConfig.model_fields if word in message.split() or word in key]
-            own_key = name is not None and any(word in own for word in [key, *related])
+            related = [word for word in TrainingConfig.model_fields if word == key or word in re.findall(r"[a-z_0-9]+", message)]
+            if any(path.split(".")[0] in related for path in found):
+                continue  # one of its keys is faulty and was replaced by its default
+            own_key = name is not None and any(word in own for word in related)
             problems[f"runs.{name}.{key}" if own_key else f"training.{key}"] = message
     return built
 
@@ -138,15 +141,15 @@ def _unknown(key: str, known: list[str]) -> str:
     return "is not a known key" + (f"; did you mean {close[0]}?" if close else f"; known: {', '.join(known)}")
 
 
-def cross_problems(sections: dict[str, Any]) -> Problems:
-    """Checks between sections; those that could not be built are left out."""
-    problems: Problems = {}
+def cross_problems(sections: dict[str, Any], problems: Problems) -> None:
+    """Add what is wrong between sections; those that could not be built are left out."""
     captions = sections.get("captions")
     if captions is not None:
         _exactly_one(captions, "captions", ("images", "prompts", "shapes"), problems)
         if captions.shapes is not None and captions.heldout >= captions.shapes.count:
-            problems["captions.heldout"] = (
-                f"{captions.heldout} leaves no caption to train on: captions.shapes.count is {captions.shapes.count}"
+            problems.setdefault(
+                "captions.heldout",
+                f"{captions.heldout} leaves no caption to train on: captions.shapes.count is {captions.shapes.count}",
             )
     image_sets, benchmarks, runs = (sections.get(key) for key in ("image_sets", "benchmarks", "runs"))
     for name, image_set in (image_sets or {}).items():
@@ -179,11 +182,12 @@ def cross_problems(sections: dict[str, Any]) -> Problems:
     for index, table in enumerate(sections.get("tables") or []):
         if benchmarks is not None and table not in used:
             problems[f"tables.{index}"] = f"{table} has nothing to show: no entry of evaluate names a {table} benchmark"
-    return problems
 
 
 def _exactly_one(section: Section, path: str, keys: tuple[str, ...], problems: Problems) -> None:
     given = [key for key in keys if getattr(section, key) is not None]
+    if any(reported.startswith(f"{path}.{key}") for reported in problems for key in keys):
+        return  # one of them is faulty and was dropped
     if len(given) != 1:
         problems[path] = f"give exactly one of {', '.join(keys)} (found {', '.join(given) or 'none'})"
 

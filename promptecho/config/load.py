@@ -89,7 +89,7 @@ def parse_experiment(raw: dict[str, Any], source: str = "configuration") -> Expe
     sections["runs"] = check_runs(training, merged, problems)
     _, name_problems = check_sections(ExperimentConfig, {"runs": {name: {} for name in merged}})
     problems.update({path: text for path, text in name_problems.items() if path.startswith("runs.")})
-    problems.update(cross_problems(sections))
+    cross_problems(sections, problems)
     _report(problems, source)
     return ExperimentConfig.model_validate(
         {**raw, "training": training, "runs": {name: pair[0] for name, pair in merged.items()}}
@@ -145,7 +145,8 @@ def evaluation_steps(config: ExperimentConfig, benchmark: str, run: str) -> list
     checkpoints = run_training(config, run).checkpoint_steps
     steps: set[int] = set()
     for entry in entries:
-        steps.update(entry.at if isinstance(entry.at, list) else checkpoints[-1:] if entry.at == "last" else checkpoints)
+        named = {"all": checkpoints, "last": checkpoints[-1:]}
+        steps.update(named[entry.at] if isinstance(entry.at, str) else entry.at)
     return sorted(steps)
 
 
