@@ -1,5 +1,9 @@
-"""Vision-language models: processor, teacher-forced inputs, log-probabilities of label tokens."""
+"""Vision-language models: loading, teacher-forced inputs, log-probabilities of label tokens."""
 
+from promptecho.vlm.log_probs import TokenLogProbs, label_log_probs
+from promptecho.vlm.model import Vlm, load_vlm, model_revision, wrap_vlm
 from promptecho.vlm.processor import load_processor
 
-__all__ = ["load_processor"]
+__all__ = [
+    "TokenLogProbs", "Vlm", "label_log_probs", "load_processor", "load_vlm", "model_revision", "wrap_vlm",
+]

@@ -8,7 +8,8 @@ from pathlib import Path
 
 SENTENCES = [
     "Describe this image in detail.", "A red circle above a blue square.", "three green triangles and a yellow star",
-    "system user assistant", "The picture shows two small purple shapes, one left of the other, on a white ground.",
+    "system user assistant", "two\n\nlines\n\n",
+    "The picture shows two small purple shapes, one left of the other, on a white ground.",
 ]
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>",
            "<|video_pad|>"]

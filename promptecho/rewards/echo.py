@@ -1,0 +1,54 @@
+"""The PromptEcho reward: how likely a frozen vision-language model finds the prompt as its own answer."""
+
+from __future__ import annotations
+
+from PIL import Image
+
+from promptecho.errors import RewardError
+from promptecho.vlm import TokenLogProbs, Vlm, label_log_probs
+
+DEFAULT_QUERY = "Describe this image in detail."
+
+
+class EchoReward:
+    """Mean log-probability per token of the prompt, given as the answer to `query` on the image.
+
+    Source: PromptEcho (arXiv 2604.12652), section 3.1, equation 1. One forward pass, no sampling. The end token
+    is not part of the label unless `include_eos`.
+    """
+
+    name = "echo"
+
+    def __init__(self, vlm: Vlm, *, query: str = DEFAULT_QUERY, batch_size: int = 16, include_eos: bool = False):
+        self.vlm, self.query, self.batch_size, self.include_eos = vlm, query, batch_size, include_eos
+
+    def __call__(self, images: list[Image.Image], prompts: list[str], prompt_ids: list[str]) -> list[float]:
+        """Rewards of `images[N]` for `prompts[N]`, in nats per token (at most 0).
+
+        Raises:
+            RewardError: a reward is not finite; names prompt id and image.
+            DataError: a prompt is empty or longer than the model's context; names the prompt id.
+        """
+        return [detail.mean for detail in self.score_details(images, prompts, prompt_ids)]
+
+    def score_details(
+        self, images: list[Image.Image], prompts: list[str], prompt_ids: list[str]
+    ) -> list[TokenLogProbs]:
+        """As `__call__`, with the log-probability of every token."""
+        details = label_log_probs(
+            self.vlm, images, prompts, self.query, batch_size=self.batch_size, include_eos=self.include_eos,
+            names=[f"prompt {prompt_id}" for prompt_id in prompt_ids],
+        )
+        for index, (detail, prompt_id, image) in enumerate(zip(details, prompt_ids, images, strict=True)):
+            if not detail.log_probs.isfinite().all():
+                bad = int((~detail.log_probs.isfinite()).sum())
+                raise RewardError(
+                    f"prompt {prompt_id}, image {_image_name(image, index)}: the reward is not finite ({bad} of "
+                    f"{len(detail.tokens)} label tokens); look at the image, and try dtype float32 or bfloat16"
+                )
+        return details
+
+
+def _image_name(image: Image.Image, index: int) -> str:
+    """The file an image was read from, else its index in the call."""
+    return str(image.info.get("path") or getattr(image, "filename", "") or index)

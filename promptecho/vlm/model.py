@@ -1,0 +1,115 @@
+"""Load a frozen vision-language model with its processor."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from promptecho.errors import ModelError
+from promptecho.files import digest, sha256_file
+from promptecho.vlm.processor import check_model_path, load_processor
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+WHOLE_HASH_LIMIT = 1 << 30
+
+
+@dataclass(frozen=True)
+class Vlm:
+    """A frozen image-text-to-text model in eval mode.
+
+    `context_length` counts all tokens, those of the image included; `eos_ids` are the tokens that end an answer.
+    """
+
+    path: str
+    model: Any = field(repr=False)
+    processor: Any = field(repr=False)
+    context_length: int
+    eos_ids: tuple[int, ...]
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    @property
+    def tokenizer(self) -> Any:
+        return self.processor.tokenizer
+
+
+def load_vlm(
+    path: str | Path,
+    *,
+    dtype: str = "float32",
+    device: str | torch.device = "cpu",
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+) -> Vlm:
+    """Load any Hugging Face image-text-to-text model for inference: frozen, in eval mode, on `device`.
+
+    A local folder is looked at first; `owner/name` is otherwise left to huggingface.
+
+    Raises:
+        ModelError: the folder is missing or incomplete, the dtype is unknown, or the library can't load the model.
+    """
+    import transformers
+
+    if dtype not in DTYPES:
+        raise ModelError(f"{path}: unknown dtype {dtype!r}; use one of {', '.join(DTYPES)}")
+    checked = check_model_path(path)
+    if not sys.stderr.isatty():
+        transformers.utils.logging.disable_progress_bar()
+    processor = load_processor(checked, revision=revision, trust_remote_code=trust_remote_code)
+    try:
+        model = transformers.AutoModelForImageTextToText.from_pretrained(
+            checked, dtype=DTYPES[dtype], revision=revision, trust_remote_code=trust_remote_code
+        )
+    except Exception as error:  # the library raises anything from OSError to SafetensorError; all mean the same here
+        reason = " ".join(str(error).split())[:300]
+        raise ModelError(f"{path}: cannot load the model ({reason}); check that the folder is complete") from error
+    model.requires_grad_(False)
+    model.eval()
+    try:
+        model.to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise ModelError(f"{path}: cannot move the model to {device} ({str(error).splitlines()[0]})") from error
+    return wrap_vlm(str(path), model, processor)
+
+
+def wrap_vlm(path: str, model: Any, processor: Any) -> Vlm:
+    """A `Vlm` from a model that is already built (sharded, for example) and its processor."""
+    eos: list[int] = []
+    for ids in (model.generation_config.eos_token_id, processor.tokenizer.eos_token_id):
+        eos += ids if isinstance(ids, list) else [] if ids is None else [ids]
+    context_length = getattr(model.config.get_text_config(), "max_position_embeddings", None) or sys.maxsize
+    return Vlm(path, model, processor, context_length, tuple(dict.fromkeys(eos)))
+
+
+def model_revision(path: str | Path, revision: str | None = None) -> str:
+    """What identifies the weights: the revision asked for, the hub's commit, or for a folder a hash of its files.
+
+    Deviation: weight files above 1 GiB count with name, size, and first and last MiB instead of a whole read of
+    tens of gigabytes by each of many jobs.
+    """
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        if revision is not None:
+            return revision
+        from transformers import AutoConfig
+
+        return getattr(AutoConfig.from_pretrained(str(path)), "_commit_hash", None) or "main"
+    files = [folder / "config.json", *sorted(folder.glob("*.safetensors"))]
+    return "files-" + digest([[file.name, _fingerprint(file)] for file in files])
+
+
+def _fingerprint(file: Path) -> str:
+    size = file.stat().st_size
+    if size <= WHOLE_HASH_LIMIT:
+        return sha256_file(file)
+    with open(file, "rb") as stream:
+        head = stream.read(1 << 20)
+        stream.seek(-(1 << 20), 2)
+        tail = stream.read()
+    return digest([size, head.hex(), tail.hex()])

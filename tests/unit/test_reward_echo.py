@@ -1,0 +1,98 @@
+"""The PromptEcho reward, its registry and its command."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+
+import pytest
+import torch
+from tiny_vlm import image, shared_folder
+
+from promptecho.errors import ConfigError, DataError, RewardError
+from promptecho.rewards import make_reward
+from promptecho.vlm import load_vlm
+
+
+@pytest.fixture(scope="module")
+def vlm():
+    return load_vlm(shared_folder())
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-m", "promptecho", "reward", *arguments], capture_output=True, text=True)
+
+
+def test_reward_is_the_mean_of_the_details(vlm):
+    echo = make_reward("echo", vlm, batch_size=2)
+    images, prompts, ids = [image(i) for i in range(3)], ["A star", "A red circle.", "x"], ["0", "1", "2"]
+    rewards = echo(images, prompts, ids)
+    details = echo.score_details(images, prompts, ids)
+    assert rewards == [pytest.approx(d.log_probs.mean().item(), abs=1e-6) for d in details]
+    assert all(math.isfinite(r) and r < 0 for r in rewards)
+
+
+def test_query_is_part_of_the_question(vlm):
+    a, b = (make_reward("echo", vlm, query=q)([image(0)], ["A star"], ["0"]) for q in ("What is it?", "Describe."))
+    assert a != b
+
+
+def test_non_finite_reward_names_prompt_and_image():
+    vlm = load_vlm(shared_folder())
+    with torch.no_grad():
+        vlm.model.model.language_model.norm.weight.fill_(float("nan"))
+    picture = image(0)
+    with pytest.raises(RewardError, match="prompt p17, image 0: the reward is not finite"):
+        make_reward("echo", vlm)([picture], ["A star"], ["p17"])
+    picture.info["path"] = "/data/a.png"
+    with pytest.raises(RewardError, match="prompt p17, image /data/a.png"):
+        make_reward("echo", vlm)([picture], ["A star"], ["p17"])
+
+
+def test_empty_prompt_is_named(vlm):
+    with pytest.raises(DataError, match="prompt p3: the label is empty"):
+        make_reward("echo", vlm)([image(0)], [" "], ["p3"])
+
+
+def test_unknown_reward_lists_the_known(vlm):
+    with pytest.raises(ConfigError, match="unknown reward 'clip'; known: echo"):
+        make_reward("clip", vlm)
+
+
+def test_command_prints_what_the_library_computes(vlm, tmp_path):
+    files = []
+    for index in range(2):
+        files.append(tmp_path / f"{index}.png")
+        image(index).save(files[-1])
+    shown = [part for file in files for part in ("--image", str(file))]
+    done = run("--vlm", str(shared_folder()), *shown, "--label", "A red circle.", "--json")
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)
+    expected = make_reward("echo", vlm).score_details([image(0), image(1)], ["A red circle."] * 2, ["0", "1"])
+    assert [row["image"] for row in rows] == [str(file) for file in files]
+    for row, detail in zip(rows, expected, strict=True):
+        assert row["reward"] == pytest.approx(detail.mean, abs=1e-5)
+        assert row["tokens"] == detail.tokens
+        assert row["log_probs"] == pytest.approx(detail.log_probs.tolist(), abs=1e-5)
+    table = run("--vlm", str(shared_folder()), *shown, "--label", "A red circle.")
+    assert table.returncode == 0 and f"{rows[0]['reward']:.4f}" in table.stdout
+
+
+def test_command_tells_bad_input_in_one_line(tmp_path):
+    good = tmp_path / "good.png"
+    image(0).save(good)
+    torn = tmp_path / "torn.png"
+    torn.write_bytes(good.read_bytes()[:200])
+    vlm = str(shared_folder())
+    for arguments, culprit in [
+        (("--vlm", vlm, "--image", str(torn), "--label", "a"), "torn.png: not a readable image"),
+        (("--vlm", vlm, "--image", str(tmp_path / "no.png"), "--label", "a"), "no.png: no such image file"),
+        (("--vlm", "/nowhere/vlm", "--image", str(good), "--label", "a"), "/nowhere/vlm: no such VLM folder"),
+        (("--vlm", vlm, "--image", str(good), "--label", ""), "the label is empty"),
+    ]:
+        done = run(*arguments, "--json")
+        assert done.returncode == 1 and done.stdout == ""
+        [line] = [line for line in done.stderr.splitlines() if line.startswith("promptecho: ")]
+        assert culprit in line and "Traceback" not in done.stderr
