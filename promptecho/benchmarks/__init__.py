@@ -1,0 +1,1 @@
+"""Benchmarks: prompts, official scoring rules, perception backends."""

@@ -1,0 +1,92 @@
+"""The image folder that GenEval's official evaluator reads: `00012/metadata.jsonl`, `00012/samples/00003.png`."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from promptecho.benchmarks.geneval.prompts import Prompt, parse_prompt
+from promptecho.errors import DataError
+from promptecho.files import read_jsonl
+
+SHOWN = 5  # missing images named in an error before "and n more"
+
+
+@dataclass(frozen=True)
+class ImageEntry:
+    """One image to judge."""
+
+    prompt_index: int
+    image_index: int
+    path: Path
+    prompt: Prompt
+
+    @property
+    def prompt_id(self) -> str:
+        return f"{self.prompt_index:05}"
+
+
+def image_path(root: Path, prompt_index: int, image_index: int) -> Path:
+    """Where the official layout keeps one image."""
+    return root / f"{prompt_index:05}" / "samples" / f"{image_index:05}.png"
+
+
+def _read_folder_prompt(folder: Path) -> Prompt:
+    path = folder / "metadata.jsonl"
+    rows = read_jsonl(path)
+    if len(rows) != 1:
+        raise DataError(f"{path}: expected one JSON object, found {len(rows)}; one folder holds one prompt's images")
+    return parse_prompt(rows[0], f"{path}:1")
+
+
+def list_images(
+    root: str | Path, prompts: list[Prompt] | None = None, images_per_prompt: int | None = None
+) -> list[ImageEntry]:
+    """All images of a folder, by prompt, then image.
+
+    Missing images would silently leave the denominator of every score, so the folder must be whole: prompts 0..P-1
+    and images 0..K-1 of each. P and K come from the arguments where given (then trailing gaps are seen as well),
+    otherwise from the largest numbers found.
+
+    Raises:
+        DataError: folder or images are missing (named), or a folder's metadata is not that of `prompts`.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise DataError(f"{root}: no such image folder; generate the images first")
+    folders = {int(f.name): f for f in sorted(root.iterdir()) if f.is_dir() and f.name.isascii() and f.name.isdigit()}
+    if not folders:
+        raise DataError(f"{root}: no prompt folders (00000, 00001, ...) in it; generate the images first")
+    found = {
+        number: {int(p.stem): p for p in folder.glob("samples/*.png") if re.fullmatch(r"[0-9]+", p.stem)}
+        for number, folder in folders.items()
+    }
+    n_prompts = len(prompts) if prompts is not None else max(folders) + 1
+    n_images = images_per_prompt or 1 + max((max(images, default=-1) for images in found.values()), default=-1)
+    if n_images < 1:
+        raise DataError(f"{root}: prompt folders without images (samples/00000.png, ...); generate the images first")
+    wanted = [(p, i) for p in range(n_prompts) for i in range(n_images)]
+    missing = [str(image_path(Path(), p, i)) for p, i in wanted if i not in found.get(p, {})]
+    if missing:
+        more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
+        raise DataError(
+            f"{root}: {len(missing)} of {len(wanted)} images missing: {', '.join(missing[:SHOWN])}{more}; "
+            "rerun the generation"
+        )
+    extra = [p for p in folders if p >= n_prompts] + [p for p in found if any(i >= n_images for i in found[p])]
+    if extra:
+        raise DataError(
+            f"{root / f'{extra[0]:05}'}: more than the {n_prompts} prompts x {n_images} images asked for; "
+            "another prompt set was generated here"
+        )
+    entries = []
+    for number in range(n_prompts):
+        prompt = _read_folder_prompt(folders[number])
+        if prompts is not None and prompt != prompts[number]:
+            raise DataError(
+                f"{folders[number] / 'metadata.jsonl'}: prompt {prompt.prompt!r} is not number {number} of the prompt "
+                f"set ({prompts[number].prompt!r}); generate the images again"
+            )
+        entries += [ImageEntry(number, i, found[number][i], prompt) for i in range(n_images)]
+    return entries

@@ -1,0 +1,102 @@
+"""GenEval from a folder of images to a score file: detect, judge, summarize."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageOps
+
+from promptecho.benchmarks.backends import Detector, PerceptionFailure
+from promptecho.benchmarks.geneval.layout import ImageEntry, list_images
+from promptecho.benchmarks.geneval.prompts import Prompt, prompts_digest
+from promptecho.benchmarks.geneval.scorer import Options, evaluate_image, summarize
+from promptecho.errors import ConfigError, DataError
+from promptecho.progress import progress
+from promptecho.scores import ScoreItem
+
+
+def check_mode(mode: str) -> None:
+    """GenEval's official rules have no bug that changes a verdict, so there is nothing for `fixed` to fix.
+
+    Raises:
+        ConfigError: any mode but "official".
+    """
+    if mode != "official":
+        raise ConfigError(
+            f"mode {mode!r}: GenEval has only 'official' (no bug in its rules to fix); set mode: official"
+        )
+
+
+def load_image(path: Path) -> Image.Image:
+    """An image upright as the official evaluator sees it (EXIF orientation applied).
+
+    Raises:
+        DataError: the file is not a whole image.
+    """
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return ImageOps.exif_transpose(image)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(f"{path}: not a readable image ({error}); delete it and rerun the generation") from None
+
+
+def judge(entry: ImageEntry, detector: Detector, options: Options) -> tuple[ScoreItem, dict[str, Any]]:
+    """Judge one image: its score item and its raw record (detections and reason)."""
+    metadata = entry.prompt.metadata()
+    key = {"prompt_id": entry.prompt_id, "image_index": entry.image_index, "group": entry.prompt.tag}
+    record: dict[str, Any] = {**key, "metadata": metadata}
+    try:
+        boxes, colors = detector(load_image(entry.path), metadata)
+    except PerceptionFailure as failure:
+        return ScoreItem(**key, outcome=None, failed=True), {**record, "failed": True, "reason": str(failure)}
+    verdict = evaluate_image(metadata, boxes, colors, options)
+    record |= {"detections": boxes, "colors": colors, "correct": verdict.correct, "reason": verdict.reason}
+    return ScoreItem(**key, outcome=float(verdict.correct), failed=False), {**record, "failed": False}
+
+
+def summary_of(items: list[ScoreItem]) -> dict[str, float]:
+    """The official summary as name -> fraction; failed items leave the denominators.
+
+    Names: overall (mean of the tag means), the tags, images_correct, prompts_any_correct.
+    """
+    summary = summarize([(item.group, item.prompt_id, bool(item.outcome)) for item in items if not item.failed])
+    return {
+        "overall": summary["overall"],
+        **{tag: value["mean"] for tag, value in summary["tags"].items()},
+        "images_correct": summary["images_correct"],
+        "prompts_any_correct": summary["prompts_any_correct"],
+    }
+
+
+def score_folder(
+    images: Path,
+    detector: Detector,
+    *,
+    prompts: list[Prompt] | None = None,
+    images_per_prompt: int | None = None,
+    options: Options | None = None,
+) -> tuple[list[ScoreItem], list[dict], dict[str, Any]]:
+    """Judge all images of a folder.
+
+    Returns:
+        Score items, raw records, and {prompts_digest, options}.
+
+    Raises:
+        DataError: images are missing or damaged, or the backend failed on every image.
+    """
+    options = options or Options()
+    entries = list_images(images, prompts, images_per_prompt)
+    items, raw = [], []
+    with progress("GenEval", len(entries), "images") as bar:
+        for entry in entries:
+            item, record = judge(entry, detector, options)
+            items.append(item)
+            raw.append(record)
+            bar.advance()
+    if all(item.failed for item in items):
+        raise DataError(f"{images}: the backend failed on all {len(items)} images; the first time: {raw[0]['reason']}")
+    unique = {entry.prompt_index: entry.prompt for entry in entries}
+    return items, raw, {"prompts_digest": prompts_digest(list(unique.values())), "options": asdict(options)}

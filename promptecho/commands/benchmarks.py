@@ -1,0 +1,41 @@
+"""`promptecho benchmarks`: facts about the benchmarks and their scorers."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    benchmarks = typer.Typer(no_args_is_help=True, help="Check the benchmarks' scorers.")
+    benchmarks.callback()(lambda: None)
+    benchmarks.command()(verify)
+    app.add_typer(benchmarks, name="benchmarks")
+
+
+def verify(
+    golden: Annotated[Path, typer.Option(help="Folder of golden cases (geneval/cases.jsonl, ...).")],
+    prompts: Annotated[
+        Path | None, typer.Option(help="GenEval's evaluation_metadata.jsonl. Default: in ../mirror/geneval.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Compare the scorers with the official evaluators' answers, case by case."""
+    from promptecho.benchmarks.golden import verify as run
+
+    reports, skipped = run(golden, prompts)
+    if as_json:
+        typer.echo(json.dumps({"files": [asdict(report) for report in reports], "skipped": skipped}, indent=2))
+    else:
+        for report in reports:
+            typer.echo(f"{report.file}: {report.passed}/{report.total} passed")
+            for failure in report.failures:
+                typer.echo(f"  {failure['id']}: {'; '.join(failure['problems'])}")
+        for name in skipped:
+            typer.echo(f"{name}: skipped, this version has no check for it")
+    if not reports or any(report.passed != report.total for report in reports):
+        raise typer.Exit(1)

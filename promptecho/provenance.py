@@ -1,0 +1,61 @@
+"""Where a score or a table comes from: carried by every one of them."""
+
+from __future__ import annotations
+
+import functools
+import subprocess
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+import promptecho
+
+UNKNOWN = "unknown"
+
+
+class Provenance(BaseModel):
+    """What made one score file. `step` 0 is the base model; `n` counts items, `failures` those without outcome."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    experiment: str = Field(min_length=1)
+    run: str = Field(min_length=1)
+    step: int = Field(ge=0)
+    benchmark: str = Field(min_length=1, description="key of the config's benchmarks, and the folder under scores/")
+    scorer: str
+    backend: str
+    mode: str
+    config_digest: str = UNKNOWN
+    prompts_digest: str = UNKNOWN
+    package_version: str = promptecho.__version__
+    git_commit: str = UNKNOWN
+    judge_model: str
+    n: int = Field(ge=0)
+    failures: int = Field(ge=0)
+
+
+@functools.cache
+def git_commit() -> str:
+    """Commit of the checkout that this package lies in, "-dirty" added where the package's files differ from it.
+
+    "unknown" for an installed package, without git, or where git refuses; never raises.
+    """
+    package = Path(promptecho.__file__).resolve().parent
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(
+                ["git", "-C", str(package), *arguments], capture_output=True, text=True, timeout=20, check=False
+            )
+        except (OSError, subprocess.SubprocessError):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    top = git("rev-parse", "--show-toplevel")
+    # A site-packages inside somebody's checkout is not part of that checkout.
+    if not top or Path(top).resolve() != package.parent:
+        return UNKNOWN
+    commit, changes = git("rev-parse", "HEAD"), git("status", "--porcelain", "--untracked-files=no", "--", ".")
+    if not commit:
+        return UNKNOWN
+    return f"{commit}-dirty" if changes else commit

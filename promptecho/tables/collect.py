@@ -1,0 +1,83 @@
+"""Find and read score files; what a file says of itself must agree with where it lies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from promptecho.errors import DataError
+from promptecho.scores import Scores, read_scores
+
+
+@dataclass(frozen=True)
+class ScoreFile:
+    """A score file that was read."""
+
+    path: Path
+    scores: Scores
+
+    @property
+    def label(self) -> str:
+        """`base` or `RUN @ STEP`."""
+        provenance = self.scores.provenance
+        return provenance.run if provenance.step == 0 else f"{provenance.run} @ {provenance.step}"
+
+    @property
+    def order(self) -> tuple:
+        provenance = self.scores.provenance
+        return (provenance.experiment, provenance.run != "base", provenance.run, provenance.step)
+
+
+def _check_place(path: Path, scores: Scores) -> None:
+    """`.../scores/BENCH/R/N.json` must hold that benchmark, run and step; files elsewhere are free."""
+    parts = path.absolute().parts
+    if len(parts) < 4 or parts[-4] != "scores":
+        return
+    provenance = scores.provenance
+    told = {"benchmark": provenance.benchmark, "run": provenance.run, "step": str(provenance.step)}
+    for (key, value), place in zip(told.items(), (parts[-3], parts[-2], path.stem), strict=True):
+        if value != place:
+            raise DataError(f"{path}: provenance.{key} is {value!r}, the path says {place!r}; score again, don't copy")
+
+
+def find_score_files(sources: list[Path], benchmark: str) -> list[Path]:
+    """Score files given as files, or as experiment folders (results/E, with scores/BENCH/R/N.json in them).
+
+    Raises:
+        DataError: a source does not exist, or a folder holds no score file of `benchmark`.
+    """
+    paths: list[Path] = []
+    for source in sources:
+        if source.is_dir():
+            found = sorted((source / "scores" / benchmark).glob("*/*.json"))
+            if not found:
+                raise DataError(f"{source}: no score files scores/{benchmark}/RUN/STEP.json in it; run the scoring")
+            paths += found
+        elif source.is_file():
+            paths.append(source)
+        else:
+            raise DataError(f"{source}: no such score file or folder")
+    if not paths:
+        raise DataError("no score files given; name files or results/EXPERIMENT folders")
+    return list(dict.fromkeys(paths))
+
+
+def read_score_files(paths: list[Path], scorer: str) -> list[ScoreFile]:
+    """Read score files that go into one table, sorted by experiment, base first, then run and step.
+
+    Raises:
+        DataError: a file is damaged, lies in the wrong place, has another scorer, or two are of the same checkpoint.
+    """
+    files = []
+    seen: dict[tuple, Path] = {}
+    for path in paths:
+        file = ScoreFile(path, read_scores(path))
+        _check_place(path, file.scores)
+        found = file.scores.provenance.scorer
+        if found != scorer:
+            raise DataError(f"{path}: scored by {found!r}, this table needs {scorer!r}; leave the file out")
+        if file.order in seen:
+            raise DataError(f"{path}: the same run and step as {seen[file.order]}; leave one out")
+        seen[file.order] = path
+        files.append(file)
+    return sorted(files, key=lambda file: file.order)

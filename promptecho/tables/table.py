@@ -1,0 +1,256 @@
+"""One Table object, four files and a terminal print: every rendering shows the same numbers."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from promptecho.files import write_text
+
+MISSING = "–"
+FORMATS = ("md", "csv", "tex", "json")
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column; `decimals` None means text. `signed` prints a plus. `best` marks the column's highest value."""
+
+    key: str
+    label: str
+    decimals: int | None = 1
+    unit: str = ""
+    signed: bool = False
+    interval: bool = False
+    best: bool = False
+
+
+@dataclass
+class Cell:
+    """A number with an optional interval, in the column's unit, or a text. `note` follows in brackets."""
+
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    text: str = ""
+    note: str = ""
+    highlight: bool = False
+
+
+@dataclass
+class Table:
+    """Rows map column keys to cells; an absent key is an empty cell."""
+
+    name: str
+    title: str
+    columns: list[Column]
+    rows: list[dict[str, Cell]]
+    footnotes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def highlight_best(self) -> None:
+        """Mark the highest value of each `best` column; equal as printed is equally best. All equal: none is."""
+        for column in (c for c in self.columns if c.best):
+            cells = [row[column.key] for row in self.rows if column.key in row and row[column.key].value is not None]
+            shown = [float(number(cell.value, column)) for cell in cells]
+            for cell, value in zip(cells, shown, strict=True):
+                cell.highlight = len(set(shown)) > 1 and value == max(shown)
+
+    def cell(self, row: dict[str, Cell], column: Column) -> Cell:
+        return row.get(column.key, Cell(text=MISSING))
+
+
+def number(value: float, column: Column) -> str:
+    """A value as printed in every format but csv and json."""
+    text = f"{value:{'+' if column.signed else ''}.{column.decimals}f}"
+    # -0.0 and a rounded -0.04 read as a loss where there is none
+    return text.replace("-", "").replace("+", "") if float(text) == 0 else text
+
+
+def parts(cell: Cell, column: Column) -> tuple[str, list[str]]:
+    """A cell's main text and what follows it (interval, note), as far as it has them."""
+    rest = [cell.note] if cell.note else []
+    if column.decimals is None or cell.value is None:
+        return cell.text or ("" if column.decimals is None else MISSING), rest
+    if column.interval and cell.low is not None and cell.high is not None:
+        rest.insert(0, f"[{number(cell.low, column)}, {number(cell.high, column)}]")
+    return number(cell.value, column), rest
+
+
+def heading(column: Column) -> str:
+    return f"{column.label} ({column.unit})" if column.unit and column.unit != "%" else column.label
+
+
+def to_markdown(table: Table) -> str:
+    """GitHub Markdown: best values bold, warnings first."""
+
+    def escape(text: str) -> str:
+        return re.sub(r"([\\|*_`])", r"\\\1", text).replace("\n", " ").replace("<", "&lt;")
+
+    lines = [f"# {escape(table.title)}", ""]
+    lines += [f"> **WARNING:** {escape(warning)}\n" for warning in table.warnings]
+    lines.append("| " + " | ".join(escape(heading(c)) for c in table.columns) + " |")
+    lines.append("|" + "|".join(" :--- " if c.decimals is None else " ---: " for c in table.columns) + "|")
+    for row in table.rows:
+        texts = []
+        for column in table.columns:
+            cell = table.cell(row, column)
+            main, rest = parts(cell, column)
+            main = f"**{escape(main)}**" if cell.highlight else escape(main)
+            texts.append(" ".join([main, *map(escape, rest)]).strip())
+        lines.append("| " + " | ".join(texts) + " |")
+    lines += ["", *(f"- {escape(note)}" for note in table.footnotes)]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def to_csv(table: Table) -> str:
+    """Comma-separated, unrounded; a column with intervals becomes three (KEY, KEY_low, KEY_high), a note one more."""
+    header: list[str] = []
+    noted = {c.key for c in table.columns if any(table.cell(row, c).note for row in table.rows)}
+    for column in table.columns:
+        header.append(column.key)
+        header += [f"{column.key}_low", f"{column.key}_high"] if column.interval else []
+        header += [f"{column.key}_note"] if column.key in noted else []
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(header)
+    for row in table.rows:
+        values: list[Any] = []
+        for column in table.columns:
+            cell = table.cell(row, column)
+            values.append(cell.text if column.decimals is None else cell.value)
+            values += [cell.low, cell.high] if column.interval else []
+            values += [cell.note] if column.key in noted else []
+        writer.writerow(["" if value is None else value for value in values])
+    return stream.getvalue()
+
+
+LATEX_SPECIAL = {
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "_": r"\_", "%": r"\%",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "|": r"\textbar{}", '"': r"\textquotedbl{}", "–": "--", "Δ": r"$\Delta$", "×": r"$\times$", "−": "$-$",
+    "[": "{[}", "]": "{]}",
+    "\n": " ",
+}  # fmt: skip
+
+
+def escape_latex(text: str) -> str:
+    """Text safe inside a tabular: special characters escaped; brackets too, since `\\\\ [` reads as a length."""
+    return "".join(LATEX_SPECIAL.get(character, character) for character in text)
+
+
+def to_latex(table: Table) -> str:
+    """A booktabs table: needs `\\usepackage{booktabs}`; best values bold, intervals small below their values."""
+
+    def escape(text: str, column: Column) -> str:
+        text = escape_latex(text)
+        return text if column.decimals is None else re.sub(r"(?<!\w)-(?=\d)", "$-$", text)
+
+    alignment = "".join("l" if column.decimals is None else "r" for column in table.columns)
+    lines = [f"% WARNING: {' '.join(warning.split())}" for warning in table.warnings]
+    lines += [r"\begin{table*}", r"\centering\small\setlength{\tabcolsep}{4pt}"]
+    lines += [
+        rf"\caption{{{escape_latex(table.title)}}}",
+        rf"\label{{tab:{table.name}}}",
+        rf"\begin{{tabular}}{{{alignment}}}",
+        r"\toprule",
+    ]
+    lines.append(" & ".join(escape_latex(heading(c)) for c in table.columns) + r" \\")
+    lines.append(r"\midrule")
+    for row in table.rows:
+        texts = []
+        for column in table.columns:
+            cell = table.cell(row, column)
+            main, rest = parts(cell, column)
+            main = rf"\textbf{{{escape(main, column)}}}" if cell.highlight else escape(main, column)
+            below = "".join(rf"\\{{\tiny {escape(part, column)}}}" for part in rest)
+            texts.append(rf"\shortstack[r]{{{main}{below}}}" if below else main)
+        lines.append(" & ".join(texts) + r" \\")
+    lines += [r"\bottomrule", r"\end{tabular}"]
+    if table.footnotes:
+        lines += ["", r"\medskip", r"\begin{minipage}{\linewidth}\footnotesize"]
+        lines += [escape_latex(note) + r"\\" for note in table.footnotes[:-1]] + [escape_latex(table.footnotes[-1])]
+        lines.append(r"\end{minipage}")
+    return "\n".join([*lines, r"\end{table*}"]) + "\n"
+
+
+def to_json(table: Table) -> str:
+    """Everything, unrounded."""
+    return json.dumps(asdict(table), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def write(table: Table, folder: Path) -> list[Path]:
+    """Write NAME.md, .csv, .tex and .json atomically; returns their paths."""
+    render = {"md": to_markdown, "csv": to_csv, "tex": to_latex, "json": to_json}
+    paths = []
+    for suffix in FORMATS:
+        path = folder / f"{table.name}.{suffix}"
+        write_text(path, render[suffix](table))
+        paths.append(path)
+    return paths
+
+
+def print_rich(table: Table, console: Any = None) -> None:
+    """Print to the terminal, intervals under their values.
+
+    Where the terminal is too narrow for one line per row, rows become columns, as many side by side as fit.
+    """
+    from rich.console import Console
+    from rich.text import Text
+
+    console = console or Console()
+
+    def texts(row: dict[str, Cell]) -> list[Text]:
+        line = []
+        for column in table.columns:
+            cell = table.cell(row, column)
+            main, rest = parts(cell, column)
+            # a run's step goes below its name: names are the widest cells
+            text = Text(main.replace(" @ ", "\n@ "), style="bold green" if cell.highlight else "")
+            line.append(text.append("".join(f"\n{part}" for part in rest), style="not bold dim"))
+        return line
+
+    head = [Text(heading(column)) for column in table.columns]
+    rows = [texts(row) for row in table.rows]
+    console.print(Text(table.title, style="bold"))
+    blocks = [[head, *rows]]
+    if _width(blocks[0]) > console.width:
+        blocks = [[head]]
+        for row in rows:
+            if len(blocks[-1]) > 1 and _width(_turned([*blocks[-1], row])) > console.width:
+                blocks.append([head])
+            blocks[-1].append(row)
+        blocks = [_turned(block) for block in blocks]
+    console.width = max(console.width, *map(_width, blocks))
+    for block in blocks:
+        console.print(_rich(block))
+    for warning in table.warnings:
+        console.print(Text(f"WARNING: {warning}", style="bold red"))
+    for note in table.footnotes:
+        console.print(Text(f"- {note}", style="dim"))
+
+
+def _turned(lines: list[list[Any]]) -> list[list[Any]]:
+    return [list(line) for line in zip(*lines, strict=True)]
+
+
+def _width(lines: list[list[Any]]) -> int:
+    """Terminal width of `_rich(lines)` unsqueezed: each column's widest line, two spaces around."""
+    return sum(2 + max(part.cell_len for cell in column for part in cell.split("\n")) for column in _turned(lines)) + 2
+
+
+def _rich(lines: list[list[Any]]) -> Any:
+    import rich.box
+    import rich.table
+
+    out = rich.table.Table(box=rich.box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    for index, label in enumerate(lines[0]):
+        out.add_column(label, justify="left" if index == 0 else "right", no_wrap=True, vertical="top")
+    for line in lines[1:]:
+        out.add_row(*line)
+    return out
