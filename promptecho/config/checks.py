@@ -64,7 +64,8 @@ def check_runs(training: Any, runs: Any, problems: Problems) -> dict[str, Traini
         for path, message in found.items():
             problems[_origin(path, name, own)] = message
         for key, message in training_problems(config):
-            related = [word for word in TrainingConfig.model_fields if word == key or word in re.findall(r"[a-z_0-9]+", message)]
+            words = {key, *re.findall(r"[a-z_0-9]+", message)}
+            related = words & set(TrainingConfig.model_fields)
             if any(path.split(".")[0] in related for path in found):
                 continue  # one of its keys is faulty and was replaced by its default
             own_key = name is not None and any(word in own for word in related)

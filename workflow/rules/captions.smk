@@ -1,0 +1,75 @@
+# Training captions: render or read images, caption them shard by shard, merge, hold out.
+
+
+rule training_images:
+    """Render the embedded world's training images."""
+    output:
+        directory("results/{E}/captions/images"),
+    log:
+        "results/{E}/logs/training_images.log",
+    params:
+        digest=slice_of("images"),
+        number=lambda wildcards: experiment(wildcards).captions.shapes.count,
+        seed=lambda wildcards: experiment(wildcards).captions.shapes.seed,
+    threads: 1
+    resources:
+        runtime=30,
+        mem_mb=2000,
+    conda:
+        "../../envs/score.yaml"
+    shell:
+        "python -m promptecho shapes render --count {params.number} --seed {params.seed} --out {output}"
+        " 2>&1 | tee -i {log}"
+
+
+rule caption_shard:
+    """Caption one shard of the images."""
+    input:
+        images=captioned_images,
+    output:
+        "results/{E}/captions/shards/{shard}.h5",
+    log:
+        "results/{E}/logs/caption_shard/{shard}.log",
+    params:
+        digest=slice_of("caption"),
+        num_shards=lambda wildcards: experiment(wildcards).captions.num_shards,
+        config=config_path,
+        work=work_folder("caption", "caption_shard/{shard}"),
+    threads: 1
+    resources:
+        runtime=240,
+        mem_mb=4000,
+    conda:
+        "../../envs/caption.yaml"
+    shell:
+        "python -m promptecho caption shard --config {params.config} --images {input.images:q}"
+        " --shard {wildcards.shard} --num-shards {params.num_shards} --threads {threads}"
+        " --work {params.work} --out {output}"
+        " 2>&1 | tee -i {log}"
+
+
+rule captions:
+    """Merge the shards, or take the user's prompts; cut to length; hold out a test set."""
+    input:
+        unpack(captions_source),
+    output:
+        captions="results/{E}/captions/captions.h5",
+        heldout="results/{E}/captions/heldout.jsonl",
+    log:
+        "results/{E}/logs/captions.log",
+    params:
+        digest=slice_of("merge"),
+        config=config_path,
+        source=lambda wildcards, input: (
+            f"prompts --prompts {shlex.quote(input.prompts)}" if "prompts" in input.keys() else f"merge --shards {input.shards}"
+        ),
+    threads: 1
+    resources:
+        runtime=60,
+        mem_mb=4000,
+    conda:
+        "../../envs/caption.yaml"
+    shell:
+        "python -m promptecho caption {params.source} --config {params.config}"
+        " --out {output.captions} --heldout-out {output.heldout}"
+        " 2>&1 | tee -i {log}"

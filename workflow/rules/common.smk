@@ -1,0 +1,211 @@
+# Helpers of all rules. The configuration is validated here once, before any job starts.
+#
+# `params:` of the rules come in two kinds. What decides a result (digests of configuration slices and of code)
+# depends on the wildcards alone: Snakemake records it and reruns the rule when it changes. What merely tells
+# the command where things are also takes `output`: Snakemake does not record such parameters, so a new
+# resolved configuration, or a moved checkout, reruns nothing.
+import os
+import shlex
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+ROOT = Path(workflow.main_snakefile).resolve().parent
+ROOT = ROOT.parent if ROOT.name == "workflow" else ROOT
+if str(ROOT) not in sys.path:
+    sys.path.insert(0, str(ROOT))
+
+from promptecho import config as configuration
+from promptecho.config.resolve import split_site
+from promptecho.errors import ConfigError
+
+# Jobs find the checkout without its installation, also inside conda environments, whose activation clears
+# PYTHONPATH before this prefix runs. Without conda they use the Python that runs Snakemake.
+_PREFIX = f"set -euo pipefail; export PYTHONPATH='{ROOT}'; "
+if "conda" not in [str(method) for method in workflow.deployment_settings.deployment_method]:
+    _PREFIX += f"export PATH='{Path(sys.executable).parent}':\"$PATH\"; "
+shell.prefix(_PREFIX.replace("{", "{{").replace("}", "}}"))
+
+
+class Experiments(dict):
+    """Experiments by name, each validated when first asked for, so that a path alone can select one.
+
+    The main process writes every resolved configuration to results/E/config/DIGEST.yaml and hands the paths on
+    in Snakemake's own `--config`, so that a queued job reads the configuration it was made for, never a later edit.
+    """
+
+    def __init__(self, raw):
+        super().__init__()
+        raw = dict(raw)
+        self.paths = raw.pop("resolved_configs", {})
+        try:
+            self.site, self.overrides = split_site(raw)
+            if not self.paths:
+                self.listed = configuration.resolve(raw)
+        except ConfigError as error:
+            raise WorkflowError(f"the configuration has these problems; nothing was started:\n{error}")
+        if not self.paths:
+            for name, experiment in self.listed.items():
+                self._add(name, experiment)
+
+    def __missing__(self, name):
+        try:
+            if name in self.paths:
+                self[name] = configuration.load_experiment(self.paths[name])
+            else:
+                self._add(name, configuration.resolve_experiment(self.site, name, self.overrides))
+        except ConfigError as error:
+            raise WorkflowError(f"the configuration has these problems; nothing was started:\n{error}")
+        return self[name]
+
+    def _add(self, name, experiment):
+        self[name] = experiment
+        folder = Path(f"results/{name}/config")
+        if workflow.is_main_process:
+            self.paths[name] = str(configuration.write_resolved(experiment, folder))
+            _pass_on(self.paths)
+        else:
+            self.paths[name] = str(folder / f"{configuration.config_digest(experiment)}.yaml")
+
+
+def _pass_on(paths):
+    """Add `resolved_configs` to the --config arguments of the jobs that Snakemake starts elsewhere."""
+    others = [item for item in workflow.config_settings.config_args if not item.startswith("resolved_configs=")]
+    workflow.config_settings.config_args = [*others, f"resolved_configs={dict(paths)!r}"]
+
+
+EXPERIMENTS = Experiments(config)
+
+
+wildcard_constraints:
+    E=r"[a-z0-9][a-z0-9._-]*",
+    R=r"[a-z0-9][a-z0-9._-]*",
+    S=r"[a-z0-9][a-z0-9._-]*",
+    B=r"[a-z0-9][a-z0-9._-]*",
+    N=r"0|[1-9][0-9]*",
+    K=r"0|[1-9][0-9]*",
+    shard=r"[0-9]{5}",
+
+
+def experiment(wildcards):
+    """The validated configuration that `{E}` names."""
+    return EXPERIMENTS[wildcards.E]
+
+
+def config_path(wildcards, output):
+    """Path of the resolved configuration. It takes `output` so that Snakemake does not record it."""
+    experiment(wildcards)
+    return EXPERIMENTS.paths[wildcards.E]
+
+
+def slice_of(stage, **names):
+    """A parameter function: the digest of `stage`'s slice; `names` maps its arguments to wildcards."""
+
+    def value(wildcards):
+        chosen = {argument: wildcards[wildcard] for argument, wildcard in names.items()}
+        try:
+            return configuration.slice_digest(experiment(wildcards), stage, **chosen)
+        except ConfigError as error:
+            raise WorkflowError(str(error))
+
+    return value
+
+
+def work_folder(stage, path, **names):
+    """A parameter function: where unfinished work of `stage` lies. It carries the slice's digest, so work that was
+    begun under another configuration is never taken up."""
+
+    def value(wildcards, output):
+        folder = path.format(**{name: wildcards[name] for name in wildcards.keys()})
+        return f"results/{wildcards.E}/work/{folder}/{slice_of(stage, **names)(wildcards)}"
+
+    return value
+
+
+def captions_source(wildcards):
+    """Inputs of the training captions: caption shards, or the prompt file that the user brings."""
+    captions = experiment(wildcards).captions
+    if captions.prompts is not None:
+        return {"prompts": captions.prompts}
+    return {"shards": [f"results/{wildcards.E}/captions/shards/{k:05d}.h5" for k in range(captions.num_shards)]}
+
+
+def captioned_images(wildcards):
+    captions = experiment(wildcards).captions
+    return captions.images or f"results/{wildcards.E}/captions/images"
+
+
+def previous_checkpoint(wildcards):
+    """Inputs of a training segment: the previous checkpoint, none for the first."""
+    try:
+        steps = configuration.run_training(experiment(wildcards), wildcards.R).checkpoint_steps
+    except ConfigError as error:
+        raise WorkflowError(str(error))
+    step = int(wildcards.N)
+    _require_checkpoint(wildcards, step, steps)
+    if step == steps[0]:
+        return {}
+    folder = f"results/{wildcards.E}/runs/{wildcards.R}/{steps[steps.index(step) - 1]}"
+    return {"state": f"{folder}/state", "adapter": f"{folder}/adapter"}
+
+
+def _require_checkpoint(wildcards, step, steps):
+    if step not in steps:
+        raise WorkflowError(
+            f"{wildcards.E}: run {wildcards.R} has no checkpoint {step} (checkpoints: {', '.join(map(str, steps))})"
+        )
+
+
+def evaluated_adapter(wildcards):
+    """The adapter to generate with; the base model has none."""
+    if wildcards.R == "base":
+        _require_checkpoint(wildcards, int(wildcards.N), [0])
+        return {}
+    return {"adapter": f"results/{wildcards.E}/runs/{wildcards.R}/{wildcards.N}/adapter"}
+
+
+def image_set_prompts(wildcards):
+    image_sets = experiment(wildcards).image_sets
+    if wildcards.S not in image_sets:
+        raise WorkflowError(f"{wildcards.E}: image_sets.{wildcards.S}: no such entry (known: {', '.join(image_sets)})")
+    return image_sets[wildcards.S].prompts or f"results/{wildcards.E}/prompts/{wildcards.S}/metadata.jsonl"
+
+
+def benchmark_of(wildcards):
+    benchmarks = experiment(wildcards).benchmarks
+    if wildcards.B not in benchmarks:
+        raise WorkflowError(f"{wildcards.E}: benchmarks.{wildcards.B}: no such entry (known: {', '.join(benchmarks)})")
+    return benchmarks[wildcards.B]
+
+
+def scored_images(wildcards):
+    """Every generation shard that a score needs."""
+    image_set = benchmark_of(wildcards).image_set
+    folder = f"results/{wildcards.E}/images/{wildcards.R}/{wildcards.N}/{image_set}"
+    return [f"{folder}/shards/{k}.jsonl" for k in range(experiment(wildcards).image_sets[image_set].num_shards)]
+
+
+def score_files(name, scorer):
+    """Score files of one experiment that `evaluate` asks for: the base model first, then run by run."""
+    chosen = EXPERIMENTS[name]
+    return [
+        f"results/{name}/scores/{benchmark}/{run}/{step}.json"
+        for benchmark, entry in chosen.benchmarks.items()
+        if entry.scorer == scorer
+        for run in ["base", *chosen.runs]
+        for step in configuration.evaluation_steps(chosen, benchmark, run)
+    ]
+
+
+def listed_scores(scorer):
+    return [path for name in EXPERIMENTS.site.experiments for path in score_files(name, scorer)]
+
+
+def listed_tables():
+    return [
+        f"results/{name}/tables/{table}.{kind}"
+        for name in EXPERIMENTS.site.experiments
+        for table in EXPERIMENTS[name].tables
+        for kind in ("md", "csv", "tex", "json")
+    ]

@@ -1,0 +1,52 @@
+# Images of every checkpoint on the prompts of every image set.
+
+
+rule benchmark_prompts:
+    """Write benchmark prompts over the embedded world's vocabulary."""
+    output:
+        "results/{E}/prompts/{S}/metadata.jsonl",
+    log:
+        "results/{E}/logs/benchmark_prompts/{S}.log",
+    params:
+        digest=slice_of("prompts", image_set="S"),
+        per_tag=lambda wildcards: experiment(wildcards).image_sets[wildcards.S].shapes.per_tag,
+        seed=lambda wildcards: experiment(wildcards).image_sets[wildcards.S].shapes.seed,
+    threads: 1
+    resources:
+        runtime=10,
+        mem_mb=2000,
+    conda:
+        "../../envs/score.yaml"
+    shell:
+        "python -m promptecho shapes geneval --per-tag {params.per_tag} --seed {params.seed} --out {output}"
+        " 2>&1 | tee -i {log}"
+
+
+rule generate_shard:
+    """Generate one shard of an image set from one checkpoint (the run `base` has none)."""
+    input:
+        unpack(evaluated_adapter),
+        prompts=image_set_prompts,
+    output:
+        "results/{E}/images/{R}/{N}/{S}/shards/{K}.jsonl",
+    log:
+        "results/{E}/logs/generate_shard/{R}.{N}.{S}.{K}.log",
+    params:
+        digest=slice_of("generate", image_set="S"),
+        num_shards=lambda wildcards: experiment(wildcards).image_sets[wildcards.S].num_shards,
+        config=config_path,
+        adapter=lambda wildcards, input: f"--adapter {input.adapter}" if "adapter" in input.keys() else "",
+        out=lambda wildcards, output: os.path.dirname(os.path.dirname(output[0])),
+        work=work_folder("generate", "generate_shard/{R}/{N}/{S}/{K}", image_set="S"),
+    threads: 1
+    resources:
+        runtime=240,
+        mem_mb=4000,
+    conda:
+        "../../envs/generate.yaml"
+    shell:
+        "python -m promptecho generate --config {params.config} --run {wildcards.R} --step {wildcards.N}"
+        " {params.adapter} --image-set {wildcards.S} --prompts {input.prompts:q}"
+        " --shard {wildcards.K} --num-shards {params.num_shards} --threads {threads}"
+        " --out {params.out} --work {params.work}"
+        " 2>&1 | tee -i {log}"

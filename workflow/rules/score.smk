@@ -1,0 +1,30 @@
+# Scores of every benchmark at every evaluated checkpoint.
+
+
+rule score:
+    """Score the images of one checkpoint with one benchmark."""
+    input:
+        scored_images,
+    output:
+        "results/{E}/scores/{B}/{R}/{N}.json",
+    log:
+        "results/{E}/logs/score/{B}.{R}.{N}.log",
+    params:
+        digest=slice_of("score", benchmark="B"),
+        config=config_path,
+        images=lambda wildcards, input: os.path.dirname(os.path.dirname(input[0])),
+        scorer=lambda wildcards: benchmark_of(wildcards).scorer,
+        backend=lambda wildcards: benchmark_of(wildcards).backend,
+        mode=lambda wildcards: benchmark_of(wildcards).mode,
+        config_digest=lambda wildcards, output: os.path.basename(config_path(wildcards, output)).removesuffix(".yaml"),
+    threads: 1
+    resources:
+        runtime=60,
+        mem_mb=4000,
+    conda:
+        "../../envs/score.yaml"
+    shell:
+        "python -m promptecho score --config {params.config} --benchmark {wildcards.B} --scorer {params.scorer}"
+        " --backend {params.backend} --mode {params.mode} --images {params.images} --experiment {wildcards.E}"
+        " --run {wildcards.R} --step {wildcards.N} --config-digest {params.config_digest} --out {output}"
+        " 2>&1 | tee -i {log}"

@@ -1,0 +1,38 @@
+# Tables. They take score files alone, so they are made again in seconds, without models, GPU or network.
+
+
+rule table:
+    """Compute one table of an experiment and write it in four formats."""
+    input:
+        lambda wildcards: score_files(wildcards.E, wildcards.table),
+    output:
+        md="results/{E}/tables/{table}.md",
+        csv=report("results/{E}/tables/{table}.csv", caption="../report/table.rst", category="Tables"),
+        tex="results/{E}/tables/{table}.tex",
+        json="results/{E}/tables/{table}.json",
+    log:
+        "results/{E}/logs/table/{table}.log",
+    params:
+        digest=slice_of("tables"),
+        out=lambda wildcards, output: os.path.dirname(output.md),
+    threads: 1
+    resources:
+        runtime=10,
+        mem_mb=2000,
+    conda:
+        "../../envs/tables.yaml"
+    shell:
+        "python -m promptecho tables --table {wildcards.table} --scores {input} --out {params.out}"
+        " 2>&1 | tee -i {log}"
+
+
+rule tables:
+    """All tables of the listed experiments."""
+    input:
+        listed_tables(),
+
+
+rule geneval:
+    """All GenEval scores of the listed experiments."""
+    input:
+        listed_scores("geneval"),

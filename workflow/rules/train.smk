@@ -1,0 +1,33 @@
+# Training: a chain of segments, one per checkpoint, each resuming from the one before it.
+
+
+rule train:
+    """Train run {R} from its previous checkpoint to iteration {N}."""
+    input:
+        unpack(previous_checkpoint),
+        captions="results/{E}/captions/captions.h5",
+    output:
+        adapter=directory("results/{E}/runs/{R}/{N}/adapter"),
+        state=directory("results/{E}/runs/{R}/{N}/state"),
+        metrics="results/{E}/runs/{R}/{N}/metrics.jsonl",
+    log:
+        "results/{E}/logs/train/{R}.{N}.log",
+    params:
+        digest=slice_of("train", run="R"),
+        config=config_path,
+        resume=lambda wildcards, input: (
+            f"--resume {os.path.dirname(input.state)}" if "state" in input.keys() else ""
+        ),
+        out=lambda wildcards, output: os.path.dirname(output.adapter),
+        # The rolling state of a running segment is no output: Snakemake deletes outputs when a job starts again.
+        work=work_folder("train", "train/{R}/{N}", run="R"),
+    threads: 2
+    resources:
+        runtime=240,
+        mem_mb=6000,
+    conda:
+        "../../envs/train.yaml"
+    shell:
+        "python -m promptecho train --config {params.config} --run {wildcards.R} --to {wildcards.N}"
+        " --captions {input.captions} {params.resume} --threads {threads} --out {params.out} --work {params.work}"
+        " 2>&1 | tee -i {log}"
