@@ -1,0 +1,57 @@
+# `make` alone prints what there is. Everything installs into .venv; nothing outside the checkout is touched.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+EXPERIMENT := shapes
+# The workflow's Python and its jobs' Python are the one of .venv, whatever the shell's PATH says.
+SNAKEMAKE := PATH="$(abspath $(BIN)):$$PATH" $(BIN)/snakemake --profile profiles/local
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint docs test-slurm clean-results
+
+help: ## Print this list.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## Create .venv and install the pinned dependencies (about 2 GB with the CPU build of torch).
+	@echo "setup: $(VENV) is ready"
+
+# The stamp is written last, so an installation that was cut short is taken up again; pip keeps what it has.
+$(STAMP): pyproject.toml constraints.txt
+	@echo "setup 1/3: virtual environment in $(VENV)"
+	@command -v $(PYTHON) > /dev/null || { echo "setup: $(PYTHON) not found; install Python 3.11 or set PYTHON=..." >&2; exit 1; }
+	@$(BIN)/python -c "import pip, sys; sys.exit(sys.version_info < (3, 11))" 2> /dev/null || $(PYTHON) -m venv --clear $(VENV)
+	@echo "setup 2/3: torch, the largest package"
+	$(BIN)/pip install --progress-bar on -c constraints.txt torch==2.13.0
+	@echo "setup 3/3: all other packages, and promptecho itself from this checkout"
+	$(BIN)/pip install --progress-bar on -c constraints.txt -e ".[all,test]"
+	@$(BIN)/promptecho --version > /dev/null
+	@touch $@
+
+demo: setup ## Run the embedded experiment from captions to tables and print the table.
+	@echo "demo: experiment $(EXPERIMENT), from captions to tables; results go to results/$(EXPERIMENT)"
+	@PATH="$(abspath $(BIN)):$$PATH" scripts/unlock.sh snakemake --profile profiles/local
+	@$(SNAKEMAKE) all
+	@echo
+	@cat results/$(EXPERIMENT)/tables/geneval.md
+	@echo
+	@echo "demo: tables in results/$(EXPERIMENT)/tables, images in results/$(EXPERIMENT)/images; results/README.md explains the rest"
+
+test: setup ## Run the unit and workflow tests.
+	$(BIN)/pytest tests/unit tests/workflow
+
+lint: setup ## Check the Python code and the workflow.
+	$(BIN)/ruff check .
+	$(SNAKEMAKE) --lint
+	$(BIN)/promptecho config docs --check
+
+docs: setup ## Write the files that are generated from the configuration models.
+	$(BIN)/promptecho config docs
+
+test-slurm: ## Not there yet.
+	@echo "test-slurm: this version has no Slurm executor, so there is nothing to test"
+
+clean-results: ## Delete all results.
+	@find results -mindepth 1 -maxdepth 1 ! -name README.md -exec rm -rf {} +
+	@rm -rf .snakemake
+	@echo "clean-results: results/ is empty"

@@ -1,0 +1,66 @@
+"""`promptecho config`: check and show configurations, and write the documents made from the models."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    config = typer.Typer(no_args_is_help=True, help="Check, show and document configurations.")
+    config.command()(check)
+    config.command()(show)
+    config.command()(docs)
+    app.add_typer(config, name="config")
+
+
+def check(files: list[Path] = typer.Argument(..., help="Experiment files.")) -> None:
+    """Validate experiment files; report every problem with its dotted path."""
+    from promptecho.config import load_experiment
+    from promptecho.errors import ConfigError
+
+    problems = []
+    for file in files:
+        try:
+            load_experiment(file)
+            typer.echo(f"{file}: valid")
+        except ConfigError as error:
+            problems.append(str(error))
+    if problems:
+        raise ConfigError("\n".join(problems))
+
+
+def show(
+    file: Path = typer.Argument(..., help="Experiment file."),
+    as_json: bool = typer.Option(False, "--json", help="Print JSON instead of YAML."),
+) -> None:
+    """Print an experiment with every default and every run's merged keys."""
+    from promptecho.config import dump_yaml, load_experiment
+
+    config = load_experiment(file)
+    typer.echo(json.dumps(config.model_dump(mode="json"), indent=2) if as_json else dump_yaml(config), nl=as_json)
+
+
+def docs(
+    root: Path = typer.Option(Path("."), help="Root of the checkout."),
+    check_only: bool = typer.Option(False, "--check", help="Write nothing; fail if a file has drifted."),
+) -> None:
+    """Write config/README.md and workflow/schemas/experiment.schema.json."""
+    from promptecho.config.docs import generated
+    from promptecho.errors import DataError
+    from promptecho.files import write_text
+
+    drifted = [
+        (path, text)
+        for path, text in generated(root).items()
+        if not path.is_file() or path.read_text(encoding="utf-8") != text
+    ]
+    if check_only and drifted:
+        raise DataError("\n".join(f"{path}: differs from the models; run `make docs`" for path, _ in drifted))
+    for path, text in drifted:
+        write_text(path, text)
+        typer.echo(f"wrote {path}")
+    if not drifted:
+        typer.echo("nothing to write: the generated files are up to date")
