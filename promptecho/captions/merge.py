@@ -1,0 +1,107 @@
+"""Merge caption shards, or prompts from a file, into the training captions and the held-out ones."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from promptecho.captions.cut import Cutter
+from promptecho.captions.prompts import read_prompts
+from promptecho.captions.split import split_captions
+from promptecho.captions.store import CaptionRow, CaptionSource, read_captions, write_captions
+from promptecho.errors import DataError
+from promptecho.files import write_jsonl
+
+
+@dataclass(frozen=True)
+class MergeSpec:
+    """How captions are cut and split, and where the two files go. `tokenizer` None: tokens are not counted."""
+
+    out: Path
+    heldout_out: Path
+    heldout: int
+    max_words: int = 200
+    max_tokens: int | None = 512
+    tokenizer: str | None = None
+    max_rejected_share: float = 0.05
+    seed: int = 0
+
+
+def merge_shards(shards: Sequence[str | Path], spec: MergeSpec) -> dict[str, Any]:
+    """Merge shards in the order of image ids; rejected rows are dropped and counted by reason.
+
+    Returns:
+        {"training", "heldout", "rejected": {reason: count}, "cut", "kept_apart"}; `kept_apart` counts rows in neither
+        file, because they share an image or a text with a held-out one.
+
+    Raises:
+        DataError: a damaged shard, shards of different sources, an image in two of them, too many rejected.
+    """
+    source: CaptionSource | None = None
+    rows: dict[str, CaptionRow] = {}
+    where: dict[str, str | Path] = {}
+    for path in sorted(shards, key=str):
+        file = read_captions(path)
+        if file.merge:
+            raise DataError(f"{path}: is a merged file, not a shard; give shards only")
+        if source is None:
+            source, first = file.source, path
+        for item in fields(CaptionSource):
+            mine, others = getattr(file.source, item.name), getattr(source, item.name)
+            if mine != others:
+                raise DataError(f"{path}: {item.name} is {mine!r}, but {others!r} in {first}; caption both alike")
+        for row in file.rows:
+            if row.image_id in rows:
+                raise DataError(f"{path}: image {row.image_id} is in {where[row.image_id]} too; give each shard once")
+            rows[row.image_id], where[row.image_id] = row, path
+    if source is None or not rows:
+        raise DataError(f"{', '.join(map(str, shards)) or 'no shards'}: no captions to merge; caption images first")
+    return _write(source, [rows[image_id] for image_id in sorted(rows)], spec)
+
+
+def import_prompts(path: str | Path, spec: MergeSpec) -> dict[str, Any]:
+    """Make the same two files from prompts that a user brings; in place of the image's hash stands the text's.
+
+    Returns and raises as `merge_shards`, and names a faulty line.
+    """
+    return _write(CaptionSource("none", "none", "", {}), read_prompts(path), spec)
+
+
+def _write(source: CaptionSource, rows: list[CaptionRow], spec: MergeSpec) -> dict[str, Any]:
+    reasons = Counter(row.rejected for row in rows if row.rejected is not None)
+    for row in rows:
+        if row.rejected is None and not row.caption.strip():
+            raise DataError(f"{row.image_id}: the caption is empty but not marked as rejected; caption its shard again")
+    share = reasons.total() / len(rows)
+    if share > spec.max_rejected_share:
+        names = [row.image_id for row in rows if row.rejected is not None]
+        raise DataError(
+            f"{reasons.total()} of {len(rows)} captions are rejected "
+            f"({', '.join(f'{reason}: {count}' for reason, count in sorted(reasons.items()))}; "
+            f"{', '.join(names[:3])}{', ...' if len(names) > 3 else ''}), more than max_rejected_share "
+            f"{spec.max_rejected_share}; mend the images or raise it"
+        )
+    cutter = Cutter(spec.max_words, spec.max_tokens, spec.tokenizer)
+    kept = [row for row in rows if row.rejected is None]
+    cut = [replace(row, caption=cutter(row.caption)) for row in kept]
+    for row in cut:
+        if not row.caption:
+            raise DataError(f"{row.image_id}: nothing is left of its caption after cutting; raise max_tokens")
+    training, heldout = split_captions(cut, spec.heldout, spec.seed)
+    counts = {
+        "training": len(training),
+        "heldout": len(heldout),
+        "rejected": dict(sorted(reasons.items())),
+        "cut": sum(before.caption.strip() != after.caption for before, after in zip(kept, cut, strict=True)),
+        "kept_apart": len(cut) - len(training) - len(heldout),
+    }
+    if reasons:
+        print(f"merge: dropped {reasons.total()} rejected captions of {len(rows)}", file=sys.stderr)
+    write_jsonl(spec.heldout_out, [{"data_id": row.image_id, "caption": row.caption} for row in heldout])
+    limits = {"max_words": spec.max_words, "max_tokens": spec.max_tokens if spec.tokenizer else None}
+    write_captions(spec.out, source, training, merge={**limits, "seed": spec.seed, **counts})
+    return counts
