@@ -190,7 +190,7 @@ def paired_difference(
     """Overall of `second` minus Overall of `first` over the same (prompt_id, image_index) items.
 
     Interval: stratified cluster bootstrap of the per-item differences, as in mean_of_group_means (percentile). Equal
-    runs give exactly 0 with [0, 0].
+    runs give exactly 0 with [0, 0]. A group in which all differences are equal adds nothing to the width.
     p-value: sign-flip permutation test with prompts as units (under the null hypothesis of no difference a prompt's
     difference is as likely as its negative), two-sided, (1 + hits) / (1 + resamples). Test and interval are
     separate methods: close to the threshold they may disagree.

@@ -51,7 +51,9 @@ def find_score_files(sources: list[Path], benchmark: str) -> list[Path]:
         if source.is_dir():
             found = sorted((source / "scores" / benchmark).glob("*/*.json"))
             if not found:
-                raise DataError(f"{source}: no score files scores/{benchmark}/RUN/STEP.json in it; run the scoring")
+                there = sorted({path.parent.parent.name for path in source.glob("scores/*/*/*.json")})
+                fix = f"give --benchmark, one of: {', '.join(there)}" if there else "run the scoring first"
+                raise DataError(f"{source}: no score files scores/{benchmark}/RUN/STEP.json in it; {fix}")
             paths += found
         elif source.is_file():
             paths.append(source)

@@ -1,0 +1,187 @@
+"""Intervals and paired differences with prompts as units."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.stats
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from promptecho.errors import DataError
+from promptecho.scores import ScoreItem
+from promptecho.statistics import mean_of_group_means, paired_difference, wilson_interval
+
+FEW = {"resamples": 200}
+
+
+def items_of(outcomes):
+    """`{group: [[outcome or None per image] per prompt]}` -> score items."""
+    return [
+        ScoreItem(prompt_id=f"{group}{p}", image_index=i, group=group, outcome=value, failed=value is None)
+        for group, prompts in outcomes.items()
+        for p, images in enumerate(prompts)
+        for i, value in enumerate(images)
+    ]
+
+
+outcome = st.sampled_from([0.0, 1.0])
+groups = st.dictionaries(
+    st.sampled_from(["counting", "colors", "position"]),
+    st.lists(st.lists(outcome, min_size=1, max_size=4), min_size=1, max_size=8),
+    min_size=1,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(groups)
+def test_intervals_hold_the_estimate_and_stay_in_range(outcomes):
+    overall, parts = mean_of_group_means(items_of(outcomes), **FEW)
+    for estimate in [overall, *parts.values()]:
+        assert 0 <= estimate.low <= estimate.value <= estimate.high <= 1
+    assert overall.value == pytest.approx(np.mean([part.value for part in parts.values()]))
+    for name, prompts in outcomes.items():
+        assert parts[name].value == pytest.approx(np.mean([v for images in prompts for v in images]))
+        assert parts[name].n_prompts == len(prompts)
+
+
+@settings(max_examples=40, deadline=None)
+@given(groups, st.randoms(use_true_random=False))
+def test_the_order_of_items_does_not_matter(outcomes, random):
+    items = items_of(outcomes)
+    other = [item.model_copy(update={"outcome": 1.0 - item.outcome}) for item in items]
+    shuffled, shuffled_other = random.sample(items, len(items)), random.sample(other, len(other))
+    assert mean_of_group_means(items, **FEW) == mean_of_group_means(shuffled, **FEW)
+    assert paired_difference(items, other, **FEW) == paired_difference(shuffled, shuffled_other, **FEW)
+
+
+@settings(max_examples=40, deadline=None)
+@given(groups)
+def test_identical_runs_differ_by_exactly_nothing(outcomes):
+    items = items_of(outcomes)
+    difference = paired_difference(items, items, **FEW)
+    assert (difference.value, difference.low, difference.high, difference.p_value) == (0.0, 0.0, 0.0, 1.0)
+
+
+@settings(max_examples=40, deadline=None)
+@given(groups, st.data())
+def test_swapping_the_runs_turns_the_sign(outcomes, data):
+    first = items_of(outcomes)
+    second = [item.model_copy(update={"outcome": data.draw(outcome)}) for item in first]
+    there, back = paired_difference(first, second, **FEW), paired_difference(second, first, **FEW)
+    assert there.value == -back.value
+    assert (there.low, there.high) == (pytest.approx(-back.high, abs=1e-12), pytest.approx(-back.low, abs=1e-12))
+    assert there.p_value == back.p_value
+    assert there.value == pytest.approx(
+        mean_of_group_means(second, **FEW)[0].value - mean_of_group_means(first, **FEW)[0].value
+    )
+    assert there.low <= there.value <= there.high
+
+
+def test_images_of_one_prompt_move_together():
+    """Four equal images of a prompt tell as much as one: the interval must not shrink."""
+    single = [[1.0]] * 12 + [[0.0]] * 8
+    fourfold = [images * 4 for images in single]
+    one, four = (mean_of_group_means(items_of({"colors": prompts}))[0] for prompts in (single, fourfold))
+    assert (one.low, one.high) == (pytest.approx(four.low), pytest.approx(four.high))
+    independent = [[1.0, 1.0, 1.0, 0.0, 0.0]] * 16  # the same mean, all spread inside prompts
+    spread = mean_of_group_means(items_of({"colors": independent}))[0]
+    assert spread.high - spread.low < 1e-9
+
+
+def test_all_right_is_not_certainty():
+    overall, parts = mean_of_group_means(items_of({"colors": [[1.0] * 4] * 10, "counting": [[0.0] * 4] * 5}))
+    assert (parts["colors"].low, parts["colors"].high) == wilson_interval(10, 10)
+    assert (parts["counting"].low, parts["counting"].high) == wilson_interval(0, 5)
+    assert overall.low < 0.5 < overall.high
+
+
+def test_failed_items_leave_the_denominator():
+    whole, _ = mean_of_group_means(items_of({"colors": [[1.0, None], [0.0, 1.0], [None, None]]}))
+    assert whole.value == pytest.approx(2 / 3)
+    assert (whole.n_items, whole.n_prompts) == (3, 2)
+    with pytest.raises(DataError, match="every item of group 'colors' failed"):
+        mean_of_group_means(items_of({"colors": [[None]], "counting": [[1.0]]}))
+
+
+def test_pairs_with_a_failed_side_are_left_out_and_counted():
+    first = items_of({"colors": [[1.0, None], [0.0, 0.0]]})
+    second = items_of({"colors": [[1.0, 1.0], [1.0, None]]})
+    difference = paired_difference(first, second, **FEW)
+    assert (difference.n_lost, difference.n_items) == (2, 2)
+    assert difference.value == 0.5
+    with pytest.raises(DataError, match="no item with an outcome"):
+        paired_difference(items_of({"colors": [[None]]}), items_of({"colors": [[1.0]]}))
+
+
+def test_different_items_are_refused_loudly():
+    first = items_of({"colors": [[1.0, 0.0]]})
+    with pytest.raises(DataError, match="1 in one only, e.g. prompt colors0, image 1 only in the first"):
+        paired_difference(first, first[:1])
+    moved = [item.model_copy(update={"group": "counting"}) for item in first]
+    with pytest.raises(DataError, match="is in group 'colors' in one run and 'counting' in the other"):
+        paired_difference(first, moved)
+    with pytest.raises(DataError, match="occurs twice"):
+        paired_difference([*first, first[0]], first)
+
+
+def test_wilson_interval_against_the_formula():
+    z, n, k = 1.959963984540054, 50, 37
+    center, half = k / n + z * z / (2 * n), z * np.sqrt(k / n * (1 - k / n) / n + z * z / (4 * n * n))
+    scale = 1 + z * z / n
+    assert wilson_interval(k, n) == (pytest.approx((center - half) / scale), pytest.approx((center + half) / scale))
+    for bad in ((0, 0), (3, 2), (-1, 5)):
+        with pytest.raises(DataError, match="not a proportion"):
+            wilson_interval(*bad)
+
+
+def test_one_group_agrees_with_scipy():
+    """An independent implementation: scipy's percentile bootstrap and its exact paired permutation test."""
+    rng = np.random.default_rng(11)
+    first, second = rng.random((14, 3)).round(2), rng.random((14, 3)).round(2)
+    estimate, _ = mean_of_group_means(items_of({"colors": first.tolist()}))
+    means = (first.mean(axis=1),)
+    theirs = scipy.stats.bootstrap(means, np.mean, method="percentile", n_resamples=20_000, rng=1).confidence_interval
+    assert (estimate.low, estimate.high) == (pytest.approx(theirs.low, abs=0.01), pytest.approx(theirs.high, abs=0.01))
+    difference = paired_difference(*(items_of({"colors": run.tolist()}) for run in (first, second)))
+    exact = scipy.stats.permutation_test(
+        (second.mean(axis=1), first.mean(axis=1)),
+        lambda a, b: np.mean(a - b),
+        permutation_type="samples",
+        n_resamples=np.inf,
+    )
+    assert difference.value == pytest.approx(exact.statistic)
+    assert difference.p_value == pytest.approx(exact.pvalue, abs=0.02)
+
+
+def _simulated_run(rng, chances, images):
+    """Outcomes of `images` per prompt where each prompt has its own chance `chances[group][p]`."""
+    return items_of({g: (rng.random((len(c), images)) < c[:, None]).astype(float).tolist() for g, c in chances.items()})
+
+
+def test_coverage_of_interval_and_level_of_test():
+    """Prompts drawn from a population: 95 % intervals hold its mean in about 95 % of the trials."""
+    rng = np.random.default_rng(3)
+    trials, covered, rejected, difference_covered = 300, 0, 0, 0
+    shapes = {"colors": (4.0, 1.5), "counting": (1.0, 1.5)}
+    truth = np.mean([a / (a + b) for a, b in shapes.values()])
+    for _ in range(trials):
+        chances = {g: rng.beta(a, b, size=30) for g, (a, b) in shapes.items()}
+        first, second = _simulated_run(rng, chances, 4), _simulated_run(rng, chances, 4)
+        overall, _ = mean_of_group_means(first, resamples=400)
+        covered += overall.low <= truth <= overall.high
+        difference = paired_difference(first, second, resamples=400)
+        difference_covered += difference.low <= 0 <= difference.high
+        rejected += difference.p_value < 0.05
+    assert 0.90 <= covered / trials <= 0.98
+    assert 0.90 <= difference_covered / trials <= 0.98
+    assert 0.01 <= rejected / trials <= 0.09
+
+
+def test_a_real_difference_is_found():
+    rng = np.random.default_rng(5)
+    base = {"colors": rng.beta(2, 2, size=60)}
+    better = {"colors": np.minimum(base["colors"] + 0.2, 1.0)}
+    difference = paired_difference(_simulated_run(rng, base, 4), _simulated_run(rng, better, 4))
+    assert difference.low > 0
+    assert difference.p_value < 0.001
