@@ -51,18 +51,24 @@ def check_runs(training: Any, runs: Any, problems: Problems) -> dict[str, Traini
     A problem is reported under `training` unless the run itself sets the key at fault or a key of a failed
     combination.
     """
+    adapter = TypeAdapter(TrainingConfig)
+    inherited: Problems = {}
+    alone = _build(adapter, training, (), inherited)
+    if alone is _NOTHING:
+        problems["training"] = next(iter(inherited.values()))
+        return {}
+    problems.update({f"training.{path}": message for path, message in inherited.items()})
     built: dict[str, TrainingConfig] = {}
-    candidates = {name: merged_own for name, merged_own in runs.items()} or {None: (training, {})}
-    for name, (merged, own) in candidates.items():
+    for name, (merged, own) in runs.items() or [(None, (training, {}))]:
         found: Problems = {}
-        config = _build(TypeAdapter(TrainingConfig), merged, (), found)
+        config = _build(adapter, merged, (), found)
         if config is _NOTHING:
-            problems["training" if name is None else f"runs.{name}"] = next(iter(found.values()))
+            problems[f"runs.{name}"] = next(iter(found.values()))
             continue
         if name is not None:
             built[name] = config
         for path, message in found.items():
-            problems[_origin(path, name, own)] = message
+            problems.setdefault(_origin(path, name, own), message)
         for key, message in training_problems(config):
             words = {key, *re.findall(r"[a-z_0-9]+", message)}
             related = words & set(TrainingConfig.model_fields)

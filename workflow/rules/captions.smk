@@ -17,6 +17,8 @@ rule training_images:
         mem_mb=2000,
     conda:
         "../../envs/score.yaml"
+    message:
+        "{wildcards.E}: render {params.number} training images"
     shell:
         "python -m promptecho shapes render --count {params.number} --seed {params.seed} --out {output}"
         " 2>&1 | tee -i {log}"
@@ -41,6 +43,8 @@ rule caption_shard:
         mem_mb=4000,
     conda:
         "../../envs/caption.yaml"
+    message:
+        "{wildcards.E}: caption shard {wildcards.shard} of {params.num_shards}"
     shell:
         "python -m promptecho caption shard --config {params.config} --images {input.images:q}"
         " --shard {wildcards.shard} --num-shards {params.num_shards} --threads {threads}"
@@ -69,6 +73,8 @@ rule captions:
         mem_mb=4000,
     conda:
         "../../envs/caption.yaml"
+    message:
+        "{wildcards.E}: merge captions and hold out a test set"
     shell:
         "python -m promptecho caption {params.source} --config {params.config}"
         " --out {output.captions} --heldout-out {output.heldout}"

@@ -17,6 +17,8 @@ rule benchmark_prompts:
         mem_mb=2000,
     conda:
         "../../envs/score.yaml"
+    message:
+        "{wildcards.E}: write the prompts of image set {wildcards.S}"
     shell:
         "python -m promptecho shapes geneval --per-tag {params.per_tag} --seed {params.seed} --out {output}"
         " 2>&1 | tee -i {log}"
@@ -44,6 +46,9 @@ rule generate_shard:
         mem_mb=4000,
     conda:
         "../../envs/generate.yaml"
+    message:
+        "{wildcards.E}: generate {wildcards.S} images of {wildcards.R} at {wildcards.N}, "
+        "shard {wildcards.K} of {params.num_shards}"
     shell:
         "python -m promptecho generate --config {params.config} --run {wildcards.R} --step {wildcards.N}"
         " {params.adapter} --image-set {wildcards.S} --prompts {input.prompts:q}"

@@ -23,6 +23,8 @@ rule score:
         mem_mb=4000,
     conda:
         "../../envs/score.yaml"
+    message:
+        "{wildcards.E}: score {wildcards.B} of {wildcards.R} at {wildcards.N}"
     shell:
         "python -m promptecho score --config {params.config} --benchmark {wildcards.B} --scorer {params.scorer}"
         " --backend {params.backend} --mode {params.mode} --images {params.images} --experiment {wildcards.E}"

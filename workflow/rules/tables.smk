@@ -21,6 +21,8 @@ rule table:
         mem_mb=2000,
     conda:
         "../../envs/tables.yaml"
+    message:
+        "{wildcards.E}: write table {wildcards.table}"
     shell:
         "python -m promptecho tables --table {wildcards.table} --scores {input} --out {params.out}"
         " 2>&1 | tee -i {log}"

@@ -27,6 +27,8 @@ rule train:
         mem_mb=6000,
     conda:
         "../../envs/train.yaml"
+    message:
+        "{wildcards.E}: train {wildcards.R} to iteration {wildcards.N}"
     shell:
         "python -m promptecho train --config {params.config} --run {wildcards.R} --to {wildcards.N}"
         " --captions {input.captions} {params.resume} --threads {threads} --out {params.out} --work {params.work}"

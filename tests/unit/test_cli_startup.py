@@ -1,0 +1,41 @@
+"""The command line starts light, and its errors are one line."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+HEAVY = ("torch", "transformers", "diffusers", "peft", "deepspeed", "h5py", "pandas", "scipy", "matplotlib")
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False)
+
+
+def test_import_is_light():
+    code = f"import sys, promptecho.cli; print([name for name in {HEAVY} if name in sys.modules])"
+    result = run("-c", code)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip() == "[]"
+
+
+def test_every_command_has_help():
+    code = (
+        "import typer, promptecho.cli\n"
+        "group = typer.main.get_command(promptecho.cli.app)\n"
+        "for name, command in group.commands.items():\n"
+        "    assert command.help, name\n"
+        "    print(name)\n"
+    )
+    result = run("-c", code)
+    assert result.returncode == 0, result.stderr
+    assert "config" in result.stdout.split()
+
+
+def test_error_is_one_line_and_traceback_on_request():
+    result = run("-m", "promptecho", "config", "check", "absent.yaml")
+    assert result.returncode == 1
+    assert result.stderr == "promptecho: absent.yaml: no such configuration file\n"
+    debug = run("-m", "promptecho", "--debug", "config", "check", "absent.yaml")
+    assert debug.returncode == 1
+    assert "Traceback" in debug.stderr

@@ -1,0 +1,113 @@
+"""A private copy of the workflow, so that tests may run Snakemake and edit its files."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+COPIED = ("Snakefile", "workflow", "config", "profiles", "envs", "promptecho")
+
+
+class Workflow:
+    """A copy of the checkout's workflow in `root`, and Snakemake calls in it."""
+
+    def __init__(self, root: Path):
+        self.root = root
+
+    def snakemake(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run Snakemake under profiles/local; `output` of the result is stdout and stderr together."""
+        command = [sys.executable, "-m", "snakemake", "--profile", "profiles/local", *arguments]
+        return subprocess.run(
+            command, cwd=self.root, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
+        )
+
+    def planned(self, *arguments: str) -> dict[str, int]:
+        """Jobs by rule that a dry run would start, without the targets; fails if the dry run does."""
+        result = self.snakemake("--dry-run", *arguments)
+        assert result.returncode == 0, result.stdout
+        tables = re.findall(r"^job +count\n[- ]+\n(.*?)^total", result.stdout, re.MULTILINE | re.DOTALL)
+        if not tables:
+            assert "Nothing to be done" in result.stdout, result.stdout
+            return {}
+        jobs = dict(line.split() for line in tables[-1].splitlines())
+        return {rule: int(count) for rule, count in jobs.items() if rule not in ("all", "tables", "geneval")}
+
+    def edit(self, path: str, old: str, new: str) -> None:
+        file = self.root / path
+        text = file.read_text()
+        assert old in text, f"{path} does not hold {old!r}"
+        file.write_text(text.replace(old, new))
+
+    def finish(self) -> None:
+        """Make every output exist and Snakemake believe that it was just made."""
+        summary = self.snakemake("--summary").stdout.splitlines()
+        for line in summary[summary.index(next(line for line in summary if line.startswith("output_file"))) + 1 :]:
+            path = self.root / line.split("\t")[0]
+            if path.suffix:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.touch()
+            else:
+                path.mkdir(parents=True, exist_ok=True)
+        result = self.snakemake("--touch", "--forceall")
+        assert result.returncode == 0, result.stdout
+
+
+EXPERIMENT = """\
+models:
+  t2i: {path: shapes, dtype: float32, height: 64, width: 64}
+  vlm: {path: shapes, dtype: float32}
+captions: {shapes: {count: 40, seed: 1}, num_shards: 3, heldout: 8}
+training:
+  iterations: 4
+  checkpoints: [2, 4]
+  prompts_per_iteration: 2
+  images_per_prompt: 4
+  batch_size: 8
+runs:
+  echo-s1: {seed: 1}
+image_sets:
+  geneval: {benchmark: geneval, shapes: {per_tag: 1, seed: 1}, num_shards: 2}
+benchmarks:
+  geneval: {image_set: geneval, scorer: geneval, backend: oracle}
+evaluate:
+  - {benchmark: geneval}
+tables: [geneval]
+"""
+
+
+def copy_checkout(root: Path) -> Workflow:
+    for name in COPIED:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, root / name, ignore=shutil.ignore_patterns("__pycache__", "weights"))
+        else:
+            shutil.copy(source, root / name)
+    (root / "config/config.yaml").write_text("experiments: [tiny]\n")
+    (root / "config/experiments/tiny.yaml").write_text(EXPERIMENT)
+    return Workflow(root)
+
+
+@pytest.fixture
+def workflow(tmp_path: Path) -> Workflow:
+    """A fresh copy, with the experiment `tiny` (and the project's own ones)."""
+    return copy_checkout(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def _finished_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("finished")
+    copy_checkout(root).finish()
+    return root
+
+
+@pytest.fixture
+def finished(_finished_once: Path, tmp_path: Path) -> Workflow:
+    """A copy in which everything has been made already."""
+    shutil.copytree(_finished_once, tmp_path, dirs_exist_ok=True)
+    return Workflow(tmp_path)

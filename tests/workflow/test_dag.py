@@ -1,0 +1,161 @@
+"""What Snakemake would do: targets, what a change makes run again, and how a faulty configuration is told."""
+
+from __future__ import annotations
+
+import pytest
+
+from promptecho.config import load_experiment
+
+WHOLE = {
+    "training_images": 1,
+    "caption_shard": 3,
+    "captions": 1,
+    "train": 2,
+    "benchmark_prompts": 1,
+    "generate_shard": 6,
+    "score": 3,
+    "table": 1,
+}
+AFTER_TRAINING = {"generate_shard": 4, "score": 2, "table": 1}
+
+
+def test_default_target_is_everything(workflow):
+    assert workflow.planned() == WHOLE
+
+
+def test_a_path_selects_the_experiment(workflow):
+    """`shapes` is not among the listed experiments of this copy."""
+    planned = workflow.planned("results/shapes/tables/geneval.md")
+    assert planned["table"] == 1
+    assert planned["train"] >= 1
+    assert list((workflow.root / "results/shapes/config").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("target", ["tables", "geneval"])
+def test_named_targets(workflow, target):
+    assert workflow.planned(target) == {rule: n for rule, n in WHOLE.items() if target == "tables" or rule != "table"}
+
+
+def test_base_model_needs_no_training(workflow):
+    planned = workflow.planned("results/tiny/scores/geneval/base/0.json")
+    assert planned == {"benchmark_prompts": 1, "generate_shard": 2, "score": 1}
+
+
+def test_lint_is_clean(workflow):
+    result = workflow.snakemake("--lint")
+    assert result.returncode == 0, result.stdout
+    assert "good condition" in result.stdout
+
+
+def test_prompts_of_the_user_replace_captioning(workflow):
+    (workflow.root / "my prompts.txt").write_text("a red square\n")
+    workflow.edit("config/experiments/tiny.yaml", "shapes: {count: 40, seed: 1}", 'prompts: "my prompts.txt"')
+    planned = workflow.planned()
+    assert "caption_shard" not in planned and planned["captions"] == 1
+    shown = workflow.snakemake("--dry-run", "--printshellcmds", "results/tiny/captions/captions.h5").stdout
+    assert "caption prompts --prompts 'my prompts.txt'" in shown
+
+
+def test_images_of_the_user_replace_rendering(workflow):
+    (workflow.root / "photos").mkdir()
+    workflow.edit("config/experiments/tiny.yaml", "shapes: {count: 40, seed: 1}", "images: photos")
+    planned = workflow.planned("results/tiny/captions/captions.h5")
+    assert planned == {"caption_shard": 3, "captions": 1}
+
+
+def test_problems_are_told_together_and_nothing_starts(workflow):
+    workflow.edit("config/experiments/tiny.yaml", "batch_size: 8", "batch_size: 3\n  learning_rat: 1")
+    workflow.edit("config/experiments/tiny.yaml", "heldout: 8", "heldout: many")
+    result = workflow.snakemake()
+    assert result.returncode != 0
+    for problem in (
+        "tiny.yaml: captions.heldout: input should be a valid integer",
+        "tiny.yaml: training.batch_size: 3 does not divide the 8 images",
+        "tiny.yaml: training.learning_rat: is not a known key",
+    ):
+        assert problem in result.stdout
+    assert "Job stats" not in result.stdout
+    assert not (workflow.root / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("target", "problem"),
+    [
+        ("results/tiny/runs/echo-s1/3/adapter", "run echo-s1 has no checkpoint 3 (checkpoints: 2, 4)"),
+        ("results/tiny/runs/nobody/4/adapter", "runs.nobody: no such run"),
+        ("results/tiny/scores/geneval/base/2.json", "run base has no checkpoint 2"),
+        ("results/tiny/scores/dpg/base/0.json", "benchmarks.dpg: no such entry"),
+        ("results/nowhere/tables/geneval.md", "nowhere.yaml: no such experiment"),
+    ],
+)
+def test_targets_that_cannot_be(workflow, target, problem):
+    result = workflow.snakemake("--dry-run", target)
+    assert result.returncode != 0
+    assert problem in result.stdout
+
+
+def test_finished_work_is_left_alone(finished):
+    assert finished.planned() == {}
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["training.save_every_s=7", "training.micro_batch_size=4", "captions.batch_size=3", "training.zero_stage=2"],
+)
+def test_keys_that_move_work_around_rerun_nothing(finished, setting):
+    assert finished.planned("--config", f"set=tiny.{setting}", "--", "all") == {}
+
+
+def test_learning_rate_reruns_training_but_not_captions(finished):
+    finished.edit("config/experiments/tiny.yaml", "iterations: 4", "iterations: 4\n  learning_rate: 1.0e-3")
+    assert finished.planned() == {"train": 2, **AFTER_TRAINING}
+
+
+def test_query_reruns_captions_and_all_that_follows(finished):
+    finished.edit("config/experiments/tiny.yaml", "heldout: 8", 'heldout: 8, query: "What is there?"')
+    assert finished.planned() == {"caption_shard": 3, "captions": 1, "train": 2, **AFTER_TRAINING}
+
+
+def test_later_checkpoint_runs_the_new_segment_only(finished):
+    finished.edit("config/experiments/tiny.yaml", "iterations: 4", "iterations: 6")
+    finished.edit("config/experiments/tiny.yaml", "[2, 4]", "[2, 4, 6]")
+    assert finished.planned() == {"train": 1, "generate_shard": 2, "score": 1, "table": 1}
+
+
+def test_new_run_leaves_the_others_alone(finished):
+    finished.edit("config/experiments/tiny.yaml", "echo-s1: {seed: 1}", "echo-s1: {seed: 1}\n  echo-s2: {seed: 2}")
+    assert finished.planned() == {"train": 2, "generate_shard": 4, "score": 2, "table": 1}
+
+
+def test_evaluation_guidance_reruns_images_but_not_training(finished):
+    finished.edit("config/experiments/tiny.yaml", "num_shards: 2}", "num_shards: 2, guidance_scale: 2.0}")
+    assert finished.planned() == {"generate_shard": 6, "score": 3, "table": 1}
+
+
+@pytest.mark.parametrize(
+    ("folder", "expected"),
+    [("benchmarks", {"score": 3, "table": 1}), ("tables", {"table": 1}), ("config", {}), ("captions", {})],
+)
+def test_code_counts_for_scores_and_tables_only(finished, folder, expected):
+    module = finished.root / "promptecho" / folder / "__init__.py"
+    module.write_text(module.read_text() + "\n# reworded\n")
+    assert finished.planned() == expected
+
+
+def test_values_can_be_set_for_one_call(finished):
+    for setting in ("tiny={training: {learning_rate: 1e-3}}", "set=tiny.training.learning_rate=1e-3"):
+        assert finished.planned("--config", setting, "--", "all") == {"train": 2, **AFTER_TRAINING}
+
+
+def test_job_elsewhere_reads_the_configuration_it_was_made_for(workflow):
+    """The main process hands on the resolved configuration's path; a later edit does not reach a queued job."""
+    workflow.planned()
+    (resolved,) = (workflow.root / "results/tiny/config").glob("*.yaml")
+    assert load_experiment(resolved).captions.heldout == 8
+    workflow.edit("config/experiments/tiny.yaml", "heldout: 8", "heldout: 9")
+    pinned = f"resolved_configs={{'tiny': 'results/tiny/config/{resolved.name}'}}"
+    remote = ("--mode", "remote", "--nolock", "--dry-run", "--printshellcmds", "--config", pinned, "--")
+    result = workflow.snakemake(*remote, "results/tiny/captions/captions.h5")
+    assert result.returncode == 0, result.stdout
+    assert f"--config results/tiny/config/{resolved.name}" in result.stdout
+    assert [path.name for path in (workflow.root / "results/tiny/config").glob("*.yaml")] == [resolved.name]
