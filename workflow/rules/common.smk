@@ -118,7 +118,10 @@ def work_folder(stage, path, **names):
 
     def value(wildcards, output):
         folder = path.format(**{name: wildcards[name] for name in wildcards.keys()})
-        return f"results/{wildcards.E}/work/{folder}/{slice_of(stage, **names)(wildcards)}"
+        digest = slice_of(stage, **names)(wildcards)
+        if stage == "generate" and wildcards.R != "base":  # images of one adapter are not those of another
+            digest += "-" + slice_of("train", run="R")(wildcards)
+        return f"results/{wildcards.E}/work/{folder}/{digest}"
 
     return value
 
@@ -166,10 +169,15 @@ def evaluated_adapter(wildcards):
 
 
 def image_set_prompts(wildcards):
+    return _prompts(wildcards, wildcards.S)
+
+
+def _prompts(wildcards, image_set):
+    """The prompt file of an image set: the user's, or one written for the embedded world."""
     image_sets = experiment(wildcards).image_sets
-    if wildcards.S not in image_sets:
-        raise WorkflowError(f"{wildcards.E}: image_sets.{wildcards.S}: no such entry (known: {', '.join(image_sets)})")
-    return image_sets[wildcards.S].prompts or f"results/{wildcards.E}/prompts/{wildcards.S}/metadata.jsonl"
+    if image_set not in image_sets:
+        raise WorkflowError(f"{wildcards.E}: image_sets.{image_set}: no such entry (known: {', '.join(image_sets)})")
+    return image_sets[image_set].prompts or f"results/{wildcards.E}/prompts/{image_set}/metadata.jsonl"
 
 
 def benchmark_of(wildcards):
@@ -179,11 +187,18 @@ def benchmark_of(wildcards):
     return benchmarks[wildcards.B]
 
 
+def scored_image_set(wildcards):
+    return experiment(wildcards).image_sets[benchmark_of(wildcards).image_set]
+
+
 def scored_images(wildcards):
     """Every generation shard that a score needs."""
-    image_set = benchmark_of(wildcards).image_set
-    folder = f"results/{wildcards.E}/images/{wildcards.R}/{wildcards.N}/{image_set}"
-    return [f"{folder}/shards/{k}.jsonl" for k in range(experiment(wildcards).image_sets[image_set].num_shards)]
+    folder = f"results/{wildcards.E}/images/{wildcards.R}/{wildcards.N}/{benchmark_of(wildcards).image_set}"
+    return [f"{folder}/shards/{k}.jsonl" for k in range(scored_image_set(wildcards).num_shards)]
+
+
+def scored_prompts(wildcards):
+    return _prompts(wildcards, benchmark_of(wildcards).image_set)
 
 
 def score_files(name, scorer):
