@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ import promptecho
 from promptecho.config.load import run_training
 from promptecho.config.models import ExperimentConfig
 from promptecho.errors import ConfigError
-from promptecho.files import digest
+from promptecho.files import digest, sha256_file
+from promptecho.shipped import SHAPES, model_path
 
 # Captioning and training take days on many GPUs, so a changed line of their code must not restart them.
 # Raise the number by hand when a change makes their old results wrong.
@@ -99,11 +101,23 @@ def _merge_slice(captions: dict[str, Any], models: dict[str, Any]) -> dict[str, 
 
 
 def _model(config: ExperimentConfig, name: str) -> dict[str, Any]:
-    """A model's keys; its path as written, so that moving `models_root` restarts nothing."""
+    """A model's keys; its path as written, so that moving `models_root` restarts nothing.
+
+    A model that ships with the project may change with it, so its files count too.
+    """
     keys = getattr(config.models, name).model_dump(mode="json")
+    if keys["path"] == SHAPES:
+        keys["files"] = _folder_digest(model_path(SHAPES, name))
     if config.models_root and Path(keys["path"]).is_relative_to(config.models_root):
         keys["path"] = str(Path(keys["path"]).relative_to(config.models_root))
     return keys
+
+
+@functools.cache
+def _folder_digest(folder: str) -> str:
+    """Digest of a folder's files, read once per process."""
+    files = sorted(path for path in Path(folder).rglob("*") if path.is_file())
+    return digest({str(path.relative_to(folder)): sha256_file(path) for path in files})
 
 
 def _entry(config: ExperimentConfig, section: str, name: str) -> dict[str, Any]:
