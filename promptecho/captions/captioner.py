@@ -18,8 +18,7 @@ from promptecho.vlm.model import Vlm
 
 @dataclass(frozen=True)
 class GenerationSettings:
-    """How captions are written. `temperature` 0 is greedy. The batch size belongs to it: a batched forward pass
-    differs from a single one in the last bits, which can tip a near-tie."""
+    """How captions are written. `temperature` 0 is greedy."""
 
     max_new_tokens: int = 512
     temperature: float = 0.0
@@ -27,8 +26,10 @@ class GenerationSettings:
     dtype: str = "float32"
     batch_size: int = 16
 
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+    def identity(self) -> dict[str, Any]:
+        """What decides a caption, as stored with it. Not the batch size: results agree across it but for near-ties
+        that the last bits of a forward pass decide."""
+        return {key: value for key, value in asdict(self).items() if key != "batch_size"}
 
 
 @dataclass(frozen=True)

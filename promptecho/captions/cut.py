@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from promptecho.errors import DataError, ModelError
@@ -14,12 +15,14 @@ from promptecho.errors import DataError, ModelError
 class Cutter:
     """Cuts a text to `max_words` white-space separated words and then to `max_tokens` tokens of `tokenizer`.
 
-    `tokenizer` is a folder or hub id; None leaves tokens uncounted. Control tokens don't count.
+    `tokenizer` is a folder with a tokenizer, or the folder or hub id of a diffusers pipeline that has one in its
+    `tokenizer/`; None leaves tokens uncounted. Control tokens don't count.
     """
 
     max_words: int
     max_tokens: int | None = None
     tokenizer: str | None = None
+    revision: str | None = None
 
     def __call__(self, text: str) -> str:
         """The longest start of `text` within both limits, without white space at its ends."""
@@ -48,8 +51,10 @@ class Cutter:
     def _loaded(self) -> Any:
         from transformers import AutoTokenizer
 
+        folder = Path(self.tokenizer or "").expanduser()
+        inside = "" if folder.is_dir() and not (folder / "tokenizer").is_dir() else "tokenizer"
         try:
-            tokenizer = AutoTokenizer.from_pretrained(self.tokenizer)
+            tokenizer = AutoTokenizer.from_pretrained(self.tokenizer, subfolder=inside, revision=self.revision)
         except (OSError, ValueError, KeyError) as error:
             reason = " ".join(str(error).split())[:200]
             raise ModelError(f"{self.tokenizer}: cannot load the tokenizer ({reason}); correct the path") from error

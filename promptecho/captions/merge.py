@@ -29,6 +29,7 @@ class MergeSpec:
     tokenizer: str | None = None
     max_rejected_share: float = 0.05
     seed: int = 0
+    tokenizer_revision: str | None = None
 
 
 def merge_shards(shards: Sequence[str | Path], spec: MergeSpec) -> dict[str, Any]:
@@ -52,7 +53,9 @@ def merge_shards(shards: Sequence[str | Path], spec: MergeSpec) -> dict[str, Any
             source, first = file.source, path
         for item in fields(CaptionSource):
             mine, others = getattr(file.source, item.name), getattr(source, item.name)
-            if mine != others:
+            # A model folder that moved is the same model: its revision is a hash of its files.
+            moved = item.name == "vlm" and source.vlm_revision.startswith("files-")
+            if mine != others and not moved:
                 raise DataError(f"{path}: {item.name} is {mine!r}, but {others!r} in {first}; caption both alike")
         for row in file.rows:
             if row.image_id in rows:
@@ -85,7 +88,7 @@ def _write(source: CaptionSource, rows: list[CaptionRow], spec: MergeSpec) -> di
             f"{', '.join(names[:3])}{', ...' if len(names) > 3 else ''}), more than max_rejected_share "
             f"{spec.max_rejected_share}; mend the images or raise it"
         )
-    cutter = Cutter(spec.max_words, spec.max_tokens, spec.tokenizer)
+    cutter = Cutter(spec.max_words, spec.max_tokens, spec.tokenizer, spec.tokenizer_revision)
     kept = [row for row in rows if row.rejected is None]
     cut = [replace(row, caption=cutter(row.caption)) for row in kept]
     for row in cut:

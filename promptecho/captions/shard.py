@@ -2,7 +2,7 @@
 
 Finished batches go to a synced journal; the HDF5 file is written once at the end. Batches are fixed slices of the
 shard's list, so that a shard that was killed and started again ends with the same bytes as an uninterrupted one
-(same machine type and thread count).
+(same batch size, thread count and kind of machine).
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def caption_shard(spec: ShardSpec) -> dict[str, Any]:
     """
     items = shard_of(list_images(spec.images), spec.shard, spec.num_shards)
     source = CaptionSource(
-        spec.vlm, model_revision(spec.vlm, spec.revision), spec.query, spec.settings.as_dict()
+        spec.vlm, model_revision(spec.vlm, spec.revision), spec.query, spec.settings.identity()
     )
     if (rows := _complete_rows(spec.out, source, items)) is not None:
         print(f"{spec.out}: already complete", file=sys.stderr)

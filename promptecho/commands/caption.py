@@ -10,16 +10,20 @@ import typer
 
 caption = typer.Typer(
     no_args_is_help=True,
-    help="Training captions: shards of captioned images, their merge and split, or prompts from a file.",
+    help="Training captions: shards of captioned images, their merge and split, or prompts from a file. "
+    "What is not given comes from --config, or else has the default of the configuration.",
 )
 
+CONFIG = typer.Option(None, "--config", help="Resolved configuration (results/E/config/DIGEST.yaml).")
 OUT = typer.Option(..., "--out", help="HDF5 file to write.")
 HELDOUT_OUT = typer.Option(..., "--heldout-out", help="JSON Lines file of held-out captions to write.")
-HELDOUT = typer.Option(1000, "--heldout", min=0, help="Captions kept out of training, chosen by image hash.")
-MAX_WORDS = typer.Option(200, "--max-words", min=1, help="Cut longer captions to so many words.")
-MAX_TOKENS = typer.Option(512, "--max-tokens", min=1, help="... and to so many tokens of --tokenizer.")
-TOKENIZER = typer.Option(None, "--tokenizer", help="Tokenizer folder of the text-to-image model; none: no such cut.")
-SPLIT_SEED = typer.Option(0, "--seed", help="Seed of the split.")
+HELDOUT = typer.Option(None, "--heldout", min=0, help="Captions kept out of training, chosen by image hash.")
+MAX_WORDS = typer.Option(None, "--max-words", min=1, help="Cut longer captions to so many words.")
+MAX_TOKENS = typer.Option(None, "--max-tokens", min=1, help="... and to so many tokens of --tokenizer.")
+TOKENIZER = typer.Option(
+    None, "--tokenizer", help="Folder of a tokenizer or a diffusers pipeline. Without it (and --config): no such cut."
+)
+SEED = typer.Option(None, "--seed", help="Seed of sampled captions (with the image id) and of the split.")
 AS_JSON = typer.Option(False, "--json", help="Print a summary as JSON.")
 
 
@@ -29,71 +33,130 @@ def register(app: typer.Typer) -> None:
 
 @caption.command("shard")
 def shard(
-    vlm: str = typer.Option(..., "--vlm", help="Folder (or hub id) of a Hugging Face image-text-to-text model."),
-    images: str = typer.Option(..., "--images", help="Folder, .txt list of paths, or .jsonl of {image_id, path}."),
-    query: str = typer.Option("Describe this image in detail.", "--query", help="The question put to the model."),
+    config: Path | None = CONFIG,
+    vlm: str | None = typer.Option(None, "--vlm", help="Folder (or hub id) of an image-text-to-text model."),
+    images: str | None = typer.Option(None, "--images", help="Folder, .txt of paths, or .jsonl of {image_id, path}."),
+    query: str | None = typer.Option(None, "--query", help="The question put to the model."),
     shard: int = typer.Option(0, "--shard", min=0, help="Which shard, from 0."),
-    num_shards: int = typer.Option(1, "--num-shards", min=1, help="Into how many shards the images are dealt."),
+    num_shards: int | None = typer.Option(None, "--num-shards", min=1, help="Into how many the images are dealt."),
     out: Path = OUT,
-    work: Path = typer.Option(..., "--work", help="Folder of the journal, from which a killed run goes on."),  # noqa: B008
-    batch_size: int = typer.Option(16, "--batch-size", min=1, help="Images captioned together."),
-    max_new_tokens: int = typer.Option(512, "--max-new-tokens", min=1, help="Longest caption in tokens."),
-    temperature: float = typer.Option(0.0, "--temperature", min=0.0, help="0: greedy; above: sampled."),
-    seed: int = typer.Option(0, "--seed", help="With the image id it seeds each sampled caption."),
-    dtype: str = typer.Option("float32", "--dtype", help="float32, bfloat16 or float16."),
-    device: str = typer.Option("cpu", "--device", help="cpu, cuda, cuda:1, ..."),
+    work: Path = typer.Option(..., "--work", help="Folder of the journal, from which a killed run goes on."),
+    batch_size: int | None = typer.Option(None, "--batch-size", min=1, help="Images captioned together."),
+    max_new_tokens: int | None = typer.Option(None, "--max-new-tokens", min=1, help="Longest caption in tokens."),
+    temperature: float | None = typer.Option(None, "--temperature", min=0.0, help="0: greedy; above: sampled."),
+    seed: int | None = SEED,
+    dtype: str | None = typer.Option(None, "--dtype", help="float32 (default without --config), bfloat16, float16."),
+    device: str = typer.Option("auto", "--device", help="cpu, cuda, cuda:1, ...; auto: a GPU where there is one."),
+    threads: int | None = typer.Option(None, "--threads", min=1, help="CPU threads."),
     revision: str | None = typer.Option(None, "--revision", help="Hub revision of the model."),
     trust_remote_code: bool = typer.Option(False, "--trust-remote-code", help="Run code that comes with the model."),
     as_json: bool = AS_JSON,
 ) -> None:
     """Caption every NUM_SHARDS-th image from index SHARD on. Killed and started again, it goes on."""
+    from promptecho.captions.settings import read_settings
+
+    settings = read_settings(config)
+    if vlm is None and settings.vlm is None:
+        raise typer.BadParameter("give --vlm, or a --config that names it")
+    own = settings.vlm if vlm is None else None  # what the configuration says of its model holds for that model only
+    images = settings.pick("images", images)
+
+    import torch
+
     from promptecho.captions.captioner import GenerationSettings
     from promptecho.captions.shard import ShardSpec, caption_shard
 
-    settings = GenerationSettings(max_new_tokens, temperature, seed, dtype, batch_size)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    generation = GenerationSettings(
+        max_new_tokens=settings.pick("max_new_tokens", max_new_tokens),
+        temperature=settings.pick("temperature", temperature),
+        seed=settings.pick("seed", seed),
+        dtype=dtype or (own.dtype if own else "float32"),
+        batch_size=settings.pick("batch_size", batch_size),
+    )
     summary = caption_shard(ShardSpec(
-        vlm, images, query, shard, num_shards, out, work, settings, device, revision, trust_remote_code
+        vlm=own.path if own else vlm,
+        images=images,
+        query=settings.pick("query", query),
+        shard=shard,
+        num_shards=settings.pick("num_shards", num_shards) if config else num_shards or 1,
+        out=out,
+        work=work,
+        settings=generation,
+        device=device,
+        revision=revision or (own.revision if own else None),
+        trust_remote_code=trust_remote_code or bool(own and own.trust_remote_code),
     ))
     _report(summary, as_json)
 
 
 @caption.command("merge")
 def merge(
-    shards: list[Path] = typer.Argument(..., metavar="SHARD...", help="All shards of the data set."),  # noqa: B008
+    more: list[Path] = typer.Argument(None, metavar="[SHARD]...", help="All shards of the data set."),
+    shards: list[Path] = typer.Option(None, "--shards", help="Shards as an option; more may follow it."),
+    config: Path | None = CONFIG,
     out: Path = OUT,
     heldout_out: Path = HELDOUT_OUT,
-    heldout: int = HELDOUT,
-    max_words: int = MAX_WORDS,
-    max_tokens: int = MAX_TOKENS,
+    heldout: int | None = HELDOUT,
+    max_words: int | None = MAX_WORDS,
+    max_tokens: int | None = MAX_TOKENS,
     tokenizer: str | None = TOKENIZER,
-    max_rejected_share: float = typer.Option(0.05, "--max-rejected-share", min=0.0, max=1.0, help="Fail above it."),
-    seed: int = SPLIT_SEED,
+    max_rejected_share: float | None = typer.Option(None, "--max-rejected-share", min=0.0, max=1.0, help="Fail above."),
+    seed: int | None = SEED,
     as_json: bool = AS_JSON,
 ) -> None:
     """Merge shards: drop rejected captions, cut long ones, hold some out."""
-    from promptecho.captions.merge import MergeSpec, merge_shards
+    from promptecho.captions.merge import merge_shards
 
-    spec = MergeSpec(out, heldout_out, heldout, max_words, max_tokens, tokenizer, max_rejected_share, seed)
-    _report(merge_shards(shards, spec), as_json)
+    files = [*(shards or []), *(more or [])]
+    if not files:
+        raise typer.BadParameter("give the shards to merge")
+    spec = _merge_spec(config, out, heldout_out, heldout, max_words, max_tokens, tokenizer, max_rejected_share, seed)
+    _report(merge_shards(files, spec), as_json)
 
 
 @caption.command("prompts")
 def prompts(
-    prompts: Path = typer.Option(..., "--prompts", help=".txt (one a line) or .jsonl ({caption, data_id?})."),  # noqa: B008
+    prompts: str | None = typer.Option(None, "--prompts", help=".txt (one a line) or .jsonl ({caption, data_id?})."),
+    config: Path | None = CONFIG,
     out: Path = OUT,
     heldout_out: Path = HELDOUT_OUT,
-    heldout: int = HELDOUT,
-    max_words: int = MAX_WORDS,
-    max_tokens: int = MAX_TOKENS,
+    heldout: int | None = HELDOUT,
+    max_words: int | None = MAX_WORDS,
+    max_tokens: int | None = MAX_TOKENS,
     tokenizer: str | None = TOKENIZER,
-    seed: int = SPLIT_SEED,
+    seed: int | None = SEED,
     as_json: bool = AS_JSON,
 ) -> None:
     """Use prompts from a file instead of captions; the result has the same form."""
-    from promptecho.captions.merge import MergeSpec, import_prompts
+    from promptecho.captions.merge import import_prompts
+    from promptecho.captions.settings import read_settings
 
-    spec = MergeSpec(out, heldout_out, heldout, max_words, max_tokens, tokenizer, seed=seed)
-    _report(import_prompts(prompts, spec), as_json)
+    spec = _merge_spec(config, out, heldout_out, heldout, max_words, max_tokens, tokenizer, None, seed)
+    _report(import_prompts(read_settings(config).pick("prompts", prompts), spec), as_json)
+
+
+def _merge_spec(
+    config: Path | None, out: Path, heldout_out: Path, heldout: int | None, max_words: int | None,
+    max_tokens: int | None, tokenizer: str | None, max_rejected_share: float | None, seed: int | None,
+) -> Any:
+    from promptecho.captions.merge import MergeSpec
+    from promptecho.captions.settings import read_settings
+
+    settings = read_settings(config)
+    configured, revision = settings.tokenizer()
+    return MergeSpec(
+        out=out,
+        heldout_out=heldout_out,
+        heldout=settings.pick("heldout", heldout),
+        max_words=settings.pick("max_words", max_words),
+        max_tokens=settings.pick("max_tokens", max_tokens),
+        tokenizer=tokenizer or configured,
+        tokenizer_revision=None if tokenizer else revision,
+        max_rejected_share=settings.pick("max_rejected_share", max_rejected_share),
+        seed=settings.pick("seed", seed),
+    )
 
 
 def _report(summary: dict[str, Any], as_json: bool) -> None:

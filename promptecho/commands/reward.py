@@ -13,25 +13,39 @@ def register(app: typer.Typer) -> None:
 
 
 def reward(
-    vlm: str = typer.Option(..., "--vlm", help="Folder (or hub id) of a Hugging Face image-text-to-text model."),
-    image: list[Path] = typer.Option(..., "--image", help="Image file; repeat for several."),  # noqa: B008
+    vlm: str | None = typer.Option(None, "--vlm", help="Folder (or hub id) of an image-text-to-text model."),
+    image: list[Path] = typer.Option(..., "--image", help="Image file; repeat for several."),
     label: str = typer.Option(..., "--label", help="The text whose likelihood is the reward."),
-    query: str = typer.Option("Describe this image in detail.", "--query", help="The question put to the model."),
+    query: str | None = typer.Option(None, "--query", help="The question put to the model."),
+    config: Path | None = typer.Option(None, "--config", help="Configuration that names model and query."),
     include_eos: bool = typer.Option(False, "--include-eos", help="Count the end token as the label's last."),
-    dtype: str = typer.Option("float32", "--dtype", help="float32, bfloat16 or float16."),
-    device: str = typer.Option("cpu", "--device", help="cpu, cuda, cuda:1, ..."),
+    dtype: str | None = typer.Option(None, "--dtype", help="float32 (default without --config), bfloat16, float16."),
+    device: str = typer.Option("auto", "--device", help="cpu, cuda, cuda:1, ...; auto: a GPU where there is one."),
     batch_size: int = typer.Option(8, "--batch-size", min=1),
     trust_remote_code: bool = typer.Option(False, "--trust-remote-code", help="Run code that comes with the model."),
     as_json: bool = typer.Option(False, "--json", help="Print JSON."),
 ) -> None:
     """Print the mean log-probability per token of LABEL as the model's answer to QUERY on each image."""
+    from promptecho.captions.settings import read_settings
     from promptecho.rewards import make_reward
     from promptecho.vlm import load_vlm
     from promptecho.vlm.images import load_image
 
+    settings = read_settings(config)
+    if vlm is None and settings.vlm is None:
+        raise typer.BadParameter("give --vlm, or a --config that names it")
+    own = settings.vlm if vlm is None else None  # what the configuration says of its model holds for that model only
     images = [load_image(path) for path in image]
-    model = load_vlm(vlm, dtype=dtype, device=device, trust_remote_code=trust_remote_code)
-    echo = make_reward("echo", model, query=query, batch_size=batch_size, include_eos=include_eos)
+    model = load_vlm(
+        own.path if own else vlm,
+        dtype=dtype or (own.dtype if own else "float32"),
+        device=device,
+        revision=own.revision if own else None,
+        trust_remote_code=trust_remote_code or bool(own and own.trust_remote_code),
+    )
+    echo = make_reward(
+        "echo", model, query=settings.pick("query", query), batch_size=batch_size, include_eos=include_eos
+    )
     details = echo.score_details(images, [label] * len(images), ["--label"] * len(images))
     if as_json:
         rows = [

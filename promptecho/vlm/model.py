@@ -11,6 +11,7 @@ import torch
 
 from promptecho.errors import ModelError
 from promptecho.files import digest, sha256_file
+from promptecho.shipped import model_path
 from promptecho.vlm.processor import check_model_path, load_processor
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -49,7 +50,8 @@ def load_vlm(
 ) -> Vlm:
     """Load any Hugging Face image-text-to-text model for inference: frozen, in eval mode, on `device`.
 
-    A local folder is looked at first; `owner/name` is otherwise left to huggingface.
+    A local folder is looked at first; `owner/name` is otherwise left to huggingface; `shapes` is the embedded model.
+    Device `auto` is the first GPU where there is one.
 
     Raises:
         ModelError: the folder is missing or incomplete, the dtype is unknown, or the library can't load the model.
@@ -58,7 +60,9 @@ def load_vlm(
 
     if dtype not in DTYPES:
         raise ModelError(f"{path}: unknown dtype {dtype!r}; use one of {', '.join(DTYPES)}")
-    checked = check_model_path(path)
+    checked = check_model_path(model_path(str(path), "vlm"))
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     if not sys.stderr.isatty():
         transformers.utils.logging.disable_progress_bar()
     processor = load_processor(checked, revision=revision, trust_remote_code=trust_remote_code)
@@ -93,7 +97,7 @@ def model_revision(path: str | Path, revision: str | None = None) -> str:
     Deviation: weight files above 1 GiB count with name, size, and first and last MiB instead of a whole read of
     tens of gigabytes by each of many jobs.
     """
-    folder = Path(path).expanduser()
+    folder = Path(check_model_path(model_path(str(path), "vlm")))
     if not folder.is_dir():
         if revision is not None:
             return revision

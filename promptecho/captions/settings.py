@@ -1,0 +1,48 @@
+"""Settings of captioning from a configuration file, with the command line on top."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from promptecho.config.load import load_experiment
+from promptecho.config.models import CaptionsSection, T2iSection, VlmSection
+from promptecho.errors import ConfigError
+from promptecho.shipped import model_path
+
+
+@dataclass(frozen=True)
+class CaptionSettings:
+    """The sections that captioning reads; without a configuration file the models are None."""
+
+    captions: CaptionsSection
+    vlm: VlmSection | None = None
+    t2i: T2iSection | None = None
+
+    def pick(self, key: str, given: Any) -> Any:
+        """`given` on the command line, else the value (or default) of `captions.KEY`.
+
+        Raises:
+            ConfigError: neither is there.
+        """
+        value = getattr(self.captions, key) if given is None else given
+        if value is None:
+            raise ConfigError(f"captions.{key} is not set; give --{key.replace('_', '-')} or a --config that has it")
+        return value
+
+    def tokenizer(self) -> tuple[str | None, str | None]:
+        """Where the text-to-image model's tokenizer is, and its revision."""
+        return (None, None) if self.t2i is None else (model_path(self.t2i.path, "t2i"), self.t2i.revision)
+
+
+def read_settings(config: Path | None) -> CaptionSettings:
+    """Read `--config`; without it all keys of `captions` have their defaults.
+
+    Raises:
+        ConfigError: the file is missing or invalid.
+    """
+    if config is None:
+        return CaptionSettings(CaptionsSection())
+    experiment = load_experiment(config)
+    return CaptionSettings(experiment.captions, experiment.models.vlm, experiment.models.t2i)
