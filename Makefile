@@ -21,6 +21,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "setup 1/3: virtual environment in $(VENV)"
 	@command -v $(PYTHON) > /dev/null || { echo "setup: $(PYTHON) not found; install Python 3.11 or set PYTHON=..." >&2; exit 1; }
 	@$(BIN)/python -c "import pip, sys; sys.exit(sys.version_info < (3, 11))" 2> /dev/null || $(PYTHON) -m venv --clear $(VENV)
+	@$(BIN)/python scripts/mend_venv.py
 	@echo "setup 2/3: torch, the largest package"
 	$(BIN)/pip install --progress-bar on -c constraints.txt torch==2.13.0
 	@echo "setup 3/3: all other packages, and promptecho itself from this checkout"

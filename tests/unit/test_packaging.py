@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -37,3 +39,33 @@ def test_environment_equals_extra(stage):
 
 def test_every_stage_has_an_environment():
     assert sorted(path.stem for path in (ROOT / "envs").glob("*.yaml")) == STAGES
+
+
+def installed_package(folder: Path, name: str, recorded: dict[str, int]) -> Path:
+    """Lay down a package as pip does; `recorded` maps its files to the sizes that its record states."""
+    metadata = folder / f"{name}-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    (folder / name).mkdir()
+    (folder / name / "__init__.py").write_text("x = 1\n")
+    lines = [f"{name}/{file},,{size}" for file, size in recorded.items()]
+    (metadata / "RECORD").write_text("\n".join([*lines, f"{metadata.name}/METADATA,,", f"{metadata.name}/RECORD,,"]))
+    return metadata
+
+
+def test_packages_installed_halfway_are_found(tmp_path):
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path], check=True)
+    (folder,) = tmp_path.glob("lib/python3*/site-packages")
+    whole = installed_package(folder, "whole", {"__init__.py": 6})
+    broken = [
+        installed_package(folder, "cut", {"__init__.py": 60}),
+        installed_package(folder, "missing", {"__init__.py": 6, "more.py": 6}),
+        installed_package(folder, "unrecorded", {}),
+    ]
+    (broken[-1] / "RECORD").unlink()
+    script = [tmp_path / "bin/python", ROOT / "scripts/mend_venv.py"]
+    result = subprocess.run(script, capture_output=True, text=True, check=True)
+    assert whole.is_dir()
+    assert not any(path.exists() for path in broken)
+    assert result.stdout.count("was installed halfway") == 3
+    assert subprocess.run(script, capture_output=True, text=True, check=True).stdout == ""
