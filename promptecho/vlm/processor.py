@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ def load_processor(path: str | Path, *, revision: str | None = None, trust_remot
                 processor.image_processor = AutoImageProcessor.from_pretrained(path, backend="pil", **options)
         else:
             family = _processor_class(path, options)
-            if family is not None and "video_processor" in family.get_attributes():
+            if family is not None and _has_optional_video(family):
                 processor = _without_video(family).from_pretrained(path, **options)
             else:
                 processor = AutoProcessor.from_pretrained(path, **options)
@@ -71,15 +72,23 @@ def _processor_class(path: str, options: dict[str, Any]) -> type | None:
     return PROCESSOR_MAPPING.get(type(config), None)
 
 
-def _without_video(family: type) -> type:
-    """A subclass of a processor class whose parts are the image processor and the tokenizer only.
+def _has_optional_video(family: type) -> bool:
+    """Whether the class takes image processor and tokenizer first and can be built without a video processor."""
+    parameters = inspect.signature(family.__init__).parameters
+    names = list(parameters)
+    if not {"image_processor", "tokenizer", "video_processor"} <= set(names):
+        return False
+    optional = parameters["video_processor"].default is not inspect.Parameter.empty
+    return optional and names.index("video_processor") > max(names.index("image_processor"), names.index("tokenizer"))
 
-    The library reads the parts to load from the names of the arguments of `__init__`.
-    """
+
+def _without_video(family: type) -> type:
+    """A subclass of a processor class whose parts are all but the video processor."""
 
     class ImageOnly(family):
-        def __init__(self, image_processor=None, tokenizer=None, chat_template=None, **kwargs):
-            super().__init__(image_processor=image_processor, tokenizer=tokenizer, chat_template=chat_template)
+        @classmethod
+        def get_attributes(cls) -> list[str]:
+            return [name for name in family.get_attributes() if name != "video_processor"]
 
     ImageOnly.__name__ = family.__name__  # what is saved or printed names the family
     ImageOnly.__qualname__ = family.__qualname__
