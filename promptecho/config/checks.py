@@ -70,7 +70,7 @@ def check_runs(training: Any, runs: Any, problems: Problems) -> dict[str, Traini
         for path, message in found.items():
             problems.setdefault(_origin(path, name, own), message)
         for key, message in training_problems(config):
-            words = {key, *re.findall(r"[a-z_0-9]+", message)}
+            words = {key.split(".")[0], *re.findall(r"[a-z_0-9]+", message)}
             related = words & set(TrainingConfig.model_fields)
             if any(path.split(".")[0] in related for path in found):
                 continue  # one of its keys is faulty and was replaced by its default

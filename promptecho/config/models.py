@@ -26,7 +26,9 @@ Name = Annotated[str, Field(strict=True, pattern=NAME_PATTERN)]
 class T2iSection(Section):
     """The text-to-image model that is trained and evaluated."""
 
-    family: Text = Field("zimage", description="Family of the model: which adapter in promptecho/t2i handles it.")
+    family: Literal["zimage"] = Field(
+        "zimage", description="Family of the model: which adapter in promptecho/t2i handles it."
+    )
     path: Text = Field(
         description="Folder, or hub id, of the diffusers pipeline; `shapes`: the model that ships with the project."
     )
@@ -87,7 +89,7 @@ class CaptionsSection(Section):
 class RewardSection(Section):
     """One reward; several are summed after their advantages were normalised."""
 
-    name: Text = Field("echo", description="Which reward: echo (PromptEcho).")
+    name: Literal["echo"] = Field("echo", description="Which reward: echo (PromptEcho).")
     weight: Real = Field(1.0, description="Weight of its advantage in the sum.")
     query: Text | None = Field(None, description="What the VLM is asked; null: `captions.query`.")
 

@@ -170,6 +170,14 @@ def training_problems(training: TrainingConfig) -> list[tuple[str, str]]:
         problems.append(
             ("micro_batch_size", f"{training.micro_batch_size} does not divide batch_size {training.batch_size}")
         )
+    steps = training.sampling.num_inference_steps
+    if training.timesteps.distribution == "sampler_grid" and training.timesteps.per_sample > steps:
+        problems.append(
+            (
+                "timesteps.per_sample",
+                f"{training.timesteps.per_sample} exceeds the {steps} steps of sampling, which sampler_grid draws from",
+            )
+        )
     if training.checkpoints is not None and training.checkpoint_every is not None:
         problems.append(("checkpoint_every", "give either checkpoints or checkpoint_every; set the other to null"))
     if training.checkpoints is not None:
