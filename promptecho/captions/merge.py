@@ -40,11 +40,12 @@ def merge_shards(shards: Sequence[str | Path], spec: MergeSpec) -> dict[str, Any
         file, because they share an image or a text with a held-out one.
 
     Raises:
-        DataError: a damaged shard, shards of different sources, an image in two of them, too many rejected.
+        DataError: a damaged or missing shard, shards of different sources, an image in two, too many rejected.
     """
     source: CaptionSource | None = None
     rows: dict[str, CaptionRow] = {}
     where: dict[str, str | Path] = {}
+    seen: dict[int, int] = {}
     for path in sorted(shards, key=str):
         file = read_captions(path)
         if file.merge:
@@ -57,10 +58,18 @@ def merge_shards(shards: Sequence[str | Path], spec: MergeSpec) -> dict[str, Any
             moved = item.name == "vlm" and source.vlm_revision.startswith("files-")
             if mine != others and not moved:
                 raise DataError(f"{path}: {item.name} is {mine!r}, but {others!r} in {first}; caption both alike")
+        if file.shard is not None:
+            seen[file.shard[0]] = file.shard[1]
         for row in file.rows:
             if row.image_id in rows:
                 raise DataError(f"{path}: image {row.image_id} is in {where[row.image_id]} too; give each shard once")
             rows[row.image_id], where[row.image_id] = row, path
+    missing = sorted(set(range(max(seen.values(), default=0))) - set(seen))
+    if missing or len(set(seen.values())) > 1:
+        raise DataError(
+            f"{Path(shards[0]).parent}: of {max(seen.values())} shards (numbered from 0) these are missing: "
+            f"{', '.join(map(str, missing)) or 'none, but they are of different numbers'}; give all of one captioning"
+        )
     if source is None or not rows:
         raise DataError(f"{', '.join(map(str, shards)) or 'no shards'}: no captions to merge; caption images first")
     return _write(source, [rows[image_id] for image_id in sorted(rows)], spec)

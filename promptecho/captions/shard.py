@@ -58,15 +58,17 @@ def caption_shard(spec: ShardSpec) -> dict[str, Any]:
     source = CaptionSource(
         spec.vlm, model_revision(spec.vlm, spec.revision), spec.query, spec.settings.identity()
     )
-    if (rows := _complete_rows(spec.out, source, items)) is not None:
+    journal_path = spec.work / f"{spec.out.stem}.journal.jsonl"
+    if (rows := _complete_rows(spec, source, items)) is not None:
         print(f"{spec.out}: already complete", file=sys.stderr)
+        journal_path.unlink(missing_ok=True)  # killed between the two
         return _summary(spec, rows)
     header = {
         "journal": 1, "vlm_revision": source.vlm_revision, "query": source.query, "generation": source.generation,
         "shard": f"{spec.shard}/{spec.num_shards}",
         "images": digest([[item.image_id, _size(item.path)] for item in items]),
     }
-    with Journal(spec.work / f"{spec.out.stem}.journal.jsonl", header) as journal:
+    with Journal(journal_path, header) as journal:
         done = _finished_rows(journal, items)
         if len(done) < len(items):
             vlm = load_vlm(
@@ -74,9 +76,10 @@ def caption_shard(spec: ShardSpec) -> dict[str, Any]:
                 trust_remote_code=spec.trust_remote_code,
             )
             _caption_missing(vlm, items, done, journal, spec)
-        write_captions(spec.out, source, [done[item.image_id] for item in items])
+        rows = [done[item.image_id] for item in items]
+        write_captions(spec.out, source, rows, shard=(spec.shard, spec.num_shards))
         journal.remove()
-    return _summary(spec, list(done.values()))
+    return _summary(spec, rows)
 
 
 def _summary(spec: ShardSpec, rows: Sequence[CaptionRow]) -> dict[str, Any]:
@@ -84,13 +87,15 @@ def _summary(spec: ShardSpec, rows: Sequence[CaptionRow]) -> dict[str, Any]:
     return {"out": str(spec.out), "captions": len(rows) - reasons.total(), "rejected": dict(sorted(reasons.items()))}
 
 
-def _complete_rows(out: Path, source: CaptionSource, items: Sequence[ImageItem]) -> list[CaptionRow] | None:
-    """The rows of `out` if it already is what would be written: same source, same images by hash."""
+def _complete_rows(spec: ShardSpec, source: CaptionSource, items: Sequence[ImageItem]) -> list[CaptionRow] | None:
+    """The rows of `spec.out` if it already is what would be written: same source, same images by hash."""
     try:
-        file = read_captions(out)
+        file = read_captions(spec.out)
     except DataError:
         return None  # missing or damaged: made anew
-    if file.source != source or [row.image_id for row in file.rows] != [item.image_id for item in items]:
+    if file.source != source or file.shard != (spec.shard, spec.num_shards):
+        return None
+    if [row.image_id for row in file.rows] != [item.image_id for item in items]:
         return None
     same = all(row.image_sha256 == _sha256(item.path) for row, item in zip(file.rows, items, strict=True))
     return file.rows if same else None

@@ -1,8 +1,8 @@
 """The HDF5 file of captions, shard or merged: written once, read with validation.
 
-Root attributes: schema_version, vlm, vlm_revision, query, generation (JSON), promptecho_version, content_sha256 and,
-in a merged file, merge (JSON). Datasets of equal length: image_id, caption (UTF-8), n_tokens (int32),
-finish_reason (stop | length | rejected:REASON), image_sha256.
+Root attributes: schema_version, vlm, vlm_revision, query, generation (JSON), promptecho_version, content_sha256; a
+shard has shard and num_shards, a merged file has merge (JSON). Datasets of equal length: image_id, caption (UTF-8),
+n_tokens (int32), finish_reason (stop | length | rejected:REASON), image_sha256.
 """
 
 from __future__ import annotations
@@ -58,6 +58,7 @@ class CaptionFile:
     source: CaptionSource
     rows: list[CaptionRow]
     merge: dict[str, Any] = field(default_factory=dict)
+    shard: tuple[int, int] | None = None  # (index from 0, number of shards)
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,12 @@ class Caption:
 
 
 def write_captions(
-    path: str | Path, source: CaptionSource, rows: Sequence[CaptionRow], merge: dict[str, Any] | None = None
+    path: str | Path,
+    source: CaptionSource,
+    rows: Sequence[CaptionRow],
+    *,
+    merge: dict[str, Any] | None = None,
+    shard: tuple[int, int] | None = None,
 ) -> None:
     """Write a caption file atomically; the same content gives the same bytes.
 
@@ -91,6 +97,8 @@ def write_captions(
         file.attrs["content_sha256"] = _content_sha256(rows)
         if merge is not None:
             file.attrs["merge"] = json.dumps(merge, sort_keys=True)
+        if shard is not None:
+            file.attrs["shard"], file.attrs["num_shards"] = shard
         for name in COLUMNS:
             values = [getattr(row, name) for row in rows]
             if name == "n_tokens":
@@ -116,8 +124,10 @@ def read_captions(path: str | Path) -> CaptionFile:
     if not path.is_file():
         raise DataError(f"{path}: no such caption file")
     try:
-        with h5py.File(path, "r") as file:
-            attributes = dict(file.attrs)
+        with h5py.File(path, "r", locking=False) as file:  # never written in place, and not all file systems lock
+            attributes = {
+                name: value.decode() if isinstance(value, bytes) else value for name, value in file.attrs.items()
+            }
             missing = [name for name in COLUMNS if name not in file]
             missing += [name for name in ATTRIBUTES if name not in attributes]
             if missing:
@@ -135,6 +145,7 @@ def read_captions(path: str | Path) -> CaptionFile:
                 json.loads(attributes["generation"]),
             )
             merge = json.loads(attributes.get("merge", "{}"))
+            shard = (int(attributes["shard"]), int(attributes["num_shards"])) if "shard" in attributes else None
     except (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise DataError(f"{path}: damaged or not HDF5 ({reason}); {remedy}") from error
@@ -143,7 +154,7 @@ def read_captions(path: str | Path) -> CaptionFile:
     rows = [CaptionRow(*values) for values in zip(*(columns[name] for name in COLUMNS), strict=True)]
     if "content_sha256" in attributes and attributes["content_sha256"] != _content_sha256(rows):
         raise DataError(f"{path}: its content does not match its checksum; {remedy}")
-    return CaptionFile(source, rows, merge)
+    return CaptionFile(source, rows, merge, shard)
 
 
 def load_training_captions(path: str | Path) -> list[Caption]:

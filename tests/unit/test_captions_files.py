@@ -50,6 +50,17 @@ def test_plain_h5py_sees_the_contract(tmp_path):
         assert file["n_tokens"].dtype == "int32" and file["caption"].asstr()[0] == ROWS[0].caption
 
 
+def test_files_of_other_writers_are_read(tmp_path):
+    """The contract alone: fixed-length strings, no checksum."""
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.attrs.update({"schema_version": 1, "vlm": b"v", "vlm_revision": "r", "query": "q", "generation": "{}"})
+        for name in ("image_id", "caption", "finish_reason", "image_sha256"):
+            file[name] = [b"stop", b"length"]
+        file["n_tokens"] = [1, 2]
+    file = read_captions(tmp_path / "a.h5")
+    assert file.source.vlm == "v" and file.rows[1] == CaptionRow("length", "length", 2, "length", "length")
+
+
 def test_same_content_same_bytes_also_when_empty(tmp_path):
     for rows in (ROWS, []):
         write_captions(tmp_path / "a.h5", SOURCE, rows)

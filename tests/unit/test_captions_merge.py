@@ -124,6 +124,42 @@ def test_shards_that_do_not_fit_are_named(tmp_path):
         merge_shards([], spec(tmp_path))
 
 
+def test_forgotten_shard_is_noticed(tmp_path):
+    paths = [tmp_path / f"{k}.h5" for k in range(3)]
+    for k, path in enumerate(paths):
+        write_captions(path, SOURCE, [row(2 * k), row(2 * k + 1)], shard=(k, 3))
+    assert merge_shards(paths, spec(tmp_path))["training"] == 4
+    with pytest.raises(DataError, match="of 3 shards .numbered from 0. these are missing: 1;"):
+        merge_shards([paths[0], paths[2]], spec(tmp_path))
+    write_captions(paths[2], SOURCE, [row(9)], shard=(2, 4))
+    with pytest.raises(DataError, match="give all of one captioning"):
+        merge_shards(paths, spec(tmp_path))
+
+
+def test_command_merge_takes_shards_and_configuration(tmp_path):
+    import yaml
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(shared_folder())
+    tokenizer.save_pretrained(tmp_path / "t2i" / "tokenizer")
+    paths = shards(tmp_path, [row(i, f"{i} word word word word") for i in range(5)], [row(i) for i in range(5, 9)])
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump({
+        "models": {"t2i": {"family": "zimage", "path": str(tmp_path / "t2i")}, "vlm": {"path": "vlm"}},
+        "captions": {"prompts": "p.txt", "heldout": 3, "max_words": 4, "max_tokens": 3},
+        "runs": {"a": {}},
+    }))
+    done = subprocess.run([
+        sys.executable, "-m", "promptecho", "caption", "merge", "--shards", *map(str, paths), "--json",
+        "--config", str(tmp_path / "tiny.yaml"), "--out", str(tmp_path / "c.h5"),
+        "--heldout-out", str(tmp_path / "h.jsonl"),
+    ], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    counts = json.loads(done.stdout)
+    assert counts["heldout"] == 3 and counts["training"] + counts["kept_apart"] == 6 and counts["cut"] == 9
+    for caption in load_training_captions(tmp_path / "c.h5"):
+        assert len(tokenizer(caption.text).input_ids) <= 3
+
+
 def test_faulty_merge_leaves_no_file(tmp_path):
     paths = shards(tmp_path, [row(0, reason="rejected:empty"), row(1)])
     with pytest.raises(DataError):

@@ -131,6 +131,10 @@ def test_finished_shard_is_kept_and_a_changed_image_is_noticed(folder, tmp_path,
     caption_shard(spec(copy, tmp_path))
     assert "already complete" in capsys.readouterr().err
     assert (tmp_path / "00000.h5").stat().st_mtime_ns == before
+    left = tmp_path / "work" / "00000.journal.jsonl"
+    left.write_text("killed before it was removed")
+    caption_shard(spec(copy, tmp_path))
+    assert not left.exists() and "already complete" in capsys.readouterr().err
     image(99).save(copy / "001.png")
     caption_shard(spec(copy, tmp_path))
     assert "already complete" not in capsys.readouterr().err
