@@ -13,9 +13,9 @@ from promptecho.errors import ConfigError
 from promptecho.files import digest, sha256_file
 from promptecho.shipped import SHAPES, model_path
 
-# Captioning and training take days on many GPUs, so a changed line of their code must not restart them.
-# Raise the number by hand when a change makes their old results wrong.
-STAGE_VERSION = {"caption": 1, "merge": 1, "train": 1}
+# These stages, or those that follow, take days on many GPUs, so a changed line of their code must not restart them.
+# Raise the number by hand when a change makes old results wrong.
+STAGE_VERSION = {"images": 1, "caption": 1, "merge": 1, "train": 1, "prompts": 1, "generate": 1}
 
 # Keys that move work around or say how far to go, but do not change what is computed (beyond the last digits).
 _NOT_IN_TRAINING = {"iterations", "checkpoints", "checkpoint_every", "micro_batch_size", "zero_stage", "save_every_s"}
@@ -23,7 +23,8 @@ _NOT_IN_MERGE = {"batch_size"}
 _MERGE_ONLY = {"heldout", "max_words", "max_tokens", "max_rejected_share"}
 
 # Files whose code decides scores and tables; relative to the package.
-SCORING_CODE = ("benchmarks", "scores.py", "shapes/oracle.py")
+ORACLE = tuple(f"shapes/{name}.py" for name in ("oracle", "render", "grammar", "world"))
+SCORING_CODE = ("benchmarks", "scores.py", *ORACLE)
 TABLES_CODE = ("tables", "statistics.py", "scores.py", "provenance.py")
 
 
@@ -59,7 +60,7 @@ def slice_digest(
     captions = config.captions.model_dump(mode="json")
     models = {"t2i": _model(config, "t2i"), "vlm": _model(config, "vlm")}
     if stage == "images":
-        return digest({"shapes": captions["shapes"]})
+        return digest({"version": STAGE_VERSION["images"], "shapes": captions["shapes"]})
     if stage == "caption":
         keys = {key: value for key, value in captions.items() if key not in _NOT_IN_MERGE | _MERGE_ONLY}
         return digest({"version": STAGE_VERSION["caption"], "vlm": models["vlm"], "captions": keys})
@@ -81,8 +82,9 @@ def slice_digest(
         keys = _entry(config, "image_sets", _needed(image_set, stage, "image_set"))
         keys.pop("batch_size")
         if stage == "prompts":
-            return digest({key: keys[key] for key in ("benchmark", "prompts", "shapes")})
-        return digest({"t2i": models["t2i"], "image_set": keys})
+            keys = {key: keys[key] for key in ("benchmark", "prompts", "shapes")}
+            return digest({"version": STAGE_VERSION["prompts"], "image_set": keys})
+        return digest({"version": STAGE_VERSION["generate"], "t2i": models["t2i"], "image_set": keys})
     if stage == "score":
         keys = _entry(config, "benchmarks", _needed(benchmark, stage, "benchmark"))
         return digest({"benchmark": keys, "code": code_digest(*SCORING_CODE)})

@@ -120,7 +120,7 @@ def work_folder(stage, path, **names):
         folder = path.format(**{name: wildcards[name] for name in wildcards.keys()})
         digest = slice_of(stage, **names)(wildcards)
         if stage == "generate" and wildcards.R != "base":  # images of one adapter are not those of another
-            digest += "-" + slice_of("train", run="R")(wildcards)
+            digest = f"{digest}-{slice_of('train', run='R')(wildcards)}"
         return f"results/{wildcards.E}/work/{folder}/{digest}"
 
     return value
