@@ -34,10 +34,17 @@ def config_digest(config: ExperimentConfig) -> str:
 
 
 def code_digest(*names: str) -> str:
-    """Digest of Python files and folders of the package; what does not exist counts as empty."""
+    """Digest of Python files and folders of the package, named relative to it.
+
+    Raises:
+        FileNotFoundError: there is no such file or folder; a renamed file would silently stop counting.
+    """
     root = Path(promptecho.__file__).parent
-    files = [file for name in names for file in sorted([root / name, *(root / name).rglob("*.py")]) if file.is_file()]
-    return digest({str(file.relative_to(root)): file.read_text(encoding="utf-8") for file in files})
+    texts = {}
+    for name in names:
+        files = sorted((root / name).rglob("*.py")) or [root / name]
+        texts.update({str(file.relative_to(root)): file.read_text(encoding="utf-8") for file in files})
+    return digest(texts)
 
 
 def slice_digest(
