@@ -29,13 +29,15 @@ class Progress:
     def _print(self, now: float, note: str) -> None:
         rate = (self.count - self.skipped) / max(now - self.start, 1e-9)
         left = (self.total - self.count) / rate if rate > 0 else float("inf")
-        left_text = f"{left:.0f} s left" if left < 90 else f"{left / 60:.0f} min left" if left < 5400 else f"{left / 3600:.1f} h left"
-        if self.count >= self.total:
-            left_text = f"done in {now - self.start:.0f} s"
-        print(
-            f"{self.what}: {self.count}/{self.total} {self.unit}, {rate:.3g}/s, {left_text}{'; ' + note if note else ''}",
-            file=self.stream, flush=True,
-        )
+        end = f"done in {now - self.start:.0f} s" if self.count >= self.total else f"{_duration(left)} left"
+        line = f"{self.what}: {self.count}/{self.total} {self.unit}, {rate:.3g}/s, {end}"
+        print(f"{line}; {note}" if note else line, file=self.stream, flush=True)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 @contextmanager

@@ -1,0 +1,121 @@
+"""`promptecho shapes`: the embedded world's data, models and their trainings."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import typer
+
+shapes = typer.Typer(no_args_is_help=True, help="The embedded world: data, models, trainings, measurements.")
+OUT = typer.Option(..., "--out", help="Where to write.")
+SEED = typer.Option(0, "--seed", help="Seed of everything drawn.")
+THREADS = typer.Option(None, "--threads", min=1, help="CPU threads.")
+
+
+def register(app: typer.Typer) -> None:
+    app.add_typer(shapes, name="shapes")
+
+
+def _threads(threads: int | None) -> None:
+    import torch
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+
+
+@shapes.command("paths")
+def paths(as_json: bool = typer.Option(False, "--json", help="Print JSON.")) -> None:
+    """Where the embedded models are."""
+    from promptecho.shipped import SHAPES, model_path
+
+    found = {kind: model_path(SHAPES, kind) for kind in ("vlm", "t2i")}
+    if as_json:
+        print(json.dumps(found, indent=2))
+    else:
+        for kind, path in found.items():
+            print(f"{kind}: {path}")
+
+
+@shapes.command("render")
+def render(
+    count: int = typer.Option(..., "--count", min=1, help="Number of images."), seed: int = SEED, out: Path = OUT
+) -> None:
+    """Render training images of the prompt world."""
+    from promptecho.shapes.datasets import render_images
+
+    render_images(count, seed, out)
+
+
+@shapes.command("geneval")
+def geneval(
+    per_tag: int = typer.Option(..., "--per-tag", min=1, help="Prompts of each tag, where the vocabulary has so many."),
+    seed: int = SEED,
+    out: Path = OUT,
+) -> None:
+    """Write GenEval prompts over the shapes vocabulary."""
+    from promptecho.shapes.datasets import write_geneval_prompts
+
+    print(f"{out}: {write_geneval_prompts(per_tag, seed, out)} prompts")
+
+
+@shapes.command("train-vae")
+def train_vae(out: Path = OUT, log: Path = typer.Option(..., "--log"), seed: int = SEED, threads: int | None = THREADS):
+    """Train the VAE (about ten minutes)."""
+    from promptecho.shapes.train_vae import train_vae as run
+
+    _threads(threads)
+    run(out, log, seed=seed)
+
+
+@shapes.command("train-t2i")
+def train_t2i(
+    vae: Path = typer.Option(..., "--vae", help="Folder of the trained VAE."),
+    out: Path = OUT,
+    log: Path = typer.Option(..., "--log", help="JSON Lines file of losses."),
+    seed: int = SEED,
+    threads: int | None = THREADS,
+) -> None:
+    """Train the Z-Image transformer and its text encoder (about an hour)."""
+    from promptecho.shapes.train_t2i import train_t2i as run
+
+    _threads(threads)
+    run(vae, out, log, seed=seed)
+
+
+@shapes.command("train-vlm")
+def train_vlm(out: Path = OUT, log: Path = typer.Option(..., "--log"), seed: int = SEED, threads: int | None = THREADS):
+    """Train the vision-language model (about forty minutes)."""
+    from promptecho.shapes.train_vlm import train_vlm as run
+
+    _threads(threads)
+    run(out, log, seed=seed)
+
+
+@shapes.command("measure")
+def measure(
+    vlm: str = typer.Option("shapes", "--vlm", help="VLM folder."),
+    t2i: str = typer.Option("shapes", "--t2i", help="Text-to-image folder."),
+    pairs: int = typer.Option(500, "--pairs", min=1, help="Held-out render pairs for the VLM and the oracle."),
+    prompts: int = typer.Option(60, "--prompts", min=0, help="Prompts for generated images."),
+    images: int = typer.Option(8, "--images", min=2, help="Images per prompt."),
+    steps: int = typer.Option(12, "--steps", min=1, help="ODE steps."),
+    guidance_scale: float = typer.Option(1.0, "--guidance-scale", min=0.0, help="Guidance scale."),
+    grid: Path | None = typer.Option(None, "--grid", help="PNG of 100 generated images with the oracle's verdicts."),
+    seed: int = SEED,
+    threads: int | None = THREADS,
+    as_json: bool = typer.Option(False, "--json", help="Print JSON."),
+) -> None:
+    """Measure oracle, VLM and base model: accuracies, and the reward's agreement with the oracle within prompts."""
+    from promptecho.shapes.measure import measure as run
+
+    _threads(threads)
+    facts = run(
+        vlm, t2i, pairs=pairs, prompts=prompts, images=images, steps=steps, guidance_scale=guidance_scale,
+        grid=grid, seed=seed,
+    )  # fmt: skip
+    if as_json:
+        print(json.dumps(facts, indent=2))
+    else:
+        for key, value in facts.items():
+            print(f"{key}: {value}")

@@ -1,0 +1,130 @@
+"""Checkpoint -> images on benchmark prompts, shard by shard, resuming at the image.
+
+Every image's noise is a function of (seed, prompt id, image index) alone: sharding, batching and interruptions
+change nothing but the last float digits of a batched forward pass. At a fixed batch size the bytes are identical
+however often a shard was killed, because a shard's batches are fixed and an unfinished one is generated again.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from promptecho.benchmarks.geneval.layout import image_path
+from promptecho.benchmarks.geneval.prompts import read_prompts
+from promptecho.config import ExperimentConfig
+from promptecho.errors import ConfigError, DataError
+from promptecho.files import atomic_path, read_json, sha256_file, write_json, write_jsonl
+from promptecho.progress import Progress
+from promptecho.t2i.registry import load_configured
+from promptecho.train.data import normal
+
+
+@dataclass
+class GenerateJob:
+    """One shard of an image set from one checkpoint; `adapter` is None for the base model."""
+
+    config: ExperimentConfig
+    run: str
+    step: int
+    image_set: str
+    prompts: Path
+    shard: int
+    num_shards: int
+    out: Path
+    work: Path
+    adapter: Path | None = None
+    device: str = "cpu"
+
+
+def generate_shard(job: GenerateJob) -> Path:
+    """Generate what is missing of a shard, then write `out/shards/K.jsonl`, which declares it complete.
+
+    Returns the path of that file. Raises:
+        ConfigError: unknown image set, or an adapter that does not fit run and step.
+        DataError: a missing prompt file or adapter, or a full disk.
+    """
+    if job.image_set not in job.config.image_sets:
+        raise ConfigError(f"image_sets.{job.image_set}: no such entry (known: {', '.join(job.config.image_sets)})")
+    if (job.run == "base") != (job.adapter is None):
+        raise ConfigError(f"run {job.run}: the base model has no --adapter, every other run needs one")
+    if not 0 <= job.shard < job.num_shards:
+        raise ConfigError(f"--shard {job.shard}: must be below --num-shards {job.num_shards}")
+    settings = job.config.image_sets[job.image_set]
+    prompts = read_prompts(job.prompts)
+    mine = [
+        (p, i)
+        for p in range(len(prompts))
+        for i in range(settings.images_per_prompt)
+        if (p * settings.images_per_prompt + i) % job.num_shards == job.shard
+    ]
+    # Work files, not the images' folder, say what is done: an image there may stem from an earlier configuration.
+    journal = job.work / "done"
+    batches = [mine[start : start + settings.batch_size] for start in range(0, len(mine), settings.batch_size)]
+    missing = [(k, batch) for k, batch in enumerate(batches) if not _is_done(journal, k, job, batch)]
+    bar = Progress(
+        f"generate {job.image_set} {job.run} {job.step} shard {job.shard}", len(mine), "images",
+        done=len(mine) - sum(len(batch) for _, batch in missing),
+    )  # fmt: skip
+    if missing:
+        family = load_configured(job.config, job.device)
+        if job.adapter is not None:
+            from promptecho.train.lora import load_adapter
+
+            family.transformer = load_adapter(family.transformer, job.adapter)
+        shape = family.latent_shape(job.config.models.t2i.height, job.config.models.t2i.width)
+        print(f"{bar.what}: {len(mine)} images, {bar.count} already done", file=sys.stderr, flush=True)
+        for k, batch in missing:
+            _generate_batch(job, family, settings, prompts, shape, batch)
+            write_json(journal / f"{k:06}.json", _signature(job, batch))
+            bar.advance(len(batch))
+    for p in sorted({p for p, _ in mine}):
+        write_jsonl(image_path(job.out, p, 0).parent.parent / "metadata.jsonl", [prompts[p].metadata()])
+    rows = [
+        {
+            "prompt_id": f"{p:05}",
+            "image_index": i,
+            "prompt": prompts[p].prompt,
+            "filename": str(image_path(job.out, p, i).relative_to(job.out)),
+            "sha256": sha256_file(image_path(job.out, p, i)),
+        }
+        for p, i in mine
+    ]
+    path = job.out / "shards" / f"{job.shard}.jsonl"
+    write_jsonl(path, rows)
+    return path
+
+
+def _generate_batch(job: GenerateJob, family, settings, prompts, shape, batch: list[tuple[int, int]]) -> None:
+    noise = torch.stack([normal(shape, settings.seed, "generate", prompts[p].prompt, i) for p, i in batch])
+    cond = family.encode_prompts([prompts[p].prompt for p, _ in batch])
+    latents = family.sample(
+        noise.to(job.device),
+        cond,
+        num_inference_steps=settings.num_inference_steps,
+        guidance_scale=settings.guidance_scale,
+    )
+    if not torch.isfinite(latents).all():
+        bad = [batch[k] for k in range(len(batch)) if not torch.isfinite(latents[k]).all()]
+        raise DataError(
+            f"prompt {bad[0][0]:05} image {bad[0][1]}: the model's latents are not finite; "
+            "the adapter may have diverged, look at its metrics.jsonl"
+        )
+    for (p, i), image in zip(batch, family.decode(latents), strict=True):
+        with atomic_path(image_path(job.out, p, i)) as temporary:
+            image.save(temporary, format="PNG")
+
+
+def _signature(job: GenerateJob, batch: list[tuple[int, int]]) -> dict:
+    """What a finished batch contains; the hashes tell whether the files are still those."""
+    return {f"{p:05}/{i}": sha256_file(image_path(job.out, p, i)) for p, i in batch}
+
+
+def _is_done(journal: Path, k: int, job: GenerateJob, batch: list[tuple[int, int]]) -> bool:
+    path = journal / f"{k:06}.json"
+    if not path.is_file() or not all(image_path(job.out, p, i).is_file() for p, i in batch):
+        return False
+    return read_json(path) == _signature(job, batch)

@@ -1,0 +1,1 @@
+"""The embedded world: scenes of coloured shapes, their captions, an oracle, and tiny trained models."""

@@ -1,0 +1,147 @@
+"""How good the embedded models are, on data none of them was trained on: `promptecho shapes measure`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+from scipy.stats import rankdata
+
+from promptecho.progress import Progress
+from promptecho.rewards.echo import EchoReward
+from promptecho.seeds import derive_seed
+from promptecho.shapes.grammar import Claim, corrupt, describe, random_claim, scene_of, write
+from promptecho.shapes.oracle import detect, judge
+from promptecho.shapes.render import render
+from promptecho.shapes.world import wide_scene
+from promptecho.statistics import wilson_interval
+from promptecho.t2i.registry import load_family
+from promptecho.train.data import normal
+from promptecho.vlm import load_vlm
+
+
+def _share(hits: int, n: int) -> dict:
+    low, high = wilson_interval(hits, n)
+    return {"value": round(hits / n, 4), "n": n, "low": round(low, 4), "high": round(high, 4)}
+
+
+def oracle_on_renders(n: int, seed: int) -> dict:
+    """Share of rendered scenes (half prompt world, half wide world) that the oracle reads without error."""
+    hits = 0
+    for index in range(n):
+        rng = np.random.default_rng(derive_seed(seed, "measure oracle", index))
+        scene = scene_of(random_claim(rng), rng) if index % 2 else wide_scene(rng)
+        hits += judge(describe(scene, rng), detect(render(scene, rng)))
+    return _share(hits, n)
+
+
+def vlm_on_renders(reward: EchoReward, n: int, seed: int) -> dict:
+    """Share of rendered images whose true caption gets a higher reward than the same with one fact wrong."""
+    images, right, wrong = [], [], []
+    for index in range(n):
+        rng = np.random.default_rng(derive_seed(seed, "measure vlm", index))
+        claim = random_claim(rng)
+        wording = int(rng.integers(3))
+        images.append(render(scene_of(claim, rng), rng))
+        right.append(write(claim, wording))
+        wrong.append(write(corrupt(claim, rng), wording))
+    names = [str(index) for index in range(n)]
+    pairs = zip(reward(images, right, names), reward(images, wrong, names), strict=True)
+    return _share(sum(a > b for a, b in pairs), n)
+
+
+def generate(family, prompts: list[str], images: int, steps: int, guidance_scale: float, seed: int) -> list[list]:
+    """Images of each prompt."""
+    shape = family.latent_shape(64, 64)
+    bar = Progress("generate", len(prompts) * images, "images")
+    result = []
+    for index, prompt in enumerate(prompts):
+        noise = torch.stack([normal(shape, seed, "measure", index, k) for k in range(images)])
+        cond = family.encode_prompts([prompt]) * images
+        result.append(
+            family.decode(family.sample(noise, cond, num_inference_steps=steps, guidance_scale=guidance_scale))
+        )
+        bar.advance(images)
+    return result
+
+
+def within_prompt_auc(rewards: list[list[float]], verdicts: list[list[bool]]) -> tuple[float, int]:
+    """Probability that a right image outranks a wrong one of the same prompt, over all such pairs, and their number."""
+    wins = pairs = 0.0
+    for values, right in zip(rewards, verdicts, strict=True):
+        positive, negative = sum(right), len(right) - sum(right)
+        if positive and negative:
+            ranks = rankdata(values)
+            wins += sum(rank for rank, ok in zip(ranks, right, strict=True) if ok) - positive * (positive + 1) / 2
+            pairs += positive * negative
+    return (wins / pairs if pairs else float("nan")), int(pairs)
+
+
+def measure(
+    vlm: str, t2i: str, *, pairs: int, prompts: int, images: int, steps: int, guidance_scale: float,
+    grid: Path | None, seed: int,
+) -> dict:  # fmt: skip
+    """All measurements; those on generated images only with `prompts` > 0."""
+    reward = EchoReward(load_vlm(vlm), batch_size=32)
+    facts: dict = {
+        "oracle_on_renders": oracle_on_renders(2 * pairs, seed),
+        "vlm_matched_beats_corrupted": vlm_on_renders(reward, pairs, seed),
+    }
+    if not prompts:
+        return facts
+    claims: list[Claim] = []
+    for index in range(prompts):
+        claims.append(random_claim(np.random.default_rng(derive_seed(seed, "measure prompts", index))))
+    texts = [write(claim, index % 3) for index, claim in enumerate(claims)]
+    family = load_family("zimage", t2i, dtype="float32")
+    generated = generate(family, texts, images, steps, guidance_scale, seed)
+    verdicts = [
+        [judge(claim, detect(image)) for image in group] for claim, group in zip(claims, generated, strict=True)
+    ]
+    rewards = [reward(group, [text] * images, [text] * images) for text, group in zip(texts, generated, strict=True)]
+    auc, n_pairs = within_prompt_auc(rewards, verdicts)
+    facts["base_right"] = _share(sum(map(sum, verdicts)), prompts * images)
+    for kind in ("single", "count", "relation", "pair"):
+        rows = [group for claim, group in zip(claims, verdicts, strict=True) if claim.kind == kind]
+        if rows:
+            facts[f"base_right_{kind}"] = _share(sum(map(sum, rows)), len(rows) * images)
+    facts["reward_auc_within_prompt"] = {"value": round(auc, 4), "pairs": n_pairs, "prompts": prompts, "images": images}
+    scores = [d.score for group in generated for image in group for d in detect(image)]
+    facts["crisp_objects"] = _share(sum(score > 0.6 for score in scores), max(len(scores), 1))
+    if grid is not None:
+        draw_grid(generated, texts, verdicts, rewards, grid)
+        print(f"grid: {grid}", file=sys.stderr)
+    return facts
+
+
+def draw_grid(generated, texts, verdicts, rewards, path: Path, columns: int = 10, rows: int = 10) -> None:
+    """The first images of each prompt, framed green (right) or red (wrong), with prompt and reward."""
+    per_prompt = max(1, columns * rows // len(generated))
+    cells = [
+        (generated[i][k], texts[i], verdicts[i][k], rewards[i][k])
+        for i in range(len(generated))
+        for k in range(min(per_prompt, len(generated[i])))
+    ][: columns * rows]
+    width, height = 148, 190
+    sheet = Image.new("RGB", (columns * width, rows * height), "white")
+    draw = ImageDraw.Draw(sheet)
+    for index, (image, text, right, value) in enumerate(cells):
+        x, y = index % columns * width + 6, index // columns * height + 6
+        draw.rectangle((x - 3, y - 3, x + 130, y + 130), fill=(30, 150, 60) if right else (210, 40, 40))
+        sheet.paste(image.resize((128, 128), Image.Resampling.NEAREST), (x, y))
+        words, lines = text.split(), [""]
+        for word in words:
+            if len(lines[-1]) + len(word) > 22:
+                lines.append("")
+            lines[-1] += word + " "
+        draw.multiline_text(
+            (x, y + 132),
+            "\n".join([*lines[:3], f"{'right' if right else 'wrong'} {value:.2f}"]),
+            fill="black",
+            spacing=1,
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(path)

@@ -1,0 +1,127 @@
+"""Train the shapes text-to-image model: `promptecho shapes train-t2i`. About an hour on one core, after the VAE.
+
+Z-Image transformer and Qwen3 text encoder are trained together from scratch with flow matching. A share of the
+captions is wrong in one fact, as captions from the web are: the model then renders crisply and errs in meaning,
+so that several samples of one prompt differ in what they show. That is what group-relative advantages feed on.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL, ZImagePipeline
+
+from promptecho.files import atomic_path
+from promptecho.progress import Progress
+from promptecho.seeds import derive_seed
+from promptecho.shapes.fast_attention import use_plain_attention
+from promptecho.shapes.grammar import Claim, Group, corrupt, random_claim, scene_of, write
+from promptecho.shapes.models import build_scheduler, build_text_encoder, build_transformer
+from promptecho.shapes.render import render
+from promptecho.shapes.tokenizer import build_tokenizer
+from promptecho.shapes.train_vae import to_tensor
+from promptecho.shapes.training import HybridOptimizer, run, trapezoid
+
+WRONG_CAPTIONS = 0.4
+NO_CAPTION = 0.1
+SHIFT = 2.0  # as in the scheduler that samples
+
+
+def encode_pool(vae: AutoencoderKL, size: int, seed: int) -> tuple[torch.Tensor, list[Claim]]:
+    """Latents [size, 4, 16, 16] of rendered scenes of the prompt world, normalised, and what each shows."""
+    claims, latents = [], []
+    bar = Progress("encode scenes", size, "images")
+    for start in range(0, size, 128):
+        rng = np.random.default_rng(derive_seed(seed, "t2i pool", start))
+        chunk = [random_claim(rng) for _ in range(min(128, size - start))]
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            mean = vae.encode(to_tensor([render(scene_of(claim, rng), rng) for claim in chunk])).latent_dist.mean
+        latents.append((mean.float() - vae.config.shift_factor) * vae.config.scaling_factor)
+        claims += chunk
+        bar.advance(len(chunk))
+    return torch.cat(latents), claims
+
+
+def caption_of(claim: Claim, rng: np.random.Generator) -> str:
+    """A caption for an image that shows `claim`: true, wrong in one fact, or none at all."""
+    if rng.random() < NO_CAPTION:
+        return ""
+    if rng.random() < WRONG_CAPTIONS:
+        claim = corrupt(claim, rng)
+    wording = int(rng.integers(4))
+    if wording == 3 and rng.random() < 0.5:
+        claim = Claim(tuple(Group(g.count, g.shape, None) for g in claim.groups), claim.relation)
+    return write(claim, wording)
+
+
+def embed(text_encoder, tokenizer, prompts: list[str]) -> list[torch.Tensor]:
+    """Per prompt the hidden states [tokens, dim] before the last layer, exactly as ZImagePipeline computes them."""
+    texts = [
+        tokenizer.apply_chat_template(
+            [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True, enable_thinking=True
+        )
+        for prompt in prompts
+    ]
+    inputs = tokenizer(texts, padding=True, return_tensors="pt")
+    states = text_encoder(**inputs, output_hidden_states=True, use_cache=False).hidden_states[-2]
+    return [state[mask] for state, mask in zip(states, inputs.attention_mask.bool(), strict=True)]
+
+
+def train_t2i(
+    vae_folder: Path, out: Path, log: Path, *, steps: int = 1900, batch_size: int = 96, pool: int = 20480, seed: int = 0
+) -> None:
+    """Train from scratch and save a folder that `ZImagePipeline.from_pretrained` reads (averaged weights)."""
+    torch.manual_seed(derive_seed(seed, "t2i"))
+    vae = AutoencoderKL.from_pretrained(vae_folder, dtype=torch.float32).eval()
+    tokenizer = build_tokenizer()
+    text_encoder, transformer = build_text_encoder(tokenizer), build_transformer()
+    text_encoder.set_attn_implementation("eager")
+    use_plain_attention(transformer)
+    latents, claims = encode_pool(vae, pool, seed)
+    modules = torch.nn.ModuleDict({"text_encoder": text_encoder, "transformer": transformer})
+    average = {name: value.detach().clone() for name, value in modules.state_dict().items()}
+    optimizer = HybridOptimizer([text_encoder, transformer], lr=2e-3, muon_lr=2e-3, weight_decay=0.02)
+
+    def step(index: int) -> dict[str, float]:
+        rng = np.random.default_rng(derive_seed(seed, "t2i", index))
+        generator = torch.Generator().manual_seed(derive_seed(seed, "t2i noise", index))
+        rows = rng.integers(len(claims), size=batch_size)
+        x0 = latents[torch.from_numpy(rows)]
+        noise = torch.randn(x0.shape, generator=generator)
+        t = torch.sigmoid(torch.randn(batch_size, generator=generator))
+        t = SHIFT * t / (1 + (SHIFT - 1) * t)
+        x_t = (1 - t[:, None, None, None]) * x0 + t[:, None, None, None] * noise
+        with torch.autocast("cpu", torch.bfloat16):
+            states = embed(text_encoder, tokenizer, [caption_of(claims[row], rng) for row in rows])
+            inputs = list(x_t.unsqueeze(2).unbind(0))
+            output = torch.stack(transformer(inputs, 1 - t, states, return_dict=False)[0]).squeeze(2).float()
+        loss = F.mse_loss(output, x0 - noise)  # Z-Image's transformer predicts the negated velocity
+        loss.backward()
+        norm = optimizer.step(trapezoid(index, steps))
+        decay = min(0.998, (1 + index) / (10 + index))
+        with torch.no_grad():
+            for name, value in modules.state_dict().items():
+                average[name].lerp_(value, 1 - decay)
+        return {"loss": float(loss.detach()), "grad_norm": norm}
+
+    def save(_step: int) -> None:
+        live = {name: value.clone() for name, value in modules.state_dict().items()}
+        modules.load_state_dict(average)
+        save_t2i(vae, text_encoder, tokenizer, transformer, out)
+        modules.float().load_state_dict(live)
+
+    run("train-t2i", steps, log, step, checkpoint=save, checkpoint_every=200)
+    modules.load_state_dict(average)
+    save_t2i(vae, text_encoder, tokenizer, transformer, out)
+
+
+def save_t2i(vae, text_encoder, tokenizer, transformer, out: Path) -> None:
+    """Write the pipeline folder with half-precision weights."""
+    text_encoder.set_attn_implementation("sdpa")
+    pipeline = ZImagePipeline(build_scheduler(), vae, text_encoder, tokenizer, transformer)
+    with atomic_path(out) as temporary:
+        pipeline.to(torch.float16).save_pretrained(temporary, safe_serialization=True)
+    pipeline.to(torch.float32)

@@ -1,0 +1,87 @@
+"""What the three shapes trainings share: optimizer, schedule, log, and a weights folder that is never half-written."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from promptecho.progress import Progress
+
+
+class HybridOptimizer:
+    """Muon for the matrices inside the blocks, AdamW for embeddings, heads, norms and biases.
+
+    Muon (torch.optim.Muon) reaches the same loss in clearly fewer steps on these small transformers, which is
+    what half an hour on one core needs.
+    """
+
+    def __init__(self, modules: list[torch.nn.Module], lr: float, muon_lr: float, weight_decay: float):
+        matrices, others = [], []
+        for module in modules:
+            for name, parameter in module.named_parameters():
+                inside = "layers." in name or "blocks." in name or "refiner." in name
+                (matrices if inside and parameter.ndim == 2 else others).append(parameter)
+        self.parameters = matrices + others
+        self.optimizers = [torch.optim.AdamW(others, lr=lr, betas=(0.9, 0.98), weight_decay=0.0)]
+        if matrices:
+            muon = torch.optim.Muon(
+                matrices, lr=muon_lr, weight_decay=weight_decay, momentum=0.95, adjust_lr_fn="match_rms_adamw"
+            )
+            self.optimizers.append(muon)
+        self.base = [group["lr"] for o in self.optimizers for group in o.param_groups]
+
+    def step(self, factor: float, max_norm: float = 1.0) -> float:
+        """Clip, step with the learning rates times `factor`, clear gradients; returns the gradient norm."""
+        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, max_norm))
+        groups = [group for o in self.optimizers for group in o.param_groups]
+        for group, base in zip(groups, self.base, strict=True):
+            group["lr"] = base * factor
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        return norm
+
+
+def trapezoid(step: int, total: int, warmup: int = 100, cooldown: float = 0.35) -> float:
+    """Learning-rate factor: linear warm-up, flat, then cosine to zero over the last `cooldown` share."""
+    if step < warmup:
+        return (step + 1) / warmup
+    start = int(total * (1 - cooldown))
+    if step < start:
+        return 1.0
+    return 0.5 * (1 + math.cos(math.pi * (step - start) / max(total - start, 1))) + 1e-3
+
+
+def run(
+    what: str,
+    steps: int,
+    log: Path,
+    step_fn: Callable[[int], dict[str, float]],
+    every: int = 50,
+    checkpoint: Callable[[int], None] | None = None,
+    checkpoint_every: int = 1000,
+) -> None:
+    """Call `step_fn(step)` for every step; average what it returns over `every` steps into a JSONL log."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    bar = Progress(what, steps, "steps")
+    sums: dict[str, float] = {}
+    start = time.monotonic()
+    with open(log, "w", encoding="utf-8") as file:
+        for step in range(steps):
+            for key, value in step_fn(step).items():
+                sums[key] = sums.get(key, 0.0) + value
+            if (step + 1) % every == 0 or step + 1 == steps:
+                n = (step % every) + 1
+                row = {"step": step + 1, "seconds": round(time.monotonic() - start, 1)}
+                row |= {key: round(value / n, 6) for key, value in sums.items()}
+                sums = {}
+                file.write(json.dumps(row) + "\n")
+                file.flush()
+                bar.advance(n, ", ".join(f"{k} {v}" for k, v in row.items() if k not in ("step", "seconds")))
+            if checkpoint and (step + 1) % checkpoint_every == 0 and step + 1 < steps:
+                checkpoint(step + 1)

@@ -1,0 +1,1 @@
+"""Text-to-image families: one adapter file each, behind the protocol in `base.py`."""

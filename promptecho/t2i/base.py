@@ -1,0 +1,56 @@
+"""One protocol for all text-to-image families; what a family does differently stays inside its adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+from PIL import Image
+
+
+class Family(Protocol):
+    """A flow-matching text-to-image model: x_t = (1 - t) x0 + t noise, velocity = noise - x0, t in (0, 1].
+
+    `transformer` is the module that gets the LoRA adapter; everything else is frozen.
+    """
+
+    name: str
+    transformer: torch.nn.Module
+    pipeline: Any
+
+    def latent_shape(self, height: int, width: int) -> tuple[int, ...]:
+        """Shape of one image's latents."""
+        ...
+
+    def encode_prompts(self, prompts: Sequence[str]) -> list[torch.Tensor]:
+        """One conditioning tensor [tokens, dim] per prompt."""
+        ...
+
+    def negative(self, n: int) -> list[torch.Tensor]:
+        """The family's empty (negative) conditioning, `n` times."""
+        ...
+
+    def velocity(self, x_t: torch.Tensor, t: torch.Tensor, cond: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Velocity [N, ...] at latents x_t [N, ...] and times t [N], without guidance; differentiable."""
+        ...
+
+    def guided_velocity(
+        self, x_t: torch.Tensor, t: torch.Tensor, cond: Sequence[torch.Tensor], guidance_scale: float
+    ) -> torch.Tensor:
+        """Velocity with classifier-free guidance, `guidance_scale` being what the diffusers pipeline takes."""
+        ...
+
+    def timesteps(self, num_inference_steps: int, height: int, width: int) -> torch.Tensor:
+        """The sampler's times, from 1 downwards, [num_inference_steps + 1], the last one being 0."""
+        ...
+
+    def sample(
+        self, noise: torch.Tensor, cond: Sequence[torch.Tensor], *, num_inference_steps: int, guidance_scale: float
+    ) -> torch.Tensor:
+        """Latents x0 [N, ...] from noise [N, ...] by the plain ODE."""
+        ...
+
+    def decode(self, latents: torch.Tensor) -> list[Image.Image]:
+        """Latents to images."""
+        ...

@@ -1,0 +1,1 @@
+"""Training. Read `loop.py` first; it is the whole algorithm on one page."""

@@ -1,0 +1,156 @@
+"""DeepSpeed around the LoRA parameters: gradients, ZeRO, clipping, and state by name in plain tensors.
+
+State goes through DeepSpeed's safe_get/set_full_* calls instead of its checkpoints: those are pickles that want
+the same world size again.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+
+from promptecho.config.training import TrainingConfig
+from promptecho.train.lora import lora_parameters
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+def init_distributed(device: torch.device, timeout_s: int = 1800) -> tuple[int, int]:
+    """Join the process group that the launcher describes (RANK, WORLD_SIZE, ...), or make one of a single process.
+
+    Returns (rank, world_size).
+    """
+    if not dist.is_initialized():
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        options = {"backend": backend, "timeout": timedelta(seconds=timeout_s)}
+        if "RANK" in os.environ:
+            dist.init_process_group(**options)
+        else:
+            os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed insists on it, as launchers set it
+            store = dist.FileStore(tempfile.mkstemp(prefix="promptecho-rendezvous-")[1], 1)
+            dist.init_process_group(**options, store=store, rank=0, world_size=1)
+    return dist.get_rank(), dist.get_world_size()
+
+
+class Engine:
+    """The trained module with its optimizer.
+
+    `backward` is called `accumulation` times for each `step`; every call's loss is a mean over its own share of
+    the batch, and DeepSpeed divides by `accumulation`.
+    """
+
+    def __init__(self, model: torch.nn.Module, training: TrainingConfig, *, accumulation: int):
+        import deepspeed
+
+        deepspeed.utils.logger.setLevel("WARNING")
+        self.model = model
+        self.parameters = lora_parameters(model)
+        self.learning_rate = training.learning_rate
+        optimizer = torch.optim.AdamW(
+            list(self.parameters.values()),
+            lr=training.learning_rate,
+            betas=(training.adam_beta1, training.adam_beta2),
+            weight_decay=training.weight_decay,
+        )
+        self.engine, *_ = deepspeed.initialize(
+            model=model,
+            optimizer=optimizer,
+            dist_init_required=False,
+            config={
+                "train_micro_batch_size_per_gpu": 1,
+                "gradient_accumulation_steps": accumulation,
+                "gradient_clipping": training.max_grad_norm,
+                "zero_optimization": {"stage": training.zero_stage, "overlap_comm": False},
+                "zero_allow_untested_optimizer": True,
+                "zero_force_ds_cpu_optimizer": False,
+                "steps_per_print": 10**9,
+            },
+        )
+        self.set_state(self.weights(), zero_moments(self.weights()), 0)
+
+    def backward(self, loss: torch.Tensor) -> None:
+        self.engine.backward(loss)
+        self.engine.step()  # acts at accumulation boundaries only
+
+    @property
+    def grad_norm(self) -> float:
+        """Global norm of the last step's gradient, before clipping."""
+        norm = self.engine.get_global_grad_norm()
+        return float("nan") if norm is None else float(norm)
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """Copies of the float32 weights, on the CPU."""
+        from deepspeed.utils import safe_get_full_fp32_param
+
+        full = {
+            name: safe_get_full_fp32_param(p) if hasattr(p, "_hp_mapping") else p.data
+            for name, p in self.parameters.items()
+        }
+        return {name: value.detach().float().cpu().clone() for name, value in full.items()}
+
+    def moments(self) -> dict[str, dict[str, torch.Tensor]]:
+        """Copies of Adam's moments by kind and parameter, on the CPU."""
+        from deepspeed.utils import safe_get_full_optimizer_state
+
+        result: dict[str, dict[str, torch.Tensor]] = {}
+        for kind in MOMENTS:
+            result[kind] = {}
+            for name, p in self.parameters.items():
+                if hasattr(p, "_hp_mapping"):
+                    value = safe_get_full_optimizer_state(p, kind)
+                else:
+                    value = self.engine.optimizer.state.get(p, {}).get(kind)
+                value = torch.zeros_like(p) if value is None else value
+                result[kind][name] = value.detach().float().cpu().clone().reshape(p.shape)
+        return result
+
+    @property
+    def optimizer_steps(self) -> int:
+        """Optimizer steps done, as Adam's bias correction counts them."""
+        for state in self._inner_optimizer().state.values():
+            if "step" in state:
+                return int(state["step"])
+        return 0
+
+    def set_state(self, weights: dict, moments: dict[str, dict], steps: int) -> None:
+        """Set weights, moments and step count: after this, training goes on as if it had never stopped.
+
+        Adam's state is made here, because DeepSpeed would make and link it at the first step only.
+        """
+        from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
+
+        optimizer = self._inner_optimizer()
+        if optimizer is not self.engine.optimizer:  # ZeRO: the inner optimizer holds this rank's flat partitions
+            for flat in (p for group in optimizer.param_groups for p in group["params"]):
+                if "exp_avg" not in optimizer.state[flat]:
+                    optimizer.state[flat] = {kind: torch.zeros_like(flat) for kind in MOMENTS}
+            self.engine.optimizer._lazy_init_hp_params_optimizer_state()
+        for name, p in self.parameters.items():
+            if hasattr(p, "_hp_mapping"):
+                safe_set_full_fp32_param(p, weights[name].to(p.device))
+                for kind in MOMENTS:
+                    safe_set_full_optimizer_state(p, moments[kind][name].to(p.device), kind)
+            else:
+                optimizer.state[p] = {kind: moments[kind][name].to(p.device).clone() for kind in MOMENTS}
+                optimizer.state[p]["step"] = torch.tensor(float(steps))
+            with torch.no_grad():
+                p.copy_(weights[name])
+        for state in optimizer.state.values():
+            state["step"] = torch.tensor(float(steps))
+
+    def use_weights(self, weights: dict[str, torch.Tensor]) -> None:
+        """Put other weights into the module for passes without gradient; `set_state`'s own copies stay as they are."""
+        with torch.no_grad():
+            for name, p in self.parameters.items():
+                p.copy_(weights[name])
+
+    def _inner_optimizer(self) -> torch.optim.Optimizer:
+        return getattr(self.engine.optimizer, "optimizer", self.engine.optimizer)
+
+
+def zero_moments(weights: dict[str, torch.Tensor]) -> dict[str, dict[str, torch.Tensor]]:
+    return {kind: {name: torch.zeros_like(value) for name, value in weights.items()} for kind in MOMENTS}

@@ -1,0 +1,101 @@
+"""The LoRA adapter: adding it, its weights by name, and the two file formats it is saved in."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from safetensors.torch import save_file
+
+from promptecho.config.training import LoraSection
+from promptecho.errors import DataError, ModelError
+from promptecho.files import atomic_path
+from promptecho.seeds import derive_seed
+
+
+def add_lora(transformer: torch.nn.Module, lora: LoraSection, seed: int) -> PeftModel:
+    """Wrap `transformer` with a fresh adapter in float32; its initial values depend on `seed` alone.
+
+    Raises:
+        ModelError: a target module does not exist in this transformer.
+    """
+    names = {name for name, module in transformer.named_modules() if isinstance(module, torch.nn.Linear)}
+    for target in lora.target_modules:
+        if not any(name == target or name.endswith(f".{target}") for name in names):
+            raise ModelError(f"training.lora.target_modules: no linear layer of the transformer ends in {target!r}")
+    config = LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=sorted(lora.target_modules),
+        init_lora_weights=True,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(seed, "lora"))
+        model = get_peft_model(transformer, config)
+    for parameter in lora_parameters(model).values():
+        parameter.data = parameter.data.float()
+    return model
+
+
+def lora_parameters(model: PeftModel) -> dict[str, torch.nn.Parameter]:
+    """The trained parameters by name, sorted."""
+    return {name: p for name, p in sorted(model.named_parameters()) if p.requires_grad}
+
+
+def save_adapter(model: PeftModel, weights: dict[str, torch.Tensor], folder: Path, pipeline: Any) -> None:
+    """Save `weights` (as `lora_parameters` names them) as a PEFT folder that also holds diffusers' own file.
+
+    `pytorch_lora_weights.safetensors` carries rank and alpha as metadata; without it diffusers would load the
+    adapter at half strength for alpha = 2 r.
+    """
+    parameters = lora_parameters(model)
+    kept = {name: p.detach().clone() for name, p in parameters.items()}
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(weights[name])
+    try:
+        state = {
+            name: value.detach().float().cpu().contiguous() for name, value in get_peft_model_state_dict(model).items()
+        }
+    finally:
+        with torch.no_grad():
+            for name, parameter in parameters.items():
+                parameter.copy_(kept[name])
+    config = model.peft_config["default"].to_dict()
+    config = {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}
+    config["inference_mode"] = True
+    config["base_model_name_or_path"] = None  # a path of one machine says nothing on another
+    layers = {name.removeprefix("base_model.model."): value for name, value in sorted(state.items())}
+    with atomic_path(folder) as temporary:
+        temporary.mkdir()
+        save_file(dict(sorted(state.items())), temporary / "adapter_model.safetensors", metadata={"format": "pt"})
+        text = json.dumps(config, indent=2, sort_keys=True, default=str)
+        (temporary / "adapter_config.json").write_text(text + "\n", encoding="utf-8")
+        type(pipeline).save_lora_weights(
+            str(temporary),
+            transformer_lora_layers=layers,
+            transformer_lora_adapter_metadata={
+                key: config[key] for key in ("r", "lora_alpha", "target_modules", "lora_dropout", "bias", "use_rslora")
+            },
+            safe_serialization=True,
+        )
+
+
+def load_adapter(transformer: torch.nn.Module, folder: Path) -> PeftModel:
+    """Put a saved PEFT adapter onto a transformer for inference.
+
+    Raises:
+        DataError: the folder is incomplete or does not fit the transformer.
+    """
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        if not (Path(folder) / name).is_file():
+            raise DataError(f"{folder}: {name} is missing; is this an adapter folder (runs/R/N/adapter)?")
+    try:
+        return PeftModel.from_pretrained(transformer, str(folder)).eval()
+    except (RuntimeError, ValueError, KeyError, OSError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise DataError(f"{folder}: the adapter does not fit this text-to-image model ({reason})") from error
