@@ -19,7 +19,7 @@ from promptecho.errors import PromptEchoError
 
 app = typer.Typer(
     name="promptecho",
-    help="Make a text-to-image model follow prompts better; the reward is a vision-language model's own log-probability.",
+    help="Make a text-to-image model follow prompts better: a vision-language model's log-probability is the reward.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

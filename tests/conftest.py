@@ -5,6 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# No deadline: on a shared machine a slow example says nothing about the code.
+settings.register_profile("promptecho", deadline=None, derandomize=True)
+settings.load_profile("promptecho")
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -7,6 +7,8 @@ rule training_images:
         directory("results/{E}/captions/images"),
     log:
         "results/{E}/logs/training_images.log",
+    benchmark:
+        "results/{E}/timings/training_images.tsv"
     params:
         digest=slice_of("images"),
         number=lambda wildcards: experiment(wildcards).captions.shapes.count,
@@ -32,6 +34,8 @@ rule caption_shard:
         "results/{E}/captions/shards/{shard}.h5",
     log:
         "results/{E}/logs/caption_shard/{shard}.log",
+    benchmark:
+        "results/{E}/timings/caption_shard/{shard}.tsv"
     params:
         digest=slice_of("caption"),
         num_shards=lambda wildcards: experiment(wildcards).captions.num_shards,
@@ -61,6 +65,8 @@ rule captions:
         heldout="results/{E}/captions/heldout.jsonl",
     log:
         "results/{E}/logs/captions.log",
+    benchmark:
+        "results/{E}/timings/captions.tsv"
     params:
         digest=slice_of("merge"),
         config=config_path,

@@ -7,6 +7,8 @@ rule benchmark_prompts:
         "results/{E}/prompts/{S}/metadata.jsonl",
     log:
         "results/{E}/logs/benchmark_prompts/{S}.log",
+    benchmark:
+        "results/{E}/timings/benchmark_prompts/{S}.tsv"
     params:
         digest=slice_of("prompts", image_set="S"),
         per_tag=lambda wildcards: experiment(wildcards).image_sets[wildcards.S].shapes.per_tag,
@@ -33,6 +35,8 @@ rule generate_shard:
         "results/{E}/images/{R}/{N}/{S}/shards/{K}.jsonl",
     log:
         "results/{E}/logs/generate_shard/{R}.{N}.{S}.{K}.log",
+    benchmark:
+        "results/{E}/timings/generate_shard/{R}.{N}.{S}.{K}.tsv"
     params:
         digest=slice_of("generate", image_set="S"),
         num_shards=lambda wildcards: experiment(wildcards).image_sets[wildcards.S].num_shards,

@@ -10,6 +10,8 @@ rule score:
         "results/{E}/scores/{B}/{R}/{N}.json",
     log:
         "results/{E}/logs/score/{B}.{R}.{N}.log",
+    benchmark:
+        "results/{E}/timings/score/{B}.{R}.{N}.tsv"
     params:
         digest=slice_of("score", benchmark="B"),
         config=config_path,

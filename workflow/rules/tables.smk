@@ -12,6 +12,8 @@ rule table:
         json="results/{E}/tables/{table}.json",
     log:
         "results/{E}/logs/table/{table}.log",
+    benchmark:
+        "results/{E}/timings/table/{table}.tsv"
     params:
         digest=slice_of("tables"),
         out=lambda wildcards, output: os.path.dirname(output.md),

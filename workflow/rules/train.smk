@@ -12,6 +12,8 @@ rule train:
         metrics="results/{E}/runs/{R}/{N}/metrics.jsonl",
     log:
         "results/{E}/logs/train/{R}.{N}.log",
+    benchmark:
+        "results/{E}/timings/train/{R}.{N}.tsv"
     params:
         digest=slice_of("train", run="R"),
         config=config_path,
