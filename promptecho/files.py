@@ -42,6 +42,9 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _disk_error(path, error) from error
+    try:
         yield temporary
         if temporary.is_dir():
             for child in sorted(temporary.rglob("*")):
@@ -56,11 +59,17 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         if error.filename and not str(error.filename).startswith(str(temporary)) and Path(error.filename) != path:
             raise
         raise _disk_error(path, error) from error
+    except Exception as error:
+        # safetensors reports a full disk as its own error type, which is not imported here to stay light.
+        if type(error).__name__ == "SafetensorError":
+            raise DataError(f"{path}: cannot write ({error}); free space or fix permissions, then rerun") from error
+        raise
     finally:
         if temporary.is_dir():
             shutil.rmtree(temporary, ignore_errors=True)
         else:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # gone already, or the disk's fault, which the first error tells
+                temporary.unlink()
 
 
 def _fsync_file(path: Path) -> None:

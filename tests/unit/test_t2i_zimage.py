@@ -1,0 +1,152 @@
+"""The Z-Image adapter against diffusers' own pipeline, image for image."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tiny_t2i
+import torch
+
+from promptecho.errors import ModelError
+from promptecho.t2i.registry import load_family
+
+PROMPTS = ["A red circle.", "Three blue squares.", "a photo of a star", "The image shows a green ring and a black cross."]
+DYNAMIC = {"use_dynamic_shifting": True, "base_shift": 0.5, "max_shift": 1.15, "base_image_seq_len": 16}
+
+
+@pytest.fixture(scope="module", params=["static", "dynamic"])
+def models(request, tmp_path_factory):
+    """(adapter, a pipeline of its own, loaded apart)."""
+    from diffusers import ZImagePipeline
+
+    folder = tiny_t2i.shared_folder()
+    if request.param == "dynamic":
+        folder = tiny_t2i.build(tmp_path_factory.mktemp("dynamic"), **DYNAMIC)
+    pipeline = ZImagePipeline.from_pretrained(folder, dtype=torch.float32)
+    pipeline.set_progress_bar_config(disable=True)
+    return load_family("zimage", str(folder)), pipeline
+
+
+def noise_of(family, n: int, height: int, width: int, seed: int = 0) -> torch.Tensor:
+    shape = (n, *family.latent_shape(height, width))
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("guidance_scale", [0.0, 1.0, 3.5])
+@pytest.mark.parametrize("n, height, width", [(1, 32, 32), (4, 32, 32), (2, 64, 48)])
+def test_sampler_equals_the_pipeline(models, guidance_scale, n, height, width):
+    family, pipeline = models
+    noise = noise_of(family, n, height, width)
+    options = {"num_inference_steps": 5, "guidance_scale": guidance_scale}
+    latents = family.sample(noise, family.encode_prompts(PROMPTS[:n]), **options)
+    call = {"prompt": PROMPTS[:n], "height": height, "width": width, "latents": noise.clone(), **options}
+    expected = pipeline(**call | {"prompt": list(PROMPTS[:n])}, output_type="latent").images
+    # The pipeline encodes padded, we unpadded: float noise of 1e-6, which guidance and depth raise to some 1e-5.
+    torch.testing.assert_close(latents, expected, rtol=1e-4, atol=5e-5)
+    images = pipeline(**call | {"prompt": list(PROMPTS[:n])}).images
+    for ours, theirs in zip(family.decode(expected), images, strict=True):
+        assert ours.size == (width, height) and ours.mode == "RGB"
+        assert np.array_equal(np.asarray(ours), np.asarray(theirs))
+    # From our own latents the same up to rounding at the edge between two grey levels.
+    for ours, theirs in zip(family.decode(latents), images, strict=True):
+        assert np.abs(np.asarray(ours).astype(int) - np.asarray(theirs)).max() <= 1
+
+
+def test_the_comparison_could_fail(models):
+    """Prompts, guidance and times change these latents by far more than the tolerance above."""
+    family, _ = models
+    noise = noise_of(family, 1, 32, 32)
+    base = family.sample(noise, family.encode_prompts(PROMPTS[:1]), num_inference_steps=5, guidance_scale=1.0)
+    other = family.sample(noise, family.encode_prompts(PROMPTS[1:2]), num_inference_steps=5, guidance_scale=1.0)
+    unguided = family.sample(noise, family.encode_prompts(PROMPTS[:1]), num_inference_steps=5, guidance_scale=0.0)
+    assert (base - other).abs().max() > 1e-2 and (base - unguided).abs().max() > 1e-2
+
+
+def test_times_are_the_pipelines(models):
+    family, pipeline = models
+    for height, width in ((32, 32), (64, 48)):
+        pipeline(
+            prompt=["A star."], height=height, width=width, num_inference_steps=7, guidance_scale=0.0,
+            output_type="latent",
+        )  # fmt: skip
+        sigmas = family.timesteps(7, height, width)
+        assert len(sigmas) == 8 and sigmas[-1] == 0 and (sigmas[:-1] > sigmas[1:]).all() and sigmas[0] <= 1
+        torch.testing.assert_close(sigmas.cpu(), pipeline.scheduler.sigmas.cpu().float(), rtol=0, atol=0)
+
+
+def test_encoding_equals_the_pipelines_and_leaves_the_prompts_alone(models):
+    family, pipeline = models
+    prompts = list(PROMPTS)
+    found = family.encode_prompts(prompts)
+    assert prompts == PROMPTS
+    expected, negative = pipeline.encode_prompt(list(PROMPTS), do_classifier_free_guidance=True)
+    for a, b in zip([*found, family.negative(1)[0]], [*expected, negative[0]], strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+    assert len(family.negative(3)) == 3
+
+
+def test_an_embedding_does_not_depend_on_its_neighbours(models):
+    family, _ = models
+    together, alone = family.encode_prompts(PROMPTS), [family.encode_prompts([p])[0] for p in PROMPTS]
+    assert all(torch.equal(a, b) for a, b in zip(together, alone, strict=True))
+
+
+def test_long_prompts_are_cut_as_in_the_pipeline(models):
+    family, pipeline = models
+    prompt = " ".join(["a red circle and"] * 300)
+    expected, _ = pipeline.encode_prompt([prompt], do_classifier_free_guidance=False)
+    found = family.encode_prompts([prompt])[0]
+    assert len(found) == 512
+    torch.testing.assert_close(found, expected[0], rtol=1e-5, atol=1e-5)
+
+
+def test_velocity_has_its_sign_and_time_from_the_shared_convention(models):
+    """One Euler step from t to 0 along the velocity is the model's x0: x_t - t v, as its own output says."""
+    family, _ = models
+    x, t, cond = noise_of(family, 2, 32, 32), torch.tensor([0.3, 1.0]), family.encode_prompts(PROMPTS[:2])
+    raw = family.transformer(list(x.unsqueeze(2)), 1 - t, cond, return_dict=False)[0]
+    with torch.no_grad():
+        found = family.velocity(x, t, cond)
+    torch.testing.assert_close(found, -torch.stack(raw).squeeze(2).detach())
+    guided = family.guided_velocity(x, t, cond, 2.0)
+    negative = family.velocity(x, t, family.negative(2))
+    torch.testing.assert_close(guided, found + 2 * (found - negative), rtol=1e-4, atol=1e-4)
+    assert torch.equal(family.guided_velocity(x, t, cond, 0.0), family.velocity(x, t, cond))
+
+
+def test_everything_is_frozen(models):
+    family, _ = models
+    modules = (family.pipeline.transformer, family.pipeline.text_encoder, family.pipeline.vae)
+    assert not any(p.requires_grad for module in modules for p in module.parameters())
+    assert not any(module.training for module in modules)
+
+
+def test_sizes_that_do_not_fit_are_named(models):
+    family, _ = models
+    assert family.latent_shape(64, 32) == (4, 16, 8)
+    with pytest.raises(ModelError, match="33 x 32 pixels: both must be multiples of 8"):
+        family.latent_shape(33, 32)
+
+
+def test_bfloat16_keeps_latents_in_float32_and_the_vae_too():
+    family = load_family("zimage", str(tiny_t2i.shared_folder()), dtype="bfloat16")
+    assert family.transformer.dtype == torch.bfloat16 and family.vae.dtype == torch.float32
+    noise = noise_of(family, 2, 32, 32)
+    cond = family.encode_prompts(PROMPTS[:2])
+    latents = family.sample(noise, cond, num_inference_steps=2, guidance_scale=1.0)
+    assert latents.dtype == torch.float32 and cond[0].dtype == torch.bfloat16
+    assert len(family.decode(latents)) == 2
+
+
+def test_unknown_family_and_missing_or_foreign_folders_are_one_line(tmp_path):
+    with pytest.raises(ModelError, match="models.t2i.family: 'sdxl' is unknown; known families: zimage"):
+        load_family("sdxl", "x")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "model_index.json").write_text("{")
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "model_index.json").write_text('{"_class_name": "StableDiffusionPipeline"}')
+    for name in ("missing", "empty", "broken", "foreign"):
+        with pytest.raises(ModelError, match="check models.t2i.path") as caught:
+            load_family("zimage", str(tmp_path / name))
+        assert str(tmp_path / name) in str(caught.value) and "\n" not in str(caught.value)
