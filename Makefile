@@ -3,7 +3,6 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-EXPERIMENT := shapes
 # The workflow's Python and its jobs' Python are the one of .venv, whatever the shell's PATH says.
 SNAKEMAKE := PATH="$(abspath $(BIN)):$$PATH" $(BIN)/snakemake --profile profiles/local
 
@@ -30,13 +29,13 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 demo: setup ## Run the embedded experiment from captions to tables and print the table.
-	@echo "demo: experiment $(EXPERIMENT), from captions to tables; results go to results/$(EXPERIMENT)"
+	@echo "demo: experiment shapes, from captions to tables; results go to results/shapes"
 	@PATH="$(abspath $(BIN)):$$PATH" scripts/unlock.sh snakemake --profile profiles/local
-	@$(SNAKEMAKE) all
+	@$(SNAKEMAKE) --config experiments=shapes -- all
 	@echo
-	@cat results/$(EXPERIMENT)/tables/geneval.md
+	@cat results/shapes/tables/geneval.md
 	@echo
-	@echo "demo: tables in results/$(EXPERIMENT)/tables, images in results/$(EXPERIMENT)/images; results/README.md explains the rest"
+	@echo "demo: tables in results/shapes/tables, images in results/shapes/images; results/README.md explains the rest"
 
 test: setup ## Run the unit and workflow tests.
 	$(BIN)/pytest tests/unit tests/workflow

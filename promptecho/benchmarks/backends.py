@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
-from promptecho.errors import ModelError, PromptEchoError
+from promptecho.errors import DataError, ModelError, PromptEchoError
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -32,13 +32,20 @@ class Detector(Protocol):
 
 
 class OracleDetector:
-    """The oracle of the shapes world: class = shape name, colours read from the pixels."""
+    """The oracle of the shapes world: class = shape name, colours read from the pixels.
+
+    It would find no object of another world and call every image wrong, so foreign classes are an error.
+    """
 
     name = "oracle"
 
     def __call__(self, image: Image.Image, metadata: dict) -> tuple[Boxes, Colors]:
         from promptecho.shapes.oracle import detect
+        from promptecho.shapes.world import SHAPES
 
+        asked = [clause["class"] for key in ("include", "exclude") for clause in metadata.get(key) or []]
+        if foreign := sorted({name for name in asked if name not in SHAPES}):
+            raise DataError(f"backend oracle: knows {', '.join(SHAPES)}, not {', '.join(foreign)}; use a real detector")
         boxes: Boxes = {}
         colors: Colors = {}
         for found in detect(image):
@@ -47,11 +54,7 @@ class OracleDetector:
         return boxes, colors
 
 
-def _mask2former() -> Detector:
-    raise ModelError("backend mask2former: not available in this version; images of the shapes world use 'oracle'")
-
-
-BACKENDS: dict[str, Callable[[], Detector]] = {"oracle": OracleDetector, "mask2former": _mask2former}
+BACKENDS: dict[str, Callable[[], Detector]] = {"oracle": OracleDetector}
 
 
 def load_backend(name: str) -> Detector:

@@ -173,6 +173,10 @@ def cross_problems(sections: dict[str, Any], problems: Problems) -> None:
                 f"{benchmark.scorer} cannot score image set {benchmark.image_set}, "
                 f"which is of {image_sets[benchmark.image_set].benchmark}"
             )
+        elif benchmark.backend == "oracle" and image_sets[benchmark.image_set].prompts is not None:
+            problems[f"benchmarks.{name}.backend"] = (
+                f"oracle sees the embedded world only, but image set {benchmark.image_set} has no `shapes` prompts"
+            )
     for index, entry in enumerate(sections.get("evaluate") or []):
         if benchmarks is not None and entry.benchmark not in benchmarks:
             problems[f"evaluate.{index}.benchmark"] = _no_such(entry.benchmark, "benchmarks", benchmarks)
@@ -185,10 +189,9 @@ def cross_problems(sections: dict[str, Any], problems: Problems) -> None:
                         f"whose checkpoints are {', '.join(map(str, training.checkpoint_steps))}"
                     )
     named = [entry.benchmark for entry in sections.get("evaluate") or []]
-    used = {benchmark.scorer for name, benchmark in (benchmarks or {}).items() if name in named}
     for index, table in enumerate(sections.get("tables") or []):
-        if benchmarks is not None and table not in used:
-            problems[f"tables.{index}"] = f"{table} has nothing to show: no entry of evaluate names a {table} benchmark"
+        if benchmarks is not None and table not in named:
+            problems[f"tables.{index}"] = f"{table} has nothing to show: no entry of evaluate names that benchmark"
 
 
 def _exactly_one(section: Section, path: str, keys: tuple[str, ...], problems: Problems) -> None:

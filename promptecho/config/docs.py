@@ -36,9 +36,10 @@ snakemake --profile profiles/local --config 'set=shapes.training.learning_rate=1
 snakemake --profile profiles/local --config 'shapes={training: {learning_rate: 1e-4}}' -- all
 ```
 
-A stage runs again when a key that decides its result changes, and only then. `training.iterations`, the
-checkpoints, batch sizes that merely move work around (`micro_batch_size`, `batch_size` of sampling, captioning
-and generation), `zero_stage` and `save_every_s` make no finished stage run again.
+A stage runs again when a key that decides its result changes, and only then. `training.iterations`, batch sizes
+that merely move work around (`micro_batch_size`, `batch_size` of sampling, captioning and generation), `zero_stage`
+and `save_every_s` make no finished stage run again. Appending a checkpoint reruns nothing; inserting or removing one
+reruns the training segments after it.
 """
 
 

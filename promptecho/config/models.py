@@ -82,7 +82,10 @@ class CaptionsSection(Section):
     seed: Seed = Field(0, description="Seed of sampled captions.")
     heldout: CountOrZero = Field(1000, description="Captions kept out of training, chosen by the image's hash.")
     max_words: Count = Field(200, description="Longer captions are cut to so many words, once, at the merge.")
-    max_tokens: Count = Field(512, description="... and to so many tokens of the text-to-image model.")
+    max_tokens: Annotated[int, Field(strict=True, ge=1, le=504)] = Field(
+        504,
+        description="... and to so many tokens of the text-to-image model: 512 less the eight of its chat template.",
+    )
     max_rejected_share: Share = Field(0.05, description="The merge fails above this share of rejected captions.")
 
 
@@ -120,9 +123,7 @@ class BenchmarkSection(Section):
 
     image_set: Text = Field(description="Key of `image_sets` whose images are scored.")
     scorer: Literal["geneval"] = Field(description="Which rules score.")
-    backend: Literal["oracle", "mask2former"] = Field(
-        description="Who looks at the images: oracle (embedded world only) or mask2former (the official detector)."
-    )
+    backend: Literal["oracle"] = Field(description="Who looks at the images: oracle (embedded world only).")
     mode: Literal["official"] = Field("official", description="official: the published rules, bug for bug.")
 
 
@@ -172,7 +173,7 @@ class ExperimentConfig(Section):
     image_sets: dict[Name, ImageSetSection] = Field(default_factory=dict, description="Sets of images to generate.")
     benchmarks: dict[Name, BenchmarkSection] = Field(default_factory=dict, description="Benchmarks by name.")
     evaluate: list[EvaluateSection] = Field(default_factory=list, description="Which benchmark runs where.")
-    tables: list[Literal["geneval"]] = Field(default_factory=list, description="Tables to write.")
+    tables: list[Text] = Field(default_factory=list, description="Benchmarks (keys of `benchmarks`) to tabulate.")
     models_root: Text | None = Field(
         None, description="Taken from the site configuration, not written in the file: where relative model paths are."
     )

@@ -16,7 +16,6 @@ from promptecho.config.fields import (
     Real,
     Section,
     Seed,
-    Share,
     Text,
 )
 
@@ -28,7 +27,6 @@ class LoraSection(Section):
 
     rank: Count = Field(64, description="Rank of the LoRA matrices.")
     alpha: Positive = Field(128, description="LoRA alpha; the adapter's output is scaled by alpha / rank.")
-    dropout: Share = Field(0.0, description="Dropout on the LoRA input; 0 keeps training deterministic per sample.")
     target_modules: list[Text] = Field(
         ["to_q", "to_k", "to_v", "to_out.0", "feed_forward.w1", "feed_forward.w2", "feed_forward.w3"],
         min_length=1,
@@ -104,7 +102,9 @@ class TrainingConfig(Section):
     """Everything one run does; `runs.R` overrides any key of it."""
 
     seed: Seed = Field(1, description="Seed of prompts' order, noise and timesteps.")
-    iterations: Count = Field(300, description="Iterations in total; may be raised later to continue a run.")
+    iterations: Count = Field(
+        300, description="Iterations in total. Raised later, with the old end kept as a checkpoint, the run goes on."
+    )
     checkpoints: list[Count] | None = Field(
         None, description="Iterations after which a checkpoint is kept, increasing; the last one equals `iterations`."
     )
@@ -137,7 +137,7 @@ class TrainingConfig(Section):
     kl_ema: KlEmaSection = Field(default_factory=KlEmaSection, description="KL to a moving average of the policy.")
     ema: EmaSection = Field(default_factory=EmaSection, description="Weights that are evaluated.")
     train_guidance: Flag = Field(False, description="Apply classifier-free guidance in the training forward too.")
-    zero_stage: Literal[0, 1, 2] = Field(1, description="DeepSpeed ZeRO stage.")
+    zero_stage: Literal[1, 2] = Field(1, description="DeepSpeed ZeRO stage.")
     save_every_s: CountOrZero = Field(
         600, description="Seconds between saves of the rolling state; 0: after every iteration."
     )

@@ -112,6 +112,7 @@ def train_t2i(
         modules.load_state_dict(average)
         save_t2i(vae, text_encoder, tokenizer, transformer, out)
         modules.float().load_state_dict(live)
+        text_encoder.set_attn_implementation("eager")
 
     run("train-t2i", steps, log, step, checkpoint=save, checkpoint_every=200)
     modules.load_state_dict(average)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from PIL import Image
 
-from promptecho.errors import ModelError
+from promptecho.errors import DataError, ModelError
 
 MAX_SEQUENCE_LENGTH = 512
 
@@ -43,7 +43,7 @@ class ZImage:
 
         try:
             pipeline = ZImagePipeline.from_pretrained(path, revision=revision, dtype=dtype)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except Exception as error:  # anything from OSError to SafetensorError; all mean the same here
             reason = " ".join(str(error).split())[:300]
             raise ModelError(f"{path}: cannot load a Z-Image pipeline ({reason}); check models.t2i.path") from error
         pipeline.to(device)
@@ -65,7 +65,9 @@ class ZImage:
     def encode_prompts(self, prompts: Sequence[str]) -> list[torch.Tensor]:
         """Hidden states before the text encoder's last layer, [tokens, dim] per prompt.
 
-        Prompts go one at a time and unpadded, so that a prompt's embedding never depends on its neighbours.
+        Deviation: the pipeline silently cuts a prompt at 512 tokens, here that is an error, because the reward would
+        still score the whole text. Prompts go one at a time and unpadded, so that a prompt's embedding never depends
+        on its neighbours.
         """
         embeddings = []
         for prompt in prompts:
@@ -75,9 +77,12 @@ class ZImage:
             text = tokenizer.apply_chat_template(
                 messages, tokenize=False, add_generation_prompt=True, enable_thinking=True
             )
-            inputs = tokenizer([text], max_length=MAX_SEQUENCE_LENGTH, truncation=True, return_tensors="pt").to(
-                self.device
-            )
+            inputs = tokenizer([text], return_tensors="pt").to(self.device)
+            if inputs.input_ids.shape[1] > MAX_SEQUENCE_LENGTH:
+                raise DataError(
+                    f"prompt {prompt[:60]!r}...: {inputs.input_ids.shape[1]} tokens with the chat template, Z-Image "
+                    f"takes {MAX_SEQUENCE_LENGTH}; lower captions.max_tokens or shorten the prompt"
+                )
             states = self.pipeline.text_encoder(
                 input_ids=inputs.input_ids, attention_mask=inputs.attention_mask.bool(), output_hidden_states=True
             ).hidden_states[-2]

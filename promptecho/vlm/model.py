@@ -92,7 +92,8 @@ def wrap_vlm(path: str, model: Any, processor: Any) -> Vlm:
 
 
 def model_revision(path: str | Path, revision: str | None = None) -> str:
-    """What identifies the weights: the revision asked for, the hub's commit, or for a folder a hash of its files.
+    """What identifies the weights: the revision asked for, the hub's commit, or for a folder a hash of its config
+    and safetensors files.
 
     Deviation: weight files above 1 GiB count with name, size, and first and last MiB instead of a whole read of
     tens of gigabytes by each of many jobs.
@@ -103,7 +104,12 @@ def model_revision(path: str | Path, revision: str | None = None) -> str:
             return revision
         from transformers import AutoConfig
 
-        return getattr(AutoConfig.from_pretrained(str(path)), "_commit_hash", None) or "main"
+        try:
+            config = AutoConfig.from_pretrained(str(path))
+        except Exception as error:  # hub clients raise many types; all mean that the model can't be had
+            reason = " ".join(str(error).split())[:200]
+            raise ModelError(f"{path}: no such folder, and not to be had as a hub id ({reason})") from error
+        return getattr(config, "_commit_hash", None) or "main"
     files = [folder / "config.json", *sorted(folder.glob("*.safetensors"))]
     return "files-" + digest([[file.name, _fingerprint(file)] for file in files])
 

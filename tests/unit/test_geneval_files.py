@@ -133,10 +133,13 @@ def test_no_folder_and_no_images_are_errors(tmp_path):
 
 
 def test_backends_are_listed_when_a_name_is_unknown():
-    with pytest.raises(ModelError, match="'yolo' is unknown; known backends: mask2former, oracle"):
+    with pytest.raises(ModelError, match="'yolo' is unknown; known backends: oracle"):
         load_backend("yolo")
-    with pytest.raises(ModelError, match="not available in this version"):
-        load_backend("mask2former")
+
+
+def test_the_oracle_refuses_objects_of_another_world():
+    with pytest.raises(DataError, match="not bench, dog"):
+        load_backend("oracle")(Image.new("RGB", (64, 64)), {"include": [{"class": "dog"}, {"class": "bench"}]})
 
 
 def arguments(images, out, **changed):

@@ -201,20 +201,30 @@ def scored_prompts(wildcards):
     return _prompts(wildcards, benchmark_of(wildcards).image_set)
 
 
-def score_files(name, scorer):
-    """Score files of one experiment that `evaluate` asks for: the base model first, then run by run."""
+def score_files(name, benchmark):
+    """Score files of a benchmark that `evaluate` asks for: the base model first, then run by run."""
     chosen = EXPERIMENTS[name]
-    return [
-        f"results/{name}/scores/{benchmark}/{run}/{step}.json"
-        for benchmark, entry in chosen.benchmarks.items()
-        if entry.scorer == scorer
-        for run in ["base", *chosen.runs]
-        for step in configuration.evaluation_steps(chosen, benchmark, run)
-    ]
+    try:
+        files = [
+            f"results/{name}/scores/{benchmark}/{run}/{step}.json"
+            for run in ["base", *chosen.runs]
+            for step in configuration.evaluation_steps(chosen, benchmark, run)
+        ]
+    except ConfigError as error:
+        raise WorkflowError(str(error))
+    if not files:
+        raise WorkflowError(f"{name}: no entry of evaluate names benchmark {benchmark}, so it has no scores")
+    return files
 
 
 def listed_scores(scorer):
-    return [path for name in EXPERIMENTS.site.experiments for path in score_files(name, scorer)]
+    return [
+        path
+        for name in EXPERIMENTS.site.experiments
+        for benchmark, entry in EXPERIMENTS[name].benchmarks.items()
+        if entry.scorer == scorer and benchmark in [item.benchmark for item in EXPERIMENTS[name].evaluate]
+        for path in score_files(name, benchmark)
+    ]
 
 
 def listed_tables():

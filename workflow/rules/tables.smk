@@ -16,6 +16,7 @@ rule table:
         "results/{E}/timings/table/{table}.tsv"
     params:
         digest=slice_of("tables"),
+        scorer=lambda wildcards: EXPERIMENTS[wildcards.E].benchmarks[wildcards.table].scorer,
         out=lambda wildcards, output: os.path.dirname(output.md),
     threads: 1
     resources:
@@ -26,7 +27,8 @@ rule table:
     message:
         "{wildcards.E}: write table {wildcards.table}"
     shell:
-        "python -m promptecho tables --table {wildcards.table} --scores {input} --out {params.out}"
+        "python -m promptecho tables --table {params.scorer} --benchmark {wildcards.table} --scores {input}"
+        " --out {params.out}"
         " 2>&1 | tee -i {log}"
 
 
