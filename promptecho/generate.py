@@ -7,6 +7,7 @@ however often a shard was killed, because a shard's batches are fixed and an unf
 
 from __future__ import annotations
 
+import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +15,15 @@ from pathlib import Path
 import torch
 
 from promptecho.benchmarks.geneval.layout import image_path
-from promptecho.benchmarks.geneval.prompts import read_prompts
-from promptecho.config import ExperimentConfig
+from promptecho.benchmarks.geneval.prompts import Prompt, read_prompts
+from promptecho.config import ExperimentConfig, slice_digest
 from promptecho.errors import ConfigError, DataError
-from promptecho.files import atomic_path, read_json, sha256_file, write_json, write_jsonl
+from promptecho.files import atomic_path, digest, read_json, sha256_file, write_json, write_jsonl
 from promptecho.progress import Progress
 from promptecho.t2i.registry import load_configured
 from promptecho.train.data import normal
+
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
 @dataclass
@@ -44,7 +47,7 @@ def generate_shard(job: GenerateJob) -> Path:
     """Generate what is missing of a shard, then write `out/shards/K.jsonl`, which declares it complete.
 
     Returns the path of that file. Raises:
-        ConfigError: unknown image set, or an adapter that does not fit run and step.
+        ConfigError: unknown image set or shard, or an adapter given or missing against the run's name.
         DataError: a missing prompt file or adapter, or a full disk.
     """
     if job.image_set not in job.config.image_sets:
@@ -61,10 +64,12 @@ def generate_shard(job: GenerateJob) -> Path:
         for i in range(settings.images_per_prompt)
         if (p * settings.images_per_prompt + i) % job.num_shards == job.shard
     ]
-    # Work files, not the images' folder, say what is done: an image there may stem from an earlier configuration.
-    journal = job.work / "done"
+    _remove_stale(job.out, len(prompts), settings.images_per_prompt, job.num_shards)
+    # Records in the work folder, not the images' folder, say what is done: an image there may stem from an earlier
+    # configuration or adapter.
+    recipe = _recipe(job)
     batches = [mine[start : start + settings.batch_size] for start in range(0, len(mine), settings.batch_size)]
-    missing = [(k, batch) for k, batch in enumerate(batches) if not _is_done(journal, k, job, batch)]
+    missing = [(k, batch) for k, batch in enumerate(batches) if not _is_done(job, recipe, prompts, k, batch)]
     bar = Progress(
         f"generate {job.image_set} {job.run} {job.step} shard {job.shard}", len(mine), "images",
         done=len(mine) - sum(len(batch) for _, batch in missing),
@@ -79,7 +84,7 @@ def generate_shard(job: GenerateJob) -> Path:
         print(f"{bar.what}: {len(mine)} images, {bar.count} already done", file=sys.stderr, flush=True)
         for k, batch in missing:
             _generate_batch(job, family, settings, prompts, shape, batch)
-            write_json(journal / f"{k:06}.json", _signature(job, batch))
+            write_json(_record(job, k), _signature(job, recipe, prompts, batch))
             bar.advance(len(batch))
     for p in sorted({p for p, _ in mine}):
         write_jsonl(image_path(job.out, p, 0).parent.parent / "metadata.jsonl", [prompts[p].metadata()])
@@ -99,7 +104,7 @@ def generate_shard(job: GenerateJob) -> Path:
 
 
 def _generate_batch(job: GenerateJob, family, settings, prompts, shape, batch: list[tuple[int, int]]) -> None:
-    noise = torch.stack([normal(shape, settings.seed, "generate", prompts[p].prompt, i) for p, i in batch])
+    noise = torch.stack([normal(shape, settings.seed, "generate", f"{p:05}", i) for p, i in batch])
     cond = family.encode_prompts([prompts[p].prompt for p, _ in batch])
     latents = family.sample(
         noise.to(job.device),
@@ -118,13 +123,42 @@ def _generate_batch(job: GenerateJob, family, settings, prompts, shape, batch: l
             image.save(temporary, format="PNG")
 
 
-def _signature(job: GenerateJob, batch: list[tuple[int, int]]) -> dict:
-    """What a finished batch contains; the hashes tell whether the files are still those."""
-    return {f"{p:05}/{i}": sha256_file(image_path(job.out, p, i)) for p, i in batch}
+def _remove_stale(out: Path, n_prompts: int, images_per_prompt: int, num_shards: int) -> None:
+    """Delete what an earlier, larger set left behind; all shards agree on it, so whoever comes first does it."""
+    for folder in out.glob("[0-9]*"):
+        if int(folder.name) >= n_prompts:
+            shutil.rmtree(folder, ignore_errors=True)
+            continue
+        for image in folder.glob("samples/[0-9]*.png"):
+            if int(image.stem) >= images_per_prompt:
+                image.unlink(missing_ok=True)
+    for listing in out.glob("shards/[0-9]*.jsonl"):
+        if int(listing.stem) >= num_shards:
+            listing.unlink(missing_ok=True)
 
 
-def _is_done(journal: Path, k: int, job: GenerateJob, batch: list[tuple[int, int]]) -> bool:
-    path = journal / f"{k:06}.json"
+def _recipe(job: GenerateJob) -> dict[str, str | None]:
+    """What decides the images of a shard besides their prompts: model and sampling, and the adapter's own files."""
+    adapter = job.adapter and digest([sha256_file(job.adapter / name) for name in ADAPTER_FILES])
+    return {"settings": slice_digest(job.config, "generate", image_set=job.image_set), "adapter": adapter}
+
+
+def _signature(job: GenerateJob, recipe: dict, prompts: list[Prompt], batch: list[tuple[int, int]]) -> dict:
+    """What a finished batch is made from and contains; the hashes tell whether the files are still those."""
+    images = [
+        {"prompt": prompts[p].prompt, "image_index": i, "sha256": sha256_file(image_path(job.out, p, i))}
+        for p, i in batch
+    ]
+    return {**recipe, "images": images}
+
+
+def _is_done(job: GenerateJob, recipe: dict, prompts: list[Prompt], k: int, batch: list[tuple[int, int]]) -> bool:
+    path = _record(job, k)
     if not path.is_file() or not all(image_path(job.out, p, i).is_file() for p, i in batch):
         return False
-    return read_json(path) == _signature(job, batch)
+    return read_json(path) == _signature(job, recipe, prompts, batch)
+
+
+def _record(job: GenerateJob, k: int) -> Path:
+    """The file that says that batch `k` is done."""
+    return job.work / "done" / f"{k:06}.json"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -31,12 +32,22 @@ def train(
     as_json: bool = typer.Option(False, "--json", help="Print a summary as JSON."),
 ) -> None:
     """Train a run to its next checkpoint. Killed or stopped and started again, it goes on with the same bits."""
+    from promptecho.train.stop import EXIT_CODE
+
+    with contextlib.redirect_stdout(sys.stderr):  # DeepSpeed logs to stdout, which belongs to --json
+        finished = _train(config, run, to, captions, out, work, resume, stop_file, threads, device)
+    if as_json:
+        print(json.dumps({"run": run, "to": to, "finished": finished, "out": str(out)}))
+    if not finished:
+        sys.exit(EXIT_CODE)
+
+
+def _train(config, run, to, captions, out, work, resume, stop_file, threads, device) -> bool:
     import torch
 
     from promptecho.config import load_experiment
     from promptecho.device import choose_device
     from promptecho.train.loop import Segment, train_segment
-    from promptecho.train.stop import EXIT_CODE
 
     if threads is not None:
         torch.set_num_threads(threads)
@@ -51,8 +62,4 @@ def train(
         stop_file=stop_file,
         device=choose_device(device),
     )
-    finished = train_segment(segment)
-    if as_json:
-        print(json.dumps({"run": run, "to": to, "finished": finished, "out": str(out)}))
-    if not finished:
-        sys.exit(EXIT_CODE)
+    return train_segment(segment)

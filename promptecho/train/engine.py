@@ -25,7 +25,8 @@ def init_distributed(device: torch.device, timeout_s: int = 1800) -> tuple[int, 
     Returns (rank, world_size).
     """
     if not dist.is_initialized():
-        backend = "nccl" if device.type == "cuda" else "gloo"
+        # Flags and rewards travel between CPUs, gradients between GPUs.
+        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         options = {"backend": backend, "timeout": timedelta(seconds=timeout_s)}
         if "RANK" in os.environ:
             dist.init_process_group(**options)

@@ -20,7 +20,6 @@ having stopped.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sys
@@ -34,7 +33,7 @@ import torch.distributed as dist
 import promptecho
 from promptecho.config import ExperimentConfig, run_training, slice_digest
 from promptecho.errors import DataError, StateError
-from promptecho.files import atomic_path, sha256_file, write_jsonl
+from promptecho.files import atomic_path, read_jsonl, sha256_file, write_jsonl
 from promptecho.progress import Progress
 from promptecho.train import rollout as ro
 from promptecho.train.data import Prompt, prompts_of
@@ -94,11 +93,10 @@ def train_segment(segment: Segment) -> bool:
     images = training.prompts_per_iteration * training.images_per_prompt
     engine = Engine(model, training, accumulation=_accumulation(training, world_size))
 
-    state = _starting_state(segment, digests, engine)
+    state, rows = _starting_state(segment, digests, engine)
     engine.set_state(
         state.tensors["weights"], {key: state.tensors[key] for key in ("exp_avg", "exp_avg_sq")}, state.optimizer_steps
     )
-    rows = _metrics_so_far(segment, state.iteration)
     bar = Progress(f"train {segment.run}", segment.to, "iterations", done=state.iteration)
     say = print if rank == 0 else _silent
     say(
@@ -259,23 +257,28 @@ def _load_rewards(config: ExperimentConfig, device: torch.device) -> list[ro.Wei
     ]
 
 
-def _starting_state(segment: Segment, digests: dict[str, str], engine: Engine) -> TrainingState:
-    """The rolling state of a killed attempt, else the previous checkpoint, else a fresh adapter."""
-    rolling = segment.work / ROLLING
-    if rolling.is_dir():
+def _starting_state(segment: Segment, digests: dict[str, str], engine: Engine) -> tuple[TrainingState, list[dict]]:
+    """The rolling state of a killed attempt, else the previous checkpoint, else a fresh adapter; and its metrics."""
+    for rolling in _rolling_folders(segment.work):
         try:
-            return load_state(rolling, digests)
-        except StateError as error:
+            state = load_state(rolling, digests)
+            return state, read_jsonl(rolling / "metrics.jsonl")
+        except (StateError, DataError) as error:
             print(f"promptecho: {error}; starting this segment from its beginning instead", file=sys.stderr)
     if segment.resume is not None:
         state = load_state(segment.resume / "state", digests)
         if state.iteration >= segment.to:
             raise StateError(f"{segment.resume}: is at iteration {state.iteration}, not before --to {segment.to}")
-        return state
+        return state, []
     weights = engine.weights()
-    return TrainingState(
-        0, 0, {"weights": weights, **zero_moments(weights), "kl_ema": weights, "ema": weights}, digests, _facts()
-    )
+    tensors = {"weights": weights, **zero_moments(weights), "kl_ema": weights, "ema": weights}
+    return TrainingState(0, 0, tensors, digests, _facts()), []
+
+
+def _rolling_folders(work: Path) -> list[Path]:
+    """The rolling state, or the one that had just stepped aside for its successor when the process was killed."""
+    rolling = work / ROLLING
+    return [rolling] if rolling.is_dir() else sorted(work.glob(f".{ROLLING}.*.old"))
 
 
 def _facts() -> dict:
@@ -285,15 +288,6 @@ def _facts() -> dict:
         "world_size": dist.get_world_size(),
         "threads": torch.get_num_threads(),
     }
-
-
-def _metrics_so_far(segment: Segment, iteration: int) -> list[dict]:
-    """Metrics of this segment's iterations that the rolling state includes."""
-    path = segment.work / ROLLING / "metrics.jsonl"
-    if not path.is_file():
-        return []
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    return [row for row in rows if row["iteration"] <= iteration]
 
 
 def _save_rolling(segment: Segment, state: TrainingState, rows: list[dict]) -> None:
@@ -311,7 +305,8 @@ def _finish(segment: Segment, family, model, state: TrainingState, rows: list[di
     evaluated = run_training(segment.config, segment.run).ema.decay is not None
     save_adapter(model, state.tensors["ema" if evaluated else "weights"], segment.out / "adapter", family.pipeline)
     write_jsonl(segment.out / "metrics.jsonl", rows)
-    rolling = segment.work / ROLLING
-    if rolling.is_dir():
-        shutil.rmtree(rolling)
+    if segment.work.is_dir():
+        for left in segment.work.iterdir():  # the rolling state, and what a kill in the middle of a save left
+            if left.name == ROLLING or left.name.lstrip(".").startswith(f"{ROLLING}."):
+                shutil.rmtree(left)
     print(f"train {segment.run}: checkpoint {segment.to} in {os.path.relpath(segment.out)}", file=sys.stderr)

@@ -8,12 +8,13 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 
 from promptecho.config.training import LoraSection
 from promptecho.errors import DataError, ModelError
-from promptecho.files import atomic_path
 from promptecho.seeds import derive_seed
+from promptecho.train.state import tensor_folder
 
 
 def add_lora(transformer: torch.nn.Module, lora: LoraSection, seed: int) -> PeftModel:
@@ -29,7 +30,6 @@ def add_lora(transformer: torch.nn.Module, lora: LoraSection, seed: int) -> Peft
     config = LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,
-        lora_dropout=lora.dropout,
         target_modules=sorted(lora.target_modules),
         init_lora_weights=True,
     )
@@ -58,8 +58,10 @@ def save_adapter(model: PeftModel, weights: dict[str, torch.Tensor], folder: Pat
         for name, parameter in parameters.items():
             parameter.copy_(weights[name])
     try:
+        # Copies: the parameters get their own values back below.
         state = {
-            name: value.detach().float().cpu().contiguous() for name, value in get_peft_model_state_dict(model).items()
+            name: value.detach().to("cpu", torch.float32, copy=True)
+            for name, value in get_peft_model_state_dict(model).items()
         }
     finally:
         with torch.no_grad():
@@ -70,8 +72,7 @@ def save_adapter(model: PeftModel, weights: dict[str, torch.Tensor], folder: Pat
     config["inference_mode"] = True
     config["base_model_name_or_path"] = None  # a path of one machine says nothing on another
     layers = {name.removeprefix("base_model.model."): value for name, value in sorted(state.items())}
-    with atomic_path(folder) as temporary:
-        temporary.mkdir()
+    with tensor_folder(folder) as temporary:
         save_file(dict(sorted(state.items())), temporary / "adapter_model.safetensors", metadata={"format": "pt"})
         text = json.dumps(config, indent=2, sort_keys=True, default=str)
         (temporary / "adapter_config.json").write_text(text + "\n", encoding="utf-8")
@@ -83,6 +84,17 @@ def save_adapter(model: PeftModel, weights: dict[str, torch.Tensor], folder: Pat
             },
             safe_serialization=True,
         )
+        _sort_metadata(temporary / "pytorch_lora_weights.safetensors")
+
+
+def _sort_metadata(path: Path) -> None:
+    """safetensors writes several metadata keys in random order; the same adapter shall be the same bytes."""
+    content = path.read_bytes()
+    size = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + size])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode().ljust(size)
+    path.write_bytes(content[:8] + text + content[8 + size :])
 
 
 def load_adapter(transformer: torch.nn.Module, folder: Path) -> PeftModel:
@@ -95,7 +107,16 @@ def load_adapter(transformer: torch.nn.Module, folder: Path) -> PeftModel:
         if not (Path(folder) / name).is_file():
             raise DataError(f"{folder}: {name} is missing; is this an adapter folder (runs/R/N/adapter)?")
     try:
-        return PeftModel.from_pretrained(transformer, str(folder)).eval()
-    except (RuntimeError, ValueError, KeyError, OSError) as error:
+        model = PeftModel.from_pretrained(transformer, str(folder)).eval()
+        wanted = get_peft_model_state_dict(model).keys()
+        found = load_file(Path(folder) / "adapter_model.safetensors").keys()
+    except (RuntimeError, ValueError, KeyError, TypeError, OSError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
         raise DataError(f"{folder}: the adapter does not fit this text-to-image model ({reason})") from error
+    if wanted != found:  # PEFT only warns of it
+        odd = sorted(wanted ^ found)
+        raise DataError(
+            f"{folder}: the adapter does not fit this text-to-image model: {len(odd)} layer(s) are in one of the two "
+            f"only, such as {odd[0]}"
+        )
+    return model

@@ -1,11 +1,13 @@
 """Everything that resuming needs, as safetensors and JSON: readable at any world size, and no pickle.
 
 A state describes the moment between two iterations. It names the run it belongs to by digests, so that a foreign
-one is refused, and carries a hash of its tensors, so that a damaged one is.
+one is refused, and carries hashes of its tensors and of itself, so that a damaged one is.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from promptecho.errors import StateError
-from promptecho.files import atomic_path, read_json, sha256_file, write_json
+from promptecho.errors import DataError, StateError
+from promptecho.files import atomic_path, digest, read_json, sha256_file, write_json
 
 SCHEMA_VERSION = 1
 FILES = ("weights", "exp_avg", "exp_avg_sq", "kl_ema", "ema")
@@ -32,30 +34,42 @@ class TrainingState:
     facts: dict[str, Any] = field(default_factory=dict)  # recorded, not compared: world size, threads, versions
 
 
+@contextmanager
+def tensor_folder(folder: Path) -> Iterator[Path]:
+    """`atomic_path` for a folder of safetensors files, which report a full disk as an error class of their own.
+
+    Raises:
+        DataError: the disk is full or not writable.
+    """
+    with atomic_path(folder) as temporary:
+        temporary.mkdir()
+        try:
+            yield temporary
+        except SafetensorError as error:
+            raise DataError(f"{folder}: cannot write ({error}); free space or fix permissions, then rerun") from error
+
+
 def save_state(state: TrainingState, folder: Path) -> None:
     """Write a state folder atomically.
 
     Raises:
         DataError: the disk is full.
     """
-    with atomic_path(folder) as temporary:
-        temporary.mkdir()
+    with tensor_folder(folder) as temporary:
         hashes = {}
         for name in FILES:
             path = temporary / f"{name}.safetensors"
             save_file({key: value.contiguous() for key, value in sorted(state.tensors[name].items())}, path)
             hashes[name] = sha256_file(path)
-        write_json(
-            temporary / "state.json",
-            {
-                "schema_version": SCHEMA_VERSION,
-                "iteration": state.iteration,
-                "optimizer_steps": state.optimizer_steps,
-                "digests": state.digests,
-                "facts": state.facts,
-                "sha256": hashes,
-            },
-        )
+        content = {
+            "schema_version": SCHEMA_VERSION,
+            "iteration": state.iteration,
+            "optimizer_steps": state.optimizer_steps,
+            "digests": state.digests,
+            "facts": state.facts,
+            "sha256": hashes,
+        }
+        write_json(temporary / "state.json", {**content, "content_digest": digest(content)})
 
 
 def load_state(folder: Path, digests: dict[str, str]) -> TrainingState:
@@ -67,11 +81,7 @@ def load_state(folder: Path, digests: dict[str, str]) -> TrainingState:
     folder = Path(folder)
     if not (folder / "state.json").is_file():
         raise StateError(f"{folder}: no state.json; not a training state, or its write was cut short")
-    facts = read_json(folder / "state.json")
-    if facts.get("schema_version") != SCHEMA_VERSION:
-        raise StateError(
-            f"{folder}: state of schema {facts.get('schema_version')}, this version reads {SCHEMA_VERSION}"
-        )
+    facts = _read_facts(folder / "state.json")
     for key, value in digests.items():
         found = facts["digests"].get(key)
         if found != value:
@@ -89,3 +99,16 @@ def load_state(folder: Path, digests: dict[str, str]) -> TrainingState:
         except SafetensorError as error:
             raise StateError(f"{path}: not readable ({error})") from error
     return TrainingState(facts["iteration"], facts["optimizer_steps"], tensors, facts["digests"], facts["facts"])
+
+
+def _read_facts(path: Path) -> dict[str, Any]:
+    """The checked content of a state.json."""
+    try:
+        content = read_json(path)
+    except DataError:
+        content = None
+    if not isinstance(content, dict) or content.pop("content_digest", None) != digest(content):
+        raise StateError(f"{path}: damaged; delete {path.parent} to fall back on the previous checkpoint")
+    if content["schema_version"] != SCHEMA_VERSION:
+        raise StateError(f"{path}: state of schema {content['schema_version']}, this version reads {SCHEMA_VERSION}")
+    return content

@@ -10,7 +10,7 @@ import torch
 from promptecho.errors import ModelError
 from promptecho.t2i.registry import load_family
 
-PROMPTS = ["A red circle.", "Three blue squares.", "a photo of a star", "The image shows a green ring and a black cross."]
+PROMPTS = ["A red circle.", "Three blue squares.", "a photo of a star", "The image shows a ring and a black cross."]
 DYNAMIC = {"use_dynamic_shifting": True, "base_shift": 0.5, "max_shift": 1.15, "base_image_seq_len": 16}
 
 

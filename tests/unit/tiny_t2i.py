@@ -10,7 +10,7 @@ TEXT_DIM = 32
 
 
 def build(folder: Path, *, seed: int = 0, layers: int = 2, dim: int = 32, **scheduler) -> Path:
-    """Write a pipeline of `layers` blocks of width `dim`, 4 latent channels, 4 pixels per latent; `scheduler` overrides the static shift."""
+    """Write a pipeline of `layers` blocks of width `dim`, 4 latent channels; `scheduler`: its options."""
     import torch
     from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, ZImagePipeline, ZImageTransformer2DModel
     from transformers import Qwen3Config, Qwen3Model

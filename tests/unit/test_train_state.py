@@ -1,0 +1,306 @@
+"""Training state and adapter files: damaged, foreign and half-written ones are told apart without training."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import tiny_t2i
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from promptecho.config.training import LoraSection
+from promptecho.errors import DataError, ModelError, StateError
+from promptecho.files import read_json, write_json
+from promptecho.t2i.registry import load_family
+from promptecho.train.data import batches_of, normal, prompts_of
+from promptecho.train.lora import add_lora, load_adapter, lora_parameters, save_adapter
+from promptecho.train.rollout import share_of_rank
+from promptecho.train.state import FILES, TrainingState, load_state, save_state
+
+DIGESTS = {"training configuration": "abc", "captions file": "def"}
+
+
+def state(value: float = 1.0, size: int = 6) -> TrainingState:
+    tensors = {name: {"b.w": torch.full((size,), value), "a": torch.eye(2) * k} for k, name in enumerate(FILES)}
+    return TrainingState(3, 12, tensors, dict(DIGESTS), {"world_size": 1, "torch_version": "2"})
+
+
+def test_a_state_comes_back_as_it_was(tmp_path):
+    save_state(state(), tmp_path / "s")
+    found = load_state(tmp_path / "s", DIGESTS)
+    assert (found.iteration, found.optimizer_steps, found.facts) == (3, 12, state().facts)
+    for name in FILES:
+        assert found.tensors[name].keys() == state().tensors[name].keys()
+        assert all(torch.equal(value, state().tensors[name][key]) for key, value in found.tensors[name].items())
+    save_state(found, tmp_path / "again")
+    for path in (tmp_path / "s").iterdir():
+        assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes()
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.sampled_from(["state.json", *(f"{name}.safetensors" for name in FILES)]), st.floats(0, 0.9999),
+       st.integers(0, 7))  # fmt: skip
+def test_any_flipped_bit_is_noticed_and_its_file_named(tmp_path, name, where, bit):
+    save_state(state(), tmp_path / "s")
+    path = tmp_path / "s" / name
+    content = bytearray(path.read_bytes())
+    position = int(where * len(content))
+    content[position] ^= 1 << bit
+    path.write_bytes(bytes(content))
+    try:
+        found = load_state(tmp_path / "s", DIGESTS)
+    except StateError as error:
+        assert str(path) in str(error) and "\n" not in str(error)
+    else:  # between JSON's tokens a blank may become another
+        assert name == "state.json" and found == load_state(tmp_path / "s", DIGESTS)
+        save_state(state(), tmp_path / "whole")
+        assert read_json(path) == read_json(tmp_path / "whole" / "state.json")
+
+
+@pytest.mark.parametrize("name", [f"{name}.safetensors" for name in FILES])
+def test_missing_files_are_named(tmp_path, name):
+    save_state(state(), tmp_path / "s")
+    (tmp_path / "s" / name).unlink()
+    with pytest.raises(StateError, match=f"{name}: damaged or missing"):
+        load_state(tmp_path / "s", DIGESTS)
+    with pytest.raises(StateError, match="no state.json; not a training state"):
+        load_state(tmp_path / "other", DIGESTS)
+
+
+@pytest.mark.parametrize("key", list(DIGESTS))
+def test_a_foreign_state_is_refused_by_what_differs(tmp_path, key):
+    save_state(state(), tmp_path / "s")
+    with pytest.raises(StateError, match=f"belongs to another {key} .*this run has other") as caught:
+        load_state(tmp_path / "s", {**DIGESTS, key: "other"})
+    assert "\n" not in str(caught.value)
+
+
+def test_a_state_of_another_schema_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("promptecho.train.state.SCHEMA_VERSION", 99)
+    save_state(state(), tmp_path / "s")
+    monkeypatch.undo()
+    with pytest.raises(StateError, match="schema 99, this version reads 1"):
+        load_state(tmp_path / "s", DIGESTS)
+
+
+def test_a_full_disk_is_one_line_and_leaves_the_old_state(tmp_path):
+    save_state(state(), tmp_path / "s")
+    code = (  # a limit on file size stands for a full disk
+        "import resource, sys\nsys.path.insert(0, sys.argv[2])\n"
+        "from pathlib import Path\nfrom promptecho.train.state import save_state\nfrom test_train_state import state\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))\nsave_state(state(2.0, 5000), Path(sys.argv[1]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "s", os.path.dirname(__file__)], capture_output=True, text=True
+    )
+    assert f"DataError: {tmp_path / 's'}: cannot write" in done.stderr
+    assert os.listdir(tmp_path) == ["s"] and load_state(tmp_path / "s", DIGESTS).iteration == 3
+
+
+def test_kill_while_saving_leaves_the_old_or_the_new_state(tmp_path):
+    from promptecho.train.loop import _rolling_folders
+
+    code = (
+        "import sys\nsys.path.insert(0, sys.argv[2])\n"
+        "from pathlib import Path\nfrom promptecho.train.state import save_state\nfrom test_train_state import state\n"
+        "k = 0\nwhile True:\n    k += 1\n    save_state(state(float(k)), Path(sys.argv[1]))\n    print(k, flush=True)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, tmp_path / "rolling", os.path.dirname(__file__)], stdout=subprocess.PIPE, text=True
+    )
+    process.stdout.readline()
+    time.sleep(torch.rand(()).item() * 0.2)
+    process.send_signal(signal.SIGKILL)
+    done = [1, *map(int, process.stdout.read().split())]
+    process.wait()
+    process.stdout.close()
+    folder, *_ = _rolling_folders(tmp_path)
+    assert load_state(folder, DIGESTS).tensors["ema"]["b.w"][0] in (done[-1], done[-1] + 1)
+
+
+def test_a_state_that_stepped_aside_for_its_successor_is_found(tmp_path):
+    """A kill between the two renames of a replacement leaves only the folder that stepped aside."""
+    from promptecho.train.loop import _rolling_folders
+
+    assert _rolling_folders(tmp_path) == []
+    save_state(state(), tmp_path / ".rolling.1a2b3c4d.old")
+    assert _rolling_folders(tmp_path) == [tmp_path / ".rolling.1a2b3c4d.old"]
+    save_state(state(), tmp_path / "rolling")
+    assert _rolling_folders(tmp_path) == [tmp_path / "rolling"]
+
+
+# Adapters.
+
+
+def adapted(seed: int = 1, **options):
+    family = load_family("zimage", str(tiny_t2i.shared_folder()))
+    return family, add_lora(family.transformer, LoraSection(**{"rank": 4, "alpha": 8, **options}), seed)
+
+
+def test_initial_weights_depend_on_the_seed_alone():
+    torch.manual_seed(5)
+    _, a = adapted()
+    torch.rand(17)
+    _, b = adapted()
+    _, other = adapted(seed=2)
+    a, b, other = map(lora_parameters, (a, b, other))
+    assert list(a) == sorted(a) and all(torch.equal(a[name], b[name]) for name in a)
+    assert any(not torch.equal(a[name], other[name]) for name in a)
+    assert all(p.dtype == torch.float32 for p in a.values())
+    assert all((p == 0).all() for name, p in a.items() if "lora_B" in name)
+    family = load_family("zimage", str(tiny_t2i.shared_folder()))
+    before = torch.get_rng_state()
+    add_lora(family.transformer, LoraSection(rank=4, alpha=8), 1)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_initial_weights_are_float32_on_a_base_model_in_bfloat16_too():
+    """PEFT draws them in the base model's type, so they agree to that type's precision only."""
+    _, a = adapted()
+    family = load_family("zimage", str(tiny_t2i.shared_folder()), dtype="bfloat16")
+    b = add_lora(family.transformer, LoraSection(rank=4, alpha=8), 1)
+    a, b = lora_parameters(a), lora_parameters(b)
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], rtol=1e-2, atol=1e-5)
+
+
+def test_only_the_adapter_is_trained_on_every_target():
+    _, model = adapted(target_modules=["to_q", "to_out.0"])
+    names = {name.split(".lora_")[0].removeprefix("base_model.model.") for name in lora_parameters(model)}
+    assert len(names) == 2 * 4 and {name.rsplit("attention.")[-1] for name in names} == {"to_q", "to_out.0"}
+    with pytest.raises(ModelError, match="training.lora.target_modules: no linear layer .* ends in 'to_z'"):
+        adapted(target_modules=["to_q", "to_z"])
+
+
+def random_weights(model, seed: int = 0) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return {name: 0.3 * torch.randn(p.shape, generator=generator) for name, p in lora_parameters(model).items()}
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """(adapter folder, its weights by name) at random values."""
+    family, model = adapted()
+    weights, folder = random_weights(model), tmp_path_factory.mktemp("adapter") / "adapter"
+    before = {name: p.detach().clone() for name, p in lora_parameters(model).items()}
+    save_adapter(model, weights, folder, family.pipeline)
+    assert all(torch.equal(p, before[name]) for name, p in lora_parameters(model).items())
+    return folder, weights
+
+
+def test_saving_is_deterministic_and_names_no_path(saved, tmp_path):
+    family, model = adapted()
+    save_adapter(model, saved[1], tmp_path / "again", family.pipeline)
+    for path in saved[0].iterdir():
+        assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes(), path.name
+    assert str(tiny_t2i.shared_folder()) not in (saved[0] / "adapter_config.json").read_text()
+
+
+def sample(family, transformer=None) -> torch.Tensor:
+    family.transformer = family.transformer if transformer is None else transformer
+    noise = torch.randn((2, 4, 8, 8), generator=torch.Generator().manual_seed(0))
+    cond = family.encode_prompts(["A red circle.", "a photo of a star"])
+    return family.sample(noise, cond, num_inference_steps=3, guidance_scale=1.0)
+
+
+def test_plain_peft_and_diffusers_load_the_adapter_at_full_strength(saved):
+    from diffusers import ZImagePipeline, ZImageTransformer2DModel
+    from peft import PeftModel
+
+    family, model = adapted()
+    base = sample(load_family("zimage", str(tiny_t2i.shared_folder())))
+    assert torch.equal(sample(family, model), base)  # a fresh adapter changes nothing
+    with torch.no_grad():
+        for name, p in lora_parameters(model).items():
+            p.copy_(saved[1][name])
+    trained = sample(family, model)
+    assert (trained - base).abs().max() > 0.1
+
+    plain = ZImageTransformer2DModel.from_pretrained(tiny_t2i.shared_folder() / "transformer")
+    family = load_family("zimage", str(tiny_t2i.shared_folder()))
+    torch.testing.assert_close(sample(family, PeftModel.from_pretrained(plain, str(saved[0]))), trained)
+
+    family = load_family("zimage", str(tiny_t2i.shared_folder()))
+    torch.testing.assert_close(sample(family, load_adapter(family.transformer, saved[0])), trained)
+
+    pipeline = ZImagePipeline.from_pretrained(tiny_t2i.shared_folder())
+    pipeline.load_lora_weights(saved[0], weight_name="pytorch_lora_weights.safetensors")
+    family = load_family("zimage", str(tiny_t2i.shared_folder()))
+    torch.testing.assert_close(sample(family, pipeline.transformer), trained, rtol=1e-4, atol=1e-5)
+    images = pipeline(
+        prompt=["A red circle.", "a photo of a star"], height=32, width=32, num_inference_steps=3, guidance_scale=1.0,
+        latents=torch.randn((2, 4, 8, 8), generator=torch.Generator().manual_seed(0)), output_type="latent",
+    ).images  # fmt: skip
+    torch.testing.assert_close(images, trained, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("change", [{"layers": 3}, {"layers": 1}, {"dim": 64}])
+def test_an_adapter_of_another_model_is_one_line(saved, tmp_path, change):
+    family = load_family("zimage", str(tiny_t2i.build(tmp_path / "other", **change)))
+    with pytest.raises(DataError, match="the adapter does not fit this text-to-image model") as caught:
+        load_adapter(family.transformer, saved[0])
+    assert str(saved[0]) in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name, content", [
+    ("adapter_model.safetensors", None), ("adapter_config.json", None), ("adapter_model.safetensors", b"x" * 40),
+    ("adapter_config.json", b"{"), ("adapter_config.json", b"{}"), ("adapter_config.json", b"[]"),
+])  # fmt: skip
+def test_a_damaged_adapter_is_one_line(saved, tmp_path, name, content):
+    for path in saved[0].iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / name).unlink()
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    family = load_family("zimage", str(tiny_t2i.shared_folder()))
+    with pytest.raises(DataError) as caught:
+        load_adapter(family.transformer, tmp_path)
+    assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+# Data order.
+
+
+@given(st.integers(1, 30), st.integers(0, 2**31), st.data())
+def test_prompts_come_round_without_repeating_within_an_epoch(n, seed, data):
+    k = data.draw(st.integers(1, n))
+    prompts = list(range(n))
+    epoch = [p for i in range(n // k) for p in prompts_of(prompts, seed, i, k)]
+    assert len(epoch) == len(set(epoch)) == n // k * k
+    assert prompts_of(prompts, seed, 7, k) == prompts_of(prompts, seed, 7, k)
+
+
+def test_too_few_prompts_are_named():
+    with pytest.raises(DataError, match="3 training captions are fewer than training.prompts_per_iteration = 4"):
+        prompts_of([1, 2, 3], 0, 0, 4)
+
+
+@given(st.integers(1, 8), st.integers(1, 8), st.integers(0, 99), st.integers(0, 9))
+def test_each_pass_uses_every_image_once(batches, size, seed, pass_index):
+    found = batches_of(batches * size, size, seed, 0, pass_index)
+    assert [len(batch) for batch in found] == [size] * batches
+    assert sorted(sum(found, [])) == list(range(batches * size))
+
+
+@given(st.integers(1, 100), st.integers(1, 9))
+def test_ranks_share_all_images(total, world_size):
+    shares = [share_of_rank(total, rank, world_size) for rank in range(world_size)]
+    assert sum(shares, []) == list(range(total)) and max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_noise_is_a_function_of_its_key():
+    assert torch.equal(normal((2, 3), 1, "a", 2), normal((2, 3), 1, "a", 2))
+    assert not torch.equal(normal((2, 3), 1, "a", 2), normal((2, 3), 1, "a", 3))
+
+
+def test_a_state_json_that_is_not_ours_is_damaged(tmp_path):
+    for content in ([], {}, {"iteration": 1}):
+        write_json(tmp_path / "state.json", content)
+        with pytest.raises(StateError, match="state.json: damaged"):
+            load_state(tmp_path, DIGESTS)
