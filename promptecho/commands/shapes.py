@@ -73,6 +73,8 @@ def train_t2i(
     vae: Path = typer.Option(..., "--vae", help="Folder of the trained VAE."),
     out: Path = OUT,
     log: Path = typer.Option(..., "--log", help="JSON Lines file of losses."),
+    init: Path | None = typer.Option(None, "--init", help="Pipeline folder to go on from, instead of from scratch."),
+    steps: int = typer.Option(1800, "--steps", min=1, help="Optimizer steps; the learning rate ends at zero."),
     seed: int = SEED,
     threads: int | None = THREADS,
 ) -> None:
@@ -80,7 +82,7 @@ def train_t2i(
     from promptecho.shapes.train_t2i import train_t2i as run
 
     _threads(threads)
-    run(vae, out, log, seed=seed)
+    run(vae, out, log, init=init, steps=steps, seed=seed)
 
 
 @shapes.command("train-vlm")

@@ -71,13 +71,28 @@ def embed(text_encoder, tokenizer, prompts: list[str]) -> list[torch.Tensor]:
 
 
 def train_t2i(
-    vae_folder: Path, out: Path, log: Path, *, steps: int = 1900, batch_size: int = 96, pool: int = 20480, seed: int = 0
+    vae_folder: Path,
+    out: Path,
+    log: Path,
+    *,
+    init: Path | None = None,
+    steps: int = 1800,
+    batch_size: int = 96,
+    pool: int = 20480,
+    seed: int = 0,
 ) -> None:
-    """Train from scratch and save a folder that `ZImagePipeline.from_pretrained` reads (averaged weights)."""
+    """Train and save a folder that `ZImagePipeline.from_pretrained` reads (averaged weights).
+
+    With `init`, start from that folder's transformer and text encoder instead of from scratch.
+    """
     torch.manual_seed(derive_seed(seed, "t2i"))
     vae = AutoencoderKL.from_pretrained(vae_folder, dtype=torch.float32).eval()
     tokenizer = build_tokenizer()
     text_encoder, transformer = build_text_encoder(tokenizer), build_transformer()
+    if init is not None:
+        start = ZImagePipeline.from_pretrained(init, dtype=torch.float32)
+        text_encoder.load_state_dict(start.text_encoder.state_dict())
+        transformer.load_state_dict(start.transformer.state_dict())
     text_encoder.set_attn_implementation("eager")
     use_plain_attention(transformer)
     latents, claims = encode_pool(vae, pool, seed)

@@ -40,7 +40,13 @@ class ZImage:
             ModelError: the folder is missing or not a Z-Image pipeline.
         """
         from diffusers import ZImagePipeline
+        from diffusers.utils import logging as diffusers_logging
+        from transformers.utils import logging as transformers_logging
 
+        # Their bars fill logs, and a warning about float32 modules names none; errors still show.
+        diffusers_logging.set_verbosity_error()
+        diffusers_logging.disable_progress_bar()
+        transformers_logging.disable_progress_bar()
         try:
             pipeline = ZImagePipeline.from_pretrained(path, revision=revision, dtype=dtype)
         except Exception as error:  # anything from OSError to SafetensorError; all mean the same here

@@ -7,7 +7,6 @@ the same world size again.
 from __future__ import annotations
 
 import os
-import tempfile
 from datetime import timedelta
 
 import torch
@@ -32,8 +31,7 @@ def init_distributed(device: torch.device, timeout_s: int = 1800) -> tuple[int, 
             dist.init_process_group(**options)
         else:
             os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed insists on it, as launchers set it
-            store = dist.FileStore(tempfile.mkstemp(prefix="promptecho-rendezvous-")[1], 1)
-            dist.init_process_group(**options, store=store, rank=0, world_size=1)
+            dist.init_process_group(**options, store=dist.HashStore(), rank=0, world_size=1)
     return dist.get_rank(), dist.get_world_size()
 
 
@@ -48,6 +46,8 @@ class Engine:
         import deepspeed
 
         deepspeed.utils.logger.setLevel("WARNING")
+        # On CPUs DeepSpeed would compile its own shared-memory all-reduce first: a minute, and g++. Gloo does.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         self.model = model
         self.parameters = lora_parameters(model)
         self.learning_rate = training.learning_rate
