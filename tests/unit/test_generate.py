@@ -1,0 +1,216 @@
+"""Images of a checkpoint: shards, kills, adapters, and the layout that the evaluator reads."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_t2i
+import torch
+from PIL import Image
+from tiny_experiment import Experiment, run, start
+
+from promptecho.benchmarks.geneval.layout import list_images
+from promptecho.benchmarks.geneval.prompts import read_prompts
+from promptecho.config import load_experiment
+from promptecho.config.training import LoraSection
+from promptecho.errors import ConfigError, DataError
+from promptecho.files import read_jsonl, write_jsonl
+from promptecho.generate import GenerateJob, generate_shard
+from promptecho.shapes.datasets import geneval_prompts
+from promptecho.t2i.registry import load_family
+from promptecho.train.lora import add_lora, lora_parameters, save_adapter
+
+torch.set_num_threads(1)  # tiny matrices; more threads only get in each other's way
+IMAGES = 3
+SET = {"benchmark": "geneval", "images_per_prompt": IMAGES, "guidance_scale": 1.0, "num_inference_steps": 3,
+       "batch_size": 4, "seed": 5}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory) -> Experiment:
+    experiment = Experiment(tmp_path_factory.mktemp("generate"))
+    write_jsonl(experiment.folder / "metadata.jsonl", geneval_prompts(1, 0)[:4])
+    return experiment
+
+
+def write_config(experiment: Experiment, name: str = "exp", **changes) -> Path:
+    image_set = {**SET, "prompts": str(experiment.folder / "metadata.jsonl"), **changes}
+    return experiment.config(name, sections={"image_sets": {"s": image_set}})
+
+
+@pytest.fixture(scope="module")
+def config(experiment) -> Path:
+    return write_config(experiment)
+
+
+def job(experiment, config: Path, name: str, **changes) -> GenerateJob:
+    settings = {
+        "config": load_experiment(config), "run": "base", "step": 0, "image_set": "s",
+        "prompts": experiment.folder / "metadata.jsonl", "shard": 0, "num_shards": 1,
+        "out": experiment.folder / name, "work": experiment.folder / f"{name}-work",
+    }  # fmt: skip
+    return GenerateJob(**{**settings, **changes})
+
+
+def pictures(folder: Path) -> dict[str, np.ndarray]:
+    paths = sorted(folder.glob("*/samples/*.png"))
+    return {str(p.relative_to(folder)): np.asarray(Image.open(p)).astype(int) for p in paths}
+
+
+def png_bytes(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.glob("*/samples/*.png"))}
+
+
+@pytest.fixture(scope="module")
+def whole(experiment, config) -> Path:
+    """The base model's images, in one shard."""
+    generate_shard(job(experiment, config, "whole"))
+    return experiment.folder / "whole"
+
+
+@pytest.fixture(scope="module")
+def adapter(experiment) -> Path:
+    """An adapter with random weights, hence with an effect."""
+    family = load_family("zimage", str(tiny_t2i.shared_folder()))
+    model = add_lora(family.transformer, LoraSection(rank=4, alpha=8), 1)
+    generator = torch.Generator().manual_seed(0)
+    weights = {name: 0.2 * torch.randn(p.shape, generator=generator) for name, p in lora_parameters(model).items()}
+    save_adapter(model, weights, experiment.folder / "adapter", family.pipeline)
+    return experiment.folder / "adapter"
+
+
+def test_the_evaluator_reads_the_layout(experiment, whole):
+    prompts = read_prompts(experiment.folder / "metadata.jsonl")
+    entries = list_images(whole, prompts, IMAGES)
+    assert len(entries) == 4 * IMAGES and all(Image.open(e.path).size == (32, 32) for e in entries)
+    assert len(set(png_bytes(whole).values())) == 4 * IMAGES  # all different: prompt and index both count
+    rows = read_jsonl(whole / "shards" / "0.jsonl")
+    assert [(row["prompt_id"], row["image_index"]) for row in rows] == [(e.prompt_id, e.image_index) for e in entries]
+    assert rows[0]["filename"] == "00000/samples/00000.png" and rows[0]["prompt"] == prompts[0].prompt
+
+
+@pytest.mark.parametrize("num_shards", [2, 5])
+def test_images_do_not_depend_on_the_number_of_shards(experiment, config, whole, num_shards):
+    name = f"shards-{num_shards}"
+    for shard in range(num_shards):
+        work = experiment.folder / name / "work" / str(shard)
+        generate_shard(job(experiment, config, name, shard=shard, num_shards=num_shards, work=work))
+    list_images(experiment.folder / name, read_prompts(experiment.folder / "metadata.jsonl"), IMAGES)
+    found, expected = pictures(experiment.folder / name), pictures(whole)
+    assert found.keys() == expected.keys()
+    # Other neighbours in a batch change the last float digits, which may tip a pixel to the next grey level.
+    assert all(np.abs(found[key] - expected[key]).max() <= 1 for key in expected)
+    rows = [row for k in range(num_shards) for row in read_jsonl(experiment.folder / name / "shards" / f"{k}.jsonl")]
+    assert sorted(row["filename"] for row in rows) == sorted(expected)
+
+
+def test_killed_and_started_again_it_ends_with_the_same_bytes_and_repeats_nothing(experiment, config, whole):
+    out, work = experiment.folder / "killed", experiment.folder / "killed-work"
+    arguments = [
+        "generate", "--config", str(config), "--run", "base", "--step", "0", "--image-set", "s",
+        "--prompts", str(experiment.folder / "metadata.jsonl"), "--out", str(out), "--work", str(work),
+        "--threads", "1",
+    ]  # fmt: skip
+    process = start(arguments)
+    while not (work / "done" / "000001.json").is_file():
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.002)
+    time.sleep(random.random() * 0.2)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    done = sorted((work / "done").glob("*.json"))
+    first = sorted(out.glob("*/samples/*.png"))[: 4 * len(done)]
+    times = {path: path.stat().st_mtime_ns for path in [*done, *first]}
+    assert len(first) >= 8
+    stderr = run(arguments)
+    if len(done) < 3:
+        assert f"12 images, {4 * len(done)} already done" in stderr
+    assert png_bytes(out) == png_bytes(whole)
+    assert (out / "shards" / "0.jsonl").read_bytes() == (whole / "shards" / "0.jsonl").read_bytes()
+    assert {path: path.stat().st_mtime_ns for path in times} == times
+
+
+def generate_again(experiment, config, whole_copy: str, capsys, **changes) -> str:
+    capsys.readouterr()
+    generate_shard(job(experiment, config, whole_copy, **changes))
+    return capsys.readouterr().err
+
+
+def test_only_what_changed_is_generated_again(experiment, config, adapter, capsys):
+    said = generate_again(experiment, config, "again", capsys, run="r", step=2, adapter=adapter)
+    assert "12 images, 0 already done" in said
+    before = png_bytes(experiment.folder / "again")
+    assert "already done" not in generate_again(experiment, config, "again", capsys, run="r", step=2, adapter=adapter)
+    # A damaged or missing image costs its batch, and comes back as it was.
+    (experiment.folder / "again/00000/samples/00001.png").write_bytes(b"x")
+    (experiment.folder / "again/00003/samples/00002.png").unlink()
+    said = generate_again(experiment, config, "again", capsys, run="r", step=2, adapter=adapter)
+    assert "12 images, 4 already done" in said and png_bytes(experiment.folder / "again") == before
+    # The same place with other settings, or with another adapter (a run that was trained anew): everything.
+    other = write_config(experiment, "other", guidance_scale=2.0)
+    said = generate_again(experiment, other, "again", capsys, run="r", step=2, adapter=adapter)
+    assert "12 images, 0 already done" in said and png_bytes(experiment.folder / "again") != before
+    family = load_family("zimage", str(tiny_t2i.shared_folder()))
+    model = add_lora(family.transformer, LoraSection(rank=4, alpha=8), 2)
+    save_adapter(model, {n: p.detach() for n, p in lora_parameters(model).items()}, experiment.folder / "new",
+                 family.pipeline)  # fmt: skip
+    said = generate_again(experiment, other, "again", capsys, run="r", step=2, adapter=experiment.folder / "new")
+    assert "12 images, 0 already done" in said
+
+
+def test_the_adapter_acts_at_full_strength(experiment, config, whole, adapter):
+    """The images are those of the plain diffusers pipeline with the adapter loaded by its own loader."""
+    from diffusers import ZImagePipeline
+
+    from promptecho.train.data import normal
+
+    generate_shard(job(experiment, config, "adapted", run="r", step=2, adapter=adapter))
+    found, base = pictures(experiment.folder / "adapted"), pictures(whole)
+    pipeline = ZImagePipeline.from_pretrained(tiny_t2i.shared_folder())
+    pipeline.load_lora_weights(adapter, weight_name="pytorch_lora_weights.safetensors")
+    prompt = read_prompts(experiment.folder / "metadata.jsonl")[1].prompt
+    image = pipeline(
+        prompt=[prompt], height=32, width=32, num_inference_steps=3, guidance_scale=1.0,
+        latents=normal((4, 8, 8), 5, "generate", "00001", 2)[None],
+    ).images[0]  # fmt: skip
+    key = "00001/samples/00002.png"
+    assert np.abs(found[key] - np.asarray(image).astype(int)).max() <= 1
+    assert np.abs(found[key] - base[key]).max() > 4
+
+
+def test_the_base_model_has_no_adapter_and_every_run_has_one(experiment, config, adapter, tmp_path):
+    for changes in ({"adapter": adapter}, {"run": "r", "step": 2}):
+        with pytest.raises(ConfigError, match="the base model has no --adapter, every other run needs one"):
+            generate_shard(job(experiment, config, "x", **changes))
+    with pytest.raises(ConfigError, match="image_sets.t: no such entry .known: s."):
+        generate_shard(job(experiment, config, "x", image_set="t"))
+    with pytest.raises(ConfigError, match="--shard 2: must be below --num-shards 2"):
+        generate_shard(job(experiment, config, "x", shard=2, num_shards=2))
+    with pytest.raises(DataError, match="nowhere"):
+        generate_shard(job(experiment, config, "x", run="r", adapter=tmp_path / "nowhere"))
+    with pytest.raises(DataError, match="nothing.jsonl: no such file"):
+        generate_shard(job(experiment, config, "x", prompts=tmp_path / "nothing.jsonl"))
+    assert not (experiment.folder / "x").exists()
+
+
+def test_an_adapter_of_another_model_is_one_line(experiment, tmp_path, adapter):
+    other = Experiment(tmp_path / "other", t2i=tiny_t2i.build(tmp_path / "t2i", layers=3))
+    config = write_config(other, prompts=str(experiment.folder / "metadata.jsonl"))
+    with pytest.raises(DataError, match="the adapter does not fit this text-to-image model") as caught:
+        generate_shard(job(experiment, config, "misfit", run="r", adapter=adapter))
+    assert "\n" not in str(caught.value) and not (experiment.folder / "misfit" / "shards").exists()
+
+
+def test_a_diverged_adapter_is_named_by_its_first_image(experiment, config):
+    family = load_family("zimage", str(tiny_t2i.shared_folder()))
+    model = add_lora(family.transformer, LoraSection(rank=4, alpha=8), 1)
+    nan = {name: torch.full_like(p, float("nan")) for name, p in lora_parameters(model).items()}
+    save_adapter(model, nan, experiment.folder / "nan", family.pipeline)
+    with pytest.raises(DataError, match="prompt 00000 image 0: the model's latents are not finite"):
+        generate_shard(job(experiment, config, "diverged", run="r", adapter=experiment.folder / "nan"))
+    assert not list((experiment.folder / "diverged").glob("*/samples/*.png"))

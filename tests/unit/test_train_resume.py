@@ -1,0 +1,157 @@
+"""`promptecho train` as processes that are killed, stopped and resumed: always the same bits in the end."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny_experiment import Experiment, metrics_without_times, run, same_bytes, start
+
+from promptecho.files import read_json
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory) -> Experiment:
+    return Experiment(tmp_path_factory.mktemp("resume"))
+
+
+@pytest.fixture(scope="module")
+def config(experiment) -> Path:
+    return experiment.config()
+
+
+@pytest.fixture(scope="module")
+def straight(experiment, config) -> Path:
+    """The checkpoint of a run that nothing disturbed: eight iterations at one go."""
+    run(experiment.train(config, 8, "straight"))
+    return experiment.folder / "straight" / "8"
+
+
+def wait_for_iteration(process: subprocess.Popen, work: Path, iteration: int) -> None:
+    """Until the rolling state has so many iterations."""
+    path = work / "rolling" / "state.json"
+    while process.poll() is None:
+        # The file is away for an instant while a new state takes its place.
+        if path.is_file() and json.loads(path.read_text() or "{}").get("iteration", 0) >= iteration:
+            return
+        time.sleep(0.005)
+    raise AssertionError(f"ended before iteration {iteration}:\n{process.communicate()[1][-4000:]}")
+
+
+@pytest.fixture(scope="module")
+def interrupted(experiment, config) -> dict:
+    """The same run killed, terminated and stopped, each at some moment of a later iteration, then left to end."""
+    arguments = experiment.train(config, 8, "interrupted")
+    work, stop_file = experiment.folder / "interrupted" / "work" / "8", experiment.folder / "stop"
+    facts: dict = {"work": work, "delay": random.random() * 0.5, "reached": []}
+
+    def reached() -> int:
+        facts["reached"].append(read_json(work / "rolling" / "state.json")["iteration"])
+        return facts["reached"][-1]
+
+    process = start(arguments)
+    wait_for_iteration(process, work, 1)
+    time.sleep(facts["delay"])
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    facts["killed"], done = process.returncode, reached()
+    shutil.copytree(work / "rolling", experiment.folder / "kept")
+
+    process = start(arguments)
+    wait_for_iteration(process, work, done + 1)
+    process.send_signal(signal.SIGTERM)
+    facts["terminated_stderr"] = process.communicate()[1]
+    facts["terminated"], done = process.returncode, reached()
+
+    process = start([*arguments, "--stop-file", str(stop_file), "--json"])
+    wait_for_iteration(process, work, done + 1)
+    stop_file.touch()
+    facts["stopped_stdout"] = process.communicate()[0]
+    facts["stopped"] = process.returncode
+    reached()
+    facts["last_stderr"] = run(arguments)
+    facts["checkpoint"] = experiment.folder / "interrupted" / "8"
+    return facts
+
+
+def test_killed_terminated_and_stopped_the_run_ends_with_the_same_bits(straight, interrupted):
+    assert interrupted["killed"] == -signal.SIGKILL
+    assert same_bytes(interrupted["checkpoint"], straight) == [], interrupted
+    a, b = (read_json(folder / "state" / "state.json") for folder in (interrupted["checkpoint"], straight))
+    assert a == b and a["iteration"] == 8
+    assert metrics_without_times(interrupted["checkpoint"]) == metrics_without_times(straight)
+
+
+def test_asked_to_stop_it_says_so_with_exit_code_75(interrupted):
+    assert interrupted["terminated"] == interrupted["stopped"] == 75
+    assert "asked to stop; state of iteration" in interrupted["terminated_stderr"]
+    assert json.loads(interrupted["stopped_stdout"])["finished"] is False
+    assert interrupted["reached"] == sorted(interrupted["reached"])
+
+
+def test_finished_work_is_not_repeated(interrupted):
+    assert f"from iteration {interrupted['reached'][-1]} to 8" in interrupted["last_stderr"]
+
+
+def test_nothing_unfinished_stays_behind(interrupted):
+    assert list(interrupted["work"].iterdir()) == []
+    assert sorted(p.name for p in interrupted["checkpoint"].iterdir()) == ["adapter", "metrics.jsonl", "state"]
+
+
+def test_metrics_have_a_row_for_each_iteration_and_count_every_optimizer_step(straight):
+    rows = metrics_without_times(straight)
+    assert [row["iteration"] for row in rows] == list(range(1, 9))
+    # 8 images in batches of 4, twice: four optimizer steps an iteration.
+    assert [row["optimizer_steps"] for row in rows] == list(range(4, 33, 4))
+    assert len({row["reward_mean"] for row in rows}) == 8
+
+
+@pytest.fixture(scope="module")
+def segments(experiment, config) -> tuple[Path, Path]:
+    """The run cut into two segments."""
+    first, second = (experiment.folder / "segments" / str(n) for n in (2, 8))
+    run(experiment.train(config, 2, "segments"))
+    run(experiment.train(config, 8, "segments", "--resume", first))
+    return first, second
+
+
+def test_two_segments_are_one(segments, straight):
+    first, second = segments
+    assert same_bytes(second, straight) == []
+    assert metrics_without_times(first) + metrics_without_times(second) == metrics_without_times(straight)
+
+
+def test_a_damaged_rolling_state_is_named_and_the_segment_starts_over(experiment, config, interrupted, straight):
+    work = experiment.folder / "damaged" / "work" / "8"
+    shutil.copytree(experiment.folder / "kept", work / "rolling")
+    path = work / "rolling" / "weights.safetensors"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(bytes(content))
+    stderr = run(experiment.train(config, 8, "damaged"))
+    assert f"{path}: damaged or missing" in stderr and "from iteration 0 to 8" in stderr
+    assert same_bytes(experiment.folder / "damaged" / "8", straight) == []
+    assert metrics_without_times(experiment.folder / "damaged" / "8") == metrics_without_times(straight)
+
+
+def test_two_processes_equal_one(experiment, config, segments):
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    run(experiment.train(config, 2, "two"), *launcher)
+    two, one = experiment.folder / "two" / "2", segments[0]
+    for name in ("adapter/adapter_model", "state/weights", "state/exp_avg", "state/kl_ema"):
+        a, b = (load_file(folder / f"{name}.safetensors") for folder in (two, one))
+        for key, value in b.items():
+            torch.testing.assert_close(a[key], value, rtol=1e-3, atol=1e-5, msg=lambda text, key=key: f"{key}: {text}")
+    for row, expected in zip(metrics_without_times(two), metrics_without_times(one), strict=True):
+        for key in ("reward_mean", "reward_std", "advantage_abs_mean", "policy_loss", "kl_ema", "ratio_mean"):
+            assert row[key] == pytest.approx(expected[key], rel=1e-3, abs=1e-6), key
+        assert row["optimizer_steps"] == expected["optimizer_steps"]

@@ -1,0 +1,142 @@
+"""Every switch of a training runs, counts its steps and does what it says; every error is one line."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+import tiny_vlm
+import torch
+from safetensors.torch import load_file
+from tiny_experiment import Experiment, metrics_without_times
+
+from promptecho.config import load_experiment
+from promptecho.errors import ConfigError, DataError, PromptEchoError, RewardError, StateError
+from promptecho.train.loop import Segment, train_segment
+
+ONE = {"iterations": 1, "checkpoints": [1]}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread_and_the_old_signal_handler():
+    threads, handler = torch.get_num_threads(), signal.getsignal(signal.SIGTERM)
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+    signal.signal(signal.SIGTERM, handler)
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory) -> Experiment:
+    return Experiment(tmp_path_factory.mktemp("switches"))
+
+
+def segment(experiment: Experiment, name: str, to: int = 1, **options) -> Segment:
+    changes = {"run": "r", "captions": experiment.captions, **options}
+    config = changes.pop("config", None) or experiment.config(name, **{**ONE, **changes.pop("training", {})})
+    out = experiment.folder / name / str(to)
+    return Segment(
+        config=load_experiment(config), to=to, out=out, work=experiment.folder / name / "work" / str(to), **changes
+    )
+
+
+def train(experiment: Experiment, name: str, **training) -> tuple[Path, dict]:
+    """One iteration under `training`; its checkpoint folder and its metrics."""
+    job = segment(experiment, name, training=training)
+    assert train_segment(job)
+    return job.out, metrics_without_times(job.out)[-1]
+
+
+@pytest.fixture(scope="module")
+def usual(experiment) -> tuple[Path, dict]:
+    return train(experiment, "usual")
+
+
+def adapter(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "adapter" / "adapter_model.safetensors")
+
+
+def test_zero_stages_agree(experiment, usual):
+    folder, row = train(experiment, "zero2", zero_stage=2)
+    for key, value in adapter(usual[0]).items():
+        torch.testing.assert_close(adapter(folder)[key], value, rtol=1e-5, atol=1e-6)
+    assert row["optimizer_steps"] == usual[1]["optimizer_steps"] == 4
+    assert row["grad_norm"] == pytest.approx(usual[1]["grad_norm"], rel=1e-4)
+
+
+def test_micro_batches_change_nothing_but_rounding(experiment, usual):
+    folder, row = train(experiment, "micro", micro_batch_size=4)
+    for key, value in adapter(usual[0]).items():
+        torch.testing.assert_close(adapter(folder)[key], value, rtol=1e-3, atol=1e-5)
+    assert row["reward_mean"] == usual[1]["reward_mean"] and row["optimizer_steps"] == 4
+
+
+@pytest.mark.parametrize(
+    "name, training, steps",
+    [
+        ("passes", {"passes": 3, "batch_size": 8, "micro_batch_size": 8}, 3),
+        ("per_sample", {"per_timestep": False}, 4),
+        ("grid", {"timesteps": {"per_sample": 3, "distribution": "sampler_grid"}}, 4),
+        ("uniform", {"timesteps": {"distribution": "uniform"}, "weighting": "uniform"}, 4),
+        ("guided", {"train_guidance": True}, 4),
+        ("ema_sampling", {"sampling": {"policy": "ema"}}, 4),
+        ("no_kl", {"kl_base": {"weight": 0}, "kl_ema": {"weight": 0}, "ema": {"decay": None}}, 4),
+        ("elbo", {"kl_base": {"weight": 0.1, "weighting": "elbo"}, "advantage": {"scale": "group_std"}}, 4),
+    ],
+)
+def test_switches_run_count_their_steps_and_matter(experiment, usual, name, training, steps):
+    folder, row = train(experiment, name, **training)
+    assert row["optimizer_steps"] == steps
+    assert all(value == value and abs(value) != float("inf") for value in row.values())
+    assert ("kl_base" in row, "kl_ema" in row) == ((False, False) if name == "no_kl" else (True, True))
+    changed = any(not torch.equal(adapter(folder)[key], value) for key, value in adapter(usual[0]).items())
+    assert changed or name == "ema_sampling"  # in the first iteration the average is the policy itself
+
+
+def test_the_adapter_is_the_average_where_one_is_asked_for(experiment, usual):
+    average, live = (load_file(usual[0] / "state" / f"{name}.safetensors") for name in ("ema", "weights"))
+    assert any(not torch.equal(average[key], live[key]) for key in live)
+    for key, value in average.items():
+        assert torch.equal(adapter(usual[0])[key.replace(".default", "")], value)
+    folder, _ = train(experiment, "no_ema", ema={"decay": None})
+    for key, value in live.items():
+        assert torch.equal(adapter(folder)[key.replace(".default", "")], value)
+
+
+def test_errors_are_one_line_and_leave_nothing(experiment, usual, tmp_path):
+    config = experiment.config("errors", **ONE)
+    cases = [
+        ({"to": 3}, DataError, "--to 3: run r has no such checkpoint .it has 1."),
+        ({"run": "q"}, ConfigError, "runs.q: no such run .known: r;"),
+        ({"captions": tmp_path / "none.h5"}, DataError, "none.h5: cannot read"),
+        ({"resume": tmp_path / "none"}, StateError, "none/state: no state.json"),
+        ({"resume": usual[0]}, StateError, "is at iteration 1, not before --to 1"),
+    ]
+    for changes, kind, message in cases:
+        with pytest.raises(kind, match=message) as caught:
+            train_segment(segment(experiment, "errors", config=config, **changes))
+        assert "\n" not in str(caught.value)
+    other = experiment.config("foreign", iterations=2, checkpoints=[1, 2], learning_rate=1e-3)
+    with pytest.raises(StateError, match="belongs to another training configuration"):
+        train_segment(segment(experiment, "foreign", to=2, config=other, resume=usual[0]))
+    assert not (experiment.folder / "errors" / "1").exists()
+
+
+def test_a_reward_that_is_not_finite_names_prompt_and_image(tmp_path):
+    from transformers import Qwen3VLForConditionalGeneration
+
+    folder = tiny_vlm.build(tmp_path / "vlm")
+    model = Qwen3VLForConditionalGeneration.from_pretrained(folder)
+    with torch.no_grad():
+        model.model.language_model.norm.weight.fill_(float("nan"))
+    model.save_pretrained(folder)
+    experiment = Experiment(tmp_path / "e", vlm=folder)
+    with pytest.raises(RewardError, match=r"prompt 00000\d, image image 0 of iteration 1: the reward is not finite"):
+        train(experiment, "nan")
+    assert not (experiment.folder / "nan" / "1").exists()
+
+
+def test_a_diverging_run_is_told_with_its_iteration(experiment):
+    with pytest.raises(PromptEchoError, match="iteration [0-9]: the (loss|gradient norm|model)"):
+        train(experiment, "diverge", learning_rate=1e30, max_grad_norm=1e30)
