@@ -75,6 +75,7 @@ def train_t2i(
     log: Path = typer.Option(..., "--log", help="JSON Lines file of losses."),
     init: Path | None = typer.Option(None, "--init", help="Pipeline folder to go on from, instead of from scratch."),
     steps: int = typer.Option(1800, "--steps", min=1, help="Optimizer steps; the learning rate ends at zero."),
+    cooldown: float = typer.Option(0.35, "--cooldown", min=0.0, max=1.0, help="Share of steps in which it falls."),
     seed: int = SEED,
     threads: int | None = THREADS,
 ) -> None:
@@ -82,16 +83,24 @@ def train_t2i(
     from promptecho.shapes.train_t2i import train_t2i as run
 
     _threads(threads)
-    run(vae, out, log, init=init, steps=steps, seed=seed)
+    run(vae, out, log, init=init, steps=steps, cooldown=cooldown, seed=seed)
 
 
 @shapes.command("train-vlm")
-def train_vlm(out: Path = OUT, log: Path = typer.Option(..., "--log"), seed: int = SEED, threads: int | None = THREADS):
+def train_vlm(
+    out: Path = OUT,
+    log: Path = typer.Option(..., "--log", help="JSON Lines file of losses."),
+    init: Path | None = typer.Option(None, "--init", help="Model folder to go on from, instead of from scratch."),
+    relations: float = typer.Option(0.0, "--relations", min=0.0, max=1.0, help="Share of two objects in a relation."),
+    steps: int = typer.Option(1500, "--steps", min=1, help="Optimizer steps; the learning rate ends at zero."),
+    seed: int = SEED,
+    threads: int | None = THREADS,
+) -> None:
     """Train the vision-language model (about forty minutes)."""
     from promptecho.shapes.train_vlm import train_vlm as run
 
     _threads(threads)
-    run(out, log, seed=seed)
+    run(out, log, init=init, relations=relations, steps=steps, seed=seed)
 
 
 @shapes.command("measure")

@@ -57,7 +57,9 @@ class TimestepsSection(Section):
         "logit-normal; uniform: uniform on (0, 1]; sampler_grid: the timesteps that the sampler visits.",
     )
     shift: Positive = Field(
-        3.0, description="Timestep shift s, t -> s t / (1 + (s - 1) t); 1 leaves t as drawn. Not for sampler_grid."
+        3.0,
+        description="Timestep shift s, t -> s t / (1 + (s - 1) t); 1 leaves t as drawn. "
+        "Only for stratified_logit_normal.",
     )
     mean: Real = Field(0.0, description="Mean of the logit-normal.")
     std: Positive = Field(1.0, description="Standard deviation of the logit-normal.")

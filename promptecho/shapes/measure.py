@@ -108,7 +108,8 @@ def measure(
         rows = [group for claim, group in zip(claims, verdicts, strict=True) if claim.kind == kind]
         if rows:
             facts[f"base_right_{kind}"] = _share(sum(map(sum, rows)), len(rows) * images)
-    facts["reward_auc_within_prompt"] = {"value": round(auc, 4), "pairs": n_pairs, "prompts": prompts, "images": images}
+    auc = round(float(auc), 4)
+    facts["reward_auc_within_prompt"] = {"value": auc, "pairs": n_pairs, "prompts": prompts, "images": images}
     scores = [d.score for group in generated for image in group for d in detect(image)]
     facts["crisp_objects"] = _share(sum(score > 0.6 for score in scores), max(len(scores), 1))
     if grid is not None:

@@ -77,13 +77,15 @@ def train_t2i(
     *,
     init: Path | None = None,
     steps: int = 1800,
+    cooldown: float = 0.35,
     batch_size: int = 96,
     pool: int = 20480,
     seed: int = 0,
 ) -> None:
     """Train and save a folder that `ZImagePipeline.from_pretrained` reads (averaged weights).
 
-    With `init`, start from that folder's transformer and text encoder instead of from scratch.
+    With `init`, start from that folder's transformer and text encoder instead of from scratch. The learning rate
+    falls to zero over the last `cooldown` share of the steps.
     """
     torch.manual_seed(derive_seed(seed, "t2i"))
     vae = AutoencoderKL.from_pretrained(vae_folder, dtype=torch.float32).eval()
@@ -115,7 +117,7 @@ def train_t2i(
             output = torch.stack(transformer(inputs, 1 - t, states, return_dict=False)[0]).squeeze(2).float()
         loss = F.mse_loss(output, x0 - noise)  # Z-Image's transformer predicts the negated velocity
         loss.backward()
-        norm = optimizer.step(trapezoid(index, steps))
+        norm = optimizer.step(trapezoid(index, steps, cooldown=cooldown))
         decay = min(0.998, (1 + index) / (10 + index))
         with torch.no_grad():
             for name, value in modules.state_dict().items():

@@ -32,7 +32,7 @@ import torch.distributed as dist
 
 import promptecho
 from promptecho.config import ExperimentConfig, run_training, slice_digest
-from promptecho.errors import DataError, StateError
+from promptecho.errors import DataError, PromptEchoError, StateError
 from promptecho.files import atomic_path, read_jsonl, sha256_file, write_jsonl
 from promptecho.progress import Progress
 from promptecho.train import rollout as ro
@@ -123,6 +123,8 @@ def train_segment(segment: Segment) -> bool:
             file=sys.stderr,
             flush=True,
         )
+        if world_size > 1:
+            dist.barrier()  # a launcher ends all ranks once one has left; rank 0 may still be saving
         return False
     if rank == 0:
         _finish(segment, family, model, state, rows)
@@ -151,7 +153,12 @@ def _iterate(segment, family, engine, rewards, prompts, state, training, shape, 
     stop()
     owners = [chosen[i // training.images_per_prompt] for i in mine]
     names = [f"image {i % training.images_per_prompt} of iteration {iteration + 1}" for i in mine]
-    local = ro.score_images(rewards, images, owners, names)
+    local, error = None, None
+    try:
+        local = ro.score_images(rewards, images, owners, names)
+    except PromptEchoError as caught:
+        error = caught
+    ro.agree(error)
     scores = ro.gather_by_index(local.T.contiguous(), mine, total).T.reshape(len(rewards), len(chosen), -1)
     advantages = ro.combined_advantages(scores, [entry.weight for entry in rewards], training)
     seconds["reward"] = clock.lap()

@@ -10,7 +10,7 @@ from PIL import Image
 
 from promptecho import awm
 from promptecho.config.training import TrainingConfig
-from promptecho.errors import RewardError
+from promptecho.errors import PromptEchoError, RewardError
 from promptecho.rewards.base import Reward
 from promptecho.t2i.base import Family
 from promptecho.train.data import Prompt, normal
@@ -98,6 +98,15 @@ def combined_advantages(rewards: torch.Tensor, weights: list[float], training: T
         for values, weight in zip(rewards, weights, strict=True)
     ]
     return torch.stack(parts).sum(0)
+
+
+def agree(error: PromptEchoError | None) -> None:
+    """Collective: raise the first rank's error on every rank, so that none waits for one that has left."""
+    messages: list[str | None] = [None] * dist.get_world_size()
+    dist.all_gather_object(messages, None if error is None else str(error))
+    failed = [(rank, message) for rank, message in enumerate(messages) if message is not None]
+    if failed:
+        raise error or RewardError(f"rank {failed[0][0]}: {failed[0][1]}")
 
 
 def gather_by_index(local: torch.Tensor, indices: list[int], total: int) -> torch.Tensor:

@@ -169,7 +169,17 @@ def update(
             sums["grad_norm"] += engine.grad_norm
             steps += 1
             after_step()
-    return {key: value / (steps if key == "grad_norm" else count) for key, value in sums.items()}
+    means = {key: value / (steps if key == "grad_norm" else count) for key, value in sums.items()}
+    return _mean_over_ranks(means)
+
+
+def _mean_over_ranks(values: dict[str, float]) -> dict[str, float]:
+    """Every rank did the same number of equally large chunks, so the plain mean is the mean over images."""
+    if dist.get_world_size() == 1:
+        return values
+    total = torch.tensor([values[key] for key in sorted(values)], dtype=torch.float64)
+    dist.all_reduce(total)
+    return dict(zip(sorted(values), (total / dist.get_world_size()).tolist(), strict=True))
 
 
 def _loss(
