@@ -90,8 +90,6 @@ def train_t2i(
 def train_vlm(
     out: Path = OUT,
     log: Path = typer.Option(..., "--log", help="JSON Lines file of losses."),
-    init: Path | None = typer.Option(None, "--init", help="Model folder to go on from, instead of from scratch."),
-    relations: float = typer.Option(0.0, "--relations", min=0.0, max=1.0, help="Share of two objects in a relation."),
     steps: int = typer.Option(1500, "--steps", min=1, help="Optimizer steps; the learning rate ends at zero."),
     seed: int = SEED,
     threads: int | None = THREADS,
@@ -100,7 +98,7 @@ def train_vlm(
     from promptecho.shapes.train_vlm import train_vlm as run
 
     _threads(threads)
-    run(out, log, init=init, relations=relations, steps=steps, seed=seed)
+    run(out, log, steps=steps, seed=seed)
 
 
 @shapes.command("measure")
