@@ -162,6 +162,18 @@ def describe(scene: Scene, rng: np.random.Generator) -> Claim:
     return Claim(tuple(Group(counts[tuple(kind)], str(kind[0]), str(kind[1])) for kind in kinds))
 
 
+def wrong_fact(claim: Claim, wrong: Claim) -> str:
+    """Which fact `corrupt` changed: relation, count, shape, color or swap."""
+    pairs = list(zip(claim.groups, wrong.groups, strict=True))
+    if claim.relation != wrong.relation:
+        return "relation"
+    if any(a.count != b.count for a, b in pairs):
+        return "count"
+    if any(a.shape != b.shape for a, b in pairs):
+        return "shape"
+    return "swap" if sum(a.color != b.color for a, b in pairs) == 2 else "color"
+
+
 def corrupt(claim: Claim, rng: np.random.Generator) -> Claim:
     """The same claim with exactly one fact wrong: a colour, a shape, a count, the relation, or two colours swapped."""
     groups = list(claim.groups)

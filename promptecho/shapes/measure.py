@@ -13,7 +13,7 @@ from scipy.stats import rankdata
 from promptecho.progress import Progress
 from promptecho.rewards.echo import EchoReward
 from promptecho.seeds import derive_seed
-from promptecho.shapes.grammar import Claim, corrupt, describe, random_claim, scene_of, write
+from promptecho.shapes.grammar import Claim, corrupt, describe, random_claim, scene_of, write, wrong_fact
 from promptecho.shapes.oracle import detect, judge
 from promptecho.shapes.render import render
 from promptecho.shapes.world import wide_scene
@@ -38,19 +38,27 @@ def oracle_on_renders(n: int, seed: int) -> dict:
     return _share(hits, n)
 
 
-def vlm_on_renders(reward: EchoReward, n: int, seed: int) -> dict:
-    """Share of rendered images whose true caption gets a higher reward than the same with one fact wrong."""
-    images, right, wrong = [], [], []
+def vlm_on_renders(reward: EchoReward, n: int, seed: int) -> dict[str, dict]:
+    """Share of rendered images whose true caption gets a higher reward than the same with one fact wrong, in all and
+    by the fact that is wrong."""
+    images, right, wrong, facts = [], [], [], []
     for index in range(n):
         rng = np.random.default_rng(derive_seed(seed, "measure vlm", index))
         claim = random_claim(rng)
         wording = int(rng.integers(3))
         images.append(render(scene_of(claim, rng), rng))
         right.append(write(claim, wording))
-        wrong.append(write(corrupt(claim, rng), wording))
+        changed = corrupt(claim, rng)
+        wrong.append(write(changed, wording))
+        facts.append(wrong_fact(claim, changed))
     names = [str(index) for index in range(n)]
-    pairs = zip(reward(images, right, names), reward(images, wrong, names), strict=True)
-    return _share(sum(a > b for a, b in pairs), n)
+    wins = [a > b for a, b in zip(reward(images, right, names), reward(images, wrong, names), strict=True)]
+    name = "vlm_matched_beats_corrupted"
+    result = {name: _share(sum(wins), n)}
+    for fact in sorted(set(facts)):
+        chosen = [win for win, found in zip(wins, facts, strict=True) if found == fact]
+        result[f"{name}_{fact}"] = _share(sum(chosen), len(chosen))
+    return result
 
 
 def generate(family, prompts: list[str], images: int, steps: int, guidance_scale: float, seed: int) -> list[list]:
@@ -88,7 +96,7 @@ def measure(
     reward = EchoReward(load_vlm(vlm), batch_size=32)
     facts: dict = {
         "oracle_on_renders": oracle_on_renders(2 * pairs, seed),
-        "vlm_matched_beats_corrupted": vlm_on_renders(reward, pairs, seed),
+        **vlm_on_renders(reward, pairs, seed),
     }
     if not prompts:
         return facts
@@ -120,7 +128,7 @@ def measure(
 
 def draw_grid(generated, texts, verdicts, rewards, path: Path, columns: int = 10, rows: int = 10) -> None:
     """The first images of each prompt, framed green (right) or red (wrong), with prompt and reward."""
-    per_prompt = max(1, columns * rows // len(generated))
+    per_prompt = -(-columns * rows // len(generated))
     cells = [
         (generated[i][k], texts[i], verdicts[i][k], rewards[i][k])
         for i in range(len(generated))

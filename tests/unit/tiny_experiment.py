@@ -84,7 +84,9 @@ class Experiment:
 
 
 def command(arguments: list[str], *launcher: str) -> list[str]:
-    return [*(launcher or (sys.executable,)), "-m", "promptecho", *arguments]
+    # torchrun takes `--run` for an abbreviation of its own options unless `--` ends them.
+    module = ["-m", "--", "promptecho"] if launcher else ["-m", "promptecho"]
+    return [*(launcher or (sys.executable,)), *module, *arguments]
 
 
 def start(arguments: list[str], *launcher: str) -> subprocess.Popen:
