@@ -7,7 +7,7 @@ import pytest
 import tiny_t2i
 import torch
 
-from promptecho.errors import ModelError
+from promptecho.errors import DataError, ModelError
 from promptecho.t2i.registry import load_family
 
 PROMPTS = ["A red circle.", "Three blue squares.", "a photo of a star", "The image shows a ring and a black cross."]
@@ -44,12 +44,11 @@ def test_sampler_equals_the_pipeline(models, guidance_scale, n, height, width):
     # The pipeline encodes padded, we unpadded: float noise of 1e-6, which guidance and depth raise to some 1e-5.
     torch.testing.assert_close(latents, expected, rtol=1e-4, atol=5e-5)
     images = pipeline(**call | {"prompt": list(PROMPTS[:n])}).images
-    for ours, theirs in zip(family.decode(expected), images, strict=True):
-        assert ours.size == (width, height) and ours.mode == "RGB"
-        assert np.array_equal(np.asarray(ours), np.asarray(theirs))
-    # From our own latents the same up to rounding at the edge between two grey levels.
+    # Equal up to rounding at the edge between two grey levels; two calls of the pipeline itself differ by as much.
     for ours, theirs in zip(family.decode(latents), images, strict=True):
-        assert np.abs(np.asarray(ours).astype(int) - np.asarray(theirs)).max() <= 1
+        assert ours.size == (width, height) and ours.mode == "RGB"
+        difference = np.abs(np.asarray(ours).astype(int) - np.asarray(theirs))
+        assert difference.max() <= 1 and (difference > 0).mean() < 0.02
 
 
 def test_the_comparison_could_fail(models):
@@ -91,13 +90,10 @@ def test_an_embedding_does_not_depend_on_its_neighbours(models):
     assert all(torch.equal(a, b) for a, b in zip(together, alone, strict=True))
 
 
-def test_long_prompts_are_cut_as_in_the_pipeline(models):
-    family, pipeline = models
-    prompt = " ".join(["a red circle and"] * 300)
-    expected, _ = pipeline.encode_prompt([prompt], do_classifier_free_guidance=False)
-    found = family.encode_prompts([prompt])[0]
-    assert len(found) == 512
-    torch.testing.assert_close(found, expected[0], rtol=1e-5, atol=1e-5)
+def test_a_prompt_that_the_pipeline_would_cut_is_refused(models):
+    family, _ = models
+    with pytest.raises(DataError, match="'a red circle and .*1208 tokens with the chat template, Z-Image takes 512"):
+        family.encode_prompts([" ".join(["a red circle and"] * 300)])
 
 
 def test_velocity_has_its_sign_and_time_from_the_shared_convention(models):
