@@ -162,16 +162,3 @@ def digest(value: Any) -> str:
     """First 16 hex digits of the SHA-256 of a JSON-able value, independent of key order."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def safe_join(root: str | Path, relative: str) -> Path:
-    """Join a path that comes from data onto `root`.
-
-    Raises:
-        DataError: the result would lie outside `root`.
-    """
-    root = Path(root).resolve()
-    path = (root / relative).resolve()
-    if not path.is_relative_to(root):
-        raise DataError(f"{relative}: the path leaves {root}; refuse to follow it")
-    return path

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, ZImagePipeline
 
-from promptecho.files import atomic_path
+from promptecho.files import atomic_path, read_json, write_json
 from promptecho.progress import Progress
 from promptecho.seeds import derive_seed
 from promptecho.shapes.fast_attention import use_plain_attention
@@ -142,4 +142,7 @@ def save_t2i(vae, text_encoder, tokenizer, transformer, out: Path) -> None:
     pipeline = ZImagePipeline(build_scheduler(), vae, text_encoder, tokenizer, transformer)
     with atomic_path(out) as temporary:
         pipeline.to(torch.float16).save_pretrained(temporary, safe_serialization=True)
+        for path in temporary.rglob("config.json"):  # the VAE's would name the folder it was trained in
+            config = {key: value for key, value in read_json(path).items() if key != "_name_or_path"}
+            write_json(path, config)
     pipeline.to(torch.float32)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,8 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+import promptecho
 from promptecho.benchmarks.geneval.prompts import TAGS, read_prompts
 from promptecho.errors import DataError
+from promptecho.files import sha256_file
 from promptecho.shapes.datasets import geneval_prompts, render_images, write_geneval_prompts
 from promptecho.shapes.grammar import Claim, Group, corrupt, describe, parse, plural, random_claim, scene_of, write
 from promptecho.shapes.oracle import detect, judge
@@ -178,3 +181,15 @@ def test_tokens_spell_the_text_and_the_tokenizer_is_built_the_same_each_time(tok
         one.save_pretrained(tmp_path / name)
     for path in (tmp_path / "a").iterdir():
         assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes(), path.name
+
+
+def test_shipped_weights_are_the_ones_that_were_measured():
+    folder = Path(promptecho.__file__).parent / "shapes" / "weights"
+    lines = (folder / "SHA256SUMS").read_text(encoding="utf-8").split("\n")[:-1]
+    listed = dict(reversed(line.split("  ./")) for line in lines)
+    assert set(listed) == {
+        str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file() and p.name != "SHA256SUMS"
+    }
+    for name, expected in listed.items():
+        assert sha256_file(folder / name) == expected, name
+    assert sum(p.stat().st_size for p in folder.rglob("*.safetensors")) < 25_000_000

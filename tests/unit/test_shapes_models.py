@@ -1,0 +1,64 @@
+"""The models that ship with the project load through the libraries' own loaders and do what they are for."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from promptecho.rewards.echo import EchoReward
+from promptecho.seeds import derive_seed
+from promptecho.shapes.grammar import corrupt, random_claim, scene_of, write, wrong_fact
+from promptecho.shapes.measure import within_prompt_auc
+from promptecho.shapes.oracle import detect
+from promptecho.shapes.render import render
+from promptecho.vlm import load_processor, load_vlm
+
+
+@pytest.fixture(scope="module")
+def paths() -> dict[str, str]:
+    command = [sys.executable, "-m", "promptecho", "shapes", "paths", "--json"]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def test_the_vlm_prefers_true_captions(paths):
+    """Renders with one fact of their caption wrong; directions are left out because this model guesses them."""
+    reward = EchoReward(load_vlm(paths["vlm"]))
+    images, right, wrong = [], [], []
+    for index in range(60):
+        rng = np.random.default_rng(derive_seed("shipped vlm", index))
+        claim = random_claim(rng)
+        changed = corrupt(claim, rng)
+        if wrong_fact(claim, changed) != "relation":
+            images.append(render(scene_of(claim, rng), rng))
+            right.append(write(claim, index % 3))
+            wrong.append(write(changed, index % 3))
+    names = [str(index) for index in range(len(images))]
+    wins = [a > b for a, b in zip(reward(images, right, names), reward(images, wrong, names), strict=True)]
+    assert len(wins) >= 40 and np.mean(wins) >= 0.95
+
+
+def test_the_folders_load_with_the_libraries_own_loaders(paths):
+    from diffusers import ZImagePipeline
+    from transformers import AutoModelForImageTextToText
+
+    assert type(AutoModelForImageTextToText.from_pretrained(paths["vlm"])).__name__ == "Qwen3VLForConditionalGeneration"
+    assert load_processor(paths["vlm"]).image_processor.patch_size == 8
+    pipeline = ZImagePipeline.from_pretrained(paths["t2i"], dtype=torch.float32)
+    pipeline.set_progress_bar_config(disable=True)
+    generators = [torch.Generator().manual_seed(seed) for seed in range(4)]
+    images = pipeline(
+        ["a photo of a red circle"] * 4, height=64, width=64, num_inference_steps=10, guidance_scale=1.0,
+        generator=generators,
+    ).images  # fmt: skip
+    assert any(found.color == "red" for image in images for found in detect(image))
+
+
+def test_auc_counts_pairs_within_prompts_only():
+    rewards, verdicts = [[1.0, 2.0], [9.0, 8.0], [5.0, 6.0]], [[False, True], [True, False], [True, True]]
+    assert within_prompt_auc(rewards, verdicts) == (1, 2)
+    assert within_prompt_auc([[2.0, 1.0, 1.0]], [[False, True, False]]) == (0.25, 2)
