@@ -105,10 +105,11 @@ def generate_shard(job: GenerateJob) -> Path:
 
 def _generate_batch(job: GenerateJob, family, settings, prompts, shape, batch: list[tuple[int, int]]) -> None:
     noise = torch.stack([normal(shape, settings.seed, "generate", f"{p:05}", i) for p, i in batch])
-    cond = family.encode_prompts([prompts[p].prompt for p, _ in batch])
+    distinct = sorted({p for p, _ in batch})  # a prompt's images share one encoding
+    encoded = dict(zip(distinct, family.encode_prompts([prompts[p].prompt for p in distinct]), strict=True))
     latents = family.sample(
         noise.to(job.device),
-        cond,
+        [encoded[p] for p, _ in batch],
         num_inference_steps=settings.num_inference_steps,
         guidance_scale=settings.guidance_scale,
     )

@@ -21,9 +21,9 @@ from promptecho.captions.journal import Journal
 from promptecho.captions.store import CaptionRow, CaptionSource, read_captions, row_to_dict, write_captions
 from promptecho.errors import DataError
 from promptecho.files import digest
+from promptecho.images import load_image
 from promptecho.progress import progress
 from promptecho.vlm import Vlm, load_vlm, model_revision
-from promptecho.vlm.images import load_image
 
 MAX_ASPECT_RATIO = 200  # what the Qwen-VL image processors take
 

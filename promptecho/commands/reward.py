@@ -27,9 +27,9 @@ def reward(
 ) -> None:
     """Print the mean log-probability per token of LABEL as the model's answer to QUERY on each image."""
     from promptecho.captions.settings import read_settings
+    from promptecho.images import load_image
     from promptecho.rewards import make_reward
     from promptecho.vlm import load_vlm
-    from promptecho.vlm.images import load_image
 
     settings = read_settings(config)
     if vlm is None and settings.vlm is None:

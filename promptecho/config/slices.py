@@ -24,7 +24,7 @@ _MERGE_ONLY = {"heldout", "max_words", "max_tokens", "max_rejected_share"}
 
 # Files whose code decides scores and tables; relative to the package.
 ORACLE = tuple(f"shapes/{name}.py" for name in ("oracle", "render", "grammar", "world"))
-SCORING_CODE = ("benchmarks", "scores.py", *ORACLE)
+SCORING_CODE = ("benchmarks", "scores.py", "images.py", *ORACLE)
 TABLES_CODE = ("tables", "statistics.py", "scores.py", "provenance.py")
 
 

@@ -87,27 +87,20 @@ class Engine:
         """Copies of the float32 weights, on the CPU."""
         from deepspeed.utils import safe_get_full_fp32_param
 
-        full = {
-            name: safe_get_full_fp32_param(p) if hasattr(p, "_hp_mapping") else p.data
-            for name, p in self.parameters.items()
-        }
+        full = {name: safe_get_full_fp32_param(p) for name, p in self.parameters.items()}
         return {name: value.detach().float().cpu().clone() for name, value in full.items()}
 
     def moments(self) -> dict[str, dict[str, torch.Tensor]]:
         """Copies of Adam's moments by kind and parameter, on the CPU."""
         from deepspeed.utils import safe_get_full_optimizer_state
 
-        result: dict[str, dict[str, torch.Tensor]] = {}
-        for kind in MOMENTS:
-            result[kind] = {}
-            for name, p in self.parameters.items():
-                if hasattr(p, "_hp_mapping"):
-                    value = safe_get_full_optimizer_state(p, kind)
-                else:
-                    value = self.engine.optimizer.state.get(p, {}).get(kind)
-                value = torch.zeros_like(p) if value is None else value
-                result[kind][name] = value.detach().float().cpu().clone().reshape(p.shape)
-        return result
+        return {
+            kind: {
+                name: safe_get_full_optimizer_state(p, kind).detach().float().cpu().clone().reshape(p.shape)
+                for name, p in self.parameters.items()
+            }
+            for kind in MOMENTS
+        }
 
     @property
     def optimizer_steps(self) -> int:
@@ -125,21 +118,15 @@ class Engine:
         from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
 
         optimizer = self._inner_optimizer()
-        if optimizer is not self.engine.optimizer:  # ZeRO: the inner optimizer holds this rank's flat partitions
-            for flat in (p for group in optimizer.param_groups for p in group["params"]):
-                if "exp_avg" not in optimizer.state[flat]:
-                    optimizer.state[flat] = {kind: torch.zeros_like(flat) for kind in MOMENTS}
-            self.engine.optimizer._lazy_init_hp_params_optimizer_state()
+        for flat in (p for group in optimizer.param_groups for p in group["params"]):  # this rank's partitions
+            if "exp_avg" not in optimizer.state[flat]:
+                optimizer.state[flat] = {kind: torch.zeros_like(flat) for kind in MOMENTS}
+        self.engine.optimizer._lazy_init_hp_params_optimizer_state()
         for name, p in self.parameters.items():
-            if hasattr(p, "_hp_mapping"):
-                safe_set_full_fp32_param(p, weights[name].to(p.device))
-                for kind in MOMENTS:
-                    safe_set_full_optimizer_state(p, moments[kind][name].to(p.device), kind)
-            else:
-                optimizer.state[p] = {kind: moments[kind][name].to(p.device).clone() for kind in MOMENTS}
-                optimizer.state[p]["step"] = torch.tensor(float(steps))
-            with torch.no_grad():
-                p.copy_(weights[name])
+            safe_set_full_fp32_param(p, weights[name].to(p.device))
+            for kind in MOMENTS:
+                safe_set_full_optimizer_state(p, moments[kind][name].to(p.device), kind)
+        self.use_weights(weights)
         for state in optimizer.state.values():
             state["step"] = torch.tensor(float(steps))
 
@@ -150,7 +137,8 @@ class Engine:
                 p.copy_(weights[name])
 
     def _inner_optimizer(self) -> torch.optim.Optimizer:
-        return getattr(self.engine.optimizer, "optimizer", self.engine.optimizer)
+        """The AdamW inside ZeRO's wrapper."""
+        return self.engine.optimizer.optimizer
 
 
 def zero_moments(weights: dict[str, torch.Tensor]) -> dict[str, dict[str, torch.Tensor]]:

@@ -180,11 +180,12 @@ def _iterate(segment, family, engine, rewards, prompts, state, training, shape, 
     seconds["update"] = clock.lap()
     state.iteration = iteration + 1
     state.optimizer_steps = engine.optimizer_steps
+    trained = engine.weights()
     state.tensors = {
-        "weights": engine.weights(),
+        "weights": trained,
         **engine.moments(),
         "kl_ema": kl_ema,
-        "ema": ema if training.ema.decay is not None else engine.weights(),
+        "ema": ema if training.ema.decay is not None else trained,
     }
     combined = sum(entry.weight * values for entry, values in zip(rewards, scores, strict=True))
     return {

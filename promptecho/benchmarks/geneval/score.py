@@ -6,13 +6,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageOps
-
 from promptecho.benchmarks.backends import Detector, PerceptionFailure
 from promptecho.benchmarks.geneval.layout import ImageEntry, list_images
 from promptecho.benchmarks.geneval.prompts import Prompt, prompts_digest
 from promptecho.benchmarks.geneval.scorer import Options, evaluate_image, summarize
 from promptecho.errors import ConfigError, DataError
+from promptecho.images import load_image
 from promptecho.progress import progress
 from promptecho.scores import ScoreItem
 
@@ -29,27 +28,13 @@ def check_mode(mode: str) -> None:
         )
 
 
-def load_image(path: Path) -> Image.Image:
-    """An image upright as the official evaluator sees it (EXIF orientation applied).
-
-    Raises:
-        DataError: the file is not a whole image.
-    """
-    try:
-        with Image.open(path) as image:
-            image.load()
-            return ImageOps.exif_transpose(image)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path}: not a readable image ({error}); delete it and rerun the generation") from None
-
-
 def judge(entry: ImageEntry, detector: Detector, options: Options) -> tuple[ScoreItem, dict[str, Any]]:
     """Judge one image: its score item and its raw record (detections and reason)."""
     metadata = entry.prompt.metadata()
     key = {"prompt_id": entry.prompt_id, "image_index": entry.image_index, "group": entry.prompt.tag}
     record: dict[str, Any] = {**key, "metadata": metadata}
     try:
-        boxes, colors = detector(load_image(entry.path), metadata)
+        boxes, colors = detector(load_image(entry.path, fix="delete it and rerun the generation"), metadata)
     except PerceptionFailure as failure:
         return ScoreItem(**key, outcome=None, failed=True), {**record, "failed": True, "reason": str(failure)}
     verdict = evaluate_image(metadata, boxes, colors, options)
