@@ -95,6 +95,11 @@ class RewardSection(Section):
     name: Literal["echo"] = Field("echo", description="Which reward: echo (PromptEcho).")
     weight: Real = Field(1.0, description="Weight of its advantage in the sum.")
     query: Text | None = Field(None, description="What the VLM is asked; null: `captions.query`.")
+    label: Text | None = Field(
+        None,
+        description="What the VLM should answer. null: the prompt; else a JSON Lines file with {data_id, label} for "
+        "every training prompt, the label a text or a JSON value (relative to where you start).",
+    )
 
 
 class RenderedPrompts(Section):

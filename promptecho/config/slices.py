@@ -19,6 +19,7 @@ STAGE_VERSION = {"images": 1, "caption": 1, "merge": 1, "train": 1, "prompts": 1
 
 # Keys that move work around or say how far to go, but do not change what is computed (beyond the last digits).
 _NOT_IN_TRAINING = {"iterations", "checkpoints", "checkpoint_every", "micro_batch_size", "zero_stage", "save_every_s"}
+_NOT_IN_TRAINING |= {"keep_states", "timeout_s"}
 _NOT_IN_MERGE = {"batch_size"}
 _MERGE_ONLY = {"heldout", "max_words", "max_tokens", "max_rejected_share"}
 

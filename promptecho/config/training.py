@@ -63,6 +63,11 @@ class TimestepsSection(Section):
     )
     mean: Real = Field(0.0, description="Mean of the logit-normal.")
     std: Positive = Field(1.0, description="Standard deviation of the logit-normal.")
+    redraw: Literal["iteration", "pass"] = Field(
+        "iteration",
+        description="When timesteps and loss noise are drawn: once per iteration and shared by its passes, so that "
+        "every pass without gradient runs once; or anew for each pass, which multiplies those passes by `passes`.",
+    )
 
 
 class AdvantageSection(Section):
@@ -90,6 +95,20 @@ class KlEmaSection(Section):
     decay: Decay = Field(
         0.3, description="Decay of that EMA per iteration; 0: the policy at the start of the iteration."
     )
+
+
+class HeldoutSection(Section):
+    """Watching the reward on held-out captions with fixed noise, and stopping early on it."""
+
+    prompts: CountOrZero = Field(0, description="Held-out captions to watch (the first ones of the file); 0: off.")
+    images_per_prompt: Count = Field(1, description="Images per held-out caption; their noise never changes.")
+    every: Count = Field(5, description="Iterations between evaluations; the start and the end are always evaluated.")
+    patience: Count | None = Field(
+        None,
+        description="End the run after so many evaluations without a new best, and keep the weights of the best; "
+        "null: never.",
+    )
+    min_delta: NonNegative = Field(0.0, description="A new best must exceed the old one by more than this.")
 
 
 class EmaSection(Section):
@@ -143,6 +162,15 @@ class TrainingConfig(Section):
     save_every_s: CountOrZero = Field(
         600, description="Seconds between saves of the rolling state; 0: after every iteration."
     )
+    keep_states: Count = Field(
+        2, description="Rolling states kept while a segment runs; the older ones serve if the newest is damaged."
+    )
+    timeout_s: Count = Field(
+        1800,
+        description="Longest time between two step boundaries (a batch of images, a batch of rewards, an optimizer "
+        "step) before a process counts as hanging; the run then ends and names rank and phase.",
+    )
+    heldout: HeldoutSection = Field(default_factory=HeldoutSection, description="Held-out reward and early stop.")
 
     @property
     def checkpoint_steps(self) -> list[int]:
@@ -179,6 +207,10 @@ def training_problems(training: TrainingConfig) -> list[tuple[str, str]]:
                 "timesteps.per_sample",
                 f"{training.timesteps.per_sample} exceeds the {steps} steps of sampling, which sampler_grid draws from",
             )
+        )
+    if training.heldout.patience is not None and not training.heldout.prompts:
+        problems.append(
+            ("heldout.patience", "needs heldout.prompts above 0: without them there is no score to stop on")
         )
     if training.checkpoints is not None and training.checkpoint_every is not None:
         problems.append(("checkpoint_every", "give either checkpoints or checkpoint_every; set the other to null"))
