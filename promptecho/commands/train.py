@@ -1,4 +1,4 @@
-"""`promptecho train`: one segment of one run."""
+"""`promptecho train`: one segment of one run; `--watch` shows runs instead."""
 
 from __future__ import annotations
 
@@ -9,18 +9,24 @@ from pathlib import Path
 
 import typer
 
+from promptecho.errors import ConfigError
+
 
 def register(app: typer.Typer) -> None:
     app.command("train")(train)
 
 
 def train(
-    config: Path = typer.Option(..., "--config", help="Experiment file or resolved configuration."),
-    run: str = typer.Option(..., "--run", help="Name of the run, a key of `runs`."),
-    to: int = typer.Option(..., "--to", min=1, help="Checkpoint to reach, in completed iterations."),
-    captions: Path = typer.Option(..., "--captions", help="Training captions (captions.h5)."),
-    out: Path = typer.Option(..., "--out", help="Checkpoint folder to write: results/E/runs/R/N."),
-    work: Path = typer.Option(..., "--work", help="Folder of the rolling state, from which a killed segment goes on."),
+    config: Path | None = typer.Option(None, "--config", help="Experiment file or resolved configuration."),
+    run: list[str] | None = typer.Option(
+        None, "--run", help="Name of the run, a key of `runs`. With --watch: may be repeated; default: all runs."
+    ),
+    to: int | None = typer.Option(None, "--to", min=1, help="Checkpoint to reach, in completed iterations."),
+    captions: Path | None = typer.Option(None, "--captions", help="Training captions (captions.h5)."),
+    out: Path | None = typer.Option(None, "--out", help="Checkpoint folder to write: results/E/runs/R/N."),
+    work: Path | None = typer.Option(
+        None, "--work", help="Folder of the rolling state, from which a killed segment goes on."
+    ),
     resume: Path | None = typer.Option(
         None, "--resume", help="Previous checkpoint folder; none for the first segment."
     ),
@@ -30,8 +36,23 @@ def train(
     threads: int | None = typer.Option(None, "--threads", min=1, help="CPU threads of this process."),
     device: str = typer.Option("auto", "--device", help="cpu, cuda, cuda:1, ...; auto: a GPU where there is one."),
     as_json: bool = typer.Option(False, "--json", help="Print a summary as JSON."),
+    watch: Path | None = typer.Option(
+        None, "--watch", help="Train nothing: show the runs of an experiment (results/E) live, until all are finished."
+    ),
+    once: bool = typer.Option(False, "--once", help="With --watch: print one frame and end."),
 ) -> None:
     """Train a run to its next checkpoint. Killed or stopped and started again, it goes on with the same bits."""
+    if watch is not None:
+        _watch(watch, run or [], once, as_json)
+        return
+    needed = {"--config": config, "--run": run, "--to": to, "--captions": captions, "--out": out, "--work": work}
+    missing = [option for option, value in needed.items() if not value]
+    if missing or once:
+        wrong = f"missing {', '.join(missing)}" if missing else "--once is for --watch alone"
+        raise ConfigError(f"train: {wrong}; to look at runs instead: promptecho train --watch results/EXPERIMENT")
+    if len(run) > 1:
+        raise ConfigError(f"train: --run {' --run '.join(run)}: one run is trained at a time; give one")
+    (run,) = run
     from promptecho.train.stop import EXIT_CODE
 
     with contextlib.redirect_stdout(sys.stderr):  # DeepSpeed logs to stdout, which belongs to --json
@@ -40,6 +61,13 @@ def train(
         print(json.dumps({"run": run, "to": to, "finished": finished, "out": str(out)}))
     if not finished:
         sys.exit(EXIT_CODE)
+
+
+def _watch(experiment: Path, runs: list[str], once: bool, as_json: bool) -> None:
+    from promptecho.train.watch import watch
+
+    with contextlib.suppress(KeyboardInterrupt):  # the way to leave a live view
+        watch(experiment, runs, once=once, as_json=as_json)
 
 
 def _train(config, run, to, captions, out, work, resume, stop_file, threads, device) -> bool:
