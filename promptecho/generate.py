@@ -7,15 +7,14 @@ however often a shard was killed, because a shard's batches are fixed and an unf
 
 from __future__ import annotations
 
-import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from promptecho.benchmarks.geneval.layout import image_path
-from promptecho.benchmarks.geneval.prompts import Prompt, read_prompts
+from promptecho.benchmarks.layout import Layout
+from promptecho.benchmarks.registry import load_layout
 from promptecho.config import ExperimentConfig, slice_digest
 from promptecho.errors import ConfigError, DataError
 from promptecho.files import atomic_path, digest, read_json, sha256_file, write_json, write_jsonl
@@ -57,19 +56,22 @@ def generate_shard(job: GenerateJob) -> Path:
     if not 0 <= job.shard < job.num_shards:
         raise ConfigError(f"--shard {job.shard}: must be below --num-shards {job.num_shards}")
     settings = job.config.image_sets[job.image_set]
-    prompts = read_prompts(job.prompts)
+    layout = load_layout(settings.benchmark, job.prompts, job.out, settings.images_per_prompt)
     mine = [
         (p, i)
-        for p in range(len(prompts))
+        for p in range(len(layout.ids))
         for i in range(settings.images_per_prompt)
         if (p * settings.images_per_prompt + i) % job.num_shards == job.shard
     ]
-    _remove_stale(job.out, len(prompts), settings.images_per_prompt, job.num_shards)
+    layout.remove_stale()
+    for listing in job.out.glob("shards/[0-9]*.jsonl"):  # of a larger number of shards
+        if int(listing.stem) >= job.num_shards:
+            listing.unlink(missing_ok=True)
     # Records in the work folder, not the images' folder, say what is done: an image there may stem from an earlier
     # configuration or adapter.
     recipe = _recipe(job)
     batches = [mine[start : start + settings.batch_size] for start in range(0, len(mine), settings.batch_size)]
-    missing = [(k, batch) for k, batch in enumerate(batches) if not _is_done(job, recipe, prompts, k, batch)]
+    missing = [(k, batch) for k, batch in enumerate(batches) if not _is_done(job, recipe, layout, k, batch)]
     bar = Progress(
         f"generate {job.image_set} {job.run} {job.step} shard {job.shard}", len(mine), "images",
         done=len(mine) - sum(len(batch) for _, batch in missing),
@@ -83,18 +85,17 @@ def generate_shard(job: GenerateJob) -> Path:
         shape = family.latent_shape(job.config.models.t2i.height, job.config.models.t2i.width)
         print(f"{bar.what}: {len(mine)} images, {bar.count} already done", file=sys.stderr, flush=True)
         for k, batch in missing:
-            _generate_batch(job, family, settings, prompts, shape, batch)
-            write_json(_record(job, k), _signature(job, recipe, prompts, batch))
+            _generate_batch(job, family, settings, layout, shape, batch)
+            write_json(_record(job, k), _signature(recipe, layout, batch))
             bar.advance(len(batch))
-    for p in sorted({p for p, _ in mine}):
-        write_jsonl(image_path(job.out, p, 0).parent.parent / "metadata.jsonl", [prompts[p].metadata()])
+    layout.describe(sorted({p for p, _ in mine}))
     rows = [
         {
-            "prompt_id": f"{p:05}",
+            "prompt_id": layout.ids[p],
             "image_index": i,
-            "prompt": prompts[p].prompt,
-            "filename": str(image_path(job.out, p, i).relative_to(job.out)),
-            "sha256": sha256_file(image_path(job.out, p, i)),
+            "prompt": layout.texts[p],
+            "filename": str(layout.image_path(p, i).relative_to(job.out)),
+            "sha256": sha256_file(layout.image_path(p, i)),
         }
         for p, i in mine
     ]
@@ -103,10 +104,10 @@ def generate_shard(job: GenerateJob) -> Path:
     return path
 
 
-def _generate_batch(job: GenerateJob, family, settings, prompts, shape, batch: list[tuple[int, int]]) -> None:
-    noise = torch.stack([normal(shape, settings.seed, "generate", f"{p:05}", i) for p, i in batch])
+def _generate_batch(job: GenerateJob, family, settings, layout: Layout, shape, batch: list[tuple[int, int]]) -> None:
+    noise = torch.stack([normal(shape, settings.seed, "generate", layout.ids[p], i) for p, i in batch])
     distinct = sorted({p for p, _ in batch})  # a prompt's images share one encoding
-    encoded = dict(zip(distinct, family.encode_prompts([prompts[p].prompt for p in distinct]), strict=True))
+    encoded = dict(zip(distinct, family.encode_prompts([layout.texts[p] for p in distinct]), strict=True))
     latents = family.sample(
         noise.to(job.device),
         [encoded[p] for p, _ in batch],
@@ -116,26 +117,12 @@ def _generate_batch(job: GenerateJob, family, settings, prompts, shape, batch: l
     if not torch.isfinite(latents).all():
         bad = [batch[k] for k in range(len(batch)) if not torch.isfinite(latents[k]).all()]
         raise DataError(
-            f"prompt {bad[0][0]:05} image {bad[0][1]}: the model's latents are not finite; "
+            f"prompt {layout.ids[bad[0][0]]} image {bad[0][1]}: the model's latents are not finite; "
             "the adapter may have diverged, look at its metrics.jsonl"
         )
     for (p, i), image in zip(batch, family.decode(latents), strict=True):
-        with atomic_path(image_path(job.out, p, i)) as temporary:
+        with atomic_path(layout.image_path(p, i)) as temporary:
             image.save(temporary, format="PNG")
-
-
-def _remove_stale(out: Path, n_prompts: int, images_per_prompt: int, num_shards: int) -> None:
-    """Delete what an earlier, larger set left behind; all shards agree on it, so whoever comes first does it."""
-    for folder in out.glob("[0-9]*"):
-        if int(folder.name) >= n_prompts:
-            shutil.rmtree(folder, ignore_errors=True)
-            continue
-        for image in folder.glob("samples/[0-9]*.png"):
-            if int(image.stem) >= images_per_prompt:
-                image.unlink(missing_ok=True)
-    for listing in out.glob("shards/[0-9]*.jsonl"):
-        if int(listing.stem) >= num_shards:
-            listing.unlink(missing_ok=True)
 
 
 def _recipe(job: GenerateJob) -> dict[str, str | None]:
@@ -144,20 +131,25 @@ def _recipe(job: GenerateJob) -> dict[str, str | None]:
     return {"settings": slice_digest(job.config, "generate", image_set=job.image_set), "adapter": adapter}
 
 
-def _signature(job: GenerateJob, recipe: dict, prompts: list[Prompt], batch: list[tuple[int, int]]) -> dict:
+def _signature(recipe: dict, layout: Layout, batch: list[tuple[int, int]]) -> dict:
     """What a finished batch is made from and contains; the hashes tell whether the files are still those."""
     images = [
-        {"prompt": prompts[p].prompt, "image_index": i, "sha256": sha256_file(image_path(job.out, p, i))}
+        {
+            "prompt_id": layout.ids[p],
+            "prompt": layout.texts[p],
+            "image_index": i,
+            "sha256": sha256_file(layout.image_path(p, i)),
+        }
         for p, i in batch
     ]
     return {**recipe, "images": images}
 
 
-def _is_done(job: GenerateJob, recipe: dict, prompts: list[Prompt], k: int, batch: list[tuple[int, int]]) -> bool:
+def _is_done(job: GenerateJob, recipe: dict, layout: Layout, k: int, batch: list[tuple[int, int]]) -> bool:
     path = _record(job, k)
-    if not path.is_file() or not all(image_path(job.out, p, i).is_file() for p, i in batch):
+    if not path.is_file() or not all(layout.image_path(p, i).is_file() for p, i in batch):
         return False
-    return read_json(path) == _signature(job, recipe, prompts, batch)
+    return read_json(path) == _signature(recipe, layout, batch)
 
 
 def _record(job: GenerateJob, k: int) -> Path:

@@ -1,14 +1,16 @@
-"""Perception backends: what turns an image into the detections that the GenEval rules judge."""
+"""Perception backends: what turns an image into the detections that a benchmark's rules judge."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from promptecho.errors import DataError, ModelError, PromptEchoError
 
 if TYPE_CHECKING:
     from PIL import Image
+
+    from promptecho.shapes.oracle import Detection
 
 Boxes = dict[str, list[list[float]]]
 Colors = dict[str, list[str]]
@@ -54,7 +56,34 @@ class OracleDetector:
         return boxes, colors
 
 
+class Reader(Protocol):
+    """Reads all objects of an image, largest first. Raises PerceptionFailure where an image has no answer."""
+
+    name: str
+
+    def __call__(self, image: Image.Image) -> list[Detection]: ...
+
+
+class OracleReader:
+    """The oracle of the shapes world."""
+
+    name = "oracle"
+
+    def __call__(self, image: Image.Image) -> list[Detection]:
+        from promptecho.shapes.oracle import detect
+
+        return detect(image)
+
+
 BACKENDS: dict[str, Callable[[], Detector]] = {"oracle": OracleDetector}
+READERS: dict[str, Callable[[], Reader]] = {"oracle": OracleReader}
+Backend = TypeVar("Backend")
+
+
+def _load(backends: dict[str, Callable[[], Backend]], name: str) -> Backend:
+    if name not in backends:
+        raise ModelError(f"backend {name!r} is unknown; known backends: {', '.join(sorted(backends))}")
+    return backends[name]()
 
 
 def load_backend(name: str) -> Detector:
@@ -63,6 +92,13 @@ def load_backend(name: str) -> Detector:
     Raises:
         ModelError: the name is unknown or the backend is not available.
     """
-    if name not in BACKENDS:
-        raise ModelError(f"backend {name!r} is unknown; known backends: {', '.join(sorted(BACKENDS))}")
-    return BACKENDS[name]()
+    return _load(BACKENDS, name)
+
+
+def load_reader(name: str) -> Reader:
+    """The reader of a backend name.
+
+    Raises:
+        ModelError: the name is unknown or the backend is not available.
+    """
+    return _load(READERS, name)

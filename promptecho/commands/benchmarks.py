@@ -11,10 +11,23 @@ import typer
 
 
 def register(app: typer.Typer) -> None:
-    benchmarks = typer.Typer(no_args_is_help=True, help="Check the benchmarks' scorers.")
+    benchmarks = typer.Typer(no_args_is_help=True, help="The benchmarks' prompts, and checks of their scorers.")
     benchmarks.callback()(lambda: None)
     benchmarks.command()(verify)
+    benchmarks.command()(heldout)
     app.add_typer(benchmarks, name="benchmarks")
+
+
+def heldout(
+    captions: Annotated[Path, typer.Option(help="Held-out captions: JSON Lines of {data_id, caption}.")],
+    count: Annotated[int, typer.Option(min=1, help="How many, from the first on.")],
+    out: Annotated[Path, typer.Option(help="Prompt file to write.")],
+) -> None:
+    """Write an image set's prompts from held-out captions."""
+    from promptecho.benchmarks.captions.prompts import write_first
+
+    write_first(captions, count, out)
+    typer.echo(f"{out}: {count} prompts")
 
 
 def verify(

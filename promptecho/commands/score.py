@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-SCORERS = ("geneval",)
+from promptecho.benchmarks.registry import NAMES
 
 
 def register(app: typer.Typer) -> None:
@@ -23,7 +23,7 @@ def score(
     run: Annotated[str, typer.Option(help="Run name; `base` for the base model.")],
     step: Annotated[int, typer.Option(min=0, help="Completed training iterations; 0 for the base model.")],
     scorer: Annotated[
-        str, typer.Option(help=f"Scoring rules, one of: {', '.join(SCORERS)}. Default: the benchmark's name.")
+        str, typer.Option(help=f"Scoring rules, one of: {', '.join(NAMES)}. Default: the benchmark's name.")
     ] = "",
     backend: Annotated[str, typer.Option(help="Perception backend.")] = "oracle",
     mode: Annotated[
@@ -42,26 +42,20 @@ def score(
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
     """Score a folder of images."""
-    from promptecho.benchmarks.backends import load_backend
-    from promptecho.benchmarks.geneval.prompts import read_prompts
-    from promptecho.benchmarks.geneval.score import check_mode, score_folder, summary_of
+    from promptecho.benchmarks.registry import load_scorer
     from promptecho.errors import ConfigError
     from promptecho.files import write_jsonl
     from promptecho.provenance import UNKNOWN, Provenance, git_commit
     from promptecho.scores import Scores, raw_path, write_scores
 
     scorer = scorer or benchmark
-    if scorer not in SCORERS:
-        raise ConfigError(f"scorer {scorer!r} is unknown; known scorers: {', '.join(SCORERS)} (--scorer)")
     if (run == "base") != (step == 0):
         raise ConfigError(f"run {run!r} with step {step}: the run 'base' has step 0 and no other run has")
     if out.suffix != ".json":
         raise ConfigError(f"{out}: a score file is named N.json (--out)")
-    check_mode(mode)
-    detector = load_backend(backend)
-    expected = read_prompts(prompts) if prompts else None
-    items, raw, facts = score_folder(images, detector, prompts=expected, images_per_prompt=images_per_prompt)
-    failures = sum(item.failed for item in items)
+    judge = load_scorer(scorer, backend, mode)
+    scored = judge.score(images, prompts, images_per_prompt)
+    items, failures = scored.items, sum(item.failed for item in scored.items)
     result = Scores(
         provenance=Provenance(
             experiment=experiment,
@@ -72,16 +66,16 @@ def score(
             backend=backend,
             mode=mode,
             config_digest=config_digest or (config.stem if config else UNKNOWN),
-            prompts_digest=facts["prompts_digest"],
+            prompts_digest=scored.prompts_digest,
             git_commit=git_commit(),
-            judge_model=detector.name,
+            judge_model=judge.judge_model,
             n=len(items),
             failures=failures,
         ),
-        summary=summary_of(items),
+        summary=scored.summary,
         items=items,
     )
-    write_jsonl(raw_path(out), raw)  # first: where a score file exists, its raw answers do
+    write_jsonl(raw_path(out), scored.raw)  # first: where a score file exists, its raw answers do
     write_scores(out, result)
     if as_json:
         typer.echo(json.dumps({"out": str(out), "n": len(items), "failures": failures, "summary": result.summary}))

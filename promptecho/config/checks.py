@@ -15,6 +15,7 @@ from typing import Annotated, Any
 from pydantic import TypeAdapter, ValidationError
 
 from promptecho.config.fields import Section
+from promptecho.config.models import CaptionsSection, ImageSetSection
 from promptecho.config.training import TrainingConfig, training_problems
 
 Problems = dict[str, str]  # dotted path -> what is wrong; a dict, so that nothing is told twice
@@ -160,7 +161,7 @@ def cross_problems(sections: dict[str, Any], problems: Problems) -> None:
             )
     image_sets, benchmarks, runs = (sections.get(key) for key in ("image_sets", "benchmarks", "runs"))
     for name, image_set in (image_sets or {}).items():
-        _exactly_one(image_set, f"image_sets.{name}", ("prompts", "shapes"), problems)
+        _check_image_set(name, image_set, captions, problems)
     if "base" in (runs or {}):
         problems["runs.base"] = "`base` is reserved for the untrained model; choose another name"
     for name, benchmark in (benchmarks or {}).items():
@@ -173,9 +174,10 @@ def cross_problems(sections: dict[str, Any], problems: Problems) -> None:
                 f"{benchmark.scorer} cannot score image set {benchmark.image_set}, "
                 f"which is of {image_sets[benchmark.image_set].benchmark}"
             )
-        elif benchmark.backend == "oracle" and image_sets[benchmark.image_set].prompts is not None:
+        elif benchmark.backend == "oracle" and not _of_embedded_world(image_sets[benchmark.image_set], captions):
             problems[f"benchmarks.{name}.backend"] = (
-                f"oracle sees the embedded world only, but image set {benchmark.image_set} has no `shapes` prompts"
+                f"oracle sees the embedded world only; the prompts of image set {benchmark.image_set} are neither "
+                "`shapes` prompts nor held-out captions of `captions.shapes`"
             )
     for index, entry in enumerate(sections.get("evaluate") or []):
         if benchmarks is not None and entry.benchmark not in benchmarks:
@@ -192,6 +194,22 @@ def cross_problems(sections: dict[str, Any], problems: Problems) -> None:
     for index, table in enumerate(sections.get("tables") or []):
         if benchmarks is not None and table not in named:
             problems[f"tables.{index}"] = f"{table} has nothing to show: no entry of evaluate names that benchmark"
+
+
+def _check_image_set(name: str, image_set: ImageSetSection, captions: CaptionsSection | None, problems: Problems):
+    path = f"image_sets.{name}"
+    _exactly_one(image_set, path, ("prompts", "shapes", "heldout"), problems)
+    if image_set.heldout is not None and image_set.benchmark != "captions":
+        problems[f"{path}.heldout"] = f"held-out captions are no {image_set.benchmark} prompts; set benchmark: captions"
+    elif image_set.heldout is not None and captions is not None and image_set.heldout > captions.heldout:
+        problems[f"{path}.heldout"] = f"{image_set.heldout} is more than captions.heldout, which is {captions.heldout}"
+    if image_set.shapes is not None and image_set.benchmark != "geneval":
+        problems[f"{path}.shapes"] = f"makes GenEval prompts, not {image_set.benchmark}; give heldout or prompts"
+
+
+def _of_embedded_world(image_set: ImageSetSection, captions: CaptionsSection | None) -> bool:
+    """True also where the captions section is at fault, which is told already."""
+    return image_set.prompts is None and (image_set.heldout is None or captions is None or captions.shapes is not None)
 
 
 def _exactly_one(section: Section, path: str, keys: tuple[str, ...], problems: Problems) -> None:

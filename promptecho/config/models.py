@@ -112,9 +112,18 @@ class RenderedPrompts(Section):
 class ImageSetSection(Section):
     """Images that one or several benchmarks score."""
 
-    benchmark: Literal["geneval"] = Field(description="Whose prompts and folder layout.")
-    prompts: Text | None = Field(None, description="The benchmark's prompt file; relative to where you start.")
-    shapes: RenderedPrompts | None = Field(None, description="Prompts over the embedded world instead of a file.")
+    benchmark: Literal["geneval", "captions"] = Field(
+        description="Whose prompts and folder layout: geneval, or captions (DenseAlignBench's)."
+    )
+    prompts: Text | None = Field(
+        None,
+        description="The benchmark's prompt file (captions: JSON Lines, {data_id, caption}); relative to where you "
+        "start.",
+    )
+    shapes: RenderedPrompts | None = Field(None, description="GenEval prompts over the embedded world.")
+    heldout: Count | None = Field(
+        None, description="The first so many of the experiment's held-out captions; for benchmark captions."
+    )
     images_per_prompt: Count = Field(4, description="Images per prompt.")
     guidance_scale: NonNegative = Field(4.0, description="Guidance scale in evaluation.")
     num_inference_steps: Count = Field(50, description="ODE steps in evaluation.")
@@ -127,7 +136,9 @@ class BenchmarkSection(Section):
     """A scorer on an image set."""
 
     image_set: Text = Field(description="Key of `image_sets` whose images are scored.")
-    scorer: Literal["geneval"] = Field(description="Which rules score.")
+    scorer: Literal["geneval", "captions"] = Field(
+        description="Which rules score: geneval, or captions (an image is right when it shows what its caption claims)."
+    )
     backend: Literal["oracle"] = Field(description="Who looks at the images: oracle (embedded world only).")
     mode: Literal["official"] = Field("official", description="official: the published rules, bug for bug.")
 

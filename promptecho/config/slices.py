@@ -25,7 +25,7 @@ _MERGE_ONLY = {"heldout", "max_words", "max_tokens", "max_rejected_share"}
 
 # Files whose code decides scores and tables; relative to the package.
 ORACLE = tuple(f"shapes/{name}.py" for name in ("oracle", "render", "grammar", "world"))
-SCORING_CODE = ("benchmarks", "scores.py", "images.py", *ORACLE)
+SCORING_CODE = ("benchmarks", "captions/prompts.py", "scores.py", "images.py", *ORACLE)
 TABLES_CODE = ("tables", "statistics.py", "scores.py", "provenance.py")
 
 
@@ -90,7 +90,7 @@ def slice_digest(
         keys = _entry(config, "image_sets", _needed(image_set, stage, "image_set"))
         keys.pop("batch_size")
         if stage == "prompts":
-            keys = {key: keys[key] for key in ("benchmark", "prompts", "shapes")}
+            keys = {key: keys[key] for key in ("benchmark", "prompts", "shapes", "heldout")}
             return digest({"version": STAGE_VERSION["prompts"], "image_set": keys})
         return digest({"version": STAGE_VERSION["generate"], "t2i": models["t2i"], "image_set": keys})
     if stage == "score":

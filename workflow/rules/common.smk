@@ -172,12 +172,34 @@ def image_set_prompts(wildcards):
     return _prompts(wildcards, wildcards.S)
 
 
-def _prompts(wildcards, image_set):
-    """The prompt file of an image set: the user's, or one written for the embedded world."""
+def _image_set(wildcards, image_set):
     image_sets = experiment(wildcards).image_sets
     if image_set not in image_sets:
         raise WorkflowError(f"{wildcards.E}: image_sets.{image_set}: no such entry (known: {', '.join(image_sets)})")
-    return image_sets[image_set].prompts or f"results/{wildcards.E}/prompts/{image_set}/metadata.jsonl"
+    return image_sets[image_set]
+
+
+def _prompts(wildcards, image_set):
+    """The prompt file of an image set: the user's, or one that the workflow writes."""
+    given = _image_set(wildcards, image_set).prompts
+    return given or f"results/{wildcards.E}/prompts/{image_set}/metadata.jsonl"
+
+
+def prompts_source(wildcards):
+    """Inputs of an image set's prompts: the held-out captions, where it takes them."""
+    if _image_set(wildcards, wildcards.S).heldout is None:
+        return {}
+    return {"heldout": f"results/{wildcards.E}/captions/heldout.jsonl"}
+
+
+def prompts_command(wildcards, input, output):
+    """The command that writes an image set's prompts."""
+    chosen = _image_set(wildcards, wildcards.S)
+    if chosen.heldout is not None:
+        return f"benchmarks heldout --captions {input.heldout} --count {chosen.heldout}"
+    if chosen.shapes is None:
+        raise WorkflowError(f"{wildcards.E}: image_sets.{wildcards.S} has prompts of its own; there are none to write")
+    return f"shapes geneval --per-tag {chosen.shapes.per_tag} --seed {chosen.shapes.seed}"
 
 
 def benchmark_of(wildcards):

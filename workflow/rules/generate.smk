@@ -2,7 +2,9 @@
 
 
 rule benchmark_prompts:
-    """Write benchmark prompts over the embedded world's vocabulary."""
+    """Write an image set's prompts: over the embedded world's vocabulary, or held-out captions."""
+    input:
+        unpack(prompts_source),
     output:
         "results/{E}/prompts/{S}/metadata.jsonl",
     log:
@@ -11,8 +13,7 @@ rule benchmark_prompts:
         "results/{E}/timings/benchmark_prompts/{S}.tsv"
     params:
         digest=slice_of("prompts", image_set="S"),
-        per_tag=lambda wildcards: experiment(wildcards).image_sets[wildcards.S].shapes.per_tag,
-        seed=lambda wildcards: experiment(wildcards).image_sets[wildcards.S].shapes.seed,
+        command=prompts_command,
     threads: 1
     resources:
         runtime=10,
@@ -22,7 +23,7 @@ rule benchmark_prompts:
     message:
         "{wildcards.E}: write the prompts of image set {wildcards.S}"
     shell:
-        "python -m promptecho shapes geneval --per-tag {params.per_tag} --seed {params.seed} --out {output}"
+        "python -m promptecho {params.command} --out {output}"
         " 2>&1 | tee -i {log}"
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
+import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from promptecho.benchmarks.geneval.prompts import Prompt, parse_prompt
+from promptecho.benchmarks.geneval.prompts import Prompt, parse_prompt, read_prompts
+from promptecho.benchmarks.layout import refuse_missing
 from promptecho.errors import DataError
-from promptecho.files import read_jsonl
-
-SHOWN = 5  # missing images named in an error before "and n more"
+from promptecho.files import read_jsonl, write_jsonl
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,34 @@ class ImageEntry:
 def image_path(root: Path, prompt_index: int, image_index: int) -> Path:
     """Where the official layout keeps one image."""
     return root / f"{prompt_index:05}" / "samples" / f"{image_index:05}.png"
+
+
+class GenevalLayout:
+    """`Layout` of GenEval: a folder per prompt, named after the prompt's place in the prompt set."""
+
+    def __init__(self, prompts: Path, root: Path, images_per_prompt: int):
+        self._root, self._images_per_prompt = root, images_per_prompt
+        self._prompts = read_prompts(prompts)
+        self.ids = [f"{p:05}" for p in range(len(self._prompts))]
+        self.texts = [prompt.prompt for prompt in self._prompts]
+
+    def image_path(self, p: int, i: int) -> Path:
+        return image_path(self._root, p, i)
+
+    def remove_stale(self) -> None:
+        for folder in self._root.glob("[0-9]*"):
+            if not folder.name.isdecimal() or not folder.is_dir():
+                continue
+            if int(folder.name) >= len(self._prompts):
+                shutil.rmtree(folder, ignore_errors=True)
+                continue
+            for image in folder.glob("samples/[0-9]*.png"):
+                if image.stem.isdecimal() and int(image.stem) >= self._images_per_prompt:
+                    image.unlink(missing_ok=True)
+
+    def describe(self, prompts: Sequence[int]) -> None:
+        for p in prompts:
+            write_jsonl(self._root / self.ids[p] / "metadata.jsonl", [self._prompts[p].metadata()])
 
 
 def _read_folder_prompt(folder: Path) -> Prompt:
@@ -68,12 +97,7 @@ def list_images(
         raise DataError(f"{root}: prompt folders without images (samples/00000.png, ...); generate the images first")
     wanted = [(p, i) for p in range(n_prompts) for i in range(n_images)]
     missing = [str(image_path(Path(), p, i)) for p, i in wanted if i not in found.get(p, {})]
-    if missing:
-        more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
-        raise DataError(
-            f"{root}: {len(missing)} of {len(wanted)} images missing: {', '.join(missing[:SHOWN])}{more}; "
-            "rerun the generation"
-        )
+    refuse_missing(root, missing, len(wanted))
     extra = [p for p in folders if p >= n_prompts] + [p for p in found if any(i >= n_images for i in found[p])]
     if extra:
         raise DataError(

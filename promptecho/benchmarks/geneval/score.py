@@ -6,13 +6,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from promptecho.benchmarks.backends import Detector, PerceptionFailure
+from promptecho.benchmarks.backends import Detector, PerceptionFailure, load_backend
 from promptecho.benchmarks.geneval.layout import ImageEntry, list_images
-from promptecho.benchmarks.geneval.prompts import Prompt, prompts_digest
+from promptecho.benchmarks.geneval.prompts import Prompt, prompts_digest, read_prompts
 from promptecho.benchmarks.geneval.scorer import Options, evaluate_image, summarize
-from promptecho.errors import ConfigError, DataError
+from promptecho.benchmarks.scoring import Judged, Scored, judge_all
+from promptecho.errors import ConfigError
 from promptecho.images import load_image
-from promptecho.progress import progress
 from promptecho.scores import ScoreItem
 
 
@@ -28,7 +28,7 @@ def check_mode(mode: str) -> None:
         )
 
 
-def judge(entry: ImageEntry, detector: Detector, options: Options) -> tuple[ScoreItem, dict[str, Any]]:
+def judge(entry: ImageEntry, detector: Detector, options: Options) -> Judged:
     """Judge one image: its score item and its raw record (detections and reason)."""
     metadata = entry.prompt.metadata()
     key = {"prompt_id": entry.prompt_id, "image_index": entry.image_index, "group": entry.prompt.tag}
@@ -74,14 +74,20 @@ def score_folder(
     """
     options = options or Options()
     entries = list_images(images, prompts, images_per_prompt)
-    items, raw = [], []
-    with progress("GenEval", len(entries), "images") as bar:
-        for entry in entries:
-            item, record = judge(entry, detector, options)
-            items.append(item)
-            raw.append(record)
-            bar.advance()
-    if all(item.failed for item in items):
-        raise DataError(f"{images}: the backend failed on all {len(items)} images; the first time: {raw[0]['reason']}")
+    items, raw = judge_all("GenEval", images, entries, lambda entry: judge(entry, detector, options))
     unique = {entry.prompt_index: entry.prompt for entry in entries}
     return items, raw, {"prompts_digest": prompts_digest(list(unique.values())), "options": asdict(options)}
+
+
+class GenevalScorer:
+    """`Scorer` by GenEval's rules; `mode` as in check_mode."""
+
+    def __init__(self, backend: str, mode: str):
+        check_mode(mode)
+        self._detector = load_backend(backend)
+        self.judge_model = self._detector.name
+
+    def score(self, images: Path, prompts: Path | None, images_per_prompt: int | None) -> Scored:
+        expected = read_prompts(prompts) if prompts else None
+        items, raw, facts = score_folder(images, self._detector, prompts=expected, images_per_prompt=images_per_prompt)
+        return Scored(items, raw, facts["prompts_digest"], summary_of(items))

@@ -1,0 +1,49 @@
+"""Caption prompts: DenseAlignBench's format, one {data_id, caption} a line."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from promptecho.errors import DataError
+from promptecho.files import digest, write_jsonl
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One prompt; `data_id` names it in scores and may be any text, a path for example."""
+
+    data_id: str
+    caption: str
+
+
+def read_prompts(path: str | Path) -> list[Prompt]:
+    """Read a prompt set, checked as training prompts are (captions.prompts.read_prompts).
+
+    Raises:
+        DataError: the file is missing, empty or faulty (names the line), or an id is empty or no text.
+    """
+    from promptecho.captions.prompts import read_prompts as read
+
+    prompts = [Prompt(row.image_id, row.caption) for row in read(path)]
+    for number, prompt in enumerate(prompts, start=1):
+        if not prompt.data_id.strip() or prompt.data_id.encode(errors="ignore").decode() != prompt.data_id:
+            raise DataError(f"{path}: prompt {number}: data_id {ascii(prompt.data_id)} is empty or no text; rename it")
+    return prompts
+
+
+def write_first(captions: str | Path, count: int, out: str | Path) -> None:
+    """Write the first `count` prompts of a file, in its order.
+
+    Raises:
+        DataError: as read_prompts, or the file holds fewer.
+    """
+    prompts = read_prompts(captions)
+    if len(prompts) < count:
+        raise DataError(f"{captions}: {count} captions are asked for, it holds {len(prompts)}; hold out more")
+    write_jsonl(out, [asdict(prompt) for prompt in prompts[:count]])
+
+
+def prompts_digest(prompts: list[Prompt]) -> str:
+    """Digest of a prompt set: two score files with equal digests judge the same prompts in the same order."""
+    return digest([asdict(prompt) for prompt in prompts])

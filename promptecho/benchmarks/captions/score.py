@@ -1,0 +1,60 @@
+"""From a folder of images to score items: read the image, read the caption, compare."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from promptecho.benchmarks.backends import PerceptionFailure, Reader, load_reader
+from promptecho.benchmarks.captions.layout import ImageEntry, list_images
+from promptecho.benchmarks.captions.prompts import prompts_digest, read_prompts
+from promptecho.benchmarks.captions.scorer import GROUPS, OTHER, claim_of, evaluate, group_of
+from promptecho.benchmarks.scoring import Judged, Scored, judge_all
+from promptecho.errors import ConfigError, DataError
+from promptecho.images import load_image
+from promptecho.scores import ScoreItem
+
+
+def judge(entry: ImageEntry, reader: Reader) -> Judged:
+    """Judge one image: its score item and its raw record (objects and reason).
+
+    A caption that cannot be judged, an image that cannot be decoded and a reader without answer are failed items.
+    """
+    key: dict[str, Any] = {"prompt_id": entry.prompt.data_id, "image_index": entry.image_index, "group": OTHER}
+    record: dict[str, Any] = {"caption": entry.prompt.caption, "filename": entry.path.name}
+    try:
+        claim = claim_of(entry.prompt.caption)
+        key["group"] = group_of(claim)
+        objects = reader(load_image(entry.path, fix="delete it and rerun the generation"))
+    except (DataError, PerceptionFailure) as failure:
+        return ScoreItem(**key, outcome=None, failed=True), {**key, **record, "failed": True, "reason": str(failure)}
+    verdict = evaluate(claim, objects)
+    record |= {"objects": [asdict(o) for o in objects], "correct": verdict.correct, "reason": verdict.reason}
+    return ScoreItem(**key, outcome=float(verdict.correct), failed=False), {**key, **record, "failed": False}
+
+
+def summary_of(items: list[ScoreItem]) -> dict[str, float]:
+    """Name -> fraction of right images, overall and by group; failed items leave the denominators."""
+    judged = [item for item in items if not item.failed]
+    by_group = {group: [item.outcome for item in judged if item.group == group] for group in GROUPS}
+    return {
+        "overall": fmean(item.outcome for item in judged),
+        **{group: fmean(outcomes) for group, outcomes in by_group.items() if outcomes},
+    }
+
+
+class CaptionsScorer:
+    """`Scorer` by what captions claim. There are no published rules with a bug, so `official` is the only mode."""
+
+    def __init__(self, backend: str, mode: str):
+        if mode != "official":
+            raise ConfigError(f"mode {mode!r}: captions have only 'official'; set mode: official")
+        self._reader = load_reader(backend)
+        self.judge_model = self._reader.name
+
+    def score(self, images: Path, prompts: Path | None, images_per_prompt: int | None) -> Scored:
+        entries = list_images(images, read_prompts(prompts) if prompts else None, images_per_prompt)
+        items, raw = judge_all("captions", images, entries, lambda entry: judge(entry, self._reader))
+        return Scored(items, raw, prompts_digest(list(dict.fromkeys(e.prompt for e in entries))), summary_of(items))
