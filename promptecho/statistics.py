@@ -212,3 +212,18 @@ def paired_difference(
     hits = int(np.sum(np.abs(flipped) >= abs(value) - 1e-12))
     n_items, n_prompts = sum(int(g.counts.sum()) for g in groups), sum(len(g.sums) for g in groups)
     return Difference(value, low, high, (1 + hits) / (1 + resamples), n_items, n_prompts, lost)
+
+
+def pool_seeds(seeds: Sequence[Sequence[ScoreItem]]) -> list[ScoreItem]:
+    """The items of several training seeds as further images of the same prompts.
+
+    With equal numbers of outcomes their mean is the mean of the seeds' means. Prompts stay the units, so that an
+    interval of the pooled items counts prompts as random, each with its images of all seeds, and the seeds as fixed.
+    Seeds with the same image indices, pooled in the same order, pair up with the base pooled with itself.
+    """
+    stride = 1 + max((item.image_index for items in seeds for item in items), default=0)
+    return [
+        item.model_copy(update={"image_index": item.image_index + k * stride})
+        for k, items in enumerate(seeds)
+        for item in items
+    ]

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-TABLES = ("geneval",)
+TABLES = ("geneval", "captions")
 
 
 def register(app: typer.Typer) -> None:
@@ -36,6 +36,7 @@ def tables(
 ) -> None:
     """Make a result table from score files."""
     from promptecho.errors import ConfigError
+    from promptecho.tables.captions import captions_table
     from promptecho.tables.collect import find_score_files, read_score_files
     from promptecho.tables.geneval import geneval_table
     from promptecho.tables.table import print_rich, to_json, write
@@ -46,7 +47,8 @@ def tables(
         raise ConfigError("nothing to do: give --out FOLDER, --print or --json")
     benchmark = benchmark or table
     files = read_score_files(find_score_files([*scores, *(more or [])], benchmark), scorer=table)
-    made = geneval_table(files, name=benchmark, max_failure_share=max_failures)
+    make = {"geneval": geneval_table, "captions": captions_table}[table]
+    made = make(files, name=benchmark, max_failure_share=max_failures)
     paths = write(made, out) if out else []
     if as_json:
         typer.echo(json.dumps(json.loads(to_json(made)) | {"files": [str(path) for path in paths]}, indent=2))
