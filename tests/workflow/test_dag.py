@@ -15,8 +15,11 @@ WHOLE = {
     "generate_shard": 6,
     "score": 3,
     "table": 1,
+    "curves": 1,
+    "samples": 1,
 }
-AFTER_TRAINING = {"generate_shard": 4, "score": 2, "table": 1}
+ENDS = {"table": 1, "curves": 1, "samples": 1}  # what is made from scores
+AFTER_TRAINING = {"generate_shard": 4, "score": 2, **ENDS}
 
 
 def test_default_target_is_everything(workflow):
@@ -31,9 +34,11 @@ def test_a_path_selects_the_experiment(workflow):
     assert list((workflow.root / "results/shapes/config").glob("*.yaml"))
 
 
-@pytest.mark.parametrize("target", ["tables", "geneval"])
-def test_named_targets(workflow, target):
-    assert workflow.planned(target) == {rule: n for rule, n in WHOLE.items() if target == "tables" or rule != "table"}
+@pytest.mark.parametrize(
+    ("target", "without"), [("tables", ("curves", "samples")), ("figures", ("table",)), ("geneval", tuple(ENDS))]
+)
+def test_named_targets(workflow, target, without):
+    assert workflow.planned(target) == {rule: n for rule, n in WHOLE.items() if rule not in without}
 
 
 def test_base_model_needs_no_training(workflow):
@@ -85,6 +90,8 @@ def test_problems_are_told_together_and_nothing_starts(workflow):
         ("results/tiny/runs/nobody/4/adapter", "runs.nobody: no such run"),
         ("results/tiny/scores/geneval/base/2.json", "run base has no checkpoint 2"),
         ("results/tiny/scores/dpg/base/0.json", "benchmarks.dpg: no such entry"),
+        ("results/tiny/figures/curves_dpg.png", "benchmarks.dpg: no such benchmark"),
+        ("results/tiny/figures/samples_base.png", "no table has scores of run base"),
         ("results/nowhere/tables/geneval.md", "nowhere.yaml: no such experiment"),
     ],
 )
@@ -119,22 +126,28 @@ def test_query_reruns_captions_and_all_that_follows(finished):
 def test_later_checkpoint_runs_the_new_segment_only(finished):
     finished.edit("config/experiments/tiny.yaml", "iterations: 4", "iterations: 6")
     finished.edit("config/experiments/tiny.yaml", "[2, 4]", "[2, 4, 6]")
-    assert finished.planned() == {"train": 1, "generate_shard": 2, "score": 1, "table": 1}
+    assert finished.planned() == {"train": 1, "generate_shard": 2, "score": 1, **ENDS}
 
 
 def test_new_run_leaves_the_others_alone(finished):
     finished.edit("config/experiments/tiny.yaml", "echo-s1: {seed: 1}", "echo-s1: {seed: 1}\n  echo-s2: {seed: 2}")
-    assert finished.planned() == {"train": 2, "generate_shard": 4, "score": 2, "table": 1}
+    assert finished.planned() == {"train": 2, "generate_shard": 4, "score": 2, **ENDS}
 
 
 def test_evaluation_guidance_reruns_images_but_not_training(finished):
     finished.edit("config/experiments/tiny.yaml", "num_shards: 2}", "num_shards: 2, guidance_scale: 2.0}")
-    assert finished.planned() == {"generate_shard": 6, "score": 3, "table": 1}
+    assert finished.planned() == {"generate_shard": 6, "score": 3, **ENDS}
 
 
 @pytest.mark.parametrize(
     ("folder", "expected"),
-    [("benchmarks", {"score": 3, "table": 1}), ("tables", {"table": 1}), ("config", {}), ("captions", {})],
+    [
+        ("benchmarks", {"score": 3, **ENDS}),
+        ("tables", {"table": 1}),
+        ("figures", {"curves": 1, "samples": 1}),
+        ("config", {}),
+        ("captions", {}),
+    ],
 )
 def test_code_counts_for_scores_and_tables_only(finished, folder, expected):
     module = finished.root / "promptecho" / folder / "__init__.py"

@@ -1,0 +1,1 @@
+"""Figures from score files, metrics and images that the workflow has made; no model runs."""

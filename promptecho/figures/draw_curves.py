@@ -1,0 +1,122 @@
+"""Draw the numbers of `curves.curve_data`, and nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from promptecho.figures.style import BASE_COLOR, label_ends, line_style
+
+Curve = list[list[float]]
+
+
+def draw(data: dict[str, Any]) -> Figure:
+    """Four panels over the iteration: score, reward, KL, diversity."""
+    figure = Figure(figsize=(10, 6.4), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.08)
+    panels = figure.subplots(2, 2, sharex=True).flat
+    _score(panels[0], data)
+    _reward(panels[1], data)
+    kl = "kl_base" if data["metrics"]["kl_base"]["runs"] else "kl_ema"
+    to = "base model" if kl == "kl_base" else "moving average of the policy"
+    _metric(panels[2], data, kl, f"KL to the {to}")
+    _metric(panels[3], data, "diversity", "Image diversity (RMS distance within a prompt)")
+    for panel in panels:
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+    for panel in (panels[2], panels[3]):
+        panel.set_xlabel("iteration")
+    figure.suptitle(f"{data['experiment']}: learning curves", x=0.01, ha="left")
+    return figure
+
+
+def _score(axes: Axes, data: dict[str, Any]) -> None:
+    score, ends = data["score"], []
+    axes.set_title(f"{data['benchmark']}: overall score (%), {data['confidence']:.0%} intervals")
+    base = score["base"]
+    start = [base] if base else []
+    for index, (name, members) in enumerate(data["groups"].items()):
+        look = line_style(index)
+        for run in members:
+            if len(members) > 1 and score["runs"][run]:
+                points = start + score["runs"][run]
+                axes.plot(*_xy(points), **look, linewidth=0.8, alpha=0.6)
+        points = score["means"].get(name) if len(members) > 1 else score["runs"][name]
+        if points:
+            points = start + points
+            xs, ys = _xy(points)
+            axes.fill_between(
+                xs, [100 * p["low"] for p in points], [100 * p["high"] for p in points],
+                color=look["color"], alpha=0.15, linewidth=0,
+            )  # fmt: skip
+            axes.plot(xs, ys, **look, linewidth=2, marker="o", markersize=4)
+            ends.append((_label(name, members), ys[-1], look["color"]))
+    if base:
+        value = 100 * base["value"]
+        error = [[value - 100 * base["low"]], [100 * base["high"] - value]]
+        axes.axhline(value, color=BASE_COLOR, linestyle=":", linewidth=1)
+        axes.errorbar([0], [value], yerr=error, color=BASE_COLOR, marker="s", markersize=5, capsize=3, zorder=5)
+        ends.append(("base model", value, BASE_COLOR))
+    label_ends(axes, ends)
+
+
+def _reward(axes: Axes, data: dict[str, Any]) -> None:
+    axes.set_title("Reward: training (solid), held-out (circles)")
+    raw, smooth, held = (data["metrics"][key] for key in ("reward_mean", "reward_smoothed", "heldout_reward"))
+    ends = []
+    for index, (name, members) in enumerate(data["groups"].items()):
+        look = line_style(index)
+        for run in members:
+            if run in raw["runs"]:
+                axes.plot(*_columns(raw["runs"][run]), **look, linewidth=0.7, alpha=0.35)
+        curve = smooth["means"].get(name) or (smooth["runs"].get(name) if len(members) == 1 else None)
+        if curve:
+            axes.plot(*_columns(curve), **look, linewidth=2)
+            ends.append((_label(name, members), curve[-1][1], look["color"]))
+        if len(members) > 1:
+            for run in members:
+                if run in held["runs"]:
+                    axes.plot(*_columns(held["runs"][run]), color=look["color"], linewidth=0.6, alpha=0.5)
+        curve = held["means"].get(name) or (held["runs"].get(name) if len(members) == 1 else None)
+        if curve:
+            axes.plot(*_columns(curve), color=look["color"], marker="o", markerfacecolor="white", linewidth=1.2)
+            ends.append((f"{_label(name, members)}, held-out", curve[-1][1], look["color"]))
+    _finish(axes, ends)
+
+
+def _metric(axes: Axes, data: dict[str, Any], key: str, title: str) -> None:
+    axes.set_title(title)
+    found, ends = data["metrics"][key], []
+    for index, (name, members) in enumerate(data["groups"].items()):
+        look = line_style(index)
+        if len(members) > 1:
+            for run in members:
+                if run in found["runs"]:
+                    axes.plot(*_columns(found["runs"][run]), **look, linewidth=0.7, alpha=0.45)
+        curve = found["means"].get(name) or (found["runs"].get(name) if len(members) == 1 else None)
+        if curve:
+            axes.plot(*_columns(curve), **look, linewidth=2)
+            ends.append((_label(name, members), curve[-1][1], look["color"]))
+    _finish(axes, ends)
+
+
+def _finish(axes: Axes, ends: list[tuple[str, float, str]]) -> None:
+    if ends:
+        label_ends(axes, ends)
+    else:
+        axes.yaxis.set_visible(False)
+        axes.text(0.5, 0.5, "not recorded", transform=axes.transAxes, ha="center", color=BASE_COLOR)
+
+
+def _label(name: str, members: list[str]) -> str:
+    return f"{name}, mean of {len(members)} seeds" if len(members) > 1 else name
+
+
+def _xy(points: list[dict[str, float]]) -> tuple[list[float], list[float]]:
+    return [point["iteration"] for point in points], [100 * point["value"] for point in points]
+
+
+def _columns(curve: Curve) -> tuple[list[float], list[float]]:
+    return [x for x, _ in curve], [y for _, y in curve]

@@ -1,0 +1,67 @@
+# Figures from score files, metrics and images that are there already: no model runs, no GPU.
+
+
+rule curves:
+    """Draw score, reward, KL and diversity of an experiment's runs against the iteration."""
+    input:
+        scores=lambda wildcards: score_files(wildcards.E, wildcards.B),
+        metrics=curve_metrics,
+    output:
+        png=report("results/{E}/figures/curves_{B}.png", caption="../report/curves.rst", category="Figures"),
+        pdf="results/{E}/figures/curves_{B}.pdf",
+        json="results/{E}/figures/curves_{B}.json",
+    log:
+        "results/{E}/logs/curves/{B}.log",
+    benchmark:
+        "results/{E}/timings/curves/{B}.tsv"
+    params:
+        digest=lambda wildcards: configuration.code_digest(*FIGURES_CODE),
+        out=lambda wildcards, output: os.path.dirname(output.png),
+    threads: 1
+    resources:
+        runtime=10,
+        mem_mb=2000,
+    conda:
+        "../../envs/tables.yaml"
+    message:
+        "{wildcards.E}: draw the learning curves on {wildcards.B}"
+    shell:
+        "python -m promptecho figures curves {input.scores} {input.metrics} --benchmark {wildcards.B}"
+        " --out {params.out}"
+        " 2>&1 | tee -i {log}"
+
+
+rule samples:
+    """Show the images of a run's checkpoints on the same prompts and noise."""
+    input:
+        shards=sampled_shards,
+        scores=sampled_scores,
+    output:
+        report("results/{E}/figures/samples_{R}.png", caption="../report/samples.rst", category="Figures"),
+    log:
+        "results/{E}/logs/samples/{R}.log",
+    benchmark:
+        "results/{E}/timings/samples/{R}.tsv"
+    params:
+        digest=lambda wildcards: configuration.code_digest(*FIGURES_CODE),
+        images=lambda wildcards, input: list(
+            dict.fromkeys(os.path.dirname(os.path.dirname(shard)) for shard in input.shards)
+        ),
+        scores=lambda wildcards, input: os.path.dirname(os.path.dirname(input.scores[0])),
+    threads: 1
+    resources:
+        runtime=10,
+        mem_mb=2000,
+    conda:
+        "../../envs/tables.yaml"
+    message:
+        "{wildcards.E}: show samples of {wildcards.R}"
+    shell:
+        "python -m promptecho figures samples {params.images} --scores {params.scores} --out {output}"
+        " 2>&1 | tee -i {log}"
+
+
+rule figures:
+    """All figures of the listed experiments."""
+    input:
+        listed_figures(),
