@@ -32,7 +32,8 @@ class TensorBoardLog:
     def __init__(self, folder: str | Path, start_iteration: int = 0):
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer = SummaryWriter(str(folder), purge_step=start_iteration + 1)
+        # A fresh run writes a row 0, the held-out reward before training.
+        self._writer = SummaryWriter(str(folder), purge_step=start_iteration + 1 if start_iteration else 0)
 
     def add(self, row: dict[str, Any]) -> None:
         """Write every number of a row at its iteration, to disk at once."""

@@ -49,6 +49,14 @@ def test_resumed_run_takes_back_the_rows_that_it_repeats(tmp_path):
     assert read(tmp_path)["reward/mean"] == [(1, 0.5), (2, 0.75), (3, 1.0)]
 
 
+def test_run_that_starts_over_leaves_nothing_double(tmp_path):
+    for _ in range(2):
+        write(tmp_path, 0, [{"iteration": 0, "heldout_reward": 0.5, "heldout_reward_0_echo": 0.5}, row(1, 0.25)])
+    found = read(tmp_path)
+    assert found["reward/heldout"] == [(0, 0.5), (1, -0.75)]
+    assert found["reward/heldout_0_echo"] == [(0, 0.5)]
+
+
 def test_unknown_metric_belongs_to_the_policy():
     assert tag_of("ratio_mean") == "policy/ratio_mean"
     assert tag_of("diversity") == "policy/diversity"

@@ -1,0 +1,228 @@
+"""Figures: the plotted numbers are those of the files, and the files are equal byte for byte."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from promptecho.cli import app
+from promptecho.errors import DataError
+from promptecho.figures.curves import curve_data, groups_of, smoothed
+from promptecho.figures.samples import choose, read_column, thin
+from promptecho.figures.sources import read_curve_sources
+from promptecho.files import write_jsonl
+from promptecho.provenance import Provenance
+from promptecho.scores import ScoreItem, Scores, read_scores, write_scores
+from promptecho.statistics import mean_of_group_means
+
+TAGS = ("colors", "counting")
+PROMPTS, IMAGES = 6, 2
+
+
+def score(folder, run, step, chance, *, benchmark="geneval", by_group=True, **changed):
+    rng = np.random.default_rng([step, len(run), *run.encode()])
+    items = [
+        ScoreItem(
+            prompt_id=f"{p:05}",
+            image_index=i,
+            group=TAGS[p % 3 == 0],
+            outcome=float(rng.random() < chance),
+            failed=False,
+        )
+        for p in range(PROMPTS)
+        for i in range(IMAGES)
+    ]
+    groups = [np.mean([item.outcome for item in items if item.group == tag]) for tag in TAGS]
+    overall = float(np.mean(groups)) if by_group else float(np.mean([item.outcome for item in items]))
+    provenance = {
+        "experiment": "tiny", "run": run, "step": step, "benchmark": benchmark, "scorer": "geneval", "mode": "official",
+        "backend": "oracle", "judge_model": "oracle", "prompts_digest": "p1", "n": len(items), "failures": 0,
+    }  # fmt: skip
+    path = folder / f"scores/{benchmark}/{run}/{step}.json"
+    write_scores(
+        path, Scores(provenance=Provenance(**(provenance | changed)), summary={"overall": overall}, items=items)
+    )
+    return path
+
+
+def rows(first, last, shift=0.0):
+    return [
+        {"iteration": i, "reward_mean": shift + 0.1 * i, "kl_ema": 0.001 * i, "diversity": 1.0 - 0.01 * i,
+         **({"heldout_reward": shift + 0.05 * i} if i % 2 == 0 else {})}
+        for i in range(first, last + 1)
+    ]  # fmt: skip
+
+
+def draw_image(path, seed):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 255, (8, 8, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+
+
+def images(folder, run, step, prompts=PROMPTS):
+    """An image folder as two shards list it; ids and names as a layout other than GenEval's may choose them."""
+    root = folder / f"images/{run}/{step}/set"
+    listing = [
+        {
+            "prompt_id": f"{p:05}",
+            "image_index": i,
+            "prompt": f"prompt {p}: 5$ of text",
+            "filename": f"{p:05}_{i:05}.png",
+        }
+        for p in range(prompts)
+        for i in range(IMAGES)
+    ]
+    for number, row in enumerate(listing):
+        draw_image(root / row["filename"], step + number)
+    for k in range(2):
+        write_jsonl(root / f"shards/{k}.jsonl", listing[k::2])
+    return root
+
+
+@pytest.fixture
+def experiment(tmp_path):
+    """Two seeds of `echo` and one run `control`, scored at 2 and 4."""
+    folder = tmp_path / "tiny"
+    score(folder, "base", 0, 0.4)
+    for run, shift in (("echo-s1", 0.0), ("echo-s2", 0.5), ("control", -0.5)):
+        for step in (2, 4):
+            score(folder, run, step, 0.4 + 0.1 * step)
+            write_jsonl(folder / f"runs/{run}/{step}/metrics.jsonl", rows(step - 1, step, shift))
+    return folder
+
+
+def run(*arguments):
+    result = CliRunner().invoke(app, ["figures", *map(str, arguments)])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_plotted_scores_are_those_of_the_score_files(experiment, tmp_path):
+    run("curves", experiment, "--benchmark", "geneval", "--out", tmp_path / "out")
+    data = json.loads((tmp_path / "out/curves_geneval.json").read_text())
+    for name in ("echo-s1", "echo-s2", "control"):
+        points = data["score"]["runs"][name]
+        assert [point["iteration"] for point in points] == [2, 4]
+        for point in points:
+            found = read_scores(experiment / f"scores/geneval/{name}/{point['iteration']}.json")
+            estimate, _ = mean_of_group_means(found.items)
+            assert point["value"] == found.summary["overall"] == estimate.value
+            assert (point["low"], point["high"]) == (estimate.low, estimate.high)
+    assert data["score"]["base"]["iteration"] == 0
+    assert data["groups"] == {"control": ["control"], "echo": ["echo-s1", "echo-s2"]}
+    for at, mean in enumerate(data["score"]["means"]["echo"]):
+        seeds = [data["score"]["runs"][name][at]["value"] for name in ("echo-s1", "echo-s2")]
+        assert mean["value"] == pytest.approx(np.mean(seeds))
+        assert mean["low"] <= mean["value"] <= mean["high"]
+
+
+def test_plotted_metrics_are_those_of_the_rows(experiment):
+    files, metrics = read_curve_sources([experiment], "geneval")
+    data = curve_data(files, metrics)["metrics"]
+    assert data["reward_mean"]["runs"]["echo-s2"] == [[i, 0.5 + 0.1 * i] for i in range(1, 5)]
+    assert data["heldout_reward"]["runs"]["control"] == [[2, -0.4], [4, -0.3]]
+    assert data["diversity"]["means"]["echo"] == [[i, pytest.approx(1.0 - 0.01 * i)] for i in range(1, 5)]
+    assert data["kl_base"] == {"runs": {}, "means": {}}
+
+
+def test_files_one_by_one_give_the_same_bytes_as_the_folder(experiment, tmp_path):
+    """Also in another order: this is how the workflow calls it, twice."""
+    run("curves", experiment, "--benchmark", "geneval", "--out", tmp_path / "a")
+    files = [*experiment.glob("runs/*/*/metrics.jsonl"), *experiment.glob("scores/geneval/*/*.json")]
+    run("curves", *reversed(files), "--benchmark", "geneval", "--out", tmp_path / "b")
+    for kind in ("png", "pdf", "json"):
+        name = f"curves_geneval.{kind}"
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), kind
+
+
+def test_overall_over_images_is_drawn_as_the_file_tells_it(tmp_path):
+    path = score(tmp_path / "tiny", "base", 0, 0.5, benchmark="captions", by_group=False)
+    files, metrics = read_curve_sources([path], "captions")
+    assert curve_data(files, metrics)["score"]["base"]["value"] == read_scores(path).summary["overall"]
+
+
+def test_overall_that_no_mean_of_the_items_gives(tmp_path):
+    path = score(tmp_path / "tiny", "base", 0, 0.5)
+    path.write_text(path.read_text().replace('"overall": ', '"overall": 0.123, "was": '))
+    files, metrics = read_curve_sources([path], "geneval")
+    with pytest.raises(DataError, match=r"0\.json: summary\.overall 0\.123 is neither"):
+        curve_data(files, metrics)
+
+
+def test_scores_that_do_not_belong_together(experiment):
+    score(experiment, "control", 4, 0.5, backend="mask2former")
+    files, metrics = read_curve_sources([experiment], "geneval")
+    with pytest.raises(DataError, match="differ in backend"):
+        curve_data(files, metrics)
+
+
+def test_run_without_scores_or_metrics_still_draws(tmp_path):
+    folder = tmp_path / "tiny"
+    path = score(folder, "base", 0, 0.4)
+    write_jsonl(folder / "runs/new/2/metrics.jsonl", [{"iteration": 1}])
+    run("curves", path, folder / "runs/new/2/metrics.jsonl", "--benchmark", "geneval", "--out", tmp_path / "out")
+    assert (tmp_path / "out/curves_geneval.png").is_file()
+
+
+def test_metrics_that_do_not_say_whose_they_are(experiment, tmp_path):
+    write_jsonl(tmp_path / "metrics.jsonl", rows(1, 2))
+    with pytest.raises(DataError, match=r"expected \.\.\./runs/RUN/STEP/metrics\.jsonl"):
+        read_curve_sources([experiment, tmp_path / "metrics.jsonl"], "geneval")
+
+
+def test_seeds_are_grouped_by_name():
+    assert groups_of(["a-s1", "a-s2", "b-s1", "c"]) == {"a": ["a-s1", "a-s2"], "b-s1": ["b-s1"], "c": ["c"]}
+
+
+def test_smoothing_leaves_short_curves_alone():
+    short = [[i, float(i % 2)] for i in range(1, 20)]
+    assert smoothed(short) == short
+    long = [[i, float(i % 2)] for i in range(60)]
+    assert smoothed(long)[-1] == [59, 0.5]
+
+
+def test_samples_figure(experiment, tmp_path):
+    folders = [images(experiment, "base", 0), *(images(experiment, "echo-s1", step) for step in (2, 4))]
+    call = ["samples", *folders, "--scores", experiment / "scores/geneval", "--prompts", 3]
+    run(*call, "--out", tmp_path / "a.png")
+    run(*call, "--out", tmp_path / "b.png")
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    run("samples", *folders, "--prompts", 3, "--out", tmp_path / "plain.png")
+    assert (tmp_path / "plain.png").read_bytes() != (tmp_path / "a.png").read_bytes()  # without verdicts
+    column = read_column(folders[1], experiment / "scores/geneval/echo-s1/2.json")
+    assert column.label == "echo-s1 @ 2" and len(column.images) == PROMPTS * IMAGES
+    assert column.verdicts[("00003", 1)].outcome in (0.0, 1.0)
+
+
+def test_prompts_are_spread_evenly(experiment):
+    column = read_column(images(experiment, "base", 0))
+    assert [key for key, _ in choose([column], 3)] == ["00001", "00003", "00005"]
+    assert len(choose([column], 100)) == PROMPTS
+    assert choose([column], 2, image_index=1) == [("00001", 1), ("00004", 1)]
+    with pytest.raises(DataError, match="no images with index 2"):
+        choose([column], 2, image_index=2)
+
+
+def test_columns_of_other_prompts_or_scores_are_refused(experiment):
+    base, trained = images(experiment, "base", 0), images(experiment, "echo-s1", 2)
+    (trained / "shards/0.jsonl").write_text(
+        (trained / "shards/0.jsonl").read_text().replace("prompt 2:", "prompt two:")
+    )
+    with pytest.raises(DataError, match="prompt 00002 is 'prompt two"):
+        choose([read_column(base), read_column(trained)], PROMPTS)
+    (trained / "shards/0.jsonl").unlink()
+    with pytest.raises(DataError, match="echo-s1 @ 2: prompt 00000, image 0 is missing"):
+        choose([read_column(base), read_column(trained)], PROMPTS)
+    with pytest.raises(DataError, match="scores of echo-s1 at 4, the images are of echo-s1 at 2"):
+        read_column(trained, experiment / "scores/geneval/echo-s1/4.json")
+
+
+def test_first_and_last_checkpoint_stay():
+    assert thin(list(range(10)), 4) == [0, 3, 6, 9]
+    assert thin(list(range(3)), 8) == [0, 1, 2]
