@@ -150,7 +150,18 @@ def test_everything_wrong_is_told_at_once():
         ("captions.heldout", 40, "captions.heldout", "leaves no caption to train on"),
         ("captions.shapes", None, "captions", "exactly one of"),
         ("benchmarks.geneval.image_set", "x", "benchmarks.geneval.image_set", "no such entry of image_sets"),
-        ("image_sets.geneval.shapes", None, "image_sets.geneval", "exactly one of prompts, shapes"),
+        ("image_sets.geneval.shapes", None, "image_sets.geneval", "exactly one of prompts, shapes, heldout"),
+        ("image_sets.x", {"benchmark": "captions", "heldout": 4, "prompts": "p"}, "image_sets.x", "exactly one of"),
+        ("image_sets.x", {"benchmark": "captions", "heldout": 9}, "image_sets.x.heldout", "9 is more than"),
+        ("image_sets.x", {"benchmark": "captions", "heldout": 0}, "image_sets.x.heldout", "greater than or equal to 1"),
+        ("image_sets.x", {"benchmark": "geneval", "heldout": 4}, "image_sets.x.heldout", "no geneval prompts"),
+        (
+            "image_sets.x",
+            {"benchmark": "captions", "shapes": {"per_tag": 1, "seed": 1}},
+            "image_sets.x.shapes",
+            "makes GenEval prompts, not captions; give heldout or prompts",
+        ),
+        ("benchmarks.geneval.scorer", "captions", "benchmarks.geneval.scorer", "cannot score image set geneval"),
         ("rewards", [], "rewards", "at least 1 item"),
         ("runs", [1], "runs", "expected a mapping"),
         ("models.t2i", {}, "models.t2i.path", "is missing"),
@@ -160,6 +171,26 @@ def test_one_thing_wrong(dotted, value, path, message):
     found = problems(changed(dotted, value))
     assert message in found[path]
     assert set(found) == {path}
+
+
+def with_captions(image_set: dict[str, Any], **captions: Any) -> dict[str, Any]:
+    """RAW with a benchmark on captions and other training captions."""
+    raw = changed("image_sets.c", {"benchmark": "captions", **image_set})
+    raw["benchmarks"]["c"] = {"image_set": "c", "scorer": "captions", "backend": "oracle"}
+    raw["captions"] = {"heldout": 8, **(captions or {"shapes": {"count": 40, "seed": 1}})}
+    return raw
+
+
+def test_captions_are_scored_by_the_oracle_in_the_embedded_world_only():
+    assert parse_experiment(with_captions({"heldout": 8})).image_sets["c"].heldout == 8
+    assert problems(with_captions({"heldout": 8}, images="photos")).keys() == {"benchmarks.c.backend"}
+    assert problems(with_captions({"heldout": 8}, prompts="p.txt")).keys() == {"benchmarks.c.backend"}
+    found = problems(with_captions({"prompts": "p.jsonl"}))
+    assert found.keys() == {"benchmarks.c.backend"}
+    assert "neither `shapes` prompts nor held-out captions of `captions.shapes`" in found["benchmarks.c.backend"]
+    generated_only = with_captions({"prompts": "p.jsonl"}, images="photos")
+    del generated_only["benchmarks"]["c"]
+    assert parse_experiment(generated_only).image_sets["c"].prompts == "p.jsonl"
 
 
 def test_faulty_key_raises_no_second_alarm():
@@ -244,6 +275,13 @@ EVERYTHING_TRAINED = {"merge", "train"}
 )
 def test_a_stage_reruns_when_its_slice_changes(dotted, value, stages):
     assert rerun_by(dotted, value) == stages
+
+
+def test_heldout_count_makes_prompts_and_images_anew():
+    before, after = parse_experiment(with_captions({"heldout": 8})), parse_experiment(with_captions({"heldout": 7}))
+    for stage in ("prompts", "generate"):
+        assert slice_digest(before, stage, image_set="c") != slice_digest(after, stage, image_set="c")
+    assert slice_digest(before, "train", "echo-s1") == slice_digest(after, "train", "echo-s1")
 
 
 NOT_IN_TRAINING = st.fixed_dictionaries(

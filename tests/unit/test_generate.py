@@ -14,6 +14,8 @@ import torch
 from PIL import Image
 from tiny_experiment import Experiment, run, start
 
+from promptecho.benchmarks.captions import layout as captions_layout
+from promptecho.benchmarks.captions import prompts as captions_prompts
 from promptecho.benchmarks.geneval.layout import list_images
 from promptecho.benchmarks.geneval.prompts import read_prompts
 from promptecho.config import load_experiment
@@ -214,3 +216,30 @@ def test_a_diverged_adapter_is_named_by_its_first_image(experiment, config):
     with pytest.raises(DataError, match="prompt 00000 image 0: the model's latents are not finite"):
         generate_shard(job(experiment, config, "diverged", run="r", adapter=experiment.folder / "nan"))
     assert not list((experiment.folder / "diverged").glob("*/samples/*.png"))
+
+
+def test_a_caption_set_has_the_layout_of_densealignbench_and_noise_by_id(experiment):
+    """Several shards, several images per prompt, an id that is a path; noise follows the id, not the place."""
+    rows = [{"data_id": name, "caption": f"a {color} ring"} for name, color in (("../x", "red"), ("y", "blue"))]
+    write_jsonl(experiment.folder / "captions.jsonl", rows)
+    changes = {"benchmark": "captions", "prompts": str(experiment.folder / "captions.jsonl"), "images_per_prompt": 2}
+    config = write_config(experiment, "captions", **changes)
+    out, prompts = experiment.folder / "caption-set", experiment.folder / "captions.jsonl"
+    for shard in (1, 0):
+        assert not (out / "metadata.jsonl").exists()
+        work = experiment.folder / "caption-set-work" / str(shard)
+        generate_shard(job(experiment, config, "caption-set", prompts=prompts, shard=shard, num_shards=2, work=work))
+    entries = captions_layout.list_images(out, captions_prompts.read_prompts(prompts), 2)
+    names = ["00000_00000.png", "00000_00001.png", "00001_00000.png", "00001_00001.png"]
+    assert [entry.path.name for entry in entries] == names
+    assert sorted(path.name for path in out.iterdir()) == [*names, "metadata.jsonl", "shards"]
+    assert read_jsonl(out / "metadata.jsonl")[1] == {**rows[0], "filename": names[1]}
+    assert [row["filename"] for row in read_jsonl(out / "shards/1.jsonl")] == names[1::2]
+    assert read_jsonl(out / "shards/0.jsonl")[0]["prompt_id"] == "../x"
+    assert len({path.read_bytes() for path in out.glob("*.png")}) == 4
+    write_jsonl(prompts, rows[1:])
+    generate_shard(job(experiment, config, "caption-second", prompts=prompts))
+    first, second = ([np.asarray(Image.open(out.parent / path)).astype(int) for path in paths]
+                     for paths in ([f"caption-set/{name}" for name in names[2:]],
+                                   [f"caption-second/{name}" for name in names[:2]]))  # fmt: skip
+    assert all(np.abs(a - b).max() <= 1 for a, b in zip(first, second, strict=True))

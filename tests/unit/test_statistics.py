@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from promptecho.errors import DataError
 from promptecho.scores import ScoreItem
-from promptecho.statistics import mean_of_group_means, paired_difference, wilson_interval
+from promptecho.statistics import mean_of_group_means, paired_difference, pool_seeds, wilson_interval
 
 FEW = {"resamples": 200}
 
@@ -185,3 +185,22 @@ def test_a_real_difference_is_found():
     difference = paired_difference(_simulated_run(rng, base, 4), _simulated_run(rng, better, 4))
     assert difference.low > 0
     assert difference.p_value < 0.001
+
+
+@settings(max_examples=40, deadline=None)
+@given(groups, st.integers(1, 4), st.randoms(use_true_random=False))
+def test_pooled_seeds_gain_the_mean_of_their_gains(outcomes, n_seeds, random):
+    base = items_of(outcomes)
+    seeds = [
+        [item.model_copy(update={"outcome": float(random.random() < 0.6)}) for item in base] for _ in range(n_seeds)
+    ]
+    pooled = paired_difference(pool_seeds([base] * n_seeds), pool_seeds(seeds), **FEW)
+    assert pooled.value == pytest.approx(np.mean([paired_difference(base, seed, **FEW).value for seed in seeds]))
+    assert pooled.low <= pooled.value <= pooled.high
+    assert pooled.n_prompts == len({item.prompt_id for item in base}) and pooled.n_items == n_seeds * len(base)
+    overall, _ = mean_of_group_means(pool_seeds(seeds), **FEW)
+    assert overall.value == pytest.approx(np.mean([mean_of_group_means(seed, **FEW)[0].value for seed in seeds]))
+    # a seed taken twice is no further evidence: prompts are the units
+    twice = paired_difference(pool_seeds([base] * 2), pool_seeds([seeds[0]] * 2), **FEW)
+    once = paired_difference(base, seeds[0], **FEW)
+    assert (twice.low, twice.high) == pytest.approx((once.low, once.high))
