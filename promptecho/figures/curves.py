@@ -19,8 +19,9 @@ from promptecho.statistics import CONFIDENCE, Estimate, mean_of_group_means
 from promptecho.tables.collect import ScoreFile
 from promptecho.train.metrics import Row, series
 
-METRICS = ("reward_mean", "heldout_reward", "kl_base", "kl_ema", "diversity")
-SMOOTHING = 15  # the reward's running mean covers one fifteenth of a run
+EVERY_ITERATION = ("reward_mean", "kl_base", "kl_ema", "diversity")  # noisy: drawn with a running mean
+METRICS = (*EVERY_ITERATION, "heldout_reward")
+SMOOTHING = 15  # the running mean covers one fifteenth of a run
 SEED = re.compile(r"(?P<name>.+)-s[0-9]+")
 
 Curve = list[list[float]]  # [[iteration, value], ...]
@@ -102,7 +103,8 @@ def curve_data(files: list[ScoreFile], metrics: dict[str, list[Row]]) -> dict[st
                 _point(step, mean_over_seeds([by_place[run, step] for run in members])) for step in sorted(shared)
             ]
     curves = {key: {run: _curve(rows, key) for run, rows in metrics.items() if _curve(rows, key)} for key in METRICS}
-    curves["reward_smoothed"] = {run: smoothed(curve) for run, curve in curves["reward_mean"].items()}
+    for key in EVERY_ITERATION:
+        curves[f"{key}_smoothed"] = {run: smoothed(curve) for run, curve in curves[key].items()}
     return {
         "experiment": provenance[0].experiment,
         "benchmark": provenance[0].benchmark,

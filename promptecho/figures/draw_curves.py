@@ -63,43 +63,42 @@ def _score(axes: Axes, data: dict[str, Any]) -> None:
 
 
 def _reward(axes: Axes, data: dict[str, Any]) -> None:
-    axes.set_title("Reward: training (solid), held-out (circles)")
-    raw, smooth, held = (data["metrics"][key] for key in ("reward_mean", "reward_smoothed", "heldout_reward"))
-    ends = []
+    axes.set_title("Reward: training, held-out (circles)")
+    ends = _iterations(axes, data, "reward_mean")
+    held = data["metrics"]["heldout_reward"]
     for index, (name, members) in enumerate(data["groups"].items()):
-        look = line_style(index)
-        for run in members:
-            if run in raw["runs"]:
-                axes.plot(*_columns(raw["runs"][run]), **look, linewidth=0.7, alpha=0.35)
-        curve = smooth["means"].get(name) or (smooth["runs"].get(name) if len(members) == 1 else None)
-        if curve:
-            axes.plot(*_columns(curve), **look, linewidth=2)
-            ends.append((_label(name, members), curve[-1][1], look["color"]))
+        color = line_style(index)["color"]
         if len(members) > 1:
             for run in members:
                 if run in held["runs"]:
-                    axes.plot(*_columns(held["runs"][run]), color=look["color"], linewidth=0.6, alpha=0.5)
-        curve = held["means"].get(name) or (held["runs"].get(name) if len(members) == 1 else None)
-        if curve:
-            axes.plot(*_columns(curve), color=look["color"], marker="o", markerfacecolor="white", linewidth=1.2)
-            ends.append((f"{_label(name, members)}, held-out", curve[-1][1], look["color"]))
+                    axes.plot(*_columns(held["runs"][run]), color=color, linewidth=0.6, alpha=0.5)
+        if curve := _bold(held, name, members):
+            axes.plot(*_columns(curve), color=color, marker="o", markersize=5, markerfacecolor="white", linewidth=1.2)
+            ends.append((f"{name}, held-out", curve[-1][1], color))
     _finish(axes, ends)
 
 
 def _metric(axes: Axes, data: dict[str, Any], key: str, title: str) -> None:
     axes.set_title(title)
-    found, ends = data["metrics"][key], []
+    _finish(axes, _iterations(axes, data, key))
+
+
+def _iterations(axes: Axes, data: dict[str, Any], key: str) -> list[tuple[str, float, str]]:
+    """Faint: every iteration of every run. Bold: the running mean of a run, or of its seeds' mean. Returns labels."""
+    raw, smooth, ends = data["metrics"][key], data["metrics"][f"{key}_smoothed"], []
     for index, (name, members) in enumerate(data["groups"].items()):
         look = line_style(index)
-        if len(members) > 1:
-            for run in members:
-                if run in found["runs"]:
-                    axes.plot(*_columns(found["runs"][run]), **look, linewidth=0.7, alpha=0.45)
-        curve = found["means"].get(name) or (found["runs"].get(name) if len(members) == 1 else None)
-        if curve:
+        for run in members:
+            if run in raw["runs"]:
+                axes.plot(*_columns(raw["runs"][run]), **look, linewidth=0.7, alpha=0.35)
+        if curve := _bold(smooth, name, members):
             axes.plot(*_columns(curve), **look, linewidth=2)
             ends.append((_label(name, members), curve[-1][1], look["color"]))
-    _finish(axes, ends)
+    return ends
+
+
+def _bold(found: dict[str, Any], name: str, members: list[str]) -> Curve | None:
+    return found["means"].get(name) if len(members) > 1 else found["runs"].get(name)
 
 
 def _finish(axes: Axes, ends: list[tuple[str, float, str]]) -> None:
@@ -111,7 +110,7 @@ def _finish(axes: Axes, ends: list[tuple[str, float, str]]) -> None:
 
 
 def _label(name: str, members: list[str]) -> str:
-    return f"{name}, mean of {len(members)} seeds" if len(members) > 1 else name
+    return f"{name}, {len(members)} seeds" if len(members) > 1 else name
 
 
 def _xy(points: list[dict[str, float]]) -> tuple[list[float], list[float]]:
