@@ -21,7 +21,14 @@ class ModelError(PromptEchoError):
 
 
 class RewardError(PromptEchoError):
-    """A reward could not be computed or is not finite; names prompt and image."""
+    """A reward could not be computed or is not finite; names prompt and image.
+
+    `index` is the image's place in the call, where one image is at fault.
+    """
+
+    def __init__(self, message: str, index: int | None = None):
+        super().__init__(message)
+        self.index = index
 
 
 class StateError(PromptEchoError):

@@ -33,6 +33,13 @@ def train(
     stop_file: Path | None = typer.Option(
         None, "--stop-file", help="Once this file exists: save at the next step boundary and leave with exit code 75."
     ),
+    heldout: Path | None = typer.Option(
+        None, "--heldout", help="Held-out captions (heldout.jsonl), for training.heldout."
+    ),
+    tensorboard: Path | None = typer.Option(None, "--tensorboard", help="Folder for TensorBoard's event files."),
+    replay: Path | None = typer.Option(
+        None, "--replay", help="Train nothing: compute a batch again that a run with a number that is not finite left."
+    ),
     threads: int | None = typer.Option(None, "--threads", min=1, help="CPU threads of this process."),
     device: str = typer.Option("auto", "--device", help="cpu, cuda, cuda:1, ...; auto: a GPU where there is one."),
     as_json: bool = typer.Option(False, "--json", help="Print a summary as JSON."),
@@ -45,6 +52,11 @@ def train(
     if watch is not None:
         _watch(watch, run or [], once, as_json)
         return
+    if replay is not None:
+        if config is None:
+            raise ConfigError("train: --replay needs the --config of the run that left the dump")
+        print(json.dumps(_replay(config, replay, threads, device), indent=2))
+        return
     needed = {"--config": config, "--run": run, "--to": to, "--captions": captions, "--out": out, "--work": work}
     missing = [option for option, value in needed.items() if not value]
     if missing or once:
@@ -56,7 +68,20 @@ def train(
     from promptecho.train.stop import EXIT_CODE
 
     with contextlib.redirect_stdout(sys.stderr):  # DeepSpeed logs to stdout, which belongs to --json
-        finished = _train(config, run, to, captions, out, work, resume, stop_file, threads, device)
+        finished = _train(
+            threads,
+            config=config,
+            run=run,
+            to=to,
+            captions=captions,
+            out=out,
+            work=work,
+            resume=resume,
+            stop_file=stop_file,
+            device=device,
+            heldout=heldout,
+            tensorboard=tensorboard,
+        )
     if as_json:
         print(json.dumps({"run": run, "to": to, "finished": finished, "out": str(out)}))
     if not finished:
@@ -70,7 +95,7 @@ def _watch(experiment: Path, runs: list[str], once: bool, as_json: bool) -> None
         watch(experiment, runs, once=once, as_json=as_json)
 
 
-def _train(config, run, to, captions, out, work, resume, stop_file, threads, device) -> bool:
+def _train(threads: int | None, *, config: Path, device: str, **paths) -> bool:
     import torch
 
     from promptecho.config import load_experiment
@@ -79,15 +104,16 @@ def _train(config, run, to, captions, out, work, resume, stop_file, threads, dev
 
     if threads is not None:
         torch.set_num_threads(threads)
-    segment = Segment(
-        config=load_experiment(config),
-        run=run,
-        to=to,
-        captions=captions,
-        out=out,
-        work=work,
-        resume=resume,
-        stop_file=stop_file,
-        device=choose_device(device),
-    )
-    return train_segment(segment)
+    return train_segment(Segment(config=load_experiment(config), device=choose_device(device), **paths))
+
+
+def _replay(config: Path, folder: Path, threads: int | None, device: str) -> dict:
+    import torch
+
+    from promptecho.config import load_experiment
+    from promptecho.device import choose_device
+    from promptecho.train.replay import replay
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    return replay(load_experiment(config), folder, torch.device(choose_device(device)))

@@ -102,7 +102,7 @@ class HeldoutSection(Section):
 
     prompts: CountOrZero = Field(0, description="Held-out captions to watch (the first ones of the file); 0: off.")
     images_per_prompt: Count = Field(1, description="Images per held-out caption; their noise never changes.")
-    every: Count = Field(5, description="Iterations between evaluations; the start and the end are always evaluated.")
+    every: Count = Field(5, description="Iterations between evaluations; the untrained model is evaluated first.")
     patience: Count | None = Field(
         None,
         description="End the run after so many evaluations without a new best, and keep the weights of the best; "

@@ -44,7 +44,8 @@ class EchoReward:
                 bad = int((~detail.log_probs.isfinite()).sum())
                 raise RewardError(
                     f"prompt {prompt_id}, image {_image_name(image, index)}: the reward is not finite ({bad} of "
-                    f"{len(detail.tokens)} label tokens); look at the image, and try dtype float32 or bfloat16"
+                    f"{len(detail.tokens)} label tokens); look at the image, and try dtype float32 or bfloat16",
+                    index=index,
                 )
         return details
 

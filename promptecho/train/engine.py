@@ -71,11 +71,22 @@ class Engine:
                 "steps_per_print": 10**9,
             },
         )
+        # A gradient that is not finite skips the step on all ranks, instead of turning the weights into NaN.
+        self.engine.optimizer.check_grad_overflow = True
         self.set_state(self.weights(), zero_moments(self.weights()), 0)
 
     def backward(self, loss: torch.Tensor) -> None:
         self.engine.backward(loss)
         self.engine.step()  # acts at accumulation boundaries only
+
+    @property
+    def device(self) -> torch.device:
+        return next(iter(self.parameters.values())).device
+
+    @property
+    def overflow(self) -> bool:
+        """Whether the last step was skipped because of a gradient that is not finite; the same on all ranks."""
+        return bool(self.engine.optimizer.overflow)
 
     @property
     def grad_norm(self) -> float:

@@ -11,7 +11,8 @@ An iteration (PromptEcho, arXiv 2604.12652, section 3.2; AWM, arXiv 2509.25050):
    matching loss, with a velocity KL to a moving average of the policy as trust region.
 
 Where we deviate or the paper is silent: timesteps and loss noise are drawn once per iteration and shared by its
-passes (so reference passes run once); the moving average is updated per iteration; see docs/training.md.
+passes (so reference passes run once; `timesteps.redraw` changes it); the moving average is updated per iteration;
+see docs/training.md.
 
 State is saved between iterations. Asked to stop inside one, the loop drops the unfinished iteration and saves the
 state at its start: the iteration is a pure function of that state, so resuming gives the same bits as never
@@ -20,30 +21,33 @@ having stopped.
 
 from __future__ import annotations
 
-import os
-import shutil
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
 
-import promptecho
-from promptecho.config import ExperimentConfig, run_training, slice_digest
-from promptecho.errors import DataError, PromptEchoError, StateError
-from promptecho.files import atomic_path, read_jsonl, sha256_file, write_jsonl
+from promptecho.config import ExperimentConfig, TrainingConfig, run_training, slice_digest
+from promptecho.errors import DataError, PromptEchoError
+from promptecho.files import sha256_file
 from promptecho.progress import Progress
+from promptecho.t2i.base import Family
+from promptecho.train import checkpoint, heldout, setup
 from promptecho.train import rollout as ro
 from promptecho.train.data import Prompt, prompts_of
 from promptecho.train.engine import Engine, init_distributed, zero_moments
-from promptecho.train.lora import add_lora, save_adapter
-from promptecho.train.state import TrainingState, load_state, save_state
+from promptecho.train.failures import report_not_finite, report_reward
+from promptecho.train.log import MetricsLog
+from promptecho.train.lora import add_lora
+from promptecho.train.meter import Meter
+from promptecho.train.state import TrainingState
 from promptecho.train.stop import StopCheck, StopRequestedError
-from promptecho.train.update import precompute, update
-
-ROLLING = "rolling"
+from promptecho.train.update import NotFiniteError, precompute, update
+from promptecho.train.watchdog import Watchdog
 
 
 @dataclass
@@ -59,6 +63,35 @@ class Segment:
     resume: Path | None = None
     stop_file: Path | None = None
     device: str = "cpu"
+    heldout: Path | None = None
+    tensorboard: Path | None = None
+
+
+@dataclass
+class Trainer:
+    """Everything that stays the same from iteration to iteration."""
+
+    segment: Segment
+    training: TrainingConfig
+    family: Family
+    engine: Engine
+    rewards: list[ro.WeightedReward]
+    prompts: list[Prompt]
+    heldout: list[Prompt]
+    shape: tuple[int, ...]  # of one image's latents
+    grid: torch.Tensor  # the sampler's timesteps
+    stop: StopCheck
+    watchdog: Watchdog
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+    def moved(self, phase: str, iteration: int) -> Callable[[int], None]:
+        """For work without collectives: tell the watchdog how far it is."""
+        return lambda step: self.watchdog(phase, iteration, step)
+
+    def boundary(self, phase: str, iteration: int, step: int = 0) -> None:
+        """For step boundaries that all ranks share: the same, and leave if asked to stop."""
+        self.watchdog(phase, iteration, step)
+        self.stop()
 
 
 def train_segment(segment: Segment) -> bool:
@@ -74,100 +107,166 @@ def train_segment(segment: Segment) -> bool:
         steps = ", ".join(map(str, training.checkpoint_steps))
         raise DataError(f"--to {segment.to}: run {segment.run} has no such checkpoint (it has {steps})")
     device = torch.device(segment.device)
-    rank, world_size = init_distributed(device)
+    # Our own watchdog speaks first, and names the rank.
+    rank, world_size = init_distributed(device, timeout_s=2 * training.timeout_s + 60)
+    with Watchdog(segment.work / "ranks", rank, world_size, training.timeout_s) as watchdog:
+        trainer = _prepare(segment, training, device, watchdog)
+        state, trainer.rows = _start(trainer)
+        finished = _run(trainer, state)
+        if world_size > 1:
+            dist.barrier()  # a launcher ends all ranks once one has left; rank 0 may still be saving
+        watchdog("end", segment.to)
+    return finished
+
+
+def _prepare(segment: Segment, training: TrainingConfig, device: torch.device, watchdog: Watchdog) -> Trainer:
     stop = StopCheck(segment.stop_file)
     stop.install()
-    digests = {
-        "training configuration": slice_digest(segment.config, "train", run=segment.run),
-        "captions file": sha256_file(segment.captions),
-    }
-    prompts = _load_prompts(segment.captions)
-    family = _load_family(segment.config, device)
-    shape = family.latent_shape(segment.config.models.t2i.height, segment.config.models.t2i.width)
-    grid = family.timesteps(
-        training.sampling.num_inference_steps, segment.config.models.t2i.height, segment.config.models.t2i.width
-    )[:-1]
-    rewards = _load_rewards(segment.config, device)
-    model = add_lora(family.transformer, training.lora, training.seed)
-    family.transformer = model
-    images = training.prompts_per_iteration * training.images_per_prompt
-    engine = Engine(model, training, accumulation=_accumulation(training, world_size))
+    models = segment.config.models
+    prompts = setup.load_prompts(segment.captions)
+    watched = setup.load_heldout(segment.heldout, training.heldout.prompts)
+    family = setup.load_family(segment.config, device)
+    rewards = setup.load_rewards(segment.config, device, [*prompts, *watched])
+    family.transformer = add_lora(family.transformer, training.lora, training.seed)
+    return Trainer(
+        segment, training, family,
+        Engine(family.transformer, training, accumulation=_accumulation(training, dist.get_world_size())),
+        rewards, prompts, watched, family.latent_shape(models.t2i.height, models.t2i.width),
+        family.timesteps(training.sampling.num_inference_steps, models.t2i.height, models.t2i.width)[:-1],
+        stop, watchdog,
+    )  # fmt: skip
 
-    state, rows = _starting_state(segment, digests, engine)
+
+def _digests(segment: Segment, training: TrainingConfig) -> dict[str, str]:
+    """What a state belongs to."""
+    files = {"captions file": segment.captions}
+    if training.heldout.prompts and segment.heldout is not None:
+        files["held-out captions file"] = segment.heldout
+    for index, entry in enumerate(segment.config.rewards):
+        if entry.label is not None:
+            files[f"label file of rewards.{index}"] = Path(entry.label)
+    slices = {"training configuration": slice_digest(segment.config, "train", run=segment.run)}
+    return slices | {name: sha256_file(path) for name, path in files.items()}
+
+
+def _start(trainer: Trainer) -> tuple[TrainingState, list[dict]]:
+    """The state to go on from, put into the engine, and this segment's metrics so far."""
+    segment, engine = trainer.segment, trainer.engine
+    digests = _digests(segment, trainer.training)
+    state, rows, error = None, [], None
+    try:
+        state, rows = checkpoint.find_start(
+            segment.work, segment.resume, digests, segment.to, announce=dist.get_rank() == 0
+        )
+    except PromptEchoError as caught:
+        error = caught
+    ro.agree(error)
+    found = [None] * dist.get_world_size()
+    dist.all_gather_object(found, None if state is None else state.iteration)
+    if len(set(found)) > 1:
+        raise DataError(
+            f"{segment.work}: the processes find states of different iterations ({', '.join(map(str, found))}); "
+            "put results on a file system that all nodes share"
+        )
+    if state is None:
+        weights = engine.weights()
+        tensors = {"weights": weights, **zero_moments(weights), "kl_ema": weights, "ema": weights}
+        state = TrainingState(0, 0, tensors, digests)
     engine.set_state(
         state.tensors["weights"], {key: state.tensors[key] for key in ("exp_avg", "exp_avg_sq")}, state.optimizer_steps
     )
-    bar = Progress(f"train {segment.run}", segment.to, "iterations", done=state.iteration)
+    return state, rows
+
+
+def _run(trainer: Trainer, state: TrainingState) -> bool:
+    """All iterations of the segment; False when asked to stop."""
+    segment, training, rank = trainer.segment, trainer.training, dist.get_rank()
     say = print if rank == 0 else _silent
+    bar = Progress(f"train {segment.run}", segment.to, "iterations", done=state.iteration)
+    images = training.prompts_per_iteration * training.images_per_prompt
     say(
         f"train {segment.run}: from iteration {state.iteration} to {segment.to}, {training.prompts_per_iteration} "
-        f"prompts x {training.images_per_prompt} images = {images}, {len(prompts)} captions, {world_size} process(es)",
+        f"prompts x {training.images_per_prompt} images = {images}, {len(trainer.prompts)} captions, "
+        f"{dist.get_world_size()} process(es)",
         file=sys.stderr,
         flush=True,
     )
+    log = (
+        MetricsLog(segment.work / checkpoint.LIVE, segment.tensorboard, trainer.rows, state.iteration)
+        if rank == 0
+        else None
+    )
     last_save = time.monotonic()
     try:
-        while state.iteration < segment.to:
-            row = _iterate(segment, family, engine, rewards, prompts, state, training, shape, grid, stop)
-            rows.append(row)
+        if state.iteration == 0 and heldout.is_due(0, training):
+            _log_row(trainer, log, {"iteration": 0, **_watch_heldout(trainer, state)})
+        while state.iteration < segment.to and not state.early_stop.get("stopped"):
+            row = _iterate(trainer, state)
+            _log_row(trainer, log, row)
             if rank == 0:
                 bar.advance(note=f"reward {row['reward_mean']:.4f}, {row['images_per_s']:.2f} images/s")
             due = time.monotonic() - last_save >= training.save_every_s
-            if state.iteration < segment.to and due:
-                _save_rolling(segment, state, rows)
+            if rank == 0 and state.iteration < segment.to and due:
+                trainer.watchdog("save", state.iteration)
+                checkpoint.save_rolling(segment.work, state, trainer.rows, training.keep_states)
                 last_save = time.monotonic()
     except StopRequestedError:
-        _save_rolling(segment, state, rows)
+        if rank == 0:
+            checkpoint.save_rolling(segment.work, state, trainer.rows, training.keep_states)
         say(
             f"train {segment.run}: asked to stop; state of iteration {state.iteration} saved in {segment.work}",
             file=sys.stderr,
             flush=True,
         )
-        if world_size > 1:
-            dist.barrier()  # a launcher ends all ranks once one has left; rank 0 may still be saving
         return False
+    except NotFiniteError as error:
+        raise report_not_finite(error, segment.work, segment.run, state.iteration + 1, trainer.engine) from error
+    finally:
+        if log is not None:
+            log.close()
     if rank == 0:
-        _finish(segment, family, model, state, rows)
-    if world_size > 1:
-        dist.barrier()
+        _finish(trainer, state)
     return True
 
 
-def _iterate(segment, family, engine, rewards, prompts, state, training, shape, grid, stop) -> dict:
-    """One iteration; on success `state` becomes the state after it."""
-    rank, world_size = dist.get_rank(), dist.get_world_size()
-    iteration, seconds, clock = state.iteration, {}, _Clock()
+def _finish(trainer: Trainer, state: TrainingState) -> None:
+    segment, early = trainer.segment, state.early_stop
+    evaluated = "ema" if trainer.training.ema.decay is not None else "weights"
+    if early.get("stopped"):
+        evaluated = "best"
+        print(
+            f"train {segment.run}: stopped early at iteration {state.iteration}: no better held-out reward than "
+            f"{early['best']:.4f} at iteration {early['best_iteration']}, whose weights are the adapter from here on",
+            file=sys.stderr,
+        )
+    trainer.watchdog("save", state.iteration)
+    checkpoint.write_checkpoint(segment.out, trainer.family, trainer.engine.model, state, evaluated, trainer.rows)
+    checkpoint.clear(segment.work)
+    print(f"train {segment.run}: checkpoint {segment.to} in {checkpoint.describe(segment.out)}", file=sys.stderr)
+
+
+def _iterate(trainer: Trainer, state: TrainingState) -> dict[str, Any]:
+    """One iteration; on success `state` becomes the state after it. Returns its row of metrics."""
+    training, engine, family = trainer.training, trainer.engine, trainer.family
+    iteration, meter = state.iteration, Meter(engine.device)
+    current = iteration + 1  # as people count
     weights = engine.weights()
     kl_ema = _averaged(state.tensors["kl_ema"], weights, training.kl_ema.decay) if iteration else weights
-    sampler = kl_ema if training.sampling.policy == "ema" else weights
 
-    chosen = prompts_of(prompts, training.seed, iteration, training.prompts_per_iteration)
-    cond = family.encode_prompts([prompt.text for prompt in chosen])
-    total = len(chosen) * training.images_per_prompt
-    mine = ro.share_of_rank(total, rank, world_size)
-    stop()
-    engine.use_weights(sampler)
-    latents, images = ro.sample_images(family, chosen, cond, training, iteration, shape, mine)
+    trainer.boundary("sample", current)
+    engine.use_weights(kl_ema if training.sampling.policy == "ema" else weights)
+    rollout = _rollout(trainer, iteration, meter)
     engine.use_weights(weights)
-    seconds["sample"] = clock.lap()
-    stop()
-    owners = [chosen[i // training.images_per_prompt] for i in mine]
-    names = [f"image {i % training.images_per_prompt} of iteration {iteration + 1}" for i in mine]
-    local, error = None, None
-    try:
-        local = ro.score_images(rewards, images, owners, names)
-    except PromptEchoError as caught:
-        error = caught
-    ro.agree(error)
-    scores = ro.gather_by_index(local.T.contiguous(), mine, total).T.reshape(len(rewards), len(chosen), -1)
-    advantages = ro.combined_advantages(scores, [entry.weight for entry in rewards], training)
-    seconds["reward"] = clock.lap()
-    stop()
-    rollout = ro.Rollout(
-        chosen, cond, ro.gather_by_index(latents, mine, total), scores, advantages.flatten().to(latents.device)
-    )
-    targets = precompute(family, engine, rollout, training, iteration, kl_ema, grid)
-    seconds["precompute"] = clock.lap()
+
+    def boundary(phase: str, step: int) -> None:
+        if phase == "update":
+            trainer.boundary(phase, current, step)
+        else:
+            trainer.watchdog(phase, current, step)
+
+    trainer.boundary("precompute", current)
+    mine, batch = precompute(family, engine, rollout, training, iteration, kl_ema, trainer.grid, boundary)
+    meter.lap("precompute")
 
     ema = state.tensors["ema"]
 
@@ -176,43 +275,91 @@ def _iterate(segment, family, engine, rewards, prompts, state, training, shape, 
         if training.ema.decay is not None:
             ema = _averaged(ema, engine.weights(), training.ema.decay)
 
-    metrics = update(family, engine, rollout, targets, training, iteration, after_step, stop)
-    seconds["update"] = clock.lap()
-    state.iteration = iteration + 1
-    state.optimizer_steps = engine.optimizer_steps
+    total = len(rollout.latents)
+    metrics = update(family, engine, mine, batch, total, training, iteration, after_step, boundary)
+    meter.lap("update")
     trained = engine.weights()
-    state.tensors = {
-        "weights": trained,
-        **engine.moments(),
-        "kl_ema": kl_ema,
-        "ema": ema if training.ema.decay is not None else trained,
-    }
-    combined = sum(entry.weight * values for entry, values in zip(rewards, scores, strict=True))
+    after = TrainingState(
+        current,
+        engine.optimizer_steps,
+        {
+            **{name: value for name, value in state.tensors.items() if name == "best"},
+            "weights": trained,
+            **engine.moments(),
+            "kl_ema": kl_ema,
+            "ema": ema if training.ema.decay is not None else trained,
+        },
+        state.digests,
+        early_stop=state.early_stop,
+    )
+    watched = _watch_heldout(trainer, after) if heldout.is_due(current, training) else {}
+    if watched:
+        meter.lap("heldout")
+    for name in ("iteration", "optimizer_steps", "tensors", "early_stop"):
+        setattr(state, name, getattr(after, name))
     return {
-        "iteration": state.iteration,
-        "reward_mean": float(combined.mean()),
-        "reward_std": float(combined.std(correction=0)),
-        "reward_group_std": float(combined.std(1, correction=0).mean()),
-        "zero_std_groups": float((combined.std(1, correction=0) < 1e-8).double().mean()),
-        **{f"reward_{i}_{entry.reward.name}": float(scores[i].mean()) for i, entry in enumerate(rewards)},
-        "advantage_abs_mean": float(advantages.abs().mean()),
+        "iteration": current,
+        **ro.reward_metrics(rollout, trainer.rewards),
+        **watched,
         **metrics,
         "learning_rate": training.learning_rate,
         "optimizer_steps": state.optimizer_steps,
-        **{f"seconds_{key}": round(value, 3) for key, value in seconds.items()},
-        "seconds": round(sum(seconds.values()), 3),
-        "images_per_s": round(total / sum(seconds.values()), 4),
+        **meter.metrics(),
+        "images_per_s": round(total / meter.seconds, 4),
     }
 
 
-class _Clock:
-    def __init__(self) -> None:
-        self.last = time.monotonic()
+def _rollout(trainer: Trainer, iteration: int, meter: Meter) -> ro.Rollout:
+    """Images, rewards and advantages of an iteration, the same on every rank."""
+    training, family = trainer.training, trainer.family
+    chosen = prompts_of(trainer.prompts, training.seed, iteration, training.prompts_per_iteration)
+    cond = family.encode_prompts([prompt.text for prompt in chosen])
+    per_prompt = training.images_per_prompt
+    total = len(chosen) * per_prompt
+    mine = ro.share_of_rank(total, dist.get_rank(), dist.get_world_size())
+    latents, images = ro.sample_images(
+        family, chosen, cond, training, trainer.shape, mine, per_prompt, (training.seed, "sampling", iteration),
+        trainer.moved("sample", iteration + 1),
+    )  # fmt: skip
+    meter.lap("sample")
+    trainer.boundary("reward", iteration + 1)
+    owners = [chosen[i // per_prompt] for i in mine]
+    names = [f"image {i % per_prompt} of iteration {iteration + 1}" for i in mine]
+    local, error = None, None
+    try:
+        local = ro.score_images(trainer.rewards, images, owners, names, trainer.moved("reward", iteration + 1))
+    except ro.NotFiniteRewardError as caught:
+        error = report_reward(caught, trainer.segment.work, iteration + 1, trainer.segment.config.models.vlm.path)
+    except PromptEchoError as caught:
+        error = caught
+    trainer.watchdog("exchange", iteration + 1)
+    ro.agree(error)
+    scores = ro.gather_by_index(local.T.contiguous(), mine, total).T.reshape(len(trainer.rewards), len(chosen), -1)
+    advantages = ro.combined_advantages(scores, [entry.weight for entry in trainer.rewards], training)
+    latents = ro.gather_by_index(latents, mine, total)
+    meter.lap("reward")
+    return ro.Rollout(chosen, cond, latents, scores, advantages.flatten().to(latents.device))
 
-    def lap(self) -> float:
-        now = time.monotonic()
-        lap, self.last = now - self.last, now
-        return lap
+
+def _watch_heldout(trainer: Trainer, state: TrainingState) -> dict[str, float]:
+    """Evaluate the weights that would be saved, and note whether they are the best so far."""
+    training = trainer.training
+    weights = state.tensors["ema" if training.ema.decay is not None else "weights"]
+    found = heldout.evaluate(
+        trainer.family, trainer.engine, trainer.rewards, trainer.heldout, weights, training, trainer.shape,
+        trainer.moved("heldout", state.iteration),
+    )  # fmt: skip
+    early = heldout.EarlyStop(**state.early_stop)
+    if early.update(found["heldout_reward"], state.iteration, training.heldout) and training.heldout.patience:
+        state.tensors = {**state.tensors, "best": weights}
+    state.early_stop = asdict(early)
+    return found
+
+
+def _log_row(trainer: Trainer, log: MetricsLog | None, row: dict) -> None:
+    trainer.rows.append(row)
+    if log is not None:
+        log.add(row)
 
 
 def _silent(*_: object, **__: object) -> None:
@@ -223,7 +370,7 @@ def _averaged(average: dict, value: dict, decay: float) -> dict:
     return {name: decay * average[name] + (1 - decay) * value[name] for name in value}
 
 
-def _accumulation(training, world_size: int) -> int:
+def _accumulation(training: TrainingConfig, world_size: int) -> int:
     """Backward passes per optimizer step on each rank.
 
     Raises:
@@ -237,84 +384,3 @@ def _accumulation(training, world_size: int) -> int:
         )
     passes = training.timesteps.per_sample if training.per_timestep else 1
     return share // training.micro_batch_size * passes
-
-
-def _load_prompts(path: Path) -> list[Prompt]:
-    from promptecho.captions.store import load_training_captions
-
-    return [Prompt(caption.prompt_id, caption.text) for caption in load_training_captions(path)]
-
-
-def _load_family(config: ExperimentConfig, device: torch.device):
-    from promptecho.t2i.registry import load_configured
-
-    return load_configured(config, device)
-
-
-def _load_rewards(config: ExperimentConfig, device: torch.device) -> list[ro.WeightedReward]:
-    from promptecho.rewards.registry import make_reward
-    from promptecho.vlm import load_vlm
-
-    vlm = config.models.vlm
-    loaded = load_vlm(
-        vlm.path, dtype=vlm.dtype, device=device, revision=vlm.revision, trust_remote_code=vlm.trust_remote_code
-    )
-    return [
-        ro.WeightedReward(make_reward(entry.name, loaded, query=entry.query or config.captions.query), entry.weight)
-        for entry in config.rewards
-    ]
-
-
-def _starting_state(segment: Segment, digests: dict[str, str], engine: Engine) -> tuple[TrainingState, list[dict]]:
-    """The rolling state of a killed attempt, else the previous checkpoint, else a fresh adapter; and its metrics."""
-    for rolling in _rolling_folders(segment.work):
-        try:
-            state = load_state(rolling, digests)
-            return state, read_jsonl(rolling / "metrics.jsonl")
-        except (StateError, DataError) as error:
-            print(f"promptecho: {error}; starting this segment from its beginning instead", file=sys.stderr)
-    if segment.resume is not None:
-        state = load_state(segment.resume / "state", digests)
-        if state.iteration >= segment.to:
-            raise StateError(f"{segment.resume}: is at iteration {state.iteration}, not before --to {segment.to}")
-        return state, []
-    weights = engine.weights()
-    tensors = {"weights": weights, **zero_moments(weights), "kl_ema": weights, "ema": weights}
-    return TrainingState(0, 0, tensors, digests, _facts()), []
-
-
-def _rolling_folders(work: Path) -> list[Path]:
-    """The rolling state, or the one that had just stepped aside for its successor when the process was killed."""
-    rolling = work / ROLLING
-    return [rolling] if rolling.is_dir() else sorted(work.glob(f".{ROLLING}.*.old"))
-
-
-def _facts() -> dict:
-    return {
-        "promptecho_version": promptecho.__version__,
-        "torch_version": torch.__version__,
-        "world_size": dist.get_world_size(),
-        "threads": torch.get_num_threads(),
-    }
-
-
-def _save_rolling(segment: Segment, state: TrainingState, rows: list[dict]) -> None:
-    if dist.get_rank() == 0:
-        state.facts = _facts()
-        with atomic_path(segment.work / ROLLING) as temporary:
-            save_state(state, temporary)
-            write_jsonl(temporary / "metrics.jsonl", rows)
-
-
-def _finish(segment: Segment, family, model, state: TrainingState, rows: list[dict]) -> None:
-    """Write the checkpoint; adapter and metrics last, so that a complete checkpoint has all three."""
-    state.facts = _facts()
-    save_state(state, segment.out / "state")
-    evaluated = run_training(segment.config, segment.run).ema.decay is not None
-    save_adapter(model, state.tensors["ema" if evaluated else "weights"], segment.out / "adapter", family.pipeline)
-    write_jsonl(segment.out / "metrics.jsonl", rows)
-    if segment.work.is_dir():
-        for left in segment.work.iterdir():  # the rolling state, and what a kill in the middle of a save left
-            if left.name == ROLLING or left.name.lstrip(".").startswith(f"{ROLLING}."):
-                shutil.rmtree(left)
-    print(f"train {segment.run}: checkpoint {segment.to} in {os.path.relpath(segment.out)}", file=sys.stderr)

@@ -19,19 +19,22 @@ from safetensors.torch import load_file, save_file
 from promptecho.errors import DataError, StateError
 from promptecho.files import atomic_path, digest, read_json, sha256_file, write_json
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 FILES = ("weights", "exp_avg", "exp_avg_sq", "kl_ema", "ema")
+OPTIONAL = ("best",)
 
 
 @dataclass
 class TrainingState:
-    """Tensors by parameter name: LoRA weights, Adam moments, EMA of the policy, EMA for evaluation."""
+    """Tensors by parameter name: LoRA weights, Adam moments, EMA of the policy, EMA for evaluation, and with an early
+    stop the best evaluated weights."""
 
     iteration: int  # completed iterations
     optimizer_steps: int
     tensors: dict[str, dict[str, torch.Tensor]]
     digests: dict[str, str]  # what the state belongs to: training slice, captions
     facts: dict[str, Any] = field(default_factory=dict)  # recorded, not compared: world size, threads, versions
+    early_stop: dict[str, Any] = field(default_factory=dict)  # the held-out evaluations so far
 
 
 @contextmanager
@@ -57,7 +60,7 @@ def save_state(state: TrainingState, folder: Path) -> None:
     """
     with tensor_folder(folder) as temporary:
         hashes = {}
-        for name in FILES:
+        for name in (*FILES, *(name for name in OPTIONAL if name in state.tensors)):
             path = temporary / f"{name}.safetensors"
             save_file({key: value.contiguous() for key, value in sorted(state.tensors[name].items())}, path)
             hashes[name] = sha256_file(path)
@@ -67,6 +70,7 @@ def save_state(state: TrainingState, folder: Path) -> None:
             "optimizer_steps": state.optimizer_steps,
             "digests": state.digests,
             "facts": state.facts,
+            "early_stop": state.early_stop,
             "sha256": hashes,
         }
         write_json(temporary / "state.json", {**content, "content_digest": digest(content)})
@@ -90,15 +94,17 @@ def load_state(folder: Path, digests: dict[str, str]) -> TrainingState:
                 "delete it, or restore the configuration it was made with"
             )
     tensors = {}
-    for name in FILES:
+    for name in (*FILES, *(name for name in OPTIONAL if name in facts["sha256"])):
         path = folder / f"{name}.safetensors"
         if not path.is_file() or sha256_file(path) != facts["sha256"][name]:
-            raise StateError(f"{path}: damaged or missing; delete {folder} to fall back on the previous checkpoint")
+            raise StateError(f"{path}: damaged or missing")
         try:
             tensors[name] = load_file(path)
         except SafetensorError as error:
             raise StateError(f"{path}: not readable ({error})") from error
-    return TrainingState(facts["iteration"], facts["optimizer_steps"], tensors, facts["digests"], facts["facts"])
+    return TrainingState(
+        facts["iteration"], facts["optimizer_steps"], tensors, facts["digests"], facts["facts"], facts["early_stop"]
+    )
 
 
 def _read_facts(path: Path) -> dict[str, Any]:
@@ -108,7 +114,7 @@ def _read_facts(path: Path) -> dict[str, Any]:
     except DataError:
         content = None
     if not isinstance(content, dict) or content.pop("content_digest", None) != digest(content):
-        raise StateError(f"{path}: damaged; delete {path.parent} to fall back on the previous checkpoint")
+        raise StateError(f"{path}: damaged")
     if content["schema_version"] != SCHEMA_VERSION:
         raise StateError(f"{path}: state of schema {content['schema_version']}, this version reads {SCHEMA_VERSION}")
     return content

@@ -1,8 +1,10 @@
 """Second half of an iteration: the AWM update on the rollout's images.
 
-Timesteps and noise are drawn once per iteration and reused in every pass. So everything that needs no gradient
-(the old log-probabilities, the velocities of the base model and of the policy's moving average) is computed once
-and serves all passes.
+Timesteps and noise are drawn before the first optimizer step. So everything that needs no gradient (the old
+log-probabilities, the velocities of the base model and of the policy's moving average) is computed once, with the
+policy as it was at the iteration's start, and serves all passes. With `timesteps.redraw: pass` every pass has
+timesteps of its own, so this costs as many times more; an average that moved at every optimizer step could not be
+precomputed at all, which is why ours moves per iteration.
 """
 
 from __future__ import annotations
@@ -15,7 +17,6 @@ import torch.distributed as dist
 
 from promptecho import awm
 from promptecho.config.training import TrainingConfig
-from promptecho.errors import PromptEchoError
 from promptecho.seeds import derive_seed
 from promptecho.t2i.base import Family
 from promptecho.train.data import batches_of, normal
@@ -24,14 +25,38 @@ from promptecho.train.rollout import Rollout
 
 
 @dataclass
-class Targets:
-    """Per timestep and image [T, N, ...]: what the loss compares with. References are None when not used."""
+class Batch:
+    """Images of a loss with all it compares with; times and references [T, n, ...], None where not used."""
 
+    prompt_ids: list[str]  # [n]
+    x0: torch.Tensor  # [n, ...]
+    cond: list[torch.Tensor]  # [n]
+    advantages: torch.Tensor  # [n]
     t: torch.Tensor
     noise: torch.Tensor
     old_log_prob: torch.Tensor
-    base_velocity: torch.Tensor | None
-    ema_velocity: torch.Tensor | None
+    base_velocity: torch.Tensor | None = None
+    ema_velocity: torch.Tensor | None = None
+
+    def take(self, images: list[int], times: list[int] | slice = slice(None)) -> Batch:
+        """Some images at some timesteps."""
+
+        def pick(value: torch.Tensor | None) -> torch.Tensor | None:
+            return None if value is None else value[times][:, images]
+
+        return Batch(
+            [self.prompt_ids[i] for i in images], self.x0[images], [self.cond[i] for i in images],
+            self.advantages[images], pick(self.t), pick(self.noise), pick(self.old_log_prob),
+            pick(self.base_velocity), pick(self.ema_velocity),
+        )  # fmt: skip
+
+
+class NotFiniteError(Exception):
+    """A loss or gradient is not finite; on every rank together. Carries this rank's batch, empty if it is innocent."""
+
+    def __init__(self, what: str, batch: Batch, step: int):
+        super().__init__(what)
+        self.what, self.batch, self.step = what, batch, step
 
 
 def velocity(family: Family, x_t: torch.Tensor, t: torch.Tensor, cond: list, training: TrainingConfig) -> torch.Tensor:
@@ -42,59 +67,70 @@ def velocity(family: Family, x_t: torch.Tensor, t: torch.Tensor, cond: list, tra
 
 
 def draw_timesteps_and_noise(
-    rollout: Rollout, training: TrainingConfig, iteration: int, grid: torch.Tensor
+    rollout: Rollout, images: list[int], training: TrainingConfig, iteration: int, grid: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """t [T, N] and noise [T, N, ...], each image's from its own seed."""
+    """t [T, n] and noise [T, n, ...] of the given images, each image's from its own seed.
+
+    T is `timesteps.per_sample`, times the number of passes if each pass draws its own.
+    """
+    draws = training.passes if training.timesteps.redraw == "pass" else 1
     times, noises = [], []
-    for image in range(len(rollout.latents)):
+    for image in images:
         prompt = rollout.prompts[rollout.prompt_of(image)].prompt_id
-        key = (training.seed, "loss", iteration, prompt, image % rollout.images_per_prompt)
-        times.append(
-            awm.sample_timesteps(
-                1,
-                training.timesteps.per_sample,
-                torch.Generator().manual_seed(derive_seed(*key, "t")),
-                distribution=training.timesteps.distribution,
-                shift=training.timesteps.shift,
-                mean=training.timesteps.mean,
-                std=training.timesteps.std,
-                grid=grid,
+        t, noise = [], []
+        for draw in range(draws):
+            key = (training.seed, "loss", iteration, prompt, image % rollout.images_per_prompt)
+            key = (*key, "pass", draw) if draws > 1 else key
+            t.append(
+                awm.sample_timesteps(
+                    1,
+                    training.timesteps.per_sample,
+                    torch.Generator().manual_seed(derive_seed(*key, "t")),
+                    distribution=training.timesteps.distribution,
+                    shift=training.timesteps.shift,
+                    mean=training.timesteps.mean,
+                    std=training.timesteps.std,
+                    grid=grid,
+                )
             )
-        )
-        noises.append(normal((training.timesteps.per_sample, *rollout.latents.shape[1:]), *key, "noise"))
+            noise.append(normal((training.timesteps.per_sample, *rollout.latents.shape[1:]), *key, "noise"))
+        times.append(torch.cat(t))
+        noises.append(torch.cat(noise))
     device = rollout.latents.device
     return torch.cat(times, 1).to(device), torch.stack(noises, 1).to(device)
 
 
 def precompute(
     family: Family, engine: Engine, rollout: Rollout, training: TrainingConfig, iteration: int,
-    kl_ema: dict[str, torch.Tensor], grid: torch.Tensor,
-) -> Targets:  # fmt: skip
-    """Everything without gradient, for the images that this rank will train on."""
-    t, noise = draw_timesteps_and_noise(rollout, training, iteration, grid)
-    n_times, n_images = t.shape
-    mine = images_of_rank(n_images, training, iteration)
+    kl_ema: dict[str, torch.Tensor], grid: torch.Tensor, boundary,
+) -> tuple[list[int], Batch]:  # fmt: skip
+    """The images that this rank will train on (indices into the rollout), and everything without gradient on them."""
+    mine = images_of_rank(len(rollout.latents), training, iteration)
+    t, noise = draw_timesteps_and_noise(rollout, mine, training, iteration, grid)
+    x0 = rollout.latents[mine]
+    cond = [rollout.cond[rollout.prompt_of(i)] for i in mine]
     policy = engine.weights()
     same_as_policy = all(torch.equal(kl_ema[name], policy[name]) for name in policy)
+    steps = 0
 
     def velocities() -> torch.Tensor:
-        result = torch.zeros((n_times, *rollout.latents.shape), device=rollout.latents.device)
+        nonlocal steps
+        result = torch.zeros_like(noise)
         with torch.no_grad():
-            for index in range(n_times):
+            for index in range(len(t)):
                 for start in range(0, len(mine), training.micro_batch_size):
-                    chunk = mine[start : start + training.micro_batch_size]
-                    x_t = awm.interpolate(rollout.latents[chunk], noise[index, chunk], t[index, chunk])
-                    cond = [rollout.cond[rollout.prompt_of(i)] for i in chunk]
-                    result[index, chunk] = velocity(family, x_t, t[index, chunk], cond, training)
+                    chunk = slice(start, start + training.micro_batch_size)
+                    x_t = awm.interpolate(x0[chunk], noise[index, chunk], t[index, chunk])
+                    result[index, chunk] = velocity(family, x_t, t[index, chunk], cond[chunk], training)
+                    steps += 1
+                    boundary("precompute", steps)
         return result
 
     old = velocities()
     old_log_prob = torch.stack(
         [
-            awm.matching_log_prob(
-                old[i], rollout.latents, noise[i], t[i], weighting=training.weighting, power=training.ghuber_power
-            )
-            for i in range(n_times)
+            awm.matching_log_prob(old[i], x0, noise[i], t[i], weighting=training.weighting, power=training.ghuber_power)
+            for i in range(len(t))
         ]
     )
     ema_velocity = base_velocity = None
@@ -108,7 +144,9 @@ def precompute(
     if training.kl_base.weight > 0:
         with engine.model.disable_adapter():
             base_velocity = velocities()
-    return Targets(t, noise, old_log_prob, base_velocity, ema_velocity)
+    ids = [rollout.prompts[rollout.prompt_of(i)].prompt_id for i in mine]
+    advantages = rollout.advantages[mine]
+    return mine, Batch(ids, x0, cond, advantages, t, noise, old_log_prob, base_velocity, ema_velocity)
 
 
 def images_of_rank(n_images: int, training: TrainingConfig, iteration: int) -> list[int]:
@@ -127,50 +165,75 @@ def images_of_rank(n_images: int, training: TrainingConfig, iteration: int) -> l
 
 
 def update(
-    family: Family, engine: Engine, rollout: Rollout, targets: Targets, training: TrainingConfig, iteration: int,
-    after_step, check_stop,
+    family: Family, engine: Engine, mine: list[int], batch: Batch, n_images: int, training: TrainingConfig,
+    iteration: int, after_step, boundary,
 ) -> dict[str, float]:  # fmt: skip
     """All optimizer steps of an iteration; returns the means of their metrics.
 
     Args:
+        mine: which of the iteration's `n_images` images `batch` holds.
         after_step: called after every optimizer step (moving averages).
-        check_stop: called between optimizer steps; raises to leave the iteration.
+        boundary: called between optimizer steps with ("update", step); raises to leave the iteration.
 
     Raises:
-        PromptEchoError: the loss or the gradient is not finite; names iteration and prompts.
+        NotFiniteError: a loss or gradient is not finite, on every rank; the weights are as before that step.
     """
     sums: dict[str, float] = defaultdict(float)
     count = steps = 0
     rank, world_size = dist.get_rank(), dist.get_world_size()
-    n_times, n_images = targets.t.shape
-    groups = [[i] for i in range(n_times)] if training.per_timestep else [list(range(n_times))]
+    position = {image: index for index, image in enumerate(mine)}
     for pass_index in range(training.passes):
-        for batch in batches_of(n_images, training.batch_size, training.seed, iteration, pass_index):
-            check_stop()
-            mine = batch[rank::world_size]
-            for start in range(0, len(mine), training.micro_batch_size):
-                chunk = mine[start : start + training.micro_batch_size]
+        groups = timestep_groups(training, pass_index)
+        for images in batches_of(n_images, training.batch_size, training.seed, iteration, pass_index):
+            boundary("update", steps)
+            local = [position[image] for image in images[rank::world_size]]
+            for start in range(0, len(local), training.micro_batch_size):
                 for times in groups:
-                    loss, metrics = _loss(family, rollout, targets, training, chunk, times)
-                    if not torch.isfinite(loss):
-                        ids = sorted({rollout.prompts[rollout.prompt_of(i)].prompt_id for i in chunk})
-                        raise PromptEchoError(
-                            f"iteration {iteration + 1}: the loss is {float(loss)} on prompts {', '.join(ids)}; "
-                            "lower training.learning_rate or look at these prompts' images"
-                        )
+                    chunk = batch.take(local[start : start + training.micro_batch_size], times)
+                    loss, metrics = awm_loss(family, chunk, training)
                     engine.backward(loss)
                     for key, value in metrics.items():
                         sums[key] += float(value)
                     count += 1
-            if engine.grad_norm != engine.grad_norm or engine.grad_norm == float("inf"):
-                raise PromptEchoError(
-                    f"iteration {iteration + 1}: the gradient norm is {engine.grad_norm}; lower training.learning_rate"
-                )
+            if engine.overflow:  # same on all ranks; the step was skipped
+                what, guilty = find_not_finite(family, engine, batch.take(local), training, groups)
+                raise NotFiniteError(what, batch.take([local[i] for i in guilty], sum(groups, [])), steps)
             sums["grad_norm"] += engine.grad_norm
             steps += 1
             after_step()
     means = {key: value / (steps if key == "grad_norm" else count) for key, value in sums.items()}
     return _mean_over_ranks(means)
+
+
+def timestep_groups(training: TrainingConfig, pass_index: int) -> list[list[int]]:
+    """Rows of the drawn timesteps that go through one forward pass together, for one pass over the images."""
+    n = training.timesteps.per_sample
+    first = n * pass_index if training.timesteps.redraw == "pass" else 0
+    rows = list(range(first, first + n))
+    return [[row] for row in rows] if training.per_timestep else [rows]
+
+
+def find_not_finite(
+    family: Family, engine: Engine, batch: Batch, training: TrainingConfig, groups: list[list[int]]
+) -> tuple[str, list[int]]:
+    """Go through a batch image by image: ("loss is nan" | "gradient is not finite", indices of the images at fault).
+
+    Nothing and no image where this rank's images are all right by themselves.
+    """
+    parameters = list(engine.parameters.values())
+    guilty: dict[str, list[int]] = {"loss": [], "gradient": []}
+    for index in range(len(batch.x0)):
+        for times in groups:
+            loss, _ = awm_loss(family, batch.take([index], times), training)
+            if not torch.isfinite(loss):
+                guilty["loss"].append(index)
+                break
+            gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+            if not all(g is None or torch.isfinite(g).all() for g in gradients):
+                guilty["gradient"].append(index)
+                break
+    what = next((what for what, images in guilty.items() if images), "")
+    return what, guilty[what] if what else []
 
 
 def _mean_over_ranks(values: dict[str, float]) -> dict[str, float]:
@@ -182,31 +245,28 @@ def _mean_over_ranks(values: dict[str, float]) -> dict[str, float]:
     return dict(zip(sorted(values), (total / dist.get_world_size()).tolist(), strict=True))
 
 
-def _loss(
-    family: Family, rollout: Rollout, targets: Targets, training: TrainingConfig, chunk: list[int], times: list[int]
-) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """Loss of some images at some timesteps, and what to watch."""
-    x0 = rollout.latents[chunk].repeat(len(times), *[1] * (rollout.latents.ndim - 1))
-    noise = targets.noise[times][:, chunk].flatten(0, 1)
-    t = targets.t[times][:, chunk].flatten()
-    cond = [rollout.cond[rollout.prompt_of(i)] for i in chunk] * len(times)
-    v = velocity(family, awm.interpolate(x0, noise, t), t, cond, training)
+def awm_loss(family: Family, batch: Batch, training: TrainingConfig) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Loss of a batch [T, n] through one forward pass of T * n images, and what to watch."""
+    n_times, n_images = batch.t.shape
+    x0 = batch.x0.repeat(n_times, *[1] * (batch.x0.ndim - 1))
+    noise, t = batch.noise.flatten(0, 1), batch.t.flatten()
+    v = velocity(family, awm.interpolate(x0, noise, t), t, batch.cond * n_times, training)
     log_prob = awm.matching_log_prob(v, x0, noise, t, weighting=training.weighting, power=training.ghuber_power)
-    log_prob = log_prob.view(len(times), len(chunk))
-    old = targets.old_log_prob[times][:, chunk]
+    log_prob = log_prob.view(n_times, n_images)
     options = {"clip_range": training.clip_range, "per_timestep": training.per_timestep}
-    policy = awm.policy_loss(log_prob, old, rollout.advantages[chunk], **options)
+    policy = awm.policy_loss(log_prob, batch.old_log_prob, batch.advantages, **options)
     loss = policy
     metrics = {"policy_loss": policy.detach()}
     for name, reference, weight, kind in (
-        ("kl_base", targets.base_velocity, training.kl_base.weight, training.kl_base.weighting),
-        ("kl_ema", targets.ema_velocity, training.kl_ema.weight, "uniform"),
+        ("kl_base", batch.base_velocity, training.kl_base.weight, training.kl_base.weighting),
+        ("kl_ema", batch.ema_velocity, training.kl_ema.weight, "uniform"),
     ):
         if reference is not None:
-            kl = awm.velocity_kl(v, reference[times][:, chunk].flatten(0, 1), t, weighting=kind)
+            kl = awm.velocity_kl(v, reference.flatten(0, 1), t, weighting=kind)
             loss = loss + weight * kl
             metrics[name] = kl.detach()
     with torch.no_grad():
-        metrics["ratio_mean"] = awm.policy_ratio(log_prob, old, per_timestep=training.per_timestep).mean()
-        metrics["clip_fraction"] = awm.clip_fraction(log_prob, old, **options)
+        ratio = awm.policy_ratio(log_prob, batch.old_log_prob, per_timestep=training.per_timestep)
+        metrics["ratio_mean"] = ratio.mean()
+        metrics["clip_fraction"] = awm.clip_fraction(log_prob, batch.old_log_prob, **options)
     return loss.float(), metrics

@@ -161,11 +161,11 @@ def _header(shown: RunView) -> RenderableType:
 
 
 def _table(shown: RunView) -> Table:
-    table = Table.grid(padding=(0, 2))
-    table.add_column(min_width=max(map(len, METRICS.values())))
-    table.add_column(no_wrap=True, min_width=SPARK_WIDTH)
-    table.add_column(justify="right", min_width=10)
-    table.add_column(justify="right", min_width=10)
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
+    table.add_column("", min_width=max(map(len, METRICS.values())))
+    table.add_column("", no_wrap=True, min_width=SPARK_WIDTH)
+    table.add_column("last", justify="right", min_width=10)
+    table.add_column("change", justify="right", min_width=10)
     for key, metric in shown.metrics.items():
         changed = "" if metric.change is None else f"{metric.change:+.4g}"
         behind = f"  (at {metric.iteration})" if metric.iteration != shown.iteration else ""
@@ -200,7 +200,9 @@ def planned_runs(experiment: Path) -> dict[str, int]:
 
 
 def snapshot(experiment: Path, runs: list[str], now: float) -> list[RunView]:
-    """Read the chosen runs, or all that are planned or have begun.
+    """Read the chosen runs; by default all that are planned, and what else is under way.
+
+    Without a configuration, all that have begun.
 
     Raises:
         ConfigError: no such run, or none at all.
@@ -215,7 +217,10 @@ def snapshot(experiment: Path, runs: list[str], now: float) -> list[RunView]:
         raise ConfigError(
             f"{experiment}: no run has begun and none is planned in {experiment}/config; nothing to watch"
         )
-    return [view(read_run(experiment, run), planned.get(run), now) for run in runs or known]
+    read = [read_run(experiment, run) for run in runs or known]
+    if not runs and planned:  # runs that an earlier configuration left behind would never finish
+        read = [metrics for metrics in read if metrics.run in planned or metrics.live is not None]
+    return [view(metrics, planned.get(metrics.run), now) for metrics in read]
 
 
 def watch(experiment: Path, runs: list[str], *, once: bool = False, as_json: bool = False) -> None:

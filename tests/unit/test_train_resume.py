@@ -36,12 +36,15 @@ def straight(experiment, config) -> Path:
     return experiment.folder / "straight" / "8"
 
 
+def newest_iteration(work: Path) -> int:
+    """Iterations in the newest rolling state, 0 without one."""
+    return max((int(path.name) for path in (work / "states").glob("[0-9]*")), default=0)
+
+
 def wait_for_iteration(process: subprocess.Popen, work: Path, iteration: int) -> None:
     """Until the rolling state has so many iterations."""
-    path = work / "rolling" / "state.json"
     while process.poll() is None:
-        # The file is away for an instant while a new state takes its place.
-        if path.is_file() and json.loads(path.read_text() or "{}").get("iteration", 0) >= iteration:
+        if newest_iteration(work) >= iteration:
             return
         time.sleep(0.005)
     raise AssertionError(f"ended before iteration {iteration}:\n{process.communicate()[1][-4000:]}")
@@ -55,7 +58,7 @@ def interrupted(experiment, config) -> dict:
     facts: dict = {"work": work, "delay": random.random() * 0.5, "reached": []}
 
     def reached() -> int:
-        facts["reached"].append(read_json(work / "rolling" / "state.json")["iteration"])
+        facts["reached"].append(newest_iteration(work))
         return facts["reached"][-1]
 
     process = start(arguments)
@@ -64,7 +67,7 @@ def interrupted(experiment, config) -> dict:
     process.send_signal(signal.SIGKILL)
     process.communicate()
     facts["killed"], done = process.returncode, reached()
-    shutil.copytree(work / "rolling", experiment.folder / "kept")
+    shutil.copytree(work / "states", experiment.folder / "kept")
 
     process = start(arguments)
     wait_for_iteration(process, work, done + 1)
@@ -130,28 +133,76 @@ def test_two_segments_are_one(segments, straight):
     assert metrics_without_times(first) + metrics_without_times(second) == metrics_without_times(straight)
 
 
-def test_a_damaged_rolling_state_is_named_and_the_segment_starts_over(experiment, config, interrupted, straight):
+def test_damaged_rolling_states_are_named_and_the_segment_starts_over(experiment, config, interrupted, straight):
     work = experiment.folder / "damaged" / "work" / "8"
-    shutil.copytree(experiment.folder / "kept", work / "rolling")
-    path = work / "rolling" / "weights.safetensors"
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(bytes(content))
+    shutil.copytree(experiment.folder / "kept", work / "states")
+    for path in (work / "states").glob("[0-9]*/weights.safetensors"):
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(bytes(content))
     stderr = run(experiment.train(config, 8, "damaged"))
     assert f"{path}: damaged or missing" in stderr and "from iteration 0 to 8" in stderr
     assert same_bytes(experiment.folder / "damaged" / "8", straight) == []
     assert metrics_without_times(experiment.folder / "damaged" / "8") == metrics_without_times(straight)
 
 
-def test_two_processes_equal_one(experiment, config, segments):
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    run(experiment.train(config, 2, "two"), *launcher)
-    two, one = experiment.folder / "two" / "2", segments[0]
+def test_any_number_of_kills_at_any_moment_ends_in_the_same_bits(experiment, config, straight):
+    """SIGKILL or SIGTERM after a random time, again and again: also while models load, states are saved, a checkpoint
+    is written. The seed of the test's draws is in its output."""
+    seed = random.randrange(2**32)
+    print("seed", seed)
+    draw = random.Random(seed)
+    arguments = experiment.train(config, 8, "random")
+    codes, seconds = [], 6.0
+    for _ in range(5):
+        process = start(arguments)
+        try:
+            process.communicate(timeout=draw.uniform(0.3, 1.0) * seconds)
+        except subprocess.TimeoutExpired:
+            process.send_signal(draw.choice([signal.SIGKILL, signal.SIGTERM]))
+            process.communicate()
+        codes.append(process.returncode)
+        seconds *= 1.25  # however slow the machine is, later attempts reach iterations
+    run(arguments)
+    # A SIGTERM before the handler is there ends the process as any other.
+    assert set(codes) <= {0, 75, -signal.SIGKILL, -signal.SIGTERM}, codes
+    assert same_bytes(experiment.folder / "random" / "8", straight) == [], codes
+    assert metrics_without_times(experiment.folder / "random" / "8") == metrics_without_times(straight)
+
+
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+
+
+def assert_close(folder: Path, expected: Path) -> None:
+    """Two checkpoints agree to float tolerance, and saw the same prompts, images and rewards in the same order."""
     for name in ("adapter/adapter_model", "state/weights", "state/exp_avg", "state/kl_ema"):
-        a, b = (load_file(folder / f"{name}.safetensors") for folder in (two, one))
+        a, b = (load_file(path / f"{name}.safetensors") for path in (folder, expected))
         for key, value in b.items():
             torch.testing.assert_close(a[key], value, rtol=1e-3, atol=1e-5, msg=lambda text, key=key: f"{key}: {text}")
-    for row, expected in zip(metrics_without_times(two), metrics_without_times(one), strict=True):
-        for key in ("reward_mean", "reward_std", "advantage_abs_mean", "policy_loss", "kl_ema", "ratio_mean"):
-            assert row[key] == pytest.approx(expected[key], rel=1e-3, abs=1e-6), key
-        assert row["optimizer_steps"] == expected["optimizer_steps"]
+    for row, other in zip(metrics_without_times(folder), metrics_without_times(expected), strict=True):
+        for key in (
+            "reward_mean",
+            "reward_std",
+            "advantage_abs_mean",
+            "diversity",
+            "policy_loss",
+            "kl_ema",
+            "ratio_mean",
+        ):
+            assert row[key] == pytest.approx(other[key], rel=1e-3, abs=1e-6), key
+        assert row["optimizer_steps"] == other["optimizer_steps"]
+
+
+def test_two_processes_equal_one_and_states_move_between_them(experiment):
+    """Four iterations as one process, as two, as one then two, and as two then one."""
+    config = experiment.config("moving", iterations=4, checkpoints=[2, 4])
+    first = {}
+    for name, launcher in (("one", []), ("two", TORCHRUN)):
+        run(experiment.train(config, 2, name), *launcher)
+        first[name] = experiment.folder / name / "2"
+    assert_close(first["two"], first["one"])
+    run(experiment.train(config, 4, "one", "--resume", first["one"]))
+    run(experiment.train(config, 4, "one_then_two", "--resume", first["one"]), *TORCHRUN)
+    run(experiment.train(config, 4, "two_then_one", "--resume", first["two"]))
+    for name in ("one_then_two", "two_then_one"):
+        assert_close(experiment.folder / name / "4", experiment.folder / "one" / "4")

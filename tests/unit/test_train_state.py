@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import tiny_t2i
@@ -18,6 +19,7 @@ from promptecho.config.training import LoraSection
 from promptecho.errors import DataError, ModelError, StateError
 from promptecho.files import read_json, write_json
 from promptecho.t2i.registry import load_family
+from promptecho.train.checkpoint import find_start, save_rolling
 from promptecho.train.data import batches_of, normal, prompts_of
 from promptecho.train.lora import add_lora, load_adapter, lora_parameters, save_adapter
 from promptecho.train.rollout import share_of_rank
@@ -85,7 +87,7 @@ def test_a_state_of_another_schema_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("promptecho.train.state.SCHEMA_VERSION", 99)
     save_state(state(), tmp_path / "s")
     monkeypatch.undo()
-    with pytest.raises(StateError, match="schema 99, this version reads 1"):
+    with pytest.raises(StateError, match="schema 99, this version reads 2"):
         load_state(tmp_path / "s", DIGESTS)
 
 
@@ -104,15 +106,17 @@ def test_a_full_disk_is_one_line_and_leaves_the_old_state(tmp_path):
 
 
 def test_kill_while_saving_leaves_the_old_or_the_new_state(tmp_path):
-    from promptecho.train.loop import _rolling_folders
-
     code = (
         "import sys\nsys.path.insert(0, sys.argv[2])\n"
-        "from pathlib import Path\nfrom promptecho.train.state import save_state\nfrom test_train_state import state\n"
-        "k = 0\nwhile True:\n    k += 1\n    save_state(state(float(k)), Path(sys.argv[1]))\n    print(k, flush=True)\n"
+        "from pathlib import Path\nfrom promptecho.train.checkpoint import save_rolling\n"
+        "from test_train_state import state\n"
+        "k = 0\nwhile True:\n    k += 1\n    s = state(float(k))\n    s.iteration = k\n"
+        "    save_rolling(Path(sys.argv[1]), s, [{'iteration': k}], keep=2)\n    print(k, flush=True)\n"
     )
     process = subprocess.Popen(
-        [sys.executable, "-c", code, tmp_path / "rolling", os.path.dirname(__file__)], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", code, tmp_path, os.path.dirname(__file__)],
+        stdout=subprocess.PIPE,
+        text=True,
     )
     process.stdout.readline()
     time.sleep(torch.rand(()).item() * 0.2)
@@ -120,19 +124,67 @@ def test_kill_while_saving_leaves_the_old_or_the_new_state(tmp_path):
     done = [1, *map(int, process.stdout.read().split())]
     process.wait()
     process.stdout.close()
-    folder, *_ = _rolling_folders(tmp_path)
-    assert load_state(folder, DIGESTS).tensors["ema"]["b.w"][0] in (done[-1], done[-1] + 1)
+    found, rows = find_start(tmp_path, None, DIGESTS, to=10**9)
+    assert found.iteration in (done[-1], done[-1] + 1)
+    assert found.tensors["ema"]["b.w"][0] == found.iteration and rows == [{"iteration": found.iteration}]
 
 
-def test_a_state_that_stepped_aside_for_its_successor_is_found(tmp_path):
-    """A kill between the two renames of a replacement leaves only the folder that stepped aside."""
-    from promptecho.train.loop import _rolling_folders
+@pytest.fixture
+def rolling(tmp_path):
+    """A work folder with the states of iterations 3, 4 and 5."""
+    for iteration in (3, 4, 5):
+        one = state(float(iteration))
+        one.iteration = iteration
+        save_rolling(tmp_path / "work", one, [{"iteration": iteration}], keep=3)
+    return tmp_path / "work"
 
-    assert _rolling_folders(tmp_path) == []
-    save_state(state(), tmp_path / ".rolling.1a2b3c4d.old")
-    assert _rolling_folders(tmp_path) == [tmp_path / ".rolling.1a2b3c4d.old"]
-    save_state(state(), tmp_path / "rolling")
-    assert _rolling_folders(tmp_path) == [tmp_path / "rolling"]
+
+def flip(path: Path, where: float = 0.5) -> None:
+    content = bytearray(path.read_bytes())
+    content[int(len(content) * where)] ^= 1
+    path.write_bytes(content)
+
+
+def test_only_the_newest_states_are_kept_and_cut_short_writes_go(rolling):
+    (rolling / "states" / ".000006.1a2b.tmp").mkdir()
+    one = state()
+    one.iteration = 6
+    save_rolling(rolling, one, [], keep=2)
+    assert sorted(path.name for path in (rolling / "states").iterdir()) == ["000005", "000006"]
+
+
+@pytest.mark.parametrize("damaged", [0, 1, 2])
+def test_damaged_states_are_named_and_the_newest_good_one_is_used(rolling, capsys, damaged):
+    for iteration in range(5, 5 - damaged, -1):
+        flip(rolling / "states" / f"{iteration:06d}" / "exp_avg.safetensors")
+    found, rows = find_start(rolling, None, DIGESTS, to=9)
+    assert found.iteration == 5 - damaged and rows == [{"iteration": 5 - damaged}]
+    stderr = capsys.readouterr().err
+    assert stderr.count("exp_avg.safetensors: damaged or missing; trying the state before it") == damaged
+
+
+def checkpoints(folder: Path, *iterations: int) -> list[Path]:
+    for iteration in iterations:
+        one = state(float(iteration))
+        one.iteration = iteration
+        save_state(one, folder / str(iteration) / "state")
+    return [folder / str(iteration) for iteration in iterations]
+
+
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before_it(tmp_path, capsys):
+    two, four, six = checkpoints(tmp_path / "run", 2, 4, 6)
+    assert find_start(tmp_path / "none", six, DIGESTS, to=8)[0].iteration == 6
+    flip(six / "state" / "weights.safetensors")
+    assert find_start(tmp_path / "none", six, DIGESTS, to=8)[0].iteration == 4
+    assert f"{six}/state/weights.safetensors: damaged or missing; going on from {four}" in capsys.readouterr().err
+    for folder in (two, four):
+        (folder / "state" / "state.json").unlink()
+    with pytest.raises(StateError, match="6/state/weights.safetensors: damaged or missing"):
+        find_start(tmp_path / "none", six, DIGESTS, to=8)
+
+
+def test_without_anything_a_segment_starts_from_the_beginning(tmp_path):
+    assert find_start(tmp_path / "none", None, DIGESTS, to=8) == (None, [])
 
 
 # Adapters.

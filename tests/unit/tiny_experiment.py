@@ -108,7 +108,8 @@ def metrics_without_times(folder: Path) -> list[dict]:
     from promptecho.files import read_jsonl
 
     rows = read_jsonl(folder / "metrics.jsonl")
-    return [{k: v for k, v in row.items() if not k.startswith("seconds") and k != "images_per_s"} for row in rows]
+    measured = ("seconds", "images_per_s", "memory_gb")
+    return [{k: v for k, v in row.items() if not k.startswith(measured)} for row in rows]
 
 
 def same_bytes(a: Path, b: Path) -> list[str]:

@@ -1,0 +1,54 @@
+"""What the loop says and leaves behind when a reward, a loss or a gradient is not finite."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch.distributed as dist
+
+from promptecho.errors import PromptEchoError, RewardError
+from promptecho.train.dump import dump_batch, dump_reward
+from promptecho.train.engine import Engine
+from promptecho.train.rollout import NotFiniteRewardError, agree
+from promptecho.train.update import NotFiniteError
+
+
+def _folder(work: Path, iteration: int) -> Path:
+    return work / f"not-finite-{iteration}-rank{dist.get_rank()}"
+
+
+def report_reward(error: NotFiniteRewardError, work: Path, iteration: int, vlm: str) -> RewardError:
+    """Write image, label and query; the error names them and the command that scores the image again."""
+    folder = _folder(work, iteration)
+    command = dump_reward(folder, error.image, {**error.facts, "iteration": iteration}, vlm)
+    return RewardError(f"{error}; to score it again: {command}")
+
+
+def report_not_finite(error: NotFiniteError, work: Path, run: str, iteration: int, engine: Engine) -> PromptEchoError:
+    """Collective: write the batch at fault; raises on every rank what the first rank at fault says.
+
+    Returns the error to raise where no rank is at fault by itself.
+    """
+    own, where = None, f"iteration {iteration}, optimizer step {error.step + 1}"
+    if error.batch.prompt_ids:
+        folder, batch = _folder(work, iteration), error.batch
+        tensors = {
+            "x0": batch.x0, "advantages": batch.advantages, "t": batch.t, "noise": batch.noise,
+            "old_log_prob": batch.old_log_prob,
+        }  # fmt: skip
+        for name in ("base_velocity", "ema_velocity"):
+            if getattr(batch, name) is not None:
+                tensors[name] = getattr(batch, name)
+        tensors |= {f"cond.{i:05d}": cond for i, cond in enumerate(batch.cond)}
+        tensors |= {f"weights.{name}": parameter for name, parameter in engine.parameters.items()}
+        facts = {"kind": error.what, "iteration": iteration, "optimizer_step": error.step, "run": run}
+        dump_batch(folder, tensors, {**facts, "prompt_ids": batch.prompt_ids})
+        ids = ", ".join(sorted(set(batch.prompt_ids)))
+        own = PromptEchoError(
+            f"{where}: the {error.what} is not finite on prompt(s) {ids}; lower training.learning_rate, or look at it "
+            f"again with: promptecho train --config ... --replay {folder}"
+        )
+    agree(own)
+    return PromptEchoError(
+        f"{where}: the gradient is not finite, although every image's own is; lower training.learning_rate"
+    )

@@ -1,0 +1,56 @@
+"""Time and memory of the phases of an iteration."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import torch
+
+
+class Meter:
+    """`lap(phase)` ends a phase: seconds since the last lap, and memory in GB.
+
+    Memory is the phase's peak of allocated tensors on a GPU, else the process's resident memory at the phase's end.
+    """
+
+    def __init__(self, device: torch.device):
+        self.device = device
+        self.laps: dict[str, float] = {}
+        self.memory: dict[str, float] = {}
+        self._reset()
+
+    def _reset(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+            torch.cuda.reset_peak_memory_stats(self.device)
+        self._last = time.monotonic()
+
+    def lap(self, phase: str) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+            self.memory[phase] = torch.cuda.max_memory_allocated(self.device) / 1e9
+        else:
+            self.memory[phase] = resident_gb()
+        self.laps[phase] = self.laps.get(phase, 0.0) + time.monotonic() - self._last
+        self._reset()
+
+    @property
+    def seconds(self) -> float:
+        return sum(self.laps.values())
+
+    def metrics(self) -> dict[str, float]:
+        """Keys seconds_PHASE, seconds and memory_gb_PHASE."""
+        return {
+            **{f"seconds_{phase}": round(value, 3) for phase, value in self.laps.items()},
+            "seconds": round(self.seconds, 3),
+            **{f"memory_gb_{phase}": round(value, 3) for phase, value in self.memory.items()},
+        }
+
+
+def resident_gb() -> float:
+    """Resident memory of this process in GB (Linux)."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) * 1024 / 1e9
+    raise OSError("/proc/self/status has no VmRSS line")

@@ -1,0 +1,91 @@
+"""What a segment loads before its first iteration: prompts, labels, models."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from promptecho.config import ExperimentConfig
+from promptecho.config.models import RewardSection
+from promptecho.errors import DataError
+from promptecho.files import read_jsonl
+from promptecho.t2i.base import Family
+from promptecho.train.data import Prompt
+from promptecho.train.rollout import WeightedReward
+
+
+def load_prompts(captions: Path) -> list[Prompt]:
+    """The training prompts of captions.h5."""
+    from promptecho.captions.store import load_training_captions
+
+    return [Prompt(caption.prompt_id, caption.text) for caption in load_training_captions(captions)]
+
+
+def load_heldout(path: Path | None, n: int) -> list[Prompt]:
+    """The first `n` held-out captions of heldout.jsonl.
+
+    Raises:
+        DataError: no file given although `n` is above 0, or fewer captions in it.
+    """
+    if not n:
+        return []
+    if path is None:
+        raise DataError("training.heldout.prompts is set, so --heldout must name the held-out captions (heldout.jsonl)")
+    rows = read_jsonl(path)
+    if len(rows) < n:
+        raise DataError(f"{path}: {len(rows)} held-out captions, but training.heldout.prompts is {n}; lower it")
+    return [Prompt(str(row["data_id"]), row["caption"]) for row in rows[:n]]
+
+
+def load_family(config: ExperimentConfig, device: torch.device) -> Family:
+    from promptecho.t2i.registry import load_configured
+
+    return load_configured(config, device)
+
+
+def load_rewards(config: ExperimentConfig, device: torch.device, prompts: Sequence[Prompt]) -> list[WeightedReward]:
+    """The config's rewards on one shared VLM, with labels for all of `prompts`."""
+    from promptecho.rewards.registry import make_reward
+    from promptecho.vlm import load_vlm
+
+    labels = [load_labels(entry, index, prompts) for index, entry in enumerate(config.rewards)]
+    vlm = config.models.vlm
+    loaded = load_vlm(
+        vlm.path, dtype=vlm.dtype, device=device, revision=vlm.revision, trust_remote_code=vlm.trust_remote_code
+    )
+    return [
+        WeightedReward(make_reward(entry.name, loaded, query=query), entry.weight, query, own)
+        for entry, own in zip(config.rewards, labels, strict=True)
+        for query in [entry.query or config.captions.query]
+    ]
+
+
+def load_labels(entry: RewardSection, index: int, prompts: Sequence[Prompt]) -> dict[str, str] | None:
+    """Labels by prompt id of a reward that brings its own; None where the prompt is the label.
+
+    A label that is not a text is written as JSON, as a VLM that is asked for JSON would write it.
+
+    Raises:
+        DataError: a line without data_id and label, an id twice, or a prompt without a label; names them.
+    """
+    if entry.label is None:
+        return None
+    path = Path(entry.label)
+    labels: dict[str, str] = {}
+    for number, row in enumerate(read_jsonl(path), start=1):
+        if "data_id" not in row or not row.get("label"):
+            raise DataError(f"{path}: line {number}: needs data_id and a label that is not empty")
+        name, label = str(row["data_id"]), row["label"]
+        if name in labels:
+            raise DataError(f"{path}: line {number}: {name} has a label already; keep one of them")
+        labels[name] = label if isinstance(label, str) else json.dumps(label, ensure_ascii=False)
+    missing = [prompt.prompt_id for prompt in prompts if prompt.prompt_id not in labels]
+    if missing:
+        raise DataError(
+            f"{path}: no label for {len(missing)} of {len(prompts)} prompts of rewards.{index} "
+            f"({', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}); add them, or take those captions out"
+        )
+    return labels

@@ -1,0 +1,139 @@
+"""Ends a run that hangs, and says which rank hangs where.
+
+Collective calls wait for ever (or for a library's own time-out, which names nobody) when one rank is stuck. So every
+rank notes where it is at each step boundary; a thread per rank writes that down beside the rolling state, and once
+its own rank has not moved for `timeout_s` it compares all ranks, names those that are furthest behind, and ends its
+process, upon which the launcher ends the others.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import socket
+import sys
+import threading
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from promptecho.errors import DataError
+from promptecho.files import read_json, write_json
+
+EXIT_CODE = 70  # EX_SOFTWARE
+PHASES = ("start", "sample", "reward", "exchange", "precompute", "update", "heldout", "save", "end")
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a rank is: the boundary it passed last."""
+
+    rank: int
+    iteration: int = 0
+    phase: str = "start"
+    step: int = 0
+    host: str = ""
+    pid: int = 0
+
+    @property
+    def order(self) -> tuple[int, int, int]:
+        return self.iteration, PHASES.index(self.phase), self.step
+
+    def __str__(self) -> str:
+        return (
+            f"rank {self.rank} ({self.host}, pid {self.pid}) in phase {self.phase}, step {self.step}, "
+            f"of iteration {self.iteration}"
+        )
+
+
+def blame(positions: list[Position]) -> str:
+    """Which of the ranks hold up the others, in words."""
+    last = min(position.order for position in positions)
+    behind = [position for position in positions if position.order == last]
+    names = "; ".join(map(str, behind))
+    if len(behind) < len(positions):
+        others = len(positions) - len(behind)
+        return f"{names}: {'it is' if len(behind) == 1 else 'they are'} behind the other {others} process(es)"
+    if len(positions) == 1:
+        return names
+    return (
+        f"all {len(positions)} processes are in phase {behind[0].phase}, step {behind[0].step}, of iteration "
+        f"{behind[0].iteration}: the exchange between them hangs, look at the network"
+    )
+
+
+class Watchdog:
+    """Call it at every step boundary; `with` starts and ends its thread.
+
+    Args:
+        folder: for the ranks' positions, on a file system that all ranks share.
+        timeout_s: longest time between two boundaries.
+    """
+
+    def __init__(self, folder: Path, rank: int, world_size: int, timeout_s: float):
+        self.folder, self.world_size, self.timeout_s = Path(folder), world_size, timeout_s
+        self.position = Position(rank, host=socket.gethostname(), pid=os.getpid())
+        self._interval = min(5.0, timeout_s / 5)
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
+
+    def __enter__(self) -> Watchdog:
+        self._write()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def __call__(self, phase: str, iteration: int, step: int = 0) -> None:
+        """This rank passed a boundary."""
+        self.position = replace(self.position, phase=phase, iteration=iteration, step=step)
+
+    def _run(self) -> None:
+        seen, waited = self.position, 0.0
+        last = time.monotonic()
+        while not self._done.wait(self._interval):
+            now = time.monotonic()
+            # A process that was suspended as a whole (SIGSTOP, a scheduler's suspend) did not hang meanwhile.
+            waited += min(now - last, 2 * self._interval)
+            last = now
+            if self.position != seen:
+                seen, waited = self.position, 0.0
+                self._write()
+            elif waited > self.timeout_s:
+                self._end(waited)
+
+    def _write(self) -> None:
+        try:
+            write_json(self.folder / f"{self.position.rank}.json", asdict(self.position))
+        except DataError as error:
+            print(f"promptecho: {error}; a rank that hangs can't be named meanwhile", file=sys.stderr, flush=True)
+
+    def positions(self) -> list[Position]:
+        """All ranks' last written positions; a rank without a file never started."""
+        found = []
+        for rank in range(self.world_size):
+            try:
+                found.append(Position(**read_json(self.folder / f"{rank}.json")))
+            except (DataError, TypeError):
+                found.append(Position(rank, host="no position written", pid=0))
+        return found
+
+    def _end(self, waited: float) -> None:
+        self._write()
+        time.sleep(2 * self._interval)  # the others write down where they are
+        message = f"no step boundary for {waited:.0f} s (training.timeout_s is {self.timeout_s:.0f}): "
+        stack = self.folder / f"{self.position.rank}.stack.txt"
+        try:
+            with open(stack, "w") as file:
+                faulthandler.dump_traceback(file)
+        except OSError:
+            stack = Path("nowhere, the disk refused it")
+        print(
+            f"promptecho: {message}{blame(self.positions())}. Stack of rank {self.position.rank}: {stack}. "
+            "The rolling state is good: start the same command again",
+            file=sys.stderr,
+            flush=True,
+        )
+        os._exit(EXIT_CODE)
