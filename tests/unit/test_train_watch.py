@@ -92,6 +92,7 @@ def test_run_that_no_configuration_names_is_shown_without_total(experiment):
     (old,) = snapshot(experiment, ["old"], time.time())
     assert (old.total, old.seconds_left, old.state) == (None, None, "waiting")
     assert "old" in text_of(experiment, [old])
+    assert [shown.run for shown in snapshot(experiment, [], time.time())] == ["a", "b"]  # unless asked for
 
 
 def test_unknown_run(experiment):
