@@ -7,22 +7,21 @@ reward. Runs named NAME-s1, NAME-s2, ... are seeds of one training: they share a
 from __future__ import annotations
 
 import math
-import re
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from promptecho.errors import DataError
 from promptecho.files import write_json
-from promptecho.scores import ScoreItem
-from promptecho.statistics import CONFIDENCE, Estimate, mean_of_group_means
+from promptecho.statistics import CONFIDENCE, Estimate, mean_of_group_means, pool_seeds
 from promptecho.tables.collect import ScoreFile
+from promptecho.tables.compare import SEED_OF_RUN
 from promptecho.train.metrics import Row, series
 
 EVERY_ITERATION = ("reward_mean", "kl_base", "kl_ema", "diversity")  # noisy: drawn with a running mean
 METRICS = (*EVERY_ITERATION, "heldout_reward")
 SMOOTHING = 15  # the running mean covers one fifteenth of a run
-SEED = re.compile(r"(?P<name>.+)-s[0-9]+")
 
 Curve = list[list[float]]  # [[iteration, value], ...]
 
@@ -31,47 +30,39 @@ def groups_of(runs: list[str]) -> dict[str, list[str]]:
     """Runs by what they are seeds of; a run without siblings is a group of its own name."""
     groups: dict[str, list[str]] = {}
     for run in runs:
-        match = SEED.fullmatch(run)
+        match = SEED_OF_RUN.fullmatch(run)
         groups.setdefault(match["name"] if match else run, []).append(run)
     return {(name if len(members) > 1 else members[0]): members for name, members in groups.items()}
 
 
-def overall(items: list[ScoreItem], told: float, what: str) -> Estimate:
-    """The interval of a score file's own `overall`: the mean of its groups' means, or of all its images.
+def overall(file: ScoreFile, seeds: Sequence[ScoreFile] = ()) -> Estimate:
+    """A score file's own `overall` with its interval; with `seeds`, that of the seeds together, as in the tables.
+
+    Overall is the mean of the groups' means or of all images, whichever the file's summary tells.
 
     Raises:
-        DataError: `told` is neither, so that the interval would belong to another number.
+        DataError: the file tells neither, so that the interval would belong to another number, or a seed was judged on
+            other images.
     """
-    for candidate in (items, [item.model_copy(update={"group": "all"}) for item in items]):
-        estimate, _ = mean_of_group_means(candidate, what=what)
-        if math.isclose(estimate.value, told, rel_tol=1e-9, abs_tol=1e-12):
-            return estimate
-    raise DataError(f"{what}: summary.overall {told} is neither the mean of the groups nor of the images; score again")
+    told = file.scores.summary.get("overall")
+    for ungrouped in (False, True):
+        estimate = _estimate([file], ungrouped)
+        if told is not None and math.isclose(estimate.value, told, rel_tol=1e-9, abs_tol=1e-12):
+            return _estimate(seeds, ungrouped) if seeds else estimate
+    raise DataError(
+        f"{file.path}: summary.overall {told} is neither the mean of the groups nor of the images; score again"
+    )
 
 
-def mean_over_seeds(files: list[ScoreFile]) -> Estimate:
-    """Overall of the seeds' mean outcome of each image; the interval holds the sampling of prompts, not of seeds.
-
-    Images that failed for any seed are left out.
-
-    Raises:
-        DataError: the seeds were judged on different images.
-    """
-    first = files[0]
-    outcomes = [{(i.prompt_id, i.image_index): i.outcome for i in file.scores.items} for file in files]
-    for file, found in zip(files, outcomes, strict=True):
-        if found.keys() != outcomes[0].keys():
-            raise DataError(f"{file.path}: other images than {first.path}; score both on the same prompts")
-    items = []
-    for item in first.scores.items:
-        values = [found[(item.prompt_id, item.image_index)] for found in outcomes]
-        if None not in values:
-            items.append(item.model_copy(update={"outcome": fmean(values), "failed": False}))
-    what = " and ".join(str(file.path) for file in files)
-    groups, _ = mean_of_group_means(items, what=what)
-    images, _ = mean_of_group_means([item.model_copy(update={"group": "all"}) for item in items], what=what)
-    told = fmean(file.scores.summary["overall"] for file in files)
-    return min(groups, images, key=lambda estimate: abs(estimate.value - told))
+def _estimate(files: Sequence[ScoreFile], ungrouped: bool) -> Estimate:
+    keys = [{(item.prompt_id, item.image_index) for item in file.scores.items} for file in files]
+    for file, found in zip(files, keys, strict=True):
+        if found != keys[0]:
+            raise DataError(f"{file.path}: other images than {files[0].path}; score both on the same prompts")
+    items = pool_seeds([file.scores.items for file in files])
+    if ungrouped:
+        items = [item.model_copy(update={"group": "all"}) for item in items]
+    return mean_of_group_means(items, what=" and ".join(str(file.path) for file in files))[0]
 
 
 def curve_data(files: list[ScoreFile], metrics: dict[str, list[Row]]) -> dict[str, Any]:
@@ -93,15 +84,16 @@ def curve_data(files: list[ScoreFile], metrics: dict[str, list[Row]]) -> dict[st
     runs = list(dict.fromkeys([*metrics, *(one.run for one in provenance if one.step)]))
     groups = groups_of(runs)
     by_place = {(one.run, one.step): file for one, file in zip(provenance, files, strict=True)}
-    base = next((_point(0, _estimate(file)) for (_, step), file in by_place.items() if step == 0), None)
-    scores = {run: [_point(s, _estimate(f)) for (r, s), f in by_place.items() if r == run and s] for run in runs}
+    base = next((_point(0, overall(file)) for (_, step), file in by_place.items() if step == 0), None)
+    scores = {run: [_point(s, overall(f)) for (r, s), f in by_place.items() if r == run and s] for run in runs}
     means = {}
     for name, members in groups.items():
         if len(members) > 1:
             shared = set.intersection(*({point["iteration"] for point in scores[run]} for run in members))
-            means[name] = [
-                _point(step, mean_over_seeds([by_place[run, step] for run in members])) for step in sorted(shared)
-            ]
+            means[name] = []
+            for step in sorted(shared):
+                seeds = [by_place[run, step] for run in members]
+                means[name].append(_point(step, overall(seeds[0], seeds)))
     curves = {key: {run: _curve(rows, key) for run, rows in metrics.items() if _curve(rows, key)} for key in METRICS}
     for key in EVERY_ITERATION:
         curves[f"{key}_smoothed"] = {run: smoothed(curve) for run, curve in curves[key].items()}
@@ -117,12 +109,6 @@ def curve_data(files: list[ScoreFile], metrics: dict[str, list[Row]]) -> dict[st
         },
         "provenance": [one.model_dump(mode="json") for one in provenance],
     }
-
-
-def _estimate(file: ScoreFile) -> Estimate:
-    if "overall" not in file.scores.summary:
-        raise DataError(f"{file.path}: summary.overall is missing; score again")
-    return overall(file.scores.items, file.scores.summary["overall"], str(file.path))
 
 
 def _point(iteration: int, estimate: Estimate) -> dict[str, float]:

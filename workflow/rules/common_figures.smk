@@ -1,7 +1,8 @@
 # Helpers of the figures' rules; those of all rules are in common.smk.
 
 # Files whose code decides a figure; relative to the package.
-FIGURES_CODE = ("figures", "statistics.py", "scores.py", "images.py", "tables/collect.py", "train/metrics.py")
+FIGURES_CODE = ("figures", "statistics.py", "scores.py", "images.py", "train/metrics.py")
+FIGURES_CODE += ("tables/collect.py", "tables/compare.py")
 
 
 def curve_metrics(wildcards):
