@@ -1,0 +1,277 @@
+"""What stops a run, and what it leaves: numbers that are not finite, ranks that hang, held-out rewards that fall."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import tiny_vlm
+import torch
+from tiny_experiment import Experiment, command, metrics_without_times, run, start
+
+from promptecho.errors import DataError, PromptEchoError, RewardError
+from promptecho.files import read_json, read_jsonl, write_jsonl
+from promptecho.train.heldout import EarlyStop
+from promptecho.train.loop import Segment, train_segment
+from promptecho.train.watchdog import Position, blame
+
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread_and_the_old_signal_handler():
+    threads, handler = torch.get_num_threads(), signal.getsignal(signal.SIGTERM)
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+    signal.signal(signal.SIGTERM, handler)
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory) -> Experiment:
+    return Experiment(tmp_path_factory.mktemp("guards"))
+
+
+def segment(experiment: Experiment, name: str, config: Path, to: int, **options) -> Segment:
+    from promptecho.config import load_experiment
+
+    out, work = experiment.folder / name / str(to), experiment.folder / name / "work" / str(to)
+    options = {"captions": experiment.captions, **options}
+    return Segment(config=load_experiment(config), run="r", to=to, out=out, work=work, **options)
+
+
+# Numbers that are not finite.
+
+
+def test_a_loss_that_is_not_finite_is_dumped_and_computed_again(experiment):
+    config = experiment.config("diverge", iterations=1, checkpoints=[1], learning_rate=1e30, max_grad_norm=1e30)
+    job = segment(experiment, "diverge", config, 1)
+    with pytest.raises(
+        PromptEchoError, match=r"optimizer step 2: the (loss|gradient) is not finite on prompt"
+    ) as caught:
+        train_segment(job)
+    message = str(caught.value)
+    assert "\n" not in message and not job.out.exists()
+    folder = Path(message.rsplit("--replay ", 1)[1])
+    assert folder.parent == job.work
+    facts = read_json(folder / "dump.json")
+    assert facts["iteration"] == 1 and all(name in message for name in facts["prompt_ids"])
+    found = json.loads(_stdout(["train", "--config", str(config), "--replay", str(folder)]))
+    assert [image["prompt_id"] for image in found["images"]] == facts["prompt_ids"]
+    for image in found["images"]:
+        assert isinstance(image["loss" if facts["kind"] == "loss" else "grad_norm"], str), image  # "nan" or "inf"
+
+
+def _stdout(arguments: list[str]) -> str:
+    process = start(arguments)
+    stdout, stderr = process.communicate()
+    assert process.returncode == 0, stderr[-3000:]
+    return stdout
+
+
+def test_a_reward_that_is_not_finite_leaves_image_label_and_a_command(tmp_path):
+    from transformers import Qwen3VLForConditionalGeneration
+
+    folder = tiny_vlm.build(tmp_path / "vlm")
+    model = Qwen3VLForConditionalGeneration.from_pretrained(folder)
+    with torch.no_grad():
+        model.model.language_model.norm.weight.fill_(float("nan"))
+    model.save_pretrained(folder)
+    experiment = Experiment(tmp_path / "e", vlm=folder)
+    job = segment(experiment, "nan", experiment.config("nan", iterations=1, checkpoints=[1]), 1)
+    with pytest.raises(RewardError, match=r"prompt 00000\d, image image 0 of iteration 1: the reward is not") as caught:
+        train_segment(job)
+    words = shlex.split(str(caught.value).split("to score it again: ", 1)[1])
+    assert words[:2] == ["promptecho", "reward"]
+    process = start(words[1:])
+    _, stderr = process.communicate()
+    assert process.returncode == 1 and "the reward is not finite" in stderr
+
+
+# Hanging.
+
+
+def test_the_ranks_that_are_furthest_behind_are_blamed():
+    ranks = [Position(0, 7, "exchange", 0, "a", 1), Position(1, 7, "reward", 2, "b", 2), Position(2, 7, "exchange")]
+    assert blame(ranks).startswith(
+        "rank 1 (b, pid 2) in phase reward, step 2, of iteration 7: it is behind the other 2"
+    )
+    assert "all 2 processes are in phase update" in blame([Position(0, 3, "update", 1), Position(1, 3, "update", 1)])
+
+
+def test_a_rank_that_hangs_ends_the_run_and_is_named(experiment):
+    config = experiment.config("hang", iterations=400, checkpoints=[400], timeout_s=20)
+    process = start(experiment.train(config, 400, "hang"), *TORCHRUN)
+    work, stopped = experiment.folder / "hang" / "work" / "400", None
+    try:
+        while process.poll() is None and stopped is None:
+            time.sleep(0.05)
+            if any((work / "states").glob("[0-9]*")):
+                stopped = int(read_json(work / "ranks" / "1.json")["pid"])
+                os.kill(stopped, signal.SIGSTOP)
+        # The launcher would wait half a minute for the stopped process, which can't leave.
+        while process.poll() is None and not (work / "ranks" / "0.stack.txt").exists():
+            time.sleep(0.1)
+        time.sleep(2)
+        os.kill(stopped, signal.SIGKILL)
+        _, stderr = process.communicate(timeout=120)
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
+    assert process.returncode != 0
+    line = next(line for line in stderr.splitlines() if "no step boundary for" in line)
+    assert re.search(rf"rank 1 \(.*pid {stopped}\) in phase \w+, step \d+, of iteration \d+: it is behind", line), line
+    assert "training.timeout_s is 20" in line
+
+
+# The held-out reward and the early stop.
+
+
+def test_early_stop_counts_evaluations_without_a_new_best():
+    from promptecho.config.training import HeldoutSection
+
+    section, early = HeldoutSection(prompts=1, patience=2, min_delta=0.1), EarlyStop()
+    assert [early.update(score, i, section) for i, score in enumerate([1.0, 1.05, 1.2])] == [True, False, True]
+    assert (early.best, early.best_iteration, early.stopped) == (1.2, 2, False)
+    assert [early.update(score, i, section) for i, score in enumerate([1.25, 1.0], start=3)] == [False, False]
+    assert early.stopped and early.best_iteration == 2
+
+
+@pytest.fixture(scope="module")
+def heldout(experiment) -> Path:
+    path = experiment.folder / "heldout_captions.jsonl"
+    write_jsonl(path, [{"data_id": f"h{i}", "caption": text} for i, text in enumerate(["A red star.", "Two rings."])])
+    return path
+
+
+def test_the_held_out_reward_is_watched_and_an_early_stop_keeps_the_best_weights(experiment, heldout):
+    watch = {"prompts": 2, "every": 1, "patience": 2, "min_delta": 1000.0}  # nothing is ever a new best
+    config = experiment.config("early", checkpoints=[1, 4, 8], heldout=watch, ema={"decay": None})
+    one, four, eight = (
+        segment(experiment, "early", config, to, resume=resume, heldout=heldout)
+        for to, resume in ((1, None), (4, experiment.folder / "early" / "1"), (8, experiment.folder / "early" / "4"))
+    )
+    for job in (one, four, eight):
+        assert train_segment(job)
+    rows = [row for job in (one, four, eight) for row in metrics_without_times(job.out)]
+    assert [row["iteration"] for row in rows] == [0, 1, 2]  # two evaluations without a new best after the first
+    assert all(row["heldout_reward"] == row["heldout_reward_0_echo"] for row in rows)
+    state = read_json(eight.out / "state" / "state.json")
+    assert state["early_stop"]["stopped"] and state["early_stop"]["best_iteration"] == 0 and state["iteration"] == 2
+    for job in (four, eight):
+        weights = torch.cat([value.flatten() for name, value in _adapter(job.out).items() if "lora_B" in name])
+        assert weights.abs().max() == 0, "the best weights are the untrained ones"
+    assert any(value.abs().max() > 0 for name, value in _adapter(one.out).items() if "lora_B" in name)
+
+
+def _adapter(folder: Path) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    return load_file(folder / "adapter" / "adapter_model.safetensors")
+
+
+def test_watching_changes_nothing_else(experiment, heldout):
+    plain = segment(experiment, "plain", experiment.config("plain", checkpoints=[2], iterations=2), 2)
+    config = experiment.config("watched", checkpoints=[2], iterations=2, heldout={"prompts": 2, "every": 1})
+    watched = segment(experiment, "watched", config, 2, heldout=heldout)
+    assert train_segment(plain) and train_segment(watched)
+    for name, value in _adapter(plain.out).items():
+        assert torch.equal(_adapter(watched.out)[name], value), name
+    rows = [row for row in metrics_without_times(watched.out) if row["iteration"] > 0]
+    bare = [{k: v for k, v in row.items() if not k.startswith("heldout")} for row in rows]
+    assert bare == metrics_without_times(plain.out)
+
+
+def test_too_few_held_out_captions_are_one_line(experiment, heldout):
+    config = experiment.config("few", checkpoints=[1], iterations=1, heldout={"prompts": 3})
+    with pytest.raises(DataError, match="2 held-out captions, but training.heldout.prompts is 3"):
+        train_segment(segment(experiment, "few", config, 1, heldout=heldout))
+    with pytest.raises(DataError, match="--heldout must name"):
+        train_segment(segment(experiment, "few", config, 1))
+
+
+# Composed rewards.
+
+
+@pytest.fixture(scope="module")
+def labels(experiment) -> Path:
+    from promptecho.train.setup import load_prompts
+
+    path = experiment.folder / "labels.jsonl"
+    rows = [
+        {"data_id": prompt.prompt_id, "label": {"text": [prompt.text[::-1]]}}
+        for prompt in load_prompts(experiment.captions)
+    ]
+    write_jsonl(path, rows)
+    return path
+
+
+def test_rewards_compose_each_with_its_query_and_label(experiment, labels):
+    rewards = [{"name": "echo"}, {"name": "echo", "weight": 0.5, "query": "Read the text.", "label": str(labels)}]
+    training = {"iterations": 1, "checkpoints": [1], "advantage": {"scale": "global_std"}}
+    both = segment(experiment, "both", experiment.config("both", sections={"rewards": rewards}, **training), 1)
+    first = segment(experiment, "first", experiment.config("first", **training), 1)
+    second_config = experiment.config("second", sections={"rewards": [{**rewards[1], "weight": 1.0}]}, **training)
+    second = segment(experiment, "second", second_config, 1)
+    for job in (both, first, second):
+        assert train_segment(job)
+    row, a, b = (metrics_without_times(job.out)[0] for job in (both, first, second))
+    # Same images, so each reward is what it is alone, whatever its weight.
+    assert row["reward_0_echo"] == a["reward_0_echo"] and row["reward_1_echo"] == b["reward_0_echo"]
+    assert a["reward_0_echo"] != b["reward_0_echo"]
+    assert row["reward_mean"] == pytest.approx(a["reward_mean"] + 0.5 * b["reward_mean"])
+
+
+def test_a_prompt_without_a_label_is_named(experiment, labels):
+    rows = read_jsonl(labels)
+    short = experiment.folder / "short.jsonl"
+    write_jsonl(short, rows[1:])
+    config = experiment.config("short", sections={"rewards": [{"name": "echo", "label": str(short)}]})
+    with pytest.raises(
+        DataError, match=rf"short.jsonl: no label for 1 of 6 prompts of rewards.0 \({rows[0]['data_id']}\)"
+    ):
+        train_segment(segment(experiment, "short", config, 2))
+
+
+def test_another_label_file_is_another_run(experiment, labels):
+    own = experiment.folder / "own.jsonl"
+    own.write_bytes(labels.read_bytes())
+    sections = {"rewards": [{"name": "echo", "label": str(own)}]}
+    config = experiment.config("own", sections=sections, iterations=2, checkpoints=[1, 2])
+    first = segment(experiment, "own", config, 1)
+    assert train_segment(first)
+    write_jsonl(own, [{**row, "label": "Another text."} for row in read_jsonl(own)])
+    with pytest.raises(PromptEchoError, match="belongs to another label file of rewards.0"):
+        train_segment(segment(experiment, "own", config, 2, resume=first.out))
+
+
+# The paper's own numbers.
+
+
+def test_256_images_in_batches_of_128_and_4_passes_are_8_optimizer_steps(experiment, tmp_path):
+    from promptecho.captions.merge import MergeSpec, import_prompts
+
+    (tmp_path / "prompts.txt").write_text("\n".join(f"A red circle and {n} blue stars." for n in range(40)))
+    captions = tmp_path / "captions.h5"
+    import_prompts(tmp_path / "prompts.txt", MergeSpec(out=captions, heldout_out=tmp_path / "h.jsonl", heldout=0))
+    config = experiment.config(
+        "paper", iterations=1, checkpoints=[1], prompts_per_iteration=32, images_per_prompt=8, batch_size=128, passes=4,
+        micro_batch_size=64, sampling={"batch_size": 64, "num_inference_steps": 2, "guidance_scale": 0.0},
+    )  # fmt: skip
+    job = segment(experiment, "paper", config, 1, captions=captions)
+    assert train_segment(job)
+    assert metrics_without_times(job.out)[0]["optimizer_steps"] == 8
+
+
+def test_the_training_command_says_what_is_missing(experiment):
+    stderr = run(["train", "--replay", "x"], code=1)
+    assert "--replay needs the --config" in stderr
+    assert command(["train"])[-1] == "train"
