@@ -46,6 +46,51 @@ def test_base_model_needs_no_training(workflow):
     assert planned == {"benchmark_prompts": 1, "generate_shard": 2, "score": 1}
 
 
+def add_heldout(workflow):
+    """Evaluate `tiny` on six of its eight held-out captions too, at the last checkpoint."""
+    for old, new in {
+        "image_sets:": "image_sets:\n  heldout: {benchmark: captions, heldout: 6, num_shards: 2}",
+        "benchmarks:": "benchmarks:\n  heldout: {image_set: heldout, scorer: captions, backend: oracle}",
+        "evaluate:": "evaluate:\n  - {benchmark: heldout, at: last}",
+        "tables: [geneval]": "tables: [geneval, heldout]",
+    }.items():
+        workflow.edit("config/experiments/tiny.yaml", old, new)
+
+
+def test_heldout_captions_are_a_benchmark(workflow):
+    add_heldout(workflow)
+    assert workflow.planned() == WHOLE | {
+        "benchmark_prompts": 2,
+        "generate_shard": 10,
+        "score": 5,
+        "table": 2,
+        "curves": 2,
+    }
+    planned = workflow.planned("results/tiny/scores/heldout/base/0.json")
+    captions = {"training_images": 1, "caption_shard": 3, "captions": 1}
+    assert planned == {**captions, "benchmark_prompts": 1, "generate_shard": 2, "score": 1}
+    shown = workflow.snakemake("--dry-run", "--printshellcmds", "results/tiny/tables/heldout.md").stdout
+    prompts = "results/tiny/prompts/heldout/metadata.jsonl"
+    for command in (
+        f"benchmarks heldout --captions results/tiny/captions/heldout.jsonl --count 6 --out {prompts}",
+        f"--image-set heldout --prompts {prompts}",
+        "score --config results/tiny/config/",
+        "--scorer captions",
+        "tables --table captions --benchmark heldout",
+    ):
+        assert command in shown
+
+
+def test_another_number_of_heldout_captions_reruns_their_images_alone(workflow):
+    add_heldout(workflow)
+    workflow.finish()
+    assert workflow.planned() == {}
+    workflow.edit("config/experiments/tiny.yaml", "heldout: 6", "heldout: 5")
+    assert workflow.planned() == {"benchmark_prompts": 1, "generate_shard": 4, "score": 2, "table": 1, "curves": 1}
+    workflow.edit("config/experiments/tiny.yaml", "heldout: 5", "heldout: 9")
+    assert "image_sets.heldout.heldout: 9 is more than captions.heldout" in workflow.snakemake("--dry-run").stdout
+
+
 def test_lint_is_clean(workflow):
     result = workflow.snakemake("--lint")
     assert result.returncode == 0, result.stdout
