@@ -7,11 +7,13 @@ from pathlib import Path
 
 import torch
 
+PEAK_RESET = Path("/proc/self/clear_refs")  # writing 5 starts the peak of resident memory anew
+
 
 class Meter:
     """`lap(phase)` ends a phase: seconds since the last lap, and memory in GB.
 
-    Memory is the phase's peak of allocated tensors on a GPU, else the process's resident memory at the phase's end.
+    Memory is the phase's peak: of allocated tensors on a GPU, else of the process's resident memory.
     """
 
     def __init__(self, device: torch.device):
@@ -24,6 +26,8 @@ class Meter:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
             torch.cuda.reset_peak_memory_stats(self.device)
+        else:
+            PEAK_RESET.write_text("5")
         self._last = time.monotonic()
 
     def lap(self, phase: str) -> None:
@@ -31,7 +35,7 @@ class Meter:
             torch.cuda.synchronize(self.device)
             self.memory[phase] = torch.cuda.max_memory_allocated(self.device) / 1e9
         else:
-            self.memory[phase] = resident_gb()
+            self.memory[phase] = peak_resident_gb()
         self.laps[phase] = self.laps.get(phase, 0.0) + time.monotonic() - self._last
         self._reset()
 
@@ -48,9 +52,9 @@ class Meter:
         }
 
 
-def resident_gb() -> float:
-    """Resident memory of this process in GB (Linux)."""
+def peak_resident_gb() -> float:
+    """Peak of this process's resident memory since the last reset, in GB (Linux)."""
     for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
+        if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024 / 1e9
-    raise OSError("/proc/self/status has no VmRSS line")
+    raise OSError("/proc/self/status has no VmHWM line")
