@@ -77,6 +77,8 @@ def slice_digest(
     if stage == "train":
         training = run_training(config, _needed(run, stage, "run")).model_dump(mode="json")
         training["sampling"].pop("batch_size")
+        if training["heldout"]["patience"] is None:
+            training.pop("heldout")  # merely watched
         return digest(
             {
                 "version": STAGE_VERSION["train"],

@@ -43,7 +43,9 @@ class SamplingSection(Section):
     )
     batch_size: Count = Field(8, description="Images sampled together by one process.")
     policy: Literal["on_policy", "ema"] = Field(
-        "on_policy", description="Weights that sample: the ones being trained, or their EMA (`kl_ema.decay`)."
+        "on_policy",
+        description="Weights that sample. on_policy: the ones being trained, so that old log-probabilities are those "
+        "of the sampler (PromptEcho). ema: their moving average (`kl_ema.decay`), which changes more slowly.",
     )
 
 
@@ -53,8 +55,10 @@ class TimestepsSection(Section):
     per_sample: Count = Field(4, description="Timesteps per image and optimizer step.")
     distribution: Literal["stratified_logit_normal", "uniform", "sampler_grid"] = Field(
         "stratified_logit_normal",
-        description="stratified_logit_normal: one draw from each of `per_sample` equal-probability strata of a "
-        "logit-normal; uniform: uniform on (0, 1]; sampler_grid: the timesteps that the sampler visits.",
+        description="Source: AWM (arXiv 2509.25050); the strata are ours, they lower the gradient's variance. With "
+        "u_i uniform on the i-th of `per_sample` equal strata of (0, 1), stratified_logit_normal: "
+        "t = sigmoid(mean + std * Phi^-1(u_i)), then shifted; uniform: t uniform on (0, 1]; sampler_grid: the "
+        "timesteps that the sampler visits, drawn without replacement.",
     )
     shift: Positive = Field(
         3.0,
@@ -74,7 +78,9 @@ class AdvantageSection(Section):
     """From rewards to advantages; the group mean is always subtracted."""
 
     scale: Literal["none", "group_std", "global_std"] = Field(
-        "none", description="Divisor: none (the published method), the group's or the whole iteration's deviation."
+        "none",
+        description="none: A = r - mean(r of its prompt), PromptEcho's published choice; group_std: A / (std of its "
+        "prompt's rewards + 1e-6), as in GRPO; global_std: A / (std of all centred rewards of the iteration + 1e-6).",
     )
     clip: Positive | None = Field(5.0, description="Advantages are clipped to [-clip, clip]; null: not clipped.")
 
@@ -84,16 +90,23 @@ class KlBaseSection(Section):
 
     weight: NonNegative = Field(0.0, description="Weight of the KL to the base model; 0: off.")
     weighting: Literal["uniform", "elbo"] = Field(
-        "uniform", description="Weight over t: uniform, or elbo (divides by 2 s^2, s the SDE noise level at t)."
+        "uniform",
+        description="KL = mean of w(t) |v - v_base|^2 over images, timesteps and dimensions. uniform: w = 1; elbo: "
+        "w = 1 / (2 s^2), s = 0.7 sqrt(t / (1 - min(t, 0.99))), the noise level of an SDE sampler of that strength.",
     )
 
 
 class KlEmaSection(Section):
     """Velocity KL to a moving average of the policy; acts as the trust region."""
 
-    weight: NonNegative = Field(1.0, description="Weight of the KL to the EMA of the policy; 0: off.")
+    weight: NonNegative = Field(
+        1.0,
+        description="Weight of mean |v - v_ema|^2 in the loss; 0: off. It plays the trust region's part (AWM's code).",
+    )
     decay: Decay = Field(
-        0.3, description="Decay of that EMA per iteration; 0: the policy at the start of the iteration."
+        0.3,
+        description="EMA <- decay * EMA + (1 - decay) * policy at the start of each iteration; 0: the policy at the "
+        "start of the iteration. Per iteration, so that its velocities are computed once for all passes.",
     )
 
 
@@ -115,7 +128,9 @@ class EmaSection(Section):
     """Weights that are evaluated."""
 
     decay: Decay | None = Field(
-        None, description="Decay per optimizer step of the EMA that is saved as adapter; null: the trained weights."
+        None,
+        description="After every optimizer step EMA <- decay * EMA + (1 - decay) * weights; the EMA is what is saved "
+        "as adapter and evaluated. null: the trained weights are.",
     )
 
 
@@ -147,17 +162,37 @@ class TrainingConfig(Section):
     lora: LoraSection = Field(default_factory=LoraSection, description="The adapter.")
     sampling: SamplingSection = Field(default_factory=SamplingSection, description="Sampling of training images.")
     timesteps: TimestepsSection = Field(default_factory=TimestepsSection, description="Timesteps of the loss.")
-    weighting: Weighting = Field("ghuber", description="Weighting of the matching loss that acts as log-probability.")
+    weighting: Weighting = Field(
+        "ghuber",
+        description="The matching log-probability l, with m = mean squared error of velocity against noise - x0 over "
+        "an image's dimensions (AWM, arXiv 2509.25050). uniform: -m; t: -t m; t2: -t^2 m; huber: "
+        "-t (sqrt(m + 1e-10) - 1e-5); ghuber: -t ((m + 1e-10)^p - 1e-10^p) / p.",
+    )
     ghuber_power: Positive = Field(0.25, description="Power p of the ghuber weighting.")
-    clip_range: Positive = Field(0.2, description="Ratios are clipped to [1 - clip_range, 1 + clip_range].")
+    clip_range: Positive = Field(
+        0.2,
+        description="c of the loss mean(max(-A r, -A clip(r, 1 - c, 1 + c))), r = exp(l - l_old), l_old frozen at the "
+        "iteration's start (PPO's clip, AWM).",
+    )
     per_timestep: Flag = Field(
-        True, description="Ratio per timestep and sample (true), or of the means over the timesteps (false)."
+        True,
+        description="true: r per timestep and image, one forward pass each; false: r = exp(mean_t l - mean_t l_old), "
+        "all timesteps of an image in one forward pass.",
     )
     advantage: AdvantageSection = Field(default_factory=AdvantageSection, description="Rewards to advantages.")
     kl_base: KlBaseSection = Field(default_factory=KlBaseSection, description="KL to the base model.")
     kl_ema: KlEmaSection = Field(default_factory=KlEmaSection, description="KL to a moving average of the policy.")
     ema: EmaSection = Field(default_factory=EmaSection, description="Weights that are evaluated.")
-    train_guidance: Flag = Field(False, description="Apply classifier-free guidance in the training forward too.")
+    train_guidance: Flag = Field(
+        False,
+        description="Whether the velocity in the loss is the guided one, with `sampling.guidance_scale`: twice the "
+        "passes, and the policy of the loss is then the one that samples. Off: the conditional velocity.",
+    )
+    control: Literal["none", "permuted_rewards"] = Field(
+        "none",
+        description="permuted_rewards: a control run. Each prompt's rewards are dealt anew to its own images, so that "
+        "advantages have the same sizes and mean nothing; what such a run gains is not the reward's doing.",
+    )
     zero_stage: Literal[1, 2] = Field(1, description="DeepSpeed ZeRO stage.")
     save_every_s: CountOrZero = Field(
         600, description="Seconds between saves of the rolling state; 0: after every iteration."

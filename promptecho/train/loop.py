@@ -140,7 +140,7 @@ def _prepare(segment: Segment, training: TrainingConfig, device: torch.device, w
 def _digests(segment: Segment, training: TrainingConfig) -> dict[str, str]:
     """What a state belongs to."""
     files = {"captions file": segment.captions}
-    if training.heldout.prompts and segment.heldout is not None:
+    if training.heldout.patience is not None and segment.heldout is not None:
         files["held-out captions file"] = segment.heldout
     for index, entry in enumerate(segment.config.rewards):
         if entry.label is not None:
@@ -335,7 +335,8 @@ def _rollout(trainer: Trainer, iteration: int, meter: Meter) -> ro.Rollout:
     trainer.watchdog("exchange", iteration + 1)
     ro.agree(error)
     scores = ro.gather_by_index(local.T.contiguous(), mine, total).T.reshape(len(trainer.rewards), len(chosen), -1)
-    advantages = ro.combined_advantages(scores, [entry.weight for entry in trainer.rewards], training)
+    credited = scores if training.control == "none" else ro.permuted(scores, training.seed, iteration)
+    advantages = ro.combined_advantages(credited, [entry.weight for entry in trainer.rewards], training)
     latents = ro.gather_by_index(latents, mine, total)
     meter.lap("reward")
     return ro.Rollout(chosen, cond, latents, scores, advantages.flatten().to(latents.device))

@@ -14,6 +14,7 @@ from promptecho import awm
 from promptecho.config.training import TrainingConfig
 from promptecho.errors import PromptEchoError, RewardError
 from promptecho.rewards.base import Reward
+from promptecho.seeds import derive_seed
 from promptecho.t2i.base import Family
 from promptecho.train.data import Prompt, normal
 
@@ -164,6 +165,14 @@ def combined_advantages(rewards: torch.Tensor, weights: list[float], training: T
         for values, weight in zip(rewards, weights, strict=True)
     ]
     return torch.stack(parts).sum(0)
+
+
+def permuted(rewards: torch.Tensor, seed: int, iteration: int) -> torch.Tensor:
+    """Rewards [R, G, K] with each prompt's dealt anew to its own images, all rewards of an image together."""
+    generator = torch.Generator().manual_seed(derive_seed(seed, "permuted rewards", iteration))
+    n_prompts, n_images = rewards.shape[1:]
+    order = torch.stack([torch.randperm(n_images, generator=generator) for _ in range(n_prompts)]).to(rewards.device)
+    return rewards.gather(2, order.expand_as(rewards))
 
 
 def agree(error: PromptEchoError | None) -> None:

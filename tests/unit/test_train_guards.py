@@ -20,6 +20,7 @@ from promptecho.errors import DataError, PromptEchoError, RewardError
 from promptecho.files import read_json, read_jsonl, write_jsonl
 from promptecho.train.heldout import EarlyStop
 from promptecho.train.loop import Segment, train_segment
+from promptecho.train.rollout import permuted
 from promptecho.train.watchdog import Position, blame
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -251,6 +252,27 @@ def test_another_label_file_is_another_run(experiment, labels):
     write_jsonl(own, [{**row, "label": "Another text."} for row in read_jsonl(own)])
     with pytest.raises(PromptEchoError, match="belongs to another label file of rewards.0"):
         train_segment(segment(experiment, "own", config, 2, resume=first.out))
+
+
+def test_permuted_rewards_stay_with_their_prompt_and_leave_their_image():
+    rewards = torch.arange(2 * 3 * 8, dtype=torch.float64).view(2, 3, 8)
+    dealt = permuted(rewards, seed=1, iteration=4)
+    assert torch.equal(dealt.sort(2).values, rewards) and not torch.equal(dealt, rewards)
+    assert torch.equal(dealt[0] - rewards[0, :, :1], dealt[1] - rewards[1, :, :1])  # both rewards move together
+    assert torch.equal(dealt, permuted(rewards, seed=1, iteration=4))
+    assert not torch.equal(dealt, permuted(rewards, seed=1, iteration=5))
+
+
+def test_a_control_run_differs_in_its_advantages_alone(experiment):
+    plain, control = (
+        segment(experiment, name, experiment.config(name, iterations=1, checkpoints=[1], control=name), 1)
+        for name in ("none", "permuted_rewards")
+    )
+    assert train_segment(plain) and train_segment(control)
+    a, b = (metrics_without_times(job.out)[0] for job in (plain, control))
+    for key in ("reward_mean", "reward_group_std", "advantage_abs_mean", "diversity"):
+        assert a[key] == pytest.approx(b[key]), key
+    assert a["policy_loss"] != b["policy_loss"]
 
 
 # The paper's own numbers.

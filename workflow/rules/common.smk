@@ -153,6 +153,16 @@ def previous_checkpoint(wildcards):
     return {"state": f"{folder}/state", "adapter": f"{folder}/adapter"}
 
 
+def watched_captions(wildcards):
+    """Inputs of a training segment that only some experiments have: held-out captions to watch, files of labels."""
+    chosen = experiment(wildcards)
+    inputs = {}
+    if configuration.run_training(chosen, wildcards.R).heldout.prompts:
+        inputs["heldout"] = f"results/{wildcards.E}/captions/heldout.jsonl"
+    labels = [entry.label for entry in chosen.rewards if entry.label is not None]
+    return inputs | ({"labels": labels} if labels else {})
+
+
 def _require_checkpoint(wildcards, step, steps):
     if step not in steps:
         raise WorkflowError(

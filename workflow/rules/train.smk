@@ -5,6 +5,7 @@ rule train:
     """Train run {R} from its previous checkpoint to iteration {N}."""
     input:
         unpack(previous_checkpoint),
+        unpack(watched_captions),
         captions="results/{E}/captions/captions.h5",
     output:
         adapter=directory("results/{E}/runs/{R}/{N}/adapter"),
@@ -20,7 +21,10 @@ rule train:
         resume=lambda wildcards, input: (
             f"--resume {os.path.dirname(input.state)}" if "state" in input.keys() else ""
         ),
+        heldout=lambda wildcards, input: f"--heldout {input.heldout}" if "heldout" in input.keys() else "",
         out=lambda wildcards, output: os.path.dirname(output.adapter),
+        # Written while the segment runs, so no output either.
+        tensorboard=lambda wildcards, output: f"results/{wildcards.E}/tensorboard/{wildcards.R}",
         # The rolling state of a running segment is no output: Snakemake deletes outputs when a job starts again.
         work=work_folder("train", "train/{R}/{N}", run="R"),
     threads: 2
@@ -33,5 +37,6 @@ rule train:
         "{wildcards.E}: train {wildcards.R} to iteration {wildcards.N}"
     shell:
         "python -m promptecho train --config {params.config} --run {wildcards.R} --to {wildcards.N}"
-        " --captions {input.captions} {params.resume} --threads {threads} --out {params.out} --work {params.work}"
+        " --captions {input.captions} {params.heldout} {params.resume} --threads {threads} --out {params.out} --work {params.work}"
+        " --tensorboard {params.tensorboard}"
         " 2>&1 | tee -i {log}"
