@@ -58,6 +58,8 @@ def test_further_objects_and_broken_ones_are_wrong():
     half = render(Scene((circle,))).crop((14, 0, 64, 64)).resize((64, 64))  # half a circle
     assert not evaluate(claim, detect(half)).correct
     assert evaluate(claim, detect(Image.new("RGB", (64, 64), (240, 240, 240)))).reason == "shows nothing"
+    above = claim_of("A red circle above a blue ring.")  # where a relation holds, the reason doesn't deny it
+    assert evaluate(above, detect(two)).reason == "shows 1 blue star, 1 red circle"
     empty = claim_of("An empty image.")
     assert group_of(empty) == "other" and evaluate(empty, []).correct and not evaluate(empty, detect(two)).correct
 

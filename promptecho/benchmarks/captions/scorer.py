@@ -51,5 +51,6 @@ def evaluate(claim: Claim, detections: list[Detection]) -> Verdict:
         return Verdict(True, "")
     seen = Counter(f"{d.color} {d.shape}" + (" (malformed)" if d.score < MIN_SCORE else "") for d in detections)
     shown = ", ".join(f"{count} {what}" for what, count in sorted(seen.items())) or "nothing"
-    where = f", not {claim.relation}" if claim.relation and len(detections) == 2 else ""
+    only_misplaced = claim.relation and judge(Claim(claim.groups), detections, MIN_SCORE)
+    where = f", not {claim.relation}" if only_misplaced else ""
     return Verdict(False, f"shows {shown}{where}")
