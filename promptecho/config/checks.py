@@ -162,6 +162,8 @@ def cross_problems(sections: dict[str, Any], problems: Problems) -> None:
     image_sets, benchmarks, runs = (sections.get(key) for key in ("image_sets", "benchmarks", "runs"))
     for name, image_set in (image_sets or {}).items():
         _check_image_set(name, image_set, captions, problems)
+    if captions is not None:
+        _watched_apart(captions, image_sets or {}, runs or {}, problems)
     if "base" in (runs or {}):
         problems["runs.base"] = "`base` is reserved for the untrained model; choose another name"
     for name, benchmark in (benchmarks or {}).items():
@@ -210,6 +212,23 @@ def _check_image_set(name: str, image_set: ImageSetSection, captions: CaptionsSe
 def _of_embedded_world(image_set: ImageSetSection, captions: CaptionsSection | None) -> bool:
     """True also where the captions section is at fault, which is told already."""
     return image_set.prompts is None and (image_set.heldout is None or captions is None or captions.shapes is not None)
+
+
+def _watched_apart(captions: Section, image_sets: dict, runs: dict, problems: Problems) -> None:
+    """Captions that a run watches exist, and those that it may stop on are none that it is judged on."""
+    judged = max((entry.heldout or 0 for entry in image_sets.values()), default=0)
+    for training in runs.values():
+        watched = training.heldout.prompts
+        if watched > captions.heldout:
+            message = f"{watched} is more than captions.heldout, which is {captions.heldout}"
+        elif training.heldout.patience is not None and watched + judged > captions.heldout:
+            message = (
+                f"{watched} to stop on and {judged} to be judged on are more than captions.heldout, which is "
+                f"{captions.heldout}: a run must not choose its weights by captions that it is judged on"
+            )
+        else:
+            continue
+        problems["training.heldout.prompts"] = message
 
 
 def _exactly_one(section: Section, path: str, keys: tuple[str, ...], problems: Problems) -> None:

@@ -113,7 +113,10 @@ class KlEmaSection(Section):
 class HeldoutSection(Section):
     """Watching the reward on held-out captions with fixed noise, and stopping early on it."""
 
-    prompts: CountOrZero = Field(0, description="Held-out captions to watch (the first ones of the file); 0: off.")
+    prompts: CountOrZero = Field(
+        0,
+        description="Held-out captions to watch, from the end of the file; 0: off. Image sets take theirs from its start.",
+    )
     images_per_prompt: Count = Field(1, description="Images per held-out caption; their noise never changes.")
     every: Count = Field(5, description="Iterations between evaluations; the untrained model is evaluated first.")
     patience: Count | None = Field(

@@ -25,7 +25,8 @@ def load_prompts(captions: Path) -> list[Prompt]:
 
 
 def load_heldout(path: Path | None, n: int) -> list[Prompt]:
-    """The first `n` held-out captions of heldout.jsonl.
+    """The last `n` held-out captions of heldout.jsonl; benchmarks take the first ones, so that what a run may stop on
+    is not what it is judged on.
 
     Raises:
         DataError: no file given although `n` is above 0, or fewer captions in it.
@@ -37,7 +38,7 @@ def load_heldout(path: Path | None, n: int) -> list[Prompt]:
     rows = read_jsonl(path)
     if len(rows) < n:
         raise DataError(f"{path}: {len(rows)} held-out captions, but training.heldout.prompts is {n}; lower it")
-    return [Prompt(str(row["data_id"]), row["caption"]) for row in rows[:n]]
+    return [Prompt(str(row["data_id"]), row["caption"]) for row in rows[-n:]]
 
 
 def load_family(config: ExperimentConfig, device: torch.device) -> Family:

@@ -163,6 +163,9 @@ def test_everything_wrong_is_told_at_once():
         ),
         ("benchmarks.geneval.scorer", "captions", "benchmarks.geneval.scorer", "cannot score image set geneval"),
         ("rewards", [], "rewards", "at least 1 item"),
+        ("training.heldout", {"prompts": 9}, "training.heldout.prompts", "9 is more than captions.heldout, which is 8"),
+        ("training.heldout", {"patience": 2}, "training.heldout.patience", "needs heldout.prompts above 0"),
+        ("runs.echo-s1", {"control": "none", "timesteps": {"redraw": "step"}}, "runs.echo-s1.timesteps.redraw", "pass"),
         ("runs", [1], "runs", "expected a mapping"),
         ("models.t2i", {}, "models.t2i.path", "is missing"),
     ],
@@ -301,6 +304,17 @@ def test_training_slice_excludes_how_far_and_where(settings, iterations):
     raw = deep_merge(RAW, {"training": settings})
     longer = deep_merge(raw, {"training": {"iterations": iterations, "checkpoints": [2, 4, iterations]}})
     assert digests(raw) == digests(RAW) == digests(longer)
+
+
+def test_captions_to_stop_on_are_none_to_be_judged_on():
+    judged = {"image_sets": {"own": {"benchmark": "captions", "heldout": 6}}}
+    watched = {"training": {"heldout": {"prompts": 3}}}
+    parse_experiment(deep_merge(deep_merge(RAW, judged), watched))
+    stopping = deep_merge(deep_merge(RAW, judged), {"training": {"heldout": {"prompts": 3, "patience": 2}}})
+    with pytest.raises(ConfigError, match="3 to stop on and 6 to be judged on are more than captions.heldout"):
+        parse_experiment(stopping)
+    assert digests(deep_merge(RAW, watched)) == digests(RAW), "merely watching trains nothing anew"
+    assert digests(stopping)["train"] != digests(RAW)["train"]
 
 
 TRAINED = st.one_of(
