@@ -314,6 +314,7 @@ def test_captions_to_stop_on_are_none_to_be_judged_on():
     with pytest.raises(ConfigError, match="3 to stop on and 6 to be judged on are more than captions.heldout"):
         parse_experiment(stopping)
     assert digests(deep_merge(RAW, watched)) == digests(RAW), "merely watching trains nothing anew"
+    stopping["training"]["heldout"]["prompts"] = 2
     assert digests(stopping)["train"] != digests(RAW)["train"]
 
 
