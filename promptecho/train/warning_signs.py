@@ -67,8 +67,8 @@ def warning_signs(rows: list[Row]) -> list[str]:
     heldout = [value for _, value in series(rows, "heldout_reward")]
     if rising and len(heldout) >= 3 and (heldout[-1] < heldout[-2] < heldout[-3] or heldout[-1] < heldout[0]):
         signs.append(
-            f"{gain} while the held-out reward fell to {heldout[-1]:.3g} from {max(heldout) + 0.0:.3g}: the gain does not "
-            "carry over to new prompts; take the checkpoint before the fall, use more captions or stop earlier"
+            f"{gain} while the held-out reward fell to {heldout[-1]:.3g} from {max(heldout) + 0.0:.3g}: the gain does "
+            "not carry over to new prompts; take the checkpoint before the fall, use more captions or stop earlier"
         )
     return signs
 
