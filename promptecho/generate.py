@@ -7,6 +7,7 @@ however often a shard was killed, because a shard's batches are fixed and an unf
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,16 +79,19 @@ def generate_shard(job: GenerateJob) -> Path:
     )  # fmt: skip
     if missing:
         family = load_configured(job.config, job.device)
+        fold = contextlib.nullcontext()
         if job.adapter is not None:
-            from promptecho.train.lora import load_adapter
+            from promptecho.train.lora import load_adapter, merged
 
             family.transformer = load_adapter(family.transformer, job.adapter)
+            fold = merged(family.transformer)
         shape = family.latent_shape(job.config.models.t2i.height, job.config.models.t2i.width)
         print(f"{bar.what}: {len(mine)} images, {bar.count} already done", file=sys.stderr, flush=True)
-        for k, batch in missing:
-            _generate_batch(job, family, settings, layout, shape, batch)
-            write_json(_record(job, k), _signature(recipe, layout, batch))
-            bar.advance(len(batch))
+        with fold:
+            for k, batch in missing:
+                _generate_batch(job, family, settings, layout, shape, batch)
+                write_json(_record(job, k), _signature(recipe, layout, batch))
+                bar.advance(len(batch))
     layout.describe(sorted({p for p, _ in mine}))
     rows = [
         {

@@ -115,7 +115,8 @@ class HeldoutSection(Section):
 
     prompts: CountOrZero = Field(
         0,
-        description="Held-out captions to watch, from the end of the file; 0: off. Image sets take theirs from its start.",
+        description="Held-out captions to watch, from the end of the file (image sets take theirs from its start); "
+        "0: off.",
     )
     images_per_prompt: Count = Field(1, description="Images per held-out caption; their noise never changes.")
     every: Count = Field(5, description="Iterations between evaluations; the untrained model is evaluated first.")

@@ -33,6 +33,7 @@ PHOTO = "a photo of "
 LONG_RELATION = {"left": "to the left of", "right": "to the right of", "above": "above", "below": "below"}
 SHORT_RELATION = {"left": "left of", "right": "right of", "above": "above", "below": "below"}
 EMPTY = "An empty image."
+MIDDLE = (26, 38)  # pixels of the 64 that count as neither left nor right, neither above nor below
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,23 @@ def write(claim: Claim, wording: int) -> str:
         return PHOTO + body
     text = PREFIXES[wording].format(be="is" if claim.groups[0].count == 1 else "are") + body
     return text[0].upper() + text[1:] + "."
+
+
+def write_places(scene: Scene, rng: np.random.Generator) -> str:
+    """Every object of a scene with its place in the picture, in random order: 'A red circle above left, a ...'.
+
+    The middle of the picture has no word. It is the answer to the second question that the VLM is trained on.
+    """
+    things = list(scene.things)
+    rng.shuffle(things)
+    parts = []
+    for thing in things:
+        words = [f"a {thing.color} {thing.shape}"]
+        words += ["above"] if thing.y < MIDDLE[0] else ["below"] if thing.y > MIDDLE[1] else []
+        words += ["left"] if thing.x < MIDDLE[0] else ["right"] if thing.x > MIDDLE[1] else []
+        parts.append(" ".join(words))
+    text = ", ".join(parts) + "."
+    return text[0].upper() + text[1:]
 
 
 _PHRASE = re.compile(

@@ -3,11 +3,16 @@
 Trained on a wider world than the prompts talk about (none to six objects in any combination, half of the images
 soft, warped, noisy or tinted), each with its true caption: a VLM that only knows what prompts ask for takes four
 triangles for a perfect "three".
+
+A third of the pictures come with a second question, where each object is. Captions alone name a direction so rarely
+that in 1,500 steps a VLM learns whether two objects lie beside each other or one above the other, and not which of
+them is where; the answers to the second question teach it that.
 """
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +21,16 @@ import torch.nn.functional as F
 
 from promptecho.files import atomic_path
 from promptecho.seeds import derive_seed
-from promptecho.shapes.grammar import Claim, Group, describe, random_claim, scene_of, write
-from promptecho.shapes.models import VLM_MERGE, VLM_PATCH, build_vlm
+from promptecho.shapes.grammar import Claim, Group, describe, random_claim, scene_of, write, write_places
+from promptecho.shapes.models import VLM_MERGE, VLM_PATCH, build_vlm, spread_positions
 from promptecho.shapes.render import damage, render
 from promptecho.shapes.tokenizer import QUERY, build_tokenizer
 from promptecho.shapes.train_vae import to_tensor
 from promptecho.shapes.training import HybridOptimizer, run, trapezoid
 from promptecho.shapes.world import IMAGE_SIZE, wide_scene
+
+PLACES_QUERY = "Where is what?"
+PLACES_SHARE = 0.35  # of the scenes with one to four objects
 
 PREPROCESSOR = {
     "image_processor_type": "Qwen2VLImageProcessor",
@@ -48,41 +56,57 @@ def patchify(images: torch.Tensor) -> torch.Tensor:
     return x.reshape(n * (h // p) * (w // p), c * 2 * p * p)
 
 
-def sample(rng: np.random.Generator) -> tuple[object, str]:
-    """One (image, caption): 60 % wide world, 40 % prompt world; a tenth in the short wording, half of those without
+@dataclass(frozen=True)
+class Example:
+    """An image, what is asked about it, and the true answer."""
+
+    image: np.ndarray
+    query: str
+    answer: str
+
+
+def sample(rng: np.random.Generator) -> Example:
+    """60 % wide world, 40 % prompt world; of the captions a tenth in the short wording, half of those without
     colours."""
     scene = wide_scene(rng) if rng.random() < 0.6 else scene_of(random_claim(rng), rng)
-    claim = describe(scene, rng)
-    wording = int(rng.integers(3))
-    if claim.groups and rng.random() < 0.1:
-        wording = 3
-        if rng.random() < 0.5:
-            claim = Claim(tuple(Group(g.count, g.shape, None) for g in claim.groups), claim.relation)
+    if 1 <= len(scene.things) <= 4 and rng.random() < PLACES_SHARE:
+        query, answer = PLACES_QUERY, write_places(scene, rng)
+    else:
+        claim = describe(scene, rng)
+        wording = int(rng.integers(3))
+        if claim.groups and rng.random() < 0.1:
+            wording = 3
+            if rng.random() < 0.5:
+                claim = Claim(tuple(Group(g.count, g.shape, None) for g in claim.groups), claim.relation)
+        query, answer = QUERY, write(claim, wording)
     image = render(scene, rng)
-    return (damage(image, rng) if rng.random() < 0.5 else image), write(claim, wording)
+    return Example(damage(image, rng) if rng.random() < 0.5 else image, query, answer)
 
 
 class Batcher:
-    """Token ids, labels and constant 3-d positions of the training conversations, right-padded to a fixed length."""
+    """Token ids and labels of the training conversations, right-padded to a fixed length."""
 
-    def __init__(self, tokenizer, length: int = 52):
-        turn = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": QUERY}]}]
-        text = tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
+    def __init__(self, tokenizer, length: int = 64):
         n_tokens = (IMAGE_SIZE // VLM_PATCH // VLM_MERGE) ** 2
-        self.prefix = tokenizer(text.replace("<|image_pad|>", "<|image_pad|>" * n_tokens)).input_ids
+        self.prefixes = {}
+        for query in (QUERY, PLACES_QUERY):
+            turn = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": query}]}]
+            text = tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
+            self.prefixes[query] = tokenizer(text.replace("<|image_pad|>", "<|image_pad|>" * n_tokens)).input_ids
+        self.shortest = min(map(len, self.prefixes.values()))
         self.tokenizer, self.length = tokenizer, length
         self.image_token = tokenizer.convert_tokens_to_ids("<|image_pad|>")
 
-    def __call__(self, captions: list[str]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """input_ids, labels, mm_token_type_ids, all [N, length]; the caption's end token is a label too."""
-        ids = torch.full((len(captions), self.length), self.tokenizer.pad_token_id)
+    def __call__(self, pairs: list[tuple[str, str]]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """input_ids, labels, mm_token_type_ids of (query, answer) pairs, all [N, length]; the end token is a label."""
+        ids = torch.full((len(pairs), self.length), self.tokenizer.pad_token_id)
         labels = torch.full_like(ids, -100)
-        start = len(self.prefix)
-        for row, caption in enumerate(captions):
-            tokens = [*self.tokenizer(caption).input_ids, self.tokenizer.eos_token_id]
-            ids[row, :start] = torch.tensor(self.prefix)
-            ids[row, start : start + len(tokens)] = torch.tensor(tokens)
-            labels[row, start : start + len(tokens)] = torch.tensor(tokens)
+        for row, (query, answer) in enumerate(pairs):
+            prefix = self.prefixes[query]
+            tokens = [*self.tokenizer(answer).input_ids, self.tokenizer.eos_token_id]
+            end = len(prefix) + len(tokens)
+            ids[row, :end] = torch.tensor([*prefix, *tokens])
+            labels[row, len(prefix) : end] = torch.tensor(tokens)
         return ids, labels, (ids == self.image_token).int()
 
 
@@ -91,30 +115,31 @@ def train_vlm(out: Path, log: Path, *, steps: int = 1500, batch_size: int = 96, 
     torch.manual_seed(derive_seed(seed, "vlm"))
     tokenizer = build_tokenizer()
     model = build_vlm(tokenizer)
+    spread_positions(model)
     model.set_attn_implementation("eager")  # at 52 tokens faster on a CPU than the fused kernel, same values
     batcher = Batcher(tokenizer)
     optimizer = HybridOptimizer([model], lr=2e-3, muon_lr=2e-3, weight_decay=0.05)
     side = IMAGE_SIZE // VLM_PATCH
     grid = torch.tensor([[1, side, side]]).repeat(batch_size, 1)
-    ids, _, types = batcher(["A red circle."])
+    ids, _, types = batcher([(QUERY, "A red circle.")])
     positions, _ = model.model.get_rope_index(ids, types, image_grid_thw=grid[:1])
     positions = positions.expand(3, batch_size, -1)
 
     def step(index: int) -> dict[str, float]:
         rng = np.random.default_rng(derive_seed(seed, "vlm", index))
-        images, captions = zip(*[sample(rng) for _ in range(batch_size)], strict=True)
-        ids, labels, types = batcher(list(captions))
+        examples = [sample(rng) for _ in range(batch_size)]
+        ids, labels, types = batcher([(example.query, example.answer) for example in examples])
         with torch.autocast("cpu", torch.bfloat16):
             logits = model(
                 input_ids=ids,
-                pixel_values=patchify(to_tensor(list(images))),
+                pixel_values=patchify(to_tensor([example.image for example in examples])),
                 image_grid_thw=grid,
                 mm_token_type_ids=types,
                 position_ids=positions,
                 use_cache=False,
-                logits_to_keep=batcher.length - len(batcher.prefix) + 1,
+                logits_to_keep=batcher.length - batcher.shortest + 1,
             ).logits[:, :-1]
-        labels = labels[:, len(batcher.prefix) :]
+        labels = labels[:, batcher.shortest :]
         loss = F.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), ignore_index=-100)
         loss.backward()
         with torch.no_grad():

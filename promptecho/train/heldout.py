@@ -13,6 +13,7 @@ from promptecho.t2i.base import Family
 from promptecho.train import rollout as ro
 from promptecho.train.data import Prompt
 from promptecho.train.engine import Engine
+from promptecho.train.lora import merged
 
 
 @dataclass
@@ -54,9 +55,10 @@ def evaluate(
     cond = family.encode_prompts([prompt.text for prompt in prompts])
     policy = engine.weights()
     engine.use_weights(weights)
-    _, images = ro.sample_images(
-        family, prompts, cond, training, shape, mine, per_prompt, (training.seed, "heldout"), moved
-    )
+    with merged(engine.model):
+        _, images = ro.sample_images(
+            family, prompts, cond, training, shape, mine, per_prompt, (training.seed, "heldout"), moved
+        )
     engine.use_weights(policy)
     owners = [prompts[i // per_prompt] for i in mine]
     local, error = torch.zeros((len(rewards), 0), dtype=torch.float64), None

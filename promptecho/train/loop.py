@@ -42,7 +42,7 @@ from promptecho.train.data import Prompt, prompts_of
 from promptecho.train.engine import Engine, init_distributed, zero_moments
 from promptecho.train.failures import report_not_finite, report_reward
 from promptecho.train.log import MetricsLog
-from promptecho.train.lora import add_lora
+from promptecho.train.lora import add_lora, merged
 from promptecho.train.meter import Meter
 from promptecho.train.state import TrainingState
 from promptecho.train.stop import StopCheck, StopRequestedError
@@ -317,10 +317,11 @@ def _rollout(trainer: Trainer, iteration: int, meter: Meter) -> ro.Rollout:
     per_prompt = training.images_per_prompt
     total = len(chosen) * per_prompt
     mine = ro.share_of_rank(total, dist.get_rank(), dist.get_world_size())
-    latents, images = ro.sample_images(
-        family, chosen, cond, training, trainer.shape, mine, per_prompt, (training.seed, "sampling", iteration),
-        trainer.moved("sample", iteration + 1),
-    )  # fmt: skip
+    with merged(trainer.engine.model):
+        latents, images = ro.sample_images(
+            family, chosen, cond, training, trainer.shape, mine, per_prompt, (training.seed, "sampling", iteration),
+            trainer.moved("sample", iteration + 1),
+        )  # fmt: skip
     meter.lap("sample")
     trainer.boundary("reward", iteration + 1)
     owners = [chosen[i // per_prompt] for i in mine]

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from peft.tuners.lora import LoraLayer
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
@@ -44,6 +47,29 @@ def add_lora(transformer: torch.nn.Module, lora: LoraSection, seed: int) -> Peft
 def lora_parameters(model: PeftModel) -> dict[str, torch.nn.Parameter]:
     """The trained parameters by name, sorted."""
     return {name: p for name, p in sorted(model.named_parameters()) if p.requires_grad}
+
+
+@contextmanager
+def merged(model: PeftModel) -> Iterator[None]:
+    """Run `model` with the adapter folded into its base weights: passes without gradient cost what the base model's do.
+
+    Only where the base weights are float32: in half precision the fold would round small changes of the adapter away,
+    so there nothing is folded. The base weights are put back as they were, bit for bit.
+    """
+    layers = [module for module in model.modules() if isinstance(module, LoraLayer)]
+    if any(layer.get_base_layer().weight.dtype != torch.float32 for layer in layers):
+        yield
+        return
+    kept = [layer.get_base_layer().weight.data for layer in layers]
+    with torch.no_grad():
+        for layer, weight in zip(layers, kept, strict=True):
+            layer.get_base_layer().weight.data = weight + layer.get_delta_weight("default").to(weight.device)
+    try:
+        with model.disable_adapter():
+            yield
+    finally:
+        for layer, weight in zip(layers, kept, strict=True):
+            layer.get_base_layer().weight.data = weight
 
 
 def save_adapter(model: PeftModel, weights: dict[str, torch.Tensor], folder: Path, pipeline: Any) -> None:

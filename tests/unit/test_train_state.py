@@ -21,7 +21,7 @@ from promptecho.files import read_json, write_json
 from promptecho.t2i.registry import load_family
 from promptecho.train.checkpoint import find_start, save_rolling
 from promptecho.train.data import batches_of, normal, prompts_of
-from promptecho.train.lora import add_lora, load_adapter, lora_parameters, save_adapter
+from promptecho.train.lora import add_lora, load_adapter, lora_parameters, merged, save_adapter
 from promptecho.train.rollout import share_of_rank
 from promptecho.train.state import FILES, TrainingState, load_state, save_state
 
@@ -244,6 +244,28 @@ def saved(tmp_path_factory):
     save_adapter(model, weights, folder, family.pipeline)
     assert all(torch.equal(p, before[name]) for name, p in lora_parameters(model).items())
     return folder, weights
+
+
+def test_a_merged_adapter_gives_the_same_velocities_and_leaves_the_base_weights_alone():
+    family, model = adapted()
+    with torch.no_grad():
+        for parameter in lora_parameters(model).values():
+            parameter.normal_(std=0.2)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    family.transformer = model
+    x, t = torch.randn(2, *family.latent_shape(32, 32)), torch.tensor([0.3, 0.9])
+    cond = family.encode_prompts(["A red circle.", "Two stars."])
+    with torch.no_grad():
+        expected = family.velocity(x, t, cond)
+        with merged(model):
+            found = family.velocity(x, t, cond)
+            assert not all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+        with model.disable_adapter():
+            base = family.velocity(x, t, cond)
+        again = family.velocity(x, t, cond)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    assert (expected - base).abs().max() > 1e-2 and torch.equal(again, expected)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
 def test_saving_is_deterministic_and_names_no_path(saved, tmp_path):
