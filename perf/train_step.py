@@ -89,8 +89,8 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     config = load_experiment(arguments.config)
     training = run_training(config, arguments.run)
-    training.kl_base.weight = arguments.kl_base
-    training.per_timestep = True
+    kl_base = training.kl_base.model_copy(update={"weight": arguments.kl_base})
+    training = training.model_copy(update={"kl_base": kl_base, "per_timestep": True})
     device = torch.device(choose_device("auto"))
     loop.init_distributed(device)
     phases: dict[str, list[float]] = {}

@@ -158,7 +158,12 @@ class TrainingConfig(Section):
     batch_size: Count = Field(128, description="Images per optimizer step, over all processes.")
     passes: Count = Field(4, description="Passes over an iteration's images.")
     micro_batch_size: Count = Field(8, description="Images per forward pass of one process; divides `batch_size`.")
-    learning_rate: Positive = Field(5e-5, description="AdamW learning rate, constant.")
+    learning_rate: Positive = Field(5e-5, description="AdamW learning rate, constant after `warmup_steps`.")
+    warmup_steps: CountOrZero = Field(
+        0,
+        description="Optimizer steps over which the learning rate rises linearly from 0; Adam's first steps know "
+        "nothing of the gradient's size and are the largest.",
+    )
     weight_decay: NonNegative = Field(1e-4, description="AdamW weight decay.")
     adam_beta1: Decay = Field(0.9, description="AdamW beta1.")
     adam_beta2: Decay = Field(0.999, description="AdamW beta2.")

@@ -50,7 +50,7 @@ class Engine:
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         self.model = model
         self.parameters = lora_parameters(model)
-        self.learning_rate = training.learning_rate
+        self.learning_rate, self.warmup_steps = training.learning_rate, training.warmup_steps
         optimizer = torch.optim.AdamW(
             list(self.parameters.values()),
             lr=training.learning_rate,
@@ -75,7 +75,14 @@ class Engine:
         self.engine.optimizer.check_grad_overflow = True
         self.set_state(self.weights(), zero_moments(self.weights()), 0)
 
+    @property
+    def current_learning_rate(self) -> float:
+        """That of the next optimizer step: a function of the steps done, so resuming needs no schedule's state."""
+        return self.learning_rate * min(1.0, (self.optimizer_steps + 1) / max(self.warmup_steps, 1))
+
     def backward(self, loss: torch.Tensor) -> None:
+        for group in self._inner_optimizer().param_groups:
+            group["lr"] = self.current_learning_rate
         self.engine.backward(loss)
         self.engine.step()  # acts at accumulation boundaries only
 

@@ -302,7 +302,7 @@ def _iterate(trainer: Trainer, state: TrainingState) -> dict[str, Any]:
         **ro.reward_metrics(rollout, trainer.rewards),
         **watched,
         **metrics,
-        "learning_rate": training.learning_rate,
+        "learning_rate": engine.current_learning_rate,
         "optimizer_steps": state.optimizer_steps,
         **meter.metrics(),
         "images_per_s": round(total / meter.seconds, 4),

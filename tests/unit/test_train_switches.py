@@ -80,6 +80,9 @@ def test_micro_batches_change_nothing_but_rounding(experiment, usual):
         ("grid", {"timesteps": {"per_sample": 3, "distribution": "sampler_grid"}}, 4),
         ("uniform", {"timesteps": {"distribution": "uniform"}, "weighting": "uniform"}, 4),
         ("guided", {"train_guidance": True}, 4),
+        ("redraw", {"timesteps": {"redraw": "pass"}}, 4),
+        ("redraw_together", {"timesteps": {"redraw": "pass"}, "per_timestep": False}, 4),
+        ("warmup", {"warmup_steps": 8}, 4),
         ("ema_sampling", {"sampling": {"policy": "ema"}}, 4),
         ("no_kl", {"kl_base": {"weight": 0}, "kl_ema": {"weight": 0}, "ema": {"decay": None}}, 4),
         ("elbo", {"kl_base": {"weight": 0.1, "weighting": "elbo"}, "advantage": {"scale": "group_std"}}, 4),
@@ -92,6 +95,30 @@ def test_switches_run_count_their_steps_and_matter(experiment, usual, name, trai
     assert ("kl_base" in row, "kl_ema" in row) == ((False, False) if name == "no_kl" else (True, True))
     changed = any(not torch.equal(adapter(folder)[key], value) for key, value in adapter(usual[0]).items())
     assert changed or name == "ema_sampling"  # in the first iteration the average is the policy itself
+
+
+def test_with_one_pass_redrawing_is_one_draw(experiment):
+    """Drawing for each pass differs from drawing once only where there are several passes."""
+    one = {"passes": 1, "batch_size": 8, "micro_batch_size": 8}
+    once, _ = train(experiment, "once", **one)
+    each, _ = train(experiment, "each", timesteps={"redraw": "pass"}, **one)
+    for key, value in adapter(once).items():
+        assert torch.equal(adapter(each)[key], value)
+
+
+def test_the_learning_rate_rises_over_the_warmup_and_resumes_where_it_was(experiment):
+    """Four optimizer steps an iteration, eight of warm-up: the row tells the next step's rate."""
+    training = {"iterations": 3, "checkpoints": [1, 3], "warmup_steps": 8, "learning_rate": 8e-3}
+    config = experiment.config("rising", **training)
+    first = segment(experiment, "rising", 1, config=config)
+    second = segment(experiment, "rising", 3, config=config, resume=first.out)
+    assert train_segment(first) and train_segment(second)
+    rows = [*metrics_without_times(first.out), *metrics_without_times(second.out)]
+    assert [row["learning_rate"] for row in rows] == pytest.approx([5e-3, 8e-3, 8e-3])
+    straight = segment(experiment, "rising_straight", 3, config=experiment.config("rising", **training))
+    assert train_segment(straight)
+    for key, value in adapter(straight.out).items():
+        assert torch.equal(adapter(second.out)[key], value)
 
 
 def test_the_adapter_is_the_average_where_one_is_asked_for(experiment, usual):
