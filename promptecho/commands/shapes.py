@@ -105,7 +105,8 @@ def train_vlm(
 def measure(
     vlm: str = typer.Option("shapes", "--vlm", help="VLM folder."),
     t2i: str = typer.Option("shapes", "--t2i", help="Text-to-image folder."),
-    pairs: int = typer.Option(500, "--pairs", min=1, help="Held-out render pairs for the VLM and the oracle."),
+    adapter: Path | None = typer.Option(None, "--adapter", help="Adapter folder: measure the trained model instead."),
+    pairs: int = typer.Option(500, "--pairs", min=0, help="Held-out render pairs for the VLM and the oracle."),
     prompts: int = typer.Option(60, "--prompts", min=0, help="Prompts for generated images."),
     images: int = typer.Option(8, "--images", min=2, help="Images per prompt."),
     steps: int = typer.Option(12, "--steps", min=1, help="ODE steps."),
@@ -121,7 +122,7 @@ def measure(
     _threads(threads)
     facts = run(
         vlm, t2i, pairs=pairs, prompts=prompts, images=images, steps=steps, guidance_scale=guidance_scale,
-        grid=grid, seed=seed,
+        grid=grid, seed=seed, adapter=adapter,
     )  # fmt: skip
     if as_json:
         print(json.dumps(facts, indent=2))

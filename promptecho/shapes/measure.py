@@ -20,6 +20,7 @@ from promptecho.shapes.world import wide_scene
 from promptecho.statistics import wilson_interval
 from promptecho.t2i.registry import load_family
 from promptecho.train.data import normal
+from promptecho.train.lora import load_adapter
 from promptecho.vlm import load_vlm
 
 
@@ -90,14 +91,14 @@ def within_prompt_auc(rewards: list[list[float]], verdicts: list[list[bool]]) ->
 
 def measure(
     vlm: str, t2i: str, *, pairs: int, prompts: int, images: int, steps: int, guidance_scale: float,
-    grid: Path | None, seed: int,
+    grid: Path | None, seed: int, adapter: Path | None = None,
 ) -> dict:  # fmt: skip
-    """All measurements; those on generated images only with `prompts` > 0."""
+    """All measurements: those on renders with `pairs` > 0, those on generated images with `prompts` > 0, from the base
+    model or with an adapter on it."""
     reward = EchoReward(load_vlm(vlm), batch_size=32)
-    facts: dict = {
-        "oracle_on_renders": oracle_on_renders(2 * pairs, seed),
-        **vlm_on_renders(reward, pairs, seed),
-    }
+    facts: dict = {}
+    if pairs:
+        facts = {"oracle_on_renders": oracle_on_renders(2 * pairs, seed), **vlm_on_renders(reward, pairs, seed)}
     if not prompts:
         return facts
     claims: list[Claim] = []
@@ -105,17 +106,20 @@ def measure(
         claims.append(random_claim(np.random.default_rng(derive_seed(seed, "measure prompts", index))))
     texts = [write(claim, index % 3) for index, claim in enumerate(claims)]
     family = load_family("zimage", t2i, dtype="float32")
+    who = "base"
+    if adapter is not None:
+        who, family.transformer = "adapter", load_adapter(family.transformer, adapter)
     generated = generate(family, texts, images, steps, guidance_scale, seed)
     verdicts = [
         [judge(claim, detect(image)) for image in group] for claim, group in zip(claims, generated, strict=True)
     ]
     rewards = [reward(group, [text] * images, [text] * images) for text, group in zip(texts, generated, strict=True)]
     auc, n_pairs = within_prompt_auc(rewards, verdicts)
-    facts["base_right"] = _share(sum(map(sum, verdicts)), prompts * images)
+    facts[f"{who}_right"] = _share(sum(map(sum, verdicts)), prompts * images)
     for kind in ("single", "count", "relation", "pair"):
         rows = [group for claim, group in zip(claims, verdicts, strict=True) if claim.kind == kind]
         if rows:
-            facts[f"base_right_{kind}"] = _share(sum(map(sum, rows)), len(rows) * images)
+            facts[f"{who}_right_{kind}"] = _share(sum(map(sum, rows)), len(rows) * images)
     auc = round(float(auc), 4)
     facts["reward_auc_within_prompt"] = {"value": auc, "pairs": n_pairs, "prompts": prompts, "images": images}
     scores = [d.score for group in generated for image in group for d in detect(image)]
