@@ -146,6 +146,9 @@ def test_early_stop_counts_evaluations_without_a_new_best():
     assert early.stopped and early.best_iteration == 2
 
 
+HELDOUT = {"captions": {"prompts": "unused.txt", "heldout": 3}}  # what the configuration promises; the files are ours
+
+
 @pytest.fixture(scope="module")
 def heldout(experiment) -> Path:
     path = experiment.folder / "heldout_captions.jsonl"
@@ -155,7 +158,7 @@ def heldout(experiment) -> Path:
 
 def test_the_held_out_reward_is_watched_and_an_early_stop_keeps_the_best_weights(experiment, heldout):
     watch = {"prompts": 2, "every": 1, "patience": 2, "min_delta": 1000.0}  # nothing is ever a new best
-    config = experiment.config("early", checkpoints=[1, 4, 8], heldout=watch, ema={"decay": None})
+    config = experiment.config("early", sections=HELDOUT, checkpoints=[1, 4, 8], heldout=watch, ema={"decay": None})
     one, four, eight = (
         segment(experiment, "early", config, to, resume=resume, heldout=heldout)
         for to, resume in ((1, None), (4, experiment.folder / "early" / "1"), (8, experiment.folder / "early" / "4"))
@@ -181,7 +184,9 @@ def _adapter(folder: Path) -> dict[str, torch.Tensor]:
 
 def test_watching_changes_nothing_else(experiment, heldout):
     plain = segment(experiment, "plain", experiment.config("plain", checkpoints=[2], iterations=2), 2)
-    config = experiment.config("watched", checkpoints=[2], iterations=2, heldout={"prompts": 2, "every": 1})
+    config = experiment.config(
+        "watched", sections=HELDOUT, checkpoints=[2], iterations=2, heldout={"prompts": 2, "every": 1}
+    )
     watched = segment(experiment, "watched", config, 2, heldout=heldout)
     assert train_segment(plain) and train_segment(watched)
     for name, value in _adapter(plain.out).items():
@@ -192,7 +197,7 @@ def test_watching_changes_nothing_else(experiment, heldout):
 
 
 def test_too_few_held_out_captions_are_one_line(experiment, heldout):
-    config = experiment.config("few", checkpoints=[1], iterations=1, heldout={"prompts": 3})
+    config = experiment.config("few", sections=HELDOUT, checkpoints=[1], iterations=1, heldout={"prompts": 3})
     with pytest.raises(DataError, match="2 held-out captions, but training.heldout.prompts is 3"):
         train_segment(segment(experiment, "few", config, 1, heldout=heldout))
     with pytest.raises(DataError, match="--heldout must name"):

@@ -174,11 +174,15 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--np
 
 
 def assert_close(folder: Path, expected: Path) -> None:
-    """Two checkpoints agree to float tolerance, and saw the same prompts, images and rewards in the same order."""
+    """Two checkpoints agree to float tolerance, and saw the same prompts, images and rewards in the same order.
+
+    Weights to 2 % of one step of learning rate 5e-3: Adam divides by the gradient's size, so where a gradient is
+    nothing but rounding, rounding decides the step.
+    """
     for name in ("adapter/adapter_model", "state/weights", "state/exp_avg", "state/kl_ema"):
         a, b = (load_file(path / f"{name}.safetensors") for path in (folder, expected))
         for key, value in b.items():
-            torch.testing.assert_close(a[key], value, rtol=1e-3, atol=1e-5, msg=lambda text, key=key: f"{key}: {text}")
+            torch.testing.assert_close(a[key], value, rtol=1e-3, atol=1e-4, msg=lambda text, key=key: f"{key}: {text}")
     for row, other in zip(metrics_without_times(folder), metrics_without_times(expected), strict=True):
         for key in (
             "reward_mean",
