@@ -21,3 +21,17 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"NOT TESTED: {folder} is missing; it holds the official prompt data and golden cases")
     return folder
+
+
+@pytest.fixture(scope="module")
+def train_in_process():
+    """For tests that train in this process: one thread, and the signal handler of training taken back afterwards."""
+    import signal
+
+    import torch
+
+    threads, handler = torch.get_num_threads(), signal.getsignal(signal.SIGTERM)
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+    signal.signal(signal.SIGTERM, handler)

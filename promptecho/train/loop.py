@@ -201,7 +201,7 @@ def _run(trainer: Trainer, state: TrainingState) -> bool:
         if state.iteration == 0 and heldout.is_due(0, training):
             _log_row(trainer, log, {"iteration": 0, **_watch_heldout(trainer, state)})
         while state.iteration < segment.to and not state.early_stop.get("stopped"):
-            row = _iterate(trainer, state)
+            state, row = _iterate(trainer, state)
             _log_row(trainer, log, row)
             if rank == 0:
                 bar.advance(note=f"reward {row['reward_mean']:.4f}, {row['images_per_s']:.2f} images/s")
@@ -245,8 +245,8 @@ def _finish(trainer: Trainer, state: TrainingState) -> None:
     print(f"train {segment.run}: checkpoint {segment.to} in {checkpoint.describe(segment.out)}", file=sys.stderr)
 
 
-def _iterate(trainer: Trainer, state: TrainingState) -> dict[str, Any]:
-    """One iteration; on success `state` becomes the state after it. Returns its row of metrics."""
+def _iterate(trainer: Trainer, state: TrainingState) -> tuple[TrainingState, dict[str, Any]]:
+    """One iteration: the state after it, and its row of metrics."""
     training, engine, family = trainer.training, trainer.engine, trainer.family
     iteration, meter = state.iteration, Meter(engine.device)
     current = iteration + 1  # as people count
@@ -295,15 +295,13 @@ def _iterate(trainer: Trainer, state: TrainingState) -> dict[str, Any]:
     watched = _watch_heldout(trainer, after) if heldout.is_due(current, training) else {}
     if watched:
         meter.lap("heldout")
-    for name in ("iteration", "optimizer_steps", "tensors", "early_stop"):
-        setattr(state, name, getattr(after, name))
-    return {
+    return after, {
         "iteration": current,
         **ro.reward_metrics(rollout, trainer.rewards),
         **watched,
         **metrics,
         "learning_rate": engine.current_learning_rate,
-        "optimizer_steps": state.optimizer_steps,
+        "optimizer_steps": after.optimizer_steps,
         **meter.metrics(),
         "images_per_s": round(total / meter.seconds, 4),
     }

@@ -26,13 +26,7 @@ from promptecho.train.watchdog import Position, blame
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread_and_the_old_signal_handler():
-    threads, handler = torch.get_num_threads(), signal.getsignal(signal.SIGTERM)
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-    signal.signal(signal.SIGTERM, handler)
+pytestmark = pytest.mark.usefixtures("train_in_process")
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from pathlib import Path
 
 import pytest
@@ -18,13 +17,7 @@ from promptecho.train.loop import Segment, train_segment
 ONE = {"iterations": 1, "checkpoints": [1]}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread_and_the_old_signal_handler():
-    threads, handler = torch.get_num_threads(), signal.getsignal(signal.SIGTERM)
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-    signal.signal(signal.SIGTERM, handler)
+pytestmark = pytest.mark.usefixtures("train_in_process")
 
 
 @pytest.fixture(scope="module")
