@@ -72,6 +72,13 @@ class TimestepsSection(Section):
         description="When timesteps and loss noise are drawn: once per iteration and shared by its passes, so that "
         "every pass without gradient runs once; or anew for each pass, which multiplies those passes by `passes`.",
     )
+    shared_by: Literal["none", "prompt"] = Field(
+        "none",
+        description="Which images meet the same timesteps and loss noise. none: each has its own (AWM). prompt: the "
+        "images of a prompt share theirs (common random numbers, ours), and optimizer steps take whole prompts, so "
+        "`batch_size` must be a multiple of `images_per_prompt`. As a prompt's advantages sum to 0, what its images "
+        "have in common cancels; the gradient's expectation is the same and its variance lower.",
+    )
 
 
 class AdvantageSection(Section):
@@ -243,6 +250,14 @@ def training_problems(training: TrainingConfig) -> list[tuple[str, str]]:
     if training.batch_size % training.micro_batch_size:
         problems.append(
             ("micro_batch_size", f"{training.micro_batch_size} does not divide batch_size {training.batch_size}")
+        )
+    if training.timesteps.shared_by == "prompt" and training.batch_size % training.images_per_prompt:
+        problems.append(
+            (
+                "batch_size",
+                f"{training.batch_size} is not a multiple of images_per_prompt {training.images_per_prompt}, which "
+                "timesteps.shared_by: prompt needs (an optimizer step takes whole prompts)",
+            )
         )
     steps = training.sampling.num_inference_steps
     if training.timesteps.distribution == "sampler_grid" and training.timesteps.per_sample > steps:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from promptecho.config.training import TrainingConfig
 from promptecho.errors import DataError
 from promptecho.seeds import derive_seed
 
@@ -42,7 +43,15 @@ def normal(shape: tuple[int, ...], *key: int | str) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(derive_seed(*key)))
 
 
-def batches_of(n_images: int, batch_size: int, seed: int, iteration: int, pass_index: int) -> list[list[int]]:
-    """The images of each optimizer step of one pass: a shuffle of all images, cut into equal batches."""
-    order = np.random.default_rng(derive_seed(seed, "order", iteration, pass_index)).permutation(n_images).tolist()
-    return [order[start : start + batch_size] for start in range(0, n_images, batch_size)]
+def batches_of(n_images: int, training: TrainingConfig, iteration: int, pass_index: int) -> list[list[int]]:
+    """The images of each optimizer step of one pass: a shuffle of all images, cut into equal batches.
+
+    Where the images of a prompt share their loss noise, prompts are shuffled and stay whole.
+    """
+    rng = np.random.default_rng(derive_seed(training.seed, "order", iteration, pass_index))
+    if training.timesteps.shared_by == "prompt":
+        k = training.images_per_prompt
+        order = [g * k + i for g in rng.permutation(n_images // k).tolist() for i in range(k)]
+    else:
+        order = rng.permutation(n_images).tolist()
+    return [order[start : start + training.batch_size] for start in range(0, n_images, training.batch_size)]

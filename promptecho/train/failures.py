@@ -9,7 +9,8 @@ import torch.distributed as dist
 from promptecho.errors import PromptEchoError, RewardError
 from promptecho.train.dump import dump_batch, dump_reward
 from promptecho.train.engine import Engine
-from promptecho.train.rollout import NotFiniteRewardError, agree
+from promptecho.train.ranks import agree
+from promptecho.train.scoring import NotFiniteRewardError
 from promptecho.train.update import NotFiniteError
 
 

@@ -5,15 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.distributed as dist
 
 from promptecho.config.training import HeldoutSection, TrainingConfig
-from promptecho.errors import PromptEchoError
-from promptecho.t2i.base import Family
 from promptecho.train import rollout as ro
-from promptecho.train.data import Prompt
-from promptecho.train.engine import Engine
-from promptecho.train.lora import merged
+from promptecho.train.trainer import Trainer
 
 
 @dataclass
@@ -41,39 +36,26 @@ def is_due(iteration: int, training: TrainingConfig) -> bool:
     return bool(training.heldout.prompts) and iteration % training.heldout.every == 0
 
 
-def evaluate(
-    family: Family, engine: Engine, rewards: list[ro.WeightedReward], prompts: list[Prompt],
-    weights: dict[str, torch.Tensor], training: TrainingConfig, shape: tuple[int, ...], moved,
-) -> dict[str, float]:  # fmt: skip
+def evaluate(trainer: Trainer, weights: dict[str, torch.Tensor], iteration: int) -> dict[str, float]:
     """Mean rewards of `weights` on the held-out prompts: "heldout_reward" (weighted sum), and one per reward.
 
     Sampling settings are those of training; every process takes its share.
     """
+    training, engine, prompts = trainer.training, trainer.engine, trainer.heldout
     per_prompt = training.heldout.images_per_prompt
-    total = len(prompts) * per_prompt
-    mine = ro.share_of_rank(total, dist.get_rank(), dist.get_world_size())
-    cond = family.encode_prompts([prompt.text for prompt in prompts])
+    first = {"sample": 0, "reward": len(prompts) * per_prompt}
+
+    def moved(phase: str, step: int) -> None:
+        trainer.watchdog("heldout", iteration, first.get(phase, first["reward"] + len(trainer.rewards)) + step)
+
     policy = engine.weights()
     engine.use_weights(weights)
-    with merged(engine.model):
-        _, images = ro.sample_images(
-            family, prompts, cond, training, shape, mine, per_prompt, (training.seed, "heldout"), moved
-        )
+    scores = ro.sample_and_score(
+        trainer, prompts, per_prompt, (training.seed, "heldout"), iteration, "image {image} held out", moved
+    ).rewards.mean((1, 2))
     engine.use_weights(policy)
-    owners = [prompts[i // per_prompt] for i in mine]
-    local, error = torch.zeros((len(rewards), 0), dtype=torch.float64), None
-    try:
-        names = [
-            f"image {i % per_prompt} of held-out prompt {owner.prompt_id}"
-            for i, owner in zip(mine, owners, strict=True)
-        ]
-        local = ro.score_images(rewards, images, owners, names, lambda n: moved(total + n))
-    except PromptEchoError as caught:
-        error = caught
-    ro.agree(error)
-    scores = ro.gather_by_index(local.T.contiguous(), mine, total).T.mean(1)
-    combined = sum(entry.weight * float(score) for entry, score in zip(rewards, scores, strict=True))
+    combined = sum(entry.weight * float(score) for entry, score in zip(trainer.rewards, scores, strict=True))
     return {
         "heldout_reward": combined,
-        **{f"heldout_reward_{i}_{entry.reward.name}": float(scores[i]) for i, entry in enumerate(rewards)},
+        **{f"heldout_reward_{i}_{entry.reward.name}": float(scores[i]) for i, entry in enumerate(trainer.rewards)},
     }

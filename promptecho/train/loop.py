@@ -23,75 +23,32 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
-from promptecho.config import ExperimentConfig, TrainingConfig, run_training, slice_digest
+from promptecho.config import TrainingConfig, run_training, slice_digest
 from promptecho.errors import DataError, PromptEchoError
 from promptecho.files import sha256_file
 from promptecho.progress import Progress
-from promptecho.t2i.base import Family
 from promptecho.train import checkpoint, heldout, setup
 from promptecho.train import rollout as ro
-from promptecho.train.data import Prompt, prompts_of
+from promptecho.train.data import prompts_of
 from promptecho.train.engine import Engine, init_distributed, zero_moments
-from promptecho.train.failures import report_not_finite, report_reward
+from promptecho.train.failures import report_not_finite
 from promptecho.train.log import MetricsLog
-from promptecho.train.lora import add_lora, merged
+from promptecho.train.lora import add_lora
 from promptecho.train.meter import Meter
+from promptecho.train.ranks import agree, gather_by_index
+from promptecho.train.scoring import combined_advantages, permuted
 from promptecho.train.state import TrainingState
 from promptecho.train.stop import StopCheck, StopRequestedError
+from promptecho.train.trainer import Segment, Trainer
 from promptecho.train.update import NotFiniteError, precompute, update
 from promptecho.train.watchdog import Watchdog
-
-
-@dataclass
-class Segment:
-    """What to train and where to put it."""
-
-    config: ExperimentConfig
-    run: str
-    to: int
-    captions: Path
-    out: Path
-    work: Path
-    resume: Path | None = None
-    stop_file: Path | None = None
-    device: str = "cpu"
-    heldout: Path | None = None
-    tensorboard: Path | None = None
-
-
-@dataclass
-class Trainer:
-    """Everything that stays the same from iteration to iteration."""
-
-    segment: Segment
-    training: TrainingConfig
-    family: Family
-    engine: Engine
-    rewards: list[ro.WeightedReward]
-    prompts: list[Prompt]
-    heldout: list[Prompt]
-    shape: tuple[int, ...]  # of one image's latents
-    grid: torch.Tensor  # the sampler's timesteps
-    stop: StopCheck
-    watchdog: Watchdog
-    rows: list[dict[str, Any]] = field(default_factory=list)
-
-    def moved(self, phase: str, iteration: int) -> Callable[[int], None]:
-        """For work without collectives: tell the watchdog how far it is."""
-        return lambda step: self.watchdog(phase, iteration, step)
-
-    def boundary(self, phase: str, iteration: int, step: int = 0) -> None:
-        """For step boundaries that all ranks share: the same, and leave if asked to stop."""
-        self.watchdog(phase, iteration, step)
-        self.stop()
 
 
 def train_segment(segment: Segment) -> bool:
@@ -160,7 +117,7 @@ def _start(trainer: Trainer) -> tuple[TrainingState, list[dict]]:
         )
     except PromptEchoError as caught:
         error = caught
-    ro.agree(error)
+    agree(error)
     found = [None] * dist.get_world_size()
     dist.all_gather_object(found, None if state is None else state.iteration)
     if len(set(found)) > 1:
@@ -309,46 +266,32 @@ def _iterate(trainer: Trainer, state: TrainingState) -> tuple[TrainingState, dic
 
 def _rollout(trainer: Trainer, iteration: int, meter: Meter) -> ro.Rollout:
     """Images, rewards and advantages of an iteration, the same on every rank."""
-    training, family = trainer.training, trainer.family
+    training = trainer.training
     chosen = prompts_of(trainer.prompts, training.seed, iteration, training.prompts_per_iteration)
-    cond = family.encode_prompts([prompt.text for prompt in chosen])
-    per_prompt = training.images_per_prompt
-    total = len(chosen) * per_prompt
-    mine = ro.share_of_rank(total, dist.get_rank(), dist.get_world_size())
-    with merged(trainer.engine.model):
-        latents, images = ro.sample_images(
-            family, chosen, cond, training, trainer.shape, mine, per_prompt, (training.seed, "sampling", iteration),
-            trainer.moved("sample", iteration + 1),
-        )  # fmt: skip
-    meter.lap("sample")
-    trainer.boundary("reward", iteration + 1)
-    owners = [chosen[i // per_prompt] for i in mine]
-    names = [f"image {i % per_prompt} of iteration {iteration + 1}" for i in mine]
-    local, error = None, None
-    try:
-        local = ro.score_images(trainer.rewards, images, owners, names, trainer.moved("reward", iteration + 1))
-    except ro.NotFiniteRewardError as caught:
-        error = report_reward(caught, trainer.segment.work, iteration + 1, trainer.segment.config.models.vlm.path)
-    except PromptEchoError as caught:
-        error = caught
-    trainer.watchdog("exchange", iteration + 1)
-    ro.agree(error)
-    scores = ro.gather_by_index(local.T.contiguous(), mine, total).T.reshape(len(trainer.rewards), len(chosen), -1)
-    credited = scores if training.control == "none" else ro.permuted(scores, training.seed, iteration)
-    advantages = ro.combined_advantages(credited, [entry.weight for entry in trainer.rewards], training)
-    latents = ro.gather_by_index(latents, mine, total)
+
+    def moved(phase: str, step: int) -> None:
+        if (phase, step) == ("reward", 0):
+            meter.lap("sample")
+            trainer.boundary(phase, iteration + 1)
+        else:
+            trainer.watchdog(phase, iteration + 1, step)
+
+    made = ro.sample_and_score(
+        trainer, chosen, training.images_per_prompt, (training.seed, "sampling", iteration), iteration + 1,
+        "image {image} of iteration {iteration}", moved,
+    )  # fmt: skip
+    credited = made.rewards if training.control == "none" else permuted(made.rewards, training.seed, iteration)
+    advantages = combined_advantages(credited, [entry.weight for entry in trainer.rewards], training)
+    latents = gather_by_index(made.latents, made.mine, len(chosen) * training.images_per_prompt)
     meter.lap("reward")
-    return ro.Rollout(chosen, cond, latents, scores, advantages.flatten().to(latents.device))
+    return ro.Rollout(chosen, made.cond, latents, made.rewards, advantages.flatten().to(latents.device))
 
 
 def _watch_heldout(trainer: Trainer, state: TrainingState) -> dict[str, float]:
     """Evaluate the weights that would be saved, and note whether they are the best so far."""
     training = trainer.training
     weights = state.tensors["ema" if training.ema.decay is not None else "weights"]
-    found = heldout.evaluate(
-        trainer.family, trainer.engine, trainer.rewards, trainer.heldout, weights, training, trainer.shape,
-        trainer.moved("heldout", state.iteration),
-    )  # fmt: skip
+    found = heldout.evaluate(trainer, weights, state.iteration)
     early = heldout.EarlyStop(**state.early_stop)
     if early.update(found["heldout_reward"], state.iteration, training.heldout) and training.heldout.patience:
         state.tensors = {**state.tensors, "best": weights}

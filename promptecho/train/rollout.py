@@ -1,43 +1,23 @@
-"""First half of an iteration: prompts -> images -> rewards -> advantages, shared out over the ranks."""
+"""First half of an iteration: prompts -> images -> rewards, shared out over the ranks."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.distributed as dist
 from PIL import Image
 
-from promptecho import awm
 from promptecho.config.training import TrainingConfig
-from promptecho.errors import PromptEchoError, RewardError
-from promptecho.rewards.base import Reward
-from promptecho.seeds import derive_seed
+from promptecho.errors import PromptEchoError
 from promptecho.t2i.base import Family
 from promptecho.train.data import Prompt, normal
-
-
-@dataclass
-class WeightedReward:
-    """One entry of the config's `rewards`. `labels` by prompt id; None: the prompts themselves."""
-
-    reward: Reward
-    weight: float
-    query: str
-    labels: dict[str, str] | None = None
-
-    def label(self, prompt: Prompt) -> str:
-        return prompt.text if self.labels is None else self.labels[prompt.prompt_id]
-
-
-class NotFiniteRewardError(RewardError):
-    """A reward of one image failed or is not finite; carries what scores it again."""
-
-    def __init__(self, message: str, image: Image.Image, facts: dict[str, Any]):
-        super().__init__(message)
-        self.image, self.facts = image, facts
+from promptecho.train.failures import report_reward
+from promptecho.train.lora import merged
+from promptecho.train.ranks import agree, gather_by_index, share_of_rank
+from promptecho.train.scoring import NotFiniteRewardError, WeightedReward, score_images
+from promptecho.train.trainer import Trainer
 
 
 @dataclass
@@ -56,6 +36,56 @@ class Rollout:
 
     def prompt_of(self, image: int) -> int:
         return image // self.images_per_prompt
+
+
+@dataclass
+class Scored:
+    """What `sample_and_score` made: this rank's images, everyone's rewards."""
+
+    cond: list[torch.Tensor]  # per prompt
+    mine: list[int]  # this rank's images, prompt-major indices
+    latents: torch.Tensor  # [len(mine), ...], float32
+    rewards: torch.Tensor  # [rewards, G, K], float64
+
+
+def sample_and_score(
+    trainer: Trainer, prompts: list[Prompt], per_prompt: int, key: tuple[int | str, ...], iteration: int, where: str,
+    moved: Callable[[str, int], None],
+) -> Scored:  # fmt: skip
+    """Collective: `per_prompt` images of each prompt and their rewards, shared out over the ranks.
+
+    Args:
+        key: with the prompt's id and the image's number in its group it seeds each image's noise.
+        iteration: the one under way, as people count, for messages and dumps.
+        where: what an image is called in messages; {image} is its number in its group, {iteration} the iteration.
+        moved: called with phase and step of this rank: ("sample", images done), ("reward", 0) between the two halves,
+            ("reward", rewards done), ("exchange", 0).
+
+    Raises:
+        PromptEchoError: a reward failed or is not finite, on every rank; the image and its label are dumped.
+    """
+    total = len(prompts) * per_prompt
+    mine = share_of_rank(total, dist.get_rank(), dist.get_world_size())
+    cond = trainer.family.encode_prompts([prompt.text for prompt in prompts])
+    with merged(trainer.engine.model):
+        latents, images = sample_images(
+            trainer.family, prompts, cond, trainer.training, trainer.shape, mine, per_prompt, key,
+            lambda n: moved("sample", n),
+        )  # fmt: skip
+    moved("reward", 0)
+    owners = [prompts[i // per_prompt] for i in mine]
+    names = [where.format(image=i % per_prompt, iteration=iteration) for i in mine]
+    local, error = None, None
+    try:
+        local = score_images(trainer.rewards, images, owners, names, lambda n: moved("reward", n))
+    except NotFiniteRewardError as caught:
+        error = report_reward(caught, trainer.segment.work, iteration, trainer.segment.config.models.vlm.path)
+    except PromptEchoError as caught:
+        error = caught
+    moved("exchange", 0)
+    agree(error)
+    rewards = gather_by_index(local.T.contiguous(), mine, total).T.reshape(len(trainer.rewards), len(prompts), -1)
+    return Scored(cond, mine, latents, rewards)
 
 
 def sample_images(
@@ -88,47 +118,6 @@ def sample_images(
     return torch.cat(latents) if latents else torch.zeros((0, *shape), device=cond[0].device), decoded
 
 
-def score_images(
-    rewards: list[WeightedReward], images: list[Image.Image], prompts: list[Prompt], names: list[str], moved
-) -> torch.Tensor:
-    """Rewards [len(rewards), n] in float64.
-
-    Raises:
-        NotFiniteRewardError: a reward failed or is not finite; names prompt and image.
-    """
-    rows = []
-    for index, entry in enumerate(rewards):
-        for image, name in zip(images, names, strict=True):
-            image.info["path"] = name
-        labels = [entry.label(prompt) for prompt in prompts]
-        values: list[float] = []
-        try:
-            values = entry.reward(images, labels, [p.prompt_id for p in prompts]) if images else []
-        except RewardError as error:
-            if error.index is None:
-                raise
-            _raise_for(error.index, str(error), entry, images, prompts, names)
-        for position, value in enumerate(values):
-            if not math.isfinite(value):
-                message = (
-                    f"reward {entry.reward.name} of prompt {prompts[position].prompt_id}, {names[position]}: "
-                    f"{value} is not finite"
-                )
-                _raise_for(position, message, entry, images, prompts, names)
-        rows.append(torch.tensor(values, dtype=torch.float64))
-        moved(index + 1)
-    return torch.stack(rows)
-
-
-def _raise_for(index: int, message: str, entry: WeightedReward, images, prompts: list[Prompt], names: list[str]):
-    prompt = prompts[index]
-    facts = {
-        "kind": "reward", "reward": entry.reward.name, "query": entry.query, "label": entry.label(prompt),
-        "prompt_id": prompt.prompt_id, "prompt": prompt.text, "image": names[index],
-    }  # fmt: skip
-    raise NotFiniteRewardError(message, images[index], facts)
-
-
 def reward_metrics(rollout: Rollout, rewards: list[WeightedReward]) -> dict[str, float]:
     """What to watch about an iteration's rewards."""
     combined = torch.stack([entry.weight * values for entry, values in zip(rewards, rollout.rewards, strict=True)])
@@ -155,44 +144,3 @@ def group_diversity(latents: torch.Tensor, per_prompt: int) -> float:
     groups = latents.double().flatten(1).view(-1, per_prompt, latents[0].numel())
     distances = torch.cdist(groups, groups) / groups.shape[-1] ** 0.5
     return float(distances.sum() / (len(groups) * per_prompt * (per_prompt - 1)))
-
-
-def combined_advantages(rewards: torch.Tensor, weights: list[float], training: TrainingConfig) -> torch.Tensor:
-    """Advantages [G, K] from rewards [R, G, K]: each reward's own advantages, weighted, summed."""
-    clip = float("inf") if training.advantage.clip is None else training.advantage.clip
-    parts = [
-        weight * awm.group_advantages(values, scale=training.advantage.scale, clip=clip)
-        for values, weight in zip(rewards, weights, strict=True)
-    ]
-    return torch.stack(parts).sum(0)
-
-
-def permuted(rewards: torch.Tensor, seed: int, iteration: int) -> torch.Tensor:
-    """Rewards [R, G, K] with each prompt's dealt anew to its own images, all rewards of an image together."""
-    generator = torch.Generator().manual_seed(derive_seed(seed, "permuted rewards", iteration))
-    n_prompts, n_images = rewards.shape[1:]
-    order = torch.stack([torch.randperm(n_images, generator=generator) for _ in range(n_prompts)]).to(rewards.device)
-    return rewards.gather(2, order.expand_as(rewards))
-
-
-def agree(error: PromptEchoError | None) -> None:
-    """Collective: raise the first rank's error on every rank, so that none waits for one that has left."""
-    messages: list[str | None] = [None] * dist.get_world_size()
-    dist.all_gather_object(messages, None if error is None else str(error))
-    failed = [(rank, message) for rank, message in enumerate(messages) if message is not None]
-    if failed:
-        raise error or PromptEchoError(f"rank {failed[0][0]}: {failed[0][1]}")
-
-
-def gather_by_index(local: torch.Tensor, indices: list[int], total: int) -> torch.Tensor:
-    """[total, ...] from each rank's rows for its own `indices`; every index belongs to exactly one rank."""
-    full = torch.zeros((total, *local.shape[1:]), dtype=local.dtype, device=local.device)
-    full[indices] = local
-    if dist.get_world_size() > 1:
-        dist.all_reduce(full)  # sums with zeros, so values stay exact
-    return full
-
-
-def share_of_rank(total: int, rank: int, world_size: int) -> list[int]:
-    """A contiguous share of `total` images; shares differ by at most one image."""
-    return list(range(total * rank // world_size, total * (rank + 1) // world_size))

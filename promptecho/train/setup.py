@@ -14,7 +14,7 @@ from promptecho.errors import DataError
 from promptecho.files import read_jsonl
 from promptecho.t2i.base import Family
 from promptecho.train.data import Prompt
-from promptecho.train.rollout import WeightedReward
+from promptecho.train.scoring import WeightedReward
 
 
 def load_prompts(captions: Path) -> list[Prompt]:

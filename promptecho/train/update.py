@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
@@ -21,7 +22,9 @@ from promptecho.seeds import derive_seed
 from promptecho.t2i.base import Family
 from promptecho.train.data import batches_of, normal
 from promptecho.train.engine import Engine
-from promptecho.train.rollout import Rollout
+
+if TYPE_CHECKING:  # rollout reports failures, which know this module
+    from promptecho.train.rollout import Rollout
 
 
 @dataclass
@@ -69,7 +72,7 @@ def velocity(family: Family, x_t: torch.Tensor, t: torch.Tensor, cond: list, tra
 def draw_timesteps_and_noise(
     rollout: Rollout, images: list[int], training: TrainingConfig, iteration: int, grid: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """t [T, n] and noise [T, n, ...] of the given images, each image's from its own seed.
+    """t [T, n] and noise [T, n, ...] of the given images, each from its image's seed, or from its prompt's.
 
     T is `timesteps.per_sample`, times the number of passes if each pass draws its own.
     """
@@ -79,7 +82,8 @@ def draw_timesteps_and_noise(
         prompt = rollout.prompts[rollout.prompt_of(image)].prompt_id
         t, noise = [], []
         for draw in range(draws):
-            key = (training.seed, "loss", iteration, prompt, image % rollout.images_per_prompt)
+            own = image % rollout.images_per_prompt if training.timesteps.shared_by == "none" else "shared"
+            key = (training.seed, "loss", iteration, prompt, own)
             key = (*key, "pass", draw) if draws > 1 else key
             t.append(
                 awm.sample_timesteps(
@@ -158,7 +162,7 @@ def images_of_rank(n_images: int, training: TrainingConfig, iteration: int) -> l
         {
             image
             for pass_index in range(training.passes)
-            for batch in batches_of(n_images, training.batch_size, training.seed, iteration, pass_index)
+            for batch in batches_of(n_images, training, iteration, pass_index)
             for image in batch[rank::world_size]
         }
     )
@@ -184,7 +188,7 @@ def update(
     position = {image: index for index, image in enumerate(mine)}
     for pass_index in range(training.passes):
         groups = timestep_groups(training, pass_index)
-        for images in batches_of(n_images, training.batch_size, training.seed, iteration, pass_index):
+        for images in batches_of(n_images, training, iteration, pass_index):
             boundary("update", steps)
             local = [position[image] for image in images[rank::world_size]]
             for start in range(0, len(local), training.micro_batch_size):

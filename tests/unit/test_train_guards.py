@@ -20,7 +20,7 @@ from promptecho.errors import DataError, PromptEchoError, RewardError
 from promptecho.files import read_json, read_jsonl, write_jsonl
 from promptecho.train.heldout import EarlyStop
 from promptecho.train.loop import Segment, train_segment
-from promptecho.train.rollout import permuted
+from promptecho.train.scoring import permuted
 from promptecho.train.watchdog import Position, blame
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -40,6 +40,16 @@ def segment(experiment: Experiment, name: str, config: Path, to: int, **options)
     out, work = experiment.folder / name / str(to), experiment.folder / name / "work" / str(to)
     options = {"captions": experiment.captions, **options}
     return Segment(config=load_experiment(config), run="r", to=to, out=out, work=work, **options)
+
+
+HELDOUT = {"captions": {"prompts": "unused.txt", "heldout": 3}}  # what the configuration promises; the files are ours
+
+
+@pytest.fixture(scope="module")
+def heldout(experiment) -> Path:
+    path = experiment.folder / "heldout_captions.jsonl"
+    write_jsonl(path, [{"data_id": f"h{i}", "caption": text} for i, text in enumerate(["A red star.", "Two rings."])])
+    return path
 
 
 # Numbers that are not finite.
@@ -71,7 +81,7 @@ def _stdout(arguments: list[str]) -> str:
     return stdout
 
 
-def test_a_reward_that_is_not_finite_leaves_image_label_and_a_command(tmp_path):
+def test_a_reward_that_is_not_finite_leaves_image_label_and_a_command(tmp_path, heldout):
     from transformers import Qwen3VLForConditionalGeneration
 
     folder = tiny_vlm.build(tmp_path / "vlm")
@@ -88,6 +98,13 @@ def test_a_reward_that_is_not_finite_leaves_image_label_and_a_command(tmp_path):
     process = start(words[1:])
     _, stderr = process.communicate()
     assert process.returncode == 1 and "the reward is not finite" in stderr
+
+    watch = {"prompts": 1, "every": 1}  # the untrained model is evaluated first, so the fault is met there
+    config = experiment.config("watched", sections=HELDOUT, iterations=1, checkpoints=[1], heldout=watch)
+    job = segment(experiment, "watched", config, 1, heldout=heldout)
+    with pytest.raises(RewardError, match=r"prompt h\d, image image 0 held out: .* to score it again: promptecho"):
+        train_segment(job)
+    assert (job.work / "not-finite-0-rank0" / "image.png").is_file()
 
 
 # Hanging.
@@ -138,16 +155,6 @@ def test_early_stop_counts_evaluations_without_a_new_best():
     assert (early.best, early.best_iteration, early.stopped) == (1.2, 2, False)
     assert [early.update(score, i, section) for i, score in enumerate([1.25, 1.0], start=3)] == [False, False]
     assert early.stopped and early.best_iteration == 2
-
-
-HELDOUT = {"captions": {"prompts": "unused.txt", "heldout": 3}}  # what the configuration promises; the files are ours
-
-
-@pytest.fixture(scope="module")
-def heldout(experiment) -> Path:
-    path = experiment.folder / "heldout_captions.jsonl"
-    write_jsonl(path, [{"data_id": f"h{i}", "caption": text} for i, text in enumerate(["A red star.", "Two rings."])])
-    return path
 
 
 def test_the_held_out_reward_is_watched_and_an_early_stop_keeps_the_best_weights(experiment, heldout):

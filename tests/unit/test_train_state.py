@@ -15,15 +15,17 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from promptecho.config.training import LoraSection
+from promptecho.config.training import LoraSection, TimestepsSection, TrainingConfig
 from promptecho.errors import DataError, ModelError, StateError
 from promptecho.files import read_json, write_json
 from promptecho.t2i.registry import load_family
 from promptecho.train.checkpoint import find_start, save_rolling
-from promptecho.train.data import batches_of, normal, prompts_of
+from promptecho.train.data import Prompt, batches_of, normal, prompts_of
 from promptecho.train.lora import add_lora, load_adapter, lora_parameters, merged, save_adapter
-from promptecho.train.rollout import share_of_rank
+from promptecho.train.ranks import share_of_rank
+from promptecho.train.rollout import Rollout
 from promptecho.train.state import FILES, TrainingState, load_state, save_state
+from promptecho.train.update import draw_timesteps_and_noise
 
 DIGESTS = {"training configuration": "abc", "captions file": "def"}
 
@@ -357,9 +359,38 @@ def test_too_few_prompts_are_named():
 
 @given(st.integers(1, 8), st.integers(1, 8), st.integers(0, 99), st.integers(0, 9))
 def test_each_pass_uses_every_image_once(batches, size, seed, pass_index):
-    found = batches_of(batches * size, size, seed, 0, pass_index)
+    found = batches_of(batches * size, TrainingConfig(batch_size=size, seed=seed), 0, pass_index)
     assert [len(batch) for batch in found] == [size] * batches
     assert sorted(sum(found, [])) == list(range(batches * size))
+
+
+@given(st.integers(1, 8), st.integers(1, 4), st.integers(2, 8), st.integers(0, 99), st.integers(0, 9))
+def test_with_shared_noise_an_optimizer_step_takes_whole_prompts(batches, prompts, k, seed, pass_index):
+    training = TrainingConfig(
+        batch_size=prompts * k, images_per_prompt=k, seed=seed, timesteps=TimestepsSection(shared_by="prompt")
+    )
+    found = batches_of(batches * prompts * k, training, 0, pass_index)
+    assert sorted(sum(found, [])) == list(range(batches * prompts * k))
+    for batch in found:
+        groups = {image // k for image in batch}
+        assert len(groups) == prompts and sorted(batch) == [g * k + i for g in sorted(groups) for i in range(k)]
+
+
+@given(st.sampled_from(["none", "prompt"]), st.sampled_from(["iteration", "pass"]), st.sets(st.integers(0, 11)))
+def test_images_of_a_prompt_share_their_loss_noise_where_asked_to(shared_by, redraw, others):
+    k, images = 4, sorted(others | {0, 1, 4})
+    training = TrainingConfig(
+        images_per_prompt=k, passes=2, timesteps=TimestepsSection(shared_by=shared_by, redraw=redraw, per_sample=3)
+    )
+    prompts = [Prompt(f"p{i}", "") for i in range(3)]
+    rollout = Rollout(prompts, [], torch.zeros(12, 2, 5), torch.zeros(1, 3, k), torch.zeros(12))
+    t, noise = draw_timesteps_and_noise(rollout, images, training, 0, torch.linspace(1, 0.1, 4))
+    draws = 3 if redraw == "iteration" else 6
+    assert t.shape == (draws, len(images)) and noise.shape == (draws, len(images), 2, 5)
+    for a, first in enumerate(images):
+        for b, second in enumerate(images):
+            same = first == second or (shared_by == "prompt" and first // k == second // k)
+            assert torch.equal(noise[:, a], noise[:, b]) == torch.equal(t[:, a], t[:, b]) == same
 
 
 @given(st.integers(1, 100), st.integers(1, 9))

@@ -75,6 +75,7 @@ def test_micro_batches_change_nothing_but_rounding(experiment, usual):
         ("guided", {"train_guidance": True}, 4),
         ("redraw", {"timesteps": {"redraw": "pass"}}, 4),
         ("redraw_together", {"timesteps": {"redraw": "pass"}, "per_timestep": False}, 4),
+        ("shared", {"timesteps": {"shared_by": "prompt"}}, 4),
         ("warmup", {"warmup_steps": 8}, 4),
         ("ema_sampling", {"sampling": {"policy": "ema"}}, 4),
         ("no_kl", {"kl_base": {"weight": 0}, "kl_ema": {"weight": 0}, "ema": {"decay": None}}, 4),

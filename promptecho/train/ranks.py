@@ -1,0 +1,31 @@
+"""What ranks tell each other: whose images are whose, and whether one of them failed."""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+
+from promptecho.errors import PromptEchoError
+
+
+def agree(error: PromptEchoError | None) -> None:
+    """Collective: raise the first rank's error on every rank, so that none waits for one that has left."""
+    messages: list[str | None] = [None] * dist.get_world_size()
+    dist.all_gather_object(messages, None if error is None else str(error))
+    failed = [(rank, message) for rank, message in enumerate(messages) if message is not None]
+    if failed:
+        raise error or PromptEchoError(f"rank {failed[0][0]}: {failed[0][1]}")
+
+
+def gather_by_index(local: torch.Tensor, indices: list[int], total: int) -> torch.Tensor:
+    """[total, ...] from each rank's rows for its own `indices`; every index belongs to exactly one rank."""
+    full = torch.zeros((total, *local.shape[1:]), dtype=local.dtype, device=local.device)
+    full[indices] = local
+    if dist.get_world_size() > 1:
+        dist.all_reduce(full)  # sums with zeros, so values stay exact
+    return full
+
+
+def share_of_rank(total: int, rank: int, world_size: int) -> list[int]:
+    """A contiguous share of `total` images; shares differ by at most one image."""
+    return list(range(total * rank // world_size, total * (rank + 1) // world_size))

@@ -1,0 +1,62 @@
+"""What a segment of a run is, and what stays the same throughout its iterations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from promptecho.config import ExperimentConfig, TrainingConfig
+from promptecho.t2i.base import Family
+from promptecho.train.data import Prompt
+from promptecho.train.engine import Engine
+from promptecho.train.scoring import WeightedReward
+from promptecho.train.stop import StopCheck
+from promptecho.train.watchdog import Watchdog
+
+
+@dataclass
+class Segment:
+    """What to train and where to put it."""
+
+    config: ExperimentConfig
+    run: str
+    to: int
+    captions: Path
+    out: Path
+    work: Path
+    resume: Path | None = None
+    stop_file: Path | None = None
+    device: str = "cpu"
+    heldout: Path | None = None
+    tensorboard: Path | None = None
+
+
+@dataclass
+class Trainer:
+    """Everything that stays the same from iteration to iteration."""
+
+    segment: Segment
+    training: TrainingConfig
+    family: Family
+    engine: Engine
+    rewards: list[WeightedReward]
+    prompts: list[Prompt]
+    heldout: list[Prompt]
+    shape: tuple[int, ...]  # of one image's latents
+    grid: torch.Tensor  # the sampler's timesteps
+    stop: StopCheck
+    watchdog: Watchdog
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+    def moved(self, phase: str, iteration: int) -> Callable[[int], None]:
+        """For work without collectives: tell the watchdog how far it is."""
+        return lambda step: self.watchdog(phase, iteration, step)
+
+    def boundary(self, phase: str, iteration: int, step: int = 0) -> None:
+        """For step boundaries that all ranks share: the same, and leave if asked to stop."""
+        self.watchdog(phase, iteration, step)
+        self.stop()
