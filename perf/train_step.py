@@ -31,13 +31,12 @@ from promptecho.device import choose_device
 from promptecho.train import loop
 from promptecho.train.data import batches_of
 from promptecho.train.meter import Meter
+from promptecho.train.trainer import Segment, Trainer
 from promptecho.train.update import awm_loss, precompute, timestep_groups, update, velocity
 from promptecho.train.watchdog import Watchdog
 
 
-def straightforward_update(
-    trainer: loop.Trainer, rollout, batch, training, iteration: int, old: dict, ema: dict
-) -> None:
+def straightforward_update(trainer: Trainer, rollout, batch, training, iteration: int, old: dict, ema: dict) -> None:
     """Every reference of every micro-batch from a forward pass of its own, with the weights swapped around it."""
     engine, family = trainer.engine, trainer.family
     n_images = len(rollout.latents)
@@ -55,7 +54,7 @@ def straightforward_update(
         return result
 
     for pass_index in range(training.passes):
-        for images in batches_of(n_images, training.batch_size, training.seed, iteration, pass_index):
+        for images in batches_of(n_images, training, iteration, pass_index):
             for start in range(0, len(images), training.micro_batch_size):
                 for times in timestep_groups(training, pass_index):
                     chunk = batch.take(images[start : start + training.micro_batch_size], times)
@@ -98,14 +97,14 @@ def main() -> None:
     ratios, differences = [], []
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
         work = Path(folder)
-        segment = loop.Segment(config, arguments.run, training.iterations, arguments.captions, work, work)
+        segment = Segment(config, arguments.run, training.iterations, arguments.captions, work, work)
         with Watchdog(work / "ranks", 0, 1, 10**6) as watchdog:
-            trainer = loop._prepare(segment, training, device, watchdog)
+            trainer = loop.prepare(segment, training, device, watchdog)
             engine = trainer.engine
             kl_ema = engine.weights()  # the start's weights, so that average and policy differ after one iteration
             for iteration in range(arguments.iterations):
                 meter = Meter(device)
-                rollout = loop._rollout(trainer, iteration, meter)
+                rollout = loop.collect(trainer, iteration, meter)
                 before, moments, steps = engine.weights(), engine.moments(), engine.optimizer_steps
                 ours_first = iteration % 2 == 0
                 results = {}

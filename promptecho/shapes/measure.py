@@ -14,7 +14,7 @@ from promptecho.progress import Progress
 from promptecho.rewards.echo import EchoReward
 from promptecho.seeds import derive_seed
 from promptecho.shapes.grammar import Claim, corrupt, describe, random_claim, scene_of, write, wrong_fact
-from promptecho.shapes.oracle import detect, judge
+from promptecho.shapes.oracle import WELL_FORMED, detect, judge
 from promptecho.shapes.render import render
 from promptecho.shapes.world import wide_scene
 from promptecho.statistics import wilson_interval
@@ -123,7 +123,7 @@ def measure(
     auc = round(float(auc), 4)
     facts["reward_auc_within_prompt"] = {"value": auc, "pairs": n_pairs, "prompts": prompts, "images": images}
     scores = [d.score for group in generated for image in group for d in detect(image)]
-    facts["crisp_objects"] = _share(sum(score > 0.6 for score in scores), max(len(scores), 1))
+    facts["crisp_objects"] = _share(sum(score >= WELL_FORMED for score in scores), max(len(scores), 1))
     if grid is not None:
         draw_grid(generated, texts, verdicts, rewards, grid)
         print(f"grid: {grid}", file=sys.stderr)

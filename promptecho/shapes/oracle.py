@@ -22,6 +22,7 @@ GRID = 24
 TURNS = (-10.0, -5.0, 0.0, 5.0, 10.0)  # objects are drawn turned by up to 8 degrees
 # IoU with the template that the smallest clean renders of a shape reach (5th percentile of 150); thin arms lose most.
 CLEAN_IOU = {"circle": 0.90, "cross": 0.85, "ring": 0.80, "square": 0.89, "star": 0.69, "triangle": 0.81}
+WELL_FORMED = 0.6  # least score of an object; one below it is broken, hence its image wrong
 MIN_AREA = 30  # pixels; the smallest object drawn covers about 60
 _PALETTE = np.array(list(COLORS.values()), np.float32)
 _NAMES = tuple(COLORS)
@@ -90,7 +91,7 @@ def _read_object(color: str, alpha: np.ndarray, labels: np.ndarray, label: int) 
     return Detection(shape, color, (float(x1), float(y1), float(x2), float(y2)), score)
 
 
-def judge(claim: Claim, detections: list[Detection], min_score: float = 0.6) -> bool:
+def judge(claim: Claim, detections: list[Detection], min_score: float = WELL_FORMED) -> bool:
     """Whether an image shows exactly what a claim says: these objects, no others, in this relation.
 
     Stricter than GenEval, which ignores additional objects in most of its tasks.

@@ -81,8 +81,9 @@ class Engine:
         return self.learning_rate * min(1.0, (self.optimizer_steps + 1) / max(self.warmup_steps, 1))
 
     def backward(self, loss: torch.Tensor) -> None:
-        for group in self._inner_optimizer().param_groups:
-            group["lr"] = self.current_learning_rate
+        if self.engine.is_gradient_accumulation_boundary():
+            for group in self._inner_optimizer().param_groups:
+                group["lr"] = self.current_learning_rate
         self.engine.backward(loss)
         self.engine.step()  # acts at accumulation boundaries only
 

@@ -67,7 +67,7 @@ def train_segment(segment: Segment) -> bool:
     # Our own watchdog speaks first, and names the rank.
     rank, world_size = init_distributed(device, timeout_s=2 * training.timeout_s + 60)
     with Watchdog(segment.work / "ranks", rank, world_size, training.timeout_s) as watchdog:
-        trainer = _prepare(segment, training, device, watchdog)
+        trainer = prepare(segment, training, device, watchdog)
         state, trainer.rows = _start(trainer)
         finished = _run(trainer, state)
         if world_size > 1:
@@ -76,7 +76,7 @@ def train_segment(segment: Segment) -> bool:
     return finished
 
 
-def _prepare(segment: Segment, training: TrainingConfig, device: torch.device, watchdog: Watchdog) -> Trainer:
+def prepare(segment: Segment, training: TrainingConfig, device: torch.device, watchdog: Watchdog) -> Trainer:
     stop = StopCheck(segment.stop_file)
     stop.install()
     models = segment.config.models
@@ -212,7 +212,7 @@ def _iterate(trainer: Trainer, state: TrainingState) -> tuple[TrainingState, dic
 
     trainer.boundary("sample", current)
     engine.use_weights(kl_ema if training.sampling.policy == "ema" else weights)
-    rollout = _rollout(trainer, iteration, meter)
+    rollout = collect(trainer, iteration, meter)
     engine.use_weights(weights)
 
     def boundary(phase: str, step: int) -> None:
@@ -264,7 +264,7 @@ def _iterate(trainer: Trainer, state: TrainingState) -> tuple[TrainingState, dic
     }
 
 
-def _rollout(trainer: Trainer, iteration: int, meter: Meter) -> ro.Rollout:
+def collect(trainer: Trainer, iteration: int, meter: Meter) -> ro.Rollout:
     """Images, rewards and advantages of an iteration, the same on every rank."""
     training = trainer.training
     chosen = prompts_of(trainer.prompts, training.seed, iteration, training.prompts_per_iteration)

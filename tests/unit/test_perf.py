@@ -1,15 +1,19 @@
-"""The benchmarks under perf/ run, and what they compare computes the same. Nothing here looks at a time."""
+"""The benchmarks under perf/ and the measurements under scripts/ run, and compute what they say. No times here."""
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+import torch
 from tiny_experiment import Experiment
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+sys.path.insert(0, str(ROOT / "scripts"))
 
 
 def test_the_update_and_the_straightforward_one_end_in_the_same_weights(tmp_path):
@@ -23,3 +27,26 @@ def test_the_update_and_the_straightforward_one_end_in_the_same_weights(tmp_path
     text = " ".join(done.stdout.split())
     assert all(phase in text for phase in ("sample", "reward", "precompute", "update"))
     assert float(re.search(r"difference of a weight afterwards ([\d.e+-]+)", text)[1]) < 1e-6
+
+
+def test_gradient_signal_measures_every_setting(tmp_path):
+    experiment = Experiment(tmp_path)
+    command = [
+        sys.executable, ROOT / "scripts" / "gradient_signal.py", "--config", experiment.config(), "--run", "r",
+        "--captions", experiment.captions, "--sets", "2",
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "COLUMNS": "120"})
+    assert done.returncode == 0, done.stderr[-3000:]
+    rows = re.findall(r"(t in|this run|\.\.\.)[^│]*│\s*(-?\d\.\d{3})", done.stdout)
+    assert len(rows) >= 6 * 2 + 5
+    assert all(-1 <= float(value) <= 1 for _, value in rows) and len({value for _, value in rows}) > 10
+
+
+def test_signal_is_one_where_gradients_agree_and_zero_where_they_are_orthogonal():
+    from gradient_signal import signal
+
+    same = torch.tensor([1.0, 2.0, 3.0])
+    assert signal([same, 2 * same, 5 * same]) == pytest.approx((1.0, 0.0), abs=1e-6)
+    assert signal(list(torch.eye(4))) == pytest.approx((0.0, 0.0), abs=1e-6)
+    common = [torch.cat([torch.ones(1), row]) for row in torch.eye(4)]  # half of each gradient is shared
+    assert signal(common)[0] == pytest.approx(0.5)

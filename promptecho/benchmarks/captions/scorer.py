@@ -7,12 +7,11 @@ from dataclasses import dataclass
 
 from promptecho.errors import DataError
 from promptecho.shapes.grammar import Claim, parse
-from promptecho.shapes.oracle import Detection, judge
+from promptecho.shapes.oracle import WELL_FORMED, Detection, judge
 from promptecho.shapes.world import KINDS
 
 OTHER = "other"  # captions that claim nothing of the four kinds
 GROUPS = (*KINDS, OTHER)
-MIN_SCORE = 0.6  # objects that are less well-formed count as broken, hence the image as wrong
 
 
 @dataclass(frozen=True)
@@ -47,10 +46,10 @@ def group_of(claim: Claim) -> str:
 
 def evaluate(claim: Claim, detections: list[Detection]) -> Verdict:
     """Judge an image: exactly the objects claimed and no others, in the relation claimed (shapes.oracle.judge)."""
-    if judge(claim, detections, MIN_SCORE):
+    if judge(claim, detections):
         return Verdict(True, "")
-    seen = Counter(f"{d.color} {d.shape}" + (" (malformed)" if d.score < MIN_SCORE else "") for d in detections)
+    seen = Counter(f"{d.color} {d.shape}" + (" (malformed)" if d.score < WELL_FORMED else "") for d in detections)
     shown = ", ".join(f"{count} {what}" for what, count in sorted(seen.items())) or "nothing"
-    only_misplaced = claim.relation and judge(Claim(claim.groups), detections, MIN_SCORE)
+    only_misplaced = claim.relation and judge(Claim(claim.groups), detections)
     where = f", not {claim.relation}" if only_misplaced else ""
     return Verdict(False, f"shows {shown}{where}")
