@@ -19,7 +19,7 @@ from tiny_experiment import Experiment, command, metrics_without_times, run, sta
 from promptecho.errors import DataError, PromptEchoError, RewardError
 from promptecho.files import read_json, read_jsonl, write_jsonl
 from promptecho.train.heldout import EarlyStop
-from promptecho.train.loop import Segment, train_segment
+from promptecho.train.loop import train_segment
 from promptecho.train.scoring import permuted
 from promptecho.train.watchdog import Position, blame
 
@@ -32,14 +32,6 @@ pytestmark = pytest.mark.usefixtures("train_in_process")
 @pytest.fixture(scope="module")
 def experiment(tmp_path_factory) -> Experiment:
     return Experiment(tmp_path_factory.mktemp("guards"))
-
-
-def segment(experiment: Experiment, name: str, config: Path, to: int, **options) -> Segment:
-    from promptecho.config import load_experiment
-
-    out, work = experiment.folder / name / str(to), experiment.folder / name / "work" / str(to)
-    options = {"captions": experiment.captions, **options}
-    return Segment(config=load_experiment(config), run="r", to=to, out=out, work=work, **options)
 
 
 HELDOUT = {"captions": {"prompts": "unused.txt", "heldout": 3}}  # what the configuration promises; the files are ours
@@ -57,7 +49,7 @@ def heldout(experiment) -> Path:
 
 def test_a_loss_that_is_not_finite_is_dumped_and_computed_again(experiment):
     config = experiment.config("diverge", iterations=1, checkpoints=[1], learning_rate=1e30, max_grad_norm=1e30)
-    job = segment(experiment, "diverge", config, 1)
+    job = experiment.segment("diverge", config, 1)
     with pytest.raises(
         PromptEchoError, match=r"optimizer step 2: the (loss|gradient) is not finite on prompt"
     ) as caught:
@@ -90,7 +82,7 @@ def test_a_reward_that_is_not_finite_leaves_image_label_and_a_command(tmp_path, 
         model.model.language_model.norm.weight.fill_(float("nan"))
     model.save_pretrained(folder)
     experiment = Experiment(tmp_path / "e", vlm=folder)
-    job = segment(experiment, "nan", experiment.config("nan", iterations=1, checkpoints=[1]), 1)
+    job = experiment.segment("nan", experiment.config("nan", iterations=1, checkpoints=[1]), 1)
     with pytest.raises(RewardError, match=r"prompt 00000\d, image image 0 of iteration 1: the reward is not") as caught:
         train_segment(job)
     words = shlex.split(str(caught.value).split("to score it again: ", 1)[1])
@@ -101,7 +93,7 @@ def test_a_reward_that_is_not_finite_leaves_image_label_and_a_command(tmp_path, 
 
     watch = {"prompts": 1, "every": 1}  # the untrained model is evaluated first, so the fault is met there
     config = experiment.config("watched", sections=HELDOUT, iterations=1, checkpoints=[1], heldout=watch)
-    job = segment(experiment, "watched", config, 1, heldout=heldout)
+    job = experiment.segment("watched", config, 1, heldout=heldout)
     with pytest.raises(RewardError, match=r"prompt h\d, image image 0 held out: .* to score it again: promptecho"):
         train_segment(job)
     assert (job.work / "not-finite-0-rank0" / "image.png").is_file()
@@ -161,7 +153,7 @@ def test_the_held_out_reward_is_watched_and_an_early_stop_keeps_the_best_weights
     watch = {"prompts": 2, "every": 1, "patience": 2, "min_delta": 1000.0}  # nothing is ever a new best
     config = experiment.config("early", sections=HELDOUT, checkpoints=[1, 4, 8], heldout=watch, ema={"decay": None})
     one, four, eight = (
-        segment(experiment, "early", config, to, resume=resume, heldout=heldout)
+        experiment.segment("early", config, to, resume=resume, heldout=heldout)
         for to, resume in ((1, None), (4, experiment.folder / "early" / "1"), (8, experiment.folder / "early" / "4"))
     )
     for job in (one, four, eight):
@@ -184,11 +176,11 @@ def _adapter(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def test_watching_changes_nothing_else(experiment, heldout):
-    plain = segment(experiment, "plain", experiment.config("plain", checkpoints=[2], iterations=2), 2)
+    plain = experiment.segment("plain", experiment.config("plain", checkpoints=[2], iterations=2), 2)
     config = experiment.config(
         "watched", sections=HELDOUT, checkpoints=[2], iterations=2, heldout={"prompts": 2, "every": 1}
     )
-    watched = segment(experiment, "watched", config, 2, heldout=heldout)
+    watched = experiment.segment("watched", config, 2, heldout=heldout)
     assert train_segment(plain) and train_segment(watched)
     for name, value in _adapter(plain.out).items():
         assert torch.equal(_adapter(watched.out)[name], value), name
@@ -200,9 +192,9 @@ def test_watching_changes_nothing_else(experiment, heldout):
 def test_too_few_held_out_captions_are_one_line(experiment, heldout):
     config = experiment.config("few", sections=HELDOUT, checkpoints=[1], iterations=1, heldout={"prompts": 3})
     with pytest.raises(DataError, match="2 held-out captions, but training.heldout.prompts is 3"):
-        train_segment(segment(experiment, "few", config, 1, heldout=heldout))
+        train_segment(experiment.segment("few", config, 1, heldout=heldout))
     with pytest.raises(DataError, match="--heldout must name"):
-        train_segment(segment(experiment, "few", config, 1))
+        train_segment(experiment.segment("few", config, 1))
 
 
 # Composed rewards.
@@ -224,10 +216,10 @@ def labels(experiment) -> Path:
 def test_rewards_compose_each_with_its_query_and_label(experiment, labels):
     rewards = [{"name": "echo"}, {"name": "echo", "weight": 0.5, "query": "Read the text.", "label": str(labels)}]
     training = {"iterations": 1, "checkpoints": [1], "advantage": {"scale": "global_std"}}
-    both = segment(experiment, "both", experiment.config("both", sections={"rewards": rewards}, **training), 1)
-    first = segment(experiment, "first", experiment.config("first", **training), 1)
+    both = experiment.segment("both", experiment.config("both", sections={"rewards": rewards}, **training), 1)
+    first = experiment.segment("first", experiment.config("first", **training), 1)
     second_config = experiment.config("second", sections={"rewards": [{**rewards[1], "weight": 1.0}]}, **training)
-    second = segment(experiment, "second", second_config, 1)
+    second = experiment.segment("second", second_config, 1)
     for job in (both, first, second):
         assert train_segment(job)
     row, a, b = (metrics_without_times(job.out)[0] for job in (both, first, second))
@@ -245,7 +237,7 @@ def test_a_prompt_without_a_label_is_named(experiment, labels):
     with pytest.raises(
         DataError, match=rf"short.jsonl: no label for 1 of 6 prompts of rewards.0 \({rows[0]['data_id']}\)"
     ):
-        train_segment(segment(experiment, "short", config, 2))
+        train_segment(experiment.segment("short", config, 2))
 
 
 def test_another_label_file_is_another_run(experiment, labels):
@@ -253,11 +245,11 @@ def test_another_label_file_is_another_run(experiment, labels):
     own.write_bytes(labels.read_bytes())
     sections = {"rewards": [{"name": "echo", "label": str(own)}]}
     config = experiment.config("own", sections=sections, iterations=2, checkpoints=[1, 2])
-    first = segment(experiment, "own", config, 1)
+    first = experiment.segment("own", config, 1)
     assert train_segment(first)
     write_jsonl(own, [{**row, "label": "Another text."} for row in read_jsonl(own)])
     with pytest.raises(PromptEchoError, match="belongs to another label file of rewards.0"):
-        train_segment(segment(experiment, "own", config, 2, resume=first.out))
+        train_segment(experiment.segment("own", config, 2, resume=first.out))
 
 
 def test_permuted_rewards_stay_with_their_prompt_and_leave_their_image():
@@ -271,7 +263,7 @@ def test_permuted_rewards_stay_with_their_prompt_and_leave_their_image():
 
 def test_a_control_run_differs_in_its_advantages_alone(experiment):
     plain, control = (
-        segment(experiment, name, experiment.config(name, iterations=1, checkpoints=[1], control=name), 1)
+        experiment.segment(name, experiment.config(name, iterations=1, checkpoints=[1], control=name), 1)
         for name in ("none", "permuted_rewards")
     )
     assert train_segment(plain) and train_segment(control)
@@ -294,7 +286,7 @@ def test_256_images_in_batches_of_128_and_4_passes_are_8_optimizer_steps(experim
         "paper", iterations=1, checkpoints=[1], prompts_per_iteration=32, images_per_prompt=8, batch_size=128, passes=4,
         micro_batch_size=64, sampling={"batch_size": 64, "num_inference_steps": 2, "guidance_scale": 0.0},
     )  # fmt: skip
-    job = segment(experiment, "paper", config, 1, captions=captions)
+    job = experiment.segment("paper", config, 1, captions=captions)
     assert train_segment(job)
     assert metrics_without_times(job.out)[0]["optimizer_steps"] == 8
 

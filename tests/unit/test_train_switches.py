@@ -10,9 +10,8 @@ import torch
 from safetensors.torch import load_file
 from tiny_experiment import Experiment, metrics_without_times
 
-from promptecho.config import load_experiment
 from promptecho.errors import ConfigError, DataError, PromptEchoError, RewardError, StateError
-from promptecho.train.loop import Segment, train_segment
+from promptecho.train.loop import train_segment
 
 ONE = {"iterations": 1, "checkpoints": [1]}
 
@@ -25,18 +24,9 @@ def experiment(tmp_path_factory) -> Experiment:
     return Experiment(tmp_path_factory.mktemp("switches"))
 
 
-def segment(experiment: Experiment, name: str, to: int = 1, **options) -> Segment:
-    changes = {"run": "r", "captions": experiment.captions, **options}
-    config = changes.pop("config", None) or experiment.config(name, **{**ONE, **changes.pop("training", {})})
-    out = experiment.folder / name / str(to)
-    return Segment(
-        config=load_experiment(config), to=to, out=out, work=experiment.folder / name / "work" / str(to), **changes
-    )
-
-
 def train(experiment: Experiment, name: str, **training) -> tuple[Path, dict]:
     """One iteration under `training`; its checkpoint folder and its metrics."""
-    job = segment(experiment, name, training=training)
+    job = experiment.segment(name, experiment.config(name, **{**ONE, **training}), 1)
     assert train_segment(job)
     return job.out, metrics_without_times(job.out)[-1]
 
@@ -104,12 +94,12 @@ def test_the_learning_rate_rises_over_the_warmup_and_resumes_where_it_was(experi
     """Four optimizer steps an iteration, eight of warm-up: the row tells the next step's rate."""
     training = {"iterations": 3, "checkpoints": [1, 3], "warmup_steps": 8, "learning_rate": 8e-3}
     config = experiment.config("rising", **training)
-    first = segment(experiment, "rising", 1, config=config)
-    second = segment(experiment, "rising", 3, config=config, resume=first.out)
+    first = experiment.segment("rising", config, 1)
+    second = experiment.segment("rising", config, 3, resume=first.out)
     assert train_segment(first) and train_segment(second)
     rows = [*metrics_without_times(first.out), *metrics_without_times(second.out)]
     assert [row["learning_rate"] for row in rows] == pytest.approx([5e-3, 8e-3, 8e-3])
-    straight = segment(experiment, "rising_straight", 3, config=experiment.config("rising", **training))
+    straight = experiment.segment("rising_straight", experiment.config("rising", **training), 3)
     assert train_segment(straight)
     for key, value in adapter(straight.out).items():
         assert torch.equal(adapter(second.out)[key], value)
@@ -136,11 +126,11 @@ def test_errors_are_one_line_and_leave_nothing(experiment, usual, tmp_path):
     ]
     for changes, kind, message in cases:
         with pytest.raises(kind, match=message) as caught:
-            train_segment(segment(experiment, "errors", config=config, **changes))
+            train_segment(experiment.segment("errors", config, **{"to": 1, **changes}))
         assert "\n" not in str(caught.value)
     other = experiment.config("foreign", iterations=2, checkpoints=[1, 2], learning_rate=1e-3)
     with pytest.raises(StateError, match="belongs to another training configuration"):
-        train_segment(segment(experiment, "foreign", to=2, config=other, resume=usual[0]))
+        train_segment(experiment.segment("foreign", other, 2, resume=usual[0]))
     assert not (experiment.folder / "errors" / "1").exists()
 
 

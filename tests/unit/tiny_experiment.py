@@ -74,6 +74,17 @@ class Experiment:
         path.write_text(yaml.safe_dump(content))
         return path
 
+    def segment(self, name: str, config: Path, to: int, **options: Any):
+        """The `Segment` that trains run `r` of `config` into `folder/name/to`, for tests in this process."""
+        from promptecho.config import load_experiment
+        from promptecho.train.trainer import Segment
+
+        options = {"run": "r", "captions": self.captions, **options}
+        folder = self.folder / name
+        return Segment(
+            config=load_experiment(config), to=to, out=folder / str(to), work=folder / "work" / str(to), **options
+        )
+
     def train(self, config: Path, to: int, name: str, *more: Any, run: str = "r") -> list[str]:
         """Arguments of `promptecho train` into `folder/name/to`."""
         return [
