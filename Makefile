@@ -58,8 +58,9 @@ lint: setup ## Check the Python code and the workflow.
 docs: setup ## Write the files that are generated from the configuration models.
 	$(BIN)/promptecho config docs
 
-test-slurm: ## Not there yet.
-	@echo "test-slurm: this version has no Slurm executor, so there is nothing to test"
+test-slurm: setup ## Run the tests on a real Slurm cluster, started on this machine (needs root and apt-get).
+	@$(BIN)/python tests/slurm/cluster.py install
+	$(BIN)/pytest tests/slurm
 
 clean-results: ## Delete all results.
 	@find results -mindepth 1 -maxdepth 1 ! -name README.md -exec rm -rf {} +
