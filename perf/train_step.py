@@ -84,12 +84,16 @@ def main() -> None:
     parser.add_argument(
         "--kl-base", type=float, default=0.1, help="Weight of the KL to the base model, so that it runs."
     )
+    parser.add_argument("--passes", type=int, help="Passes over an iteration's images; default: the run's.")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     config = load_experiment(arguments.config)
     training = run_training(config, arguments.run)
     kl_base = training.kl_base.model_copy(update={"weight": arguments.kl_base})
-    training = training.model_copy(update={"kl_base": kl_base, "per_timestep": True})
+    passes = arguments.passes or training.passes
+    watched = training.heldout.model_copy(update={"prompts": 0})  # nothing is watched here
+    changes = {"kl_base": kl_base, "per_timestep": True, "passes": passes, "heldout": watched}
+    training = training.model_copy(update=changes)
     device = torch.device(choose_device("auto"))
     loop.init_distributed(device)
     phases: dict[str, list[float]] = {}
@@ -143,7 +147,8 @@ def report(phases, memory, ratios, differences, training, arguments, device) -> 
     console = Console()
     images = training.prompts_per_iteration * training.images_per_prompt
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {arguments.threads} thread(s)"
-    table = Table(title=f"One iteration of {images} images on {where}; n = {len(ratios)}, median (range)")
+    what = f"{images} images, {training.passes} pass(es)"
+    table = Table(title=f"One iteration of {what} on {where}; n = {len(ratios)}, median (range)")
     for column in ("phase", "seconds", "share", "peak memory, GB"):
         table.add_column(column, justify="left" if column == "phase" else "right")
     total = sum(statistics.median(values) for values in phases.values())
