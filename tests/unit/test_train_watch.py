@@ -135,6 +135,8 @@ def test_healthy_runs_show_no_sign():
     slightly = [1.0 - 0.01 * i for i in range(20)]
     growing = [0.1 * i for i in range(20)]  # a KL to the base grows as a policy learns
     assert warning_signs(rows_of(reward_mean=UP, heldout_reward=UP, diversity=slightly, kl_base=growing)) == []
+    spiky = [0.005] * 15 + [0.008, 0.011, 0.047, 0.005, 0.007]  # as of a run whose prompts share few timesteps
+    assert warning_signs(rows_of(reward_mean=UP, heldout_reward=UP, diversity=slightly, kl_base=spiky)) == []
     flat = [0.5, -0.5] * 10
     assert not rises(flat)
     assert warning_signs(rows_of(reward_mean=flat, diversity=[1.0 - 0.05 * i for i in range(20)])) == []
