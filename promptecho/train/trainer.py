@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -52,11 +51,7 @@ class Trainer:
     watchdog: Watchdog
     rows: list[dict[str, Any]] = field(default_factory=list)
 
-    def moved(self, phase: str, iteration: int) -> Callable[[int], None]:
-        """For work without collectives: tell the watchdog how far it is."""
-        return lambda step: self.watchdog(phase, iteration, step)
-
     def boundary(self, phase: str, iteration: int, step: int = 0) -> None:
-        """For step boundaries that all ranks share: the same, and leave if asked to stop."""
+        """For step boundaries that all ranks share: tell the watchdog, and leave if asked to stop."""
         self.watchdog(phase, iteration, step)
         self.stop()

@@ -332,15 +332,16 @@ class Cluster:
         return {line for line in states if line} == {f"{node} idle" for node in self.nodes()}
 
     def _leftovers(self) -> list[int]:
-        """Processes that still name this folder on their command line (slurmstepd, jobs' batch scripts)."""
-        found = []
+        """This cluster's own job daemons and batch scripts that are still there; no other cluster's."""
+        found, ours = [], f"SLURM_CONF={self.conf}".encode()
         for entry in Path("/proc").glob("[0-9]*/cmdline"):
             with contextlib.suppress(OSError):
-                words = entry.read_bytes().decode(errors="replace").split("\0")
-                own = int(entry.parent.name) in (os.getpid(), os.getppid())
-                if not own and (str(self.root) in " ".join(words[1:]) or words[0].startswith("slurmstepd: [")):
+                command = entry.read_bytes()
+                daemon = command.startswith(b"slurmstepd: [")
+                daemon = daemon and ours in (entry.parent / "environ").read_bytes().split(b"\0")
+                if daemon or f"{self.root}/spool/".encode() in command:
                     found.append(int(entry.parent.name))
-        return found if self.root.exists() else []
+        return found
 
 
 _STARTED: list[subprocess.Popen] = []
