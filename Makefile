@@ -24,7 +24,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "setup 2/3: torch, the largest package"
 	$(BIN)/pip install --progress-bar on -c constraints.txt torch==2.13.0
 	@echo "setup 3/3: all other packages, and promptecho itself from this checkout"
-	$(BIN)/pip install --progress-bar on -c constraints.txt -e ".[all,test]"
+	$(BIN)/pip install --progress-bar on -c constraints.txt --config-settings editable_mode=compat -e ".[all,test]"
 	@$(BIN)/promptecho --version > /dev/null
 	@touch $@
 

@@ -1,0 +1,30 @@
+"""Snakemake executor that submits jobs to Slurm through submitit: `snakemake --executor submitit`.
+
+Reading order: settings, resources (rule resources to sbatch options), executor (the life of a job), submission and
+payload (both ends of it), ledger (what survives a kill), queue and task (how its end is told).
+"""
+
+import time
+
+# Jobs that ended before Snakemake began to look at files have been seen by it; later ones have not (executor.py).
+PROCESS_BEGAN = time.time()
+
+from snakemake_interface_executor_plugins.settings import CommonSettings  # noqa: E402
+
+from .executor import Executor  # noqa: E402
+from .settings import ExecutorSettings  # noqa: E402
+
+common_settings = CommonSettings(
+    non_local_exec=True,
+    implies_no_shared_fs=False,
+    job_deploy_sources=False,
+    pass_default_storage_provider_args=True,
+    pass_default_resources_args=True,
+    # Secrets stay in the environment, which sbatch hands on; in the command they would end in pickles and logs.
+    pass_envvar_declarations_to_cmd=False,
+    auto_deploy_default_storage_provider=False,
+    init_seconds_before_status_checks=0,
+    pass_group_args=True,
+)
+
+__all__ = ["Executor", "ExecutorSettings", "common_settings"]

@@ -1,0 +1,491 @@
+"""The life of a job: written down, submitted, watched, and ended, lost or taken up again."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import signal
+import stat
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from snakemake_interface_common.exceptions import WorkflowError
+from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
+from snakemake_interface_executor_plugins.executors.real import RealExecutor
+from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
+from snakemake_interface_executor_plugins.utils import format_cli_arg
+
+from . import PROCESS_BEGAN, identity, queue, slurm, task
+from .ledger import Entry, Ledger, Submission
+from .task import Task, Verdict
+
+_WAIT_FILES_IN_COMMAND = 20
+_SHUTDOWN_STEP_S = 0.5
+
+
+class Executor(RemoteExecutor):
+    """Submits Snakemake jobs through submitit; see the package's README for what happens when."""
+
+    def __init__(self, workflow, logger):
+        # Before the base class starts its thread, because the thread reads the environment too.
+        removed = slurm.clean_environment()
+        if removed:
+            logger.warning(f"ignoring {', '.join(removed)}: resources and settings decide how jobs are submitted")
+        self._signalled: int | None = None
+        self._busy = False
+        self._live: dict[str, Task] = {}  # by Slurm id; active_jobs is empty while the thread looks at them
+        self._looked_at: float | None = None
+        super().__init__(workflow, logger)
+
+    def __post_init__(self) -> None:
+        self.settings = self.workflow.executor_settings
+        self.folder = private_folder(Path(self.settings.logdir).absolute())
+        try:
+            self.ledger = Ledger(self.folder / "ledger.jsonl")
+        except (ValueError, KeyError, TypeError) as error:
+            raise WorkflowError(
+                f"{self.folder / 'ledger.jsonl'}: {error}; if none of this workflow's jobs is in the queue "
+                "(squeue --me), delete the file"
+            ) from None
+        self._known = {s.entries[i].key: (s, i) for s, i in self.ledger.open_tasks()}
+        self._prepared = False
+        self._max_array_size = self.settings.array_size
+        self._record_what_ended_meanwhile()
+
+    # Submission, in Snakemake's main thread.
+
+    def run_job(self, job) -> None:
+        self.run_jobs([job])
+
+    def run_jobs(self, jobs: list) -> None:
+        self._prepare()
+        groups: dict[tuple, list] = {}
+        for job in jobs:
+            self.run_job_pre(job)
+            try:
+                request = self._request(job)
+            except WorkflowError as error:
+                self._refuse([job], str(error))
+                continue
+            with self._uninterrupted():
+                if not self._attach(job, request):
+                    groups.setdefault((identity.rule_of(job), request), []).append(job)
+        for (_, request), members in groups.items():
+            size = max(min(self.settings.array_size, self._max_array_size), 1)
+            for start in range(0, len(members), size):
+                with self._uninterrupted():
+                    self._submit(members[start : start + size], request)
+
+    def _prepare(self) -> None:
+        """Once, before the first submission."""
+        if self._prepared:
+            return
+        self._prepared = True
+        from .checks import check_jobs
+        from .site import Site
+
+        check_jobs(self.workflow.dag.needrun_jobs(), self.settings, self.logger)
+        self._max_array_size = Site.read().max_array_size or self.settings.array_size
+        self._install_signal_handlers()
+        self._resolve_intents()
+
+    def _request(self, job):
+        from .resources import request_of
+
+        return request_of(identity.rule_of(job), job.resources, job.threads)
+
+    def _submit(self, jobs: Sequence, request, resubmissions: int = 0) -> None:
+        """One job, or one array of jobs of one rule with the same resources."""
+        token = secrets.token_hex(4)
+        prefix = self.settings.jobname_prefix
+        name = identity.job_name(prefix, jobs[0]) if len(jobs) == 1 else identity.array_name(prefix, jobs)
+        folder = self.folder / identity.rule_of(jobs[0]) / f"{name.removeprefix(prefix + '.')}-{token}"
+        try:
+            folder.mkdir(parents=True, mode=0o700)
+            payloads = [self._payload(job, request, folder, resubmissions, array=len(jobs) > 1) for job in jobs]
+            submission = Submission(
+                token,
+                str(folder),
+                [
+                    Entry(
+                        key=identity.key_of(job),
+                        fingerprint=identity.fingerprint_of(job),
+                        request=repr(request),
+                        name=identity.job_name(prefix, job),
+                    )
+                    for job in jobs
+                ],
+                resubmissions=resubmissions,
+            )
+            self.ledger.intend(submission)
+        except OSError as error:
+            self._refuse(jobs, f"{error.filename or folder}: {error.strerror}; nothing was submitted")
+            return
+        self._call_sbatch(jobs, request, submission, payloads, name)
+
+    def _call_sbatch(self, jobs, request, submission, payloads, name) -> None:
+        from .submission import ArrayExecutor
+
+        array = ArrayExecutor(
+            Path(submission.folder),
+            request.sbatch_parameters(),
+            name=name,
+            comment=identity.comment_of(jobs),
+            signal_delay_s=self.settings.signal_delay,
+        )
+        try:
+            slurm_id = array.submit_all(payloads, self.settings.command_timeout, self._tell_of_waiting)
+        except slurm.SlurmUnreachableError as error:
+            # Whether it got through is not known; the intent stays open for the next start to find out.
+            self._refuse(jobs, f"{error} (tried for {self.settings.command_timeout} s); nothing was submitted")
+            return
+        except (slurm.SlurmError, OSError) as error:
+            for index in range(len(jobs)):
+                self.ledger.ended(submission, index, "never")
+            self._refuse(jobs, f"{error}; nothing was submitted")
+            return
+        self.ledger.submitted(submission, slurm_id)
+        tasks = [Task(submission, i, identity.label_of(job), payloads[i]) for i, job in enumerate(jobs)]
+        for job, one in zip(jobs, tasks, strict=True):
+            self._watch(job, one)
+        kind = "Slurm job" if len(jobs) == 1 else f"{len(jobs)} tasks of Slurm array"
+        self.logger.info(f"Submitted {kind} {slurm_id}: {identity.comment_of(jobs)}; log: {tasks[0].log}")
+
+    def _payload(self, job, request, folder: Path, resubmissions: int, *, array: bool):
+        from .payload import Payload
+
+        return Payload(
+            self.format_job_exec(job),
+            identity.job_name(self.settings.jobname_prefix, job),
+            identity.outputs_to_check(job),
+            workdir=os.getcwd(),
+            folder=str(folder),
+            signal_delay_s=self.settings.signal_delay,
+            requeue_limit=self.settings.requeue_limit,
+            requeues=resubmissions,
+            rename=array,
+        )
+
+    def get_job_args(self, job, **kwargs) -> str:
+        """Of the parent, less its wait for a temporary folder that is gone when Snakemake has ended or was killed.
+
+        `--cores` is the job's own number, because a node's free cores would scale the rule's threads down.
+        """
+        arguments = RealExecutor.get_job_args(self, job, cores=max(job.threads, 1), **kwargs)
+        files = job.get_wait_for_files()
+        if len(files) <= _WAIT_FILES_IN_COMMAND:
+            return f"{arguments} {format_cli_arg('--wait-for-files', files, skip=not files)}"
+        path = self.folder / "inputs" / f"{identity.key_of(job)}.txt"
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text("".join(f"{file}\n" for file in files))
+        temporary.replace(path)
+        return f"{arguments} {format_cli_arg('--wait-for-files-file', path)}"
+
+    def _watch(self, job, one: Task) -> None:
+        info = SubmittedJobInfo(job, external_jobid=one.job_id, aux={"task": one})
+        self._live[one.job_id] = one
+        self.report_job_submission(info)
+
+    def _refuse(self, jobs: Sequence, reason: str) -> None:
+        """Fail jobs that could not be submitted; retries of the rule still apply."""
+        for job in jobs:
+            info = SubmittedJobInfo(job)
+            # Snakemake wants every failed job to have been submitted; without registering it as begun.
+            self.workflow.scheduler.submit_callback(job)
+            self.report_job_error(info, msg=f"{identity.label_of(job)}: {reason}")
+
+    def _tell_of_waiting(self, retry_state) -> None:
+        if retry_state.attempt_number == 1:
+            self.logger.warning(f"{retry_state.outcome.exception()}; trying again")
+
+    # What an earlier Snakemake has left.
+
+    def _resolve_intents(self) -> None:
+        """Submissions whose sbatch was called, or about to be, when Snakemake was killed."""
+        for submission in list(self.ledger.submissions.values()):
+            if submission.slurm_id is not None:
+                continue
+            from .submission import place_pickles
+
+            folder = Path(submission.folder)
+            slurm_id = slurm.patiently(
+                lambda folder=folder: queue.find_submission(folder),
+                self.settings.command_timeout,
+                self._tell_of_waiting,
+            )
+            if slurm_id is None:
+                for index in submission.open_indices:
+                    self.ledger.ended(submission, index, "never")
+            else:
+                place_pickles(folder, slurm_id, len(submission.entries))
+                self.ledger.submitted(submission, slurm_id)
+        self._known = {s.entries[i].key: (s, i) for s, i in self.ledger.open_tasks()}
+
+    def _attach(self, job, request) -> bool:
+        """Whether an earlier process has submitted this very job and it is still going, or has ended since."""
+        known = self._known.pop(identity.key_of(job), None)
+        if known is None:
+            return False
+        submission, index = known
+        one = Task(submission, index, identity.label_of(job))
+        state = self._states_at_start().get(one.job_id)
+        alive = state is not None and state.alive
+        entry = submission.entries[index]
+        if alive and entry.fingerprint != identity.fingerprint_of(job):
+            return self._replace(one, "its inputs or parameters have changed")
+        if alive and state.state == "PENDING" and entry.request != repr(request):
+            return self._replace(one, "its resources have changed")
+        if not alive and not (one.result.exists() and one.result.stat().st_mtime > PROCESS_BEGAN):
+            # Ended before this Snakemake looked at the files, which are not as wanted.
+            self.ledger.ended(submission, index, "failed")
+            return False
+        one.payload = self._payload(job, request, one.folder, submission.resubmissions, array=False)
+        self._watch(job, one)
+        self.logger.info(f"Taken up: Slurm job {one.job_id}, {one.label}; log: {one.log}")
+        return True
+
+    def _replace(self, one: Task, reason: str) -> bool:
+        self.logger.info(f"Slurm job {one.job_id}, {one.label}: cancelled and submitted again, because {reason}")
+        slurm.cancel([one.job_id], self.settings.command_timeout)
+        deadline = time.monotonic() + 90
+        while time.monotonic() < deadline:  # two jobs must not write the same outputs
+            state = queue.read_squeue().get(one.job_id)
+            if state is None or not (state.alive or state.stuck):
+                break
+            time.sleep(1)
+        self.ledger.ended(one.submission, one.index, "replaced")
+        return False
+
+    def _states_at_start(self) -> dict:
+        if not hasattr(self, "_first_states"):
+            self._first_states = slurm.patiently(
+                queue.read_squeue, self.settings.command_timeout, self._tell_of_waiting
+            )
+        return self._first_states
+
+    def _record_what_ended_meanwhile(self) -> None:
+        """Have Snakemake record jobs that ended well after it was killed, as it would have done itself.
+
+        Without that record a later change of their parameters would go unnoticed.
+        """
+        jobs = {identity.key_of(job): job for job in self.workflow.dag.jobs} if self._known else {}
+        for key, (submission, index) in list(self._known.items()):
+            job = jobs.get(key)
+            if job is None or submission.slurm_id is None or self.workflow.dag.needrun(job):
+                continue
+            one = Task(submission, index, identity.label_of(job))
+            matches = submission.entries[index].fingerprint == identity.fingerprint_of(job)
+            if matches and one.result.exists() and task.judge_result(one) == task.SUCCESS:
+                self.workflow.async_run(self.workflow.persistence.finished(job))
+                self.ledger.ended(submission, index, "success")
+                del self._known[key]
+
+    # Watching, in the base class's thread.
+
+    async def check_active_jobs(self, active_jobs: list[SubmittedJobInfo]):
+        verdicts = {id(info): self._from_result(info.aux["task"]) for info in active_jobs}
+        waiting = [info for info in active_jobs if verdicts[id(info)] == task.WAITING]
+        if waiting and self._time_to_look():
+            verdicts.update(self._from_slurm(waiting))
+        for info in active_jobs:
+            verdict, one = verdicts[id(info)], info.aux["task"]
+            if verdict.kind == "waiting":
+                yield info
+                continue
+            self._live.pop(one.job_id, None)
+            if verdict.kind == "success":
+                self._close(one, "success")
+                self.report_job_success(info)
+            elif verdict.kind == "again":
+                self.ledger.ended(one.submission, one.index, "again")
+                self.logger.warning(f"Slurm job {one.job_id}, {one.label}: {verdict.reason}; submitting it again")
+                self._again(info)
+            else:
+                self._close(one, "failed")
+                self._report_failure(info, verdict)
+
+    def _from_result(self, one: Task) -> Verdict:
+        try:
+            return task.judge_result(one) if one.result.exists() else task.WAITING
+        except OSError as error:
+            if "result" not in one.warned:
+                one.warned.add("result")
+                self.logger.warning(f"{one.result}: {error.strerror}; trying again")
+            return task.WAITING
+
+    def _time_to_look(self) -> bool:
+        now = time.monotonic()
+        if self._looked_at is not None and now - self._looked_at < self.settings.status_interval:
+            return False
+        self._looked_at = now
+        return True
+
+    def _from_slurm(self, infos: Sequence[SubmittedJobInfo]) -> dict[int, Verdict]:
+        """One squeue for all; sacct for those it does not know. Nothing is concluded while slurmctld is silent."""
+        tasks = {id(info): info.aux["task"] for info in infos}
+        try:
+            states = queue.read_squeue()
+        except slurm.SlurmError as error:
+            self._warn_once("squeue", f"{error}; jobs go on, their state is looked up again later")
+            return {}
+        self._warned.discard("squeue")
+        unknown = {one.job_id for one in tasks.values() if one.job_id not in states}
+        if unknown:
+            try:
+                found = queue.read_sacct(unknown)
+                # What accounting takes for alive but slurmctld does not know is gone.
+                states.update({job_id: state for job_id, state in found.items() if not state.alive})
+            except slurm.SlurmError as error:
+                self._warn_once("sacct", f"{error}; going on without accounting")
+        now, latency = time.monotonic(), self._latency()
+        verdicts = {}
+        for number, one in tasks.items():
+            state = states.get(one.job_id)
+            verdicts[number] = task.judge_state(one, state, now, latency, self.settings.requeue_limit)
+            self._warn_of_waiting(one)
+        return verdicts
+
+    def _latency(self) -> float:
+        return max(self.workflow.execution_settings.latency_wait, 2.0)
+
+    def _warn_of_waiting(self, one: Task) -> None:
+        reason = one.state.detail if one.state and one.state.state == "PENDING" else ""
+        if reason in _UNLIKELY_TO_START and reason not in one.warned:
+            one.warned.add(reason)
+            self.logger.warning(f"Slurm job {one.job_id}, {one.label}: waits with reason {reason}")
+
+    def _warn_once(self, subject: str, text: str) -> None:
+        if subject not in self._warned:
+            self._warned.add(subject)
+            self.logger.warning(text)
+
+    @property
+    def _warned(self) -> set:
+        return self.__dict__.setdefault("_warned_of", set())
+
+    def _again(self, info: SubmittedJobInfo) -> None:
+        """Submit in place of one that ended by no fault of its own; the base class takes the new one over."""
+        one = info.aux["task"]
+        self._submit([info.job], self._request(info.job), resubmissions=one.requeues_used + 1)
+
+    def _close(self, one: Task, outcome: str) -> None:
+        self.ledger.ended(one.submission, one.index, outcome)
+        if outcome == "success":
+            for kind in ("submitted.pkl", "0_result.pkl"):
+                (one.folder / f"{one.job_id}_{kind}").unlink(missing_ok=True)
+            for kind in ("started", "requeues"):
+                (one.folder / f"{one.job_id}.{kind}").unlink(missing_ok=True)
+            for left in one.folder.glob(f"{one.job_id}.stop.*"):
+                left.unlink(missing_ok=True)
+
+    def _report_failure(self, info: SubmittedJobInfo, verdict: Verdict) -> None:
+        one = info.aux["task"]
+        lines = task.tail(one.log)
+        command = identity.rerun_command(sys.argv, self.workflow.dag_settings.targets, info.job)
+        message = [
+            f"Slurm job {one.job_id} ({one.label}): {verdict.reason}",
+            f"last lines of {one.log}:",
+            *(f"  | {line}" for line in lines),
+            f"to run this job alone again: {command}",
+        ]
+        self.report_job_error(info, msg="\n".join(message), aux_logs=[str(one.log)])
+
+    def print_job_error(self, job_info: SubmittedJobInfo, msg=None, **kwargs) -> None:
+        if job_info.external_jobid is not None:
+            kwargs["external_jobid"] = job_info.external_jobid
+        job_info.job.log_error(msg, **kwargs)
+
+    # The end.
+
+    def cancel(self) -> None:
+        """Ctrl-C, SIGTERM, SIGHUP, or an error in Snakemake itself."""
+        detached = self._signalled in (signal.SIGTERM, signal.SIGHUP) or (
+            self._signalled == signal.SIGINT and self.settings.keep_on_exit
+        )
+        ids = sorted(self._live)
+        if detached and ids:
+            self.logger.info(f"{len(ids)} Slurm jobs go on ({', '.join(ids[:5])}{', ...' if len(ids) > 5 else ''}); "
+                             "start Snakemake again to take them up")  # fmt: skip
+        elif ids:
+            self._cancel_all(ids)
+        self.shutdown()
+
+    def cancel_jobs(self, active_jobs: list[SubmittedJobInfo]) -> None:
+        self._cancel_all([info.external_jobid for info in active_jobs])
+
+    def _cancel_all(self, ids: Sequence[str]) -> None:
+        self.logger.info(f"Cancelling {len(ids)} Slurm jobs")
+        try:
+            slurm.cancel(ids, 30)
+        except slurm.SlurmError as error:
+            self.logger.error(f"{error}; the jobs go on; cancel them by: scancel {' '.join(ids)}")
+            return
+        for job_id in ids:
+            one = self._live.pop(job_id, None)
+            if one is not None:
+                self.ledger.ended(one.submission, one.index, "cancelled")
+
+    async def sleep(self) -> None:
+        """As the parent, but awake soon after a shutdown."""
+        end = time.monotonic() + self.next_seconds_between_status_checks
+        while self.wait and time.monotonic() < end:
+            await asyncio.sleep(min(_SHUTDOWN_STEP_S, self.next_seconds_between_status_checks))
+
+    def _install_signal_handlers(self) -> None:
+        """SIGTERM and SIGHUP leave the jobs alone and end Snakemake at once; Snakemake's own handler would wait."""
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+            try:
+                if signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP
+                    signal.signal(number, self._on_signal)
+            except ValueError:
+                return  # not the main thread: whoever runs Snakemake there deals with signals
+
+    def _on_signal(self, number: int, _frame: object) -> None:
+        self._signalled = number
+        if not self._busy:
+            raise KeyboardInterrupt
+
+    @contextmanager
+    def _uninterrupted(self):
+        """Signals wait until a submission is written down."""
+        self._busy = True
+        try:
+            yield
+        finally:
+            self._busy = False
+            if self._signalled is not None:
+                raise KeyboardInterrupt
+
+
+# Reasons for which a pending job may wait for ever.
+_UNLIKELY_TO_START = {
+    "PartitionTimeLimit", "PartitionNodeLimit", "PartitionDown", "PartitionInactive", "BadConstraints",
+    "AssocGrpGRES", "QOSMaxWallDurationPerJobLimit", "AssocMaxWallDurationPerJobLimit", "AccountNotAllowed",
+    "QOSNotAllowed", "InvalidAccount", "InvalidQOS", "JobHeldAdmin", "JobHeldUser", "DependencyNeverSatisfied",
+    "ReqNodeNotAvail", "Reservation", "NodeDown",
+}  # fmt: skip
+
+
+def private_folder(folder: Path) -> Path:
+    """`folder`, made if it is not there, readable and writable by its owner alone: job pickles run as code.
+
+    Raises:
+        WorkflowError: it is not ours, or can't be made.
+    """
+    if "%" in str(folder):
+        raise WorkflowError(f"submitit-logdir: {folder}: Slurm would replace the % in it; choose another folder")
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        found = folder.stat()
+        if found.st_uid != os.geteuid():
+            raise WorkflowError(f"submitit-logdir: {folder}: belongs to another user; choose a folder of your own")
+        if stat.S_IMODE(found.st_mode) & 0o077:
+            folder.chmod(0o700)
+    except OSError as error:
+        raise WorkflowError(f"submitit-logdir: {error.filename}: {error.strerror}") from None
+    return folder

@@ -1,0 +1,125 @@
+"""What a Snakemake job is called, and how a later Snakemake knows it again. Pure functions of Snakemake's jobs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shlex
+from collections.abc import Iterable, Sequence
+
+_NAME_LENGTH = 120
+
+
+def single_jobs(job) -> list:
+    """The jobs of a group, in order; a job alone."""
+    return [one for level in job.toposorted for one in level] if job.is_group() else [job]
+
+
+def rule_of(job) -> str:
+    return job.groupid if job.is_group() else job.rule.name
+
+
+def key_of(job) -> str:
+    """Of the job's outputs (or, without any, its rule and wildcards): the same for every attempt to make them."""
+    parts = [_outputs(one) or [one.rule.name, _wildcards(one)] for one in single_jobs(job)]
+    return _digest(sorted(json.dumps(part, sort_keys=True) for part in parts))
+
+
+def fingerprint_of(job) -> str:
+    """Of what decides the outputs: rule, wildcards, input names, and the parameters that Snakemake records.
+
+    A queued job of another fingerprint would make outputs that nobody asks for any more.
+    """
+    parts = [
+        [one.rule.name, _wildcards(one), sorted(map(str, one.input)), sorted(map(_plain, one.non_derived_params))]
+        for one in single_jobs(job)
+    ]
+    return _digest(sorted(json.dumps(part, sort_keys=True) for part in parts))
+
+
+def label_of(job) -> str:
+    """Rule and wildcards for people: `train E=shapes R=promptecho-s1 N=20`."""
+    if job.is_group():
+        return f"group {job.groupid} ({', '.join(sorted({one.rule.name for one in single_jobs(job)}))})"
+    return " ".join([job.rule.name, *(f"{name}={value}" for name, value in _wildcards(job).items())])
+
+
+def job_name(prefix: str, job) -> str:
+    """Name in squeue: prefix, rule and wildcard values, such as `pe.train.shapes.promptecho-s1.20`."""
+    values = [] if job.is_group() else list(_wildcards(job).values())
+    return _name([prefix, rule_of(job), *values])
+
+
+def array_name(prefix: str, jobs: Sequence) -> str:
+    """Name of an array: prefix, rule, and the wildcard values that all its tasks share."""
+    if any(job.is_group() for job in jobs):
+        return _name([prefix, rule_of(jobs[0])])
+    first = _wildcards(jobs[0])
+    shared = [value for name, value in first.items() if all(_wildcards(job).get(name) == value for job in jobs)]
+    return _name([prefix, rule_of(jobs[0]), *shared])
+
+
+def comment_of(jobs: Sequence) -> str:
+    """Slurm comment: the rule and its wildcards; of an array, those of the first and the last task."""
+    labels = [label_of(job) for job in jobs]
+    text = labels[0] if len(labels) == 1 else f"{labels[0]} ... {labels[-1]} ({len(labels)} tasks)"
+    return re.sub(r"[^\w .,:=+/()-]", "_", text)[:250]
+
+
+def outputs_to_check(job) -> list[str]:
+    """Local outputs that must exist when the job has ended: no pipes, no temporary files inside a group."""
+    grouped = job.is_group()
+    return [
+        str(output)
+        for one in single_jobs(job)
+        for output in one.output
+        if not output.is_storage
+        and not {"pipe", "service"} & set(output.flags)
+        and not (grouped and "temp" in output.flags)
+    ]
+
+
+def rerun_command(arguments: Sequence[str], targets: Iterable[str], job) -> str:
+    """The command line that Snakemake was called with, for this job's outputs alone.
+
+    `arguments` is sys.argv; `targets` are those that Snakemake took from it.
+    """
+    program, *words = arguments
+    program = "python -m snakemake" if program.endswith("__main__.py") else program.rsplit("/", 1)[-1]
+    wanted = set(targets)
+    if "--" in words:
+        words = words[: words.index("--")]
+    while words and words[-1] in wanted:
+        words.pop()
+    outputs = _outputs(single_jobs(job)[-1])[:1] or [rule_of(job)]
+    return " ".join([program, *(shlex.quote(word) for word in [*words, "--", *outputs])])
+
+
+def _outputs(job) -> list[str]:
+    return sorted(map(str, job.output))
+
+
+def _wildcards(job) -> dict[str, str]:
+    return {name: str(value) for name, value in (job.wildcards_dict or {}).items()}
+
+
+def _name(parts: Sequence[str]) -> str:
+    return re.sub(r"[^\w.+=-]", "_", ".".join(parts))[:_NAME_LENGTH]
+
+
+def _plain(value: object) -> str:
+    """The same text in every process for the same value, which repr of a set or an object would not be."""
+    if isinstance(value, dict):
+        return json.dumps({str(name): _plain(one) for name, one in value.items()}, sort_keys=True)
+    if isinstance(value, (set, frozenset)):
+        return json.dumps(sorted(map(_plain, value)))
+    if isinstance(value, (list, tuple)):
+        return json.dumps([_plain(one) for one in value])
+    if value is None or isinstance(value, (str, int, float, bool)):
+        return json.dumps(str(value))
+    return type(value).__name__
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:24]

@@ -1,0 +1,215 @@
+"""What runs inside a Slurm job: Snakemake's command for one job, asked to leave in time and judged by its outputs.
+
+Standard library only: the class is pickled by value, so that a job needs neither this package nor its imports, and
+a job that waits in the queue keeps the code it was submitted with.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+STOP_FILE_VARIABLE = "SNAKEMAKE_STOP_FILE"
+END_MARGIN_S = 20  # of the time that is left: for ending what does not leave by itself, and for requeueing
+CLOCK_MARGIN_S = 2.0  # the log folder and the outputs may lie on file servers with slightly different clocks
+
+
+class _LeaveError(Exception):
+    """Raised by `checkpoint` in the middle of `__call__`, which then returns instead of being requeued."""
+
+
+class Payload:
+    """One Snakemake job's command.
+
+    submitit calls it in the job; on SIGUSR2 (before the time limit, or at a preemption where the site says so) it
+    calls `checkpoint`, which makes the stop file appear, waits for the command to leave, and lets submitit requeue
+    the job. `__call__` returns a dict:
+
+        returncode   of the command, negative for a signal
+        missing      outputs that are not there, or are older than the job, although the command ended with 0
+        reason       why it ended, if not by itself; else None
+        host, seconds, restarts
+    """
+
+    def __init__(
+        self, command: str, name: str, outputs: list[str], *, workdir: str, folder: str, signal_delay_s: int,
+        requeue_limit: int, requeues: int = 0, rename: bool = False,
+    ):  # fmt: skip
+        self.command, self.name, self.outputs = command, name, outputs
+        self.workdir, self.folder = workdir, folder
+        self.signal_delay_s, self.requeue_limit, self.requeues = signal_delay_s, requeue_limit, requeues
+        self.rename = rename
+        self._process: subprocess.Popen | None = None
+
+    # Called by submitit, in the batch script's Python on the first node.
+
+    def __call__(self) -> dict:
+        started = time.monotonic()
+        self._stop_file().unlink(missing_ok=True)
+        marker = self._file("started")
+        marker.write_text(f"{os.uname().nodename}\n")
+        begun = marker.stat().st_ctime
+        self._say(f"{self.name}: job {self._job_id()} on {os.uname().nodename}, restarts: {self._restarts()}")
+        if self.rename:
+            self._rename()
+        reason = None
+        try:
+            self._process = subprocess.Popen(
+                ["bash", "-c", self.command],
+                cwd=self.workdir,
+                stdin=subprocess.DEVNULL,
+                env={**os.environ, STOP_FILE_VARIABLE: str(self._stop_file())},
+                start_new_session=True,
+            )
+            self._wait(None)
+        except _LeaveError as leave:
+            reason = str(leave) or None
+        except (subprocess.CalledProcessError, subprocess.TimeoutExpired, OSError) as error:
+            # submitit's one try to requeue has failed: the controller may be restarting.
+            reason = self._requeue_again(error)
+        returncode = self._process.wait() if self._process else 1
+        missing = self._missing(begun) if returncode == 0 else []
+        self._say(f"{self.name}: exit code {returncode}" + (f"; {reason}" if reason else ""))
+        for path in missing:
+            self._say(f"{self.name}: ended with exit code 0 but did not make {path}")
+        return {
+            "returncode": returncode,
+            "missing": missing,
+            "reason": reason,
+            "host": os.uname().nodename,
+            "seconds": time.monotonic() - started,
+            "restarts": self._restarts(),
+        }
+
+    def checkpoint(self):
+        """Ask the command to leave; return what submitit shall pickle for the next life of this job."""
+        from submitit.core.utils import DelayedSubmission
+
+        left = self._seconds_left()
+        # Slurm sends the signal up to a minute early. Where the time left is unknown, call it a preemption.
+        at_limit = left is not None and left <= self.signal_delay_s + 90
+        patience = self.signal_delay_s if left is None else min(left, self.signal_delay_s)
+        self._say(f"{self.name}: asked to leave: " + (f"{left:.0f} s left" if at_limit else "preemption"))
+        self._end_process(max(patience - END_MARGIN_S, 1))
+        if self._process is not None and self._process.poll() == 0:
+            raise _LeaveError("")
+        used = self._requeues_used()
+        if at_limit:
+            if used >= self.requeue_limit:
+                raise _LeaveError(f"reached its time limit {used + 1} times (requeue limit: {self.requeue_limit})")
+            self._file("requeues").write_text(str(used + 1))
+            self._say(f"{self.name}: time limit; requeue {used + 1} of {self.requeue_limit}")
+        kept = self._process
+        self._process = None  # processes can't be pickled
+        try:
+            return DelayedSubmission(_copy_of(self))
+        finally:
+            self._process = kept
+
+    # Details.
+
+    def _wait(self, timeout: float | None) -> bool:
+        """Wait for the command without reaping it, so that a signal handler may wait in the middle of a wait."""
+        assert self._process is not None
+        end = None if timeout is None else time.monotonic() + timeout
+        options = os.WEXITED | os.WNOWAIT | (0 if end is None else os.WNOHANG)
+        while os.waitid(os.P_PID, self._process.pid, options) is None:
+            if end is not None and time.monotonic() > end:
+                return False
+            time.sleep(0.2)
+        return True
+
+    def _end_process(self, patience: float) -> None:
+        if self._process is None:
+            return
+        self._stop_file().touch()
+        for number, seconds in ((None, patience), (signal.SIGTERM, 8), (signal.SIGKILL, 8)):
+            if number is not None:
+                self._say(f"{self.name}: still running; sending {signal.Signals(number).name}")
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(self._process.pid, number)
+            if self._wait(seconds):
+                break
+        with contextlib.suppress(ProcessLookupError):  # what the command left behind
+            os.killpg(self._process.pid, signal.SIGKILL)
+
+    def _requeue_again(self, error: Exception) -> str:
+        """Requeue with more patience; on success Slurm ends this process."""
+        for _ in range(END_MARGIN_S):
+            time.sleep(1)
+            done = subprocess.run(["scontrol", "requeue", self._job_id()], capture_output=True, text=True)
+            if done.returncode == 0:
+                time.sleep(60)
+        return f"could not be requeued: {error}"
+
+    def _seconds_left(self) -> float | None:
+        command = ["squeue", "-h", "-j", self._job_id(), "-o", "%L"]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=15)
+            return seconds_of(done.stdout.strip())
+        except (subprocess.TimeoutExpired, ValueError, OSError):
+            return None
+
+    def _missing(self, begun: float) -> list[str]:
+        """Outputs that this life of the job did not make. By ctime, which no program can set back."""
+        missing = []
+        for output in self.outputs:
+            try:
+                if os.stat(os.path.join(self.workdir, output)).st_ctime < begun - CLOCK_MARGIN_S:
+                    missing.append(output)
+            except OSError:
+                missing.append(output)
+        return missing
+
+    def _requeues_used(self) -> int:
+        path = self._file("requeues")
+        return int(path.read_text()) if path.exists() else self.requeues
+
+    def _rename(self) -> None:
+        """A running array task's own name in squeue, instead of the array's; best effort, nobody waits for it."""
+        raw = os.environ["SLURM_JOB_ID"]
+        with contextlib.suppress(OSError):
+            subprocess.Popen(
+                ["scontrol", "update", f"JobId={raw}", f"JobName={self.name}"],
+                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            )  # fmt: skip
+
+    def _job_id(self) -> str:
+        array = os.environ.get("SLURM_ARRAY_JOB_ID")
+        return f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}" if array else os.environ["SLURM_JOB_ID"]
+
+    def _restarts(self) -> int:
+        return int(os.environ.get("SLURM_RESTART_COUNT", 0))
+
+    def _file(self, kind: str) -> Path:
+        return Path(self.folder) / f"{self._job_id()}.{kind}"
+
+    def _stop_file(self) -> Path:
+        return self._file(f"stop.{self._restarts()}")  # one name per life: an old one stops nobody
+
+    def _say(self, text: str) -> None:
+        with contextlib.suppress(OSError):  # a full log file system must not end the job
+            print(f"[{time.strftime('%Y-%m-%d %H:%M:%S')}] {text}", flush=True)
+
+
+def _copy_of(payload: Payload) -> Payload:
+    copy = Payload.__new__(Payload)
+    copy.__dict__.update(payload.__dict__)
+    return copy
+
+
+def seconds_of(text: str) -> float:
+    """Seconds of Slurm's [days-][[hours:]minutes:]seconds.
+
+    Raises:
+        ValueError: UNLIMITED, INVALID, or another text without a length.
+    """
+    days, _, clock = text.rpartition("-")
+    seconds = 0.0
+    for part in clock.split(":"):
+        seconds = 60 * seconds + int(part)
+    return seconds + 86400 * int(days or 0)

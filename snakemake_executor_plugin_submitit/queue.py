@@ -1,0 +1,85 @@
+"""What Slurm says about jobs: one squeue for all of them, sacct for those that squeue has forgotten."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from .slurm import call
+
+# States of a job that will go on by itself. PREEMPTED is one only while a requeue follows, and shows as PENDING then.
+ALIVE = {
+    "PENDING", "RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED", "STOPPED", "RESIZING", "SIGNALING", "STAGE_OUT",
+    "REQUEUED", "REQUEUE_FED", "RESV_DEL_HOLD",
+}  # fmt: skip
+# Held by Slurm itself: such a job never goes on unless somebody releases it.
+STUCK = {"REQUEUE_HOLD", "SPECIAL_EXIT", "REVOKED"}
+STUCK_REASONS = ("launch failed requeued held", "job_requeued_in_held_state", "JobHoldMaxRequeue")
+# Not the job's fault; a new allocation may serve.
+INFRASTRUCTURE = {"PREEMPTED", "NODE_FAIL", "BOOT_FAIL", "TIMEOUT"}
+
+
+@dataclass(frozen=True)
+class State:
+    """One job's state in Slurm's words, without what follows it (`CANCELLED by 0`)."""
+
+    state: str
+    detail: str = ""  # why it waits, or who cancelled it, or where it ran
+    source: str = "squeue"
+
+    @property
+    def stuck(self) -> bool:
+        return self.state in STUCK or (
+            self.state == "PENDING" and any(reason.lower() in self.detail.lower() for reason in STUCK_REASONS)
+        )
+
+    @property
+    def alive(self) -> bool:
+        return self.state in ALIVE and not self.stuck
+
+
+def read_squeue() -> dict[str, State]:
+    """State of each of this user's jobs that slurmctld knows, ended ones included, by id (`12`, `12_3`).
+
+    Raises:
+        SlurmError: squeue failed.
+    """
+    text = call("squeue", "--me", "--noheader", "--array", "--states=all", "--format=%i|%T|%r")
+    states = {}
+    for line in text.splitlines():
+        job_id, state, reason = line.split("|", 2)
+        states[job_id] = State(state, "" if reason == "None" else reason)
+    return states
+
+
+def read_sacct(job_ids: Iterable[str]) -> dict[str, State]:
+    """The same from accounting, for the jobs asked for; those it doesn't know are left out.
+
+    Raises:
+        SlurmError: there is no accounting, or it does not answer.
+    """
+    text = call(
+        "sacct", "--allocations", "--noheader", "--parsable2", "--format=JobID,State,NodeList",
+        f"--jobs={','.join(sorted(job_ids))}",
+    )  # fmt: skip
+    states = {}
+    for line in text.splitlines():
+        job_id, state, nodes = line.split("|", 2)
+        word, _, rest = state.partition(" ")
+        if word:
+            states[job_id] = State(word, rest or (f"on {nodes}" if nodes else ""), "sacct")
+    return states
+
+
+def find_submission(folder: Path) -> str | None:
+    """Id of the job (array) whose batch script lies in `folder`; None if slurmctld knows of none.
+
+    Raises:
+        SlurmError: squeue failed.
+    """
+    for line in call("squeue", "--me", "--noheader", "--states=all", "--format=%F|%o").splitlines():
+        job_id, _, command = line.partition("|")
+        if command.startswith(str(folder / "submission.sh")):
+            return job_id
+    return None

@@ -1,0 +1,68 @@
+"""Settings of the executor; Snakemake turns them into `--submitit-*` options and profile keys `submitit-*`."""
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from snakemake_interface_common.exceptions import WorkflowError
+from snakemake_interface_executor_plugins.settings import ExecutorSettingsBase
+
+
+def _setting(default, text: str):
+    return field(default=default, metadata={"help": text, "env_var": False, "required": False})
+
+
+# No postponed annotations for these fields' types: Snakemake reads them as classes.
+@dataclass
+class ExecutorSettings(ExecutorSettingsBase):
+    logdir: Path = _setting(
+        Path(".snakemake/submitit"),
+        "Folder of job logs, submitted and returned pickles and the ledger, one sub-folder per rule. Must be on a "
+        "file system that all nodes share. Readable by its owner only.",
+    )
+    requeue_limit: int = _setting(
+        3,
+        "How often one job may go on in a new allocation after it reached its time limit, was cancelled by a "
+        "preemption, or lost its node. Requeueing by Slurm itself (PreemptMode=REQUEUE) is not counted.",
+    )
+    signal_delay: int = _setting(
+        120,
+        "Seconds before the time limit (and, where the site sends it, at a preemption) at which a job is asked to "
+        "save and leave: the file named by SNAKEMAKE_STOP_FILE appears; what still runs 20 seconds before the end "
+        "gets SIGTERM.",
+    )
+    status_interval: int = _setting(
+        30,
+        "Seconds between two calls of squeue (one call for all jobs). Finished jobs are seen earlier, by their "
+        "result files, which are looked for at Snakemake's own --seconds-between-status-checks.",
+    )
+    array_size: int = _setting(
+        1000, "Largest number of tasks in one job array; the cluster's MaxArraySize may lower it. 1 means no arrays."
+    )
+    jobname_prefix: str = _setting(
+        "smk", "Beginning of every job name, before rule and wildcards; letters, digits, '_' and '-'."
+    )
+    keep_on_exit: bool = _setting(
+        False,
+        "Leave submitted jobs alone on Ctrl-C too, as SIGTERM and SIGHUP always do; the next start takes them up.",
+    )
+    command_timeout: int = _setting(
+        600, "Seconds to go on trying while slurmctld does not answer, before the jobs to be submitted fail."
+    )
+    skip_checks: bool = _setting(
+        False, "Don't compare resources with the cluster's partitions, accounts and nodes before the first submission."
+    )
+
+    def __post_init__(self) -> None:
+        problems = [
+            f"submitit-{name.replace('_', '-')}: {getattr(self, name)} is less than {least}"
+            for name, least in (
+                ("requeue_limit", 0), ("signal_delay", 10), ("status_interval", 1), ("array_size", 1),
+                ("command_timeout", 1),
+            )
+            if getattr(self, name) < least
+        ]  # fmt: skip
+        if not re.fullmatch(r"[A-Za-z0-9_-]{1,32}", self.jobname_prefix):
+            problems.append(f"submitit-jobname-prefix: {self.jobname_prefix!r} is not 1 to 32 of A-Z a-z 0-9 _ -")
+        if problems:
+            raise WorkflowError("; ".join(problems))
