@@ -1,0 +1,109 @@
+"""Resources are judged before the first submission, and in dry runs already."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+
+from snakemake_interface_common.exceptions import WorkflowError
+from snakemake_interface_executor_plugins.registry import ExecutorPluginRegistry
+
+from .resources import Request, ResourcesError, request_of
+from .site import Site
+
+
+def label(job) -> str:
+    """The rule's name, as messages have it; those of all rules of a group."""
+    return "+".join(sorted(job.rules))
+
+
+def request_of_job(job) -> Request:
+    """The request of a Snakemake job or group of jobs.
+
+    Raises:
+        ResourcesError: with all that is wrong with its resources.
+    """
+    return request_of(label(job), dict(job.resources.items()), _threads(job))
+
+
+def check_jobs(jobs: Iterable, settings, logger) -> None:
+    """Judge the resources of all `jobs` that are to be submitted, by themselves and by what the cluster has.
+
+    Raises:
+        WorkflowError: with every problem, each once.
+    """
+    problems: dict[str, None] = {}  # in order, each once
+    requests: dict[tuple[str, Request], None] = {}
+    for job in jobs:
+        if not _is_submitted(job):
+            continue
+        try:
+            requests[label(job), request_of_job(job)] = None
+        except ResourcesError as error:
+            problems.update(dict.fromkeys(error.problems))
+    hint = ""
+    if requests and not settings.skip_checks:
+        there = dict.fromkeys(
+            line
+            for (rule, request), site in _with_site(list(requests), logger)
+            for line in site.problems(request, rule)
+        )
+        if there:
+            hint = " (--submitit-skip-checks leaves the judgement of partitions, accounts and nodes to Slurm)"
+        problems.update(there)
+    if problems:
+        raise WorkflowError("\n".join([f"Nothing was submitted; the resources can't be had{hint}:", *problems]))
+
+
+def _with_site(requests: list[tuple[str, Request]], logger) -> list[tuple[tuple[str, Request], Site]]:
+    """Each request with what is known of the cluster; none of them where nothing is."""
+    if shutil.which("sinfo") is None:
+        logger.info("sinfo is not on this machine: resources are not compared with what the cluster has.")
+        return []
+    site = Site.read(reservations=any(request.reservation for _, request in requests))
+    for note in site.notes:
+        logger.warning(f"Resources are compared with the cluster only in part: {note}")
+    return [(request, site) for request in requests]
+
+
+def _is_submitted(job) -> bool:
+    if job.is_group() or not job.dag.workflow.dryrun:
+        return not job.is_local
+    # All jobs of a dry run are local; what Snakemake asks of rules in a real run is asked here.
+    rule = job.rule
+    return rule.group is not None or not (
+        rule.name in job.dag.workflow._localrules or rule.norun or rule.is_template_engine
+    )
+
+
+def _threads(job) -> int:
+    """Threads as in a real run: a dry run without --cores counts with one core and cuts them down to it."""
+    workflow = job.dag.workflow
+    if job.is_group() or not workflow.dryrun or workflow.resource_settings.cores != 1:
+        return job.threads
+    asked = job.rule.resources["_cores"]
+    if asked.is_evaluable():
+        return job.threads
+    most = workflow.resource_settings.max_threads
+    return asked.value if most is None else min(asked.value, most)
+
+
+def install_in_dry_runs(settings) -> None:
+    """Let a dry run of this process check resources, too.
+
+    A dry run puts Snakemake's own `dryrun` executor in place of the chosen one, of which only the settings are made;
+    so they are where this can be asked for. The check sits where the executor is made, because with --quiet no job is
+    ever handed to it. It serves one dry run: the next one may be another executor's.
+    """
+    plugin = ExecutorPluginRegistry().plugins.get("dryrun")
+    if plugin is None:
+        return
+    from snakemake.executors.dryrun import Executor
+
+    class CheckingExecutor(Executor):
+        def __init__(self, workflow, logger) -> None:
+            plugin.executor = Executor
+            super().__init__(workflow, logger)
+            check_jobs(workflow.dag.needrun_jobs(), settings, logger)
+
+    plugin.executor = CheckingExecutor
