@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 
 from promptecho.errors import ModelError
+from promptecho.train.slurm_env import ranks_of_step
 
 
 def choose_device(name: str) -> str:
@@ -16,7 +18,17 @@ def choose_device(name: str) -> str:
     import torch
 
     if name == "auto":
-        return f"cuda:{int(os.environ.get('LOCAL_RANK', 0))}" if torch.cuda.is_available() else "cpu"
+        ranks = {**os.environ, **ranks_of_step(os.environ)}
+        return f"cuda:{gpu_of_rank(ranks, torch.cuda.device_count())}" if torch.cuda.is_available() else "cpu"
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise ModelError(f"--device {name}: this machine has no GPU that torch can use; use --device cpu")
     return name
+
+
+def gpu_of_rank(environ: Mapping[str, str], visible: int) -> int:
+    """Index of this rank's GPU among the `visible` ones.
+
+    A launcher either shows every rank all GPUs of its node, then LOCAL_RANK counts them; or binds each rank to its own
+    (`srun --gpus-per-task`), which is index 0 whatever LOCAL_RANK is. Beyond the visible ones, counting starts over.
+    """
+    return int(environ.get("LOCAL_RANK", 0)) % visible

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
+import os
 import sys
+import warnings
 from pathlib import Path
 
 import typer
@@ -82,10 +85,25 @@ def train(
             heldout=heldout,
             tensorboard=tensorboard,
         )
-    if as_json:
+    if as_json and os.environ.get("RANK", "0") == "0":
         print(json.dumps({"run": run, "to": to, "finished": finished, "out": str(out)}))
     if not finished:
-        sys.exit(EXIT_CODE)
+        _leave(EXIT_CODE)
+
+
+def _leave(code: int) -> None:
+    """End this process; with others beside it at once.
+
+    `srun --kill-on-bad-exit` sends SIGTERM to all ranks when the first has left: until here training's own handler
+    takes it, but on Python's way out it would end a rank as terminated, and srun with another exit code.
+    """
+    import torch.distributed as dist
+
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        sys.exit(code)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _watch(experiment: Path, runs: list[str], once: bool, as_json: bool) -> None:
@@ -96,6 +114,7 @@ def _watch(experiment: Path, runs: list[str], once: bool, as_json: bool) -> None
 
 
 def _train(threads: int | None, *, config: Path, device: str, **paths) -> bool:
+    _quiet_all_but_one()
     import torch
 
     from promptecho.config import load_experiment
@@ -105,6 +124,15 @@ def _train(threads: int | None, *, config: Path, device: str, **paths) -> bool:
     if threads is not None:
         torch.set_num_threads(threads)
     return train_segment(Segment(config=load_experiment(config), device=choose_device(device), **paths))
+
+
+def _quiet_all_but_one() -> None:
+    """Warnings of libraries, already those of their import, are the same on every rank: rank 0 tells them."""
+    from promptecho.train.slurm_env import ranks_of_step
+
+    if int({**os.environ, **ranks_of_step(os.environ)}.get("RANK", 0)):
+        logging.disable(logging.WARNING)
+        warnings.simplefilter("ignore")
 
 
 def _replay(config: Path, folder: Path, threads: int | None, device: str) -> dict:

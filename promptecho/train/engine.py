@@ -7,32 +7,63 @@ the same world size again.
 from __future__ import annotations
 
 import os
+import socket
 from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 
 from promptecho.config.training import TrainingConfig
+from promptecho.errors import ConfigError
 from promptecho.train.lora import lora_parameters
+from promptecho.train.slurm_env import ranks_of_step
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
+JOIN_TIMEOUT_S = 300  # for the slowest node to start Python and import torch
 
 
 def init_distributed(device: torch.device, timeout_s: int = 1800) -> tuple[int, int]:
-    """Join the process group that the launcher describes (RANK, WORLD_SIZE, ...), or make one of a single process.
+    """Join the process group that the launcher describes (RANK, WORLD_SIZE, ...; srun: the step's variables), or make
+    one of a single process.
 
     Returns (rank, world_size).
+
+    Raises:
+        ConfigError: the ranks do not find each other; names this rank and the address.
     """
     if not dist.is_initialized():
         # Flags and rewards travel between CPUs, gradients between GPUs.
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         options = {"backend": backend, "timeout": timedelta(seconds=timeout_s)}
-        if "RANK" in os.environ:
+        step = ranks_of_step(os.environ)
+        os.environ.update(step)
+        if step:
+            rank, world_size = int(step["RANK"]), int(step["WORLD_SIZE"])
+            store = _meet(step["MASTER_ADDR"], int(step["MASTER_PORT"]), rank, world_size)
+            store.set_timeout(options["timeout"])
+            dist.init_process_group(**options, store=store, rank=rank, world_size=world_size)
+        elif "RANK" in os.environ:
             dist.init_process_group(**options)
         else:
             os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed insists on it, as launchers set it
             dist.init_process_group(**options, store=dist.HashStore(), rank=0, world_size=1)
+        if device.type == "cuda":
+            os.environ["LOCAL_RANK"] = str(device.index or 0)  # by which DeepSpeed chooses the GPU
+            torch.cuda.set_device(device)
     return dist.get_rank(), dist.get_world_size()
+
+
+def _meet(host: str, port: int, rank: int, world_size: int) -> dist.Store:
+    """The store at which all ranks meet; rank 0 keeps it."""
+    try:
+        return dist.TCPStore(host, port, world_size, rank == 0, timeout=timedelta(seconds=JOIN_TIMEOUT_S))
+    except dist.DistError as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(
+            f"rank {rank} of {world_size} ({socket.gethostname()}): the ranks do not meet at {host}:{port} within "
+            f"{JOIN_TIMEOUT_S} s ({reason}); a rank failed before, the nodes do not reach each other, or the port is "
+            "taken: start the same command again, as a new step takes another port"
+        ) from error
 
 
 class Engine:

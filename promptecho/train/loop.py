@@ -42,7 +42,7 @@ from promptecho.train.failures import report_not_finite
 from promptecho.train.log import MetricsLog
 from promptecho.train.lora import add_lora
 from promptecho.train.meter import Meter
-from promptecho.train.ranks import agree, gather_by_index
+from promptecho.train.ranks import agree, gather_by_index, named
 from promptecho.train.scoring import combined_advantages, permuted
 from promptecho.train.state import TrainingState
 from promptecho.train.stop import StopCheck, StopRequestedError
@@ -66,13 +66,18 @@ def train_segment(segment: Segment) -> bool:
     device = torch.device(segment.device)
     # Our own watchdog speaks first, and names the rank.
     rank, world_size = init_distributed(device, timeout_s=2 * training.timeout_s + 60)
-    with Watchdog(segment.work / "ranks", rank, world_size, training.timeout_s) as watchdog:
-        trainer = prepare(segment, training, device, watchdog)
-        state, trainer.rows = _start(trainer)
-        finished = _run(trainer, state)
+    with named(rank, world_size):
+        with Watchdog(segment.work / "ranks", rank, world_size, training.timeout_s) as watchdog:
+            trainer = prepare(segment, training, device, watchdog)
+            state, trainer.rows = _start(trainer)
+            finished = _run(trainer, state)
+            if world_size > 1:
+                dist.barrier()  # a launcher ends all ranks once one has left; rank 0 may still be saving
+            watchdog("end", segment.to)
         if world_size > 1:
-            dist.barrier()  # a launcher ends all ranks once one has left; rank 0 may still be saving
-        watchdog("end", segment.to)
+            dist.barrier()  # no watchdog writes any more
+        if rank == 0 and finished:
+            checkpoint.clear(segment.work)
     return finished
 
 
@@ -198,7 +203,6 @@ def _finish(trainer: Trainer, state: TrainingState) -> None:
         )
     trainer.watchdog("save", state.iteration)
     checkpoint.write_checkpoint(segment.out, trainer.family, trainer.engine.model, state, evaluated, trainer.rows)
-    checkpoint.clear(segment.work)
     print(f"train {segment.run}: checkpoint {segment.to} in {checkpoint.describe(segment.out)}", file=sys.stderr)
 
 

@@ -2,10 +2,42 @@
 
 from __future__ import annotations
 
+import re
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 import torch.distributed as dist
 
 from promptecho.errors import PromptEchoError
+
+
+@contextmanager
+def named(rank: int, world_size: int) -> Iterator[None]:
+    """Errors say which of several ranks they come from; all write into one log.
+
+    Raises:
+        PromptEchoError: also for an exchange that broke off because another rank is gone.
+    """
+    name = f"rank {rank} of {world_size} ({socket.gethostname()})"
+    try:
+        yield
+    except PromptEchoError as error:
+        if world_size > 1 and not re.match(r"rank \d+", str(error)):
+            error.args = (f"{name}: {error}",)
+        raise
+    except RuntimeError as error:
+        if world_size > 1 and re.search(r"(closed|reset) by peer|Broken pipe", str(error)):
+            raise PromptEchoError(
+                f"{name}: another rank is gone (its own message, or the launcher's, says why); the rolling state is "
+                "good: start the same command again"
+            ) from error
+        error.add_note(f"promptecho: {name}")
+        raise
+    except Exception as error:
+        error.add_note(f"promptecho: {name}")
+        raise
 
 
 def agree(error: PromptEchoError | None) -> None:

@@ -153,6 +153,14 @@ def previous_checkpoint(wildcards):
     return {"state": f"{folder}/state", "adapter": f"{folder}/adapter"}
 
 
+def ranks_launcher(wildcards, output, resources, threads):
+    """What starts a command as `nodes` x `tasks_per_node` processes; nothing for one. `threads` are each one's CPUs."""
+    if resources.nodes * resources.tasks_per_node == 1:
+        return ""
+    script = shlex.quote(str(ROOT / "workflow/scripts/ranks.sh"))
+    return f"bash {script} {resources.nodes} {resources.tasks_per_node} {threads}"
+
+
 def watched_captions(wildcards):
     """Inputs of a training segment that only some experiments have: held-out captions to watch, files of labels."""
     chosen = experiment(wildcards)

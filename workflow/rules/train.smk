@@ -27,16 +27,22 @@ rule train:
         tensorboard=lambda wildcards, output: f"results/{wildcards.E}/tensorboard/{wildcards.R}",
         # The rolling state of a running segment is no output: Snakemake deletes outputs when a job starts again.
         work=work_folder("train", "train/{R}/{N}", run="R"),
-    threads: 2
+        launcher=ranks_launcher,
+    threads: 2  # of each process
     resources:
         runtime=240,
-        mem_mb=6000,
+        mem_mb=6000,  # of each node
+        # Processes of DeepSpeed; more than one needs Slurm. A profile raises them with `set-resources`.
+        nodes=1,
+        tasks_per_node=1,
     conda:
         "../../envs/train.yaml"
     message:
         "{wildcards.E}: train {wildcards.R} to iteration {wildcards.N}"
     shell:
-        "python -m promptecho train --config {params.config} --run {wildcards.R} --to {wildcards.N}"
+        "{params.launcher} python -m promptecho train --config {params.config} --run {wildcards.R} --to {wildcards.N}"
         " --captions {input.captions} {params.heldout} {params.resume} --threads {threads} --out {params.out} --work {params.work}"
         " --tensorboard {params.tensorboard}"
+        # An executor names the file with which it asks the job to save and leave.
+        " ${{SNAKEMAKE_STOP_FILE:+--stop-file \"$SNAKEMAKE_STOP_FILE\"}}"
         " 2>&1 | tee -i {log}"
