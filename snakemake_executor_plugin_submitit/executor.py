@@ -75,6 +75,7 @@ class Executor(RemoteExecutor):
                 if not self._attach(job, request):
                     groups.setdefault((identity.rule_of(job), request), []).append(job)
         for (_, request), members in groups.items():
+            members.sort(key=identity.natural_order)
             size = max(min(self.settings.array_size, self._max_array_size), 1)
             for start in range(0, len(members), size):
                 with self._uninterrupted():
@@ -94,9 +95,9 @@ class Executor(RemoteExecutor):
         self._resolve_intents()
 
     def _request(self, job):
-        from .resources import request_of
+        from .checks import request_of_job
 
-        return request_of(identity.rule_of(job), job.resources, job.threads)
+        return request_of_job(job)
 
     def _submit(self, jobs: Sequence, request, resubmissions: int = 0) -> None:
         """One job, or one array of jobs of one rule with the same resources."""
@@ -240,7 +241,7 @@ class Executor(RemoteExecutor):
             return self._replace(one, "its inputs or parameters have changed")
         if alive and state.state == "PENDING" and entry.request != repr(request):
             return self._replace(one, "its resources have changed")
-        if not alive and not (one.result.exists() and one.result.stat().st_mtime > PROCESS_BEGAN):
+        if not alive and not (one.outcome.exists() and one.outcome.stat().st_mtime > PROCESS_BEGAN):
             # Ended before this Snakemake looked at the files, which are not as wanted.
             self.ledger.ended(submission, index, "failed")
             return False
@@ -280,7 +281,7 @@ class Executor(RemoteExecutor):
                 continue
             one = Task(submission, index, identity.label_of(job))
             matches = submission.entries[index].fingerprint == identity.fingerprint_of(job)
-            if matches and one.result.exists() and task.judge_result(one) == task.SUCCESS:
+            if matches and one.outcome.exists() and task.judge_outcome(one) == task.SUCCESS:
                 self.workflow.async_run(self.workflow.persistence.finished(job))
                 self.ledger.ended(submission, index, "success")
                 del self._known[key]
@@ -288,7 +289,7 @@ class Executor(RemoteExecutor):
     # Watching, in the base class's thread.
 
     async def check_active_jobs(self, active_jobs: list[SubmittedJobInfo]):
-        verdicts = {id(info): self._from_result(info.aux["task"]) for info in active_jobs}
+        verdicts = {id(info): self._from_outcome(info.aux["task"]) for info in active_jobs}
         waiting = [info for info in active_jobs if verdicts[id(info)] == task.WAITING]
         if waiting and self._time_to_look():
             verdicts.update(self._from_slurm(waiting))
@@ -309,13 +310,13 @@ class Executor(RemoteExecutor):
                 self._close(one, "failed")
                 self._report_failure(info, verdict)
 
-    def _from_result(self, one: Task) -> Verdict:
+    def _from_outcome(self, one: Task) -> Verdict:
         try:
-            return task.judge_result(one) if one.result.exists() else task.WAITING
-        except OSError as error:
-            if "result" not in one.warned:
-                one.warned.add("result")
-                self.logger.warning(f"{one.result}: {error.strerror}; trying again")
+            return task.judge_outcome(one) if one.outcome.exists() else task.WAITING
+        except (OSError, ValueError) as error:
+            if "outcome" not in one.warned:
+                one.warned.add("outcome")
+                self.logger.warning(f"{one.outcome}: {error}; trying again")
             return task.WAITING
 
     def _time_to_look(self) -> bool:
@@ -378,7 +379,7 @@ class Executor(RemoteExecutor):
         if outcome == "success":
             for kind in ("submitted.pkl", "0_result.pkl"):
                 (one.folder / f"{one.job_id}_{kind}").unlink(missing_ok=True)
-            for kind in ("started", "requeues"):
+            for kind in ("started", "requeues", "outcome.json"):
                 (one.folder / f"{one.job_id}.{kind}").unlink(missing_ok=True)
             for left in one.folder.glob(f"{one.job_id}.stop.*"):
                 left.unlink(missing_ok=True)

@@ -45,6 +45,12 @@ def label_of(job) -> str:
     return " ".join([job.rule.name, *(f"{name}={value}" for name, value in _wildcards(job).items())])
 
 
+def natural_order(job) -> list:
+    """Sorts jobs of a rule by their wildcards, numbers by value."""
+    parts = re.split(r"(\d+)", label_of(job))
+    return [int(part) if part.isdigit() else part for part in parts]
+
+
 def job_name(prefix: str, job) -> str:
     """Name in squeue: prefix, rule and wildcard values, such as `pe.train.shapes.promptecho-s1.20`."""
     values = [] if job.is_group() else list(_wildcards(job).values())

@@ -7,9 +7,11 @@ a job that waits in the queue keeps the code it was submitted with.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -27,12 +29,15 @@ class Payload:
 
     submitit calls it in the job; on SIGUSR2 (before the time limit, or at a preemption where the site says so) it
     calls `checkpoint`, which makes the stop file appear, waits for the command to leave, and lets submitit requeue
-    the job. `__call__` returns a dict:
+    the job. What came out is written to `JOB.outcome.json`:
 
         returncode   of the command, negative for a signal
         missing      outputs that are not there, or are older than the job, although the command ended with 0
-        reason       why it ended, if not by itself; else None
-        host, seconds, restarts
+        reason       why it ended, if not by itself; else null
+        node, seconds, restarts
+
+    The process then ends with an exit code of 0 only if the outputs were made, so that Slurm's accounting tells the
+    same.
     """
 
     def __init__(
@@ -47,13 +52,13 @@ class Payload:
 
     # Called by submitit, in the batch script's Python on the first node.
 
-    def __call__(self) -> dict:
+    def __call__(self) -> None:
         started = time.monotonic()
         self._stop_file().unlink(missing_ok=True)
         marker = self._file("started")
-        marker.write_text(f"{os.uname().nodename}\n")
+        marker.write_text(f"{self._node()}\n")
         begun = marker.stat().st_ctime
-        self._say(f"{self.name}: job {self._job_id()} on {os.uname().nodename}, restarts: {self._restarts()}")
+        self._say(f"{self.name}: job {self._job_id()} on {self._node()}, restarts: {self._restarts()}")
         if self.rename:
             self._rename()
         reason = None
@@ -76,14 +81,20 @@ class Payload:
         self._say(f"{self.name}: exit code {returncode}" + (f"; {reason}" if reason else ""))
         for path in missing:
             self._say(f"{self.name}: ended with exit code 0 but did not make {path}")
-        return {
+        outcome = {
             "returncode": returncode,
             "missing": missing,
             "reason": reason,
-            "host": os.uname().nodename,
-            "seconds": time.monotonic() - started,
+            "node": self._node(),
+            "seconds": round(time.monotonic() - started, 1),
             "restarts": self._restarts(),
         }
+        path = self._file("outcome.json")
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(outcome))
+        temporary.replace(path)
+        if returncode or missing or reason:
+            sys.exit(returncode if 0 < returncode < 128 else 1)
 
     def checkpoint(self):
         """Ask the command to leave; return what submitit shall pickle for the next life of this job."""
@@ -181,6 +192,9 @@ class Payload:
     def _job_id(self) -> str:
         array = os.environ.get("SLURM_ARRAY_JOB_ID")
         return f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}" if array else os.environ["SLURM_JOB_ID"]
+
+    def _node(self) -> str:
+        return os.environ.get("SLURMD_NODENAME") or os.uname().nodename
 
     def _restarts(self) -> int:
         return int(os.environ.get("SLURM_RESTART_COUNT", 0))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import pickle
+import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -39,8 +40,8 @@ class Task:
         return self.folder / f"{self.job_id}_0_log.out"  # submitit's name
 
     @property
-    def result(self) -> Path:
-        return self.folder / f"{self.job_id}_0_result.pkl"  # submitit's name
+    def outcome(self) -> Path:
+        return self.folder / f"{self.job_id}.outcome.json"
 
     @property
     def requeues_used(self) -> int:
@@ -60,31 +61,29 @@ WAITING = Verdict("waiting")
 SUCCESS = Verdict("success")
 
 
-def judge_result(task: Task) -> Verdict:
-    """From the result file, which is renamed into place when the payload has ended.
+def judge_outcome(task: Task) -> Verdict:
+    """From the outcome file, which is renamed into place when the payload has ended.
 
     Raises:
-        OSError: it can't be read now.
+        OSError, ValueError: it can't be read now.
     """
-    # From our own folder, which nobody else can write; pickle is submitit's format.
-    kind, value = pickle.loads(task.result.read_bytes())
-    if kind != "success":
-        return Verdict("failed", str(value).strip().splitlines()[-1])
-    if value["reason"]:
-        return Verdict("failed", value["reason"])
-    if value["returncode"] < 0:
-        return Verdict("failed", f"ended by signal {-value['returncode']} on {value['host']}")
-    if value["returncode"]:
-        return Verdict("failed", f"exit code {value['returncode']} on {value['host']}")
-    if value["missing"]:
-        return Verdict("failed", f"ended with exit code 0 but did not make {', '.join(value['missing'])}")
+    outcome = json.loads(task.outcome.read_text())
+    where = f"on {outcome['node']} after {outcome['seconds']:.0f} s"
+    if outcome["reason"]:
+        return Verdict("failed", f"{outcome['reason']}; {where}")
+    if outcome["returncode"] < 0:
+        return Verdict("failed", f"ended by signal {-outcome['returncode']} {where}")
+    if outcome["returncode"]:
+        return Verdict("failed", f"failed {where}")
+    if outcome["missing"]:
+        return Verdict("failed", f"ended without error {where} but did not make {', '.join(outcome['missing'])}")
     return SUCCESS
 
 
 def judge_state(task: Task, state: State | None, now: float, latency_s: float, requeue_limit: int) -> Verdict:
-    """From what Slurm says about a task without a result file; `state` None: Slurm doesn't know it any more.
+    """From what Slurm says about a task without a outcome file; `state` None: Slurm doesn't know it any more.
 
-    The result file may show up late on a network file system, so the end counts only `latency_s` after it was seen.
+    The outcome file may show up late on a network file system, so the end counts only `latency_s` after it was seen.
     """
     task.state = state
     if state is not None and state.alive:
@@ -97,7 +96,7 @@ def judge_state(task: Task, state: State | None, now: float, latency_s: float, r
     if now - task.ended_since < latency_s:
         return WAITING
     if state is None:
-        return Verdict("failed", "vanished from Slurm without leaving a result; was the controller's state lost?")
+        return Verdict("failed", "vanished from Slurm without an outcome; was the controller's state lost?")
     name = state.state
     explained = {
         "TIMEOUT": "reached its time limit before it could be requeued; raise `runtime`",
@@ -105,8 +104,8 @@ def judge_state(task: Task, state: State | None, now: float, latency_s: float, r
         "CANCELLED": "was cancelled" + (f" {state.detail}" if state.detail.startswith("by") else ""),
         "PREEMPTED": "was cancelled by a preemption",
         "NODE_FAIL": "lost its node",
-        "FAILED": "ended without a result",
-        "COMPLETED": "ended without a result",
+        "FAILED": "ended without an outcome",
+        "COMPLETED": "ended without an outcome",
     }.get(name, "ended")
     reason = f"{explained} ({name}{', ' + state.detail if state.detail and 'by' not in state.detail else ''})"
     if name in INFRASTRUCTURE and task.payload is not None and task.requeues_used < requeue_limit:
@@ -115,12 +114,26 @@ def judge_state(task: Task, state: State | None, now: float, latency_s: float, r
 
 
 def tail(log: Path, lines: int = LOG_LINES) -> list[str]:
-    """The last lines of a log, without reading all of it."""
+    """The last lines of a log, without reading all of it, and without what Snakemake says when a command fails.
+
+    The Snakemake that ran Snakemake's job there repeats what the one here reports.
+    """
     try:
         with log.open("rb") as file:
             file.seek(0, 2)
-            file.seek(max(file.tell() - 16384, 0))
-            return file.read().decode(errors="replace").replace("\r", "\n").splitlines()[-lines:]
+            file.seek(max(file.tell() - 65536, 0))
+            text = file.read().decode(errors="replace")
     except OSError as error:
         return [f"(no log: {error.strerror})"]
+    found = text.replace("\r", "\n").splitlines()
+    starts = [number for number, line in enumerate(found) if re.fullmatch(r"Execute \d+ jobs\.\.\.", line)]
+    found = found[starts[-1] + 1 if starts else 0 :]
+    ends = [number for number, line in enumerate(found) if line == "RuleException:"]
+    found = found[: ends[-1] if ends else None]
+    return [line for line in found if not line.startswith(_BOILERPLATE)][-lines:]
 
+
+_BOILERPLATE = (
+    "submitit INFO", "Shutting down, this might take", "Exiting because a job execution failed", "Elapsed time:",
+    "Storing output in storage", "WorkflowError:", "At least one job did not complete successfully",
+)  # fmt: skip

@@ -1,0 +1,250 @@
+"""What clusters do to jobs: each ends in a resumed job or a clear failure, never a hang, never a false success."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+# Counts to `to` in steps, keeps the count in a file, and leaves at a step's end when it is asked to.
+COUNTER = """
+    rule count:
+        output: "counted.txt"
+        threads: 8
+        resources: runtime={runtime}, mem_mb=100, slurm_partition="{partition}", nodes={nodes}
+        shell:
+            "n=$(cat state.txt 2> /dev/null || echo 0); echo begin $n >> lives.txt; "
+            "while [ $n -lt {to} ]; do "
+            "  sleep 1; n=$((n + 1)); echo $n > state.tmp; mv state.tmp state.txt; "
+            "  if [ -e $SNAKEMAKE_STOP_FILE ]; then echo asked $n >> lives.txt; exit 75; fi; "
+            "done; echo $n > {{output}}"
+"""
+
+
+def counter(partition: str = "main", to: int = 6, runtime: int = 5, nodes: int = 1) -> str:
+    return COUNTER.format(partition=partition, to=to, runtime=runtime, nodes=nodes)
+
+
+def urgent(cluster, seconds: int = 2) -> None:
+    """A job that needs every node."""
+    cluster.run(
+        "sbatch", "--partition=urgent", "--nodes=2", "--exclusive", "--job-name=urgent", "--output=/dev/null",
+        f"--wrap=sleep {seconds}",
+    )  # fmt: skip
+
+
+def starts(one) -> list[int]:
+    """The counts from which the job's lives began."""
+    return [int(line.split()[1]) for line in one.lines("lives.txt") if line.startswith("begin")]
+
+
+def test_preemption_without_warning_requeues(cluster, flow):
+    one = flow(cluster, counter("spot"))
+    process = one.start()
+    one.wait(lambda: (one.folder / "state.txt").exists(), "the first step")
+    urgent(cluster)
+    assert process.wait(120) == 0, one.text
+    assert len(starts(one)) == 2 and starts(one)[1] > 0
+    assert one.lines("counted.txt") == ["6"] and "asked" not in one.text
+    assert len(one.calls("sbatch")) == 1  # Slurm itself has requeued it
+
+
+def test_preemption_that_cancels_is_submitted_again(cluster, flow):
+    one = flow(cluster, counter("scrap"))
+    process = one.start()
+    one.wait(lambda: (one.folder / "state.txt").exists(), "the first step")
+    urgent(cluster)
+    assert process.wait(120) == 0, one.text
+    assert "was cancelled by a preemption" in one.text and "submitting it again" in one.text
+    assert len(starts(one)) == 2 and one.lines("counted.txt") == ["6"]
+    assert len(one.calls("sbatch")) == 2
+
+
+def test_the_requeue_limit_ends_cancelling_preemptions_in_a_failure(cluster, flow):
+    one = flow(cluster, counter("scrap"))
+    process = one.start("--submitit-requeue-limit", "0")
+    one.wait(lambda: (one.folder / "state.txt").exists(), "the first step")
+    urgent(cluster)
+    assert process.wait(120) == 1
+    assert "was cancelled by a preemption (PREEMPTED" in one.text and not (one.folder / "counted.txt").exists()
+
+
+@pytest.mark.parametrize("partition", ["spot", "scrap"])
+def test_preemption_with_warning_lets_the_job_save(warning_cluster, flow, partition):
+    one = flow(warning_cluster, counter(partition))
+    process = one.start("--submitit-signal-delay", "30")
+    one.wait(lambda: (one.folder / "state.txt").exists(), "the first step")
+    urgent(warning_cluster)
+    assert process.wait(120) == 0, one.text
+    asked = [int(line.split()[1]) for line in one.lines("lives.txt") if line.startswith("asked")]
+    assert len(asked) == 1 and starts(one) == [0, asked[0]]  # not a step lost
+    assert one.lines("counted.txt") == ["6"] and len(one.calls("sbatch")) == 1
+
+
+def test_two_time_limits_and_then_success(cluster, flow):
+    one = flow(cluster, counter(to=100, runtime=1))
+    process = one.start("--submitit-signal-delay", "40")
+    one.wait(lambda: len(starts(one)) == 3, "the third life", 200)
+    # What is left is little.
+    (one.folder / "state.tmp").write_text("99\n")
+    os.replace(one.folder / "state.tmp", one.folder / "state.txt")
+    one.wait(lambda: process.poll() is not None, "the end", 200)
+    assert process.returncode == 0, one.text
+    log = next(one.folder.glob(".snakemake/submitit/count/*/*_log.out")).read_text()
+    assert "requeue 1 of 3" in log and "requeue 2 of 3" in log
+    assert len(one.calls("sbatch")) == 1
+
+
+def test_the_requeue_limit_ends_time_limits_in_a_failure(cluster, flow):
+    one = flow(cluster, counter(to=1000, runtime=1))
+    code, text = one.run("--submitit-signal-delay", "40", "--submitit-requeue-limit", "0")
+    assert code == 1
+    assert "reached its time limit 1 times (requeue limit: 0)" in text
+
+
+def test_a_lost_node_requeues_its_job(cluster, flow):
+    one = flow(cluster, counter(to=8))
+    process = one.start()
+    one.wait(lambda: (one.folder / "state.txt").exists(), "the first step")
+    job_id = one.queue()[0][0]
+    node = cluster.run("squeue", "-h", "-j", job_id, "-o", "%N").strip()
+    cluster.stop(f"slurmd.{node}", signal.SIGKILL)
+    for pid in _processes_of(job_id):
+        os.kill(pid, signal.SIGKILL)
+    try:
+        one.wait(lambda: process.poll() is not None, "the end", 150)
+        assert process.returncode == 0, one.text
+        assert len(starts(one)) == 2 and one.lines("counted.txt") == ["8"]
+    finally:
+        cluster.start(f"slurmd.{node}")
+        cluster.wait(lambda: "idle" in cluster.run("sinfo", "-h", "-n", node, "-o", "%T"), f"{node} idle", 90)
+
+
+def _processes_of(job_id: str) -> list[int]:
+    """Every process of a job, its daemon included, as a node takes them along when it dies."""
+    done = subprocess.run(["ps", "-eo", "pid=,args="], capture_output=True, text=True, check=True)
+    daemons = [int(line.split()[0]) for line in done.stdout.splitlines() if f"slurmstepd: [{job_id}." in line]
+    marked, mark = [], f"SLURM_JOB_ID={job_id}".encode()
+    for entry in os.listdir("/proc"):
+        try:
+            if entry.isdigit() and mark in Path(f"/proc/{entry}/environ").read_bytes():
+                marked.append(int(entry))
+        except OSError:
+            continue
+    return daemons + marked
+
+
+def test_an_operator_s_scancel_is_a_clear_failure(cluster, flow):
+    one = flow(cluster, counter(to=100))
+    process = one.start()
+    one.wait(lambda: (one.folder / "state.txt").exists(), "the first step")
+    job_id = one.queue()[0][0]
+    cluster.run("scancel", job_id)
+    assert process.wait(60) == 1
+    assert f"Slurm job {job_id} (count): was cancelled" in one.text
+    assert "to run this job alone again: snakemake" in one.text
+
+
+def test_a_pending_job_s_scancel_is_a_clear_failure(cluster, flow):
+    one = flow(cluster, counter())
+    blocker = cluster.run("sbatch", "--parsable", "-N2", "--exclusive", "-o", "/dev/null", "--wrap=sleep 300").strip()
+    process = one.start()
+    one.wait(lambda: one.states() == ["PENDING"], "a pending job")
+    cluster.run("scancel", one.queue()[0][0])
+    assert process.wait(60) == 1
+    assert "was cancelled" in one.text
+    cluster.run("scancel", blocker)
+
+
+def test_slurmctld_restarted_while_jobs_run_and_while_submitting(cluster, flow):
+    one = flow(
+        cluster,
+        """
+        rule all:
+            input: "second.txt"
+
+        rule first:
+            output: "first.txt"
+            resources: runtime=5
+            shell: "touch running; while [ ! -e go ]; do sleep 0.2; done; touch {output}"
+
+        rule second:
+            input: "first.txt"
+            output: "second.txt"
+            resources: runtime=5
+            shell: "touch {output}"
+        """,
+    )
+    process = one.start()
+    one.wait(lambda: (one.folder / "running").exists(), "the first job")
+    cluster.stop("slurmctld")
+    one.wait(lambda: "state is looked up again later" in one.text, "a word about squeue")
+    one.go()  # its end is seen without slurmctld, so the second is submitted while there is none
+    one.wait(lambda: "trying again" in one.text, "a submission that is tried again")
+    cluster.start("slurmctld")
+    assert process.wait(120) == 0, one.text
+    one.expect_submitted(2)
+
+
+def test_a_lost_answer_of_sbatch_doubles_nothing(cluster, flow):
+    one = flow(cluster, counter(to=2))
+    real, mark = one.real("sbatch"), one.folder / "answered"
+    lost = 'echo "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation" >&2; exit 1'
+    one.wrap("sbatch", f'[ -e {mark} ] && exec {real} "$@"\ntouch {mark}; {real} "$@" > /dev/null; {lost}')
+    code, text = one.run()
+    assert code == 0, text
+    assert "Socket timed out" in text
+    one.expect_submitted(1)
+
+
+def test_without_slurmdbd(cluster, flow):
+    one = flow(cluster, counter(to=4))
+    cluster.stop("slurmdbd")
+    try:
+        code, text = one.run()
+        assert code == 0, text
+        cancelled = flow(cluster, counter(to=100))
+        process = cancelled.start()
+        cancelled.wait(lambda: (cancelled.folder / "state.txt").exists(), "the first step")
+        cluster.run("scancel", cancelled.queue()[0][0])
+        assert process.wait(60) == 1 and "was cancelled" in cancelled.text
+    finally:
+        cluster.start("slurmdbd")
+
+
+def test_a_full_log_file_system_is_a_clear_failure(cluster, flow):
+    one = flow(cluster, counter(to=3).replace("echo begin", "head -c 300000 /dev/zero | tr '\\\\0' x; echo begin"))
+    logs = one.folder / "logs"
+    logs.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", logs], capture_output=True, text=True)
+    if mounted.returncode:
+        pytest.skip(f"NO FULL FILE SYSTEM: mount: {mounted.stderr.strip()}")
+    try:
+        code, text = one.run("--submitit-logdir", "logs")
+        done = (one.folder / "counted.txt").exists()
+        # Whatever could still be written: success only with outputs, and otherwise a reason.
+        assert (code == 0) == done, text
+        if code:
+            assert "failed on n" in text or "without an outcome" in text, text
+        # Not even the submission fits now.
+        (logs / "filler").write_bytes(b"x" * 4096)
+        subprocess.run(["dd", "if=/dev/zero", f"of={logs / 'filler'}", "bs=4k"], capture_output=True)
+        (one.folder / "counted.txt").unlink(missing_ok=True)
+        code, text = one.run("--submitit-logdir", "logs")
+        assert code == 1 and "No space left on device" in text and "nothing was submitted" in text, text
+    finally:
+        time.sleep(1)
+        subprocess.run(["umount", "-l", logs], check=True)
+
+
+def test_a_job_held_by_slurm_does_not_hang(cluster, flow):
+    one = flow(cluster, counter(to=100))
+    process = one.start()
+    one.wait(lambda: (one.folder / "state.txt").exists(), "the first step")
+    cluster.run("scontrol", "requeuehold", "State=SpecialExit", one.queue()[0][0])
+    assert process.wait(60) == 1
+    assert "Slurm holds it and will not start it again" in one.text

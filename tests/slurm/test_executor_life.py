@@ -1,0 +1,173 @@
+"""The life of a job: names, arrays, logs, failures, retries, groups, secrets."""
+
+from __future__ import annotations
+
+import stat
+
+PARTS = """
+    rule all:
+        input: expand("out/{k}.txt", k=range(8))
+
+    rule part:
+        output: "out/{k}.txt"
+        threads: 4
+        resources: runtime=5, mem_mb=100
+        shell: "echo {wildcards.k} >> ran.txt; while [ ! -e go ]; do sleep 0.2; done; echo {wildcards.k} > {output}"
+"""
+
+
+def test_ready_jobs_of_a_rule_are_one_array_with_names_for_people(cluster, flow):
+    one = flow(cluster, PARTS)
+    process = one.start()
+    one.wait(lambda: one.states().count("RUNNING") == 4, "four running tasks")
+    assert one.states().count("PENDING") == 4
+    # Running tasks get names of their own; the pending rest goes by the array's.
+    one.wait(lambda: len({name for _, name, state in one.queue() if state == "RUNNING"}) == 4, "names of tasks")
+    assert {name for _, name, state in one.queue() if state == "RUNNING"} == {
+        f"{one.prefix}.part.{k}" for k in range(4)
+    }
+    comments = set(cluster.run("squeue", "-h", "-r", "-o", "%j %k").splitlines())
+    assert f"{one.prefix}.part part k=0 ... part k=7 (8 tasks)" in comments
+    one.go()
+    assert process.wait(60) == 0
+    assert sorted(one.lines("ran.txt")) == [str(k) for k in range(8)]
+    assert len(one.calls("sbatch")) == 1
+    # Slurm's ids are in Snakemake's own output, and so are the logs, in one folder per rule, for the owner only.
+    array = one.submitted()[0].split("_")[0]
+    assert f"Submitted 8 tasks of Slurm array {array}: part k=0 ... part k=7 (8 tasks); log: " in one.text
+    top = one.folder / ".snakemake" / "submitit"
+    assert stat.S_IMODE(top.stat().st_mode) == 0o700
+    assert len(list(top.glob("part/*/*_log.out"))) == 8
+    assert not list(top.glob("part/*/*.pkl"))
+
+
+def test_arrays_are_cut_at_the_cluster_s_size_and_at_the_setting(cluster, flow):
+    one = flow(cluster, PARTS)
+    one.go()
+    code, text = one.run("--submitit-array-size", "3")
+    assert code == 0, text
+    assert sorted(map(len, _arrays(one).values())) == [2, 3, 3]
+
+
+def _arrays(one) -> dict[str, list[str]]:
+    arrays: dict[str, list[str]] = {}
+    for job_id in one.submitted():
+        arrays.setdefault(job_id.split("_")[0], []).append(job_id)
+    return arrays
+
+
+def test_a_failure_shows_the_log_s_end_and_the_command_for_this_job_alone(cluster, flow):
+    one = flow(
+        cluster,
+        """
+        rule all:
+            input: "good.txt", "bad-7.txt"
+
+        rule good:
+            output: "good.txt"
+            resources: runtime=5
+            shell: "touch {output}"
+
+        rule bad:
+            output: "bad-{k}.txt"
+            resources: runtime=5, mem_mb=100
+            shell: "echo no such banana >&2; [ -e mended ] && touch {output}"
+        """,
+    )
+    code, text = one.run("--", "all")
+    assert code == 1
+    job_id = next(i for i in one.submitted() if f"Submitted Slurm job {i}: bad k=7" in text)
+    assert f"Slurm job {job_id} (bad k=7): failed on n" in text
+    assert "  | no such banana" in text
+    command = text.split("to run this job alone again: ")[1].splitlines()[0]
+    assert command.startswith("snakemake --executor submitit") and command.endswith("-- bad-7.txt")
+    assert (one.folder / "good.txt").exists()  # --keep-going
+    assert cluster.run("sacct", "-X", "-n", "-P", "-j", job_id, "-o", "State,ExitCode").strip() == "FAILED|1:0"
+    (one.folder / "mended").touch()
+    code, text = one.run(*command.split()[1:])
+    assert code == 0, text
+    assert (one.folder / "bad-7.txt").exists()
+    one.expect_submitted(3)
+
+
+def test_retries_come_with_changed_resources(cluster, flow):
+    one = flow(
+        cluster,
+        """
+        rule greedy:
+            output: "greedy.txt"
+            resources:
+                runtime=5,
+                mem_mb=lambda wildcards, attempt: 100 * attempt
+            shell: "echo $SLURM_MEM_PER_NODE >> asked.txt; [ $SLURM_MEM_PER_NODE -ge 300 ] && touch {output}"
+        """,
+    )
+    code, text = one.run("--retries", "2")
+    assert code == 0, text
+    assert one.lines("asked.txt") == ["100", "200", "300"]
+
+
+def test_a_group_is_one_job(cluster, flow):
+    one = flow(
+        cluster,
+        """
+        rule both:
+            output: "second.txt"
+            input: "first.txt"
+            group: "pair"
+            resources: runtime=5, mem_mb=100
+            shell: "cat {input} > {output}; echo $SLURM_JOB_ID >> {output}"
+
+        rule first:
+            output: temp("first.txt")
+            group: "pair"
+            resources: runtime=5, mem_mb=100
+            shell: "echo $SLURM_JOB_ID > {output}"
+        """,
+    )
+    code, text = one.run()
+    assert code == 0, text
+    one.expect_submitted(1)
+    assert len(set(one.lines("second.txt"))) == 1
+
+
+def test_secrets_reach_the_job_and_no_file(cluster, flow):
+    secret = "k-5f2c9e71d0"
+    one = flow(
+        cluster,
+        """
+        envvars: "BANANA_API_KEY"
+
+        rule ask:
+            output: "ask.txt"
+            resources: runtime=5
+            shell: "printf %s $BANANA_API_KEY | sha256sum > {output}; false"
+        """,
+    )
+    one.environment["BANANA_API_KEY"] = secret
+    code, text = one.run("--keep-incomplete")
+    assert code == 1
+    import hashlib
+
+    assert one.lines("ask.txt") == [f"{hashlib.sha256(secret.encode()).hexdigest()}  -"]
+    written = [path for path in one.folder.rglob("*") if path.is_file()]
+    assert any(path.suffix == ".pkl" for path in written)
+    assert [path for path in written if secret.encode() in path.read_bytes()] == []
+    assert secret not in cluster.run("scontrol", "show", "job", "-d", one.submitted()[0])
+
+
+def test_slurm_s_own_variables_do_not_overrule_resources(cluster, flow):
+    one = flow(
+        cluster,
+        """
+        rule where:
+            output: "where.txt"
+            resources: runtime=5, slurm_partition="spot"
+            shell: "echo $SLURM_JOB_PARTITION ${{SLURM_NTASKS:-1}} > {output}"
+        """,
+    )
+    one.environment |= {"SBATCH_PARTITION": "urgent", "SLURM_JOB_ID": "1", "SLURM_NTASKS": "7"}
+    code, text = one.run()
+    assert code == 0, text
+    assert one.lines("where.txt") == ["spot 1"]
+    assert "ignoring SBATCH_PARTITION, SLURM_JOB_ID, SLURM_NTASKS" in text

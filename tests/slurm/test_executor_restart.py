@@ -1,0 +1,126 @@
+"""Snakemake killed, ended and interrupted: nothing lost, nothing doubled."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+
+import pytest
+from test_executor_life import PARTS
+
+
+def test_sigkill_while_an_array_is_queued_and_running(cluster, flow):
+    one = flow(cluster, PARTS)
+    process = one.start()
+    one.wait(lambda: one.states().count("RUNNING") == 4, "four running tasks")
+    one.kill(process)
+    again = one.start()
+    one.wait(lambda: one.text.count("Taken up: Slurm job") == 8, "eight tasks taken up")
+    one.go()
+    assert again.wait(60) == 0
+    assert sorted(one.lines("ran.txt")) == [str(k) for k in range(8)]
+    one.expect_submitted(8)
+    assert len(one.calls("sbatch")) == 1
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_sigkill_at_the_call_of_sbatch(cluster, flow, moment):
+    one = flow(cluster, PARTS)
+    # sbatch's parent is Snakemake, which dies in the middle of the submission.
+    real = one.real("sbatch")
+    kill = "kill -9 $PPID"
+    body = f"{kill}\nexit 1" if moment == "before" else f'{real} "$@"\n{kill}'
+    one.wrap("sbatch", body)
+    assert one.start().wait(60) == -signal.SIGKILL
+    one.wrap("sbatch", f'exec {real} "$@"')
+    one.unlock()
+    one.go()
+    code, text = one.run()
+    assert code == 0, text
+    assert sorted(one.lines("ran.txt")) == [str(k) for k in range(8)]
+    one.expect_submitted(8)
+    assert text.count("Taken up: Slurm job") == (8 if moment == "after" else 0)
+
+
+def test_jobs_that_ended_after_a_kill_are_recorded_and_not_run_again(cluster, flow):
+    one = flow(cluster, PARTS.replace("mem_mb=100", "mem_mb=100\n        params: word='x'"))
+    process = one.start()
+    one.wait(lambda: one.states().count("RUNNING") == 4, "four running tasks")
+    one.kill(process)
+    one.go()
+    one.wait(lambda: not one.queue(), "the end of all jobs")
+    code, text = one.run()
+    assert code == 0, text
+    assert "Nothing to be done" in text or "all" in text
+    assert len(one.lines("ran.txt")) == 8
+    one.expect_submitted(8)
+    # Recorded: so that a changed parameter is noticed.
+    (one.folder / "Snakefile").write_text((one.folder / "Snakefile").read_text().replace("'x'", "'y'"))
+    code, text = one.run("--rerun-triggers", "params")
+    assert code == 0, text
+    assert len(one.lines("ran.txt")) == 16
+
+
+def test_queued_jobs_of_changed_parameters_are_replaced(cluster, flow):
+    one = flow(cluster, PARTS.replace("mem_mb=100", "mem_mb=100\n        params: word='x'"))
+    process = one.start()
+    one.wait(lambda: one.states().count("RUNNING") == 4, "four running tasks")
+    one.kill(process)
+    (one.folder / "Snakefile").write_text((one.folder / "Snakefile").read_text().replace("'x'", "'y'"))
+    again = one.start()
+    one.wait(lambda: one.text.count("inputs or parameters have changed") == 8, "eight replaced tasks", 90)
+    one.go()
+    assert again.wait(90) == 0
+    one.expect_submitted(16)
+    states = cluster.run("sacct", "-X", "-n", "-P", "-o", "State", "-j", ",".join(one.submitted())).splitlines()
+    assert sum(state.startswith("CANCELLED") for state in states) == 8 and states.count("COMPLETED") == 8
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_sigterm_and_sighup_leave_jobs_alone(cluster, flow, number):
+    one = flow(cluster, PARTS)
+    process = one.start()
+    one.wait(lambda: one.states().count("RUNNING") == 4, "four running tasks")
+    one.kill(process, number)
+    assert process.returncode == 1
+    assert "8 Slurm jobs go on" in one.text and len(one.queue()) == 8
+    again = one.start()  # without unlocking: the lock was given back
+    one.wait(lambda: one.text.count("Taken up: Slurm job") == 8, "eight tasks taken up")
+    one.go()
+    assert again.wait(60) == 0
+    assert len(one.lines("ran.txt")) == 8
+    one.expect_submitted(8)
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_ctrl_c_cancels_unless_told_otherwise(cluster, flow, keep):
+    one = flow(cluster, PARTS)
+    process = one.start(*(["--submitit-keep-on-exit"] if keep else []))
+    one.wait(lambda: one.states().count("RUNNING") == 4, "four running tasks")
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does, to the whole group
+    assert process.wait(60) == 1
+    if keep:
+        assert len(one.queue()) == 8
+    else:
+        one.wait(lambda: not one.queue(), "an empty queue")
+        assert "Cancelling 8 Slurm jobs" in one.text
+    one.go()
+    code, text = one.run()
+    assert code == 0, text
+    one.expect_submitted(8 if keep else 16)
+
+
+def test_a_torn_line_of_the_ledger_is_dropped(cluster, flow):
+    one = flow(cluster, PARTS)
+    process = one.start()
+    one.wait(lambda: one.states().count("RUNNING") == 4, "four running tasks")
+    one.kill(process)
+    ledger = one.folder / ".snakemake/submitit/ledger.jsonl"
+    with ledger.open("a") as file:
+        file.write('{"event": "ended", "token": "ab')
+    one.go()
+    code, text = one.run()
+    assert code == 0, text
+    one.expect_submitted(8)
+    assert all(json.loads(line) for line in ledger.read_text().splitlines())
