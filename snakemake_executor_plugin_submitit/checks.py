@@ -8,13 +8,9 @@ from collections.abc import Iterable
 from snakemake_interface_common.exceptions import WorkflowError
 from snakemake_interface_executor_plugins.registry import ExecutorPluginRegistry
 
+from .identity import rule_of
 from .resources import Request, ResourcesError, request_of
 from .site import Site
-
-
-def label(job) -> str:
-    """The rule's name, as messages have it; those of all rules of a group."""
-    return "+".join(sorted(job.rules))
 
 
 def request_of_job(job) -> Request:
@@ -23,11 +19,14 @@ def request_of_job(job) -> Request:
     Raises:
         ResourcesError: with all that is wrong with its resources.
     """
-    return request_of(label(job), dict(job.resources.items()), _threads(job))
+    return request_of(rule_of(job), dict(job.resources.items()), _threads(job))
 
 
-def check_jobs(jobs: Iterable, settings, logger) -> None:
+def check_jobs(jobs: Iterable, settings, logger) -> Site | None:
     """Judge the resources of all `jobs` that are to be submitted, by themselves and by what the cluster has.
+
+    Returns:
+        What is known of the cluster, if it was asked.
 
     Raises:
         WorkflowError: with every problem, each once.
@@ -38,32 +37,29 @@ def check_jobs(jobs: Iterable, settings, logger) -> None:
         if not _is_submitted(job):
             continue
         try:
-            requests[label(job), request_of_job(job)] = None
+            requests[rule_of(job), request_of_job(job)] = None
         except ResourcesError as error:
             problems.update(dict.fromkeys(error.problems))
+    site = None if settings.skip_checks or not requests else _site(list(requests), logger)
     hint = ""
-    if requests and not settings.skip_checks:
-        there = dict.fromkeys(
-            line
-            for (rule, request), site in _with_site(list(requests), logger)
-            for line in site.problems(request, rule)
-        )
+    if site is not None:
+        there = [line for rule, request in requests for line in site.problems(request, rule)]
         if there:
             hint = " (--submitit-skip-checks leaves the judgement of partitions, accounts and nodes to Slurm)"
-        problems.update(there)
+        problems.update(dict.fromkeys(there))
     if problems:
-        raise WorkflowError("\n".join([f"Nothing was submitted; the resources can't be had{hint}:", *problems]))
+        raise WorkflowError("\n".join([f"Nothing was submitted; these resources can't be had{hint}:", *problems]))
+    return site
 
 
-def _with_site(requests: list[tuple[str, Request]], logger) -> list[tuple[tuple[str, Request], Site]]:
-    """Each request with what is known of the cluster; none of them where nothing is."""
+def _site(requests: list[tuple[str, Request]], logger) -> Site | None:
     if shutil.which("sinfo") is None:
         logger.info("sinfo is not on this machine: resources are not compared with what the cluster has.")
-        return []
+        return None
     site = Site.read(reservations=any(request.reservation for _, request in requests))
     for note in site.notes:
         logger.warning(f"Resources are compared with the cluster only in part: {note}")
-    return [(request, site) for request in requests]
+    return site
 
 
 def _is_submitted(job) -> bool:

@@ -221,7 +221,8 @@ def _gpus(read: _Reader, nodes: int) -> tuple[int, str | None, str | None]:
     if total is not None:
         if total % nodes:
             read.refuse("gpu", f"counts the whole job and does not divide by nodes={nodes}; give gpus_per_node")
-        counts["gpu"] = total // nodes
+        else:
+            counts["gpu"] = total // nodes
     _gpus_per_node(read, counts, types)
     if model := read.word("gpu_model", r"[A-Za-z0-9_.-]+", "a GPU type as in `sinfo -o %G`, such as 'a100'"):
         types["gpu_model"] = model

@@ -34,7 +34,7 @@ class ExecutorSettings(ExecutorSettingsBase):
     status_interval: int = _setting(
         30,
         "Seconds between two calls of squeue (one call for all jobs). Finished jobs are seen earlier, by their "
-        "result files, which are looked for at Snakemake's own --seconds-between-status-checks.",
+        "outcome files, which are looked for at Snakemake's own --seconds-between-status-checks.",
     )
     array_size: int = _setting(
         1000, "Largest number of tasks in one job array; the cluster's MaxArraySize may lower it. 1 means no arrays."
@@ -66,3 +66,6 @@ class ExecutorSettings(ExecutorSettingsBase):
             problems.append(f"submitit-jobname-prefix: {self.jobname_prefix!r} is not 1 to 32 of A-Z a-z 0-9 _ -")
         if problems:
             raise WorkflowError("; ".join(problems))
+        from .checks import install_in_dry_runs
+
+        install_in_dry_runs(self)

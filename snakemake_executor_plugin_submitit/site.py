@@ -258,10 +258,10 @@ def _fit(partition: Partition, request: Request) -> list[str]:
     if request.time_min and partition.max_time_min is not None and request.time_min > partition.max_time_min:
         found.append(f"runtime={request.time_min}: {where} allows {partition.max_time_min} minutes at most")
     if partition.max_nodes is not None and request.nodes > partition.max_nodes:
-        found.append(f"nodes={request.nodes}: {where} allows {partition.max_nodes} nodes per job at most")
+        found.append(f"nodes={request.nodes}: {where} allows at most {partition.max_nodes} per job")
     every = sum(group.count for group in partition.groups)
     if request.nodes > every:
-        return [*found, f"nodes={request.nodes}: {where} has {every} nodes"]
+        return found or [f"nodes={request.nodes}: {where} has {every}"]
     wants = _wants(request, partition.groups)
     for want in wants:
         if _count(partition.groups, want) < request.nodes:

@@ -1,0 +1,213 @@
+"""What Slurm's own commands say of a cluster, and what can never run on it. The texts are those of Slurm 22.05.8."""
+
+from __future__ import annotations
+
+import pytest
+
+from snakemake_executor_plugin_submitit.resources import Request
+from snakemake_executor_plugin_submitit.site import (
+    Association,
+    Site,
+    minutes,
+    parse_associations,
+    parse_config,
+    parse_reservations,
+    parse_sinfo,
+)
+
+SINFO = """\
+main*|up|2-00:00:00|1-infinite|1|16|128000|gpu:a100:4,nvme:1|a100,ib
+main*|up|2-00:00:00|1-infinite|1|8|64000|gpu:2|(null)
+urgent|up|1:00:00|1-infinite|1|16|128000|gpu:a100:4,nvme:1|a100,ib
+urgent|up|1:00:00|1-infinite|1|8|64000|gpu:2|(null)
+a100|up|infinite|1|1|16|128000|gpu:a100:4,nvme:1|a100,ib
+old|down|30:00|1-infinite|1|8|64000|gpu:2|(null)
+empty|up|1:30:00|1-infinite|0|0|0|(null)|(null)
+"""
+CONFIG = """\
+Configuration data as of 2026-11-23T22:53:01
+AccountingStorageBackupHost = (null)
+AccountingStorageEnforce = associations
+AccountingStorageTRES   = cpu,mem,energy,node,billing,fs/disk,vmem,pages,gres/gpu
+ClusterName             = promptecho
+EnforcePartLimits       = NO
+MaxArraySize            = 101
+SLURM_VERSION           = 22.05.8
+
+Slurmctld(primary) at vm is UP
+"""
+ASSOCIATIONS = """\
+root|lab|promptecho|part|urgent|normal|
+root|lab|promptecho|lab||normal,+long|
+root|lab|elsewhere|other||normal|
+"""
+RESERVATION = (
+    "ReservationName=r1 StartTime=2026-11-23T23:00:08 EndTime=2026-11-24T00:00:08 Duration=01:00:00 Nodes=n1 NodeCnt=1 "
+    "CoreCnt=8 Features=(null) PartitionName=(null) Flags=SPEC_NODES TRES=cpu=8 Users=root Groups=(null) "
+    "Accounts=(null) Licenses=(null) State=ACTIVE BurstBuffer=(null) Watts=n/a MaxStartDelay=(null)\n"
+)
+
+
+def site(**changes) -> Site:
+    config = parse_config(CONFIG)
+    default, associations = parse_associations(ASSOCIATIONS, config["ClusterName"])
+    known = {
+        "partitions": parse_sinfo(SINFO), "config": config, "default_account": default, "associations": associations,
+        "reservations": parse_reservations(RESERVATION), "user": "root",
+    }  # fmt: skip
+    return Site(**{**known, **changes})
+
+
+def problems(where: Site | None = None, **request) -> list[str]:
+    lines = (where or site()).problems(Request(**request), "train")
+    assert all(line.startswith("rule train: ") and "\n" not in line for line in lines)
+    return [line.removeprefix("rule train: ") for line in lines]
+
+
+def test_partitions_are_read_with_nodes_of_several_kinds():
+    main, urgent, a100, old, empty = parse_sinfo(SINFO)
+    assert [p.name for p in parse_sinfo(SINFO) if p.default] == ["main"]
+    assert main.max_time_min == 2880 and main.max_nodes is None and urgent.max_time_min == 60
+    assert a100.max_time_min is None and a100.max_nodes == 1
+    assert old.state == "down" and old.max_time_min == 30 and empty.groups == ()
+    assert [(g.count, g.cpus, g.memory_mb, dict(g.gpus)) for g in main.groups] == [
+        (1, 16, 128000, {"a100": 4}), (1, 8, 64000, {"": 2}),
+    ]  # fmt: skip
+    assert main.groups[0].features == {"a100", "ib"} and main.groups[0].gres == {"gpu", "nvme"}
+
+
+def test_sockets_beside_gres_and_lines_of_others_are_passed_over():
+    line = "gpu|up|30|1-4|3|64+|512000+|gpu:a100:4(S:0-1),gpu:v100:2(S:0,1)|(null)\nsinfo: warning\n"
+    (partition,) = parse_sinfo(line)
+    (group,) = partition.groups
+    assert dict(group.gpus) == {"a100": 4, "v100": 2} and group.cpus == 64 and partition.max_nodes == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("infinite", None), ("n/a", None), ("30:00", 30), ("1:00:00", 60), ("2-00:00:00", 2880), ("1-02:03:04", 1563)],
+)
+def test_times(text, expected):
+    assert minutes(text) == expected
+
+
+def test_configuration_and_arrays():
+    assert site().max_array_size == 101 and site().enforces("associations") and not site().enforces("qos")
+    assert Site().max_array_size == 1001 and not Site().enforces("associations")
+    assert Site(config={"MaxArraySize": "0"}).max_array_size == 1
+    assert parse_config(CONFIG)["AccountingStorageTRES"].startswith("cpu,mem")
+
+
+def test_associations_of_this_cluster_only():
+    default, found = parse_associations(ASSOCIATIONS, "promptecho")
+    assert default == "lab"
+    assert found == (
+        Association("part", "urgent", frozenset({"normal"})),
+        Association("lab", "", frozenset({"normal", "long"})),
+    )
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        {},
+        {"partition": "a100", "gpus_per_node": 4, "gpu_type": "a100", "cpus_per_task": 16, "time_min": 10**6},
+        {"partition": "urgent,main", "time_min": 2880},
+        {"partition": "old,main"},
+        {"nodes": 2, "gpus_per_node": 2, "cpus_per_task": 2, "tasks_per_node": 4, "mem_mb": 64000},
+        {"gres": "nvme:1", "constraint": "ib"},
+        {"constraint": "nowhere&a100"},
+        {"account": "part", "partition": "urgent"},
+        {"account": "LAB", "qos": "unknown"},
+        {"reservation": "r1"},
+        {"mem_mb_per_cpu": 8000, "cpus_per_task": 16},
+    ],
+)
+def test_what_can_run(request_):
+    assert problems(**request_) == []
+
+
+@pytest.mark.parametrize(
+    ("request_", "says"),
+    [
+        (
+            {"partition": "gpu"},
+            "slurm_partition='gpu': does not exist; there are: main (default), urgent, a100, old, empty",
+        ),
+        ({"partition": "old"}, "slurm_partition='old': is down, not up"),
+        ({"time_min": 2881}, "runtime=2881: partition 'main' allows 2880 minutes at most"),
+        ({"partition": "a100", "nodes": 2}, "nodes=2: partition 'a100' allows at most 1 per job"),
+        ({"nodes": 3}, "nodes=3: partition 'main' has 2"),
+        (
+            {"cpus_per_task": 17},
+            "cpus_per_task (or threads)=17: partition 'main' has no such nodes; its nodes have 16 CPUs, 8 CPUs",
+        ),
+        (
+            {"cpus_per_task": 3, "tasks_per_node": 8},
+            "cpus_per_task (or threads)=3 x 8 tasks on a node: partition 'main' has no such nodes; its nodes have "
+            "16 CPUs, 8 CPUs",
+        ),
+        (
+            {"mem_mb": 64001, "nodes": 2},
+            "mem_mb=64001: partition 'main' has fewer than 2 such nodes; its nodes have 128000 MB, 64000 MB",
+        ),
+        (
+            {"mem_mb_per_cpu": 9000, "cpus_per_task": 16},
+            "mem_mb_per_cpu=9000 x 16 CPUs: partition 'main' has no such nodes; its nodes have 128000 MB, 64000 MB",
+        ),
+        (
+            {"gpus_per_node": 4, "nodes": 2},
+            "gpu, gpus_per_node or gres (4 per node): partition 'main' has fewer than 2 such nodes; its nodes have "
+            "2 GPUs, 4 a100",
+        ),
+        (
+            {"gpus_per_node": 1, "gpu_type": "h100", "partition": "a100"},
+            "gpu, gpus_per_node or gres (1 per node of type 'h100'): partition 'a100' has no such nodes; its nodes "
+            "have 4 a100",
+        ),
+        ({"gres": "disk:1"}, "gres='disk:1': partition 'main' has no such nodes; its nodes have gpu, nvme"),
+        ({"constraint": "v100"}, "constraint='v100': partition 'main' has no such nodes; its nodes have a100, ib"),
+        ({"account": "other"}, "slurm_account='other': user root may not use it; there are: lab, part"),
+        (
+            {"account": "part"},
+            "slurm_account='part': user root may use it in urgent only, not in main; set slurm_partition",
+        ),
+        ({"reservation": "r2"}, "reservation='r2': does not exist; there are: r1"),
+    ],
+)
+def test_what_never_runs_is_said_with_what_there_is_instead(request_, says):
+    assert problems(**request_) == [says]
+
+
+def test_kinds_of_nodes_that_only_together_are_missing():
+    text = "p*|up|infinite|1-infinite|4|64|64000|(null)|(null)\np*|up|infinite|1-infinite|2|8|64000|gpu:8|(null)\n"
+    (line,) = problems(Site(partitions=parse_sinfo(text)), cpus_per_task=16, gpus_per_node=1)
+    assert "no nodes with all of these; there are: 4 with 64 CPUs, 64000 MB; 2 with 8 CPUs, 64000 MB, 8 GPUs" in line
+
+
+def test_without_a_default_partition_one_must_be_named():
+    where = site(partitions=tuple(p for p in parse_sinfo(SINFO) if not p.default))
+    assert problems(where) == [
+        "slurm_partition: none is given and this cluster has no default; there are: urgent, a100, old, empty"
+    ]
+
+
+def test_qos_is_judged_where_the_cluster_enforces_it():
+    where = site(config={**parse_config(CONFIG), "AccountingStorageEnforce": "associations,limits,qos,safe"})
+    assert problems(where, qos="long") == []
+    assert problems(where, qos="high") == [
+        "qos='high': not allowed with slurm_account='lab' (the default); there are: long, normal"
+    ]
+
+
+def test_a_user_without_accounts_is_told():
+    assert problems(site(associations=(), default_account=None)) == [
+        "slurm_account: user root has no account on this cluster; ask its administrators for one"
+    ]
+    free = {**parse_config(CONFIG), "AccountingStorageEnforce": "none"}
+    assert problems(site(associations=(), config=free), account="any") == []
+
+
+def test_what_is_unknown_is_no_problem():
+    assert problems(Site(), partition="x", account="y", qos="z", reservation="r", nodes=99) == []
+    assert problems(site(associations=None), account="any") == []
