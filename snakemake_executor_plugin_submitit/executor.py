@@ -5,12 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-import signal
-import stat
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 from snakemake_interface_common.exceptions import WorkflowError
@@ -19,8 +16,11 @@ from snakemake_interface_executor_plugins.executors.real import RealExecutor
 from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
 from snakemake_interface_executor_plugins.utils import format_cli_arg
 
-from . import PROCESS_BEGAN, identity, queue, slurm, task
+from . import identity, queue, slurm, task
+from .folder import private_folder
 from .ledger import Entry, Ledger, Submission
+from .recovery import Recovery
+from .signals import Signals
 from .task import Task, Verdict
 
 _WAIT_FILES_IN_COMMAND = 20
@@ -35,8 +35,8 @@ class Executor(RemoteExecutor):
         removed = slurm.clean_environment()
         if removed:
             logger.warning(f"ignoring {', '.join(removed)}: resources and settings decide how jobs are submitted")
-        self._signalled: int | None = None
-        self._busy = False
+        self._signals = Signals()
+        self._warned: set[str] = set()
         self._live: dict[str, Task] = {}  # by Slurm id; active_jobs is empty while the thread looks at them
         self._looked_at: float | None = None
         super().__init__(workflow, logger)
@@ -51,10 +51,12 @@ class Executor(RemoteExecutor):
                 f"{self.folder / 'ledger.jsonl'}: {error}; if none of this workflow's jobs is in the queue "
                 "(squeue --me), delete the file"
             ) from None
-        self._known = {s.entries[i].key: (s, i) for s, i in self.ledger.open_tasks()}
         self._prepared = False
         self._max_array_size = self.settings.array_size
-        self._record_what_ended_meanwhile()
+        self._earlier = Recovery(self.ledger, self.settings.command_timeout, self.logger, self._tell_of_waiting)
+        self._earlier.record_ended(
+            self.workflow.dag, lambda job: self.workflow.async_run(self.workflow.persistence.finished(job))
+        )
 
     # Submission, in Snakemake's main thread.
 
@@ -62,7 +64,11 @@ class Executor(RemoteExecutor):
         self.run_jobs([job])
 
     def run_jobs(self, jobs: list) -> None:
-        self._prepare()
+        try:
+            self._prepare()
+            self._earlier.resolve_intents()
+        except slurm.SlurmError as error:
+            raise WorkflowError(f"{error}; nothing was submitted") from None
         groups: dict[tuple, list] = {}
         for job in jobs:
             self.run_job_pre(job)
@@ -71,14 +77,14 @@ class Executor(RemoteExecutor):
             except WorkflowError as error:
                 self._refuse([job], str(error))
                 continue
-            with self._uninterrupted():
-                if not self._attach(job, request):
+            with self._signals.held_back():
+                if not self._take_up(job, request):
                     groups.setdefault((identity.rule_of(job), request), []).append(job)
         for (_, request), members in groups.items():
             members.sort(key=identity.natural_order)
             size = max(min(self.settings.array_size, self._max_array_size), 1)
             for start in range(0, len(members), size):
-                with self._uninterrupted():
+                with self._signals.held_back():
                     self._submit(members[start : start + size], request)
 
     def _prepare(self) -> None:
@@ -89,10 +95,9 @@ class Executor(RemoteExecutor):
         from .checks import check_jobs
         from .site import Site
 
-        check_jobs(self.workflow.dag.needrun_jobs(), self.settings, self.logger)
-        self._max_array_size = Site.read().max_array_size or self.settings.array_size
-        self._install_signal_handlers()
-        self._resolve_intents()
+        site = check_jobs(self.workflow.dag.needrun_jobs(), self.settings, self.logger) or Site.read()
+        self._max_array_size = site.max_array_size
+        self._signals.install()
 
     def _request(self, job):
         from .checks import request_of_job
@@ -156,6 +161,16 @@ class Executor(RemoteExecutor):
         kind = "Slurm job" if len(jobs) == 1 else f"{len(jobs)} tasks of Slurm array"
         self.logger.info(f"Submitted {kind} {slurm_id}: {identity.comment_of(jobs)}; log: {tasks[0].log}")
 
+    def _take_up(self, job, request) -> bool:
+        """Whether an earlier process has submitted this very job, which is watched from now on."""
+        one = self._earlier.take_up(job, request)
+        if one is None:
+            return False
+        one.payload = self._payload(job, request, one.folder, one.submission.resubmissions, array=False)
+        self._watch(job, one)
+        self.logger.info(f"Taken up: Slurm job {one.job_id}, {one.label}; log: {one.log}")
+        return True
+
     def _payload(self, job, request, folder: Path, resubmissions: int, *, array: bool):
         from .payload import Payload
 
@@ -170,6 +185,9 @@ class Executor(RemoteExecutor):
             requeues=resubmissions,
             rename=array,
         )
+
+    def additional_general_args(self) -> str:
+        return "--quiet host"  # in every job's log otherwise
 
     def get_job_args(self, job, **kwargs) -> str:
         """Of the parent, less its wait for a temporary folder that is gone when Snakemake has ended or was killed.
@@ -203,88 +221,6 @@ class Executor(RemoteExecutor):
     def _tell_of_waiting(self, retry_state) -> None:
         if retry_state.attempt_number == 1:
             self.logger.warning(f"{retry_state.outcome.exception()}; trying again")
-
-    # What an earlier Snakemake has left.
-
-    def _resolve_intents(self) -> None:
-        """Submissions whose sbatch was called, or about to be, when Snakemake was killed."""
-        for submission in list(self.ledger.submissions.values()):
-            if submission.slurm_id is not None:
-                continue
-            from .submission import place_pickles
-
-            folder = Path(submission.folder)
-            slurm_id = slurm.patiently(
-                lambda folder=folder: queue.find_submission(folder),
-                self.settings.command_timeout,
-                self._tell_of_waiting,
-            )
-            if slurm_id is None:
-                for index in submission.open_indices:
-                    self.ledger.ended(submission, index, "never")
-            else:
-                place_pickles(folder, slurm_id, len(submission.entries))
-                self.ledger.submitted(submission, slurm_id)
-        self._known = {s.entries[i].key: (s, i) for s, i in self.ledger.open_tasks()}
-
-    def _attach(self, job, request) -> bool:
-        """Whether an earlier process has submitted this very job and it is still going, or has ended since."""
-        known = self._known.pop(identity.key_of(job), None)
-        if known is None:
-            return False
-        submission, index = known
-        one = Task(submission, index, identity.label_of(job))
-        state = self._states_at_start().get(one.job_id)
-        alive = state is not None and state.alive
-        entry = submission.entries[index]
-        if alive and entry.fingerprint != identity.fingerprint_of(job):
-            return self._replace(one, "its inputs or parameters have changed")
-        if alive and state.state == "PENDING" and entry.request != repr(request):
-            return self._replace(one, "its resources have changed")
-        if not alive and not (one.outcome.exists() and one.outcome.stat().st_mtime > PROCESS_BEGAN):
-            # Ended before this Snakemake looked at the files, which are not as wanted.
-            self.ledger.ended(submission, index, "failed")
-            return False
-        one.payload = self._payload(job, request, one.folder, submission.resubmissions, array=False)
-        self._watch(job, one)
-        self.logger.info(f"Taken up: Slurm job {one.job_id}, {one.label}; log: {one.log}")
-        return True
-
-    def _replace(self, one: Task, reason: str) -> bool:
-        self.logger.info(f"Slurm job {one.job_id}, {one.label}: cancelled and submitted again, because {reason}")
-        slurm.cancel([one.job_id], self.settings.command_timeout)
-        deadline = time.monotonic() + 90
-        while time.monotonic() < deadline:  # two jobs must not write the same outputs
-            state = queue.read_squeue().get(one.job_id)
-            if state is None or not (state.alive or state.stuck):
-                break
-            time.sleep(1)
-        self.ledger.ended(one.submission, one.index, "replaced")
-        return False
-
-    def _states_at_start(self) -> dict:
-        if not hasattr(self, "_first_states"):
-            self._first_states = slurm.patiently(
-                queue.read_squeue, self.settings.command_timeout, self._tell_of_waiting
-            )
-        return self._first_states
-
-    def _record_what_ended_meanwhile(self) -> None:
-        """Have Snakemake record jobs that ended well after it was killed, as it would have done itself.
-
-        Without that record a later change of their parameters would go unnoticed.
-        """
-        jobs = {identity.key_of(job): job for job in self.workflow.dag.jobs} if self._known else {}
-        for key, (submission, index) in list(self._known.items()):
-            job = jobs.get(key)
-            if job is None or submission.slurm_id is None or self.workflow.dag.needrun(job):
-                continue
-            one = Task(submission, index, identity.label_of(job))
-            matches = submission.entries[index].fingerprint == identity.fingerprint_of(job)
-            if matches and one.outcome.exists() and task.judge_outcome(one) == task.SUCCESS:
-                self.workflow.async_run(self.workflow.persistence.finished(job))
-                self.ledger.ended(submission, index, "success")
-                del self._known[key]
 
     # Watching, in the base class's thread.
 
@@ -365,10 +301,6 @@ class Executor(RemoteExecutor):
             self._warned.add(subject)
             self.logger.warning(text)
 
-    @property
-    def _warned(self) -> set:
-        return self.__dict__.setdefault("_warned_of", set())
-
     def _again(self, info: SubmittedJobInfo) -> None:
         """Submit in place of one that ended by no fault of its own; the base class takes the new one over."""
         one = info.aux["task"]
@@ -404,10 +336,11 @@ class Executor(RemoteExecutor):
     # The end.
 
     def cancel(self) -> None:
-        """Ctrl-C, SIGTERM, SIGHUP, or an error in Snakemake itself."""
-        detached = self._signalled in (signal.SIGTERM, signal.SIGHUP) or (
-            self._signalled == signal.SIGINT and self.settings.keep_on_exit
+        """Ctrl-C cancels the jobs; they go on after SIGTERM, SIGHUP, or an error in Snakemake itself."""
+        interrupted = self._signals.interrupted or (
+            self._signals.received is None and isinstance(sys.exc_info()[1], KeyboardInterrupt)
         )
+        detached = not interrupted or self.settings.keep_on_exit
         ids = sorted(self._live)
         if detached and ids:
             self.logger.info(f"{len(ids)} Slurm jobs go on ({', '.join(ids[:5])}{', ...' if len(ids) > 5 else ''}); "
@@ -437,31 +370,6 @@ class Executor(RemoteExecutor):
         while self.wait and time.monotonic() < end:
             await asyncio.sleep(min(_SHUTDOWN_STEP_S, self.next_seconds_between_status_checks))
 
-    def _install_signal_handlers(self) -> None:
-        """SIGTERM and SIGHUP leave the jobs alone and end Snakemake at once; Snakemake's own handler would wait."""
-        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
-            try:
-                if signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP
-                    signal.signal(number, self._on_signal)
-            except ValueError:
-                return  # not the main thread: whoever runs Snakemake there deals with signals
-
-    def _on_signal(self, number: int, _frame: object) -> None:
-        self._signalled = number
-        if not self._busy:
-            raise KeyboardInterrupt
-
-    @contextmanager
-    def _uninterrupted(self):
-        """Signals wait until a submission is written down."""
-        self._busy = True
-        try:
-            yield
-        finally:
-            self._busy = False
-            if self._signalled is not None:
-                raise KeyboardInterrupt
-
 
 # Reasons for which a pending job may wait for ever.
 _UNLIKELY_TO_START = {
@@ -470,23 +378,3 @@ _UNLIKELY_TO_START = {
     "QOSNotAllowed", "InvalidAccount", "InvalidQOS", "JobHeldAdmin", "JobHeldUser", "DependencyNeverSatisfied",
     "ReqNodeNotAvail", "Reservation", "NodeDown",
 }  # fmt: skip
-
-
-def private_folder(folder: Path) -> Path:
-    """`folder`, made if it is not there, readable and writable by its owner alone: job pickles run as code.
-
-    Raises:
-        WorkflowError: it is not ours, or can't be made.
-    """
-    if "%" in str(folder):
-        raise WorkflowError(f"submitit-logdir: {folder}: Slurm would replace the % in it; choose another folder")
-    try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        found = folder.stat()
-        if found.st_uid != os.geteuid():
-            raise WorkflowError(f"submitit-logdir: {folder}: belongs to another user; choose a folder of your own")
-        if stat.S_IMODE(found.st_mode) & 0o077:
-            folder.chmod(0o700)
-    except OSError as error:
-        raise WorkflowError(f"submitit-logdir: {error.filename}: {error.strerror}") from None
-    return folder

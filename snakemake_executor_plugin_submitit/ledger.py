@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
@@ -50,6 +51,7 @@ class Ledger:
 
     def __init__(self, path: Path):
         self.path = path
+        self._lock = threading.Lock()  # Snakemake's main thread submits, another one sees jobs end
         self.submissions: dict[str, Submission] = {}
         if path.exists():
             self._read()
@@ -86,14 +88,11 @@ class Ledger:
         }
 
     def _append(self, *events: dict) -> None:
-        new = not self.path.exists()
-        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        with open(descriptor, "wb") as file:
-            file.write("".join(json.dumps(event, sort_keys=True) + "\n" for event in events).encode())
-            file.flush()
-            os.fsync(file.fileno())
-        if new:
-            _sync_folder(self.path.parent)
+        with self._lock:
+            new = not self.path.exists()
+            _append_lines(self.path, events)
+            if new:
+                _sync_folder(self.path.parent)
 
     def _read(self) -> None:
         for line in self.path.read_bytes().split(b"\n")[:-1]:  # what follows the last newline was cut by a kill
@@ -123,12 +122,28 @@ class Ledger:
                 {"event": "ended", "token": submission.token, "index": index, "outcome": outcome}
                 for index, outcome in submission.ended.items()
             ]
-        temporary = Ledger.__new__(Ledger)
-        temporary.path = self.path.with_suffix(".tmp")
-        temporary.path.unlink(missing_ok=True)
-        temporary._append(*events)
-        temporary.path.replace(self.path)
+        temporary = self.path.with_suffix(".tmp")
+        temporary.unlink(missing_ok=True)
+        _append_lines(temporary, events)
+        temporary.replace(self.path)
         _sync_folder(self.path.parent)
+
+
+def _append_lines(path: Path, events: Iterable[dict]) -> None:
+    text = "".join(json.dumps(event, sort_keys=True) + "\n" for event in events)
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    try:
+        size = os.fstat(descriptor).st_size
+        try:
+            rest = text.encode()
+            while rest:
+                rest = rest[os.write(descriptor, rest) :]
+            os.fsync(descriptor)
+        except OSError:
+            os.ftruncate(descriptor, size)  # half a line would spoil the next one
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -49,6 +49,7 @@ class Payload:
         self.signal_delay_s, self.requeue_limit, self.requeues = signal_delay_s, requeue_limit, requeues
         self.rename = rename
         self._process: subprocess.Popen | None = None
+        self._terminated = False
 
     # Called by submitit, in the batch script's Python on the first node.
 
@@ -61,6 +62,8 @@ class Payload:
         self._say(f"{self.name}: job {self._job_id()} on {self._node()}, restarts: {self._restarts()}")
         if self.rename:
             self._rename()
+        # Slurm sends SIGTERM to every process of a job that it is about to end; submitit's handler only logs it.
+        signal.signal(signal.SIGTERM, self._on_sigterm)
         reason = None
         try:
             self._process = subprocess.Popen(
@@ -77,8 +80,11 @@ class Payload:
             # submitit's one try to requeue has failed: the controller may be restarting.
             reason = self._requeue_again(error)
         returncode = self._process.wait() if self._process else 1
+        if self._terminated and returncode:
+            self._leave_to_slurm()
         missing = self._missing(begun) if returncode == 0 else []
-        self._say(f"{self.name}: exit code {returncode}" + (f"; {reason}" if reason else ""))
+        seconds = time.monotonic() - started
+        self._say(f"{self.name}: exit code {returncode} after {seconds:.2f} s" + (f"; {reason}" if reason else ""))
         for path in missing:
             self._say(f"{self.name}: ended with exit code 0 but did not make {path}")
         outcome = {
@@ -86,7 +92,7 @@ class Payload:
             "missing": missing,
             "reason": reason,
             "node": self._node(),
-            "seconds": round(time.monotonic() - started, 1),
+            "seconds": round(seconds, 1),
             "restarts": self._restarts(),
         }
         path = self._file("outcome.json")
@@ -147,6 +153,35 @@ class Payload:
                 break
         with contextlib.suppress(ProcessLookupError):  # what the command left behind
             os.killpg(self._process.pid, signal.SIGKILL)
+
+    def _on_sigterm(self, *_: object) -> None:
+        self._terminated = True
+        with contextlib.suppress(OSError):
+            self._stop_file().touch()
+
+    def _leave_to_slurm(self) -> None:
+        """The command ended because Slurm ends this job: no outcome is written, since Slurm decides what follows.
+
+        In the grace time of a preemption the job counts as running, and one that left by itself now would not be
+        requeued; so it requeues itself.
+        """
+        assert self._process is not None
+        end = time.monotonic() + self.signal_delay_s
+        with contextlib.suppress(ProcessLookupError):  # none of the command's processes is left
+            while time.monotonic() < end:  # some may still be saving
+                os.killpg(self._process.pid, 0)
+                time.sleep(0.2)
+        self._say(f"{self.name}: ended by Slurm")
+        if self._state() == "RUNNING":
+            self._requeue_again(RuntimeError("in its grace time"))
+        sys.exit(128 + signal.SIGTERM)
+
+    def _state(self) -> str:
+        command = ["squeue", "-h", "-j", self._job_id(), "-o", "%T"]
+        try:
+            return subprocess.run(command, capture_output=True, text=True, timeout=15).stdout.strip()
+        except (subprocess.TimeoutExpired, OSError):
+            return ""
 
     def _requeue_again(self, error: Exception) -> str:
         """Requeue with more patience; on success Slurm ends this process."""

@@ -26,7 +26,6 @@ class State:
 
     state: str
     detail: str = ""  # why it waits, or who cancelled it, or where it ran
-    source: str = "squeue"
 
     @property
     def stuck(self) -> bool:
@@ -56,20 +55,27 @@ def read_squeue() -> dict[str, State]:
 def read_sacct(job_ids: Iterable[str]) -> dict[str, State]:
     """The same from accounting, for the jobs asked for; those it doesn't know are left out.
 
+    Array tasks that were cancelled before they began have one line together, with the array's id.
+
     Raises:
         SlurmError: there is no accounting, or it does not answer.
     """
+    asked = sorted(job_ids)
     text = call(
         "sacct", "--allocations", "--noheader", "--parsable2", "--format=JobID,State,NodeList",
-        f"--jobs={','.join(sorted(job_ids))}",
+        f"--jobs={','.join(asked)}",
     )  # fmt: skip
     states = {}
     for line in text.splitlines():
         job_id, state, nodes = line.split("|", 2)
         word, _, rest = state.partition(" ")
         if word:
-            states[job_id] = State(word, rest or (f"on {nodes}" if nodes else ""), "sacct")
-    return states
+            states[job_id] = State(word, rest or (f"on {nodes}" if nodes else ""))
+    return {one: states.get(one) or states[_array(one)] for one in asked if one in states or _array(one) in states}
+
+
+def _array(job_id: str) -> str:
+    return job_id.partition("_")[0]
 
 
 def find_submission(folder: Path) -> str | None:

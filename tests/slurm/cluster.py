@@ -93,7 +93,9 @@ class Cluster:
 
     # Life.
 
-    def up(self, nodes: int = 2, cpus: int = 8, gpus: int = 2, preempt_signal: bool = False) -> None:
+    def up(
+        self, nodes: int = 2, cpus: int = 8, gpus: int = 2, preempt_signal: bool = False, max_array_size: int = 101
+    ) -> None:
         """Start all daemons and wait until every node is idle.
 
         Raises:
@@ -109,7 +111,7 @@ class Cluster:
         for name in ("log", "spool", "state", "db", "munge", "pid"):
             (self.root / name).mkdir(mode=0o755)
         try:
-            self._write(nodes, cpus, gpus, preempt_signal)
+            self._write(nodes, cpus, gpus, preempt_signal, max_array_size)
             self.start("munged")
             self._start_database()
             self.start("slurmdbd")
@@ -117,7 +119,7 @@ class Cluster:
             self.start("slurmctld")
             for node in self.nodes():
                 self.start(f"slurmd.{node}")
-            self.wait(self._all_idle, "all nodes idle")
+            self.wait(self._all_idle, "all nodes idle", 2 * WAIT_S)
         except BaseException:
             self.down(keep_logs=True)
             raise
@@ -226,7 +228,7 @@ class Cluster:
 
     # Files.
 
-    def _write(self, nodes: int, cpus: int, gpus: int, preempt_signal: bool) -> None:
+    def _write(self, nodes: int, cpus: int, gpus: int, preempt_signal: bool, max_array_size: int) -> None:
         root, host = self.root, socket.gethostname()
         ctld, dbd, db, *ports = free_ports(3 + nodes)
         key = root / "munge/key"
@@ -259,7 +261,7 @@ class Cluster:
             "ProctrackType=proctrack/linuxproc", "TaskPlugin=task/none", "SwitchType=switch/none", "MpiDefault=none",
             "JobAcctGatherType=jobacct_gather/none", "ReturnToService=2", "SlurmdParameters=config_overrides",
             f"SlurmctldParameters={slurmctld_parameters}", "SelectType=select/cons_tres",
-            "SelectTypeParameters=CR_CPU_Memory", "DefMemPerCPU=500", "GresTypes=gpu", "MaxArraySize=101",
+            "SelectTypeParameters=CR_CPU_Memory", "DefMemPerCPU=500", "GresTypes=gpu", f"MaxArraySize={max_array_size}",
             "PreemptType=preempt/partition_prio", "PreemptMode=REQUEUE", "JobRequeue=1", "MinJobAge=60", "KillWait=5",
             "SlurmdTimeout=10", "SlurmctldTimeout=10", "InactiveLimit=0", "MessageTimeout=10",
             "UnkillableStepTimeout=20",

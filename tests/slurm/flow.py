@@ -102,9 +102,13 @@ class Flow:
 
     def submitted(self) -> list[str]:
         """Ids of all jobs and array tasks that this workflow has ever submitted, by accounting."""
+        return self.submitted_as(self.prefix + ".")
+
+    def submitted_as(self, begin: str) -> list[str]:
+        """The same for names that begin so."""
         text = self.cluster.run("sacct", "-X", "-n", "-P", "-S", "2000-01-01", "-o", "JobID,JobName")
         rows = [line.split("|") for line in text.splitlines()]
-        return [one for job_id, name in rows if name.startswith(self.prefix + ".") for one in _tasks(job_id)]
+        return [one for job_id, name in rows if name.startswith(begin) for one in _tasks(job_id)]
 
     def expect_submitted(self, n: int) -> None:
         """Exactly `n` jobs and array tasks; accounting hears of them a moment after they are submitted."""

@@ -3,6 +3,7 @@
 
 rule curves:
     """Draw score, reward, KL and diversity of an experiment's runs against the iteration."""
+    localrule: True
     input:
         scores=lambda wildcards: score_files(wildcards.E, wildcards.B),
         metrics=curve_metrics,
@@ -33,6 +34,7 @@ rule curves:
 
 rule samples:
     """Show the images of a run's checkpoints on the same prompts and noise."""
+    localrule: True
     input:
         shards=sampled_shards,
         scores=sampled_scores,

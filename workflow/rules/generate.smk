@@ -3,6 +3,7 @@
 
 rule benchmark_prompts:
     """Write an image set's prompts: over the embedded world's vocabulary, or held-out captions."""
+    localrule: True
     input:
         unpack(prompts_source),
     output:

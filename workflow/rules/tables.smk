@@ -3,6 +3,7 @@
 
 rule table:
     """Compute one table of an experiment and write it in four formats."""
+    localrule: True
     input:
         lambda wildcards: score_files(wildcards.E, wildcards.table),
     output:

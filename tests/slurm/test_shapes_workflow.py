@@ -1,0 +1,164 @@
+"""The embedded experiment through profiles/slurm, killed, preempted, and always with the same results."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cluster import Cluster
+from flow import SNAKEMAKE, Flow
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+sys.path.insert(0, str(ROOT / "tests" / "unit"))
+
+from tiny_experiment import metrics_without_times, same_bytes  # noqa: E402
+
+# Every stage for real, on little of everything.
+SMALL = {
+    "captions.shapes.count": 64, "captions.heldout": 24, "captions.batch_size": 8,
+    "training.iterations": 4, "training.checkpoints": "[2,4]", "training.prompts_per_iteration": 4,
+    "training.images_per_prompt": 4, "training.batch_size": 8, "training.micro_batch_size": 4,
+    "training.sampling.num_inference_steps": 2, "training.sampling.batch_size": 4, "training.heldout.prompts": 4,
+    "training.heldout.every": 2, "training.save_every_s": 1,
+    "image_sets.heldout.heldout": 16, "image_sets.heldout.num_inference_steps": 2, "image_sets.heldout.num_shards": 1,
+    "image_sets.geneval.shapes.per_tag": 1, "image_sets.geneval.images_per_prompt": 1,
+    "image_sets.geneval.num_inference_steps": 2, "image_sets.geneval.num_shards": 1,
+}  # fmt: skip
+RUN = "results/shapes/runs/promptecho-s1"
+
+
+class Suite(Flow):
+    """A copy of the checkout whose profile has been edited as its comments say: partition and account."""
+
+    def __init__(self, folder: Path, cluster: Cluster):
+        for name in ("workflow", "config", "profiles", "envs", "promptecho"):
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        super().__init__(folder, cluster, (ROOT / "Snakefile").read_text(), prefix="pe")
+        profile = folder / "profiles" / "slurm" / "config.yaml"
+        text = profile.read_text()
+        assert text.count("\"'gpu'\"") == text.count("\"'research'\"") == 1
+        profile.write_text(text.replace("'gpu'", "'main'").replace("'research'", "'lab'"))
+
+    def start(self, *arguments: str) -> subprocess.Popen:
+        # Shorter waits than on a real cluster; everything else is the profile's.
+        command = [
+            *SNAKEMAKE, "--profile", "profiles/slurm", "--seconds-between-status-checks", "1", "--latency-wait", "3",
+            "--submitit-status-interval", "2", "--submitit-signal-delay", "30", *arguments,
+        ]  # fmt: skip
+        command += ["--config", "experiments=shapes", "set=" + " ".join(f"shapes.{k}={v}" for k, v in SMALL.items())]
+        target = [command.pop(command.index("--target") + 1)] if "--target" in command else ["all"]
+        command = [word for word in command if word != "--target"]
+        with self.log.open("ab") as sink:
+            return subprocess.Popen(
+                [*command, "--", *target], cwd=self.folder, env=self.environment, stdin=subprocess.DEVNULL,
+                stdout=sink, stderr=sink, start_new_session=True,
+            )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def suite(cluster, tmp_path_factory) -> Suite:
+    folder = tmp_path_factory.mktemp("suite") / "checkout"
+    folder.mkdir()
+    return Suite(folder, cluster)
+
+
+def test_all_survives_a_kill_while_captions_are_queued_and_running(suite, cluster):
+    # Room for two jobs at a time, as many as this machine has cores.
+    rest = ["--parsable", "--output=/dev/null", "--wrap=sleep 3600"]
+    blockers = [
+        cluster.run("sbatch", "-w", "n1", "--exclusive", *rest).strip(),
+        cluster.run("sbatch", "-w", "n2", "-c", "6", *rest).strip(),
+    ]
+    try:
+        process = suite.start()
+
+        def mixed() -> bool:
+            assert process.poll() is None, suite.text
+            states = [state for _, name, state in suite.queue() if ".caption_shard" in name]
+            return "RUNNING" in states and "PENDING" in states
+
+        suite.wait(mixed, "caption shards that run and wait", 120)
+        suite.kill(process)
+        again = suite.start()
+        suite.wait(lambda: "Taken up: Slurm job" in suite.text, "jobs taken up")
+        names = set()
+
+        def over() -> bool:
+            names.update(name for _, name, _ in suite.queue())
+            return again.poll() is not None
+
+        suite.wait(over, "the end", 600)
+        assert again.returncode == 0, suite.text[-6000:]
+    finally:
+        cluster.run("scancel", *blockers)
+    # What an operator saw in squeue.
+    assert {"pe.train.shapes.promptecho-s1.2", "pe.train.shapes.promptecho-s1.4"} <= names
+    assert any(name.startswith("pe.generate_shard.shapes.base.0") for name in names)
+    shards = [job_id for job_id in suite.submitted_as("pe.caption_shard")]
+    assert len(shards) == 4, shards
+    for table in ("heldout", "geneval"):
+        assert "promptecho-s1" in (suite.folder / f"results/shapes/tables/{table}.md").read_text()
+    code, text = suite.run()
+    assert code == 0 and "Nothing to be done" in text
+
+
+# Training on two nodes with two ranks each, on what the first test has captioned.
+
+
+RANKS = [
+    "--set-resources", "train:nodes=2", "train:tasks_per_node=2", "train:gpus_per_node=0", "train:mem_mb=6000",
+    "train:slurm_partition=spot", "--set-threads", "train=1", "--target", f"{RUN}/4/metrics.jsonl",
+]  # fmt: skip
+
+
+def train(suite: Suite, name: str, cluster: Cluster, *, preempt: bool) -> Path:
+    """The run's two segments by four ranks; with `preempt` an urgent job takes both nodes in the middle of each."""
+    folder = suite.folder.parent / name
+    shutil.copytree(suite.folder, folder, symlinks=True, ignore=shutil.ignore_patterns("runs", "work", "bin", "calls*"))
+    shutil.rmtree(folder / ".snakemake" / "submitit", ignore_errors=True)
+    one = Suite.__new__(Suite)
+    Flow.__init__(one, folder, cluster, (ROOT / "Snakefile").read_text(), prefix="pe")
+    process = one.start(*RANKS)
+    if preempt:
+        for step in (2, 4):
+            states = folder / f"results/shapes/work/train/promptecho-s1/{step}"
+            one.wait(lambda states=states: any(states.glob("*/states/[0-9]*")), f"a state of segment {step}", 240)
+            cluster.run("sbatch", "-p", "urgent", "-N2", "--exclusive", "-o", "/dev/null", "--wrap=sleep 1")
+            one.wait(
+                lambda step=step: (folder / RUN / str(step) / "metrics.jsonl").exists() or process.poll() is not None,
+                f"the end of segment {step}",
+                300,
+            )
+    one.wait(lambda: process.poll() is not None, "the end", 300)
+    assert process.returncode == 0, one.text[-6000:]
+    assert len(one.calls("sbatch")) == 2
+    return folder / RUN
+
+
+def lives(run: Path) -> int:
+    """How often the segments of a run were begun, by the logs of their Slurm jobs."""
+    logs = (run.parents[3] / ".snakemake" / "submitit" / "train").rglob("*_log.out")
+    return sum(log.read_text().count(", restarts: ") for log in logs)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(suite, cluster) -> Path:
+    if not (suite.folder / "results/shapes/captions/captions.h5").exists():
+        code, text = suite.run("--target", "results/shapes/captions/captions.h5", timeout=300)
+        assert code == 0, text
+    run = train(suite, "undisturbed", cluster, preempt=False)
+    assert lives(run) == 2
+    return run
+
+
+@pytest.mark.parametrize("warning", [False, True], ids=["without warning", "with warning"])
+def test_preempted_training_ends_in_the_same_bits(suite, undisturbed, cluster, warning, request):
+    where = request.getfixturevalue("warning_cluster") if warning else cluster
+    run = train(suite, f"preempted-{warning}", where, preempt=True)
+    assert lives(run) >= 3  # both segments or, if one ended just before its preemption, one of them
+    for step in ("2", "4"):
+        assert same_bytes(undisturbed / step, run / step) == []
+        assert metrics_without_times(undisturbed / step) == metrics_without_times(run / step)
