@@ -12,7 +12,8 @@ the runs of one round:
     submit/s     jobs per second, from the first call of sbatch to the return of the last
     memory       peak of Snakemake's process on the submit host
     CPU          user and system seconds of Snakemake and of the Slurm commands that it calls
-    queries/min  calls of squeue, sacct, scontrol, sinfo and sacctmgr per minute
+    queries/min  calls of squeue, sacct, scontrol, sinfo and sacctmgr per minute on the submit host
+    in jobs      calls of Slurm's commands inside the jobs
     wall         from start to end, the jobs included
 
 Then what Snakemake costs inside a job: `--overhead` jobs that run the bare command through submitit against the same
@@ -42,7 +43,7 @@ sys.path.insert(0, str(ROOT / "tests" / "slurm"))
 
 from cluster import Cluster  # noqa: E402
 
-COMMANDS = ("sbatch", "squeue", "sacct", "scontrol", "sinfo", "sacctmgr", "scancel")
+COMMANDS = ("sbatch", "squeue", "sacct", "scontrol", "sinfo", "sacctmgr", "scancel", "srun")
 SNAKEFILE = """
 rule all:
     input: expand("out/{{k}}.txt", k=range({n}))
@@ -70,6 +71,7 @@ class Measured:
     submit_s: float
     submissions: int
     queries: int
+    in_jobs: int
     peak_mb: float
     cpu_s: float
 
@@ -78,6 +80,7 @@ class Measured:
             "submit/s": n / self.submit_s,
             "sbatch calls": self.submissions,
             "queries/min": 60 * self.queries / self.wall_s,
+            "in jobs": self.in_jobs,
             "memory MB": self.peak_mb,
             "CPU s": self.cpu_s,
             "wall s": self.wall_s,
@@ -95,8 +98,9 @@ def run(name: str, n: int, cluster: Cluster, standard: Path | None, interval: in
             real = shutil.which(command, path=cluster.environment["PATH"])
             script = here / "bin" / command
             script.write_text(
-                f'#!/bin/bash\nbegin=$(date +%s.%N)\n{real} "$@"\ncode=$?\n'
-                f"echo {command} $begin $(date +%s.%N) >> {calls}\nexit $code\n"
+                # The standard plugin's job step drops SLURM_CONF, which a cluster in a folder of its own needs.
+                f'#!/bin/bash\nexport SLURM_CONF={cluster.conf}\nbegin=$(date +%s.%N)\n{real} "$@"\ncode=$?\n'
+                f"echo {command} $begin $(date +%s.%N) ${{SLURM_JOB_ID:-host}} >> {calls}\nexit $code\n"
             )
             script.chmod(0o755)
         environment = {**cluster.environment, "HOME": folder}
@@ -133,12 +137,14 @@ def run(name: str, n: int, cluster: Cluster, standard: Path | None, interval: in
         if process.returncode or len(list((here / "out").iterdir())) != n:
             raise SystemExit(f"{name}: exit code {process.returncode}:\n{(here / 'log').read_text()[-3000:]}")
         rows = [line.split() for line in calls.read_text().splitlines()]
-        batches = [(float(start), float(end)) for command, start, end in rows if command == "sbatch"]
+        host = [(command, float(start), float(end)) for command, start, end, where in rows if where == "host"]
+        batches = [(start, end) for command, start, end in host if command == "sbatch"]
         return Measured(
             wall_s=wall,
             submit_s=max(end for _, end in batches) - min(start for start, _ in batches),
             submissions=len(batches),
-            queries=sum(command not in ("sbatch", "scancel") for command, _, _ in rows),
+            queries=sum(command not in ("sbatch", "scancel") for command, _, _ in host),
+            in_jobs=len(rows) - len(host),
             peak_mb=peak.mb,
             cpu_s=usage.ru_utime + usage.ru_stime,
         )

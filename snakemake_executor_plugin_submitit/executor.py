@@ -28,7 +28,7 @@ _SHUTDOWN_STEP_S = 0.5
 
 
 class Executor(RemoteExecutor):
-    """Submits Snakemake jobs through submitit; see the package's README for what happens when."""
+    """Submits Snakemake jobs through submitit; docs/slurm.md tells what happens when."""
 
     def __init__(self, workflow, logger):
         # Before the base class starts its thread, because the thread reads the environment too.
@@ -38,6 +38,7 @@ class Executor(RemoteExecutor):
         self._signals = Signals()
         self._warned: set[str] = set()
         self._live: dict[str, Task] = {}  # by Slurm id; active_jobs is empty while the thread looks at them
+        self._to_record: dict[object, Task] = {}  # by job: ended well, not yet recorded by Snakemake
         self._looked_at: float | None = None
         super().__init__(workflow, logger)
 
@@ -146,8 +147,9 @@ class Executor(RemoteExecutor):
         try:
             slurm_id = array.submit_all(payloads, self.settings.command_timeout, self._tell_of_waiting)
         except slurm.SlurmUnreachableError as error:
-            # Whether it got through is not known; the intent stays open for the next start to find out.
-            self._refuse(jobs, f"{error} (tried for {self.settings.command_timeout} s); nothing was submitted")
+            # The intent stays open.
+            tried = f"tried for {self.settings.command_timeout} s"
+            self._refuse(jobs, f"{error} ({tried}); whether it got through is found out before it is tried again")
             return
         except (slurm.SlurmError, OSError) as error:
             for index in range(len(jobs)):
@@ -236,7 +238,7 @@ class Executor(RemoteExecutor):
                 continue
             self._live.pop(one.job_id, None)
             if verdict.kind == "success":
-                self._close(one, "success")
+                self._to_record[info.job] = one
                 self.report_job_success(info)
             elif verdict.kind == "again":
                 self.ledger.ended(one.submission, one.index, "again")
@@ -245,6 +247,18 @@ class Executor(RemoteExecutor):
             else:
                 self._close(one, "failed")
                 self._report_failure(info, verdict)
+
+    def handle_job_success(self, job) -> None:
+        """Called once Snakemake has recorded the job; a kill before that leaves it open in the ledger."""
+        self._close_recorded(job, "success")
+
+    def handle_job_error(self, job) -> None:
+        self._close_recorded(job, "failed")
+
+    def _close_recorded(self, job, outcome: str) -> None:
+        one = self._to_record.pop(job, None)
+        if one is not None:
+            self._close(one, outcome)
 
     def _from_outcome(self, one: Task) -> Verdict:
         try:

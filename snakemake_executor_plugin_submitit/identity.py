@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shlex
 from collections.abc import Iterable, Sequence
@@ -84,6 +85,16 @@ def outputs_to_check(job) -> list[str]:
         and not {"pipe", "service"} & set(output.flags)
         and not (grouped and "temp" in output.flags)
     ]
+
+
+def newest_input(job) -> float:
+    """Latest modification time among the local inputs that are there; 0.0 if there are none."""
+    times = [0.0]
+    for one in single_jobs(job):
+        for path in one.input:
+            if not path.is_storage and "ancient" not in path.flags and os.path.exists(path):
+                times.append(os.stat(path).st_mtime)
+    return max(times)
 
 
 def rerun_command(arguments: Sequence[str], targets: Iterable[str], job) -> str:

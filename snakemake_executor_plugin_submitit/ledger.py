@@ -35,6 +35,7 @@ class Submission:
     slurm_id: str | None = None  # None: the call of sbatch may or may not have got through
     ended: dict[int, str] = field(default_factory=dict)  # outcome by index
     resubmissions: int = 0
+    time: float = field(default_factory=time.time)
 
     def job_id(self, index: int) -> str | None:
         if self.slurm_id is None:
@@ -80,7 +81,7 @@ class Ledger:
     def _intent(self, submission: Submission) -> dict:
         return {
             "event": "intent",
-            "time": time.strftime("%Y-%m-%dT%H:%M:%S"),
+            "time": submission.time,
             "token": submission.token,
             "folder": submission.folder,
             "resubmissions": submission.resubmissions,
@@ -101,7 +102,7 @@ class Ledger:
             if event["event"] == "intent":
                 self.submissions[token] = Submission(
                     token, event["folder"], [Entry(**entry) for entry in event["entries"]],
-                    resubmissions=event["resubmissions"],
+                    resubmissions=event["resubmissions"], time=event["time"],
                 )  # fmt: skip
             elif token not in self.submissions:
                 continue

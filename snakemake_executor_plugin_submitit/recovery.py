@@ -11,6 +11,7 @@ from .ledger import Ledger
 from .task import Task
 
 _CANCEL_WAIT_S = 90
+_CLOCK_MARGIN_S = 5  # between this host and file servers
 
 
 class Recovery:
@@ -81,6 +82,8 @@ class Recovery:
         alive = state is not None and state.alive
         if alive and entry.fingerprint != identity.fingerprint_of(job):
             return self._replace(one, "its inputs or parameters have changed")
+        if alive and identity.newest_input(job) > submission.time + _CLOCK_MARGIN_S:
+            return self._replace(one, "its inputs are newer than it")
         if alive and state.state == "PENDING" and entry.request != repr(request):
             return self._replace(one, "its resources have changed")
         if not alive and not (one.outcome.exists() and one.outcome.stat().st_mtime > PROCESS_BEGAN):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 
 import pytest
 from test_executor_life import PARTS
@@ -76,6 +77,36 @@ def test_queued_jobs_of_changed_parameters_are_replaced(cluster, flow):
     states = cluster.run("sacct", "-X", "-n", "-P", "-o", "State", "-j", ",".join(one.submitted())).splitlines()
     # Accounting has one line for all tasks of an array that were cancelled before they began.
     assert sum(state.startswith("CANCELLED") for state in states) == 5 and states.count("COMPLETED") == 8
+
+
+def test_jobs_that_wait_with_older_inputs_are_replaced(cluster, flow):
+    one = flow(
+        cluster,
+        """
+        rule second:
+            input: "first.txt"
+            output: "second.txt"
+            resources: runtime=5, mem_mb=100
+            shell: "cat {input} > copy.txt; while [ ! -e go ]; do sleep 0.2; done; cp copy.txt {output}"
+
+        rule first:
+            input: "source.txt"
+            output: "first.txt"
+            resources: runtime=5, mem_mb=100
+            shell: "cp {input} {output}"
+        """,
+    )
+    (one.folder / "source.txt").write_text("old\n")
+    process = one.start()
+    one.wait(lambda: (one.folder / "copy.txt").exists(), "the second job")
+    time.sleep(5)  # clocks of file servers may differ by as much
+    one.kill(process)
+    (one.folder / "source.txt").write_text("new\n")
+    again = one.start()
+    one.wait(lambda: "its inputs are newer than it" in one.text, "the second job's replacement")
+    one.go()
+    assert again.wait(60) == 0, one.text
+    assert one.lines("second.txt") == ["new"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])

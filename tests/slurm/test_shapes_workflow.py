@@ -20,9 +20,9 @@ from tiny_experiment import metrics_without_times, same_bytes  # noqa: E402
 SMALL = {
     "captions.shapes.count": 64, "captions.heldout": 24, "captions.batch_size": 8,
     "training.iterations": 4, "training.checkpoints": "[2,4]", "training.prompts_per_iteration": 4,
-    "training.images_per_prompt": 4, "training.batch_size": 8, "training.micro_batch_size": 4,
+    "training.images_per_prompt": 4, "training.batch_size": 8, "training.micro_batch_size": 2,
     "training.sampling.num_inference_steps": 2, "training.sampling.batch_size": 4, "training.heldout.prompts": 4,
-    "training.heldout.every": 2, "training.save_every_s": 1,
+    "training.heldout.every": 2, "training.save_every_s": 0,
     "image_sets.heldout.heldout": 16, "image_sets.heldout.num_inference_steps": 2, "image_sets.heldout.num_shards": 1,
     "image_sets.geneval.shapes.per_tag": 1, "image_sets.geneval.images_per_prompt": 1,
     "image_sets.geneval.num_inference_steps": 2, "image_sets.geneval.num_shards": 1,

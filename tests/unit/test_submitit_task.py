@@ -1,0 +1,96 @@
+"""What a task's end means, the end of its log, and the settings."""
+
+from __future__ import annotations
+
+import json
+import stat
+
+import pytest
+from snakemake_interface_common.exceptions import WorkflowError
+
+from snakemake_executor_plugin_submitit import ExecutorSettings, task
+from snakemake_executor_plugin_submitit.folder import private_folder
+from snakemake_executor_plugin_submitit.ledger import Entry, Submission
+from snakemake_executor_plugin_submitit.queue import State
+from snakemake_executor_plugin_submitit.task import Task, judge_outcome, judge_state, tail
+
+
+@pytest.fixture
+def one(tmp_path) -> Task:
+    entries = [Entry("k", "f", "r", "smk.rule")]
+    return Task(Submission("t", str(tmp_path), entries, slurm_id="12"), 0, "rule k=0", payload="something")
+
+
+def outcome(one: Task, **values) -> task.Verdict:
+    base = {"returncode": 0, "missing": [], "reason": None, "node": "n1", "seconds": 2.0, "restarts": 0}
+    one.outcome.write_text(json.dumps({**base, **values}))
+    return judge_outcome(one)
+
+
+def test_outcomes(one):
+    assert outcome(one) == task.SUCCESS
+    assert outcome(one, returncode=3).reason == "failed on n1 after 2 s"
+    assert outcome(one, returncode=-9).reason == "ended by signal 9 on n1 after 2 s"
+    assert outcome(one, missing=["a.txt"]).reason == "ended without error on n1 after 2 s but did not make a.txt"
+    assert outcome(one, reason="reached its time limit").kind == "failed"
+
+
+@pytest.mark.parametrize("word", ["PENDING", "RUNNING", "COMPLETING", "CONFIGURING", "SUSPENDED", "REQUEUED"])
+def test_jobs_that_go_on_by_themselves_are_waited_for(one, word):
+    assert all(judge_state(one, State(word), now, 5, 3) == task.WAITING for now in (0, 100))
+
+
+@pytest.mark.parametrize("state", [None, State("COMPLETED"), State("FAILED"), State("CANCELLED", "by 0")])
+def test_an_end_without_outcome_is_a_failure_after_the_latency_of_the_file_system(one, state):
+    assert judge_state(one, state, 100, 5, 3) == task.WAITING  # the outcome may not be visible yet
+    assert judge_state(one, state, 104, 5, 3) == task.WAITING
+    assert judge_state(one, state, 106, 5, 3).kind == "failed"
+
+
+def test_a_job_that_comes_back_starts_the_latency_anew(one):
+    assert judge_state(one, None, 100, 5, 3) == task.WAITING
+    assert judge_state(one, State("PENDING"), 104, 5, 3) == task.WAITING
+    assert judge_state(one, None, 107, 5, 3) == task.WAITING
+
+
+@pytest.mark.parametrize("word", ["PREEMPTED", "NODE_FAIL", "BOOT_FAIL", "TIMEOUT"])
+def test_the_cluster_s_faults_are_submitted_again_up_to_the_limit(one, word):
+    judge_state(one, State(word), 0, 5, 3)
+    assert judge_state(one, State(word), 6, 5, 3).kind == "again"
+    one.submission.resubmissions = 3
+    assert judge_state(one, State(word), 7, 5, 3).kind == "failed"
+
+
+def test_jobs_that_slurm_holds_fail_at_once(one):
+    assert judge_state(one, State("PENDING", "launch failed requeued held"), 0, 5, 3).kind == "failed"
+    assert judge_state(one, State("SPECIAL_EXIT"), 0, 5, 3).kind == "failed"
+    assert judge_state(one, State("PENDING", "JobHeldUser"), 0, 5, 3) == task.WAITING  # somebody may release it
+
+
+def test_the_end_of_a_log_is_the_command_s_own(tmp_path):
+    log = tmp_path / "log"
+    before = ["submitit INFO (now) - Starting", "Building DAG of jobs...", "Execute 1 jobs..."]
+    after = ["RuleException:", "CalledProcessError in file", "Shutting down, this might take some time."]
+    log.write_text("\n".join([*before, "10%\r20%", "no such banana", *after]) + "\n")
+    assert tail(log) == ["10%", "20%", "no such banana"]
+    log.write_text("\n".join([*before, *map(str, range(100))]))
+    assert tail(log) == [str(number) for number in range(80, 100)]
+    assert tail(tmp_path / "none") == ["(no log: No such file or directory)"]
+
+
+def test_settings_are_refused_together():
+    with pytest.raises(WorkflowError) as caught:
+        ExecutorSettings(requeue_limit=-1, array_size=0, jobname_prefix="a b")
+    assert str(caught.value).count("submitit-") == 3
+
+
+def test_the_log_folder_is_its_owner_s_alone(tmp_path):
+    folder = tmp_path / "logs"
+    folder.mkdir(mode=0o777)
+    folder.chmod(0o777)
+    assert stat.S_IMODE(private_folder(folder).stat().st_mode) == 0o700
+    with pytest.raises(WorkflowError, match="%"):
+        private_folder(tmp_path / "50%")
+    (tmp_path / "file").touch()
+    with pytest.raises(WorkflowError, match="submitit-logdir"):
+        private_folder(tmp_path / "file")
