@@ -9,7 +9,7 @@ that only touch their output, with each executor in turn, in alternating order. 
 job is submitted, so that submitting does not share the processors with running. Reported per run, and as ratios of
 the runs of one round:
 
-    submit/s     jobs per second, from the first call of sbatch to the return of the last
+    queued s     from Snakemake's start until the last job is in the queue
     memory       peak of Snakemake's process on the submit host
     CPU          user and system seconds of Snakemake and of the Slurm commands that it calls
     queries/min  calls of squeue, sacct, scontrol, sinfo and sacctmgr per minute on the submit host
@@ -68,16 +68,16 @@ class Measured:
     """One run of the workflow."""
 
     wall_s: float
-    submit_s: float
+    queued_s: float
     submissions: int
     queries: int
     in_jobs: int
     peak_mb: float
     cpu_s: float
 
-    def row(self, n: int) -> dict[str, float]:
+    def row(self) -> dict[str, float]:
         return {
-            "submit/s": n / self.submit_s,
+            "queued s": self.queued_s,
             "sbatch calls": self.submissions,
             "queries/min": 60 * self.queries / self.wall_s,
             "in jobs": self.in_jobs,
@@ -99,8 +99,8 @@ def run(name: str, n: int, cluster: Cluster, standard: Path | None, interval: in
             script = here / "bin" / command
             script.write_text(
                 # The standard plugin's job step drops SLURM_CONF, which a cluster in a folder of its own needs.
-                f'#!/bin/bash\nexport SLURM_CONF={cluster.conf}\nbegin=$(date +%s.%N)\n{real} "$@"\ncode=$?\n'
-                f"echo {command} $begin $(date +%s.%N) ${{SLURM_JOB_ID:-host}} >> {calls}\nexit $code\n"
+                f"#!/bin/bash\nexport SLURM_CONF={cluster.conf}\n"
+                f'echo {command} ${{SLURM_JOB_ID:-host}} >> {calls}\nexec {real} "$@"\n'
             )
             script.chmod(0o755)
         environment = {**cluster.environment, "HOME": folder}
@@ -129,6 +129,7 @@ def run(name: str, n: int, cluster: Cluster, standard: Path | None, interval: in
                 return len(cluster.run("squeue", "-h", "-r", "-t", "PENDING", "-o", "%i").splitlines()) >= n
 
             cluster.wait(all_queued, f"{n} queued jobs", 600)
+            queued = time.monotonic() - begin
             cluster.run("scancel", blocker)
             _, status, usage = os.wait4(process.pid, 0)
         wall = time.monotonic() - begin
@@ -137,13 +138,12 @@ def run(name: str, n: int, cluster: Cluster, standard: Path | None, interval: in
         if process.returncode or len(list((here / "out").iterdir())) != n:
             raise SystemExit(f"{name}: exit code {process.returncode}:\n{(here / 'log').read_text()[-3000:]}")
         rows = [line.split() for line in calls.read_text().splitlines()]
-        host = [(command, float(start), float(end)) for command, start, end, where in rows if where == "host"]
-        batches = [(start, end) for command, start, end in host if command == "sbatch"]
+        host = [(command, where) for command, where in rows if where == "host"]
         return Measured(
             wall_s=wall,
-            submit_s=max(end for _, end in batches) - min(start for start, _ in batches),
-            submissions=len(batches),
-            queries=sum(command not in ("sbatch", "scancel") for command, _, _ in host),
+            queued_s=queued,
+            submissions=sum(command == "sbatch" for command, _ in host),
+            queries=sum(command not in ("sbatch", "scancel") for command, _ in host),
             in_jobs=len(rows) - len(host),
             peak_mb=peak.mb,
             cpu_s=usage.ru_utime + usage.ru_stime,
@@ -234,7 +234,7 @@ def main() -> None:
             for name in names if turn % 2 == 0 else reversed(names):
                 console.print(f"round {turn + 1} of {given.rounds}: {given.jobs} jobs, {name}")
                 measured = run(name, given.jobs, cluster, given.standard, given.interval)
-                rows[name].append(measured.row(given.jobs))
+                rows[name].append(measured.row())
         bare, inside = overhead(given.overhead, cluster)
     finally:
         cluster.down()

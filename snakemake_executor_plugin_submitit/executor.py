@@ -65,22 +65,22 @@ class Executor(RemoteExecutor):
         self.run_jobs([job])
 
     def run_jobs(self, jobs: list) -> None:
-        try:
-            self._prepare()
-            self._earlier.resolve_intents()
-        except slurm.SlurmError as error:
-            raise WorkflowError(f"{error}; nothing was submitted") from None
-        groups: dict[tuple, list] = {}
+        self._prepare()
+        wanted = []
         for job in jobs:
             self.run_job_pre(job)
             try:
-                request = self._request(job)
+                wanted.append((job, self._request(job)))
             except WorkflowError as error:
                 self._refuse([job], str(error))
-                continue
-            with self._signals.held_back():
-                if not self._take_up(job, request):
-                    groups.setdefault((identity.rule_of(job), request), []).append(job)
+        try:
+            taken = self._take_up(wanted)
+        except slurm.SlurmError as error:
+            raise WorkflowError(f"{error}; nothing was submitted") from None
+        groups: dict[tuple, list] = {}
+        for job, request in wanted:
+            if job not in taken:
+                groups.setdefault((identity.rule_of(job), request), []).append(job)
         for (_, request), members in groups.items():
             members.sort(key=identity.natural_order)
             size = max(min(self.settings.array_size, self._max_array_size), 1)
@@ -163,15 +163,16 @@ class Executor(RemoteExecutor):
         kind = "Slurm job" if len(jobs) == 1 else f"{len(jobs)} tasks of Slurm array"
         self.logger.info(f"Submitted {kind} {slurm_id}: {identity.comment_of(jobs)}; log: {tasks[0].log}")
 
-    def _take_up(self, job, request) -> bool:
-        """Whether an earlier process has submitted this very job, which is watched from now on."""
-        one = self._earlier.take_up(job, request)
-        if one is None:
-            return False
-        one.payload = self._payload(job, request, one.folder, one.submission.resubmissions, array=False)
-        self._watch(job, one)
-        self.logger.info(f"Taken up: Slurm job {one.job_id}, {one.label}; log: {one.log}")
-        return True
+    def _take_up(self, wanted: Sequence[tuple]) -> set:
+        """Watch the jobs that an earlier process has submitted."""
+        self._earlier.resolve_intents()
+        requests = dict(wanted)
+        found = self._earlier.take_up(wanted)
+        for job, one in found.items():
+            one.payload = self._payload(job, requests[job], one.folder, one.submission.resubmissions, array=False)
+            self._watch(job, one)
+            self.logger.info(f"Taken up: Slurm job {one.job_id}, {one.label}; log: {one.log}")
+        return set(found)
 
     def _payload(self, job, request, folder: Path, resubmissions: int, *, array: bool):
         from .payload import Payload
@@ -189,7 +190,8 @@ class Executor(RemoteExecutor):
         )
 
     def additional_general_args(self) -> str:
-        return "--quiet host"  # in every job's log otherwise
+        # In every job's log otherwise; and one job to choose from needs no solver.
+        return "--quiet host --scheduler greedy"
 
     def get_job_args(self, job, **kwargs) -> str:
         """Of the parent, less its wait for a temporary folder that is gone when Snakemake has ended or was killed.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from . import PROCESS_BEGAN, identity, queue, slurm, task
@@ -66,39 +66,64 @@ class Recovery:
                 self.ledger.ended(submission, index, "success")
                 del self._known[key]
 
-    def take_up(self, job, request) -> Task | None:
-        """The task that makes this job's outputs already: queued, running, or ended since this process began.
+    def take_up(self, wanted: Sequence[tuple[object, object]]) -> dict[object, Task]:
+        """Of (job, request) pairs, those whose outputs are being made already: queued, running, or ended since this
+        process began, by job.
 
-        One that would make other outputs than asked for now is cancelled, and None returned.
+        Tasks that would make other outputs than asked for now are cancelled, all at once.
+
+        Raises:
+            SlurmError: the queue can't be read, or a task not be cancelled.
         """
-        known = self._known.pop(identity.key_of(job), None)
-        if known is None:
-            return None
-        submission, index = known
-        one = Task(submission, index, identity.label_of(job))
-        if self._states is None:
-            self._states = slurm.patiently(queue.read_squeue, self.patience_s, self.on_wait)
-        state, entry = self._states.get(one.job_id), submission.entries[index]
-        alive = state is not None and state.alive
-        if alive and entry.fingerprint != identity.fingerprint_of(job):
-            return self._replace(one, "its inputs or parameters have changed")
-        if alive and identity.newest_input(job) > submission.time + _CLOCK_MARGIN_S:
-            return self._replace(one, "its inputs are newer than it")
-        if alive and state.state == "PENDING" and entry.request != repr(request):
-            return self._replace(one, "its resources have changed")
-        if not alive and not (one.outcome.exists() and one.outcome.stat().st_mtime > PROCESS_BEGAN):
-            # Ended before this Snakemake looked at the files, which are not as wanted.
-            self.ledger.ended(submission, index, "failed")
-            return None
-        return one
+        found, replaced = {}, []
+        for job, request in wanted:
+            known = self._known.pop(identity.key_of(job), None)
+            if known is None:
+                continue
+            one = Task(*known, identity.label_of(job))
+            if self._states is None:
+                self._states = self._read_queue()
+            state = self._states.get(one.job_id)
+            if state is not None and state.alive:
+                reason = _reason_to_replace(one, state, job, request)
+                if reason is None:
+                    found[job] = one
+                else:
+                    self.logger.info(f"Slurm job {one.job_id}, {one.label}: cancelled and submitted again: {reason}")
+                    replaced.append(one)
+            elif one.outcome.exists() and one.outcome.stat().st_mtime > PROCESS_BEGAN:
+                found[job] = one
+            else:  # ended before this Snakemake looked at the files, which are not as wanted
+                self.ledger.ended(one.submission, one.index, "failed")
+        if replaced:
+            self._cancel(replaced)
+        return found
 
-    def _replace(self, one: Task, reason: str) -> None:
-        self.logger.info(f"Slurm job {one.job_id}, {one.label}: cancelled and submitted again, because {reason}")
-        slurm.cancel([one.job_id], self.patience_s)
+    def _cancel(self, tasks: Sequence[Task]) -> None:
+        """Cancel and see them gone: two jobs must not write the same outputs."""
+        slurm.cancel([one.job_id for one in tasks], self.patience_s)
         end = time.monotonic() + _CANCEL_WAIT_S
-        while time.monotonic() < end:  # two jobs must not write the same outputs
-            state = slurm.patiently(queue.read_squeue, self.patience_s, self.on_wait).get(one.job_id)
-            if state is None or not (state.alive or state.stuck):
+        while time.monotonic() < end:
+            states = self._read_queue()
+            left = [one.job_id for one in tasks if (s := states.get(one.job_id)) is not None and s.alive]
+            if not left:
                 break
             time.sleep(1)
-        self.ledger.ended(one.submission, one.index, "replaced")
+        else:
+            raise slurm.SlurmError(f"scancel: still not gone after {_CANCEL_WAIT_S} s: {', '.join(left)}")
+        for one in tasks:
+            self.ledger.ended(one.submission, one.index, "replaced")
+
+    def _read_queue(self) -> dict[str, queue.State]:
+        return slurm.patiently(queue.read_squeue, self.patience_s, self.on_wait)
+
+
+def _reason_to_replace(one: Task, state: queue.State, job, request) -> str | None:
+    entry = one.submission.entries[one.index]
+    if entry.fingerprint != identity.fingerprint_of(job):
+        return "its inputs or parameters have changed"
+    if identity.newest_input(job) > one.submission.time + _CLOCK_MARGIN_S:
+        return "its inputs are newer than it"
+    if state.state == "PENDING" and entry.request != repr(request):
+        return "its resources have changed"
+    return None

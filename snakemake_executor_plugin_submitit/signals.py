@@ -24,7 +24,7 @@ class Signals:
 
     @contextmanager
     def held_back(self):
-        """In this block signals wait until its end."""
+        """In this block a first signal waits until its end; a second one does not."""
         self._busy = True
         try:
             yield
@@ -38,6 +38,6 @@ class Signals:
         return self.received == signal.SIGINT
 
     def _on_signal(self, number: int, _frame: object) -> None:
-        self.received = number
-        if not self._busy:
+        again, self.received = self.received is not None, number
+        if again or not self._busy:
             raise KeyboardInterrupt  # which Snakemake answers with the executor's cancel()

@@ -1,0 +1,20 @@
+"""The benchmark of many short jobs runs, at a tenth of its size. No times here."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from cluster import Cluster
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def test_twenty_jobs_from_one_submit_host(cluster: Cluster):  # the fixture says loudly where there can't be one
+    command = [sys.executable, ROOT / "perf" / "slurm_jobs.py", "--jobs", "20", "--overhead", "1", "--cpus", "4"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+    row = next(line for line in done.stdout.splitlines() if line.strip(" │").startswith("submitit"))
+    assert row.split("│")[3].split()[0] == "1"  # twenty jobs, one sbatch
+    assert "inside a job, n = 1 pairs" in done.stdout
