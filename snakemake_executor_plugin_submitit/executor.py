@@ -247,6 +247,8 @@ class Executor(RemoteExecutor):
                 self.logger.warning(f"Slurm job {one.job_id}, {one.label}: {verdict.reason}; submitting it again")
                 self._again(info)
             else:
+                if one.state is not None and one.state.stuck:
+                    self._cancel_all([one.job_id])  # or it would run beside a retry once somebody releases it
                 self._close(one, "failed")
                 self._report_failure(info, verdict)
 
@@ -376,7 +378,7 @@ class Executor(RemoteExecutor):
             self.logger.error(f"{error}; the jobs go on; cancel them by: scancel {' '.join(ids)}")
             return
         for job_id in ids:
-            one = self._live.pop(job_id, None)
+            one = self._live.pop(job_id, None)  # not those whose end is being reported
             if one is not None:
                 self.ledger.ended(one.submission, one.index, "cancelled")
 

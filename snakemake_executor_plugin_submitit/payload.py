@@ -171,6 +171,7 @@ class Payload:
             while time.monotonic() < end:  # some may still be saving
                 os.killpg(self._process.pid, 0)
                 time.sleep(0.2)
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._say(f"{self.name}: ended by Slurm")
         if self._state() == "RUNNING":
             self._requeue_again(RuntimeError("in its grace time"))

@@ -85,6 +85,17 @@ def test_preemption_with_warning_lets_the_job_save(warning_cluster, flow, partit
     assert one.lines("counted.txt") == ["6"] and len(one.calls("sbatch")) == 1
 
 
+def test_sigterm_while_the_job_counts_as_running_requeues(cluster, flow):
+    """As in the grace time of a preemption where the site sends no other signal: leaving would end the job for good."""
+    one = flow(cluster, counter("spot"))
+    process = one.start()
+    one.wait(lambda: (one.folder / "state.txt").exists(), "the first step")
+    cluster.run("scancel", "--full", "--signal=TERM", one.queue()[0][0])
+    assert process.wait(120) == 0, one.text
+    assert len(starts(one)) == 2 and one.lines("counted.txt") == ["6"]
+    assert len(one.calls("sbatch")) == 1
+
+
 def test_two_time_limits_and_then_success(cluster, flow):
     """A life is at most a minute less the signal's delay, because Slurm may send the signal early."""
     one = flow(cluster, counter(to=50, runtime=1))
@@ -245,3 +256,4 @@ def test_a_job_held_by_slurm_does_not_hang(cluster, flow):
     cluster.run("scontrol", "requeuehold", "State=SpecialExit", one.queue()[0][0])
     assert process.wait(60) == 1
     assert "Slurm holds it and will not start it again" in one.text
+    one.wait(lambda: not one.queue(), "an empty queue")  # it would run beside a retry once somebody releases it
