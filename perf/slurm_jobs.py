@@ -117,7 +117,7 @@ def run(name: str, n: int, cluster: Cluster, standard: Path | None, interval: in
             process = subprocess.Popen(
                 [
                     Path(sys.executable).parent / "snakemake", *EXECUTORS[name], "--jobs", str(n + 1),
-                    "--seconds-between-status-checks", str(interval), "--latency-wait", "5", "--quiet", "all",
+                    "--seconds-between-status-checks", str(interval), "--latency-wait", "5", "--quiet", "rules",
                 ],
                 cwd=here, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
@@ -125,7 +125,7 @@ def run(name: str, n: int, cluster: Cluster, standard: Path | None, interval: in
 
             def all_queued() -> bool:
                 if process.poll() is not None:
-                    raise SystemExit(f"{name}: Snakemake has ended early:\n{(here / 'log').read_text()[-3000:]}")
+                    raise RunError(f"{name}: Snakemake has ended early:\n{(here / 'log').read_text()[-3000:]}")
                 return len(cluster.run("squeue", "-h", "-r", "-t", "PENDING", "-o", "%i").splitlines()) >= n
 
             cluster.wait(all_queued, f"{n} queued jobs", 600)
@@ -136,7 +136,7 @@ def run(name: str, n: int, cluster: Cluster, standard: Path | None, interval: in
         peak.stop()
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode or len(list((here / "out").iterdir())) != n:
-            raise SystemExit(f"{name}: exit code {process.returncode}:\n{(here / 'log').read_text()[-3000:]}")
+            raise RunError(f"{name}: exit code {process.returncode}:\n{(here / 'log').read_text()[-3000:]}")
         rows = [line.split() for line in calls.read_text().splitlines()]
         host = [(command, where) for command, where in rows if where == "host"]
         return Measured(
@@ -148,6 +148,10 @@ def run(name: str, n: int, cluster: Cluster, standard: Path | None, interval: in
             peak_mb=peak.mb,
             cpu_s=usage.ru_utime + usage.ru_stime,
         )
+
+
+class RunError(RuntimeError):
+    """An executor did not make all outputs."""
 
 
 class Peak(threading.Thread):
@@ -221,20 +225,27 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--interval", type=int, default=5, help="Seconds between status checks, for all executors.")
     parser.add_argument("--standard", type=Path, help="Folder that the standard plugin was installed to.")
+    parser.add_argument("--executors", nargs="+", choices=list(EXECUTORS), help="All of them where not given.")
     parser.add_argument("--overhead", type=int, default=10)
     parser.add_argument("--cpus", type=int, default=1, help="Processors per node; two nodes.")
     given = parser.parse_args()
     console = Console(width=120)
-    names = list(EXECUTORS) if given.standard else ["submitit"]
+    names = list(given.executors or EXECUTORS) if given.standard else ["submitit"]
     cluster = Cluster(Path(tempfile.mkdtemp(prefix="slurm-perf-")) / "cluster")
     cluster.up(nodes=2, cpus=given.cpus, max_array_size=1001)
     try:
         rows: dict[str, list[dict[str, float]]] = {name: [] for name in names}
         for turn in range(given.rounds):
-            for name in names if turn % 2 == 0 else reversed(names):
+            for name in list(names) if turn % 2 == 0 else list(reversed(names)):
                 console.print(f"round {turn + 1} of {given.rounds}: {given.jobs} jobs, {name}")
-                measured = run(name, given.jobs, cluster, given.standard, given.interval)
-                rows[name].append(measured.row())
+                try:
+                    rows[name].append(run(name, given.jobs, cluster, given.standard, given.interval).row())
+                except RunError as error:
+                    if name == "submitit":
+                        raise
+                    console.print(f"LEFT OUT: {error}")
+                    del rows[name]
+                    names.remove(name)
         bare, inside = overhead(given.overhead, cluster)
     finally:
         cluster.down()
