@@ -55,7 +55,7 @@ class Flow:
         with self.log.open("ab") as sink:
             return subprocess.Popen(
                 command, cwd=self.folder, env=self.environment, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink,
-                start_new_session=True,
+                start_new_session=True, preexec_fn=_heed_interrupts,
             )  # fmt: skip
 
     def run(self, *arguments: str, timeout: float = 120) -> tuple[int, str]:
@@ -129,6 +129,11 @@ class Flow:
     def go(self) -> None:
         """Let jobs end that wait for the file `go`."""
         (self.folder / "go").touch()
+
+
+def _heed_interrupts() -> None:
+    """Where the tests run in a shell's background, they and their children inherit that SIGINT is ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _tasks(job_id: str) -> list[str]:

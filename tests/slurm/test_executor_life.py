@@ -33,7 +33,7 @@ def test_ready_jobs_of_a_rule_are_one_array_with_names_for_people(cluster, flow)
     assert sorted(one.lines("ran.txt")) == [str(k) for k in range(8)]
     assert len(one.calls("sbatch")) == 1
     # Slurm's ids are in Snakemake's own output, and so are the logs, in one folder per rule, for the owner only.
-    array = one.submitted()[0].split("_")[0]
+    array = one.text.split("tasks of Slurm array ")[1].split(":")[0]
     assert f"Submitted 8 tasks of Slurm array {array}: part k=0 ... part k=7 (8 tasks); log: " in one.text
     top = one.folder / ".snakemake" / "submitit"
     assert stat.S_IMODE(top.stat().st_mode) == 0o700
@@ -46,6 +46,7 @@ def test_arrays_are_cut_at_the_cluster_s_size_and_at_the_setting(cluster, flow):
     one.go()
     code, text = one.run("--submitit-array-size", "3")
     assert code == 0, text
+    one.expect_submitted(8)
     assert sorted(map(len, _arrays(one).values())) == [2, 3, 3]
 
 
@@ -76,7 +77,7 @@ def test_a_failure_shows_the_log_s_end_and_the_command_for_this_job_alone(cluste
     )
     code, text = one.run("--", "all")
     assert code == 1
-    job_id = next(i for i in one.submitted() if f"Submitted Slurm job {i}: bad k=7" in text)
+    job_id = text.split(": bad k=7; log")[0].rsplit(" ", 1)[1]
     assert f"Slurm job {job_id} (bad k=7): failed on n" in text
     assert "  | no such banana" in text
     command = text.split("to run this job alone again: ")[1].splitlines()[0]
@@ -150,10 +151,11 @@ def test_secrets_reach_the_job_and_no_file(cluster, flow):
     import hashlib
 
     assert one.lines("ask.txt") == [f"{hashlib.sha256(secret.encode()).hexdigest()}  -"]
+    job_id = text.split("Submitted Slurm job ")[1].split(":")[0]
     written = [path for path in one.folder.rglob("*") if path.is_file()]
     assert any(path.suffix == ".pkl" for path in written)
     assert [path for path in written if secret.encode() in path.read_bytes()] == []
-    assert secret not in cluster.run("scontrol", "show", "job", "-d", one.submitted()[0])
+    assert secret not in cluster.run("scontrol", "show", "job", "-d", job_id)
 
 
 def test_slurm_s_own_variables_do_not_overrule_resources(cluster, flow):
