@@ -6,7 +6,7 @@ payload (both ends of it), ledger (what survives a kill), queue and task (how it
 
 import time
 
-# Jobs that ended before Snakemake began to look at files have been seen by it; later ones have not (executor.py).
+# Jobs that ended before Snakemake began to look at files have been seen by it; later ones have not (recovery.py).
 PROCESS_BEGAN = time.time()
 
 from snakemake_interface_executor_plugins.settings import CommonSettings  # noqa: E402

@@ -113,7 +113,7 @@ class Executor(RemoteExecutor):
         folder = self.folder / identity.rule_of(jobs[0]) / f"{name.removeprefix(prefix + '.')}-{token}"
         try:
             folder.mkdir(parents=True, mode=0o700)
-            payloads = [self._payload(job, request, folder, resubmissions, array=len(jobs) > 1) for job in jobs]
+            payloads = [self._payload(job, folder, resubmissions, array=len(jobs) > 1) for job in jobs]
             submission = Submission(
                 token,
                 str(folder),
@@ -157,7 +157,7 @@ class Executor(RemoteExecutor):
             self._refuse(jobs, f"{error}; nothing was submitted")
             return
         self.ledger.submitted(submission, slurm_id)
-        tasks = [Task(submission, i, identity.label_of(job), payloads[i]) for i, job in enumerate(jobs)]
+        tasks = [Task(submission, index, identity.label_of(job)) for index, job in enumerate(jobs)]
         for job, one in zip(jobs, tasks, strict=True):
             self._watch(job, one)
         kind = "Slurm job" if len(jobs) == 1 else f"{len(jobs)} tasks of Slurm array"
@@ -166,15 +166,13 @@ class Executor(RemoteExecutor):
     def _take_up(self, wanted: Sequence[tuple]) -> set:
         """Watch the jobs that an earlier process has submitted."""
         self._earlier.resolve_intents()
-        requests = dict(wanted)
         found = self._earlier.take_up(wanted)
         for job, one in found.items():
-            one.payload = self._payload(job, requests[job], one.folder, one.submission.resubmissions, array=False)
             self._watch(job, one)
             self.logger.info(f"Taken up: Slurm job {one.job_id}, {one.label}; log: {one.log}")
         return set(found)
 
-    def _payload(self, job, request, folder: Path, resubmissions: int, *, array: bool):
+    def _payload(self, job, folder: Path, resubmissions: int, *, array: bool):
         from .payload import Payload
 
         return Payload(

@@ -38,13 +38,16 @@ class Submission:
     time: float = field(default_factory=time.time)
 
     def job_id(self, index: int) -> str | None:
-        if self.slurm_id is None:
-            return None
-        return self.slurm_id if len(self.entries) == 1 else f"{self.slurm_id}_{index}"
+        return None if self.slurm_id is None else task_id(self.slurm_id, index, len(self.entries))
 
     @property
     def open_indices(self) -> list[int]:
         return [index for index in range(len(self.entries)) if index not in self.ended]
+
+
+def task_id(slurm_id: str, index: int, n: int) -> str:
+    """Slurm's id of one of `n` tasks that were submitted together; one alone is no array."""
+    return slurm_id if n == 1 else f"{slurm_id}_{index}"
 
 
 class Ledger:

@@ -7,6 +7,7 @@ a job that waits in the queue keeps the code it was submitted with.
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import os
 import signal
@@ -120,12 +121,9 @@ class Payload:
                 raise _LeaveError(f"reached its time limit {used + 1} times (requeue limit: {self.requeue_limit})")
             self._file("requeues").write_text(str(used + 1))
             self._say(f"{self.name}: time limit; requeue {used + 1} of {self.requeue_limit}")
-        kept = self._process
-        self._process = None  # processes can't be pickled
-        try:
-            return DelayedSubmission(_copy_of(self))
-        finally:
-            self._process = kept
+        later = copy.copy(self)
+        later._process = None  # processes can't be pickled
+        return DelayedSubmission(later)
 
     # Details.
 
@@ -173,12 +171,13 @@ class Payload:
                 time.sleep(0.2)
             os.killpg(self._process.pid, signal.SIGKILL)
         self._say(f"{self.name}: ended by Slurm")
-        if self._state() == "RUNNING":
+        if self._squeue("%T") == "RUNNING":
             self._requeue_again(RuntimeError("in its grace time"))
         sys.exit(128 + signal.SIGTERM)
 
-    def _state(self) -> str:
-        command = ["squeue", "-h", "-j", self._job_id(), "-o", "%T"]
+    def _squeue(self, what: str) -> str:
+        """One field of this job in squeue's words; empty where Slurm does not answer."""
+        command = ["squeue", "-h", "-j", self._job_id(), "-o", what]
         try:
             return subprocess.run(command, capture_output=True, text=True, timeout=15).stdout.strip()
         except (subprocess.TimeoutExpired, OSError):
@@ -194,11 +193,9 @@ class Payload:
         return f"could not be requeued: {error}"
 
     def _seconds_left(self) -> float | None:
-        command = ["squeue", "-h", "-j", self._job_id(), "-o", "%L"]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=15)
-            return seconds_of(done.stdout.strip())
-        except (subprocess.TimeoutExpired, ValueError, OSError):
+            return seconds_of(self._squeue("%L"))
+        except ValueError:
             return None
 
     def _missing(self, begun: float) -> list[str]:
@@ -244,12 +241,6 @@ class Payload:
     def _say(self, text: str) -> None:
         with contextlib.suppress(OSError):  # a full log file system must not end the job
             print(f"[{time.strftime('%Y-%m-%d %H:%M:%S')}] {text}", flush=True)
-
-
-def _copy_of(payload: Payload) -> Payload:
-    copy = Payload.__new__(Payload)
-    copy.__dict__.update(payload.__dict__)
-    return copy
 
 
 def seconds_of(text: str) -> float:

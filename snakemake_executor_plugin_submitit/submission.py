@@ -13,6 +13,7 @@ from submitit.slurm.slurm import SlurmExecutor
 
 from . import payload as payload_module
 from . import queue
+from .ledger import task_id
 from .payload import Payload
 from .slurm import SlurmUnreachableError, call, patiently
 
@@ -34,6 +35,7 @@ class ArrayExecutor(SlurmExecutor):
     """
 
     def __init__(self, folder: Path, parameters: dict, *, name: str, comment: str, signal_delay_s: int):
+        self._called = False
         # `exec`: the batch shell becomes the Python process, which so gets the signal that is sent to the shell.
         super().__init__(folder, max_num_timeout=_NO_LIMIT, python=f"exec {shlex.quote(sys.executable)}")
         extra = {
@@ -79,7 +81,7 @@ class ArrayExecutor(SlurmExecutor):
 
     def _sbatch(self, script: Path) -> str:
         """Submit, or find what an earlier call has submitted although its answer got lost."""
-        if getattr(self, "_called", False) and (found := queue.find_submission(script.parent)):
+        if self._called and (found := queue.find_submission(script.parent)):
             return found
         self._called = True
         output = call(*self._make_submission_command(script))
@@ -98,5 +100,4 @@ def place_pickles(folder: Path, slurm_id: str, n: int) -> None:
     for index in range(n):
         waiting = pickle_path(folder, index)
         if waiting.exists():
-            job_id = slurm_id if n == 1 else f"{slurm_id}_{index}"
-            waiting.rename(JobPaths(folder, job_id).submitted_pickle)
+            waiting.rename(JobPaths(folder, task_id(slurm_id, index, n)).submitted_pickle)

@@ -20,7 +20,6 @@ class Task:
     submission: Submission
     index: int
     label: str
-    payload: object | None = None  # to submit again; None for one that an earlier process submitted
     state: State | None = None  # the last that Slurm has told
     ended_since: float | None = None  # when Slurm first said, or left unsaid, that it has ended
     warned: set = field(default_factory=set)
@@ -81,7 +80,7 @@ def judge_outcome(task: Task) -> Verdict:
 
 
 def judge_state(task: Task, state: State | None, now: float, latency_s: float, requeue_limit: int) -> Verdict:
-    """From what Slurm says about a task without a outcome file; `state` None: Slurm doesn't know it any more.
+    """From what Slurm says about a task without an outcome file; `state` None: Slurm doesn't know it any more.
 
     The outcome file may show up late on a network file system, so the end counts only `latency_s` after it was seen.
     """
@@ -108,7 +107,7 @@ def judge_state(task: Task, state: State | None, now: float, latency_s: float, r
         "COMPLETED": "ended without an outcome",
     }.get(name, "ended")
     reason = f"{explained} ({name}{', ' + state.detail if state.detail and 'by' not in state.detail else ''})"
-    if name in INFRASTRUCTURE and task.payload is not None and task.requeues_used < requeue_limit:
+    if name in INFRASTRUCTURE and task.requeues_used < requeue_limit:
         return Verdict("again", reason)
     return Verdict("failed", reason)
 

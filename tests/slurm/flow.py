@@ -45,17 +45,19 @@ class Flow:
     def real(self, name: str) -> str:
         return str(shutil.which(name, path=self.cluster.environment["PATH"]))
 
-    def start(self, *arguments: str) -> subprocess.Popen:
-        """Snakemake in the background, in a process group of its own; its output goes to `log`."""
-        command = [
+    def command(self, *arguments: str) -> list[str]:
+        return [
             *SNAKEMAKE, "--executor", "submitit", "--jobs", "100", "--seconds-between-status-checks", "1",
             "--latency-wait", "3", "--submitit-status-interval", "2", "--submitit-jobname-prefix", self.prefix,
             "--rerun-incomplete", "--keep-going", *arguments,
         ]  # fmt: skip
+
+    def start(self, *arguments: str) -> subprocess.Popen:
+        """Snakemake in the background, in a process group of its own; its output goes to `log`."""
         with self.log.open("ab") as sink:
             return subprocess.Popen(
-                command, cwd=self.folder, env=self.environment, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink,
-                start_new_session=True, preexec_fn=_heed_interrupts,
+                self.command(*arguments), cwd=self.folder, env=self.environment, stdin=subprocess.DEVNULL,
+                stdout=sink, stderr=sink, start_new_session=True, preexec_fn=_heed_interrupts,
             )  # fmt: skip
 
     def run(self, *arguments: str, timeout: float = 120) -> tuple[int, str]:

@@ -29,6 +29,13 @@ def counter(partition: str = "main", to: int = 6, runtime: int = 5, nodes: int =
     return COUNTER.format(partition=partition, to=to, runtime=runtime, nodes=nodes)
 
 
+def begun(one, *arguments: str) -> subprocess.Popen:
+    """Snakemake, once the counter has done its first step."""
+    process = one.start(*arguments)
+    one.wait(lambda: (one.folder / "state.txt").exists(), "the first step")
+    return process
+
+
 def urgent(cluster, seconds: int = 2) -> None:
     """A job that needs every node."""
     cluster.run(
@@ -44,8 +51,7 @@ def starts(one) -> list[int]:
 
 def test_preemption_without_warning_requeues(cluster, flow):
     one = flow(cluster, counter("spot"))
-    process = one.start()
-    one.wait(lambda: (one.folder / "state.txt").exists(), "the first step")
+    process = begun(one)
     urgent(cluster)
     assert process.wait(120) == 0, one.text
     assert len(starts(one)) == 2 and starts(one)[1] > 0
@@ -55,8 +61,7 @@ def test_preemption_without_warning_requeues(cluster, flow):
 
 def test_preemption_that_cancels_is_submitted_again(cluster, flow):
     one = flow(cluster, counter("scrap"))
-    process = one.start()
-    one.wait(lambda: (one.folder / "state.txt").exists(), "the first step")
+    process = begun(one)
     urgent(cluster)
     assert process.wait(120) == 0, one.text
     assert "was cancelled by a preemption" in one.text and "submitting it again" in one.text
@@ -66,8 +71,7 @@ def test_preemption_that_cancels_is_submitted_again(cluster, flow):
 
 def test_the_requeue_limit_ends_cancelling_preemptions_in_a_failure(cluster, flow):
     one = flow(cluster, counter("scrap"))
-    process = one.start("--submitit-requeue-limit", "0")
-    one.wait(lambda: (one.folder / "state.txt").exists(), "the first step")
+    process = begun(one, "--submitit-requeue-limit", "0")
     urgent(cluster)
     assert process.wait(120) == 1
     assert "was cancelled by a preemption (PREEMPTED" in one.text and not (one.folder / "counted.txt").exists()
@@ -76,8 +80,7 @@ def test_the_requeue_limit_ends_cancelling_preemptions_in_a_failure(cluster, flo
 @pytest.mark.parametrize("partition", ["spot", "scrap"])
 def test_preemption_with_warning_lets_the_job_save(warning_cluster, flow, partition):
     one = flow(warning_cluster, counter(partition))
-    process = one.start("--submitit-signal-delay", "30")
-    one.wait(lambda: (one.folder / "state.txt").exists(), "the first step")
+    process = begun(one, "--submitit-signal-delay", "30")
     urgent(warning_cluster)
     assert process.wait(120) == 0, one.text
     asked = [int(line.split()[1]) for line in one.lines("lives.txt") if line.startswith("asked")]
@@ -88,8 +91,7 @@ def test_preemption_with_warning_lets_the_job_save(warning_cluster, flow, partit
 def test_sigterm_while_the_job_counts_as_running_requeues(cluster, flow):
     """As in the grace time of a preemption where the site sends no other signal: leaving would end the job for good."""
     one = flow(cluster, counter("spot"))
-    process = one.start()
-    one.wait(lambda: (one.folder / "state.txt").exists(), "the first step")
+    process = begun(one)
     cluster.run("scancel", "--full", "--signal=TERM", one.queue()[0][0])
     assert process.wait(120) == 0, one.text
     assert len(starts(one)) == 2 and one.lines("counted.txt") == ["6"]
@@ -117,8 +119,7 @@ def test_the_requeue_limit_ends_time_limits_in_a_failure(cluster, flow):
 
 def test_a_lost_node_requeues_its_job(cluster, flow):
     one = flow(cluster, counter(to=8))
-    process = one.start()
-    one.wait(lambda: (one.folder / "state.txt").exists(), "the first step")
+    process = begun(one)
     job_id = one.queue()[0][0]
     node = cluster.run("squeue", "-h", "-j", job_id, "-o", "%N").strip()
     cluster.stop(f"slurmd.{node}", signal.SIGKILL)
@@ -149,8 +150,7 @@ def _processes_of(job_id: str) -> list[int]:
 
 def test_an_operator_s_scancel_is_a_clear_failure(cluster, flow):
     one = flow(cluster, counter(to=100))
-    process = one.start()
-    one.wait(lambda: (one.folder / "state.txt").exists(), "the first step")
+    process = begun(one)
     job_id = one.queue()[0][0]
     cluster.run("scancel", job_id)
     assert process.wait(60) == 1
@@ -217,8 +217,7 @@ def test_without_slurmdbd(cluster, flow):
         code, text = one.run()
         assert code == 0, text
         cancelled = flow(cluster, counter(to=100))
-        process = cancelled.start()
-        cancelled.wait(lambda: (cancelled.folder / "state.txt").exists(), "the first step")
+        process = begun(cancelled)
         cluster.run("scancel", cancelled.queue()[0][0])
         assert process.wait(60) == 1 and "was cancelled" in cancelled.text
     finally:
@@ -251,8 +250,7 @@ def test_a_full_log_file_system_is_a_clear_failure(cluster, flow):
 
 def test_a_job_held_by_slurm_does_not_hang(cluster, flow):
     one = flow(cluster, counter(to=100))
-    process = one.start()
-    one.wait(lambda: (one.folder / "state.txt").exists(), "the first step")
+    process = begun(one)
     cluster.run("scontrol", "requeuehold", "State=SpecialExit", one.queue()[0][0])
     assert process.wait(60) == 1
     assert "Slurm holds it and will not start it again" in one.text

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -31,38 +30,40 @@ RUN = "results/shapes/runs/promptecho-s1"
 
 
 class Suite(Flow):
-    """A copy of the checkout whose profile has been edited as its comments say: partition and account."""
+    """The embedded experiment in a copy of the checkout."""
 
     def __init__(self, folder: Path, cluster: Cluster):
+        super().__init__(folder, cluster, (ROOT / "Snakefile").read_text(), prefix="pe")
+
+    @classmethod
+    def checkout(cls, folder: Path, cluster: Cluster) -> Suite:
+        """A fresh copy, whose profile has been edited as its comments say: partition and account."""
         for name in ("workflow", "config", "profiles", "envs", "promptecho"):
             shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-        super().__init__(folder, cluster, (ROOT / "Snakefile").read_text(), prefix="pe")
         profile = folder / "profiles" / "slurm" / "config.yaml"
         text = profile.read_text()
         assert text.count("\"'gpu'\"") == text.count("\"'research'\"") == 1
         profile.write_text(text.replace("'gpu'", "'main'").replace("'research'", "'lab'"))
+        return cls(folder, cluster)
 
-    def start(self, *arguments: str) -> subprocess.Popen:
+    def command(self, *arguments: str) -> list[str]:
+        """`arguments`: options, and perhaps `--` and a target; `all` otherwise."""
+        options = arguments[: arguments.index("--")] if "--" in arguments else arguments
+        target = arguments[len(options) :] or ("--", "all")
         # Shorter waits than on a real cluster; everything else is the profile's.
-        command = [
+        return [
             *SNAKEMAKE, "--profile", "profiles/slurm", "--seconds-between-status-checks", "1", "--latency-wait", "3",
-            "--submitit-status-interval", "2", "--submitit-signal-delay", "30", *arguments,
+            "--submitit-status-interval", "2", "--submitit-signal-delay", "30", *options,
+            "--config", "experiments=shapes", "set=" + " ".join(f"shapes.{k}={v}" for k, v in SMALL.items()),
+            *target,
         ]  # fmt: skip
-        command += ["--config", "experiments=shapes", "set=" + " ".join(f"shapes.{k}={v}" for k, v in SMALL.items())]
-        target = [command.pop(command.index("--target") + 1)] if "--target" in command else ["all"]
-        command = [word for word in command if word != "--target"]
-        with self.log.open("ab") as sink:
-            return subprocess.Popen(
-                [*command, "--", *target], cwd=self.folder, env=self.environment, stdin=subprocess.DEVNULL,
-                stdout=sink, stderr=sink, start_new_session=True,
-            )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def suite(cluster, tmp_path_factory) -> Suite:
     folder = tmp_path_factory.mktemp("suite") / "checkout"
     folder.mkdir()
-    return Suite(folder, cluster)
+    return Suite.checkout(folder, cluster)
 
 
 def test_all_survives_a_kill_while_captions_are_queued_and_running(suite, cluster):
@@ -119,9 +120,8 @@ def train(suite: Suite, name: str, cluster: Cluster, segments: tuple[int, ...], 
     folder = suite.folder.parent / name
     shutil.copytree(suite.folder, folder, symlinks=True, ignore=shutil.ignore_patterns("runs", "work", "bin", "calls*"))
     shutil.rmtree(folder / ".snakemake" / "submitit", ignore_errors=True)
-    one = Suite.__new__(Suite)
-    Flow.__init__(one, folder, cluster, (ROOT / "Snakefile").read_text(), prefix="pe")
-    process = one.start(*RANKS, "--target", f"{RUN}/{segments[-1]}/metrics.jsonl")
+    one = Suite(folder, cluster)
+    process = one.start(*RANKS, "--", f"{RUN}/{segments[-1]}/metrics.jsonl")
     if preempt:
         for step in segments:
             states = folder / f"results/shapes/work/train/promptecho-s1/{step}"
@@ -147,7 +147,7 @@ def lives(run: Path) -> int:
 @pytest.fixture(scope="module")
 def undisturbed(suite, cluster) -> Path:
     if not (suite.folder / "results/shapes/captions/captions.h5").exists():
-        code, text = suite.run("--target", "results/shapes/captions/captions.h5", timeout=300)
+        code, text = suite.run("--", "results/shapes/captions/captions.h5", timeout=300)
         assert code == 0, text
     run = train(suite, "undisturbed", cluster, (2, 4), preempt=False)
     assert lives(run) == 2

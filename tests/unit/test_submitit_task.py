@@ -18,7 +18,7 @@ from snakemake_executor_plugin_submitit.task import Task, judge_outcome, judge_s
 @pytest.fixture
 def one(tmp_path) -> Task:
     entries = [Entry("k", "f", "r", "smk.rule")]
-    return Task(Submission("t", str(tmp_path), entries, slurm_id="12"), 0, "rule k=0", payload="something")
+    return Task(Submission("t", str(tmp_path), entries, slurm_id="12"), 0, "rule k=0")
 
 
 def outcome(one: Task, **values) -> task.Verdict:
