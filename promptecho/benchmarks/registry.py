@@ -2,21 +2,42 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from promptecho.errors import ConfigError
 
 if TYPE_CHECKING:
     from promptecho.benchmarks.layout import Layout
-    from promptecho.benchmarks.scoring import Scorer
+    from promptecho.benchmarks.scoring import Scorer, ScoringOptions
 
-NAMES = ("geneval", "captions")
+# Module and class, relative to this package: imported when asked for.
+LAYOUTS = {
+    "geneval": "geneval.layout.GenevalLayout",
+    "captions": "captions.layout.CaptionsLayout",
+    "dpg": "dpg.layout.DpgLayout",
+    "tiif": "tiif.layout.TiifLayout",
+    "textocr": "textocr.layout.TextOcrLayout",
+}
+SCORERS = {
+    "geneval": "geneval.score.GenevalScorer",
+    "captions": "captions.score.CaptionsScorer",
+    "densealign": "densealign.score.DenseAlignScorer",
+    "dpg": "dpg.score.DpgScorer",
+    "tiif": "tiif.score.TiifScorer",
+    "textocr": "textocr.score.TextOcrScorer",
+}
+# Whose images a scorer reads; pairs of images are compared on DenseAlignBench's captions.
+LAYOUT_OF = {**{name: name for name in LAYOUTS}, "densealign": "captions"}
+PAIRWISE = ("densealign",)
 
 
-def _check(name: str, what: str) -> None:
-    if name not in NAMES:
-        raise ConfigError(f"{what} {name!r} is unknown; known {what}s: {', '.join(NAMES)}")
+def _load(known: dict[str, str], name: str, what: str) -> Any:
+    if name not in known:
+        raise ConfigError(f"{what} {name!r} is unknown; known {what}s: {', '.join(known)}")
+    module, _, attribute = known[name].rpartition(".")
+    return getattr(importlib.import_module(f"promptecho.benchmarks.{module}"), attribute)
 
 
 def load_layout(name: str, prompts: Path, root: Path, images_per_prompt: int) -> Layout:
@@ -26,24 +47,14 @@ def load_layout(name: str, prompts: Path, root: Path, images_per_prompt: int) ->
         ConfigError: unknown benchmark.
         DataError: the prompt file is missing or faulty.
     """
-    _check(name, "benchmark")
-    from promptecho.benchmarks.captions.layout import CaptionsLayout
-    from promptecho.benchmarks.geneval.layout import GenevalLayout
-
-    layouts = {"geneval": GenevalLayout, "captions": CaptionsLayout}
-    return layouts[name](prompts, root, images_per_prompt)
+    return _load(LAYOUTS, name, "benchmark")(prompts, root, images_per_prompt)
 
 
-def load_scorer(name: str, backend: str, mode: str) -> Scorer:
-    """The scorer `name`, looking through `backend`.
+def load_scorer(name: str, options: ScoringOptions) -> Scorer:
+    """The scorer `name`.
 
     Raises:
         ConfigError: unknown scorer, or a mode that it does not have.
-        ModelError: unknown backend.
+        ModelError: unknown backend, or one that is not available.
     """
-    _check(name, "scorer")
-    from promptecho.benchmarks.captions.score import CaptionsScorer
-    from promptecho.benchmarks.geneval.score import GenevalScorer
-
-    scorers = {"geneval": GenevalScorer, "captions": CaptionsScorer}
-    return scorers[name](backend, mode)
+    return _load(SCORERS, name, "scorer")(options)

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from promptecho.errors import DataError
+from promptecho.errors import ConfigError, DataError
 from promptecho.progress import progress
 from promptecho.scores import ScoreItem
+
+if TYPE_CHECKING:
+    from promptecho.config.judges import JudgeSection
 
 Entry = TypeVar("Entry")
 Judged = tuple[ScoreItem, dict[str, Any]]
@@ -25,18 +28,60 @@ class Scored:
     summary: dict[str, float]
 
 
+@dataclass(frozen=True)
+class ScoringOptions:
+    """How to score: what `benchmarks.NAME` of the configuration says, and where things are.
+
+    `judge` answers where the backend is `judge`, and `answers` is the folder that keeps what it answered.
+    `seed` decides what a scorer draws (the order of a pair). `model` is a model folder that replaces the backend's own.
+    """
+
+    backend: str
+    mode: str = "official"
+    judge: JudgeSection | None = None
+    answers: Path | None = None
+    seed: int = 0
+    device: str = "cpu"
+    model: str | None = None
+
+
+@dataclass(frozen=True)
+class ImageFolder:
+    """Images to score. `prompts` None trusts the folder's own metadata, `images_per_prompt` None the most found;
+    `baseline` is the folder of the images that they are compared with, for scorers of pairs."""
+
+    root: Path
+    prompts: Path | None = None
+    images_per_prompt: int | None = None
+    baseline: Path | None = None
+
+
 class Scorer(Protocol):
-    """Scores a folder of images. `judge_model` names who looked."""
+    """Scores a folder of images; built as `Scorer(options)`. `judge_model` names who looked.
+
+    A scorer whose backend is a judge also has `estimate(folder) -> judges.base.Estimate`.
+    """
 
     judge_model: str
 
-    def score(self, images: Path, prompts: Path | None, images_per_prompt: int | None) -> Scored:
-        """Judge all images; `prompts` None trusts the folder's own metadata, `images_per_prompt` None the most found.
+    def score(self, folder: ImageFolder) -> Scored:
+        """Judge all images.
 
         Raises:
-            DataError: images are missing or not those of `prompts`, or every one failed.
+            DataError: images are missing or not those of the prompt set, or every one failed.
         """
         ...
+
+
+def need_judge(options: ScoringOptions) -> tuple[JudgeSection, Path]:
+    """The judge's settings and the folder of its answers, for a backend `judge`.
+
+    Raises:
+        ConfigError: one of them is not given.
+    """
+    if options.judge is None or options.answers is None:
+        raise ConfigError("backend judge: which one? set `judge:` to a key of `judges`, or give --judge and --answers")
+    return options.judge, options.answers
 
 
 def judge_all(

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from promptecho.benchmarks.registry import NAMES
+from promptecho.benchmarks.registry import SCORERS
 
 
 def register(app: typer.Typer) -> None:
@@ -23,7 +23,7 @@ def score(
     run: Annotated[str, typer.Option(help="Run name; `base` for the base model.")],
     step: Annotated[int, typer.Option(min=0, help="Completed training iterations; 0 for the base model.")],
     scorer: Annotated[
-        str, typer.Option(help=f"Scoring rules, one of: {', '.join(NAMES)}. Default: the benchmark's name.")
+        str, typer.Option(help=f"Scoring rules, one of: {', '.join(SCORERS)}. Default: the benchmark's name.")
     ] = "",
     backend: Annotated[str, typer.Option(help="Perception backend.")] = "oracle",
     mode: Annotated[
@@ -43,6 +43,7 @@ def score(
 ) -> None:
     """Score a folder of images."""
     from promptecho.benchmarks.registry import load_scorer
+    from promptecho.benchmarks.scoring import ImageFolder, ScoringOptions
     from promptecho.errors import ConfigError
     from promptecho.files import write_jsonl
     from promptecho.provenance import UNKNOWN, Provenance, git_commit
@@ -53,8 +54,8 @@ def score(
         raise ConfigError(f"run {run!r} with step {step}: the run 'base' has step 0 and no other run has")
     if out.suffix != ".json":
         raise ConfigError(f"{out}: a score file is named N.json (--out)")
-    judge = load_scorer(scorer, backend, mode)
-    scored = judge.score(images, prompts, images_per_prompt)
+    judge = load_scorer(scorer, ScoringOptions(backend=backend, mode=mode))
+    scored = judge.score(ImageFolder(images, prompts, images_per_prompt))
     items, failures = scored.items, sum(item.failed for item in scored.items)
     result = Scores(
         provenance=Provenance(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -11,7 +10,7 @@ from promptecho.benchmarks.backends import PerceptionFailure, Reader, load_reade
 from promptecho.benchmarks.captions.layout import ImageEntry, list_images
 from promptecho.benchmarks.captions.prompts import prompts_digest, read_prompts
 from promptecho.benchmarks.captions.scorer import GROUPS, OTHER, claim_of, evaluate, group_of
-from promptecho.benchmarks.scoring import Judged, Scored, judge_all
+from promptecho.benchmarks.scoring import ImageFolder, Judged, Scored, ScoringOptions, judge_all
 from promptecho.errors import ConfigError, DataError
 from promptecho.images import load_image
 from promptecho.scores import ScoreItem
@@ -48,13 +47,14 @@ def summary_of(items: list[ScoreItem]) -> dict[str, float]:
 class CaptionsScorer:
     """`Scorer` by what captions claim. There are no published rules with a bug, so `official` is the only mode."""
 
-    def __init__(self, backend: str, mode: str):
-        if mode != "official":
-            raise ConfigError(f"mode {mode!r}: captions have only 'official'; set mode: official")
-        self._reader = load_reader(backend)
+    def __init__(self, options: ScoringOptions):
+        if options.mode != "official":
+            raise ConfigError(f"mode {options.mode!r}: captions have only 'official'; set mode: official")
+        self._reader = load_reader(options.backend)
         self.judge_model = self._reader.name
 
-    def score(self, images: Path, prompts: Path | None, images_per_prompt: int | None) -> Scored:
-        entries = list_images(images, read_prompts(prompts) if prompts else None, images_per_prompt)
-        items, raw = judge_all("captions", images, entries, lambda entry: judge(entry, self._reader))
+    def score(self, folder: ImageFolder) -> Scored:
+        prompts = read_prompts(folder.prompts) if folder.prompts else None
+        entries = list_images(folder.root, prompts, folder.images_per_prompt)
+        items, raw = judge_all("captions", folder.root, entries, lambda entry: judge(entry, self._reader))
         return Scored(items, raw, prompts_digest(list(dict.fromkeys(e.prompt for e in entries))), summary_of(items))

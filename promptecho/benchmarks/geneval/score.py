@@ -10,7 +10,7 @@ from promptecho.benchmarks.backends import Detector, PerceptionFailure, load_bac
 from promptecho.benchmarks.geneval.layout import ImageEntry, list_images
 from promptecho.benchmarks.geneval.prompts import Prompt, prompts_digest, read_prompts
 from promptecho.benchmarks.geneval.scorer import Options, evaluate_image, summarize
-from promptecho.benchmarks.scoring import Judged, Scored, judge_all
+from promptecho.benchmarks.scoring import ImageFolder, Judged, Scored, ScoringOptions, judge_all
 from promptecho.errors import ConfigError
 from promptecho.images import load_image
 from promptecho.scores import ScoreItem
@@ -82,12 +82,14 @@ def score_folder(
 class GenevalScorer:
     """`Scorer` by GenEval's rules; `mode` as in check_mode."""
 
-    def __init__(self, backend: str, mode: str):
-        check_mode(mode)
-        self._detector = load_backend(backend)
+    def __init__(self, options: ScoringOptions):
+        check_mode(options.mode)
+        self._detector = load_backend(options.backend)
         self.judge_model = self._detector.name
 
-    def score(self, images: Path, prompts: Path | None, images_per_prompt: int | None) -> Scored:
-        expected = read_prompts(prompts) if prompts else None
-        items, raw, facts = score_folder(images, self._detector, prompts=expected, images_per_prompt=images_per_prompt)
+    def score(self, folder: ImageFolder) -> Scored:
+        expected = read_prompts(folder.prompts) if folder.prompts else None
+        items, raw, facts = score_folder(
+            folder.root, self._detector, prompts=expected, images_per_prompt=folder.images_per_prompt
+        )
         return Scored(items, raw, facts["prompts_digest"], summary_of(items))

@@ -1,0 +1,58 @@
+"""Judges in the experiment file: which model answers, where, how often, and what it may cost."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from promptecho.config.fields import Count, Flag, NonNegative, Positive, Section, Share, Text
+
+
+class JudgeSection(Section):
+    """A model that answers questions about images. Its key comes from the environment, never from a file."""
+
+    kind: Literal["gemini", "openai", "local"] = Field(
+        description="gemini: Google's API; openai: any OpenAI-compatible endpoint (OpenAI, DashScope, vLLM, SGLang, "
+        "`transformers serve`); local: a vision-language model in this process."
+    )
+    model: Text = Field(description="Model name at the endpoint; for local a folder or hub id, or `shapes`.")
+    endpoint: Text | None = Field(None, description="Base URL; null: the provider's own. Not for local.")
+    api_key_env: Text | None = Field(
+        None,
+        description="Name of the environment variable that holds the key; null: GEMINI_API_KEY or OPENAI_API_KEY. An "
+        "endpoint of your own needs none: leave the variable unset.",
+    )
+    temperature: NonNegative | None = Field(None, description="Sampling temperature; null: the benchmark's own.")
+    max_output_tokens: Count = Field(2048, description="Longest reply in tokens.")
+    image_format: Literal["png", "jpeg"] = Field("png", description="How images are sent.")
+    jpeg_quality: Count = Field(95, description="Quality of images sent as jpeg.", le=100)
+    structured_output: Literal["json_schema", "json_object", "none"] = Field(
+        "json_schema", description="How an endpoint is held to the JSON that is asked for; replies are checked anyway."
+    )
+    concurrency: Count = Field(8, description="Calls at the same time.")
+    requests_per_minute: Positive | None = Field(None, description="Most calls begun per minute; null: no limit.")
+    timeout_s: Positive = Field(120.0, description="Seconds that one call may take.")
+    max_attempts: Count = Field(
+        6, description="Calls per question, with growing pauses, before it counts as failed: busy endpoints and "
+        "unusable replies are asked again."
+    )  # fmt: skip
+    max_failed_share: Share = Field(0.01, description="The stage fails where more questions than this stay unanswered.")
+    usd_per_million_input_tokens: NonNegative | None = Field(None, description="Price, for estimates and the budget.")
+    usd_per_million_output_tokens: NonNegative | None = Field(None, description="Price, for estimates and the budget.")
+    budget_usd: Positive | None = Field(
+        None, description="No call is begun that could bring the cost of this judge's answers in one experiment above "
+        "it. Needs both prices."
+    )  # fmt: skip
+    max_calls: Count | None = Field(None, description="No call beyond so many is begun; recorded ones count.")
+    dtype: Literal["float32", "bfloat16"] = Field("bfloat16", description="Type of a local model's weights.")
+    trust_remote_code: Flag = Field(False, description="Run Python code that comes with a local model.")
+
+    @model_validator(mode="after")
+    def _fits(self) -> JudgeSection:
+        if self.kind == "local" and (self.endpoint or self.api_key_env):
+            raise ValueError("a local judge has neither endpoint nor api_key_env")
+        prices = (self.usd_per_million_input_tokens, self.usd_per_million_output_tokens)
+        if self.budget_usd is not None and None in prices:
+            raise ValueError("budget_usd needs usd_per_million_input_tokens and usd_per_million_output_tokens")
+        return self

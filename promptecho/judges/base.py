@@ -1,0 +1,101 @@
+"""What is asked of a judge, and what comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from pydantic import BaseModel
+
+ImageSource = Path | Callable[[], bytes]  # a PNG or JPEG file, or what makes the bytes of one; read when asked
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question about images.
+
+    `id` names it in errors and records ("prompt 00012, image 3"). `images` are sent in this order, before the text.
+    `parse` turns the reply into the answer and raises ValueError for a reply that is none: such a reply is asked
+    again. `schema` is the JSON that the reply should be, for judges that can be held to one. `template` is the digest
+    of the template that the texts were made from; `repeat` tells apart questions that are equal otherwise.
+    `temperature` holds where the judge's settings give none.
+    """
+
+    id: str
+    text: str
+    images: tuple[ImageSource, ...]
+    parse: Callable[[str], Any]
+    system: str = ""
+    schema: type[BaseModel] | None = None
+    template: str = ""
+    temperature: float = 0.0
+    repeat: int = 0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The end of one question: `value` is what `parse` made of `text`; or `failure` tells why there is none.
+
+    `cached`: no call was made now. `attempts` counts the calls that were ever answered for it.
+    """
+
+    question: Question
+    value: Any = None
+    text: str = ""
+    failure: str | None = None
+    cached: bool = False
+    attempts: int = 0
+    model_version: str = ""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a model answered to one call. `refusal` tells why where it declined to."""
+
+    text: str
+    model_version: str = ""
+    input_tokens: int = 0
+    output_tokens: int = 0
+    refusal: str | None = None
+
+
+@dataclass(frozen=True)
+class Payload:
+    """A question made ready to be sent: texts, and encoded images as (media type, bytes)."""
+
+    system: str
+    text: str
+    images: tuple[tuple[str, bytes], ...]
+    schema: type[BaseModel] | None
+    temperature: float
+
+
+class Judge(Protocol):
+    """A model that answers. Called from several threads at once."""
+
+    name: str  # the model, as tables name it
+
+    def ask(self, payload: Payload) -> Reply:
+        """One call.
+
+        Raises:
+            JudgeBusyError: the call may succeed later (429, 5xx, time-out, connection lost).
+            JudgeError: it will not (key, model or request refused).
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What asking would take: `calls` still to make, `recorded` already answered; tokens and USD are estimates.
+
+    `usd` None: the judge's settings name no prices.
+    """
+
+    calls: int
+    recorded: int
+    input_tokens: int
+    output_tokens: int
+    usd: float | None
