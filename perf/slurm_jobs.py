@@ -6,8 +6,8 @@
 
 Starts a Slurm cluster of its own on this machine (root; tests/slurm/cluster.py) and runs the same workflow, N jobs
 that only touch their output, with each executor in turn, in alternating order. Another job holds all nodes until every
-job is submitted, so that submitting does not share the processors with running. Reported per run, and as ratios of
-the runs of one round:
+job is submitted, so that submitting does not share the processors with running, and a dry run precedes each run. The
+standard plugin is on the path only where it runs. Reported per run, and as ratios of the runs of one round:
 
     queued s     from Snakemake's start until the last job is in the queue
     memory       peak of Snakemake's process on the submit host
@@ -105,8 +105,15 @@ def run(name: str, n: int, cluster: Cluster, standard: Path | None, interval: in
             script.chmod(0o755)
         environment = {**cluster.environment, "HOME": folder}
         environment["PATH"] = f"{here / 'bin'}:{Path(sys.executable).parent}:{environment['PATH']}"
-        if standard is not None:
+        if name != "submitit":  # Snakemake imports every executor it finds, and the standard one imports pandas
             environment["PYTHONPATH"] = str(standard)
+        snakemake = Path(sys.executable).parent / "snakemake"
+        # So that no run pays for compiling and reading what the next one finds in memory.
+        subprocess.run(
+            [snakemake, *EXECUTORS[name], "--jobs", "1", "--dry-run", "--quiet", "all"],
+            cwd=here, env=environment, check=True, capture_output=True,
+        )  # fmt: skip
+        calls.unlink(missing_ok=True)
         blocker = cluster.run(
             "sbatch", "--parsable", f"--nodes={len(cluster.nodes())}", "--exclusive", "--output=/dev/null",
             "--wrap=sleep 3600",
@@ -116,7 +123,7 @@ def run(name: str, n: int, cluster: Cluster, standard: Path | None, interval: in
         with (here / "log").open("wb") as log:
             process = subprocess.Popen(
                 [
-                    Path(sys.executable).parent / "snakemake", *EXECUTORS[name], "--jobs", str(n + 1),
+                    snakemake, *EXECUTORS[name], "--jobs", str(n + 1),
                     "--seconds-between-status-checks", str(interval), "--latency-wait", "5", "--quiet", "rules",
                 ],
                 cwd=here, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,

@@ -33,13 +33,15 @@ class ScoringOptions:
     """How to score: what `benchmarks.NAME` of the configuration says, and where things are.
 
     `judge` answers where the backend is `judge`, and `answers` is the folder that keeps what it answered.
-    `seed` decides what a scorer draws (the order of a pair). `model` is a model folder that replaces the backend's own.
+    `templates` is a folder whose BENCH/NAME.txt replace the project's own texts for the judge. `seed` decides what a
+    scorer draws (the order of a pair). `model` is a model folder that replaces the backend's own.
     """
 
     backend: str
     mode: str = "official"
     judge: JudgeSection | None = None
     answers: Path | None = None
+    templates: Path | None = None
     seed: int = 0
     device: str = "cpu"
     model: str | None = None
