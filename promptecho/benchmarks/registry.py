@@ -28,9 +28,6 @@ SCORERS = {
     "tiif": "tiif.score.TiifScorer",
     "textocr": "textocr.score.TextOcrScorer",
 }
-# Whose images a scorer reads; pairs of images are compared on DenseAlignBench's captions.
-LAYOUT_OF = {**{name: name for name in LAYOUTS}, "densealign": "captions"}
-PAIRWISE = ("densealign",)
 
 
 def _load(known: dict[str, str], name: str, what: str) -> Any:

@@ -1,61 +1,78 @@
-"""`promptecho score`: images -> score file, with the raw answers beside it."""
+"""`promptecho score` and `promptecho judge`: images -> answers -> score file, with the raw answers beside it."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from promptecho.benchmarks.registry import SCORERS
+if TYPE_CHECKING:
+    from promptecho.benchmarks.scoring import ImageFolder, Scorer
+    from promptecho.config.models import BenchmarkSection, ExperimentConfig
 
 
 def register(app: typer.Typer) -> None:
     app.command()(score)
+    app.command()(judge)
+
+
+Benchmark = Annotated[str, typer.Option(help="Key of the config's benchmarks; the folder name under scores/.")]
+Images = Annotated[Path, typer.Option(help="Folder of images in the benchmark's official layout.")]
+Config = Annotated[
+    Path | None, typer.Option(help="Experiment file or resolved config (results/E/config/DIGEST.yaml).")
+]
+Prompts = Annotated[
+    Path | None, typer.Option(help="Prompt set to expect; without it the folder's own metadata is trusted.")
+]
+PerPrompt = Annotated[int | None, typer.Option(min=1, help="Images to expect per prompt. Default: the most found.")]
+Baseline = Annotated[
+    Path | None, typer.Option("--baseline", help="Images that those are compared with, for scorers of pairs.")
+]
+Answers = Annotated[Path | None, typer.Option(help="Folder that keeps what a judge answered.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...; auto: a GPU where there is one.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")]
 
 
 def score(
-    benchmark: Annotated[str, typer.Option(help="Key of the config's benchmarks; the folder name under scores/.")],
-    images: Annotated[Path, typer.Option(help="Folder of images in the benchmark's official layout.")],
+    benchmark: Benchmark,
+    images: Images,
     out: Annotated[Path, typer.Option(help="Score file to write (N.json); raw answers go to N.raw.jsonl beside it.")],
     experiment: Annotated[str, typer.Option(help="Experiment name, for the provenance.")],
     run: Annotated[str, typer.Option(help="Run name; `base` for the base model.")],
     step: Annotated[int, typer.Option(min=0, help="Completed training iterations; 0 for the base model.")],
-    scorer: Annotated[
-        str, typer.Option(help=f"Scoring rules, one of: {', '.join(SCORERS)}. Default: the benchmark's name.")
-    ] = "",
-    backend: Annotated[str, typer.Option(help="Perception backend.")] = "oracle",
+    config: Config = None,
+    scorer: Annotated[str, typer.Option(help="Scoring rules. Default: the config's, or the benchmark's name.")] = "",
+    backend: Annotated[str, typer.Option(help="Who looks at the images. Default: the config's, or oracle.")] = "",
     mode: Annotated[
         str, typer.Option(help="official reproduces the published evaluator, fixed repairs its bugs.")
-    ] = "official",
+    ] = "",
     config_digest: Annotated[
         str, typer.Option(help="Digest of the resolved config. Default: the name of --config.")
     ] = "",
-    config: Annotated[Path | None, typer.Option(help="Resolved config (results/E/config/DIGEST.yaml).")] = None,
-    prompts: Annotated[
-        Path | None, typer.Option(help="Prompt set to expect; without it the folder's own metadata is trusted.")
-    ] = None,
-    images_per_prompt: Annotated[
-        int | None, typer.Option(min=1, help="Images to expect per prompt. Default: the most found.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+    prompts: Prompts = None,
+    images_per_prompt: PerPrompt = None,
+    baseline: Baseline = None,
+    answers: Answers = None,
+    device: Device = "auto",
+    as_json: AsJson = False,
 ) -> None:
     """Score a folder of images."""
-    from promptecho.benchmarks.registry import load_scorer
-    from promptecho.benchmarks.scoring import ImageFolder, ScoringOptions
+    from promptecho.benchmarks.scoring import ImageFolder
     from promptecho.errors import ConfigError
     from promptecho.files import write_jsonl
     from promptecho.provenance import UNKNOWN, Provenance, git_commit
     from promptecho.scores import Scores, raw_path, write_scores
 
-    scorer = scorer or benchmark
     if (run == "base") != (step == 0):
         raise ConfigError(f"run {run!r} with step {step}: the run 'base' has step 0 and no other run has")
     if out.suffix != ".json":
         raise ConfigError(f"{out}: a score file is named N.json (--out)")
-    judge = load_scorer(scorer, ScoringOptions(backend=backend, mode=mode))
-    scored = judge.score(ImageFolder(images, prompts, images_per_prompt))
+    section, whole = _section(config, benchmark, scorer=scorer, backend=backend, mode=mode)
+    looking = _scorer(section, whole, answers, device)
+    scored = looking.score(ImageFolder(images, prompts, images_per_prompt, baseline))
     items, failures = scored.items, sum(item.failed for item in scored.items)
     result = Scores(
         provenance=Provenance(
@@ -63,13 +80,14 @@ def score(
             run=run,
             step=step,
             benchmark=benchmark,
-            scorer=scorer,
-            backend=backend,
-            mode=mode,
+            scorer=section.scorer,
+            backend=section.backend,
+            mode=section.mode,
             config_digest=config_digest or (config.stem if config else UNKNOWN),
             prompts_digest=scored.prompts_digest,
             git_commit=git_commit(),
-            judge_model=judge.judge_model,
+            judge_model=looking.judge_model,
+            baseline=_baseline(section, whole, baseline),
             n=len(items),
             failures=failures,
         ),
@@ -81,4 +99,101 @@ def score(
     if as_json:
         typer.echo(json.dumps({"out": str(out), "n": len(items), "failures": failures, "summary": result.summary}))
     else:
-        typer.echo(f"{out}: overall {result.summary['overall']:.2%} of {len(items)} images, {failures} failed")
+        typer.echo(f"{out}: overall {result.summary['overall']:.2%} of {len(items)} items, {failures} failed")
+
+
+def judge(
+    benchmark: Benchmark,
+    images: Images,
+    config: Annotated[Path, typer.Option(help="Experiment file or resolved config (results/E/config/DIGEST.yaml).")],
+    answers: Annotated[Path, typer.Option(help="Folder that keeps what the judge answered.")],
+    out: Annotated[Path | None, typer.Option(help="File that says that everything is answered.")] = None,
+    prompts: Prompts = None,
+    images_per_prompt: PerPrompt = None,
+    baseline: Baseline = None,
+    estimate: Annotated[bool, typer.Option(help="Ask nothing; tell calls, tokens and cost still to come.")] = False,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Have a benchmark's judge answer what is not answered yet; `score` then needs neither key nor network."""
+    from promptecho.benchmarks.scoring import ImageFolder
+    from promptecho.errors import ConfigError
+    from promptecho.files import write_json
+
+    section, whole = _section(config, benchmark)
+    if section.backend != "judge":
+        raise ConfigError(f"{config}: benchmarks.{benchmark}: backend {section.backend} asks no judge; run score")
+    if estimate == (out is not None):
+        raise ConfigError("give either --out FILE, to ask, or --estimate")
+    looking = _scorer(section, whole, answers, device)
+    folder = ImageFolder(images, prompts, images_per_prompt, baseline)
+    facts = {"benchmark": benchmark, "judge": looking.judge_model}
+    if estimate:
+        facts |= asdict(looking.estimate(folder))
+    else:
+        items = looking.score(folder).items
+        facts |= {"items": len(items), "failures": sum(item.failed for item in items)}
+        write_json(out, facts)
+    typer.echo(json.dumps(facts) if as_json else "; ".join(f"{key}: {value}" for key, value in facts.items()))
+
+
+def _section(config: Path | None, benchmark: str, **given: str) -> tuple[BenchmarkSection, ExperimentConfig | None]:
+    """The benchmark's section of the config with what is given over it; all of it where there is no config."""
+    from promptecho.config import load_experiment
+    from promptecho.config.models import BenchmarkSection
+    from promptecho.errors import ConfigError
+
+    given = {key: value for key, value in given.items() if value}
+    if config is None:
+        values = {"image_set": benchmark, "scorer": benchmark, "backend": "oracle", **given}
+        return _validated(BenchmarkSection, values), None
+    whole = load_experiment(config)
+    if benchmark not in whole.benchmarks:
+        known = ", ".join(whole.benchmarks) or "none"
+        raise ConfigError(f"{config}: benchmarks.{benchmark}: no such benchmark (known: {known})")
+    values = {**whole.benchmarks[benchmark].model_dump(mode="json"), **given}
+    return _validated(BenchmarkSection, values), whole
+
+
+def _validated(model: type, values: dict) -> BenchmarkSection:
+    from pydantic import ValidationError
+
+    from promptecho.errors import ConfigError
+
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ConfigError(f"--{first['loc'][0]} {first['input']!r}: {first['msg'].lower()}") from None
+
+
+def _scorer(section: BenchmarkSection, whole: ExperimentConfig | None, answers: Path | None, device: str) -> Scorer:
+    from promptecho.benchmarks.registry import load_scorer
+    from promptecho.benchmarks.scoring import ScoringOptions
+    from promptecho.config.scorers import USES_DEVICE
+
+    judges = whole.judges if whole else None
+    if section.backend in USES_DEVICE:
+        from promptecho.device import choose_device
+
+        device = choose_device(device)
+    return load_scorer(
+        section.scorer,
+        ScoringOptions(
+            backend=section.backend,
+            mode=section.mode,
+            judge=judges.models[section.judge] if judges and section.judge else None,
+            answers=answers,
+            templates=Path(judges.templates) if judges and judges.templates else None,
+            seed=section.seed,
+            device=device,
+            model=section.model,
+        ),
+    )
+
+
+def _baseline(section: BenchmarkSection, whole: ExperimentConfig | None, baseline: Path | None) -> str | None:
+    """What the images were compared with, as tables name it."""
+    if baseline is None:
+        return None
+    return (section.baseline or "base").replace("@", " @ ") if whole else str(baseline)

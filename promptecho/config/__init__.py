@@ -1,6 +1,7 @@
 """Configuration: pydantic models that are the one truth for keys, defaults, documentation and validation."""
 
 from promptecho.config.load import (
+    baseline_of,
     dump_yaml,
     evaluation_steps,
     load_experiment,
@@ -21,6 +22,7 @@ __all__ = [
     "TrainingConfig",
     "code_digest",
     "config_digest",
+    "baseline_of",
     "dump_yaml",
     "evaluation_steps",
     "load_experiment",

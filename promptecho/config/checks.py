@@ -15,7 +15,8 @@ from typing import Annotated, Any
 from pydantic import TypeAdapter, ValidationError
 
 from promptecho.config.fields import Section
-from promptecho.config.models import CaptionsSection, ImageSetSection
+from promptecho.config.models import BenchmarkSection, CaptionsSection, ImageSetSection
+from promptecho.config.scorers import BACKENDS, BENCHMARK_OF, PAIRWISE, WITH_FIXED_MODE
 from promptecho.config.training import TrainingConfig, training_problems
 
 Problems = dict[str, str]  # dotted path -> what is wrong; a dict, so that nothing is told twice
@@ -164,14 +165,19 @@ def cross_problems(sections: dict[str, Any], problems: Problems) -> None:
         _check_image_set(name, image_set, captions, problems)
     if captions is not None:
         _watched_apart(captions, image_sets or {}, runs or {}, problems)
-    if "base" in (runs or {}):
-        problems["runs.base"] = "`base` is reserved for the untrained model; choose another name"
+    for name in {"base"} & {*(runs or {}), *(sections.get("adapters") or {})}:
+        problems[f"runs.{name}"] = "`base` is reserved for the untrained model; choose another name"
+    for name in {*(runs or {})} & {*(sections.get("adapters") or {})}:
+        problems[f"adapters.{name}"] = "is a run already; choose another name"
+    judges = sections.get("judges")
     for name, benchmark in (benchmarks or {}).items():
+        _check_backend(f"benchmarks.{name}", benchmark, judges.models if judges else None, problems)
+        _check_baseline(f"benchmarks.{name}.baseline", benchmark, runs, sections.get("adapters"), problems)
         if image_sets is None:
             continue
         if benchmark.image_set not in image_sets:
             problems[f"benchmarks.{name}.image_set"] = _no_such(benchmark.image_set, "image_sets", image_sets)
-        elif image_sets[benchmark.image_set].benchmark != benchmark.scorer:
+        elif image_sets[benchmark.image_set].benchmark != BENCHMARK_OF[benchmark.scorer]:
             problems[f"benchmarks.{name}.scorer"] = (
                 f"{benchmark.scorer} cannot score image set {benchmark.image_set}, "
                 f"which is of {image_sets[benchmark.image_set].benchmark}"
@@ -205,8 +211,37 @@ def _check_image_set(name: str, image_set: ImageSetSection, captions: CaptionsSe
         problems[f"{path}.heldout"] = f"held-out captions are no {image_set.benchmark} prompts; set benchmark: captions"
     elif image_set.heldout is not None and captions is not None and image_set.heldout > captions.heldout:
         problems[f"{path}.heldout"] = f"{image_set.heldout} is more than captions.heldout, which is {captions.heldout}"
-    if image_set.shapes is not None and image_set.benchmark != "geneval":
-        problems[f"{path}.shapes"] = f"makes GenEval prompts, not {image_set.benchmark}; give heldout or prompts"
+    if image_set.shapes is not None and image_set.benchmark == "captions":
+        problems[f"{path}.shapes"] = "makes no captions; give heldout or prompts"
+
+
+def _check_backend(path: str, benchmark: BenchmarkSection, judges: dict | None, problems: Problems) -> None:
+    scorer = benchmark.scorer
+    if benchmark.backend not in BACKENDS[scorer]:
+        problems[f"{path}.backend"] = f"{scorer} has no {benchmark.backend}; it has {', '.join(BACKENDS[scorer])}"
+    elif (benchmark.backend == "judge") != (benchmark.judge is not None):
+        problems[f"{path}.judge"] = "names a key of judges.models; it goes with backend: judge, and only with it"
+    elif benchmark.judge is not None and judges is not None and benchmark.judge not in judges:
+        problems[f"{path}.judge"] = _no_such(benchmark.judge, "judges.models", judges)
+    if benchmark.mode == "fixed" and scorer not in WITH_FIXED_MODE:
+        problems[f"{path}.mode"] = f"{scorer} has only official: its published rules have no bug to fix"
+
+
+def _check_baseline(path: str, benchmark: BenchmarkSection, runs: dict | None, adapters: dict | None, problems):
+    if benchmark.baseline is None or benchmark.baseline == "base":
+        return
+    run, at, step = benchmark.baseline.partition("@")
+    if benchmark.scorer not in PAIRWISE:
+        problems[path] = f"{benchmark.scorer} compares no pairs of images; remove it"
+    elif not (at and step.isdecimal()):
+        problems[path] = f"expected base or RUN@STEP (found {benchmark.baseline!r})"
+    elif runs is not None and run not in {**runs, **(adapters or {})}:
+        problems[path] = _no_such(run, "runs", {**runs, **(adapters or {})})
+    elif run in (runs or {}) and int(step) not in runs[run].checkpoint_steps:
+        steps = ", ".join(map(str, runs[run].checkpoint_steps))
+        problems[path] = f"run {run} has no checkpoint {step} (checkpoints: {steps})"
+    elif run in (adapters or {}) and int(step) != adapters[run].step:
+        problems[path] = f"adapter {run} is of step {adapters[run].step}, not {step}"
 
 
 def _of_embedded_world(image_set: ImageSetSection, captions: CaptionsSection | None) -> bool:

@@ -55,7 +55,8 @@ def readme() -> str:
         parts += [f"\n### `{name}`\n\n", f"{_summary(model)}\n\n", _table(model, f"{entry}.")]
     parts.append(
         "\n### `runs`\n\nEach entry is a run by name, for example `promptecho-s1: {seed: 1}`. It may set any key of\n"
-        "`training`; the others are inherited. `base` is reserved: it is the untrained model.\n"
+        "`training`; the others are inherited. `base` is reserved: it is the untrained model. An entry with `adapter`, "
+        "for\nexample `authors: {adapter: owner/name}`, trains nothing: it has the keys of `adapters` above.\n"
     )
     return "".join(parts)
 
@@ -103,6 +104,8 @@ def _rows(model: type[Section], prefix: str) -> list[tuple[str, str, str, str]]:
         rows.append((f"`{prefix}{name}`", _type(field.annotation), _default(field), field.description or ""))
         if plain and prefix:  # an optional section: its keys follow it
             rows += _rows(inner, f"{prefix}{name}.")
+        elif inner is not None and prefix and typing.get_origin(field.annotation) is dict:
+            rows += _rows(inner, f"{prefix}{name}.NAME.")
     return rows
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from promptecho.config.fields import Count, Flag, NonNegative, Positive, Section, Share, Text
+from promptecho.config.fields import NAME_PATTERN, Count, Flag, NonNegative, Positive, Section, Share, Text
 
 
 class JudgeSection(Section):
@@ -56,3 +56,16 @@ class JudgeSection(Section):
         if self.budget_usd is not None and None in prices:
             raise ValueError("budget_usd needs usd_per_million_input_tokens and usd_per_million_output_tokens")
         return self
+
+
+class JudgesSection(Section):
+    """Who judges images, and with what words."""
+
+    templates: Text | None = Field(
+        None,
+        description="Folder whose BENCH/NAME.txt replace the project's own texts, for those who want the wording of "
+        "the benchmarks' authors (docs/judges.md says where it is published); relative to where you start.",
+    )
+    models: dict[Annotated[str, Field(strict=True, pattern=NAME_PATTERN)], JudgeSection] = Field(
+        default_factory=dict, description="Judges by name."
+    )

@@ -10,6 +10,7 @@ import yaml
 
 from promptecho.config.checks import Problems, check_runs, check_sections, cross_problems
 from promptecho.config.models import ExperimentConfig, SiteConfig
+from promptecho.config.scorers import PAIRWISE
 from promptecho.config.training import TrainingConfig
 from promptecho.errors import ConfigError
 from promptecho.files import write_text
@@ -81,6 +82,11 @@ def parse_experiment(raw: dict[str, Any], source: str = "configuration") -> Expe
     training = {} if training is None else training
     runs = raw.pop("runs", None)
     runs = {} if runs is None else runs
+    if isinstance(runs, dict):
+        published = {name: own for name, own in runs.items() if isinstance(own, dict) and "adapter" in own}
+        if published:
+            raw["adapters"] = {**(raw.get("adapters") or {}), **published}
+            runs = {name: own for name, own in runs.items() if name not in published}
     sections, problems = check_sections(ExperimentConfig, raw)
     if not isinstance(runs, dict):
         problems["runs"] = f"expected a mapping of run names (found {runs!r})"
@@ -140,14 +146,25 @@ def evaluation_steps(config: ExperimentConfig, benchmark: str, run: str) -> list
             f"{config.experiment}: benchmarks.{benchmark}: no such benchmark (known: {', '.join(config.benchmarks)})"
         )
     entries = [entry for entry in config.evaluate if entry.benchmark == benchmark]
+    pairs = config.benchmarks[benchmark].scorer in PAIRWISE
     if run == "base":
-        return [0] if any(entry.base for entry in entries) else []
+        return [0] if any(entry.base for entry in entries) and not pairs else []
+    if run in config.adapters:
+        return [config.adapters[run].step] if entries else []
     checkpoints = run_training(config, run).checkpoint_steps
     steps: set[int] = set()
     for entry in entries:
         named = {"all": checkpoints, "last": checkpoints[-1:]}
         steps.update(named[entry.at] if isinstance(entry.at, str) else entry.at)
+    if pairs:
+        steps -= {step for name, step in [baseline_of(config, benchmark)] if name == run}
     return sorted(steps)
+
+
+def baseline_of(config: ExperimentConfig, benchmark: str) -> tuple[str, int]:
+    """Run and step whose images a scorer of pairs compares the others with."""
+    run, _, step = (config.benchmarks[benchmark].baseline or "base").partition("@")
+    return run, int(step or 0)
 
 
 def dump_yaml(config: ExperimentConfig) -> str:

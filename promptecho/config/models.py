@@ -18,6 +18,7 @@ from promptecho.config.fields import (
     Share,
     Text,
 )
+from promptecho.config.judges import JudgesSection
 from promptecho.config.training import TrainingConfig
 
 Name = Annotated[str, Field(strict=True, pattern=NAME_PATTERN)]
@@ -102,25 +103,35 @@ class RewardSection(Section):
     )
 
 
+class AdapterSection(Section):
+    """An adapter from elsewhere: PEFT's folder, or diffusers' pytorch_lora_weights.safetensors."""
+
+    adapter: Text = Field(description="Folder, or hub id `owner/name`.")
+    revision: Text | None = Field(None, description="Hub revision (commit); null: the newest.")
+    step: Count = Field(1, description="Iterations that it was trained for, where known: names it in tables.")
+
+
 class RenderedPrompts(Section):
     """Benchmark prompts over the embedded world's vocabulary."""
 
-    per_tag: Count = Field(description="Prompts of each benchmark tag.")
+    per_tag: Count = Field(description="Prompts of each of the benchmark's tags, categories or attributes.")
     seed: Seed = Field(description="Seed of the prompts.")
 
 
 class ImageSetSection(Section):
     """Images that one or several benchmarks score."""
 
-    benchmark: Literal["geneval", "captions"] = Field(
-        description="Whose prompts and folder layout: geneval, or captions (DenseAlignBench's)."
+    benchmark: Literal["geneval", "captions", "dpg", "tiif", "textocr"] = Field(
+        description="Whose prompts and folder layout; captions are DenseAlignBench's."
     )
     prompts: Text | None = Field(
         None,
-        description="The benchmark's prompt file (captions: JSON Lines, {data_id, caption}); relative to where you "
-        "start.",
+        description="The benchmark's prompt file, as `promptecho benchmarks fetch` writes it (captions: JSON Lines, "
+        "{data_id, caption}); relative to where you start.",
     )
-    shapes: RenderedPrompts | None = Field(None, description="GenEval prompts over the embedded world.")
+    shapes: RenderedPrompts | None = Field(
+        None, description="Prompts over the embedded world, in the benchmark's format; not for captions."
+    )
     heldout: Count | None = Field(
         None, description="The first so many of the experiment's held-out captions; for benchmark captions."
     )
@@ -136,11 +147,27 @@ class BenchmarkSection(Section):
     """A scorer on an image set."""
 
     image_set: Text = Field(description="Key of `image_sets` whose images are scored.")
-    scorer: Literal["geneval", "captions"] = Field(
-        description="Which rules score: geneval, or captions (an image is right when it shows what its caption claims)."
+    scorer: Literal["geneval", "captions", "densealign", "dpg", "tiif", "textocr"] = Field(
+        description="Which rules score: those of the benchmark of that name; captions (an image is right when it shows "
+        "what its caption claims); densealign (pairs: the image of a run against that of `baseline`)."
     )
-    backend: Literal["oracle"] = Field(description="Who looks at the images: oracle (embedded world only).")
-    mode: Literal["official"] = Field("official", description="official: the published rules, bug for bug.")
+    backend: Literal["oracle", "mask2former", "mplug", "rapidocr", "judge"] = Field(
+        description="Who looks at the images: oracle (embedded world only), mask2former with CLIP (geneval), mplug "
+        "(dpg), rapidocr (textocr), judge (dpg, tiif, densealign, textocr: a model of `judges`)."
+    )
+    mode: Literal["official", "fixed"] = Field(
+        "official", description="official: the published rules, bug for bug; fixed: without their bugs (dpg, tiif)."
+    )
+    judge: Text | None = Field(None, description="Key of `judges.models`, for backend judge.")
+    baseline: Text | None = Field(
+        None,
+        description="For densealign: whose images are the others', `base` (where null) or RUN@STEP. It has no score "
+        "itself.",
+    )
+    model: Text | None = Field(
+        None, description="Folder of the backend's model, in place of the one it takes from the hub."
+    )
+    seed: Seed = Field(0, description="Decides what a scorer draws, such as which image of a pair is shown first.")
 
 
 def _steps(value: Any) -> Any:
@@ -186,6 +213,11 @@ class ExperimentConfig(Section):
     runs: dict[Name, TrainingConfig] = Field(
         default_factory=dict, description="Runs by name; each may override any key of `training`."
     )
+    adapters: dict[Name, AdapterSection] = Field(
+        default_factory=dict,
+        description="Published adapters that are evaluated like runs. Written under `runs`: an entry with `adapter`.",
+    )
+    judges: JudgesSection = Field(default_factory=JudgesSection, description="Models that judge images.")
     image_sets: dict[Name, ImageSetSection] = Field(default_factory=dict, description="Sets of images to generate.")
     benchmarks: dict[Name, BenchmarkSection] = Field(default_factory=dict, description="Benchmarks by name.")
     evaluate: list[EvaluateSection] = Field(default_factory=list, description="Which benchmark runs where.")

@@ -9,6 +9,7 @@ from typing import Any
 import promptecho
 from promptecho.config.load import run_training
 from promptecho.config.models import ExperimentConfig
+from promptecho.config.scorers import BENCHMARK_OF
 from promptecho.errors import ConfigError
 from promptecho.files import digest, sha256_file
 from promptecho.shipped import SHAPES, model_path
@@ -20,12 +21,19 @@ STAGE_VERSION = {"images": 1, "caption": 1, "merge": 1, "train": 1, "prompts": 1
 # Keys that move work around or say how far to go, but do not change what is computed (beyond the last digits).
 _NOT_IN_TRAINING = {"iterations", "checkpoints", "checkpoint_every", "micro_batch_size", "zero_stage", "save_every_s"}
 _NOT_IN_TRAINING |= {"keep_states", "timeout_s"}
+# How and at what price answers are got, not what they are.
+_NOT_IN_ANSWERS = {"api_key_env", "concurrency", "requests_per_minute", "timeout_s", "max_attempts", "budget_usd"}
+_NOT_IN_ANSWERS |= {"max_calls", "usd_per_million_input_tokens", "usd_per_million_output_tokens"}
 _NOT_IN_MERGE = {"batch_size"}
 _MERGE_ONLY = {"heldout", "max_words", "max_tokens", "max_rejected_share"}
 
 # Files whose code decides scores and tables; relative to the package.
 ORACLE = tuple(f"shapes/{name}.py" for name in ("oracle", "render", "grammar", "world"))
-SCORING_CODE = ("benchmarks", "captions/prompts.py", "scores.py", "images.py", *ORACLE)
+SCORING_CODE = (
+    *(f"benchmarks/{name}.py" for name in ("backends", "layout", "scoring")),
+    *("captions/prompts.py", "scores.py", "images.py"),
+)
+JUDGE_CODE = ("benchmarks/templates.py", "judges")
 TABLES_CODE = ("tables", "statistics.py", "scores.py", "provenance.py")
 
 
@@ -35,7 +43,7 @@ def config_digest(config: ExperimentConfig) -> str:
 
 
 def code_digest(*names: str) -> str:
-    """Digest of Python files and folders of the package, named relative to it.
+    """Digest of files and folders of the package (its Python and template files), named relative to it.
 
     Raises:
         FileNotFoundError: there is no such file or folder; a renamed file would silently stop counting.
@@ -43,8 +51,9 @@ def code_digest(*names: str) -> str:
     root = Path(promptecho.__file__).parent
     texts = {}
     for name in names:
-        files = sorted((root / name).rglob("*.py")) or [root / name]
-        texts.update({str(file.relative_to(root)): file.read_text(encoding="utf-8") for file in files})
+        found = sorted(path for suffix in ("py", "txt") for path in (root / name).rglob(f"*.{suffix}"))
+        for file in found or [root / name]:
+            texts[str(file.relative_to(root))] = file.read_text(encoding="utf-8")
     return digest(texts)
 
 
@@ -60,7 +69,8 @@ def slice_digest(
 
     Args:
         stage: `images` (rendered training images), `caption` (one shard), `merge` (the training captions),
-            `train` (needs `run`), `prompts` and `generate` (need `image_set`), `score` (needs `benchmark`), `tables`.
+            `train` and `adapter` (need `run`), `prompts` and `generate` (need `image_set`), `score` (needs
+            `benchmark`), `tables`.
 
     Raises:
         ConfigError: an unknown stage, run, image set or benchmark.
@@ -96,12 +106,30 @@ def slice_digest(
             return digest({"version": STAGE_VERSION["prompts"], "image_set": keys})
         return digest({"version": STAGE_VERSION["generate"], "t2i": models["t2i"], "image_set": keys})
     if stage == "score":
-        keys = _entry(config, "benchmarks", _needed(benchmark, stage, "benchmark"))
-        return digest({"benchmark": keys, "code": code_digest(*SCORING_CODE)})
+        return digest(_score_slice(config, _needed(benchmark, stage, "benchmark")))
+    if stage == "adapter":
+        return digest(_entry(config, "adapters", _needed(run, stage, "run")))
     if stage == "tables":
         return digest({"code": code_digest(*TABLES_CODE)})
-    known = "images, caption, merge, train, prompts, generate, score, tables"
+    known = "images, caption, merge, train, adapter, prompts, generate, score, tables"
     raise ConfigError(f"{stage}: no such stage (known: {known})")
+
+
+def _score_slice(config: ExperimentConfig, benchmark: str) -> dict[str, Any]:
+    keys = _entry(config, "benchmarks", benchmark)
+    scorer = config.benchmarks[benchmark].scorer
+    folders = {f"benchmarks/{scorer}", f"benchmarks/{BENCHMARK_OF[scorer]}"}
+    code = [*SCORING_CODE, *sorted(folders), *(ORACLE if keys["backend"] == "oracle" else ())]
+    value = {"benchmark": keys}
+    if keys["judge"] is not None:
+        code += JUDGE_CODE
+        judge = config.judges.models[keys["judge"]].model_dump(mode="json")
+        value["judge"] = {key: setting for key, setting in judge.items() if key not in _NOT_IN_ANSWERS}
+        templates = config.judges.templates
+        if templates and not Path(templates).is_dir():
+            raise ConfigError(f"{config.experiment}: judges.templates: {templates}: no such folder")
+        value["templates"] = _folder_digest(templates) if templates else None
+    return {**value, "code": code_digest(*code)}
 
 
 def _merge_slice(captions: dict[str, Any], models: dict[str, Any]) -> dict[str, Any]:

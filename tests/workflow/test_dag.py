@@ -74,8 +74,7 @@ def test_heldout_captions_are_a_benchmark(workflow):
     for command in (
         f"benchmarks heldout --captions results/tiny/captions/heldout.jsonl --count 6 --out {prompts}",
         f"--image-set heldout --prompts {prompts}",
-        "score --config results/tiny/config/",
-        "--scorer captions",
+        "score --benchmark heldout --config results/tiny/config/",
         "tables --table captions --benchmark heldout",
     ):
         assert command in shown
@@ -89,6 +88,61 @@ def test_another_number_of_heldout_captions_reruns_their_images_alone(workflow):
     assert workflow.planned() == {"benchmark_prompts": 1, "generate_shard": 4, "score": 2, "table": 1, "curves": 1}
     workflow.edit("config/experiments/tiny.yaml", "heldout: 5", "heldout: 9")
     assert "image_sets.heldout.heldout: 9 is more than captions.heldout" in workflow.snakemake("--dry-run").stdout
+
+
+JUDGED = {
+    "image_sets:": "image_sets:\n  dense: {benchmark: captions, heldout: 6, num_shards: 2}",
+    "benchmarks:": "judges: {models: {one: {kind: openai, model: m, endpoint: 'http://127.0.0.1:9/v1'}}}\n"
+    "benchmarks:\n  dense: {image_set: dense, scorer: densealign, backend: judge, judge: one}",
+    "evaluate:": "evaluate:\n  - {benchmark: dense, at: all}",
+    "tables: [geneval]": "tables: [geneval, dense]",
+}
+
+
+def add_judged(workflow):
+    """Compare the images of each checkpoint with the base model's, by a judge."""
+    for old, new in JUDGED.items():
+        workflow.edit("config/experiments/tiny.yaml", old, new)
+
+
+def test_pairs_are_judged_before_they_are_scored(workflow):
+    add_judged(workflow)
+    planned = workflow.planned("densealign")
+    # Images of the base model and of two checkpoints, in two shards each; judged and scored: the checkpoints alone.
+    assert {rule: planned[rule] for rule in ("generate_shard", "judge", "score")} == {
+        "generate_shard": 6,
+        "judge": 2,
+        "score": 2,
+    }
+    shown = workflow.snakemake("--dry-run", "--printshellcmds", "results/tiny/scores/dense/echo-s1/2.json").stdout
+    for part in (
+        "--images results/tiny/images/echo-s1/2/dense",
+        "--baseline results/tiny/images/base/0/dense",
+        "--answers results/tiny/judges/one",
+        "--out results/tiny/answers/dense/echo-s1/2.json",
+    ):
+        assert part in shown, shown
+
+
+def test_another_judge_asks_again_and_one_benchmark_touches_no_other(workflow):
+    add_judged(workflow)
+    workflow.finish()
+    assert workflow.planned() == {}
+    workflow.edit("config/experiments/tiny.yaml", "model: m,", "model: m, concurrency: 2,")
+    assert workflow.planned() == {}
+    workflow.edit("config/experiments/tiny.yaml", "model: m,", "model: n,")
+    assert workflow.planned() == {"judge": 2, "score": 2, "table": 1, "curves": 1}
+    assert workflow.planned("geneval") == {}
+
+
+def test_a_published_adapter_is_imported_and_evaluated(workflow):
+    workflow.edit("config/experiments/tiny.yaml", "runs:", "runs:\n  authors: {adapter: /models/theirs, step: 900}")
+    planned = workflow.planned("results/tiny/scores/geneval/authors/900.json")
+    assert planned == {"benchmark_prompts": 1, "import_adapter": 1, "generate_shard": 2, "score": 1}
+    shown = workflow.snakemake("--dry-run", "results/tiny/scores/geneval/authors/2.json").stdout
+    assert "run authors has no checkpoint 2 (checkpoints: 900)" in shown
+    shown = workflow.snakemake("--dry-run", "results/tiny/adapters/echo-s1").stdout
+    assert "runs.echo-s1: names no `adapter`" in shown
 
 
 def test_lint_is_clean(workflow):
@@ -187,7 +241,9 @@ def test_evaluation_guidance_reruns_images_but_not_training(finished):
 @pytest.mark.parametrize(
     ("folder", "expected"),
     [
-        ("benchmarks", {"score": 3, **ENDS}),
+        ("benchmarks/geneval", {"score": 3, **ENDS}),
+        ("benchmarks/dpg", {}),
+        ("judges", {}),
         ("tables", {"table": 1}),
         ("figures", {"curves": 1, "samples": 1}),
         ("config", {}),

@@ -18,6 +18,7 @@ if str(ROOT) not in sys.path:
 
 from promptecho import config as configuration
 from promptecho.config.resolve import split_site
+from promptecho.config.scorers import PAIRWISE
 from promptecho.errors import ConfigError
 
 # Jobs find the checkout without its installation, also inside conda environments, whose activation clears
@@ -120,7 +121,8 @@ def work_folder(stage, path, **names):
         folder = path.format(**{name: wildcards[name] for name in wildcards.keys()})
         digest = slice_of(stage, **names)(wildcards)
         if stage == "generate" and wildcards.R != "base":  # images of one adapter are not those of another
-            digest = f"{digest}-{slice_of('train', run='R')(wildcards)}"
+            origin = "adapter" if wildcards.R in experiment(wildcards).adapters else "train"
+            digest = f"{digest}-{slice_of(origin, run='R')(wildcards)}"
         return f"results/{wildcards.E}/work/{folder}/{digest}"
 
     return value
@@ -183,7 +185,20 @@ def evaluated_adapter(wildcards):
     if wildcards.R == "base":
         _require_checkpoint(wildcards, int(wildcards.N), [0])
         return {}
+    adapters = experiment(wildcards).adapters
+    if wildcards.R in adapters:
+        _require_checkpoint(wildcards, int(wildcards.N), [adapters[wildcards.R].step])
+        return {"adapter": f"results/{wildcards.E}/adapters/{wildcards.R}"}
     return {"adapter": f"results/{wildcards.E}/runs/{wildcards.R}/{wildcards.N}/adapter"}
+
+
+def published_adapter(wildcards, output):
+    """Where a published adapter comes from, as options."""
+    entry = experiment(wildcards).adapters.get(wildcards.R)
+    if entry is None:
+        raise WorkflowError(f"{wildcards.E}: runs.{wildcards.R}: names no `adapter`, so there is none to import")
+    revision = f" --revision {shlex.quote(entry.revision)}" if entry.revision else ""
+    return f"--source {shlex.quote(entry.adapter)}{revision}"
 
 
 def image_set_prompts(wildcards):
@@ -217,7 +232,7 @@ def prompts_command(wildcards, input, output):
         return f"benchmarks heldout --captions {input.heldout} --count {chosen.heldout}"
     if chosen.shapes is None:
         raise WorkflowError(f"{wildcards.E}: image_sets.{wildcards.S} has prompts of its own; there are none to write")
-    return f"shapes geneval --per-tag {chosen.shapes.per_tag} --seed {chosen.shapes.seed}"
+    return f"shapes {chosen.benchmark} --per-tag {chosen.shapes.per_tag} --seed {chosen.shapes.seed}"
 
 
 def benchmark_of(wildcards):
@@ -231,14 +246,49 @@ def scored_image_set(wildcards):
     return experiment(wildcards).image_sets[benchmark_of(wildcards).image_set]
 
 
-def scored_images(wildcards):
-    """Every generation shard that a score needs."""
-    folder = f"results/{wildcards.E}/images/{wildcards.R}/{wildcards.N}/{benchmark_of(wildcards).image_set}"
+def _shards(wildcards, run, step):
+    folder = f"results/{wildcards.E}/images/{run}/{step}/{benchmark_of(wildcards).image_set}"
     return [f"{folder}/shards/{k}.jsonl" for k in range(scored_image_set(wildcards).num_shards)]
 
 
-def scored_prompts(wildcards):
-    return _prompts(wildcards, benchmark_of(wildcards).image_set)
+def judged_images(wildcards):
+    """Inputs of a judgement: every generation shard, those of the baseline for pairs, and the prompts."""
+    prompts = _prompts(wildcards, benchmark_of(wildcards).image_set)
+    inputs = {"shards": _shards(wildcards, wildcards.R, wildcards.N), "prompts": prompts}
+    if benchmark_of(wildcards).scorer in PAIRWISE:
+        baseline = configuration.baseline_of(experiment(wildcards), wildcards.B)
+        if baseline == (wildcards.R, int(wildcards.N)):
+            raise WorkflowError(f"{wildcards.E}: {wildcards.B} compares with {wildcards.R} at {wildcards.N} itself")
+        inputs["baseline"] = _shards(wildcards, *baseline)
+    return inputs
+
+
+def scored_answers(wildcards):
+    """Inputs of a score by a judge: that it has answered."""
+    if benchmark_of(wildcards).judge is None:
+        return {}
+    return {"answers": f"results/{wildcards.E}/answers/{wildcards.B}/{wildcards.R}/{wildcards.N}.json"}
+
+
+def _folder_of(shards):
+    return os.path.dirname(os.path.dirname(shards[0]))
+
+
+def judging_options(wildcards, input, output):
+    """Options that `score` and `judge` have in common. It takes `output` so that Snakemake does not record them."""
+    options = {
+        "--benchmark": wildcards.B,
+        "--config": config_path(wildcards, output),
+        "--images": _folder_of(input.shards),
+        "--prompts": input.prompts,
+        "--images-per-prompt": scored_image_set(wildcards).images_per_prompt,
+    }
+    if "baseline" in input.keys():
+        options["--baseline"] = _folder_of(input.baseline)
+    if benchmark_of(wildcards).judge is not None:
+        # Shared by all benchmarks and checkpoints, so that no question is paid for twice.
+        options["--answers"] = f"results/{wildcards.E}/judges/{benchmark_of(wildcards).judge}"
+    return " ".join(f"{name} {shlex.quote(str(value))}" for name, value in options.items())
 
 
 def score_files(name, benchmark):
@@ -247,7 +297,7 @@ def score_files(name, benchmark):
     try:
         files = [
             f"results/{name}/scores/{benchmark}/{run}/{step}.json"
-            for run in ["base", *chosen.runs]
+            for run in ["base", *chosen.runs, *chosen.adapters]
             for step in configuration.evaluation_steps(chosen, benchmark, run)
         ]
     except ConfigError as error:

@@ -28,6 +28,31 @@ rule benchmark_prompts:
         " 2>&1 | tee -i {log}"
 
 
+rule import_adapter:
+    """Take a published adapter into the experiment, in the layout of its own ones."""
+    localrule: True  # it may be downloaded, and compute nodes may have no internet
+    output:
+        directory("results/{E}/adapters/{R}"),
+    log:
+        "results/{E}/logs/import_adapter/{R}.log",
+    benchmark:
+        "results/{E}/timings/import_adapter/{R}.tsv"
+    params:
+        digest=slice_of("adapter", run="R"),
+        source=published_adapter,
+    threads: 1
+    resources:
+        runtime=60,
+        mem_mb=4000,
+    conda:
+        "../../envs/generate.yaml"
+    message:
+        "{wildcards.E}: import the adapter {wildcards.R}"
+    shell:
+        "python -m promptecho adapter import {params.source} --out {output}"
+        " 2>&1 | tee -i {log}"
+
+
 rule generate_shard:
     """Generate one shard of an image set from one checkpoint (the run `base` has none)."""
     input:

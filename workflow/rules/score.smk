@@ -1,11 +1,37 @@
 # Scores of every benchmark at every evaluated checkpoint.
 
 
+rule judge:
+    """Have the judge of a benchmark look at the images of one checkpoint. Needs its endpoint, not a GPU."""
+    input:
+        unpack(judged_images),
+    output:
+        "results/{E}/answers/{B}/{R}/{N}.json",
+    log:
+        "results/{E}/logs/judge/{B}.{R}.{N}.log",
+    benchmark:
+        "results/{E}/timings/judge/{B}.{R}.{N}.tsv"
+    params:
+        digest=slice_of("score", benchmark="B"),
+        options=judging_options,
+    threads: 1
+    resources:
+        runtime=720,
+        mem_mb=4000,
+    conda:
+        "../../envs/score.yaml"
+    message:
+        "{wildcards.E}: judge {wildcards.B} of {wildcards.R} at {wildcards.N}"
+    shell:
+        "python -m promptecho judge {params.options} --out {output}"
+        " 2>&1 | tee -i {log}"
+
+
 rule score:
     """Score the images of one checkpoint with one benchmark."""
     input:
-        shards=scored_images,
-        prompts=scored_prompts,
+        unpack(judged_images),
+        unpack(scored_answers),
     output:
         "results/{E}/scores/{B}/{R}/{N}.json",
     log:
@@ -14,13 +40,7 @@ rule score:
         "results/{E}/timings/score/{B}.{R}.{N}.tsv"
     params:
         digest=slice_of("score", benchmark="B"),
-        config=config_path,
-        images=lambda wildcards, input: os.path.dirname(os.path.dirname(input.shards[0])),
-        scorer=lambda wildcards: benchmark_of(wildcards).scorer,
-        backend=lambda wildcards: benchmark_of(wildcards).backend,
-        mode=lambda wildcards: benchmark_of(wildcards).mode,
-        images_per_prompt=lambda wildcards, output: scored_image_set(wildcards).images_per_prompt,
-        config_digest=lambda wildcards, output: os.path.basename(config_path(wildcards, output)).removesuffix(".yaml"),
+        options=judging_options,
     threads: 1
     resources:
         runtime=60,
@@ -30,8 +50,36 @@ rule score:
     message:
         "{wildcards.E}: score {wildcards.B} of {wildcards.R} at {wildcards.N}"
     shell:
-        "python -m promptecho score --config {params.config} --benchmark {wildcards.B} --scorer {params.scorer}"
-        " --backend {params.backend} --mode {params.mode} --images {params.images}"
-        " --prompts {input.prompts:q} --images-per-prompt {params.images_per_prompt} --experiment {wildcards.E}"
-        " --run {wildcards.R} --step {wildcards.N} --config-digest {params.config_digest} --out {output}"
+        "python -m promptecho score {params.options} --experiment {wildcards.E} --run {wildcards.R}"
+        " --step {wildcards.N} --out {output}"
         " 2>&1 | tee -i {log}"
+
+
+rule geneval:
+    """All GenEval scores of the listed experiments."""
+    input:
+        listed_scores("geneval"),
+
+
+rule dpg:
+    """All DPG-Bench scores of the listed experiments."""
+    input:
+        listed_scores("dpg"),
+
+
+rule tiif:
+    """All TIIF-Bench scores of the listed experiments."""
+    input:
+        listed_scores("tiif"),
+
+
+rule densealign:
+    """All DenseAlignBench comparisons of the listed experiments."""
+    input:
+        listed_scores("densealign"),
+
+
+rule textocr:
+    """All text-rendering scores of the listed experiments."""
+    input:
+        listed_scores("textocr"),

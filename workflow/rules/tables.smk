@@ -37,9 +37,3 @@ rule tables:
     """All tables of the listed experiments."""
     input:
         listed_tables(),
-
-
-rule geneval:
-    """All GenEval scores of the listed experiments."""
-    input:
-        listed_scores("geneval"),
