@@ -109,10 +109,10 @@ def judge(claim: Claim, detections: list[Detection], min_score: float = WELL_FOR
             return False
         left = [d for d in left if d not in matches]
         chosen += matches
-    return claim.relation is None or claim.relation in _directions(chosen[0], chosen[1])
+    return claim.relation is None or claim.relation in directions(chosen[0], chosen[1])
 
 
-def _directions(a: Detection, b: Detection) -> set[str]:
+def directions(a: Detection, b: Detection) -> set[str]:
     """Directions of `a` as seen from `b` by more than 30 degrees off the other axis (GenEval's rule)."""
     offset = np.array([(a.box[i] + a.box[i + 2] - b.box[i] - b.box[i + 2]) / 2 for i in (0, 1)])
     dx, dy = offset / max(float(np.linalg.norm(offset)), 1e-9)
