@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from promptecho.benchmarks.scoring import ImageFolder, Scorer
+    from promptecho.benchmarks.scoring import Scorer
     from promptecho.config.models import BenchmarkSection, ExperimentConfig
 
 

@@ -98,7 +98,7 @@ def _rows(model: type[Section], prefix: str) -> list[tuple[str, str, str, str]]:
             continue
         inner = _section_in(field.annotation)
         plain = inner is not None and typing.get_origin(field.annotation) not in (list, dict)
-        if plain and prefix and type(None) not in typing.get_args(field.annotation):
+        if plain and (prefix or model is SiteConfig) and type(None) not in typing.get_args(field.annotation):
             rows += _rows(inner, f"{prefix}{name}.")
             continue
         rows.append((f"`{prefix}{name}`", _type(field.annotation), _default(field), field.description or ""))

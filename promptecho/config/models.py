@@ -126,8 +126,9 @@ class ImageSetSection(Section):
     )
     prompts: Text | None = Field(
         None,
-        description="The benchmark's prompt file, as `promptecho benchmarks fetch` writes it (captions: JSON Lines, "
-        "{data_id, caption}); relative to where you start.",
+        description="The benchmark's prompt file; one below data/benchmarks, such as "
+        "data/benchmarks/geneval/evaluation_metadata.jsonl, is fetched. For captions JSON Lines, {data_id, caption}. "
+        "Relative to where you start.",
     )
     shapes: RenderedPrompts | None = Field(
         None, description="Prompts over the embedded world, in the benchmark's format; not for captions."
@@ -227,6 +228,14 @@ class ExperimentConfig(Section):
     )
 
 
+class SiteBenchmarks(Section):
+    """Where this site keeps the benchmarks' official files."""
+
+    mirror: Text | None = Field(
+        None, description="Folder with copies of the official files (MIRROR/geneval/, ...), for sites without internet."
+    )
+
+
 class SiteConfig(Section):
     """`config/config.yaml`: what to build, and where this site keeps things."""
 
@@ -235,3 +244,4 @@ class SiteConfig(Section):
     models_root: Text | None = Field(
         None, description="A relative model path that exists in this folder is taken from there; null: as it is."
     )
+    benchmarks: SiteBenchmarks = Field(default_factory=SiteBenchmarks, description="The benchmarks' official files.")

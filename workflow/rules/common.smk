@@ -192,6 +192,12 @@ def evaluated_adapter(wildcards):
     return {"adapter": f"results/{wildcards.E}/runs/{wildcards.R}/{wildcards.N}/adapter"}
 
 
+def benchmarks_mirror(wildcards, output):
+    """The option that names the folder of official files, where the site has one."""
+    mirror = EXPERIMENTS.site.benchmarks.mirror
+    return f"--mirror {shlex.quote(mirror)}" if mirror else ""
+
+
 def published_adapter(wildcards, output):
     """Where a published adapter comes from, as options."""
     entry = experiment(wildcards).adapters.get(wildcards.R)

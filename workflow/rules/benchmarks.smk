@@ -1,0 +1,29 @@
+# The official prompt sets. Image sets that name a file below data/benchmarks get it fetched.
+
+
+rule official_prompts:
+    """Fetch an official prompt set: from the mirror that the site configuration names, or from its source."""
+    localrule: True  # compute nodes may have no internet
+    output:
+        "data/benchmarks/{set}/{file}",
+    log:
+        "data/logs/{set}.{file}.log",
+    benchmark:
+        "data/timings/{set}.{file}.tsv"
+    wildcard_constraints:
+        set="geneval|dpg|tiif|densealign|longtext",
+        file="[^/]+",
+    params:
+        mirror=benchmarks_mirror,
+        out=lambda wildcards, output: os.path.dirname(os.path.dirname(output[0])),
+    threads: 1
+    resources:
+        runtime=60,
+        mem_mb=2000,
+    conda:
+        "../../envs/score.yaml"
+    message:
+        "fetch the prompts of {wildcards.set}"
+    shell:
+        "python -m promptecho benchmarks fetch {wildcards.set} --out {params.out} {params.mirror}"
+        " 2>&1 | tee -i {log}"
