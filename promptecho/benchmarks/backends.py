@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from promptecho.benchmarks.scoring import ScoringOptions
 from promptecho.errors import DataError, ModelError, PromptEchoError
 
 if TYPE_CHECKING:
@@ -26,9 +27,11 @@ class Detector(Protocol):
     `detector(image, metadata)` returns `(boxes, colors)`: class -> `[n][5]` boxes x1, y1, x2, y2, score in pixels,
     and class -> colour of each detection, aligned by index. `metadata` (the GenEval object) lets a backend ask for
     colours only where they matter. Raises PerceptionFailure where an image has no answer.
+    `name` says which models look, with their revisions; `settings` what else decides the answers, for the raw records.
     """
 
     name: str
+    settings: dict[str, Any]
 
     def __call__(self, image: Image.Image, metadata: dict) -> tuple[Boxes, Colors]: ...
 
@@ -40,6 +43,9 @@ class OracleDetector:
     """
 
     name = "oracle"
+
+    def __init__(self) -> None:
+        self.settings: dict[str, Any] = {}
 
     def __call__(self, image: Image.Image, metadata: dict) -> tuple[Boxes, Colors]:
         from promptecho.shapes.oracle import detect
@@ -75,24 +81,34 @@ class OracleReader:
         return detect(image)
 
 
-BACKENDS: dict[str, Callable[[], Detector]] = {"oracle": OracleDetector}
+def _mask2former(options: ScoringOptions) -> Detector:
+    from promptecho.benchmarks.geneval.detector import Mask2FormerDetector, split_model
+    from promptecho.device import choose_device
+
+    return Mask2FormerDetector(*split_model(options.model), device=choose_device(options.device))
+
+
+BACKENDS: dict[str, Callable[[ScoringOptions], Detector]] = {
+    "oracle": lambda options: OracleDetector(),
+    "mask2former": _mask2former,
+}
 READERS: dict[str, Callable[[], Reader]] = {"oracle": OracleReader}
-Backend = TypeVar("Backend")
+Factory = TypeVar("Factory")
 
 
-def _load(backends: dict[str, Callable[[], Backend]], name: str) -> Backend:
+def _find(backends: dict[str, Factory], name: str) -> Factory:
     if name not in backends:
         raise ModelError(f"backend {name!r} is unknown; known backends: {', '.join(sorted(backends))}")
-    return backends[name]()
+    return backends[name]
 
 
-def load_backend(name: str) -> Detector:
-    """The detector of a backend name.
+def load_backend(name: str, options: ScoringOptions | None = None) -> Detector:
+    """The detector of a backend name; of `options` only `model` and `device` count.
 
     Raises:
-        ModelError: the name is unknown or the backend is not available.
+        ModelError: the name is unknown, or the backend's models can't be had.
     """
-    return _load(BACKENDS, name)
+    return _find(BACKENDS, name)(options or ScoringOptions(backend=name))
 
 
 def load_reader(name: str) -> Reader:
@@ -101,4 +117,4 @@ def load_reader(name: str) -> Reader:
     Raises:
         ModelError: the name is unknown or the backend is not available.
     """
-    return _load(READERS, name)
+    return _find(READERS, name)()

@@ -133,7 +133,7 @@ def test_no_folder_and_no_images_are_errors(tmp_path):
 
 
 def test_backends_are_listed_when_a_name_is_unknown():
-    with pytest.raises(ModelError, match="'yolo' is unknown; known backends: oracle"):
+    with pytest.raises(ModelError, match="'yolo' is unknown; known backends: mask2former, oracle"):
         load_backend("yolo")
 
 
@@ -209,7 +209,7 @@ class Shy:
     name = "shy"
 
     def __init__(self, silent):
-        self.silent = silent
+        self.silent, self.settings = silent, {}
 
     def __call__(self, image, metadata):
         if self.silent > 0:

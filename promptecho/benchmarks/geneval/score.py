@@ -29,10 +29,10 @@ def check_mode(mode: str) -> None:
 
 
 def judge(entry: ImageEntry, detector: Detector, options: Options) -> Judged:
-    """Judge one image: its score item and its raw record (detections and reason)."""
+    """Judge one image: its score item and its raw record (detections, reason, and the options that decided)."""
     metadata = entry.prompt.metadata()
     key = {"prompt_id": entry.prompt_id, "image_index": entry.image_index, "group": entry.prompt.tag}
-    record: dict[str, Any] = {**key, "metadata": metadata}
+    record: dict[str, Any] = {**key, "metadata": metadata, "options": asdict(options), "detector": detector.settings}
     try:
         boxes, colors = detector(load_image(entry.path, fix="delete it and rerun the generation"), metadata)
     except PerceptionFailure as failure:
@@ -84,7 +84,7 @@ class GenevalScorer:
 
     def __init__(self, options: ScoringOptions):
         check_mode(options.mode)
-        self._detector = load_backend(options.backend)
+        self._detector = load_backend(options.backend, options)
         self.judge_model = self._detector.name
 
     def score(self, folder: ImageFolder) -> Scored:
