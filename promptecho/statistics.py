@@ -6,8 +6,11 @@ give the same numbers to the last bit.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 
@@ -18,6 +21,9 @@ from promptecho.seeds import derive_seed
 RESAMPLES = 10_000
 CONFIDENCE = 0.95
 SEED = 0
+CHUNK = 1000  # resamples at a time: what is multiplied stays in the processor's cache
+
+Weights = Mapping[str, float]  # group -> share; they sum to 1
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,7 @@ class _Group:
     name: str
     sums: np.ndarray
     counts: np.ndarray
+    n_items: int
 
     @property
     def mean(self) -> float:
@@ -68,31 +75,68 @@ def wilson_interval(successes: int, n: int, confidence: float = CONFIDENCE) -> t
     """
     if n < 1 or not 0 <= successes <= n:
         raise DataError(f"Wilson interval: {successes} of {n} is not a proportion")
-    from scipy.stats import binomtest
+    # Written out: scipy.stats takes longer to import than a table takes to make.
+    z, share = NormalDist().inv_cdf((1 + confidence) / 2), successes / n
+    center = share + z * z / (2 * n)
+    half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    scale = 1 + z * z / n
+    low = 0.0 if successes == 0 else (center - half) / scale
+    high = 1.0 if successes == n else (center + half) / scale
+    return low, high
 
-    interval = binomtest(successes, n).proportion_ci(confidence, method="wilson")
-    return float(interval.low), float(interval.high)
 
+def _groups(rows: Sequence[tuple[str, str, int, float]], what: str, per_prompt: bool = False) -> list[_Group]:
+    """Cluster `(group, prompt_id, image_index, value)` rows by prompt, groups sorted by name.
 
-def _groups(rows: Sequence[tuple[str, str, int, float]], what: str) -> list[_Group]:
-    """Cluster `(group, prompt_id, image_index, value)` rows by prompt, groups sorted by name."""
+    `per_prompt` counts every prompt once, with the mean of its items.
+    """
     if not rows:
         raise DataError(f"{what}: no item with an outcome; nothing to average")
     clusters: dict[str, dict[str, list[float]]] = {}
     for group, prompt_id, _, value in sorted(rows):
         clusters.setdefault(group, {}).setdefault(prompt_id, []).append(value)
-    return [
-        _Group(name, np.array([sum(v) for v in prompts.values()]), np.array([float(len(v)) for v in prompts.values()]))
-        for name, prompts in clusters.items()
-    ]
+    groups = []
+    for name, prompts in clusters.items():
+        sums, counts = np.array([sum(v) for v in prompts.values()]), np.array([float(len(v)) for v in prompts.values()])
+        n_items = int(counts.sum())
+        groups.append(_Group(name, *((sums / counts, np.ones_like(sums)) if per_prompt else (sums, counts)), n_items))
+    return groups
+
+
+@functools.lru_cache(maxsize=256)
+def _times_drawn(name: str, n: int, resamples: int, seed: int) -> np.ndarray:
+    """How often each of n prompts is drawn, `[resamples, n]`: n - 1 draws with replacement, one where n is 1.
+
+    n draws would give a variance too small by (n - 1) / n, which matters in groups of four prompts (Rao and Wu, 1988).
+    Every run of a table needs the same draws, so they are kept.
+    """
+    rng = np.random.default_rng(derive_seed(seed, "bootstrap", name))
+    times = np.empty((resamples, n), dtype=np.uint8)  # a prompt drawn 256 times is beyond chance
+    for start in range(0, resamples, CHUNK):
+        rows = min(CHUNK, resamples - start)
+        drawn = rng.integers(0, n, size=(rows, max(1, n - 1))) + n * np.arange(rows)[:, None]
+        times[start : start + rows] = np.bincount(drawn.ravel(), minlength=rows * n).reshape(rows, n)
+    return times
+
+
+@functools.lru_cache(maxsize=256)
+def _signs(name: str, n: int, resamples: int, seed: int) -> np.ndarray:
+    """Random signs `[resamples, n]`."""
+    rng = np.random.default_rng(derive_seed(seed, "sign-flip", name))
+    return rng.integers(0, 2, size=(resamples, n), dtype=np.int8) * np.int8(2) - np.int8(1)
+
+
+def _product(small: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """`small[R, P] @ columns[P, K]` in float64, without a float64 copy of all of `small`."""
+    parts = [small[start : start + CHUNK].astype(np.float64) @ columns for start in range(0, len(small), CHUNK)]
+    return np.concatenate(parts)
 
 
 def _resampled_means(group: _Group, resamples: int, seed: int) -> np.ndarray:
     """Means `[resamples]` of one group, its prompts drawn with replacement."""
-    rng = np.random.default_rng(derive_seed(seed, "bootstrap", group.name))
-    n = len(group.sums)
-    weights = rng.multinomial(n, np.full(n, 1 / n), size=resamples).astype(np.float64)  # [resamples, P]
-    return (weights @ group.sums) / (weights @ group.counts)
+    times = _times_drawn(group.name, len(group.sums), resamples, seed)
+    sums, counts = _product(times, np.stack([group.sums, group.counts], axis=1)).T
+    return sums / counts
 
 
 def _percentile_interval(means: np.ndarray, value: float, confidence: float) -> tuple[float, float]:
@@ -102,15 +146,70 @@ def _percentile_interval(means: np.ndarray, value: float, confidence: float) -> 
     return min(float(low), value), max(float(high), value)
 
 
-def _all_equal_interval(groups: list[_Group], confidence: float) -> tuple[float, float]:
+def _weighted(weights: Weights, values: Mapping[str, float]) -> float:
+    return math.fsum(weight * values[name] for name, weight in weights.items())
+
+
+def _all_equal_interval(groups: list[_Group], weights: Weights, confidence: float) -> tuple[float, float]:
     """Interval where resampling cannot move: every group is all right or all wrong (see mean_of_group_means)."""
-    bounds = [wilson_interval(round(g.mean * len(g.sums)), len(g.sums), confidence) for g in groups]
-    return float(np.mean([low for low, _ in bounds])), float(np.mean([high for _, high in bounds]))
+    bounds = {g.name: wilson_interval(round(g.mean * len(g.sums)), len(g.sums), confidence) for g in groups}
+    return tuple(_weighted(weights, {name: pair[side] for name, pair in bounds.items()}) for side in (0, 1))
+
+
+def _all_equal(group: _Group) -> bool:
+    return group.mean in (0.0, 1.0) and bool(np.all(group.sums == group.mean * group.counts))
+
+
+def equal_weights(names: Sequence[str]) -> Weights:
+    """Every group counts the same."""
+    return {name: 1 / len(names) for name in names}
+
+
+def weighted_means(
+    items: Sequence[ScoreItem],
+    columns: Callable[[list[str]], Mapping[str, Weights]],
+    *,
+    per_prompt: bool = False,
+    resamples: int = RESAMPLES,
+    confidence: float = CONFIDENCE,
+    seed: int = SEED,
+    what: str = "scores",
+) -> dict[str, Estimate]:
+    """Weighted means of group means with intervals: any number that is aggregated from groups.
+
+    Args:
+        columns: from the names of the groups that have outcomes to column -> group -> weight. It leaves out columns
+            that have no data.
+        per_prompt: a group's mean is that over its prompts, not over its items.
+
+    The method is that of `mean_of_group_means`; the groups that two columns share are resampled alike.
+
+    Raises:
+        DataError: no items with an outcome (named by `what`).
+    """
+    rows = [(i.group, i.prompt_id, i.image_index, float(i.outcome)) for i in items if i.outcome is not None]
+    groups = {group.name: group for group in _groups(rows, what, per_prompt)}
+    resampled = {name: _resampled_means(group, resamples, seed) for name, group in groups.items()}
+    means = {name: group.mean for name, group in groups.items()}
+
+    def estimate(weights: Weights) -> Estimate:
+        chosen = [groups[name] for name in weights]
+        value = _weighted(weights, means)
+        if all(map(_all_equal, chosen)):
+            low, high = _all_equal_interval(chosen, weights, confidence)
+        else:
+            together = sum(weight * resampled[name] for name, weight in weights.items())
+            low, high = _percentile_interval(together, value, confidence)
+        n_items, n_prompts = sum(g.n_items for g in chosen), sum(len(g.sums) for g in chosen)
+        return Estimate(value, min(low, value), max(high, value), n_items, n_prompts)
+
+    return {column: estimate(weights) for column, weights in columns(list(groups)).items()}
 
 
 def mean_of_group_means(
     items: Sequence[ScoreItem],
     *,
+    per_prompt: bool = False,
     resamples: int = RESAMPLES,
     confidence: float = CONFIDENCE,
     seed: int = SEED,
@@ -118,11 +217,12 @@ def mean_of_group_means(
 ) -> tuple[Estimate, dict[str, Estimate]]:
     """Overall (unweighted mean of the group means) and each group's mean, with intervals.
 
-    Method: stratified cluster bootstrap. Within each group, prompts are drawn with replacement and bring all their
-    images; 10,000 resamples; percentile interval. Where no resample can differ because every item of the groups
-    involved is 0, or every item is 1, the bootstrap would claim certainty: the Wilson interval with the number of
-    PROMPTS as n is given instead (for Overall the mean of the groups' bounds, which is wider than needed).
-    A group with one prompt and mixed outcomes adds no uncertainty: more prompts are the only cure.
+    Method: stratified cluster bootstrap. Within each group, prompts are drawn with replacement (one less than there
+    are, which makes the variance unbiased) and bring all their images; 10,000 resamples; percentile interval. Where
+    no resample can differ because every item of the groups involved is 0, or every item is 1, the bootstrap would
+    claim certainty: the Wilson interval with the number of PROMPTS as n is given instead (for Overall the mean of the
+    groups' bounds, which is wider than needed). A group with one prompt and mixed outcomes adds no uncertainty: more
+    prompts are the only cure.
 
     Failed items are left out of sums and counts.
 
@@ -132,20 +232,13 @@ def mean_of_group_means(
     lost = {item.group for item in items} - {item.group for item in items if not item.failed}
     if lost:
         raise DataError(f"{what}: every item of group {min(lost)!r} failed; score again")
-    rows = [(i.group, i.prompt_id, i.image_index, float(i.outcome)) for i in items if i.outcome is not None]
-    groups = _groups(rows, what)
-    means = {group.name: _resampled_means(group, resamples, seed) for group in groups}
 
-    def estimate(chosen: list[_Group]) -> Estimate:
-        value = float(np.mean([group.mean for group in chosen]))
-        if all(group.mean in (0.0, 1.0) and np.all(group.sums == group.mean * group.counts) for group in chosen):
-            low, high = _all_equal_interval(chosen, confidence)
-        else:
-            low, high = _percentile_interval(np.mean([means[g.name] for g in chosen], axis=0), value, confidence)
-        n_items, n_prompts = sum(int(g.counts.sum()) for g in chosen), sum(len(g.sums) for g in chosen)
-        return Estimate(value, min(low, value), max(high, value), n_items, n_prompts)
+    def columns(names: list[str]) -> dict[str, Weights]:
+        return {"": equal_weights(names), **{f"={name}": {name: 1.0} for name in names}}
 
-    return estimate(groups), {group.name: estimate([group]) for group in groups}
+    options = {"per_prompt": per_prompt, "resamples": resamples, "confidence": confidence, "seed": seed, "what": what}
+    estimates = weighted_means(items, columns, **options)
+    return estimates.pop(""), {name.removeprefix("="): estimate for name, estimate in estimates.items()}
 
 
 def _pairs(
@@ -178,10 +271,30 @@ def _pairs(
     return rows, lost
 
 
+def _difference(
+    groups: list[_Group], weights: Weights, lost: int, *, resamples: int, confidence: float, seed: int
+) -> Difference:
+    """Weighted mean of the groups' mean differences, with bootstrap interval and sign-flip p-value."""
+    chosen = [group for group in groups if group.name in weights]
+    value = _weighted(weights, {group.name: group.mean for group in chosen})
+    means, flipped = np.zeros(resamples), np.zeros(resamples)
+    for group in chosen:
+        means += weights[group.name] * _resampled_means(group, resamples, seed)
+        signs = _signs(group.name, len(group.sums), resamples, seed)
+        flipped += weights[group.name] * _product(signs, group.sums[:, None])[:, 0] / group.counts.sum()
+    low, high = _percentile_interval(means, value, confidence)
+    # The tolerance keeps ties ties: the same flips summed in another order differ in the last bits.
+    hits = int(np.sum(np.abs(flipped) >= abs(value) - 1e-12))
+    n_items, n_prompts = sum(g.n_items for g in chosen), sum(len(g.sums) for g in chosen)
+    return Difference(value, low, high, (1 + hits) / (1 + resamples), n_items, n_prompts, lost)
+
+
 def paired_difference(
     first: Sequence[ScoreItem],
     second: Sequence[ScoreItem],
     *,
+    weigh: Callable[[list[str]], Weights] = equal_weights,
+    per_prompt: bool = False,
     resamples: int = RESAMPLES,
     confidence: float = CONFIDENCE,
     seed: int = SEED,
@@ -189,29 +302,48 @@ def paired_difference(
 ) -> Difference:
     """Overall of `second` minus Overall of `first` over the same (prompt_id, image_index) items.
 
-    Interval: stratified cluster bootstrap of the per-item differences, as in mean_of_group_means (percentile). Equal
-    runs give exactly 0 with [0, 0]. A group in which all differences are equal adds nothing to the width.
-    p-value: sign-flip permutation test with prompts as units (under the null hypothesis of no difference a prompt's
-    difference is as likely as its negative), two-sided, (1 + hits) / (1 + resamples). Test and interval are
+    `weigh` gives the groups' weights in Overall from the names of those that have pairs; `per_prompt` as in
+    weighted_means. Interval: stratified cluster bootstrap of the per-item differences, as in mean_of_group_means
+    (percentile). Equal runs give exactly 0 with [0, 0]. A group in which all differences are equal adds nothing to the
+    width. p-value: sign-flip permutation test with prompts as units (under the null hypothesis of no difference a
+    prompt's difference is as likely as its negative), two-sided, (1 + hits) / (1 + resamples). Test and interval are
     separate methods: close to the threshold they may disagree.
 
     Raises:
         DataError: the items or their groups are not the same, or no pair is left (named by `what`).
     """
     rows, lost = _pairs(first, second, what)
+    groups = _groups(rows, what, per_prompt)
+    weights = weigh([group.name for group in groups])
+    return _difference(groups, weights, lost, resamples=resamples, confidence=confidence, seed=seed)
+
+
+def difference_from_zero(
+    items: Sequence[ScoreItem],
+    *,
+    resamples: int = RESAMPLES,
+    confidence: float = CONFIDENCE,
+    seed: int = SEED,
+    what: str = "difference",
+) -> Difference:
+    """Mean over all items whose outcomes are differences already (+1 won, 0 tie, -1 lost), as in paired_difference.
+
+    Where every outcome is the same, resampling cannot move; the interval is then that of a share of 1 (for ties: of
+    0, on both sides) among as many independent prompts (Wilson).
+
+    Raises:
+        DataError: no items with an outcome (named by `what`).
+    """
+    rows = [("all", i.prompt_id, i.image_index, float(i.outcome)) for i in items if i.outcome is not None]
     groups = _groups(rows, what)
-    value = float(np.mean([group.mean for group in groups]))
-    means = np.mean([_resampled_means(group, resamples, seed) for group in groups], axis=0)
-    low, high = _percentile_interval(means, value, confidence)
-    flipped = np.zeros(resamples)
-    for group in groups:
-        rng = np.random.default_rng(derive_seed(seed, "sign-flip", group.name))
-        signs = rng.integers(0, 2, size=(resamples, len(group.sums)), dtype=np.int8) * 2.0 - 1.0
-        flipped += (signs @ group.sums) / group.counts.sum() / len(groups)
-    # The tolerance keeps ties ties: the same flips summed in another order differ in the last bits.
-    hits = int(np.sum(np.abs(flipped) >= abs(value) - 1e-12))
-    n_items, n_prompts = sum(int(g.counts.sum()) for g in groups), sum(len(g.sums) for g in groups)
-    return Difference(value, low, high, (1 + hits) / (1 + resamples), n_items, n_prompts, lost)
+    lost = sum(item.failed for item in items)
+    found = _difference(groups, {"all": 1.0}, lost, resamples=resamples, confidence=confidence, seed=seed)
+    if {value for *_, value in rows} in ({-1.0}, {0.0}, {1.0}):
+        room = 1 - wilson_interval(found.n_prompts, found.n_prompts, confidence)[0]
+        low = found.value - (2 * room if found.value == 1 else room if found.value == 0 else 0)
+        high = found.value + (2 * room if found.value == -1 else room if found.value == 0 else 0)
+        return Difference(found.value, low, high, found.p_value, found.n_items, found.n_prompts, lost)
+    return found
 
 
 def pool_seeds(seeds: Sequence[Sequence[ScoreItem]]) -> list[ScoreItem]:
@@ -221,6 +353,8 @@ def pool_seeds(seeds: Sequence[Sequence[ScoreItem]]) -> list[ScoreItem]:
     interval of the pooled items counts prompts as random, each with its images of all seeds, and the seeds as fixed.
     Seeds with the same image indices, pooled in the same order, pair up with the base pooled with itself.
     """
+    if len(seeds) == 1:
+        return list(seeds[0])
     stride = 1 + max((item.image_index for items in seeds for item in items), default=0)
     return [
         item.model_copy(update={"image_index": item.image_index + k * stride})

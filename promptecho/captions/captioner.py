@@ -61,7 +61,6 @@ class SeededSampling(LogitsProcessor):
         return torch.full_like(scores, float("-inf")).scatter_(1, chosen, 0.0)
 
 
-@torch.no_grad()
 def caption_images(
     vlm: Vlm, images: Sequence[Image.Image], image_ids: Sequence[str], query: str, settings: GenerationSettings
 ) -> list[Answer]:
@@ -75,25 +74,39 @@ def caption_images(
     """
     prompt = render_prompt(vlm, query)
     inputs = batch_inputs(vlm, images, [prompt] * len(images), padding_side="left")
+    seeds = [derive_seed(settings.seed, "caption", image_id) for image_id in image_ids]
+    return complete(
+        vlm, inputs, image_ids, seeds, max_new_tokens=settings.max_new_tokens, temperature=settings.temperature
+    )
+
+
+@torch.no_grad()
+def complete(
+    vlm: Vlm, inputs: dict[str, torch.Tensor], names: Sequence[str], seeds: Sequence[int], *, max_new_tokens: int,
+    temperature: float,
+) -> list[Answer]:  # fmt: skip
+    """Continue the rows of `inputs[B]` (from `batch_inputs`, padded left); row i is sampled with `seeds[i]`, or
+    greedily at temperature 0. `names` are for errors.
+
+    Raises:
+        DataError: inputs and `max_new_tokens` exceed the model's context.
+    """
     length = inputs["input_ids"].shape[1]
-    if length + settings.max_new_tokens > vlm.context_length:
+    if length + max_new_tokens > vlm.context_length:
         raise DataError(
-            f"{vlm.path}: image and query of {length} tokens and {settings.max_new_tokens} new ones exceed its context "
-            f"of {vlm.context_length} (largest of {', '.join(image_ids[:3])}, ...); lower max_new_tokens or image size"
+            f"{vlm.path}: image and query of {length} tokens and {max_new_tokens} new ones exceed its context "
+            f"of {vlm.context_length} (largest of {', '.join(names[:3])}, ...); lower max_new_tokens or image size"
         )
     processors = LogitsProcessorList()
-    if settings.temperature > 0:
+    if temperature > 0:
         uniforms = [
-            torch.rand(
-                settings.max_new_tokens, dtype=torch.float64,
-                generator=torch.Generator().manual_seed(derive_seed(settings.seed, "caption", image_id)),
-            )
-            for image_id in image_ids
+            torch.rand(max_new_tokens, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+            for seed in seeds
         ]
-        processors.append(SeededSampling(torch.stack(uniforms).to(vlm.device), settings.temperature))
+        processors.append(SeededSampling(torch.stack(uniforms).to(vlm.device), temperature))
     pad = vlm.tokenizer.pad_token_id
     config = GenerationConfig(
-        max_new_tokens=settings.max_new_tokens, do_sample=False, num_beams=1, repetition_penalty=1.0, use_cache=True,
+        max_new_tokens=max_new_tokens, do_sample=False, num_beams=1, repetition_penalty=1.0, use_cache=True,
         eos_token_id=list(vlm.eos_ids), pad_token_id=vlm.eos_ids[0] if pad is None else pad,
     )
     output = vlm.model.generate(**inputs, generation_config=config, logits_processor=processors)

@@ -13,9 +13,39 @@ import typer
 def register(app: typer.Typer) -> None:
     benchmarks = typer.Typer(no_args_is_help=True, help="The benchmarks' prompts, and checks of their scorers.")
     benchmarks.callback()(lambda: None)
+    benchmarks.command()(fetch)
     benchmarks.command()(verify)
     benchmarks.command()(heldout)
     app.add_typer(benchmarks, name="benchmarks")
+
+
+def fetch(
+    out: Annotated[Path, typer.Option(help="Folder to fetch into: OUT/NAME/.")],
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[NAME]...", help="geneval, dpg, tiif, densealign, longtext. Default: all."),
+    ] = None,
+    mirror: Annotated[
+        Path | None, typer.Option(help="Folder with copies of the official files, looked at first: MIRROR/NAME/.")
+    ] = None,
+    base_url: Annotated[
+        str | None, typer.Option(help="Serves OWNER/NAME/COMMIT/PATH as GitHub's raw host does, which is the default.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was fetched as JSON.")] = False,
+) -> None:
+    """Fetch the official prompt sets at pinned commits, checked by hash, with licence and citation."""
+    from promptecho.benchmarks import fetch as fetching
+    from promptecho.benchmarks.sources import RAW, find_sources
+
+    origin = fetching.Origin(mirror, base_url or RAW)
+    records, problem = fetching.fetch_all(find_sources(names or []), out, origin)
+    if as_json:
+        typer.echo(json.dumps(records, indent=2, ensure_ascii=False))
+    else:
+        for record in records:
+            typer.echo(fetching.describe(record))
+    if problem is not None:
+        raise problem
 
 
 def heldout(
@@ -33,7 +63,8 @@ def heldout(
 def verify(
     golden: Annotated[Path, typer.Option(help="Folder of golden cases (geneval/cases.jsonl, ...).")],
     prompts: Annotated[
-        Path | None, typer.Option(help="GenEval's evaluation_metadata.jsonl. Default: in ../mirror/geneval.")
+        Path | None,
+        typer.Option(help="GenEval's evaluation_metadata.jsonl. Default: ../mirror/geneval/, or the official tags."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-TABLES = ("geneval", "captions")
+if TYPE_CHECKING:
+    from promptecho.tables.table import Table
+
+TABLES = ("geneval", "dpg", "tiif", "densealign", "textocr", "captions")
 
 
 def register(app: typer.Typer) -> None:
@@ -23,7 +26,17 @@ def tables(
         ),
     ],
     more: Annotated[list[Path] | None, typer.Argument(metavar="[SCORES]...", hidden=True)] = None,
-    table: Annotated[str, typer.Option(help=f"Which table, one of: {', '.join(TABLES)}.")] = "geneval",
+    table: Annotated[
+        str, typer.Option(help=f"Which table, one of: {', '.join(TABLES)}. Default: geneval.", show_default=False)
+    ] = "",
+    paper: Annotated[str, typer.Option(help="Instead: a table of the paper, table1 to table8, or all.")] = "",
+    paper_rows: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Whose scores stand beside a row of the paper: 'Z-Image + PromptEcho=zimage/promptecho-s1@900'; "
+            "without -sN all seeds together, without @STEP the last; or a YAML file of such pairs. Repeatable."
+        ),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for NAME.md, .csv, .tex and .json.")] = None,
     benchmark: Annotated[
         str, typer.Option(help="Benchmark key to look for in folders. Default: the table's name.")
@@ -32,31 +45,55 @@ def tables(
         float, typer.Option(min=0.0, max=1.0, help="Refuse files with a larger failed share.")
     ] = 0.01,
     print_it: Annotated[bool, typer.Option("--print", help="Print the table.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON, of several a list.")] = False,
 ) -> None:
-    """Make a result table from score files."""
+    """Make a result table from score files, or tables of the paper with the published numbers beside ours."""
     from promptecho.errors import ConfigError
-    from promptecho.tables.captions import captions_table
-    from promptecho.tables.collect import find_score_files, read_score_files
-    from promptecho.tables.geneval import geneval_table
     from promptecho.tables.table import print_rich, to_json, write
 
-    if table not in TABLES:
-        raise ConfigError(f"table {table!r} is unknown; known tables: {', '.join(TABLES)} (--table)")
+    if paper and (table or benchmark):
+        raise ConfigError("--paper makes the paper's tables: leave --table and --benchmark out")
+    if paper_rows and not paper:
+        raise ConfigError("--paper-rows is for --paper")
     if out is None and not print_it and not as_json:
         raise ConfigError("nothing to do: give --out FOLDER, --print or --json")
-    benchmark = benchmark or table
-    files = read_score_files(find_score_files([*scores, *(more or [])], benchmark), scorer=table)
-    make = {"geneval": geneval_table, "captions": captions_table}[table]
-    made = make(files, name=benchmark, max_failure_share=max_failures)
-    paths = write(made, out) if out else []
-    if as_json:
-        typer.echo(json.dumps(json.loads(to_json(made)) | {"files": [str(path) for path in paths]}, indent=2))
-    elif print_it:
-        print_rich(made)
+    sources = [*scores, *(more or [])]
+    if paper:
+        made = _paper(paper, sources, paper_rows or [], max_failures)
     else:
-        for path in paths:
-            typer.echo(str(path))
-    if not print_it or as_json:
-        for warning in made.warnings:
-            typer.echo(f"promptecho: WARNING: {warning}", err=True)
+        made = [_table(table or "geneval", sources, benchmark, max_failures)]
+    values = []
+    for one in made:
+        paths = [str(path) for path in write(one, out)] if out else []
+        if as_json:
+            values.append(json.loads(to_json(one)) | {"files": paths})
+        elif print_it:
+            print_rich(one)
+        else:
+            typer.echo("\n".join(paths))
+        if not print_it or as_json:
+            for warning in one.warnings:
+                typer.echo(f"promptecho: WARNING: {one.name + ': ' if paper else ''}{warning}", err=True)
+    if as_json:
+        typer.echo(json.dumps(values if paper == "all" else values[0], indent=2))
+
+
+def _table(name: str, sources: list[Path], benchmark: str, max_failures: float) -> Table:
+    from promptecho.errors import ConfigError
+    from promptecho.tables.collect import find_score_files, read_score_files
+    from promptecho.tables.kinds import make_table
+
+    if name not in TABLES:
+        raise ConfigError(f"table {name!r} is unknown; known tables: {', '.join(TABLES)} (--table)")
+    benchmark = benchmark or name
+    files = read_score_files(find_score_files(sources, benchmark), scorer=name)
+    return make_table(name, files, name=benchmark, max_failure_share=max_failures)
+
+
+def _paper(name: str, sources: list[Path], rows: list[str], max_failures: float) -> list[Table]:
+    from promptecho.tables.paper import PaperTables, parse_rows
+    from promptecho.tables.published import published
+    from promptecho.tables.results import Results
+
+    tables = PaperTables(Results(sources), parse_rows(rows), max_failure_share=max_failures)
+    return [tables.table(one) for one in (published().tables if name == "all" else [name])]

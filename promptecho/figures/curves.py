@@ -7,14 +7,16 @@ reward. Runs named NAME-s1, NAME-s2, ... are seeds of one training: they share a
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from promptecho.errors import DataError
 from promptecho.files import write_json
+from promptecho.scores import ScoreItem
 from promptecho.statistics import CONFIDENCE, Estimate, mean_of_group_means, pool_seeds
+from promptecho.tables import tiif
 from promptecho.tables.collect import ScoreFile
 from promptecho.tables.compare import SEED_OF_RUN
 from promptecho.train.metrics import Row, series
@@ -35,34 +37,62 @@ def groups_of(runs: list[str]) -> dict[str, list[str]]:
     return {(name if len(members) > 1 else members[0]): members for name, members in groups.items()}
 
 
-def overall(file: ScoreFile, seeds: Sequence[ScoreFile] = ()) -> Estimate:
-    """A score file's own `overall` with its interval; with `seeds`, that of the seeds together, as in the tables.
+# Scorers whose tables have several overall scores: the names of these in a file's summary.
+SERIES = {"tiif": ("short.overall", "long.overall")}
+TITLES = {"densealign": "net preference over the baseline", "textocr": "accuracy"}  # else: the series and "score"
 
-    Overall is the mean of the groups' means or of all images, whichever the file's summary tells.
+
+def overall(file: ScoreFile, seeds: Sequence[ScoreFile] = (), series: str = "overall") -> Estimate:
+    """A score file's own `series` with its interval; with `seeds`, that of the seeds together, as in the tables.
+
+    Overall is the mean of the groups' means, of all images, or of the prompts, whichever the file's summary tells.
 
     Raises:
         DataError: the file tells neither, so that the interval would belong to another number, or a seed was judged on
             other images.
     """
-    told = file.scores.summary.get("overall")
-    for ungrouped in (False, True):
-        estimate = _estimate([file], ungrouped)
-        if told is not None and math.isclose(estimate.value, told, rel_tol=1e-9, abs_tol=1e-12):
-            return _estimate(seeds, ungrouped) if seeds else estimate
+    told = file.scores.summary.get(series)
+    ways = (tiif_way(series),) if file.scores.provenance.scorer in SERIES else WAYS
+    for way, tolerance in ways:
+        estimate = way(*_pooled([file]))
+        if told is not None and math.isclose(estimate.value, told, rel_tol=1e-9, abs_tol=tolerance):
+            return way(*_pooled(seeds)) if seeds else estimate
     raise DataError(
-        f"{file.path}: summary.overall {told} is neither the mean of the groups nor of the images; score again"
+        f"{file.path}: summary.{series} {told} is neither the mean of the groups nor of the images; score again"
     )
 
 
-def _estimate(files: Sequence[ScoreFile], ungrouped: bool) -> Estimate:
+def _ungrouped(items: Sequence[ScoreItem]) -> list[ScoreItem]:
+    return [item.model_copy(update={"group": "all"}) for item in items]
+
+
+# (items, what) -> estimate, and how far it may be off the summary's
+WAYS: tuple[tuple[Callable[[Sequence[ScoreItem], str], Estimate], float], ...] = (
+    (lambda items, what: mean_of_group_means(items, what=what)[0], 1e-12),
+    (lambda items, what: mean_of_group_means(_ungrouped(items), what=what)[0], 1e-12),
+    (lambda items, what: mean_of_group_means(_ungrouped(items), per_prompt=True, what=what)[0], 1e-12),
+)
+
+
+def tiif_way(series: str) -> tuple[Callable[[Sequence[ScoreItem], str], Estimate], float]:
+    """TIIF-Bench's overall of one length; the official one is rounded on the way."""
+
+    def way(items: Sequence[ScoreItem], what: str) -> Estimate:
+        found = tiif.estimates(items, what, series)
+        if series not in found:
+            raise DataError(f"{what}: no outcome that counts for {series}; score again")
+        return found[series]
+
+    return way, tiif.ROUNDING
+
+
+def _pooled(files: Sequence[ScoreFile]) -> tuple[list[ScoreItem], str]:
+    """The items of a file or of several seeds, and their names."""
     keys = [{(item.prompt_id, item.image_index) for item in file.scores.items} for file in files]
     for file, found in zip(files, keys, strict=True):
         if found != keys[0]:
             raise DataError(f"{file.path}: other images than {files[0].path}; score both on the same prompts")
-    items = pool_seeds([file.scores.items for file in files])
-    if ungrouped:
-        items = [item.model_copy(update={"group": "all"}) for item in items]
-    return mean_of_group_means(items, what=" and ".join(str(file.path) for file in files))[0]
+    return pool_seeds([file.scores.items for file in files]), " and ".join(str(file.path) for file in files)
 
 
 def curve_data(files: list[ScoreFile], metrics: dict[str, list[Row]]) -> dict[str, Any]:
@@ -76,7 +106,7 @@ def curve_data(files: list[ScoreFile], metrics: dict[str, list[Row]]) -> dict[st
         DataError: several experiments, or scores that do not belong together.
     """
     provenance = [file.scores.provenance for file in files]
-    for key in ("experiment", "benchmark", "mode", "backend", "judge_model", "prompts_digest"):
+    for key in ("experiment", "benchmark", "scorer", "mode", "backend", "judge_model", "prompts_digest", "baseline"):
         values = {getattr(one, key): file.path for one, file in zip(provenance, files, strict=True)}
         if len(values) > 1:
             told = ", ".join(f"{value!r} ({path})" for value, path in values.items())
@@ -84,16 +114,8 @@ def curve_data(files: list[ScoreFile], metrics: dict[str, list[Row]]) -> dict[st
     runs = list(dict.fromkeys([*metrics, *(one.run for one in provenance if one.step)]))
     groups = groups_of(runs)
     by_place = {(one.run, one.step): file for one, file in zip(provenance, files, strict=True)}
-    base = next((_point(0, overall(file)) for (_, step), file in by_place.items() if step == 0), None)
-    scores = {run: [_point(s, overall(f)) for (r, s), f in by_place.items() if r == run and s] for run in runs}
-    means = {}
-    for name, members in groups.items():
-        if len(members) > 1:
-            shared = set.intersection(*({point["iteration"] for point in scores[run]} for run in members))
-            means[name] = []
-            for step in sorted(shared):
-                seeds = [by_place[run, step] for run in members]
-                means[name].append(_point(step, overall(seeds[0], seeds)))
+    scorer = provenance[0].scorer
+    scores = [_series(name, scorer, groups, by_place) for name in SERIES.get(scorer, ("overall",))]
     curves = {key: {run: _curve(rows, key) for run, rows in metrics.items() if _curve(rows, key)} for key in METRICS}
     for key in EVERY_ITERATION:
         curves[f"{key}_smoothed"] = {run: smoothed(curve) for run, curve in curves[key].items()}
@@ -102,13 +124,38 @@ def curve_data(files: list[ScoreFile], metrics: dict[str, list[Row]]) -> dict[st
         "benchmark": provenance[0].benchmark,
         "confidence": CONFIDENCE,
         "groups": groups,
-        "score": {"base": base, "runs": scores, "means": means},
+        "score": scores[0],
+        "further_scores": scores[1:],
         "metrics": {
             key: {"runs": found, "means": {n: m for n, g in groups.items() if (m := _mean([found.get(r) for r in g]))}}
             for key, found in curves.items()
         },
         "provenance": [one.model_dump(mode="json") for one in provenance],
     }
+
+
+def _series(
+    name: str, scorer: str, groups: dict[str, list[str]], by_place: dict[tuple[str, int], ScoreFile]
+) -> dict[str, Any]:
+    """One overall score of all runs: `base` (None where the runs are compared with it in the score itself), the points
+    of each run, and those of seeds taken together."""
+    kind = TITLES.get(scorer, f"{name.partition('.')[0]} score")
+    runs = {run: [] for members in groups.values() for run in members}
+    base = None
+    for (run, step), file in by_place.items():
+        point = _point(step, overall(file, series=name))
+        if step == 0:
+            base = base or point
+        else:
+            runs[run].append(point)
+    means = {}
+    for group, members in groups.items():
+        if len(members) > 1:
+            shared = set.intersection(*({point["iteration"] for point in runs[run]} for run in members))
+            seeds = {step: [by_place[run, step] for run in members] for step in sorted(shared)}
+            means[group] = [_point(step, overall(found[0], found, name)) for step, found in seeds.items()]
+    return {"name": name, "title": kind, "difference": scorer == "densealign", "base": base, "runs": runs,
+            "means": means}  # fmt: skip
 
 
 def _point(iteration: int, estimate: Estimate) -> dict[str, float]:

@@ -14,27 +14,35 @@ Curve = list[list[float]]
 
 
 def draw(data: dict[str, Any]) -> Figure:
-    """Four panels over the iteration: score, reward, KL, diversity."""
-    figure = Figure(figsize=(10, 6.4), layout="constrained")
+    """Panels over the iteration: the scores, reward, KL, diversity."""
+    scores = [data["score"], *data["further_scores"]]
+    used = len(scores) + 3
+    rows = (used + 1) // 2
+    figure = Figure(figsize=(10, 3.2 * rows), layout="constrained")
     figure.get_layout_engine().set(w_pad=0.1, h_pad=0.08)
-    panels = figure.subplots(2, 2, sharex=True).flat
-    _score(panels[0], data)
-    _reward(panels[1], data)
+    panels = list(figure.subplots(rows, 2, sharex=True).flat)
+    for panel in panels[used:]:
+        panel.set_visible(False)
+    panels = panels[:used]
+    for panel, score in zip(panels, scores, strict=False):
+        _score(panel, data, score)
+    _reward(panels[-3], data)
     kl = "kl_base" if data["metrics"]["kl_base"]["runs"] else "kl_ema"
     to = "base model" if kl == "kl_base" else "moving average of the policy"
-    _metric(panels[2], data, kl, f"KL to the {to}")
-    _metric(panels[3], data, "diversity", "Image diversity (RMS distance within a prompt)")
+    _metric(panels[-2], data, kl, f"KL to the {to}")
+    _metric(panels[-1], data, "diversity", "Image diversity (RMS distance within a prompt)")
     for panel in panels:
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
-    for panel in (panels[2], panels[3]):
+    for panel in panels[-2:]:
+        panel.tick_params(labelbottom=True)
         panel.set_xlabel("iteration")
     figure.suptitle(f"{data['experiment']}: learning curves", x=0.01, ha="left")
     return figure
 
 
-def _score(axes: Axes, data: dict[str, Any]) -> None:
-    score, ends = data["score"], []
-    axes.set_title(f"{data['benchmark']}: overall score (%), {data['confidence']:.0%} intervals")
+def _score(axes: Axes, data: dict[str, Any], score: dict[str, Any]) -> None:
+    ends = []
+    axes.set_title(f"{data['benchmark']}: {score['title']} (%), {data['confidence']:.0%} intervals")
     base = score["base"]
     start = [base] if base else []
     for index, (name, members) in enumerate(data["groups"].items()):
@@ -53,6 +61,9 @@ def _score(axes: Axes, data: dict[str, Any]) -> None:
             )  # fmt: skip
             axes.plot(xs, ys, **look, linewidth=2, marker="o", markersize=4)
             ends.append((_label(name, members), ys[-1], look["color"]))
+    if score["difference"]:  # from the baseline, which is 0
+        axes.axhline(0, color=BASE_COLOR, linestyle=":", linewidth=1)
+        ends.append(("baseline", 0.0, BASE_COLOR))
     if base:
         value = 100 * base["value"]
         error = [[value - 100 * base["low"]], [100 * base["high"] - value]]

@@ -52,7 +52,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Reply:
-    """What a model answered to one call. `refusal` tells why where it declined to."""
+    """What a model answered to one call. `refusal` tells why where it declined to; tokens are 0 where it names none."""
 
     text: str
     model_version: str = ""
@@ -63,13 +63,17 @@ class Reply:
 
 @dataclass(frozen=True)
 class Payload:
-    """A question made ready to be sent: texts, and encoded images as (media type, bytes)."""
+    """A question made ready to be sent: texts, and encoded images as (media type, bytes).
+
+    `seed` is for models that run in this process; it differs between attempts at one question.
+    """
 
     system: str
     text: str
     images: tuple[tuple[str, bytes], ...]
     schema: type[BaseModel] | None
     temperature: float
+    seed: int = 0
 
 
 class Judge(Protocol):

@@ -28,7 +28,15 @@ class ScoreFile:
         return (provenance.experiment, provenance.run != "base", provenance.run, provenance.step)
 
 
-def _check_place(path: Path, scores: Scores) -> None:
+def same_items(first: ScoreFile, second: ScoreFile) -> bool:
+    """Whether two files judged the same images of the same prompts."""
+    if first.scores.provenance.prompts_digest != second.scores.provenance.prompts_digest:
+        return False
+    a, b = ({(i.prompt_id, i.image_index, i.group) for i in file.scores.items} for file in (first, second))
+    return a == b
+
+
+def check_place(path: Path, scores: Scores) -> None:
     """`.../scores/BENCH/R/N.json` must hold that benchmark, run and step; files elsewhere are free."""
     parts = path.absolute().parts
     if len(parts) < 4 or parts[-4] != "scores":
@@ -74,7 +82,7 @@ def read_score_files(paths: list[Path], scorer: str) -> list[ScoreFile]:
     seen: dict[tuple, Path] = {}
     for path in paths:
         file = ScoreFile(path, read_scores(path))
-        _check_place(path, file.scores)
+        check_place(path, file.scores)
         found = file.scores.provenance.scorer
         if found != scorer:
             raise DataError(f"{path}: scored by {found!r}, this table needs {scorer!r}; leave the file out")

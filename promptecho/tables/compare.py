@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from statistics import fmean
 
 import numpy as np
 
@@ -13,16 +14,15 @@ from promptecho.errors import DataError
 from promptecho.provenance import git_commit
 from promptecho.scores import ScoreItem
 from promptecho.statistics import (
-    CONFIDENCE,
-    RESAMPLES,
     Difference,
     Estimate,
     mean_of_group_means,
     paired_difference,
     pool_seeds,
 )
-from promptecho.tables.collect import ScoreFile
-from promptecho.tables.table import Cell, Column, Table
+from promptecho.tables.collect import ScoreFile, same_items
+from promptecho.tables.notes import footnotes, warnings
+from promptecho.tables.table import Cell, Column, Panel, Table
 
 MAX_FAILURE_SHARE = 0.01
 SEED_OF_RUN = re.compile(r"(?P<name>.+)-s[0-9]+")  # how runs that differ by seed alone are named
@@ -33,11 +33,11 @@ DELTA = replace(PERCENT, key="delta", label="Δ vs base", signed=True, best=Fals
 PROMPTS = Column("prompts", "Prompts", decimals=0)
 IMAGES = Column("images", "Images", decimals=0)
 FAILURES = Column("failures", "Failed", decimals=0)
-# Only where seeds are taken together; after the difference.
-SEEDS = [
-    Column("seeds", "Seeds", decimals=0),
-    replace(DELTA, key="seed_sd", label="s.d. over seeds", signed=False, interval=False),
-]
+# Only where seeds are taken together; after what each seed gains.
+SEEDS = Column("seeds", "Seeds", decimals=0)
+SEED_SD = replace(DELTA, key="seed_sd", label="s.d. over seeds", signed=False, interval=False)
+
+Summary = Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -45,20 +45,54 @@ class Kind:
     """What one benchmark's table has of its own.
 
     `groups`: name -> label of those with a column; `ungrouped`: groups that count for Overall alone. `stratified`:
-    Overall is the unweighted mean of the groups, otherwise the mean over all images. `rules` is the first footnote,
-    formatted with the provenance's `mode` and `judge_model`.
+    Overall is the unweighted mean of the groups, otherwise the mean over all items, or `per_prompt` over the prompts.
+    `told`: columns whose values the scorer's summary tells (column -> key there), without an interval. `rules` is the
+    first footnote, formatted with the provenance's `mode` and `judge_model`. `unit`: what an item is. `gains`: column
+    of what a run gains -> column of its standard deviation over seeds.
     """
 
     title: str
     groups: dict[str, str]
     columns: list[Column]
     rules: str
-    stratified: bool
+    stratified: bool = False
     group_word: str = "group"
     ungrouped: tuple[str, ...] = ()
+    per_prompt: bool = False
+    told: dict[str, str] = field(default_factory=dict)
+    unit: str = "images"
+    gains: dict[str, str] = field(default_factory=lambda: {"delta": "seed_sd"})
+    has_base: bool = True
+    panels: tuple[Panel, ...] = ()
 
-    def estimates(self, items: Sequence[ScoreItem], what: str) -> tuple[Estimate, dict[str, Estimate]]:
-        """Overall and the groups that have outcomes."""
+    def cells(self, items: Sequence[ScoreItem], summaries: Sequence[Summary], what: str) -> dict[str, Cell]:
+        """Column -> cell of what these items show; `summaries` are those of the files that they come from."""
+        overall, groups = self._estimates(items, what)
+        cells = {**{group: cell_of(estimate) for group, estimate in groups.items()}, "overall": cell_of(overall)}
+        for column, key in self.told.items():
+            if all(key in summary for summary in summaries):
+                cells[column] = Cell(100 * fmean(summary[key] for summary in summaries))
+        return cells
+
+    def differences(self, first: Sequence[ScoreItem], second: Sequence[ScoreItem], what: str) -> dict[str, Difference]:
+        """Column -> what `second` has more than `first`, paired."""
+        first, second = self._strata(first), self._strata(second)
+        return {"delta": paired_difference(first, second, per_prompt=self.per_prompt, what=what)}
+
+    def absent(self, items: Sequence[ScoreItem]) -> list[str]:
+        """Groups with a column of which no item has an outcome."""
+        there = {item.group for item in items if not item.failed}
+        return [group for group in self.groups if group not in there]
+
+    def known_groups(self) -> set[str] | None:
+        """Groups that items may have; None: any."""
+        return {*self.groups, *self.ungrouped}
+
+    def notes(self, files: Sequence[ScoreFile]) -> list[str]:
+        """Footnotes of this benchmark alone, after its rules."""
+        return []
+
+    def _estimates(self, items: Sequence[ScoreItem], what: str) -> tuple[Estimate, dict[str, Estimate]]:
         if self.stratified:
             return mean_of_group_means(items, what=what)
         judged = {item.group for item in items if not item.failed}
@@ -67,27 +101,38 @@ class Kind:
             for group in self.groups
             if group in judged
         }
-        return mean_of_group_means(self._strata(items), what=what)[0], groups
-
-    def difference(self, first: Sequence[ScoreItem], second: Sequence[ScoreItem], what: str) -> Difference:
-        """Overall of `second` minus that of `first`, paired."""
-        return paired_difference(self._strata(first), self._strata(second), what=what)
+        return mean_of_group_means(self._strata(items), per_prompt=self.per_prompt, what=what)[0], groups
 
     def _strata(self, items: Sequence[ScoreItem]) -> Sequence[ScoreItem]:
         return items if self.stratified else [item.model_copy(update={"group": "all"}) for item in items]
 
 
-def _cell(estimate: Estimate | Difference, note: str = "") -> Cell:
+def cell_of(estimate: Estimate | Difference, note: str = "") -> Cell:
+    """An estimate in percent."""
     return Cell(100 * estimate.value, 100 * estimate.low, 100 * estimate.high, note=note)
 
 
-def _p_text(p_value: float) -> str:
-    return "p < 0.001" if p_value < 0.001 else f"p = {p_value:.3f}"
+def difference_cell(difference: Difference) -> Cell:
+    """A difference in points with its p-value."""
+    p_value = difference.p_value
+    return cell_of(difference, "p < 0.001" if p_value < 0.001 else f"p = {p_value:.3f}")
 
 
-def _check(kind: Kind, file: ScoreFile, max_failure_share: float) -> None:
-    provenance, items = file.scores.provenance, file.scores.items
-    unknown = sorted({item.group for item in items} - {*kind.groups, *kind.ungrouped})
+def count_cells(items: Sequence[ScoreItem]) -> dict[str, Cell]:
+    """How many prompts and items have an outcome, and how many items failed."""
+    failures = sum(item.failed for item in items)
+    prompts = len({item.prompt_id for item in items if not item.failed})
+    return {"prompts": Cell(prompts), "images": Cell(len(items) - failures), "failures": Cell(failures)}
+
+
+def check_file(kind: Kind, file: ScoreFile, max_failure_share: float) -> None:
+    """Refuse a file that cannot go into a table.
+
+    Raises:
+        DataError: an unknown group, or too many failures.
+    """
+    provenance, items, known = file.scores.provenance, file.scores.items, kind.known_groups()
+    unknown = sorted({item.group for item in items} - known) if known is not None else []
     if unknown:
         raise DataError(
             f"{file.path}: unknown {kind.title} {kind.group_word} {unknown[0]!r}; known: {', '.join(kind.groups)}"
@@ -99,99 +144,20 @@ def _check(kind: Kind, file: ScoreFile, max_failure_share: float) -> None:
         )
 
 
-def _same_items(first: ScoreFile, second: ScoreFile) -> bool:
-    a, b = ({(i.prompt_id, i.image_index, i.group) for i in file.scores.items} for file in (first, second))
-    return a == b and first.scores.provenance.prompts_digest == second.scores.provenance.prompts_digest
+def check_comparable(files: Sequence[ScoreFile], keys: Sequence[str] = ("benchmark",)) -> None:
+    """Modes, backends and judges of one table must agree: their numbers measure different things.
 
-
-def _warnings(kind: Kind, files: list[ScoreFile], bases: dict[str, ScoreFile]) -> list[str]:
-    warnings = []
-    odd = [file.label for file in files if not _same_items(files[0], file)]
-    if odd:
-        warnings.append(
-            f"rows were judged on different prompts or images: {', '.join(odd)} differ from {files[0].label}; "
-            "compare them with care"
-        )
-    for experiment in sorted({file.scores.provenance.experiment for file in files}):
-        mine = [file for file in files if file.scores.provenance.experiment == experiment]
-        digests: dict[str, list[str]] = {}
-        for file in mine:
-            digests.setdefault(file.scores.provenance.config_digest, []).append(file.label)
-        if len(digests) > 1:
-            told = "; ".join(f"{digest}: {', '.join(labels)}" for digest, labels in digests.items())
-            warnings.append(f"rows of {experiment} were made under different configs ({told})")
-        if experiment not in bases:
-            warnings.append(f"no scores of the base model of {experiment}: no differences")
-    for file in files:
-        there = {item.group for item in file.scores.items if not item.failed}
-        absent = [group for group in kind.groups if group not in there]
-        if absent:
-            told = f": its Overall is the mean of the other {kind.group_word}s" if kind.stratified else ""
-            warnings.append(f"{file.label} has no {', '.join(absent)}{told}")
-    return warnings
-
-
-def _check_comparable(files: list[ScoreFile]) -> None:
-    """Modes, backends and judges of one table must agree: their numbers measure different things."""
-    for key in ("benchmark", "mode", "backend", "judge_model"):
+    Raises:
+        DataError: they do not, or `keys` of the provenance differ.
+    """
+    for key in (*keys, "mode", "backend", "judge_model", "baseline"):
         values = {str(getattr(file.scores.provenance, key)): file for file in files}
         if len(values) > 1:
             told = ", ".join(f"{value!r} ({file.path})" for value, file in sorted(values.items()))
             raise DataError(f"score files differ in {key}: {told}; make one table for each")
 
 
-def _footnotes(kind: Kind, files: list[ScoreFile], lost: int, pooled: bool) -> list[str]:
-    first = files[0].scores.provenance
-    prompts = sorted({len({item.prompt_id for item in file.scores.items}) for file in files})
-    per_prompt = sorted({file.scores.provenance.n / len({i.prompt_id for i in file.scores.items}) for file in files})
-
-    def span(values: list[float]) -> str:
-        return f"{values[0]:g}" if values[0] == values[-1] else f"{values[0]:g} to {values[-1]:g}"
-
-    method = "stratified bootstrap" if kind.stratified else "bootstrap"
-    agree = f"all images of a {kind.group_word} agree" if kind.stratified else "all images agree"
-    notes = [
-        kind.rules.format(mode=first.mode, judge_model=first.judge_model),
-        f"In brackets: {CONFIDENCE:.0%} intervals, {method} over prompts ({RESAMPLES} resamples, all "
-        f"images of a prompt together); Wilson interval over prompts where {agree}.",
-        "Δ vs base: difference of Overall in points on the same prompts and image indices, paired, same bootstrap; "
-        "p by sign-flip test over prompts, two-sided, not corrected for the number of rows.",
-        f"n: {span(prompts)} prompts, {span(per_prompt)} images each. Failed images are left out, not counted as wrong"
-        + (f"; {lost} pairs lost to them." if lost else "."),
-    ]
-    runs: dict[str, list[str]] = {}
-    for file in files:
-        provenance = file.scores.provenance
-        runs.setdefault(provenance.experiment, [])
-        if provenance.run not in runs[provenance.experiment]:
-            runs[provenance.experiment].append(provenance.run)
-    told = "; ".join(f"{experiment}: {', '.join(names)}" for experiment, names in runs.items())
-    trained = {(f.scores.provenance.experiment, f.scores.provenance.run) for f in files if f.scores.provenance.step}
-    if trained:
-        notes.append(
-            f"Runs ({told}): a run is one training with one seed, named in it; the intervals hold the sampling of "
-            "prompts and images, not the spread between training seeds."
-        )
-    if pooled:
-        notes.append(
-            "A row of several seeds takes the runs NAME-s1, NAME-s2, ... at one step together: its values are means "
-            "over the images of all these runs, its Δ the mean of theirs. Its intervals and p resample prompts, each "
-            "with its images from all seeds, and keep the seeds as they are: they tell how sure the mean of these "
-            "trainings is over prompts of this kind, not where another seed would end. For that see s.d. over seeds: "
-            "the standard deviation (n - 1) of the runs' Δ in points, on the same prompts and image noise."
-        )
-
-    def listed(key: str) -> str:
-        return ", ".join(dict.fromkeys(str(getattr(file.scores.provenance, key)) for file in files))
-
-    notes.append(
-        f"Config digest: {listed('config_digest')}. Prompt set: {listed('prompts_digest')}. Scored by promptecho "
-        f"{listed('package_version')}, commit {listed('git_commit')}."
-    )
-    return notes
-
-
-def _seed_groups(files: list[ScoreFile]) -> dict[tuple[str, str, int], list[ScoreFile]]:
+def seed_groups(files: Sequence[ScoreFile]) -> dict[tuple[str, str, int], list[ScoreFile]]:
     """(experiment, NAME, step) -> the files of runs NAME-sK that were judged on the same items; two or more each."""
     groups: dict[tuple[str, str, int], list[ScoreFile]] = {}
     for file in files:
@@ -202,21 +168,24 @@ def _seed_groups(files: list[ScoreFile]) -> dict[tuple[str, str, int], list[Scor
     return {
         key: found
         for key, found in groups.items()
-        if len(found) > 1 and all(_same_items(found[0], file) for file in found)
+        if len(found) > 1 and all(same_items(found[0], file) for file in found)
     }
 
 
-def _row(kind: Kind, label: str, items: Sequence[ScoreItem], what: str) -> dict[str, Cell]:
-    overall, groups = kind.estimates(items, what)
-    failures = sum(item.failed for item in items)
-    return {
-        "model": Cell(text=label),
-        **{key: _cell(estimate) for key, estimate in groups.items()},
-        "overall": _cell(overall),
-        "prompts": Cell(overall.n_prompts),
-        "images": Cell(len(items) - failures),
-        "failures": Cell(failures),
-    }
+def _row(kind: Kind, label: str, files: Sequence[ScoreFile], items: Sequence[ScoreItem], what: str) -> dict[str, Cell]:
+    cells = kind.cells(items, [file.scores.summary for file in files], what)
+    return {"model": Cell(text=label), **cells, **count_cells(items)}
+
+
+def _with_seeds(kind: Kind, columns: Sequence[Column]) -> list[Column]:
+    """The columns with those of seeds after each gain; the number of seeds after the first."""
+    out: list[Column] = []
+    for column in columns:
+        out.append(column)
+        if column.key in kind.gains:
+            out += [SEEDS] if SEEDS not in out else []
+            out.append(replace(SEED_SD, key=kind.gains[column.key]))
+    return out
 
 
 def comparison(kind: Kind, files: list[ScoreFile], *, name: str, max_failure_share: float = MAX_FAILURE_SHARE) -> Table:
@@ -231,49 +200,61 @@ def comparison(kind: Kind, files: list[ScoreFile], *, name: str, max_failure_sha
     if not files:
         raise DataError(f"{kind.title} table: no score files")
     for file in files:
-        _check(kind, file, max_failure_share)
-    _check_comparable(files)
-    bases = {f.scores.provenance.experiment: f for f in files if f.scores.provenance.step == 0}
+        check_file(kind, file, max_failure_share)
+    check_comparable(files)
+    bases = {f.scores.provenance.experiment: f for f in files if kind.has_base and f.scores.provenance.step == 0}
     several = len({file.scores.provenance.experiment for file in files}) > 1
     rows, lost = [], 0
-    gains: dict[tuple, float] = {}
+    by_place: dict[tuple, dict[str, Cell]] = {}
     for file in files:
         experiment = file.scores.provenance.experiment
-        row = _row(kind, f"{experiment}: {file.label}" if several else file.label, file.scores.items, str(file.path))
+        label = f"{experiment}: {file.label}" if several else file.label
+        row = _row(kind, label, [file], file.scores.items, str(file.path))
         base = bases.get(experiment)
-        if base is not None and base is not file and _same_items(base, file):
-            what = f"{file.path} against {base.path}"
-            difference = kind.difference(base.scores.items, file.scores.items, what)
-            lost += difference.n_lost
-            gains[file.order] = difference.value
-            row["delta"] = _cell(difference, _p_text(difference.p_value))
+        if base is not None and base is not file and same_items(base, file):
+            found = kind.differences(base.scores.items, file.scores.items, f"{file.path} against {base.path}")
+            lost += sum(difference.n_lost for difference in found.values())
+            row |= {key: difference_cell(difference) for key, difference in found.items()}
+        by_place[file.order] = row
         rows.append(row)
-    seed_groups = _seed_groups(files)
-    for (experiment, run, step), found in seed_groups.items():
+    pooled = seed_groups(files)
+    for (experiment, run, step), found in pooled.items():
         label = f"{run}, {len(found)} seeds @ {step}"
         what = f"{found[0].path} and {len(found) - 1} more seeds"
         items = pool_seeds([file.scores.items for file in found])
-        row = _row(kind, f"{experiment}: {label}" if several else label, items, what)
+        row = _row(kind, f"{experiment}: {label}" if several else label, found, items, what)
         row["seeds"] = Cell(len(found))
-        if found[0].order in gains:
-            difference = kind.difference(pool_seeds([bases[experiment].scores.items] * len(found)), items, what)
-            row["delta"] = _cell(difference, _p_text(difference.p_value))
-            row["seed_sd"] = Cell(100 * float(np.std([gains[file.order] for file in found], ddof=1)))
+        if kind.has_base and any(key in by_place[found[0].order] for key in kind.gains):
+            base_items = pool_seeds([bases[experiment].scores.items] * len(found))
+            differences = kind.differences(base_items, items, what)
+            row |= {key: difference_cell(difference) for key, difference in differences.items()}
+        for key, spread in kind.gains.items():
+            gains = [by_place[file.order][key].value for file in found if key in by_place[file.order]]
+            if len(gains) == len(found):
+                row[spread] = Cell(float(np.std(gains, ddof=1)))
         rows.append(row)
     experiments = ", ".join(dict.fromkeys(file.scores.provenance.experiment for file in files))
-    columns = [part for column in kind.columns for part in ([DELTA, *SEEDS] if column is DELTA else [column])]
+    columns, panels = list(kind.columns), list(kind.panels)
+    if pooled:
+        by_key = {column.key: column for column in columns}
+        panels = [
+            replace(panel, keys=tuple(c.key for c in _with_seeds(kind, [by_key[key] for key in panel.keys])))
+            for panel in panels
+        ]
+        columns = _with_seeds(kind, columns)
     table = Table(
         name=name,
         title=f"{kind.title}, {experiments} (%)",
-        columns=columns if seed_groups else kind.columns,
+        columns=columns,
         rows=rows,
-        footnotes=_footnotes(kind, files, lost, bool(seed_groups)),
-        warnings=_warnings(kind, files, bases),
+        footnotes=footnotes(kind, files, lost, bool(pooled)),
+        warnings=warnings(kind, files, bases),
         provenance={
             "package_version": promptecho.__version__,
             "git_commit": git_commit(),
             "scores": [file.scores.provenance.model_dump(mode="json") for file in files],
         },
+        panels=panels,
     )
     table.highlight_best()
     return table

@@ -31,7 +31,8 @@ class Column:
 
 @dataclass
 class Cell:
-    """A number with an optional interval, in the column's unit, or a text. `note` follows in brackets."""
+    """A number with an optional interval, in the column's unit, or a text. `note` follows it. `decimals` replaces the
+    column's, for a number that is known to fewer."""
 
     value: float | None = None
     low: float | None = None
@@ -39,11 +40,21 @@ class Cell:
     text: str = ""
     note: str = ""
     highlight: bool = False
+    decimals: int | None = None
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Columns of a wide table that are shown as a grid of their own, each with all rows."""
+
+    title: str
+    keys: tuple[str, ...]
 
 
 @dataclass
 class Table:
-    """Rows map column keys to cells; an absent key is an empty cell."""
+    """Rows map column keys to cells; an absent key is an empty cell. Where there are `panels`, text columns lead each
+    of them; csv and json hold one row with all columns."""
 
     name: str
     title: str
@@ -52,22 +63,31 @@ class Table:
     footnotes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     provenance: dict[str, Any] = field(default_factory=dict)
+    panels: list[Panel] = field(default_factory=list)
 
     def highlight_best(self) -> None:
         """Mark the highest value of each `best` column; equal as printed is equally best. All equal: none is."""
         for column in (c for c in self.columns if c.best):
             cells = [row[column.key] for row in self.rows if column.key in row and row[column.key].value is not None]
-            shown = [float(number(cell.value, column)) for cell in cells]
+            shown = [float(number(cell.value, column, cell.decimals)) for cell in cells]
             for cell, value in zip(cells, shown, strict=True):
                 cell.highlight = len(set(shown)) > 1 and value == max(shown)
 
     def cell(self, row: dict[str, Cell], column: Column) -> Cell:
         return row.get(column.key, Cell(text=MISSING))
 
+    def grids(self) -> list[tuple[str, list[Column]]]:
+        """(title, columns) of each grid to be shown: the panels, or one untitled grid."""
+        if not self.panels:
+            return [("", self.columns)]
+        lead = [column for column in self.columns if column.decimals is None]
+        by_key = {column.key: column for column in self.columns}
+        return [(panel.title, lead + [by_key[key] for key in panel.keys]) for panel in self.panels]
 
-def number(value: float, column: Column) -> str:
+
+def number(value: float, column: Column, decimals: int | None = None) -> str:
     """A value as printed in every format but csv and json."""
-    text = f"{value:{'+' if column.signed else ''}.{column.decimals}f}"
+    text = f"{value:{'+' if column.signed else ''}.{column.decimals if decimals is None else decimals}f}"
     # -0.0 and a rounded -0.04 read as a loss where there is none
     return text.replace("-", "").replace("+", "") if float(text) == 0 else text
 
@@ -79,7 +99,7 @@ def parts(cell: Cell, column: Column) -> tuple[str, list[str]]:
         return cell.text or ("" if column.decimals is None else MISSING), rest
     if column.interval and cell.low is not None and cell.high is not None:
         rest.insert(0, f"[{number(cell.low, column)}, {number(cell.high, column)}]")
-    return number(cell.value, column), rest
+    return number(cell.value, column, cell.decimals), rest
 
 
 def heading(column: Column) -> str:
@@ -87,24 +107,27 @@ def heading(column: Column) -> str:
 
 
 def to_markdown(table: Table) -> str:
-    """GitHub Markdown: best values bold, warnings first."""
+    """GitHub Markdown: best values bold, warnings first, a heading above each panel."""
 
     def escape(text: str) -> str:
         return re.sub(r"([\\|*_`])", r"\\\1", text).replace("\n", " ").replace("<", "&lt;")
 
     lines = [f"# {escape(table.title)}", ""]
     lines += [f"> **WARNING:** {escape(warning)}\n" for warning in table.warnings]
-    lines.append("| " + " | ".join(escape(heading(c)) for c in table.columns) + " |")
-    lines.append("|" + "|".join(" :--- " if c.decimals is None else " ---: " for c in table.columns) + "|")
-    for row in table.rows:
-        texts = []
-        for column in table.columns:
-            cell = table.cell(row, column)
-            main, rest = parts(cell, column)
-            main = f"**{escape(main)}**" if cell.highlight else escape(main)
-            texts.append(" ".join([main, *map(escape, rest)]).strip())
-        lines.append("| " + " | ".join(texts) + " |")
-    lines += ["", *(f"- {escape(note)}" for note in table.footnotes)]
+    for title, columns in table.grids():
+        lines += [f"## {escape(title)}", ""] if title else []
+        lines.append("| " + " | ".join(escape(heading(c)) for c in columns) + " |")
+        lines.append("|" + "|".join(" :--- " if c.decimals is None else " ---: " for c in columns) + "|")
+        for row in table.rows:
+            texts = []
+            for column in columns:
+                cell = table.cell(row, column)
+                main, rest = parts(cell, column)
+                main = f"**{escape(main)}**" if cell.highlight else escape(main)
+                texts.append(" ".join([main, *map(escape, rest)]).strip())
+            lines.append("| " + " | ".join(texts) + " |")
+        lines.append("")
+    lines += [f"- {escape(note)}" for note in table.footnotes]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -145,38 +168,46 @@ def escape_latex(text: str) -> str:
 
 
 def to_latex(table: Table) -> str:
-    """A booktabs table: needs `\\usepackage{booktabs}`; best values bold, intervals small below their values."""
+    """Booktabs tables: need `\\usepackage{booktabs}`; best values bold, intervals small below their values.
 
+    Each panel is a float of its own, so that none outgrows its page.
+    """
+    grids = table.grids()
+    lines = [f"% WARNING: {' '.join(warning.split())}" for warning in table.warnings]
+    for index, (title, columns) in enumerate(grids):
+        lines += [r"\begin{table*}", r"\centering\small\setlength{\tabcolsep}{4pt}"]
+        lines += [
+            rf"\caption{{{escape_latex(f'{table.title}: {title}' if title else table.title)}}}",
+            rf"\label{{tab:{table.name}{f'-{index + 1}' if index else ''}}}",
+            *_tabular(table, columns),
+        ]
+        if table.footnotes and index == len(grids) - 1:
+            lines += ["", r"\medskip", r"\begin{minipage}{\linewidth}\footnotesize"]
+            lines += [escape_latex(note) + r"\\" for note in table.footnotes[:-1]] + [escape_latex(table.footnotes[-1])]
+            lines.append(r"\end{minipage}")
+        lines.append(r"\end{table*}")
+    return "\n".join(lines) + "\n"
+
+
+def _tabular(table: Table, columns: list[Column]) -> list[str]:
     def escape(text: str, column: Column) -> str:
         text = escape_latex(text)
         return text if column.decimals is None else re.sub(r"(?<!\w)-(?=\d)", "$-$", text)
 
-    alignment = "".join("l" if column.decimals is None else "r" for column in table.columns)
-    lines = [f"% WARNING: {' '.join(warning.split())}" for warning in table.warnings]
-    lines += [r"\begin{table*}", r"\centering\small\setlength{\tabcolsep}{4pt}"]
-    lines += [
-        rf"\caption{{{escape_latex(table.title)}}}",
-        rf"\label{{tab:{table.name}}}",
-        rf"\begin{{tabular}}{{{alignment}}}",
-        r"\toprule",
-    ]
-    lines.append(" & ".join(escape_latex(heading(c)) for c in table.columns) + r" \\")
+    alignment = "".join("l" if column.decimals is None else "r" for column in columns)
+    lines = [rf"\begin{{tabular}}{{{alignment}}}", r"\toprule"]
+    lines.append(" & ".join(escape_latex(heading(c)) for c in columns) + r" \\")
     lines.append(r"\midrule")
     for row in table.rows:
         texts = []
-        for column in table.columns:
+        for column, side in zip(columns, alignment, strict=True):
             cell = table.cell(row, column)
             main, rest = parts(cell, column)
             main = rf"\textbf{{{escape(main, column)}}}" if cell.highlight else escape(main, column)
             below = "".join(rf"\\{{\tiny {escape(part, column)}}}" for part in rest)
-            texts.append(rf"\shortstack[r]{{{main}{below}}}" if below else main)
+            texts.append(rf"\shortstack[{side}]{{{main}{below}}}" if below else main)
         lines.append(" & ".join(texts) + r" \\")
-    lines += [r"\bottomrule", r"\end{tabular}"]
-    if table.footnotes:
-        lines += ["", r"\medskip", r"\begin{minipage}{\linewidth}\footnotesize"]
-        lines += [escape_latex(note) + r"\\" for note in table.footnotes[:-1]] + [escape_latex(table.footnotes[-1])]
-        lines.append(r"\end{minipage}")
-    return "\n".join([*lines, r"\end{table*}"]) + "\n"
+    return [*lines, r"\bottomrule", r"\end{tabular}"]
 
 
 def to_json(table: Table) -> str:
@@ -205,9 +236,9 @@ def print_rich(table: Table, console: Any = None) -> None:
 
     console = console or Console()
 
-    def texts(row: dict[str, Cell]) -> list[Text]:
+    def texts(row: dict[str, Cell], columns: list[Column]) -> list[Text]:
         line = []
-        for column in table.columns:
+        for column in columns:
             cell = table.cell(row, column)
             main, rest = parts(cell, column)
             # a run's step goes below its name: names are the widest cells
@@ -215,20 +246,23 @@ def print_rich(table: Table, console: Any = None) -> None:
             line.append(text.append("".join(f"\n{part}" for part in rest), style="not bold dim"))
         return line
 
-    head = [Text(heading(column)) for column in table.columns]
-    rows = [texts(row) for row in table.rows]
     console.print(Text(table.title, style="bold"))
-    blocks = [[head, *rows]]
-    if _width(blocks[0]) > console.width:
-        blocks = [[head]]
-        for row in rows:
-            if len(blocks[-1]) > 1 and _width(_turned([*blocks[-1], row])) > console.width:
-                blocks.append([head])
-            blocks[-1].append(row)
-        blocks = [_turned(block) for block in blocks]
-    console.width = max(console.width, *map(_width, blocks))
-    for block in blocks:
-        console.print(_rich(block))
+    for title, columns in table.grids():
+        if title:
+            console.print(Text(f"\n{title}", style="bold"))
+        head = [Text(heading(column)) for column in columns]
+        rows = [texts(row, columns) for row in table.rows]
+        blocks = [[head, *rows]]
+        if _width(blocks[0]) > console.width:
+            blocks = [[head]]
+            for row in rows:
+                if len(blocks[-1]) > 1 and _width(_turned([*blocks[-1], row])) > console.width:
+                    blocks.append([head])
+                blocks[-1].append(row)
+            blocks = [_turned(block) for block in blocks]
+        console.width = max(console.width, *map(_width, blocks))
+        for block in blocks:
+            console.print(_rich(block))
     for warning in table.warnings:
         console.print(Text(f"WARNING: {warning}", style="bold red"))
     for note in table.footnotes:

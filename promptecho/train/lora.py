@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from promptecho.config.training import LoraSection
 from promptecho.errors import DataError, ModelError
+from promptecho.files import write_json
 from promptecho.seeds import derive_seed
 from promptecho.train.state import tensor_folder
 
@@ -93,24 +94,41 @@ def save_adapter(model: PeftModel, weights: dict[str, torch.Tensor], folder: Pat
         with torch.no_grad():
             for name, parameter in parameters.items():
                 parameter.copy_(kept[name])
-    config = model.peft_config["default"].to_dict()
+    write_adapter(folder, state, model.peft_config["default"], type(pipeline))
+
+
+def write_adapter(
+    folder: Path,
+    state: dict[str, torch.Tensor],
+    config: LoraConfig,
+    pipeline_class: type,
+    extra: dict[str, Any] | None = None,
+) -> None:
+    """Write an adapter folder from PEFT's weights by name; `extra` holds further JSON files by name.
+
+    Raises:
+        DataError: the disk is full or not writable.
+    """
+    config = config.to_dict()
     config = {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}
     config["inference_mode"] = True
     config["base_model_name_or_path"] = None  # a path of one machine says nothing on another
     layers = {name.removeprefix("base_model.model."): value for name, value in sorted(state.items())}
+    keys = ["r", "lora_alpha", "target_modules", "lora_dropout", "bias", "use_rslora"]
+    keys += [key for key in ("rank_pattern", "alpha_pattern") if config[key]]
     with tensor_folder(folder) as temporary:
         save_file(dict(sorted(state.items())), temporary / "adapter_model.safetensors", metadata={"format": "pt"})
         text = json.dumps(config, indent=2, sort_keys=True, default=str)
         (temporary / "adapter_config.json").write_text(text + "\n", encoding="utf-8")
-        type(pipeline).save_lora_weights(
+        pipeline_class.save_lora_weights(
             str(temporary),
             transformer_lora_layers=layers,
-            transformer_lora_adapter_metadata={
-                key: config[key] for key in ("r", "lora_alpha", "target_modules", "lora_dropout", "bias", "use_rslora")
-            },
+            transformer_lora_adapter_metadata={key: config[key] for key in keys},
             safe_serialization=True,
         )
         _sort_metadata(temporary / "pytorch_lora_weights.safetensors")
+        for name, content in (extra or {}).items():
+            write_json(temporary / name, content)
 
 
 def _sort_metadata(path: Path) -> None:

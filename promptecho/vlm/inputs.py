@@ -21,11 +21,13 @@ class LabelledText:
     label_ids: list[int]
 
 
-def render_prompt(vlm: Vlm, query: str, answer: str | None = None) -> str:
-    """Render the user turn [image, `query`], and either the opening of the answer or the whole answer."""
+def render_prompt(vlm: Vlm, query: str, answer: str | None = None, *, n_images: int = 1, system: str = "") -> str:
+    """Render the user turn [`n_images` images, `query`], and either the opening of the answer or the whole answer."""
     messages: list[dict[str, Any]] = [
-        {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": query}]}
+        {"role": "user", "content": [{"type": "image"}] * n_images + [{"type": "text", "text": query}]}
     ]
+    if system:
+        messages.insert(0, {"role": "system", "content": [{"type": "text", "text": system}]})
     if answer is not None:
         messages.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
     try:
@@ -100,18 +102,20 @@ def _opens_itself(vlm: Vlm, text: str) -> bool:
 
 
 def batch_inputs(
-    vlm: Vlm, images: Sequence[Image.Image], texts: Sequence[str], *, padding_side: str
+    vlm: Vlm, images: Sequence[Image.Image | list[Image.Image]], texts: Sequence[str], *, padding_side: str
 ) -> dict[str, torch.Tensor]:
-    """Tokenize and pad `texts[B]` with one image each; what the model's forward takes, on its device.
+    """Tokenize and pad `texts[B]` with one image each, or a list of images each; what the model's forward takes, on
+    its device.
 
     Floating-point inputs get the model's dtype.
 
     Raises:
         DataError: the processor refuses an image (an aspect ratio above 200, for example).
     """
+    lists = [image if isinstance(image, list) else [image] for image in images]
     try:
         batch = vlm.processor(
-            images=[[image] for image in images],
+            images=lists if any(lists) else None,
             text=list(texts),
             add_special_tokens=not _opens_itself(vlm, texts[0]),
             padding=True,
@@ -119,6 +123,6 @@ def batch_inputs(
             return_tensors="pt",
         )
     except ValueError as error:
-        sizes = ", ".join(sorted({f"{image.width}x{image.height}" for image in images}))
+        sizes = ", ".join(sorted({f"{image.width}x{image.height}" for row in lists for image in row}))
         raise DataError(f"{vlm.path}: its processor refuses images of {sizes} pixels ({error})") from error
     return dict(batch.to(vlm.device, dtype=vlm.model.dtype))

@@ -110,8 +110,14 @@ def world(tmp_path_factory) -> ImageFolder:
     return ImageFolder(candidate, prompts, 1, baseline)
 
 
+@pytest.fixture(autouse=True)
+def key(monkeypatch) -> None:
+    monkeypatch.setenv("DENSEALIGN_TEST_KEY", "not-a-secret")
+
+
 def options(server: Server, answers: Path, seed: int = 0, **settings) -> ScoringOptions:
-    judge = JudgeSection(kind="openai", model="oracle", endpoint=server.endpoint, **settings)
+    where = {"endpoint": server.endpoint, "api_key_env": "DENSEALIGN_TEST_KEY"}
+    judge = JudgeSection(kind="openai", model="oracle", **where, **settings)
     return ScoringOptions("judge", judge=judge, answers=answers, seed=seed)
 
 

@@ -248,5 +248,5 @@ def test_tables_command(results, tmp_path):
     assert "Overall" in run.stdout and "promptecho-s2" in run.stdout
     run = CliRunner().invoke(app, ["tables", "--scores", str(results / "shapes")])
     assert "nothing to do" in str(run.exception)
-    run = CliRunner().invoke(app, ["tables", "--scores", str(results / "shapes"), "--table", "dpg", "--print"])
+    run = CliRunner().invoke(app, ["tables", "--scores", str(results / "shapes"), "--table", "none", "--print"])
     assert "known tables: geneval" in str(run.exception)
