@@ -1,0 +1,141 @@
+"""The image tree that TIIF-Bench's official evaluator reads: `TYPE/MODEL/short_description/INDEX.png`, and `long_`.
+
+MODEL is always `model` here, so that a tree may be moved or renamed: tell the official evaluator `--eval_model model`.
+`metadata.jsonl` beside the attributes' folders, which it does not look at, is the packed prompt file.
+"""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from promptecho.benchmarks.layout import refuse_missing
+from promptecho.benchmarks.tiif.attributes import LENGTHS
+from promptecho.benchmarks.tiif.prompts import Prompt, read_prompts, write_prompts
+from promptecho.errors import ConfigError, DataError
+
+MODEL = "model"
+METADATA = "metadata.jsonl"
+
+
+@dataclass(frozen=True)
+class ImageEntry:
+    """One image to judge."""
+
+    prompt: Prompt
+    length: str
+    path: Path
+
+    @property
+    def group(self) -> str:
+        """Sub-task in score files."""
+        return f"{self.length}:{self.prompt.type}"
+
+    @property
+    def image_id(self) -> str:
+        return f"{self.length}/{self.prompt.prompt_id}"
+
+
+def image_path(root: Path, prompt: Prompt, length: str, model: str = MODEL) -> Path:
+    """Where the official layout keeps one image."""
+    return root / prompt.type / model / f"{length}_description" / f"{prompt.index}.png"
+
+
+def check_images_per_prompt(count: int | None) -> None:
+    """TIIF-Bench has one image for each description.
+
+    Raises:
+        ConfigError: another number.
+    """
+    if count not in (None, 1):
+        raise ConfigError(f"images_per_prompt is {count}: TIIF-Bench has one image per prompt; set it to 1")
+
+
+class TiifLayout:
+    """`Layout` of TIIF-Bench; ids are `TYPE/LENGTH/INDEX`, each prompt's short description before its long one."""
+
+    def __init__(self, prompts: Path, root: Path, images_per_prompt: int):
+        check_images_per_prompt(images_per_prompt)
+        self._root = root
+        self._prompts = read_prompts(prompts)
+        self._entries = [(prompt, length) for prompt in self._prompts for length in LENGTHS]
+        self.ids = [f"{prompt.type}/{length}/{prompt.index}" for prompt, length in self._entries]
+        self.texts = [prompt.text(length) for prompt, length in self._entries]
+
+    def image_path(self, p: int, i: int) -> Path:
+        return image_path(self._root, *self._entries[p])
+
+    def _wanted(self) -> list[Path]:
+        return [self.image_path(p, 0) for p in range(len(self.ids))]
+
+    def _is_whole(self) -> bool:
+        return all(path.is_file() for path in self._wanted())
+
+    def remove_stale(self) -> None:
+        wanted = set(self._wanted())
+        for image in self._root.glob(f"*/{MODEL}/*_description/[0-9]*.png"):
+            if image not in wanted:
+                image.unlink(missing_ok=True)
+        # A listing that exists is true: one of other prompts, or with images yet to come, goes.
+        listing = self._root / METADATA
+        if listing.is_file() and not (self._is_whole() and _same(listing, self._prompts)):
+            listing.unlink(missing_ok=True)
+
+    def describe(self, prompts: Sequence[int]) -> None:
+        if self._is_whole():  # the last shard to finish sees that, however many run at once
+            write_prompts(self._root / METADATA, self._prompts)
+
+
+def _same(listing: Path, prompts: list[Prompt]) -> bool:
+    try:
+        return read_prompts(listing) == prompts
+    except DataError:  # damaged, or of another benchmark: not ours either way
+        return False
+
+
+def _model_of(root: Path) -> str:
+    """The one model whose images a tree holds, whatever its name: a tree may come from elsewhere."""
+    names = sorted({folder.parent.name for folder in root.glob("*/*/*_description") if folder.is_dir()})
+    if len(names) != 1:
+        found = f"images of several models ({', '.join(names)})" if names else "no TYPE/MODEL/short_description in it"
+        raise DataError(f"{root}: {found}; give a folder with the images of one model")
+    return names[0]
+
+
+def list_images(root: str | Path, prompts: list[Prompt] | None = None) -> list[ImageEntry]:
+    """All images of a tree, by prompt, the short description's first.
+
+    Missing images would silently leave the denominators, so the tree must be whole. `prompts` None takes the tree's
+    own listing; a tree made elsewhere has none and needs them.
+
+    Raises:
+        DataError: the tree or images are missing (named), there are more, or the listing tells of other prompts.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise DataError(f"{root}: no such image folder; generate the images first")
+    listing = root / METADATA
+    if prompts is None:
+        if not listing.is_file():
+            raise DataError(f"{listing}: no such file; generate the images (all shards), or give --prompts")
+        prompts = read_prompts(listing)
+    elif listing.is_file():
+        listed = read_prompts(listing)
+        if listed != prompts:
+            other = next((f for f, e in zip(listed, prompts, strict=False) if f != e), listed[-1])
+            raise DataError(
+                f"{listing}: its {len(listed)} prompts are not the {len(prompts)} of the prompt set, e.g. "
+                f"{other.prompt_id}; generate the images again"
+            )
+    model = _model_of(root)
+    entries = [
+        ImageEntry(prompt, length, image_path(root, prompt, length, model)) for prompt in prompts for length in LENGTHS
+    ]
+    missing = [str(entry.path.relative_to(root)) for entry in entries if not entry.path.is_file()]
+    refuse_missing(root, missing, len(entries))
+    found = set(root.glob(f"*/{glob.escape(model)}/*_description/*.png"))
+    if extra := sorted(found - {entry.path for entry in entries}):
+        raise DataError(f"{extra[0]}: no image of the {len(prompts)} prompts; another prompt set was generated here")
+    return entries

@@ -1,0 +1,163 @@
+"""TIIF-Bench from a tree of images to score items, one for each question about an image.
+
+An item's group is `short:ATTRIBUTE` or `long:ATTRIBUTE`, its prompt_id `ATTRIBUTE/INDEX` (both images of a prompt, all
+their questions), its image_index the number of the question within the prompt: first those about the image of the
+short description, then the same questions about that of the long one. So an interval that takes prompts as units
+holds questions about one image together. All questions of an image without answers are failed items.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from promptecho.benchmarks.backends import PerceptionFailure, load_reader
+from promptecho.benchmarks.scoring import ImageFolder, Scored, ScoringOptions, need_judge
+from promptecho.benchmarks.tiif.judge import WORDINGS, load_templates, question_of, wording_of
+from promptecho.benchmarks.tiif.layout import ImageEntry, check_images_per_prompt, list_images
+from promptecho.benchmarks.tiif.oracle import answer, check_questions
+from promptecho.benchmarks.tiif.prompts import Prompt, prompts_digest, read_prompts
+from promptecho.benchmarks.tiif.scorer import MODES, Tally, as_expected, summarize
+from promptecho.errors import ConfigError, DataError, ModelError
+from promptecho.images import load_image
+from promptecho.judges.base import Estimate, Question
+from promptecho.progress import progress
+from promptecho.scores import ScoreItem
+
+BACKENDS = ("judge", "oracle")
+
+
+def record_of(entry: ImageEntry, answers: list[str] | None, reason: str = "", **more: Any) -> dict[str, Any]:
+    """The raw record of one image: all that items_of needs. `answers` None: there are none, and `reason` says why."""
+    return {
+        "prompt_id": entry.prompt.prompt_id,
+        "length": entry.length,
+        "group": entry.group,
+        "questions": entry.prompt.questions,
+        "expected": entry.prompt.answers,
+        "answers": answers,
+        "failed": answers is None,
+        "reason": reason,
+        **more,
+    }
+
+
+def items_of(record: dict[str, Any], mode: str) -> list[ScoreItem]:
+    """The score items of one image from its raw record, without asking anybody.
+
+    Raises:
+        DataError: as scorer.as_expected.
+    """
+    count = len(record["expected"])
+    outcomes: list[float | None] = [None] * count
+    if not record["failed"]:
+        outcomes = [float(right) for right in as_expected(record["expected"], record["answers"], mode)]
+    first = count if record["length"] == "long" else 0
+    return [
+        ScoreItem(
+            prompt_id=record["prompt_id"],
+            image_index=first + number,
+            group=record["group"],
+            outcome=outcome,
+            failed=outcome is None,
+        )
+        for number, outcome in enumerate(outcomes)
+    ]
+
+
+def summary_of(items: list[ScoreItem], mode: str) -> dict[str, float]:
+    """The summary (scorer.summarize) of score items; failed ones leave the denominators.
+
+    Raises:
+        DataError: as scorer.summarize.
+    """
+    tallies: dict[tuple[str, str], Tally] = {}
+    for item in items:
+        length, _, attribute = item.group.partition(":")
+        one = Tally() if item.outcome is None else Tally(int(item.outcome), 1)
+        tallies[length, attribute] = tallies.get((length, attribute), Tally()) + one
+    return summarize(tallies, mode)
+
+
+class TiifScorer:
+    """`Scorer` by TIIF-Bench's rules, modes as in scorer.py. Backends: `judge`, a model that is asked all questions
+    of an image in one call; `oracle`, for prompts over the embedded world."""
+
+    def __init__(self, options: ScoringOptions):
+        if options.mode not in MODES:
+            raise ConfigError(f"mode {options.mode!r}: TIIF-Bench has {' and '.join(MODES)}; set mode to one of them")
+        if options.backend not in BACKENDS:
+            raise ModelError(f"backend {options.backend!r} is unknown; known backends: {', '.join(BACKENDS)}")
+        self._mode, self._seed = options.mode, options.seed
+        self._reader = None
+        if options.backend == "oracle":
+            self._reader = load_reader(options.backend)
+            self.judge_model = self._reader.name
+            return
+        from promptecho.judges.ask import judge_name
+
+        self._settings, self._folder = need_judge(options)
+        self._templates = load_templates(options.templates)
+        self.judge_model = judge_name(self._settings)
+
+    def score(self, folder: ImageFolder) -> Scored:
+        prompts, entries = self._list(folder)
+        raw = self._look(entries) if self._reader else self._ask(entries)
+        if all(record["failed"] for record in raw):
+            reason = raw[0]["reason"]
+            raise DataError(f"{folder.root}: no answer about any of {len(raw)} images; the first time: {reason}")
+        items = [item for record in raw for item in items_of(record, self._mode)]
+        return Scored(items, raw, prompts_digest(prompts), summary_of(items, self._mode))
+
+    def estimate(self, folder: ImageFolder) -> Estimate:
+        """What asking the judge would take.
+
+        Raises:
+            ConfigError: the backend is no judge.
+        """
+        if self._reader:
+            raise ConfigError(f"backend {self._reader.name}: asks no judge, so that there is nothing to estimate")
+        from promptecho.judges.ask import estimate
+
+        _, entries = self._list(folder)
+        return estimate(self._settings, self._questions(entries), self._folder)
+
+    def _list(self, folder: ImageFolder) -> tuple[list[Prompt], list[ImageEntry]]:
+        check_images_per_prompt(folder.images_per_prompt)
+        entries = list_images(folder.root, read_prompts(folder.prompts) if folder.prompts else None)
+        return [entry.prompt for entry in entries if entry.length == "short"], entries
+
+    def _look(self, entries: list[ImageEntry]) -> list[dict[str, Any]]:
+        for entry in entries:
+            check_questions(entry.prompt)
+        raw = []
+        with progress("TIIF-Bench", len(entries), "images") as bar:
+            for entry in entries:
+                image = load_image(entry.path, fix="delete it and rerun the generation")
+                try:
+                    objects = self._reader(image)
+                    raw.append(record_of(entry, [answer(question, objects) for question in entry.prompt.questions]))
+                except PerceptionFailure as failure:
+                    raw.append(record_of(entry, None, str(failure)))
+                bar.advance()
+        return raw
+
+    def _questions(self, entries: list[ImageEntry]) -> list[Question]:
+        return [question_of(entry, self._templates, self._seed, self._mode) for entry in entries]
+
+    def _ask(self, entries: list[ImageEntry]) -> list[dict[str, Any]]:
+        from promptecho.judges.ask import ask_all
+
+        answers = ask_all(self._settings, self._questions(entries), self._folder)
+        return [
+            record_of(
+                entry,
+                None if found.failure else found.value,
+                found.failure or "",
+                reply=found.text,
+                model_version=found.model_version,
+                template=WORDINGS[wording_of(self._seed, entry.image_id)],
+                template_digest=found.question.template,
+                seed=self._seed,
+            )
+            for entry, found in zip(entries, answers, strict=True)
+        ]
