@@ -1,0 +1,125 @@
+"""A vision-language model in place of mPLUG: one yes/no question about one image a call.
+
+A different metric than DPG-Bench's own, not comparable with published numbers; name it so, e.g. "DPG (VLM judge)".
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from promptecho.benchmarks.dpg.layout import ImageEntry
+from promptecho.benchmarks.dpg.scorer import Items
+from promptecho.benchmarks.dpg.vqa import Asked
+from promptecho.benchmarks.scoring import ScoringOptions, need_judge
+from promptecho.benchmarks.templates import load_template
+from promptecho.errors import DataError
+
+if TYPE_CHECKING:
+    from promptecho.judges.base import Answer, Estimate
+    from promptecho.judges.base import Question as JudgeQuestion
+
+YES_NO = re.compile(r"\W*(yes|no)\W*", re.IGNORECASE)
+
+
+def parse_yes_no(reply: str) -> str:
+    """The word yes or no of a reply that is that word alone, however it is written.
+
+    Raises:
+        ValueError: the reply says anything else.
+    """
+    match = YES_NO.fullmatch(reply)
+    if match is None:
+        raise ValueError(f"expected yes or no, not {reply[:80]!r}")
+    return match[1].lower()
+
+
+def _pixels(entry: ImageEntry) -> bytes:
+    # Not PNG: a record's key is made from these bytes, and those of a PNG change with the library that compresses it.
+    stream = io.BytesIO()
+    entry.load().save(stream, format="BMP")
+    return stream.getvalue()
+
+
+class VlmJudge:
+    """Asks the judge of `options` every question about every image.
+
+    Raises:
+        ConfigError: no judge is given.
+        DataError: the template lacks {question}.
+    """
+
+    def __init__(self, options: ScoringOptions):
+        from promptecho.judges.ask import judge_name
+
+        self._settings, self._answers = need_judge(options)
+        self._template = load_template("dpg", "yes_no", options.templates)
+        self._template.fill(question="")
+        self.name = judge_name(self._settings)
+
+    def _questions(self, entries: Sequence[ImageEntry], items: Items) -> list[list[JudgeQuestion] | str]:
+        """Per image its questions, or why it cannot be asked about."""
+        from promptecho.judges.base import Question
+
+        found: list[list[JudgeQuestion] | str] = []
+        for entry in entries:
+            try:
+                entry.load()
+            except DataError as error:
+                found.append(str(error))
+                continue
+            image = entry.path if entry.count == 1 else functools.partial(_pixels, entry)  # one for all its questions
+            found.append(
+                [
+                    Question(
+                        id=f"prompt {entry.prompt.item_id}, image {entry.image_index}, question {question.id}",
+                        text=self._template.fill(question=question.text),
+                        images=(image,),
+                        parse=parse_yes_no,
+                        template=self._template.digest,
+                    )
+                    for question in items.get(entry.prompt.item_id, ())
+                ]
+            )
+        return found
+
+    def ask(self, entries: Sequence[ImageEntry], items: Items) -> list[Asked]:
+        """What came back about each image; an unreadable image and an unanswered question are failures.
+
+        Raises:
+            JudgeError: more questions failed than the judge's settings allow, or the budget is used up.
+        """
+        from promptecho.judges.ask import ask_all
+
+        asked = self._questions(entries, items)
+        flat = _flat(asked)
+        replies = iter(ask_all(self._settings, flat, self._answers))
+        return [
+            Asked(failure=found) if isinstance(found, str) else _asked([next(replies) for _ in found])
+            for found in asked
+        ]
+
+    def estimate(self, entries: Sequence[ImageEntry], items: Items) -> Estimate:
+        """What asking would take."""
+        from promptecho.judges.ask import estimate
+
+        return estimate(self._settings, _flat(self._questions(entries, items)), self._answers)
+
+
+def _flat(asked: list[list[JudgeQuestion] | str]) -> list[JudgeQuestion]:
+    return [question for found in asked if not isinstance(found, str) for question in found]
+
+
+def _asked(replies: list[Answer]) -> Asked:
+    records = [
+        {"answer": reply.value, "reply": reply.text, "model_version": reply.model_version}
+        | ({"failure": reply.failure} if reply.failure is not None else {})
+        for reply in replies
+    ]
+    failed = [reply for reply in replies if reply.failure is not None]
+    if not failed:
+        return Asked(records)
+    return Asked(records, f"{len(failed)} of {len(replies)} questions without answer; the first: {failed[0].failure}")

@@ -1,0 +1,158 @@
+"""DPG-Bench from a folder of pictures to score items: ask about every image, then apply the rules.
+
+Backends: `mplug` is the official model. `judge` asks a vision-language model instead, one question a call; that is a
+different metric, not comparable with published DPG numbers: name it so, e.g. "DPG (VLM judge)". `oracle` reads images
+of the shapes world.
+
+An item is one image: its outcome is the mean over its questions (0-1), its group `all`, since a prompt has questions of
+many categories. The summary holds `overall`, the L1 categories by name (entity, ...) and L2 as "l2:entity - whole".
+Its raw record holds the questions, so that categories can be aggregated again without asking (see `records_of`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from promptecho.benchmarks.backends import PerceptionFailure
+from promptecho.benchmarks.dpg.judge import VlmJudge
+from promptecho.benchmarks.dpg.layout import ImageEntry, list_images, read_questions
+from promptecho.benchmarks.dpg.questions import Question, Row, rows_digest
+from promptecho.benchmarks.dpg.scorer import (
+    ImageScore,
+    ItemFailure,
+    Items,
+    Summary,
+    check_mode,
+    items_of,
+    score_image,
+    summarize,
+)
+from promptecho.benchmarks.dpg.vqa import Asked, Vqa, load_vqa
+from promptecho.benchmarks.scoring import ImageFolder, Scored, ScoringOptions
+from promptecho.errors import DataError
+from promptecho.progress import progress
+from promptecho.scores import ScoreItem
+
+if TYPE_CHECKING:
+    from promptecho.judges.base import Estimate
+
+GROUP = "all"
+
+
+def ask_vqa(vqa: Vqa, entries: Sequence[ImageEntry], items: Items) -> list[Asked]:
+    """Ask about every image. An unreadable one, and one without answer, is a failure."""
+    found = []
+    with progress("DPG-Bench", len(entries), "images") as bar:
+        for entry in entries:
+            questions = [question.text for question in items.get(entry.prompt.item_id, ())]
+            try:
+                image = entry.load()
+            except DataError as error:
+                found.append(Asked(failure=str(error)))
+            else:
+                try:
+                    found.append(Asked([{"answer": answer} for answer in vqa.answers(image, questions)]))
+                except PerceptionFailure as failure:
+                    found.append(Asked(failure=str(failure)))
+            bar.advance()
+    return found
+
+
+def _score_prompt(questions: list[Question], asked: list[Asked], mode: str) -> list[ImageScore | str]:
+    """The images of one prompt: scores, or why there is none. Officially one failure fails the whole prompt."""
+    found: list[ImageScore | str] = []
+    for one in asked:
+        try:
+            found.append(one.failure or score_image(questions, [record["answer"] for record in one.records], mode))
+        except ItemFailure as failure:
+            found.append(str(failure))
+    bad = next((i for i, score in enumerate(found) if isinstance(score, str)), None)
+    if mode != "official" or bad is None:
+        return found
+    return [score if isinstance(score, str) else f"image {bad} of the prompt failed: {found[bad]}" for score in found]
+
+
+def records_of(
+    entries: Sequence[ImageEntry], items: Items, asked: Sequence[Asked], mode: str
+) -> tuple[list[ScoreItem], list[dict[str, Any]], Summary]:
+    """Items, raw records and summary of what came back about all images.
+
+    A raw record: {prompt_id, image_index, group, prompt, filename, failed, score | reason, questions: [{id, question,
+    category (L2), broad (L1), parents, answer, answered, counted}]}. `answer` is as it came (of a judge with reply,
+    model_version and where there is none failure), `answered` and `counted` are 1.0 or 0.0 before and after zeroing.
+    Records of failed images lack these two, and `answer` where nothing was asked.
+
+    Raises:
+        DataError: every image failed.
+    """
+    scores: list[ImageScore | str] = []
+    by_prompt: dict[str, list[Asked]] = {}
+    for entry, one in zip(entries, asked, strict=True):
+        by_prompt.setdefault(entry.prompt.item_id, []).append(one)
+    scored: dict[str, list[ImageScore]] = {}
+    for item_id, images in by_prompt.items():  # entries lie prompt by prompt, so `scores` is in their order
+        found = _score_prompt(items.get(item_id, []), images, mode)
+        scores += found
+        scored[item_id] = [score for score in found if isinstance(score, ImageScore)]
+    results, raw = [], []
+    for entry, one, score in zip(entries, asked, scores, strict=True):
+        key = {"prompt_id": entry.prompt.item_id, "image_index": entry.image_index, "group": GROUP}
+        failed = isinstance(score, str)
+        questions = [_question_record(q) for q in items.get(entry.prompt.item_id, ())]
+        for record, answer in zip(questions, one.records, strict=False):  # of an unreadable image none came back
+            record |= answer
+        if not failed:
+            for record, answered, counted in zip(questions, score.answered, score.counted, strict=True):
+                record |= {"answered": answered, "counted": counted}
+        verdict = {"failed": True, "reason": score} if failed else {"failed": False, "score": score.score}
+        raw.append({**key, "prompt": entry.prompt.text, "filename": entry.path.name, **verdict, "questions": questions})
+        results.append(ScoreItem(**key, outcome=None if failed else score.score, failed=failed))
+    if all(item.failed for item in results):
+        raise DataError(
+            f"{entries[0].path.parent}: all {len(results)} images failed; the first time: {raw[0]['reason']}"
+        )
+    return results, raw, summarize(items, scored, mode)
+
+
+def _question_record(question: Question) -> dict[str, Any]:
+    return {
+        "id": question.id,
+        "question": question.text,
+        "category": question.category,
+        "broad": question.broad,
+        "parents": list(question.parents),
+    }
+
+
+class DpgScorer:
+    """`Scorer` by DPG-Bench's rules; modes as in scorer.py, backends as above."""
+
+    def __init__(self, options: ScoringOptions):
+        check_mode(options.mode)
+        self._mode = options.mode
+        self._judge = VlmJudge(options) if options.backend == "judge" else None
+        self._vqa = None if self._judge else load_vqa(options)
+        self.judge_model = (self._judge or self._vqa).name
+
+    def _read(self, folder: ImageFolder) -> tuple[list[Row], Items, list[ImageEntry]]:
+        rows = read_questions(folder.root, folder.prompts)
+        return rows, items_of(rows, self._mode), list_images(folder.root, rows, folder.images_per_prompt)
+
+    def estimate(self, folder: ImageFolder) -> Estimate:
+        """What scoring would cost, for the backend `judge`.
+
+        Raises:
+            DataError: as `score`, or the backend makes no calls.
+        """
+        if self._judge is None:
+            raise DataError(f"backend {self.judge_model}: makes no calls, so there is nothing to estimate")
+        _, items, entries = self._read(folder)
+        return self._judge.estimate(entries, items)
+
+    def score(self, folder: ImageFolder) -> Scored:
+        rows, items, entries = self._read(folder)
+        asked = self._judge.ask(entries, items) if self._judge else ask_vqa(self._vqa, entries, items)
+        results, raw, summary = records_of(entries, items, asked, self._mode)
+        detailed = {f"l2:{name}": value for name, value in summary.detailed.items()}
+        return Scored(results, raw, rows_digest(rows), {"overall": summary.overall, **summary.broad, **detailed})
