@@ -274,8 +274,9 @@ def _turned(lines: list[list[Any]]) -> list[list[Any]]:
 
 
 def _width(lines: list[list[Any]]) -> int:
-    """Terminal width of `_rich(lines)` unsqueezed: each column's widest line, two spaces around."""
-    return sum(2 + max(part.cell_len for cell in column for part in cell.split("\n")) for column in _turned(lines)) + 2
+    """Terminal width of `_rich(lines)` unsqueezed: each column's widest line, two spaces around, one between."""
+    columns = _turned(lines)
+    return sum(3 + max(part.cell_len for cell in column for part in cell.split("\n")) for column in columns)
 
 
 def _rich(lines: list[list[Any]]) -> Any:

@@ -1,0 +1,36 @@
+"""The DPG-Bench table: Overall with its interval, and the five categories as the scorer's summary tells them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from promptecho.tables.compare import DELTA, FAILURES, IMAGES, MODEL, OVERALL, PERCENT, PROMPTS, Kind
+
+CATEGORIES = {
+    "global": "Global",
+    "entity": "Entity",
+    "attribute": "Attribute",
+    "relation": "Relation",
+    "other": "Other",
+}
+TWO = replace(PERCENT, decimals=2)  # as published
+DPG = Kind(
+    title="DPG-Bench",
+    groups={},
+    ungrouped=("all",),
+    columns=[
+        MODEL,
+        *(replace(TWO, key=key, label=label, interval=False) for key, label in CATEGORIES.items()),
+        replace(OVERALL, decimals=2),
+        replace(DELTA, decimals=2),
+        PROMPTS,
+        IMAGES,
+        FAILURES,
+    ],
+    rules="Percent by DPG-Bench's {mode} rules, questions answered by: {judge_model}. Overall is the mean over "
+    "prompts of their images' shares of right answers, a question counted wrong where one that it depends on is; it "
+    "is not the mean of the categories. Categories are shares of right answers, in mode official of each prompt's last "
+    "image alone and before that rule, so that they lie above Overall; they have no interval.",
+    per_prompt=True,
+    told={key: key for key in CATEGORIES},
+)

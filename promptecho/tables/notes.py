@@ -1,0 +1,130 @@
+"""What stands below a table: rules, methods, counts and origins; and above it: warnings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from promptecho.statistics import CONFIDENCE, RESAMPLES
+from promptecho.tables.collect import ScoreFile, same_items
+
+if TYPE_CHECKING:
+    from promptecho.tables.compare import Kind
+
+
+def rules_note(kind: Kind, files: Sequence[ScoreFile]) -> str:
+    """What the numbers are, and who judged."""
+    first = files[0].scores.provenance
+    return kind.rules.format(mode=first.mode, judge_model=first.judge_model)
+
+
+def interval_note(kind: Kind) -> str:
+    """How the intervals are made."""
+    method = "stratified bootstrap" if kind.stratified else "bootstrap"
+    agree = f"all {kind.unit} of one {kind.group_word} agree" if kind.stratified else f"all {kind.unit} agree"
+    return (
+        f"In brackets: {CONFIDENCE:.0%} intervals, {method} over prompts ({RESAMPLES} resamples, all "
+        f"{kind.unit} of a prompt together); Wilson interval over prompts where {agree}."
+    )
+
+
+def delta_note(kind: Kind) -> str:
+    """How differences are made."""
+    indices = "image indices" if kind.unit == "images" else kind.unit
+    return (
+        f"Δ vs base: difference of Overall in points on the same prompts and {indices}, paired, same bootstrap; "
+        "p by sign-flip test over prompts, two-sided, not corrected for the number of rows."
+    )
+
+
+def count_note(kind: Kind, files: Sequence[ScoreFile], lost: int) -> str:
+    """How many prompts and items there are, and what became of failed ones."""
+    prompts = [len({item.prompt_id for item in file.scores.items}) for file in files]
+    per_prompt = [file.scores.provenance.n / number for file, number in zip(files, prompts, strict=True)]
+
+    def span(values: list[float]) -> str:
+        low, high = f"{min(values):.4g}", f"{max(values):.4g}"
+        return low if low == high else f"{low} to {high}"
+
+    each = "each" if per_prompt and all(value == int(value) for value in per_prompt) else "each on average"
+    return (
+        f"n: {span(prompts)} prompts, {span(per_prompt)} {kind.unit} {each}. Failed {kind.unit} are left out, not "
+        "counted as wrong" + (f"; {lost} pairs lost to them." if lost else ".")
+    )
+
+
+def origin_note(files: Sequence[ScoreFile]) -> str:
+    """Config, prompt set, version and commit."""
+
+    def listed(key: str) -> str:
+        return ", ".join(dict.fromkeys(str(getattr(file.scores.provenance, key)) for file in files))
+
+    return (
+        f"Config digest: {listed('config_digest')}. Prompt set: {listed('prompts_digest')}. Scored by promptecho "
+        f"{listed('package_version')}, commit {listed('git_commit')}."
+    )
+
+
+def seeds_note(kind: Kind) -> str:
+    """What a row of several seeds is."""
+    gain = "Δ" if kind.has_base else "net"
+    return (
+        "A row of several seeds takes the runs NAME-s1, NAME-s2, ... at one step together: its values are means over "
+        f"the {kind.unit} of all these runs, its {gain} the mean of theirs. Its intervals and p resample prompts, each "
+        f"with its {kind.unit} from all seeds, and keep the seeds as they are: they tell how sure the mean of these "
+        "trainings is over prompts of this kind, not where another seed would end. For that see s.d. over seeds: the "
+        f"standard deviation (n - 1) of the runs' {gain} in points, on the same prompts and image noise."
+    )
+
+
+def footnotes(kind: Kind, files: Sequence[ScoreFile], lost: int, pooled: bool) -> list[str]:
+    """All footnotes of one benchmark's table."""
+    notes = [rules_note(kind, files), *kind.notes(files), interval_note(kind)]
+    notes += [delta_note(kind)] if kind.has_base else []
+    notes.append(count_note(kind, files, lost))
+    runs: dict[str, list[str]] = {}
+    for file in files:
+        provenance = file.scores.provenance
+        runs.setdefault(provenance.experiment, [])
+        if provenance.run not in runs[provenance.experiment]:
+            runs[provenance.experiment].append(provenance.run)
+    told = "; ".join(f"{experiment}: {', '.join(names)}" for experiment, names in runs.items())
+    if any(file.scores.provenance.step for file in files):
+        notes.append(
+            f"Runs ({told}): a run is one training with one seed, named in it; the intervals hold the sampling of "
+            "prompts and images, not the spread between training seeds."
+        )
+    if pooled:
+        notes.append(seeds_note(kind))
+    return [*notes, origin_note(files)]
+
+
+def odd_items(files: Sequence[ScoreFile]) -> str | None:
+    """A warning where rows were judged on different things."""
+    odd = [file.label for file in files if not same_items(files[0], file)]
+    if not odd:
+        return None
+    return (
+        f"rows were judged on different prompts or images: {', '.join(odd)} differ from {files[0].label}; "
+        "compare them with care"
+    )
+
+
+def warnings(kind: Kind, files: Sequence[ScoreFile], bases: Mapping[str, ScoreFile]) -> list[str]:
+    """What a reader must know before comparing rows."""
+    found = [odd] if (odd := odd_items(files)) else []
+    for experiment in sorted({file.scores.provenance.experiment for file in files}):
+        digests: dict[str, list[str]] = {}
+        for file in files:
+            if file.scores.provenance.experiment == experiment:
+                digests.setdefault(file.scores.provenance.config_digest, []).append(file.label)
+        if len(digests) > 1:
+            told = "; ".join(f"{digest}: {', '.join(labels)}" for digest, labels in digests.items())
+            found.append(f"rows of {experiment} were made under different configs ({told})")
+        if kind.has_base and experiment not in bases:
+            found.append(f"no scores of the base model of {experiment}: no differences")
+    for file in files:
+        if absent := kind.absent(file.scores.items):
+            told = f": its Overall is the mean of the other {kind.group_word}s" if kind.stratified else ""
+            found.append(f"{file.label} has no {', '.join(absent)}{told}")
+    return found

@@ -1,0 +1,138 @@
+"""The TIIF-Bench table: the published columns for short and for long prompts, each a weighted mean of attributes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from promptecho.benchmarks.tiif.attributes import ATTRIBUTES, COLUMNS, LENGTHS, column_weights
+from promptecho.scores import ScoreItem
+from promptecho.statistics import Difference, Estimate, Weights, paired_difference, weighted_means
+from promptecho.tables.collect import ScoreFile
+from promptecho.tables.compare import DELTA, FAILURES, IMAGES, MODEL, PERCENT, PROMPTS, Kind, Summary, cell_of
+from promptecho.tables.table import Cell, Column, Panel
+
+LABELS = {
+    "overall": "Overall",
+    "attr": "Attr.",
+    "rela": "Rela.",
+    "reas": "Reas.",
+    "basic_avg": "Avg",
+    "attr_rela": "Attr.+Rela.",
+    "attr_reas": "Attr.+Reas.",
+    "rela_reas": "Rela.+Reas.",
+    "style": "Style",
+    "text": "Text",
+    "advanced_avg": "Avg",
+    "real_world": "Real World",
+}  # in the order of the published table
+ROUNDING = 1e-4  # mode official rounds accuracies to four decimals before it averages them
+
+
+def columns_of(names: Sequence[str]) -> dict[str, Weights]:
+    """`LENGTH.COLUMN` -> group -> weight, for the groups `LENGTH:ATTRIBUTE` that have outcomes."""
+    columns = {}
+    for length in LENGTHS:
+        present = {name.removeprefix(f"{length}:") for name in names if name.startswith(f"{length}:")}
+        for column, weights in column_weights(present).items():
+            columns[f"{length}.{column}"] = {f"{length}:{a}": weight for a, weight in weights.items()}
+    return columns
+
+
+def estimates(items: Sequence[ScoreItem], what: str, only: str = "") -> dict[str, Estimate]:
+    """`LENGTH.COLUMN` -> estimate; questions about one image stay together. `only` one column of these."""
+
+    def chosen(names: list[str]) -> dict[str, Weights]:
+        return {column: weights for column, weights in columns_of(names).items() if only in ("", column)}
+
+    return weighted_means(items, chosen, what=what)
+
+
+@dataclass(frozen=True)
+class TiifKind(Kind):
+    """TIIF-Bench's weighted means."""
+
+    def cells(self, items: Sequence[ScoreItem], summaries: Sequence[Summary], what: str) -> dict[str, Cell]:
+        cells = {column: cell_of(estimate) for column, estimate in estimates(items, what).items()}
+        for column, cell in cells.items():
+            told = 100 * summaries[0].get(column, float("nan"))
+            if len(summaries) == 1 and abs(told - cell.value) <= 100 * ROUNDING:  # the official number, rounded twice
+                cell.value, cell.low, cell.high = told, min(cell.low, told), max(cell.high, told)
+        return cells
+
+    def differences(self, first: Sequence[ScoreItem], second: Sequence[ScoreItem], what: str) -> dict[str, Difference]:
+        found = {}
+        for length in LENGTHS:
+            sides = [[item for item in items if item.group.startswith(f"{length}:")] for items in (first, second)]
+            if any(item.outcome is not None for item in sides[1]):
+                found[f"{length}.delta"] = paired_difference(
+                    *sides, weigh=lambda names, length=length: columns_of(names)[f"{length}.overall"], what=what
+                )
+        return found
+
+    def absent(self, items: Sequence[ScoreItem]) -> list[str]:
+        return []  # told in a footnote: prompt sets need not have all attributes
+
+    def notes(self, files: Sequence[ScoreFile]) -> list[str]:
+        """Which attributes have no outcome, and in which rows."""
+        rows: dict[str, list[str]] = {}
+        for file in files:
+            there = {item.group for item in file.scores.items if not item.failed}
+            absent = {length: [a for a in ATTRIBUTES if f"{length}:{a}" not in there] for length in LENGTHS}
+            if absent["short"] == absent["long"]:
+                told = ", ".join(absent["short"])
+            else:
+                told = "; ".join(f"{length}: {', '.join(names)}" for length, names in absent.items() if names)
+            if told:
+                rows.setdefault(told, []).append(file.label)
+        return [
+            f"Without outcomes in {'all rows' if len(labels) == len(files) else ', '.join(labels)}: {told}. Columns "
+            "are means over the attributes that are there, and a dash where none is; such rows do not compare with "
+            "published ones."
+            for told, labels in rows.items()
+        ]
+
+
+def _column(length: str, key: str) -> Column:
+    return replace(PERCENT, key=f"{length}.{key}", label=LABELS[key])
+
+
+def _panels() -> tuple[Panel, ...]:
+    basic, advanced = ("attr", "rela", "reas", "basic_avg"), tuple(LABELS)[5:]
+    panels = []
+    for length in LENGTHS:
+        first = (f"{length}.overall", f"{length}.delta", *(f"{length}.{key}" for key in basic))
+        counts = ("prompts", "images", "failures") if length == "short" else ()
+        panels.append(Panel(f"{length} prompts, overall and basic following", (*first, *counts)))
+        panels.append(Panel(f"{length} prompts, advanced and real-world", tuple(f"{length}.{key}" for key in advanced)))
+    return tuple(panels)
+
+
+assert sorted(LABELS) == sorted(COLUMNS)
+TIIF = TiifKind(
+    title="TIIF-Bench",
+    groups={f"{length}:{attribute}": attribute for length in LENGTHS for attribute in ATTRIBUTES},
+    columns=[
+        MODEL,
+        *(
+            column
+            for length in LENGTHS
+            for column in (
+                _column(length, "overall"),
+                replace(DELTA, key=f"{length}.delta"),
+                *(_column(length, key) for key in LABELS if key != "overall"),
+            )
+        ),
+        PROMPTS,
+        replace(IMAGES, label="Questions"),
+        FAILURES,
+    ],
+    rules="Percent of questions answered as expected, by TIIF-Bench's {mode} rules, asked of: {judge_model}. Overall "
+    "is the mean of the nine sub-scores, a sub-score the mean of its attributes, Avg the mean of the 12 basic or of "
+    "the 26 advanced attributes.",
+    stratified=True,
+    group_word="attribute",
+    unit="questions",
+    gains={f"{length}.delta": f"{length}.seed_sd" for length in LENGTHS},
+    panels=_panels(),
+)
