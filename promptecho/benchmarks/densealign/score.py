@@ -97,7 +97,7 @@ def judged_by_reader(pair: Pair, reader: Reader, seed: int) -> Judged:
     shown = (objects["baseline"], objects["candidate"]) if record["swapped"] else tuple(objects.values())
     grades = [fulfilment(claim, found) for found in shown]
     told = [
-        f"image {name} shows {g.facts} of the caption's facts and {g.extras} other objects"
+        f"image {name}: {g.facts} of the caption's facts, {g.extras} further objects"
         for name, g in zip("AB", grades, strict=True)
     ]
     return _end(key, record, compare(claim, *shown), "; ".join(told))
