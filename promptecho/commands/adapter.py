@@ -1,0 +1,40 @@
+"""`promptecho adapter`: adapters that were trained elsewhere."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    adapter = typer.Typer(no_args_is_help=True, help="Adapters that were trained elsewhere.")
+    adapter.callback()(lambda: None)
+    adapter.command("import")(import_adapter)
+    app.add_typer(adapter, name="adapter")
+
+
+def import_adapter(
+    config: Annotated[Path, typer.Option(help="Experiment file or resolved configuration: its model must fit.")],
+    source: Annotated[
+        str, typer.Option(help="PEFT folder, diffusers LoRA file or its folder, or hub id owner/name of one.")
+    ],
+    out: Annotated[Path, typer.Option(help="Adapter folder to write: results/E/runs/R/N/adapter.")],
+    revision: Annotated[str | None, typer.Option(help="Hub revision (commit); only for a hub id.")] = None,
+    cache: Annotated[Path | None, typer.Option(help="Folder for downloads. Default: Hugging Face's own.")] = None,
+    alpha: Annotated[float | None, typer.Option(help="LoRA alpha, for a file that does not tell it.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the facts as JSON.")] = False,
+) -> None:
+    """Check an adapter against the model and write it as an adapter folder."""
+    from promptecho.config import load_experiment
+    from promptecho.shipped import model_path
+    from promptecho.t2i.external import convert_adapter, load_target, resolve_adapter
+
+    t2i = load_experiment(config).models.t2i
+    target = load_target(model_path(t2i.path, "t2i"), t2i.revision)
+    found = resolve_adapter(source, cache, revision)
+    imported = convert_adapter(found, out, target, alpha=alpha, origin=source)
+    typer.echo(json.dumps(asdict(imported), indent=2) if as_json else f"{out}: {imported.describe()}")

@@ -1,0 +1,220 @@
+"""Adapters from elsewhere: find them, check them against the model, and write them as this project's adapter folders.
+
+Read are PEFT folders (adapter_config.json + adapter_model.safetensors) and diffusers' LoRA files, also those of other
+trainers that diffusers can convert. Only plain LoRA on linear layers: what else a file may hold would be left out in
+silence by one loader or another, so it is refused. Pickles are refused: loading one runs the code in it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from promptecho.errors import ConfigError, DataError, ModelError
+from promptecho.files import sha256_file
+from promptecho.t2i.lora_files import DIFFUSERS_FILE, PEFT_CONFIG, PEFT_FILE, Lora, read_diffusers, read_peft
+
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+
+
+class Target(NamedTuple):
+    """What an adapter must fit: the pipeline's class and the (out, in) features of the transformer's linear layers."""
+
+    pipeline_class: type
+    linears: dict[str, tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class Imported:
+    """Facts of a converted adapter; `ranks` and `alphas` count the modules that have each value."""
+
+    source: str
+    form: str
+    revision: str | None
+    modules: int
+    ranks: dict[str, int]
+    alphas: dict[str, int]
+    use_rslora: bool
+    sha256: dict[str, str]
+
+    def describe(self) -> str:
+        """One line."""
+        ranks, alphas = (_counts(values) for values in (self.ranks, self.alphas))
+        rslora = ", rank-stabilised" if self.use_rslora else ""
+        return f"rank {ranks}, alpha {alphas}{rslora}, {self.modules} modules; {self.form} from {self.source}"
+
+
+def _counts(values: dict[str, int]) -> str:
+    if len(values) == 1:
+        return next(iter(values))
+    return ", ".join(f"{value} ({count} modules)" for value, count in values.items())
+
+
+def resolve_adapter(source: str, cache: Path | None = None, revision: str | None = None, **hub: Any) -> Path:
+    """The adapter as a path here: a folder or file as it is, or the adapter files of a hub id `owner/name`, downloaded
+    into `cache` (default: Hugging Face's own). `hub` goes to `snapshot_download` (endpoint, token, ...).
+
+    Raises:
+        ConfigError: a revision is given for a folder.
+        DataError: neither a path nor a hub id that can be had.
+    """
+    path = Path(source)
+    if path.exists():
+        if revision is not None:
+            raise ConfigError(f"{source}: a folder has no revision ({revision}); leave it out, or give a hub id")
+        return path
+    if not HUB_ID.fullmatch(source):
+        raise DataError(f"{source}: no such folder or file, and no hub id (owner/name) either")
+    import httpx2
+    from huggingface_hub import snapshot_download
+
+    try:
+        found = snapshot_download(
+            source, revision=revision, cache_dir=cache, allow_patterns=[PEFT_CONFIG, PEFT_FILE, DIFFUSERS_FILE], **hub
+        )
+    except (OSError, ValueError, httpx2.HTTPError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise DataError(
+            f"{source}: no such folder, and the hub does not give it ({reason}); without network, download it "
+            "elsewhere and give its folder"
+        ) from error
+    if not list(Path(found).glob("*.safetensors")):
+        raise DataError(f"{source}: the hub's folder has no {PEFT_FILE} or {DIFFUSERS_FILE}; pickles are not read")
+    return Path(found)
+
+
+def load_target(path: str, revision: str | None = None) -> Target:
+    """The layers of a pipeline's transformer, from its configuration files alone: no weights are read.
+
+    Raises:
+        ModelError: the pipeline cannot be read, or its transformer is not one of diffusers' own classes.
+    """
+    import diffusers
+
+    try:
+        index = diffusers.DiffusionPipeline.load_config(path, revision=revision)
+        library, name = index["transformer"]
+        if library != "diffusers":
+            raise ValueError(f"its transformer is {library}.{name}, not a class of diffusers")
+        transformer_class = getattr(diffusers, name)
+        config = transformer_class.load_config(path, subfolder="transformer", revision=revision)
+        with torch.device("meta"):
+            transformer = transformer_class.from_config(config)
+        pipeline_class = getattr(diffusers, index["_class_name"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ModelError(f"{path}: cannot read the pipeline's configuration ({reason}); check models.t2i") from error
+    linears = {
+        module_name: (module.out_features, module.in_features)
+        for module_name, module in transformer.named_modules()
+        if isinstance(module, torch.nn.Linear)
+    }
+    return Target(pipeline_class, linears)
+
+
+def convert_adapter(
+    source: Path, out: Path, target: Target, *, alpha: float | None = None, origin: str | None = None
+) -> Imported:
+    """Write an adapter from elsewhere as an adapter folder (`runs/R/N/adapter`); its `source.json` says from where.
+
+    Args:
+        source: a PEFT folder, a folder with diffusers' file or one other safetensors file, or such a file.
+        out: the folder to write; nothing is there unless all went well.
+        target: what it must fit.
+        alpha: for a file that does not tell it.
+        origin: what the user gave as the source, for the record.
+
+    Raises:
+        DataError: no adapter, a pickle, damaged, alpha unknown, not plain LoRA, or a module is unknown, missing or of
+            another shape (names the first).
+    """
+    form, path = find_weights(source)
+    if form == "PEFT folder" and alpha is not None:
+        raise ConfigError(f"{path / PEFT_CONFIG} tells alpha; leave --alpha out")
+    lora = read_peft(path) if form == "PEFT folder" else read_diffusers(path, target.pipeline_class, alpha)
+    _check_fit(lora, target, path)
+    files = [path / PEFT_CONFIG, path / PEFT_FILE] if form == "PEFT folder" else [path]
+    ranks = Counter(str(pair.rank) for pair in lora.pairs.values())
+    alphas = Counter(f"{pair.alpha:g}" for pair in lora.pairs.values())
+    imported = Imported(
+        source=origin or str(source),
+        form=form,
+        revision=source.name if source.parent.name == "snapshots" else None,  # the hub cache's folder of a commit
+        modules=len(lora.pairs),
+        ranks=dict(ranks.most_common()),
+        alphas=dict(alphas.most_common()),
+        use_rslora=lora.use_rslora,
+        sha256={file.name: sha256_file(file) for file in files},
+    )
+    _write(lora, out, target, imported)
+    return imported
+
+
+def find_weights(source: Path) -> tuple[str, Path]:
+    """What kind of adapter is there: ("PEFT folder", folder) or ("diffusers file", file).
+
+    Raises:
+        DataError: none, several, or pickles only.
+    """
+    source = Path(source)
+    files = [source] if source.is_file() else sorted(path for path in source.glob("*") if path.is_file())
+    weights = {path.name: path for path in files if path.suffix == ".safetensors"}
+    if source.is_dir() and (source / PEFT_CONFIG).is_file() and PEFT_FILE in weights:
+        return "PEFT folder", source
+    if DIFFUSERS_FILE in weights:
+        return "diffusers file", weights[DIFFUSERS_FILE]
+    if len(weights) == 1 and not (source / PEFT_CONFIG).is_file():
+        return "diffusers file", next(iter(weights.values()))
+    if len(weights) > 1:
+        raise DataError(f"{source}: several weight files ({', '.join(sorted(weights))}); give the adapter's own file")
+    pickles = [path for path in files if path.suffix in PICKLES]
+    if pickles:
+        raise DataError(
+            f"{pickles[0]}: a pickle, which runs code when it is loaded, so it is not; ask for the adapter as "
+            "safetensors, or convert it where you trust it"
+        )
+    raise DataError(f"{source}: no adapter in it; expected {PEFT_CONFIG} with {PEFT_FILE}, or {DIFFUSERS_FILE}")
+
+
+def _check_fit(lora: Lora, target: Target, where: Path) -> None:
+    """Every module of the adapter exists with these shapes, and none that it should have is missing."""
+    no_fit = f"{where}: the adapter does not fit this text-to-image model"
+    for name, pair in sorted(lora.pairs.items()):
+        if name not in target.linears:
+            raise DataError(f"{no_fit}: it has no linear layer {name}")
+        found = (pair.up.shape[0], pair.down.shape[1])
+        if found != target.linears[name]:
+            expected = " x ".join(map(str, target.linears[name]))
+            raise DataError(f"{no_fit}: {name} is {expected} (out x in), the adapter's {found[0]} x {found[1]}")
+    missing = [name for name in sorted(target.linears) if name not in lora.pairs and lora.targets(name)]
+    if missing:
+        raise DataError(f"{no_fit}: its configuration targets {missing[0]}, for which there are no weights")
+
+
+def _write(lora: Lora, out: Path, target: Target, imported: Imported) -> None:
+    from peft import LoraConfig
+
+    from promptecho.train.lora import write_adapter
+
+    rank = Counter(pair.rank for pair in lora.pairs.values()).most_common(1)[0][0]
+    alpha = Counter(pair.alpha for pair in lora.pairs.values()).most_common(1)[0][0]
+    state = {}
+    for name, pair in lora.pairs.items():
+        state[f"base_model.model.{name}.lora_A.weight"] = pair.down
+        state[f"base_model.model.{name}.lora_B.weight"] = pair.up
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=alpha,
+        # Names from the root, and patterns anchored there: each means one module.
+        target_modules=sorted(lora.pairs),
+        rank_pattern={f"^{name}": pair.rank for name, pair in sorted(lora.pairs.items()) if pair.rank != rank},
+        alpha_pattern={f"^{name}": pair.alpha for name, pair in sorted(lora.pairs.items()) if pair.alpha != alpha},
+        use_rslora=lora.use_rslora,
+    )
+    write_adapter(out, state, config, target.pipeline_class, {"source.json": asdict(imported)})

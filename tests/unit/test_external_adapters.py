@@ -1,0 +1,309 @@
+"""Adapters from elsewhere: every format acts as the adapter that it was saved from, and what does not fit is named."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import shutil
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import tiny_t2i
+import torch
+from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
+from safetensors.torch import load_file, save_file
+from tiny_experiment import Experiment
+from typer.testing import CliRunner
+
+from promptecho.cli import app
+from promptecho.errors import ConfigError, DataError, ModelError
+from promptecho.files import read_json
+from promptecho.t2i.external import convert_adapter, load_target, resolve_adapter
+from promptecho.t2i.registry import load_family
+from promptecho.train.data import normal
+from promptecho.train.lora import load_adapter
+
+torch.set_num_threads(1)
+MODULES = ["to_q", "to_out.0", "feed_forward.w1"]
+
+
+def family():
+    return load_family("zimage", str(tiny_t2i.shared_folder()))
+
+
+@functools.cache
+def target():
+    return load_target(str(tiny_t2i.shared_folder()))
+
+
+def latents(model, transformer) -> torch.Tensor:
+    """What two images' latents become with this transformer."""
+    model.transformer = transformer
+    noise = torch.stack([normal(model.latent_shape(32, 32), 3, "noise", k) for k in range(2)])
+    cond = model.encode_prompts(["a red circle", "two blue squares"])
+    with torch.no_grad():
+        return model.sample(noise, cond, num_inference_steps=2, guidance_scale=1.0)
+
+
+class Trained:
+    """An adapter with random weights, saved in every format, and what it makes of noise."""
+
+    def __init__(self, folder: Path, **options):
+        self.folder, model = folder, family()
+        self.base = latents(model, model.transformer)
+        options = {"r": 4, "lora_alpha": 8, "target_modules": MODULES, **options}
+        adapted = get_peft_model(model.transformer, LoraConfig(**options))
+        generator = torch.Generator().manual_seed(0)
+        for _, parameter in sorted(adapted.named_parameters()):
+            if parameter.requires_grad:
+                parameter.data = 0.2 * torch.randn(parameter.shape, generator=generator)
+        self.expected = latents(model, adapted.eval())
+        adapted.save_pretrained(folder / "peft")
+        self.layers = {
+            name.removeprefix("base_model.model."): value for name, value in get_peft_model_state_dict(adapted).items()
+        }
+        self.pipeline_class = type(model.pipeline)
+        keys = ("r", "lora_alpha", "target_modules", "rank_pattern", "alpha_pattern", "use_rslora")
+        config = adapted.peft_config["default"].to_dict()
+        self.save("diffusers", {key: config[key] for key in keys})
+        self.save("plain", None)
+
+    def save(self, name: str, metadata: dict | None) -> Path:
+        self.pipeline_class.save_lora_weights(
+            str(self.folder / name), transformer_lora_layers=dict(self.layers),
+            transformer_lora_adapter_metadata=metadata and {
+                key: sorted(value) if isinstance(value, set) else value for key, value in metadata.items()
+            },
+        )  # fmt: skip
+        return self.folder / name
+
+    def acts_as(self, out: Path) -> bool:
+        """The imported adapter by both loaders: this project's, and diffusers' own."""
+        ours = family()
+        theirs = family()
+        theirs.pipeline.load_lora_weights(out, weight_name="pytorch_lora_weights.safetensors")
+        found = [latents(ours, load_adapter(ours.transformer, out)), latents(theirs, theirs.pipeline.transformer)]
+        assert (self.expected - self.base).abs().max() > 0.05
+        return all(torch.allclose(latent, self.expected, atol=1e-4) for latent in found)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Trained:
+    return Trained(tmp_path_factory.mktemp("trained"))
+
+
+@pytest.mark.parametrize("form", ["peft", "diffusers"])
+def test_both_formats_act_as_the_original(trained, tmp_path, form):
+    imported = convert_adapter(trained.folder / form, tmp_path / "adapter", target())
+    assert (imported.ranks, imported.alphas) == ({"4": imported.modules}, {"8": imported.modules})
+    assert trained.acts_as(tmp_path / "adapter")
+    record = read_json(tmp_path / "adapter" / "source.json")
+    assert record["source"] == str(trained.folder / form) and record["modules"] == imported.modules > 4
+
+
+@pytest.mark.parametrize("rslora", [False, True])
+def test_modules_with_their_own_rank_and_alpha(tmp_path, rslora):
+    options = {"rank_pattern": {"to_q": 2}, "alpha_pattern": {"feed_forward.w1": 3, "layers.1.attention.to_q": 5}}
+    trained = Trained(tmp_path, use_rslora=rslora, **options)
+    for form in ("peft", "diffusers"):
+        imported = convert_adapter(tmp_path / form, tmp_path / f"{form}-out", target())
+        assert set(imported.ranks) == {"4", "2"} and set(imported.alphas) == {"8", "3", "5"}
+        assert trained.acts_as(tmp_path / f"{form}-out")
+
+
+def test_a_file_of_another_trainer_with_alphas(trained, tmp_path):
+    """Names as ComfyUI's trainers write them; alpha beside each pair, in half precision as usual."""
+    tensors = {}
+    for name, value in trained.layers.items():
+        base = f"diffusion_model.{name.rsplit('.lora_', 1)[0]}"
+        half = "lora_down" if ".lora_A." in name else "lora_up"
+        tensors[f"{base}.{half}.weight"] = value.contiguous()
+        tensors[f"{base}.alpha"] = torch.tensor(8.0, dtype=torch.bfloat16)
+    save_file(tensors, tmp_path / "some_name.safetensors")
+    imported = convert_adapter(tmp_path / "some_name.safetensors", tmp_path / "adapter", target())
+    assert imported.alphas == {"4": imported.modules}  # the strength went into the weights
+    assert trained.acts_as(tmp_path / "adapter")
+    del tensors[sorted(key for key in tensors if key.endswith(".alpha"))[0]]
+    save_file(tensors, tmp_path / "some_name.safetensors")
+    with pytest.raises(DataError, match="has no alpha, others have one"):
+        convert_adapter(tmp_path / "some_name.safetensors", tmp_path / "torn", target())
+
+
+def test_alpha_that_the_file_does_not_tell_must_be_given(trained, tmp_path):
+    with pytest.raises(DataError, match="does not tell alpha.*--alpha 4 is strength 1"):
+        convert_adapter(trained.folder / "plain", tmp_path / "adapter", target())
+    assert not (tmp_path / "adapter").exists()
+    convert_adapter(trained.folder / "plain", tmp_path / "adapter", target(), alpha=4)
+    assert not trained.acts_as(tmp_path / "adapter")
+    convert_adapter(trained.folder / "plain", tmp_path / "adapter", target(), alpha=8)
+    assert trained.acts_as(tmp_path / "adapter")
+    for form in ("peft", "diffusers"):
+        with pytest.raises(ConfigError, match="tells alpha; leave --alpha out"):
+            convert_adapter(trained.folder / form, tmp_path / "other", target(), alpha=8)
+    bare = {f"diffusion_model.{name}": value.contiguous() for name, value in trained.layers.items()}
+    save_file(bare, tmp_path / "bare.safetensors")
+    with pytest.raises(DataError, match="does not tell alpha"):
+        convert_adapter(tmp_path / "bare.safetensors", tmp_path / "other", target())
+    convert_adapter(tmp_path / "bare.safetensors", tmp_path / "other", target(), alpha=8)
+    assert trained.acts_as(tmp_path / "other")
+
+
+def changed(trained: Trained, folder: Path, *, config: dict | None = None, rename=None, drop=None) -> Path:
+    """A copy of the PEFT folder with other keys in its configuration, or other weights."""
+    shutil.copytree(trained.folder / "peft", folder)
+    path = folder / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **(config or {})}))
+    tensors = load_file(folder / "adapter_model.safetensors")
+    tensors = {(rename or (lambda name: name))(k): v for k, v in tensors.items() if drop is None or drop not in k}
+    save_file(tensors, folder / "adapter_model.safetensors")
+    return folder
+
+
+Q0 = "layers.0.attention.to_q"
+MISFITS = {
+    "unknown module": ({"rename": lambda k: k.replace("layers.1.", "layers.9.")}, "has no linear layer layers.9."),
+    "missing module": ({"drop": f"{Q0}."}, f"targets .*{Q0}, for which there are no weights"),
+    "half a pair": ({"drop": f".{Q0}.lora_A"}, "has lora_B only"),
+    "not LoRA": ({"rename": lambda k: k.replace("lora_A", "lokr_w1")}, "lokr_w1.* is no LoRA weight"),
+    "wrong rank": ({"config": {"r": 8}}, "has rank 4 in the weights, 8 in the configuration"),
+    "DoRA": ({"config": {"use_dora": True}}, "use_dora = True is not plain LoRA"),
+    "something new": ({"config": {"use_something_new": {"a": 1}}}, "use_something_new = .* is not plain LoRA"),
+    "biases": ({"config": {"bias": "all"}}, "trained biases are not read"),
+    "pissa": ({"config": {"init_lora_weights": "pissa"}}, "changes the base weights"),
+    "another method": ({"config": {"peft_type": "LOKR"}}, "peft_type LOKR is not read"),
+    "no alpha": ({"config": {"lora_alpha": None}}, "r and lora_alpha must be numbers"),
+}
+
+
+@pytest.mark.parametrize("case", sorted(MISFITS))
+def test_what_does_not_fit_is_named(trained, tmp_path, case):
+    changes, says = MISFITS[case]
+    with pytest.raises(DataError, match=says) as caught:
+        convert_adapter(changed(trained, tmp_path / "source", **changes), tmp_path / "out", target())
+    assert "\n" not in str(caught.value) and not (tmp_path / "out").exists()
+
+
+def test_an_adapter_of_another_width_is_named(trained, tmp_path):
+    other = load_target(str(tiny_t2i.build(tmp_path / "t2i", dim=64)))
+    with pytest.raises(DataError, match="context_refiner.* is .* .out x in., the adapter's"):
+        convert_adapter(trained.folder / "peft", tmp_path / "out", other)
+
+
+def test_pickles_and_unclear_folders_are_refused(trained, tmp_path):
+    (tmp_path / "adapter_model.bin").write_bytes(b"x")
+    for source in (tmp_path, tmp_path / "adapter_model.bin"):
+        with pytest.raises(DataError, match="adapter_model.bin: a pickle, which runs code"):
+            convert_adapter(source, tmp_path / "out", target())
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="no adapter in it; expected adapter_config.json"):
+        convert_adapter(tmp_path / "empty", tmp_path / "out", target())
+    for name in ("a", "b"):
+        (tmp_path / "empty" / f"{name}.safetensors").write_bytes(b"")
+    with pytest.raises(DataError, match="several weight files .a.safetensors, b.safetensors."):
+        convert_adapter(tmp_path / "empty", tmp_path / "out", target())
+    with pytest.raises(DataError, match="a.safetensors: not a readable safetensors file"):
+        convert_adapter(tmp_path / "empty" / "a.safetensors", tmp_path / "out", target())
+    with pytest.raises(ModelError, match="cannot read the pipeline's configuration"):
+        load_target(str(tmp_path))
+
+
+def test_a_path_is_taken_as_it_is(trained, tmp_path):
+    assert resolve_adapter(str(trained.folder / "peft")) == trained.folder / "peft"
+    with pytest.raises(ConfigError, match="a folder has no revision .main."):
+        resolve_adapter(str(trained.folder / "peft"), tmp_path, "main")
+    with pytest.raises(DataError, match="no such folder or file, and no hub id"):
+        resolve_adapter(str(tmp_path / "nowhere"))
+
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+class Hub:
+    """A server that answers as the hub does, for one repository."""
+
+    def __init__(self, files: dict[str, bytes]):
+        self.asked: list[str] = []
+        hub = self
+        entries = [
+            {"type": "file", "path": name, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
+            for name, content in files.items()
+        ]
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                path = self.path.split("?")[0]
+                hub.asked.append(path)
+                name = path.removeprefix(f"/owner/name/resolve/{COMMIT}/")
+                if path.startswith("/api/models/owner/name/tree/"):
+                    body = json.dumps(entries).encode()
+                elif path.startswith("/api/models/owner/name"):
+                    body = json.dumps({"id": "owner/name", "sha": COMMIT, "siblings": []}).encode()
+                elif name in files:
+                    body = files[name]
+                else:
+                    self.send_error(404)
+                    return
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(body)))
+                self.send_header("Content-Type", "application/json")
+                self.send_header("X-Repo-Commit", COMMIT)
+                self.send_header("ETag", f'"{hashlib.sha1(body).hexdigest()}"')
+                self.end_headers()
+                if self.command == "GET":
+                    self.wfile.write(body)
+
+            do_HEAD = do_GET
+
+            def log_message(self, *_):
+                pass
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.http.server_port}"
+        threading.Thread(target=self.http.serve_forever, args=(0.02,), daemon=True).start()
+
+    def close(self):
+        self.http.shutdown()
+        self.http.server_close()
+
+
+def test_a_hub_id_downloads_the_adapter_files_and_nothing_else(trained, tmp_path):
+    files = {path.name: path.read_bytes() for path in (trained.folder / "peft").iterdir()}
+    hub = Hub({**files, "model.safetensors": b"huge", "adapter_model.bin": b"pickle"})
+    try:
+        found = resolve_adapter("owner/name", tmp_path / "cache", "main", endpoint=hub.url)
+    finally:
+        hub.close()
+    assert sorted(path.name for path in found.iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
+    assert not [path for path in hub.asked if "model.bin" in path or path.endswith("/model.safetensors")]
+    imported = convert_adapter(found, tmp_path / "adapter", target(), origin="owner/name")
+    assert (imported.source, imported.revision) == ("owner/name", COMMIT)
+    assert trained.acts_as(tmp_path / "adapter")
+    # Without network, what was downloaded is still there.
+    assert resolve_adapter("owner/name", tmp_path / "cache", "main", endpoint=hub.url) == found
+    with pytest.raises(DataError, match="owner/other: no such folder, and the hub does not give it") as caught:
+        resolve_adapter("owner/other", tmp_path / "cache", endpoint=hub.url)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_hub_repository_of_pickles_is_refused(tmp_path):
+    hub = Hub({"adapter_config.json": b"{}", "adapter_model.bin": b"pickle"})
+    try:
+        with pytest.raises(DataError, match="owner/name: the hub's folder has no .* pickles are not read"):
+            resolve_adapter("owner/name", tmp_path, endpoint=hub.url)
+    finally:
+        hub.close()
+
+
+def test_command(trained, tmp_path):
+    config = Experiment(tmp_path / "experiment").config()
+    arguments = ["adapter", "import", "--config", str(config), "--out", str(tmp_path / "adapter")]
+    run = CliRunner().invoke(app, [*arguments, "--source", str(trained.folder / "peft")])
+    assert run.exit_code == 0, run.output
+    assert f"adapter: rank 4, alpha 8, {len(trained.layers) // 2} modules; PEFT folder from" in run.output
+    run = CliRunner().invoke(app, [*arguments, "--source", str(trained.folder / "diffusers"), "--json"])
+    facts = json.loads(run.stdout)
+    assert facts["form"] == "diffusers file" and facts["ranks"] == {"4": facts["modules"]}
+    assert trained.acts_as(tmp_path / "adapter")
