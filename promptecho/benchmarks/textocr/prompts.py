@@ -1,0 +1,85 @@
+"""Prompts that ask for text in the image: {data_id, prompt, text} a line, or LongText-Bench's rows as they are."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from promptecho.benchmarks.listing import is_writable, read_id, read_text
+from promptecho.errors import DataError
+from promptecho.files import digest, read_jsonl
+
+# LongText-Bench's categories, twenty prompts each; any other prompt is in the group `all`.
+CATEGORIES = ("sign", "label", "print", "webpage", "slide", "poster", "caption", "dialogue")
+ALL = "all"
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One prompt; `data_id` names it in scores.
+
+    `text` are the texts that the image must show, in the order in which the prompt tells them: empty where it must show
+    none, None where only a judge can tell. `category` and `length` are LongText-Bench's.
+    """
+
+    data_id: str
+    prompt: str
+    text: tuple[str, ...] | None
+    category: str | None = None
+    length: str | None = None
+
+    @property
+    def group(self) -> str:
+        """The prompt's group in scores and tables."""
+        return self.category if self.category in CATEGORIES else ALL
+
+    def row(self) -> dict[str, Any]:
+        """The prompt as a JSON object that `parse_prompt` reads back."""
+        row = {"data_id": self.data_id, "prompt": self.prompt}
+        if self.text is not None:
+            row["text"] = list(self.text)
+        return {**row, **{key: getattr(self, key) for key in ("category", "length") if getattr(self, key) is not None}}
+
+
+def parse_prompt(row: dict, where: str) -> Prompt:
+    """Check one object: `data_id` or LongText-Bench's `prompt_id`, `prompt`, and `text`; other keys are let be.
+
+    Raises:
+        DataError: a key is missing or of the wrong kind (`where` names the line).
+    """
+    data_id = read_id(row.get("data_id", row.get("prompt_id")), where)
+    where = f"{where} (data_id {data_id!r})"
+    texts = row.get("text")
+    if texts is not None:
+        if not isinstance(texts, list) or not all(isinstance(text, str) and text.strip() for text in texts):
+            raise DataError(f"{where}: text is no list of texts; write [] where the image must show none")
+        if not all(map(is_writable, texts)):
+            raise DataError(f"{where}: text holds a NUL or half a character; correct it")
+        texts = tuple(text.strip() for text in texts)
+    labels = {key: read_text(row, key, where) for key in ("category", "length") if row.get(key) is not None}
+    return Prompt(data_id, read_text(row, "prompt", where), texts, **labels)
+
+
+def read_prompts(path: str | Path) -> list[Prompt]:
+    """Read a prompt set.
+
+    Raises:
+        DataError: the file is missing, empty or faulty (names the prompt), or an id occurs twice.
+    """
+    prompts: dict[str, Prompt] = {}
+    for number, row in enumerate(read_jsonl(path), start=1):
+        prompt = parse_prompt(row, f"{path}: prompt {number}")
+        if prompt.data_id in prompts:
+            raise DataError(
+                f"{path}: prompt {number} (data_id {prompt.data_id!r}): the id occurs twice; make ids unique"
+            )
+        prompts[prompt.data_id] = prompt
+    if not prompts:
+        raise DataError(f"{path}: holds no prompts; write one JSON object a line")
+    return list(prompts.values())
+
+
+def prompts_digest(prompts: list[Prompt]) -> str:
+    """Digest of a prompt set: two score files with equal digests judge the same prompts in the same order."""
+    return digest([asdict(prompt) for prompt in prompts])

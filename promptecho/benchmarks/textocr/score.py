@@ -1,0 +1,198 @@
+"""From a folder of images to score items: does each show the text of its prompt, without any error?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import partial
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+from promptecho.benchmarks.backends import PerceptionFailure
+from promptecho.benchmarks.scoring import ImageFolder, Judged, Scored, ScoringOptions, judge_all, need_judge
+from promptecho.benchmarks.templates import load_template
+from promptecho.benchmarks.textocr.layout import ImageEntry, list_images
+from promptecho.benchmarks.textocr.prompts import prompts_digest, read_prompts
+from promptecho.errors import ConfigError, DataError, ModelError
+from promptecho.images import load_image
+from promptecho.scores import ScoreItem
+
+if TYPE_CHECKING:
+    from promptecho.benchmarks.textocr.rapid import TextReader
+    from promptecho.judges.base import Answer, Estimate, Question
+
+RAPIDOCR, JUDGE = "rapidocr", "judge"
+WHAT = "text rendering"
+
+
+def _begin(entry: ImageEntry) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The key of an image's item, and how its raw record starts."""
+    prompt = entry.prompt
+    key = {"prompt_id": prompt.data_id, "image_index": entry.image_index, "group": prompt.group}
+    required = None if prompt.text is None else list(prompt.text)
+    return key, {**key, "length": prompt.length, "filename": entry.path.name, "required": required}
+
+
+def _fail(key: dict[str, Any], record: dict[str, Any], reason: str) -> Judged:
+    return ScoreItem(**key, outcome=None, failed=True), record | {"outcome": None, "failed": True, "reason": reason}
+
+
+def _end(key: dict[str, Any], record: dict[str, Any], outcome: float, reason: str) -> Judged:
+    return ScoreItem(**key, outcome=outcome, failed=False), record | {
+        "outcome": outcome, "failed": False, "reason": reason
+    }  # fmt: skip
+
+
+def judged_by_reader(entry: ImageEntry, reader: TextReader) -> Judged:
+    """An image's item and raw record from the lines of text that a reader finds in it.
+
+    An image that cannot be decoded and a reader without answer are failed items.
+    """
+    from promptecho.benchmarks.textocr.scorer import compare, language_of, longtext_recall
+
+    key, record = _begin(entry)
+    try:
+        lines = reader(load_image(entry.path, fix="delete it and rerun the generation"))
+    except (DataError, PerceptionFailure) as failure:
+        return _fail(key, record, str(failure))
+    required, texts = entry.prompt.text or (), [line.text for line in lines]
+    comparison, language = compare(required, texts), language_of(required)
+    recalled, of = longtext_recall(required, "\n".join(texts), language)
+    record |= {
+        "lines": [asdict(line) for line in lines],
+        "edits": comparison.edits,
+        "characters": comparison.characters,
+        "language": language,
+        "recalled": recalled,
+        "recall_of": of,
+    }
+    reason = "" if comparison.exact else f"{comparison.edits} edits from what is required; found {texts}"
+    return _end(key, record, float(comparison.exact), reason)
+
+
+def judged_by_model(judged: tuple[ImageEntry, Answer]) -> Judged:
+    """An image's item and raw record from a judge's answer; one without value is a failed item."""
+    entry, answer = judged
+    key, record = _begin(entry)
+    record |= {
+        "template": answer.question.template,
+        "text": answer.text,
+        "model_version": answer.model_version,
+        "attempts": answer.attempts,
+    }
+    if answer.failure is not None:
+        return _fail(key, record, answer.failure)
+    record |= answer.value.model_dump()
+    return _end(key, record, answer.value.outcome, answer.value.reasoning)
+
+
+def summary_of(raw: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """The summary of raw records; failed ones leave the denominators.
+
+    Names: overall, the share of images without any error (paper, section 4.4); from a reader also exact_match (the
+    same), character_error_rate (edits over required characters of all images; above 1 where much is added), and
+    LongText-Bench's metric as word_recall (English) and character_recall (Chinese), where prompts of that language are.
+
+    Raises:
+        DataError: all failed.
+    """
+    judged = [row for row in raw if not row["failed"]]
+    if not judged:
+        raise DataError(f"{WHAT}: no image was judged")
+    overall = fmean(row["outcome"] for row in judged)
+    summary = {"overall": overall}
+    if "edits" not in judged[0]:
+        return summary
+    summary["exact_match"] = overall
+    rates = {"character_error_rate": ("edits", "characters", judged)}
+    for name, language in (("word_recall", "en"), ("character_recall", "zh")):
+        rates[name] = ("recalled", "recall_of", [row for row in judged if row["language"] == language])
+    for name, (part, whole, rows) in rates.items():
+        if total := sum(row[whole] for row in rows):
+            summary[name] = sum(row[part] for row in rows) / total
+    return summary
+
+
+class TextOcrScorer:
+    """`Scorer` of text rendering: an image counts where all required text is shown and nothing else, else it does not.
+
+    Backend `rapidocr` compares what RapidOCR reads with the prompt's `text`; its own errors count against the image.
+    Backend `judge` asks a vision-language model the question of the paper's Appendix B.3 (the paper asks Qwen3.5-Plus),
+    which finds out itself what the prompt requires. An image whose prompt requires no text counts with either.
+    """
+
+    def __init__(self, options: ScoringOptions):
+        """
+        Raises:
+            ConfigError: a mode but "official" (there are no rules with a bug), a model for `rapidocr`, or no judge for
+                `judge`.
+            ModelError: the backend is unknown or not installed.
+            DataError: the user's template is faulty.
+        """
+        if options.mode != "official":
+            raise ConfigError(f"mode {options.mode!r}: textocr has only 'official'; set mode: official")
+        self._reader: TextReader | None = None
+        if options.backend == JUDGE:
+            from promptecho.judges.ask import judge_name
+
+            self._judge, self._answers = need_judge(options)
+            self._template = load_template("textocr", "judge", options.templates)
+            self._template.fill(prompt="")  # a faulty one is told before any image is read
+            self.judge_model = judge_name(self._judge)
+        elif options.backend == RAPIDOCR:
+            from promptecho.benchmarks.textocr.rapid import RapidReader
+
+            if options.model:
+                raise ConfigError(f"model {options.model!r}: rapidocr has its model in its package; remove `model`")
+            self._reader = RapidReader()
+            self.judge_model = self._reader.name
+        else:
+            raise ModelError(f"backend {options.backend!r} is unknown; known backends: {JUDGE}, {RAPIDOCR}")
+
+    def _entries(self, folder: ImageFolder) -> list[ImageEntry]:
+        prompts = read_prompts(folder.prompts) if folder.prompts else None
+        return list_images(folder.root, prompts, folder.images_per_prompt)
+
+    def _questions(self, entries: Sequence[ImageEntry]) -> list[Question]:
+        from promptecho.benchmarks.textocr.judge import question_of
+
+        return [question_of(entry, self._template) for entry in entries]
+
+    def estimate(self, folder: ImageFolder) -> Estimate:
+        """What the judge would take; nothing for other backends.
+
+        Raises:
+            DataError: as score, before anything is judged.
+        """
+        from promptecho.judges.base import Estimate
+
+        entries = self._entries(folder)
+        if self._reader is not None:
+            return Estimate(calls=0, recorded=0, input_tokens=0, output_tokens=0, usd=0.0)
+        from promptecho.judges.ask import estimate
+
+        return estimate(self._judge, self._questions(entries), self._answers)
+
+    def score(self, folder: ImageFolder) -> Scored:
+        """Judge all images.
+
+        Raises:
+            DataError: images are missing or not those of the prompt set, a prompt does not tell its text to `rapidocr`,
+                or every image failed.
+            JudgeError: more questions than allowed stayed without answer, or the budget is used up.
+        """
+        entries = self._entries(folder)
+        if self._reader is not None:
+            untold = [entry.prompt.data_id for entry in entries if entry.prompt.text is None]
+            if untold:
+                raise DataError(
+                    f"{folder.root}: prompt {untold[0]!r} has no `text`, which backend rapidocr compares with; add it "
+                    "to the prompts ([] for none), or use backend judge"
+                )
+            items, raw = judge_all(WHAT, folder.root, entries, partial(judged_by_reader, reader=self._reader))
+        else:
+            from promptecho.judges.ask import ask_all
+
+            answers = ask_all(self._judge, self._questions(entries), self._answers)
+            items, raw = judge_all(WHAT, folder.root, list(zip(entries, answers, strict=True)), judged_by_model)
+        return Scored(items, raw, prompts_digest(list(dict.fromkeys(e.prompt for e in entries))), summary_of(raw))
