@@ -297,6 +297,36 @@ def test_a_hub_repository_of_pickles_is_refused(tmp_path):
         hub.close()
 
 
+def test_the_same_adapter_becomes_the_same_bytes(trained, tmp_path):
+    for name in ("a", "b"):
+        convert_adapter(trained.folder / "diffusers", tmp_path / name, target())
+    names = sorted(path.name for path in (tmp_path / "a").iterdir())
+    weights = ["adapter_model.safetensors", "pytorch_lora_weights.safetensors"]
+    assert names == ["adapter_config.json", *weights, "source.json"]
+    assert all((tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes() for name in names)
+
+
+def test_another_family_is_read_from_its_configuration_alone(tmp_path):
+    """Qwen-Image has other names and other modules; no weights are needed to check an adapter against it."""
+    from diffusers import QwenImagePipeline, QwenImageTransformer2DModel
+
+    transformer = QwenImageTransformer2DModel(
+        in_channels=16, out_channels=4, num_layers=2, attention_head_dim=16, num_attention_heads=2,
+        joint_attention_dim=24, axes_dims_rope=(4, 6, 6),
+    )  # fmt: skip
+    transformer.save_config(tmp_path / "t2i" / "transformer")
+    index = {"_class_name": "QwenImagePipeline", "transformer": ["diffusers", "QwenImageTransformer2DModel"]}
+    (tmp_path / "t2i" / "model_index.json").write_text(json.dumps(index))
+    qwen = load_target(str(tmp_path / "t2i"))
+    assert qwen.pipeline_class is QwenImagePipeline and qwen.linears["transformer_blocks.1.attn.to_q"] == (32, 32)
+    adapted = get_peft_model(transformer, LoraConfig(r=2, lora_alpha=4, target_modules=["to_q", "net.0.proj"]))
+    adapted.save_pretrained(tmp_path / "peft")
+    imported = convert_adapter(tmp_path / "peft", tmp_path / "adapter", qwen)
+    assert (imported.modules, imported.ranks, imported.alphas) == (6, {"2": 6}, {"4": 6})
+    with pytest.raises(DataError, match="has no linear layer transformer_blocks.0.attn.to_q"):
+        convert_adapter(tmp_path / "peft", tmp_path / "other", target())
+
+
 def test_command(trained, tmp_path):
     config = Experiment(tmp_path / "experiment").config()
     arguments = ["adapter", "import", "--config", str(config), "--out", str(tmp_path / "adapter")]
