@@ -1,0 +1,210 @@
+"""Ask a judge many questions: concurrent, recorded, resumed, within a budget."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import threading
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from promptecho.config.judges import JudgeSection
+from promptecho.judges.base import Answer, Estimate, Question
+from promptecho.judges.errors import JudgeBudgetError, JudgeError
+from promptecho.judges.prepare import Prepared, Preparer, sampling_temperature
+from promptecho.judges.record import Record, Row
+from promptecho.judges.registry import judge_name, load_judge, model_identity
+from promptecho.judges.workers import BACKOFF, Backoff, Workers, usd
+from promptecho.progress import progress
+
+
+@dataclass(frozen=True)
+class _Failure:
+    kind: str
+    text: str
+
+
+def ask_all(
+    settings: JudgeSection, questions: Sequence[Question], folder: Path, *, backoff: Backoff = BACKOFF
+) -> list[Answer]:
+    """The judge's answers in the order of the questions; what `folder` has recorded is not asked again.
+
+    A question without an answer has `failure` set: the judge refused (final), its replies were no answers
+    `max_attempts` times (over all runs), or the endpoint was busy as often (in this run). Equal questions are asked
+    once. The judge, and with it its key, is needed only where a call is. Stopped by Ctrl-C or SIGTERM no call is
+    begun any more, and those on their way are recorded when they come; a second signal does not wait for them.
+
+    Raises:
+        JudgeError: the endpoint refuses key, model or request; or more questions than `max_failed_share` of them
+            have no answer.
+        JudgeBudgetError: no further call fits `budget_usd` or `max_calls`.
+        DataError: an image cannot be read (names the question), or the record is damaged.
+    """
+    with Record(folder, judge_name(settings)) as record:
+        prepared = _prepare(settings, questions)
+        failures: dict[str, str] = {}
+        pending = _pending(settings, prepared, record)
+        if pending:
+            failures = _ask_pending(settings, prepared, pending, record, backoff)
+        asked = {one.key for one in pending}
+        results = [_result(settings, one, record.replies(one.key), failures.get(one.key)) for one in prepared]
+        _check_failures(settings, prepared, results)
+        return [_answer(one, result, record.replies(one.key), one.key not in asked)
+                for one, result in zip(prepared, results, strict=True)]
+
+
+def estimate(settings: JudgeSection, questions: Sequence[Question], folder: Path) -> Estimate:
+    """What `ask_all` would take now, without a call: one call for each different question that has no answer yet.
+
+    Tokens are scaled by what this judge's recorded replies took. Without any, input tokens are a guess from the
+    texts' length and the images' size, and output tokens the most there can be.
+
+    Raises:
+        DataError: an image cannot be read (names the question), or the record is damaged.
+    """
+    record = Record(folder, judge_name(settings))
+    prepared = _prepare(settings, questions)
+    pending = _pending(settings, prepared, record)
+    known = [row for row in record.all_replies() if not row.estimated and row.guess]
+    scale = sum(row.input_tokens for row in known) / sum(row.guess for row in known) if known else 1.0
+    length = sum(row.output_tokens for row in known) / len(known) if known else settings.max_output_tokens
+    input_tokens = math.ceil(scale * sum(one.input_tokens for one in pending))
+    output_tokens = math.ceil(length * len(pending))
+    return Estimate(
+        calls=len(pending),
+        recorded=len({one.key for one in prepared}) - len(pending),
+        input_tokens=input_tokens,
+        output_tokens=output_tokens,
+        usd=usd(settings, input_tokens, output_tokens),
+    )
+
+
+def _prepare(settings: JudgeSection, questions: Sequence[Question]) -> list[Prepared]:
+    preparer = Preparer(settings, model_identity(settings))
+    with ThreadPoolExecutor(min(settings.concurrency, os.cpu_count() or 1)) as pool:
+        try:
+            return list(pool.map(preparer.prepare, questions))
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _most_replies(settings: JudgeSection, question: Question) -> int:
+    """After how many unusable replies a question has failed: a local model at temperature 0 only repeats itself."""
+    return 1 if settings.kind == "local" and not sampling_temperature(settings, question) else settings.max_attempts
+
+
+def _result(
+    settings: JudgeSection, one: Prepared, replies: list[Row], failure: str | None = None
+) -> tuple[object, str] | _Failure | None:
+    """(value, text) of the first reply that the question's `parse` takes, or why there is none; None: ask (again).
+
+    What the record calls ok is not trusted: replies are parsed anew, so that a better parser needs no new call.
+    """
+    reason = ""
+    for row in replies:
+        if row.status == "refused":
+            return _Failure("refused", f"refused: {row.reason}")
+        try:
+            return one.question.parse(row.text), row.text
+        except ValueError as error:
+            reason = " ".join(str(error).split())[:300]
+    if len(replies) >= _most_replies(settings, one.question):
+        times = f"{len(replies)} replies, the last: " if len(replies) > 1 else ""
+        return _Failure("unparsable", f"unparsable: {times}{reason}")
+    return _Failure(failure.split(":")[0], failure) if failure else None
+
+
+def _pending(settings: JudgeSection, prepared: list[Prepared], record: Record) -> list[Prepared]:
+    """The questions to ask, each key once, in order."""
+    pending = {}
+    for one in prepared:
+        if one.key not in pending and _result(settings, one, record.replies(one.key)) is None:
+            pending[one.key] = one
+    return list(pending.values())
+
+
+def _ask_pending(
+    settings: JudgeSection, prepared: list[Prepared], pending: list[Prepared], record: Record, backoff: Backoff
+) -> dict[str, str]:
+    """Make the calls; returns why questions were given up, by key. Ends early where too many failed."""
+    groups: dict[str, list[Prepared]] = defaultdict(list)
+    for one in prepared:
+        groups[one.key].append(one)
+
+    def results(key: str, failure: str | None = None) -> list:
+        return [_result(settings, one, record.replies(key), failure) for one in groups[key]]
+
+    def count_failed(key: str, failure: str | None = None) -> int:
+        return sum(isinstance(result, _Failure) for result in results(key, failure))
+
+    failures: dict[str, str] = {}
+    failed, most = sum(count_failed(key) for key in groups), settings.max_failed_share * len(prepared)
+    if failed > most:
+        return failures  # calls would cost and change nothing
+    name = judge_name(settings)
+    workers = Workers(
+        settings, load_judge(settings), record, Preparer(settings, model_identity(settings)),
+        lambda one: None not in results(one.key), backoff,
+    )
+    bar = progress(f"judge {name}", len(groups), "questions", len(groups) - len(pending))
+    try:
+        with bar as counter, _sigterm_raises(), workers.running(pending):
+            for one, failure in workers.outcomes():
+                counter.advance()
+                if failure is not None:
+                    failures[one.key] = failure
+                failed += count_failed(one.key, failure)
+                if failed > most:
+                    break
+    except JudgeBudgetError as error:
+        open_ = sum(None in results(key, failures.get(key)) for key in groups)
+        raise JudgeBudgetError(
+            f"judge {name}: {error}; {open_} of {len(groups)} questions have no answer; raise it and rerun: all "
+            f"{len(record.all_replies())} replies so far are recorded"
+        ) from None
+    return failures
+
+
+def _check_failures(settings: JudgeSection, prepared: list[Prepared], results: list) -> None:
+    failed = [(one, result) for one, result in zip(prepared, results, strict=True) if isinstance(result, _Failure)]
+    if len(failed) <= settings.max_failed_share * len(prepared) and None not in results:
+        return
+    kinds = ", ".join(f"{count} {kind}" for kind, count in Counter(result.kind for _, result in failed).most_common())
+    asked = sum(result is not None for result in results)
+    one, result = failed[0]
+    raise JudgeError(
+        f"judge {judge_name(settings)}: {len(failed)} of {asked} questions failed ({kinds}), more than "
+        f"max_failed_share {settings.max_failed_share:g} of all {len(prepared)}; the first: {one.question.id}: "
+        f"{result.text}; all replies are recorded: see to the cause or raise max_failed_share, then rerun"
+    )
+
+
+def _answer(one: Prepared, result: tuple[object, str] | _Failure, replies: list[Row], cached: bool) -> Answer:
+    last = replies[-1] if replies else None
+    common = dict(cached=cached, attempts=len(replies), model_version=last.model_version if last else "")
+    if isinstance(result, _Failure):
+        return Answer(one.question, failure=result.text, text=last.text if last else "", **common)
+    return Answer(one.question, value=result[0], text=result[1], **common)
+
+
+@contextmanager
+def _sigterm_raises() -> Iterator[None]:
+    """Let SIGTERM leave as Ctrl-C does, by an exception, where nobody else has an opinion about it."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+
+    def leave(*_: object) -> None:
+        raise SystemExit(128 + signal.SIGTERM)
+
+    signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -1,0 +1,26 @@
+"""What goes wrong with judges. Messages never hold a key."""
+
+from __future__ import annotations
+
+from promptecho.errors import PromptEchoError
+
+
+class JudgeError(PromptEchoError):
+    """The judge does not answer and asking again would not help, or too many questions stayed unanswered."""
+
+
+class JudgeBudgetError(JudgeError):
+    """No further call fits the budget. What was answered is recorded."""
+
+
+class JudgeBusyError(JudgeError):
+    """This call failed and the next may not: 429, 5xx, time-out, connection lost, a body that is no reply.
+
+    `retry_after` is the pause in seconds that the endpoint asks for. `maybe_billed`: the endpoint may have answered
+    and charged, only the reply did not arrive.
+    """
+
+    def __init__(self, message: str, *, retry_after: float | None = None, maybe_billed: bool = False):
+        super().__init__(message)
+        self.retry_after = retry_after
+        self.maybe_billed = maybe_billed

@@ -1,0 +1,69 @@
+"""Which class answers for which kind of judge."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from promptecho.config.judges import JudgeSection
+from promptecho.errors import ConfigError
+from promptecho.judges.base import Judge
+from promptecho.judges.prepare import normal_endpoint
+from promptecho.shipped import model_path
+
+
+def load_judge(settings: JudgeSection) -> Judge:
+    """The judge itself: reads its key from the environment, or loads the model.
+
+    Raises:
+        JudgeError: the key or the kind's package is missing.
+        ConfigError: the endpoint is no plain http(s) URL.
+        ModelError: the local model can't be loaded.
+    """
+    judge_name(settings)  # checks the endpoint
+    if settings.kind == "gemini":
+        from promptecho.judges.gemini import GeminiJudge
+
+        return GeminiJudge(settings)
+    if settings.kind == "openai":
+        from promptecho.judges.openai_compatible import OpenAIJudge
+
+        return OpenAIJudge(settings)
+    from promptecho.judges.local import LocalJudge
+
+    return LocalJudge(settings)
+
+
+def judge_name(settings: JudgeSection) -> str:
+    """The model, and where it is not the provider's own the endpoint's host: what tables and records call the judge.
+
+    Raises:
+        ConfigError: the endpoint is no plain http(s) URL, or holds a password or a query.
+    """
+    endpoint = normal_endpoint(settings)
+    if endpoint is None:
+        return settings.model
+    parts = urlsplit(endpoint)
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise ConfigError(
+            f"endpoint of judge {settings.model}: a URL with user, password or query; give the key in the "
+            f"environment variable that api_key_env names"
+        )
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigError(f"endpoint of judge {settings.model}: {endpoint!r} is no URL such as https://host:8000/v1")
+    return f"{settings.model}@{parts.netloc}"
+
+
+def model_identity(settings: JudgeSection) -> str:
+    """What a record's key calls the model: its name, and for a folder a hash of its weights."""
+    if settings.kind != "local" or not Path(model_path(settings.model, "vlm")).expanduser().is_dir():
+        return settings.model
+    return _folder_revision(settings.model)
+
+
+@cache
+def _folder_revision(path: str) -> str:
+    from promptecho.vlm.model import model_revision
+
+    return model_revision(path)
