@@ -23,6 +23,7 @@ CONFIDENCE = 0.95
 SEED = 0
 CHUNK = 1000  # resamples at a time: what is multiplied stays in the processor's cache
 
+ALL = "all"  # the one group where items' own groups do not matter
 Weights = Mapping[str, float]  # group -> share; they sum to 1
 
 
@@ -169,6 +170,7 @@ def weighted_means(
     items: Sequence[ScoreItem],
     columns: Callable[[list[str]], Mapping[str, Weights]],
     *,
+    ungrouped: bool = False,
     per_prompt: bool = False,
     resamples: int = RESAMPLES,
     confidence: float = CONFIDENCE,
@@ -180,6 +182,7 @@ def weighted_means(
     Args:
         columns: from the names of the groups that have outcomes to column -> group -> weight. It leaves out columns
             that have no data.
+        ungrouped: all items are one group, "all".
         per_prompt: a group's mean is that over its prompts, not over its items.
 
     The method is that of `mean_of_group_means`; the groups that two columns share are resampled alike.
@@ -187,7 +190,8 @@ def weighted_means(
     Raises:
         DataError: no items with an outcome (named by `what`).
     """
-    rows = [(i.group, i.prompt_id, i.image_index, float(i.outcome)) for i in items if i.outcome is not None]
+    judged = [i for i in items if i.outcome is not None]
+    rows = [(ALL if ungrouped else i.group, i.prompt_id, i.image_index, float(i.outcome)) for i in judged]
     groups = {group.name: group for group in _groups(rows, what, per_prompt)}
     resampled = {name: _resampled_means(group, resamples, seed) for name, group in groups.items()}
     means = {name: group.mean for name, group in groups.items()}
@@ -209,6 +213,7 @@ def weighted_means(
 def mean_of_group_means(
     items: Sequence[ScoreItem],
     *,
+    ungrouped: bool = False,
     per_prompt: bool = False,
     resamples: int = RESAMPLES,
     confidence: float = CONFIDENCE,
@@ -224,25 +229,25 @@ def mean_of_group_means(
     groups' bounds, which is wider than needed). A group with one prompt and mixed outcomes adds no uncertainty: more
     prompts are the only cure.
 
-    Failed items are left out of sums and counts.
+    Failed items are left out of sums and counts. `ungrouped` and `per_prompt` as in weighted_means.
 
     Raises:
         DataError: no items with an outcome (named by `what`), or all items of a group failed.
     """
     lost = {item.group for item in items} - {item.group for item in items if not item.failed}
-    if lost:
+    if lost and not ungrouped:
         raise DataError(f"{what}: every item of group {min(lost)!r} failed; score again")
 
     def columns(names: list[str]) -> dict[str, Weights]:
         return {"": equal_weights(names), **{f"={name}": {name: 1.0} for name in names}}
 
-    options = {"per_prompt": per_prompt, "resamples": resamples, "confidence": confidence, "seed": seed, "what": what}
-    estimates = weighted_means(items, columns, **options)
+    options = {"resamples": resamples, "confidence": confidence, "seed": seed, "what": what}
+    estimates = weighted_means(items, columns, ungrouped=ungrouped, per_prompt=per_prompt, **options)
     return estimates.pop(""), {name.removeprefix("="): estimate for name, estimate in estimates.items()}
 
 
 def _pairs(
-    first: Sequence[ScoreItem], second: Sequence[ScoreItem], what: str
+    first: Sequence[ScoreItem], second: Sequence[ScoreItem], ungrouped: bool, what: str
 ) -> tuple[list[tuple[str, str, int, float]], int]:
     """Rows of differences over the same items, and the number of pairs lost to failures."""
     left, right = ({(i.prompt_id, i.image_index): i for i in items} for items in (first, second))
@@ -259,7 +264,7 @@ def _pairs(
     rows, lost = [], 0
     for key, item in left.items():
         other = right[key]
-        if item.group != other.group:
+        if item.group != other.group and not ungrouped:
             raise DataError(
                 f"{what}: prompt {key[0]} is in group {item.group!r} in one run and {other.group!r} in the other; "
                 "generate and score both on the same prompts"
@@ -267,7 +272,7 @@ def _pairs(
         if item.outcome is None or other.outcome is None:
             lost += 1
         else:
-            rows.append((item.group, *key, other.outcome - item.outcome))
+            rows.append((ALL if ungrouped else item.group, *key, other.outcome - item.outcome))
     return rows, lost
 
 
@@ -294,6 +299,7 @@ def paired_difference(
     second: Sequence[ScoreItem],
     *,
     weigh: Callable[[list[str]], Weights] = equal_weights,
+    ungrouped: bool = False,
     per_prompt: bool = False,
     resamples: int = RESAMPLES,
     confidence: float = CONFIDENCE,
@@ -302,8 +308,8 @@ def paired_difference(
 ) -> Difference:
     """Overall of `second` minus Overall of `first` over the same (prompt_id, image_index) items.
 
-    `weigh` gives the groups' weights in Overall from the names of those that have pairs; `per_prompt` as in
-    weighted_means. Interval: stratified cluster bootstrap of the per-item differences, as in mean_of_group_means
+    `weigh` gives the groups' weights in Overall from the names of those that have pairs; `ungrouped` and `per_prompt`
+    as in weighted_means. Interval: stratified cluster bootstrap of the per-item differences, as in mean_of_group_means
     (percentile). Equal runs give exactly 0 with [0, 0]. A group in which all differences are equal adds nothing to the
     width. p-value: sign-flip permutation test with prompts as units (under the null hypothesis of no difference a
     prompt's difference is as likely as its negative), two-sided, (1 + hits) / (1 + resamples). Test and interval are
@@ -312,7 +318,7 @@ def paired_difference(
     Raises:
         DataError: the items or their groups are not the same, or no pair is left (named by `what`).
     """
-    rows, lost = _pairs(first, second, what)
+    rows, lost = _pairs(first, second, ungrouped, what)
     groups = _groups(rows, what, per_prompt)
     weights = weigh([group.name for group in groups])
     return _difference(groups, weights, lost, resamples=resamples, confidence=confidence, seed=seed)
@@ -334,10 +340,10 @@ def difference_from_zero(
     Raises:
         DataError: no items with an outcome (named by `what`).
     """
-    rows = [("all", i.prompt_id, i.image_index, float(i.outcome)) for i in items if i.outcome is not None]
+    rows = [(ALL, i.prompt_id, i.image_index, float(i.outcome)) for i in items if i.outcome is not None]
     groups = _groups(rows, what)
     lost = sum(item.failed for item in items)
-    found = _difference(groups, {"all": 1.0}, lost, resamples=resamples, confidence=confidence, seed=seed)
+    found = _difference(groups, {ALL: 1.0}, lost, resamples=resamples, confidence=confidence, seed=seed)
     if {value for *_, value in rows} in ({-1.0}, {0.0}, {1.0}):
         room = 1 - wilson_interval(found.n_prompts, found.n_prompts, confidence)[0]
         low = found.value - (2 * room if found.value == 1 else room if found.value == 0 else 0)

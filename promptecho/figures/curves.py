@@ -62,15 +62,11 @@ def overall(file: ScoreFile, seeds: Sequence[ScoreFile] = (), series: str = "ove
     )
 
 
-def _ungrouped(items: Sequence[ScoreItem]) -> list[ScoreItem]:
-    return [item.model_copy(update={"group": "all"}) for item in items]
-
-
 # (items, what) -> estimate, and how far it may be off the summary's
 WAYS: tuple[tuple[Callable[[Sequence[ScoreItem], str], Estimate], float], ...] = (
     (lambda items, what: mean_of_group_means(items, what=what)[0], 1e-12),
-    (lambda items, what: mean_of_group_means(_ungrouped(items), what=what)[0], 1e-12),
-    (lambda items, what: mean_of_group_means(_ungrouped(items), per_prompt=True, what=what)[0], 1e-12),
+    (lambda items, what: mean_of_group_means(items, ungrouped=True, what=what)[0], 1e-12),
+    (lambda items, what: mean_of_group_means(items, ungrouped=True, per_prompt=True, what=what)[0], 1e-12),
 )
 
 

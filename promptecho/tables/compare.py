@@ -76,8 +76,8 @@ class Kind:
 
     def differences(self, first: Sequence[ScoreItem], second: Sequence[ScoreItem], what: str) -> dict[str, Difference]:
         """Column -> what `second` has more than `first`, paired."""
-        first, second = self._strata(first), self._strata(second)
-        return {"delta": paired_difference(first, second, per_prompt=self.per_prompt, what=what)}
+        how = {"ungrouped": not self.stratified, "per_prompt": self.per_prompt}
+        return {"delta": paired_difference(first, second, **how, what=what)}
 
     def absent(self, items: Sequence[ScoreItem]) -> list[str]:
         """Groups with a column of which no item has an outcome."""
@@ -101,10 +101,7 @@ class Kind:
             for group in self.groups
             if group in judged
         }
-        return mean_of_group_means(self._strata(items), per_prompt=self.per_prompt, what=what)[0], groups
-
-    def _strata(self, items: Sequence[ScoreItem]) -> Sequence[ScoreItem]:
-        return items if self.stratified else [item.model_copy(update={"group": "all"}) for item in items]
+        return mean_of_group_means(items, ungrouped=True, per_prompt=self.per_prompt, what=what)[0], groups
 
 
 def cell_of(estimate: Estimate | Difference, note: str = "") -> Cell:

@@ -155,7 +155,9 @@ class PaperTables:
                 ours.measured[scorer] = measured
                 ours.cells |= {f"{scorer}.{key}": _scaled(c, f"{scorer}.{key}") for key, c in measured.cells.items()}
                 seeds = max(seeds, len(measured.files))
-        told, step = f"{place.run}, {seeds} seeds" if seeds > 1 else place.run, self._step(place)
+        runs = {file.scores.provenance.run for found in ours.measured.values() for file in found.files}
+        told = f"{place.run}, {seeds} seeds" if seeds > 1 else "".join(sorted(runs))
+        step = self._step(place)
         ours.label = f"{place.experiment}/{told}" + (f" @ {step}" if step else "")
         return ours
 
@@ -255,7 +257,7 @@ def _paper_row(label: str, row: str, ours: _Ours, columns: Sequence[Column]) -> 
 def _agreement(label: str, row: dict[str, Cell], titled: Sequence[tuple[str, Column]]) -> str:
     compared = [(title, column) for title, column in titled if column.key in row and row[column.key].note]
     differ = [f"{title} {c.label}".strip() for title, c in compared if row[c.key].note == "differs"]
-    told = f"; differing: {', '.join(differ)}" if differ else ""
+    told = f" (not {', '.join(differ)})" if differ else ""
     return f"{label}: {len(compared) - len(differ)} of {len(compared)} published numbers agree{told}."
 
 

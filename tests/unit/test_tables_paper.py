@@ -155,7 +155,7 @@ def test_numbers_without_an_interval_are_not_compared(results):
 def test_rows_without_scores_show_the_published_numbers_alone(results):
     table = tables_of(results).table("table2")
     assert rows_of(table) == [
-        (BASE, "(zimage/base)"), (BASE, "(paper)"), (ECHO, "(zimage/promptecho @ 900)"), (ECHO, "(paper)"),
+        (BASE, "(zimage/base)"), (BASE, "(paper)"), (ECHO, "(zimage/promptecho-s1 @ 900)"), (ECHO, "(paper)"),
         ("QwenImage-2512 (Baseline)", "(paper)"), ("QwenImage-2512 + PromptEcho", "(paper)"),
     ]  # fmt: skip
     assert any(note.startswith("No score files of ours for: QwenImage-2512 (Baseline), ") for note in table.footnotes)
@@ -194,7 +194,7 @@ def test_seeds_are_taken_together_unless_one_is_named(results):
 
 def test_the_last_step_is_one_that_all_benchmarks_have(results):
     geneval(results, "promptecho-s1", 1000, 0.9)
-    assert tables_of(results).table("table2").rows[2]["model"].note == "(zimage/promptecho @ 900)"
+    assert tables_of(results).table("table2").rows[2]["model"].note == "(zimage/promptecho-s1 @ 900)"
     named = tables_of(results, f"{ECHO}=zimage/promptecho-s1@1000").table("table2")
     assert named.rows[2]["model"].note == "(zimage/promptecho-s1 @ 1000)"
 
