@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import re
-
-from pydantic import BaseModel, ConfigDict, Field, StrictStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StrictStr
 
 from promptecho.benchmarks.densealign.scorer import Preference
-
-FENCE = re.compile(r"```json[ \t]*\n(.*)\n[ \t]*```", re.DOTALL)
+from promptecho.benchmarks.json_reply import parse_json
 
 
 class Comparison(BaseModel):
@@ -28,10 +25,6 @@ def parse(text: str) -> Comparison:
         ValueError: it is no such object.
     """
     text = text.strip()
-    fenced = FENCE.fullmatch(text)
-    try:
-        return Comparison.model_validate_json(fenced[1] if fenced else text)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"]) or "the reply"
-        raise ValueError(f"{key}: {first['msg']}") from None
+    if text.startswith("```") and not text.startswith("```json"):
+        raise ValueError("the reply: in a fence that is not ```json")
+    return parse_json(text, Comparison)
