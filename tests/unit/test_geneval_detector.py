@@ -290,6 +290,27 @@ def test_a_minimum_score_only_leaves_out(seed, min_score):
     ]
 
 
+def test_the_detector_agrees_with_the_librarys_input_and_a_plain_loop(models):
+    """A square image, for which the library's processor neither pads nor stretches."""
+    from transformers import Mask2FormerForUniversalSegmentation
+    from transformers.models.mask2former.image_processing_pil_mask2former import Mask2FormerImageProcessorPil
+
+    image = picture(size=(48, 48))
+    processor = Mask2FormerImageProcessorPil(size={"shortest_edge": 800, "longest_edge": 1333})
+    model = Mask2FormerForUniversalSegmentation.from_pretrained(models / "mask2former").eval()
+    with torch.inference_mode():
+        output = model(**processor(images=[image], return_tensors="pt"))
+    classes, masks = output.class_queries_logits[0].double().numpy(), output.masks_queries_logits[0].double().numpy()
+    expected = [each for each in by_hand(classes, masks, Frame((48, 48), (800, 800), (800, 800))) if each[1] > 0.1]
+    found = InstanceDetector(str(models / "mask2former")).detect(image, 0.1)
+    assert len(found) == len(expected) >= 5
+    assert len({each.box for each in found}) > 1
+    for each, (label, score, box) in zip(found, expected, strict=True):
+        assert each.label == label
+        assert each.score == pytest.approx(score, rel=1e-3)
+        assert each.box == pytest.approx(box, abs=1)
+
+
 # --- colours
 
 

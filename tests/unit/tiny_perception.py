@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def tiny_mask2former(seed: int = 0, num_labels: int = 80):
-    """A detector that answers with confidence: its random class and mask logits are spread out."""
+    """A detector with random weights that answers with confidence and finds small things."""
     import torch
     from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation, SwinConfig
 
@@ -21,11 +21,15 @@ def tiny_mask2former(seed: int = 0, num_labels: int = 80):
         num_labels=num_labels,
     )  # fmt: skip
     model = Mask2FormerForUniversalSegmentation(config)
+    embedder = model.model.transformer_module.decoder.mask_predictor.mask_embedder
+    projection = model.model.pixel_level_module.decoder.mask_projection
     with torch.no_grad():
         model.class_predictor.weight.mul_(30)
-        for layer in model.model.transformer_module.decoder.mask_predictor.mask_embedder.children():
-            for parameter in layer.parameters():
-                parameter.mul_(3)
+        for parameter in embedder.parameters():
+            parameter.mul_(3)
+        # One channel lowers all mask logits, else most masks would cover the image.
+        *_, weight, bias = embedder.parameters()
+        weight[0], bias[0], projection.weight[0], projection.bias[0] = 0, 2, 0, -1
     return model
 
 
@@ -46,8 +50,7 @@ def tiny_clip(vocab_size: int, seed: int = 0):
     torch.manual_seed(seed)
     text = {
         "vocab_size": vocab_size, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
-        "num_attention_heads": 2, "bos_token_id": vocab_size - 2, "eos_token_id": vocab_size - 1,
-        "pad_token_id": vocab_size - 1,
+        "num_attention_heads": 2, "bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2,  # as OpenAI's checkpoint has
     }  # fmt: skip
     vision = {
         "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2,
