@@ -11,6 +11,7 @@ elsewhere. Scoring reads `grids` too, or a folder with pictures right in it, as 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import re
@@ -100,8 +101,10 @@ class DpgLayout:
         for path in self._root.glob(f"{CELLS}/*"):
             if path.is_dir():
                 self._remove_stale_cells(path, known.get(path.name))
-            elif time.time() - path.stat().st_mtime > ABANDONED_S:
-                path.unlink(missing_ok=True)
+                continue
+            with contextlib.suppress(FileNotFoundError):  # another shard just finished this picture
+                if time.time() - path.stat().st_mtime > ABANDONED_S:
+                    path.unlink()
         for picture in self._root.glob(f"{GRIDS}/*"):
             p = known.get(picture.stem)
             if p is None or not all(path.is_file() for path in self._cells(p)):

@@ -30,7 +30,7 @@ from promptecho.benchmarks.dpg.scorer import (
 )
 from promptecho.benchmarks.dpg.vqa import Asked, Vqa, load_vqa
 from promptecho.benchmarks.scoring import ImageFolder, Scored, ScoringOptions
-from promptecho.errors import DataError
+from promptecho.errors import ConfigError, DataError
 from promptecho.progress import progress
 from promptecho.scores import ScoreItem
 
@@ -143,10 +143,11 @@ class DpgScorer:
         """What scoring would cost, for the backend `judge`.
 
         Raises:
-            DataError: as `score`, or the backend makes no calls.
+            ConfigError: the backend makes no calls.
+            DataError: as `score`.
         """
         if self._judge is None:
-            raise DataError(f"backend {self.judge_model}: makes no calls, so there is nothing to estimate")
+            raise ConfigError(f"backend {self.judge_model}: makes no calls, so there is nothing to estimate")
         _, items, entries = self._read(folder)
         return self._judge.estimate(entries, items)
 
