@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,10 +75,11 @@ class RapidReader:
             import rapidocr
         except ImportError as error:
             raise ModelError(f"backend rapidocr: cannot import {error.name or error}; {INSTALL}") from error
+        version = importlib.metadata.version("rapidocr")
         folder = Path(rapidocr.__file__).parent / "models"
         if absent := [name for name in MODELS.values() if not (folder / name).is_file()]:
-            raise ModelError(f"{folder / absent[0]}: no such file in RapidOCR {rapidocr.__version__}; {INSTALL}")
-        self.name = f"RapidOCR {rapidocr.__version__}, PP-OCRv6 small"
+            raise ModelError(f"{folder / absent[0]}: no such file in RapidOCR {version}; {INSTALL}")
+        self.name = f"RapidOCR {version}, PP-OCRv6 small"
         threads = {f"EngineConfig.onnxruntime.{kind}_op_num_threads": 1 for kind in ("intra", "inter")}
         models = {f"{part}.model_path": str(folder / name) for part, name in MODELS.items()}
         self._engine = rapidocr.RapidOCR(params={"Global.log_level": "error", **threads, **models})
