@@ -46,9 +46,10 @@ def count_note(kind: Kind, files: Sequence[ScoreFile], lost: int) -> str:
         low, high = f"{min(values):.4g}", f"{max(values):.4g}"
         return low if low == high else f"{low} to {high}"
 
+    unit = kind.unit.removesuffix("s") if span(per_prompt) == "1" else kind.unit
     each = "each" if per_prompt and all(value == int(value) for value in per_prompt) else "each on average"
     return (
-        f"n: {span(prompts)} prompts, {span(per_prompt)} {kind.unit} {each}. Failed {kind.unit} are left out, not "
+        f"n: {span(prompts)} prompts, {span(per_prompt)} {unit} {each}. Failed {kind.unit} are left out, not "
         "counted as wrong" + (f"; {lost} pairs lost to them." if lost else ".")
     )
 

@@ -256,9 +256,14 @@ def _paper_row(label: str, row: str, ours: _Ours, columns: Sequence[Column]) -> 
 
 def _agreement(label: str, row: dict[str, Cell], titled: Sequence[tuple[str, Column]]) -> str:
     compared = [(title, column) for title, column in titled if column.key in row and row[column.key].note]
-    differ = [f"{title} {c.label}".strip() for title, c in compared if row[c.key].note == "differs"]
-    told = f" (not {', '.join(differ)})" if differ else ""
-    return f"{label}: {len(compared) - len(differ)} of {len(compared)} published numbers agree{told}."
+    differ: dict[str, list[str]] = {}
+    for title, column in compared:
+        if row[column.key].note == "differs":
+            differ.setdefault(title, []).append(column.label)
+    parts = [f"{title}: {', '.join(names)}" if title else ", ".join(names) for title, names in differ.items()]
+    told = f" (not {'; '.join(parts)})" if parts else ""
+    agreeing = sum(row[column.key].note == "agrees" for _, column in compared)
+    return f"{label}: {agreeing} of {len(compared)} published numbers agree{told}."
 
 
 def _notes(every: Sequence[_Ours]) -> tuple[list[str], list[str]]:

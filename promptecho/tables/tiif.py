@@ -17,13 +17,13 @@ LABELS = {
     "attr": "Attr.",
     "rela": "Rela.",
     "reas": "Reas.",
-    "basic_avg": "Avg",
+    "basic_avg": "Basic Avg",
     "attr_rela": "Attr.+Rela.",
     "attr_reas": "Attr.+Reas.",
     "rela_reas": "Rela.+Reas.",
     "style": "Style",
     "text": "Text",
-    "advanced_avg": "Avg",
+    "advanced_avg": "Adv. Avg",
     "real_world": "Real World",
 }  # in the order of the published table
 ROUNDING = 1e-4  # mode official rounds accuracies to four decimals before it averages them
@@ -103,8 +103,9 @@ def _panels() -> tuple[Panel, ...]:
     for length in LENGTHS:
         first = (f"{length}.overall", f"{length}.delta", *(f"{length}.{key}" for key in basic))
         counts = ("prompts", "images", "failures") if length == "short" else ()
-        panels.append(Panel(f"{length} prompts, overall and basic following", (*first, *counts)))
-        panels.append(Panel(f"{length} prompts, advanced and real-world", tuple(f"{length}.{key}" for key in advanced)))
+        panels.append(Panel(f"{length.capitalize()} prompts, overall and basic following", (*first, *counts)))
+        title = f"{length.capitalize()} prompts, advanced and real-world following"
+        panels.append(Panel(title, tuple(f"{length}.{key}" for key in advanced)))
     return tuple(panels)
 
 
@@ -128,8 +129,8 @@ TIIF = TiifKind(
         FAILURES,
     ],
     rules="Percent of questions answered as expected, by TIIF-Bench's {mode} rules, asked of: {judge_model}. Overall "
-    "is the mean of the nine sub-scores, a sub-score the mean of its attributes, Avg the mean of the 12 basic or of "
-    "the 26 advanced attributes.",
+    "is the mean of the nine sub-scores, a sub-score the mean of its attributes, Basic and Adv. Avg the means of the "
+    "12 basic and the 26 advanced attributes.",
     stratified=True,
     group_word="attribute",
     unit="questions",

@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+import tables_world
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -226,3 +227,50 @@ def test_columns_of_other_prompts_or_scores_are_refused(experiment):
 def test_first_and_last_checkpoint_stay():
     assert thin(list(range(10)), 4) == [0, 3, 6, 9]
     assert thin(list(range(3)), 8) == [0, 1, 2]
+
+
+# --- the other benchmarks' scores
+
+
+@pytest.mark.parametrize("scorer", ["dpg", "densealign", "textocr", "tiif"])
+def test_curves_of_every_benchmark(tmp_path, scorer):
+    """Points are the score files' own overall, with bands; pairs start from the baseline, which is 0."""
+    write = getattr(tables_world, scorer)
+    for name, shift in (("echo-s1", 0.03), ("echo-s2", 0.06), ("other", 0.0)):
+        for step in (2, 4):
+            write(tmp_path, name, step, 0.5 + shift * step, *((0.2,) if scorer == "densealign" else ()))
+    if scorer != "densealign":
+        write(tmp_path, "base", 0, 0.5)
+    run("curves", tmp_path / "zimage", "--benchmark", scorer, "--out", tmp_path / "a")
+    run("curves", *tmp_path.glob("zimage/scores/*/*/*.json"), "--benchmark", scorer, "--out", tmp_path / "b")
+    for kind in ("png", "pdf", "json"):
+        name = f"curves_{scorer}.{kind}"
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), kind
+    data = json.loads((tmp_path / f"a/curves_{scorer}.json").read_text())
+    series = [data["score"], *data["further_scores"]]
+    assert [one["name"] for one in series] == (["short.overall", "long.overall"] if scorer == "tiif" else ["overall"])
+    for one in series:
+        assert (one["base"] is None) == (scorer == "densealign")
+        for name, points in one["runs"].items():
+            for point in points:
+                told = read_scores(tmp_path / f"zimage/scores/{scorer}/{name}/{point['iteration']}.json").summary
+                assert point["value"] == pytest.approx(told[one["name"]], abs=1e-4)
+                assert point["low"] < point["value"] < point["high"]
+        seeds = [[point["value"] for point in one["runs"][name]] for name in ("echo-s1", "echo-s2")]
+        means = one["means"]["echo"]
+        assert [point["value"] for point in means] == pytest.approx(np.mean(seeds, axis=0), abs=1e-3)
+        assert all(point["low"] < point["value"] < point["high"] for point in means)
+
+
+def test_curves_of_dpg_count_prompts_alike_where_images_failed(tmp_path):
+    path = tables_world.dpg(tmp_path, "base", 0, 0.8, failed=3)
+    files, metrics = read_curve_sources([path], "dpg")
+    assert curve_data(files, metrics)["score"]["base"]["value"] == pytest.approx(read_scores(path).summary["overall"])
+
+
+def test_pairs_against_different_baselines_are_not_one_curve(tmp_path):
+    tables_world.densealign(tmp_path, "echo", 2, 0.5, 0.2)
+    tables_world.densealign(tmp_path, "echo", 4, 0.5, 0.2, baseline="other @ 9")
+    files, metrics = read_curve_sources([tmp_path / "zimage"], "densealign")
+    with pytest.raises(DataError, match="differ in baseline"):
+        curve_data(files, metrics)

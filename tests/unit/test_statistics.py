@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 
 from promptecho.errors import DataError
 from promptecho.scores import ScoreItem
-from promptecho.statistics import mean_of_group_means, paired_difference, pool_seeds, wilson_interval
+from promptecho.statistics import (
+    difference_from_zero,
+    equal_weights,
+    mean_of_group_means,
+    paired_difference,
+    pool_seeds,
+    weighted_means,
+    wilson_interval,
+)
 
 FEW = {"resamples": 200}
 
@@ -204,3 +212,67 @@ def test_pooled_seeds_gain_the_mean_of_their_gains(outcomes, n_seeds, random):
     twice = paired_difference(pool_seeds([base] * 2), pool_seeds([seeds[0]] * 2), **FEW)
     once = paired_difference(base, seeds[0], **FEW)
     assert (twice.low, twice.high) == pytest.approx((once.low, once.high))
+
+
+def test_weighted_means_are_resampled_together():
+    """A column's interval is that of the same mean worked out by hand from its groups' prompts."""
+    rng = np.random.default_rng(2)
+    outcomes = {name: rng.integers(0, 2, (6, 2)).astype(float).tolist() for name in ("colors", "counting", "position")}
+
+    def columns(names):
+        assert names == ["colors", "counting", "position"]
+        return {"mean": equal_weights(names), "two": {"colors": 0.75, "position": 0.25}, "one": {"counting": 1.0}}
+
+    found = weighted_means(items_of(outcomes), columns)
+    overall, parts = mean_of_group_means(items_of(outcomes))
+    assert (found["mean"], found["one"]) == (overall, parts["counting"])
+    assert found["two"].value == pytest.approx(0.75 * parts["colors"].value + 0.25 * parts["position"].value)
+    widths = {name: (parts[name].high - parts[name].low) / 2 for name in ("colors", "position")}
+    expected = np.hypot(0.75 * widths["colors"], 0.25 * widths["position"])
+    assert (found["two"].high - found["two"].low) / 2 == pytest.approx(expected, rel=0.15)
+
+
+def test_small_groups_do_not_look_surer_than_they_are():
+    """39 groups of four prompts: drawing n of n would give intervals too narrow by the square root of 3/4."""
+    rng = np.random.default_rng(4)
+    covered, trials = 0, 200
+    for _ in range(trials):
+        chances = {f"g{g}": np.full(4, 0.3 + 0.01 * g) for g in range(39)}
+        overall, _ = mean_of_group_means(_simulated_run(rng, chances, 1), resamples=400)
+        covered += overall.low <= np.mean([c[0] for c in chances.values()]) <= overall.high
+    assert 0.91 <= covered / trials <= 0.99
+
+
+@settings(max_examples=30, deadline=None)
+@given(groups)
+def test_ungrouped_means_are_those_of_one_group(outcomes):
+    items = items_of(outcomes)
+    alike = [item.model_copy(update={"group": "all"}) for item in items]
+    other, other_alike = ([i.model_copy(update={"outcome": 1 - i.outcome}) for i in side] for side in (items, alike))
+    for per_prompt in (False, True):
+        options = {**FEW, "per_prompt": per_prompt}
+        assert mean_of_group_means(items, ungrouped=True, **options)[0] == mean_of_group_means(alike, **options)[0]
+        assert paired_difference(items, other, ungrouped=True, **options) == paired_difference(
+            alike, other_alike, **options
+        )
+
+
+def test_prompts_count_alike_if_asked():
+    items = items_of({"colors": [[1.0, 1.0, 1.0], [0.0]]})
+    assert mean_of_group_means(items, **FEW)[0].value == 0.75
+    estimate, _ = mean_of_group_means(items, per_prompt=True, **FEW)
+    assert (estimate.value, estimate.n_items, estimate.n_prompts) == (0.5, 4, 2)
+
+
+def test_outcomes_that_are_differences_agree_with_pairs():
+    rng = np.random.default_rng(6)
+    outcomes = items_of({"all": rng.choice([-1.0, 0.0, 1.0], (40, 2)).tolist()})
+    zeros = [item.model_copy(update={"outcome": 0.0}) for item in outcomes]
+    assert difference_from_zero(outcomes) == paired_difference(zeros, outcomes)
+    failed = [*outcomes, ScoreItem(prompt_id="x", image_index=0, group="all", outcome=None, failed=True)]
+    assert difference_from_zero(failed).n_lost == 1
+    ties = difference_from_zero(zeros)
+    assert ties.low < 0 == ties.value < ties.high and ties.p_value == 1 and ties.low == -ties.high
+    won = difference_from_zero([item.model_copy(update={"outcome": 1.0}) for item in outcomes])
+    low, _ = wilson_interval(40, 40)
+    assert (won.value, won.high) == (1.0, 1.0) and won.low == pytest.approx(2 * low - 1)
