@@ -39,7 +39,12 @@ def groups_of(runs: list[str]) -> dict[str, list[str]]:
 
 # Scorers whose tables have several overall scores: the names of these in a file's summary.
 SERIES = {"tiif": ("short.overall", "long.overall")}
-TITLES = {"densealign": "net preference over the baseline", "textocr": "accuracy"}  # else: the series and "score"
+TITLES = {
+    ("densealign", "overall"): "net preference over the baseline",
+    ("textocr", "overall"): "images with all text right",
+    ("tiif", "short.overall"): "overall, short prompts",
+    ("tiif", "long.overall"): "overall, long prompts",
+}
 
 
 def overall(file: ScoreFile, seeds: Sequence[ScoreFile] = (), series: str = "overall") -> Estimate:
@@ -135,7 +140,7 @@ def _series(
 ) -> dict[str, Any]:
     """One overall score of all runs: `base` (None where the runs are compared with it in the score itself), the points
     of each run, and those of seeds taken together."""
-    kind = TITLES.get(scorer, f"{name.partition('.')[0]} score")
+    title = TITLES.get((scorer, name), "overall score")
     runs = {run: [] for members in groups.values() for run in members}
     base = None
     for (run, step), file in by_place.items():
@@ -150,7 +155,7 @@ def _series(
             shared = set.intersection(*({point["iteration"] for point in runs[run]} for run in members))
             seeds = {step: [by_place[run, step] for run in members] for step in sorted(shared)}
             means[group] = [_point(step, overall(found[0], found, name)) for step, found in seeds.items()]
-    return {"name": name, "title": kind, "difference": scorer == "densealign", "base": base, "runs": runs,
+    return {"name": name, "title": title, "difference": scorer == "densealign", "base": base, "runs": runs,
             "means": means}  # fmt: skip
 
 

@@ -59,6 +59,8 @@ def _score(axes: Axes, data: dict[str, Any], score: dict[str, Any]) -> None:
                 xs, [100 * p["low"] for p in points], [100 * p["high"] for p in points],
                 color=look["color"], alpha=0.15, linewidth=0,
             )  # fmt: skip
+            if len(points) == 1:  # no band to see
+                axes.errorbar(xs, ys, yerr=_error(points[0]), color=look["color"], capsize=3)
             axes.plot(xs, ys, **look, linewidth=2, marker="o", markersize=4)
             ends.append((_label(name, members), ys[-1], look["color"]))
     if score["difference"]:  # from the baseline, which is 0
@@ -66,11 +68,14 @@ def _score(axes: Axes, data: dict[str, Any], score: dict[str, Any]) -> None:
         ends.append(("baseline", 0.0, BASE_COLOR))
     if base:
         value = 100 * base["value"]
-        error = [[value - 100 * base["low"]], [100 * base["high"] - value]]
         axes.axhline(value, color=BASE_COLOR, linestyle=":", linewidth=1)
-        axes.errorbar([0], [value], yerr=error, color=BASE_COLOR, marker="s", markersize=5, capsize=3, zorder=5)
+        axes.errorbar([0], [value], yerr=_error(base), color=BASE_COLOR, marker="s", markersize=5, capsize=3, zorder=5)
         ends.append(("base model", value, BASE_COLOR))
     label_ends(axes, ends)
+
+
+def _error(point: dict[str, float]) -> list[list[float]]:
+    return [[100 * (point["value"] - point["low"])], [100 * (point["high"] - point["value"])]]
 
 
 def _reward(axes: Axes, data: dict[str, Any]) -> None:
