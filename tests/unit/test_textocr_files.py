@@ -7,7 +7,7 @@ from PIL import Image
 
 from promptecho.benchmarks.registry import load_layout
 from promptecho.benchmarks.textocr.layout import list_images
-from promptecho.benchmarks.textocr.prompts import ALL, CATEGORIES, Prompt, prompts_digest, read_prompts
+from promptecho.benchmarks.textocr.prompts import ALL, Prompt, prompts_digest, read_prompts
 from promptecho.benchmarks.textocr.scorer import language_of
 from promptecho.errors import DataError
 from promptecho.files import read_jsonl, write_jsonl
@@ -22,6 +22,7 @@ ROWS = [
     {"data_id": 7, "prompt": "海报写着“新年”。", "text": ["新年", " a "], "category": "mine", "more": None},
     {"data_id": "judge", "prompt": "A sign, you know which."},
 ]
+CATEGORIES = ("sign", "label", "print", "webpage", "slide", "poster", "caption", "dialogue")
 
 
 def fill(layout, images: int) -> None:
@@ -43,7 +44,7 @@ def test_one_format_reads_longtext_bench_and_our_own(tmp_path):
         Prompt("7", "海报写着“新年”。", ("新年", "a"), "mine"),
         Prompt("judge", "A sign, you know which.", None),
     ]
-    assert [prompt.group for prompt in prompts] == ["sign", ALL, ALL, ALL]
+    assert [prompt.group for prompt in prompts] == ["sign", ALL, "mine", ALL]
     write_jsonl(path, [prompt.row() for prompt in prompts])
     assert read_prompts(path) == prompts
     assert len({prompts_digest(prompts), prompts_digest(prompts[::-1]), prompts_digest(prompts[:3])}) == 3

@@ -10,9 +10,7 @@ from promptecho.benchmarks.listing import is_writable, read_id, read_text
 from promptecho.errors import DataError
 from promptecho.files import digest, read_jsonl
 
-# LongText-Bench's categories, twenty prompts each; any other prompt is in the group `all`.
-CATEGORIES = ("sign", "label", "print", "webpage", "slide", "poster", "caption", "dialogue")
-ALL = "all"
+ALL = "all"  # the group of prompts without category
 
 
 @dataclass(frozen=True)
@@ -20,7 +18,7 @@ class Prompt:
     """One prompt; `data_id` names it in scores.
 
     `text` are the texts that the image must show, in the order in which the prompt tells them: empty where it must show
-    none, None where only a judge can tell. `category` and `length` are LongText-Bench's.
+    none, None where only a judge can tell. LongText-Bench has eight categories and the lengths short and long.
     """
 
     data_id: str
@@ -32,7 +30,7 @@ class Prompt:
     @property
     def group(self) -> str:
         """The prompt's group in scores and tables."""
-        return self.category if self.category in CATEGORIES else ALL
+        return self.category or ALL
 
     def row(self) -> dict[str, Any]:
         """The prompt as a JSON object that `parse_prompt` reads back."""
