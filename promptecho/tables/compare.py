@@ -90,7 +90,9 @@ class Kind:
 
     def notes(self, files: Sequence[ScoreFile]) -> list[str]:
         """Footnotes of this benchmark alone, after its rules."""
-        return []
+        labels = {column.key: column.label for column in self.columns}
+        absent = [labels[c] for c, key in self.told.items() if not all(key in file.scores.summary for file in files)]
+        return [f"A dash: the scorer's summary tells no {' and no '.join(absent)}."] if absent else []
 
     def _estimates(self, items: Sequence[ScoreItem], what: str) -> tuple[Estimate, dict[str, Estimate]]:
         if self.stratified:

@@ -39,9 +39,11 @@ TEXTOCR = TextOcrKind(
 
 
 def textocr_kind(files: Sequence[ScoreFile]) -> Kind:
-    """The table with a column for each group that the files have, in the files' order, where there are several."""
+    """The table with a column for each group that the files have, in the files' order, where there are several; and
+    without that of character errors where no reader tells them (a judge answers right or wrong)."""
     groups = {item.group: item.group for file in files for item in file.scores.items}
-    if len(groups) < 2:
-        return TEXTOCR
-    columns = [replace(PERCENT, key=f"{group}", label=group.capitalize()) for group in groups]
-    return replace(TEXTOCR, groups=groups, columns=[MODEL, *columns, *TEXTOCR.columns[1:]])
+    groups = groups if len(groups) > 1 else {}
+    told = TEXTOCR.told if any(ERROR_RATE in file.scores.summary for file in files) else {}
+    columns = [column for column in TEXTOCR.columns[1:] if column.key != ERROR_RATE or told]
+    by_group = [replace(PERCENT, key=group, label=group.capitalize()) for group in groups]
+    return replace(TEXTOCR, groups=groups, told=told, columns=[MODEL, *by_group, *columns])

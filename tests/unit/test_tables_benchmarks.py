@@ -185,6 +185,7 @@ def test_a_category_that_the_summary_does_not_tell_is_a_dash(tmp_path):
     write(tmp_path, "dpg", "base", 0, scores.items, {k: v for k, v in scores.summary.items() if k != "other"})
     table = table_of(tmp_path, "dpg")
     assert "other" not in table.rows[0] and "| – |" in to_markdown(table)
+    assert "A dash: the scorer's summary tells no Other." in table.footnotes
 
 
 # --- DenseAlignBench
@@ -260,6 +261,9 @@ def test_textocr_groups_are_those_of_the_prompt_set(tmp_path):
     row = table.rows[1]
     assert value(row, "overall") == pytest.approx((value(row, "sign") + value(row, "poster")) / 2)
     assert row["delta"].value == pytest.approx(value(row, "overall") - value(table.rows[0], "overall"))
+    scores = read_scores(textocr(tmp_path, "base", 0, 0.5, experiment="judged"))
+    write(tmp_path, "textocr", "base", 0, scores.items, {"overall": scores.summary["overall"]}, experiment="judged")
+    assert "Character errors" not in [c.label for c in table_of(tmp_path, "textocr", experiment="judged").columns]
 
 
 # --- the command
