@@ -47,16 +47,41 @@ def render(
     render_images(count, seed, out)
 
 
+PER_TAG = typer.Option(
+    ..., "--per-tag", min=1, help="Prompts of each tag, category or attribute, where the vocabulary has so many."
+)
+
+
 @shapes.command("geneval")
-def geneval(
-    per_tag: int = typer.Option(..., "--per-tag", min=1, help="Prompts of each tag, where the vocabulary has so many."),
-    seed: int = SEED,
-    out: Path = OUT,
-) -> None:
+def geneval(per_tag: int = PER_TAG, seed: int = SEED, out: Path = OUT) -> None:
     """Write GenEval prompts over the shapes vocabulary."""
     from promptecho.shapes.datasets import write_geneval_prompts
 
     print(f"{out}: {write_geneval_prompts(per_tag, seed, out)} prompts")
+
+
+@shapes.command("dpg")
+def dpg(per_tag: int = PER_TAG, seed: int = SEED, out: Path = OUT) -> None:
+    """Write DPG-Bench prompts and questions over the shapes vocabulary."""
+    from promptecho.shapes.dpg import write_dpg_questions
+
+    print(f"{out}: {write_dpg_questions(per_tag, seed, out)} prompts with their questions")
+
+
+@shapes.command("tiif")
+def tiif(per_tag: int = PER_TAG, seed: int = SEED, out: Path = OUT) -> None:
+    """Write TIIF-Bench prompts and questions over the shapes vocabulary."""
+    from promptecho.shapes.tiif import write_tiif_prompts
+
+    print(f"{out}: {write_tiif_prompts(per_tag, seed, out)} prompts, short and long")
+
+
+@shapes.command("textocr")
+def textocr(per_tag: int = PER_TAG, seed: int = SEED, out: Path = OUT) -> None:
+    """Write prompts that ask for a word, and as many that ask for none."""
+    from promptecho.shapes.textocr import write_textocr_prompts
+
+    print(f"{out}: {write_textocr_prompts(per_tag, seed, out)} prompts")
 
 
 @shapes.command("train-vae")

@@ -211,6 +211,8 @@ def _check_image_set(name: str, image_set: ImageSetSection, captions: CaptionsSe
         problems[f"{path}.heldout"] = f"held-out captions are no {image_set.benchmark} prompts; set benchmark: captions"
     elif image_set.heldout is not None and captions is not None and image_set.heldout > captions.heldout:
         problems[f"{path}.heldout"] = f"{image_set.heldout} is more than captions.heldout, which is {captions.heldout}"
+    if image_set.benchmark == "tiif" and image_set.images_per_prompt != 1:
+        problems[f"{path}.images_per_prompt"] = "TIIF-Bench has one image per description; set it to 1"
     if image_set.shapes is not None and image_set.benchmark == "captions":
         problems[f"{path}.shapes"] = "makes no captions; give heldout or prompts"
 

@@ -165,7 +165,7 @@ def test_everything_wrong_is_told_at_once():
             "image_sets.x",
             {"benchmark": "captions", "shapes": {"per_tag": 1, "seed": 1}},
             "image_sets.x.shapes",
-            "makes GenEval prompts, not captions; give heldout or prompts",
+            "makes no captions; give heldout or prompts",
         ),
         ("benchmarks.geneval.scorer", "captions", "benchmarks.geneval.scorer", "cannot score image set geneval"),
         ("rewards", [], "rewards", "at least 1 item"),

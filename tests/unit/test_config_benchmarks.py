@@ -102,3 +102,8 @@ def test_words_of_the_user_count_for_scores(tmp_path):
     assert slice_digest(parse_experiment(raw), "score", benchmark="dense") != slice_digest(
         parse_experiment(with_pairs()), "score", benchmark="dense"
     )
+
+
+def test_tiif_has_one_image_per_description():
+    raw = changed("image_sets.tiif", {"benchmark": "tiif", "shapes": {"per_tag": 1, "seed": 1}})
+    assert "set it to 1" in problems(raw)["image_sets.tiif.images_per_prompt"]

@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 STAGES = sorted(set(EXTRAS) - {"all", "test"})
+APART = {"mplug"}  # needs packages that the others do not work with, so that it is no extra
 
 
 def test_every_pin_is_exact_and_in_the_constraints():
@@ -38,7 +39,14 @@ def test_environment_equals_extra(stage):
 
 
 def test_every_stage_has_an_environment():
-    assert sorted(path.stem for path in (ROOT / "envs").glob("*.yaml")) == STAGES
+    assert sorted(path.stem for path in (ROOT / "envs").glob("*.yaml")) == sorted({*STAGES, *APART})
+
+
+@pytest.mark.parametrize("name", sorted(APART))
+def test_environments_apart_have_our_own_pins_too(name):
+    environment = yaml.safe_load((ROOT / f"envs/{name}.yaml").read_text())
+    pins = next(item["pip"] for item in environment["dependencies"] if isinstance(item, dict))
+    assert all("==" in pin for pin in pins) and set(PROJECT["dependencies"]) <= set(pins) and pins == sorted(pins)
 
 
 def installed_package(folder: Path, name: str, recorded: dict[str, int]) -> Path:

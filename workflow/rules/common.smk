@@ -276,6 +276,15 @@ def scored_answers(wildcards):
     return {"answers": f"results/{wildcards.E}/answers/{wildcards.B}/{wildcards.R}/{wildcards.N}.json"}
 
 
+def scoring_environment(wildcards):
+    """The conda environment of a backend: only some need torch, an API client or packages that clash with others."""
+    entry = benchmark_of(wildcards)
+    name = {"mask2former": "detect", "rapidocr": "ocr", "mplug": "mplug", "judge": "judge"}.get(entry.backend, "score")
+    if entry.judge is not None and experiment(wildcards).judges.models[entry.judge].kind == "local":
+        name = "detect"
+    return f"../../envs/{name}.yaml"
+
+
 def _folder_of(shards):
     return os.path.dirname(os.path.dirname(shards[0]))
 

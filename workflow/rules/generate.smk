@@ -39,6 +39,7 @@ rule import_adapter:
         "results/{E}/timings/import_adapter/{R}.tsv"
     params:
         digest=slice_of("adapter", run="R"),
+        config=config_path,
         source=published_adapter,
     threads: 1
     resources:
@@ -49,7 +50,7 @@ rule import_adapter:
     message:
         "{wildcards.E}: import the adapter {wildcards.R}"
     shell:
-        "python -m promptecho adapter import {params.source} --out {output}"
+        "python -m promptecho adapter import --config {params.config} {params.source} --out {output}"
         " 2>&1 | tee -i {log}"
 
 

@@ -19,7 +19,7 @@ rule judge:
         runtime=720,
         mem_mb=4000,
     conda:
-        "../../envs/score.yaml"
+        scoring_environment
     message:
         "{wildcards.E}: judge {wildcards.B} of {wildcards.R} at {wildcards.N}"
     shell:
@@ -46,7 +46,7 @@ rule score:
         runtime=60,
         mem_mb=4000,
     conda:
-        "../../envs/score.yaml"
+        scoring_environment
     message:
         "{wildcards.E}: score {wildcards.B} of {wildcards.R} at {wildcards.N}"
     shell:
