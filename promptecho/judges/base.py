@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from pydantic import BaseModel
 
-ImageSource = Path | Callable[[], bytes]  # a PNG or JPEG file, or what makes the bytes of one; read when asked
+ImageSource = Path | Callable[[], bytes]  # an image file (PNG best), or what makes the bytes of one; read when asked
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,8 @@ class OpenAIJudge:
             code = str(error.code or error.type or "")
             problem = self._refusal(error, code)
             if problem is None:
-                message = error.body.get("message") if isinstance(error.body, dict) else None
+                body = error.body if isinstance(error.body, dict) else {}
+                message = body.get("message") or body.get("detail")  # FastAPI's servers say detail
                 wait = retry_after(error.response.headers)
                 problem = self.endpoint.status_error(error.status_code, str(message or ""), code, wait)
         except openai.APITimeoutError as error:

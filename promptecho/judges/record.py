@@ -142,7 +142,7 @@ class Record:
     def refresh(self) -> None:
         """Read what other processes wrote since."""
         with self._lock:
-            for path in sorted(self.folder.glob("*.jsonl")):
+            for path in sorted(self.folder.glob("[!.]*.jsonl")):
                 journal = self._journals.setdefault(path.name, _Journal(path))
                 if not journal.finished and (self._own is None or path != self._own.path):
                     self._read(journal)

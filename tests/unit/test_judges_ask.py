@@ -53,7 +53,7 @@ def test_thirty_percent_faults_lose_nothing_and_charge_nothing_twice(kind, tmp_p
         return source.choice(kinds) if source.random() < 0.3 else None
 
     asked = questions(200, tmp_path)
-    with serving(plan=plan) as server:
+    with serving(plan=plan, echo=KEY) as server:
         answers = ask_all(section(kind, server, max_attempts=20), asked, tmp_path / "a", backoff=QUICK)
         requests = len(server.log)
     assert values(answers) == expected(200)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from promptecho.judges.base import Question
 from promptecho.judges.prepare import ImageFacts, record_key
 from promptecho.judges.record import Record
 
+ROOT = Path(__file__).parents[2]
 Other = type("Other", (BaseModel,), {"__annotations__": {"score": int}})
 
 # Everything that decides an answer, each with values that must not be mixed up.
@@ -156,6 +159,26 @@ def test_what_another_process_writes_is_seen(tmp_path):
     first.refresh()
     assert len(second.replies("c")) == len(first.replies("b")) == 1
     assert len(list(tmp_path.glob("*.jsonl"))) == 2
+
+
+RACE = """
+import sys, time
+from promptecho.judges.record import Record
+with Record(sys.argv[1], "j") as record:
+    while True:
+        with record.transaction():
+            if record.calls >= 60:
+                break
+            time.sleep(0.002)
+            begun = record.begin("k", "id", 1, input_tokens=1, output_tokens=1, guess=1)
+        record.end(begun, "failed")
+"""
+
+
+def test_processes_that_race_share_one_count(tmp_path):
+    racers = [subprocess.Popen([sys.executable, "-c", RACE, str(tmp_path)], cwd=ROOT) for _ in range(3)]
+    assert [racer.wait() for racer in racers] == [0, 0, 0]
+    assert Record(tmp_path, "j").calls == 60 and len(list(tmp_path.glob("*.jsonl"))) > 1
 
 
 def test_a_full_disk_is_one_line(tmp_path):

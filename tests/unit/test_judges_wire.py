@@ -50,7 +50,8 @@ def test_request_holds_system_images_text_and_settings(kind):
     assert sent["schema"]["properties"]["answer"]["type"] == "string"
     assert sent["schema"]["additionalProperties"] is False and sent["schema"]["required"] == ["answer"]
     assert KEY in (sent["headers"].get("x-goog-api-key") or sent["headers"]["authorization"])
-    assert sent["path"] == {"gemini": "/v1beta/models/judge-1.5:generateContent", "openai": "/v1/chat/completions"}[kind]
+    paths = {"gemini": "/v1beta/models/judge-1.5:generateContent", "openai": "/v1/chat/completions"}
+    assert sent["path"] == paths[kind]
     assert reply.text == '{"answer": "re q?"}' and reply.refusal is None
     assert (reply.input_tokens, reply.output_tokens) == TOKENS and reply.model_version == "judge-1.5-001"
 
