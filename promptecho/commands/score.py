@@ -140,31 +140,37 @@ def judge(
 def _section(config: Path | None, benchmark: str, **given: str) -> tuple[BenchmarkSection, ExperimentConfig | None]:
     """The benchmark's section of the config with what is given over it; all of it where there is no config."""
     from promptecho.config import load_experiment
-    from promptecho.config.models import BenchmarkSection
     from promptecho.errors import ConfigError
 
     given = {key: value for key, value in given.items() if value}
     if config is None:
         values = {"image_set": benchmark, "scorer": benchmark, "backend": "oracle", **given}
-        return _validated(BenchmarkSection, values), None
+        return _validated(values), None
     whole = load_experiment(config)
     if benchmark not in whole.benchmarks:
         known = ", ".join(whole.benchmarks) or "none"
         raise ConfigError(f"{config}: benchmarks.{benchmark}: no such benchmark (known: {known})")
     values = {**whole.benchmarks[benchmark].model_dump(mode="json"), **given}
-    return _validated(BenchmarkSection, values), whole
+    return _validated(values), whole
 
 
-def _validated(model: type, values: dict) -> BenchmarkSection:
+def _validated(values: dict) -> BenchmarkSection:
     from pydantic import ValidationError
 
+    from promptecho.config.models import BenchmarkSection
+    from promptecho.config.scorers import BACKENDS
     from promptecho.errors import ConfigError
 
+    scorer, backend = values["scorer"], values["backend"]
+    if scorer not in BACKENDS:
+        raise ConfigError(f"scorer {scorer!r} is unknown; known scorers: {', '.join(BACKENDS)}")
+    if backend not in BACKENDS[scorer]:
+        raise ConfigError(f"backend {backend!r}: {scorer} has no such backend; known backends: {', '.join(BACKENDS[scorer])}")
     try:
-        return model.model_validate(values)
+        return BenchmarkSection.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
-        raise ConfigError(f"--{first['loc'][0]} {first['input']!r}: {first['msg'].lower()}") from None
+        raise ConfigError(f"{first['loc'][0]} {first['input']!r}: {first['msg'].lower()}") from None
 
 
 def _scorer(section: BenchmarkSection, whole: ExperimentConfig | None, answers: Path | None, device: str) -> Scorer:

@@ -182,7 +182,7 @@ def test_score_command_from_pixels_to_score_file(images, tmp_path):
         ({"step": 0}, "the run 'base' has step 0"),
         ({"mode": "fixed"}, "GenEval has only 'official'"),
         ({"backend": "yolo"}, "known backends"),
-        ({"benchmark": "dpg"}, "known scorers"),
+        ({"benchmark": "drawbench"}, "known scorers"),
         ({"out": "scores.txt"}, "N.json"),
     ],
 )
