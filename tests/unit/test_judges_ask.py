@@ -45,7 +45,7 @@ def expected(count):
 
 
 @KINDS
-def test_thirty_percent_faults_lose_nothing_and_charge_nothing_twice(kind, tmp_path):
+def test_thirty_percent_faults_lose_nothing_and_charge_nothing_twice(kind, tmp_path, capfd):
     kinds = [*STATUS_FAULTS, *(fault for fault in BODY_FAULTS if fault != "time-out"), *TEXT_FAULTS]
 
     def plan(text, nth):
@@ -66,7 +66,9 @@ def test_thirty_percent_faults_lose_nothing_and_charge_nothing_twice(kind, tmp_p
     replies = [row for row in recorded if row["status"] in ("ok", "unparsable")]
     assert {(row["input_tokens"], row["output_tokens"]) for row in replies} == {TOKENS}
     assert sum(answer.attempts for answer in answers) == len(replies)
+    assert any("trouble ***" in row.get("reason", "") for row in recorded), "the server did send the key back"
     assert not any(KEY.encode() in path.read_bytes() for path in (tmp_path / "a").iterdir())
+    assert KEY not in "".join(capfd.readouterr())
 
 
 @KINDS
