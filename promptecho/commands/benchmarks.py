@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from promptecho.benchmarks.textocr.command import labels
+
 
 def register(app: typer.Typer) -> None:
     benchmarks = typer.Typer(no_args_is_help=True, help="The benchmarks' prompts, and checks of their scorers.")
@@ -16,6 +18,7 @@ def register(app: typer.Typer) -> None:
     benchmarks.command()(fetch)
     benchmarks.command()(verify)
     benchmarks.command()(heldout)
+    benchmarks.command()(labels)
     app.add_typer(benchmarks, name="benchmarks")
 
 

@@ -99,7 +99,7 @@ def score(
     if as_json:
         typer.echo(json.dumps({"out": str(out), "n": len(items), "failures": failures, "summary": result.summary}))
     else:
-        typer.echo(f"{out}: overall {result.summary['overall']:.2%} of {len(items)} items, {failures} failed")
+        typer.echo(f"{out}: overall {result.summary['overall']:.2%}; {len(items)} items, {failures} failed")
 
 
 def judge(
@@ -165,7 +165,8 @@ def _validated(values: dict) -> BenchmarkSection:
     if scorer not in BACKENDS:
         raise ConfigError(f"scorer {scorer!r} is unknown; known scorers: {', '.join(BACKENDS)}")
     if backend not in BACKENDS[scorer]:
-        raise ConfigError(f"backend {backend!r}: {scorer} has no such backend; known backends: {', '.join(BACKENDS[scorer])}")
+        known = ", ".join(BACKENDS[scorer])
+        raise ConfigError(f"backend {backend!r}: {scorer} has no such backend; known backends: {known}")
     try:
         return BenchmarkSection.model_validate(values)
     except ValidationError as error:

@@ -17,7 +17,7 @@ BACKENDS = {
     "densealign": ("oracle", "judge"),
     "dpg": ("oracle", "mplug", "judge"),
     "tiif": ("oracle", "judge"),
-    "textocr": ("oracle", "rapidocr", "judge"),
+    "textocr": ("rapidocr", "judge"),
 }
 WITH_FIXED_MODE = ("dpg", "tiif")
 PAIRWISE = ("densealign",)

@@ -30,10 +30,10 @@ _MERGE_ONLY = {"heldout", "max_words", "max_tokens", "max_rejected_share"}
 # Files whose code decides scores and tables; relative to the package.
 ORACLE = tuple(f"shapes/{name}.py" for name in ("oracle", "render", "grammar", "world"))
 SCORING_CODE = (
-    *(f"benchmarks/{name}.py" for name in ("backends", "layout", "scoring")),
+    *(f"benchmarks/{name}.py" for name in ("backends", "layout", "listing", "scoring")),
     *("captions/prompts.py", "scores.py", "images.py"),
 )
-JUDGE_CODE = ("benchmarks/templates.py", "judges")
+JUDGE_CODE = ("benchmarks/templates.py", "benchmarks/json_reply.py", "judges")
 TABLES_CODE = ("tables", "statistics.py", "scores.py", "provenance.py")
 
 
