@@ -306,8 +306,8 @@ def test_what_cannot_be_judged_fails_with_its_reason_and_is_no_zero(images, tmp_
     ("changed", "message"),
     [
         ({"mode": "fixed"}, "captions have only 'official'"),
-        ({"backend": "yolo"}, "--backend 'yolo'"),
-        ({"scorer": "none"}, "--scorer 'none'"),
+        ({"backend": "yolo"}, "backend 'yolo'"),
+        ({"scorer": "none"}, "scorer 'none'"),
         ({"images-per-prompt": 3}, "not 3; generate the images again"),
     ],
 )
