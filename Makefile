@@ -37,7 +37,8 @@ demo: setup ## Run the embedded experiment from captions to tables and print its
 	@echo
 	@cat results/shapes/tables/geneval.md
 	@echo
-	@echo "demo: tables in results/shapes/tables, images in results/shapes/images; results/README.md explains the rest"
+	@echo "demo: these and the tables of DPG-Bench, TIIF-Bench, DenseAlignBench and text rendering are in"
+	@echo "demo: results/shapes/tables, images in results/shapes/images; results/README.md explains the rest"
 
 # Each run differs from the demo's in the keys named here; what the demo has made already is not made again.
 STUDY := shapes.runs.promptecho-s2.seed=2 shapes.runs.promptecho-s3.seed=3 \
