@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from tables_world import densealign, dpg, geneval, tiif
@@ -261,3 +262,15 @@ def test_command(results, tmp_path):
     assert "leave --table and --benchmark out" in str(run.exception)
     run = CliRunner().invoke(app, ["tables", *call[3:], "--paper-rows", "a=b/c"])
     assert "--paper-rows is for --paper" in str(run.exception)
+
+
+def test_latex_rows_have_as_many_cells_as_columns(results):
+    for name in published().tables:
+        text = to_latex(tables_of(results).table(name))
+        grids = re.findall(r"\\begin\{tabular\}\{(\w+)\}(.*?)\\end\{tabular\}", text, re.DOTALL)
+        assert len(grids) == text.count(r"\begin{table*}")
+        for columns, body in grids:
+            lines = [line for line in body.splitlines() if " & " in line]
+            assert lines and {line.count(" & ") + 1 for line in lines} == {len(columns)}
+        bare = text.replace(r"\\", " ").replace(r"\{", "").replace(r"\}", "")
+        assert bare.count("{") == bare.count("}")
