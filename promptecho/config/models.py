@@ -245,3 +245,8 @@ class SiteConfig(Section):
         None, description="A relative model path that exists in this folder is taken from there; null: as it is."
     )
     benchmarks: SiteBenchmarks = Field(default_factory=SiteBenchmarks, description="The benchmarks' official files.")
+    paper_rows: dict[str, Text] = Field(
+        default_factory=dict,
+        description="For `snakemake paper`: which run stands beside which row of the paper's tables, for example "
+        "`Z-Image + PromptEcho: zimage/promptecho@900` (docs/tables.md). Rows that are not named have defaults.",
+    )

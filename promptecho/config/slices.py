@@ -34,7 +34,7 @@ SCORING_CODE = (
     *("captions/prompts.py", "scores.py", "images.py"),
 )
 JUDGE_CODE = ("benchmarks/templates.py", "benchmarks/json_reply.py", "judges")
-TABLES_CODE = ("tables", "statistics.py", "scores.py", "provenance.py")
+TABLES_CODE = ("tables", "statistics.py", "scores.py", "provenance.py", "benchmarks/tiif/attributes.py")
 
 
 def config_digest(config: ExperimentConfig) -> str:
@@ -51,7 +51,7 @@ def code_digest(*names: str) -> str:
     root = Path(promptecho.__file__).parent
     texts = {}
     for name in names:
-        found = sorted(path for suffix in ("py", "txt") for path in (root / name).rglob(f"*.{suffix}"))
+        found = sorted(path for suffix in ("py", "txt", "json") for path in (root / name).rglob(f"*.{suffix}"))
         for file in found or [root / name]:
             texts[str(file.relative_to(root))] = file.read_text(encoding="utf-8")
     return digest(texts)

@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 # Rules that only ask for files.
-TARGETS = ("all", "tables", "figures", "geneval", "dpg", "tiif", "densealign", "textocr")
+TARGETS = ("all", "tables", "figures", "geneval", "dpg", "tiif", "densealign", "textocr", "paper")
 COPIED = ("Snakefile", "workflow", "config", "profiles", "envs", "promptecho")
 
 

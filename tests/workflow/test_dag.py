@@ -142,7 +142,15 @@ def test_a_published_adapter_is_imported_and_evaluated(workflow):
     shown = workflow.snakemake("--dry-run", "results/tiny/scores/geneval/authors/2.json").stdout
     assert "run authors has no checkpoint 2 (checkpoints: 900)" in shown
     shown = workflow.snakemake("--dry-run", "results/tiny/adapters/echo-s1").stdout
-    assert "runs.echo-s1: names no `adapter`" in shown
+    assert "adapters.echo-s1: no such entry (known: authors)" in shown
+
+
+def test_the_paper_s_tables_take_all_scores(workflow):
+    planned = workflow.planned("paper")
+    assert planned == {rule: n for rule, n in WHOLE.items() if rule not in ENDS} | {"paper_tables": 1}
+    workflow.edit("config/config.yaml", "experiments:", "paper_rows: {Z-Image (Baseline): tiny/base}\nexperiments:")
+    shown = workflow.snakemake("--dry-run", "--printshellcmds", "paper").stdout
+    assert "--paper-rows 'Z-Image (Baseline)=tiny/base'" in shown
 
 
 def test_lint_is_clean(workflow):

@@ -19,6 +19,7 @@ if str(ROOT) not in sys.path:
 from promptecho import config as configuration
 from promptecho.config.resolve import split_site
 from promptecho.config.scorers import PAIRWISE
+from promptecho.config.slices import TABLES_CODE
 from promptecho.errors import ConfigError
 
 # Jobs find the checkout without its installation, also inside conda environments, whose activation clears
@@ -200,9 +201,7 @@ def benchmarks_mirror(wildcards, output):
 
 def published_adapter(wildcards, output):
     """Where a published adapter comes from, as options."""
-    entry = experiment(wildcards).adapters.get(wildcards.R)
-    if entry is None:
-        raise WorkflowError(f"{wildcards.E}: runs.{wildcards.R}: names no `adapter`, so there is none to import")
+    entry = experiment(wildcards).adapters[wildcards.R]
     revision = f" --revision {shlex.quote(entry.revision)}" if entry.revision else ""
     return f"--source {shlex.quote(entry.adapter)}{revision}"
 
@@ -330,6 +329,12 @@ def listed_scores(scorer):
         if entry.scorer == scorer and benchmark in [item.benchmark for item in EXPERIMENTS[name].evaluate]
         for path in score_files(name, benchmark)
     ]
+
+
+def paper_rows():
+    """Options that say which runs stand beside which rows of the paper."""
+    rows = EXPERIMENTS.site.paper_rows
+    return " ".join(f"--paper-rows {shlex.quote(f'{row}={run}')}" for row, run in rows.items())
 
 
 def listed_tables():

@@ -2,7 +2,8 @@
 
 # Files whose code decides a figure; relative to the package.
 FIGURES_CODE = ("figures", "statistics.py", "scores.py", "images.py", "train/metrics.py")
-FIGURES_CODE += ("tables/collect.py", "tables/compare.py")
+FIGURES_CODE += tuple(f"tables/{name}.py" for name in ("collect", "compare", "notes", "table", "tiif"))
+FIGURES_CODE += ("benchmarks/tiif/attributes.py",)
 
 
 def curve_metrics(wildcards):

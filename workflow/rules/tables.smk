@@ -37,3 +37,36 @@ rule tables:
     """All tables of the listed experiments."""
     input:
         listed_tables(),
+
+
+rule paper_tables:
+    """Make the paper's tables from the scores of the listed experiments, the published numbers beside them."""
+    localrule: True
+    input:
+        [path for scorer in ("geneval", "dpg", "tiif", "densealign") for path in listed_scores(scorer)],
+    output:
+        report(directory("results/paper/tables"), caption="../report/table.rst", category="Tables", patterns=["{name}.csv"]),
+    log:
+        "results/paper/logs/paper_tables.log",
+    benchmark:
+        "results/paper/timings/paper_tables.tsv"
+    params:
+        digest=configuration.code_digest(*TABLES_CODE),
+        rows=paper_rows(),
+    threads: 1
+    resources:
+        runtime=10,
+        mem_mb=2000,
+    conda:
+        "../../envs/tables.yaml"
+    message:
+        "write the paper's tables"
+    shell:
+        "python -m promptecho tables --paper all --scores {input} --out {output} {params.rows}"
+        " 2>&1 | tee -i {log}"
+
+
+rule paper:
+    """The paper's tables."""
+    input:
+        "results/paper/tables",
