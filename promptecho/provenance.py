@@ -30,6 +30,7 @@ class Provenance(BaseModel):
     package_version: str = promptecho.__version__
     git_commit: str = UNKNOWN
     judge_model: str
+    template_digest: str | None = Field(None, description="digest of the texts that a judge was asked with")
     baseline: str | None = Field(None, description="run whose images these were compared with, for pairs")
     n: int = Field(ge=0)
     failures: int = Field(ge=0)

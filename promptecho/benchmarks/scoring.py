@@ -59,12 +59,14 @@ class ImageFolder:
 
 
 class Scorer(Protocol):
-    """Scores a folder of images; built as `Scorer(options)`. `judge_model` names who looked.
+    """Scores a folder of images; built as `Scorer(options)`. `judge_model` names who looked, `template_digest` what a
+    judge was asked.
 
     A scorer whose backend is a judge also has `estimate(folder) -> judges.base.Estimate`.
     """
 
     judge_model: str
+    template_digest: str | None
 
     def score(self, folder: ImageFolder) -> Scored:
         """Judge all images.

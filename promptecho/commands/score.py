@@ -87,6 +87,7 @@ def score(
             prompts_digest=scored.prompts_digest,
             git_commit=git_commit(),
             judge_model=looking.judge_model,
+            template_digest=looking.template_digest,
             baseline=_baseline(section, whole, baseline),
             n=len(items),
             failures=failures,

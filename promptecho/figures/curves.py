@@ -107,7 +107,8 @@ def curve_data(files: list[ScoreFile], metrics: dict[str, list[Row]]) -> dict[st
         DataError: several experiments, or scores that do not belong together.
     """
     provenance = [file.scores.provenance for file in files]
-    for key in ("experiment", "benchmark", "scorer", "mode", "backend", "judge_model", "prompts_digest", "baseline"):
+    same = ("experiment", "benchmark", "scorer", "mode", "backend", "judge_model", "template_digest", "prompts_digest")
+    for key in (*same, "baseline"):
         values = {getattr(one, key): file.path for one, file in zip(provenance, files, strict=True)}
         if len(values) > 1:
             told = ", ".join(f"{value!r} ({path})" for value, path in values.items())

@@ -149,7 +149,7 @@ def check_comparable(files: Sequence[ScoreFile], keys: Sequence[str] = ("benchma
     Raises:
         DataError: they do not, or `keys` of the provenance differ.
     """
-    for key in (*keys, "mode", "backend", "judge_model", "baseline"):
+    for key in (*keys, "mode", "backend", "judge_model", "template_digest", "baseline"):
         values = {str(getattr(file.scores.provenance, key)): file for file in files}
         if len(values) > 1:
             told = ", ".join(f"{value!r} ({file.path})" for value, file in sorted(values.items()))

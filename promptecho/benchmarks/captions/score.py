@@ -47,6 +47,8 @@ def summary_of(items: list[ScoreItem]) -> dict[str, float]:
 class CaptionsScorer:
     """`Scorer` by what captions claim. There are no published rules with a bug, so `official` is the only mode."""
 
+    template_digest: str | None = None
+
     def __init__(self, options: ScoringOptions):
         if options.mode != "official":
             raise ConfigError(f"mode {options.mode!r}: captions have only 'official'; set mode: official")

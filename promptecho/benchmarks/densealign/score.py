@@ -137,6 +137,8 @@ class DenseAlignScorer:
     seed, and both images come before the text, which says which is which.
     """
 
+    template_digest: str | None = None
+
     def __init__(self, options: ScoringOptions):
         """
         Raises:
@@ -154,7 +156,7 @@ class DenseAlignScorer:
             self._judge, self._answers = need_judge(options)
             self._template = load_template("densealign", "pairwise", options.templates)
             self._template.fill(prompt="")  # a faulty one is told before any image is read
-            self.judge_model = judge_name(self._judge)
+            self.judge_model, self.template_digest = judge_name(self._judge), self._template.digest
         elif options.backend in READERS:
             self._reader = load_reader(options.backend)
             self.judge_model = self._reader.name

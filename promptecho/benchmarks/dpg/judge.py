@@ -58,7 +58,7 @@ class VlmJudge:
         self._settings, self._answers = need_judge(options)
         self._template = load_template("dpg", "yes_no", options.templates)
         self._template.fill(question="")
-        self.name = judge_name(self._settings)
+        self.name, self.template_digest = judge_name(self._settings), self._template.digest
 
     def _questions(self, entries: Sequence[ImageEntry], items: Items) -> list[list[JudgeQuestion] | str]:
         """Per image its questions, or why it cannot be asked about."""

@@ -128,12 +128,15 @@ def _question_record(question: Question) -> dict[str, Any]:
 class DpgScorer:
     """`Scorer` by DPG-Bench's rules; modes as in scorer.py, backends as above."""
 
+    template_digest: str | None = None
+
     def __init__(self, options: ScoringOptions):
         check_mode(options.mode)
         self._mode = options.mode
         self._judge = VlmJudge(options) if options.backend == "judge" else None
         self._vqa = None if self._judge else load_vqa(options)
         self.judge_model = (self._judge or self._vqa).name
+        self.template_digest = self._judge.template_digest if self._judge else None
 
     def _read(self, folder: ImageFolder) -> tuple[list[Row], Items, list[ImageEntry]]:
         rows = read_questions(folder.root, folder.prompts)

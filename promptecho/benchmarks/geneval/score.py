@@ -82,6 +82,8 @@ def score_folder(
 class GenevalScorer:
     """`Scorer` by GenEval's rules; `mode` as in check_mode."""
 
+    template_digest: str | None = None
+
     def __init__(self, options: ScoringOptions):
         check_mode(options.mode)
         self._detector = load_backend(options.backend, options)

@@ -121,6 +121,8 @@ class TextOcrScorer:
     which finds out itself what the prompt requires. An image whose prompt requires no text counts with either.
     """
 
+    template_digest: str | None = None
+
     def __init__(self, options: ScoringOptions):
         """
         Raises:
@@ -138,7 +140,7 @@ class TextOcrScorer:
             self._judge, self._answers = need_judge(options)
             self._template = load_template("textocr", "judge", options.templates)
             self._template.fill(prompt="")  # a faulty one is told before any image is read
-            self.judge_model = judge_name(self._judge)
+            self.judge_model, self.template_digest = judge_name(self._judge), self._template.digest
         elif options.backend == RAPIDOCR:
             from promptecho.benchmarks.textocr.rapid import RapidReader
 

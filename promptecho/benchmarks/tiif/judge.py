@@ -25,6 +25,11 @@ class Templates:
     system: Template
     wordings: tuple[Template, ...]
 
+    @property
+    def digest(self) -> str:
+        """Of all of them."""
+        return digest([template.digest for template in (self.system, *self.wordings)])
+
 
 def load_templates(folder: Path | None) -> Templates:
     """The project's texts, or those of the user's `folder` in their place.

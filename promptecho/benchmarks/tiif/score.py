@@ -82,6 +82,8 @@ class TiifScorer:
     """`Scorer` by TIIF-Bench's rules, modes as in scorer.py. Backends: `judge`, a model that is asked all questions
     of an image in one call; `oracle`, for prompts over the embedded world."""
 
+    template_digest: str | None = None
+
     def __init__(self, options: ScoringOptions):
         if options.mode not in MODES:
             raise ConfigError(f"mode {options.mode!r}: TIIF-Bench has {' and '.join(MODES)}; set mode to one of them")
@@ -97,7 +99,7 @@ class TiifScorer:
 
         self._settings, self._folder = need_judge(options)
         self._templates = load_templates(options.templates)
-        self.judge_model = judge_name(self._settings)
+        self.judge_model, self.template_digest = judge_name(self._settings), self._templates.digest
 
     def score(self, folder: ImageFolder) -> Scored:
         prompts, entries = self._list(folder)
