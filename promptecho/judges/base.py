@@ -49,6 +49,15 @@ class Answer:
     attempts: int = 0
     model_version: str = ""
 
+    def record(self) -> dict[str, Any]:
+        """What the raw record of a score keeps of it, so that a verdict can be looked into."""
+        return {
+            "template_digest": self.question.template,
+            "reply": self.text,
+            "model_version": self.model_version,
+            "attempts": self.attempts,
+        }
+
 
 @dataclass(frozen=True)
 class Reply:

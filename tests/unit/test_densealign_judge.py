@@ -136,8 +136,8 @@ def test_a_judge_that_looks_agrees_with_the_oracle(world, tmp_path):
     assert scored.items == expected.items and scored.summary == expected.summary == summary_of(scored.raw)
     assert "oracle" in scorer.judge_model
     row = scored.raw[0]
-    assert json.loads(row["text"])["preference"] == row["preference"] and row["reason"] == "I counted facts."
-    assert row["model_version"] == "oracle-1" and len(row["template"]) == 16
+    assert json.loads(row["reply"])["preference"] == row["preference"] and row["reason"] == "I counted facts."
+    assert row["model_version"] == "oracle-1" and len(row["template_digest"]) == 16
     json.dumps(scored.raw, allow_nan=False)
 
 
@@ -230,7 +230,7 @@ def test_the_users_own_text_is_asked_and_its_digest_recorded(world, tmp_path):
         assert len(server.requests) == 2 * COUNT
         text = [part["text"] for part in server.requests[-1].body["messages"][-1]["content"] if part["type"] == "text"]
         assert "".join(text).endswith("Which one?")
-        assert other.items == plain.items and other.raw[0]["template"] != plain.raw[0]["template"]
+        assert other.items == plain.items and other.raw[0]["template_digest"] != plain.raw[0]["template_digest"]
         own.write_text("Which one?")
         with pytest.raises(DataError, match=r"pairwise\.txt: lacks \{prompt\}"):
             load_scorer("densealign", changed)

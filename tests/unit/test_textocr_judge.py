@@ -91,7 +91,7 @@ def test_a_judge_scores_strictly_and_no_required_text_counts(folder, tmp_path):
     assert scored.summary == summary_of(scored.raw) == {"overall": 3 / 4}
     row = scored.raw[1]
     assert (row["expected_text"], row["found_text"], row["score"]) == ("SALE", "SAIE", 0)
-    assert json.loads(row["text"])["score"] == 0 and row["template"] == load_template("textocr", "judge").digest
+    assert json.loads(row["reply"])["score"] == 0 and row["template_digest"] == load_template("textocr", "judge").digest
     assert "reader" in scorer.judge_model
     sent = next(entry for entry in server.log if "SALE" in entry["text"])
     assert sent["images"][0][1] == (folder.root / "00001_00000.png").read_bytes() and sent["temperature"] == 0.0
@@ -107,7 +107,7 @@ def test_a_reply_that_is_no_verdict_fails_and_is_no_zero(folder, tmp_path):
         options = ScoringOptions("judge", judge=settings, answers=tmp_path / "answers")
         scored = load_scorer("textocr", options).score(folder)
     assert [(item.outcome, item.failed) for item in scored.items][0] == (None, True)
-    assert "expected_text" in scored.raw[0]["reason"] and scored.raw[0]["text"] == '{"score": 1}'
+    assert "expected_text" in scored.raw[0]["reason"] and scored.raw[0]["reply"] == '{"score": 1}'
     assert scored.summary == {"overall": 2 / 3}
 
 

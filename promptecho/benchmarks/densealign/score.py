@@ -68,12 +68,7 @@ def judged_by_model(entry: tuple[Pair, Answer], seed: int) -> Judged:
     """A pair's item and raw record from a judge's answer; one without value is a failed item."""
     pair, answer = entry
     key, record = _begin(pair, seed)
-    record |= {
-        "template": answer.question.template,
-        "text": answer.text,
-        "model_version": answer.model_version,
-        "attempts": answer.attempts,
-    }
+    record |= answer.record()
     if answer.failure is not None:
         return _fail(key, record, answer.failure)
     return _end(key, record, answer.value.preference, answer.value.reasoning)

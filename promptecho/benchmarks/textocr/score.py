@@ -74,12 +74,7 @@ def judged_by_model(judged: tuple[ImageEntry, Answer]) -> Judged:
     """An image's item and raw record from a judge's answer; one without value is a failed item."""
     entry, answer = judged
     key, record = _begin(entry)
-    record |= {
-        "template": answer.question.template,
-        "text": answer.text,
-        "model_version": answer.model_version,
-        "attempts": answer.attempts,
-    }
+    record |= answer.record()
     if answer.failure is not None:
         return _fail(key, record, answer.failure)
     record |= answer.value.model_dump()

@@ -155,10 +155,8 @@ class TiifScorer:
                 entry,
                 None if found.failure else found.value,
                 found.failure or "",
-                reply=found.text,
-                model_version=found.model_version,
+                **found.record(),
                 template=WORDINGS[wording_of(self._seed, entry.image_id)],
-                template_digest=found.question.template,
                 seed=self._seed,
             )
             for entry, found in zip(entries, answers, strict=True)
