@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from promptecho.benchmarks.layout import Layout
+from promptecho.benchmarks.packing import restore
 from promptecho.benchmarks.registry import load_layout
 from promptecho.config import ExperimentConfig, slice_digest
 from promptecho.errors import ConfigError, DataError
@@ -64,6 +65,7 @@ def generate_shard(job: GenerateJob) -> Path:
         for i in range(settings.images_per_prompt)
         if (p * settings.images_per_prompt + i) % job.num_shards == job.shard
     ]
+    restore(job.out)
     layout.remove_stale()
     for listing in job.out.glob("shards/[0-9]*.jsonl"):  # of a larger number of shards
         if int(listing.stem) >= job.num_shards:

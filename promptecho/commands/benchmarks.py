@@ -18,6 +18,7 @@ def register(app: typer.Typer) -> None:
     benchmarks.command()(fetch)
     benchmarks.command()(verify)
     benchmarks.command()(heldout)
+    benchmarks.command()(pack)
     benchmarks.command()(labels)
     app.add_typer(benchmarks, name="benchmarks")
 
@@ -49,6 +50,20 @@ def fetch(
             typer.echo(fetching.describe(record))
     if problem is not None:
         raise problem
+
+
+def pack(
+    images: Annotated[Path, typer.Argument(help="Image folder results/E/images/R/N/SET.")],
+    out: Annotated[Path | None, typer.Option(help="File that says that they are packed.")] = None,
+) -> None:
+    """Move the images of a folder into one images.tar; scoring reads it as it reads the folder."""
+    from promptecho.benchmarks.packing import PACKED, pack
+    from promptecho.files import sha256_file, write_json
+
+    count = pack(images)
+    if out is not None:
+        write_json(out, {"images": count, "sha256": sha256_file(images / PACKED)})
+    typer.echo(f"{images / PACKED}: {count} images")
 
 
 def heldout(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Annotated
@@ -54,12 +55,15 @@ def samples(
     max_columns: Annotated[int, typer.Option(min=2, help="More checkpoints are thinned to so many.")] = 8,
 ) -> None:
     """The same prompts and noise at every checkpoint, with the benchmark's verdict on each image."""
+    from promptecho.benchmarks.packing import unpacked
     from promptecho.errors import ConfigError
     from promptecho.figures.samples import choose, thin, write_rows
     from promptecho.figures.sources import read_columns
 
     if out.suffix not in (".png", ".pdf"):
         raise ConfigError(f"--out {out}: must end in .png or .pdf")
-    columns = thin(read_columns(images, scores), max_columns)
-    write_rows(columns, choose(columns, prompts, image_index), out)
+    with contextlib.ExitStack() as stack:
+        folders = [stack.enter_context(unpacked(folder)) for folder in images]
+        columns = thin(read_columns(folders, scores), max_columns)
+        write_rows(columns, choose(columns, prompts, image_index), out)
     typer.echo(str(out))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from promptecho.benchmarks.scoring import Scorer
+    from promptecho.benchmarks.scoring import ImageFolder, Scorer
     from promptecho.config.models import BenchmarkSection, ExperimentConfig
 
 
@@ -60,7 +62,6 @@ def score(
     as_json: AsJson = False,
 ) -> None:
     """Score a folder of images."""
-    from promptecho.benchmarks.scoring import ImageFolder
     from promptecho.errors import ConfigError
     from promptecho.files import write_jsonl
     from promptecho.provenance import UNKNOWN, Provenance, git_commit
@@ -72,7 +73,8 @@ def score(
         raise ConfigError(f"{out}: a score file is named N.json (--out)")
     section, whole = _section(config, benchmark, scorer=scorer, backend=backend, mode=mode)
     looking = _scorer(section, whole, answers, device)
-    scored = looking.score(ImageFolder(images, prompts, images_per_prompt, baseline))
+    with _folder(images, prompts, images_per_prompt, baseline) as folder:
+        scored = looking.score(folder)
     items, failures = scored.items, sum(item.failed for item in scored.items)
     result = Scores(
         provenance=Provenance(
@@ -117,7 +119,6 @@ def judge(
     as_json: AsJson = False,
 ) -> None:
     """Have a benchmark's judge answer what is not answered yet; `score` then needs neither key nor network."""
-    from promptecho.benchmarks.scoring import ImageFolder
     from promptecho.errors import ConfigError
     from promptecho.files import write_json
 
@@ -127,15 +128,27 @@ def judge(
     if estimate == (out is not None):
         raise ConfigError("give either --out FILE, to ask, or --estimate")
     looking = _scorer(section, whole, answers, device)
-    folder = ImageFolder(images, prompts, images_per_prompt, baseline)
     facts = {"benchmark": benchmark, "judge": looking.judge_model}
-    if estimate:
-        facts |= asdict(looking.estimate(folder))
-    else:
-        items = looking.score(folder).items
-        facts |= {"items": len(items), "failures": sum(item.failed for item in items)}
+    with _folder(images, prompts, images_per_prompt, baseline) as folder:
+        if estimate:
+            facts |= asdict(looking.estimate(folder))
+        else:
+            items = looking.score(folder).items
+            facts |= {"items": len(items), "failures": sum(item.failed for item in items)}
+    if out is not None:
         write_json(out, facts)
     typer.echo(json.dumps(facts) if as_json else "; ".join(f"{key}: {value}" for key, value in facts.items()))
+
+
+@contextlib.contextmanager
+def _folder(images: Path, prompts: Path | None, per_prompt: int | None, baseline: Path | None) -> Iterator[ImageFolder]:
+    """The images to look at, unpacked where they are packed."""
+    from promptecho.benchmarks.packing import unpacked
+    from promptecho.benchmarks.scoring import ImageFolder
+
+    with contextlib.ExitStack() as stack:
+        others = stack.enter_context(unpacked(baseline)) if baseline else None
+        yield ImageFolder(stack.enter_context(unpacked(images)), prompts, per_prompt, others)
 
 
 def _section(config: Path | None, benchmark: str, **given: str) -> tuple[BenchmarkSection, ExperimentConfig | None]:

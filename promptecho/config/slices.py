@@ -101,6 +101,7 @@ def slice_digest(
     if stage in ("prompts", "generate"):
         keys = _entry(config, "image_sets", _needed(image_set, stage, "image_set"))
         keys.pop("batch_size")
+        keys.pop("keep")
         if stage == "prompts":
             keys = {key: keys[key] for key in ("benchmark", "prompts", "shapes", "heldout")}
             return digest({"version": STAGE_VERSION["prompts"], "image_set": keys})

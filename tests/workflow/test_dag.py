@@ -153,6 +153,19 @@ def test_the_paper_s_tables_take_all_scores(workflow):
     assert "--paper-rows 'Z-Image (Baseline)=tiny/base'" in shown
 
 
+def test_images_are_packed_when_all_is_made_of_them(workflow):
+    workflow.edit("config/experiments/tiny.yaml", "seed: 1}, num_shards: 2", "seed: 1}, num_shards: 2, keep: packed")
+    assert workflow.planned() == WHOLE | {"pack_images": 3}
+    assert workflow.planned("results/tiny/images/base/0/geneval/packed.json")["samples"] == 1
+    workflow.finish()
+    assert workflow.planned() == {}
+    module = workflow.root / "promptecho/benchmarks/geneval/__init__.py"
+    module.write_text(module.read_text() + "\n# reworded\n")
+    assert workflow.planned() == {"score": 3, "pack_images": 3, **ENDS}
+    shown = workflow.snakemake("--dry-run", "results/tiny/images/base/0/nothing/packed.json").stdout
+    assert "image_sets.nothing: no such entry" in shown
+
+
 def test_lint_is_clean(workflow):
     result = workflow.snakemake("--lint")
     assert result.returncode == 0, result.stdout

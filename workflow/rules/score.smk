@@ -55,6 +55,31 @@ rule score:
         " 2>&1 | tee -i {log}"
 
 
+rule pack_images:
+    """Move the images of one checkpoint and image set into one file, once nothing else is to be made of them."""
+    localrule: True
+    input:
+        images_in_use,
+    output:
+        # images.tar itself is no output: Snakemake deletes outputs when it runs a rule again.
+        "results/{E}/images/{R}/{N}/{S}/packed.json",
+    log:
+        "results/{E}/logs/pack_images/{R}.{N}.{S}.log",
+    benchmark:
+        "results/{E}/timings/pack_images/{R}.{N}.{S}.tsv"
+    threads: 1
+    resources:
+        runtime=60,
+        mem_mb=2000,
+    conda:
+        "../../envs/score.yaml"
+    message:
+        "{wildcards.E}: pack the {wildcards.S} images of {wildcards.R} at {wildcards.N}"
+    shell:
+        "python -m promptecho benchmarks pack $(dirname {output}) --out {output}"
+        " 2>&1 | tee -i {log}"
+
+
 rule geneval:
     """All GenEval scores of the listed experiments."""
     input:

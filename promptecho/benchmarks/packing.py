@@ -1,0 +1,103 @@
+"""Images of a scored folder in one file: an evaluation has about 9,000 of them, and file systems count files.
+
+Only pictures are packed; listings and prompts stay, so that the folder still says what it holds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from promptecho.errors import DataError
+from promptecho.files import atomic_path, read_jsonl, sha256_file
+
+PACKED = "images.tar"
+
+
+def pack(root: Path) -> int:
+    """Move the PNG files below `root` into `root/images.tar`; returns how many. Packing again changes nothing.
+
+    The same images make the same bytes. They are deleted only once the file is complete and its images have the
+    hashes that the listings `shards/*.jsonl` tell.
+
+    Raises:
+        DataError: there are no images, or the packed ones are not those that were generated.
+    """
+    packed = root / PACKED
+    images = sorted(path.relative_to(root) for path in root.rglob("*.png") if ".restoring-" not in str(path))
+    if not packed.is_file():
+        if not images:
+            raise DataError(f"{root}: no images to pack; generate them first")
+        with atomic_path(packed) as temporary:
+            with tarfile.open(temporary, "w", format=tarfile.PAX_FORMAT) as archive:
+                for name in images:
+                    entry = tarfile.TarInfo(str(name))
+                    entry.size = (root / name).stat().st_size
+                    with open(root / name, "rb") as file:
+                        archive.addfile(entry, file)
+            _check(root, temporary)
+    for name in images:  # also those that a kill between renaming and deleting has left
+        (root / name).unlink()
+    with tarfile.open(packed) as archive:
+        return len(archive.getnames())
+
+
+def _check(root: Path, packed: Path) -> None:
+    listed = {row["filename"]: row["sha256"] for path in root.glob("shards/*.jsonl") for row in read_jsonl(path)}
+    with tempfile.TemporaryDirectory(dir=root.parent, prefix=".packing-") as folder:
+        _extract(packed, Path(folder))
+        for name, expected in sorted(listed.items()):
+            path = Path(folder) / name
+            if not path.is_file() or sha256_file(path) != expected:
+                raise DataError(f"{root / name}: is not the image that was generated; generate it again")
+
+
+def _extract(packed: Path, folder: Path) -> None:
+    try:
+        with tarfile.open(packed) as archive:
+            archive.extractall(folder, filter="data")  # refuses paths that leave the folder, and links
+    except (tarfile.TarError, OSError) as error:
+        raise DataError(f"{packed}: cannot unpack ({error}); delete it and generate the images again") from error
+
+
+def restore(root: Path) -> None:
+    """Undo `pack`, for a generation that makes some of the images again. Files that are there stay: several shards may
+    do this at once, and one may already have made its own anew.
+
+    Raises:
+        DataError: the packed file is damaged.
+    """
+    packed = root / PACKED
+    if not packed.is_file():
+        return
+    with tempfile.TemporaryDirectory(dir=root, prefix=".restoring-") as folder:
+        _extract(packed, Path(folder))
+        for path in sorted(Path(folder).rglob("*.png")):
+            target = root / path.relative_to(folder)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(FileExistsError):
+                os.link(path, target)  # unlike a rename it never replaces
+    packed.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def unpacked(root: Path) -> Iterator[Path]:
+    """The folder itself, or where its images are packed a copy with all of them that is gone afterwards; the copy's
+    path ends like the folder's, in RUN/STEP/IMAGE_SET.
+
+    Raises:
+        DataError: the packed file is damaged.
+    """
+    if not (root / PACKED).is_file():
+        yield root
+        return
+    with tempfile.TemporaryDirectory(dir=root.parent, prefix=".unpacked-") as folder:
+        copy = Path(folder).joinpath(*root.absolute().parts[-3:])
+        shutil.copytree(root, copy, ignore=shutil.ignore_patterns(PACKED))
+        _extract(root / PACKED, copy)
+        yield copy
