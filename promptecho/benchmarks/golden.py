@@ -21,7 +21,7 @@ from promptecho.errors import DataError, PromptEchoError
 @dataclass(frozen=True)
 class Kind:
     """One kind of golden file: the keys that tell its cases from others, and `module.function` of its check, relative
-    to this package. A check takes the case, and what it `needs`: GenEval's tags, or the golden folder."""
+    to this package. A check takes the case, and what it `needs`: GenEval's tags, or the file's folder."""
 
     keys: frozenset[str]
     check: str
@@ -120,7 +120,7 @@ def find_kind(path: Path, cases: list[dict | str]) -> str | None:
 def _extra(kind: Kind, golden: Path, path: Path, prompts: Path | None) -> tuple[Any, ...]:
     """What the kind's check takes besides the case."""
     if kind.needs == "folder":
-        return (path.resolve().parent.parent,)
+        return (path.resolve().parent,)
     if kind.needs == "tags":
         from promptecho.benchmarks.geneval.golden import read_tags
 

@@ -11,8 +11,10 @@ from typer.testing import CliRunner
 
 from promptecho.benchmarks.geneval.golden import OFFICIAL_COUNTS, read_tags
 from promptecho.benchmarks.golden import CHECKS, find_kind, verify
+from promptecho.benchmarks.tiif.golden import check_tiif_summary
 from promptecho.cli import app
 from promptecho.errors import DataError
+from promptecho.files import read_jsonl
 
 # A box beside another: what the official evaluator says of them.
 RELATION = {
@@ -99,3 +101,15 @@ def test_a_scenario_without_its_question_file_is_a_failed_case(shared, tmp_path)
     (report,), _ = verify(tmp_path)
     assert report.total > 0 and report.passed == 0
     assert ".csv" in report.failures[0]["problems"][0]
+
+
+def test_a_scenario_s_question_file_lies_beside_it_wherever_that_is(shared, tmp_path):
+    shutil.copytree(shared / "benchmarks" / "golden" / "dpg", tmp_path / "elsewhere")
+    (report,), skipped = verify(tmp_path)
+    assert (report.passed, report.total, skipped) == (9, 9, [])
+
+
+def test_a_model_that_only_one_side_has_is_a_difference(shared):
+    case = read_jsonl(shared / "benchmarks" / "golden" / "tiif" / "summary.jsonl")[0]
+    assert check_tiif_summary(case) == []
+    assert check_tiif_summary({**case, "answers": {}}) and check_tiif_summary({**case, "expected": {}})

@@ -267,15 +267,15 @@ def test_where_parents_come_first_the_modes_agree(case):
 
 
 def test_golden_scenarios(shared):
-    golden = shared / "benchmarks" / "golden"
-    cases = read_jsonl(golden / "dpg" / "scenarios.jsonl")
+    golden = shared / "benchmarks" / "golden" / "dpg"
+    cases = read_jsonl(golden / "scenarios.jsonl")
     assert len(cases) == 9
     assert {case["id"]: check_dpg_scenario(case, golden) for case in cases} == {case["id"]: [] for case in cases}
 
 
 def test_golden_check_notices_every_kind_of_difference(shared):
-    golden = shared / "benchmarks" / "golden"
-    case = read_jsonl(golden / "dpg" / "scenarios.jsonl")[0]
+    golden = shared / "benchmarks" / "golden" / "dpg"
+    case = read_jsonl(golden / "scenarios.jsonl")[0]
     expected = case["expected"]
     some = next(iter(expected["per_item"]))
     changes = [

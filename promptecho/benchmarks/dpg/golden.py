@@ -29,14 +29,14 @@ def _differ(name: str, found: dict[str, float], expected: dict[str, float]) -> l
     ]
 
 
-def check_dpg_scenario(case: dict[str, Any], golden: Path) -> list[str]:
+def check_dpg_scenario(case: dict[str, Any], folder: Path) -> list[str]:
     """One run of the official evaluator in one process: scores of all images and prompts, names of the failed files,
-    categories and Overall. `golden` is the folder that holds dpg/, with the question files in it.
+    categories and Overall. `folder` holds the question files.
 
     Raises:
         DataError: the question file is missing or faulty.
     """
-    items = items_of(read_rows(golden / "dpg" / case["csv"]), "official")
+    items = items_of(read_rows(folder / Path(case["csv"]).name), "official")
     answers, expected = case["answers_item_crop_question"], case["expected"]
     images: dict[str, list[ImageScore]] = {}
     failed = list(case["extra_files"])  # whatever they are: no image, or an image of no prompt
