@@ -50,9 +50,10 @@ CHECKS = {
 
 @dataclass
 class FileReport:
-    """Result of one golden file."""
+    """Result of one golden file; `kind` is a key of CHECKS."""
 
     file: str
+    kind: str
     total: int = 0
     passed: int = 0
     failures: list[dict[str, Any]] = field(default_factory=list)
@@ -96,7 +97,7 @@ def verify(golden: Path, prompts: Path | None = None) -> tuple[list[FileReport],
         if kind is None:
             skipped.append(name)
             continue
-        report = FileReport(name)
+        report = FileReport(name, kind)
         check, extra = CHECKS[kind].load(), _extra(CHECKS[kind], golden, path, prompts)
         for label, case in cases:
             report.add(label, _check(check, case, extra))

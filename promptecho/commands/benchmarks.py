@@ -87,11 +87,14 @@ def verify(
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Compare the scorers with the official evaluators' answers, case by case."""
+    from promptecho.benchmarks.golden import CHECKS
     from promptecho.benchmarks.golden import verify as run
 
     reports, skipped = run(golden, prompts)
+    missing = sorted(set(CHECKS) - {report.kind for report in reports})
     if as_json:
-        typer.echo(json.dumps({"files": [asdict(report) for report in reports], "skipped": skipped}, indent=2))
+        facts = {"files": [asdict(report) for report in reports], "skipped": skipped, "missing": missing}
+        typer.echo(json.dumps(facts, indent=2))
     else:
         for report in reports:
             typer.echo(f"{report.file}: {report.passed}/{report.total} passed")
@@ -99,5 +102,7 @@ def verify(
                 typer.echo(f"  {failure['id']}: {'; '.join(failure['problems'])}")
         for name in skipped:
             typer.echo(f"{name}: skipped, this version has no check for it")
+        for kind in missing:
+            typer.echo(f"{kind}: skipped, the folder holds no file of this kind")
     if not reports or any(report.passed != report.total for report in reports):
         raise typer.Exit(1)

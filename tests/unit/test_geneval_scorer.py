@@ -60,6 +60,7 @@ def test_verify_command_lists_what_it_skips_and_fails_on_a_wrong_case(shared, tm
     run = CliRunner().invoke(app, ["benchmarks", "verify", "--golden", str(folder)])
     assert run.exit_code == 0
     assert "other/unknown.jsonl: skipped" in run.output
+    assert "dpg/scenarios.jsonl: skipped, the folder holds no file of this kind" in run.output
     case = {"id": "bad", "a": [0, 0, 9, 9], "b": [100, 0, 109, 9], "relations_of_a_to_b": ["above"], "iou": 0.0}
     (folder / "geneval" / "relations.jsonl").write_text(json.dumps(case) + "\n")
     run = CliRunner().invoke(app, ["benchmarks", "verify", "--golden", str(folder), "--json"])
