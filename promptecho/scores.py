@@ -44,15 +44,20 @@ class Scores(BaseModel):
     provenance: Provenance
     summary: dict[str, float]
     items: list[ScoreItem] = Field(min_length=1)
+    parts: list[ScoreItem] = Field(
+        default_factory=list,
+        description="what has a group of its own within items, such as questions by category; not counted in n",
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Scores:
         if self.schema_version != SCHEMA_VERSION:
             raise ValueError(f"schema_version is {self.schema_version}, this version reads {SCHEMA_VERSION}")
-        counts = Counter((item.prompt_id, item.image_index) for item in self.items)
-        (key, count), *_ = counts.most_common(1)
-        if count > 1:
-            raise ValueError(f"prompt {key[0]}, image {key[1]} occurs {count} times")
+        for what, items in (("image", self.items), ("part", self.parts)):
+            counts = Counter((item.prompt_id, item.image_index) for item in items)
+            for key, count in counts.most_common(1):
+                if count > 1:
+                    raise ValueError(f"prompt {key[0]}, {what} {key[1]} occurs {count} times")
         failures = sum(item.failed for item in self.items)
         found, told = (len(self.items), failures), (self.provenance.n, self.provenance.failures)
         if found != told:
@@ -62,7 +67,8 @@ class Scores(BaseModel):
 
 def write_scores(path: str | Path, scores: Scores) -> None:
     """Write a score file atomically."""
-    write_json(path, scores.model_dump(mode="json"))
+    values = scores.model_dump(mode="json")
+    write_json(path, values if scores.parts else {key: value for key, value in values.items() if key != "parts"})
 
 
 def read_scores(path: str | Path) -> Scores:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -20,12 +20,16 @@ Judged = tuple[ScoreItem, dict[str, Any]]
 
 @dataclass(frozen=True)
 class Scored:
-    """The judged images of a folder: items, one raw record each, the prompt set's digest, and name -> fraction."""
+    """The judged images of a folder: items, one raw record each, the prompt set's digest, and name -> fraction.
+
+    `parts` are what items consist of, where that has groups of its own.
+    """
 
     items: list[ScoreItem]
     raw: list[dict[str, Any]]
     prompts_digest: str
     summary: dict[str, float]
+    parts: list[ScoreItem] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -96,6 +96,7 @@ def score(
         ),
         summary=scored.summary,
         items=items,
+        parts=scored.parts,
     )
     write_jsonl(raw_path(out), scored.raw)  # first: where a score file exists, its raw answers do
     write_scores(out, result)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean
 
@@ -37,8 +37,6 @@ FAILURES = Column("failures", "Failed", decimals=0)
 SEEDS = Column("seeds", "Seeds", decimals=0)
 SEED_SD = replace(DELTA, key="seed_sd", label="s.d. over seeds", signed=False, interval=False)
 
-Summary = Mapping[str, float]
-
 
 @dataclass(frozen=True)
 class Kind:
@@ -46,9 +44,10 @@ class Kind:
 
     `groups`: name -> label of those with a column; `ungrouped`: groups that count for Overall alone. `stratified`:
     Overall is the unweighted mean of the groups, otherwise the mean over all items, or `per_prompt` over the prompts.
-    `told`: columns whose values the scorer's summary tells (column -> key there), without an interval. `rules` is the
-    first footnote, formatted with the provenance's `mode` and `judge_model`. `unit`: what an item is. `gains`: column
-    of what a run gains -> column of its standard deviation over seeds.
+    `told`: columns whose values the scorer's summary tells (column -> key there), with an interval where the score
+    files have parts of that group, whose mean the value is. `rules` is the first footnote, formatted with the
+    provenance's `mode` and `judge_model`. `unit`: what an item is. `gains`: column of what a run gains -> column of its
+    standard deviation over seeds.
     """
 
     title: str
@@ -65,13 +64,17 @@ class Kind:
     has_base: bool = True
     panels: tuple[Panel, ...] = ()
 
-    def cells(self, items: Sequence[ScoreItem], summaries: Sequence[Summary], what: str) -> dict[str, Cell]:
-        """Column -> cell of what these items show; `summaries` are those of the files that they come from."""
+    def cells(self, items: Sequence[ScoreItem], files: Sequence[ScoreFile], what: str) -> dict[str, Cell]:
+        """Column -> cell of what these items, pooled from `files`, show."""
         overall, groups = self._estimates(items, what)
         cells = {**{group: cell_of(estimate) for group, estimate in groups.items()}, "overall": cell_of(overall)}
+        parts = pool_seeds([file.scores.parts for file in files])
         for column, key in self.told.items():
-            if all(key in summary for summary in summaries):
-                cells[column] = Cell(100 * fmean(summary[key] for summary in summaries))
+            mine = [part for part in parts if part.group == key]
+            if mine:
+                cells[column] = cell_of(mean_of_group_means(mine, what=what)[0])
+            elif all(key in file.scores.summary for file in files):
+                cells[column] = Cell(100 * fmean(file.scores.summary[key] for file in files))
         return cells
 
     def differences(self, first: Sequence[ScoreItem], second: Sequence[ScoreItem], what: str) -> dict[str, Difference]:
@@ -172,7 +175,7 @@ def seed_groups(files: Sequence[ScoreFile]) -> dict[tuple[str, str, int], list[S
 
 
 def _row(kind: Kind, label: str, files: Sequence[ScoreFile], items: Sequence[ScoreItem], what: str) -> dict[str, Cell]:
-    cells = kind.cells(items, [file.scores.summary for file in files], what)
+    cells = kind.cells(items, files, what)
     return {"model": Cell(text=label), **cells, **count_cells(items)}
 
 

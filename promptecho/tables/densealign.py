@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from promptecho.scores import ScoreItem
 from promptecho.statistics import Difference, difference_from_zero, mean_of_group_means, wilson_interval
 from promptecho.tables.collect import ScoreFile
-from promptecho.tables.compare import FAILURES, IMAGES, MODEL, PERCENT, PROMPTS, Kind, Summary, cell_of, difference_cell
+from promptecho.tables.compare import FAILURES, IMAGES, MODEL, PERCENT, PROMPTS, Kind, cell_of, difference_cell
 from promptecho.tables.table import Cell, Column
 
 SIDES = {"win": 1, "loss": -1, "tie": 0}
@@ -19,7 +19,7 @@ LABELS = {"win": "Win", "loss": "Loss", "tie": "Tie"}
 class DenseAlignKind(Kind):
     """Outcomes 1 (win), 0 (tie), -1 (loss): the comparison with the baseline is in every file."""
 
-    def cells(self, items: Sequence[ScoreItem], summaries: Sequence[Summary], what: str) -> dict[str, Cell]:
+    def cells(self, items: Sequence[ScoreItem], files: Sequence[ScoreFile], what: str) -> dict[str, Cell]:
         judged = [item for item in items if item.outcome is not None]
         one_each = len({item.prompt_id for item in judged}) == len(judged)
         cells = {}
@@ -32,8 +32,8 @@ class DenseAlignKind(Kind):
                 shares = [item.model_copy(update={"outcome": float(item.outcome == outcome)}) for item in judged]
                 cells[side] = cell_of(mean_of_group_means(shares, what=what)[0])
         cells["net"] = difference_cell(difference_from_zero(items, what=what))
-        bias = [summary["position_bias_p"] for summary in summaries if "position_bias_p" in summary]
-        if len(summaries) == len(bias) == 1:
+        bias = [file.scores.summary.get("position_bias_p") for file in files]
+        if len(bias) == 1 and bias[0] is not None:
             cells["position_bias_p"] = Cell(bias[0])
         return cells
 

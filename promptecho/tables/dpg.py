@@ -1,4 +1,4 @@
-"""The DPG-Bench table: Overall with its interval, and the five categories as the scorer's summary tells them."""
+"""The DPG-Bench table: Overall, and the five categories as means over the questions of each."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DPG = Kind(
     ungrouped=("all",),
     columns=[
         MODEL,
-        *(replace(TWO, key=key, label=label, interval=False) for key, label in CATEGORIES.items()),
+        *(replace(TWO, key=key, label=label) for key, label in CATEGORIES.items()),
         replace(OVERALL, decimals=2),
         replace(DELTA, decimals=2),
         PROMPTS,
@@ -30,7 +30,7 @@ DPG = Kind(
     rules="Percent by DPG-Bench's {mode} rules, questions answered by: {judge_model}. Overall is the mean over "
     "prompts of their images' shares of right answers, a question counted wrong where one that it depends on is; it "
     "is not the mean of the categories. Categories are shares of right answers, in mode official of each prompt's last "
-    "image alone and before that rule, so that they lie above Overall; they have no interval.",
+    "image alone and before that rule, so that they lie above Overall.",
     per_prompt=True,
     told={key: key for key in CATEGORIES},
 )

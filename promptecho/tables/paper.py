@@ -137,7 +137,7 @@ class PaperTables:
                 raise DataError(f"{file.path}: judged on other items than {files[0].path}; name one run of them")
         what = " and ".join(str(file.path) for file in files)
         items = pool_seeds([file.scores.items for file in files])
-        cells = {**kind.cells(items, [file.scores.summary for file in files], what), **count_cells(items)}
+        cells = {**kind.cells(items, files, what), **count_cells(items)}
         lost, trained = 0, files[0].scores.provenance.step > 0
         base = self._results.find(scorer, place.experiment, "base", 0) if kind.has_base and trained else []
         if base and same_items(base[0], files[0]):

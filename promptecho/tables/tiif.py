@@ -9,7 +9,7 @@ from promptecho.benchmarks.tiif.attributes import ATTRIBUTES, COLUMNS, LENGTHS, 
 from promptecho.scores import ScoreItem
 from promptecho.statistics import Difference, Estimate, Weights, paired_difference, weighted_means
 from promptecho.tables.collect import ScoreFile
-from promptecho.tables.compare import DELTA, FAILURES, IMAGES, MODEL, PERCENT, PROMPTS, Kind, Summary, cell_of
+from promptecho.tables.compare import DELTA, FAILURES, IMAGES, MODEL, PERCENT, PROMPTS, Kind, cell_of
 from promptecho.tables.table import Cell, Column, Panel
 
 LABELS = {
@@ -52,11 +52,11 @@ def estimates(items: Sequence[ScoreItem], what: str, only: str = "") -> dict[str
 class TiifKind(Kind):
     """TIIF-Bench's weighted means."""
 
-    def cells(self, items: Sequence[ScoreItem], summaries: Sequence[Summary], what: str) -> dict[str, Cell]:
+    def cells(self, items: Sequence[ScoreItem], files: Sequence[ScoreFile], what: str) -> dict[str, Cell]:
         cells = {column: cell_of(estimate) for column, estimate in estimates(items, what).items()}
         for column, cell in cells.items():
-            told = 100 * summaries[0].get(column, float("nan"))
-            if len(summaries) == 1 and abs(told - cell.value) <= 100 * ROUNDING:  # the official number, rounded twice
+            told = 100 * files[0].scores.summary.get(column, float("nan"))
+            if len(files) == 1 and abs(told - cell.value) <= 100 * ROUNDING:  # the official number, rounded twice
                 cell.value, cell.low, cell.high = told, min(cell.low, told), max(cell.high, told)
         return cells
 

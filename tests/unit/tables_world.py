@@ -23,8 +23,9 @@ def item(prompt_id: str, image_index: int, group: str, outcome: float | None) ->
 
 
 def write(
-    root: Path, scorer: str, run: str, step: int, items: Sequence[ScoreItem], summary: dict[str, float], **changed
-) -> Path:
+    root: Path, scorer: str, run: str, step: int, items: Sequence[ScoreItem], summary: dict[str, float],
+    parts: Sequence[ScoreItem] = (), **changed,
+) -> Path:  # fmt: skip
     """Write results/E/scores/BENCH/R/N.json below `root`."""
     values = {
         "experiment": "zimage", "run": run, "step": step, "benchmark": scorer, "scorer": scorer, "backend": "judge",
@@ -33,7 +34,7 @@ def write(
     }  # fmt: skip
     provenance = Provenance(**(values | changed))
     path = root / f"{provenance.experiment}/scores/{provenance.benchmark}/{run}/{step}.json"
-    write_scores(path, Scores(provenance=provenance, summary=summary, items=list(items)))
+    write_scores(path, Scores(provenance=provenance, summary=summary, items=list(items), parts=list(parts)))
     return path
 
 

@@ -313,6 +313,10 @@ def test_scoring_shapes(shapes_folder, mode):
     assert {"id", "question", "category", "broad", "parents", "answer", "answered", "counted"} == set(questions[0])
     # global: 1 of 4 prompts is no in its last image, or 2 of 16 images
     assert scored.summary["global"] == (0.75 if mode == "official" else 14 / 16)
+    for group in {part.group for part in scored.parts}:
+        outcomes = [part.outcome for part in scored.parts if part.group == group]
+        assert np.mean(outcomes) == pytest.approx(scored.summary[group], abs=1e-12)
+    assert len({(part.prompt_id, part.image_index) for part in scored.parts}) == len(scored.parts)
 
 
 def test_a_damaged_picture_fails_loudly(shapes_folder):

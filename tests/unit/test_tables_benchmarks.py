@@ -151,7 +151,26 @@ def test_tiif_reads_well_in_every_format(tmp_path, width):
 # --- DPG-Bench
 
 
-def test_dpg_overall_has_an_interval_and_categories_have_none(tmp_path):
+def test_dpg_categories_have_intervals_where_the_scores_hold_their_questions(tmp_path):
+    scores = read_scores(dpg(tmp_path, "base", 0, 0.85))
+    rng = np.random.default_rng(0)
+    parts = [
+        item(f"partiprompts{p}", k, name, float(rng.random() < 0.9))
+        for p in range(40)
+        for k, name in enumerate(name for name in CATEGORIES if name != "other" or p < 20)
+    ]
+    means = {name: float(np.mean([part.outcome for part in parts if part.group == name])) for name in CATEGORIES}
+    path = write(tmp_path, "dpg", "base", 0, scores.items, {**scores.summary, **means}, parts=parts)
+    assert read_scores(path).parts == parts
+    row = table_of(tmp_path, "dpg").rows[0]
+    for name in CATEGORIES:
+        assert value(row, name) == pytest.approx(100 * means[name], abs=1e-9)
+        assert row[name].low < value(row, name) < row[name].high
+    narrow, wide = (row[name].high - row[name].low for name in ("entity", "other"))  # 40 prompts and 20
+    assert wide > narrow
+
+
+def test_dpg_overall_has_an_interval_and_categories_without_questions_have_none(tmp_path):
     path = dpg(tmp_path, "base", 0, 0.85)
     dpg(tmp_path, "echo-s1", 9, 0.9)
     table, summary = table_of(tmp_path, "dpg"), read_scores(path).summary
@@ -166,7 +185,6 @@ def test_dpg_overall_has_an_interval_and_categories_have_none(tmp_path):
     assert row["overall"].low < value(row, "overall") < row["overall"].high
     assert value(row, "overall") != pytest.approx(np.mean([value(row, name) for name in CATEGORIES]))
     assert value(table.rows[1], "delta") == pytest.approx(value(table.rows[1], "overall") - value(row, "overall"))
-    assert any("they have no interval" in note for note in table.footnotes)
 
 
 def test_dpg_prompts_count_alike_whatever_failed(tmp_path):

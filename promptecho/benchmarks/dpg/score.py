@@ -23,6 +23,7 @@ from promptecho.benchmarks.dpg.scorer import (
     ItemFailure,
     Items,
     Summary,
+    categorized,
     check_mode,
     items_of,
     score_image,
@@ -75,8 +76,8 @@ def _score_prompt(questions: list[Question], asked: list[Asked], mode: str) -> l
 
 def records_of(
     entries: Sequence[ImageEntry], items: Items, asked: Sequence[Asked], mode: str
-) -> tuple[list[ScoreItem], list[dict[str, Any]], Summary]:
-    """Items, raw records and summary of what came back about all images.
+) -> tuple[list[ScoreItem], list[dict[str, Any]], list[ScoreItem], Summary]:
+    """Items, raw records, the answers that count for categories, and summary of what came back about all images.
 
     A raw record: {prompt_id, image_index, group, prompt, filename, failed, score | reason, questions: [{id, question,
     category (L2), broad (L1), parents, answer, answered, counted}]}. `answer` is as it came (of a judge with reply,
@@ -112,7 +113,12 @@ def records_of(
         raise DataError(
             f"{entries[0].path.parent}: all {len(results)} images failed; the first time: {raw[0]['reason']}"
         )
-    return results, raw, summarize(items, scored, mode)
+    parts = [
+        ScoreItem(prompt_id=item_id, image_index=k, group=question.broad, outcome=value, failed=False)
+        for item_id, scores in scored.items()
+        for k, (question, value) in enumerate(categorized(items.get(item_id, []), scores, mode))
+    ]
+    return results, raw, parts, summarize(items, scored, mode)
 
 
 def _question_record(question: Question) -> dict[str, Any]:
@@ -157,6 +163,6 @@ class DpgScorer:
     def score(self, folder: ImageFolder) -> Scored:
         rows, items, entries = self._read(folder)
         asked = self._judge.ask(entries, items) if self._judge else ask_vqa(self._vqa, entries, items)
-        results, raw, summary = records_of(entries, items, asked, self._mode)
+        results, raw, parts, summary = records_of(entries, items, asked, self._mode)
         detailed = {f"l2:{name}": value for name, value in summary.detailed.items()}
-        return Scored(results, raw, rows_digest(rows), {"overall": summary.overall, **summary.broad, **detailed})
+        return Scored(results, raw, rows_digest(rows), {"overall": summary.overall, **summary.broad, **detailed}, parts)

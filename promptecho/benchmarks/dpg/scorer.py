@@ -19,7 +19,7 @@ images, Overall the mean over prompts. Not reproduced: with several processes th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from statistics import fmean
@@ -152,6 +152,15 @@ def score_image(questions: Sequence[Question], answers: Sequence[str], mode: str
     return ImageScore([answered[q.id] for q in questions], [counted[q.id] for q in questions])
 
 
+def categorized(
+    questions: Sequence[Question], scores: Sequence[ImageScore], mode: str
+) -> Iterator[tuple[Question, float]]:
+    """The answers about a prompt's images that count for categories: officially those about the last image alone, as
+    they were before zeroing."""
+    for image in scores[-1:] if mode == "official" else scores:
+        yield from zip(questions, image.answered if mode == "official" else image.counted, strict=True)
+
+
 def summarize(items: Items, images: Mapping[str, Sequence[ImageScore]], mode: str) -> Summary:
     """Summary of the scored images of each prompt, in their order; prompts without any are left out.
 
@@ -164,12 +173,9 @@ def summarize(items: Items, images: Mapping[str, Sequence[ImageScore]], mode: st
     broad: dict[str, list[float]] = {}
     detailed: dict[str, list[float]] = {}
     for item_id, scores in images.items():
-        for image in scores[-1:] if mode == "official" else scores:
-            for question, value in zip(
-                items[item_id], image.answered if mode == "official" else image.counted, strict=True
-            ):
-                detailed.setdefault(question.category, []).append(value)
-                broad.setdefault(question.broad, []).append(value)
+        for question, value in categorized(items[item_id], scores, mode):
+            detailed.setdefault(question.category, []).append(value)
+            broad.setdefault(question.broad, []).append(value)
     return Summary(
         overall=fmean(fmean(image.score for image in scores) for scores in images.values()),
         broad={name: fmean(values) for name, values in sorted(broad.items())},
