@@ -22,10 +22,10 @@ def test_ready_jobs_of_a_rule_are_one_array_with_names_for_people(cluster, flow)
     one.wait(lambda: one.states().count("RUNNING") == 4, "four running tasks")
     assert one.states().count("PENDING") == 4
     # Running tasks get names of their own; the pending rest goes by the array's.
-    one.wait(lambda: len({name for _, name, state in one.queue() if state == "RUNNING"}) == 4, "names of tasks")
-    assert {name for _, name, state in one.queue() if state == "RUNNING"} == {
-        f"{one.prefix}.part.{k}" for k in range(4)
-    }
+    expected = {f"{one.prefix}.part.{k}" for k in range(4)}
+    one.wait(
+        lambda: {name for _, name, state in one.queue() if state == "RUNNING"} == expected, "names of running tasks"
+    )
     comments = set(cluster.run("squeue", "-h", "-r", "-o", "%j %k").splitlines())
     assert f"{one.prefix}.part part k=0 ... part k=7 (8 tasks)" in comments
     one.go()
