@@ -6,6 +6,7 @@ Only pictures are packed; listings and prompts stay, so that the folder still sa
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import shutil
 import tarfile
@@ -14,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from promptecho.errors import DataError
-from promptecho.files import atomic_path, read_jsonl, sha256_file
+from promptecho.files import atomic_path, read_jsonl
 
 PACKED = "images.tar"
 
@@ -49,12 +50,11 @@ def pack(root: Path) -> int:
 
 def _check(root: Path, packed: Path) -> None:
     listed = {row["filename"]: row["sha256"] for path in root.glob("shards/*.jsonl") for row in read_jsonl(path)}
-    with tempfile.TemporaryDirectory(dir=root.parent, prefix=".packing-") as folder:
-        _extract(packed, Path(folder))
-        for name, expected in sorted(listed.items()):
-            path = Path(folder) / name
-            if not path.is_file() or sha256_file(path) != expected:
-                raise DataError(f"{root / name}: is not the image that was generated; generate it again")
+    with tarfile.open(packed) as archive:
+        found = {entry.name: hashlib.file_digest(archive.extractfile(entry), "sha256").hexdigest() for entry in archive}
+    for name, expected in sorted(listed.items()):
+        if found.get(name) != expected:
+            raise DataError(f"{root / name}: is not the image that was generated; generate it again")
 
 
 def _extract(packed: Path, folder: Path) -> None:

@@ -13,6 +13,7 @@ from promptecho.scores import ScoreItem
 
 if TYPE_CHECKING:
     from promptecho.config.judges import JudgeSection
+    from promptecho.judges.base import Answer, Estimate, Question
 
 Entry = TypeVar("Entry")
 Judged = tuple[ScoreItem, dict[str, Any]]
@@ -81,15 +82,34 @@ class Scorer(Protocol):
         ...
 
 
-def need_judge(options: ScoringOptions) -> tuple[JudgeSection, Path]:
-    """The judge's settings and the folder of its answers, for a backend `judge`.
+class JudgeBackend:
+    """The judge of `options`, for scorers whose backend is `judge`; `name` is what tables call it.
 
     Raises:
-        ConfigError: one of them is not given.
+        ConfigError: the judge or the folder of its answers is not given.
     """
-    if options.judge is None or options.answers is None:
-        raise ConfigError("backend judge: which one? set `judge:` to a key of `judges`, or give --judge and --answers")
-    return options.judge, options.answers
+
+    def __init__(self, options: ScoringOptions):
+        from promptecho.judges.ask import judge_name
+
+        if options.judge is None or options.answers is None:
+            raise ConfigError(
+                "backend judge: which one? set `judge:` to a key of `judges`, or give --judge and --answers"
+            )
+        self._settings, self._folder = options.judge, options.answers
+        self.name = judge_name(self._settings)
+
+    def ask(self, questions: Sequence[Question]) -> list[Answer]:
+        """The answers, in the order of the questions; see `judges.ask.ask_all`."""
+        from promptecho.judges.ask import ask_all
+
+        return ask_all(self._settings, questions, self._folder)
+
+    def estimate(self, questions: Sequence[Question]) -> Estimate:
+        """What `ask` would take now, without a call."""
+        from promptecho.judges.ask import estimate
+
+        return estimate(self._settings, questions, self._folder)
 
 
 def judge_all(

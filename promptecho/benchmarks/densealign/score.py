@@ -15,7 +15,7 @@ from promptecho.benchmarks.densealign.bias import analyse_position, comparisons_
 from promptecho.benchmarks.densealign.facts import compare, fulfilment
 from promptecho.benchmarks.densealign.pairs import Pair, list_pairs
 from promptecho.benchmarks.densealign.scorer import is_swapped, outcome_of, rates
-from promptecho.benchmarks.scoring import ImageFolder, Judged, Scored, ScoringOptions, judge_all, need_judge
+from promptecho.benchmarks.scoring import ImageFolder, JudgeBackend, Judged, Scored, ScoringOptions, judge_all
 from promptecho.benchmarks.templates import Template, load_template
 from promptecho.errors import ConfigError, DataError, ModelError
 from promptecho.images import load_image
@@ -146,12 +146,10 @@ class DenseAlignScorer:
         self._seed = options.seed
         self._reader: Reader | None = None
         if options.backend == JUDGE:
-            from promptecho.judges.ask import judge_name
-
-            self._judge, self._answers = need_judge(options)
+            self._judge = JudgeBackend(options)
             self._template = load_template("densealign", "pairwise", options.templates)
             self._template.fill(prompt="")  # a faulty one is told before any image is read
-            self.judge_model, self.template_digest = judge_name(self._judge), self._template.digest
+            self.judge_model, self.template_digest = self._judge.name, self._template.digest
         elif options.backend in READERS:
             self._reader = load_reader(options.backend)
             self.judge_model = self._reader.name
@@ -173,9 +171,7 @@ class DenseAlignScorer:
         pairs = list_pairs(folder)
         if self._reader is not None:
             return Estimate(calls=0, recorded=0, input_tokens=0, output_tokens=0, usd=0.0)
-        from promptecho.judges.ask import estimate
-
-        return estimate(self._judge, self._questions(pairs), self._answers)
+        return self._judge.estimate(self._questions(pairs))
 
     def score(self, folder: ImageFolder) -> Scored:
         """Compare all pairs.
@@ -189,9 +185,7 @@ class DenseAlignScorer:
             judge = partial(judged_by_reader, reader=self._reader, seed=self._seed)
             items, raw = judge_all("DenseAlign", folder.root, pairs, judge)
         else:
-            from promptecho.judges.ask import ask_all
-
-            answers = ask_all(self._judge, self._questions(pairs), self._answers)
+            answers = self._judge.ask(self._questions(pairs))
             judge = partial(judged_by_model, seed=self._seed)
             items, raw = judge_all("DenseAlign", folder.root, list(zip(pairs, answers, strict=True)), judge)
         return Scored(items, raw, prompts_digest(list(dict.fromkeys(pair.prompt for pair in pairs))), summary_of(raw))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from promptecho.benchmarks.dpg.layout import ImageEntry
 from promptecho.benchmarks.dpg.scorer import Items
 from promptecho.benchmarks.dpg.vqa import Asked
-from promptecho.benchmarks.scoring import ScoringOptions, need_judge
+from promptecho.benchmarks.scoring import JudgeBackend, ScoringOptions
 from promptecho.benchmarks.templates import load_template
 from promptecho.errors import DataError
 
@@ -53,12 +53,10 @@ class VlmJudge:
     """
 
     def __init__(self, options: ScoringOptions):
-        from promptecho.judges.ask import judge_name
-
-        self._settings, self._answers = need_judge(options)
+        self._judge = JudgeBackend(options)
         self._template = load_template("dpg", "yes_no", options.templates)
         self._template.fill(question="")
-        self.name, self.template_digest = judge_name(self._settings), self._template.digest
+        self.name, self.template_digest = self._judge.name, self._template.digest
 
     def _questions(self, entries: Sequence[ImageEntry], items: Items) -> list[list[JudgeQuestion] | str]:
         """Per image its questions, or why it cannot be asked about."""
@@ -92,11 +90,8 @@ class VlmJudge:
         Raises:
             JudgeError: more questions failed than the judge's settings allow, or the budget is used up.
         """
-        from promptecho.judges.ask import ask_all
-
         asked = self._questions(entries, items)
-        flat = _flat(asked)
-        replies = iter(ask_all(self._settings, flat, self._answers))
+        replies = iter(self._judge.ask(_flat(asked)))
         return [
             Asked(failure=found) if isinstance(found, str) else _asked([next(replies) for _ in found])
             for found in asked
@@ -104,9 +99,7 @@ class VlmJudge:
 
     def estimate(self, entries: Sequence[ImageEntry], items: Items) -> Estimate:
         """What asking would take."""
-        from promptecho.judges.ask import estimate
-
-        return estimate(self._settings, _flat(self._questions(entries, items)), self._answers)
+        return self._judge.estimate(_flat(self._questions(entries, items)))
 
 
 def _flat(asked: list[list[JudgeQuestion] | str]) -> list[JudgeQuestion]:

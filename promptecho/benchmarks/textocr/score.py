@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from promptecho.benchmarks.backends import PerceptionFailure
-from promptecho.benchmarks.scoring import ImageFolder, Judged, Scored, ScoringOptions, judge_all, need_judge
+from promptecho.benchmarks.scoring import ImageFolder, JudgeBackend, Judged, Scored, ScoringOptions, judge_all
 from promptecho.benchmarks.templates import load_template
 from promptecho.benchmarks.textocr.layout import ImageEntry, list_images
 from promptecho.benchmarks.textocr.prompts import prompts_digest, read_prompts
@@ -130,12 +130,10 @@ class TextOcrScorer:
             raise ConfigError(f"mode {options.mode!r}: textocr has only 'official'; set mode: official")
         self._reader: TextReader | None = None
         if options.backend == JUDGE:
-            from promptecho.judges.ask import judge_name
-
-            self._judge, self._answers = need_judge(options)
+            self._judge = JudgeBackend(options)
             self._template = load_template("textocr", "judge", options.templates)
             self._template.fill(prompt="")  # a faulty one is told before any image is read
-            self.judge_model, self.template_digest = judge_name(self._judge), self._template.digest
+            self.judge_model, self.template_digest = self._judge.name, self._template.digest
         elif options.backend == RAPIDOCR:
             from promptecho.benchmarks.textocr.rapid import RapidReader
 
@@ -166,9 +164,7 @@ class TextOcrScorer:
         entries = self._entries(folder)
         if self._reader is not None:
             return Estimate(calls=0, recorded=0, input_tokens=0, output_tokens=0, usd=0.0)
-        from promptecho.judges.ask import estimate
-
-        return estimate(self._judge, self._questions(entries), self._answers)
+        return self._judge.estimate(self._questions(entries))
 
     def score(self, folder: ImageFolder) -> Scored:
         """Judge all images.
@@ -188,8 +184,6 @@ class TextOcrScorer:
                 )
             items, raw = judge_all(WHAT, folder.root, entries, partial(judged_by_reader, reader=self._reader))
         else:
-            from promptecho.judges.ask import ask_all
-
-            answers = ask_all(self._judge, self._questions(entries), self._answers)
+            answers = self._judge.ask(self._questions(entries))
             items, raw = judge_all(WHAT, folder.root, list(zip(entries, answers, strict=True)), judged_by_model)
         return Scored(items, raw, prompts_digest(list(dict.fromkeys(e.prompt for e in entries))), summary_of(raw))

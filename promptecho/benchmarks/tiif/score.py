@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from promptecho.benchmarks.backends import PerceptionFailure, load_reader
-from promptecho.benchmarks.scoring import ImageFolder, Scored, ScoringOptions, need_judge
+from promptecho.benchmarks.scoring import ImageFolder, JudgeBackend, Scored, ScoringOptions
 from promptecho.benchmarks.tiif.judge import WORDINGS, load_templates, question_of, wording_of
 from promptecho.benchmarks.tiif.layout import ImageEntry, check_images_per_prompt, list_images
 from promptecho.benchmarks.tiif.oracle import answer, check_questions
@@ -95,11 +95,9 @@ class TiifScorer:
             self._reader = load_reader(options.backend)
             self.judge_model = self._reader.name
             return
-        from promptecho.judges.ask import judge_name
-
-        self._settings, self._folder = need_judge(options)
+        self._judge = JudgeBackend(options)
         self._templates = load_templates(options.templates)
-        self.judge_model, self.template_digest = judge_name(self._settings), self._templates.digest
+        self.judge_model, self.template_digest = self._judge.name, self._templates.digest
 
     def score(self, folder: ImageFolder) -> Scored:
         prompts, entries = self._list(folder)
@@ -118,10 +116,8 @@ class TiifScorer:
         """
         if self._reader:
             raise ConfigError(f"backend {self._reader.name}: asks no judge, so that there is nothing to estimate")
-        from promptecho.judges.ask import estimate
-
         _, entries = self._list(folder)
-        return estimate(self._settings, self._questions(entries), self._folder)
+        return self._judge.estimate(self._questions(entries))
 
     def _list(self, folder: ImageFolder) -> tuple[list[Prompt], list[ImageEntry]]:
         check_images_per_prompt(folder.images_per_prompt)
@@ -147,9 +143,7 @@ class TiifScorer:
         return [question_of(entry, self._templates, self._seed, self._mode) for entry in entries]
 
     def _ask(self, entries: list[ImageEntry]) -> list[dict[str, Any]]:
-        from promptecho.judges.ask import ask_all
-
-        answers = ask_all(self._settings, self._questions(entries), self._folder)
+        answers = self._judge.ask(self._questions(entries))
         return [
             record_of(
                 entry,
