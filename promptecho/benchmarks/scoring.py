@@ -94,7 +94,7 @@ class JudgeBackend:
 
         if options.judge is None or options.answers is None:
             raise ConfigError(
-                "backend judge: which one? set `judge:` to a key of `judges`, or give --judge and --answers"
+                "backend judge: which one? set `judge:` to a key of `judges.models`, and give --config and --answers"
             )
         self._settings, self._folder = options.judge, options.answers
         self.name = judge_name(self._settings)
