@@ -8,7 +8,9 @@ from promptecho.config.load import (
     load_site,
     parse_experiment,
     read_yaml,
+    run_rewards,
     run_training,
+    run_vlm,
     write_resolved,
 )
 from promptecho.config.models import ExperimentConfig, SiteConfig
@@ -31,7 +33,9 @@ __all__ = [
     "read_yaml",
     "resolve",
     "resolve_experiment",
+    "run_rewards",
     "run_training",
+    "run_vlm",
     "slice_digest",
     "write_resolved",
 ]

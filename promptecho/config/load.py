@@ -10,6 +10,7 @@ import yaml
 
 from promptecho.config.checks import Problems, check_runs, check_sections, cross_problems
 from promptecho.config.models import ExperimentConfig, SiteConfig
+from promptecho.config.rewards import RewardSection, VlmSection
 from promptecho.config.scorers import PAIRWISE
 from promptecho.config.training import TrainingConfig
 from promptecho.errors import ConfigError
@@ -133,6 +134,16 @@ def run_training(config: ExperimentConfig, run: str) -> TrainingConfig:
             "`base` is the untrained model and is not trained)"
         )
     return config.runs[run]
+
+
+def run_rewards(config: ExperimentConfig, run: str) -> list[RewardSection]:
+    """The weighted rewards of `run`: its own, or the experiment's."""
+    return run_training(config, run).rewards or config.rewards
+
+
+def run_vlm(config: ExperimentConfig, run: str) -> VlmSection:
+    """The VLM that rewards `run`."""
+    return run_training(config, run).reward_vlm or config.models.vlm
 
 
 def evaluation_steps(config: ExperimentConfig, benchmark: str, run: str) -> list[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, WithJsonSchema
+from pydantic import BeforeValidator, Field, StrictStr, WithJsonSchema
 
 from promptecho.config.fields import (
     NAME_PATTERN,
@@ -12,13 +12,13 @@ from promptecho.config.fields import (
     CountOrZero,
     Flag,
     NonNegative,
-    Real,
     Section,
     Seed,
     Share,
     Text,
 )
 from promptecho.config.judges import JudgesSection
+from promptecho.config.rewards import RewardSection, VlmSection
 from promptecho.config.training import TrainingConfig
 
 Name = Annotated[str, Field(strict=True, pattern=NAME_PATTERN)]
@@ -27,7 +27,7 @@ Name = Annotated[str, Field(strict=True, pattern=NAME_PATTERN)]
 class T2iSection(Section):
     """The text-to-image model that is trained and evaluated."""
 
-    family: Literal["zimage"] = Field(
+    family: Literal["zimage", "qwenimage"] = Field(
         "zimage", description="Family of the model: which adapter in promptecho/t2i handles it."
     )
     path: Text = Field(
@@ -37,18 +37,11 @@ class T2iSection(Section):
     dtype: Literal["float32", "bfloat16"] = Field("bfloat16", description="Type of the frozen weights.")
     height: Count = Field(1024, description="Height of training and evaluation images in pixels.")
     width: Count = Field(1024, description="Width of training and evaluation images in pixels.")
-
-
-class VlmSection(Section):
-    """The frozen vision-language model that captions and rewards."""
-
-    path: Text = Field(
-        description="Folder, or hub id, of an image-text-to-text model; `shapes`: the model that ships with the "
-        "project."
+    negative_prompt: StrictStr = Field("", description="What guidance leads away from; empty: from no prompt at all.")
+    vae_slicing: Flag = Field(False, description="Decode images one by one: less memory, the same pixels.")
+    vae_tiling: Flag = Field(
+        False, description="Decode large images in overlapping tiles: less memory, and slightly other pixels."
     )
-    revision: Text | None = Field(None, description="Hub revision (commit); null: the folder as it is.")
-    dtype: Literal["float32", "bfloat16"] = Field("bfloat16", description="Type of the weights.")
-    trust_remote_code: Flag = Field(False, description="Run Python code that comes with the model. Off unless needed.")
 
 
 class ModelsSection(Section):
@@ -88,19 +81,6 @@ class CaptionsSection(Section):
         description="... and to so many tokens of the text-to-image model: 512 less the eight of its chat template.",
     )
     max_rejected_share: Share = Field(0.05, description="The merge fails above this share of rejected captions.")
-
-
-class RewardSection(Section):
-    """One reward; several are summed after their advantages were normalised."""
-
-    name: Literal["echo"] = Field("echo", description="Which reward: echo (PromptEcho).")
-    weight: Real = Field(1.0, description="Weight of its advantage in the sum.")
-    query: Text | None = Field(None, description="What the VLM is asked; null: `captions.query`.")
-    label: Text | None = Field(
-        None,
-        description="What the VLM should answer. null: the prompt; else a JSON Lines file with {data_id, label} for "
-        "every training prompt, the label a text or a JSON value (relative to where you start).",
-    )
 
 
 class AdapterSection(Section):
@@ -214,7 +194,9 @@ class ExperimentConfig(Section):
     captions: CaptionsSection = Field(description="Training prompts.")
     training: TrainingConfig = Field(default_factory=TrainingConfig, description="What every run does.")
     rewards: list[RewardSection] = Field(
-        default_factory=lambda: [RewardSection()], min_length=1, description="Weighted rewards."
+        default_factory=lambda: [RewardSection()],
+        min_length=1,
+        description="Weighted rewards; a run may have its own (`training.rewards`).",
     )
     runs: dict[Name, TrainingConfig] = Field(
         default_factory=dict, description="Runs by name; each may override any key of `training`."

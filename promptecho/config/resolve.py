@@ -133,8 +133,12 @@ def _set(target: Any, parts: list[str], value: Any, source: str) -> None:
 
 
 def _find_models(raw: dict[str, Any], root: Path) -> None:
-    models = raw.get("models")
-    for model in models.values() if isinstance(models, dict) else []:
+    """Point every model that lies in the site's folder there: the experiment's, and those of single runs."""
+    found = list(models.values()) if isinstance(models := raw.get("models"), dict) else []
+    runs = raw.get("runs")
+    for training in [raw.get("training"), *(runs.values() if isinstance(runs, dict) else [])]:
+        found += [training.get("reward_vlm")] if isinstance(training, dict) else []
+    for model in found:
         path = model.get("path") if isinstance(model, dict) else None
         if isinstance(path, str) and path != "shapes" and not Path(path).is_absolute() and (root / path).is_dir():
             model["path"] = str(root / path)

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import promptecho
-from promptecho.config.load import run_training
+from promptecho.config.fields import Section
+from promptecho.config.load import run_rewards, run_training, run_vlm
 from promptecho.config.models import ExperimentConfig
 from promptecho.config.scorers import BENCHMARK_OF
 from promptecho.errors import ConfigError
@@ -20,7 +21,8 @@ STAGE_VERSION = {"images": 1, "caption": 1, "merge": 1, "train": 1, "prompts": 1
 
 # Keys that move work around or say how far to go, but do not change what is computed (beyond the last digits).
 _NOT_IN_TRAINING = {"iterations", "checkpoints", "checkpoint_every", "micro_batch_size", "zero_stage", "save_every_s"}
-_NOT_IN_TRAINING |= {"keep_states", "timeout_s"}
+_NOT_IN_TRAINING |= {"keep_states", "timeout_s", "reward_placement", "activation_checkpointing"}
+_NOT_IN_TRAINING |= {"rewards", "reward_vlm"}  # named beside it, with the experiment's where a run has none
 # How and at what price answers are got, not what they are.
 _NOT_IN_ANSWERS = {"api_key_env", "concurrency", "requests_per_minute", "timeout_s", "max_attempts", "budget_usd"}
 _NOT_IN_ANSWERS |= {"max_calls", "usd_per_million_input_tokens", "usd_per_million_output_tokens"}
@@ -76,7 +78,7 @@ def slice_digest(
         ConfigError: an unknown stage, run, image set or benchmark.
     """
     captions = config.captions.model_dump(mode="json")
-    models = {"t2i": _model(config, "t2i"), "vlm": _model(config, "vlm")}
+    models = {"t2i": _model(config, config.models.t2i, "t2i"), "vlm": _model(config, config.models.vlm, "vlm")}
     if stage == "images":
         return digest({"version": STAGE_VERSION["images"], "shapes": captions["shapes"]})
     if stage == "caption":
@@ -92,9 +94,9 @@ def slice_digest(
         return digest(
             {
                 "version": STAGE_VERSION["train"],
-                "models": models,
+                "models": {**models, "vlm": _model(config, run_vlm(config, run), "vlm")},
                 "captions": _merge_slice(captions, models),
-                "rewards": [reward.model_dump(mode="json") for reward in config.rewards],
+                "rewards": [reward.model_dump(mode="json") for reward in run_rewards(config, run)],
                 "training": {key: value for key, value in training.items() if key not in _NOT_IN_TRAINING},
             }
         )
@@ -141,12 +143,12 @@ def _merge_slice(captions: dict[str, Any], models: dict[str, Any]) -> dict[str, 
     return {"version": version, "vlm": models["vlm"], "tokenizer": tokenizer, "captions": keys}
 
 
-def _model(config: ExperimentConfig, name: str) -> dict[str, Any]:
-    """A model's keys; its path as written, so that moving `models_root` restarts nothing.
+def _model(config: ExperimentConfig, section: Section, name: str) -> dict[str, Any]:
+    """Keys of a model of kind `name`; its path as written, so that moving `models_root` restarts nothing.
 
     A model that ships with the project may change with it, so its files count too.
     """
-    keys = getattr(config.models, name).model_dump(mode="json")
+    keys = section.model_dump(mode="json")
     if keys["path"] == SHAPES:
         keys["files"] = _folder_digest(model_path(SHAPES, name))
     if config.models_root and Path(keys["path"]).is_relative_to(config.models_root):

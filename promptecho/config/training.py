@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -18,6 +18,7 @@ from promptecho.config.fields import (
     Seed,
     Text,
 )
+from promptecho.config.rewards import PlacementSection, RewardSection, VlmSection
 
 Weighting = Literal["ghuber", "uniform", "t", "t2", "huber"]
 
@@ -27,10 +28,10 @@ class LoraSection(Section):
 
     rank: Count = Field(64, description="Rank of the LoRA matrices.")
     alpha: Positive = Field(128, description="LoRA alpha; the adapter's output is scaled by alpha / rank.")
-    target_modules: list[Text] = Field(
-        ["to_q", "to_k", "to_v", "to_out.0", "feed_forward.w1", "feed_forward.w2", "feed_forward.w3"],
-        min_length=1,
-        description="Name endings of the linear layers that get an adapter.",
+    target_modules: Annotated[list[Text], Field(min_length=1)] | None = Field(
+        None,
+        description="Name endings of the linear layers that get an adapter; null: the family's own list (attention "
+        "and feed-forward layers of all blocks; docs/families.md).",
     )
 
 
@@ -209,7 +210,25 @@ class TrainingConfig(Section):
         description="permuted_rewards: a control run. Each prompt's rewards are dealt anew to its own images, so that "
         "advantages have the same sizes and mean nothing; what such a run gains is not the reward's doing.",
     )
-    zero_stage: Literal[1, 2] = Field(1, description="DeepSpeed ZeRO stage.")
+    rewards: Annotated[list[RewardSection], Field(min_length=1)] | None = Field(
+        None, description="Weighted rewards of a run that differs from the experiment's `rewards`; null: those."
+    )
+    reward_vlm: VlmSection | None = Field(
+        None, description="VLM that gives the rewards where it is not the one that captions; null: `models.vlm`."
+    )
+    reward_placement: PlacementSection = Field(
+        default_factory=PlacementSection, description="Where the reward's VLM sits."
+    )
+    zero_stage: Literal[1, 2, 3] = Field(
+        1,
+        description="DeepSpeed ZeRO stage: 1 shards optimizer state over the GPUs, 2 gradients too (both small with "
+        "LoRA), 3 also the frozen weights, for a model that does not fit on one GPU; each layer is then gathered for "
+        "every pass.",
+    )
+    activation_checkpointing: Flag = Field(
+        False, description="Compute activations again in the backward pass instead of keeping them: slower, less "
+        "memory, the same gradients.",
+    )
     save_every_s: CountOrZero = Field(
         600, description="Seconds between saves of the rolling state; 0: after every iteration."
     )

@@ -16,6 +16,7 @@ class Family(Protocol):
     """
 
     name: str
+    lora_targets: tuple[str, ...]  # name endings of the linear layers that get an adapter by default
     transformer: torch.nn.Module
     pipeline: Any
 

@@ -21,6 +21,7 @@ class ZImage:
     """Adapter of diffusers' `ZImagePipeline`."""
 
     name = "zimage"
+    lora_targets = ("to_q", "to_k", "to_v", "to_out.0", "feed_forward.w1", "feed_forward.w2", "feed_forward.w3")
 
     def __init__(self, pipeline) -> None:
         self.pipeline = pipeline

@@ -30,7 +30,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from promptecho.config import TrainingConfig, run_training, slice_digest
+from promptecho.config import TrainingConfig, run_rewards, run_training, slice_digest
 from promptecho.errors import DataError, PromptEchoError
 from promptecho.files import sha256_file
 from promptecho.progress import Progress
@@ -88,8 +88,8 @@ def prepare(segment: Segment, training: TrainingConfig, device: torch.device, wa
     prompts = setup.load_prompts(segment.captions)
     watched = setup.load_heldout(segment.heldout, training.heldout.prompts)
     family = setup.load_family(segment.config, device)
-    rewards = setup.load_rewards(segment.config, device, [*prompts, *watched])
-    family.transformer = add_lora(family.transformer, training.lora, training.seed)
+    rewards = setup.load_rewards(segment.config, segment.run, device, [*prompts, *watched])
+    family.transformer = add_lora(family.transformer, training.lora, training.seed, family.lora_targets)
     return Trainer(
         segment, training, family,
         Engine(family.transformer, training, accumulation=_accumulation(training, dist.get_world_size())),
@@ -104,7 +104,7 @@ def _digests(segment: Segment, training: TrainingConfig) -> dict[str, str]:
     files = {"captions file": segment.captions}
     if training.heldout.patience is not None and segment.heldout is not None:
         files["held-out captions file"] = segment.heldout
-    for index, entry in enumerate(segment.config.rewards):
+    for index, entry in enumerate(run_rewards(segment.config, segment.run)):
         if entry.label is not None:
             files[f"label file of rewards.{index}"] = Path(entry.label)
     slices = {"training configuration": slice_digest(segment.config, "train", run=segment.run)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,20 +21,24 @@ from promptecho.seeds import derive_seed
 from promptecho.train.state import tensor_folder
 
 
-def add_lora(transformer: torch.nn.Module, lora: LoraSection, seed: int) -> PeftModel:
+def add_lora(transformer: torch.nn.Module, lora: LoraSection, seed: int, targets: Sequence[str]) -> PeftModel:
     """Wrap `transformer` with a fresh adapter in float32; its initial values depend on `seed` alone.
+
+    Args:
+        targets: what gets an adapter where `lora.target_modules` says nothing: the family's own list.
 
     Raises:
         ModelError: a target module does not exist in this transformer.
     """
     names = {name for name, module in transformer.named_modules() if isinstance(module, torch.nn.Linear)}
-    for target in lora.target_modules:
+    targets = sorted(lora.target_modules or targets)
+    for target in targets:
         if not any(name == target or name.endswith(f".{target}") for name in names):
             raise ModelError(f"training.lora.target_modules: no linear layer of the transformer ends in {target!r}")
     config = LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,
-        target_modules=sorted(lora.target_modules),
+        target_modules=targets,
         init_lora_weights=True,
     )
     with torch.random.fork_rng(devices=[]):

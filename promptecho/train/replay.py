@@ -28,7 +28,7 @@ def replay(config: ExperimentConfig, folder: Path, device: torch.device) -> dict
     tensors, facts = load_batch(folder)
     training = run_training(config, facts["run"])
     family = load_family(config, device)
-    model = family.transformer = add_lora(family.transformer, training.lora, training.seed)
+    model = family.transformer = add_lora(family.transformer, training.lora, training.seed, family.lora_targets)
     parameters = lora_parameters(model)
     with torch.no_grad():
         for name, parameter in parameters.items():

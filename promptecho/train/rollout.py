@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 from PIL import Image
 
+from promptecho.config import run_vlm
 from promptecho.config.training import TrainingConfig
 from promptecho.errors import PromptEchoError
 from promptecho.t2i.base import Family
@@ -79,7 +80,8 @@ def sample_and_score(
     try:
         local = score_images(trainer.rewards, images, owners, names, lambda n: moved("reward", n))
     except NotFiniteRewardError as caught:
-        error = report_reward(caught, trainer.segment.work, iteration, trainer.segment.config.models.vlm.path)
+        vlm = run_vlm(trainer.segment.config, trainer.segment.run)
+        error = report_reward(caught, trainer.segment.work, iteration, vlm.path)
     except PromptEchoError as caught:
         error = caught
     moved("exchange", 0)

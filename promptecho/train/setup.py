@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
-from promptecho.config import ExperimentConfig
-from promptecho.config.models import RewardSection
+from promptecho.config import ExperimentConfig, run_rewards, run_vlm
+from promptecho.config.rewards import RewardSection
 from promptecho.errors import DataError
 from promptecho.files import read_jsonl
 from promptecho.t2i.base import Family
@@ -47,19 +47,21 @@ def load_family(config: ExperimentConfig, device: torch.device) -> Family:
     return load_configured(config, device)
 
 
-def load_rewards(config: ExperimentConfig, device: torch.device, prompts: Sequence[Prompt]) -> list[WeightedReward]:
-    """The config's rewards on one shared VLM, with labels for all of `prompts`."""
+def load_rewards(
+    config: ExperimentConfig, run: str, device: torch.device, prompts: Sequence[Prompt]
+) -> list[WeightedReward]:
+    """The run's rewards on one shared VLM, with labels for all of `prompts`."""
     from promptecho.rewards.registry import make_reward
     from promptecho.vlm import load_vlm
 
-    labels = [load_labels(entry, index, prompts) for index, entry in enumerate(config.rewards)]
-    vlm = config.models.vlm
+    rewards, vlm = run_rewards(config, run), run_vlm(config, run)
+    labels = [load_labels(entry, index, prompts) for index, entry in enumerate(rewards)]
     loaded = load_vlm(
         vlm.path, dtype=vlm.dtype, device=device, revision=vlm.revision, trust_remote_code=vlm.trust_remote_code
     )
     return [
         WeightedReward(make_reward(entry.name, loaded, query=query), entry.weight, query, own)
-        for entry, own in zip(config.rewards, labels, strict=True)
+        for entry, own in zip(rewards, labels, strict=True)
         for query in [entry.query or config.captions.query]
     ]
 

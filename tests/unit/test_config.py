@@ -144,7 +144,7 @@ def test_everything_wrong_is_told_at_once():
             "training.timesteps.per_sample",
             "31 exceeds the 30 steps of sampling",
         ),
-        ("models.t2i.family", "sdxl", "models.t2i.family", "should be 'zimage' (found 'sdxl')"),
+        ("models.t2i.family", "sdxl", "models.t2i.family", "should be 'zimage' or 'qwenimage' (found 'sdxl')"),
         ("rewards", [{"name": "clip"}], "rewards.0.name", "should be 'echo' (found 'clip')"),
         ("training.learning_rate", 0, "training.learning_rate", "greater than 0"),
         ("training.learning_rate", float("nan"), "training.learning_rate", "finite"),

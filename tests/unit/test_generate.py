@@ -79,7 +79,7 @@ def whole(experiment, config) -> Path:
 def adapter(experiment) -> Path:
     """An adapter with random weights, hence with an effect."""
     family = load_family("zimage", str(tiny_t2i.shared_folder()))
-    model = add_lora(family.transformer, LoraSection(rank=4, alpha=8), 1)
+    model = add_lora(family.transformer, LoraSection(rank=4, alpha=8), 1, family.lora_targets)
     generator = torch.Generator().manual_seed(0)
     weights = {name: 0.2 * torch.randn(p.shape, generator=generator) for name, p in lora_parameters(model).items()}
     save_adapter(model, weights, experiment.folder / "adapter", family.pipeline)
@@ -158,7 +158,7 @@ def test_only_what_changed_is_generated_again(experiment, config, adapter, capsy
     said = generate_again(experiment, other, "again", capsys, run="r", step=2, adapter=adapter)
     assert "12 images, 0 already done" in said and png_bytes(experiment.folder / "again") != before
     family = load_family("zimage", str(tiny_t2i.shared_folder()))
-    model = add_lora(family.transformer, LoraSection(rank=4, alpha=8), 2)
+    model = add_lora(family.transformer, LoraSection(rank=4, alpha=8), 2, family.lora_targets)
     save_adapter(model, {n: p.detach() for n, p in lora_parameters(model).items()}, experiment.folder / "new",
                  family.pipeline)  # fmt: skip
     said = generate_again(experiment, other, "again", capsys, run="r", step=2, adapter=experiment.folder / "new")
@@ -210,7 +210,7 @@ def test_an_adapter_of_another_model_is_one_line(experiment, tmp_path, adapter):
 
 def test_a_diverged_adapter_is_named_by_its_first_image(experiment, config):
     family = load_family("zimage", str(tiny_t2i.shared_folder()))
-    model = add_lora(family.transformer, LoraSection(rank=4, alpha=8), 1)
+    model = add_lora(family.transformer, LoraSection(rank=4, alpha=8), 1, family.lora_targets)
     nan = {name: torch.full_like(p, float("nan")) for name, p in lora_parameters(model).items()}
     save_adapter(model, nan, experiment.folder / "nan", family.pipeline)
     with pytest.raises(DataError, match="prompt 00000 image 0: the model's latents are not finite"):

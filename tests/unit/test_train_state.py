@@ -194,7 +194,8 @@ def test_without_anything_a_segment_starts_from_the_beginning(tmp_path):
 
 def adapted(seed: int = 1, **options):
     family = load_family("zimage", str(tiny_t2i.shared_folder()))
-    return family, add_lora(family.transformer, LoraSection(**{"rank": 4, "alpha": 8, **options}), seed)
+    lora = LoraSection(**{"rank": 4, "alpha": 8, **options})
+    return family, add_lora(family.transformer, lora, seed, family.lora_targets)
 
 
 def test_initial_weights_depend_on_the_seed_alone():
@@ -210,7 +211,7 @@ def test_initial_weights_depend_on_the_seed_alone():
     assert all((p == 0).all() for name, p in a.items() if "lora_B" in name)
     family = load_family("zimage", str(tiny_t2i.shared_folder()))
     before = torch.get_rng_state()
-    add_lora(family.transformer, LoraSection(rank=4, alpha=8), 1)
+    add_lora(family.transformer, LoraSection(rank=4, alpha=8), 1, family.lora_targets)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -218,7 +219,7 @@ def test_initial_weights_are_float32_on_a_base_model_in_bfloat16_too():
     """PEFT draws them in the base model's type, so they agree to that type's precision only."""
     _, a = adapted()
     family = load_family("zimage", str(tiny_t2i.shared_folder()), dtype="bfloat16")
-    b = add_lora(family.transformer, LoraSection(rank=4, alpha=8), 1)
+    b = add_lora(family.transformer, LoraSection(rank=4, alpha=8), 1, family.lora_targets)
     a, b = lora_parameters(a), lora_parameters(b)
     for name in a:
         torch.testing.assert_close(a[name], b[name], rtol=1e-2, atol=1e-5)

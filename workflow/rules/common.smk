@@ -170,7 +170,7 @@ def watched_captions(wildcards):
     inputs = {}
     if configuration.run_training(chosen, wildcards.R).heldout.prompts:
         inputs["heldout"] = f"results/{wildcards.E}/captions/heldout.jsonl"
-    labels = [entry.label for entry in chosen.rewards if entry.label is not None]
+    labels = [entry.label for entry in configuration.run_rewards(chosen, wildcards.R) if entry.label is not None]
     return inputs | ({"labels": labels} if labels else {})
 
 
