@@ -1,0 +1,44 @@
+"""The paper's experiments as they ship: every job of them can be planned, and the numbers it states are in them."""
+
+from __future__ import annotations
+
+import pytest
+
+from promptecho.config import load_experiment, run_rewards, run_vlm
+
+STEPS = {"zimage": 3 * 8, "qwenimage": 5}  # runs x checkpoints
+
+
+@pytest.mark.parametrize("name", ["zimage", "qwenimage"])
+def test_everything_can_be_planned(workflow, name):
+    folder = workflow.root / "data" / "images"
+    folder.mkdir(parents=True)
+    (folder / "one.png").touch()
+    workflow.edit("config/config.yaml", "[tiny]", f"[{name}]")
+    planned = workflow.planned()
+    config = load_experiment(workflow.root / f"config/experiments/{name}.yaml")
+    checkpoints = sum(len(training.checkpoint_steps) for training in config.runs.values())
+    assert planned["train"] == checkpoints == STEPS[name]
+    assert planned["caption_shard"] == config.captions.num_shards
+    assert planned["table"] == len(config.tables) == 4
+    # Every checkpoint and the base model on GenEval; pairs are compared with the base model, which has no score.
+    runs = len(config.runs)
+    assert planned["score"] == (checkpoints + 1) + (runs + 1) * 2 + runs
+
+
+@pytest.mark.parametrize("name", ["zimage", "qwenimage"])
+def test_the_stated_numbers(workflow, name):
+    """arXiv 2604.12652, section 4.1."""
+    config = load_experiment(workflow.root / f"config/experiments/{name}.yaml")
+    t2i = config.models.t2i
+    assert (t2i.height, t2i.width, config.models.vlm.path) == (1024, 1024, "Qwen/Qwen3-VL-32B-Instruct")
+    for run, training in config.runs.items():
+        assert (training.prompts_per_iteration, training.images_per_prompt, training.batch_size) == (32, 8, 128)
+        assert (training.passes, training.lora.rank, training.lora.alpha, training.learning_rate) == (4, 64, 128, 5e-5)
+        assert (training.sampling.num_inference_steps, training.sampling.guidance_scale) == (30, 3.5)
+        expected = ("inferscore",) if run == "inferscore" else ("echo",)
+        assert tuple(reward.name for reward in run_rewards(config, run)) == expected
+        size = "8B" if run == "promptecho-8b" else "32B"
+        assert run_vlm(config, run).path == f"Qwen/Qwen3-VL-{size}-Instruct"
+    assert {entry.guidance_scale for entry in config.image_sets.values()} == {4.0}
+    assert {entry.num_inference_steps for entry in config.image_sets.values()} == {50}
