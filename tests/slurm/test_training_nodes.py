@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from cluster import Cluster
+from ranks import training_ranks
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "unit"))
 
@@ -62,19 +63,6 @@ class Life:
         self.cluster.wait(lambda: not self.cluster.run("squeue", "-h", "-j", self.job, check=False), "its end", 300)
         return self.code("srun")
 
-    def processes(self) -> dict[int, int]:
-        """Process ids of training by rank."""
-        found = {}
-        for entry in Path("/proc").glob("[0-9]*"):
-            try:
-                words = (entry / "cmdline").read_bytes().decode().split("\0")
-                lines = (entry / "environ").read_bytes().decode(errors="replace").split("\0")
-            except OSError:
-                continue
-            if words[1:4] == ["-m", "promptecho", "train"] and f"SLURM_JOB_ID={self.job}" in lines:
-                found.update({int(line[13:]): int(entry.name) for line in lines if line.startswith("SLURM_PROCID=")})
-        return found
-
 
 @pytest.fixture(scope="module")
 def experiment(tmp_path_factory) -> Experiment:
@@ -114,7 +102,7 @@ def lives(cluster, experiment, config) -> list[Life]:
 
     killed = Life(cluster, experiment.folder / "life2", arguments)
     killed.reach(work, stopped.reached + 1)
-    os.kill(killed.processes()[2], signal.SIGKILL)
+    os.kill(training_ranks(job=killed.job)[2], signal.SIGKILL)
     killed.end()
 
     finished = Life(cluster, experiment.folder / "life3", [*arguments, "--json"])
@@ -141,7 +129,7 @@ def test_without_one_rank_the_others_end(lives):
     killed = lives[1]
     assert killed.code(2) == 128 + signal.SIGKILL, killed.log
     assert killed.end() not in (0, 75)
-    assert killed.processes() == {}
+    assert training_ranks(job=killed.job) == {}
     assert "another rank is gone" in killed.log and "Traceback" not in killed.log, killed.log
 
 
