@@ -14,6 +14,8 @@ from typing import Any
 
 from promptecho.errors import DataError
 
+WHOLE_HASH_LIMIT = 1 << 30  # bytes
+
 
 def _fsync_folder(folder: Path) -> None:
     """Make a rename in `folder` durable (a no-op on file systems that refuse to sync folders)."""
@@ -156,6 +158,18 @@ def sha256_file(path: str | Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise DataError(f"{path}: cannot read ({error.strerror or error})") from None
+
+
+def fingerprint(file: Path) -> str:
+    """Hash of a file; for large ones of its size, first and last MiB."""
+    size = file.stat().st_size
+    if size <= WHOLE_HASH_LIMIT:
+        return sha256_file(file)
+    with open(file, "rb") as stream:
+        head = stream.read(1 << 20)
+        stream.seek(-(1 << 20), 2)
+        tail = stream.read()
+    return digest([size, head.hex(), tail.hex()])
 
 
 def digest(value: Any) -> str:

@@ -16,9 +16,11 @@ class Family(Protocol):
     """
 
     name: str
+    negative_prompt: str
     lora_targets: tuple[str, ...]  # name endings of the linear layers that get an adapter by default
     transformer: torch.nn.Module
     pipeline: Any
+    device: torch.device  # where latents and conditionings are
 
     def latent_shape(self, height: int, width: int) -> tuple[int, ...]:
         """Shape of one image's latents."""
@@ -54,4 +56,21 @@ class Family(Protocol):
 
     def decode(self, latents: torch.Tensor) -> list[Image.Image]:
         """Latents to images."""
+        ...
+
+    def enable_activation_checkpointing(self) -> None:
+        """Compute activations again in the backward pass instead of keeping them."""
+        ...
+
+    def move_text_encoder(self, device: torch.device | str) -> None:
+        """Bring the text encoder to a device, or take it off the GPU with "cpu"."""
+        ...
+
+    @property
+    def text_identity(self) -> str:
+        """What decides a prompt's embedding besides the prompt, as a digest."""
+        ...
+
+    def set_negative(self, embedding: torch.Tensor) -> None:
+        """Take the negative prompt's conditioning from elsewhere (a cache)."""
         ...

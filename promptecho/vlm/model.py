@@ -10,12 +10,11 @@ from typing import Any
 import torch
 
 from promptecho.errors import ModelError
-from promptecho.files import digest, sha256_file
+from promptecho.files import digest, fingerprint
 from promptecho.shipped import model_path
 from promptecho.vlm.processor import check_model_path, load_processor
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-WHOLE_HASH_LIMIT = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -111,15 +110,4 @@ def model_revision(path: str | Path, revision: str | None = None) -> str:
             raise ModelError(f"{path}: no such folder, and not to be had as a hub id ({reason})") from error
         return getattr(config, "_commit_hash", None) or "main"
     files = [folder / "config.json", *sorted(folder.glob("*.safetensors"))]
-    return "files-" + digest([[file.name, _fingerprint(file)] for file in files])
-
-
-def _fingerprint(file: Path) -> str:
-    size = file.stat().st_size
-    if size <= WHOLE_HASH_LIMIT:
-        return sha256_file(file)
-    with open(file, "rb") as stream:
-        head = stream.read(1 << 20)
-        stream.seek(-(1 << 20), 2)
-        tail = stream.read()
-    return digest([size, head.hex(), tail.hex()])
+    return "files-" + digest([[file.name, fingerprint(file)] for file in files])

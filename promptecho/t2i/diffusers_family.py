@@ -1,0 +1,201 @@
+"""What families that are diffusers pipelines have in common: loading, times, the ODE, memory of VAE and encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from PIL import Image
+
+from promptecho.errors import ModelError
+from promptecho.files import digest, fingerprint
+
+
+class DiffusersFamily:
+    """Base of the adapters. A family says how it encodes, predicts and decodes; the rest is here.
+
+    Args:
+        pipeline: an instance of `pipeline_class`; its modules are frozen here.
+        negative_prompt: what guidance leads away from.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    pipeline_class: ClassVar[str]  # in diffusers
+    lora_targets: ClassVar[tuple[str, ...]]
+    patch_size: ClassVar[int] = 2
+
+    def __init__(self, pipeline: Any, *, negative_prompt: str = "") -> None:
+        self.pipeline = pipeline
+        self.transformer = pipeline.transformer
+        self.vae, self.scheduler = pipeline.vae, pipeline.scheduler
+        self.negative_prompt = negative_prompt
+        self.device = self.transformer.device
+        self._negative: torch.Tensor | None = None
+        self._source: tuple[str, str | None] = (str(getattr(pipeline.config, "_name_or_path", "")), None)
+        for module in (pipeline.transformer, pipeline.text_encoder, pipeline.vae):
+            module.requires_grad_(False).eval()
+
+    @classmethod
+    def load(
+        cls,
+        path: str,
+        *,
+        revision: str | None = None,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+        negative_prompt: str = "",
+        vae_slicing: bool = False,
+        vae_tiling: bool = False,
+        transformer_device: torch.device | str | None = None,
+    ):
+        """Load a pipeline folder or hub id. The VAE stays in float32, as the paper's authors run it.
+
+        Args:
+            transformer_device: where the transformer stays if not on `device`: on the CPU, for an engine that takes
+                it from there piece by piece.
+
+        Raises:
+            ModelError: the folder is missing or not a pipeline of this family.
+        """
+        import diffusers
+        from diffusers.utils import logging as diffusers_logging
+        from transformers.utils import logging as transformers_logging
+
+        # Their bars fill logs, and a warning about float32 modules names none; errors still show.
+        diffusers_logging.set_verbosity_error()
+        diffusers_logging.disable_progress_bar()
+        transformers_logging.disable_progress_bar()
+        try:
+            pipeline = getattr(diffusers, cls.pipeline_class).from_pretrained(path, revision=revision, dtype=dtype)
+        except Exception as error:  # anything from OSError to SafetensorError; all mean the same here
+            reason = " ".join(str(error).split())[:300]
+            raise ModelError(f"{path}: cannot load a {cls.title} pipeline ({reason}); check models.t2i.path") from error
+        if type(pipeline.transformer).__name__ != cls.transformer_class:
+            raise ModelError(
+                f"{path}: holds a {type(pipeline.transformer).__name__}, not a {cls.title} pipeline; check "
+                "models.t2i.family and models.t2i.path"
+            )
+        for module in (pipeline.text_encoder, pipeline.vae):
+            module.to(device)
+        pipeline.transformer.to(device if transformer_device is None else transformer_device)
+        pipeline.vae.to(torch.float32)
+        if vae_slicing:
+            pipeline.vae.enable_slicing()
+        if vae_tiling:
+            pipeline.vae.enable_tiling()
+        pipeline.set_progress_bar_config(disable=True)
+        family = cls(pipeline, negative_prompt=negative_prompt)
+        family.device = torch.device(device)
+        family._source = (path, revision)
+        return family
+
+    # What a family provides.
+
+    transformer_class: ClassVar[str]
+
+    def default_sigmas(self, num_inference_steps: int) -> Any:
+        """The pipeline's own, before the scheduler's shift."""
+        raise NotImplementedError
+
+    def step_time(self, t: torch.Tensor) -> torch.Tensor:
+        """A sampler's time in [0, 1] with the rounding that it has after the pipeline's way over [0, 1000]."""
+        raise NotImplementedError
+
+    def encode_prompts(self, prompts: Sequence[str]) -> list[torch.Tensor]:
+        raise NotImplementedError
+
+    def guided_velocity(
+        self, x_t: torch.Tensor, t: torch.Tensor, cond: Sequence[torch.Tensor], guidance_scale: float
+    ) -> torch.Tensor:
+        raise NotImplementedError
+
+    def normalised(self, latents: torch.Tensor) -> torch.Tensor:
+        """Latents [N, C, h, w] as the VAE takes them."""
+        raise NotImplementedError
+
+    # What follows from it.
+
+    @property
+    def latent_channels(self) -> int:
+        raise NotImplementedError
+
+    def latent_shape(self, height: int, width: int) -> tuple[int, ...]:
+        scale = self.pipeline.vae_scale_factor * self.patch_size
+        if height % scale or width % scale:
+            raise ModelError(f"models.t2i: {height} x {width} pixels: both must be multiples of {scale}")
+        return (self.latent_channels, 2 * (height // scale), 2 * (width // scale))
+
+    def negative(self, n: int) -> list[torch.Tensor]:
+        if self._negative is None:
+            self._negative = self.encode_prompts([self.negative_prompt])[0]
+        return [self._negative] * n
+
+    def set_negative(self, embedding: torch.Tensor) -> None:
+        """Take the negative prompt's conditioning from elsewhere (a cache)."""
+        self._negative = embedding
+
+    def timesteps(self, num_inference_steps: int, height: int, width: int) -> torch.Tensor:
+        _, h, w = self.latent_shape(height, width)
+        config = self.scheduler.config
+        scheduler = type(self.scheduler).from_config(config)
+        mu = image_shift((h // 2) * (w // 2), config)
+        scheduler.set_timesteps(sigmas=self.default_sigmas(num_inference_steps), mu=mu, device=self.device)
+        return scheduler.sigmas.float()
+
+    @torch.no_grad()
+    def sample(
+        self, noise: torch.Tensor, cond: Sequence[torch.Tensor], *, num_inference_steps: int, guidance_scale: float
+    ) -> torch.Tensor:
+        scale = self.pipeline.vae_scale_factor
+        height, width = noise.shape[-2] * scale, noise.shape[-1] * scale
+        sigmas = self.timesteps(num_inference_steps, height, width)
+        x = noise
+        for t, t_next in zip(sigmas[:-1], sigmas[1:], strict=True):
+            x = x + (t_next - t) * self.guided_velocity(x, self.step_time(t).expand(len(x)), cond, guidance_scale)
+        return x
+
+    @torch.no_grad()
+    def decode(self, latents: torch.Tensor) -> list[Image.Image]:
+        pixels = self.vae.decode(self.normalised(latents), return_dict=False)[0]
+        if pixels.ndim == 5:  # a video VAE: the one frame
+            pixels = pixels[:, :, 0]
+        return self.pipeline.image_processor.postprocess(pixels, output_type="pil")
+
+    def enable_activation_checkpointing(self) -> None:
+        """Compute activations of the transformer's blocks again in the backward pass; passes without gradient keep
+        none anyway. Works before and after an adapter was put on."""
+        self.pipeline.transformer.enable_gradient_checkpointing()
+
+    def move_text_encoder(self, device: torch.device | str) -> None:
+        """Bring the text encoder to a device, or take it off the GPU with "cpu"."""
+        encoder = self.pipeline.text_encoder
+        if encoder.device == torch.device(device):
+            return
+        encoder.to(device)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    @property
+    def text_identity(self) -> str:
+        """What decides a prompt's embedding besides the prompt: family, encoder and tokenizer, and their type."""
+        path, revision = self._source
+        if Path(path).is_dir():
+            files = sorted(
+                file for name in ("text_encoder", "tokenizer") for file in (Path(path) / name).rglob("*")
+                if file.is_file()
+            )  # fmt: skip
+            weights: Any = [[str(file.relative_to(path)), fingerprint(file)] for file in files]
+        else:
+            weights = [path, revision or getattr(self.pipeline.text_encoder.config, "_commit_hash", None)]
+        return digest([self.name, str(self.pipeline.text_encoder.dtype), weights])
+
+
+def image_shift(image_seq_len: int, config: Any) -> float:
+    """The scheduler's mu for an image of so many tokens, as the pipelines compute it; for static shifts unused."""
+    base_len, max_len = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
+    base, top = config.get("base_shift", 0.5), config.get("max_shift", 1.15)
+    slope = (top - base) / (max_len - base_len)
+    return image_seq_len * slope + (base - slope * base_len)

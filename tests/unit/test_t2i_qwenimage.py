@@ -1,0 +1,160 @@
+"""The Qwen-Image adapter against diffusers' own pipeline, image for image."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tiny_qwenimage
+import tiny_t2i
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny_experiment import Experiment, run
+
+from promptecho.config.training import LoraSection
+from promptecho.errors import DataError, ModelError
+from promptecho.t2i.qwenimage import pack, unpack
+from promptecho.t2i.registry import load_family
+from promptecho.train.lora import add_lora, lora_parameters, save_adapter
+
+PROMPTS = ["A red circle.", "Three blue squares.", "a photo of a star", "The image shows a ring and a black cross."]
+
+
+@pytest.fixture(scope="module")
+def pipeline():
+    from diffusers import QwenImagePipeline
+
+    pipeline = QwenImagePipeline.from_pretrained(tiny_qwenimage.shared_folder(), dtype=torch.float32)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def load(**options):
+    return load_family("qwenimage", str(tiny_qwenimage.shared_folder()), **options)
+
+
+def noise_of(family, n: int, height: int, width: int) -> torch.Tensor:
+    shape = (n, *family.latent_shape(height, width))
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
+
+
+def assert_same_image(ours, theirs, size):
+    """Equal up to rounding at the edge between two grey levels."""
+    assert ours.size == size and ours.mode == "RGB"
+    difference = np.abs(np.asarray(ours).astype(int) - np.asarray(theirs))
+    assert difference.max() <= 1 and (difference > 0).mean() < 0.02
+
+
+@pytest.mark.parametrize("negative", ["", " ", "a blurry star"])
+@pytest.mark.parametrize("guidance_scale", [1.0, 3.5])
+@pytest.mark.parametrize("n, height, width", [(1, 32, 32), (4, 32, 32), (2, 64, 48)])
+def test_sampler_equals_the_pipeline(pipeline, negative, guidance_scale, n, height, width):
+    family = load(negative_prompt=negative)
+    noise = noise_of(family, n, height, width)
+    latents = family.sample(
+        noise, family.encode_prompts(PROMPTS[:n]), num_inference_steps=5, guidance_scale=guidance_scale
+    )
+    call = {
+        "prompt": PROMPTS[:n], "negative_prompt": [negative] * n, "true_cfg_scale": guidance_scale, "height": height,
+        "width": width, "num_inference_steps": 5, "latents": pack(noise),
+    }  # fmt: skip
+    expected = unpack(pipeline(**call, output_type="latent").images, *noise.shape[-2:])
+    # The pipeline makes two passes where we make one; lengths are padded differently.
+    torch.testing.assert_close(latents, expected, rtol=1e-4, atol=5e-5)
+    for ours, theirs in zip(family.decode(latents), pipeline(**call).images, strict=True):
+        assert_same_image(ours, theirs, (width, height))
+
+
+def test_the_comparison_could_fail():
+    """Prompts, guidance, negative prompt and times change these latents by far more than the tolerance above."""
+    family, other = load(), load(negative_prompt="three blue squares and a ring")
+    noise = noise_of(family, 1, 32, 32)
+
+    def sample(of, prompt, guidance_scale=3.5, steps=5):
+        cond = of.encode_prompts([prompt])
+        return of.sample(noise, cond, num_inference_steps=steps, guidance_scale=guidance_scale)
+
+    base = sample(family, PROMPTS[0])
+    for changed in (
+        sample(family, PROMPTS[1]), sample(family, PROMPTS[0], 1.0), sample(other, PROMPTS[0]),
+        sample(family, PROMPTS[0], steps=6),
+    ):  # fmt: skip
+        assert (changed - base).abs().max() > 1e-3
+
+
+def test_a_prompt_does_not_feel_its_neighbours():
+    family = load()
+    noise = noise_of(family, 2, 32, 32)
+    t = torch.tensor([0.7, 0.3])
+    cond = family.encode_prompts([PROMPTS[0], PROMPTS[3]])
+    assert len(cond[0]) != len(cond[1])
+    both = family.velocity(noise, t, cond)
+    for i in range(2):
+        alone = family.velocity(noise[i : i + 1], t[i : i + 1], cond[i : i + 1])
+        torch.testing.assert_close(both[i : i + 1], alone, rtol=1e-4, atol=1e-5)
+
+
+@given(st.integers(1, 3), st.integers(1, 4), st.integers(1, 5), st.integers(1, 5))
+def test_unpack_undoes_pack(n, channels, h, w):
+    latents = torch.arange(n * channels * 4 * h * w).view(n, channels, 2 * h, 2 * w)
+    packed = pack(latents)
+    assert packed.shape == (n, h * w, 4 * channels)
+    assert torch.equal(unpack(packed, 2 * h, 2 * w), latents)
+
+
+def test_slicing_and_tiling_reach_the_vae():
+    family, plain = load(vae_slicing=True, vae_tiling=True), load()
+    assert family.vae.use_slicing and family.vae.use_tiling and not plain.vae.use_slicing and not plain.vae.use_tiling
+    latents = noise_of(plain, 2, 32, 32)
+    for ours, theirs in zip(family.decode(latents), plain.decode(latents), strict=True):
+        assert_same_image(ours, theirs, (32, 32))
+
+
+def test_too_long_a_prompt_is_an_error():
+    with pytest.raises(DataError, match="tokens, Qwen-Image takes 1024"):
+        load().encode_prompts(["a red circle and " * 600])
+
+
+def test_another_family_is_refused():
+    with pytest.raises(ModelError, match="not a Qwen-Image pipeline|cannot load a Qwen-Image pipeline"):
+        load_family("qwenimage", str(tiny_t2i.shared_folder()))
+
+
+def test_the_adapter_loads_in_diffusers_at_full_strength(tmp_path, pipeline):
+    from diffusers import QwenImagePipeline
+
+    family = load()
+    model = add_lora(family.transformer, LoraSection(rank=4, alpha=8), 1, family.lora_targets)
+    parameters = lora_parameters(model)
+    assert len({name.split(".lora_")[0] for name in parameters}) == 2 * len(family.lora_targets)
+    generator = torch.Generator().manual_seed(3)
+    weights = {name: torch.randn(p.shape, generator=generator) * 0.05 for name, p in parameters.items()}
+    save_adapter(model, weights, tmp_path / "adapter", family.pipeline)
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(weights[name])
+    family.transformer = model
+    noise = noise_of(family, 1, 32, 32)
+    options = {"num_inference_steps": 3, "guidance_scale": 3.5}
+    ours = family.sample(noise, family.encode_prompts(PROMPTS[:1]), **options)
+    other = QwenImagePipeline.from_pretrained(tiny_qwenimage.shared_folder(), dtype=torch.float32)
+    other.set_progress_bar_config(disable=True)
+    other.load_lora_weights(str(tmp_path / "adapter"))
+    call = {
+        "prompt": PROMPTS[0], "negative_prompt": "", "true_cfg_scale": 3.5, "height": 32, "width": 32,
+        "num_inference_steps": 3, "latents": pack(noise), "output_type": "latent",
+    }  # fmt: skip
+    theirs = unpack(other(**call).images, *noise.shape[-2:])
+    torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
+    assert (ours - unpack(pipeline(**call).images, *noise.shape[-2:])).abs().max() > 0.01
+
+
+def test_a_run_trains_it(tmp_path):
+    experiment = Experiment(tmp_path, t2i=tiny_qwenimage.shared_folder())
+    vlm = {"path": str(experiment.vlm), "dtype": "float32"}
+    t2i = {"family": "qwenimage", "path": str(experiment.t2i), "dtype": "float32", "height": 32, "width": 32}
+    sampling = {"guidance_scale": 3.5}
+    config = experiment.config(
+        sections={"models": {"t2i": t2i, "vlm": vlm}}, iterations=2, checkpoints=[2], sampling=sampling
+    )
+    assert "checkpoint 2 in" in run(experiment.train(config, 2, "a"))
