@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,8 @@ class Vlm:
     """A frozen image-text-to-text model in eval mode.
 
     `context_length` counts all tokens, those of the image included; `eos_ids` are the tokens that end an answer.
+    `in_step()` is a context for all passes of a model that may be sharded over several ranks (vlm/sharding.py): it
+    ends on all of them together, however many passes each has run. `placed` is where a sharded model computes.
     """
 
     path: str
@@ -29,10 +33,12 @@ class Vlm:
     processor: Any = field(repr=False)
     context_length: int
     eos_ids: tuple[int, ...]
+    placed: torch.device | None = None
+    in_step: Callable[[], AbstractContextManager] = nullcontext
 
     @property
     def device(self) -> torch.device:
-        return self.model.device
+        return self.placed or self.model.device
 
     @property
     def tokenizer(self) -> Any:

@@ -1,0 +1,162 @@
+"""A frozen VLM whose weights lie spread over the ranks of a node, each of which scores images of its own.
+
+FSDP2 (`torch.distributed.fsdp.fully_shard`): of n ranks each keeps 1/n of every weight. A block (a layer of the
+language model or of the vision tower) is gathered when a pass reaches it and dropped behind it; while it computes, the
+gathering of the next one begins, so up to two are held. What belongs to no block (embeddings, head, norms, projector)
+is gathered at the start of a pass and dropped at its end. Memory per rank: its share, and during a pass that remainder,
+up to two blocks, and the activations of its own images. Weights stay in their dtype, and each block computes with
+whole weights, so results are those of the unsharded model.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, OffloadPolicy, fully_shard
+
+from promptecho.errors import ModelError, PromptEchoError
+from promptecho.vlm.model import Vlm
+from promptecho.vlm.turns import Turns
+
+T = TypeVar("T")
+
+
+def shard_vlm(
+    vlm: Vlm, group: dist.ProcessGroup | DeviceMesh, *, device: torch.device | str | None = None, offload: bool = False
+) -> Vlm:
+    """Collective: shard `vlm`, loaded whole on the CPU of every rank of `group`, in place; returns the sharded `Vlm`.
+
+    Blocks move to the device one by one, so the whole model never has to fit there: the peak is the shares so far and
+    one whole block, or embeddings and head. Passes then run in `Vlm.in_step()`; `label_log_probs`, the rewards and
+    `generate` work as before within it.
+
+    Args:
+        group: the ranks that share one copy, best those of one node.
+        device: where this rank computes; by default its current GPU if `group` can use GPUs, else the CPU.
+        offload: shares stay in host memory (pinned where there is a GPU), from where each block comes for its pass:
+            device memory holds nothing between passes, and a pass waits for the host's bus.
+
+    Raises:
+        ModelError: the model's class does not name its blocks, or a first tiny pass fails.
+    """
+    group = group.get_group() if isinstance(group, DeviceMesh) else group
+    sharded, blocks = _cut(vlm, group, _device(group, device), offload)
+    return replace(sharded, in_step=Turns(sharded, blocks, _on_cpu(group)).in_step)
+
+
+def load_sharded(
+    load: Callable[[], Vlm], group: dist.ProcessGroup | DeviceMesh, *, device: torch.device | str | None = None,
+    offload: bool = False,
+) -> Vlm:  # fmt: skip
+    """Collective: `shard_vlm` of what `load` returns, on one rank of `group` after the other, so that host memory
+    holds one whole copy at a time and not one per rank. `load` loads to the CPU.
+
+    Raises:
+        PromptEchoError: on all ranks, when `load` or the sharding fails on one of them.
+    """
+    group = group.get_group() if isinstance(group, DeviceMesh) else group
+    place, on_cpu = _device(group, device), _on_cpu(group)
+    sharded, blocks = load_in_turn(lambda: _cut(load(), group, place, offload), on_cpu)
+    return replace(sharded, in_step=Turns(sharded, blocks, on_cpu).in_step)
+
+
+def load_in_turn(load: Callable[[], T], group: dist.ProcessGroup) -> T:
+    """Collective: what `load` returns, called on one rank of `group` after the other; rank 0 prints a line for each.
+
+    Raises:
+        Exception: what `load` raised on this rank.
+        PromptEchoError: on the other ranks, which load nothing any more: names the rank and repeats its error.
+    """
+    size, rank = dist.get_world_size(group), dist.get_rank(group)
+    loaded: list[T] = []
+    for turn in range(size):
+        error: Exception | None = None
+        if turn == rank:
+            try:
+                loaded.append(load())
+            except Exception as caught:  # whatever it is, the others must hear of it
+                error = caught
+            gc.collect()  # the rest of the whole copy, before the next rank loads one
+        messages: list[str | None] = [None] * size
+        text = None if error is None else str(error) if isinstance(error, PromptEchoError) else repr(error)
+        dist.all_gather_object(messages, text, group=group)
+        if error is not None:
+            raise error
+        if messages[turn] is not None:
+            raise PromptEchoError(f"rank {dist.get_global_rank(group, turn)}: {messages[turn]}")
+        if dist.get_rank() == 0 and size > 1:
+            print(f"loading in turn: {turn + 1} of this node's {size} ranks done", file=sys.stderr, flush=True)
+    return loaded[0]
+
+
+def _device(group: dist.ProcessGroup, device: torch.device | str | None) -> torch.device:
+    if device is None:
+        on_gpu = torch.cuda.is_available() and "nccl" in dist.get_backend_config(group)
+        device = torch.device("cuda", torch.cuda.current_device()) if on_gpu else "cpu"
+    device = torch.device(device)
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)  # FSDP2 takes the current one
+    return device
+
+
+def _on_cpu(group: dist.ProcessGroup) -> dist.ProcessGroup:
+    """The same ranks, on gloo: what they ask each other are small questions, which may wait for long."""
+    if dist.get_backend(group) == "gloo":
+        return group
+    return dist.new_group(dist.get_process_group_ranks(group), backend="gloo", use_local_synchronization=True)
+
+
+def _cut(
+    vlm: Vlm, group: dist.ProcessGroup, device: torch.device, offload: bool
+) -> tuple[Vlm, list[FSDPModule]]:
+    """This rank's share of the model, and the modules that are gathered as one; no communication."""
+    model = vlm.model
+    blocks = find_blocks(model)
+    if not blocks:
+        raise ModelError(
+            f"{vlm.path}: {type(model).__name__} does not say which layers belong together (_no_split_modules), so it "
+            "can't be sharded; set training.reward_placement.mode: replicated"
+        )
+    whole = set()  # FSDP2 can't cut a scalar
+    for parameter in model.parameters():
+        if parameter.ndim == 0:
+            parameter.data = parameter.data.to(device)
+            whole.add(parameter)
+        elif not parameter.is_contiguous():
+            parameter.data = parameter.data.contiguous()
+    policy = CPUOffloadPolicy(pin_memory=device.type == "cuda") if offload else OffloadPolicy()
+    mesh = DeviceMesh.from_group(group, device.type)
+    units = [*blocks, model]
+    for unit in units:
+        fully_shard(unit, mesh=mesh, reshard_after_forward=True, offload_policy=policy, ignored_params=whole)
+    # Only whole passes are agreed on between the ranks. transformers' generate() would otherwise run in lock-step with
+    # all processes of the world, and the vision tower by itself ahead of the first pass.
+    model._is_fsdp_managed_module = False
+    model._supports_mm_encoder_outputs = lambda: False
+    return replace(vlm, placed=device), units
+
+
+def find_blocks(model: nn.Module) -> list[nn.Module]:
+    """The repeated layers of `model`: members of module lists that are, or contain, a module which transformers says
+    must not be split over devices (`_no_split_modules`; Idefics3 names only the attention of its vision layers)."""
+    names = set(getattr(model, "_no_split_modules", None) or ())
+    blocks: dict[nn.Module, None] = {}  # ordered, without doubles
+
+    def visit(module: nn.Module, layer: nn.Module | None) -> None:
+        if type(module).__name__ in names:
+            if layer is not None:
+                blocks[layer] = None
+            return
+        for child in module.children():
+            visit(child, child if isinstance(module, nn.ModuleList) else layer)
+
+    visit(model, None)
+    return list(blocks)

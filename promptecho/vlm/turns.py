@@ -1,0 +1,189 @@
+"""Lets the ranks of a group run different numbers of passes of one sharded model.
+
+A pass of a sharded model gathers its weights block by block, which all ranks of the group must do alike. They have
+different numbers of images, answers of different lengths, and sometimes an error. So before every pass they agree on
+its kind: "image" if one of them wants a pass with images, else "text" (decoding steps bring no image, and then nobody
+gathers the vision tower), else nothing is left to do. Whoever wants another kind, or nothing, runs the pass on a tiny
+input of no consequence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from PIL import Image
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.fsdp._fully_shard._fsdp_collectives import DefaultAllGather  # no public name; torch is pinned
+
+from promptecho.errors import ModelError
+from promptecho.vlm.inputs import batch_inputs, render_prompt
+from promptecho.vlm.model import Vlm
+
+KINDS = ("image", "text")  # in the order in which they are served
+
+
+class Turns:
+    """The passes of one sharded model on this rank.
+
+    Building it is collective over `group` and runs one tiny pass of each kind, to learn which blocks it gathers in
+    which order. Every later pass is held to that order: one that would leave it is an error on its own rank before it
+    can disturb the others, and what a pass leaves out (it failed half-way) is gathered at its end.
+
+    Args:
+        blocks: every module to which `fully_shard` was applied, the whole model among them.
+        group: a group on the CPU (gloo): the question is one between processes, not between GPUs.
+
+    Raises:
+        ModelError: the processor or the model fails on a tiny input.
+    """
+
+    def __init__(self, vlm: Vlm, blocks: list[FSDPModule], group: dist.ProcessGroup):
+        self.model, self.path, self.group = vlm.model, vlm.path, group
+        self.inside = self.idling = False
+        self.idle_error: Exception | None = None
+        self.broken: Exception | None = None
+        self.order: dict[str, list[FSDPModule]] = {}  # blocks gathered by a pass of each kind
+        self.gathered: list[FSDPModule] = []  # by the pass that is running
+        self.kind: str | None = None  # of the pass that is running
+        self.idle_inputs = {"image": _tiny_inputs(vlm, with_image=True), "text": _tiny_inputs(vlm, with_image=False)}
+        self.image_inputs = [
+            name for name, value in self.idle_inputs["image"].items()
+            if torch.is_tensor(value) and value.is_floating_point() and name not in self.idle_inputs["text"]
+        ]
+        for block in blocks:
+            block.set_custom_all_gather(_CountedAllGather(self, block))
+        # Asking comes before FSDP's own hook, which begins to gather; tidying up after its last one, errors or not.
+        self.model.register_forward_pre_hook(self._before_pass, prepend=True, with_kwargs=True)
+        self.model.register_forward_hook(self._after_pass, always_call=True)
+        for kind in KINDS:
+            self._idle(kind)
+            if self.idle_error is not None:
+                error = self.idle_error
+                reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+                raise ModelError(f"{self.path}: a first pass of the sharded model failed ({reason})") from error
+            self.order[kind] = list(self.gathered)
+
+    @contextmanager
+    def in_step(self) -> Iterator[None]:
+        """See `Vlm.in_step`; collective over the group. Errors of the body are raised after all ranks have left.
+
+        An interrupt (Ctrl-C, exit) leaves at once.
+        """
+        if self.inside:  # a step within a step ends with the outer one
+            yield
+            return
+        self.inside = True
+        try:
+            yield
+        except Exception as error:
+            self._join(error)
+            raise
+        else:
+            self._join(None)
+        finally:
+            self.inside = False
+
+    def _join(self, error: Exception | None) -> None:
+        """Take part in the others' passes until nobody wants one."""
+        self.inside = False
+        try:
+            while (turn := self._next_turn(None)) is not None:
+                self._idle(turn)
+        except Exception as broken:  # another process is gone; the first error says more
+            if error is None:
+                raise
+            error.add_note(f"promptecho: the other ranks could not be joined any more ({broken})")
+        idle_error, self.idle_error = self.idle_error, None
+        if error is None and idle_error is not None:
+            raise idle_error
+
+    def _next_turn(self, mine: str | None) -> str | None:
+        if self.broken is not None:  # the others wait in a pass for this rank; its end is what frees them
+            raise ModelError(f"{self.path}: a failed pass could not be finished ({self.broken})") from self.broken
+        wanted = torch.tensor([int(kind == mine) for kind in KINDS])
+        dist.all_reduce(wanted, op=dist.ReduceOp.MAX, group=self.group)
+        return next((kind for kind, count in zip(KINDS, wanted.tolist(), strict=True) if count), None)
+
+    def _before_pass(self, _, args: tuple, kwargs: dict[str, Any]) -> None:
+        if self.idling:
+            return
+        if not self.inside:
+            raise ModelError(
+                f"{self.path}: its weights are spread over {dist.get_world_size(self.group)} ranks, so passes must run "
+                "within `with vlm.in_step():`, entered by all of them"
+            )
+        mine = "image" if any(kwargs.get(name) is not None for name in self.image_inputs) else "text"
+        while (turn := self._next_turn(mine)) != mine:
+            self._idle(turn)
+        self._begin(mine)
+
+    def _begin(self, kind: str) -> None:
+        self.kind, self.gathered = kind, []
+
+    def count(self, block: FSDPModule) -> None:
+        """`block` is about to be gathered.
+
+        Raises:
+            ModelError: not in a pass of the model, or not this block's turn in a pass of this kind.
+        """
+        if self.kind is None:
+            raise ModelError(f"{self.path}: is sharded, so only whole passes of it can run; a part of it was called")
+        order, position = self.order.get(self.kind), len(self.gathered)
+        if order is not None and (position >= len(order) or order[position] is not block):
+            raise ModelError(
+                f"{self.path}: which of its blocks a pass runs depends on its inputs ({type(block).__name__} out of "
+                "turn), so it can't be sharded; set training.reward_placement.mode: replicated"
+            )
+        self.gathered.append(block)
+
+    def _after_pass(self, _, args: tuple, output: Any) -> None:
+        """Gather what this pass has left out, so that the other ranks can finish theirs. `output` None: it failed."""
+        if self.kind is None:
+            return
+        try:
+            missing = self.order.get(self.kind, self.gathered)[len(self.gathered):]
+            if missing or output is None:
+                self.model.reset_iter_state()
+            for block in missing:
+                block.unshard()
+                block.reshard()
+        except Exception as error:  # torch would only warn of it
+            self.broken = error
+        self.kind = None
+
+    def _idle(self, kind: str) -> None:
+        """A pass on a tiny input; leaves no trace in the model, some of which keep state between decoding steps (the
+        Qwen-VL family its `rope_deltas`). Its error waits until the end of the step: the others need this rank."""
+        state = [(module, dict(vars(module)), dict(module._buffers)) for module in self.model.modules()]
+        self.idling = True
+        self._begin(kind)
+        try:
+            with torch.no_grad():
+                self.model(**self.idle_inputs[kind])
+        except Exception as error:
+            self.idle_error = self.idle_error or error
+        finally:
+            self.idling = False
+            for module, attributes, buffers in state:
+                vars(module).update(attributes)
+                module._buffers.update(buffers)
+
+
+class _CountedAllGather(DefaultAllGather):
+    def __init__(self, turns: Turns, block: FSDPModule):
+        self.turns, self.block = turns, block
+
+    def __call__(self, *args: Any, **kwargs: Any) -> dist.Work | None:
+        self.turns.count(self.block)
+        return super().__call__(*args, **kwargs)
+
+
+def _tiny_inputs(vlm: Vlm, *, with_image: bool) -> dict[str, Any]:
+    images = [Image.new("RGB", (64, 64), "grey")] if with_image else []
+    text = render_prompt(vlm, "a", n_images=len(images))
+    inputs = batch_inputs(vlm, [images], [text], padding_side="right")
+    return {**inputs, "use_cache": False, "logits_to_keep": 1}
