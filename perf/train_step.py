@@ -95,7 +95,7 @@ def main() -> None:
     changes = {"kl_base": kl_base, "per_timestep": True, "passes": passes, "heldout": watched}
     training = training.model_copy(update=changes)
     device = torch.device(choose_device("auto"))
-    loop.init_distributed(device)
+    layout, launch = loop.init_distributed(training, device)
     phases: dict[str, list[float]] = {}
     memory: dict[str, list[float]] = {}
     ratios, differences = [], []
@@ -103,7 +103,7 @@ def main() -> None:
         work = Path(folder)
         segment = Segment(config, arguments.run, training.iterations, arguments.captions, work, work)
         with Watchdog(work / "ranks", 0, 1, 10**6) as watchdog:
-            trainer = loop.prepare(segment, training, device, watchdog)
+            trainer = loop.prepare(segment, training, device, watchdog, layout, launch)
             engine = trainer.engine
             kl_ema = engine.weights()  # the start's weights, so that average and policy differ after one iteration
             for iteration in range(arguments.iterations):

@@ -128,7 +128,7 @@ def main() -> None:
     watched = training.heldout.model_copy(update={"prompts": 0})
     training = training.model_copy(update={"heldout": watched})
     device = torch.device(choose_device("auto"))
-    loop.init_distributed(device)
+    layout, launch = loop.init_distributed(training, device)
     rows = variants(training)
     found: dict[str, list[torch.Tensor]] = {name: [] for name in rows}
     again: dict[str, list[torch.Tensor]] = {name: [] for name in rows}
@@ -136,7 +136,7 @@ def main() -> None:
         work = Path(folder)
         segment = Segment(config, arguments.run, training.iterations, arguments.captions, work, work)
         with Watchdog(work / "ranks", 0, 1, 10**6) as watchdog:
-            trainer = loop.prepare(segment, training, device, watchdog)
+            trainer = loop.prepare(segment, training, device, watchdog, layout, launch)
             bar = Progress("gradient signal", arguments.sets * len(rows), "gradients")
             for number in range(arguments.sets):
                 rollout = loop.collect(trainer, number, Meter(device))

@@ -6,64 +6,13 @@ the same world size again.
 
 from __future__ import annotations
 
-import os
-import socket
-from datetime import timedelta
-
 import torch
 import torch.distributed as dist
 
 from promptecho.config.training import TrainingConfig
-from promptecho.errors import ConfigError
 from promptecho.train.lora import lora_parameters
-from promptecho.train.slurm_env import ranks_of_step
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
-JOIN_TIMEOUT_S = 300  # for the slowest node to start Python and import torch
-
-
-def init_distributed(device: torch.device, timeout_s: int = 1800) -> tuple[int, int]:
-    """Join the process group that the launcher describes (RANK, WORLD_SIZE, ...; srun: the step's variables), or make
-    one of a single process.
-
-    Returns (rank, world_size).
-
-    Raises:
-        ConfigError: the ranks do not find each other; names this rank and the address.
-    """
-    if not dist.is_initialized():
-        # Flags and rewards travel between CPUs, gradients between GPUs.
-        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-        options = {"backend": backend, "timeout": timedelta(seconds=timeout_s)}
-        step = ranks_of_step(os.environ)
-        os.environ.update(step)
-        if step:
-            rank, world_size = int(step["RANK"]), int(step["WORLD_SIZE"])
-            store = _meet(step["MASTER_ADDR"], int(step["MASTER_PORT"]), rank, world_size)
-            store.set_timeout(options["timeout"])
-            dist.init_process_group(**options, store=store, rank=rank, world_size=world_size)
-        elif "RANK" in os.environ:
-            dist.init_process_group(**options)
-        else:
-            os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed insists on it, as launchers set it
-            dist.init_process_group(**options, store=dist.HashStore(), rank=0, world_size=1)
-        if device.type == "cuda":
-            os.environ["LOCAL_RANK"] = str(device.index or 0)  # by which DeepSpeed chooses the GPU
-            torch.cuda.set_device(device)
-    return dist.get_rank(), dist.get_world_size()
-
-
-def _meet(host: str, port: int, rank: int, world_size: int) -> dist.Store:
-    """The store at which all ranks meet; rank 0 keeps it."""
-    try:
-        return dist.TCPStore(host, port, world_size, rank == 0, timeout=timedelta(seconds=JOIN_TIMEOUT_S))
-    except dist.DistError as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(
-            f"rank {rank} of {world_size} ({socket.gethostname()}): the ranks do not meet at {host}:{port} within "
-            f"{JOIN_TIMEOUT_S} s ({reason}); a rank failed before, the nodes do not reach each other, or the port is "
-            "taken: start the same command again, as a new step takes another port"
-        ) from error
 
 
 class Engine:
@@ -73,7 +22,9 @@ class Engine:
     the batch, and DeepSpeed divides by `accumulation`.
     """
 
-    def __init__(self, model: torch.nn.Module, training: TrainingConfig, *, accumulation: int):
+    def __init__(
+        self, model: torch.nn.Module, training: TrainingConfig, device: torch.device, *, accumulation: int
+    ):
         import deepspeed
 
         deepspeed.utils.logger.setLevel("WARNING")
@@ -81,6 +32,8 @@ class Engine:
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         self.model = model
         self.parameters = lora_parameters(model)
+        self.shapes = {name: p.shape for name, p in self.parameters.items()}  # ZeRO-3 leaves empty parameters behind
+        self.partitioned = training.zero_stage == 3
         self.learning_rate, self.warmup_steps = training.learning_rate, training.warmup_steps
         optimizer = torch.optim.AdamW(
             list(self.parameters.values()),
@@ -88,22 +41,24 @@ class Engine:
             betas=(training.adam_beta1, training.adam_beta2),
             weight_decay=training.weight_decay,
         )
+        config = {
+            "train_micro_batch_size_per_gpu": 1,
+            "gradient_accumulation_steps": accumulation,
+            "gradient_clipping": training.max_grad_norm,
+            "zero_optimization": {"stage": training.zero_stage, "overlap_comm": False},
+            "zero_allow_untested_optimizer": True,
+            "zero_force_ds_cpu_optimizer": False,
+            "steps_per_print": 10**9,
+        }
+        if self.partitioned:
+            # From where it was loaded, weight by weight: the whole model is never on the device.
+            deepspeed.zero.Init(module=model, config_dict_or_path=config, dtype=torch.float32)
         self.engine, *_ = deepspeed.initialize(
-            model=model,
-            optimizer=optimizer,
-            dist_init_required=False,
-            config={
-                "train_micro_batch_size_per_gpu": 1,
-                "gradient_accumulation_steps": accumulation,
-                "gradient_clipping": training.max_grad_norm,
-                "zero_optimization": {"stage": training.zero_stage, "overlap_comm": False},
-                "zero_allow_untested_optimizer": True,
-                "zero_force_ds_cpu_optimizer": False,
-                "steps_per_print": 10**9,
-            },
+            model=model, optimizer=optimizer, dist_init_required=False, config=config
         )
         # A gradient that is not finite skips the step on all ranks, instead of turning the weights into NaN.
         self.engine.optimizer.check_grad_overflow = True
+        self.device = device
         self.set_state(self.weights(), zero_moments(self.weights()), 0)
 
     @property
@@ -117,10 +72,6 @@ class Engine:
                 group["lr"] = self.current_learning_rate
         self.engine.backward(loss)
         self.engine.step()  # acts at accumulation boundaries only
-
-    @property
-    def device(self) -> torch.device:
-        return next(iter(self.parameters.values())).device
 
     @property
     def overflow(self) -> bool:
@@ -138,7 +89,7 @@ class Engine:
         from deepspeed.utils import safe_get_full_fp32_param
 
         full = {name: safe_get_full_fp32_param(p) for name, p in self.parameters.items()}
-        return {name: value.detach().float().cpu().clone() for name, value in full.items()}
+        return {name: value.detach().float().cpu().clone().reshape(self.shapes[name]) for name, value in full.items()}
 
     def moments(self) -> dict[str, dict[str, torch.Tensor]]:
         """Copies of Adam's moments by kind and parameter, on the CPU."""
@@ -146,7 +97,7 @@ class Engine:
 
         return {
             kind: {
-                name: safe_get_full_optimizer_state(p, kind).detach().float().cpu().clone().reshape(p.shape)
+                name: safe_get_full_optimizer_state(p, kind).detach().float().cpu().clone().reshape(self.shapes[name])
                 for name, p in self.parameters.items()
             }
             for kind in MOMENTS
@@ -165,26 +116,62 @@ class Engine:
 
         Adam's state is made here, because DeepSpeed would make and link it at the first step only.
         """
-        from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
-
         optimizer = self._inner_optimizer()
-        for flat in (p for group in optimizer.param_groups for p in group["params"]):  # this rank's partitions
+        for flat in self._flat_partitions():
             if "exp_avg" not in optimizer.state[flat]:
                 optimizer.state[flat] = {kind: torch.zeros_like(flat) for kind in MOMENTS}
+        if self.partitioned:
+            self._set_partitions(weights, moments)
+        else:
+            self._set_full(weights, moments)
+        self.use_weights(weights)
+        for state in optimizer.state.values():
+            state["step"] = torch.tensor(float(steps))
+
+    def _set_full(self, weights: dict, moments: dict[str, dict]) -> None:
+        from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
+
         self.engine.optimizer._lazy_init_hp_params_optimizer_state()
         for name, p in self.parameters.items():
             safe_set_full_fp32_param(p, weights[name].to(p.device))
             for kind in MOMENTS:
                 safe_set_full_optimizer_state(p, moments[kind][name].to(p.device), kind)
-        self.use_weights(weights)
-        for state in optimizer.state.values():
-            state["step"] = torch.tensor(float(steps))
+
+    def _set_partitions(self, weights: dict, moments: dict[str, dict]) -> None:
+        """ZeRO-3: this rank's parts. DeepSpeed's calls for whole tensors fail where sizes don't divide evenly."""
+        from deepspeed.utils import safe_set_local_fp32_param, safe_set_local_optimizer_state
+
+        rank = dist.get_rank()
+
+        def part(value: torch.Tensor, p: torch.nn.Parameter) -> torch.Tensor:
+            size = p.ds_tensor.ds_numel
+            flat = torch.zeros(size * dist.get_world_size())
+            flat[: value.numel()] = value.flatten()
+            return flat[size * rank : size * (rank + 1)].to(self.device)
+
+        for name, p in self.parameters.items():
+            safe_set_local_fp32_param(p, part(weights[name], p))
+            for kind in MOMENTS:
+                safe_set_local_optimizer_state(p, part(moments[kind][name], p), kind)
 
     def use_weights(self, weights: dict[str, torch.Tensor]) -> None:
         """Put other weights into the module for passes without gradient; `set_state`'s own copies stay as they are."""
         with torch.no_grad():
+            if self.partitioned:
+                from deepspeed.runtime.zero import GatheredParameters
+
+                with GatheredParameters(list(self.parameters.values()), modifier_rank=0):
+                    for name, p in self.parameters.items():
+                        p.data.copy_(weights[name])
+                return
             for name, p in self.parameters.items():
                 p.copy_(weights[name])
+
+    def _flat_partitions(self) -> list[torch.Tensor]:
+        """What AdamW works on: this rank's parts of all weights, end to end."""
+        if self.partitioned:  # there the optimizer's groups are filled while it steps only
+            return list(self.engine.optimizer.fp32_partitioned_groups_flat)
+        return [p for group in self._inner_optimizer().param_groups for p in group["params"]]
 
     def _inner_optimizer(self) -> torch.optim.Optimizer:
         """The AdamW inside ZeRO's wrapper."""

@@ -57,5 +57,5 @@ def evaluate(trainer: Trainer, weights: dict[str, torch.Tensor], iteration: int)
     combined = sum(entry.weight * float(score) for entry, score in zip(trainer.rewards, scores, strict=True))
     return {
         "heldout_reward": combined,
-        **{f"heldout_reward_{i}_{entry.reward.name}": float(scores[i]) for i, entry in enumerate(trainer.rewards)},
+        **{f"heldout_reward_{i}_{entry.name}": float(scores[i]) for i, entry in enumerate(trainer.rewards)},
     }

@@ -21,6 +21,7 @@ having stopped.
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from dataclasses import asdict
@@ -36,16 +37,20 @@ from promptecho.files import sha256_file
 from promptecho.progress import Progress
 from promptecho.train import checkpoint, heldout, setup
 from promptecho.train import rollout as ro
-from promptecho.train.data import prompts_of
-from promptecho.train.engine import Engine, init_distributed, zero_moments
+from promptecho.train.data import Prompt, prompts_of
+from promptecho.train.engine import Engine, zero_moments
 from promptecho.train.failures import report_not_finite
+from promptecho.train.launch import Launch, init_distributed
 from promptecho.train.log import MetricsLog
 from promptecho.train.lora import add_lora
 from promptecho.train.meter import Meter
+from promptecho.train.placement.layout import Layout, accumulation
+from promptecho.train.placement.local import load_reward_vlm
+from promptecho.train.placement.server import serve
 from promptecho.train.ranks import agree, gather_by_index, named
 from promptecho.train.scoring import combined_advantages, permuted
 from promptecho.train.state import TrainingState
-from promptecho.train.stop import StopCheck, StopRequestedError
+from promptecho.train.stop import EXIT_CODE, StopCheck, StopRequestedError
 from promptecho.train.trainer import Segment, Trainer
 from promptecho.train.update import NotFiniteError, precompute, update
 from promptecho.train.watchdog import Watchdog
@@ -65,38 +70,61 @@ def train_segment(segment: Segment) -> bool:
         raise DataError(f"--to {segment.to}: run {segment.run} has no such checkpoint (it has {steps})")
     device = torch.device(segment.device)
     # Our own watchdog speaks first, and names the rank.
-    rank, world_size = init_distributed(device, timeout_s=2 * training.timeout_s + 60)
-    with named(rank, world_size):
-        with Watchdog(segment.work / "ranks", rank, world_size, training.timeout_s) as watchdog:
-            trainer = prepare(segment, training, device, watchdog)
+    layout, launch = init_distributed(training, device, timeout_s=2 * training.timeout_s + 60)
+    with named(launch.rank, launch.world_size):
+        if layout.serves:
+            return _serve(segment, training, device, layout, launch)
+        with Watchdog(segment.work / "ranks", layout.index, layout.trainers, training.timeout_s) as watchdog:
+            trainer = prepare(segment, training, device, watchdog, layout, launch)
             state, trainer.rows = _start(trainer)
             finished = _run(trainer, state)
-            if world_size > 1:
+            if layout.trainers > 1:
                 dist.barrier()  # a launcher ends all ranks once one has left; rank 0 may still be saving
             watchdog("end", segment.to)
-        if world_size > 1:
+        if layout.trainers > 1:
             dist.barrier()  # no watchdog writes any more
-        if rank == 0 and finished:
+        if layout.index == 0 and finished:
             checkpoint.clear(segment.work)
+        trainer.rewarder.close(0 if finished else EXIT_CODE)
     return finished
 
 
-def prepare(segment: Segment, training: TrainingConfig, device: torch.device, watchdog: Watchdog) -> Trainer:
+def prepare(
+    segment: Segment, training: TrainingConfig, device: torch.device, watchdog: Watchdog, layout: Layout, launch: Launch
+) -> Trainer:
     stop = StopCheck(segment.stop_file)
     stop.install()
     models = segment.config.models
-    prompts = setup.load_prompts(segment.captions)
-    watched = setup.load_heldout(segment.heldout, training.heldout.prompts)
-    family = setup.load_family(segment.config, device)
-    rewards = setup.load_rewards(segment.config, segment.run, device, [*prompts, *watched])
+    prompts, watched = _all_prompts(segment, training)
+    rewards = setup.list_rewards(segment.config, segment.run, [*prompts, *watched])
+    # ZeRO-3 takes the transformer from the CPU piece by piece.
+    family = setup.load_family(segment.config, device, transformer_device="cpu" if training.zero_stage == 3 else None)
+    if training.activation_checkpointing:
+        family.enable_activation_checkpointing()
+    rewarder = setup.make_rewarder(segment, layout, launch, device, rewards)
     family.transformer = add_lora(family.transformer, training.lora, training.seed, family.lora_targets)
     return Trainer(
         segment, training, family,
-        Engine(family.transformer, training, accumulation=_accumulation(training, dist.get_world_size())),
-        rewards, prompts, watched, family.latent_shape(models.t2i.height, models.t2i.width),
+        Engine(family.transformer, training, device, accumulation=accumulation(training, layout.trainers)),
+        rewards, rewarder, prompts, watched, family.latent_shape(models.t2i.height, models.t2i.width),
         family.timesteps(training.sampling.num_inference_steps, models.t2i.height, models.t2i.width)[:-1],
         stop, watchdog,
     )  # fmt: skip
+
+
+def _all_prompts(segment: Segment, training: TrainingConfig) -> tuple[list[Prompt], list[Prompt]]:
+    return setup.load_prompts(segment.captions), setup.load_heldout(segment.heldout, training.heldout.prompts)
+
+
+def _serve(
+    segment: Segment, training: TrainingConfig, device: torch.device, layout: Layout, launch: Launch
+) -> bool:
+    """Serve rewards until the trainers of this node are done; returns what they return."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # trainers heed it, and end this process when they are done
+    prompts, watched = _all_prompts(segment, training)
+    rewards = setup.list_rewards(segment.config, segment.run, [*prompts, *watched])
+    vlm = load_reward_vlm(segment.config, segment.run, device, layout)
+    return serve(setup.with_models(rewards, vlm), vlm, layout, launch.store) == 0
 
 
 def _digests(segment: Segment, training: TrainingConfig) -> dict[str, str]:
@@ -315,19 +343,3 @@ def _silent(*_: object, **__: object) -> None:
 
 def _averaged(average: dict, value: dict, decay: float) -> dict:
     return {name: decay * average[name] + (1 - decay) * value[name] for name in value}
-
-
-def _accumulation(training: TrainingConfig, world_size: int) -> int:
-    """Backward passes per optimizer step on each rank.
-
-    Raises:
-        DataError: the batch can't be dealt out evenly.
-    """
-    share, rest = divmod(training.batch_size, world_size)
-    if rest or share % training.micro_batch_size:
-        raise DataError(
-            f"training.batch_size {training.batch_size} over {world_size} processes is not a multiple of "
-            f"micro_batch_size {training.micro_batch_size}; change one of the three"
-        )
-    passes = training.timesteps.per_sample if training.per_timestep else 1
-    return share // training.micro_batch_size * passes

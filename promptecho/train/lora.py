@@ -59,10 +59,12 @@ def merged(model: PeftModel) -> Iterator[None]:
     """Run `model` with the adapter folded into its base weights: passes without gradient cost what the base model's do.
 
     Only where the base weights are float32: in half precision the fold would round small changes of the adapter away,
-    so there nothing is folded. The base weights are put back as they were, bit for bit.
+    so there nothing is folded. Nor where the weights are partitioned over ranks (ZeRO-3). The base weights are put
+    back as they were, bit for bit.
     """
     layers = [module for module in model.modules() if isinstance(module, LoraLayer)]
-    if any(layer.get_base_layer().weight.dtype != torch.float32 for layer in layers):
+    weights = [layer.get_base_layer().weight for layer in layers]
+    if any(weight.dtype != torch.float32 or hasattr(weight, "ds_id") for weight in weights):
         yield
         return
     kept = [layer.get_base_layer().weight.data for layer in layers]
@@ -83,21 +85,8 @@ def save_adapter(model: PeftModel, weights: dict[str, torch.Tensor], folder: Pat
     `pytorch_lora_weights.safetensors` carries rank and alpha as metadata; without it diffusers would load the
     adapter at half strength for alpha = 2 r.
     """
-    parameters = lora_parameters(model)
-    kept = {name: p.detach().clone() for name, p in parameters.items()}
-    with torch.no_grad():
-        for name, parameter in parameters.items():
-            parameter.copy_(weights[name])
-    try:
-        # Copies: the parameters get their own values back below.
-        state = {
-            name: value.detach().to("cpu", torch.float32, copy=True)
-            for name, value in get_peft_model_state_dict(model).items()
-        }
-    finally:
-        with torch.no_grad():
-            for name, parameter in parameters.items():
-                parameter.copy_(kept[name])
+    named = get_peft_model_state_dict(model, state_dict=dict(weights))
+    state = {name: value.detach().to("cpu", torch.float32) for name, value in named.items()}
     write_adapter(folder, state, model.peft_config["default"], type(pipeline))
 
 

@@ -61,3 +61,9 @@ def gather_by_index(local: torch.Tensor, indices: list[int], total: int) -> torc
 def share_of_rank(total: int, rank: int, world_size: int) -> list[int]:
     """A contiguous share of `total` images; shares differ by at most one image."""
     return list(range(total * rank // world_size, total * (rank + 1) // world_size))
+
+
+def rounds(total: int, world_size: int, size: int) -> int:
+    """Batches of at most `size` that the rank with the largest share of `total` images has."""
+    largest = -(-total // world_size)
+    return -(-largest // size)

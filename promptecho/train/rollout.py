@@ -16,8 +16,8 @@ from promptecho.t2i.base import Family
 from promptecho.train.data import Prompt, normal
 from promptecho.train.failures import report_reward
 from promptecho.train.lora import merged
-from promptecho.train.ranks import agree, gather_by_index, share_of_rank
-from promptecho.train.scoring import NotFiniteRewardError, WeightedReward, score_images
+from promptecho.train.ranks import agree, gather_by_index, rounds, share_of_rank
+from promptecho.train.scoring import NotFiniteRewardError, WeightedReward
 from promptecho.train.trainer import Trainer
 
 
@@ -68,17 +68,20 @@ def sample_and_score(
     total = len(prompts) * per_prompt
     mine = share_of_rank(total, dist.get_rank(), dist.get_world_size())
     cond = trainer.family.encode_prompts([prompt.text for prompt in prompts])
+
+    def made(indices: list[int], images: list[Image.Image]) -> None:
+        names = [where.format(image=i % per_prompt, iteration=iteration) for i in indices]
+        trainer.rewarder.submit(images, [prompts[i // per_prompt] for i in indices], names)
+
     with merged(trainer.engine.model):
-        latents, images = sample_images(
-            trainer.family, prompts, cond, trainer.training, trainer.shape, mine, per_prompt, key,
+        latents = sample_images(
+            trainer.family, prompts, cond, trainer.training, trainer.shape, mine, per_prompt, key, made,
             lambda n: moved("sample", n),
         )  # fmt: skip
     moved("reward", 0)
-    owners = [prompts[i // per_prompt] for i in mine]
-    names = [where.format(image=i % per_prompt, iteration=iteration) for i in mine]
     local, error = None, None
     try:
-        local = score_images(trainer.rewards, images, owners, names, lambda n: moved("reward", n))
+        local = trainer.rewarder.collect(lambda n: moved("reward", n))
     except NotFiniteRewardError as caught:
         vlm = run_vlm(trainer.segment.config, trainer.segment.run)
         error = report_reward(caught, trainer.segment.work, iteration, vlm.path)
@@ -92,21 +95,28 @@ def sample_and_score(
 
 def sample_images(
     family: Family, prompts: list[Prompt], cond: list[torch.Tensor], training: TrainingConfig, shape: tuple[int, ...],
-    images: list[int], per_prompt: int, key: tuple[int | str, ...], moved,
-) -> tuple[torch.Tensor, list[Image.Image]]:  # fmt: skip
+    images: list[int], per_prompt: int, key: tuple[int | str, ...],
+    made: Callable[[list[int], list[Image.Image]], None], moved: Callable[[int], None],
+) -> torch.Tensor:  # fmt: skip
     """Sample the given image indices (prompt-major, `per_prompt` each) in batches.
 
     Args:
         key: with the prompt's id and the image's number in its group it seeds each image's noise.
+        made: called with the indices and images of each batch.
         moved: called with the number of images that this rank has done.
 
     Returns:
-        latents [n, ...] and decoded images.
+        latents [n, ...]
     """
     size = training.sampling.batch_size
-    latents, decoded = [], []
-    for start in range(0, len(images), size):
-        chunk = images[start : start + size]
+    latents = []
+    batches = [images[start : start + size] for start in range(0, len(images), size)]
+    if training.zero_stage == 3:  # every pass is one of all ranks: those with less sample an image for nobody
+        wanted = rounds(len(prompts) * per_prompt, dist.get_world_size(), size)
+        batches += [[]] * (wanted - len(batches))
+    done = 0
+    for batch in batches:
+        chunk = batch or [0]
         noise = torch.stack([normal(shape, *key, prompts[i // per_prompt].prompt_id, i % per_prompt) for i in chunk])
         x0 = family.sample(
             noise.to(cond[0].device),
@@ -114,10 +124,13 @@ def sample_images(
             num_inference_steps=training.sampling.num_inference_steps,
             guidance_scale=training.sampling.guidance_scale,
         )
+        if not batch:
+            continue
         latents.append(x0.float())
-        decoded += family.decode(x0)
-        moved(start + len(chunk))
-    return torch.cat(latents) if latents else torch.zeros((0, *shape), device=cond[0].device), decoded
+        made(chunk, family.decode(x0))
+        done += len(chunk)
+        moved(done)
+    return torch.cat(latents) if latents else torch.zeros((0, *shape), device=cond[0].device)
 
 
 def reward_metrics(rollout: Rollout, rewards: list[WeightedReward]) -> dict[str, float]:
@@ -130,7 +143,7 @@ def reward_metrics(rollout: Rollout, rewards: list[WeightedReward]) -> dict[str,
         "reward_std": float(combined.std(correction=0)),
         "reward_group_std": float(spread.mean()),
         "zero_std_groups": float((spread < 1e-8).double().mean()),
-        **{f"reward_{i}_{entry.reward.name}": float(rollout.rewards[i].mean()) for i, entry in enumerate(rewards)},
+        **{f"reward_{i}_{entry.name}": float(rollout.rewards[i].mean()) for i, entry in enumerate(rewards)},
         "advantage_abs_mean": float(rollout.advantages.abs().mean()),
         "diversity": group_diversity(rollout.latents, rollout.images_per_prompt),
     }

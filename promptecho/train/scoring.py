@@ -19,12 +19,16 @@ from promptecho.train.data import Prompt
 
 @dataclass
 class WeightedReward:
-    """One entry of the config's `rewards`. `labels` by prompt id; None: the prompts themselves."""
+    """One entry of the config's `rewards`. `labels` by prompt id; None: the prompts themselves.
 
-    reward: Reward
+    `reward` is None on a rank that has its rewards from another one.
+    """
+
+    name: str
     weight: float
     query: str
     labels: dict[str, str] | None = None
+    reward: Reward | None = None
 
     def label(self, prompt: Prompt) -> str:
         return prompt.text if self.labels is None else self.labels[prompt.prompt_id]
@@ -61,7 +65,7 @@ def score_images(
         for position, value in enumerate(values):
             if not math.isfinite(value):
                 message = (
-                    f"reward {entry.reward.name} of prompt {prompts[position].prompt_id}, {names[position]}: "
+                    f"reward {entry.name} of prompt {prompts[position].prompt_id}, {names[position]}: "
                     f"{value} is not finite"
                 )
                 _raise_for(position, message, entry, images, prompts, names)
@@ -73,7 +77,7 @@ def score_images(
 def _raise_for(index: int, message: str, entry: WeightedReward, images, prompts: list[Prompt], names: list[str]):
     prompt = prompts[index]
     facts = {
-        "kind": "reward", "reward": entry.reward.name, "query": entry.query, "label": entry.label(prompt),
+        "kind": "reward", "reward": entry.name, "query": entry.query, "label": entry.label(prompt),
         "prompt_id": prompt.prompt_id, "prompt": prompt.text, "image": names[index],
     }  # fmt: skip
     raise NotFiniteRewardError(message, images[index], facts)

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from promptecho.config import ExperimentConfig, run_rewards, run_vlm
+from promptecho.config import ExperimentConfig, run_rewards
 from promptecho.config.rewards import RewardSection
 from promptecho.errors import DataError
 from promptecho.files import read_jsonl
 from promptecho.t2i.base import Family
 from promptecho.train.data import Prompt
+from promptecho.train.launch import Launch
+from promptecho.train.placement.base import Rewarder
+from promptecho.train.placement.layout import Layout
 from promptecho.train.scoring import WeightedReward
+from promptecho.train.trainer import Segment
+from promptecho.vlm import Vlm
 
 
 def load_prompts(captions: Path) -> list[Prompt]:
@@ -41,29 +49,45 @@ def load_heldout(path: Path | None, n: int) -> list[Prompt]:
     return [Prompt(str(row["data_id"]), row["caption"]) for row in rows[-n:]]
 
 
-def load_family(config: ExperimentConfig, device: torch.device) -> Family:
+def load_family(config: ExperimentConfig, device: torch.device, **options: Any) -> Family:
     from promptecho.t2i.registry import load_configured
 
-    return load_configured(config, device)
+    return load_configured(config, device, **options)
 
 
-def load_rewards(
-    config: ExperimentConfig, run: str, device: torch.device, prompts: Sequence[Prompt]
-) -> list[WeightedReward]:
-    """The run's rewards on one shared VLM, with labels for all of `prompts`."""
-    from promptecho.rewards.registry import make_reward
-    from promptecho.vlm import load_vlm
-
-    rewards, vlm = run_rewards(config, run), run_vlm(config, run)
-    labels = [load_labels(entry, index, prompts) for index, entry in enumerate(rewards)]
-    loaded = load_vlm(
-        vlm.path, dtype=vlm.dtype, device=device, revision=vlm.revision, trust_remote_code=vlm.trust_remote_code
-    )
+def list_rewards(config: ExperimentConfig, run: str, prompts: Sequence[Prompt]) -> list[WeightedReward]:
+    """The run's rewards with labels for all of `prompts`, without the models that compute them."""
     return [
-        WeightedReward(make_reward(entry.name, loaded, query=query), entry.weight, query, own)
-        for entry, own in zip(rewards, labels, strict=True)
-        for query in [entry.query or config.captions.query]
+        WeightedReward(
+            entry.name, entry.weight, entry.query or config.captions.query, load_labels(entry, index, prompts)
+        )
+        for index, entry in enumerate(run_rewards(config, run))
     ]
+
+
+def with_models(rewards: list[WeightedReward], vlm: Vlm) -> list[WeightedReward]:
+    """The same rewards, computed by `vlm`."""
+    from promptecho.rewards.registry import make_reward
+
+    return [replace(entry, reward=make_reward(entry.name, vlm, query=entry.query)) for entry in rewards]
+
+
+def make_rewarder(
+    segment: Segment, layout: Layout, launch: Launch, device: torch.device, rewards: list[WeightedReward]
+) -> Rewarder:
+    """Where this trainer gets its rewards, as `training.reward_placement` says. Collective."""
+    if layout.servers_per_node:
+        from promptecho.train.placement.client import RemoteRewarder
+        from promptecho.train.placement.server import store_key
+
+        address, key = launch.store.get(store_key(layout.node)).decode().split()
+        first = (layout.node + 1) * layout.per_node - layout.servers_per_node
+        server = f"the reward server, rank {first} of {layout.world_size} ({socket.gethostname()}),"
+        return RemoteRewarder(address, bytes.fromhex(key), server=server, rewards=len(rewards))
+    from promptecho.train.placement.local import LocalRewarder, load_reward_vlm
+
+    vlm = load_reward_vlm(segment.config, segment.run, device, layout)
+    return LocalRewarder(with_models(rewards, vlm), vlm)
 
 
 def load_labels(entry: RewardSection, index: int, prompts: Sequence[Prompt]) -> dict[str, str] | None:

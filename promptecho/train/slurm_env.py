@@ -25,7 +25,8 @@ def resolves(host: str) -> bool:
 
 
 def ranks_of_step(environ: Mapping[str, str], resolves: Callable[[str], bool] = resolves) -> dict[str, str]:
-    """RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT of a task that `srun` started beside others.
+    """RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR and MASTER_PORT of a task that `srun` started beside
+    others.
 
     Empty where RANK is set (another launcher started this process), and outside of a step of several tasks. The
     batch script is outside: it has SLURM_PROCID=0 and the job's SLURM_NTASKS too, but no SLURM_STEP_NUM_TASKS.
@@ -65,11 +66,18 @@ def ranks_of_step(environ: Mapping[str, str], resolves: Callable[[str], bool] = 
         "RANK": str(numbers["SLURM_PROCID"]),
         "WORLD_SIZE": environ["SLURM_STEP_NUM_TASKS"],
         "LOCAL_RANK": str(numbers["SLURM_LOCALID"]),
+        **tasks_per_node(environ.get("SLURM_STEP_TASKS_PER_NODE", "")),
         "MASTER_ADDR": host,
         "MASTER_PORT": str(
             port(numbers["SLURM_JOB_ID"], numbers["SLURM_STEP_ID"], numbers["SLURM_RESTART_COUNT"]),
         ),
     }
+
+
+def tasks_per_node(counts: str) -> dict[str, str]:
+    """LOCAL_WORLD_SIZE from `2(x3)` or `4`; nothing where nodes have different numbers of tasks, or none is told."""
+    match = re.fullmatch(r"(\d+)(?:\(x\d+\))?", counts.strip())
+    return {"LOCAL_WORLD_SIZE": match[1]} if match else {}
 
 
 def port(job: int, step: int, restarts: int) -> int:

@@ -12,6 +12,7 @@ from promptecho.config import ExperimentConfig, TrainingConfig
 from promptecho.t2i.base import Family
 from promptecho.train.data import Prompt
 from promptecho.train.engine import Engine
+from promptecho.train.placement.base import Rewarder
 from promptecho.train.scoring import WeightedReward
 from promptecho.train.stop import StopCheck
 from promptecho.train.watchdog import Watchdog
@@ -43,6 +44,7 @@ class Trainer:
     family: Family
     engine: Engine
     rewards: list[WeightedReward]
+    rewarder: Rewarder
     prompts: list[Prompt]
     heldout: list[Prompt]
     shape: tuple[int, ...]  # of one image's latents

@@ -22,6 +22,7 @@ from promptecho.seeds import derive_seed
 from promptecho.t2i.base import Family
 from promptecho.train.data import batches_of, normal
 from promptecho.train.engine import Engine
+from promptecho.train.ranks import gather_by_index, rounds, share_of_rank
 
 if TYPE_CHECKING:  # rollout reports failures, which know this module
     from promptecho.train.rollout import Rollout
@@ -108,27 +109,44 @@ def precompute(
     family: Family, engine: Engine, rollout: Rollout, training: TrainingConfig, iteration: int,
     kl_ema: dict[str, torch.Tensor], grid: torch.Tensor, boundary,
 ) -> tuple[list[int], Batch]:  # fmt: skip
-    """The images that this rank will train on (indices into the rollout), and everything without gradient on them."""
-    mine = images_of_rank(len(rollout.latents), training, iteration)
-    t, noise = draw_timesteps_and_noise(rollout, mine, training, iteration, grid)
-    x0 = rollout.latents[mine]
-    cond = [rollout.cond[rollout.prompt_of(i)] for i in mine]
+    """The images that this rank will train on (indices into the rollout), and everything without gradient on them.
+
+    Passes are shared out like the images themselves, each image once, and their results exchanged: a rank meets an
+    image in some of its passes, and other ranks meet it in others.
+    """
+    total, world_size = len(rollout.latents), dist.get_world_size()
+    mine = images_of_rank(total, training, iteration)
+    share = share_of_rank(total, dist.get_rank(), world_size)
+    t, noise = draw_timesteps_and_noise(rollout, share, training, iteration, grid)
+    x0 = rollout.latents[share]
+    cond = [rollout.cond[rollout.prompt_of(i)] for i in share]
     policy = engine.weights()
     same_as_policy = all(torch.equal(kl_ema[name], policy[name]) for name in policy)
-    steps = 0
+    size, steps = training.micro_batch_size, 0
+    chunks = [slice(start, start + size) for start in range(0, len(share), size)]
+    # Under ZeRO-3 every pass is one of all ranks: those with less make one for nobody.
+    spare = rounds(total, world_size, size) - len(chunks) if engine.partitioned else 0
 
     def velocities() -> torch.Tensor:
         nonlocal steps
         result = torch.zeros_like(noise)
         with torch.no_grad():
             for index in range(len(t)):
-                for start in range(0, len(mine), training.micro_batch_size):
-                    chunk = slice(start, start + training.micro_batch_size)
+                for chunk in chunks:
                     x_t = awm.interpolate(x0[chunk], noise[index, chunk], t[index, chunk])
                     result[index, chunk] = velocity(family, x_t, t[index, chunk], cond[chunk], training)
                     steps += 1
                     boundary("precompute", steps)
+                for _ in range(spare):
+                    one = rollout.latents[:1]
+                    velocity(family, one, torch.ones(1, device=one.device), rollout.cond[:1], training)
         return result
+
+    def exchanged(values: torch.Tensor) -> torch.Tensor:
+        """[T, share, ...] of every rank to [T, mine, ...]."""
+        if world_size == 1:
+            return values
+        return gather_by_index(values.transpose(0, 1).contiguous(), share, total)[mine].transpose(0, 1)
 
     old = velocities()
     old_log_prob = torch.stack(
@@ -148,6 +166,13 @@ def precompute(
     if training.kl_base.weight > 0:
         with engine.model.disable_adapter():
             base_velocity = velocities()
+    ema_velocity, base_velocity = (
+        None if value is None else exchanged(value) for value in (ema_velocity, base_velocity)
+    )
+    old_log_prob = exchanged(old_log_prob)
+    if world_size > 1:
+        t, noise = draw_timesteps_and_noise(rollout, mine, training, iteration, grid)
+        x0, cond = rollout.latents[mine], [rollout.cond[rollout.prompt_of(i)] for i in mine]
     ids = [rollout.prompts[rollout.prompt_of(i)].prompt_id for i in mine]
     advantages = rollout.advantages[mine]
     return mine, Batch(ids, x0, cond, advantages, t, noise, old_log_prob, base_velocity, ema_velocity)
@@ -222,20 +247,26 @@ def find_not_finite(
 ) -> tuple[str, list[int]]:
     """Go through a batch image by image: ("loss is nan" | "gradient is not finite", indices of the images at fault).
 
-    Nothing and no image where this rank's images are all right by themselves.
+    Nothing and no image where this rank's images are all right by themselves. Under ZeRO-3, where gradients exist in
+    parts only, all of the batch is at fault if no single loss is.
     """
     parameters = list(engine.parameters.values())
     guilty: dict[str, list[int]] = {"loss": [], "gradient": []}
     for index in range(len(batch.x0)):
-        for times in groups:
-            loss, _ = awm_loss(family, batch.take([index], times), training)
+        kinds = set()
+        for times in groups:  # all of them on every rank: their passes may be common ones
+            with torch.set_grad_enabled(not engine.partitioned):
+                loss, _ = awm_loss(family, batch.take([index], times), training)
             if not torch.isfinite(loss):
-                guilty["loss"].append(index)
-                break
-            gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
-            if not all(g is None or torch.isfinite(g).all() for g in gradients):
-                guilty["gradient"].append(index)
-                break
+                kinds.add("loss")
+            elif not engine.partitioned:
+                gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+                if not all(g is None or torch.isfinite(g).all() for g in gradients):
+                    kinds.add("gradient")
+        for kind in kinds:
+            guilty[kind].append(index)
+    if engine.partitioned and not guilty["loss"]:
+        guilty["gradient"] = list(range(len(batch.x0)))
     what = next((what for what, images in guilty.items() if images), "")
     return what, guilty[what] if what else []
 

@@ -24,48 +24,39 @@ from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, OffloadPolicy, 
 
 from promptecho.errors import ModelError, PromptEchoError
 from promptecho.vlm.model import Vlm
-from promptecho.vlm.turns import Turns
+from promptecho.vlm.turns import Turns, on_cpu
 
 T = TypeVar("T")
 
 
 def shard_vlm(
-    vlm: Vlm, group: dist.ProcessGroup | DeviceMesh, *, device: torch.device | str | None = None, offload: bool = False
+    vlm: Vlm, group: dist.ProcessGroup | DeviceMesh, device: torch.device | str | None = None, *, offload: bool = False
 ) -> Vlm:
-    """Collective: shard `vlm`, loaded whole on the CPU of every rank of `group`, in place; returns the sharded `Vlm`.
+    """This rank's share of `vlm`, which is loaded whole on the CPU of every rank of `group` and changed in place.
 
-    Blocks move to the device one by one, so the whole model never has to fit there: the peak is the shares so far and
-    one whole block, or embeddings and head. Passes then run in `Vlm.in_step()`; `label_log_probs`, the rewards and
-    `generate` work as before within it.
+    Without communication, so ranks may load and shard in turn (`load_in_turn`). Blocks move to the device one by one
+    and the whole model never has to fit there: the peak is the shares so far and one whole block, or the remainder.
+
+    All passes then run inside `with sharded.in_step():`, which all ranks of the group enter together and leave
+    together, whatever number of passes each runs and whatever error one of them meets; `label_log_probs`, rewards
+    and `generate` work as before within it. The first one also runs two tiny passes to learn the order of blocks; so
+    `with sharded.in_step(): pass` after loading shows early whether the model works.
 
     Args:
         group: the ranks that share one copy, best those of one node.
         device: where this rank computes; by default its current GPU if `group` can use GPUs, else the CPU.
         offload: shares stay in host memory (pinned where there is a GPU), from where each block comes for its pass:
-            device memory holds nothing between passes, and a pass waits for the host's bus.
+            the device holds nothing between passes, and a pass waits for the host's bus.
 
     Raises:
-        ModelError: the model's class does not name its blocks, or a first tiny pass fails.
+        ModelError: the model's class does not name its blocks.
     """
     group = group.get_group() if isinstance(group, DeviceMesh) else group
-    sharded, blocks = _cut(vlm, group, _device(group, device), offload)
-    return replace(sharded, in_step=Turns(sharded, blocks, _on_cpu(group)).in_step)
-
-
-def load_sharded(
-    load: Callable[[], Vlm], group: dist.ProcessGroup | DeviceMesh, *, device: torch.device | str | None = None,
-    offload: bool = False,
-) -> Vlm:  # fmt: skip
-    """Collective: `shard_vlm` of what `load` returns, on one rank of `group` after the other, so that host memory
-    holds one whole copy at a time and not one per rank. `load` loads to the CPU.
-
-    Raises:
-        PromptEchoError: on all ranks, when `load` or the sharding fails on one of them.
-    """
-    group = group.get_group() if isinstance(group, DeviceMesh) else group
-    place, on_cpu = _device(group, device), _on_cpu(group)
-    sharded, blocks = load_in_turn(lambda: _cut(load(), group, place, offload), on_cpu)
-    return replace(sharded, in_step=Turns(sharded, blocks, on_cpu).in_step)
+    place = _device(group, device)
+    blocks = _cut(vlm, group, place, offload)
+    sharded = replace(vlm, placed=place)
+    turns = Turns(sharded, blocks, group)
+    return replace(sharded, in_step=turns.in_step)
 
 
 def load_in_turn(load: Callable[[], T], group: dist.ProcessGroup) -> T:
@@ -73,8 +64,9 @@ def load_in_turn(load: Callable[[], T], group: dist.ProcessGroup) -> T:
 
     Raises:
         Exception: what `load` raised on this rank.
-        PromptEchoError: on the other ranks, which load nothing any more: names the rank and repeats its error.
+        PromptEchoError: on the other ranks, which load nothing any more; names the rank and repeats its error.
     """
+    group = on_cpu(group)  # waiting may take long; no matter for a GPU
     size, rank = dist.get_world_size(group), dist.get_rank(group)
     loaded: list[T] = []
     for turn in range(size):
@@ -107,17 +99,8 @@ def _device(group: dist.ProcessGroup, device: torch.device | str | None) -> torc
     return device
 
 
-def _on_cpu(group: dist.ProcessGroup) -> dist.ProcessGroup:
-    """The same ranks, on gloo: what they ask each other are small questions, which may wait for long."""
-    if dist.get_backend(group) == "gloo":
-        return group
-    return dist.new_group(dist.get_process_group_ranks(group), backend="gloo", use_local_synchronization=True)
-
-
-def _cut(
-    vlm: Vlm, group: dist.ProcessGroup, device: torch.device, offload: bool
-) -> tuple[Vlm, list[FSDPModule]]:
-    """This rank's share of the model, and the modules that are gathered as one; no communication."""
+def _cut(vlm: Vlm, group: dist.ProcessGroup, device: torch.device, offload: bool) -> list[FSDPModule]:
+    """Reduce the model to this rank's share; returns the modules that are gathered as one."""
     model = vlm.model
     blocks = find_blocks(model)
     if not blocks:
@@ -141,7 +124,7 @@ def _cut(
     # all processes of the world, and the vision tower by itself ahead of the first pass.
     model._is_fsdp_managed_module = False
     model._supports_mm_encoder_outputs = lambda: False
-    return replace(vlm, placed=device), units
+    return units
 
 
 def find_blocks(model: nn.Module) -> list[nn.Module]:

@@ -26,19 +26,25 @@ from promptecho.vlm.model import Vlm
 KINDS = ("image", "text")  # in the order in which they are served
 
 
+def on_cpu(group: dist.ProcessGroup) -> dist.ProcessGroup:
+    """Collective: a group of the same ranks on gloo, for small questions between processes that may wait for long."""
+    if dist.get_backend(group) == "gloo":
+        return group
+    return dist.new_group(dist.get_process_group_ranks(group), backend="gloo", use_local_synchronization=True)
+
+
 class Turns:
     """The passes of one sharded model on this rank.
 
-    Building it is collective over `group` and runs one tiny pass of each kind, to learn which blocks it gathers in
-    which order. Every later pass is held to that order: one that would leave it is an error on its own rank before it
-    can disturb the others, and what a pass leaves out (it failed half-way) is gathered at its end.
+    The first step begins with one tiny pass of each kind, to learn which blocks it gathers in which order. Every later
+    pass is held to that order: one that would leave it is an error on its own rank before it can disturb the others,
+    and what a pass leaves out (it failed half-way) is gathered at its end.
 
     Args:
         blocks: every module to which `fully_shard` was applied, the whole model among them.
-        group: a group on the CPU (gloo): the question is one between processes, not between GPUs.
 
     Raises:
-        ModelError: the processor or the model fails on a tiny input.
+        DataError, ModelError: the processor fails on a tiny input.
     """
 
     def __init__(self, vlm: Vlm, blocks: list[FSDPModule], group: dist.ProcessGroup):
@@ -59,23 +65,20 @@ class Turns:
         # Asking comes before FSDP's own hook, which begins to gather; tidying up after its last one, errors or not.
         self.model.register_forward_pre_hook(self._before_pass, prepend=True, with_kwargs=True)
         self.model.register_forward_hook(self._after_pass, always_call=True)
-        for kind in KINDS:
-            self._idle(kind)
-            if self.idle_error is not None:
-                error = self.idle_error
-                reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-                raise ModelError(f"{self.path}: a first pass of the sharded model failed ({reason})") from error
-            self.order[kind] = list(self.gathered)
 
     @contextmanager
     def in_step(self) -> Iterator[None]:
         """See `Vlm.in_step`; collective over the group. Errors of the body are raised after all ranks have left.
 
         An interrupt (Ctrl-C, exit) leaves at once.
+
+        Raises:
+            ModelError: a first tiny pass fails.
         """
         if self.inside:  # a step within a step ends with the outer one
             yield
             return
+        self._learn()
         self.inside = True
         try:
             yield
@@ -86,6 +89,18 @@ class Turns:
             self._join(None)
         finally:
             self.inside = False
+
+    def _learn(self) -> None:
+        if self.order:
+            return
+        self.asking = on_cpu(self.group)
+        for kind in KINDS:
+            self._idle(kind)
+            if self.idle_error is not None:
+                error = self.idle_error
+                reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+                raise ModelError(f"{self.path}: a first pass of the sharded model failed ({reason})") from error
+            self.order[kind] = list(self.gathered)
 
     def _join(self, error: Exception | None) -> None:
         """Take part in the others' passes until nobody wants one."""
@@ -105,7 +120,7 @@ class Turns:
         if self.broken is not None:  # the others wait in a pass for this rank; its end is what frees them
             raise ModelError(f"{self.path}: a failed pass could not be finished ({self.broken})") from self.broken
         wanted = torch.tensor([int(kind == mine) for kind in KINDS])
-        dist.all_reduce(wanted, op=dist.ReduceOp.MAX, group=self.group)
+        dist.all_reduce(wanted, op=dist.ReduceOp.MAX, group=self.asking)
         return next((kind for kind, count in zip(KINDS, wanted.tolist(), strict=True) if count), None)
 
     def _before_pass(self, _, args: tuple, kwargs: dict[str, Any]) -> None:

@@ -1,0 +1,63 @@
+"""Rewards on the ranks that train: the VLM whole on each, or sharded over those of a node."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.distributed as dist
+from PIL import Image
+
+from promptecho.config import ExperimentConfig, run_training, run_vlm
+from promptecho.train.data import Prompt
+from promptecho.train.placement.layout import Layout
+from promptecho.train.scoring import WeightedReward, score_images
+from promptecho.vlm import Vlm, load_vlm
+from promptecho.vlm.sharding import load_in_turn, shard_vlm
+
+
+class LocalRewarder:
+    """Keeps images until all are there, then scores them in one go, in step with the ranks that share the VLM."""
+
+    def __init__(self, rewards: list[WeightedReward], vlm: Vlm):
+        self.rewards, self.vlm = rewards, vlm
+        self.images: list[Image.Image] = []
+        self.prompts: list[Prompt] = []
+        self.names: list[str] = []
+
+    def submit(self, images: list[Image.Image], prompts: list[Prompt], names: list[str]) -> None:
+        self.images += images
+        self.prompts += prompts
+        self.names += names
+
+    def collect(self, moved: Callable[[int], None]) -> torch.Tensor:
+        images, prompts, names = self.images, self.prompts, self.names
+        self.images, self.prompts, self.names = [], [], []
+        with self.vlm.in_step():
+            return score_images(self.rewards, images, prompts, names, moved)
+
+    def close(self, exit_code: int) -> None:
+        pass
+
+
+def load_reward_vlm(config: ExperimentConfig, run: str, device: torch.device, layout: Layout) -> Vlm:
+    """The VLM of a run's rewards on this rank: whole, or this rank's share of it.
+
+    Collective over all ranks of the process group where the VLM is sharded.
+    """
+    section, mode = run_vlm(config, run), run_training(config, run).reward_placement.mode
+    groups = layout.node_groups()
+    offload = mode == "offloaded"
+    sharded = mode != "replicated" and (offload or len(groups[0]) > 1)
+
+    def load(where: torch.device) -> Vlm:
+        return load_vlm(
+            section.path, dtype=section.dtype, device=where, revision=section.revision,
+            trust_remote_code=section.trust_remote_code,
+        )  # fmt: skip
+
+    if not sharded:
+        return load(device)
+    # Every rank makes every group, in the same order.
+    group = [dist.new_group(ranks) for ranks in groups][layout.node]
+    return load_in_turn(lambda: shard_vlm(load(torch.device("cpu")), group, device, offload=offload), group)
