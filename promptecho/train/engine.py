@@ -70,6 +70,10 @@ class Engine:
         if self.engine.is_gradient_accumulation_boundary():
             for group in self._inner_optimizer().param_groups:
                 group["lr"] = self.current_learning_rate
+        if self.partitioned:
+            # DeepSpeed counts backward passes in its own forward, which we don't use; uncounted, each would overwrite
+            # the gradients of the one before.
+            self.engine.optimizer.clear_backward_seen_flag()
         self.engine.backward(loss)
         self.engine.step()  # acts at accumulation boundaries only
 
