@@ -31,6 +31,7 @@ def report_not_finite(error: NotFiniteError, work: Path, run: str, iteration: in
     Returns the error to raise where no rank is at fault by itself.
     """
     own, where = None, f"iteration {iteration}, optimizer step {error.step + 1}"
+    weights = engine.weights()  # on every rank: none may have them whole
     if error.batch.prompt_ids:
         folder, batch = _folder(work, iteration), error.batch
         tensors = {
@@ -41,7 +42,7 @@ def report_not_finite(error: NotFiniteError, work: Path, run: str, iteration: in
             if getattr(batch, name) is not None:
                 tensors[name] = getattr(batch, name)
         tensors |= {f"cond.{i:05d}": cond for i, cond in enumerate(batch.cond)}
-        tensors |= {f"weights.{name}": parameter for name, parameter in engine.parameters.items()}
+        tensors |= {f"weights.{name}": value for name, value in weights.items()}
         facts = {"kind": error.what, "iteration": iteration, "optimizer_step": error.step, "run": run}
         dump_batch(folder, tensors, {**facts, "prompt_ids": batch.prompt_ids})
         ids = ", ".join(sorted(set(batch.prompt_ids)))

@@ -49,6 +49,13 @@ def agree(error: PromptEchoError | None) -> None:
         raise error or PromptEchoError(f"rank {failed[0][0]}: {failed[0][1]}")
 
 
+def any_rank(value: bool) -> bool:
+    """Collective: whether `value` is true on at least one rank."""
+    flag = torch.tensor(float(value))
+    dist.all_reduce(flag, dist.ReduceOp.MAX)
+    return bool(flag)
+
+
 def gather_by_index(local: torch.Tensor, indices: list[int], total: int) -> torch.Tensor:
     """[total, ...] from each rank's rows for its own `indices`; every index belongs to exactly one rank."""
     full = torch.zeros((total, *local.shape[1:]), dtype=local.dtype, device=local.device)

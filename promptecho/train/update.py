@@ -22,7 +22,7 @@ from promptecho.seeds import derive_seed
 from promptecho.t2i.base import Family
 from promptecho.train.data import batches_of, normal
 from promptecho.train.engine import Engine
-from promptecho.train.ranks import gather_by_index, rounds, share_of_rank
+from promptecho.train.ranks import any_rank, gather_by_index, rounds, share_of_rank
 
 if TYPE_CHECKING:  # rollout reports failures, which know this module
     from promptecho.train.rollout import Rollout
@@ -248,7 +248,7 @@ def find_not_finite(
     """Go through a batch image by image: ("loss is nan" | "gradient is not finite", indices of the images at fault).
 
     Nothing and no image where this rank's images are all right by themselves. Under ZeRO-3, where gradients exist in
-    parts only, all of the batch is at fault if no single loss is.
+    parts only, all of the batch is at fault if no single loss is, on any rank.
     """
     parameters = list(engine.parameters.values())
     guilty: dict[str, list[int]] = {"loss": [], "gradient": []}
@@ -265,7 +265,7 @@ def find_not_finite(
                     kinds.add("gradient")
         for kind in kinds:
             guilty[kind].append(index)
-    if engine.partitioned and not guilty["loss"]:
+    if engine.partitioned and not any_rank(bool(guilty["loss"])):
         guilty["gradient"] = list(range(len(batch.x0)))
     what = next((what for what, images in guilty.items() if images), "")
     return what, guilty[what] if what else []

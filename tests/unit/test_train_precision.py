@@ -21,13 +21,16 @@ from torch.utils._pytree import tree_leaves
 
 from promptecho import awm
 from promptecho.config.training import LoraSection, TrainingConfig
+from promptecho.errors import PromptEchoError
 from promptecho.t2i.qwenimage import pack
 from promptecho.t2i.registry import load_family
+from promptecho.train.dump import load_batch
 from promptecho.train.engine import Engine
+from promptecho.train.failures import report_not_finite
 from promptecho.train.launch import init_distributed
 from promptecho.train.loop import train_segment
 from promptecho.train.lora import add_lora, lora_parameters, merged
-from promptecho.train.update import Batch, awm_loss, velocity
+from promptecho.train.update import Batch, NotFiniteError, awm_loss, find_not_finite, velocity
 
 pytestmark = pytest.mark.usefixtures("train_in_process")
 
@@ -322,11 +325,12 @@ def test_a_run_saved_by_zero_3_on_two_ranks_goes_on_with_zero_1_on_one(experimen
 STEPS = TRAINING.model_copy(update={"lora": LoraSection(rank=3, alpha=6), "learning_rate": 1e-3, "max_grad_norm": 1e9})
 
 
-def take_steps(stage: int, folder: str, *, checkpointing: bool) -> dict[str, torch.Tensor]:
-    """Three optimizer steps on four images each, dealt to the ranks; then the third again, from the state before it.
+def take_steps(stage: int, folder: str, work: Path, *, checkpointing: bool) -> dict[str, torch.Tensor]:
+    """Two optimizer steps on four images each, dealt to the ranks; then the second again, from the state before it.
 
-    Weights after the third ("weights.NAME") and after it was repeated ("again.NAME"), and the norms of the gradients.
-    The adapter's rank of 3 makes weights that two ranks can't share evenly.
+    Weights after the second ("weights.NAME") and after it was repeated ("again.NAME"), and the norms of the gradients.
+    The adapter's rank of 3 makes weights that two ranks can't share evenly. At last a step on an image of the last rank
+    that is not finite.
     """
     training, device = STEPS.model_copy(update={"zero_stage": stage}), torch.device("cpu")
     init_distributed(training, device)
@@ -345,13 +349,12 @@ def take_steps(stage: int, folder: str, *, checkpointing: bool) -> dict[str, tor
         norms.append(engine.grad_norm)
 
     step()
-    step()
     weights, moments, steps = engine.weights(), engine.moments(), engine.optimizer_steps
     step()
     after = engine.weights()
     engine.set_state(weights, moments, steps)
     back, kinds = engine.weights(), engine.moments()
-    assert steps == engine.optimizer_steps == 2 and all(torch.equal(back[key], weights[key]) for key in weights)
+    assert steps == engine.optimizer_steps == 1 and all(torch.equal(back[key], weights[key]) for key in weights)
     assert all(torch.equal(kinds[kind][key], moments[kind][key]) for kind in moments for key in weights)
     if stage == 3:
         frozen = [p for p in family.transformer.parameters() if not p.requires_grad]
@@ -359,27 +362,41 @@ def take_steps(stage: int, folder: str, *, checkpointing: bool) -> dict[str, tor
     step()
     found = {f"weights.{key}": value for key, value in after.items()}
     found |= {f"again.{key}": value for key, value in engine.weights().items()}
-    return {**found, "norms": torch.tensor(norms)}
+    found["norms"] = torch.tensor(norms)
+    batch.x0[3] = float("nan")
+    step()
+    assert engine.overflow
+    assert all(torch.equal(value, found[f"again.{key}"]) for key, value in engine.weights().items())
+    own = list(range(rank, 4, world_size))
+    what, guilty = find_not_finite(family, engine, batch.take(own), training, [[0]])
+    assert (what, [own[index] for index in guilty]) == (("loss", [3]) if 3 in own else ("", []))
+    error = NotFiniteError(what, batch.take([own[index] for index in guilty]), 0)
+    with pytest.raises(PromptEchoError, match=r"the loss is not finite on prompt\(s\) d;"):
+        report_not_finite(error, work, "r", 1, engine)
+    return found
 
 
 def partitioned_steps(folder: str, out: str) -> None:
     """On each of several ranks; in a process of its own, because DeepSpeed replaces `torch.nn.functional.linear`."""
     torch.set_num_threads(1)
-    found = take_steps(3, folder, checkpointing=True)
+    found = take_steps(3, folder, Path(out).parent, checkpointing=True)
     if dist.get_rank() == 0:
         save_file(found, out)
 
 
 def test_partitioned_gradients_are_those_of_one_process_and_a_state_put_back_gives_the_same_bits(tmp_path):
     folder = str(tiny_t2i.shared_folder())
-    expected = take_steps(1, folder, checkpointing=False)
+    expected = take_steps(1, folder, tmp_path / "alone", checkpointing=False)
     torchrun(["steps", folder, str(tmp_path / "found.safetensors")])
     found = load_file(tmp_path / "found.safetensors")
     assert found.keys() == expected.keys()
     for values in (found, expected):
         names = [key.removeprefix("weights.") for key in values if key.startswith("weights.")]
         assert len(names) > 50 and all(torch.equal(values[f"weights.{key}"], values[f"again.{key}"]) for key in names)
-        assert values["norms"][2] == values["norms"][3]
+        assert values["norms"][1] == values["norms"][2]
+    # What a failed step leaves holds whole weights, though no rank has them.
+    (left,) = (load_batch(path)[0] for path in tmp_path.glob("not-finite-*"))
+    assert all(torch.equal(left[f"weights.{key}"], found[f"again.{key}"]) for key in names)
     torch.testing.assert_close(found["norms"], expected["norms"], rtol=1e-4, atol=0)
     for key in names:
         torch.testing.assert_close(found[f"weights.{key}"], expected[f"weights.{key}"], rtol=1e-4, atol=2e-5)
