@@ -3,68 +3,30 @@
 from __future__ import annotations
 
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import tiny_qwenimage
-import tiny_t2i
 import torch
-import torch.distributed as dist
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from tiny_experiment import Experiment, metrics_without_times
+from tiny_policy import FOLDERS, PROMPTS, TRAINING, adapted, batch_of, torchrun
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from promptecho import awm
-from promptecho.config.training import LoraSection, TrainingConfig
-from promptecho.errors import PromptEchoError
 from promptecho.t2i.qwenimage import pack
-from promptecho.t2i.registry import load_family
-from promptecho.train.dump import load_batch
 from promptecho.train.engine import Engine
-from promptecho.train.failures import report_not_finite
 from promptecho.train.launch import init_distributed
 from promptecho.train.loop import train_segment
-from promptecho.train.lora import add_lora, lora_parameters, merged
-from promptecho.train.update import Batch, NotFiniteError, awm_loss, find_not_finite, velocity
+from promptecho.train.lora import lora_parameters, merged
+from promptecho.train.update import Batch, awm_loss, velocity
 
 pytestmark = pytest.mark.usefixtures("train_in_process")
 
-FOLDERS = {"zimage": tiny_t2i.shared_folder, "qwenimage": tiny_qwenimage.shared_folder}
-TRAINING = TrainingConfig(lora={"rank": 4, "alpha": 8}, kl_base={"weight": 0.1})
-PROMPTS = ["A red circle.", "The image shows a ring and a black cross, and three blue squares."]
-
 families = pytest.mark.parametrize("name", FOLDERS)
 dtypes = pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-
-
-def adapted(name: str, dtype: str, *, checkpointing=False, lora: LoraSection = TRAINING.lora, folder=None):
-    """A family with an adapter that is no longer the identity."""
-    family = load_family(name, str(folder or FOLDERS[name]()), dtype=dtype)
-    if checkpointing:
-        family.enable_activation_checkpointing()
-    family.transformer = add_lora(family.transformer, lora, 0, family.lora_targets)
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in lora_parameters(family.transformer).values():
-            parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
-    return family
-
-
-def batch_of(family, n: int = 2) -> Batch:
-    """`n` images at one timestep each, prompts of different lengths."""
-    generator = torch.Generator().manual_seed(1)
-    shape = (n, *family.latent_shape(64, 64))
-    x0, noise, reference = (torch.randn(shape, generator=generator) for _ in range(3))
-    t, advantages = torch.linspace(0.3, 0.7, n)[None], torch.linspace(1, -0.5, n, dtype=torch.float64)
-    return Batch(
-        list("abcd")[:n], x0, family.encode_prompts(PROMPTS) * (n // 2), advantages, t, noise[None],
-        torch.full((1, n), -1.0, dtype=torch.float64), base_velocity=reference[None],
-    )  # fmt: skip
 
 
 def gradients_of(loss: torch.Tensor, family) -> dict[str, torch.Tensor]:
@@ -266,14 +228,6 @@ def partitioned(experiment) -> Path:
     return experiment.folder / "partitioned" / "2"
 
 
-def torchrun(arguments: list[str]) -> None:
-    driver = str(Path(__file__).with_name("partition_everything.py"))
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--", driver]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    result = subprocess.run([*launcher, *arguments], capture_output=True, text=True, env=environment)
-    assert result.returncode == 0, result.stderr[-4000:]
-
-
 def test_iterations_in_bfloat16_are_finite_and_begin_with_ratios_of_one(alone, partitioned):
     rows = [row for folder in (*alone, partitioned) for row in metrics_without_times(folder)]
     assert [row["iteration"] for row in rows] == [1, 2, 3, 1, 2]
@@ -318,85 +272,3 @@ def test_a_run_saved_by_zero_3_on_two_ranks_goes_on_with_zero_1_on_one(experimen
     job = experiment.segment("goes_on", config_of(experiment, "goes_on"), 3, resume=partitioned)
     assert train_segment(job)
     assert_same_run(job.out, alone[1])
-
-
-# ZeRO-3 in float32, where tolerances are tight: gradients, and a state that is put back.
-
-STEPS = TRAINING.model_copy(update={"lora": LoraSection(rank=3, alpha=6), "learning_rate": 1e-3, "max_grad_norm": 1e9})
-
-
-def take_steps(stage: int, folder: str, work: Path, *, checkpointing: bool) -> dict[str, torch.Tensor]:
-    """Two optimizer steps on four images each, dealt to the ranks; then the second again, from the state before it.
-
-    Weights after the second ("weights.NAME") and after it was repeated ("again.NAME"), and the norms of the gradients.
-    The adapter's rank of 3 makes weights that two ranks can't share evenly. At last a step on an image of the last rank
-    that is not finite.
-    """
-    training, device = STEPS.model_copy(update={"zero_stage": stage}), torch.device("cpu")
-    init_distributed(training, device)
-    rank, world_size = dist.get_rank(), dist.get_world_size()
-    family = adapted("zimage", "float32", checkpointing=checkpointing, lora=training.lora, folder=folder)
-    batch = batch_of(family, n=4)
-    engine = Engine(family.transformer, training, device, accumulation=4 // world_size)
-    norms = []
-
-    def step() -> None:
-        for image in range(rank, 4, world_size):
-            with torch.no_grad():  # passes of both kinds take turns, as in an iteration
-                velocity(family, batch.x0[:1], torch.ones(1), batch.cond[:1], training)
-            loss, _ = awm_loss(family, batch.take([image]), training)
-            engine.backward(loss)
-        norms.append(engine.grad_norm)
-
-    step()
-    weights, moments, steps = engine.weights(), engine.moments(), engine.optimizer_steps
-    step()
-    after = engine.weights()
-    engine.set_state(weights, moments, steps)
-    back, kinds = engine.weights(), engine.moments()
-    assert steps == engine.optimizer_steps == 1 and all(torch.equal(back[key], weights[key]) for key in weights)
-    assert all(torch.equal(kinds[kind][key], moments[kind][key]) for kind in moments for key in weights)
-    if stage == 3:
-        frozen = [p for p in family.transformer.parameters() if not p.requires_grad]
-        assert all(p.numel() == 0 and p.ds_tensor.numel() == -(-p.ds_numel // world_size) for p in frozen)
-    step()
-    found = {f"weights.{key}": value for key, value in after.items()}
-    found |= {f"again.{key}": value for key, value in engine.weights().items()}
-    found["norms"] = torch.tensor(norms)
-    batch.x0[3] = float("nan")
-    step()
-    assert engine.overflow
-    assert all(torch.equal(value, found[f"again.{key}"]) for key, value in engine.weights().items())
-    own = list(range(rank, 4, world_size))
-    what, guilty = find_not_finite(family, engine, batch.take(own), training, [[0]])
-    assert (what, [own[index] for index in guilty]) == (("loss", [3]) if 3 in own else ("", []))
-    error = NotFiniteError(what, batch.take([own[index] for index in guilty]), 0)
-    with pytest.raises(PromptEchoError, match=r"the loss is not finite on prompt\(s\) d;"):
-        report_not_finite(error, work, "r", 1, engine)
-    return found
-
-
-def partitioned_steps(folder: str, out: str) -> None:
-    """On each of several ranks; in a process of its own, because DeepSpeed replaces `torch.nn.functional.linear`."""
-    torch.set_num_threads(1)
-    found = take_steps(3, folder, Path(out).parent, checkpointing=True)
-    if dist.get_rank() == 0:
-        save_file(found, out)
-
-
-def test_partitioned_gradients_are_those_of_one_process_and_a_state_put_back_gives_the_same_bits(tmp_path):
-    folder = str(tiny_t2i.shared_folder())
-    expected = take_steps(1, folder, tmp_path / "alone", checkpointing=False)
-    torchrun(["steps", folder, str(tmp_path / "found.safetensors")])
-    found = load_file(tmp_path / "found.safetensors")
-    assert found.keys() == expected.keys()
-    for values in (found, expected):
-        names = [key.removeprefix("weights.") for key in values if key.startswith("weights.")]
-        assert len(names) > 50 and all(torch.equal(values[f"weights.{key}"], values[f"again.{key}"]) for key in names)
-        assert values["norms"][1] == values["norms"][2]
-    # What a failed step leaves holds whole weights, though no rank has them.
-    (left,) = (load_batch(path)[0] for path in tmp_path.glob("not-finite-*"))
-    assert all(torch.equal(left[f"weights.{key}"], found[f"again.{key}"]) for key in names)
-    torch.testing.assert_close(found["norms"], expected["norms"], rtol=1e-4, atol=0)
-    for key in names:
-        torch.testing.assert_close(found[f"weights.{key}"], expected[f"weights.{key}"], rtol=1e-4, atol=2e-5)

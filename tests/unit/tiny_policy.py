@@ -1,0 +1,55 @@
+"""A tiny policy that has learnt something, a batch to train it on, and processes that partition all of it (ZeRO-3)."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import tiny_qwenimage
+import tiny_t2i
+import torch
+
+from promptecho.config.training import LoraSection, TrainingConfig
+from promptecho.t2i.registry import load_family
+from promptecho.train.lora import add_lora, lora_parameters
+from promptecho.train.update import Batch
+
+FOLDERS = {"zimage": tiny_t2i.shared_folder, "qwenimage": tiny_qwenimage.shared_folder}
+TRAINING = TrainingConfig(lora={"rank": 4, "alpha": 8}, kl_base={"weight": 0.1})
+PROMPTS = ["A red circle.", "The image shows a ring and a black cross, and three blue squares."]
+
+
+def adapted(name: str, dtype: str, *, checkpointing=False, lora: LoraSection = TRAINING.lora, folder=None):
+    """A family with an adapter that is no longer the identity."""
+    family = load_family(name, str(folder or FOLDERS[name]()), dtype=dtype)
+    if checkpointing:
+        family.enable_activation_checkpointing()
+    family.transformer = add_lora(family.transformer, lora, 0, family.lora_targets)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in lora_parameters(family.transformer).values():
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+    return family
+
+
+def batch_of(family, n: int = 2) -> Batch:
+    """`n` images at one timestep each, prompts of different lengths."""
+    generator = torch.Generator().manual_seed(1)
+    shape = (n, *family.latent_shape(64, 64))
+    x0, noise, reference = (torch.randn(shape, generator=generator) for _ in range(3))
+    t, advantages = torch.linspace(0.3, 0.7, n)[None], torch.linspace(1, -0.5, n, dtype=torch.float64)
+    return Batch(
+        list("abcd")[:n], x0, family.encode_prompts(PROMPTS) * (n // 2), advantages, t, noise[None],
+        torch.full((1, n), -1.0, dtype=torch.float64), base_velocity=reference[None],
+    )  # fmt: skip
+
+
+def torchrun(arguments: list[str]) -> None:
+    """Two processes of partition_everything.py."""
+    driver = str(Path(__file__).with_name("partition_everything.py"))
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--", driver]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    result = subprocess.run([*launcher, *arguments], capture_output=True, text=True, env=environment)
+    assert result.returncode == 0, result.stderr[-4000:]
