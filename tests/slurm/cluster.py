@@ -35,7 +35,7 @@ PACKAGES = ("slurm-wlm", "slurmdbd", "munge", "mariadb-server")
 DAEMONS = ("munged", "mariadbd", "slurmdbd", "slurmctld", "slurmd")
 CLIENTS = ("sbatch", "squeue", "sacct", "sinfo", "scancel", "scontrol", "srun", "sacctmgr", "mariadb-install-db")
 DEFAULT_ROOT = Path("/tmp/promptecho-slurm")
-WAIT_S = 60.0
+WAIT_S = 180.0  # only a failure takes so long, also on a busy machine
 
 
 class ClusterError(RuntimeError):
@@ -119,7 +119,7 @@ class Cluster:
             self.start("slurmctld")
             for node in self.nodes():
                 self.start(f"slurmd.{node}")
-            self.wait(self._all_idle, "all nodes idle", 2 * WAIT_S)
+            self.wait(self._all_idle, "all nodes idle")
         except BaseException:
             self.down(keep_logs=True)
             raise
@@ -186,7 +186,7 @@ class Cluster:
         if not self.alive(name):
             raise ClusterError(f"{name} has ended: {tail(log)}")
 
-    def stop(self, name: str, number: int = signal.SIGTERM, timeout: float = 20) -> None:
+    def stop(self, name: str, number: int = signal.SIGTERM, timeout: float = 60) -> None:
         """Send one daemon a signal and wait until it is gone; SIGKILL for the one that does not go."""
         pid = self.pid(name)
         if pid is None or not self.alive(name):
@@ -262,7 +262,7 @@ class Cluster:
             "JobAcctGatherType=jobacct_gather/none", "ReturnToService=2", "SlurmdParameters=config_overrides",
             f"SlurmctldParameters={slurmctld_parameters}", "SelectType=select/cons_tres",
             "SelectTypeParameters=CR_CPU_Memory", "DefMemPerCPU=500", "GresTypes=gpu", f"MaxArraySize={max_array_size}",
-            "PreemptType=preempt/partition_prio", "PreemptMode=REQUEUE", "JobRequeue=1", "MinJobAge=60", "KillWait=5",
+            "PreemptType=preempt/partition_prio", "PreemptMode=REQUEUE", "JobRequeue=1", "MinJobAge=600", "KillWait=5",
             "SlurmdTimeout=10", "SlurmctldTimeout=10", "InactiveLimit=0", "MessageTimeout=10",
             "UnkillableStepTimeout=20",
             "SchedulerType=sched/backfill",

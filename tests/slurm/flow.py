@@ -17,6 +17,8 @@ from submitit.slurm.slurm import read_job_id
 
 SNAKEMAKE = [str(Path(sys.executable).parent / "snakemake")]
 COUNTED = ("sbatch", "squeue", "sacct", "scontrol", "scancel", "sinfo", "sacctmgr")
+# Seconds that only a failure takes: far longer than anything lasts on a busy machine.
+PATIENCE_S = 300.0
 
 
 class Flow:
@@ -60,20 +62,24 @@ class Flow:
                 stdout=sink, stderr=sink, start_new_session=True, preexec_fn=_heed_interrupts,
             )  # fmt: skip
 
-    def run(self, *arguments: str, timeout: float = 120) -> tuple[int, str]:
+    def run(self, *arguments: str, timeout: float = PATIENCE_S) -> tuple[int, str]:
         """Exit code and output of Snakemake."""
         begin = len(self.text)
-        process = self.start(*arguments)
+        code = self.end(self.start(*arguments), timeout)
+        return code, self.text[begin:]
+
+    def end(self, process: subprocess.Popen, timeout: float = PATIENCE_S) -> int:
+        """Snakemake's exit code, once it has ended."""
         try:
-            return process.wait(timeout), self.text[begin:]
+            return process.wait(timeout)
         except subprocess.TimeoutExpired:
             self.kill(process)
-            raise AssertionError(f"Snakemake did not end within {timeout} s:\n{self.text[begin:]}") from None
+            raise AssertionError(f"Snakemake did not end within {timeout:.0f} s:\n{self.text[-9000:]}") from None
 
     def kill(self, process: subprocess.Popen, number: int = signal.SIGKILL) -> None:
         """Signal Snakemake alone, wait for it, and take the lock away that SIGKILL leaves."""
         os.kill(process.pid, number)
-        process.wait(60)
+        process.wait(PATIENCE_S)
         if number == signal.SIGKILL:
             self.unlock()
 
@@ -114,10 +120,10 @@ class Flow:
 
     def expect_submitted(self, n: int) -> None:
         """Exactly `n` jobs and array tasks; accounting hears of them a moment after they are submitted."""
-        self.wait(lambda: len(self.submitted()) >= n, f"{n} submitted jobs in accounting", 15)
+        self.wait(lambda: len(self.submitted()) >= n, f"{n} submitted jobs in accounting")
         assert len(self.submitted()) == n, self.submitted()
 
-    def wait(self, condition: Callable[[], bool], what: str, timeout: float = 60) -> None:
+    def wait(self, condition: Callable[[], bool], what: str, timeout: float = PATIENCE_S) -> None:
         end = time.monotonic() + timeout
         while not condition():
             if time.monotonic() > end:

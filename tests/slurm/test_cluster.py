@@ -51,7 +51,7 @@ def test_more_gpus_than_there_are_wait_or_are_refused(cluster):
 def test_an_urgent_job_displaces_others(cluster, tmp_path, partition, state):
     """`spot` jobs are put back into the queue and run again, `scrap` jobs end."""
     starts = tmp_path / "starts"
-    script = f"echo $SLURM_RESTART_COUNT >> {starts}; sleep 300"
+    script = f"echo $SLURM_RESTART_COUNT >> {starts}; sleep 3600"
     options = ["-N2", "--exclusive", "--requeue", "-o", "/dev/null"]
     job = submit(cluster, "-p", partition, *options, script=script)
     cluster.wait(starts.exists, "the first start")
@@ -66,18 +66,20 @@ def test_an_urgent_job_displaces_others(cluster, tmp_path, partition, state):
 
 
 def test_a_job_outlives_a_restart_of_the_controller_and_of_the_accounting(cluster, tmp_path):
-    job = submit(cluster, "-o", "/dev/null", script=f"sleep 6; touch {tmp_path / 'done'}")
+    go, done = tmp_path / "go", tmp_path / "done"
+    job = submit(cluster, "-o", "/dev/null", script=f"until [ -e {go} ]; do sleep 0.2; done; touch {done}")
     wait_for(cluster, job, "RUNNING")
     cluster.stop("slurmctld")
     cluster.start("slurmctld")  # which needs the accounting to start, but not to go on
     cluster.stop("slurmdbd")
-    cluster.wait((tmp_path / "done").exists, "the job")
+    go.touch()
+    cluster.wait(done.exists, "the job")
     cluster.start("slurmdbd")
     wait_for(cluster, job, "COMPLETED")
 
 
 def test_a_lost_node_is_down_and_comes_back(cluster):
-    job = submit(cluster, "-w", "n2", "--no-requeue", "-o", "/dev/null", script="sleep 300")
+    job = submit(cluster, "-w", "n2", "--no-requeue", "-o", "/dev/null", script="sleep 3600")
     wait_for(cluster, job, "RUNNING")
     cluster.stop("slurmd.n2", signal.SIGKILL)
     for pid in _children_of_job(job):
@@ -105,13 +107,13 @@ def test_two_clusters_do_not_meet_and_down_leaves_nothing(cluster, tmp_path):
     second.up(nodes=1, preempt_signal=True)
     with pytest.raises(ClusterError, match="exists"):
         second.up()
-    submit(second, "-o", "/dev/null", script="sleep 300")
+    submit(second, "-o", "/dev/null", script="sleep 3600")
     assert second.nodes() == ["n1"] and len(cluster.nodes()) == 2
     pids = [second.pid(name) for name in ("munged", "mariadbd", "slurmdbd", "slurmctld", "slurmd.n1")]
     assert all(pids)
     second.down()
     assert not second.root.exists()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while left := [pid for pid in pids if Path(f"/proc/{pid}/exe").exists()]:
         assert time.monotonic() < deadline, left
         time.sleep(0.1)

@@ -10,23 +10,30 @@ from pathlib import Path
 
 import pytest
 
-# Counts to `to` in steps, keeps the count in a file, and leaves at a step's end when it is asked to.
+# Counts to `to` in steps, keeps the count in a file, and leaves at a step's end when it is asked to. The last step is
+# not taken before the job's life number `lives`: so a fault that comes late still meets a job that works.
 COUNTER = """
     rule count:
         output: "counted.txt"
         threads: 8
-        resources: runtime={runtime}, mem_mb=100, slurm_partition="{partition}", nodes={nodes}
+        resources: runtime={runtime}, mem_mb=100, slurm_partition="{partition}"
         shell:
             "n=$(cat state.txt 2> /dev/null || echo 0); echo begin $n >> lives.txt; "
             "while [ $n -lt {to} ]; do "
-            "  sleep 1; n=$((n + 1)); echo $n > state.tmp; mv state.tmp state.txt; "
+            "  sleep 1; "
+            "  if [ $n -lt {last} ] || [ $(grep -c begin lives.txt) -ge {lives} ]; then n=$((n + 1)); fi; "
+            "  echo $n > state.tmp; mv state.tmp state.txt; "
             "  if [ -e $SNAKEMAKE_STOP_FILE ]; then echo asked $n >> lives.txt; exit 75; fi; "
             "done; echo $n > {{output}}"
 """
 
 
-def counter(partition: str = "main", to: int = 6, runtime: int = 5, nodes: int = 1) -> str:
-    return COUNTER.format(partition=partition, to=to, runtime=runtime, nodes=nodes)
+def counter(partition: str = "main", to: int = 6, runtime: int = 5, lives: int = 1) -> str:
+    return COUNTER.format(partition=partition, to=to, last=to - 1, runtime=runtime, lives=lives)
+
+
+# Never ends by itself.
+ENDLESS = 99
 
 
 def begun(one, *arguments: str) -> subprocess.Popen:
@@ -50,39 +57,39 @@ def starts(one) -> list[int]:
 
 
 def test_preemption_without_warning_requeues(cluster, flow):
-    one = flow(cluster, counter("spot"))
+    one = flow(cluster, counter("spot", lives=2))
     process = begun(one)
     urgent(cluster)
-    assert process.wait(120) == 0, one.text
+    assert one.end(process) == 0, one.text
     assert len(starts(one)) == 2 and starts(one)[1] > 0
     assert one.lines("counted.txt") == ["6"] and "asked" not in one.text
     assert len(one.calls("sbatch")) == 1  # Slurm itself has requeued it
 
 
 def test_preemption_that_cancels_is_submitted_again(cluster, flow):
-    one = flow(cluster, counter("scrap"))
+    one = flow(cluster, counter("scrap", lives=2))
     process = begun(one)
     urgent(cluster)
-    assert process.wait(120) == 0, one.text
+    assert one.end(process) == 0, one.text
     assert "was cancelled by a preemption" in one.text and "submitting it again" in one.text
     assert len(starts(one)) == 2 and one.lines("counted.txt") == ["6"]
     assert len(one.calls("sbatch")) == 2
 
 
 def test_the_requeue_limit_ends_cancelling_preemptions_in_a_failure(cluster, flow):
-    one = flow(cluster, counter("scrap"))
+    one = flow(cluster, counter("scrap", lives=ENDLESS))
     process = begun(one, "--submitit-requeue-limit", "0")
     urgent(cluster)
-    assert process.wait(120) == 1
+    assert one.end(process) == 1
     assert "was cancelled by a preemption (PREEMPTED" in one.text and not (one.folder / "counted.txt").exists()
 
 
 @pytest.mark.parametrize("partition", ["spot", "scrap"])
 def test_preemption_with_warning_lets_the_job_save(warning_cluster, flow, partition):
-    one = flow(warning_cluster, counter(partition))
+    one = flow(warning_cluster, counter(partition, lives=2))
     process = begun(one, "--submitit-signal-delay", "30")
     urgent(warning_cluster)
-    assert process.wait(120) == 0, one.text
+    assert one.end(process) == 0, one.text
     asked = [int(line.split()[1]) for line in one.lines("lives.txt") if line.startswith("asked")]
     assert len(asked) == 1 and starts(one) == [0, asked[0]]  # not a step lost
     assert one.lines("counted.txt") == ["6"] and len(one.calls("sbatch")) == 1
@@ -90,18 +97,17 @@ def test_preemption_with_warning_lets_the_job_save(warning_cluster, flow, partit
 
 def test_sigterm_while_the_job_counts_as_running_requeues(cluster, flow):
     """As in the grace time of a preemption where the site sends no other signal: leaving would end the job for good."""
-    one = flow(cluster, counter("spot"))
+    one = flow(cluster, counter("spot", lives=2))
     process = begun(one)
     cluster.run("scancel", "--full", "--signal=TERM", one.queue()[0][0])
-    assert process.wait(120) == 0, one.text
+    assert one.end(process) == 0, one.text
     assert len(starts(one)) == 2 and one.lines("counted.txt") == ["6"]
     assert len(one.calls("sbatch")) == 1
 
 
 def test_two_time_limits_and_then_success(cluster, flow):
-    """A life is at most a minute less the signal's delay, because Slurm may send the signal early."""
-    one = flow(cluster, counter(to=50, runtime=1))
-    code, text = one.run("--submitit-signal-delay", "40", "--submitit-requeue-limit", "9", timeout=400)
+    one = flow(cluster, counter(runtime=1, lives=3))
+    code, text = one.run("--submitit-signal-delay", "40", "--submitit-requeue-limit", "9", timeout=600)
     assert code == 0, text
     asked = [int(line.split()[1]) for line in one.lines("lives.txt") if line.startswith("asked")]
     assert len(asked) >= 2 and starts(one) == [0, *asked]
@@ -111,14 +117,14 @@ def test_two_time_limits_and_then_success(cluster, flow):
 
 
 def test_the_requeue_limit_ends_time_limits_in_a_failure(cluster, flow):
-    one = flow(cluster, counter(to=1000, runtime=1))
+    one = flow(cluster, counter(runtime=1, lives=ENDLESS))
     code, text = one.run("--submitit-signal-delay", "40", "--submitit-requeue-limit", "0")
     assert code == 1
     assert "reached its time limit 1 times (requeue limit: 0)" in text
 
 
 def test_a_lost_node_requeues_its_job(cluster, flow):
-    one = flow(cluster, counter(to=8))
+    one = flow(cluster, counter(to=8, lives=2))
     process = begun(one)
     job_id = one.queue()[0][0]
     node = cluster.run("squeue", "-h", "-j", job_id, "-o", "%N").strip()
@@ -126,12 +132,12 @@ def test_a_lost_node_requeues_its_job(cluster, flow):
     for pid in _processes_of(job_id):
         os.kill(pid, signal.SIGKILL)
     try:
-        one.wait(lambda: process.poll() is not None, "the end", 150)
+        one.wait(lambda: process.poll() is not None, "the end")
         assert process.returncode == 0, one.text
         assert len(starts(one)) == 2 and one.lines("counted.txt") == ["8"]
     finally:
         cluster.start(f"slurmd.{node}")
-        cluster.wait(lambda: "idle" in cluster.run("sinfo", "-h", "-n", node, "-o", "%T"), f"{node} idle", 90)
+        cluster.wait(lambda: "idle" in cluster.run("sinfo", "-h", "-n", node, "-o", "%T"), f"{node} idle")
 
 
 def _processes_of(job_id: str) -> list[int]:
@@ -149,24 +155,28 @@ def _processes_of(job_id: str) -> list[int]:
 
 
 def test_an_operator_s_scancel_is_a_clear_failure(cluster, flow):
-    one = flow(cluster, counter(to=100))
+    one = flow(cluster, counter(lives=ENDLESS))
     process = begun(one)
     job_id = one.queue()[0][0]
     cluster.run("scancel", job_id)
-    assert process.wait(60) == 1
+    assert one.end(process) == 1
     assert f"Slurm job {job_id} (count): was cancelled" in one.text
     assert "to run this job alone again: snakemake" in one.text
 
 
 def test_a_pending_job_s_scancel_is_a_clear_failure(cluster, flow):
     one = flow(cluster, counter())
-    blocker = cluster.run("sbatch", "--parsable", "-N2", "--exclusive", "-o", "/dev/null", "--wrap=sleep 300").strip()
-    process = one.start()
-    one.wait(lambda: one.states() == ["PENDING"], "a pending job")
-    cluster.run("scancel", one.queue()[0][0])
-    assert process.wait(60) == 1
+    blocker = cluster.run("sbatch", "--parsable", "-N2", "--exclusive", "-o", "/dev/null", "--wrap=sleep 3600").strip()
+    try:
+        # Before it runs, the job could start on a node that it waits for.
+        cluster.wait(lambda: cluster.run("squeue", "-h", "-j", blocker, "-o", "%T").strip() == "RUNNING", "the blocker")
+        process = one.start()
+        one.wait(lambda: one.states() == ["PENDING"], "a pending job")
+        cluster.run("scancel", one.queue()[0][0])
+        assert one.end(process) == 1
+    finally:
+        cluster.run("scancel", blocker)
     assert "was cancelled" in one.text
-    cluster.run("scancel", blocker)
 
 
 def test_slurmctld_restarted_while_jobs_run_and_while_submitting(cluster, flow):
@@ -195,7 +205,7 @@ def test_slurmctld_restarted_while_jobs_run_and_while_submitting(cluster, flow):
     one.go()  # its end is seen without slurmctld, so the second is submitted while there is none
     one.wait(lambda: "trying again" in one.text, "a submission that is tried again")
     cluster.start("slurmctld")
-    assert process.wait(120) == 0, one.text
+    assert one.end(process) == 0, one.text
     one.expect_submitted(2)
 
 
@@ -216,10 +226,10 @@ def test_without_slurmdbd(cluster, flow):
     try:
         code, text = one.run()
         assert code == 0, text
-        cancelled = flow(cluster, counter(to=100))
+        cancelled = flow(cluster, counter(lives=ENDLESS))
         process = begun(cancelled)
         cluster.run("scancel", cancelled.queue()[0][0])
-        assert process.wait(60) == 1 and "was cancelled" in cancelled.text
+        assert cancelled.end(process) == 1 and "was cancelled" in cancelled.text
     finally:
         cluster.start("slurmdbd")
 
@@ -249,9 +259,9 @@ def test_a_full_log_file_system_is_a_clear_failure(cluster, flow):
 
 
 def test_a_job_held_by_slurm_does_not_hang(cluster, flow):
-    one = flow(cluster, counter(to=100))
+    one = flow(cluster, counter(lives=ENDLESS))
     process = begun(one)
     cluster.run("scontrol", "requeuehold", "State=SpecialExit", one.queue()[0][0])
-    assert process.wait(60) == 1
+    assert one.end(process) == 1
     assert "Slurm holds it and will not start it again" in one.text
     one.wait(lambda: not one.queue(), "an empty queue")  # it would run beside a retry once somebody releases it

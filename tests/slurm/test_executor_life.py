@@ -29,7 +29,7 @@ def test_ready_jobs_of_a_rule_are_one_array_with_names_for_people(cluster, flow)
     comments = set(cluster.run("squeue", "-h", "-r", "-o", "%j %k").splitlines())
     assert f"{one.prefix}.part part k=0 ... part k=7 (8 tasks)" in comments
     one.go()
-    assert process.wait(60) == 0
+    assert one.end(process) == 0
     assert sorted(one.lines("ran.txt")) == [str(k) for k in range(8)]
     assert len(one.calls("sbatch")) == 1
     # Slurm's ids are in Snakemake's own output, and so are the logs, in one folder per rule, for the owner only.
@@ -83,7 +83,10 @@ def test_a_failure_shows_the_log_s_end_and_the_command_for_this_job_alone(cluste
     command = text.split("to run this job alone again: ")[1].splitlines()[0]
     assert command.startswith("snakemake --executor submitit") and command.endswith("-- bad-7.txt")
     assert (one.folder / "good.txt").exists()  # --keep-going
-    assert cluster.run("sacct", "-X", "-n", "-P", "-j", job_id, "-o", "State,ExitCode").strip() == "FAILED|1:0"
+    one.wait(  # accounting hears of an end a moment later
+        lambda: cluster.run("sacct", "-X", "-n", "-P", "-j", job_id, "-o", "State,ExitCode").strip() == "FAILED|1:0",
+        "FAILED in accounting",
+    )
     (one.folder / "mended").touch()
     code, text = one.run(*command.split()[1:])
     assert code == 0, text

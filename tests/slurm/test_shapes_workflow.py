@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from cluster import Cluster
 from flow import SNAKEMAKE, Flow
-from ranks import send, training_ranks
+from ranks import commands, send, stands_still, training_ranks
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "tests" / "unit"))
@@ -20,10 +20,10 @@ from tiny_experiment import metrics_without_times, same_bytes  # noqa: E402
 # Every stage for real, on little of everything.
 SMALL = {
     "captions.shapes.count": 64, "captions.heldout": 24, "captions.batch_size": 8,
-    "training.iterations": 4, "training.checkpoints": "[2,4]", "training.prompts_per_iteration": 4,
+    "training.iterations": 6, "training.checkpoints": "[3,6]", "training.prompts_per_iteration": 4,
     "training.images_per_prompt": 4, "training.batch_size": 8, "training.micro_batch_size": 2,
     "training.sampling.num_inference_steps": 2, "training.sampling.batch_size": 4, "training.heldout.prompts": 4,
-    "training.heldout.every": 2, "training.save_every_s": 0,
+    "training.heldout.every": 3, "training.save_every_s": 0,
     "image_sets.heldout.heldout": 16, "image_sets.heldout.num_inference_steps": 2, "image_sets.heldout.num_shards": 1,
     "image_sets.geneval.shapes.per_tag": 1, "image_sets.geneval.images_per_prompt": 1,
     "image_sets.geneval.num_inference_steps": 2, "image_sets.geneval.num_shards": 1,
@@ -86,22 +86,20 @@ def test_all_survives_a_kill_while_captions_are_queued_and_running(suite, cluste
             states = [state for _, name, state in suite.queue() if ".caption_shard" in name]
             return "RUNNING" in states and "PENDING" in states
 
-        suite.wait(mixed, "caption shards that run and wait", 120)
+        suite.wait(mixed, "caption shards that run and wait")
+        suite.wait(lambda: bool(commands("caption", folder=suite.folder)), "a process that writes captions")
+        held = list(commands("caption", folder=suite.folder))
+        send(held, signal.SIGSTOP)
         suite.kill(process)
         again = suite.start()
         suite.wait(lambda: "Taken up: Slurm job" in suite.text, "jobs taken up")
-        names = set()
-
-        def over() -> bool:
-            names.update(name for _, name, _ in suite.queue())
-            return again.poll() is not None
-
-        suite.wait(over, "the end", 600)
-        assert again.returncode == 0, suite.text[-6000:]
+        send(held, signal.SIGCONT)
+        assert suite.end(again, 900) == 0, suite.text[-6000:]
     finally:
         cluster.run("scancel", *blockers)
-    # What an operator saw in squeue.
-    assert {"pe.train.shapes.promptecho-s1.2", "pe.train.shapes.promptecho-s1.4"} <= names
+    # What an operator saw in squeue, which still knows jobs that are over.
+    names = set(cluster.run("squeue", "-h", "-r", "-t", "all", "-o", "%j").splitlines())
+    assert {"pe.train.shapes.promptecho-s1.3", "pe.train.shapes.promptecho-s1.6"} <= names
     assert any(name.startswith("pe.generate_shard.shapes.base.0") for name in names)
     shards = [job_id for job_id in suite.submitted_as("pe.caption_shard")]
     assert len(shards) == 4, shards
@@ -130,35 +128,32 @@ def train(suite: Suite, name: str, cluster: Cluster, segments: tuple[int, ...], 
     if preempt:
         for step in segments:
             states = folder / f"results/shapes/work/train/promptecho-s1/{step}"
-            one.wait(lambda states=states: any(states.glob("*/states/[0-9]*")), f"a state of segment {step}", 240)
+            one.wait(lambda states=states: any(states.glob("*/states/[0-9]*")), f"a state of segment {step}")
             preempt_now(one)
             one.wait(
                 lambda step=step: (folder / RUN / str(step) / "metrics.jsonl").exists() or process.poll() is not None,
                 f"the end of segment {step}",
-                300,
             )
-    one.wait(lambda: process.poll() is not None, "the end", 300)
-    assert process.returncode == 0, one.text[-6000:]
+    assert one.end(process) == 0, one.text[-6000:]
     assert len(one.calls("sbatch")) == len(segments)
     return folder / RUN
 
 
 def preempt_now(suite: Suite) -> None:
-    """An urgent job takes both nodes from the training that runs, which stands still until Slurm has begun with it: so
-    it can't end before."""
+    """An urgent job takes both nodes from the training that runs, two iterations before its end.
+
+    The training stands still until it has been asked to stop (with warning, which goes to the batch script alone) or
+    until Slurm ends it (without: it wakes stopped processes up to send them SIGTERM). So it can't end before.
+    """
     ranks = training_ranks(folder=suite.folder).values()
-    assert len(ranks) == 4, suite.text[-3000:]
     send(ranks, signal.SIGSTOP)
-    job = [job_id for job_id, name, _ in suite.queue() if ".train." in name][0]
+    assert len(ranks) == 4, suite.text[-3000:]
     logs = suite.folder / ".snakemake" / "submitit" / "train"
     asked = set(logs.rglob("*.stop.*"))
     suite.cluster.run("sbatch", "-p", "urgent", "-N2", "--exclusive", "-o", "/dev/null", "--wrap=sleep 1")
-
-    def begun() -> bool:
-        running = (job, "RUNNING") in {(job_id, state) for job_id, _, state in suite.queue()}
-        return not running or set(logs.rglob("*.stop.*")) > asked
-
-    suite.wait(begun, "the preemption")
+    suite.wait(
+        lambda: set(logs.rglob("*.stop.*")) - asked or not any(map(stands_still, ranks)), "the preemption to begin"
+    )
     send(ranks, signal.SIGCONT)
 
 
@@ -171,14 +166,14 @@ def lives(run: Path) -> int:
 @pytest.fixture(scope="module")
 def undisturbed(suite, cluster) -> Path:
     if not (suite.folder / "results/shapes/captions/captions.h5").exists():
-        code, text = suite.run("--", "results/shapes/captions/captions.h5", timeout=300)
+        code, text = suite.run("--", "results/shapes/captions/captions.h5")
         assert code == 0, text
-    run = train(suite, "undisturbed", cluster, (2, 4), preempt=False)
+    run = train(suite, "undisturbed", cluster, (3, 6), preempt=False)
     assert lives(run) == 2
     return run
 
 
-@pytest.mark.parametrize("warning, segments", [(False, (2, 4)), (True, (2,))], ids=["without warning", "with warning"])
+@pytest.mark.parametrize("warning, segments", [(False, (3, 6)), (True, (3,))], ids=["without warning", "with warning"])
 def test_preempted_training_ends_in_the_same_bits(suite, undisturbed, cluster, warning, segments, request):
     where = request.getfixturevalue("warning_cluster") if warning else cluster
     run = train(suite, f"preempted-{warning}", where, segments, preempt=True)

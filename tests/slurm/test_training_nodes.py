@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from cluster import Cluster
-from ranks import training_ranks
+from ranks import send, training_ranks
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "unit"))
 
@@ -49,14 +49,18 @@ class Life:
         path = self.folder / f"{name}.code"
         return int(path.read_text()) if path.exists() else None
 
-    def reach(self, work: Path, iteration: int) -> None:
-        """Wait for the rolling state of an iteration."""
+    def reach(self, work: Path, iteration: int) -> dict[int, int]:
+        """Wait for the rolling state of an iteration, upon which the ranks stand still; returns their process ids."""
 
         def reached() -> bool:
             assert self.code("srun") is None, self.log
             return any(int(path.name) >= iteration for path in (work / "states").glob("[0-9]*"))
 
         self.cluster.wait(reached, f"iteration {iteration}", 300)
+        ranks = training_ranks(job=self.job)
+        send(ranks.values(), signal.SIGSTOP)
+        assert len(ranks) == 4, self.log
+        return ranks
 
     def end(self) -> int:
         """Wait for the job to leave the queue; returns srun's exit code."""
@@ -95,14 +99,16 @@ def lives(cluster, experiment, config) -> list[Life]:
     stop, work = experiment.folder / "stop", experiment.folder / "slurm" / "work" / str(ITERATIONS)
     arguments = experiment.train(config, ITERATIONS, "slurm")
     stopped = Life(cluster, experiment.folder / "life1", [*arguments, "--stop-file", str(stop), "--json"])
-    stopped.reach(work, 1)
+    ranks = stopped.reach(work, 1)
     stop.touch()
+    send(ranks.values(), signal.SIGCONT)
     stopped.end()
     stopped.reached = max(int(path.name) for path in (work / "states").glob("[0-9]*"))
 
     killed = Life(cluster, experiment.folder / "life2", arguments)
-    killed.reach(work, stopped.reached + 1)
-    os.kill(training_ranks(job=killed.job)[2], signal.SIGKILL)
+    ranks = killed.reach(work, stopped.reached + 1)
+    os.kill(ranks[2], signal.SIGKILL)
+    send(ranks.values(), signal.SIGCONT)
     killed.end()
 
     finished = Life(cluster, experiment.folder / "life3", [*arguments, "--json"])

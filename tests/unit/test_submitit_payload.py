@@ -45,7 +45,7 @@ class Job:
         )  # fmt: skip
 
     def end(self) -> tuple[int, str]:
-        text, _ = self.process.communicate(timeout=60)
+        text, _ = self.process.communicate(timeout=300)
         return self.process.returncode, text
 
     @property
@@ -87,7 +87,7 @@ def test_a_failed_command_fails_the_slurm_job(tmp_path, command, code):
 
 def test_sigterm_waits_for_what_is_being_saved_and_leaves_no_outcome(tmp_path):
     saver = "trap 'sleep 1; touch saved; exit 1' TERM; touch ready; while true; do sleep 0.1; done"
-    job = Job(tmp_path, f"({saver}) & trap 'exit 7' TERM; wait", [])
+    job = Job(tmp_path, f"trap 'exit 7' TERM; ({saver}) & wait", [])
     while not (tmp_path / "ready").exists():
         time.sleep(0.1)
     for pid in _group_of(job):  # Slurm sends it to every process
