@@ -25,13 +25,15 @@ def shared() -> Path:
 
 @pytest.fixture(scope="module")
 def train_in_process():
-    """For tests that train in this process: one thread, and the signal handler of training taken back afterwards."""
+    """For tests that train in this process: one thread, and the signal handlers of training taken back afterwards."""
     import signal
 
     import torch
 
-    threads, handler = torch.get_num_threads(), signal.getsignal(signal.SIGTERM)
+    threads, numbers = torch.get_num_threads(), (signal.SIGTERM, signal.SIGINT)
+    handlers = [signal.getsignal(number) for number in numbers]
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-    signal.signal(signal.SIGTERM, handler)
+    for number, handler in zip(numbers, handlers, strict=True):
+        signal.signal(number, handler)

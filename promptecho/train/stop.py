@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 
@@ -16,7 +17,7 @@ class StopRequestedError(Exception):
 
 
 class StopCheck:
-    """Stop requests come as a file (from a scheduler's hook) or as SIGTERM.
+    """Stop requests come as a file (from a scheduler's hook), as SIGTERM or as Ctrl-C.
 
     Ranks that look for themselves would see the file at different steps and wait for each other for ever; so rank
     0's view, or that of a rank that got the signal, is summed over all.
@@ -27,11 +28,16 @@ class StopCheck:
         self.signalled = False
 
     def install(self) -> None:
-        """React to SIGTERM by stopping at the next boundary."""
+        """React to SIGTERM and to the first Ctrl-C by stopping at the next boundary."""
         signal.signal(signal.SIGTERM, self._on_signal)
+        if signal.getsignal(signal.SIGINT) == signal.default_int_handler:  # not where a shell ignores it
+            signal.signal(signal.SIGINT, self._on_signal)
 
-    def _on_signal(self, *_: object) -> None:
+    def _on_signal(self, number: int, _: object) -> None:
         self.signalled = True
+        if number == signal.SIGINT:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            os.write(2, b"\npromptecho: saves and leaves at the next step boundary; Ctrl-C again ends it at once\n")
 
     def __call__(self) -> None:
         """Collective. Raises StopRequestedError on all ranks together."""

@@ -41,16 +41,18 @@ rule caption_shard:
         num_shards=lambda wildcards: experiment(wildcards).captions.num_shards,
         config=config_path,
         work=work_folder("caption", "caption_shard/{shard}"),
+        launcher=gpus_launcher,
     threads: 1
     resources:
         runtime=240,
         mem_mb=4000,
+        gpu=gpus_of("caption_shard", captions_on_gpu),
     conda:
         "../../envs/caption.yaml"
     message:
         "{wildcards.E}: caption shard {wildcards.shard} of {params.num_shards}"
     shell:
-        "python -m promptecho caption shard --config {params.config} --images {input.images:q}"
+        "{params.launcher}python -m promptecho caption shard --config {params.config} --images {input.images:q}"
         " --shard {wildcards.shard} --num-shards {params.num_shards} --threads {threads}"
         " --work {params.work} --out {output}"
         " 2>&1 | tee -i {log}"

@@ -18,7 +18,7 @@ if str(ROOT) not in sys.path:
 
 from promptecho import config as configuration
 from promptecho.config.resolve import split_site
-from promptecho.config.scorers import PAIRWISE
+from promptecho.config.scorers import PAIRWISE, USES_DEVICE
 from promptecho.config.slices import TABLES_CODE
 from promptecho.errors import ConfigError
 
@@ -154,14 +154,6 @@ def previous_checkpoint(wildcards):
         return {}
     folder = f"results/{wildcards.E}/runs/{wildcards.R}/{steps[steps.index(step) - 1]}"
     return {"state": f"{folder}/state", "adapter": f"{folder}/adapter"}
-
-
-def ranks_launcher(wildcards, output, resources, threads):
-    """What starts a command as `nodes` x `tasks_per_node` processes; nothing for one. `threads` are each one's CPUs."""
-    if resources.nodes * resources.tasks_per_node == 1:
-        return ""
-    script = shlex.quote(str(ROOT / "workflow/scripts/ranks.sh"))
-    return f"bash {script} {resources.nodes} {resources.tasks_per_node} {threads}"
 
 
 def watched_captions(wildcards):

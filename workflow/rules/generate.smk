@@ -72,17 +72,19 @@ rule generate_shard:
         adapter=lambda wildcards, input: f"--adapter {input.adapter}" if "adapter" in input.keys() else "",
         out=lambda wildcards, output: os.path.dirname(os.path.dirname(output[0])),
         work=work_folder("generate", "generate_shard/{R}/{N}/{S}/{K}", image_set="S"),
+        launcher=gpus_launcher,
     threads: 1
     resources:
         runtime=240,
         mem_mb=4000,
+        gpu=gpus_of("generate_shard", images_on_gpu),
     conda:
         "../../envs/generate.yaml"
     message:
         "{wildcards.E}: generate {wildcards.S} images of {wildcards.R} at {wildcards.N}, "
         "shard {wildcards.K} of {params.num_shards}"
     shell:
-        "python -m promptecho generate --config {params.config} --run {wildcards.R} --step {wildcards.N}"
+        "{params.launcher}python -m promptecho generate --config {params.config} --run {wildcards.R} --step {wildcards.N}"
         " {params.adapter} --image-set {wildcards.S} --prompts {input.prompts:q}"
         " --shard {wildcards.K} --num-shards {params.num_shards} --threads {threads}"
         " --out {params.out} --work {params.work}"

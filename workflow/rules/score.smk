@@ -14,16 +14,18 @@ rule judge:
     params:
         digest=slice_of("score", benchmark="B"),
         options=judging_options,
+        launcher=gpus_launcher,
     threads: 1
     resources:
         runtime=720,
         mem_mb=4000,
+        gpu=gpus_of("judge", judge_on_gpu),
     conda:
         scoring_environment
     message:
         "{wildcards.E}: judge {wildcards.B} of {wildcards.R} at {wildcards.N}"
     shell:
-        "python -m promptecho judge {params.options} --out {output}"
+        "{params.launcher}python -m promptecho judge {params.options} --out {output}"
         " 2>&1 | tee -i {log}"
 
 
@@ -41,16 +43,18 @@ rule score:
     params:
         digest=slice_of("score", benchmark="B"),
         options=judging_options,
+        launcher=gpus_launcher,
     threads: 1
     resources:
         runtime=60,
         mem_mb=4000,
+        gpu=gpus_of("score", score_on_gpu),
     conda:
         scoring_environment
     message:
         "{wildcards.E}: score {wildcards.B} of {wildcards.R} at {wildcards.N}"
     shell:
-        "python -m promptecho score {params.options} --experiment {wildcards.E} --run {wildcards.R}"
+        "{params.launcher}python -m promptecho score {params.options} --experiment {wildcards.E} --run {wildcards.R}"
         " --step {wildcards.N} --out {output}"
         " 2>&1 | tee -i {log}"
 

@@ -32,7 +32,8 @@ rule train:
     resources:
         runtime=240,
         mem_mb=6000,  # of each node
-        # Processes of DeepSpeed; more than one needs Slurm. A profile raises them with `set-resources`.
+        gpu=gpus_of("train", training_on_gpu),
+        # Processes of DeepSpeed; more than one node needs Slurm. A profile raises them with `set-resources`.
         nodes=1,
         tasks_per_node=1,
     conda:
@@ -40,7 +41,7 @@ rule train:
     message:
         "{wildcards.E}: train {wildcards.R} to iteration {wildcards.N}"
     shell:
-        "{params.launcher} python -m promptecho train --config {params.config} --run {wildcards.R} --to {wildcards.N}"
+        "{params.launcher}python -m promptecho train --config {params.config} --run {wildcards.R} --to {wildcards.N}"
         " --captions {input.captions} {params.heldout} {params.resume} --threads {threads} --out {params.out} --work {params.work}"
         " --tensorboard {params.tensorboard}"
         # An executor names the file with which it asks the job to save and leave.

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Start one process per rank on all nodes of this Slurm job, or on this machine where there is none:
 #   ranks.sh NODES TASKS_PER_NODE CPUS_PER_TASK COMMAND...
-# For commands that find out their rank from srun's or torchrun's environment, as `promptecho train` does.
+# For commands that find out their rank from the environment that srun or torchrun make, as `promptecho train` does.
 set -euo pipefail
 nodes=$1 tasks=$2 cpus=$3
 shift 3
@@ -12,8 +12,7 @@ fail() {
     exit 1
 }
 if [ -z "${SLURM_JOB_ID:-}" ] && [ "$nodes" = 1 ]; then
-    # A workstation. torchrun ends all ranks when one fails, and passes SIGTERM on to them.
-    exec env OMP_NUM_THREADS="$cpus" python -m torch.distributed.run --standalone --nproc-per-node "$tasks" --no-python -- "$@"
+    exec python -m promptecho.cluster.ranks "$tasks" "$cpus" "$@" # a workstation
 fi
 [ -n "${SLURM_JOB_ID:-}" ] || fail "there is no Slurm job here; run this rule with an executor that submits it to \
 Slurm, or leave its resource nodes at 1"

@@ -1,0 +1,90 @@
+# Who gets which GPU. Slurm assigns its own; on a workstation a job's resource `gpu` counts against the machine's
+# GPUs (or `--resources gpu=N`), and `promptecho gpus run` gives its command GPUs that no other job has, also between
+# two Snakemakes. Without GPUs nothing of this is there.
+from promptecho.cluster import gpus as machine
+from promptecho.errors import PromptEchoError
+
+
+def _gpus_here():
+    """Number of GPUs for jobs that run on this machine; 0 where another executor runs them, or Slurm assigns GPUs."""
+    if workflow.resource_settings.nodes is not None or workflow.remote_exec or "SLURM_JOB_ID" in os.environ:
+        return 0
+    try:
+        return len(machine.visible(os.environ, machine.detect()))
+    except PromptEchoError as error:
+        raise WorkflowError(str(error))
+
+
+GPUS_HERE = _gpus_here()
+if GPUS_HERE and workflow.global_resources.get("gpu").value is None:
+    workflow.register_resource("gpu", GPUS_HERE)
+
+
+def _asked(rule, resource):
+    """What `set-resources` says, where it is a plain number."""
+    overwritten = workflow.resource_settings.overwrite_resources.get(rule, {})
+    if resource not in overwritten or overwritten[resource].is_evaluable():
+        return None
+    return overwritten[resource].value
+
+
+def gpus_of(rule, needs):
+    """A resource function: the GPUs of a job on this machine, nothing elsewhere. `needs` says whether its work takes
+    one; more are what the user gives to several processes."""
+
+    def number(wildcards):
+        if not GPUS_HERE:
+            return None
+        return (_asked(rule, "tasks_per_node") or 1) if needs(wildcards) else 0
+
+    return number
+
+
+def captions_on_gpu(wildcards):
+    return experiment(wildcards).models.vlm.path != "shapes"
+
+
+def images_on_gpu(wildcards):
+    return experiment(wildcards).models.t2i.path != "shapes"
+
+
+def training_on_gpu(wildcards):
+    models = (experiment(wildcards).models.t2i, configuration.run_vlm(experiment(wildcards), wildcards.R))
+    return any(model.path != "shapes" for model in models)
+
+
+def judge_on_gpu(wildcards):
+    judge = benchmark_of(wildcards).judge
+    model = experiment(wildcards).judges.models[judge] if judge is not None else None
+    return model is not None and model.kind == "local" and model.model != "shapes"
+
+
+def score_on_gpu(wildcards):
+    return benchmark_of(wildcards).backend in USES_DEVICE
+
+
+def gpus_launcher(wildcards, output, resources):
+    """What gives a command the GPUs of its job; nothing without GPUs here."""
+    return _with_gpus(resources.get("gpu"))
+
+
+def _with_gpus(count):
+    return f"python -m promptecho gpus run --count {count} -- " if GPUS_HERE and count is not None else ""
+
+
+def ranks_launcher(wildcards, output, resources, threads):
+    """What starts training as `nodes` x `tasks_per_node` processes; on this machine, without `tasks_per_node`, as one
+    per GPU. `threads` are each one's CPUs."""
+    tasks, gpu = resources.tasks_per_node, resources.get("gpu") if GPUS_HERE else None
+    if gpu is not None:
+        wanted = max(tasks, _asked("train", "gpu") or 0) if gpu else 0
+        if wanted > gpu and resources.nodes == 1:  # Snakemake cuts a resource at its limit, without a word
+            raise WorkflowError(
+                f"train: {wanted} GPUs are asked for (set-resources train:gpu or train:tasks_per_node), but this "
+                f"Snakemake has {gpu}: ask for fewer, or raise --resources gpu={gpu}"
+            )
+        tasks = gpu if tasks == 1 and gpu > 1 else tasks
+    if resources.nodes * tasks == 1:
+        return _with_gpus(gpu)
+    script = shlex.quote(str(ROOT / "workflow/scripts/ranks.sh"))
+    return f"{_with_gpus(gpu)}bash {script} {resources.nodes} {tasks} {threads} "
