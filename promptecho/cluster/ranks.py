@@ -65,7 +65,7 @@ class Ranks:
                 first = failed[0] if failed else 0
                 if first and first != SAVED:
                     text = f"promptecho: rank {codes.index(first)} of {len(codes)} {_told(first)}"
-                    others = f"; the other {codes.count(None)} are ended" if None in codes else ""
+                    others = f"; this ends the other {codes.count(None)}" if None in codes else ""
                     print(text + others, file=sys.stderr, flush=True)
                     self.send(signal.SIGTERM)
                     deadline = time.monotonic() + PATIENCE_S

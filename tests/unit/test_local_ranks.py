@@ -96,7 +96,7 @@ def test_a_rank_that_fails_ends_the_others_and_its_code_comes_through(tmp_path, 
     script = f"if [ $RANK = 1 ]; then until [ -e pid0 -a -e pid2 ]; do sleep 0.05; done; {crash}; fi; {SAVES}"
     launch = Launch(tmp_path, script)
     found, stderr = launch.end()
-    assert found == code and stderr == f"promptecho: rank 1 of 3 {told}; the other 2 are ended\n"
+    assert found == code and stderr == f"promptecho: rank 1 of 3 {told}; this ends the other 2\n"
     assert (tmp_path / "saved0").exists() and (tmp_path / "saved2").exists()
 
 
