@@ -21,6 +21,7 @@ from promptecho.files import read_json, read_jsonl, write_jsonl
 from promptecho.train.heldout import EarlyStop
 from promptecho.train.loop import train_segment
 from promptecho.train.scoring import permuted
+from promptecho.train.stop import StopCheck
 from promptecho.train.watchdog import Position, blame
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -140,6 +141,19 @@ def test_a_rank_that_hangs_ends_the_run_and_is_named(experiment):
     line = next(line for line in stderr.splitlines() if "no step boundary for" in line)
     assert re.search(rf"rank 1 \(.*pid {stopped}\) in phase \w+, step \d+, of iteration \d+: it is behind", line), line
     assert "training.timeout_s is 30" in line
+
+
+# Ctrl-C.
+
+
+def test_the_first_ctrl_c_asks_training_to_stop_and_the_second_ends_it(capfd):
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in a shell's background
+    stop = StopCheck(None)
+    stop.install()
+    signal.raise_signal(signal.SIGINT)
+    assert stop.signalled and "Ctrl-C again ends it at once" in capfd.readouterr().err
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
 
 
 # The held-out reward and the early stop.
