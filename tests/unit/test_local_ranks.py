@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -18,14 +20,14 @@ SCRIPT = ROOT / "workflow/scripts/ranks.sh"
 class Launch:
     """A launcher with ranks that are shell scripts; `$RANK` tells them apart."""
 
-    def __init__(self, folder: Path, script: str, count: int = 3):
+    def __init__(self, folder: Path, script: str, count: int = 3, before: Sequence[str] = ()):
         self.folder = folder
         environment = {key: value for key, value in os.environ.items() if not key.startswith("SLURM_")}
         environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
         # As in the rule: the process that gets the signals is the one that was started.
         self.process = subprocess.Popen(
-            ["bash", str(SCRIPT), "1", str(count), "2", "bash", "-c", script], cwd=folder, env=environment, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+            [*before, "bash", str(SCRIPT), "1", str(count), "2", "bash", "-c", script], cwd=folder, env=environment,
+            text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )  # fmt: skip
 
@@ -45,7 +47,7 @@ class Launch:
 # Saves upon SIGTERM and leaves, as training does; all at one step boundary, so after the slowest.
 SAVES = (
     "trap 'asked=1' TERM; echo $$ > pid$RANK.tmp; mv pid$RANK.tmp pid$RANK; "
-    "until [ -n \"$asked\" ]; do sleep 0.05; done; touch saved$RANK; exit 75"
+    'until [ -n "$asked" ]; do sleep 0.05; done; touch saved$RANK; exit 75'
 )
 
 
@@ -111,14 +113,25 @@ def test_no_rank_outlives_its_launcher(tmp_path):
     assert not (tmp_path / "saved0").exists()
 
 
-def test_a_lease_lasts_until_the_last_rank_is_gone(tmp_path):
-    """Ranks hold the launcher's open files."""
-    with open(tmp_path / "lease", "w") as file:
-        os.set_inheritable(file.fileno(), True)
-        script = f"readlink /proc/self/fd/{file.fileno()}"
-        words = [sys.executable, "-m", "promptecho.cluster.ranks", "2", "1", "bash", "-c", script]
-        done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, close_fds=False, check=True)
-    assert done.stdout == f"{tmp_path / 'lease'}\n" * 2
+def test_ranks_have_the_gpus_of_their_launcher_until_the_last_is_gone(tmp_path):
+    options = ["--devices", "a,b,c", "--folder", str(tmp_path / "leases")]
+    gpus = [sys.executable, "-m", "promptecho", "gpus"]
+    before = [*gpus, "run", "--count", "2", *options, "--"]
+    launch = Launch(tmp_path, f"echo $CUDA_VISIBLE_DEVICES > gpus$RANK; {SAVES}", 2, before)
+
+    def holders() -> list[int | None]:
+        shown = subprocess.run([*gpus, "--json", *options], capture_output=True, text=True, check=True).stdout
+        return [gpu["held_by"] and gpu["held_by"]["pid"] for gpu in json.loads(shown)["gpus"]]
+
+    launch.until("pid0", "pid1")
+    assert (tmp_path / "gpus0").read_text() == (tmp_path / "gpus1").read_text() == "a,b\n"
+    assert holders() == [launch.process.pid, launch.process.pid, None]
+    os.kill(launch.pid(0), signal.SIGSTOP)  # a rank that takes its time to end
+    launch.process.kill()
+    while holders() != [None] * 3:
+        time.sleep(0.05)
+    assert gone(launch.pid(0)) and gone(launch.pid(1))
+    launch.end()
 
 
 def test_several_nodes_need_slurm(tmp_path):
