@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from promptecho.errors import DataError, ModelError
+from promptecho.models.place import locate
 
 
 @dataclass
@@ -51,10 +52,11 @@ class Cutter:
     def _loaded(self) -> Any:
         from transformers import AutoTokenizer
 
-        folder = Path(self.tokenizer or "").expanduser()
+        found = locate(str(self.tokenizer), self.revision)
+        folder = Path(found).expanduser()
         inside = "" if folder.is_dir() and not (folder / "tokenizer").is_dir() else "tokenizer"
         try:
-            tokenizer = AutoTokenizer.from_pretrained(self.tokenizer, subfolder=inside, revision=self.revision)
+            tokenizer = AutoTokenizer.from_pretrained(found, subfolder=inside, revision=self.revision)
         except (OSError, ValueError, KeyError) as error:
             reason = " ".join(str(error).split())[:200]
             raise ModelError(f"{self.tokenizer}: cannot load the tokenizer ({reason}); correct the path") from error

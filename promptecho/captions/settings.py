@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from promptecho.config.load import load_experiment
 from promptecho.config.models import CaptionsSection, T2iSection, VlmSection
 from promptecho.errors import ConfigError
+from promptecho.models.place import job_config
 from promptecho.shipped import model_path
 
 
@@ -37,12 +37,12 @@ class CaptionSettings:
 
 
 def read_settings(config: Path | None) -> CaptionSettings:
-    """Read `--config`; without it all keys of `captions` have their defaults.
+    """Read `--config` for this process (`job_config`); without it all keys of `captions` have their defaults.
 
     Raises:
         ConfigError: the file is missing or invalid.
     """
     if config is None:
         return CaptionSettings(CaptionsSection())
-    experiment = load_experiment(config)
+    experiment = job_config(config)
     return CaptionSettings(experiment.captions, experiment.models.vlm, experiment.models.t2i)

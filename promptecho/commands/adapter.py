@@ -29,11 +29,12 @@ def import_adapter(
     as_json: Annotated[bool, typer.Option("--json", help="Print the facts as JSON.")] = False,
 ) -> None:
     """Check an adapter against the model and write it as an adapter folder."""
-    from promptecho.config import load_experiment
+    from promptecho.models.place import job_config
     from promptecho.shipped import model_path
+
+    t2i = job_config(config).models.t2i
     from promptecho.t2i.external import convert_adapter, load_target, resolve_adapter
 
-    t2i = load_experiment(config).models.t2i
     target = load_target(model_path(t2i.path, "t2i"), t2i.revision)
     found = resolve_adapter(source, cache, revision)
     imported = convert_adapter(found, out, target, alpha=alpha, origin=source)

@@ -26,9 +26,11 @@ def generate(
     device: str = typer.Option("auto", "--device", help="cpu, cuda, cuda:1, ...; auto: a GPU where there is one."),
 ) -> None:
     """Generate every NUM_SHARDS-th image from index SHARD on. Killed and started again, it goes on."""
+    from promptecho.models.place import job_config
+
+    experiment = job_config(config)
     import torch
 
-    from promptecho.config import load_experiment
     from promptecho.device import choose_device
     from promptecho.generate import GenerateJob, generate_shard
 
@@ -36,7 +38,7 @@ def generate(
         torch.set_num_threads(threads)
     generate_shard(
         GenerateJob(
-            config=load_experiment(config),
+            config=experiment,
             run=run,
             step=step,
             image_set=image_set,

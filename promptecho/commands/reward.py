@@ -27,11 +27,12 @@ def reward(
 ) -> None:
     """Print the mean log-probability per token of LABEL as the model's answer to QUERY on each image."""
     from promptecho.captions.settings import read_settings
+
+    settings = read_settings(config)
     from promptecho.images import load_image
     from promptecho.rewards import make_reward
     from promptecho.vlm import load_vlm
 
-    settings = read_settings(config)
     if vlm is None and settings.vlm is None:
         raise typer.BadParameter("give --vlm, or a --config that names it")
     own = settings.vlm if vlm is None else None  # what the configuration says of its model holds for that model only

@@ -154,14 +154,14 @@ def _folder(images: Path, prompts: Path | None, per_prompt: int | None, baseline
 
 def _section(config: Path | None, benchmark: str, **given: str) -> tuple[BenchmarkSection, ExperimentConfig | None]:
     """The benchmark's section of the config with what is given over it; all of it where there is no config."""
-    from promptecho.config import load_experiment
     from promptecho.errors import ConfigError
+    from promptecho.models.place import job_config
 
     given = {key: value for key, value in given.items() if value}
     if config is None:
         values = {"image_set": benchmark, "scorer": benchmark, "backend": "oracle", **given}
         return _validated(values), None
-    whole = load_experiment(config)
+    whole = job_config(config)
     if benchmark not in whole.benchmarks:
         known = ", ".join(whole.benchmarks) or "none"
         raise ConfigError(f"{config}: benchmarks.{benchmark}: no such benchmark (known: {known})")

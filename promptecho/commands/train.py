@@ -113,15 +113,17 @@ def _watch(experiment: Path, runs: list[str], once: bool, as_json: bool) -> None
 
 def _train(threads: int | None, *, config: Path, device: str, **paths) -> bool:
     _quiet_all_but_one()
+    from promptecho.models.place import job_config
+
+    experiment = job_config(config)
     import torch
 
-    from promptecho.config import load_experiment
     from promptecho.device import choose_device
     from promptecho.train.loop import Segment, train_segment
 
     if threads is not None:
         torch.set_num_threads(threads)
-    return train_segment(Segment(config=load_experiment(config), device=choose_device(device), **paths))
+    return train_segment(Segment(config=experiment, device=choose_device(device), **paths))
 
 
 def _quiet_all_but_one() -> None:
@@ -134,12 +136,14 @@ def _quiet_all_but_one() -> None:
 
 
 def _replay(config: Path, folder: Path, threads: int | None, device: str) -> dict:
+    from promptecho.models.place import job_config
+
+    experiment = job_config(config)
     import torch
 
-    from promptecho.config import load_experiment
     from promptecho.device import choose_device
     from promptecho.train.replay import replay
 
     if threads is not None:
         torch.set_num_threads(threads)
-    return replay(load_experiment(config), folder, torch.device(choose_device(device)))
+    return replay(experiment, folder, torch.device(choose_device(device)))

@@ -11,11 +11,11 @@ from typing import Any
 from pydantic_core import PydanticUndefined
 
 from promptecho.config.fields import NAME_PATTERN, Section
-from promptecho.config.models import ExperimentConfig, SiteConfig
+from promptecho.config.models import FROM_SITE, ExperimentConfig, SiteConfig
 from promptecho.config.training import TrainingConfig
 
 # Filled in when a file is read, never written in one.
-_NOT_WRITTEN = ("experiment", "models_root")
+_NOT_WRITTEN = ("experiment", *FROM_SITE)
 
 _HEAD = """\
 # Configuration

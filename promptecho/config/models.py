@@ -22,6 +22,7 @@ from promptecho.config.rewards import RewardSection, VlmSection
 from promptecho.config.training import TrainingConfig
 
 Name = Annotated[str, Field(strict=True, pattern=NAME_PATTERN)]
+FROM_SITE = ("models_root", "models_offline", "models_staging")  # keys that an experiment takes from the site's file
 
 
 class T2iSection(Section):
@@ -213,6 +214,23 @@ class ExperimentConfig(Section):
     models_root: Text | None = Field(
         None, description="Taken from the site configuration, not written in the file: where relative model paths are."
     )
+    models_offline: Flag = Field(False, description="Likewise: jobs do not ask the hub.")
+    models_staging: Text | None = Field(None, description="Likewise: where nodes keep copies of models.")
+
+
+class SiteModels(Section):
+    """How this site's jobs get at models (docs/models.md)."""
+
+    offline: Flag | None = Field(
+        None,
+        description="true: jobs never ask the hub, and a model that is not on this machine is an error at once; null: "
+        "true where models_root is set.",
+    )
+    staging: Text | None = Field(
+        None,
+        description="Folder on a disk of each node, such as /local/scratch or $SLURM_TMPDIR: the first process of a "
+        "node copies a model folder there, and all load from the copy; null: models are loaded from where they are.",
+    )
 
 
 class SiteBenchmarks(Section):
@@ -231,6 +249,7 @@ class SiteConfig(Section):
     models_root: Text | None = Field(
         None, description="A relative model path that exists in this folder is taken from there; null: as it is."
     )
+    models: SiteModels = Field(default_factory=SiteModels, description="How jobs get at models.")
     benchmarks: SiteBenchmarks = Field(default_factory=SiteBenchmarks, description="The benchmarks' official files.")
     paper_rows: dict[str, Text] = Field(
         default_factory=dict,

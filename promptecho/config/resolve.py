@@ -17,8 +17,9 @@ from typing import Any
 import yaml
 
 from promptecho.config.load import deep_merge, load_site, parse_experiment, read_yaml
-from promptecho.config.models import ExperimentConfig, SiteConfig
+from promptecho.config.models import FROM_SITE, ExperimentConfig, SiteConfig
 from promptecho.errors import ConfigError
+from promptecho.models.record import revision_problem
 
 
 def resolve(raw: dict[str, Any]) -> dict[str, ExperimentConfig]:
@@ -53,14 +54,17 @@ def resolve_experiment(site: SiteConfig, name: str, overrides: dict[str, Any]) -
         known = sorted(file.stem for file in Path(site.experiments_dir).glob("*.yaml"))
         raise ConfigError(f"{path}: no such experiment (known: {', '.join(known) or 'none'})")
     raw = read_yaml(path)
-    for key in ("experiment", "models_root"):
+    for key in ("experiment", *FROM_SITE):
         if key in raw:
             raise ConfigError(f"{path}: {key}: is not written in an experiment file; remove it")
     raw = _apply(raw, overrides.get(name, []), str(path))
     raw["experiment"] = name
+    offline = site.models.offline
+    raw["models_offline"] = site.models_root is not None if offline is None else offline
+    raw["models_staging"] = site.models.staging
     if site.models_root is not None:
         raw["models_root"] = site.models_root
-        _find_models(raw, Path(site.models_root))
+        _find_models(raw, Path(site.models_root), str(path))
     return parse_experiment(raw, str(path))
 
 
@@ -132,13 +136,27 @@ def _set(target: Any, parts: list[str], value: Any, source: str) -> None:
             raise ConfigError(f"{source}: {'.'.join(parts[:index])} holds a value, not keys")
 
 
-def _find_models(raw: dict[str, Any], root: Path) -> None:
-    """Point every model that lies in the site's folder there: the experiment's, and those of single runs."""
-    found = list(models.values()) if isinstance(models := raw.get("models"), dict) else []
-    runs = raw.get("runs")
-    for training in [raw.get("training"), *(runs.values() if isinstance(runs, dict) else [])]:
-        found += [training.get("reward_vlm")] if isinstance(training, dict) else []
-    for model in found:
-        path = model.get("path") if isinstance(model, dict) else None
+def _find_models(raw: dict[str, Any], root: Path, source: str) -> None:
+    """Point every model that lies in the site's folder there: the experiment's, and those of single runs.
+
+    Raises:
+        ConfigError: folders were fetched at another revision than is asked for; one line each.
+    """
+    found = {f"models.{key}": model for key, model in _mapping(raw.get("models")).items()}
+    trainings = {"training": raw.get("training")}
+    trainings |= {f"runs.{name}": run for name, run in _mapping(raw.get("runs")).items()}
+    found |= {f"{key}.reward_vlm": _mapping(training).get("reward_vlm") for key, training in trainings.items()}
+    problems = []
+    for key, model in found.items():
+        path = _mapping(model).get("path")
         if isinstance(path, str) and path != "shapes" and not Path(path).is_absolute() and (root / path).is_dir():
             model["path"] = str(root / path)
+            if problem := revision_problem(root / path, model.get("revision")):
+                problems.append(f"{source}: {key}.revision: {problem}")
+    if problems:
+        raise ConfigError("\n".join(problems))
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    """What is no mapping is reported later, when the sections are validated."""
+    return value if isinstance(value, dict) else {}

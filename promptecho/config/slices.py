@@ -151,9 +151,15 @@ def _model(config: ExperimentConfig, section: Section, name: str) -> dict[str, A
     keys = section.model_dump(mode="json")
     if keys["path"] == SHAPES:
         keys["files"] = _folder_digest(model_path(SHAPES, name))
-    if config.models_root and Path(keys["path"]).is_relative_to(config.models_root):
-        keys["path"] = str(Path(keys["path"]).relative_to(config.models_root))
+    keys["path"] = as_written(config, keys["path"])
     return keys
+
+
+def as_written(config: ExperimentConfig, path: str) -> str:
+    """A model's path as the experiment file has it, wherever `models_root` lies."""
+    if config.models_root and Path(path).is_relative_to(config.models_root):
+        return str(Path(path).relative_to(config.models_root))
+    return path
 
 
 @functools.cache

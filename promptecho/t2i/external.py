@@ -7,7 +7,6 @@ silence by one loader or another, so it is refused. Pickles are refused: loading
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,10 +16,11 @@ import torch
 
 from promptecho.errors import ConfigError, DataError, ModelError
 from promptecho.files import sha256_file
+from promptecho.models.place import locate
+from promptecho.models.record import HUB_ID, read_record
 from promptecho.t2i.lora_files import DIFFUSERS_FILE, PEFT_CONFIG, PEFT_FILE, Lora, read_diffusers, read_peft
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
 class Target(NamedTuple):
@@ -57,12 +57,13 @@ def _counts(values: dict[str, int]) -> str:
 
 
 def resolve_adapter(source: str, cache: Path | None = None, revision: str | None = None, **hub: Any) -> Path:
-    """The adapter as a path here: a folder or file as it is, or the adapter files of a hub id `owner/name`, downloaded
-    into `cache` (default: Hugging Face's own). `hub` goes to `snapshot_download` (endpoint, token, ...).
+    """The adapter as a path here: a folder or file as it is, or the adapter files of a hub id `owner/name`, as fetched
+    or else downloaded into `cache` (default: Hugging Face's own). `hub` goes to `snapshot_download` (endpoint, ...).
 
     Raises:
         ConfigError: a revision is given for a folder.
         DataError: neither a path nor a hub id that can be had.
+        ModelError: fetched at another revision; or it is not on this machine and the hub is out of bounds.
     """
     path = Path(source)
     if path.exists():
@@ -71,6 +72,8 @@ def resolve_adapter(source: str, cache: Path | None = None, revision: str | None
         return path
     if not HUB_ID.fullmatch(source):
         raise DataError(f"{source}: no such folder or file, and no hub id (owner/name) either")
+    if (found := locate(source, revision)) != source:
+        return Path(found)
     import httpx2
     from huggingface_hub import snapshot_download
 
@@ -97,6 +100,7 @@ def load_target(path: str, revision: str | None = None) -> Target:
     """
     import diffusers
 
+    path = locate(path, revision)
     try:
         index = diffusers.DiffusionPipeline.load_config(path, revision=revision)
         library, name = index["transformer"]
@@ -145,7 +149,7 @@ def convert_adapter(
     imported = Imported(
         source=origin or str(source),
         form=form,
-        revision=source.name if source.parent.name == "snapshots" else None,  # the hub cache's folder of a commit
+        revision=_commit(source),
         modules=len(lora.pairs),
         ranks=dict(ranks.most_common()),
         alphas=dict(alphas.most_common()),
@@ -154,6 +158,13 @@ def convert_adapter(
     )
     _write(lora, out, target, imported)
     return imported
+
+
+def _commit(source: Path) -> str | None:
+    """The commit of an adapter that was fetched, or that lies in the hub's cache, which has a folder for each."""
+    if source.is_dir() and (record := read_record(source)) is not None:
+        return record.commit
+    return source.name if source.parent.name == "snapshots" else None
 
 
 def find_weights(source: Path) -> tuple[str, Path]:

@@ -21,6 +21,7 @@ def load_family(
     Raises:
         ModelError: unknown family, or a missing or unfit model folder.
     """
+    from promptecho.models.place import at_hand
     from promptecho.shipped import model_path
     from promptecho.t2i.qwenimage import QwenImage
     from promptecho.t2i.zimage import ZImage
@@ -28,7 +29,7 @@ def load_family(
     families = {family.name: family for family in (ZImage, QwenImage)}
     if name not in families:
         raise ModelError(f"models.t2i.family: {name!r} is unknown; known families: {', '.join(families)}")
-    path = model_path(path, "t2i")
+    path = at_hand(model_path(path, "t2i"), revision)
     return families[name].load(path, revision=revision, dtype=DTYPES[dtype], device=device, **options)
 
 

@@ -43,7 +43,7 @@ from promptecho.train.failures import report_not_finite
 from promptecho.train.launch import Launch, init_distributed
 from promptecho.train.log import MetricsLog
 from promptecho.train.lora import add_lora
-from promptecho.train.meter import Meter
+from promptecho.train.meter import LoadTimes, Meter
 from promptecho.train.placement.layout import Layout, accumulation
 from promptecho.train.placement.local import load_reward_vlm
 from promptecho.train.placement.server import serve
@@ -98,17 +98,23 @@ def prepare(
     prompts, watched = _all_prompts(segment, training)
     rewards = setup.list_rewards(segment.config, segment.run, [*prompts, *watched])
     # ZeRO-3 takes the transformer from the CPU piece by piece.
-    family = setup.load_family(segment.config, device, transformer_device="cpu" if training.zero_stage == 3 else None)
+    times = LoadTimes()
+    with times("t2i"):
+        on = "cpu" if training.zero_stage == 3 else None
+        family = setup.load_family(segment.config, device, transformer_device=on)
     if training.activation_checkpointing:
         family.enable_activation_checkpointing()
-    rewarder = setup.make_rewarder(segment, layout, launch, device, rewards)
+    with times("vlm"):
+        rewarder = setup.make_rewarder(segment, layout, launch, device, rewards)
+    if layout.index == 0:
+        print(f"train {segment.run}: models loaded: {times.describe()}", file=sys.stderr, flush=True)
     family.transformer = add_lora(family.transformer, training.lora, training.seed, family.lora_targets)
     return Trainer(
         segment, training, family,
         Engine(family.transformer, training, device, accumulation=accumulation(training, layout.trainers)),
         rewards, rewarder, prompts, watched, family.latent_shape(models.t2i.height, models.t2i.width),
         family.timesteps(training.sampling.num_inference_steps, models.t2i.height, models.t2i.width)[:-1],
-        stop, watchdog,
+        stop, watchdog, load_seconds=times.metrics(),
     )  # fmt: skip
 
 
@@ -332,6 +338,8 @@ def _watch_heldout(trainer: Trainer, state: TrainingState) -> dict[str, float]:
 
 
 def _log_row(trainer: Trainer, log: MetricsLog | None, row: dict) -> None:
+    row |= trainer.load_seconds
+    trainer.load_seconds = {}
     trainer.rows.append(row)
     if log is not None:
         log.add(row)

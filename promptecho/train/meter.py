@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+
+from promptecho.models.place import staging_seconds
 
 PEAK_RESET = Path("/proc/self/clear_refs")  # writing 5 starts the peak of resident memory anew
 
@@ -50,6 +54,29 @@ class Meter:
             "seconds": round(self.seconds, 3),
             **{f"memory_gb_{phase}": round(value, 3) for phase, value in self.memory.items()},
         }
+
+
+class LoadTimes:
+    """Seconds until a segment's models are loaded: `with times("t2i"): ...`; staging is counted apart."""
+
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, what: str) -> Iterator[None]:
+        start, staging = time.monotonic(), staging_seconds()
+        yield
+        staged = staging_seconds() - staging
+        self.laps[what] = time.monotonic() - start - staged
+        self.laps["staging"] = self.laps.get("staging", 0.0) + staged
+
+    def metrics(self) -> dict[str, float]:
+        """Keys seconds_load_t2i, seconds_load_vlm, seconds_load_staging."""
+        return {f"seconds_load_{what}": round(value, 3) for what, value in self.laps.items()}
+
+    def describe(self) -> str:
+        """One line."""
+        return ", ".join(f"{what} {value:.1f} s" for what, value in self.laps.items())
 
 
 def peak_resident_gb() -> float:

@@ -52,6 +52,7 @@ class Trainer:
     stop: StopCheck
     watchdog: Watchdog
     rows: list[dict[str, Any]] = field(default_factory=list)
+    load_seconds: dict[str, float] = field(default_factory=dict)  # for this process's first row of metrics
 
     def boundary(self, phase: str, iteration: int, step: int = 0) -> None:
         """For step boundaries that all ranks share: tell the watchdog, and leave if asked to stop."""

@@ -13,6 +13,7 @@ import torch
 
 from promptecho.errors import ModelError
 from promptecho.files import digest, fingerprint
+from promptecho.models.place import at_hand
 from promptecho.shipped import model_path
 from promptecho.vlm.processor import check_model_path, load_processor
 
@@ -65,7 +66,7 @@ def load_vlm(
 
     if dtype not in DTYPES:
         raise ModelError(f"{path}: unknown dtype {dtype!r}; use one of {', '.join(DTYPES)}")
-    checked = check_model_path(model_path(str(path), "vlm"))
+    checked = at_hand(check_model_path(model_path(str(path), "vlm"), revision=revision), revision)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if not sys.stderr.isatty():
@@ -103,7 +104,7 @@ def model_revision(path: str | Path, revision: str | None = None) -> str:
     Deviation: weight files above 1 GiB count with name, size, and first and last MiB instead of a whole read of
     tens of gigabytes by each of many jobs.
     """
-    folder = Path(check_model_path(model_path(str(path), "vlm")))
+    folder = Path(check_model_path(model_path(str(path), "vlm"), revision=revision))
     if not folder.is_dir():
         if revision is not None:
             return revision

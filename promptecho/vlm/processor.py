@@ -7,15 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from promptecho.errors import ModelError
+from promptecho.models.place import locate
 
 
-def check_model_path(path: str | Path, what: str = "VLM") -> str:
-    """Return `path` as text if it is a model folder or could be a hub id (`owner/name`).
+def check_model_path(path: str | Path, what: str = "VLM", revision: str | None = None) -> str:
+    """Return `path` as text if it is a model folder or could be a hub id (`owner/name`); of a fetched model its folder.
 
     Raises:
-        ModelError: it looks like a local path and is not a folder with a `config.json`.
+        ModelError: it looks like a local path and is not a folder with a `config.json`; or it is not on this machine
+            and the hub is out of bounds.
     """
-    text = str(path)
+    text = locate(str(path), revision)
     folder = Path(text).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():
@@ -43,7 +45,7 @@ def load_processor(path: str | Path, *, revision: str | None = None, trust_remot
     from transformers import AutoImageProcessor, AutoProcessor
     from transformers.utils import is_torchvision_available
 
-    path = check_model_path(path)
+    path = check_model_path(path, revision=revision)
     options = {"revision": revision, "trust_remote_code": trust_remote_code}
     try:
         if is_torchvision_available():

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 import shutil
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 import tiny_t2i
 import torch
+from hub_server import Hub
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from tiny_experiment import Experiment
@@ -218,68 +216,15 @@ def test_a_path_is_taken_as_it_is(trained, tmp_path):
         resolve_adapter(str(tmp_path / "nowhere"))
 
 
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
-
-
-class Hub:
-    """A server that answers as the hub does, for one repository."""
-
-    def __init__(self, files: dict[str, bytes]):
-        self.asked: list[str] = []
-        hub = self
-        entries = [
-            {"type": "file", "path": name, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
-            for name, content in files.items()
-        ]
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self):
-                path = self.path.split("?")[0]
-                hub.asked.append(path)
-                name = path.removeprefix(f"/owner/name/resolve/{COMMIT}/")
-                if path.startswith("/api/models/owner/name/tree/"):
-                    body = json.dumps(entries).encode()
-                elif path.startswith("/api/models/owner/name"):
-                    body = json.dumps({"id": "owner/name", "sha": COMMIT, "siblings": []}).encode()
-                elif name in files:
-                    body = files[name]
-                else:
-                    self.send_error(404)
-                    return
-                self.send_response(200)
-                self.send_header("Content-Length", str(len(body)))
-                self.send_header("Content-Type", "application/json")
-                self.send_header("X-Repo-Commit", COMMIT)
-                self.send_header("ETag", f'"{hashlib.sha1(body).hexdigest()}"')
-                self.end_headers()
-                if self.command == "GET":
-                    self.wfile.write(body)
-
-            do_HEAD = do_GET
-
-            def log_message(self, *_):
-                pass
-
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.http.server_port}"
-        threading.Thread(target=self.http.serve_forever, args=(0.02,), daemon=True).start()
-
-    def close(self):
-        self.http.shutdown()
-        self.http.server_close()
-
-
 def test_a_hub_id_downloads_the_adapter_files_and_nothing_else(trained, tmp_path):
     files = {path.name: path.read_bytes() for path in (trained.folder / "peft").iterdir()}
-    hub = Hub({**files, "model.safetensors": b"huge", "adapter_model.bin": b"pickle"})
-    try:
+    files = {**files, "model.safetensors": b"huge", "adapter_model.bin": b"pickle"}
+    with Hub({"owner/name": files}) as hub:
         found = resolve_adapter("owner/name", tmp_path / "cache", "main", endpoint=hub.url)
-    finally:
-        hub.close()
     assert sorted(path.name for path in found.iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
-    assert not [path for path in hub.asked if "model.bin" in path or path.endswith("/model.safetensors")]
+    assert set(hub.downloads()) == {"adapter_config.json", "adapter_model.safetensors"}
     imported = convert_adapter(found, tmp_path / "adapter", target(), origin="owner/name")
-    assert (imported.source, imported.revision) == ("owner/name", COMMIT)
+    assert (imported.source, imported.revision) == ("owner/name", hub.commit("owner/name"))
     assert trained.acts_as(tmp_path / "adapter")
     # Without network, what was downloaded is still there.
     assert resolve_adapter("owner/name", tmp_path / "cache", "main", endpoint=hub.url) == found
@@ -289,12 +234,10 @@ def test_a_hub_id_downloads_the_adapter_files_and_nothing_else(trained, tmp_path
 
 
 def test_a_hub_repository_of_pickles_is_refused(tmp_path):
-    hub = Hub({"adapter_config.json": b"{}", "adapter_model.bin": b"pickle"})
-    try:
-        with pytest.raises(DataError, match="owner/name: the hub's folder has no .* pickles are not read"):
-            resolve_adapter("owner/name", tmp_path, endpoint=hub.url)
-    finally:
-        hub.close()
+    files = {"adapter_config.json": b"{}", "adapter_model.bin": b"pickle"}
+    refused = pytest.raises(DataError, match="owner/name: the hub's folder has no .* pickles are not read")
+    with Hub({"owner/name": files}) as hub, refused:
+        resolve_adapter("owner/name", tmp_path, endpoint=hub.url)
 
 
 def test_the_same_adapter_becomes_the_same_bytes(trained, tmp_path):

@@ -23,10 +23,10 @@ from promptecho.benchmarks.backends import PerceptionFailure
 from promptecho.benchmarks.geneval.colors import classify_colors, color_texts
 from promptecho.benchmarks.geneval.weights import WHERE, exact_float32, load_frozen, one_line
 from promptecho.errors import ModelError
+from promptecho.models.place import at_hand
 from promptecho.vlm.model import model_revision
 from promptecho.vlm.processor import check_model_path
 
-DEFAULT_CLIP = "openai/clip-vit-large-patch14"
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 BATCH = 16
 
@@ -51,7 +51,7 @@ class ClipColors:
         """Raises ModelError: model or tokenizer can't be had or are incomplete."""
         from transformers import CLIPModel, CLIPTokenizer
 
-        checked = check_model_path(path, "CLIP")
+        checked = at_hand(check_model_path(path, "CLIP"))
         self._model = load_frozen(CLIPModel, checked, "colour classifier", device)
         self.revision = model_revision(path)
         try:

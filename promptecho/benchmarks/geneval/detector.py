@@ -11,11 +11,11 @@ from PIL import Image
 
 from promptecho.benchmarks.backends import Boxes, Colors, Detector
 from promptecho.benchmarks.geneval.classes import CLASSES
-from promptecho.benchmarks.geneval.clip_colors import DEFAULT_CLIP, ClipColors
+from promptecho.benchmarks.geneval.clip_colors import ClipColors
 from promptecho.benchmarks.geneval.crops import BACKGROUND, object_crop
+from promptecho.benchmarks.geneval.hub import DEFAULT_CLIP, DEFAULT_MODEL
 from promptecho.benchmarks.geneval.mask2former import (
     CANDIDATES,
-    DEFAULT_MODEL,
     DIVISOR,
     LONGEST_EDGE,
     SHORTEST_EDGE,

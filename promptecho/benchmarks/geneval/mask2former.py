@@ -30,10 +30,10 @@ from promptecho.benchmarks.backends import PerceptionFailure
 from promptecho.benchmarks.geneval.classes import check_labels
 from promptecho.benchmarks.geneval.weights import exact_float32, load_frozen
 from promptecho.errors import ModelError
+from promptecho.models.place import at_hand
 from promptecho.vlm.model import model_revision
 from promptecho.vlm.processor import check_model_path
 
-DEFAULT_MODEL = "facebook/mask2former-swin-small-coco-instance"
 SHORTEST_EDGE, LONGEST_EDGE, DIVISOR = 800, 1333, 32
 CANDIDATES = 100
 # ImageNet's channel means and deviations, as of all Mask2Former checkpoints on COCO.
@@ -134,7 +134,7 @@ class InstanceDetector:
         """Raises ModelError: the model can't be had, is incomplete, or its labels are not COCO's."""
         from transformers import Mask2FormerForUniversalSegmentation
 
-        checked = check_model_path(path, "Mask2Former")
+        checked = at_hand(check_model_path(path, "Mask2Former"))
         self._model = load_frozen(Mask2FormerForUniversalSegmentation, checked, "detector", device)
         self.revision = model_revision(path)
         check_labels(path, self._model.config.num_labels, self._model.config.id2label)

@@ -1,0 +1,150 @@
+"""`promptecho models`: what a configuration needs, fetched where there is internet, checked where there is none."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from promptecho.models.inventory import Found
+
+
+def register(app: typer.Typer) -> None:
+    models = typer.Typer(no_args_is_help=True, help="Models: what is needed, fetching, checking, copies on nodes.")
+    models.callback()(lambda: None)
+    models.command("list")(list_models)
+    models.command()(fetch)
+    models.command()(verify)
+    models.command()(unstage)
+    app.add_typer(models, name="models")
+
+
+Config = Annotated[list[Path], typer.Option(help="Experiment file or resolved configuration; repeat for several.")]
+Root = Annotated[
+    Path | None,
+    typer.Option(help="Folder of fetched models: ROOT/owner/name. Default: models_root of the site's configuration."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the facts as JSON.")]
+
+
+def list_models(config: Config, root: Root = None, as_json: AsJson = False) -> None:
+    """Every model that a configuration needs, and where it is."""
+    found = _find(config, root)
+    if as_json:
+        typer.echo(json.dumps([model.facts() for model in found], indent=2))
+        return
+    for model in found:
+        typer.echo(_describe(model))
+
+
+def fetch(
+    config: Config,
+    root: Root = None,
+    full: Annotated[bool, typer.Option("--full", help="Read every file that is there, also if nobody touched it.")] = (
+        False
+    ),
+    endpoint: Annotated[
+        str | None, typer.Option(help="URL of a mirror of the hub. Default: huggingface_hub's own setting.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Download what the hub has of a configuration's models to ROOT/owner/name, checked file by file.
+
+    Run it where there is internet. Models with terms to accept need HF_TOKEN in the environment.
+    """
+    from promptecho.errors import ConfigError, ModelError
+    from promptecho.models.fetch import Hub, fetch_all
+
+    models, folder = _needed(config, root)
+    if folder is None:
+        raise ConfigError("models fetch: where to? give --root, or set models_root in config/config.yaml")
+    wanted = [model for model in models if model.on_hub]
+    done, problems = fetch_all(wanted, folder, Hub(endpoint), full=full)
+    if as_json:
+        facts: list[dict[str, Any]] = [
+            {
+                "source": one.hub_id, "folder": str(one.folder), "status": one.status, "commit": one.record.commit,
+                "revision": one.record.revision, "bytes": one.record.size, "downloaded_files": one.files,
+                "downloaded_bytes": one.bytes,
+            }
+            for one in done
+        ]  # fmt: skip
+        typer.echo(json.dumps({"models": facts, "problems": problems}, indent=2))
+    else:
+        for one in done:
+            came = f"{one.files} files, {_gigabytes(one.bytes)}, fetched" if one.files else one.status
+            typer.echo(f"{one.hub_id}: {came}; commit {one.record.commit} in {one.folder}")
+    for one in done:
+        if one.pin:
+            typer.echo(
+                f"warning: {one.hub_id} is not pinned; write `revision: {one.record.commit}` in the configuration "
+                "before the first run, or another machine may fetch another model",
+                err=True,
+            )
+    for model in models:
+        if model.kind == "modelscope":
+            typer.echo(f"{model.source} ({model.used_by[0]}): is not on this hub; see promptecho models list", err=True)
+    if problems:
+        raise ModelError("\n".join(problems))
+
+
+def verify(config: Config, root: Root = None, as_json: AsJson = False) -> None:
+    """Read every fetched file and compare it with what was recorded; exit code 1 if a model is missing or changed."""
+    from promptecho.models import inventory
+
+    checked = [inventory.verify(model) for model in _find(config, root)]
+    if as_json:
+        typer.echo(json.dumps([model.facts() for model in checked], indent=2))
+    else:
+        for model in checked:
+            if model.ready:
+                state = f"{model.where}, without a record to compare with"
+                state = "every file as recorded" if model.record else state
+                typer.echo(f"{model.model.source}: {state}")
+    inventory.missing(checked)
+
+
+def unstage(staging: Annotated[Path, typer.Option(help="The site's models.staging.")], as_json: AsJson = False) -> None:
+    """Delete this user's copies of models on this node's disk, but those in use."""
+    from promptecho.models.staging import unstage as delete
+
+    deleted, kept = delete(staging)
+    if as_json:
+        typer.echo(json.dumps({"deleted": deleted, "in_use": kept}))
+    else:
+        typer.echo(f"deleted: {', '.join(deleted) or 'nothing'}" + (f"; in use: {', '.join(kept)}" if kept else ""))
+
+
+def _needed(configs: list[Path], root: Path | None) -> tuple[list, Path | None]:
+    """Models of all configurations, each source once, and the folder of fetched models."""
+    from promptecho.config import load_experiment
+    from promptecho.models.inventory import models_folder
+    from promptecho.models.needed import merge, models_of
+
+    loaded = [load_experiment(path) for path in configs]
+    folders = [models_folder(config, root) for config in loaded]
+    return merge(model for config in loaded for model in models_of(config)), folders[0]
+
+
+def _find(configs: list[Path], root: Path | None) -> list[Found]:
+    from promptecho.models.inventory import find
+
+    models, folder = _needed(configs, root)
+    return [find(model, folder) for model in models]
+
+
+def _describe(found: Found) -> str:
+    model = found.model
+    revision = f" @ {model.revision}" if model.revision else ""
+    size = f", {_gigabytes(found.bytes)}" if found.bytes is not None else ""
+    commit = f", commit {found.record.commit}" if found.record else ""
+    place = f"{found.where}: {found.path}{size}{commit}" if found.path else found.where
+    problem = f"; {found.problem}" if found.problem else ""
+    return f"{model.source}{revision} ({', '.join(model.used_by)}): {place}{problem}"
+
+
+def _gigabytes(size: int) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"

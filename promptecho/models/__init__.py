@@ -1,0 +1,1 @@
+"""Models on clusters without internet: what a configuration needs, fetching it elsewhere, finding it, staging it."""

@@ -1,0 +1,120 @@
+"""Where the models of a configuration are on this machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from promptecho.config import ExperimentConfig, load_site, read_yaml
+from promptecho.errors import DataError
+from promptecho.models.fetch import changed_files
+from promptecho.models.needed import Model
+from promptecho.models.place import cached
+from promptecho.models.record import RECORD, Record, read_record, revision_problem
+from promptecho.shipped import SHAPES, model_path
+
+SITE = Path("config/config.yaml")
+
+
+@dataclass(frozen=True)
+class Found:
+    """A model and its place. `path` None: it is not here; `bytes` None: nobody knows. `problem`: why it won't do.
+
+    `elsewhere` is ModelScope, which keeps its own cache and is not looked into.
+    """
+
+    model: Model
+    where: Literal["shipped", "folder", "models_root", "hub cache", "missing", "elsewhere"]
+    path: str | None = None
+    bytes: int | None = None
+    record: Record | None = None
+    problem: str | None = None
+
+    @property
+    def ready(self) -> bool:
+        return self.problem is None
+
+    def facts(self) -> dict[str, Any]:
+        """What `--json` prints."""
+        return {
+            "source": self.model.source,
+            "kind": self.model.kind,
+            "used_by": list(self.model.used_by),
+            "revision": self.model.revision,
+            "where": self.where,
+            "path": self.path,
+            "commit": self.record.commit if self.record else None,
+            "bytes": self.bytes,
+            "problem": self.problem,
+        }
+
+
+def models_folder(config: ExperimentConfig, given: Path | None) -> Path | None:
+    """The folder of fetched models: as given, as a resolved configuration has it, or as config/config.yaml has it.
+
+    Raises:
+        ConfigError: the site's file is at fault.
+    """
+    if given is not None:
+        return given
+    if config.models_root:
+        return Path(config.models_root)
+    if not SITE.is_file():
+        return None
+    root = load_site(read_yaml(SITE)).models_root
+    return Path(root) if root else None
+
+
+def find(model: Model, root: Path | None) -> Found:
+    """Look for a model where a job would: in `root`, as a folder, in the hub's cache."""
+    if model.source == SHAPES:
+        kind = "t2i" if model.kind == "pipeline" else "vlm"
+        return _in_folder(model, "shipped", Path(model_path(SHAPES, kind)))
+    if root is not None and not Path(model.source).is_absolute() and (root / model.source).is_dir():
+        return _in_folder(model, "models_root", root / model.source)
+    folder = Path(model.source).expanduser()
+    if folder.exists():
+        return _in_folder(model, "folder", folder)
+    if model.kind == "modelscope":
+        return Found(model, "elsewhere")  # ModelScope's hub; docs/benchmarks.md
+    if not model.on_hub:
+        return Found(model, "missing", problem="no such folder")
+    if (folder := cached(model.source, model.revision)) is not None:
+        return Found(model, "hub cache", str(folder), _size(folder))
+    return Found(model, "missing", problem="promptecho models fetch gets it")
+
+
+def verify(found: Found) -> Found:
+    """Read every file that the model's record names; `problem` then tells which are missing or changed."""
+    if found.problem or found.record is None or found.path is None:
+        return found
+    changed = changed_files(Path(found.path), found.record)
+    if not changed:
+        return found
+    named = ", ".join(f"{name} ({what})" for name, what in list(changed.items())[:5])
+    more = f" and {len(changed) - 5} more" if len(changed) > 5 else ""
+    problem = f"differs from {RECORD}: {named}{more}; promptecho models fetch --full repairs it"
+    return Found(found.model, found.where, found.path, found.bytes, found.record, problem)
+
+
+def missing(models: list[Found]) -> None:
+    """Raise what tells of the models that are not ready; nothing where all are.
+
+    Raises:
+        DataError: a line for each.
+    """
+    lines = [f"{found.model.source} ({found.model.used_by[0]}): {found.problem}" for found in models if found.problem]
+    if lines:
+        raise DataError("\n".join(lines))
+
+
+def _in_folder(model: Model, where: Any, folder: Path) -> Found:
+    record = read_record(folder) if folder.is_dir() else None
+    return Found(model, where, str(folder), _size(folder), record, revision_problem(folder, model.revision))
+
+
+def _size(folder: Path) -> int:
+    if folder.is_file():
+        return folder.stat().st_size
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

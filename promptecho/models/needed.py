@@ -1,0 +1,101 @@
+"""Which models a configuration needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from promptecho.benchmarks.dpg.mplug import MODEL as MPLUG
+from promptecho.benchmarks.geneval.hub import DEFAULT_CLIP, DEFAULT_MODEL
+from promptecho.config import ExperimentConfig
+from promptecho.config.slices import as_written
+from promptecho.errors import ConfigError
+from promptecho.models.record import HUB_ID
+from promptecho.shipped import SHAPES
+
+Kind = Literal["pipeline", "transformers", "adapter", "modelscope"]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model and what for: `used_by` are dotted keys of the configuration.
+
+    `source` is a hub id, a folder or `shapes`, as the configuration has it. `code`: Python files are wanted too.
+    """
+
+    source: str
+    kind: Kind
+    revision: str | None
+    used_by: tuple[str, ...]
+    code: bool = False
+
+    @property
+    def on_hub(self) -> bool:
+        """Whether it comes from the Hugging Face hub, rather than from a folder here."""
+        if self.source == SHAPES or self.kind == "modelscope" or Path(self.source).expanduser().exists():
+            return False
+        return HUB_ID.fullmatch(self.source) is not None
+
+
+def models_of(config: ExperimentConfig) -> list[Model]:
+    """Every model that `config` names or takes by default, each once, in the order of the file.
+
+    Raises:
+        ConfigError: one hub id at two revisions: there is one folder for it.
+    """
+    return merge(_uses(config))
+
+
+def merge(models: Iterable[Model]) -> list[Model]:
+    """Each source once, with all that uses it.
+
+    Raises:
+        ConfigError: one hub id at two revisions.
+    """
+    found: dict[tuple[str, Kind], Model] = {}
+    for model in models:
+        known = found.get((model.source, model.kind))
+        if known is None:
+            found[model.source, model.kind] = model
+            continue
+        if model.on_hub and None not in (known.revision, model.revision) and known.revision != model.revision:
+            raise ConfigError(
+                f"{model.used_by[0]}.revision: {model.revision}, but {known.used_by[0]} has {model.source} at "
+                f"{known.revision}; use one revision of a model"
+            )
+        found[model.source, model.kind] = Model(
+            model.source, known.kind, known.revision or model.revision,
+            tuple(dict.fromkeys(known.used_by + model.used_by)), known.code or model.code,
+        )  # fmt: skip
+    return list(found.values())
+
+
+def _uses(config: ExperimentConfig) -> Iterator[Model]:
+    t2i = config.models.t2i
+    yield Model(as_written(config, t2i.path), "pipeline", t2i.revision, ("models.t2i",))
+    vlms = {"models.vlm": config.models.vlm, "training.reward_vlm": config.training.reward_vlm}
+    # A run that only inherits the experiment's is no use of its own.
+    vlms |= {
+        f"runs.{name}.reward_vlm": run.reward_vlm
+        for name, run in config.runs.items()
+        if run.reward_vlm != config.training.reward_vlm
+    }
+    for key, vlm in vlms.items():
+        if vlm is not None:
+            yield Model(as_written(config, vlm.path), "transformers", vlm.revision, (key,), vlm.trust_remote_code)
+    for name, adapter in config.adapters.items():
+        yield Model(adapter.adapter, "adapter", adapter.revision, (f"runs.{name}",))
+    for name, judge in config.judges.models.items():
+        if judge.kind == "local":
+            key = f"judges.models.{name}"
+            yield Model(judge.model, "transformers", None, (key,), judge.trust_remote_code)
+    for name, benchmark in config.benchmarks.items():
+        key = f"benchmarks.{name}"
+        if benchmark.backend == "mask2former":
+            yield Model(benchmark.model or DEFAULT_MODEL, "transformers", None, (key,))
+            if not (benchmark.model and Path(benchmark.model).expanduser().is_dir()):  # such a folder holds both
+                yield Model(DEFAULT_CLIP, "transformers", None, (key,))
+        elif benchmark.backend == "mplug":
+            yield Model(benchmark.model or MPLUG, "modelscope", None, (key,))

@@ -1,0 +1,84 @@
+"""Which files of a hub repository a model needs: weights as safetensors, configurations, tokenizers, licences."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatch
+from pathlib import PurePosixPath
+
+from promptecho.errors import ModelError
+from promptecho.models.needed import Kind
+
+INDEX = "model_index.json"  # a diffusers pipeline
+ADAPTER = ("adapter_config.json", "adapter_model.safetensors", "pytorch_lora_weights.safetensors", "README.md")
+TEXTS = ("*.json", "*.txt", "*.jinja", "*.model", "*.tiktoken", "*.md", "LICENSE*", "NOTICE*")
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+# The same weights once more, in another type or for another framework; transformers and diffusers ask for them by name.
+_VARIANT = re.compile(r"\.(fp16|fp32|bf16|fp8|ema|non_ema)([.-]|$)")
+_FOREIGN = ("consolidated*",)
+
+
+def select_files(
+    hub_id: str, names: Iterable[str], kind: Kind, *, components: Sequence[str] = (), code: bool = False
+) -> list[str]:
+    """The files to fetch of a repository that has `names`, sorted.
+
+    Args:
+        components: folders of a pipeline's parts, as its model_index.json names them.
+        code: take Python files too (`trust_remote_code`).
+
+    Raises:
+        ModelError: weights that are only there as pickles, which run code when they are loaded; or no weights at all;
+            or a name that leads out of the folder.
+    """
+    names = sorted(names)
+    for name in names:
+        if name.startswith("/") or ".." in PurePosixPath(name).parts:
+            raise ModelError(f"{hub_id}: a file called {name!r} would lie outside of the model's folder; not fetched")
+    if kind == "adapter":
+        chosen = [name for name in names if name in ADAPTER]
+        _check_weights(hub_id, chosen, [name for name in names if "/" not in name], "")
+        return chosen
+    folders = ["", *components] if kind == "pipeline" else [""]
+    chosen = []
+    for folder in folders:
+        inside = [name for name in names if _folder_of(name) == folder]
+        wanted = [name for name in inside if _is_wanted(PurePosixPath(name).name, code)]
+        if kind == "pipeline" and not folder:  # weights beside the parts are for other programs
+            wanted = [name for name in wanted if not name.endswith(".safetensors")]
+        else:
+            _check_weights(hub_id, wanted, inside, folder)
+        chosen += wanted
+    if kind == "transformers":
+        chosen += [name for name in names if fnmatch(name, "additional_chat_templates/*.jinja")]
+        if code:
+            chosen += [name for name in names if "/" in name and name.endswith(".py")]
+    return sorted(chosen)
+
+
+def _folder_of(name: str) -> str:
+    folder = str(PurePosixPath(name).parent)
+    return "" if folder == "." else folder
+
+
+def _is_wanted(name: str, code: bool) -> bool:
+    if name.endswith(".safetensors") or name.endswith(".safetensors.index.json"):
+        return not _VARIANT.search(name) and not any(fnmatch(name, pattern) for pattern in _FOREIGN)
+    if name.endswith(".bin.index.json"):
+        return False
+    return any(fnmatch(name, pattern) for pattern in TEXTS) or (code and name.endswith(".py"))
+
+
+def _check_weights(hub_id: str, wanted: list[str], inside: list[str], folder: str) -> None:
+    if any(name.endswith(".safetensors") for name in wanted):
+        return
+    pickles = [name for name in inside if PurePosixPath(name).suffix in PICKLES]
+    if pickles:
+        raise ModelError(
+            f"{hub_id}: {pickles[0]} is a pickle, which runs code when it is loaded, and there are no safetensors "
+            "beside it; convert it where you trust it and give the folder, or use another revision"
+        )
+    parts = {PurePosixPath(name).name for name in wanted}  # schedulers, tokenizers and processors have no weights
+    if not folder or ("config.json" in parts and not parts & {"tokenizer_config.json", "preprocessor_config.json"}):
+        raise ModelError(f"{hub_id}: no safetensors in {f'{folder}/' if folder else 'it'}; is it a model?")
