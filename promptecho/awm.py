@@ -55,28 +55,48 @@ def matching_log_prob(
     raise ValueError(f"weighting {weighting!r}: choose ghuber, uniform, t, t2 or huber")
 
 
-def group_advantages(rewards: Tensor, *, scale: AdvantageScale = "none", clip: float = 5.0) -> Tensor:
+def group_advantages(
+    rewards: Tensor, *, scale: AdvantageScale = "none", clip: float = 5.0, missing: Tensor | None = None
+) -> Tensor:
     """Advantages [G, K] of rewards [G prompts, K images]: reward minus the group's mean, scaled, clipped to +-clip.
 
     PromptEcho's published advantage is `scale="none"`. group_std divides by each group's standard deviation,
     global_std by that of all centred rewards (both with 1e-6 added, so that equal rewards give zero, not noise).
 
+    Images where `missing[G, K]` is true have no reward: they take no part in means and deviations and get advantage 0,
+    as do all images of a group with fewer than two rewards.
+
     Raises:
-        ValueError: unknown scale, or rewards that are not finite.
+        ValueError: unknown scale, or rewards that are not finite and not missing.
     """
+    if scale not in ("none", "group_std", "global_std"):
+        raise ValueError(f"advantage scale {scale!r}: choose none, group_std or global_std")
     rewards = rewards.double()
-    if not torch.isfinite(rewards).all():
-        raise ValueError(
-            f"rewards that are not finite at (prompt, image) {(~torch.isfinite(rewards)).nonzero().tolist()}"
-        )
+    present = torch.ones_like(rewards, dtype=torch.bool) if missing is None else ~missing
+    if not torch.isfinite(rewards[present]).all():
+        bad = (present & ~torch.isfinite(rewards)).nonzero().tolist()
+        raise ValueError(f"rewards that are not finite at (prompt, image) {bad}")
+    if not present.all():
+        return _advantages_of_some(rewards, present, scale).clamp(-clip, clip)
     centred = rewards - rewards.mean(1, keepdim=True)
     if scale == "group_std":
         centred = centred / (rewards.std(1, keepdim=True, correction=0) + 1e-6)
     elif scale == "global_std":
         centred = centred / (centred.std(correction=0) + 1e-6)
-    elif scale != "none":
-        raise ValueError(f"advantage scale {scale!r}: choose none, group_std or global_std")
     return centred.clamp(-clip, clip)
+
+
+def _advantages_of_some(rewards: Tensor, present: Tensor, scale: AdvantageScale) -> Tensor:
+    """`group_advantages` before clipping, where `present[G, K]` is not true everywhere."""
+    present = present & (present.sum(1, keepdim=True) > 1)
+    n = present.sum(1, keepdim=True).clamp(min=1)
+    values = rewards.where(present, 0.0)
+    centred = (values - values.sum(1, keepdim=True) / n).where(present, 0.0)
+    if scale == "group_std":
+        centred = centred / ((centred.square().sum(1, keepdim=True) / n).sqrt() + 1e-6)
+    elif scale == "global_std":
+        centred = centred / ((centred.square().sum() / present.sum().clamp(min=1)).sqrt() + 1e-6)
+    return centred
 
 
 def policy_ratio(log_prob: Tensor, old_log_prob: Tensor, *, per_timestep: bool = True) -> Tensor:

@@ -55,6 +55,16 @@ def load_template(benchmark: str, name: str, folder: str | Path | None = None) -
                 raise DataError(f"{own}: no template has this name; names: {', '.join(shipped)}")
         own = folder / benchmark / f"{name}.txt"
         path = own if own.is_file() else path
+    return read_template(path)
+
+
+def read_template(path: str | Path) -> Template:
+    """The text of a file. White space around it does not count.
+
+    Raises:
+        DataError: unreadable or empty.
+    """
+    path = Path(path)
     try:
         text = path.read_text(encoding="utf-8-sig").strip()
     except (OSError, UnicodeDecodeError) as error:

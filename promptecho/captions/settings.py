@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from promptecho.config.models import CaptionsSection, T2iSection, VlmSection
+from promptecho.config.rewards import RewardSection
 from promptecho.errors import ConfigError
 from promptecho.models.place import job_config
 from promptecho.shipped import model_path
@@ -19,6 +21,7 @@ class CaptionSettings:
     captions: CaptionsSection
     vlm: VlmSection | None = None
     t2i: T2iSection | None = None
+    rewards: Sequence[RewardSection] = ()
 
     def pick(self, key: str, given: Any) -> Any:
         """`given` on the command line, else the value (or default) of `captions.KEY`.
@@ -45,4 +48,4 @@ def read_settings(config: Path | None) -> CaptionSettings:
     if config is None:
         return CaptionSettings(CaptionsSection())
     experiment = job_config(config)
-    return CaptionSettings(experiment.captions, experiment.models.vlm, experiment.models.t2i)
+    return CaptionSettings(experiment.captions, experiment.models.vlm, experiment.models.t2i, experiment.rewards)

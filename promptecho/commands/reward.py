@@ -1,8 +1,9 @@
-"""`promptecho reward`: the PromptEcho reward of images for a text, token by token."""
+"""`promptecho reward`: rewards of images for a text: PromptEcho's, token by token, or InferScore's, with replies."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import typer
@@ -12,20 +13,30 @@ def register(app: typer.Typer) -> None:
     app.command("reward")(reward)
 
 
+OF_INFERSCORE = ("temperature", "samples", "max_new_tokens", "template")
+
+
 def reward(
+    name: str = typer.Option("echo", "--name", help="Which reward: echo, inferscore."),
     vlm: str | None = typer.Option(None, "--vlm", help="Folder (or hub id) of an image-text-to-text model."),
     image: list[Path] = typer.Option(..., "--image", help="Image file; repeat for several."),
-    label: str = typer.Option(..., "--label", help="The text whose likelihood is the reward."),
-    query: str | None = typer.Option(None, "--query", help="The question put to the model."),
-    config: Path | None = typer.Option(None, "--config", help="Configuration that names model and query."),
-    include_eos: bool = typer.Option(False, "--include-eos", help="Count the end token as the label's last."),
+    label: str = typer.Option(..., "--label", help="What the image shows; echo: whose likelihood is the reward."),
+    query: str | None = typer.Option(None, "--query", help="echo: the question put to the model."),
+    config: Path | None = typer.Option(None, "--config", help="Configuration that names model and question."),
+    include_eos: bool = typer.Option(False, "--include-eos", help="echo: count the end token as the label's last."),
+    temperature: float | None = typer.Option(None, "--temperature", min=0, help="inferscore: 0 is greedy."),
+    samples: int | None = typer.Option(None, "--samples", min=1, help="inferscore: replies per image."),
+    max_new_tokens: int | None = typer.Option(None, "--max-new-tokens", min=1, help="inferscore: longest reply."),
+    template: Path | None = typer.Option(None, "--template", help="inferscore: file of the question, with {prompt}."),
+    seed: int = typer.Option(1, "--seed", min=0, help="inferscore: with the file's name it decides what is sampled."),
     dtype: str | None = typer.Option(None, "--dtype", help="float32 (default without --config), bfloat16, float16."),
     device: str = typer.Option("auto", "--device", help="cpu, cuda, cuda:1, ...; auto: a GPU where there is one."),
     batch_size: int = typer.Option(8, "--batch-size", min=1),
     trust_remote_code: bool = typer.Option(False, "--trust-remote-code", help="Run code that comes with the model."),
     as_json: bool = typer.Option(False, "--json", help="Print JSON."),
 ) -> None:
-    """Print the mean log-probability per token of LABEL as the model's answer to QUERY on each image."""
+    """Print the reward of each image. echo: the mean log-probability per token of LABEL as the model's answer to QUERY.
+    inferscore: the mean of the scores from 0 to 10 that the model writes, divided by 10."""
     from promptecho.captions.settings import read_settings
 
     settings = read_settings(config)
@@ -35,6 +46,13 @@ def reward(
 
     if vlm is None and settings.vlm is None:
         raise typer.BadParameter("give --vlm, or a --config that names it")
+    asked = dict(zip(OF_INFERSCORE, (temperature, samples, max_new_tokens, template), strict=True))
+    asked = {key: value for key, value in asked.items() if value is not None}
+    if name not in ("echo", "inferscore"):
+        raise typer.BadParameter(f"--name {name}: choose echo or inferscore")
+    foreign = asked if name == "echo" else {"query": query, "include_eos": include_eos or None}
+    for key in (key for key, value in foreign.items() if value is not None):
+        raise typer.BadParameter(f"--{key.replace('_', '-')}: {name} has no such option")
     own = settings.vlm if vlm is None else None  # what the configuration says of its model holds for that model only
     images = [load_image(path) for path in image]
     model = load_vlm(
@@ -44,6 +62,10 @@ def reward(
         revision=own.revision if own else None,
         trust_remote_code=trust_remote_code or bool(own and own.trust_remote_code),
     )
+    if name == "inferscore":
+        replies = _inferscore(model, settings.rewards, asked, batch_size, seed, images, label)
+        _print_replies(image, replies, as_json)
+        return
     echo = make_reward(
         "echo", model, query=settings.pick("query", query), batch_size=batch_size, include_eos=include_eos
     )
@@ -66,4 +88,46 @@ def reward(
     for path, detail in zip(image, details, strict=True):
         tokens = "  ".join(f"{t!r} {p:.2f}" for t, p in zip(detail.tokens, detail.log_probs.tolist(), strict=True))
         table.add_row(Text(str(path)), f"{detail.mean:.4f}", Text(tokens))
+    Console().print(table)
+
+
+def _inferscore(model, rewards, asked: dict, batch_size: int, seed: int, images: list, label: str) -> list:
+    """Replies for each image; settings of the configuration's first inferscore, with `asked` on top."""
+    from promptecho.config.rewards import InferScoreSection
+    from promptecho.rewards import make_reward
+
+    configured = next((entry.inferscore for entry in rewards if entry.name == "inferscore"), None)
+    settings = InferScoreSection().model_copy(update={**dict(configured or ()), **asked})
+    for picture in images:  # its name decides what is sampled, not where it lies
+        picture.info["path"] = Path(picture.info["path"]).name
+    reward = make_reward("inferscore", model, settings=settings, batch_size=batch_size, seed=seed)
+    return reward.replies(images, [label] * len(images), ["--label"] * len(images))
+
+
+def _print_replies(files: list[Path], replies: list, as_json: bool) -> None:
+    from promptecho.rewards.inferscore import mean_score
+
+    readable = [any(reply.score is not None for reply in some) for some in replies]
+    rewards = [mean_score(some) if any_score else None for some, any_score in zip(replies, readable, strict=True)]
+    if as_json:
+        rows = [
+            {"image": str(path), "reward": reward, "replies": [asdict(reply) for reply in some]}
+            for path, reward, some in zip(files, rewards, replies, strict=True)
+        ]
+        typer.echo(json.dumps(rows, ensure_ascii=False, allow_nan=False))
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(caption="the reward is the mean of readable scores, divided by 10", show_lines=True)
+    table.add_column("image", overflow="fold")
+    table.add_column("reward", justify="right")
+    table.add_column("score", justify="right")
+    table.add_column("reply", overflow="fold")
+    for path, reward, some in zip(files, rewards, replies, strict=True):
+        for number, reply in enumerate(some):
+            first = (Text(str(path)), "none" if reward is None else f"{reward:.4f}") if number == 0 else ("", "")
+            score = "none" if reply.score is None else f"{reply.score:g}"
+            table.add_row(*first, score, Text(f"{reply.text} ({reply.problem})" if reply.problem else reply.text))
     Console().print(table)

@@ -16,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from promptecho.config.fields import Section
 from promptecho.config.models import BenchmarkSection, CaptionsSection, ImageSetSection
+from promptecho.config.rewards import reward_problems
 from promptecho.config.scorers import BACKENDS, BENCHMARK_OF, PAIRWISE, WITH_FIXED_MODE
 from promptecho.config.training import TrainingConfig, training_problems
 
@@ -169,6 +170,8 @@ def cross_problems(sections: dict[str, Any], problems: Problems) -> None:
         problems[f"runs.{name}"] = "`base` is reserved for the untrained model; choose another name"
     for name in {*(runs or {})} & {*(sections.get("adapters") or {})}:
         problems[f"adapters.{name}"] = "is a run already; choose another name"
+    for key, message in reward_problems(sections.get("rewards") or []):
+        problems.setdefault(f"rewards.{key}", message)
     judges = sections.get("judges")
     for name, benchmark in (benchmarks or {}).items():
         _check_backend(f"benchmarks.{name}", benchmark, judges.models if judges else None, problems)

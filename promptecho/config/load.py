@@ -8,12 +8,13 @@ from typing import Any
 
 import yaml
 
+from promptecho.benchmarks.templates import Template, read_template
 from promptecho.config.checks import Problems, check_runs, check_sections, cross_problems
 from promptecho.config.models import ExperimentConfig, SiteConfig
-from promptecho.config.rewards import RewardSection, VlmSection
+from promptecho.config.rewards import InferScoreSection, RewardSection, VlmSection
 from promptecho.config.scorers import PAIRWISE
 from promptecho.config.training import TrainingConfig
-from promptecho.errors import ConfigError
+from promptecho.errors import ConfigError, DataError
 from promptecho.files import write_text
 
 
@@ -139,6 +140,28 @@ def run_training(config: ExperimentConfig, run: str) -> TrainingConfig:
 def run_rewards(config: ExperimentConfig, run: str) -> list[RewardSection]:
     """The weighted rewards of `run`: its own, or the experiment's."""
     return run_training(config, run).rewards or config.rewards
+
+
+def reward_templates(config: ExperimentConfig, run: str) -> list[Template | None]:
+    """What each reward of `run` asks, where that is a template.
+
+    Raises:
+        ConfigError: a template can't be read, lacks {prompt} or has other placeholders; names its dotted path.
+    """
+    found: list[Template | None] = []
+    for index, entry in enumerate(run_rewards(config, run)):
+        template = None
+        if entry.name == "inferscore":
+            try:
+                template = read_template((entry.inferscore or InferScoreSection()).template_file)
+                template.fill(prompt="")
+            except DataError as error:
+                own, general = run_training(config, run).rewards, config.training.rewards
+                where = "" if own is None else "training." if own == general else f"runs.{run}."
+                key = f"{where}rewards.{index}.inferscore.template"
+                raise ConfigError(f"{config.experiment}: {key}: {error}") from None
+        found.append(template)
+    return found
 
 
 def run_vlm(config: ExperimentConfig, run: str) -> VlmSection:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
 from promptecho.config.fields import Count, Flag, NonNegative, Real, Section, Share, Text
+
+QUESTION = Path(__file__).parents[1] / "rewards" / "templates" / "inferscore.txt"
 
 
 class VlmSection(Section):
@@ -37,8 +40,12 @@ class InferScoreSection(Section):
     max_failure_share: Share = Field(
         0.05,
         description="Training stops above this share of unreadable replies in an iteration. An image without any "
-        "readable reply takes no part in its group's mean and has advantage 0.",
+        "readable reply takes no part in its group's mean and has advantage 0. Raising it does not restart a run.",
     )
+
+    @property
+    def template_file(self) -> Path:
+        return QUESTION if self.template is None else Path(self.template)
 
 
 class RewardSection(Section):
@@ -57,6 +64,26 @@ class RewardSection(Section):
     inferscore: InferScoreSection | None = Field(
         None, description="Settings of name: inferscore; null: its defaults. Not for echo."
     )
+    batch_size: Count = Field(16, description="Images (inferscore: replies) that the VLM takes together.")
+
+
+def reward_problems(rewards: list[RewardSection]) -> list[tuple[str, str]]:
+    """Impossible combinations: (key within the list, what is wrong and how to fix it)."""
+    problems = []
+    for index, entry in enumerate(rewards):
+        if entry.name == "echo" and entry.inferscore is not None:
+            problems.append((f"{index}.inferscore", "echo has no such settings; remove it, or set name: inferscore"))
+        if entry.name == "inferscore":
+            for key in ("query", "label"):
+                if getattr(entry, key) is not None:
+                    problems.append((f"{index}.{key}", "inferscore has none: its question is inferscore.template"))
+            settings = entry.inferscore or InferScoreSection()
+            if settings.temperature == 0 and settings.samples > 1:
+                problems.append(
+                    (f"{index}.inferscore.samples", f"{settings.samples} greedy replies are one and the same; set 1, "
+                     "or a temperature above 0")
+                )  # fmt: skip
+    return problems
 
 
 class PlacementSection(Section):

@@ -8,8 +8,9 @@ from typing import Any
 
 import promptecho
 from promptecho.config.fields import Section
-from promptecho.config.load import run_rewards, run_training, run_vlm
+from promptecho.config.load import reward_templates, run_rewards, run_training, run_vlm
 from promptecho.config.models import ExperimentConfig
+from promptecho.config.rewards import InferScoreSection
 from promptecho.config.scorers import BENCHMARK_OF
 from promptecho.errors import ConfigError
 from promptecho.files import digest, sha256_file
@@ -23,6 +24,7 @@ STAGE_VERSION = {"images": 1, "caption": 1, "merge": 1, "train": 1, "prompts": 1
 _NOT_IN_TRAINING = {"iterations", "checkpoints", "checkpoint_every", "micro_batch_size", "zero_stage", "save_every_s"}
 _NOT_IN_TRAINING |= {"keep_states", "timeout_s", "reward_placement", "activation_checkpointing"}
 _NOT_IN_TRAINING |= {"rewards", "reward_vlm"}  # named beside it, with the experiment's where a run has none
+_NOT_IN_REWARD = {"batch_size"}
 # How and at what price answers are got, not what they are.
 _NOT_IN_ANSWERS = {"api_key_env", "concurrency", "requests_per_minute", "timeout_s", "max_attempts", "budget_usd"}
 _NOT_IN_ANSWERS |= {"max_calls", "usd_per_million_input_tokens", "usd_per_million_output_tokens"}
@@ -96,7 +98,7 @@ def slice_digest(
                 "version": STAGE_VERSION["train"],
                 "models": {**models, "vlm": _model(config, run_vlm(config, run), "vlm")},
                 "captions": _merge_slice(captions, models),
-                "rewards": [reward.model_dump(mode="json") for reward in run_rewards(config, run)],
+                "rewards": _rewards_slice(config, run),
                 "training": {key: value for key, value in training.items() if key not in _NOT_IN_TRAINING},
             }
         )
@@ -116,6 +118,18 @@ def slice_digest(
         return digest({"code": code_digest(*TABLES_CODE)})
     known = "images, caption, merge, train, adapter, prompts, generate, score, tables"
     raise ConfigError(f"{stage}: no such stage (known: {known})")
+
+
+def _rewards_slice(config: ExperimentConfig, run: str) -> list[dict[str, Any]]:
+    rewards = []
+    for entry, template in zip(run_rewards(config, run), reward_templates(config, run), strict=True):
+        keys = {key: value for key, value in entry.model_dump(mode="json").items() if key not in _NOT_IN_REWARD}
+        if template is not None:  # its text counts, not where it lies; when to give up changes no reward
+            asked = (entry.inferscore or InferScoreSection()).model_dump(mode="json")
+            keys["inferscore"] = {**asked, "template": template.digest}
+            del keys["inferscore"]["max_failure_share"]
+        rewards.append(keys)
+    return rewards
 
 
 def _score_slice(config: ExperimentConfig, benchmark: str) -> dict[str, Any]:

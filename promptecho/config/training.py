@@ -18,7 +18,7 @@ from promptecho.config.fields import (
     Seed,
     Text,
 )
-from promptecho.config.rewards import PlacementSection, RewardSection, VlmSection
+from promptecho.config.rewards import PlacementSection, RewardSection, VlmSection, reward_problems
 
 Weighting = Literal["ghuber", "uniform", "t", "t2", "huber"]
 
@@ -290,6 +290,7 @@ def training_problems(training: TrainingConfig) -> list[tuple[str, str]]:
         problems.append(
             ("heldout.patience", "needs heldout.prompts above 0: without them there is no score to stop on")
         )
+    problems += [(f"rewards.{key}", message) for key, message in reward_problems(training.rewards or [])]
     if training.checkpoints is not None and training.checkpoint_every is not None:
         problems.append(("checkpoint_every", "give either checkpoints or checkpoint_every; set the other to null"))
     if training.checkpoints is not None:

@@ -39,7 +39,7 @@ class LocalJudge:
             JudgeError: question and answer exceed the model's context.
             ModelError: the chat template takes no such question.
         """
-        from promptecho.captions.captioner import complete
+        from promptecho.vlm.generation import complete
         from promptecho.vlm.inputs import batch_inputs, render_prompt
 
         images = [load_image(io.BytesIO(data)) for _, data in payload.images]

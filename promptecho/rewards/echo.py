@@ -5,6 +5,7 @@ from __future__ import annotations
 from PIL import Image
 
 from promptecho.errors import RewardError
+from promptecho.rewards.base import ImageScore, image_name
 from promptecho.vlm import TokenLogProbs, Vlm, label_log_probs
 
 DEFAULT_QUERY = "Describe this image in detail."
@@ -18,6 +19,7 @@ class EchoReward:
     """
 
     name = "echo"
+    may_be_missing = False
 
     def __init__(self, vlm: Vlm, *, query: str = DEFAULT_QUERY, batch_size: int = 16, include_eos: bool = False):
         self.vlm, self.query, self.batch_size, self.include_eos = vlm, query, batch_size, include_eos
@@ -31,6 +33,10 @@ class EchoReward:
         """
         return [detail.mean for detail in self.score_details(images, prompts, prompt_ids)]
 
+    def score(self, images: list[Image.Image], prompts: list[str], prompt_ids: list[str]) -> list[ImageScore]:
+        """As `__call__`; there are no replies that could fail."""
+        return [ImageScore(reward) for reward in self(images, prompts, prompt_ids)]
+
     def score_details(
         self, images: list[Image.Image], prompts: list[str], prompt_ids: list[str]
     ) -> list[TokenLogProbs]:
@@ -43,13 +49,8 @@ class EchoReward:
             if not detail.log_probs.isfinite().all():
                 bad = int((~detail.log_probs.isfinite()).sum())
                 raise RewardError(
-                    f"prompt {prompt_id}, image {_image_name(image, index)}: the reward is not finite ({bad} of "
+                    f"prompt {prompt_id}, image {image_name(image, index)}: the reward is not finite ({bad} of "
                     f"{len(detail.tokens)} label tokens); look at the image, and try dtype float32 or bfloat16",
                     index=index,
                 )
         return details
-
-
-def _image_name(image: Image.Image, index: int) -> str:
-    """The file an image was read from, else its index in the call."""
-    return str(image.info.get("path") or getattr(image, "filename", "") or index)

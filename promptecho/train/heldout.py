@@ -50,9 +50,11 @@ def evaluate(trainer: Trainer, weights: dict[str, torch.Tensor], iteration: int)
 
     policy = engine.weights()
     engine.use_weights(weights)
-    scores = ro.sample_and_score(
+    rewards = ro.sample_and_score(
         trainer, prompts, per_prompt, (training.seed, "heldout"), iteration, "image {image} held out", moved
-    ).rewards.mean((1, 2))
+    ).rewards
+    # Images without a reward are left out.
+    scores = rewards.nanmean((1, 2)) if rewards.isnan().any() else rewards.mean((1, 2))
     engine.use_weights(policy)
     combined = sum(entry.weight * float(score) for entry, score in zip(trainer.rewards, scores, strict=True))
     return {

@@ -322,7 +322,7 @@ def collect(trainer: Trainer, iteration: int, meter: Meter) -> ro.Rollout:
     advantages = combined_advantages(credited, [entry.weight for entry in trainer.rewards], training)
     latents = gather_by_index(made.latents, made.mine, len(chosen) * training.images_per_prompt)
     meter.lap("reward")
-    return ro.Rollout(chosen, made.cond, latents, made.rewards, advantages.flatten().to(latents.device))
+    return ro.Rollout(chosen, made.cond, latents, made.rewards, advantages.flatten().to(latents.device), made.replies)
 
 
 def _watch_heldout(trainer: Trainer, state: TrainingState) -> dict[str, float]:

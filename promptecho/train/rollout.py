@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.distributed as dist
@@ -11,14 +11,16 @@ from PIL import Image
 
 from promptecho.config import run_vlm
 from promptecho.config.training import TrainingConfig
-from promptecho.errors import PromptEchoError
+from promptecho.errors import PromptEchoError, RewardError
 from promptecho.t2i.base import Family
 from promptecho.train.data import Prompt, normal
 from promptecho.train.failures import report_reward
 from promptecho.train.lora import merged
 from promptecho.train.ranks import agree, gather_by_index, rounds, share_of_rank
-from promptecho.train.scoring import NotFiniteRewardError, WeightedReward
+from promptecho.train.scoring import NotFiniteRewardError, Scores, WeightedReward, too_many_failures
 from promptecho.train.trainer import Trainer
+
+REPLIES_FIX = "raise max_new_tokens if replies are cut off, write another template, or take a better VLM"
 
 
 @dataclass
@@ -28,8 +30,9 @@ class Rollout:
     prompts: list[Prompt]
     cond: list[torch.Tensor]  # per prompt
     latents: torch.Tensor  # [G * K, ...], float32
-    rewards: torch.Tensor  # [rewards, G, K], float64
+    rewards: torch.Tensor  # [rewards, G, K], float64; NaN where an image has none
     advantages: torch.Tensor  # [G * K], float64
+    replies: dict[str, float] = field(default_factory=dict)  # metrics about failed replies
 
     @property
     def images_per_prompt(self) -> int:
@@ -46,7 +49,8 @@ class Scored:
     cond: list[torch.Tensor]  # per prompt
     mine: list[int]  # this rank's images, prompt-major indices
     latents: torch.Tensor  # [len(mine), ...], float32
-    rewards: torch.Tensor  # [rewards, G, K], float64
+    rewards: torch.Tensor  # [rewards, G, K], float64; NaN where an image has none
+    replies: dict[str, float]  # metrics about failed replies
 
 
 def sample_and_score(
@@ -63,7 +67,8 @@ def sample_and_score(
             ("reward", rewards done), ("exchange", 0).
 
     Raises:
-        PromptEchoError: a reward failed or is not finite, on every rank; the image and its label are dumped.
+        PromptEchoError: on every rank; a reward failed or is not finite (the image and its label are dumped), or too
+            many replies are unreadable.
     """
     total = len(prompts) * per_prompt
     mine = share_of_rank(total, dist.get_rank(), dist.get_world_size())
@@ -89,8 +94,20 @@ def sample_and_score(
         error = caught
     moved("exchange", 0)
     agree(error)
-    rewards = gather_by_index(local.T.contiguous(), mine, total).T.reshape(len(trainer.rewards), len(prompts), -1)
-    return Scored(cond, mine, latents, rewards)
+    scores = gather_scores(local, mine, total)
+    if (problem := too_many_failures(trainer.rewards, scores)) is not None:
+        index, message = problem
+        example = local.examples[index]  # of this rank; another one may have none
+        agree(RewardError(f"iteration {iteration}: {message}; {example}; {REPLIES_FIX}") if example else None)
+        raise RewardError(f"iteration {iteration}: {message}; {REPLIES_FIX}")
+    rewards = scores.rewards.reshape(len(trainer.rewards), len(prompts), -1)
+    return Scored(cond, mine, latents, rewards, reply_metrics(trainer.rewards, scores))
+
+
+def gather_scores(local: Scores, mine: list[int], total: int) -> Scores:
+    """Collective: everyone's scores, but for the examples."""
+    rows = torch.cat([local.rewards, local.replies, local.failed]).T.contiguous()
+    return Scores(*gather_by_index(rows, mine, total).T.contiguous().chunk(3), local.examples)
 
 
 def sample_images(
@@ -133,20 +150,49 @@ def sample_images(
     return torch.cat(latents) if latents else torch.zeros((0, *shape), device=cond[0].device)
 
 
+def reply_metrics(rewards: list[WeightedReward], scores: Scores) -> dict[str, float]:
+    """Replies that could not be read, their share, and images that have no reward; {} where nothing is read."""
+    found: dict[str, float] = {}
+    for index, entry in enumerate(rewards):
+        if replies := float(scores.replies[index].sum()):
+            name, failed = f"{index}_{entry.name}", float(scores.failed[index].sum())
+            found |= {f"failed_replies_{name}": int(failed), f"failed_share_{name}": failed / replies}
+            found[f"missing_rewards_{name}"] = int(scores.rewards[index].isnan().sum())
+    return found
+
+
 def reward_metrics(rollout: Rollout, rewards: list[WeightedReward]) -> dict[str, float]:
-    """What to watch about an iteration's rewards."""
+    """What to watch about an iteration's rewards.
+
+    Images that lack a reward are left out, and a group of fewer than two whole images counts as one without spread.
+    """
     combined = torch.stack([entry.weight * values for entry, values in zip(rewards, rollout.rewards, strict=True)])
     combined = combined.sum(0)
-    spread = combined.std(1, correction=0)
+    spread = group_std(combined)
     return {
-        "reward_mean": float(combined.mean()),
-        "reward_std": float(combined.std(correction=0)),
+        "reward_mean": float(present(combined).mean()),
+        "reward_std": float(present(combined).std(correction=0)),
         "reward_group_std": float(spread.mean()),
         "zero_std_groups": float((spread < 1e-8).double().mean()),
-        **{f"reward_{i}_{entry.name}": float(rollout.rewards[i].mean()) for i, entry in enumerate(rewards)},
+        **{f"reward_{i}_{entry.name}": float(present(rollout.rewards[i]).mean()) for i, entry in enumerate(rewards)},
         "advantage_abs_mean": float(rollout.advantages.abs().mean()),
         "diversity": group_diversity(rollout.latents, rollout.images_per_prompt),
+        **rollout.replies,
     }
+
+
+def group_std(rewards: torch.Tensor) -> torch.Tensor:
+    """Standard deviation [G] within each group of `rewards[G, K]`; 0 with fewer than two that are not missing."""
+    if not rewards.isnan().any():
+        return rewards.std(1, correction=0)
+    groups = [present(group) for group in rewards]
+    return torch.stack([group.std(correction=0) if len(group) > 1 else rewards.new_zeros(()) for group in groups])
+
+
+def present(values: torch.Tensor) -> torch.Tensor:
+    """`values` as they are if none is NaN, else the others in a row."""
+    missing = values.isnan()
+    return values[~missing] if missing.any() else values
 
 
 def group_diversity(latents: torch.Tensor, per_prompt: int) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from PIL import Image
 from promptecho import awm
 from promptecho.config.training import TrainingConfig
 from promptecho.errors import RewardError
-from promptecho.rewards.base import Reward
+from promptecho.rewards.base import ImageScore, Reward
 from promptecho.seeds import derive_seed
 from promptecho.train.data import Prompt
 
@@ -21,13 +21,16 @@ from promptecho.train.data import Prompt
 class WeightedReward:
     """One entry of the config's `rewards`. `labels` by prompt id; None: the prompts themselves.
 
-    `reward` is None on a rank that has its rewards from another one.
+    `reward` is None on a rank that has its rewards from another one; `options` are what else than the VLM it is built
+    from.
     """
 
     name: str
     weight: float
     query: str
     labels: dict[str, str] | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    max_failure_share: float = 0.0
     reward: Reward | None = None
 
     def label(self, prompt: Prompt) -> str:
@@ -42,36 +45,87 @@ class NotFiniteRewardError(RewardError):
         self.image, self.facts = image, facts
 
 
+@dataclass
+class Scores:
+    """What all rewards say of n images; three tensors [rewards, n] in float64, and one text for each reward.
+
+    `rewards` are NaN where an image has none, which only some rewards may say. Of `replies` that were asked for, so
+    many `failed`; `examples` hold the first of them, "" where none did.
+    """
+
+    rewards: torch.Tensor
+    replies: torch.Tensor
+    failed: torch.Tensor
+    examples: list[str]
+
+    @classmethod
+    def none(cls, n_rewards: int) -> Scores:
+        """Scores of no image."""
+        return cls(*torch.zeros((3, n_rewards, 0), dtype=torch.float64), [""] * n_rewards)
+
+    @classmethod
+    def joined(cls, parts: list[Scores]) -> Scores:
+        """Those of all images of `parts`, in their order."""
+        tensors = (torch.cat([getattr(p, key) for p in parts], 1) for key in ("rewards", "replies", "failed"))
+        examples = [next(filter(None, texts), "") for texts in zip(*(p.examples for p in parts), strict=True)]
+        return cls(*tensors, examples)
+
+    def to_json(self) -> dict[str, Any]:
+        """A value for `json`, whose numbers include NaN on both ends in Python."""
+        return {key: value.tolist() if torch.is_tensor(value) else value for key, value in asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Scores:
+        values = [value["rewards"], value["replies"], value["failed"]]
+        return cls(*torch.tensor(values, dtype=torch.float64).view(3, len(value["examples"]), -1), value["examples"])
+
+
 def score_images(
     rewards: list[WeightedReward], images: list[Image.Image], prompts: list[Prompt], names: list[str], moved
-) -> torch.Tensor:
-    """Rewards [len(rewards), n] in float64.
+) -> Scores:
+    """What all rewards say of `images[n]`.
 
     Raises:
         NotFiniteRewardError: a reward failed or is not finite; names prompt and image.
     """
-    rows = []
+    rows, examples = [], []
     for index, entry in enumerate(rewards):
         for image, name in zip(images, names, strict=True):
             image.info["path"] = name
         labels = [entry.label(prompt) for prompt in prompts]
-        values: list[float] = []
+        scores: list[ImageScore] = []
         try:
-            values = entry.reward(images, labels, [p.prompt_id for p in prompts]) if images else []
+            scores = entry.reward.score(images, labels, [p.prompt_id for p in prompts]) if images else []
         except RewardError as error:
             if error.index is None:
                 raise
             _raise_for(error.index, str(error), entry, images, prompts, names)
-        for position, value in enumerate(values):
-            if not math.isfinite(value):
+        for position, value in enumerate(score.reward for score in scores):
+            if not math.isfinite(value) and not (math.isnan(value) and entry.reward.may_be_missing):
                 message = (
                     f"reward {entry.name} of prompt {prompts[position].prompt_id}, {names[position]}: "
                     f"{value} is not finite"
                 )
                 _raise_for(position, message, entry, images, prompts, names)
-        rows.append(torch.tensor(values, dtype=torch.float64))
+        facts = [[score.reward, score.replies, len(score.failures)] for score in scores]
+        rows.append(torch.tensor(facts, dtype=torch.float64).view(-1, 3).T)
+        examples.append(next((failure for score in scores for failure in score.failures), ""))
         moved(index + 1)
-    return torch.stack(rows)
+    return Scores(*torch.stack(rows, 1), examples)
+
+
+def too_many_failures(rewards: list[WeightedReward], scores: Scores) -> tuple[int, str] | None:
+    """Which reward failed too often for its images to be trained on, and how; None if none did."""
+    for index, entry in enumerate(rewards):
+        replies, failed = int(scores.replies[index].sum()), int(scores.failed[index].sum())
+        if failed > entry.max_failure_share * replies:
+            share = f"{failed} of {replies} replies ({failed / replies:.1%}) to rewards.{index} ({entry.name}) are "
+            return index, f"{share}unreadable, more than its max_failure_share of {entry.max_failure_share:.1%}"
+        if failed and scores.rewards[index].isnan().all():
+            return index, f"not one reply to rewards.{index} ({entry.name}) is readable"
+    if scores.rewards.isnan().any(0).all():
+        return int(scores.failed.sum(1).argmax()), "no image has all of its rewards: too many replies are unreadable"
+    return None
 
 
 def _raise_for(index: int, message: str, entry: WeightedReward, images, prompts: list[Prompt], names: list[str]):
@@ -84,17 +138,23 @@ def _raise_for(index: int, message: str, entry: WeightedReward, images, prompts:
 
 
 def combined_advantages(rewards: torch.Tensor, weights: list[float], training: TrainingConfig) -> torch.Tensor:
-    """Advantages [G, K] from rewards [R, G, K]: each reward's own advantages, weighted, summed."""
+    """Advantages [G, K] from rewards [R, G, K]: each reward's own advantages, weighted, summed.
+
+    A reward that an image lacks (NaN) adds nothing to its advantage; its other rewards do.
+    """
     clip = float("inf") if training.advantage.clip is None else training.advantage.clip
     parts = [
-        weight * awm.group_advantages(values, scale=training.advantage.scale, clip=clip)
+        weight * awm.group_advantages(values, scale=training.advantage.scale, clip=clip, missing=values.isnan())
         for values, weight in zip(rewards, weights, strict=True)
     ]
     return torch.stack(parts).sum(0)
 
 
 def permuted(rewards: torch.Tensor, seed: int, iteration: int) -> torch.Tensor:
-    """Rewards [R, G, K] with each prompt's dealt anew to its own images, all rewards of an image together."""
+    """Rewards [R, G, K] with each prompt's dealt anew to its own images, all rewards of an image together.
+
+    A missing reward (NaN) is dealt like the others, so groups keep their sizes.
+    """
     generator = torch.Generator().manual_seed(derive_seed(seed, "permuted rewards", iteration))
     n_prompts, n_images = rewards.shape[1:]
     order = torch.stack([torch.randperm(n_images, generator=generator) for _ in range(n_prompts)]).to(rewards.device)

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from promptecho.config import ExperimentConfig, run_rewards
-from promptecho.config.rewards import RewardSection
+from promptecho.config import ExperimentConfig, reward_templates, run_rewards, run_training
+from promptecho.config.rewards import InferScoreSection, RewardSection
 from promptecho.errors import DataError
 from promptecho.files import read_jsonl
 from promptecho.t2i.base import Family
@@ -57,19 +57,28 @@ def load_family(config: ExperimentConfig, device: torch.device, **options: Any) 
 
 def list_rewards(config: ExperimentConfig, run: str, prompts: Sequence[Prompt]) -> list[WeightedReward]:
     """The run's rewards with labels for all of `prompts`, without the models that compute them."""
-    return [
-        WeightedReward(
-            entry.name, entry.weight, entry.query or config.captions.query, load_labels(entry, index, prompts)
-        )
-        for index, entry in enumerate(run_rewards(config, run))
-    ]
+    found = []
+    for index, (entry, template) in enumerate(
+        zip(run_rewards(config, run), reward_templates(config, run), strict=True)
+    ):
+        query, share = entry.query or config.captions.query, 0.0
+        options: dict[str, Any] = {"batch_size": entry.batch_size}
+        if entry.name == "inferscore":
+            settings = entry.inferscore or InferScoreSection()
+            options |= {"settings": settings, "template": template, "seed": run_training(config, run).seed}
+            query, share = template.text, settings.max_failure_share
+        else:
+            options["query"] = query
+        labels = load_labels(entry, index, prompts)
+        found.append(WeightedReward(entry.name, entry.weight, query, labels, options, share))
+    return found
 
 
 def with_models(rewards: list[WeightedReward], vlm: Vlm) -> list[WeightedReward]:
     """The same rewards, computed by `vlm`."""
     from promptecho.rewards.registry import make_reward
 
-    return [replace(entry, reward=make_reward(entry.name, vlm, query=entry.query)) for entry in rewards]
+    return [replace(entry, reward=make_reward(entry.name, vlm, **entry.options)) for entry in rewards]
 
 
 def make_rewarder(

@@ -16,11 +16,12 @@ import torch
 import yaml
 from tiny_vlm import build, image, shared_folder
 
-from promptecho.captions.captioner import GenerationSettings, SeededSampling, caption_images
+from promptecho.captions.captioner import GenerationSettings, caption_images
 from promptecho.captions.shard import ShardSpec, caption_shard
 from promptecho.captions.store import read_captions
 from promptecho.errors import DataError
 from promptecho.vlm import load_vlm
+from promptecho.vlm.generation import SeededSampling
 
 QUERY = "Describe this image in detail."
 SIZES = [(32, 32), (48, 40), (24, 64)]

@@ -48,13 +48,19 @@ def _tokenizer():
     )
 
 
-def build(folder: Path, *, context: int = 512, chat_template: str = CHAT_TEMPLATE, seed: int = 0) -> Path:
-    """Write config, weights, tokenizer, chat template and image settings; returns `folder`."""
+def build(
+    folder: Path, *, context: int = 512, chat_template: str = CHAT_TEMPLATE, seed: int = 0, replies: list[str] = ()
+) -> Path:
+    """Write config, weights, tokenizer, chat template and image settings; returns `folder`.
+
+    `replies` become tokens of the vocabulary, likelier than others: a model that writes them whole, at its whim.
+    """
     import torch
     from transformers import GenerationConfig, Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = _tokenizer()
+    tokenizer.add_tokens(list(replies))
     ids = {name: tokenizer.convert_tokens_to_ids(name) for name in SPECIAL}
     config = Qwen3VLConfig(
         text_config=dict(
@@ -77,6 +83,8 @@ def build(folder: Path, *, context: int = 512, chat_template: str = CHAT_TEMPLAT
         for parameter in model.parameters():
             if parameter.ndim > 1:
                 parameter.mul_(8.0)
+        if replies:
+            model.get_output_embeddings().weight[tokenizer.convert_tokens_to_ids(list(replies))] *= 3.0
     model.generation_config = GenerationConfig(
         eos_token_id=[ids["<|im_end|>"], ids["<|endoftext|>"]], pad_token_id=ids["<|endoftext|>"]
     )

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-import torch
 from PIL import Image
 
 from promptecho.train.data import Prompt
+from promptecho.train.scoring import Scores
 
 
 class Rewarder(Protocol):
@@ -18,8 +18,8 @@ class Rewarder(Protocol):
         """Take images of the given prompts; `names` are unique in an iteration. May begin to score them."""
         ...
 
-    def collect(self, moved: Callable[[int], None]) -> torch.Tensor:
-        """Rewards [rewards, n] in float64 of all images since the last call, in their order.
+    def collect(self, moved: Callable[[int], None]) -> Scores:
+        """Scores of all images since the last call, in their order.
 
         Collective where ranks share a VLM. `moved` is called now and then with the number of steps done.
 

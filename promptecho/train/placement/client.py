@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from multiprocessing.connection import Client
 
-import torch
 from PIL import Image
 
 from promptecho.errors import PromptEchoError, RewardError
 from promptecho.train.data import Prompt
 from promptecho.train.placement.messages import receive_json, send_images, send_json
-from promptecho.train.scoring import NotFiniteRewardError
+from promptecho.train.scoring import NotFiniteRewardError, Scores
 
 GONE = (EOFError, ConnectionError, BrokenPipeError, OSError)
 
@@ -38,9 +37,9 @@ class RemoteRewarder:
             raise self._gone(error) from error
         self.sent.append(images)
 
-    def collect(self, moved: Callable[[int], None]) -> torch.Tensor:
+    def collect(self, moved: Callable[[int], None]) -> Scores:
         sent, self.sent = self.sent, []
-        parts, failed = [torch.zeros((self.rewards, 0), dtype=torch.float64)], None
+        parts, failed = [Scores.none(self.rewards)], None
         for step, images in enumerate(sent, start=1):
             try:
                 answer = receive_json(self.connection)
@@ -49,14 +48,14 @@ class RemoteRewarder:
             if "error" in answer:  # go on, so that the next iteration's answers are not mistaken for these
                 failed = failed or (answer, images)
             else:
-                parts.append(torch.tensor(answer["rewards"], dtype=torch.float64).view(self.rewards, -1))
+                parts.append(Scores.from_json(answer))
             moved(step)
         if failed is not None:
             answer, images = failed
             if "facts" in answer:
                 raise NotFiniteRewardError(answer["error"], images[answer["index"]], answer["facts"])
             raise RewardError(answer["error"])
-        return torch.cat(parts, 1)
+        return Scores.joined(parts)
 
     def close(self, exit_code: int) -> None:
         try:

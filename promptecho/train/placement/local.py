@@ -11,7 +11,7 @@ from PIL import Image
 from promptecho.config import ExperimentConfig, run_training, run_vlm
 from promptecho.train.data import Prompt
 from promptecho.train.placement.layout import Layout
-from promptecho.train.scoring import WeightedReward, score_images
+from promptecho.train.scoring import Scores, WeightedReward, score_images
 from promptecho.vlm import Vlm, load_vlm
 from promptecho.vlm.sharding import load_in_turn, shard_vlm
 
@@ -30,7 +30,7 @@ class LocalRewarder:
         self.prompts += prompts
         self.names += names
 
-    def collect(self, moved: Callable[[int], None]) -> torch.Tensor:
+    def collect(self, moved: Callable[[int], None]) -> Scores:
         images, prompts, names = self.images, self.prompts, self.names
         self.images, self.prompts, self.names = [], [], []
         with self.vlm.in_step():

@@ -16,7 +16,6 @@ from multiprocessing.connection import Connection, Listener
 from pathlib import Path
 from typing import Any
 
-import torch
 import torch.distributed as dist
 from PIL import Image
 
@@ -25,7 +24,7 @@ from promptecho.train.data import Prompt
 from promptecho.train.placement.layout import Layout
 from promptecho.train.placement.messages import receive_images, receive_json, send_json
 from promptecho.train.ranks import share_of_rank
-from promptecho.train.scoring import NotFiniteRewardError, WeightedReward, score_images
+from promptecho.train.scoring import NotFiniteRewardError, Scores, WeightedReward, score_images
 from promptecho.vlm import Vlm
 
 Request = tuple[list[Image.Image], list[Prompt], list[str]]
@@ -121,7 +120,7 @@ class _Scorer:
             if "error" in answer:
                 return {**answer, "index": answer.get("index", 0) + offset}
             offset += len(share)
-        return {"rewards": torch.cat([torch.tensor(a["rewards"], dtype=torch.float64) for a in answers], 1).tolist()}
+        return Scores.joined([Scores.from_json(answer) for answer in answers]).to_json()
 
     def follow(self) -> int:
         """Score parts as the leader deals them out; returns its exit code."""
@@ -157,9 +156,8 @@ class _Scorer:
         images, prompts, names = part
         try:
             with self.vlm.in_step():
-                values = score_images(self.rewards, images, prompts, names, lambda n: None)
+                return score_images(self.rewards, images, prompts, names, lambda n: None).to_json()
         except NotFiniteRewardError as error:
             return {"error": str(error), "facts": error.facts, "index": names.index(error.facts["image"])}
         except PromptEchoError as error:
             return {"error": str(error)}
-        return {"rewards": values.tolist()}
