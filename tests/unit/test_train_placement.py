@@ -1,0 +1,209 @@
+"""Four ranks on gloo: every placement of the reward and every ZeRO stage give the run of a single process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+from tiny_experiment import Experiment, command, metrics_without_times, run, same_bytes, start
+
+from promptecho.config.rewards import PlacementSection
+from promptecho.config.training import TrainingConfig
+from promptecho.errors import ConfigError, DataError
+from promptecho.train.placement.layout import Layout, make_layout
+
+FOUR = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "4"]
+# As on two nodes with two ranks each.
+TWO_NODES = [*FOUR, "--no-python", "--", "env", "LOCAL_WORLD_SIZE=2"]
+# Every placement and every stage at least once, in pairs.
+RUNS = {
+    "replicated, stage 2": (FOUR, {"mode": "replicated"}, {"zero_stage": 2}),
+    "colocated on two nodes, stage 3": (TWO_NODES, {"mode": "colocated"}, {"zero_stage": 3}),
+    "offloaded, stage 1": (FOUR, {"mode": "offloaded"}, {"activation_checkpointing": True}),
+    "two servers of one node, stage 2": (FOUR, {"mode": "dedicated", "per_node": 2}, {"zero_stage": 2}),
+    "a server on each of two nodes, stage 3": (TWO_NODES, {"mode": "dedicated"}, {"zero_stage": 3}),
+}
+SETTINGS = {"iterations": 2, "checkpoints": [2], "batch_size": 8, "heldout": {"prompts": 2, "every": 2}}
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory) -> Experiment:
+    experiment = Experiment(tmp_path_factory.mktemp("placement"))
+    rows = '{"data_id": "h1", "caption": "Two red stars."}\n{"data_id": "h2", "caption": "A blue ring."}\n'
+    (experiment.folder / "heldout.jsonl").write_text(rows)
+    return experiment
+
+
+def arguments(experiment: Experiment, name: str, placement: dict, options: dict, *more: str) -> list[str]:
+    settings = {**SETTINGS, **options, "reward_placement": placement}
+    captions = {"prompts": str(experiment.folder / "prompts.txt"), "heldout": 2}
+    config = experiment.config(name.replace(" ", "-"), sections={"captions": captions}, **settings)
+    return experiment.train(config, 2, name, "--heldout", experiment.folder / "heldout.jsonl", *more)
+
+
+def launch(arguments: list[str], launcher: list[str]) -> list[str]:
+    """torchrun's own Python, or any command."""
+    if "--no-python" in launcher:
+        return [*launcher, *command(arguments)]
+    return command(arguments, *launcher)
+
+
+def finish(arguments: list[str], launcher: list[str]) -> str:
+    import subprocess
+
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    result = subprocess.run(launch(arguments, launcher), capture_output=True, text=True, env=environment)
+    assert result.returncode == 0, result.stderr[-4000:]
+    return result.stderr
+
+
+@pytest.fixture(scope="module")
+def alone(experiment) -> Path:
+    run(arguments(experiment, "alone", {"mode": "colocated"}, {}))
+    return experiment.folder / "alone" / "2"
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_every_placement_and_stage_is_the_run_of_one_process(experiment, alone, name):
+    launcher, placement, options = RUNS[name]
+    said = finish(arguments(experiment, name, placement, options), launcher)
+    checkpoint = experiment.folder / name / "2"
+    servers = {"two servers of one node, stage 2": 1, "a server on each of two nodes, stage 3": 2}.get(name, 0)
+    assert said.count("process(es) serve the rewards of") == servers
+    for ours, theirs in zip(metrics_without_times(checkpoint), metrics_without_times(alone), strict=True):
+        assert ours.keys() == theirs.keys()
+        # The first iteration's images are the same, so are its rewards but for the last digits; later ones come from
+        # weights that differ in theirs.
+        first = ours["iteration"] <= 1
+        for key in (key for key in ours if key.startswith(("reward", "heldout_reward"))):
+            assert ours[key] == pytest.approx(theirs[key], rel=1e-6 if first and "heldout" not in key else 1e-3), key
+        for key in ("policy_loss", "grad_norm", "kl_ema", "kl_base", "ratio_mean"):
+            if key in ours:
+                assert ours[key] == pytest.approx(theirs[key], rel=2e-2, abs=1e-6), key
+    ours, theirs = (load_file(folder / "adapter/adapter_model.safetensors") for folder in (checkpoint, alone))
+    assert ours.keys() == theirs.keys()
+    moved = 0.0
+    for key in theirs:
+        moved = max(moved, float(theirs[key].abs().max()))
+        assert (ours[key] - theirs[key]).abs().max() < 2e-4, key  # steps are 5e-3 large
+    assert moved > 1e-2
+
+
+def test_modes_that_share_ranks_give_the_same_bits(experiment, alone):
+    """Same shares, same batches: only where the weights lie between passes differs."""
+    folder = experiment.folder
+    for name in ("replicated, stage 2", "offloaded, stage 1"):
+        if not (folder / name / "2" / "adapter").exists():
+            pytest.skip("needs the runs of the test before")
+    rows = [metrics_without_times(folder / name / "2") for name in ("replicated, stage 2", "offloaded, stage 1")]
+    assert [row["reward_mean"] for row in rows[0]] == [row["reward_mean"] for row in rows[1]]
+
+
+def test_asked_to_stop_the_servers_end_too_and_the_run_goes_on_with_the_same_bits(experiment):
+    import subprocess
+
+    placement, options = {"mode": "dedicated", "per_node": 2}, {"zero_stage": 2}
+    finished = experiment.folder / "two servers of one node, stage 2" / "2"
+    if not finished.exists():
+        pytest.skip("needs that run")
+    stop = experiment.folder / "stop"
+    stop.touch()
+    asked = arguments(experiment, "stopped", placement, options, "--stop-file", str(stop))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    result = subprocess.run(launch(asked, FOUR), capture_output=True, text=True, env=environment)
+    assert result.returncode == 1  # torchrun's own; each rank's is 75
+    assert result.stderr.count("exitcode  : 75") + result.stderr.count("exitcode: 75") >= 1, result.stderr[-3000:]
+    assert "Traceback (most recent call last)" not in result.stderr.split("torch/distributed/run.py")[0]
+    work = experiment.folder / "stopped" / "work" / "2" / "states"
+    assert [path.name for path in work.iterdir()] == ["000000"]
+    finish(arguments(experiment, "stopped", placement, options), FOUR)
+    assert same_bytes(experiment.folder / "stopped" / "2", finished) == []
+
+
+def test_a_killed_server_ends_the_run_with_one_line(experiment):
+    placement = {"mode": "dedicated", "per_node": 2}
+    asked = arguments(experiment, "killed", placement, {"iterations": 40, "checkpoints": [2, 40]})
+    asked[asked.index("--to") + 1] = "40"
+    process = start(asked, *FOUR)
+    try:
+        states = Path(asked[asked.index("--work") + 1]) / "states"
+        end = time.monotonic() + 240
+        while not (states.exists() and any(path.name.isdigit() for path in states.iterdir())):
+            assert process.poll() is None and time.monotonic() < end
+            time.sleep(0.2)
+        os.kill(rank_of(process.pid, 2), signal.SIGKILL)
+        _, stderr = process.communicate(timeout=240)
+    finally:
+        process.kill()
+    assert process.returncode != 0
+    lines = [line for line in stderr.splitlines() if "the reward server, rank 2 of 4" in line]
+    assert lines and all("is gone" in line and "start the same command again" in line for line in lines), stderr[-3000:]
+
+
+def rank_of(parent: int, rank: int) -> int:
+    """The process id of a rank that a launcher has started."""
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (entry / "stat").read_text().rsplit(")", 1)[1].split()
+            lines = (entry / "environ").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if int(fields[1]) == parent and f"RANK={rank}".encode() in lines:
+            return int(entry.name)
+    raise AssertionError(f"no rank {rank}")
+
+
+@given(st.integers(1, 5), st.integers(1, 8), st.data())
+def test_every_rank_has_one_role_and_knows_its_node(nodes, per_node, data):
+    servers = data.draw(st.integers(0, per_node - 1))
+    layouts = [Layout(rank, nodes * per_node, per_node, servers) for rank in range(nodes * per_node)]
+    for serves, number in ((False, layouts[0].trainers), (True, layouts[0].servers)):
+        same = [layout for layout in layouts if layout.serves == serves]
+        assert [layout.index for layout in same] == list(range(number))
+        for layout in same:
+            group = layout.node_groups()[layout.node]
+            assert layout.index in group
+            assert {other.index for other in same if other.node == layout.node} == set(group)
+
+
+def training(mode: str, per_node: int = 1, **options) -> TrainingConfig:
+    return TrainingConfig(reward_placement=PlacementSection(mode=mode, per_node=per_node), **options)
+
+
+@pytest.mark.parametrize(
+    ("config", "launched", "message"),
+    [
+        (training("dedicated"), (1, None), "per_node 1: of 1 process.es. on each node none is left to train"),
+        (training("dedicated", 4), (8, 4), "per_node 4: of 4 process.es. on each node none is left"),
+        (training("colocated"), (4, None), "the launcher does not say how many processes run on each node"),
+        (training("colocated"), (6, 4), "6 processes are not a multiple of 4 on each node"),
+    ],
+)
+def test_layouts_that_cannot_work(config, launched, message):
+    with pytest.raises(ConfigError, match=message):
+        make_layout(config, 0, *launched)
+
+
+def test_batches_are_dealt_to_trainers_only():
+    options = {"batch_size": 12, "micro_batch_size": 2, "prompts_per_iteration": 3}
+    assert make_layout(training("dedicated", **options), 0, 4, 4).trainers == 3
+    with pytest.raises(DataError, match="batch_size 12 over 4 processes is not a multiple of micro_batch_size 2"):
+        make_layout(training("colocated", **options), 0, 4, 4)
+
+
+def test_refused_before_a_model_is_loaded(experiment):
+    """The models don't even exist."""
+    missing = {"t2i": {"path": "/nowhere/t2i"}, "vlm": {"path": "/nowhere/vlm"}}
+    config = experiment.config(
+        "refused", sections={"models": missing}, reward_placement={"mode": "dedicated"}, **SETTINGS | {"heldout": {}}
+    )
+    stderr = run(experiment.train(config, 2, "refused"), code=1)
+    assert "training.reward_placement.per_node 1: of 1 process(es) on each node none is left to train" in stderr
+    assert "nowhere" not in stderr
