@@ -20,6 +20,10 @@ class ModelError(PromptEchoError):
     """A model folder is missing, incomplete or of an unknown family."""
 
 
+class OutOfMemoryError(PromptEchoError):
+    """Memory ran out; names phase, device, how much was wanted, and the keys that lower it."""
+
+
 class RewardError(PromptEchoError):
     """A reward could not be computed or is not finite; names prompt and image.
 
