@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -87,13 +88,14 @@ def verify(golden: Path, prompts: Path | None = None) -> tuple[list[FileReport],
     Raises:
         DataError: the folder holds no golden file, or the given prompt file is missing.
     """
-    paths = sorted(golden.rglob("*.jsonl"))
+    golden = Path(os.path.abspath(golden))  # names as they are given, not what links stand for
+    paths = _find(golden)
     if not paths:
         raise DataError(f"{golden}: no golden files (*/*.jsonl) in it; give the folder that holds geneval/ and others")
     reports, skipped = [], []
     for path in paths:
         name, cases = path.relative_to(golden).as_posix(), _read_cases(path)
-        kind = find_kind(path.resolve(), [case for _, case in cases])
+        kind = find_kind(path, [case for _, case in cases])
         if kind is None:
             skipped.append(name)
             continue
@@ -105,6 +107,16 @@ def verify(golden: Path, prompts: Path | None = None) -> tuple[list[FileReport],
             report.add(name, ["the file holds no case"])
         reports.append(report)
     return reports, skipped
+
+
+def _find(golden: Path) -> list[Path]:
+    """Every *.jsonl below the folder, through links to folders too; a folder that is reached twice counts once."""
+    seen, paths = set(), []
+    for folder, below, names in os.walk(golden, followlinks=True):
+        seen.add(os.path.realpath(folder))
+        below[:] = [name for name in sorted(below) if os.path.realpath(os.path.join(folder, name)) not in seen]
+        paths += [Path(folder, name) for name in names if name.endswith(".jsonl")]
+    return sorted(paths)
 
 
 def find_kind(path: Path, cases: list[dict | str]) -> str | None:
@@ -121,7 +133,7 @@ def find_kind(path: Path, cases: list[dict | str]) -> str | None:
 def _extra(kind: Kind, golden: Path, path: Path, prompts: Path | None) -> tuple[Any, ...]:
     """What the kind's check takes besides the case."""
     if kind.needs == "folder":
-        return (path.resolve().parent,)
+        return (path.parent,)
     if kind.needs == "tags":
         from promptecho.benchmarks.geneval.golden import read_tags
 

@@ -47,6 +47,17 @@ def test_a_folder_of_one_benchmark_works_too(tmp_path):
     assert (report.file, report.passed) == ("relations.jsonl", 1)
 
 
+def test_links_are_followed_and_circles_end(tmp_path):
+    (store := tmp_path / "store" / "3f").mkdir(parents=True)
+    file = write(store / "a1", RELATION)
+    (golden := tmp_path / "golden").mkdir()
+    (golden / "geneval").symlink_to(store)
+    (golden / "geneval" / "relations.jsonl").symlink_to(file)
+    (golden / "geneval" / "circle").symlink_to(golden)
+    (report,), skipped = verify(golden)
+    assert (report.file, report.passed, skipped) == ("geneval/relations.jsonl", 1, [])
+
+
 def test_the_name_decides_before_the_keys_and_folders_tell_namesakes_apart():
     case = {"answers": {}, "judge": "x", "expected": {}}
     assert find_kind(Path("/g/tiif/summary.jsonl"), [case]) == "tiif/summary.jsonl"

@@ -170,3 +170,12 @@ def test_color_classifier_normalises_each_template():
     text[0] = [[100, 0], [0, 1], [0, 1]]  # one long vector must not outweigh the two others
     text[1] = [[1, 0], [1, 0], [0.6, 0.8]]
     assert classify_colors(text, np.array([[0.0, 5.0], [5.0, 0.0]]), ("red", "blue")) == ["red", "blue"]
+
+
+def test_color_classifier_bears_features_of_zero():
+    """A feature without a direction says nothing: it does not make NaN of the colour, which would win everywhere."""
+    text = np.zeros((2, 3, 2))
+    text[0] = [[1, 0], [1, 0], [1, 0]]
+    text[1] = [[0, 1], [0, 0], [0, 1]]
+    crops = np.array([[1.0, 0.2], [0.2, 1.0], [0.0, 0.0]])
+    assert classify_colors(text, crops, ("red", "blue")) == ["red", "blue", "red"]

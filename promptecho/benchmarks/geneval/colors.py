@@ -17,8 +17,11 @@ def color_texts(class_name: str, colors: Sequence[str] = COLORS) -> list[list[st
     return [[template.format(color=color, name=class_name) for template in TEMPLATES] for color in colors]
 
 
+_TINY = np.float32(1e-12)  # the official normalisation divides by no less, so that a zero feature stays zero
+
+
 def _normalize(x: np.ndarray) -> np.ndarray:
-    return x / np.linalg.norm(x, axis=-1, keepdims=True)
+    return x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), _TINY)
 
 
 def classify_colors(text_features: np.ndarray, image_features: np.ndarray, colors: Sequence[str] = COLORS) -> list[str]:

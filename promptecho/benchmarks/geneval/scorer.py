@@ -5,8 +5,8 @@ float32, as the official detector returns them: `float32(0.3) > 0.3` is true in 
 
 Deviations, none of which changes a verdict:
 - "X and Y" relation sets in reasons are sorted (officially their order follows PYTHONHASHSEED);
-- equal scores are ordered by a stable sort, reversed (officially numpy's default sort, reversed: the same up to
-  16 boxes of a class);
+- equal scores are ordered by a stable sort, reversed (officially numpy's default sort, reversed: the same for up to
+  three boxes of a class; for more, its order of equal scores depends on numpy's version and the processor);
 - colours outside GenEval's ten follow these in reasons, sorted, so that other worlds can name their own.
 """
 
