@@ -25,7 +25,8 @@ class Endpoint:
     """Address and key of a judge. The key shows in no repr, text or pickle of it.
 
     Raises:
-        JudgeError: the provider's own endpoint needs a key, and its variable is not set.
+        JudgeError: the provider's own endpoint needs a key, and its variable is not set; or what it holds cannot be a
+            key.
     """
 
     def __init__(self, settings: JudgeSection):
@@ -35,6 +36,11 @@ class Endpoint:
         self._key = os.environ.get(self.variable, "").strip()
         if not self._key and normal_endpoint(settings) is None:
             raise JudgeError(f"judge {self.name}: no key; set the environment variable {self.variable}")
+        # No HTTP header holds such a key; the clients' own errors about it would quote it, or blame the endpoint.
+        if not self._key.isascii() or not self._key.isprintable() or " " in self._key:
+            raise JudgeError(
+                f"judge {self.name}: {self.variable} holds spaces, line breaks or letters no key has; copy it again"
+            )
 
     def __repr__(self) -> str:
         return f"Endpoint({self.name})"

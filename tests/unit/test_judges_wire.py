@@ -189,6 +189,17 @@ def test_the_key_shows_nowhere(kind):
         pickle.dumps(judge)
 
 
+@KINDS
+@pytest.mark.parametrize("key", ["sk-two words-12", "sk-line\nbreak-12", "sk-k\u00e9y-123456", "\u201csk-quoted\u201d"])
+def test_what_cannot_be_a_key_is_told_without_showing_it(kind, key, monkeypatch):
+    """Before any call: an HTTP library would quote it, or seem to have lost the connection."""
+    with serving() as server:
+        monkeypatch.setenv("JUDGE_KEY", key)
+        with pytest.raises(JudgeError, match="JUDGE_KEY holds spaces, line breaks or letters") as caught:
+            load(kind, server, api_key_env="JUDGE_KEY")
+        assert "sk-" not in str(caught.value) and not isinstance(caught.value, JudgeBusyError) and not server.log
+
+
 def test_names():
     assert judge_name(section("gemini")) == "judge-1.5"
     assert judge_name(section("openai", endpoint="https://api.openai.com/v1/")) == "judge-1.5"
