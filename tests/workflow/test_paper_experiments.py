@@ -20,7 +20,7 @@ def test_everything_can_be_planned(workflow, name):
     checkpoints = sum(len(training.checkpoint_steps) for training in config.runs.values())
     assert planned["train"] == checkpoints == STEPS[name]
     assert planned["caption_shard"] == config.captions.num_shards
-    assert planned["table"] == len(config.tables) == 4
+    assert planned["table"] == len(config.tables) == 4 and planned["paper_tables"] == 1
     # Every checkpoint and the base model on GenEval; pairs are compared with the base model, which has no score.
     runs = len(config.runs)
     assert planned["score"] == (checkpoints + 1) + (runs + 1) * 2 + runs

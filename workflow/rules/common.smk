@@ -21,6 +21,7 @@ from promptecho.config.resolve import split_site
 from promptecho.config.scorers import PAIRWISE, USES_DEVICE
 from promptecho.config.slices import TABLES_CODE
 from promptecho.errors import ConfigError
+from promptecho.tables.published import published
 
 # Jobs find the checkout without its installation, also inside conda environments, whose activation clears
 # PYTHONPATH before this prefix runs. Without conda they use the Python that runs Snakemake.

@@ -139,9 +139,12 @@ def paper_rows():
 
 
 def listed_tables():
+    """The listed experiments' own tables, and the paper's where one of them stands in these."""
+    places = {**published().runs, **EXPERIMENTS.site.paper_rows}.values()
+    in_paper = {place.partition("/")[0] for place in places}.intersection(EXPERIMENTS.site.experiments)
     return [
         f"results/{name}/tables/{table}.{kind}"
         for name in EXPERIMENTS.site.experiments
         for table in EXPERIMENTS[name].tables
         for kind in ("md", "csv", "tex", "json")
-    ]
+    ] + (["results/paper/tables"] if in_paper else [])
