@@ -76,7 +76,12 @@ def restore(root: Path) -> None:
     if not packed.is_file():
         return
     with tempfile.TemporaryDirectory(dir=root, prefix=".restoring-") as folder:
-        _extract(packed, Path(folder))
+        try:
+            _extract(packed, Path(folder))
+        except DataError as error:
+            if isinstance(error.__cause__, FileNotFoundError):  # another shard has just restored everything
+                return
+            raise
         for path in sorted(Path(folder).rglob("*.png")):
             target = root / path.relative_to(folder)
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -73,6 +75,22 @@ def test_restored_images_never_replace_newer_ones(images):  # noqa: F811
     assert not (images / PACKED).exists() and not list(images.glob(".restoring-*"))
     assert (images / name).read_bytes() == b"made anew"
     assert all(sha256_file(images / other) == before[other] for other in before if other != name)
+
+
+def test_shards_that_restore_at_once_do_not_disturb_each_other(images):  # noqa: F811
+    before = listed(images)
+    for _ in range(30):
+        pack(images)
+        start = threading.Barrier(6)
+
+        def one(start=start) -> None:
+            start.wait()
+            restore(images)
+
+        with ThreadPoolExecutor(6) as pool:
+            for future in [pool.submit(one) for _ in range(6)]:
+                future.result()
+        assert {name: sha256_file(images / name) for name in before} == before and not (images / PACKED).exists()
 
 
 def test_a_foreign_archive_cannot_leave_the_folder(tmp_path):
