@@ -87,7 +87,7 @@ def generate_shard(job: GenerateJob) -> Path:
 
             family.transformer = load_adapter(family.transformer, job.adapter)
             fold = merged(family.transformer)
-        shape = family.latent_shape(job.config.models.t2i.height, job.config.models.t2i.width)
+        shape = family.latent_shape(*settings.size(job.config.models.t2i))
         print(f"{bar.what}: {len(mine)} images, {bar.count} already done", file=sys.stderr, flush=True)
         with fold:
             for k, batch in missing:

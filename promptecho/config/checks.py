@@ -15,7 +15,7 @@ from typing import Annotated, Any
 from pydantic import TypeAdapter, ValidationError
 
 from promptecho.config.fields import Section
-from promptecho.config.models import BenchmarkSection, CaptionsSection, ImageSetSection
+from promptecho.config.models import BenchmarkSection, CaptionsSection, ImageSetSection, ModelsSection
 from promptecho.config.rewards import reward_problems
 from promptecho.config.scorers import BACKENDS, BENCHMARK_OF, PAIRWISE, WITH_FIXED_MODE
 from promptecho.config.training import TrainingConfig, training_problems
@@ -163,7 +163,7 @@ def cross_problems(sections: dict[str, Any], problems: Problems) -> None:
             )
     image_sets, benchmarks, runs = (sections.get(key) for key in ("image_sets", "benchmarks", "runs"))
     for name, image_set in (image_sets or {}).items():
-        _check_image_set(name, image_set, captions, problems)
+        _check_image_set(name, image_set, sections.get("models"), captions, problems)
     if captions is not None:
         _watched_apart(captions, image_sets or {}, runs or {}, problems)
     for name in {"base"} & {*(runs or {}), *(sections.get("adapters") or {})}:
@@ -207,13 +207,19 @@ def cross_problems(sections: dict[str, Any], problems: Problems) -> None:
             problems[f"tables.{index}"] = f"{table} has nothing to show: no entry of evaluate names that benchmark"
 
 
-def _check_image_set(name: str, image_set: ImageSetSection, captions: CaptionsSection | None, problems: Problems):
+def _check_image_set(
+    name: str, image_set: ImageSetSection, models: ModelsSection | None, captions: CaptionsSection | None,
+    problems: Problems,
+):  # fmt: skip
     path = f"image_sets.{name}"
     _exactly_one(image_set, path, ("prompts", "shapes", "heldout"), problems)
     if image_set.heldout is not None and image_set.benchmark != "captions":
         problems[f"{path}.heldout"] = f"held-out captions are no {image_set.benchmark} prompts; set benchmark: captions"
     elif image_set.heldout is not None and captions is not None and image_set.heldout > captions.heldout:
         problems[f"{path}.heldout"] = f"{image_set.heldout} is more than captions.heldout, which is {captions.heldout}"
+    if image_set.benchmark == "dpg" and models is not None and len(set(image_set.size(models.t2i))) > 1:
+        height, width = image_set.size(models.t2i)
+        problems[f"{path}.height"] = f"{height} x {width}: DPG-Bench's grids have square cells; set height and width"
     if image_set.benchmark == "tiif" and image_set.images_per_prompt != 1:
         problems[f"{path}.images_per_prompt"] = "TIIF-Bench has one image per description; set it to 1"
     if image_set.shapes is not None and image_set.benchmark == "captions":

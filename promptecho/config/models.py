@@ -118,6 +118,8 @@ class ImageSetSection(Section):
         None, description="The first so many of the experiment's held-out captions; for benchmark captions."
     )
     images_per_prompt: Count = Field(4, description="Images per prompt.")
+    height: Count | None = Field(None, description="Image height in pixels; null: that of models.t2i.")
+    width: Count | None = Field(None, description="Image width in pixels; null: that of models.t2i.")
     guidance_scale: NonNegative = Field(4.0, description="Guidance scale in evaluation.")
     num_inference_steps: Count = Field(50, description="ODE steps in evaluation.")
     seed: Seed = Field(0, description="With prompt id and image index it fixes each image's noise.")
@@ -128,6 +130,10 @@ class ImageSetSection(Section):
         "images.tar, which scoring reads again where it must.",
     )
     batch_size: Count = Field(8, description="Images generated together.")
+
+    def size(self, t2i: T2iSection) -> tuple[int, int]:
+        """Height and width of the images in pixels."""
+        return self.height or t2i.height, self.width or t2i.width
 
 
 class BenchmarkSection(Section):

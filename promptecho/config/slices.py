@@ -109,6 +109,7 @@ def slice_digest(
         if stage == "prompts":
             keys = {key: keys[key] for key in ("benchmark", "prompts", "shapes", "heldout")}
             return digest({"version": STAGE_VERSION["prompts"], "image_set": keys})
+        keys = {key: value for key, value in keys.items() if value is not None or key not in ("height", "width")}
         return digest({"version": STAGE_VERSION["generate"], "t2i": models["t2i"], "image_set": keys})
     if stage == "score":
         return digest(_score_slice(config, _needed(benchmark, stage, "benchmark")))

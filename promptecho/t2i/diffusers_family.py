@@ -125,7 +125,10 @@ class DiffusersFamily:
     def latent_shape(self, height: int, width: int) -> tuple[int, ...]:
         scale = self.pipeline.vae_scale_factor * self.patch_size
         if height % scale or width % scale:
-            raise ModelError(f"models.t2i: {height} x {width} pixels: both must be multiples of {scale}")
+            raise ModelError(
+                f"height and width {height} x {width} pixels: both must be multiples of {scale}; correct them in "
+                "models.t2i, or in the image set"
+            )
         return (self.latent_channels, 2 * (height // scale), 2 * (width // scale))
 
     def negative(self, n: int) -> list[torch.Tensor]:

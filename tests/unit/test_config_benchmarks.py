@@ -104,6 +104,27 @@ def test_words_of_the_user_count_for_scores(tmp_path):
     )
 
 
+def test_an_image_set_may_have_a_size_of_its_own():
+    raw = changed("image_sets.wide", {"benchmark": "captions", "heldout": 4})
+    before = parse_experiment(raw)
+    t2i = before.models.t2i
+    assert before.image_sets["wide"].size(t2i) == (t2i.height, t2i.width)
+    raw["image_sets"]["wide"]["width"] = 2 * t2i.width
+    after = parse_experiment(raw)
+    assert after.image_sets["wide"].size(t2i) == (t2i.height, 2 * t2i.width)
+    for stage, same in (("generate", False), ("prompts", True)):
+        digests = [slice_digest(config, stage, image_set="wide") for config in (before, after)]
+        assert (digests[0] == digests[1]) is same
+    assert slice_digest(before, "generate", image_set="geneval") == slice_digest(after, "generate", image_set="geneval")
+
+
+def test_the_cells_of_dpg_are_square():
+    raw = changed("image_sets.dpg", {"benchmark": "dpg", "shapes": {"per_tag": 1, "seed": 1}, "height": 128})
+    assert "128 x 1024: DPG-Bench's grids have square cells" in problems(raw)["image_sets.dpg.height"]
+    raw["image_sets"]["dpg"]["width"] = 128
+    assert parse_experiment(raw).image_sets["dpg"].width == 128
+
+
 def test_tiif_has_one_image_per_description():
     raw = changed("image_sets.tiif", {"benchmark": "tiif", "shapes": {"per_tag": 1, "seed": 1}})
     assert "set it to 1" in problems(raw)["image_sets.tiif.images_per_prompt"]

@@ -20,7 +20,7 @@ from promptecho.benchmarks.geneval.layout import list_images
 from promptecho.benchmarks.geneval.prompts import read_prompts
 from promptecho.config import load_experiment
 from promptecho.config.training import LoraSection
-from promptecho.errors import ConfigError, DataError
+from promptecho.errors import ConfigError, DataError, ModelError
 from promptecho.files import read_jsonl, write_jsonl
 from promptecho.generate import GenerateJob, generate_shard
 from promptecho.shapes.datasets import geneval_prompts
@@ -94,6 +94,16 @@ def test_the_evaluator_reads_the_layout(experiment, whole):
     rows = read_jsonl(whole / "shards" / "0.jsonl")
     assert [(row["prompt_id"], row["image_index"]) for row in rows] == [(e.prompt_id, e.image_index) for e in entries]
     assert rows[0]["filename"] == "00000/samples/00000.png" and rows[0]["prompt"] == prompts[0].prompt
+
+
+def test_an_image_set_may_have_a_size_of_its_own(experiment, whole):
+    config = write_config(experiment, "wide", width=48, images_per_prompt=1, num_inference_steps=1)
+    generate_shard(job(experiment, config, "wide"))
+    sizes = {Image.open(path).size for path in (experiment.folder / "wide").glob("*/samples/*.png")}
+    assert sizes == {(48, 32)} and {Image.open(path).size for path in whole.glob("*/samples/*.png")} == {(32, 32)}
+    odd = write_config(experiment, "odd", height=33)
+    with pytest.raises(ModelError, match="33 x 32 pixels: both must be multiples of 8; .* image set"):
+        generate_shard(job(experiment, odd, "odd"))
 
 
 @pytest.mark.parametrize("num_shards", [2, 5])
