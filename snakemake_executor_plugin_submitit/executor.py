@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import secrets
 import sys
@@ -20,6 +21,7 @@ from . import identity, queue, slurm, task
 from .folder import private_folder
 from .ledger import Entry, Ledger, Submission
 from .recovery import Recovery
+from .rerun import rerun_command
 from .signals import Signals
 from .task import Task, Verdict
 
@@ -36,7 +38,7 @@ class Executor(RemoteExecutor):
         if removed:
             logger.warning(f"ignoring {', '.join(removed)}: resources and settings decide how jobs are submitted")
         self._signals = Signals()
-        self._warned: set[str] = set()
+        self._warned: dict[str, float] = {}  # when, by subject
         self._live: dict[str, Task] = {}  # by Slurm id; active_jobs is empty while the thread looks at them
         self._to_record: dict[object, Task] = {}  # by job: ended well, not yet recorded by Snakemake
         self._looked_at: float | None = None
@@ -44,9 +46,11 @@ class Executor(RemoteExecutor):
 
     def __post_init__(self) -> None:
         self.settings = self.workflow.executor_settings
-        self.folder = private_folder(Path(self.settings.logdir).absolute())
+        self.folder = private_folder(Path(self.settings.logdir).absolute(), Path.cwd())
         try:
             self.ledger = Ledger(self.folder / "ledger.jsonl")
+        except OSError as error:
+            raise WorkflowError(f"{error.filename or self.folder / 'ledger.jsonl'}: {error.strerror}") from None
         except (ValueError, KeyError, TypeError) as error:
             raise WorkflowError(
                 f"{self.folder / 'ledger.jsonl'}: {error}; if none of this workflow's jobs is in the queue "
@@ -110,10 +114,11 @@ class Executor(RemoteExecutor):
         token = secrets.token_hex(4)
         prefix = self.settings.jobname_prefix
         name = identity.job_name(prefix, jobs[0]) if len(jobs) == 1 else identity.array_name(prefix, jobs)
-        folder = self.folder / identity.rule_of(jobs[0]) / f"{name.removeprefix(prefix + '.')}-{token}"
+        folder = self.folder / identity.folder_name(jobs[0]) / f"{name.removeprefix(prefix + '.')}-{token}"
+        delay = self._signal_delay(request)
         try:
             folder.mkdir(parents=True, mode=0o700)
-            payloads = [self._payload(job, folder, resubmissions, array=len(jobs) > 1) for job in jobs]
+            payloads = [self._payload(job, folder, delay, resubmissions, array=len(jobs) > 1) for job in jobs]
             submission = Submission(
                 token,
                 str(folder),
@@ -127,14 +132,23 @@ class Executor(RemoteExecutor):
                     for job in jobs
                 ],
                 resubmissions=resubmissions,
+                under_way=True,
             )
             self.ledger.intend(submission)
         except OSError as error:
             self._refuse(jobs, f"{error.filename or folder}: {error.strerror}; nothing was submitted")
             return
-        self._call_sbatch(jobs, request, submission, payloads, name)
+        try:
+            self._call_sbatch(jobs, request, submission, payloads, name, delay)
+        finally:
+            submission.under_way = False
 
-    def _call_sbatch(self, jobs, request, submission, payloads, name) -> None:
+    def _signal_delay(self, request) -> int:
+        """Seconds of warning. Of a short job half its time at most, or it would be asked to leave as it begins."""
+        asked = self.settings.signal_delay
+        return asked if request.time_min is None else min(asked, 30 * request.time_min)
+
+    def _call_sbatch(self, jobs, request, submission, payloads, name, signal_delay_s) -> None:
         from .submission import ArrayExecutor
 
         array = ArrayExecutor(
@@ -142,7 +156,7 @@ class Executor(RemoteExecutor):
             request.sbatch_parameters(),
             name=name,
             comment=identity.comment_of(jobs),
-            signal_delay_s=self.settings.signal_delay,
+            signal_delay_s=signal_delay_s,
         )
         try:
             slurm_id = array.submit_all(payloads, self.settings.command_timeout, self._tell_of_waiting)
@@ -172,7 +186,7 @@ class Executor(RemoteExecutor):
             self.logger.info(f"Taken up: Slurm job {one.job_id}, {one.label}; log: {one.log}")
         return set(found)
 
-    def _payload(self, job, folder: Path, resubmissions: int, *, array: bool):
+    def _payload(self, job, folder: Path, signal_delay_s: int, resubmissions: int, *, array: bool):
         from .payload import Payload
 
         return Payload(
@@ -181,7 +195,7 @@ class Executor(RemoteExecutor):
             identity.outputs_to_check(job),
             workdir=os.getcwd(),
             folder=str(folder),
-            signal_delay_s=self.settings.signal_delay,
+            signal_delay_s=signal_delay_s,
             requeue_limit=self.settings.requeue_limit,
             requeues=resubmissions,
             rename=array,
@@ -284,21 +298,22 @@ class Executor(RemoteExecutor):
         try:
             states = queue.read_squeue()
         except slurm.SlurmError as error:
-            self._warn_once("squeue", f"{error}; jobs go on, their state is looked up again later")
+            self._warn("squeue", f"{error}; jobs go on, their state is looked up again later")
             return {}
-        self._warned.discard("squeue")
-        unknown = {one.job_id for one in tasks.values() if one.job_id not in states}
+        self._warned.pop("squeue", None)
+        known = {one.job_id: queue.state_of(states, one.job_id, one.folder) for one in tasks.values()}
+        unknown = {job_id for job_id, state in known.items() if state is None}
         if unknown:
             try:
                 found = queue.read_sacct(unknown)
                 # What accounting takes for alive but slurmctld does not know is gone.
-                states.update({job_id: state for job_id, state in found.items() if not state.alive})
+                known.update({job_id: state for job_id, state in found.items() if not state.alive})
             except slurm.SlurmError as error:
-                self._warn_once("sacct", f"{error}; going on without accounting")
+                self._warn("sacct", f"{error}; going on without accounting")
         now, latency = time.monotonic(), self._latency()
         verdicts = {}
         for number, one in tasks.items():
-            state = states.get(one.job_id)
+            state = known[one.job_id]
             verdicts[number] = task.judge_state(one, state, now, latency, self.settings.requeue_limit)
             self._warn_of_waiting(one)
         return verdicts
@@ -312,9 +327,11 @@ class Executor(RemoteExecutor):
             one.warned.add(reason)
             self.logger.warning(f"Slurm job {one.job_id}, {one.label}: waits with reason {reason}")
 
-    def _warn_once(self, subject: str, text: str) -> None:
-        if subject not in self._warned:
-            self._warned.add(subject)
+    def _warn(self, subject: str, text: str) -> None:
+        """At once, and now and then while it lasts."""
+        now = time.monotonic()
+        if now - self._warned.get(subject, -math.inf) > self.settings.command_timeout:
+            self._warned[subject] = now
             self.logger.warning(text)
 
     def _again(self, info: SubmittedJobInfo) -> None:
@@ -335,7 +352,8 @@ class Executor(RemoteExecutor):
     def _report_failure(self, info: SubmittedJobInfo, verdict: Verdict) -> None:
         one = info.aux["task"]
         lines = task.tail(one.log)
-        command = identity.rerun_command(sys.argv, self.workflow.dag_settings.targets, info.job)
+        target = identity.target_of(info.job)
+        command = rerun_command(sys.argv, self.workflow.dag_settings.targets, target, sys.executable)
         message = [
             f"Slurm job {one.job_id} ({one.label}): {verdict.reason}",
             f"last lines of {one.log}:",

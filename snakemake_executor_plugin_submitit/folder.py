@@ -8,15 +8,19 @@ from pathlib import Path
 
 from snakemake_interface_common.exceptions import WorkflowError
 
+# Slurm replaces % in names of logs, drops a backslash, and reads options in a script line by line.
+_REFUSED = '%\\"\n'
 
-def private_folder(folder: Path) -> Path:
+
+def private_folder(folder: Path, workdir: Path) -> Path:
     """`folder`, made if it is not there, readable and writable by its owner alone: job pickles run as code.
 
     Raises:
-        WorkflowError: it is not ours, or can't be made.
+        WorkflowError: it is not ours, belongs to the workflow of another working folder, or can't be made.
     """
-    if "%" in str(folder):
-        raise WorkflowError(f"submitit-logdir: {folder}: Slurm would replace the % in it; choose another folder")
+    for path, key in ((folder, "submitit-logdir"), (workdir, "working folder")):
+        if bad := sorted(set(str(path)) & set(_REFUSED)):
+            raise WorkflowError(f"{key}: {path}: Slurm can't take {bad[0]!r} in a path; choose another folder")
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         found = folder.stat()
@@ -24,6 +28,27 @@ def private_folder(folder: Path) -> Path:
             raise WorkflowError(f"submitit-logdir: {folder}: belongs to another user; choose a folder of your own")
         if stat.S_IMODE(found.st_mode) & 0o077:
             folder.chmod(0o700)
+        _claim(folder.resolve(), workdir.resolve())
     except OSError as error:
         raise WorkflowError(f"submitit-logdir: {error.filename}: {error.strerror}") from None
     return folder
+
+
+def _claim(folder: Path, workdir: Path) -> None:
+    """One ledger for two working folders would mix their jobs, whose outputs have the same relative names."""
+    if folder.is_relative_to(workdir):
+        return  # and stays right when both are moved
+    note = folder / "workdir"
+    try:
+        with note.open("x") as file:
+            file.write(f"{workdir}\n")
+    except FileExistsError:
+        owner = note.read_text().rstrip("\n")
+        if owner == str(workdir):
+            return
+        if owner and Path(owner).is_dir():
+            raise WorkflowError(
+                f"submitit-logdir: {folder}: belongs to the workflow in {owner}; choose another folder, or delete "
+                f"{note} if nothing runs there any more"
+            ) from None
+        note.write_text(f"{workdir}\n")

@@ -6,10 +6,9 @@ import hashlib
 import json
 import os
 import re
-import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-_NAME_LENGTH = 120
+_NAME_LENGTH = 120  # bytes; it names folders, too
 
 
 def single_jobs(job) -> list:
@@ -67,6 +66,11 @@ def array_name(prefix: str, jobs: Sequence) -> str:
     return _name([prefix, rule_of(jobs[0]), *shared])
 
 
+def folder_name(job) -> str:
+    """Folder of a rule's jobs. Groups may have any name, also one with slashes or dots only."""
+    return re.sub(r"[^\w+=-]", "_", _name([rule_of(job)]))
+
+
 def comment_of(jobs: Sequence) -> str:
     """Slurm comment: the rule and its wildcards; of an array, those of the first and the last task."""
     labels = [label_of(job) for job in jobs]
@@ -97,20 +101,10 @@ def newest_input(job) -> float:
     return max(times)
 
 
-def rerun_command(arguments: Sequence[str], targets: Iterable[str], job) -> str:
-    """The command line that Snakemake was called with, for this job's outputs alone.
-
-    `arguments` is sys.argv; `targets` are those that Snakemake took from it.
-    """
-    program, *words = arguments
-    program = "python -m snakemake" if program.endswith("__main__.py") else program.rsplit("/", 1)[-1]
-    wanted = set(targets)
-    if "--" in words:
-        words = words[: words.index("--")]
-    while words and words[-1] in wanted:
-        words.pop()
-    outputs = _outputs(single_jobs(job)[-1])[:1] or [rule_of(job)]
-    return " ".join([program, *(shlex.quote(word) for word in [*words, "--", *outputs])])
+def target_of(job) -> str:
+    """What Snakemake is asked for to run this job."""
+    last = single_jobs(job)[-1]
+    return next(iter(_outputs(last)), last.rule.name)
 
 
 def _outputs(job) -> list[str]:
@@ -122,7 +116,8 @@ def _wildcards(job) -> dict[str, str]:
 
 
 def _name(parts: Sequence[str]) -> str:
-    return re.sub(r"[^\w.+=-]", "_", ".".join(parts))[:_NAME_LENGTH]
+    text = re.sub(r"[^\w.+=-]", "_", ".".join(parts))
+    return text.encode()[:_NAME_LENGTH].decode(errors="ignore")
 
 
 def _plain(value: object) -> str:

@@ -35,6 +35,7 @@ class Submission:
     slurm_id: str | None = None  # None: the call of sbatch may or may not have got through
     ended: dict[int, str] = field(default_factory=dict)  # outcome by index
     resubmissions: int = 0
+    under_way: bool = False  # this process calls sbatch now
     time: float = field(default_factory=time.time)
 
     def job_id(self, index: int) -> str | None:

@@ -57,6 +57,7 @@ class Payload:
     def __call__(self) -> None:
         started = time.monotonic()
         self._stop_file().unlink(missing_ok=True)
+        self._file("outcome.json").unlink(missing_ok=True)  # of a life that somebody has requeued after its end
         marker = self._file("started")
         marker.write_text(f"{self._node()}\n")
         begun = marker.stat().st_ctime
@@ -96,10 +97,7 @@ class Payload:
             "seconds": round(seconds, 1),
             "restarts": self._restarts(),
         }
-        path = self._file("outcome.json")
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(outcome))
-        temporary.replace(path)
+        self._write("outcome.json", json.dumps(outcome))
         if returncode or missing or reason:
             sys.exit(returncode if 0 < returncode < 128 else 1)
 
@@ -119,7 +117,7 @@ class Payload:
         if at_limit:
             if used >= self.requeue_limit:
                 raise _LeaveError(f"reached its time limit {used + 1} times (requeue limit: {self.requeue_limit})")
-            self._file("requeues").write_text(str(used + 1))
+            self._write("requeues", str(used + 1))
             self._say(f"{self.name}: time limit; requeue {used + 1} of {self.requeue_limit}")
         later = copy.copy(self)
         later._process = None  # processes can't be pickled
@@ -214,11 +212,13 @@ class Payload:
         return int(path.read_text()) if path.exists() else self.requeues
 
     def _rename(self) -> None:
-        """A running array task's own name in squeue, instead of the array's; best effort, nobody waits for it."""
-        raw = os.environ["SLURM_JOB_ID"]
+        """A running array task's own name in squeue, instead of the array's; best effort, nobody waits for it.
+
+        By array and task number: SLURM_JOB_ID of the last task is the array's id, and would name all tasks.
+        """
         with contextlib.suppress(OSError):
             subprocess.Popen(
-                ["scontrol", "update", f"JobId={raw}", f"JobName={self.name}"],
+                ["scontrol", "update", f"JobId={self._job_id()}", f"JobName={self.name}"],
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             )  # fmt: skip
 
@@ -234,6 +234,13 @@ class Payload:
 
     def _file(self, kind: str) -> Path:
         return Path(self.folder) / f"{self._job_id()}.{kind}"
+
+    def _write(self, kind: str, text: str) -> None:
+        """Renamed into place, so that it is read whole or not at all."""
+        path = self._file(kind)
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(text)
+        temporary.replace(path)
 
     def _stop_file(self) -> Path:
         return self._file(f"stop.{self._restarts()}")  # one name per life: an old one stops nobody

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,7 @@ class State:
 
     state: str
     detail: str = ""  # why it waits, or who cancelled it, or where it ran
+    script: str = ""  # its batch script, where Slurm says so
 
     @property
     def stuck(self) -> bool:
@@ -44,12 +45,26 @@ def read_squeue() -> dict[str, State]:
     Raises:
         SlurmError: squeue failed.
     """
-    text = call("squeue", "--me", "--noheader", "--array", "--states=all", "--format=%i|%T|%r")
-    states = {}
-    for line in text.splitlines():
-        job_id, state, reason = line.split("|", 2)
-        states[job_id] = State(state, "" if reason == "None" else reason)
-    return states
+    text = call("squeue", "--me", "--noheader", "--array", "--states=all", "--format=%i|%T|%r|%o")
+    rows = [line.split("|", 3) for line in text.splitlines() if line.count("|") >= 3]  # SLURM_CLUSTERS brings headers
+    return {
+        job_id: State(state, "" if reason == "None" else reason, "" if script == "(null)" else script)
+        for job_id, state, reason, script in rows
+    }
+
+
+def state_of(states: Mapping[str, State], job_id: str, folder: Path) -> State | None:
+    """The state of the job that was submitted from `folder`.
+
+    None too where its id is another job's by now, as after a controller that has lost its state: such a job is
+    neither waited for nor cancelled.
+    """
+    state = states.get(job_id)
+    return None if state is not None and state.script and not _from(state.script, folder) else state
+
+
+def _from(script: str, folder: Path) -> bool:
+    return script.startswith(str(folder / "submission.sh"))
 
 
 def read_sacct(job_ids: Iterable[str]) -> dict[str, State]:
@@ -67,7 +82,8 @@ def read_sacct(job_ids: Iterable[str]) -> dict[str, State]:
     )  # fmt: skip
     states = {}
     for line in text.splitlines():
-        job_id, state, nodes = line.split("|", 2)
+        job_id, _, rest = line.partition("|")
+        state, _, nodes = rest.partition("|")
         word, _, rest = state.partition(" ")
         if word:
             states[job_id] = State(word, rest or (f"on {nodes}" if nodes else ""))
@@ -86,6 +102,6 @@ def find_submission(folder: Path) -> str | None:
     """
     for line in call("squeue", "--me", "--noheader", "--states=all", "--format=%F|%o").splitlines():
         job_id, _, command = line.partition("|")
-        if command.startswith(str(folder / "submission.sh")):
+        if _from(command, folder):
             return job_id
     return None

@@ -33,7 +33,8 @@ class Recovery:
         """
         from .submission import place_pickles
 
-        unknown = [one for one in self.ledger.submissions.values() if one.slurm_id is None]
+        # A copy, and none whose sbatch is under way: another thread submits jobs again.
+        unknown = [one for one in list(self.ledger.submissions.values()) if one.slurm_id is None and not one.under_way]
         for submission in unknown:
             folder = Path(submission.folder)
             slurm_id = slurm.patiently(
@@ -70,7 +71,8 @@ class Recovery:
         """Of (job, request) pairs, those whose outputs are being made already: queued, running, or ended since this
         process began, by job.
 
-        Tasks that would make other outputs than asked for now are cancelled, all at once.
+        Tasks that would make other outputs than asked for now are cancelled, all at once; those that have made others
+        don't count.
 
         Raises:
             SlurmError: the queue can't be read, or a task not be cancelled.
@@ -83,17 +85,17 @@ class Recovery:
             one = Task(*known, identity.label_of(job))
             if self._states is None:
                 self._states = self._read_queue()
-            state = self._states.get(one.job_id)
+            state = queue.state_of(self._states, one.job_id, one.folder)
+            reason = _reason_to_replace(one, state, job, request)
             if state is not None and state.alive:
-                reason = _reason_to_replace(one, state, job, request)
                 if reason is None:
                     found[job] = one
                 else:
                     self.logger.info(f"Slurm job {one.job_id}, {one.label}: cancelled and submitted again: {reason}")
                     replaced.append(one)
-            elif one.outcome.exists() and one.outcome.stat().st_mtime > PROCESS_BEGAN:
+            elif reason is None and one.outcome.exists() and one.outcome.stat().st_mtime > PROCESS_BEGAN:
                 found[job] = one
-            else:  # ended before this Snakemake looked at the files, which are not as wanted
+            else:  # ended before this Snakemake looked at the files, which are not as wanted, or made others
                 self.ledger.ended(one.submission, one.index, "failed")
         if replaced:
             self._cancel(replaced)
@@ -105,7 +107,8 @@ class Recovery:
         end = time.monotonic() + _CANCEL_WAIT_S
         while time.monotonic() < end:
             states = self._read_queue()
-            left = [one.job_id for one in tasks if (s := states.get(one.job_id)) is not None and s.alive]
+            now = {one.job_id: queue.state_of(states, one.job_id, one.folder) for one in tasks}
+            left = [job_id for job_id, state in now.items() if state is not None and state.alive]
             if not left:
                 break
             time.sleep(1)
@@ -118,12 +121,12 @@ class Recovery:
         return slurm.patiently(queue.read_squeue, self.patience_s, self.on_wait)
 
 
-def _reason_to_replace(one: Task, state: queue.State, job, request) -> str | None:
+def _reason_to_replace(one: Task, state: queue.State | None, job, request) -> str | None:
     entry = one.submission.entries[one.index]
     if entry.fingerprint != identity.fingerprint_of(job):
         return "its inputs or parameters have changed"
     if identity.newest_input(job) > one.submission.time + _CLOCK_MARGIN_S:
         return "its inputs are newer than it"
-    if state.state == "PENDING" and entry.request != repr(request):
+    if state is not None and state.state == "PENDING" and entry.request != repr(request):
         return "its resources have changed"
     return None

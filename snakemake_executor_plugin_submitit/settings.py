@@ -27,9 +27,9 @@ class ExecutorSettings(ExecutorSettingsBase):
     )
     signal_delay: int = _setting(
         120,
-        "Seconds before the time limit (and, where the site sends it, at a preemption) at which a job is asked to "
-        "save and leave: the file named by SNAKEMAKE_STOP_FILE appears; what still runs 20 seconds before the end "
-        "gets SIGTERM.",
+        "Seconds before the time limit (half of `runtime` at most; and, where the site sends it, at a preemption) at "
+        "which a job is asked to save and leave: the file named by SNAKEMAKE_STOP_FILE appears; what still runs 20 "
+        "seconds before the end gets SIGTERM.",
     )
     status_interval: int = _setting(
         30,

@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from .resources import Request
+from .slurm import environment
 
 # With -e, nodes that differ in any of these get lines of their own; -a shows hidden partitions too.
 SINFO = ("sinfo", "-h", "-a", "-e", "-o", "%P|%a|%l|%s|%D|%c|%m|%G|%f")
@@ -346,9 +347,14 @@ def _user() -> str:
 def _ask(command: Sequence[str], timeout_s: float) -> tuple[str | None, str | None]:
     """Standard output, or a note that says why there is none."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, stdin=subprocess.DEVNULL)
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="surrogateescape", timeout=timeout_s,
+            stdin=subprocess.DEVNULL, env=environment(),
+        )  # fmt: skip
     except FileNotFoundError:
         return None, f"{command[0]}: not on this machine"
+    except OSError as error:
+        return None, f"{command[0]}: can't be started: {error.strerror}"
     except subprocess.TimeoutExpired:
         return None, f"{command[0]}: no answer within {timeout_s:g} s"
     if done.returncode:

@@ -18,6 +18,8 @@ _PASSING = re.compile(
 )
 _CALL_TIMEOUT_S = 120
 _KEPT = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS")
+# A user's habits at the terminal, such as SQUEUE_PARTITION or SCANCEL_STATE, which would hide or spare jobs here.
+_HABITS = ("SQUEUE_", "SACCT_", "SCANCEL_", "SINFO_", "SCONTROL_")
 
 
 class SlurmError(RuntimeError):
@@ -37,17 +39,25 @@ def call(*command: str) -> str:
     """
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=_CALL_TIMEOUT_S, stdin=subprocess.DEVNULL
-        )
+            command, capture_output=True, text=True, errors="surrogateescape", timeout=_CALL_TIMEOUT_S,
+            stdin=subprocess.DEVNULL, env=environment(),
+        )  # fmt: skip
     except subprocess.TimeoutExpired:
         raise SlurmUnreachableError(f"{command[0]}: no answer within {_CALL_TIMEOUT_S} s") from None
     except FileNotFoundError:
         raise SlurmError(f"{command[0]}: not found; run Snakemake on a host with Slurm's commands") from None
+    except OSError as error:  # no process or no memory left on this host
+        raise SlurmError(f"{command[0]}: can't be started: {error.strerror}") from None
     if done.returncode == 0:
         return done.stdout
     lines = (done.stderr.strip() or done.stdout.strip()).splitlines()
     message = f"{command[0]}: {'; '.join(lines[-3:]) or f'exit code {done.returncode}'}"
     raise (SlurmUnreachableError if _PASSING.search(message) else SlurmError)(message)
+
+
+def environment() -> dict[str, str]:
+    """This process's environment as Slurm's commands get it, and through sbatch the jobs, which call squeue too."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(_HABITS)}
 
 
 def patiently(function: Callable, seconds: float, before_sleep: Callable | None = None):

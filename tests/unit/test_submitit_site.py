@@ -8,6 +8,7 @@ from snakemake_executor_plugin_submitit.resources import Request
 from snakemake_executor_plugin_submitit.site import (
     Association,
     Site,
+    associations_command,
     minutes,
     parse_associations,
     parse_config,
@@ -211,3 +212,25 @@ def test_a_user_without_accounts_is_told():
 def test_what_is_unknown_is_no_problem():
     assert problems(Site(), partition="x", account="y", qos="z", reservation="r", nodes=99) == []
     assert problems(site(associations=None), account="any") == []
+
+
+def test_commands_that_hang_or_fail_leave_the_cluster_unknown(tmp_path, monkeypatch):
+    for name, script in (
+        ("sinfo", "exec sleep 600"),
+        ("sacctmgr", "sleep 600 | cat"),  # and a child holds the output
+        ("scontrol", "echo slurm_load_ctl_conf error: Unable to contact slurm controller >&2; exit 1"),
+    ):
+        (tmp_path / name).write_text(f"#!/bin/bash\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    found = Site.read(timeout_s=1, reservations=True)
+    assert [note.split(":")[0] for note in found.notes] == [
+        "sinfo", "scontrol show config", "sacctmgr", "scontrol -o show",
+    ]  # fmt: skip
+    assert found.partitions is found.associations is None and problems(found, partition="x", account="y") == []
+
+
+@pytest.mark.parametrize("user", ["CORP\\jo", "jo@corp.org", "jo.o'neil"])
+def test_users_with_domains(user):
+    default, found = parse_associations(f"{user}|lab|promptecho|lab||normal|\n", "promptecho")
+    assert associations_command(user)[5] == user and default == "lab" and [a.account for a in found] == ["lab"]

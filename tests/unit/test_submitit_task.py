@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 
 import pytest
@@ -10,8 +11,9 @@ from snakemake_interface_common.exceptions import WorkflowError
 
 from snakemake_executor_plugin_submitit import ExecutorSettings, task
 from snakemake_executor_plugin_submitit.folder import private_folder
-from snakemake_executor_plugin_submitit.ledger import Entry, Submission
-from snakemake_executor_plugin_submitit.queue import State
+from snakemake_executor_plugin_submitit.ledger import Entry, Ledger, Submission
+from snakemake_executor_plugin_submitit.queue import State, state_of
+from snakemake_executor_plugin_submitit.recovery import Recovery
 from snakemake_executor_plugin_submitit.task import Task, judge_outcome, judge_state, tail
 
 
@@ -88,9 +90,49 @@ def test_the_log_folder_is_its_owner_s_alone(tmp_path):
     folder = tmp_path / "logs"
     folder.mkdir(mode=0o777)
     folder.chmod(0o777)
-    assert stat.S_IMODE(private_folder(folder).stat().st_mode) == 0o700
-    with pytest.raises(WorkflowError, match="%"):
-        private_folder(tmp_path / "50%")
+    assert stat.S_IMODE(private_folder(folder, tmp_path).stat().st_mode) == 0o700
     (tmp_path / "file").touch()
     with pytest.raises(WorkflowError, match="submitit-logdir"):
-        private_folder(tmp_path / "file")
+        private_folder(tmp_path / "file", tmp_path)
+
+
+@pytest.mark.parametrize("name", ["50%", 'a"b', "CORP\\jo", "a\nb"])
+def test_paths_that_slurm_would_change_are_refused(tmp_path, name):
+    with pytest.raises(WorkflowError, match="submitit-logdir"):
+        private_folder(tmp_path / name, tmp_path)
+    with pytest.raises(WorkflowError, match="working folder"):
+        private_folder(tmp_path, tmp_path / name)
+
+
+def test_a_log_folder_elsewhere_belongs_to_one_working_folder(tmp_path):
+    first, second, logs = (tmp_path / name for name in ("first", "second", "logs"))
+    first.mkdir()
+    second.mkdir()
+    for _ in range(2):
+        private_folder(logs, first)
+    with pytest.raises(WorkflowError, match=f"belongs to the workflow in {first}"):
+        private_folder(logs, second)
+    first.rename(tmp_path / "moved")
+    private_folder(logs, second)
+
+
+def test_a_job_that_was_given_an_old_id_is_not_ours(one):
+    ours = State("RUNNING", script=f"{one.folder}/submission.sh")
+    assert state_of({"12": ours}, "12", one.folder) == ours
+    assert state_of({"12": State("RUNNING", script="/home/me/analysis.sh")}, "12", one.folder) is None
+    assert state_of({"12": State("RUNNING")}, "12", one.folder) == State("RUNNING")  # Slurm does not say
+    assert state_of({}, "12", one.folder) is None
+
+
+def test_a_submission_under_way_is_not_taken_for_one_that_a_kill_has_cut(tmp_path, monkeypatch):
+    """While a thread calls sbatch for a preempted job, the main thread submits others."""
+    squeue = tmp_path / "squeue"  # knows no job
+    squeue.write_text("#!/bin/bash\n")
+    squeue.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    ledger = Ledger(tmp_path / "ledger.jsonl")
+    for token in ("now", "cut"):
+        entries = [Entry(token, "f", "r", "smk.rule")]
+        ledger.intend(Submission(token, str(tmp_path / token), entries, under_way=token == "now"))
+    Recovery(ledger, 1, None, None).resolve_intents()
+    assert [submission.token for submission, _ in ledger.open_tasks()] == ["now"]
