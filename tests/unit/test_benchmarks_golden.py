@@ -124,3 +124,15 @@ def test_a_model_that_only_one_side_has_is_a_difference(shared):
     case = read_jsonl(shared / "benchmarks" / "golden" / "tiif" / "summary.jsonl")[0]
     assert check_tiif_summary(case) == []
     assert check_tiif_summary({**case, "answers": {}}) and check_tiif_summary({**case, "expected": {}})
+
+
+def test_what_a_case_does_not_need_may_be_left_out(shared, tmp_path):
+    golden = shared / "benchmarks" / "golden"
+    cases = {name: read_jsonl(golden / "geneval" / f"{name}.jsonl") for name in ("cases", "crops")}
+    plain = next(c for c in cases["cases"] if "options" not in c and not c["colors"])
+    crop = next(c for c in cases["crops"] if not c["options"] and c["mask_b64"] is None)
+    write(tmp_path / "geneval/cases.jsonl", {key: value for key, value in plain.items() if key != "colors"})
+    optional = ("options", "mask_b64")
+    write(tmp_path / "geneval/crops.jsonl", {key: value for key, value in crop.items() if key not in optional})
+    reports, _ = verify(tmp_path)
+    assert [(report.passed, report.total) for report in reports] == [(1, 1), (1, 1)]

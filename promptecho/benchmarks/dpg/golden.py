@@ -39,7 +39,7 @@ def check_dpg_scenario(case: dict[str, Any], folder: Path) -> list[str]:
     items = items_of(read_rows(folder / Path(case["csv"]).name), "official")
     answers, expected = case["answers_item_crop_question"], case["expected"]
     images: dict[str, list[ImageScore]] = {}
-    failed = list(case["extra_files"])  # whatever they are: no image, or an image of no prompt
+    failed = list(case.get("extra_files", ()))  # whatever they are: no image, or an image of no prompt
     for item_id in case["items_with_images"]:
         questions = items.get(item_id, [])
         if not questions:
