@@ -19,11 +19,11 @@ from promptecho.errors import OutOfMemoryError, PromptEchoError
 
 PATTERN = re.compile(
     r"out of memory|DefaultCPUAllocator: (?:can't allocate|not enough) memory|Cannot allocate memory|std::bad_alloc"
-    r"|CU(?:BLAS|DNN)_STATUS_ALLOC_FAILED"
+    r"|CU(?:BLAS|DNN)_STATUS_ALLOC_FAILED|^could not create a primitive$"  # the last is oneDNN's
 )
 AT_BEST = "every key that lowers it is at its best: take a device with more memory, or smaller images or models"
-UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
-SIZE = r"([\d.]+) (bytes|[KMGT]iB)"
+UNITS = {unit: 2 ** (10 * power) for power, unit in enumerate(("bytes", "KiB", "MiB", "GiB", "TiB", "PiB"))}
+SIZE = rf"([\d.]+) ({'|'.join(UNITS)})"
 
 
 def shortage(error: BaseException) -> BaseException | None:
@@ -87,26 +87,28 @@ class MemoryAdvice:
 def sizes(message: str) -> str:
     """What a library's message says about bytes, in words."""
     wanted = re.search(rf"(?:[Tt]ried to allocate|Unable to allocate) {SIZE}", message)
-    parts = [f"{_gib(*wanted.groups())} more wanted" if wanted else _one_line(message)]
+    parts = [f"{_size(*wanted.groups())} more wanted" if wanted else _one_line(message)]
     if total := re.search(rf"total capacity of {SIZE} of which {SIZE} is free", message):
-        parts.append(f"{_gib(*total.groups()[2:])} of {_gib(*total.groups()[:2])} free")
+        parts.append(f"{_size(*total.groups()[2:])} of {_size(*total.groups()[:2])} free")
         if own := re.search(rf"{SIZE} is allocated by PyTorch", message):
-            parts.append(f"{_gib(*own.groups())} in use by this process")
+            parts.append(f"{_size(*own.groups())} in use by this process")
         others = re.findall(rf"[Pp]rocess \d+ has {SIZE} memory in use", message)
         if others:
             held = sum(float(number) * UNITS[unit] for number, unit in others)
-            parts.append(f"{_gib(held, 'bytes')} held by other processes")
+            parts.append(f"{_size(held, 'bytes')} held by other processes")
     elif "CU" not in message:
         parts += _host_sizes()
     return ", ".join(parts)
 
 
-def _gib(number: float | str, unit: str) -> str:
-    return f"{float(number) * UNITS[unit] / 2**30:.2f} GiB"
+def _size(number: float | str, unit: str) -> str:
+    value = float(number) * UNITS[unit]
+    larger = next((name for name in ("GiB", "MiB", "KiB") if value >= UNITS[name]), "bytes")
+    return f"{value / UNITS[larger]:.{0 if larger == 'bytes' else 2}f} {larger}"
 
 
 def _one_line(message: str) -> str:
-    return " ".join(message.split())[:150] or "no more can be had"
+    return " ".join(message.split())[:150] or "nothing more to be had"
 
 
 def _host_sizes() -> list[str]:
@@ -118,5 +120,5 @@ def _host_sizes() -> list[str]:
         except OSError:
             continue
         if value := re.search(rf"^{key}:\s+(\d+) kB", text, re.MULTILINE):
-            found.append(f"{_gib(value[1], 'KiB')} {what}")
+            found.append(f"{_size(value[1], 'KiB')} {what}")
     return found

@@ -22,6 +22,7 @@ from promptecho.captions.store import CaptionRow, CaptionSource, read_captions, 
 from promptecho.errors import DataError
 from promptecho.files import digest
 from promptecho.images import load_image
+from promptecho.memory import in_phase
 from promptecho.progress import progress
 from promptecho.vlm import Vlm, load_vlm, model_revision
 
@@ -71,10 +72,11 @@ def caption_shard(spec: ShardSpec) -> dict[str, Any]:
     with Journal(journal_path, header) as journal:
         done = _finished_rows(journal, items)
         if len(done) < len(items):
-            vlm = load_vlm(
-                spec.vlm, dtype=spec.settings.dtype, device=spec.device, revision=spec.revision,
-                trust_remote_code=spec.trust_remote_code,
-            )
+            with in_phase("load_vlm"):
+                vlm = load_vlm(
+                    spec.vlm, dtype=spec.settings.dtype, device=spec.device, revision=spec.revision,
+                    trust_remote_code=spec.trust_remote_code,
+                )
             _caption_missing(vlm, items, done, journal, spec)
         rows = [done[item.image_id] for item in items]
         write_captions(spec.out, source, rows, shard=(spec.shard, spec.num_shards))

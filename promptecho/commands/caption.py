@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,9 @@ def shard(
 
     from promptecho.captions.captioner import GenerationSettings
     from promptecho.captions.shard import ShardSpec, caption_shard
+    from promptecho.config.memory import caption_keys
+    from promptecho.device import choose_device
+    from promptecho.memory import MemoryAdvice
 
     if threads is not None:
         torch.set_num_threads(threads)
@@ -75,7 +79,7 @@ def shard(
         dtype=dtype or (own.dtype if own else "float32"),
         batch_size=settings.pick("batch_size", batch_size),
     )
-    summary = caption_shard(ShardSpec(
+    spec = ShardSpec(
         vlm=own.path if own else vlm,
         images=images,
         query=settings.pick("query", query),
@@ -87,7 +91,10 @@ def shard(
         device=device,
         revision=revision or (own.revision if own else None),
         trust_remote_code=trust_remote_code or bool(own and own.trust_remote_code),
-    ))
+    )
+    keys = partial(caption_keys, own, generation.batch_size, generation.dtype)
+    with MemoryAdvice(choose_device(device), keys)("caption"):
+        summary = caption_shard(spec)
     _report(summary, as_json)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import typer
@@ -40,7 +41,10 @@ def reward(
     from promptecho.captions.settings import read_settings
 
     settings = read_settings(config)
+    from promptecho.config.memory import reward_keys
+    from promptecho.device import choose_device
     from promptecho.images import load_image
+    from promptecho.memory import MemoryAdvice
     from promptecho.rewards import make_reward
     from promptecho.vlm import load_vlm
 
@@ -55,21 +59,26 @@ def reward(
         raise typer.BadParameter(f"--{key.replace('_', '-')}: {name} has no such option")
     own = settings.vlm if vlm is None else None  # what the configuration says of its model holds for that model only
     images = [load_image(path) for path in image]
-    model = load_vlm(
-        own.path if own else vlm,
-        dtype=dtype or (own.dtype if own else "float32"),
-        device=device,
-        revision=own.revision if own else None,
-        trust_remote_code=trust_remote_code or bool(own and own.trust_remote_code),
-    )
+    dtype = dtype or (own.dtype if own else "float32")
+    memory = MemoryAdvice(choose_device(device), partial(reward_keys, batch_size, dtype))
+    with memory("load_vlm"):
+        model = load_vlm(
+            own.path if own else vlm,
+            dtype=dtype,
+            device=device,
+            revision=own.revision if own else None,
+            trust_remote_code=trust_remote_code or bool(own and own.trust_remote_code),
+        )
     if name == "inferscore":
-        replies = _inferscore(model, settings.rewards, asked, batch_size, seed, images, label)
+        with memory("reward"):
+            replies = _inferscore(model, settings.rewards, asked, batch_size, seed, images, label)
         _print_replies(image, replies, as_json)
         return
     echo = make_reward(
         "echo", model, query=settings.pick("query", query), batch_size=batch_size, include_eos=include_eos
     )
-    details = echo.score_details(images, [label] * len(images), ["--label"] * len(images))
+    with memory("reward"):
+        details = echo.score_details(images, [label] * len(images), ["--label"] * len(images))
     if as_json:
         rows = [
             {"image": str(path), "reward": detail.mean, "tokens": detail.tokens, "log_probs": detail.log_probs.tolist()}

@@ -6,6 +6,7 @@ import contextlib
 import json
 from collections.abc import Iterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +15,7 @@ import typer
 if TYPE_CHECKING:
     from promptecho.benchmarks.scoring import ImageFolder, Scorer
     from promptecho.config.models import BenchmarkSection, ExperimentConfig
+    from promptecho.memory import MemoryAdvice
 
 
 def register(app: typer.Typer) -> None:
@@ -72,9 +74,10 @@ def score(
     if out.suffix != ".json":
         raise ConfigError(f"{out}: a score file is named N.json (--out)")
     section, whole = _section(config, benchmark, scorer=scorer, backend=backend, mode=mode)
-    looking = _scorer(section, whole, answers, device)
-    with _folder(images, prompts, images_per_prompt, baseline) as folder:
-        scored = looking.score(folder)
+    with _memory(section, whole, device)("score"):
+        looking = _scorer(section, whole, answers, device)
+        with _folder(images, prompts, images_per_prompt, baseline) as folder:
+            scored = looking.score(folder)
     items, failures = scored.items, sum(item.failed for item in scored.items)
     result = Scores(
         provenance=Provenance(
@@ -130,7 +133,7 @@ def judge(
         raise ConfigError("give either --out FILE, to ask, or --estimate")
     looking = _scorer(section, whole, answers, device)
     facts = {"benchmark": benchmark, "judge": looking.judge_model}
-    with _folder(images, prompts, images_per_prompt, baseline) as folder:
+    with _memory(section, whole, device)("judge"), _folder(images, prompts, images_per_prompt, baseline) as folder:
         if estimate:
             facts |= asdict(looking.estimate(folder))
         else:
@@ -212,6 +215,14 @@ def _scorer(section: BenchmarkSection, whole: ExperimentConfig | None, answers: 
             model=section.model,
         ),
     )
+
+
+def _memory(section: BenchmarkSection, whole: ExperimentConfig | None, device: str) -> MemoryAdvice:
+    """What to say when memory runs out."""
+    from promptecho.config.memory import score_keys
+    from promptecho.memory import MemoryAdvice
+
+    return MemoryAdvice("cuda" if device == "auto" else device, partial(score_keys, whole, section.judge))
 
 
 def _baseline(section: BenchmarkSection, whole: ExperimentConfig | None, baseline: Path | None) -> str | None:

@@ -167,6 +167,8 @@ def _model(config: ExperimentConfig, section: Section, name: str) -> dict[str, A
     if keys["path"] == SHAPES:
         keys["files"] = _folder_digest(model_path(SHAPES, name))
     keys["path"] = as_written(config, keys["path"])
+    if "vae_slicing" in keys:  # the same pixels
+        keys["vae_slicing"] = False
     return keys
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from promptecho.benchmarks.backends import PerceptionFailure
 from promptecho.errors import ModelError
+from promptecho.memory import shortage
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -46,6 +47,8 @@ class MplugVqa:
             try:
                 answer = self._pipeline({"image": image, "question": question})["text"]
             except Exception as error:  # as officially: whatever it is, the prompt fails
+                if shortage(error) is not None:  # but the next image would fare no better
+                    raise
                 reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
                 raise PerceptionFailure(f"mPLUG has no answer to {question!r} ({reason})") from error
             if not isinstance(answer, str):

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -29,7 +30,8 @@ from torch.nn import functional as F
 from promptecho.benchmarks.backends import PerceptionFailure
 from promptecho.benchmarks.geneval.classes import check_labels
 from promptecho.benchmarks.geneval.weights import exact_float32, load_frozen
-from promptecho.errors import ModelError
+from promptecho.config.memory import score_keys
+from promptecho.memory import MemoryAdvice
 from promptecho.models.place import at_hand
 from promptecho.vlm.model import model_revision
 from promptecho.vlm.processor import check_model_path
@@ -146,18 +148,14 @@ class InstanceDetector:
 
         Raises:
             PerceptionFailure: the model's answer is not finite.
-            ModelError: the device has too little memory.
+            OutOfMemoryError: the device has too little memory.
         """
         frame = frame_of(image.height, image.width)
-        try:
+        what = f"detect at {frame.padded[1]} x {frame.padded[0]} pixels"
+        with MemoryAdvice(self._device, partial(score_keys, None, None))(what):
             with exact_float32():
                 output = self._model(pixel_values=pixel_values(image, frame).to(self._device))
             logits = output.class_queries_logits[0], output.masks_queries_logits[0]
             if not all(bool(part.isfinite().all()) for part in logits):
                 raise PerceptionFailure("the detector's answer is not finite")
             return instances(*logits, frame, min_score)
-        except torch.OutOfMemoryError as error:
-            raise ModelError(
-                f"{self._device}: too little memory for the detector at {frame.padded[1]} x {frame.padded[0]} pixels;"
-                " end other processes there or use --device cpu"
-            ) from error
