@@ -1,0 +1,113 @@
+"""What the scripts of this folder share: paired runs, ratios with their spread, peak memory, a device's real speed."""
+
+from __future__ import annotations
+
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch.utils.flop_counter import FlopCounterMode
+
+from promptecho.train.meter import Meter
+
+PEAK_SIZES = (4096, 8192, 16384)  # of square matrices; a GPU reaches its best with large ones
+
+
+@dataclass(frozen=True)
+class Taken:
+    """One run: `seconds` on the clock, `cpu_seconds` of this process on all its threads, peak memory in GB, result."""
+
+    seconds: float
+    cpu_seconds: float
+    peak_gb: float
+    value: Any
+
+    def time_on(self, device: torch.device) -> float:
+        """What is compared: on a GPU the clock; on a CPU, which other work may share, this process's own time."""
+        return self.seconds if device.type == "cuda" else self.cpu_seconds
+
+
+def take(code: Callable[[], Any], device: torch.device) -> Taken:
+    """Run once; memory as training measures it (promptecho/train/meter.py)."""
+    meter, cpu = Meter(device), time.process_time()
+    value = code()
+    meter.lap("all")
+    return Taken(meter.laps["all"], time.process_time() - cpu, meter.memory["all"], value)
+
+
+def in_rounds(
+    sides: dict[str, Callable[[], Any]], device: torch.device, rounds: int, *, warm_up: int = 1
+) -> dict[str, list[Taken]]:
+    """All sides once per round, in turning order; `warm_up` rounds are not counted."""
+    taken: dict[str, list[Taken]] = {name: [] for name in sides}
+    names = list(sides)
+    for number in range(-warm_up, rounds):
+        turn = number % len(names)
+        for name in names[turn:] + names[:turn]:
+            run = take(sides[name], device)
+            if number >= 0:
+                taken[name].append(run)
+    return taken
+
+
+def ratios(a: Sequence[Taken], b: Sequence[Taken], device: torch.device) -> list[float]:
+    """Time of `a` over time of `b`, round by round."""
+    return [x.time_on(device) / y.time_on(device) for x, y in zip(a, b, strict=True)]
+
+
+def spread(values: Sequence[float], digits: int = 2) -> str:
+    """Median (least - most)."""
+    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} - {max(values):.{digits}f})"
+
+
+def flops(code: Callable[[], Any]) -> int:
+    """Floating-point operations of matrix products, convolutions and attention, by torch's own counter."""
+    with FlopCounterMode(display=False) as counter:
+        code()
+    return counter.get_total_flops()
+
+
+def matmul_peak(device: torch.device, dtype: torch.dtype, sizes: Sequence[int] = PEAK_SIZES, rounds: int = 10) -> float:
+    """The fastest of square matrix products, in FLOP/s: what "100 %" means in a utilisation."""
+    best = 0.0
+    for size in sizes:
+        a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+        a @ b  # warm up
+        for _ in range(rounds):
+            run = take(lambda a=a, b=b: a @ b, device)
+            best = max(best, 2 * size**3 / run.time_on(device))
+    return best
+
+
+def describe(device: torch.device) -> dict[str, Any]:
+    """The machine, for the record."""
+    facts = {"torch": torch.__version__, "python": platform.python_version(), "threads": torch.get_num_threads()}
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        return {
+            "device": properties.name, "memory_gb": properties.total_memory / 1e9, "cuda": torch.version.cuda, **facts,
+        }  # fmt: skip
+    models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    name = models[0].split(":")[1].strip() if models else platform.machine()
+    return {"device": f"CPU, {name}, {len(models)} cores", **facts}
+
+
+def show(table: Table) -> None:
+    """Print it, as wide as its columns need where the terminal does not say."""
+    console = Console()
+    (console if console.is_terminal else Console(width=160)).print(table)
+
+
+def write(path: Path | None, facts: dict[str, Any]) -> None:
+    """The record as JSON, where it was asked for."""
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(facts, indent=2, allow_nan=False) + "\n")

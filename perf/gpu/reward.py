@@ -1,0 +1,115 @@
+"""The echo reward against what one would write without it: `model(..., labels=...)`, an image at a time.
+
+    python perf/gpu/reward.py --folder /scratch/random-models                # Qwen3-VL-8B, random weights, 1024 px
+    python perf/gpu/reward.py --model shapes --device cpu --threads 1        # the embedded model
+    python perf/gpu/reward.py --tiny --folder /tmp/random-models             # what the tests run
+
+The plain call masks everything but the label with -100 and takes the loss's negative: the mean log-probability of the
+label's tokens, but also the logits of every position. Ours packs images into batches and computes logits of the label's
+positions only. Three sides in turning order: plain, ours one by one, ours in batches. Times on a CPU are this
+process's CPU seconds, because other work may share the machine. The largest difference of a reward is reported too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from pathlib import Path
+
+import measuring
+import models
+import torch
+from PIL import Image
+from rich.table import Table
+
+from promptecho.device import choose_device
+from promptecho.rewards.echo import DEFAULT_QUERY, EchoReward
+from promptecho.vlm import Vlm, load_vlm
+from promptecho.vlm.inputs import batch_inputs, label_text
+
+
+def plain(vlm: Vlm, images: list[Image.Image], labels: list[str]) -> list[float]:
+    """Rewards by the model's own loss."""
+    rewards = []
+    for image, label in zip(images, labels, strict=True):
+        text = label_text(vlm, DEFAULT_QUERY, label, name="label")
+        inputs = batch_inputs(vlm, [image], [text.text], padding_side="right")
+        targets = torch.full_like(inputs["input_ids"], -100)
+        n = len(text.label_ids)
+        targets[:, -n:] = inputs["input_ids"][:, -n:]
+        with torch.no_grad():
+            rewards.append(-float(vlm.model(**inputs, labels=targets, use_cache=False).loss))
+    return rewards
+
+
+def pictures(n: int, size: int) -> list[Image.Image]:
+    """Images of noise: what they show costs nothing."""
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randint(0, 256, (n, size, size, 3), generator=generator, dtype=torch.uint8)
+    return [Image.fromarray(value.numpy()) for value in values]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--model", help="A model folder, or `shapes`; default: random weights of Qwen3-VL-8B's size.")
+    parser.add_argument("--folder", type=Path, default=Path("random-models"), help="Where random models are kept.")
+    parser.add_argument("--tiny", action="store_true", help="A tiny random model, and small images.")
+    parser.add_argument("--images", type=int, default=16)
+    parser.add_argument("--size", type=int, help="Width and height in pixels; default 1024 (shapes: 64, tiny: 32).")
+    parser.add_argument("--tokens", type=int, help="Tokens of a label; default 260, a caption of 200 words (else 24).")
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], help="Default: bfloat16 on a GPU, else float32.")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--threads", type=int, help="CPU threads.")
+    parser.add_argument("--out", type=Path, help="JSON file to write.")
+    arguments = parser.parse_args()
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    device = torch.device(choose_device(arguments.device))
+    dtype = arguments.dtype or ("bfloat16" if device.type == "cuda" else "float32")
+    small = arguments.tiny or arguments.model == "shapes"
+    size = arguments.size or (32 if arguments.tiny else 64 if small else 1024)
+    path = arguments.model
+    if path is None:
+        name = "tiny-vlm" if arguments.tiny else "qwen3vl-8b"
+        path = models.qwen3vl(arguments.folder / name, device, getattr(torch, dtype), tiny=arguments.tiny)
+    vlm = load_vlm(path, dtype=dtype, device=device)
+    images = pictures(arguments.images, size)
+    labels = models.prompts(arguments.images, arguments.tokens or (24 if small else 260))
+    ids = [str(i) for i in range(len(images))]
+    single, batched = (EchoReward(vlm, batch_size=n) for n in (1, arguments.batch_size))
+    sides = {
+        "plain": lambda: plain(vlm, images, labels),
+        "ours, batch 1": lambda: single(images, labels, ids),
+        f"ours, batch {arguments.batch_size}": lambda: batched(images, labels, ids),
+    }
+    taken = measuring.in_rounds(sides, device, arguments.rounds)
+    peak = measuring.matmul_peak(device, getattr(torch, dtype), *([(256,)] if small else []))
+    needed = measuring.flops(sides["ours, batch 1"])
+    expected = torch.tensor(taken["plain"][0].value)
+    facts = {
+        **measuring.describe(device), "model": str(arguments.model or path.name), "dtype": dtype, "images": len(images),
+        "pixels": size, "rounds": arguments.rounds, "matmul_peak_tflops": peak / 1e12, "sides": {},
+    }  # fmt: skip
+    table = Table(title=f"{len(images)} rewards, {size} px, {dtype}, {facts['device']}; n = {arguments.rounds} rounds")
+    for column in ("side", "seconds", "plain / side", "of matmul peak", "peak memory, GB", "largest difference"):
+        table.add_column(column, justify="left" if column == "side" else "right")
+    for name, runs in taken.items():
+        times = [run.time_on(device) for run in runs]
+        ratio = measuring.ratios(taken["plain"], runs, device)
+        used = needed / statistics.median(times) / peak
+        gap = float((torch.tensor(runs[0].value) - expected).abs().max())
+        memory = max(run.peak_gb for run in runs)
+        table.add_row(
+            name, measuring.spread(times, 3), measuring.spread(ratio), f"{used:.0%}", f"{memory:.2f}", f"{gap:.1e}"
+        )
+        facts["sides"][name] = {
+            "seconds": times, "plain_over_this": ratio, "share_of_matmul_peak": used, "peak_gb": memory, "gap": gap,
+        }  # fmt: skip
+    measuring.show(table)
+    measuring.write(arguments.out, facts)
+
+
+if __name__ == "__main__":
+    main()
