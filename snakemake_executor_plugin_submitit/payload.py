@@ -108,7 +108,7 @@ class Payload:
         left = self._seconds_left()
         # Slurm sends the signal up to a minute early. Where the time left is unknown, call it a preemption.
         at_limit = left is not None and left <= self.signal_delay_s + 90
-        patience = self.signal_delay_s if left is None else min(left, self.signal_delay_s)
+        patience = left if at_limit else self.signal_delay_s
         self._say(f"{self.name}: asked to leave: " + (f"{left:.0f} s left" if at_limit else "preemption"))
         self._end_process(max(patience - END_MARGIN_S, 1))
         if self._process is not None and self._process.poll() == 0:
@@ -121,6 +121,7 @@ class Payload:
             self._say(f"{self.name}: time limit; requeue {used + 1} of {self.requeue_limit}")
         later = copy.copy(self)
         later._process = None  # processes can't be pickled
+        later._terminated = False  # what ends this life is not to be seen in the next one
         return DelayedSubmission(later)
 
     # Details.
@@ -191,8 +192,12 @@ class Payload:
         return f"could not be requeued: {error}"
 
     def _seconds_left(self) -> float | None:
+        """Until the time limit; None where Slurm does not say."""
+        left = self._squeue("%L")
+        if left == "INVALID":  # less than none: the signal came late
+            return 0.0
         try:
-            return seconds_of(self._squeue("%L"))
+            return seconds_of(left)
         except ValueError:
             return None
 

@@ -96,6 +96,45 @@ def test_sigterm_waits_for_what_is_being_saved_and_leaves_no_outcome(tmp_path):
     assert job.outcome is None and (tmp_path / "saved").exists() and (tmp_path / "12.stop.0").exists()
 
 
+def payload_of(folder: Path, command: str, **options) -> Payload:
+    options = {"signal_delay_s": 22, "requeue_limit": 0, **options}
+    return Payload(command, "smk.test", [], workdir=str(folder), folder=str(folder), **options)
+
+
+def test_a_life_that_slurm_ended_leaves_nothing_to_the_next(tmp_path, monkeypatch):
+    """SIGTERM and the checkpoint signal come together where the time limit is hit at once; the next life may fail."""
+    monkeypatch.setenv("SLURM_JOB_ID", "12")
+    monkeypatch.setenv("PATH", os.pathsep.join(["/usr/bin", "/bin"]))
+    first = payload_of(tmp_path, "exit 3")
+    first._on_sigterm()
+    second = first.checkpoint().function
+    with pytest.raises(SystemExit):
+        second()
+    assert json.loads((tmp_path / "12.outcome.json").read_text())["returncode"] == 3
+
+
+@pytest.mark.parametrize("left", ["INVALID", "0:00", "1:30"])
+def test_at_the_time_limit_or_after_it_requeues_are_counted(tmp_path, monkeypatch, left):
+    monkeypatch.setenv("SLURM_JOB_ID", "12")
+    (tmp_path / "squeue").write_text(f"#!/bin/sh\necho {left}\n")
+    (tmp_path / "squeue").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    with pytest.raises(Exception, match="reached its time limit 1 times"):
+        payload_of(tmp_path, "true").checkpoint()
+    payload_of(tmp_path, "true", requeue_limit=1).checkpoint()
+    assert (tmp_path / "12.requeues").read_text() == "1"
+
+
+def test_an_outcome_of_a_life_that_somebody_requeued_is_forgotten(tmp_path):
+    (tmp_path / "12.outcome.json").write_text('{"returncode": 1}')
+    job = Job(tmp_path, "touch ready; until [ -e go ]; do sleep 0.1; done", [])
+    while not (tmp_path / "ready").exists():
+        time.sleep(0.1)
+    assert job.outcome is None
+    (tmp_path / "go").touch()
+    assert job.end()[0] == 0 and job.outcome["returncode"] == 0
+
+
 def _group_of(job: Job) -> list[int]:
     done = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True)
     pairs = [tuple(map(int, line.split())) for line in done.stdout.splitlines()]
