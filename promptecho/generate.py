@@ -21,6 +21,7 @@ from promptecho.config import ExperimentConfig, slice_digest
 from promptecho.errors import ConfigError, DataError
 from promptecho.files import atomic_path, digest, read_json, sha256_file, write_json, write_jsonl
 from promptecho.progress import Progress
+from promptecho.t2i.prompt_cache import PromptCache
 from promptecho.t2i.registry import load_configured
 from promptecho.train.data import normal
 
@@ -80,7 +81,9 @@ def generate_shard(job: GenerateJob) -> Path:
         done=len(mine) - sum(len(batch) for _, batch in missing),
     )  # fmt: skip
     if missing:
-        family = load_configured(job.config, job.device)
+        cache = job.config.models_prompt_cache
+        family = load_configured(job.config, job.device, text_encoder_device="cpu" if cache else None)
+        encoder = PromptCache(family, cache, turn=(job.shard, job.num_shards))
         fold = contextlib.nullcontext()
         if job.adapter is not None:
             from promptecho.train.lora import load_adapter, merged
@@ -90,8 +93,12 @@ def generate_shard(job: GenerateJob) -> Path:
         shape = family.latent_shape(*settings.size(job.config.models.t2i))
         print(f"{bar.what}: {len(mine)} images, {bar.count} already done", file=sys.stderr, flush=True)
         with fold:
-            for k, batch in missing:
-                _generate_batch(job, family, settings, layout, shape, batch)
+            for index, (k, batch) in enumerate(missing):
+                # A prompt's images share one encoding.
+                texts = [layout.texts[p] for p, _ in batch]
+                upcoming = (layout.texts[p] for _, later in missing[index + 1 :] for p, _ in later)
+                cond = encoder.encode(texts, upcoming)
+                _generate_batch(job, family, settings, layout, shape, batch, cond)
                 write_json(_record(job, k), _signature(recipe, layout, batch))
                 bar.advance(len(batch))
     layout.describe(sorted({p for p, _ in mine}))
@@ -110,13 +117,13 @@ def generate_shard(job: GenerateJob) -> Path:
     return path
 
 
-def _generate_batch(job: GenerateJob, family, settings, layout: Layout, shape, batch: list[tuple[int, int]]) -> None:
+def _generate_batch(
+    job: GenerateJob, family, settings, layout: Layout, shape, batch: list[tuple[int, int]], cond: list[torch.Tensor]
+) -> None:
     noise = torch.stack([normal(shape, settings.seed, "generate", layout.ids[p], i) for p, i in batch])
-    distinct = sorted({p for p, _ in batch})  # a prompt's images share one encoding
-    encoded = dict(zip(distinct, family.encode_prompts([layout.texts[p] for p in distinct]), strict=True))
     latents = family.sample(
         noise.to(job.device),
-        [encoded[p] for p, _ in batch],
+        cond,
         num_inference_steps=settings.num_inference_steps,
         guidance_scale=settings.guidance_scale,
     )

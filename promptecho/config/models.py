@@ -22,7 +22,8 @@ from promptecho.config.rewards import RewardSection, VlmSection
 from promptecho.config.training import TrainingConfig
 
 Name = Annotated[str, Field(strict=True, pattern=NAME_PATTERN)]
-FROM_SITE = ("models_root", "models_offline", "models_staging")  # keys that an experiment takes from the site's file
+# Keys that an experiment takes from the site's file.
+FROM_SITE = ("models_root", "models_offline", "models_staging", "models_prompt_cache")
 
 
 class T2iSection(Section):
@@ -222,6 +223,7 @@ class ExperimentConfig(Section):
     )
     models_offline: Flag = Field(False, description="Likewise: jobs do not ask the hub.")
     models_staging: Text | None = Field(None, description="Likewise: where nodes keep copies of models.")
+    models_prompt_cache: Text | None = Field(None, description="Likewise: where embeddings of prompts are kept.")
 
 
 class SiteModels(Section):
@@ -236,6 +238,12 @@ class SiteModels(Section):
         None,
         description="Folder on a disk of each node, such as /local/scratch or $SLURM_TMPDIR: the first process of a "
         "node copies a model folder there, and all load from the copy; null: models are loaded from where they are.",
+    )
+    prompt_cache: Text | None = Field(
+        "results/{experiment}/work/prompts",
+        description="Folder for the text encoder's embeddings of prompts: each is computed once, and the encoder is on "
+        "the GPU only while one is missing; experiments may share a folder. null: the encoder stays on the GPU. The "
+        "results are the same bits either way.",
     )
 
 

@@ -62,6 +62,8 @@ def resolve_experiment(site: SiteConfig, name: str, overrides: dict[str, Any]) -
     offline = site.models.offline
     raw["models_offline"] = site.models_root is not None if offline is None else offline
     raw["models_staging"] = site.models.staging
+    cache = site.models.prompt_cache
+    raw["models_prompt_cache"] = cache and cache.replace("{experiment}", name)
     if site.models_root is not None:
         raw["models_root"] = site.models_root
         _find_models(raw, Path(site.models_root), str(path))

@@ -11,6 +11,7 @@ from PIL import Image
 
 from promptecho.errors import ModelError
 from promptecho.files import digest, fingerprint
+from promptecho.models.place import cached
 
 
 class DiffusersFamily:
@@ -50,12 +51,14 @@ class DiffusersFamily:
         vae_slicing: bool = False,
         vae_tiling: bool = False,
         transformer_device: torch.device | str | None = None,
+        text_encoder_device: torch.device | str | None = None,
     ):
         """Load a pipeline folder or hub id. The VAE stays in float32, as the paper's authors run it.
 
         Args:
             transformer_device: where the transformer stays if not on `device`: on the CPU, for an engine that takes
                 it from there piece by piece.
+            text_encoder_device: likewise for the text encoder: on the CPU, until a prompt has to be encoded.
 
         Raises:
             ModelError: the folder is missing or not a pipeline of this family.
@@ -78,8 +81,8 @@ class DiffusersFamily:
                 f"{path}: holds a {type(pipeline.transformer).__name__}, not a {cls.title} pipeline; check "
                 "models.t2i.family and models.t2i.path"
             )
-        for module in (pipeline.text_encoder, pipeline.vae):
-            module.to(device)
+        pipeline.vae.to(device)
+        pipeline.text_encoder.to(device if text_encoder_device is None else text_encoder_device)
         pipeline.transformer.to(device if transformer_device is None else transformer_device)
         pipeline.vae.to(torch.float32)
         if vae_slicing:
@@ -183,16 +186,19 @@ class DiffusersFamily:
 
     @property
     def text_identity(self) -> str:
-        """What decides a prompt's embedding besides the prompt: family, encoder and tokenizer, and their type."""
+        """What decides a prompt's embedding besides the prompt: family, encoder and tokenizer, and their type.
+
+        Raises:
+            ModelError: the pipeline was not loaded from files, or they are gone.
+        """
         path, revision = self._source
-        if Path(path).is_dir():
-            files = sorted(
-                file for name in ("text_encoder", "tokenizer") for file in (Path(path) / name).rglob("*")
-                if file.is_file()
-            )  # fmt: skip
-            weights: Any = [[str(file.relative_to(path)), fingerprint(file)] for file in files]
-        else:
-            weights = [path, revision or getattr(self.pipeline.text_encoder.config, "_commit_hash", None)]
+        folder = Path(path) if Path(path).is_dir() else cached(path, revision)
+        files = [] if folder is None else sorted(
+            file for name in ("text_encoder", "tokenizer") for file in (folder / name).rglob("*") if file.is_file()
+        )  # fmt: skip
+        if not files:
+            raise ModelError(f"{path}: no text encoder's files in it; load it again, or set models.prompt_cache: null")
+        weights = [[str(file.relative_to(folder)), fingerprint(file)] for file in files]
         return digest([self.name, str(self.pipeline.text_encoder.dtype), weights])
 
 

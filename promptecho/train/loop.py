@@ -24,6 +24,7 @@ from __future__ import annotations
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from promptecho.config import TrainingConfig, run_rewards, run_training, slice_d
 from promptecho.errors import DataError, PromptEchoError
 from promptecho.files import sha256_file
 from promptecho.progress import Progress
+from promptecho.t2i.prompt_cache import PromptCache
 from promptecho.train import checkpoint, heldout, setup
 from promptecho.train import rollout as ro
 from promptecho.train.data import Prompt, prompts_of
@@ -97,11 +99,12 @@ def prepare(
     models = segment.config.models
     prompts, watched = _all_prompts(segment, training)
     rewards = setup.list_rewards(segment.config, segment.run, [*prompts, *watched])
-    # ZeRO-3 takes the transformer from the CPU piece by piece.
     times = LoadTimes()
     with times("t2i"):
-        on = "cpu" if training.zero_stage == 3 else None
-        family = setup.load_family(segment.config, device, transformer_device=on)
+        family = setup.load_policy(segment.config, training, device)
+        encoder = PromptCache(
+            family, segment.config.models_prompt_cache, turn=(dist.get_rank(), dist.get_world_size())
+        )
     if training.activation_checkpointing:
         family.enable_activation_checkpointing()
     with times("vlm"):
@@ -110,7 +113,7 @@ def prepare(
         print(f"train {segment.run}: models loaded: {times.describe()}", file=sys.stderr, flush=True)
     family.transformer = add_lora(family.transformer, training.lora, training.seed, family.lora_targets)
     return Trainer(
-        segment, training, family,
+        segment, training, family, encoder,
         Engine(family.transformer, training, device, accumulation=accumulation(training, layout.trainers)),
         rewards, rewarder, prompts, watched, family.latent_shape(models.t2i.height, models.t2i.width),
         family.timesteps(training.sampling.num_inference_steps, models.t2i.height, models.t2i.width)[:-1],
@@ -316,13 +319,21 @@ def collect(trainer: Trainer, iteration: int, meter: Meter) -> ro.Rollout:
 
     made = ro.sample_and_score(
         trainer, chosen, training.images_per_prompt, (training.seed, "sampling", iteration), iteration + 1,
-        "image {image} of iteration {iteration}", moved,
+        "image {image} of iteration {iteration}", moved, upcoming=_later_prompts(trainer, iteration),
     )  # fmt: skip
     credited = made.rewards if training.control == "none" else permuted(made.rewards, training.seed, iteration)
     advantages = combined_advantages(credited, [entry.weight for entry in trainer.rewards], training)
     latents = gather_by_index(made.latents, made.mine, len(chosen) * training.images_per_prompt)
     meter.lap("reward")
     return ro.Rollout(chosen, made.cond, latents, made.rewards, advantages.flatten().to(latents.device), made.replies)
+
+
+def _later_prompts(trainer: Trainer, iteration: int) -> Iterator[str]:
+    """Texts of this segment's prompts after `iteration`."""
+    training = trainer.training
+    for later in range(iteration + 1, trainer.segment.to):
+        for prompt in prompts_of(trainer.prompts, training.seed, later, training.prompts_per_iteration):
+            yield prompt.text
 
 
 def _watch_heldout(trainer: Trainer, state: TrainingState) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import torch
@@ -55,7 +55,7 @@ class Scored:
 
 def sample_and_score(
     trainer: Trainer, prompts: list[Prompt], per_prompt: int, key: tuple[int | str, ...], iteration: int, where: str,
-    moved: Callable[[str, int], None],
+    moved: Callable[[str, int], None], upcoming: Iterable[str] = (),
 ) -> Scored:  # fmt: skip
     """Collective: `per_prompt` images of each prompt and their rewards, shared out over the ranks.
 
@@ -65,6 +65,7 @@ def sample_and_score(
         where: what an image is called in messages; {image} is its number in its group, {iteration} the iteration.
         moved: called with phase and step of this rank: ("sample", images done), ("reward", 0) between the two halves,
             ("reward", rewards done), ("exchange", 0).
+        upcoming: texts of prompts that come next, for the prompt cache.
 
     Raises:
         PromptEchoError: on every rank; a reward failed or is not finite (the image and its label are dumped), or too
@@ -72,7 +73,7 @@ def sample_and_score(
     """
     total = len(prompts) * per_prompt
     mine = share_of_rank(total, dist.get_rank(), dist.get_world_size())
-    cond = trainer.family.encode_prompts([prompt.text for prompt in prompts])
+    cond = trainer.encoder.encode([prompt.text for prompt in prompts], upcoming)
 
     def made(indices: list[int], images: list[Image.Image]) -> None:
         names = [where.format(image=i % per_prompt, iteration=iteration) for i in indices]

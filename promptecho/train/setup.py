@@ -13,6 +13,7 @@ import torch
 
 from promptecho.config import ExperimentConfig, reward_templates, run_rewards, run_training
 from promptecho.config.rewards import InferScoreSection, RewardSection
+from promptecho.config.training import TrainingConfig
 from promptecho.errors import DataError
 from promptecho.files import read_jsonl
 from promptecho.t2i.base import Family
@@ -53,6 +54,15 @@ def load_family(config: ExperimentConfig, device: torch.device, **options: Any) 
     from promptecho.t2i.registry import load_configured
 
     return load_configured(config, device, **options)
+
+
+def load_policy(config: ExperimentConfig, training: TrainingConfig, device: torch.device) -> Family:
+    """The family, placed for training: what is on the GPU only now and then begins on the CPU."""
+    return load_family(
+        config, device,
+        transformer_device="cpu" if training.zero_stage == 3 else None,  # ZeRO-3 takes it from there piece by piece
+        text_encoder_device="cpu" if config.models_prompt_cache else None,
+    )  # fmt: skip
 
 
 def list_rewards(config: ExperimentConfig, run: str, prompts: Sequence[Prompt]) -> list[WeightedReward]:

@@ -10,6 +10,7 @@ import torch
 
 from promptecho.config import ExperimentConfig, TrainingConfig
 from promptecho.t2i.base import Family
+from promptecho.t2i.prompt_cache import PromptCache
 from promptecho.train.data import Prompt
 from promptecho.train.engine import Engine
 from promptecho.train.placement.base import Rewarder
@@ -42,6 +43,7 @@ class Trainer:
     segment: Segment
     training: TrainingConfig
     family: Family
+    encoder: PromptCache
     engine: Engine
     rewards: list[WeightedReward]
     rewarder: Rewarder

@@ -1,0 +1,191 @@
+"""Prompt embeddings on disk, each computed once, so that the text encoder is on the GPU only while one is missing.
+
+`FOLDER/KEY/ab/abcd....safetensors` is one prompt, named by its SHA-256. KEY is a digest of all else that decides its
+bits: family, encoder and tokenizer with their files and dtype, the libraries' versions, and what computes (a GPU's
+name; on CPUs the number of threads, which changes rounding). So a run gives the same bytes with a full cache, an empty
+one or none. `FOLDER/KEY/about.json` says what KEY stands for. A prompt takes tokens x width x bytes of the dtype:
+1.3 MB for 250 tokens of Z-Image in bfloat16, 1.8 MB of Qwen-Image.
+
+Any number of processes use a folder at once without waiting for each other: files appear whole (renamed), and whoever
+computes one twice writes the same bytes. The cache is an optimisation: what is damaged in it is named and computed
+again, and where nothing can be written that is told once and nothing more is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import shutil
+import sys
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from promptecho.errors import DataError
+from promptecho.files import atomic_path, digest, write_json
+from promptecho.t2i.base import Family
+
+AHEAD = 256  # prompts encoded before they are needed, since the encoder is there
+RESERVE = 1 << 30  # bytes that stay free on the cache's disk
+NAME, FACTS = "embedding", "promptecho"
+
+
+class PromptCache:
+    """`encode` in place of `family.encode_prompts`; it also takes care of the negative prompt.
+
+    Args:
+        folder: where embeddings are kept; None: nothing is kept and the text encoder stays where it is.
+        turn: (rank, ranks) of processes that need the same prompts: each begins with another one, and finds those
+            that others have meanwhile written.
+    """
+
+    def __init__(self, family: Family, folder: str | Path | None, *, turn: tuple[int, int] = (0, 1)) -> None:
+        self.family, self.turn = family, turn
+        self.folder: Path | None = None
+        self._negative_is_set = self._cannot_write = False
+        self._told: set[Path] = set()  # damaged files
+        if folder is not None:
+            about = _about(family)
+            self.folder = Path(folder) / digest(about)
+            self._try_to_write(lambda: _describe(self.folder / "about.json", about))
+
+    def encode(self, prompts: Sequence[str], upcoming: Iterable[str] = ()) -> list[torch.Tensor]:
+        """One conditioning [tokens, dim] per prompt, on the family's device.
+
+        Args:
+            upcoming: prompts that will be asked for next. Where one of `prompts` has to be computed, the first `AHEAD`
+                of these are too, so that the encoder moves seldom. Nothing of them is kept in memory.
+
+        Raises:
+            DataError: a prompt is too long for the family.
+        """
+        wanted = list(dict.fromkeys(prompts))
+        if self.folder is None:
+            found = dict(zip(wanted, self.family.encode_prompts(wanted), strict=True))
+            return [found[prompt] for prompt in prompts]
+        if not self._negative_is_set:
+            wanted.append(self.family.negative_prompt)
+        found = {prompt: self._load(prompt) for prompt in wanted}
+        missing = [prompt for prompt, embedding in found.items() if embedding is None]
+        if missing:
+            later = islice((prompt for prompt in dict.fromkeys(upcoming) if prompt not in found), AHEAD)
+            found |= self._compute(missing, [] if self._cannot_write else list(later))
+        if not self._negative_is_set:
+            self.family.set_negative(found[self.family.negative_prompt])
+            self._negative_is_set = True
+        return [found[prompt] for prompt in prompts]
+
+    def _compute(self, missing: list[str], later: list[str]) -> dict[str, torch.Tensor]:
+        """The embeddings of `missing`; those of `later` are only written."""
+        found: dict[str, torch.Tensor] = {}
+        self.family.move_text_encoder(self.family.device)
+        try:
+            for group in (missing, later):
+                start = len(group) * self.turn[0] // self.turn[1]
+                for prompt in [*group[start:], *group[:start]]:
+                    if group is later and self._path(prompt).exists():
+                        continue
+                    # Looked for again: another rank may have begun with it.
+                    embedding = self._load(prompt) if self.turn[1] > 1 else None
+                    if embedding is None:
+                        (embedding,) = self.family.encode_prompts([prompt])
+                        self._store(prompt, embedding)
+                    if group is missing:
+                        found[prompt] = embedding
+        finally:
+            if not self._cannot_write:  # else it is needed each time
+                self.family.move_text_encoder("cpu")
+        return found
+
+    def _path(self, prompt: str) -> Path:
+        name = hashlib.sha256(prompt.encode()).hexdigest()
+        return self.folder / name[:2] / f"{name}.safetensors"
+
+    def _load(self, prompt: str) -> torch.Tensor | None:
+        path = self._path(prompt)
+        try:
+            data = path.read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            return self._damaged(path, str(error))
+        return self._read(path, data, prompt)
+
+    def _read(self, path: Path, data: bytes, prompt: str) -> torch.Tensor | None:
+        from safetensors import SafetensorError
+        from safetensors.torch import load
+
+        try:
+            tensors, facts = load(data), _facts(data)
+        except (SafetensorError, ValueError, KeyError) as error:  # cut short, or no such file at all
+            return self._damaged(path, str(error))
+        embedding = tensors.get(NAME)
+        if embedding is None or facts.get("prompt") != prompt or facts.get("sha256") != _sha256(embedding):
+            return self._damaged(path, "its content is not what was written")
+        return embedding.to(self.family.device)
+
+    def _damaged(self, path: Path, why: str) -> None:
+        if path not in self._told:
+            print(f"{path}: damaged ({why}); the prompt is encoded again", file=sys.stderr, flush=True)
+        self._told.add(path)
+
+    def _store(self, prompt: str, embedding: torch.Tensor) -> None:
+        if not embedding.isfinite().all():  # of no use to anybody, and not to be handed on
+            return
+        from safetensors.torch import save_file
+
+        value = embedding.cpu().contiguous()
+
+        def write() -> None:
+            if shutil.disk_usage(self.folder).free < RESERVE:
+                raise DataError(f"{self.folder}: less than {RESERVE / 1e9:.1f} GB are free there")
+            with atomic_path(self._path(prompt)) as temporary:
+                # One key: several would be written in any order.
+                facts = json.dumps({"prompt": prompt, "sha256": _sha256(value)})
+                save_file({NAME: value}, temporary, {FACTS: facts})
+
+        self._try_to_write(write)
+
+    def _try_to_write(self, write: Any) -> None:
+        if self._cannot_write:
+            return
+        try:
+            write()
+        except (OSError, DataError) as error:
+            self._cannot_write = True
+            print(f"prompt cache: {error}; embeddings are computed anew each time", file=sys.stderr, flush=True)
+
+
+def _about(family: Family) -> dict[str, str]:
+    """What decides an embedding's bits besides the prompt."""
+    import transformers
+
+    device = torch.device(family.device)
+    if device.type == "cuda":
+        computes = torch.cuda.get_device_name(device)
+    else:
+        computes = f"{device.type} {platform.machine()}, {torch.get_num_threads()} threads"
+    return {
+        "text_encoder": family.text_identity, "computed_by": computes, "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }  # fmt: skip
+
+
+def _describe(path: Path, about: dict[str, str]) -> None:
+    if not path.exists():
+        write_json(path, about)
+
+
+def _facts(data: bytes) -> dict[str, str]:
+    """What was noted in a safetensors file: its header is JSON behind eight bytes with its length."""
+    size = int.from_bytes(data[:8], "little")
+    return json.loads(json.loads(data[8 : 8 + size])["__metadata__"][FACTS])
+
+
+def _sha256(value: torch.Tensor) -> str:
+    whole = value.detach().contiguous().view(torch.uint8).numpy()
+    return hashlib.sha256(f"{value.dtype} {list(value.shape)} ".encode() + whole.tobytes()).hexdigest()
