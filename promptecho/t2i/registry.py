@@ -23,14 +23,25 @@ def load_family(
     """
     from promptecho.models.place import at_hand
     from promptecho.shipped import model_path
+
+    family = family_class(name)
+    path = at_hand(model_path(path, "t2i"), revision)
+    return family.load(path, revision=revision, dtype=DTYPES[dtype], device=device, **options)
+
+
+def family_class(name: str) -> Any:
+    """The adapter of family `name`.
+
+    Raises:
+        ModelError: unknown family.
+    """
     from promptecho.t2i.qwenimage import QwenImage
     from promptecho.t2i.zimage import ZImage
 
     families = {family.name: family for family in (ZImage, QwenImage)}
     if name not in families:
         raise ModelError(f"models.t2i.family: {name!r} is unknown; known families: {', '.join(families)}")
-    path = at_hand(model_path(path, "t2i"), revision)
-    return families[name].load(path, revision=revision, dtype=DTYPES[dtype], device=device, **options)
+    return families[name]
 
 
 def load_configured(config: ExperimentConfig, device="cpu", **options: Any) -> Family:

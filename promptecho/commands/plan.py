@@ -1,0 +1,78 @@
+"""`promptecho plan`: memory and time of an experiment on given GPUs, without a GPU and without a model's weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from promptecho.errors import ConfigError
+
+
+def register(app: typer.Typer) -> None:
+    app.command("plan")(plan)
+
+
+def plan(
+    config: Annotated[Path, typer.Option(help="Experiment file or resolved configuration.")],
+    nodes: Annotated[int, typer.Option(min=1, help="Nodes that train.")] = 1,
+    gpus_per_node: Annotated[int, typer.Option(min=1, help="GPUs, and so processes, on each.")] = 8,
+    gpu: Annotated[
+        str, typer.Option(help="Kind of GPU: h100, h200, h20, a100-80, a100-40, l40s, b200, or another.")
+    ] = "h100",
+    run: Annotated[list[str] | None, typer.Option(help="Only this run; repeat for several. Default: all runs.")] = None,
+    gpu_memory_gb: Annotated[
+        float | None, typer.Option(min=0, help="Memory of a GPU in GB, in place of the listed one.")
+    ] = None,
+    gpu_tflops: Annotated[
+        float | None, typer.Option(min=0, help="Dense bfloat16 TFLOP/s of a GPU, in place of the listed ones.")
+    ] = None,
+    mfu: Annotated[
+        float, typer.Option(min=0.01, max=1, help="Assumed: share of the datasheet's FLOP/s that is reached.")
+    ] = 0.4,
+    transfer: Annotated[float, typer.Option(min=0.01, max=1, help="Assumed: likewise, of bandwidths.")] = 0.7,
+    network_gb_s: Annotated[float, typer.Option(min=0.01, help="Assumed: GB/s between nodes for each GPU.")] = 50.0,
+    reserve_gb: Annotated[
+        float, typer.Option(min=0, help="Assumed: GB of each GPU for CUDA, NCCL, workspaces, fragmentation.")
+    ] = 5.0,
+    prompt_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Assumed: tokens of a prompt. Default: from the limits in `captions`.")
+    ] = None,
+    reply_tokens: Annotated[int, typer.Option(min=1, help="Assumed: tokens of an InferScore reply.")] = 100,
+    root: Annotated[
+        Path | None, typer.Option(help="Folder of fetched models. Default: models_root of the site.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the facts as JSON.")] = False,
+) -> None:
+    """Memory of each GPU by part, FLOPs and seconds by phase, hours of each run and evaluation, all computed.
+
+    Exit code 1 if something does not fit; the message says what to change.
+    """
+    from promptecho.config import load_experiment
+    from promptecho.plan.gpus import find_gpu
+    from promptecho.plan.settings import Settings, usual_prompt_tokens
+
+    loaded = load_experiment(config)
+    device = find_gpu(gpu, gpu_memory_gb, gpu_tflops)
+    names = run or list(loaded.runs)
+    for name in names:
+        if name not in loaded.runs:
+            raise ConfigError(f"--run {name}: no such run in {config} (known: {', '.join(loaded.runs) or 'none'})")
+    if not names:
+        raise ConfigError(f"{config}: runs: has no run to plan; add one")
+    settings = Settings(
+        mfu, transfer, network_gb_s, reserve_gb, prompt_tokens or usual_prompt_tokens(loaded), reply_tokens,
+        loaded.captions.query,
+    )  # fmt: skip
+    from promptecho.plan.plan import Cluster, Planner
+    from promptecho.plan.show import show
+
+    made = Planner(settings, root).plan(loaded, Cluster(device, nodes, gpus_per_node), names)
+    if as_json:
+        typer.echo(json.dumps(made.facts(), indent=2))
+    else:
+        show(made)
+    if made.problems:
+        raise ConfigError("\n".join(made.problems))

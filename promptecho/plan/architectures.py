@@ -1,0 +1,177 @@
+"""Models without weights: the real classes on torch's meta device, from a model folder's own configuration files.
+
+Where this machine does not have a model of the paper, a description that ships with the project stands in for its
+configuration files (`models/*.json`, each with its source).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from promptecho.config import ExperimentConfig
+from promptecho.config.models import T2iSection
+from promptecho.config.rewards import VlmSection
+from promptecho.config.slices import as_written
+from promptecho.errors import ModelError
+from promptecho.files import read_json
+from promptecho.models.inventory import Found, find, models_folder
+from promptecho.models.needed import Kind, Model
+from promptecho.plan.stand_ins import CountingTokenizer, counting_processor
+from promptecho.t2i.base import Family
+from promptecho.vlm.model import DTYPES, Vlm, wrap_vlm
+
+SHIPPED = Path(__file__).parent / "models"
+PARTS = ("transformer", "text_encoder", "vae", "scheduler")
+META = torch.device("meta")
+
+
+def locate(config: ExperimentConfig, section: T2iSection | VlmSection, key: str, root: Path | None) -> Found:
+    """Where a model is; `path` None for a model that is described in `models/`.
+
+    Args:
+        key: the section's place in the configuration, for messages.
+        root: folder of fetched models; None: as the configuration or the site's has it.
+
+    Raises:
+        ModelError: it is not here, and the project has no description of it; or it is here at another revision.
+    """
+    kind: Kind = "pipeline" if isinstance(section, T2iSection) else "transformers"
+    source = as_written(config, section.path)
+    found = find(Model(source, kind, section.revision, (key,)), models_folder(config, root))
+    if found.path is None and description(source) is None:
+        raise ModelError(
+            f"{key}.path: {source} is not on this machine, and its sizes are not among those that come with the "
+            f"project ({', '.join(known())}); `promptecho models fetch` gets it, or give its folder"
+        )
+    if found.path is not None and found.problem:
+        raise ModelError(f"{key}: {found.problem}")
+    return found
+
+
+def known() -> list[str]:
+    """Names of the models that are described in `models/`."""
+    return [name for path in sorted(SHIPPED.glob("*.json")) for name in read_json(path)["names"]]
+
+
+def description(source: str) -> dict[str, Any] | None:
+    """What `models/` says of the model `source`; None where it says nothing."""
+    for path in sorted(SHIPPED.glob("*.json")):
+        content = read_json(path)
+        if source in content["names"]:
+            return content
+    return None
+
+
+def build_family(found: Found, section: T2iSection) -> Family:
+    """The family's adapter around a pipeline of meta tensors, as `load` would return it.
+
+    Raises:
+        ModelError: the folder is not a pipeline of this family.
+    """
+    import diffusers
+
+    from promptecho.t2i.registry import family_class
+
+    family = family_class(section.family)
+    content = description(found.model.source) if found.path is None else _read_pipeline(Path(found.path))
+    index = content["model_index"]
+    classes = {part: index.get(part, [None, None])[1] for part in PARTS}
+    if index.get("_class_name") != family.pipeline_class or classes["transformer"] != family.transformer_class:
+        raise ModelError(
+            f"models.t2i.path: {found.model.source} is no {family.title} pipeline; check models.t2i.family and "
+            "models.t2i.path"
+        )
+    dtype = DTYPES[section.dtype]
+    transformer = _diffusers_part(classes["transformer"], content["transformer"], dtype)
+    vae = _diffusers_part(classes["vae"], content["vae"], torch.float32)
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler.from_config(content["scheduler"])
+    encoder = _text_encoder(classes["text_encoder"], content["text_encoder"], dtype, found.model.source)
+    pipeline = getattr(diffusers, family.pipeline_class)(
+        scheduler=scheduler, vae=vae, text_encoder=encoder, tokenizer=CountingTokenizer(family.name),
+        transformer=transformer,
+    )  # fmt: skip
+    if section.vae_slicing:
+        vae.enable_slicing()
+    if section.vae_tiling:
+        vae.enable_tiling()
+    built = family(pipeline, negative_prompt=section.negative_prompt)
+    built.device = META
+    return built
+
+
+def build_vlm(found: Found, section: VlmSection) -> Vlm:
+    """A reward's VLM of meta tensors, with the processor of its folder where it has one.
+
+    Raises:
+        ModelError: the folder holds no image-text-to-text model.
+    """
+    from transformers import AutoConfig, AutoModelForImageTextToText
+
+    if found.path is None:
+        content = description(found.model.source)
+        config = AutoConfig.for_model(**content["config"])
+    else:
+        try:
+            config = AutoConfig.from_pretrained(found.path, trust_remote_code=section.trust_remote_code)
+        except Exception as error:  # from OSError to ValueError; all mean the same here
+            reason = " ".join(str(error).split())[:200]
+            raise ModelError(f"{found.path}: no model configuration that can be read ({reason})") from error
+
+    def make() -> nn.Module:
+        return AutoModelForImageTextToText.from_config(config, trust_remote_code=section.trust_remote_code)
+
+    model = _on_meta(make, DTYPES[section.dtype], found.model.source)
+    if found.path is None:
+        processor = counting_processor(content["preprocessor"], content["config"])
+    else:
+        from promptecho.vlm.processor import load_processor
+
+        processor = load_processor(found.path, trust_remote_code=section.trust_remote_code)
+    return wrap_vlm(found.model.source, model, processor)
+
+
+def n_bytes(module: nn.Module) -> int:
+    """Bytes of all weights and buffers."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in [*module.parameters(), *module.buffers()])
+
+
+def _read_pipeline(folder: Path) -> dict[str, Any]:
+    files = {"model_index": folder / "model_index.json"}
+    files |= {part: folder / part / "config.json" for part in PARTS[:-1]}
+    files["scheduler"] = folder / "scheduler" / "scheduler_config.json"
+    for path in files.values():
+        if not path.is_file():
+            raise ModelError(f"models.t2i.path: {path} is missing; is {folder} a diffusers pipeline?")
+    return {part: json.loads(path.read_text(encoding="utf-8")) for part, path in files.items()}
+
+
+def _diffusers_part(name: str, config: dict[str, Any], dtype: torch.dtype) -> nn.Module:
+    import diffusers
+
+    return _on_meta(lambda: getattr(diffusers, name).from_config(config), dtype, name)
+
+
+def _text_encoder(name: str, config: dict[str, Any], dtype: torch.dtype, source: str) -> nn.Module:
+    import transformers
+
+    settings = transformers.AutoConfig.for_model(**config)
+    return _on_meta(lambda: getattr(transformers, name)(settings), dtype, source)
+
+
+def _on_meta(make: Callable[[], nn.Module], dtype: torch.dtype, what: str) -> nn.Module:
+    """A model without values. Weights get `dtype`, buffers keep theirs, as in loading."""
+    try:
+        with META:
+            model = make()
+    except Exception as error:  # a class that this library does not have, or sizes that do not fit together
+        reason = " ".join(str(error).split())[:200]
+        raise ModelError(f"{what}: cannot be built from its configuration ({reason})") from error
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
+    return model.requires_grad_(False).eval()

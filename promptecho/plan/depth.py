@@ -1,0 +1,85 @@
+"""Deep models traced in seconds: a copy of a few layers, traced at two depths, tells what one more layer adds.
+
+FLOPs and bytes of weights grow by the same number with each layer, exactly. Peak memory does too while one moment stays
+the peak, which with layers of a size that matters it does; tests compare with models that are traced whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import nn
+
+from promptecho.plan.trace import Cost, trace
+
+NAMES_OF_PLACE = {"layer_idx", "layer_id"}
+
+
+class Deep:
+    """A model of which only the first layers are kept, and numbers about it as if all were there.
+
+    Args:
+        model: changed in place. Its longest list of layers is cut to `shallow` + 1 of them if they differ in nothing
+            but their place; else it stays whole.
+        shallow: layers beyond so many must do the same as each other.
+    """
+
+    def __init__(self, model: nn.Module, shallow: int) -> None:
+        self.shallow, self.layers, self.more = shallow, None, 0
+        layers = repeated_layers(model)
+        if layers is not None and len(layers) > shallow + 1:
+            self.layers, self.more = layers, len(layers) - shallow - 1
+            layers._modules = _first(layers, shallow + 1)
+
+    def trace(self, code: Callable[[], Any]) -> Cost:
+        """`trace(code)` for code that runs the model."""
+        second = trace(code)
+        if self.layers is None:
+            return second
+        with self._shallow():
+            first = trace(code)
+        flops = {kind: n + self.more * (n - first.flops.get(kind, 0)) for kind, n in second.flops.items()}
+        return Cost(flops, second.peak + self.more * (second.peak - first.peak))
+
+    def number(self, count: Callable[[], int]) -> int:
+        """A number that grows by the same with each layer, such as bytes of weights."""
+        second = count()
+        if self.layers is None:
+            return second
+        with self._shallow():
+            return second + self.more * (second - count())
+
+    @contextmanager
+    def _shallow(self) -> Iterator[None]:
+        kept = self.layers._modules
+        self.layers._modules = _first(self.layers, self.shallow)
+        try:
+            yield
+        finally:
+            self.layers._modules = kept
+
+
+def repeated_layers(model: nn.Module) -> nn.ModuleList | None:
+    """The list of layers with the most weights; None if its members differ in more than their place."""
+    lists = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
+    longest = max(lists, key=lambda one: sum(p.numel() for p in one.parameters()), default=None)
+    return longest if longest is not None and len({_kind(layer) for layer in longest}) == 1 else None
+
+
+def _first(layers: nn.ModuleList, n: int) -> dict[str, nn.Module]:
+    return dict(list(layers._modules.items())[:n])
+
+
+def _kind(layer: nn.Module) -> tuple:
+    """What a layer is, but for its place: classes, shapes, settings."""
+    facts: list[Any] = []
+    for name, module in layer.named_modules():
+        settings = [
+            (key, value) for key, value in sorted(vars(module).items())
+            if key not in NAMES_OF_PLACE and isinstance(value, (bool, int, float, str))
+        ]  # fmt: skip
+        facts.append((name, type(module).__name__, tuple(settings)))
+    facts += [(name, tuple(p.shape), str(p.dtype), p.requires_grad) for name, p in layer.named_parameters()]
+    return tuple(facts)

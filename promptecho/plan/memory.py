@@ -1,0 +1,187 @@
+"""Where the memory of one GPU goes: what it holds throughout, and what each phase of an iteration adds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from promptecho.config.rewards import RewardSection
+from promptecho.config.training import TrainingConfig
+from promptecho.plan.costs import T2iCosts, VlmCosts
+from promptecho.plan.settings import Settings
+from promptecho.train.placement.layout import Layout
+
+FLOAT32 = 4
+REDUCE_BUCKET = 500_000_000 * FLOAT32  # bytes, DeepSpeed's default, allocated for every backward pass
+ZERO3_LIVE = 1_000_000_000  # weights that DeepSpeed keeps gathered at most, its default
+
+
+@dataclass(frozen=True)
+class GpuMemory:
+    """Bytes on one GPU: `held` by part throughout, `phases` add their own parts."""
+
+    who: str  # trainer | reward server | generation
+    held: dict[str, int]
+    phases: dict[str, dict[str, int]] = field(default_factory=dict)
+
+    @property
+    def held_bytes(self) -> int:
+        return sum(self.held.values())
+
+    def bytes_in(self, phase: str) -> int:
+        """All that is there in a phase."""
+        return self.held_bytes + sum(self.phases[phase].values())
+
+    @property
+    def peak_phase(self) -> str:
+        return max(self.phases, key=self.bytes_in)
+
+    @property
+    def peak(self) -> int:
+        return self.bytes_in(self.peak_phase)
+
+    def facts(self) -> dict:
+        return {
+            "who": self.who, "held": self.held, "phases": self.phases,
+            "totals": {phase: self.bytes_in(phase) for phase in self.phases},
+            "peak_phase": self.peak_phase, "peak": self.peak,
+        }  # fmt: skip
+
+
+def vlm_share(vlm: VlmCosts, mode: str, ranks: int) -> tuple[int, int]:
+    """(bytes of the reward's VLM that a GPU holds, bytes that a pass gathers besides), as vlm/sharding.py says.
+
+    Args:
+        ranks: GPUs of a node that share one copy.
+    """
+    if mode == "replicated" or (mode != "offloaded" and ranks == 1):
+        return vlm.bytes, 0
+    held = 0 if mode == "offloaded" else -(-vlm.bytes // ranks)
+    return held, vlm.rest_bytes + sum(vlm.block_bytes[:2])
+
+
+def trainer_memory(
+    t2i: T2iCosts, vlm: VlmCosts, rewards: list[RewardSection], training: TrainingConfig, layout: Layout,
+    settings: Settings,
+) -> GpuMemory:  # fmt: skip
+    """One GPU that trains, with the largest share of an iteration's images."""
+    world, mode = layout.trainers, training.reward_placement.mode
+    images = training.prompts_per_iteration * training.images_per_prompt
+    share = -(-images // world)
+    adapter = FLOAT32 * t2i.lora_params
+    partitioned = training.zero_stage == 3
+    weights = t2i.transformer_bytes + (adapter if partitioned else 0)
+    held = {
+        "transformer": -(-weights // world) if partitioned else t2i.transformer_bytes,
+        "text encoder": t2i.text_encoder_bytes,
+        "VAE": t2i.vae_bytes,
+        "LoRA weights": 0 if partitioned else adapter,
+        "LoRA gradients": adapter if training.zero_stage == 1 else -(-adapter // world),
+        "optimizer": -(-3 * adapter // world),  # master weights and two moments
+    }
+    gathered_vlm = 0
+    if mode != "dedicated":
+        held["reward VLM"], gathered_vlm = vlm_share(vlm, mode, layout.trainers_per_node)
+    held["prompts and latents"] = training.prompts_per_iteration * t2i.prompt_bytes + images * t2i.latent_bytes
+    live = {}
+    if partitioned:
+        per_weight = t2i.transformer_bytes / t2i.transformer_params
+        live["gathered layers"] = min(weights, round(ZERO3_LIVE * per_weight))
+    sampled = min(training.sampling.batch_size, share)
+    micro = training.micro_batch_size
+    rows = training.timesteps.per_sample * (training.passes if training.timesteps.redraw == "pass" else 1)
+    references = _references(training)
+    mine = min(images, share * training.passes) if world > 1 else images
+    one = rows * t2i.latent_bytes
+    phases = {
+        "encode": {"activations": t2i.encode().peak},
+        "sample": {
+            "activations": t2i.sample_step(sampled, training.sampling.guidance_scale).peak,
+            "folded adapter": t2i.folded_bytes, **live,
+        },
+        "decode": {"activations": t2i.decode(sampled).peak, "folded adapter": t2i.folded_bytes},
+    }  # fmt: skip
+    if mode != "dedicated":
+        phases["reward"] = {
+            "activations": _reward_activations(vlm, rewards, share, settings),
+            "gathered layers": gathered_vlm,
+        }
+    phases["precompute"] = {
+        "activations": t2i.velocity(min(micro, share), training).peak, **live,
+        # Noise and velocities of this rank's images; what all ranks found, on its way to those who need it.
+        "noise and references": share * one * (2 + references)
+        + ((images + mine * references) * one if world > 1 and references else 0),
+    }  # fmt: skip
+    per_forward = 1 if training.per_timestep else training.timesteps.per_sample
+    phases["update"] = {
+        "activations": t2i.loss(micro, training).peak, **live,
+        "noise and references": mine * (t2i.latent_bytes + one * (1 + references)),
+        "micro-batch": micro * per_forward * t2i.latent_bytes * (2 + references),
+        "reduce bucket": REDUCE_BUCKET,
+    }  # fmt: skip
+    return GpuMemory("trainer", {part: size for part, size in held.items() if size}, _without_zeros(phases))
+
+
+def server_memory(
+    vlm: VlmCosts, rewards: list[RewardSection], training: TrainingConfig, layout: Layout, settings: Settings
+) -> GpuMemory:
+    """One GPU that serves rewards (mode dedicated)."""
+    servers = layout.servers_per_node
+    held, gathered = vlm_share(vlm, "dedicated", servers)
+    request = min(training.sampling.batch_size, -(-_images(training) // layout.trainers))
+    parts = {
+        "activations": _reward_activations(vlm, rewards, -(-request // servers), settings),
+        "gathered layers": gathered,
+    }
+    return GpuMemory("reward server", {"reward VLM": held}, _without_zeros({"reward": parts}))
+
+
+def generation_memory(t2i: T2iCosts, batch_size: int, guidance_scale: float) -> GpuMemory:
+    """The GPU of a generation job: all of the model, with the adapter."""
+    held = {
+        "transformer": t2i.transformer_bytes, "text encoder": t2i.text_encoder_bytes, "VAE": t2i.vae_bytes,
+        "LoRA weights": FLOAT32 * t2i.lora_params,
+    }  # fmt: skip
+    phases = {
+        "encode": {"activations": t2i.encode().peak},
+        "sample": {
+            "activations": t2i.sample_step(batch_size, guidance_scale).peak, "folded adapter": t2i.folded_bytes
+        },
+        "decode": {"activations": t2i.decode(batch_size).peak, "folded adapter": t2i.folded_bytes},
+    }  # fmt: skip
+    return GpuMemory("generation", held, _without_zeros(phases))
+
+
+def host_bytes(vlm: VlmCosts, training: TrainingConfig) -> int:
+    """Pinned host memory of a node for the reward's VLM."""
+    return vlm.bytes if training.reward_placement.mode == "offloaded" else 0
+
+
+def _images(training: TrainingConfig) -> int:
+    return training.prompts_per_iteration * training.images_per_prompt
+
+
+def _references(training: TrainingConfig) -> int:
+    """Velocities that the loss compares with."""
+    return (training.kl_ema.weight > 0) + (training.kl_base.weight > 0)
+
+
+def _reward_activations(vlm: VlmCosts, rewards: list[RewardSection], images: int, settings: Settings) -> int:
+    peaks = []
+    for entry in rewards:
+        n = reward_batch(entry, images)
+        if entry.name == "echo":
+            peaks.append(vlm.echo(n, entry.query or settings.query).peak)
+        else:
+            tokens = settings.longest_reply(entry)
+            peaks += [vlm.first_token(n, entry).peak, vlm.more_tokens(n, entry, tokens).peak]
+    return max(peaks)
+
+
+def reward_batch(entry: RewardSection, images: int) -> int:
+    """Images, or replies, that the VLM takes together on a GPU that has so many images."""
+    samples = entry.inferscore.samples if entry.inferscore else 1
+    return min(entry.batch_size, images * samples)
+
+
+def _without_zeros(phases: dict[str, dict[str, int]]) -> dict[str, dict[str, int]]:
+    return {phase: {part: size for part, size in parts.items() if size} for phase, parts in phases.items()}

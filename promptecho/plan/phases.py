@@ -1,0 +1,206 @@
+"""How long each phase of an iteration takes on the slowest GPU, and how many FLOPs all GPUs together spend on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from promptecho.config.rewards import RewardSection
+from promptecho.config.training import TrainingConfig
+from promptecho.plan.costs import T2iCosts, VlmCosts
+from promptecho.plan.gpus import Gpu
+from promptecho.plan.memory import FLOAT32, reward_batch
+from promptecho.plan.settings import Settings
+from promptecho.plan.trace import Cost
+from promptecho.train.placement.layout import Layout
+
+
+@dataclass(frozen=True)
+class Phase:
+    """`flops` of all GPUs, `seconds` of the slowest, and what bounds these: computing, memory, link, host, network."""
+
+    name: str
+    flops: int
+    seconds: float
+    bound: str
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Seconds from FLOPs and bytes, as the settings assume; `nodes` decides which way ranks take to each other."""
+
+    gpu: Gpu
+    settings: Settings
+    nodes: int
+
+    def compute(self, cost: Cost) -> float:
+        """The rate of each number format is that of the datasheet times `mfu`."""
+        return sum(flops / self.gpu.rate(kind) for kind, flops in cost.flops.items()) / self.settings.mfu
+
+    def read(self, n_bytes: float) -> float:
+        """From the GPU's own memory."""
+        return n_bytes / self._rate(self.gpu.memory_gb_s)
+
+    def link(self, n_bytes: float) -> float:
+        """From the other GPUs of the node."""
+        return n_bytes / self._rate(self.gpu.link_gb_s)
+
+    def host(self, n_bytes: float) -> float:
+        """From the host's memory."""
+        return n_bytes / self._rate(self.gpu.host_gb_s)
+
+    def ranks(self, n_bytes: float) -> float:
+        """From all other ranks, wherever they are."""
+        if self.nodes == 1:
+            return self.link(n_bytes)
+        return n_bytes / self._rate(min(self.settings.network_gb_s, self.gpu.link_gb_s))
+
+    def _rate(self, gb_s: float) -> float:
+        return 1e9 * gb_s * self.settings.transfer
+
+
+def iteration_phases(
+    t2i: T2iCosts, vlm: VlmCosts, rewards: list[RewardSection], training: TrainingConfig, layout: Layout, clock: Clock
+) -> list[Phase]:
+    """The phases of one iteration, without held-out evaluations."""
+    images = _images(training)
+    phases = rollout_phases(
+        t2i, vlm, rewards, training, layout, clock, training.prompts_per_iteration, training.images_per_prompt
+    )
+    share, world = -(-images // layout.trainers), layout.trainers
+    gather = _zero3_gather(t2i, training, layout, clock)
+
+    rows = training.timesteps.per_sample * (training.passes if training.timesteps.redraw == "pass" else 1)
+    micro = min(training.micro_batch_size, share)
+    once = t2i.velocity(micro, training).times(1 / micro)
+    sets = 1 + (training.kl_ema.weight > 0 and training.kl_ema.decay > 0) + (training.kl_base.weight > 0)
+    batches = sets * rows * -(-share // micro)
+    phases.append(
+        _phase("precompute", once.times(sets * rows * images), clock.compute(once.times(sets * rows * share)),
+               network=batches * gather)
+    )  # fmt: skip
+
+    per_forward = 1 if training.per_timestep else training.timesteps.per_sample
+    forwards = training.passes * images // training.micro_batch_size * (training.timesteps.per_sample // per_forward)
+    loss = t2i.loss(training.micro_batch_size, training)
+    mine = forwards // world
+    # Under ZeRO-3 forward and backward gather the layers, once each.
+    phases.append(_phase("update", loss.times(forwards), clock.compute(loss.times(mine)), network=2 * mine * gather))
+
+    adapter, steps = FLOAT32 * t2i.lora_params, training.passes * images // training.batch_size
+    others = (world - 1) / world
+    references = rows * ((training.kl_ema.weight > 0) + (training.kl_base.weight > 0))
+    moved = 2 * others * (steps * adapter + images * t2i.latent_bytes * (1 + references))
+    phases.append(_phase("exchange", Cost(), 0.0, network=clock.ranks(moved)))
+    return phases
+
+
+def rollout_phases(
+    t2i: T2iCosts, vlm: VlmCosts, rewards: list[RewardSection], training: TrainingConfig, layout: Layout, clock: Clock,
+    n_prompts: int, per_prompt: int,
+) -> list[Phase]:  # fmt: skip
+    """Prompts to rewards: of an iteration, or of the held-out captions."""
+    images, world = n_prompts * per_prompt, layout.trainers
+    share = -(-images // world)
+    sampled = min(training.sampling.batch_size, share)
+    iteration_share = -(-_images(training) // world)  # what is known of it serves held-out evaluations too
+    usual = min(training.sampling.batch_size, iteration_share)
+    steps, scale = training.sampling.num_inference_steps, training.sampling.guidance_scale
+    encode = t2i.encode()
+    step = t2i.sample_step(usual, scale).times(1 / usual)
+    decode = t2i.decode(usual).times(1 / usual)
+    gather = _zero3_gather(t2i, training, layout, clock)
+    batches = -(-share // sampled)
+    phases = [
+        # Every rank encodes all prompts.
+        _phase("encode", encode.times(n_prompts * world), clock.compute(encode.times(n_prompts)),
+               memory=n_prompts * clock.read(t2i.text_encoder_bytes)),
+        _phase("sample", step.times(steps * images), clock.compute(step.times(steps * share)),
+               network=steps * batches * gather),
+        _phase("decode", decode.times(images), clock.compute(decode.times(share))),
+    ]  # fmt: skip
+    if training.reward_placement.mode != "dedicated":
+        found = reward_work(vlm, rewards, training, share, layout.trainers_per_node, clock, iteration_share)
+        phases.append(_merged("reward", found, images / share))
+        return phases
+    # Images go to the node's servers batch by batch: all but the last batch are scored while sampling goes on.
+    per_node, servers = layout.trainers_per_node, layout.servers_per_node
+    request = -(-sampled // servers)
+    found = reward_work(vlm, rewards, training, request, servers, clock, -(-usual // servers))
+    one = sum(phase.seconds for phase in found)
+    whole = per_node * batches * one
+    sampling = phases[1].seconds + phases[2].seconds
+    waiting = max(per_node * one, whole - sampling * (batches - 1) / batches)
+    phase = _merged("reward", found, images / request)
+    phases.append(Phase("reward", phase.flops, waiting, phase.bound))
+    return phases
+
+
+def reward_work(
+    vlm: VlmCosts, rewards: list[RewardSection], training: TrainingConfig, images: int, ranks: int, clock: Clock,
+    usual: int,
+) -> list[Phase]:  # fmt: skip
+    """What `images` images take on one GPU; FLOPs are this GPU's.
+
+    Args:
+        ranks: GPUs that share one copy of the VLM's weights.
+        usual: images of a GPU in an iteration; the cost of one is taken from a batch of these.
+    """
+    mode, settings = training.reward_placement.mode, clock.settings
+    sharded = mode == "offloaded" or (mode != "replicated" and ranks > 1)
+
+    def moved(n_bytes: int) -> dict[str, float]:
+        """Seconds that a pass waits for weights."""
+        if not sharded:
+            return {}
+        ways = {"link": clock.link(n_bytes * (ranks - 1) / ranks)}
+        if mode == "offloaded":
+            ways["host"] = clock.host(n_bytes / ranks)
+        return ways
+
+    phases = []
+    for entry in rewards:
+        n = reward_batch(entry, images)
+        samples = entry.inferscore.samples if entry.inferscore else 1
+        rows = images * samples
+        together = reward_batch(entry, usual)
+        passes, share = -(-rows // n), rows / together
+        if entry.name == "echo":
+            cost = vlm.echo(together, entry.query or settings.query).times(share)
+            ways = {way: passes * seconds for way, seconds in moved(vlm.bytes).items()}
+            phases.append(_phase("reward", cost, clock.compute(cost), **ways))
+            continue
+        tokens = settings.reply(entry)
+        first = vlm.first_token(together, entry).times(share)
+        ways = {way: passes * seconds for way, seconds in moved(vlm.bytes).items()}
+        phases.append(_phase("reward", first, clock.compute(first), **ways))
+        more = vlm.more_tokens(together, entry, tokens).times(share)
+        steps = passes * (tokens - 1)
+        cache = n * vlm.cache_bytes(vlm.input_tokens(entry) + tokens // 2)
+        ways = {way: steps * seconds for way, seconds in moved(vlm.text_bytes).items()}
+        ways["memory"] = steps * clock.read(vlm.text_bytes + cache)
+        phases.append(_phase("reward", more, clock.compute(more), **ways))
+    return phases
+
+
+def _images(training: TrainingConfig) -> int:
+    return training.prompts_per_iteration * training.images_per_prompt
+
+
+def _zero3_gather(t2i: T2iCosts, training: TrainingConfig, layout: Layout, clock: Clock) -> float:
+    """Seconds to gather all layers of the transformer for one pass."""
+    if training.zero_stage != 3 or layout.trainers == 1:
+        return 0.0
+    return clock.ranks(t2i.transformer_bytes * (layout.trainers - 1) / layout.trainers)
+
+
+def _phase(name: str, total: Cost, computing: float, **ways: float) -> Phase:
+    """Computing and each way of moving bytes overlap; the longest bounds the phase."""
+    bounds = {"computing": computing, **ways}
+    bound = max(bounds, key=lambda key: bounds[key])
+    return Phase(name, total.total, bounds[bound], bound)
+
+
+def _merged(name: str, parts: list[Phase], times: float) -> Phase:
+    """Parts in turn, with the FLOPs of `times` as many GPUs; the longest part names the bound."""
+    longest = max(parts, key=lambda part: part.seconds)
+    return Phase(name, round(times * sum(p.flops for p in parts)), sum(p.seconds for p in parts), longest.bound)

@@ -1,0 +1,234 @@
+"""The plan of an experiment on given GPUs: memory, time, and what to change where it does not fit. Read this first.
+
+`costs.py` traces the code of each phase without values; `memory.py` and `phases.py` put its figures together for a
+layout; `remedies.py` looks for changes with which it fits; `show.py` prints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from promptecho.config import ExperimentConfig, run_rewards, run_training, run_vlm
+from promptecho.config.training import TrainingConfig
+from promptecho.errors import ConfigError, DataError
+from promptecho.plan.architectures import locate
+from promptecho.plan.costs import Known, T2iCosts, VlmCosts
+from promptecho.plan.evaluation import Evaluation, evaluate
+from promptecho.plan.gpus import Gpu
+from promptecho.plan.memory import GpuMemory, generation_memory, host_bytes, server_memory, trainer_memory
+from promptecho.plan.phases import Clock, Phase, iteration_phases, rollout_phases
+from promptecho.plan.settings import Settings
+from promptecho.train.placement.layout import Layout, make_layout
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """`nodes` x `per_node` GPUs of one kind."""
+
+    gpu: Gpu
+    nodes: int
+    per_node: int
+
+    @property
+    def gpus(self) -> int:
+        return self.nodes * self.per_node
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """One run. `heldout_seconds` is what held-out evaluations add to an iteration on average."""
+
+    run: str
+    iterations: int
+    placement: str
+    sharing: int  # GPUs that hold one copy of the reward's VLM together
+    zero_stage: int
+    models: dict[str, str]
+    memory: list[GpuMemory]
+    host_bytes: int
+    phases: list[Phase]
+    heldout_seconds: float
+    gpus: int
+
+    @property
+    def seconds(self) -> float:
+        """Of an iteration, its share of held-out evaluations included."""
+        return sum(phase.seconds for phase in self.phases) + self.heldout_seconds
+
+    @property
+    def hours(self) -> float:
+        return self.iterations * self.seconds / 3600
+
+    def facts(self) -> dict[str, Any]:
+        return {
+            "run": self.run, "iterations": self.iterations, "reward_placement": self.placement,
+            "gpus_that_share_the_vlm": self.sharing, "zero_stage": self.zero_stage, "models": self.models,
+            "memory": [memory.facts() for memory in self.memory], "host_bytes_per_node": self.host_bytes,
+            "phases": [asdict(phase) for phase in self.phases],
+            "flops_per_iteration": sum(phase.flops for phase in self.phases),
+            "heldout_seconds_per_iteration": self.heldout_seconds, "seconds_per_iteration": self.seconds,
+            "hours": self.hours, "gpu_hours": self.hours * self.gpus,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All runs and image sets of an experiment. `problems`: what does not fit and what to change, one line each."""
+
+    experiment: str
+    cluster: Cluster
+    settings: Settings
+    runs: list[RunPlan]
+    generation: dict[str, GpuMemory]
+    evaluations: list[Evaluation]
+    problems: list[str]
+
+    def facts(self) -> dict[str, Any]:
+        """What `--json` prints; bytes, FLOPs, seconds, hours."""
+        return {
+            "experiment": self.experiment,
+            "cluster": asdict(self.cluster) | {"gpus": self.cluster.gpus},
+            "assumptions": asdict(self.settings),
+            "runs": [run.facts() for run in self.runs],
+            "generation_memory": {name: memory.facts() for name, memory in self.generation.items()},
+            "evaluations": [asdict(evaluation) for evaluation in self.evaluations],
+            "fits": not self.problems,
+            "problems": self.problems,
+        }
+
+
+class Planner:
+    """Plans runs of configurations that differ in little; what was traced for one serves the others.
+
+    Args:
+        root: folder of fetched models; None: as the site's configuration has it.
+    """
+
+    def __init__(self, settings: Settings, root: Path | None = None) -> None:
+        self.settings, self.root, self._known = settings, root, Known()
+
+    def plan(self, config: ExperimentConfig, cluster: Cluster, runs: list[str]) -> Plan:
+        """The plan of `runs`.
+
+        Raises:
+            ConfigError, DataError: unknown run, or a layout that can't work.
+            ModelError: a model is neither here nor described in the project.
+        """
+        from promptecho.plan.remedies import remedy
+
+        plans, problems = [], []
+        for name in runs:
+            plans.append(self.run(config, cluster, name))
+            problem = self.problem(plans[-1].memory, cluster.gpu)
+            if problem is not None:
+                fits = partial(self._run_fits, run=name)
+                problems.append(f"run {name}: {problem}; {remedy(config, cluster, name, plans[-1], fits)}")
+        t2i = self.t2i(config, run_training(config, runs[0]))
+        clock = Clock(cluster.gpu, self.settings, cluster.nodes)
+        sets = config.image_sets
+        generation = {
+            name: generation_memory(t2i, section.batch_size, section.guidance_scale) for name, section in sets.items()
+        }
+        for name, memory in generation.items():
+            if (problem := self.problem([memory], cluster.gpu)) is not None:
+                decoding = "set models.t2i.vae_slicing: true or lower" if memory.peak_phase == "decode" else "lower"
+                problems.append(
+                    f"image_sets.{name}: {problem}; {decoding} image_sets.{name}.batch_size, or take GPUs with more "
+                    "memory"
+                )
+        evaluations = [evaluate(config, name, t2i, clock) for name in sets]
+        return Plan(config.experiment, cluster, self.settings, plans, generation, evaluations, problems)
+
+    def run(self, config: ExperimentConfig, cluster: Cluster, run: str) -> RunPlan:
+        """The plan of one run."""
+        training, rewards, section = run_training(config, run), run_rewards(config, run), run_vlm(config, run)
+        layout = make_layout(training, 0, cluster.gpus, cluster.per_node)
+        t2i, vlm = self.t2i(config, training), self.vlm(config, run)
+        clock = Clock(cluster.gpu, self.settings, cluster.nodes)
+        heldout = 0.0
+        if (watched := training.heldout).prompts:
+            found = rollout_phases(
+                t2i, vlm, rewards, training, layout, clock, watched.prompts, watched.images_per_prompt
+            )
+            heldout = sum(phase.seconds for phase in found) / watched.every
+        return RunPlan(
+            run, training.iterations, training.reward_placement.mode, _sharing(training, layout), training.zero_stage,
+            {"text-to-image": config.models.t2i.path, "reward VLM": section.path},
+            self.memory(config, cluster, run), host_bytes(vlm, training),
+            iteration_phases(t2i, vlm, rewards, training, layout, clock), heldout, cluster.gpus,
+        )  # fmt: skip
+
+    def memory(self, config: ExperimentConfig, cluster: Cluster, run: str) -> list[GpuMemory]:
+        """That of each kind of GPU of a run."""
+        training, rewards = run_training(config, run), run_rewards(config, run)
+        layout = make_layout(training, 0, cluster.gpus, cluster.per_node)
+        t2i, vlm = self.t2i(config, training), self.vlm(config, run)
+        found = [trainer_memory(t2i, vlm, rewards, training, layout, self.settings)]
+        if layout.servers_per_node:
+            found.append(server_memory(vlm, rewards, training, layout, self.settings))
+        return found
+
+    def problem(self, memory: list[GpuMemory], gpu: Gpu) -> str | None:
+        """What does not fit; None where all does."""
+        limit = gpu.memory_gb - self.settings.reserve_gb
+        worst = max(memory, key=lambda one: one.peak)
+        if worst.peak <= 1e9 * limit:
+            return None
+        phase = worst.peak_phase
+        parts = sorted((worst.held | worst.phases[phase]).items(), key=lambda item: -item[1])[:3]
+        largest = ", ".join(f"{part} {size / 1e9:.1f}" for part, size in parts)
+        where = {"trainer": "each GPU that trains", "reward server": "each GPU that serves rewards"}
+        return (
+            f"{worst.peak / 1e9:.1f} GB in {phase} on {where.get(worst.who, 'the GPU')} ({largest}, ...), of "
+            f"{limit:g} GB that a {gpu.name} leaves"
+        )
+
+    def t2i(self, config: ExperimentConfig, training: TrainingConfig) -> T2iCosts:
+        section = config.models.t2i
+        key = ("t2i", section.model_dump_json(), training.lora.model_dump_json(), training.activation_checkpointing)
+        return self._known.get(
+            key,
+            lambda: T2iCosts(
+                locate(config, section, "models.t2i", self.root), section, training.lora,
+                checkpointing=training.activation_checkpointing, prompt_tokens=self.settings.prompt_tokens,
+            ),
+        )  # fmt: skip
+
+    def vlm(self, config: ExperimentConfig, run: str) -> VlmCosts:
+        section, t2i = run_vlm(config, run), config.models.t2i
+        key = "models.vlm" if run_training(config, run).reward_vlm is None else f"runs.{run}.reward_vlm"
+        return self._known.get(
+            ("vlm", section.model_dump_json(), t2i.height, t2i.width),
+            lambda: VlmCosts(
+                locate(config, section, key, self.root), section, size=(t2i.width, t2i.height),
+                prompt_tokens=self.settings.prompt_tokens,
+            ),
+        )  # fmt: skip
+
+    def _run_fits(self, config: ExperimentConfig, cluster: Cluster, *, run: str) -> float | None:
+        """Peak memory in GB if the run then fits, else None; also where such a layout can't work."""
+        try:
+            memory = self.memory(config, cluster, run)
+        except (ConfigError, DataError):
+            return None
+        if self.problem(memory, cluster.gpu) is not None:
+            return None
+        return max(one.peak for one in memory) / 1e9
+
+
+Fits = Callable[[ExperimentConfig, Cluster], float | None]
+
+
+def _sharing(training: TrainingConfig, layout: Layout) -> int:
+    mode = training.reward_placement.mode
+    if mode == "replicated":
+        return 1
+    return layout.servers_per_node if mode == "dedicated" else layout.trainers_per_node
+
+
+def with_per_node(cluster: Cluster, per_node: int) -> Cluster:
+    return replace(cluster, per_node=per_node)

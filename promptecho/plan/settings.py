@@ -1,0 +1,47 @@
+"""What a plan assumes: named, and printed with every plan."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from promptecho.config import ExperimentConfig
+from promptecho.config.rewards import InferScoreSection, RewardSection
+
+TOKENS_PER_WORD = 1.35
+REPLY_TOKENS = 100  # two or three short sentences and a score, in JSON
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Assumptions of a plan.
+
+    `mfu`: share of the datasheet's FLOP/s that computing reaches; `transfer`: share of the datasheet's bandwidths, of
+    memory and of links; `network_gb_s`: between nodes, for each GPU; `reserve_gb`: memory of each GPU that the plan
+    leaves to CUDA, NCCL, kernels' workspace and fragmentation. `prompt_tokens`: of each prompt; `reply_tokens`: of an
+    InferScore reply, the longest of a batch (memory is planned for replies of full length).
+    """
+
+    mfu: float
+    transfer: float
+    network_gb_s: float
+    reserve_gb: float
+    prompt_tokens: int
+    reply_tokens: int
+    query: str
+
+    def longest_reply(self, entry: RewardSection) -> int:
+        """Tokens of the longest reply that memory is planned for."""
+        return (entry.inferscore or InferScoreSection()).max_new_tokens
+
+    def reply(self, entry: RewardSection) -> int:
+        """Tokens of a reply that time is planned for."""
+        return min(self.reply_tokens, self.longest_reply(entry))
+
+
+def usual_prompt_tokens(config: ExperimentConfig) -> int:
+    """Tokens of a prompt where nobody says: captions are cut to `max_words`, and most are longer than that."""
+    captions = config.captions
+    limits = [captions.max_tokens, round(TOKENS_PER_WORD * captions.max_words)]
+    if captions.prompts is None:
+        limits.append(captions.max_new_tokens)
+    return min(limits)

@@ -1,0 +1,137 @@
+"""A plan on the terminal."""
+
+from __future__ import annotations
+
+import sys
+
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from promptecho.plan.evaluation import Evaluation
+from promptecho.plan.memory import GpuMemory
+from promptecho.plan.plan import Plan, RunPlan
+
+WHERE = {"trainer": "each GPU that trains", "reward server": "each GPU that serves rewards", "generation": "its GPU"}
+LOG_WIDTH = 110
+
+
+def show(plan: Plan) -> None:
+    """Print to stdout."""
+    console = Console()
+    if not console.is_terminal:
+        console.width = LOG_WIDTH
+    console.print(page(plan))
+    sys.stdout.flush()
+
+
+def page(plan: Plan) -> RenderableType:
+    """All of a plan."""
+    gpu, cluster = plan.cluster.gpu, plan.cluster
+    title = f"{plan.experiment} on {cluster.nodes} x {cluster.per_node} {gpu.name} ({gpu.memory_gb:g} GB): an estimate"
+    parts: list[RenderableType] = [Text(title, style="bold")]
+    for run in plan.runs:
+        parts += [Text(), *_run(run, plan)]
+    if plan.evaluations:
+        parts += [Text(), Text("images for evaluation, one GPU for each shard", style="bold"), _evaluations(plan)]
+    parts += [Text(), *_assumptions(plan)]
+    return Group(*parts)
+
+
+def _run(run: RunPlan, plan: Plan) -> list[RenderableType]:
+    told = f"{run.iterations} iterations, {run.hours:.1f} hours, {run.hours * run.gpus:,.0f} GPU-hours"
+    shared = f" over {run.sharing} GPUs" if run.sharing > 1 else ""
+    vlm = f"reward VLM {run.models['reward VLM']}, {run.placement}{shared}; ZeRO {run.zero_stage}"
+    if run.host_bytes:
+        vlm += f"; {_gb(run.host_bytes)} GB of each node's host memory, pinned"
+    parts: list[RenderableType] = [Text.assemble((run.run, "bold cyan"), ": ", (told, "bold")), _indented(Text(vlm))]
+    parts += [_indented(_held(memory)) for memory in run.memory]
+    parts.append(_indented(_phases(run)))
+    parts += [_indented(_verdict(memory, plan)) for memory in run.memory]
+    return parts
+
+
+def _held(memory: GpuMemory) -> Text:
+    sizes = [f"{part} {_gb(size)}" for part, size in sorted(memory.held.items(), key=lambda item: -item[1])]
+    return Text(f"{WHERE[memory.who]} holds {_gb(memory.held_bytes)} GB: {', '.join(sizes)}")
+
+
+def _phases(run: RunPlan) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
+    table.add_column("phase")
+    for column in ("GB", "PFLOP", "seconds"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("bound by", no_wrap=True)
+    table.add_column("adds to what is held, GB")
+    for phase in run.phases:
+        memory = next((one for one in run.memory if phase.name in one.phases), None)
+        peak = memory is not None and phase.name == memory.peak_phase
+        size = "" if memory is None else _gb(memory.bytes_in(phase.name))
+        adds = "" if memory is None else ", ".join(f"{k} {_gb(v)}" for k, v in memory.phases[phase.name].items())
+        table.add_row(
+            phase.name, Text(size, style="bold" if peak else ""), f"{phase.flops / 1e15:,.4g}" if phase.flops else "",
+            _seconds(phase.seconds), phase.bound, adds,
+        )  # fmt: skip
+    if run.heldout_seconds:
+        table.add_row("held out", "", "", _seconds(run.heldout_seconds), "", Text("on average", style="dim"))
+    flops = sum(phase.flops for phase in run.phases)
+    table.add_row("iteration", "", f"{flops / 1e15:,.4g}", _seconds(run.seconds), "", "", style="bold")
+    return table
+
+
+def _verdict(memory: GpuMemory, plan: Plan) -> Text:
+    gpu, reserve = plan.cluster.gpu, plan.settings.reserve_gb
+    limit = gpu.memory_gb - reserve
+    fits = memory.peak <= 1e9 * limit
+    room = f"of {limit:g} ({gpu.memory_gb:g} less {reserve:g} in reserve)"
+    return Text.assemble(
+        f"peak on {WHERE[memory.who]}: {_gb(memory.peak)} GB in {memory.peak_phase}, {room}: ",
+        ("fits", "bold green") if fits else ("does not fit", "bold red"),
+    )
+
+
+def _evaluations(plan: Plan) -> RenderableType:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
+    table.add_column("image set")
+    for column in ("images", "PFLOP", "shards", "hours", "GPU-hours", "checkpoints", "in all", "peak GB"):
+        table.add_column(column, justify="right")
+    for row in plan.evaluations:
+        table.add_row(row.name, *_evaluation(row), _gb(plan.generation[row.name].peak))
+    return _indented(table)
+
+
+def _evaluation(row: Evaluation) -> list[str]:
+    if row.images is None:
+        return ["prompts not here", "", str(row.shards), "", "", str(row.checkpoints), ""]
+    return [
+        f"{row.images:,}", f"{row.flops / 1e15:,.4g}", str(row.shards), f"{row.hours:.2f}", f"{row.gpu_hours:.2f}",
+        str(row.checkpoints), f"{row.gpu_hours * row.checkpoints:,.1f}",
+    ]  # fmt: skip
+
+
+def _assumptions(plan: Plan) -> list[RenderableType]:
+    a, gpu = plan.settings, plan.cluster.gpu
+    lines = [
+        "Nothing here was measured. Sizes, FLOPs and activations: from the code, run without values. GB are 1e9 bytes.",
+        f"Datasheet: {gpu.bfloat16:g} TFLOP/s bfloat16, {gpu.tf32:g} TF32, {gpu.float32:g} float32, memory "
+        f"{gpu.memory_gb_s:g} GB/s, link {gpu.link_gb_s:g}, host {gpu.host_gb_s:g} ({gpu.source}).",
+        f"Assumed: {a.mfu:.0%} of these FLOP/s (--mfu), {a.transfer:.0%} of these bandwidths (--transfer), "
+        f"{a.network_gb_s:g} GB/s between nodes (--network-gb-s), {a.reserve_gb:g} GB in reserve (--reserve-gb), "
+        f"prompts of {a.prompt_tokens} tokens (--prompt-tokens), InferScore replies of {a.reply_tokens} "
+        "(--reply-tokens).",
+        "Not in it: loading models, saving, captions, scoring, queues.",
+    ]
+    return [Text(line, style="dim") for line in lines]
+
+
+def _indented(what: RenderableType) -> Padding:
+    return Padding(what, (0, 0, 0, 2))
+
+
+def _gb(size: float) -> str:
+    return f"{size / 1e9:.1f}" if size >= 5e7 else f"{size / 1e9:.2g}"
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.1f}" if seconds >= 0.05 else f"{seconds:.2g}"

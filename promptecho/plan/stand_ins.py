@@ -1,0 +1,64 @@
+"""Texts that are only counted: tokenizers that make one token of each word, for models whose own are not here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+WORD = "token"  # one token
+# Tokens that a family's chat template puts around a prompt.
+TEMPLATE_TOKENS = {"zimage": 8, "qwenimage": 39}
+OTHER_TEMPLATE = 16
+
+CHAT_TEMPLATE = (
+    "{%- for message in messages -%}{{ '<|im_start|> ' + message.role + ' ' }}"
+    "{%- for part in message.content -%}"
+    "{%- if part.type == 'image' -%}{{ '<|vision_start|> <|image_pad|> <|vision_end|> ' }}"
+    "{%- else -%}{{ part.text }}{%- endif -%}{%- endfor -%}{{ ' <|im_end|> ' }}{%- endfor -%}"
+    "{%- if add_generation_prompt -%}{{ '<|im_start|> assistant ' }}{%- endif -%}"
+)
+
+
+def words(n: int) -> str:
+    """A text of `n` tokens."""
+    return " ".join([WORD] * n)
+
+
+class CountingTokenizer:
+    """What an adapter asks of its pipeline's tokenizer: ids of a text of `words`, with the chat template's tokens."""
+
+    def __init__(self, family: str) -> None:
+        self.template = TEMPLATE_TOKENS.get(family, OTHER_TEMPLATE)
+
+    def apply_chat_template(self, messages: list[dict[str, str]], **_: Any) -> str:
+        return messages[0]["content"]
+
+    def __call__(self, texts: list[str], **_: Any):
+        from transformers import BatchEncoding
+
+        ids = torch.zeros((1, texts[0].split().count(WORD) + self.template), dtype=torch.int64)
+        return BatchEncoding({"input_ids": ids, "attention_mask": torch.ones_like(ids)})
+
+
+def counting_processor(preprocessor: dict[str, Any], config: dict[str, Any]) -> Any:
+    """The real processor class of Qwen3-VL with its published image settings and a tokenizer that splits at spaces."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import WhitespaceSplit
+    from transformers import PreTrainedTokenizerFast, Qwen2VLImageProcessorPil, Qwen3VLProcessor
+
+    from promptecho.vlm.processor import _without_video
+
+    special = {
+        "<|image_pad|>": config["image_token_id"], "<|video_pad|>": config["video_token_id"],
+        "<|vision_start|>": config["vision_start_token_id"], "<|vision_end|>": config["vision_end_token_id"],
+        "<|im_start|>": 2, "<|im_end|>": 3, "<|endoftext|>": 4,
+    }  # fmt: skip
+    tokenizer = Tokenizer(WordLevel({"<unk>": 0, WORD: 1, **special}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = WhitespaceSplit()
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>",
+        extra_special_tokens=[name for name in special if name not in ("<|im_end|>", "<|endoftext|>")],
+    )  # fmt: skip
+    return _without_video(Qwen3VLProcessor)(Qwen2VLImageProcessorPil(**preprocessor), fast, chat_template=CHAT_TEMPLATE)
