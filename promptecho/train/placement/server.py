@@ -20,6 +20,7 @@ import torch.distributed as dist
 from PIL import Image
 
 from promptecho.errors import PromptEchoError
+from promptecho.memory import MemoryAdvice
 from promptecho.train.data import Prompt
 from promptecho.train.placement.layout import Layout
 from promptecho.train.placement.messages import receive_images, receive_json, send_json
@@ -35,13 +36,15 @@ def store_key(node: int) -> str:
     return f"promptecho/rewards/{node}"
 
 
-def serve(rewards: list[WeightedReward], vlm: Vlm, layout: Layout, store: dist.Store) -> int:
+def serve(
+    rewards: list[WeightedReward], vlm: Vlm, layout: Layout, store: dist.Store, memory: MemoryAdvice
+) -> int:
     """Answer until the node's trainers are done; returns the exit code they end with.
 
     Raises:
         PromptEchoError: a trainer is gone without a word.
     """
-    scorer = _Scorer(rewards, vlm, layout)
+    scorer = _Scorer(rewards, vlm, layout, memory)
     if not scorer.leads:
         return scorer.follow()
     folder = tempfile.mkdtemp(prefix="promptecho-")  # mode 700
@@ -101,8 +104,8 @@ def _read(connection: Connection, requests: queue.Queue) -> None:
 class _Scorer:
     """Scores a request on this rank, or parts of it on all servers of the node."""
 
-    def __init__(self, rewards: list[WeightedReward], vlm: Vlm, layout: Layout):
-        self.rewards, self.vlm, self.size = rewards, vlm, layout.servers_per_node
+    def __init__(self, rewards: list[WeightedReward], vlm: Vlm, layout: Layout, memory: MemoryAdvice):
+        self.rewards, self.vlm, self.size, self.memory = rewards, vlm, layout.servers_per_node, memory
         self.rank = layout.index % self.size
         self.leads = self.rank == 0
         # Every server makes every node's group, in the same order.
@@ -155,7 +158,7 @@ class _Scorer:
     def _score_part(self, part: Request) -> dict[str, Any]:
         images, prompts, names = part
         try:
-            with self.vlm.in_step():
+            with self.memory("reward"), self.vlm.in_step():
                 return score_images(self.rewards, images, prompts, names, lambda n: None).to_json()
         except NotFiniteRewardError as error:
             return {"error": str(error), "facts": error.facts, "index": names.index(error.facts["image"])}
