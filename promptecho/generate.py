@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -18,8 +19,10 @@ from promptecho.benchmarks.layout import Layout
 from promptecho.benchmarks.packing import restore
 from promptecho.benchmarks.registry import load_layout
 from promptecho.config import ExperimentConfig, slice_digest
+from promptecho.config.memory import generation_keys
 from promptecho.errors import ConfigError, DataError
 from promptecho.files import atomic_path, digest, read_json, sha256_file, write_json, write_jsonl
+from promptecho.memory import MemoryAdvice, in_phase
 from promptecho.progress import Progress
 from promptecho.t2i.prompt_cache import PromptCache
 from promptecho.t2i.registry import load_configured
@@ -51,6 +54,7 @@ def generate_shard(job: GenerateJob) -> Path:
     Returns the path of that file. Raises:
         ConfigError: unknown image set or shard, or an adapter given or missing against the run's name.
         DataError: a missing prompt file or adapter, or a full disk.
+        OutOfMemoryError: names phase and keys; finished batches stay.
     """
     if job.image_set not in job.config.image_sets:
         raise ConfigError(f"image_sets.{job.image_set}: no such entry (known: {', '.join(job.config.image_sets)})")
@@ -80,9 +84,11 @@ def generate_shard(job: GenerateJob) -> Path:
         f"generate {job.image_set} {job.run} {job.step} shard {job.shard}", len(mine), "images",
         done=len(mine) - sum(len(batch) for _, batch in missing),
     )  # fmt: skip
+    memory = MemoryAdvice(job.device, partial(generation_keys, job.config, job.image_set))
     if missing:
         cache = job.config.models_prompt_cache
-        family = load_configured(job.config, job.device, text_encoder_device="cpu" if cache else None)
+        with memory("load_t2i"):
+            family = load_configured(job.config, job.device, text_encoder_device="cpu" if cache else None)
         encoder = PromptCache(family, cache, turn=(job.shard, job.num_shards))
         fold = contextlib.nullcontext()
         if job.adapter is not None:
@@ -97,8 +103,10 @@ def generate_shard(job: GenerateJob) -> Path:
                 # A prompt's images share one encoding.
                 texts = [layout.texts[p] for p, _ in batch]
                 upcoming = (layout.texts[p] for _, later in missing[index + 1 :] for p, _ in later)
-                cond = encoder.encode(texts, upcoming)
-                _generate_batch(job, family, settings, layout, shape, batch, cond)
+                with memory("encode"):
+                    cond = encoder.encode(texts, upcoming)
+                with memory("sample"):
+                    _generate_batch(job, family, settings, layout, shape, batch, cond)
                 write_json(_record(job, k), _signature(recipe, layout, batch))
                 bar.advance(len(batch))
     layout.describe(sorted({p for p, _ in mine}))
@@ -133,7 +141,9 @@ def _generate_batch(
             f"prompt {layout.ids[bad[0][0]]} image {bad[0][1]}: the model's latents are not finite; "
             "the adapter may have diverged, look at its metrics.jsonl"
         )
-    for (p, i), image in zip(batch, family.decode(latents), strict=True):
+    with in_phase("decode"):
+        images = family.decode(latents)
+    for (p, i), image in zip(batch, images, strict=True):
         with atomic_path(layout.image_path(p, i)) as temporary:
             image.save(temporary, format="PNG")
 

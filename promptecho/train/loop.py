@@ -33,8 +33,10 @@ import torch
 import torch.distributed as dist
 
 from promptecho.config import TrainingConfig, run_rewards, run_training, slice_digest
+from promptecho.config.memory import training_keys
 from promptecho.errors import DataError, PromptEchoError
 from promptecho.files import sha256_file
+from promptecho.memory import MemoryAdvice
 from promptecho.progress import Progress
 from promptecho.t2i.prompt_cache import PromptCache
 from promptecho.train import checkpoint, heldout, setup
@@ -96,29 +98,45 @@ def prepare(
 ) -> Trainer:
     stop = StopCheck(segment.stop_file)
     stop.install()
+    memory = _memory(segment, device, layout, watchdog)
     models = segment.config.models
     prompts, watched = _all_prompts(segment, training)
     rewards = setup.list_rewards(segment.config, segment.run, [*prompts, *watched])
     times = LoadTimes()
-    with times("t2i"):
+    with times("t2i"), memory("load_t2i"):
         family = setup.load_policy(segment.config, training, device)
         encoder = PromptCache(
             family, segment.config.models_prompt_cache, turn=(dist.get_rank(), dist.get_world_size())
         )
     if training.activation_checkpointing:
         family.enable_activation_checkpointing()
-    with times("vlm"):
+    with times("vlm"), memory("load_vlm"):
         rewarder = setup.make_rewarder(segment, layout, launch, device, rewards)
     if layout.index == 0:
         print(f"train {segment.run}: models loaded: {times.describe()}", file=sys.stderr, flush=True)
-    family.transformer = add_lora(family.transformer, training.lora, training.seed, family.lora_targets)
+    with memory("optimizer"):
+        family.transformer = add_lora(family.transformer, training.lora, training.seed, family.lora_targets)
+        engine = Engine(family.transformer, training, device, accumulation=accumulation(training, layout.trainers))
     return Trainer(
-        segment, training, family, encoder,
-        Engine(family.transformer, training, device, accumulation=accumulation(training, layout.trainers)),
-        rewards, rewarder, prompts, watched, family.latent_shape(models.t2i.height, models.t2i.width),
+        segment, training, family, encoder, engine, rewards, rewarder, prompts, watched,
+        family.latent_shape(models.t2i.height, models.t2i.width),
         family.timesteps(training.sampling.num_inference_steps, models.t2i.height, models.t2i.width)[:-1],
-        stop, watchdog, load_seconds=times.metrics(),
+        stop, watchdog, memory, load_seconds=times.metrics(),
     )  # fmt: skip
+
+
+def _memory(
+    segment: Segment, device: torch.device, layout: Layout, watchdog: Watchdog | None = None
+) -> MemoryAdvice:
+    """What this rank says when memory runs out, and in which iteration, where a watchdog knows it."""
+
+    def keys(phase: str, on: str) -> list[str]:
+        return training_keys(segment.config, segment.run, layout.trainers, phase, on)
+
+    def where() -> str:
+        return f" of iteration {watchdog.position.iteration}" if watchdog and watchdog.position.iteration else ""
+
+    return MemoryAdvice(str(device), keys, where)
 
 
 def _all_prompts(segment: Segment, training: TrainingConfig) -> tuple[list[Prompt], list[Prompt]]:
@@ -132,8 +150,10 @@ def _serve(
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # trainers heed it, and end this process when they are done
     prompts, watched = _all_prompts(segment, training)
     rewards = setup.list_rewards(segment.config, segment.run, [*prompts, *watched])
-    vlm = load_reward_vlm(segment.config, segment.run, device, layout)
-    return serve(setup.with_models(rewards, vlm), vlm, layout, launch.store) == 0
+    memory = _memory(segment, device, layout)
+    with memory("load_vlm"):
+        vlm = load_reward_vlm(segment.config, segment.run, device, layout)
+    return serve(setup.with_models(rewards, vlm), vlm, layout, launch.store, memory) == 0
 
 
 def _digests(segment: Segment, training: TrainingConfig) -> dict[str, str]:
@@ -263,7 +283,8 @@ def _iterate(trainer: Trainer, state: TrainingState) -> tuple[TrainingState, dic
             trainer.watchdog(phase, current, step)
 
     trainer.boundary("precompute", current)
-    mine, batch = precompute(family, engine, rollout, training, iteration, kl_ema, trainer.grid, boundary)
+    with trainer.memory("precompute"):
+        mine, batch = precompute(family, engine, rollout, training, iteration, kl_ema, trainer.grid, boundary)
     meter.lap("precompute")
 
     ema = state.tensors["ema"]
@@ -274,7 +295,8 @@ def _iterate(trainer: Trainer, state: TrainingState) -> tuple[TrainingState, dic
             ema = _averaged(ema, engine.weights(), training.ema.decay)
 
     total = len(rollout.latents)
-    metrics = update(family, engine, mine, batch, total, training, iteration, after_step, boundary)
+    with trainer.memory("update"):
+        metrics = update(family, engine, mine, batch, total, training, iteration, after_step, boundary)
     meter.lap("update")
     trained = engine.weights()
     after = TrainingState(

@@ -12,6 +12,7 @@ from PIL import Image
 from promptecho.config import run_vlm
 from promptecho.config.training import TrainingConfig
 from promptecho.errors import PromptEchoError, RewardError
+from promptecho.memory import in_phase
 from promptecho.t2i.base import Family
 from promptecho.train.data import Prompt, normal
 from promptecho.train.failures import report_reward
@@ -68,18 +69,20 @@ def sample_and_score(
         upcoming: texts of prompts that come next, for the prompt cache.
 
     Raises:
+        OutOfMemoryError: where sampling met it; on every rank where rewards did.
         PromptEchoError: on every rank; a reward failed or is not finite (the image and its label are dumped), or too
             many replies are unreadable.
     """
     total = len(prompts) * per_prompt
     mine = share_of_rank(total, dist.get_rank(), dist.get_world_size())
-    cond = trainer.encoder.encode([prompt.text for prompt in prompts], upcoming)
+    with trainer.memory("encode"):
+        cond = trainer.encoder.encode([prompt.text for prompt in prompts], upcoming)
 
     def made(indices: list[int], images: list[Image.Image]) -> None:
         names = [where.format(image=i % per_prompt, iteration=iteration) for i in indices]
         trainer.rewarder.submit(images, [prompts[i // per_prompt] for i in indices], names)
 
-    with merged(trainer.engine.model):
+    with trainer.memory("sample"), merged(trainer.engine.model):
         latents = sample_images(
             trainer.family, prompts, cond, trainer.training, trainer.shape, mine, per_prompt, key, made,
             lambda n: moved("sample", n),
@@ -87,7 +90,8 @@ def sample_and_score(
     moved("reward", 0)
     local, error = None, None
     try:
-        local = trainer.rewarder.collect(lambda n: moved("reward", n))
+        with trainer.memory("reward"):
+            local = trainer.rewarder.collect(lambda n: moved("reward", n))
     except NotFiniteRewardError as caught:
         vlm = run_vlm(trainer.segment.config, trainer.segment.run)
         error = report_reward(caught, trainer.segment.work, iteration, vlm.path)
@@ -145,7 +149,9 @@ def sample_images(
         if not batch:
             continue
         latents.append(x0.float())
-        made(chunk, family.decode(x0))
+        with in_phase("decode"):
+            decoded = family.decode(x0)
+        made(chunk, decoded)
         done += len(chunk)
         moved(done)
     return torch.cat(latents) if latents else torch.zeros((0, *shape), device=cond[0].device)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from promptecho.config import ExperimentConfig, TrainingConfig
+from promptecho.memory import MemoryAdvice
 from promptecho.t2i.base import Family
 from promptecho.t2i.prompt_cache import PromptCache
 from promptecho.train.data import Prompt
@@ -53,6 +54,7 @@ class Trainer:
     grid: torch.Tensor  # the sampler's timesteps
     stop: StopCheck
     watchdog: Watchdog
+    memory: MemoryAdvice
     rows: list[dict[str, Any]] = field(default_factory=list)
     load_seconds: dict[str, float] = field(default_factory=dict)  # for this process's first row of metrics
 
