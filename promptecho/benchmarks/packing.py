@@ -48,6 +48,35 @@ def pack(root: Path) -> int:
         return len(archive.getnames())
 
 
+def discard(root: Path) -> int:
+    """Delete the PNG files below `root`, loose or packed; returns how many. Prompts stay, and what was scored.
+
+    The listings `shards/*.jsonl` go first: they say that the images are there, and a workflow that needs the images
+    once more makes them again where the listings are missing. Discarding again changes nothing.
+
+    Raises:
+        DataError: the packed file is damaged.
+    """
+    for listing in root.glob("shards/*.jsonl"):
+        listing.unlink()
+    images, packed = sorted(root.rglob("*.png")), root / PACKED
+    count = len(images)
+    if packed.is_file():
+        count = len({*_names(packed), *(str(path.relative_to(root)) for path in images)})
+    for path in images:
+        path.unlink()
+    packed.unlink(missing_ok=True)
+    return count
+
+
+def _names(packed: Path) -> list[str]:
+    try:
+        with tarfile.open(packed) as archive:
+            return archive.getnames()
+    except (tarfile.TarError, OSError) as error:
+        raise DataError(f"{packed}: cannot read ({error}); delete it") from error
+
+
 def _check(root: Path, packed: Path) -> None:
     listed = {row["filename"]: row["sha256"] for path in root.glob("shards/*.jsonl") for row in read_jsonl(path)}
     with tarfile.open(packed) as archive:

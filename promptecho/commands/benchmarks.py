@@ -54,12 +54,21 @@ def fetch(
 
 def pack(
     images: Annotated[Path, typer.Argument(help="Image folder results/E/images/R/N/SET.")],
-    out: Annotated[Path | None, typer.Option(help="File that says that they are packed.")] = None,
+    out: Annotated[Path | None, typer.Option(help="File that says that they are packed, or deleted.")] = None,
+    delete: Annotated[
+        bool, typer.Option("--delete", help="Delete the images instead; the workflow makes them again if need be.")
+    ] = False,
 ) -> None:
     """Move the images of a folder into one images.tar; scoring reads it as it reads the folder."""
-    from promptecho.benchmarks.packing import PACKED, pack
+    from promptecho.benchmarks.packing import PACKED, discard, pack
     from promptecho.files import sha256_file, write_json
 
+    if delete:
+        count = discard(images)
+        if out is not None:
+            write_json(out, {"images": 0, "deleted": count})
+        typer.echo(f"{images}: {count} images deleted")
+        return
     count = pack(images)
     if out is not None:
         write_json(out, {"images": count, "sha256": sha256_file(images / PACKED)})

@@ -125,10 +125,11 @@ class ImageSetSection(Section):
     num_inference_steps: Count = Field(50, description="ODE steps in evaluation.")
     seed: Seed = Field(0, description="With prompt id and image index it fixes each image's noise.")
     num_shards: Count = Field(8, description="Generation jobs per checkpoint.")
-    keep: Literal["loose", "packed"] = Field(
+    keep: Literal["loose", "packed", "none"] = Field(
         "loose",
-        description="packed: once all scores and figures of a checkpoint are made, its images are moved into one "
-        "images.tar, which scoring reads again where it must.",
+        description="How long images are kept. packed: once all scores and figures of a checkpoint are made, its "
+        "images are moved into one images.tar, which scoring reads again where it must; none: they are then deleted, "
+        "and made again where something new is to be made of them.",
     )
     batch_size: Count = Field(8, description="Images generated together.")
 

@@ -13,7 +13,7 @@ import pytest
 from test_geneval_files import arguments, images  # noqa: F401  (a fixture)
 from typer.testing import CliRunner
 
-from promptecho.benchmarks.packing import PACKED, pack, restore, unpacked
+from promptecho.benchmarks.packing import PACKED, discard, pack, restore, unpacked
 from promptecho.cli import app
 from promptecho.errors import DataError
 from promptecho.files import sha256_file, write_jsonl
@@ -91,6 +91,26 @@ def test_shards_that_restore_at_once_do_not_disturb_each_other(images):  # noqa:
             for future in [pool.submit(one) for _ in range(6)]:
                 future.result()
         assert {name: sha256_file(images / name) for name in before} == before and not (images / PACKED).exists()
+
+
+@pytest.mark.parametrize("state", ["loose", "packed", "both"])
+def test_deleted_images_are_no_longer_said_to_be_there(images, tmp_path, state):  # noqa: F811
+    listed(images)
+    some = {path: path.read_bytes() for path in sorted(images.rglob("*.png"))[:2]}
+    if state != "loose":
+        pack(images)
+    if state == "both":
+        for path, content in some.items():
+            path.write_bytes(content)
+    others = {path for path in images.rglob("*.json*") if path.parent.name != "shards"}
+    said = tmp_path / "packed.json"
+    run = CliRunner().invoke(app, ["benchmarks", "pack", str(images), "--delete", "--out", str(said)])
+    assert run.exit_code == 0 and json.loads(said.read_text()) == {"images": 0, "deleted": 6}
+    left = {path for path in images.rglob("*") if path.is_file()}
+    assert left == others and others  # prompts, but neither images nor listings
+    assert discard(images) == 0
+    score = CliRunner().invoke(app, arguments(images, tmp_path / "x/10.json"))
+    assert score.exit_code != 0 and not (tmp_path / "x").exists()
 
 
 def test_a_foreign_archive_cannot_leave_the_folder(tmp_path):

@@ -166,6 +166,19 @@ def test_images_are_packed_when_all_is_made_of_them(workflow):
     assert "image_sets.nothing: no such entry" in shown
 
 
+def test_deleted_images_are_made_again_only_where_they_are_needed(workflow):
+    workflow.edit("config/experiments/tiny.yaml", "seed: 1}, num_shards: 2", "seed: 1}, num_shards: 2, keep: none")
+    shown = workflow.snakemake("--dry-run", "--printshellcmds", "results/tiny/images/base/0/geneval/packed.json").stdout
+    assert "benchmarks pack $(dirname results/tiny/images/base/0/geneval/packed.json) --delete" in shown
+    workflow.finish()
+    for listing in workflow.root.glob("results/tiny/images/*/*/geneval/shards/*.jsonl"):
+        listing.unlink()
+    assert workflow.planned() == {}
+    module = workflow.root / "promptecho/benchmarks/geneval/__init__.py"
+    module.write_text(module.read_text() + "\n# reworded\n")
+    assert workflow.planned() == {"generate_shard": 6, "score": 3, "pack_images": 3, **ENDS}
+
+
 def test_lint_is_clean(workflow):
     result = workflow.snakemake("--lint")
     assert result.returncode == 0, result.stdout

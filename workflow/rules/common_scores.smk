@@ -117,7 +117,7 @@ def listed_packs():
         f"results/{name}/images/{run}/{step}/{image_set}/packed.json"
         for name in EXPERIMENTS.site.experiments
         for image_set, entry in EXPERIMENTS[name].image_sets.items()
-        if entry.keep == "packed"
+        if entry.keep != "loose"
         for run, step in _uses(name, image_set)
     ]
 

@@ -60,7 +60,7 @@ rule score:
 
 
 rule pack_images:
-    """Move the images of one checkpoint and image set into one file, once nothing else is to be made of them."""
+    """Move the images of one checkpoint and image set into one file, or delete them, once all is made of them."""
     localrule: True
     input:
         images_in_use,
@@ -71,6 +71,8 @@ rule pack_images:
         "results/{E}/logs/pack_images/{R}.{N}.{S}.log",
     benchmark:
         "results/{E}/timings/pack_images/{R}.{N}.{S}.tsv"
+    params:
+        delete=lambda wildcards: "--delete" if experiment(wildcards).image_sets[wildcards.S].keep == "none" else "",
     threads: 1
     resources:
         runtime=60,
@@ -78,9 +80,9 @@ rule pack_images:
     conda:
         "../../envs/score.yaml"
     message:
-        "{wildcards.E}: pack the {wildcards.S} images of {wildcards.R} at {wildcards.N}"
+        "{wildcards.E}: put away the {wildcards.S} images of {wildcards.R} at {wildcards.N}"
     shell:
-        "python -m promptecho benchmarks pack $(dirname {output}) --out {output}"
+        "python -m promptecho benchmarks pack $(dirname {output}) {params.delete} --out {output}"
         " 2>&1 | tee -i {log}"
 
 
