@@ -31,8 +31,8 @@ def cluster(tmp_path_factory) -> Cluster:
 
 @pytest.fixture(scope="session")
 def warning_cluster(tmp_path_factory) -> Cluster:
-    """Preemption comes with the job's signal and 30 seconds."""
-    yield from _cluster(tmp_path_factory.mktemp("slurm") / "warning", preempt_signal=True)
+    """Preemption comes with the job's signal and 30 seconds; and job arrays have 5 tasks at most."""
+    yield from _cluster(tmp_path_factory.mktemp("slurm") / "warning", preempt_signal=True, max_array_size=5)
 
 
 _NUMBERS = count()
@@ -44,7 +44,7 @@ def flow(tmp_path):
     made: list[Flow] = []
 
     def make(cluster: Cluster, snakefile: str) -> Flow:
-        folder = tmp_path / f"flow{len(made)}"
+        folder = tmp_path / f"flow {len(made)}"
         folder.mkdir()
         made.append(Flow(folder, cluster, snakefile, prefix=f"t{next(_NUMBERS)}"))
         return made[-1]

@@ -11,6 +11,7 @@ import textwrap
 import time
 from collections.abc import Callable
 from pathlib import Path
+from shlex import quote
 
 from cluster import Cluster
 from submitit.slurm.slurm import read_job_id
@@ -32,7 +33,7 @@ class Flow:
         wrappers.mkdir()
         for name in COUNTED:
             real = shutil.which(name, path=cluster.environment["PATH"])
-            self.wrap(name, f'echo {name} "$@" >> {self.calls_file}\nexec {real} "$@"')
+            self.wrap(name, f'echo {name} "$@" >> {quote(str(self.calls_file))}\nexec {real} "$@"')
         python = Path(sys.executable).parent
         self.environment = {**cluster.environment, "PATH": f"{wrappers}:{python}:{cluster.environment['PATH']}"}
         self.environment["HOME"] = str(folder)  # no user profile, no source cache of somebody else

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import stat
 
 PARTS = """
@@ -12,7 +13,9 @@ PARTS = """
         output: "out/{k}.txt"
         threads: 4
         resources: runtime=5, mem_mb=100
-        shell: "echo {wildcards.k} >> ran.txt; while [ ! -e go ]; do sleep 0.2; done; echo {wildcards.k} > {output}"
+        shell:
+            "echo {wildcards.k} >> ran.txt; until [ -e go ] || [ -e go{wildcards.k} ]; do sleep 0.2; done; "
+            "echo {wildcards.k} > {output}"
 """
 
 
@@ -21,13 +24,18 @@ def test_ready_jobs_of_a_rule_are_one_array_with_names_for_people(cluster, flow)
     process = one.start()
     one.wait(lambda: one.states().count("RUNNING") == 4, "four running tasks")
     assert one.states().count("PENDING") == 4
+
     # Running tasks get names of their own; the pending rest goes by the array's.
-    expected = {f"{one.prefix}.part.{k}" for k in range(4)}
-    one.wait(
-        lambda: {name for _, name, state in one.queue() if state == "RUNNING"} == expected, "names of running tasks"
-    )
+    def named(numbers: range) -> bool:
+        names = {name for _, name, state in one.queue() if state == "RUNNING"}
+        return names == {f"{one.prefix}.part.{k}" for k in numbers}
+
+    one.wait(lambda: named(range(4)), "names of running tasks")
     comments = set(cluster.run("squeue", "-h", "-r", "-o", "%j %k").splitlines())
     assert f"{one.prefix}.part part k=0 ... part k=7 (8 tasks)" in comments
+    for k in range(4):
+        (one.folder / f"go{k}").touch()
+    one.wait(lambda: named(range(4, 8)), "names of the others")  # the last task has the array's id
     one.go()
     assert one.end(process) == 0
     assert sorted(one.lines("ran.txt")) == [str(k) for k in range(8)]
@@ -41,13 +49,14 @@ def test_ready_jobs_of_a_rule_are_one_array_with_names_for_people(cluster, flow)
     assert not list(top.glob("part/*/*.pkl"))
 
 
-def test_arrays_are_cut_at_the_cluster_s_size_and_at_the_setting(cluster, flow):
-    one = flow(cluster, PARTS)
-    one.go()
-    code, text = one.run("--submitit-array-size", "3")
-    assert code == 0, text
-    one.expect_submitted(8)
-    assert sorted(map(len, _arrays(one).values())) == [2, 3, 3]
+def test_arrays_are_cut_at_the_cluster_s_size_and_at_the_setting(cluster, warning_cluster, flow):
+    for where, options, sizes in ((cluster, ["--submitit-array-size", "3"], [2, 3, 3]), (warning_cluster, [], [3, 5])):
+        one = flow(where, PARTS)
+        one.go()
+        code, text = one.run(*options)
+        assert code == 0, text
+        one.expect_submitted(8)
+        assert sorted(map(len, _arrays(one).values())) == sizes
 
 
 def _arrays(one) -> dict[str, list[str]]:
@@ -88,7 +97,7 @@ def test_a_failure_shows_the_log_s_end_and_the_command_for_this_job_alone(cluste
         "FAILED in accounting",
     )
     (one.folder / "mended").touch()
-    code, text = one.run(*command.split()[1:])
+    code, text = one.run(*shlex.split(command)[1:])
     assert code == 0, text
     assert (one.folder / "bad-7.txt").exists()
     one.expect_submitted(3)
@@ -176,3 +185,22 @@ def test_slurm_s_own_variables_do_not_overrule_resources(cluster, flow):
     assert code == 0, text
     assert one.lines("where.txt") == ["spot 1"]
     assert "ignoring SBATCH_PARTITION, SLURM_JOB_ID, SLURM_NTASKS" in text
+
+
+def test_another_working_folder_with_quotes_and_spaces(cluster, flow):
+    one = flow(
+        cluster,
+        """
+        rule where:
+            output: "where {k}.txt"
+            resources: runtime=5
+            shell: "pwd > {output:q}"
+        """,
+    )
+    work = one.folder / "jo's work (1); & more"
+    code, text = one.run("--directory", work.name, "--", "where it's.txt", "where $HOME.txt")
+    assert code == 0, text
+    for name in ("where it's.txt", "where $HOME.txt"):
+        assert (work / name).read_text() == f"{work}\n"
+    assert len(list(work.glob(".snakemake/submitit/where/*/*_log.out"))) == 2
+    assert not (one.folder / ".snakemake" / "submitit").exists()

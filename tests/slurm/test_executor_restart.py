@@ -83,34 +83,44 @@ def test_queued_jobs_of_changed_parameters_are_replaced(cluster, flow):
     one.wait(lambda: states().count("COMPLETED") == 8 and set(states()) == {"CANCELLED", "COMPLETED"}, "these states")
 
 
-def test_jobs_that_wait_with_older_inputs_are_replaced(cluster, flow):
+def test_jobs_with_older_inputs_are_replaced_whether_they_wait_or_end_meanwhile(cluster, flow):
     one = flow(
         cluster,
         """
+        rule all:
+            input: "waits.txt", "ends.txt"
+
         rule second:
             input: "first.txt"
-            output: "second.txt"
+            output: "{k}.txt"
+            wildcard_constraints: k="waits|ends"
             resources: runtime=5, mem_mb=100
-            shell: "cat {input} > copy.txt; while [ ! -e go ]; do sleep 0.2; done; cp copy.txt {output}"
+            shell: "cat {input} > {wildcards.k}.copy; touch {wildcards.k}.begun; "
+                   "while [ ! -e {wildcards.k}.go ]; do sleep 0.2; done; cp {wildcards.k}.copy {output}"
 
         rule first:
             input: "source.txt"
             output: "first.txt"
             resources: runtime=5, mem_mb=100
-            shell: "cp {input} {output}"
+            shell: "while [ -e wait ]; do sleep 0.2; done; cp {input} {output}"
         """,
     )
     (one.folder / "source.txt").write_text("old\n")
     process = one.start()
-    one.wait(lambda: (one.folder / "copy.txt").exists(), "the second job")
+    one.wait(lambda: all((one.folder / f"{k}.begun").exists() for k in ("waits", "ends")), "the second jobs")
     time.sleep(5)  # clocks of file servers may differ by as much
     one.kill(process)
     (one.folder / "source.txt").write_text("new\n")
+    (one.folder / "wait").touch()
     again = one.start()
-    one.wait(lambda: "its inputs are newer than it" in one.text, "the second job's replacement")
-    one.go()
+    one.wait(lambda: one.text.count(": first; log: ") == 2, "the first job's second submission")
+    (one.folder / "ends.go").touch()
+    one.wait(lambda: len(one.states()) == 2, "the end of one of the second jobs")
+    (one.folder / "wait").unlink()
+    one.wait(lambda: "its inputs are newer than it" in one.text, "the other one's replacement")
+    (one.folder / "waits.go").touch()
     assert one.end(again) == 0, one.text
-    assert one.lines("second.txt") == ["new"]
+    assert one.lines("waits.txt") == one.lines("ends.txt") == ["new"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
@@ -132,6 +142,8 @@ def test_sigterm_and_sighup_leave_jobs_alone(cluster, flow, number):
 @pytest.mark.parametrize("keep", [False, True])
 def test_ctrl_c_cancels_unless_told_otherwise(cluster, flow, keep):
     one = flow(cluster, PARTS)
+    # What a shell sets for its user's eyes must neither hide jobs nor spare them.
+    one.environment |= {"SQUEUE_PARTITION": "urgent", "SCANCEL_STATE": "PENDING", "SQUEUE_FORMAT": "%j"}
     process = one.start(*(["--submitit-keep-on-exit"] if keep else []))
     one.wait(lambda: one.states().count("RUNNING") == 4, "four running tasks")
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does, to the whole group
