@@ -109,6 +109,8 @@ def test_malformed_dependencies_name_their_rows(tmp_path):
 def test_one_item_id_is_one_text(tmp_path):
     with pytest.raises(DataError, match="q.csv:3: item_id 'a' has another text"):
         prompts_of(rows_from(tmp_path, cells("a", 1), cells("a", 2, text="other")))
+    rows = rows_from(tmp_path, cells("a", 1, text="a red  cup\n"), cells("a", 2, text="a red cup"))
+    assert [prompt.text for prompt in prompts_of(rows)] == ["a red  cup"]  # the evaluator never looks at it
 
 
 def test_the_official_prompts_and_the_real_annotations(shared):

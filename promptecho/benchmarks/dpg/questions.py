@@ -121,15 +121,15 @@ def read_rows(path: str | Path) -> list[Row]:
 
 
 def prompts_of(rows: Sequence[Row]) -> list[Prompt]:
-    """The distinct prompts in order of first appearance.
+    """The distinct prompts in order of first appearance, each with the text of its first row.
 
     Raises:
-        DataError: rows of one item_id have different texts.
+        DataError: rows of one item_id have texts that differ in more than white space.
     """
     texts: dict[str, str] = {}
     for row in rows:
         text = row.cells["text"].strip()
-        if texts.setdefault(row.item_id, text) != text:
+        if texts.setdefault(row.item_id, text).split() != text.split():
             raise DataError(
                 f"{row.where}: item_id {row.item_id!r} has another text than before; one item_id is one prompt"
             )
