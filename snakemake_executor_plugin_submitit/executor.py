@@ -301,7 +301,7 @@ class Executor(RemoteExecutor):
             self._warn("squeue", f"{error}; jobs go on, their state is looked up again later")
             return {}
         self._warned.pop("squeue", None)
-        known = {one.job_id: queue.state_of(states, one.job_id, one.folder) for one in tasks.values()}
+        known = {one.job_id: one.state_in(states) for one in tasks.values()}
         unknown = {job_id for job_id, state in known.items() if state is None}
         if unknown:
             try:

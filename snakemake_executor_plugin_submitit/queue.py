@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +27,7 @@ class State:
     state: str
     detail: str = ""  # why it waits, or who cancelled it, or where it ran
     script: str = ""  # its batch script, where Slurm says so
+    name: str = ""
 
     @property
     def stuck(self) -> bool:
@@ -45,25 +46,16 @@ def read_squeue() -> dict[str, State]:
     Raises:
         SlurmError: squeue failed.
     """
-    text = call("squeue", "--me", "--noheader", "--array", "--states=all", "--format=%i|%T|%r|%o")
-    rows = [line.split("|", 3) for line in text.splitlines() if line.count("|") >= 3]  # SLURM_CLUSTERS brings headers
+    text = call("squeue", "--me", "--noheader", "--array", "--states=all", "--format=%i|%T|%r|%j|%o")
+    rows = [line.split("|", 4) for line in text.splitlines() if line.count("|") >= 4]  # SLURM_CLUSTERS brings headers
     return {
-        job_id: State(state, "" if reason == "None" else reason, "" if script == "(null)" else script)
-        for job_id, state, reason, script in rows
+        job_id: State(state, "" if reason == "None" else reason, "" if script == "(null)" else script, name)
+        for job_id, state, reason, name, script in rows
     }
 
 
-def state_of(states: Mapping[str, State], job_id: str, folder: Path) -> State | None:
-    """The state of the job that was submitted from `folder`.
-
-    None too where its id is another job's by now, as after a controller that has lost its state: such a job is
-    neither waited for nor cancelled.
-    """
-    state = states.get(job_id)
-    return None if state is not None and state.script and not _from(state.script, folder) else state
-
-
-def _from(script: str, folder: Path) -> bool:
+def is_from(script: str, folder: Path) -> bool:
+    """Whether a batch script, as squeue names it, is the one of a submission's folder."""
     return script.startswith(str(folder / "submission.sh"))
 
 
@@ -102,6 +94,6 @@ def find_submission(folder: Path) -> str | None:
     """
     for line in call("squeue", "--me", "--noheader", "--states=all", "--format=%F|%o").splitlines():
         job_id, _, command = line.partition("|")
-        if _from(command, folder):
+        if is_from(command, folder):
             return job_id
     return None

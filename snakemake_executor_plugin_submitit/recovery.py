@@ -85,7 +85,7 @@ class Recovery:
             one = Task(*known, identity.label_of(job))
             if self._states is None:
                 self._states = self._read_queue()
-            state = queue.state_of(self._states, one.job_id, one.folder)
+            state = one.state_in(self._states)
             reason = _reason_to_replace(one, state, job, request)
             if state is not None and state.alive:
                 if reason is None:
@@ -107,7 +107,7 @@ class Recovery:
         end = time.monotonic() + _CANCEL_WAIT_S
         while time.monotonic() < end:
             states = self._read_queue()
-            now = {one.job_id: queue.state_of(states, one.job_id, one.folder) for one in tasks}
+            now = {one.job_id: one.state_in(states) for one in tasks}
             left = [job_id for job_id, state in now.items() if state is not None and state.alive]
             if not left:
                 break

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from .ledger import Submission
-from .queue import INFRASTRUCTURE, State
+from .queue import INFRASTRUCTURE, State, is_from
 
 LOG_LINES = 20
 
@@ -41,6 +42,19 @@ class Task:
     @property
     def outcome(self) -> Path:
         return self.folder / f"{self.job_id}.outcome.json"
+
+    def state_in(self, states: Mapping[str, State]) -> State | None:
+        """Its state among those of squeue.
+
+        None too where its id is another job's by now, as after a controller that has lost its state: such a job is
+        neither waited for nor cancelled.
+        """
+        state = states.get(self.job_id)
+        if state is None:
+            return None
+        prefix = self.submission.entries[self.index].name.partition(".")[0]
+        ours = is_from(state.script, self.folder) if state.script else state.name.startswith(f"{prefix}.")
+        return state if ours else None
 
     @property
     def requeues_used(self) -> int:

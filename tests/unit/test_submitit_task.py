@@ -12,7 +12,7 @@ from snakemake_interface_common.exceptions import WorkflowError
 from snakemake_executor_plugin_submitit import ExecutorSettings, task
 from snakemake_executor_plugin_submitit.folder import private_folder
 from snakemake_executor_plugin_submitit.ledger import Entry, Ledger, Submission
-from snakemake_executor_plugin_submitit.queue import State, state_of
+from snakemake_executor_plugin_submitit.queue import State
 from snakemake_executor_plugin_submitit.recovery import Recovery
 from snakemake_executor_plugin_submitit.task import Task, judge_outcome, judge_state, tail
 
@@ -117,11 +117,12 @@ def test_a_log_folder_elsewhere_belongs_to_one_working_folder(tmp_path):
 
 
 def test_a_job_that_was_given_an_old_id_is_not_ours(one):
-    ours = State("RUNNING", script=f"{one.folder}/submission.sh")
-    assert state_of({"12": ours}, "12", one.folder) == ours
-    assert state_of({"12": State("RUNNING", script="/home/me/analysis.sh")}, "12", one.folder) is None
-    assert state_of({"12": State("RUNNING")}, "12", one.folder) == State("RUNNING")  # Slurm does not say
-    assert state_of({}, "12", one.folder) is None
+    ours = State("RUNNING", script=f"{one.folder}/submission.sh", name="smk.rule")
+    assert one.state_in({"12": ours}) == ours and one.state_in({}) is None
+    assert one.state_in({"12": State("RUNNING", script="/home/me/analysis.sh", name="smk.rule")}) is None
+    # Slurm names no script of `sbatch --wrap`.
+    assert one.state_in({"12": State("RUNNING", name="wrap")}) is None
+    assert one.state_in({"12": State("RUNNING", name="smk.rule")}) == State("RUNNING", name="smk.rule")
 
 
 def test_a_submission_under_way_is_not_taken_for_one_that_a_kill_has_cut(tmp_path, monkeypatch):
