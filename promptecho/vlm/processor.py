@@ -40,7 +40,7 @@ def load_processor(path: str | Path, *, revision: str | None = None, trust_remot
     has `.tokenizer`, `.image_processor` and `.apply_chat_template(messages, add_generation_prompt=...)`.
 
     Raises:
-        ModelError: the folder is missing, or the library can't load its processor.
+        ModelError: the folder is missing, or the library can't load its processor, for example for want of a package.
     """
     from transformers import AutoImageProcessor, AutoProcessor
     from transformers.utils import is_torchvision_available
@@ -58,7 +58,13 @@ def load_processor(path: str | Path, *, revision: str | None = None, trust_remot
                 processor = _without_video(family).from_pretrained(path, **options)
             else:
                 processor = AutoProcessor.from_pretrained(path, **options)
-    except (OSError, ValueError, ImportError, KeyError, TypeError) as error:
+    except ImportError as error:
+        reason = " ".join(str(error).split()).split(" Check out ")[0][:200]
+        raise ModelError(
+            f"{path}: the processor needs a package that is not installed ({reason.rstrip('.')}); install it, or take "
+            "a model of another family (docs/families.md)"
+        ) from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ModelError(f"{path}: cannot load the processor ({reason}); check that the folder is complete") from error
     if getattr(processor, "tokenizer", None) is None or getattr(processor, "image_processor", None) is None:
