@@ -52,7 +52,7 @@ def plan(
     """
     from promptecho.config import load_experiment
     from promptecho.plan.gpus import find_gpu
-    from promptecho.plan.settings import Settings, usual_prompt_tokens
+    from promptecho.plan.settings import Settings, caches_prompts, usual_prompt_tokens
 
     loaded = load_experiment(config)
     device = find_gpu(gpu, gpu_memory_gb, gpu_tflops)
@@ -64,7 +64,7 @@ def plan(
         raise ConfigError(f"{config}: runs: has no run to plan; add one")
     settings = Settings(
         mfu, transfer, network_gb_s, reserve_gb, prompt_tokens or usual_prompt_tokens(loaded), reply_tokens,
-        loaded.captions.query,
+        loaded.captions.query, caches_prompts(config),
     )  # fmt: skip
     from promptecho.plan.plan import Cluster, Planner
     from promptecho.plan.show import show

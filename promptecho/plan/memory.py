@@ -72,7 +72,7 @@ def trainer_memory(
     weights = t2i.transformer_bytes + (adapter if partitioned else 0)
     held = {
         "transformer": -(-weights // world) if partitioned else t2i.transformer_bytes,
-        "text encoder": t2i.text_encoder_bytes,
+        "text encoder": 0 if settings.prompt_cache else t2i.text_encoder_bytes,
         "VAE": t2i.vae_bytes,
         "LoRA weights": 0 if partitioned else adapter,
         "LoRA gradients": adapter if training.zero_stage == 1 else -(-adapter // world),
@@ -93,7 +93,7 @@ def trainer_memory(
     mine = min(images, share * training.passes) if world > 1 else images
     one = rows * t2i.latent_bytes
     phases = {
-        "encode": {"activations": t2i.encode().peak},
+        "encode": _encoding(t2i, settings),
         "sample": {
             "activations": t2i.sample_step(sampled, training.sampling.guidance_scale).peak,
             "folded adapter": t2i.folded_bytes, **live,
@@ -135,14 +135,13 @@ def server_memory(
     return GpuMemory("reward server", {"reward VLM": held}, _without_zeros({"reward": parts}))
 
 
-def generation_memory(t2i: T2iCosts, batch_size: int, guidance_scale: float) -> GpuMemory:
+def generation_memory(t2i: T2iCosts, batch_size: int, guidance_scale: float, settings: Settings) -> GpuMemory:
     """The GPU of a generation job: all of the model, with the adapter."""
     held = {
-        "transformer": t2i.transformer_bytes, "text encoder": t2i.text_encoder_bytes, "VAE": t2i.vae_bytes,
-        "LoRA weights": FLOAT32 * t2i.lora_params,
-    }  # fmt: skip
+        "transformer": t2i.transformer_bytes, "VAE": t2i.vae_bytes, "LoRA weights": FLOAT32 * t2i.lora_params,
+    } | ({} if settings.prompt_cache else {"text encoder": t2i.text_encoder_bytes})  # fmt: skip
     phases = {
-        "encode": {"activations": t2i.encode().peak},
+        "encode": _encoding(t2i, settings),
         "sample": {
             "activations": t2i.sample_step(batch_size, guidance_scale).peak, "folded adapter": t2i.folded_bytes
         },
@@ -154,6 +153,12 @@ def generation_memory(t2i: T2iCosts, batch_size: int, guidance_scale: float) -> 
 def host_bytes(vlm: VlmCosts, training: TrainingConfig) -> int:
     """Pinned host memory of a node for the reward's VLM."""
     return vlm.bytes if training.reward_placement.mode == "offloaded" else 0
+
+
+def _encoding(t2i: T2iCosts, settings: Settings) -> dict[str, int]:
+    """What encoding prompts adds: with a cache of embeddings the text encoder itself, which else always stays."""
+    encoder = t2i.text_encoder_bytes if settings.prompt_cache else 0
+    return {"activations": t2i.encode().peak, "text encoder": encoder}
 
 
 def _images(training: TrainingConfig) -> int:

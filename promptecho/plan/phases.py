@@ -110,10 +110,12 @@ def rollout_phases(
     decode = t2i.decode(usual).times(1 / usual)
     gather = _zero3_gather(t2i, training, layout, clock)
     batches = -(-share // sampled)
+    # With a cache each prompt is encoded by one rank, else by all. (Held-out prompts once in a run, which is nothing.)
+    encoded = -(-n_prompts // world) if clock.settings.prompt_cache else n_prompts
+    total = n_prompts if clock.settings.prompt_cache else n_prompts * world
     phases = [
-        # Every rank encodes all prompts.
-        _phase("encode", encode.times(n_prompts * world), clock.compute(encode.times(n_prompts)),
-               memory=n_prompts * clock.read(t2i.text_encoder_bytes)),
+        _phase("encode", encode.times(total), clock.compute(encode.times(encoded)),
+               memory=encoded * clock.read(t2i.text_encoder_bytes)),
         _phase("sample", step.times(steps * images), clock.compute(step.times(steps * share)),
                network=steps * batches * gather),
         _phase("decode", decode.times(images), clock.compute(decode.times(share))),

@@ -131,7 +131,8 @@ class Planner:
         clock = Clock(cluster.gpu, self.settings, cluster.nodes)
         sets = config.image_sets
         generation = {
-            name: generation_memory(t2i, section.batch_size, section.guidance_scale) for name, section in sets.items()
+            name: generation_memory(t2i, section.batch_size, section.guidance_scale, self.settings)
+            for name, section in sets.items()
         }
         for name, memory in generation.items():
             if (problem := self.problem([memory], cluster.gpu)) is not None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
-from promptecho.config import ExperimentConfig
+from promptecho.config import ExperimentConfig, load_site, read_yaml
+from promptecho.config.models import SiteModels
 from promptecho.config.rewards import InferScoreSection, RewardSection
 
+SITE = Path("config/config.yaml")
 TOKENS_PER_WORD = 1.35
 REPLY_TOKENS = 100  # two or three short sentences and a score, in JSON
 
@@ -18,7 +21,8 @@ class Settings:
     `mfu`: share of the datasheet's FLOP/s that computing reaches; `transfer`: share of the datasheet's bandwidths, of
     memory and of links; `network_gb_s`: between nodes, for each GPU; `reserve_gb`: memory of each GPU that the plan
     leaves to CUDA, NCCL, kernels' workspace and fragmentation. `prompt_tokens`: of each prompt; `reply_tokens`: of an
-    InferScore reply, the longest of a batch (memory is planned for replies of full length).
+    InferScore reply, the longest of a batch (memory is planned for replies of full length). `prompt_cache`: embeddings
+    of prompts are kept on disk, and the text encoder is on the GPU only while one is missing.
     """
 
     mfu: float
@@ -28,6 +32,7 @@ class Settings:
     prompt_tokens: int
     reply_tokens: int
     query: str
+    prompt_cache: bool
 
     def longest_reply(self, entry: RewardSection) -> int:
         """Tokens of the longest reply that memory is planned for."""
@@ -36,6 +41,15 @@ class Settings:
     def reply(self, entry: RewardSection) -> int:
         """Tokens of a reply that time is planned for."""
         return min(self.reply_tokens, self.longest_reply(entry))
+
+
+def caches_prompts(file: Path) -> bool:
+    """Whether jobs of a configuration keep embeddings of prompts: as a resolved one says, or else as the site does."""
+    raw = read_yaml(file)
+    if "models_prompt_cache" in raw:
+        return bool(raw["models_prompt_cache"])
+    site = load_site(read_yaml(SITE)).models if SITE.is_file() else SiteModels()
+    return site.prompt_cache is not None
 
 
 def usual_prompt_tokens(config: ExperimentConfig) -> int:

@@ -120,8 +120,10 @@ def _assumptions(plan: Plan) -> list[RenderableType]:
         f"{a.network_gb_s:g} GB/s between nodes (--network-gb-s), {a.reserve_gb:g} GB in reserve (--reserve-gb), "
         f"prompts of {a.prompt_tokens} tokens (--prompt-tokens), InferScore replies of {a.reply_tokens} "
         "(--reply-tokens).",
+        "Prompts' embeddings are kept on disk (models.prompt_cache)." if a.prompt_cache
+        else "Prompts are encoded in every iteration (models.prompt_cache: null).",
         "Not in it: loading models, saving, captions, scoring, queues.",
-    ]
+    ]  # fmt: skip
     return [Text(line, style="dim") for line in lines]
 
 
