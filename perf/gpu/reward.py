@@ -72,7 +72,7 @@ def main() -> None:
     size = arguments.size or (32 if arguments.tiny else 64 if small else 1024)
     path = arguments.model
     if path is None:
-        name = "tiny-vlm" if arguments.tiny else "qwen3vl-8b"
+        name = "tiny-qwen3vl-8b" if arguments.tiny else "qwen3vl-8b"
         path = models.qwen3vl(arguments.folder / name, device, getattr(torch, dtype), tiny=arguments.tiny)
     vlm = load_vlm(path, dtype=dtype, device=device)
     images = pictures(arguments.images, size)
