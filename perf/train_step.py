@@ -14,10 +14,8 @@ resulting weights, because a faster step that computes something else is no comp
 from __future__ import annotations
 
 import argparse
-import contextlib
 import statistics
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -27,13 +25,12 @@ from rich.table import Table
 
 from promptecho import awm
 from promptecho.config import load_experiment, run_training
-from promptecho.device import choose_device
 from promptecho.train import loop
+from promptecho.train.alone import alone
 from promptecho.train.data import batches_of
 from promptecho.train.meter import Meter
-from promptecho.train.trainer import Segment, Trainer
+from promptecho.train.trainer import Trainer
 from promptecho.train.update import awm_loss, precompute, timestep_groups, update, velocity
-from promptecho.train.watchdog import Watchdog
 
 
 def straightforward_update(trainer: Trainer, rollout, batch, training, iteration: int, old: dict, ema: dict) -> None:
@@ -87,59 +84,53 @@ def main() -> None:
     parser.add_argument("--passes", type=int, help="Passes over an iteration's images; default: the run's.")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    config = load_experiment(arguments.config)
-    training = run_training(config, arguments.run)
-    kl_base = training.kl_base.model_copy(update={"weight": arguments.kl_base})
-    passes = arguments.passes or training.passes
-    watched = training.heldout.model_copy(update={"prompts": 0})  # nothing is watched here
-    changes = {"kl_base": kl_base, "per_timestep": True, "passes": passes, "heldout": watched}
-    training = training.model_copy(update=changes)
-    device = torch.device(choose_device("auto"))
-    layout, launch = loop.init_distributed(training, device)
+    configured = run_training(load_experiment(arguments.config), arguments.run)
+    changes = {
+        "kl_base": configured.kl_base.model_copy(update={"weight": arguments.kl_base}),
+        "per_timestep": True,
+        "passes": arguments.passes or configured.passes,
+    }
     phases: dict[str, list[float]] = {}
     memory: dict[str, list[float]] = {}
     ratios, differences = [], []
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
-        work = Path(folder)
-        segment = Segment(config, arguments.run, training.iterations, arguments.captions, work, work)
-        with Watchdog(work / "ranks", 0, 1, 10**6) as watchdog:
-            trainer = loop.prepare(segment, training, device, watchdog, layout, launch)
-            engine = trainer.engine
-            kl_ema = engine.weights()  # the start's weights, so that average and policy differ after one iteration
-            for iteration in range(arguments.iterations):
-                meter = Meter(device)
-                rollout = loop.collect(trainer, iteration, meter)
-                before, moments, steps = engine.weights(), engine.moments(), engine.optimizer_steps
-                ours_first = iteration % 2 == 0
-                results = {}
-                for ours in (ours_first, not ours_first):
-                    engine.set_state(before, moments, steps)
-                    start = time.monotonic()
-                    lap = Meter(device) if not ours else meter
-                    if ours:
-                        lap._reset()
-                    mine, batch = precompute(
-                        trainer.family, engine, rollout, training, iteration, kl_ema, trainer.grid, lambda *_: None
-                    )
-                    if ours:
-                        lap.lap("precompute")
-                        update(
-                            trainer.family, engine, mine, batch, len(rollout.latents), training, iteration,
-                            lambda: None, lambda *_: None,
-                        )  # fmt: skip
-                        lap.lap("update")
-                    else:
-                        start = time.monotonic()  # it needs no precomputation; only its draws are taken over
-                        straightforward_update(trainer, rollout, batch, training, iteration, before, kl_ema)
-                    results[ours] = (time.monotonic() - start, engine.weights())
-                ratios.append(results[False][0] / results[True][0])
-                differences.append(
-                    max(float((results[True][1][k] - v).abs().max()) for k, v in results[False][1].items())
+    with alone(arguments.config, arguments.run, arguments.captions, **changes) as trainer:
+        training, device = trainer.training, trainer.engine.device
+        engine = trainer.engine
+        kl_ema = engine.weights()  # the start's weights, so that average and policy differ after one iteration
+        for iteration in range(arguments.iterations):
+            meter = Meter(device)
+            rollout = loop.collect(trainer, iteration, meter)
+            before, moments, steps = engine.weights(), engine.moments(), engine.optimizer_steps
+            ours_first = iteration % 2 == 0
+            results = {}
+            for ours in (ours_first, not ours_first):
+                engine.set_state(before, moments, steps)
+                start = time.monotonic()
+                lap = Meter(device) if not ours else meter
+                if ours:
+                    lap._reset()
+                mine, batch = precompute(
+                    trainer.family, engine, rollout, training, iteration, kl_ema, trainer.grid, lambda *_: None
                 )
-                for name, seconds in meter.laps.items():
-                    phases.setdefault(name, []).append(seconds)
-                    memory.setdefault(name, []).append(meter.memory[name])
-                print(f"iteration {iteration + 1}/{arguments.iterations}: ratio {ratios[-1]:.2f}", file=sys.stderr)
+                if ours:
+                    lap.lap("precompute")
+                    update(
+                        trainer.family, engine, mine, batch, len(rollout.latents), training, iteration,
+                        lambda: None, lambda *_: None,
+                    )  # fmt: skip
+                    lap.lap("update")
+                else:
+                    start = time.monotonic()  # it needs no precomputation; only its draws are taken over
+                    straightforward_update(trainer, rollout, batch, training, iteration, before, kl_ema)
+                results[ours] = (time.monotonic() - start, engine.weights())
+            ratios.append(results[False][0] / results[True][0])
+            differences.append(
+                max(float((results[True][1][k] - v).abs().max()) for k, v in results[False][1].items())
+            )
+            for name, seconds in meter.laps.items():
+                phases.setdefault(name, []).append(seconds)
+                memory.setdefault(name, []).append(meter.memory[name])
+            print(f"iteration {iteration + 1}/{arguments.iterations}: ratio {ratios[-1]:.2f}", file=sys.stderr)
     report(phases, memory, ratios, differences, training, arguments, device)
 
 

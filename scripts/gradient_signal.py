@@ -18,9 +18,6 @@ run's own timesteps and weighting, and changes of them one by one.
 from __future__ import annotations
 
 import argparse
-import contextlib
-import sys
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -29,16 +26,15 @@ from rich.console import Console
 from rich.table import Table
 
 from promptecho import awm
-from promptecho.config import TrainingConfig, load_experiment, run_training
-from promptecho.device import choose_device
+from promptecho.config import TrainingConfig
 from promptecho.progress import Progress
 from promptecho.train import loop
+from promptecho.train.alone import alone
 from promptecho.train.meter import Meter
 from promptecho.train.rollout import Rollout
 from promptecho.train.scoring import combined_advantages
-from promptecho.train.trainer import Segment, Trainer
+from promptecho.train.trainer import Trainer
 from promptecho.train.update import draw_timesteps_and_noise, velocity
-from promptecho.train.watchdog import Watchdog
 
 BANDS = ((0.0, 0.2), (0.2, 0.4), (0.4, 0.6), (0.6, 0.8), (0.8, 0.9), (0.9, 1.0))
 
@@ -123,27 +119,17 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    config = load_experiment(arguments.config)
-    training = run_training(config, arguments.run)
-    watched = training.heldout.model_copy(update={"prompts": 0})
-    training = training.model_copy(update={"heldout": watched})
-    device = torch.device(choose_device("auto"))
-    layout, launch = loop.init_distributed(training, device)
-    rows = variants(training)
-    found: dict[str, list[torch.Tensor]] = {name: [] for name in rows}
-    again: dict[str, list[torch.Tensor]] = {name: [] for name in rows}
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
-        work = Path(folder)
-        segment = Segment(config, arguments.run, training.iterations, arguments.captions, work, work)
-        with Watchdog(work / "ranks", 0, 1, 10**6) as watchdog:
-            trainer = loop.prepare(segment, training, device, watchdog, layout, launch)
-            bar = Progress("gradient signal", arguments.sets * len(rows), "gradients")
-            for number in range(arguments.sets):
-                rollout = loop.collect(trainer, number, Meter(device))
-                for name, (changed, band) in rows.items():
-                    found[name].append(gradient(trainer, rollout, changed, number, band))
-                    again[name].append(gradient(trainer, rollout, changed, number + arguments.sets, band))
-                    bar.advance()
+    with alone(arguments.config, arguments.run, arguments.captions) as trainer:
+        rows = variants(trainer.training)
+        found: dict[str, list[torch.Tensor]] = {name: [] for name in rows}
+        again: dict[str, list[torch.Tensor]] = {name: [] for name in rows}
+        bar = Progress("gradient signal", arguments.sets * len(rows), "gradients")
+        for number in range(arguments.sets):
+            rollout = loop.collect(trainer, number, Meter(trainer.engine.device))
+            for name, (changed, band) in rows.items():
+                found[name].append(gradient(trainer, rollout, changed, number, band))
+                again[name].append(gradient(trainer, rollout, changed, number + arguments.sets, band))
+                bar.advance()
     table = Table(title=f"Signal in the gradient of {len(rollout.latents)} images; {arguments.sets} sets")
     for column in ("gradient", "other sets", "± (95 %)", "same images", "s.d."):
         table.add_column(column, justify="left" if column == "gradient" else "right", no_wrap=True)

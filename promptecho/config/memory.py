@@ -10,6 +10,7 @@ from promptecho.config.models import ExperimentConfig
 from promptecho.config.rewards import VlmSection
 
 ANEW = "(other results: begins anew)"
+CACHE = "set models.prompt_cache of the site's file to a folder"  # the text encoder then leaves the GPU
 
 
 def training_keys(config: ExperimentConfig, run: str, processes: int, phase: str, device: str) -> list[str]:
@@ -44,6 +45,8 @@ def training_keys(config: ExperimentConfig, run: str, processes: int, phase: str
     elif device == "cpu" and mode == "replicated" and processes > 1 and phase != "load_t2i":
         found.append("set training.reward_placement.mode: colocated")
     own_process = mode == "dedicated" and phase in ("reward", "load_vlm")
+    if _keeps_encoder(config, phase, device) and not own_process:
+        found.append(CACHE)
     if training.zero_stage < 3 and processes > 1 and device != "cpu" and not own_process:
         found.append("set training.zero_stage: 3")
     if phase in ("reward", "load_vlm"):
@@ -62,6 +65,8 @@ def generation_keys(config: ExperimentConfig, image_set: str, phase: str, device
         found += _lower(key, size)
     if phase == "decode":
         found += _decoding(config, key, size)
+    if _keeps_encoder(config, phase, device):
+        found.append(CACHE)
     return found + _bfloat16("models.t2i", config.models.t2i.dtype)
 
 
@@ -87,6 +92,11 @@ def score_keys(config: ExperimentConfig | None, judge: str | None, phase: str, d
         key, section = f"judges.models.{judge}", config.judges.models[judge]
         found += [f"lower {key}.max_output_tokens ({section.max_output_tokens})", *_bfloat16(key, section.dtype)]
     return [*found, *([] if device == "cpu" else ["end other processes on it", "use --device cpu"])]
+
+
+def _keeps_encoder(config: ExperimentConfig, phase: str, device: str) -> bool:
+    """Whether the text encoder is on the GPU without being needed there."""
+    return device != "cpu" and config.models_prompt_cache is None and phase != "encode"
 
 
 def _decoding(config: ExperimentConfig, key: str, size: int) -> list[str]:

@@ -16,7 +16,7 @@ from tiny_experiment import Experiment
 
 from promptecho.cli import main
 from promptecho.config import load_experiment, slice_digest
-from promptecho.config.memory import caption_keys, generation_keys, reward_keys, score_keys, training_keys
+from promptecho.config.memory import CACHE, caption_keys, generation_keys, reward_keys, score_keys, training_keys
 from promptecho.errors import DataError, ModelError, OutOfMemoryError
 from promptecho.memory import MemoryAdvice, in_phase, shortage, sizes
 from promptecho.train.loop import train_segment
@@ -112,6 +112,9 @@ def test_only_keys_that_are_not_at_their_best_are_named_and_all_of_them_exist(ex
         for phase in PHASES:
             for device in ("cpu", "cuda:0"):
                 for change in training_keys(config, "r", 4, phase, device):
+                    if change == CACHE:
+                        assert config.models_prompt_cache is None and device != "cpu" and phase != "encode"
+                        continue
                     verb, key = change.replace(":", " ").split()[:2]
                     found = values
                     for part in key.split("."):
@@ -126,8 +129,11 @@ def test_only_keys_that_are_not_at_their_best_are_named_and_all_of_them_exist(ex
 
     assert keys("plain", "update").startswith(
         "set training.activation_checkpointing: true, lower training.micro_batch_size (2), "
-        "set training.reward_placement.mode: offloaded, set training.zero_stage: 3"
+        f"set training.reward_placement.mode: offloaded, {CACHE}, set training.zero_stage: 3"
     )
+    kept = configs["plain"].model_copy(update={"models_prompt_cache": "results/prompts"})
+    assert CACHE not in training_keys(kept, "r", 1, "update", "cuda:0")
+    assert generation_keys(configs["plain"], "own", "sample", "cuda:0")[1] == CACHE
     assert "zero_stage" not in keys("plain", "update", processes=1)
     assert keys("plain", "sample").startswith("lower training.sampling.batch_size (4), ")
     assert keys("plain", "decode").startswith("set models.t2i.vae_slicing: true, set models.t2i.vae_tiling: true")
