@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from promptecho.config import ExperimentConfig, run_rewards, run_training, run_vlm
+from promptecho.config.models import ImageSetSection
 from promptecho.config.training import TrainingConfig
 from promptecho.errors import ConfigError, DataError
 from promptecho.plan.architectures import locate
@@ -127,11 +128,10 @@ class Planner:
             if problem is not None:
                 fits = partial(self._run_fits, run=name)
                 problems.append(f"run {name}: {problem}; {remedy(config, cluster, name, plans[-1], fits)}")
-        t2i = self.t2i(config, run_training(config, runs[0]))
-        clock = Clock(cluster.gpu, self.settings, cluster.nodes)
-        sets = config.image_sets
+        clock, sets = Clock(cluster.gpu, self.settings, cluster.nodes), config.image_sets
+        models = {name: self.generator(config, section, runs[0]) for name, section in sets.items()}
         generation = {
-            name: generation_memory(t2i, section.batch_size, section.guidance_scale, self.settings)
+            name: generation_memory(models[name], section.batch_size, section.guidance_scale, self.settings)
             for name, section in sets.items()
         }
         for name, memory in generation.items():
@@ -141,7 +141,7 @@ class Planner:
                     f"image_sets.{name}: {problem}; {decoding} image_sets.{name}.batch_size, or take GPUs with more "
                     "memory"
                 )
-        evaluations = [evaluate(config, name, t2i, clock) for name in sets]
+        evaluations = [evaluate(config, name, models[name], clock) for name in sets]
         return Plan(config.experiment, cluster, self.settings, plans, generation, evaluations, problems)
 
     def run(self, config: ExperimentConfig, cluster: Cluster, run: str) -> RunPlan:
@@ -198,6 +198,13 @@ class Planner:
                 checkpointing=training.activation_checkpointing, prompt_tokens=self.settings.prompt_tokens,
             ),
         )  # fmt: skip
+
+    def generator(self, config: ExperimentConfig, section: ImageSetSection, run: str) -> T2iCosts:
+        """The model that makes an image set, at the set's own image size where it has one."""
+        height, width = section.size(config.models.t2i)
+        t2i = config.models.t2i.model_copy(update={"height": height, "width": width})
+        models = config.models.model_copy(update={"t2i": t2i})
+        return self.t2i(config.model_copy(update={"models": models}), run_training(config, run))
 
     def vlm(self, config: ExperimentConfig, run: str) -> VlmCosts:
         section, t2i = run_vlm(config, run), config.models.t2i

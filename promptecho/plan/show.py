@@ -53,8 +53,7 @@ def _run(run: RunPlan, plan: Plan) -> list[RenderableType]:
 
 
 def _held(memory: GpuMemory) -> Text:
-    sizes = [f"{part} {_gb(size)}" for part, size in sorted(memory.held.items(), key=lambda item: -item[1])]
-    return Text(f"{WHERE[memory.who]} holds {_gb(memory.held_bytes)} GB: {', '.join(sizes)}")
+    return Text(f"{WHERE[memory.who]} holds {_gb(memory.held_bytes)} GB: {_parts(memory.held, memory.peak)}")
 
 
 def _phases(run: RunPlan) -> Table:
@@ -68,15 +67,15 @@ def _phases(run: RunPlan) -> Table:
         memory = next((one for one in run.memory if phase.name in one.phases), None)
         peak = memory is not None and phase.name == memory.peak_phase
         size = "" if memory is None else _gb(memory.bytes_in(phase.name))
-        adds = "" if memory is None else ", ".join(f"{k} {_gb(v)}" for k, v in memory.phases[phase.name].items())
+        adds = "" if memory is None else _parts(memory.phases[phase.name], memory.peak)
         table.add_row(
-            phase.name, Text(size, style="bold" if peak else ""), f"{phase.flops / 1e15:,.4g}" if phase.flops else "",
+            phase.name, Text(size, style="bold" if peak else ""), _pflop(phase.flops) if phase.flops else "",
             _seconds(phase.seconds), phase.bound, adds,
         )  # fmt: skip
     if run.heldout_seconds:
         table.add_row("held out", "", "", _seconds(run.heldout_seconds), "", Text("on average", style="dim"))
     flops = sum(phase.flops for phase in run.phases)
-    table.add_row("iteration", "", f"{flops / 1e15:,.4g}", _seconds(run.seconds), "", "", style="bold")
+    table.add_row("iteration", "", _pflop(flops), _seconds(run.seconds), "", "", style="bold")
     return table
 
 
@@ -93,19 +92,20 @@ def _verdict(memory: GpuMemory, plan: Plan) -> Text:
 
 def _evaluations(plan: Plan) -> RenderableType:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
-    table.add_column("image set")
-    for column in ("images", "PFLOP", "shards", "hours", "GPU-hours", "checkpoints", "in all", "peak GB"):
-        table.add_column(column, justify="right")
+    table.add_column("image set", no_wrap=True)
+    for column in ("images", "PFLOP", "shards", "hours", "GPU-h", "times", "all GPU-h", "GB"):
+        table.add_column(column, justify="right", no_wrap=True)
     for row in plan.evaluations:
         table.add_row(row.name, *_evaluation(row), _gb(plan.generation[row.name].peak))
-    return _indented(table)
+    legend = "times: checkpoints of all runs, and the base model, that the set is made from; GB: peak"
+    return _indented(Group(table, Text(legend, style="dim")))
 
 
 def _evaluation(row: Evaluation) -> list[str]:
     if row.images is None:
-        return ["prompts not here", "", str(row.shards), "", "", str(row.checkpoints), ""]
+        return ["unknown", "", str(row.shards), "", "", str(row.checkpoints), ""]
     return [
-        f"{row.images:,}", f"{row.flops / 1e15:,.4g}", str(row.shards), f"{row.hours:.2f}", f"{row.gpu_hours:.2f}",
+        f"{row.images:,}", _pflop(row.flops), str(row.shards), f"{row.hours:.2f}", f"{row.gpu_hours:,.1f}",
         str(row.checkpoints), f"{row.gpu_hours * row.checkpoints:,.1f}",
     ]  # fmt: skip
 
@@ -129,6 +129,16 @@ def _assumptions(plan: Plan) -> list[RenderableType]:
 
 def _indented(what: RenderableType) -> Padding:
     return Padding(what, (0, 0, 0, 2))
+
+
+def _parts(sizes: dict[str, int], whole: int) -> str:
+    """Sizes by name, the largest first, without those that make no difference."""
+    told = sorted(sizes.items(), key=lambda item: -item[1])
+    return ", ".join(f"{part} {_gb(size)}" for part, size in told if size > 0.001 * whole)
+
+
+def _pflop(flops: float) -> str:
+    return f"{flops / 1e15:,.0f}" if flops >= 1e18 else f"{flops / 1e15:.4g}"
 
 
 def _gb(size: float) -> str:

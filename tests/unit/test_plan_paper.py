@@ -1,0 +1,93 @@
+"""Plans of the paper's experiments at their real sizes, from the descriptions that come with the project."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from promptecho.config import load_experiment
+from promptecho.plan.gpus import find_gpu, known
+from promptecho.plan.phases import Clock
+from promptecho.plan.plan import Cluster, Planner
+from promptecho.plan.remedies import _training
+from promptecho.plan.settings import Settings, usual_prompt_tokens
+from promptecho.plan.trace import Cost
+
+EXPERIMENTS = Path(__file__).parents[2] / "config" / "experiments"
+CLUSTER = Cluster(find_gpu("h100"), 4, 8)
+
+
+@pytest.fixture(scope="module")
+def zimage():
+    """The experiment, and a planner that keeps what it has traced."""
+    config = load_experiment(EXPERIMENTS / "zimage.yaml")
+    return config, planner_of(config)
+
+
+def planner_of(config) -> Planner:
+    tokens = usual_prompt_tokens(config)
+    return Planner(Settings(0.4, 0.7, 50.0, 5.0, tokens, 100, config.captions.query, True))
+
+
+def test_every_run_of_zimage_plans_and_fits(zimage):
+    config, planner = zimage
+    plans = [planner.run(config, CLUSTER, run) for run in config.runs]
+    assert [plan.run for plan in plans] == ["promptecho", "inferscore", "promptecho-8b"]
+    assert all(planner.problem(plan.memory, CLUSTER.gpu) is None for plan in plans)
+    main, inferscore, small = (plan.seconds for plan in plans)
+    assert small < main < inferscore
+    reward = {plan.run: next(phase for phase in plan.phases if phase.name == "reward") for plan in plans}
+    assert reward["promptecho"].bound == "computing"
+    assert reward["inferscore"].bound == "link"  # every token's pass gathers all layers
+
+
+def test_published_sizes(zimage):
+    config, planner = zimage
+    t2i = planner.t2i(config, config.training)
+    assert t2i.text_encoder_bytes == pytest.approx(2 * 4_022_468_096, rel=1e-6)  # Qwen3-4B, as published
+    assert t2i.transformer_params == pytest.approx(6.15e9, rel=0.002)
+    assert planner.vlm(config, "promptecho").params == pytest.approx(33.36e9, rel=0.002)
+    assert planner.vlm(config, "promptecho-8b").params == pytest.approx(8.77e9, rel=0.002)
+
+
+def test_flops_of_a_pass_by_hand(zimage):
+    """Every token meets every weight of the 30 blocks once, and every other token in attention."""
+    config, planner = zimage
+    tokens = 64 * 64 + 288  # patches, and 278 tokens of text filled up to a multiple of 32
+    per_block = 4 * 3840**2 + 3 * 3840 * 10240
+    blocks = 30 * (2 * tokens * per_block + 4 * tokens**2 * 3840)
+    traced = planner.t2i(config, config.training).velocity(4, config.training).flops["bfloat16"] / 4
+    assert blocks < traced < 1.1 * blocks  # and two refining blocks over the patches, two over the text
+
+
+def test_a_32b_vlm_on_every_80_gb_gpu_is_refused(zimage):
+    config, planner = zimage
+    _, change = _training("promptecho", "", reward_placement={"mode": "replicated"})
+    replicated, _ = change(config, CLUSTER)
+    memory = planner.memory(replicated, CLUSTER, "promptecho")
+    problem = planner.problem(memory, CLUSTER.gpu)
+    assert problem is not None and "reward VLM 66.7" in problem
+    assert planner.problem(memory, find_gpu("b200")) is None
+
+
+def test_qwenimage_plans():
+    config = load_experiment(EXPERIMENTS / "qwenimage.yaml")
+    planner = planner_of(config)
+    t2i = planner.t2i(config, config.training)
+    assert t2i.transformer_params == pytest.approx(20.43e9, rel=0.002)
+    plan = planner.run(config, CLUSTER, "promptecho")
+    assert planner.problem(plan.memory, CLUSTER.gpu) is None
+    assert {phase.name for phase in plan.phases} >= {"encode", "sample", "decode", "reward", "precompute", "update"}
+
+
+def test_listed_gpus():
+    for name, gpu in known().items():
+        assert gpu.source and gpu.memory_gb > 0, name
+        assert gpu.bfloat16 > gpu.tf32 > gpu.float32, name
+    other = find_gpu("mi300x", memory_gb=192, tflops=1307)
+    assert (other.memory_gb, other.bfloat16) == (192, 1307)
+    clock = Clock(find_gpu("h100"), planner_of(load_experiment(EXPERIMENTS / "shapes.yaml")).settings, 1)
+    one = {"bfloat16": 10**15}
+    assert clock.compute(Cost(one)) == pytest.approx(1e15 / 989e12 / 0.4)
+    assert clock.compute(Cost({"float32": 10**15})) > clock.compute(Cost({"convolution float32": 10**15}))
