@@ -296,6 +296,26 @@ def test_more_gpus_never_hold_more_each(tmp_path_factory, nodes, per_node, zero,
         assert more.held["transformer"] < few.held["transformer"]
 
 
+@pytest.mark.parametrize("stage", [1, 2])
+def test_optimizer_memory_is_the_engines(tmp_path, stage):
+    """Master weights and both moments that DeepSpeed really holds, and what a step adds of gradients."""
+    from promptecho.train.engine import Engine
+    from promptecho.train.launch import init_distributed
+
+    config = experiment(tmp_path, zero_stage=stage)
+    planned = PLANNER.memory(config, Cluster(find_gpu("h100"), 1, 1), "r")[0].held
+    training, family = config.runs["r"], real_family("zimage", "bfloat16")
+    init_distributed(training, torch.device("cpu"))
+    engine = Engine(family.transformer, training, torch.device("cpu"), accumulation=1)
+    masters = engine._flat_partitions()
+    states = [engine._inner_optimizer().state[flat] for flat in masters]
+    held = [*masters, *(state[kind] for state in states for kind in ("exp_avg", "exp_avg_sq"))]
+    padding = 3 * 4 * 2 * len(masters)  # DeepSpeed aligns the flat copies
+    assert 0 <= sum(t.numel() * t.element_size() for t in held) - planned["optimizer"] <= padding
+    weights = sum(p.numel() * p.element_size() for p in engine.parameters.values())
+    assert weights == planned["LoRA weights"] == planned["LoRA gradients"]
+
+
 def test_placements_hold_what_the_sharding_holds(tmp_path):
     config, gpu = experiment(tmp_path, reward_placement={"mode": "dedicated", "per_node": 2}), find_gpu("h100")
     cluster = Cluster(gpu, 1, 4)
