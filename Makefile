@@ -59,8 +59,14 @@ lint: setup ## Check the Python code and the workflow.
 docs: setup ## Write the files that are generated from the configuration models.
 	$(BIN)/promptecho config docs
 
+# Beside the other packages, not among them: Snakemake imports every executor plugin that it finds.
+STANDARD := $(VENV)/standard-slurm-plugin
+STANDARD_PINS := snakemake-executor-plugin-slurm==2.8.0 snakemake-executor-plugin-slurm-jobstep==0.6.1
+
 test-slurm: setup ## Run the tests on a real Slurm cluster, started on this machine (needs root and apt-get).
 	@$(BIN)/python tests/slurm/cluster.py install
+	@[ -d $(STANDARD) ] || $(BIN)/pip install -q --no-deps --target $(STANDARD) $(STANDARD_PINS) || \
+		{ rm -rf $(STANDARD); echo "NO STANDARD PLUGIN: pip could not install $(STANDARD_PINS)" >&2; }
 	$(BIN)/pytest tests/slurm
 
 clean-results: ## Delete all results.

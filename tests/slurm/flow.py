@@ -19,7 +19,7 @@ from submitit.slurm.slurm import read_job_id
 SNAKEMAKE = [str(Path(sys.executable).parent / "snakemake")]
 COUNTED = ("sbatch", "squeue", "sacct", "scontrol", "scancel", "sinfo", "sacctmgr")
 # Seconds that only a failure takes: far longer than anything lasts on a busy machine.
-PATIENCE_S = 300.0
+PATIENCE_S = 600.0
 
 
 class Flow:

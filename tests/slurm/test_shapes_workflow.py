@@ -5,17 +5,21 @@ from __future__ import annotations
 import shutil
 import signal
 import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from shlex import quote
 
 import pytest
 from cluster import Cluster
-from flow import SNAKEMAKE, Flow
+from flow import COUNTED, SNAKEMAKE, Flow
 from ranks import commands, send, stands_still, training_ranks
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "tests" / "unit"))
 
 from tiny_experiment import metrics_without_times, same_bytes  # noqa: E402
+
+from snakemake_executor_plugin_submitit.payload import seconds_of  # noqa: E402
 
 # Every stage for real, on little of everything.
 SMALL = {
@@ -66,7 +70,7 @@ class Suite(Flow):
 
 @pytest.fixture(scope="module")
 def suite(cluster, tmp_path_factory) -> Suite:
-    folder = tmp_path_factory.mktemp("suite") / "checkout"
+    folder = tmp_path_factory.mktemp("suite") / "check out"
     folder.mkdir()
     return Suite.checkout(folder, cluster)
 
@@ -94,7 +98,7 @@ def test_all_survives_a_kill_while_captions_are_queued_and_running(suite, cluste
         again = suite.start()
         suite.wait(lambda: "Taken up: Slurm job" in suite.text, "jobs taken up")
         send(held, signal.SIGCONT)
-        assert suite.end(again, 900) == 0, suite.text[-6000:]
+        assert suite.end(again, 1800) == 0, suite.text[-6000:]
     finally:
         cluster.run("scancel", *blockers)
     # What an operator saw in squeue, which still knows jobs that are over.
@@ -113,54 +117,81 @@ def test_all_survives_a_kill_while_captions_are_queued_and_running(suite, cluste
 
 
 RANKS = [
-    "--set-resources", "train:nodes=2", "train:tasks_per_node=2", "train:gpus_per_node=0", "train:mem_mb=6000",
-    "train:slurm_partition=spot", "--set-threads", "train=1",
+    "--set-resources", "train:nodes=2", "train:tasks_per_node=2", "train:gpus_per_node=2", "train:mem_mb=6000",
+    "train:slurm_partition=spot",
 ]  # fmt: skip
 
 
-def train(suite: Suite, name: str, cluster: Cluster, segments: tuple[int, ...], *, preempt: bool) -> Path:
-    """Segments of the run by four ranks; with `preempt` an urgent job takes both nodes in the middle of each."""
+def train(suite: Suite, name: str, cluster: Cluster, segments: tuple[int, ...], disturb: dict[int, Callable]) -> Path:
+    """Segments of the run by four ranks; something disturbs the training in the middle of some of them."""
     folder = suite.folder.parent / name
     shutil.copytree(suite.folder, folder, symlinks=True, ignore=shutil.ignore_patterns("runs", "work", "bin", "calls*"))
     shutil.rmtree(folder / ".snakemake" / "submitit", ignore_errors=True)
     one = Suite(folder, cluster)
-    process = one.start(*RANKS, "--", f"{RUN}/{segments[-1]}/metrics.jsonl")
-    if preempt:
-        for step in segments:
-            states = folder / f"results/shapes/work/train/promptecho-s1/{step}"
-            one.wait(lambda states=states: any(states.glob("*/states/[0-9]*")), f"a state of segment {step}")
-            preempt_now(one)
-            one.wait(
-                lambda step=step: (folder / RUN / str(step) / "metrics.jsonl").exists() or process.poll() is not None,
-                f"the end of segment {step}",
-            )
+    process = one.start(*RANKS, "--set-threads", "train=1", "--", f"{RUN}/{segments[-1]}/metrics.jsonl")
+    for step in segments if disturb else ():
+        states = folder / f"results/shapes/work/train/promptecho-s1/{step}"
+        one.wait(lambda states=states: any(states.glob("*/states/[0-9]*")), f"a state of segment {step}")
+        disturb[step](one)
+        one.wait(
+            lambda step=step: (folder / RUN / str(step) / "metrics.jsonl").exists() or process.poll() is not None,
+            f"the end of segment {step}",
+        )
     assert one.end(process) == 0, one.text[-6000:]
-    assert len(one.calls("sbatch")) == len(segments)
+    # A warning of the time limit may come too late for the job to requeue itself.
+    late = one.text.count("reached its time limit before it could be requeued")
+    assert len(one.calls("sbatch")) == len(segments) + late
     return folder / RUN
 
 
-def preempt_now(suite: Suite) -> None:
-    """An urgent job takes both nodes from the training that runs, two iterations before its end.
-
-    The training stands still until it has been asked to stop (with warning, which goes to the batch script alone) or
-    until Slurm ends it (without: it wakes stopped processes up to send them SIGTERM). So it can't end before.
-    """
-    ranks = training_ranks(folder=suite.folder).values()
+def stand_still(suite: Suite, why_ever: Callable[[], object], until: Callable[[list[int], set[Path]], bool]) -> None:
+    """Stop the ranks, two iterations before their end, so that they can't end before; let them go on `until`."""
+    ranks = list(training_ranks(folder=suite.folder).values())
     send(ranks, signal.SIGSTOP)
     assert len(ranks) == 4, suite.text[-3000:]
-    logs = suite.folder / ".snakemake" / "submitit" / "train"
-    asked = set(logs.rglob("*.stop.*"))
-    suite.cluster.run("sbatch", "-p", "urgent", "-N2", "--exclusive", "-o", "/dev/null", "--wrap=sleep 1")
-    suite.wait(
-        lambda: set(logs.rglob("*.stop.*")) - asked or not any(map(stands_still, ranks)), "the preemption to begin"
-    )
+    asked = set(stop_files(suite))
+    why_ever()
+    suite.wait(lambda: until(ranks, set(stop_files(suite)) - asked), "the training to be disturbed")
     send(ranks, signal.SIGCONT)
+
+
+def stop_files(suite: Suite) -> Iterable[Path]:
+    return (suite.folder / ".snakemake" / "submitit" / "train").rglob("*.stop.*")
+
+
+def preempt(suite: Suite) -> None:
+    """An urgent job takes both nodes.
+
+    The ranks are asked to stop (with warning, which goes to the batch script alone) or ended by Slurm (without: it
+    wakes stopped processes up to send them SIGTERM).
+    """
+
+    def urgent() -> None:
+        suite.cluster.run("sbatch", "-p", "urgent", "-N2", "--exclusive", "-o", "/dev/null", "--wrap=sleep 1")
+
+    stand_still(suite, urgent, lambda ranks, asked: bool(asked) or not any(map(stands_still, ranks)))
+
+
+def limit(suite: Suite) -> None:
+    """The time limit comes near, whenever that is, and all ranks are asked to stop."""
+    (job_id,) = [job_id for job_id, name, _ in suite.queue() if ".train." in name]
+    used = seconds_of(suite.cluster.run("squeue", "-h", "-j", job_id, "-o", "%M").strip())
+
+    def allow(minutes: int) -> None:
+        suite.cluster.run("scontrol", "update", f"JobId={job_id}", f"TimeLimit={minutes}")
+
+    stand_still(suite, lambda: allow(int(used / 60) + 2), lambda ranks, asked: bool(asked))
+    allow(600)  # for the next life
 
 
 def lives(run: Path) -> int:
     """How often the segments of a run were begun, by the logs of their Slurm jobs."""
+    return train_logs(run).count(", restarts: ")
+
+
+def train_logs(run: Path) -> str:
     logs = (run.parents[3] / ".snakemake" / "submitit" / "train").rglob("*_log.out")
-    return sum(log.read_text().count(", restarts: ") for log in logs)
+    return "".join(log.read_text() for log in logs)
 
 
 @pytest.fixture(scope="module")
@@ -168,16 +199,55 @@ def undisturbed(suite, cluster) -> Path:
     if not (suite.folder / "results/shapes/captions/captions.h5").exists():
         code, text = suite.run("--", "results/shapes/captions/captions.h5")
         assert code == 0, text
-    run = train(suite, "undisturbed", cluster, (3, 6), preempt=False)
+    run = train(suite, "undisturbed", cluster, (3, 6), {})
     assert lives(run) == 2
+    name = "--name=pe.train.shapes.promptecho-s1.3"
+    used = cluster.run("sacct", "-X", "-n", "-P", "-S", "2000-01-01", name, "-o", "AllocTRES")
+    assert "gres/gpu=4" in used and "node=2" in used
     return run
 
 
-@pytest.mark.parametrize("warning, segments", [(False, (3, 6)), (True, (3,))], ids=["without warning", "with warning"])
-def test_preempted_training_ends_in_the_same_bits(suite, undisturbed, cluster, warning, segments, request):
+@pytest.mark.parametrize(
+    "warning, disturb",
+    [(False, {3: preempt, 6: limit}), (True, {3: preempt})],
+    ids=["preempted without warning, then at its time limit", "preempted with warning"],
+)
+def test_disturbed_training_ends_in_the_same_bits(suite, undisturbed, cluster, warning, disturb, request):
     where = request.getfixturevalue("warning_cluster") if warning else cluster
-    run = train(suite, f"preempted-{warning}", where, segments, preempt=True)
-    assert lives(run) == 2 * len(segments)
-    for step in map(str, segments):
+    run = train(suite, f"disturbed-{warning}", where, tuple(disturb), disturb)
+    assert lives(run) >= 2 * len(disturb)
+    limits = train_logs(run).count("time limit; requeue")
+    assert limits if limit in disturb.values() else not limits
+    for step in map(str, disturb):
         assert same_bytes(undisturbed / step, run / step) == []
         assert metrics_without_times(undisturbed / step) == metrics_without_times(run / step)
+
+
+# The same rules under Snakemake's standard Slurm plugin, which `make test-slurm` puts beside the other packages.
+STANDARD = Path(sys.prefix) / "standard-slurm-plugin"
+
+
+class StandardSuite(Suite):
+    def command(self, *arguments: str) -> list[str]:
+        return super().command("--executor", "slurm", "--slurm-init-seconds-before-status-checks", "5", *arguments)
+
+
+def test_the_same_rules_run_under_snakemake_s_standard_slurm_plugin(suite, undisturbed, cluster):
+    if not (STANDARD / "snakemake_executor_plugin_slurm").is_dir():
+        pytest.skip(f"NO STANDARD PLUGIN: {STANDARD} is missing; `make test-slurm` brings it where pip has an index")
+    folder = suite.folder.parent / "standard"
+    left_out = shutil.ignore_patterns("captions", "runs", "work", "bin", "calls*")
+    shutil.copytree(suite.folder, folder, symlinks=True, ignore=left_out)
+    shutil.copytree(suite.folder / "promptecho" / "captions", folder / "promptecho" / "captions")
+    one = StandardSuite(folder, cluster)
+    one.environment["PYTHONPATH"] = str(STANDARD)
+    for name in COUNTED:  # the step that this plugin starts a job in drops SLURM_CONF
+        one.wrap(name, f'export SLURM_CONF={quote(str(cluster.conf))}\nexec {one.real(name)} "$@"')
+    one.wrap("srun", f'export SLURM_CONF={quote(str(cluster.conf))}\nexec {one.real("srun")} "$@"')
+    # GPUs in the one word that both plugins know.
+    ranks = [word for word in RANKS if "gpus_per_node" not in word]
+    ranks += ["train:gpu=4", "train:mpi='srun'", "--set-threads", "train=1"]
+    code, text = one.run(*ranks, "--", f"{RUN}/3/metrics.jsonl", timeout=600)
+    assert code == 0, text[-6000:]
+    assert "Taken up" not in text and not (folder / ".snakemake/submitit").exists()
+    assert same_bytes(undisturbed / "3", folder / RUN / "3") == []
