@@ -48,8 +48,11 @@ study: demo ## The demo, two more seeds and a control run (docs/results-shapes.m
 	@$(SNAKEMAKE) --config experiments=shapes 'set=$(STUDY)' -- all
 	@cat results/shapes/tables/heldout.md results/shapes/tables/geneval.md
 
-test: setup ## Run the unit and workflow tests.
-	$(BIN)/pytest tests/unit tests/workflow
+# Files of tests side by side, each on one core: most of them wait for processes of their own.
+TEST_JOBS ?= 2
+
+test: setup ## Run the unit and workflow tests (TEST_JOBS=2 files at a time).
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(TEST_JOBS) --dist loadfile tests/unit tests/workflow
 
 lint: setup ## Check the Python code and the workflow.
 	$(BIN)/ruff check .

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -44,7 +46,7 @@ def experiment(tmp_path_factory) -> Experiment:
 def arguments(experiment: Experiment, name: str, placement: dict, options: dict, *more: str) -> list[str]:
     settings = {**SETTINGS, **options, "reward_placement": placement}
     captions = {"prompts": str(experiment.folder / "prompts.txt"), "heldout": 2}
-    config = experiment.config(name.replace(" ", "-"), sections={"captions": captions}, **settings)
+    config = experiment.config(re.sub("[^a-z0-9]+", "-", name), sections={"captions": captions}, **settings)
     return experiment.train(config, 2, name, "--heldout", experiment.folder / "heldout.jsonl", *more)
 
 
@@ -56,8 +58,6 @@ def launch(arguments: list[str], launcher: list[str]) -> list[str]:
 
 
 def finish(arguments: list[str], launcher: list[str]) -> str:
-    import subprocess
-
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     result = subprocess.run(launch(arguments, launcher), capture_output=True, text=True, env=environment)
     assert result.returncode == 0, result.stderr[-4000:]
@@ -103,12 +103,12 @@ def test_modes_that_share_ranks_give_the_same_bits(experiment, alone):
         if not (folder / name / "2" / "adapter").exists():
             pytest.skip("needs the runs of the test before")
     rows = [metrics_without_times(folder / name / "2") for name in ("replicated, stage 2", "offloaded, stage 1")]
-    assert [row["reward_mean"] for row in rows[0]] == [row["reward_mean"] for row in rows[1]]
+    # The untrained model's held-out rewards and the first iteration's; then ZeRO's stages may round differently.
+    ours, theirs = ([{k: v for k, v in row.items() if "reward" in k} for row in each[:2]] for each in rows)
+    assert ours == theirs and "heldout_reward" in ours[0] and "reward_mean" in ours[1]
 
 
 def test_asked_to_stop_the_servers_end_too_and_the_run_goes_on_with_the_same_bits(experiment):
-    import subprocess
-
     placement, options = {"mode": "dedicated", "per_node": 2}, {"zero_stage": 2}
     finished = experiment.folder / "two servers of one node, stage 2" / "2"
     if not finished.exists():
