@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from promptecho.train.meter import Meter
 
-PEAK_SIZES = (4096, 8192, 16384)  # of square matrices; a GPU reaches its best with large ones
+PEAK_SIZES = {"cuda": (4096, 8192, 16384), "cpu": (1024, 2048)}  # of square matrices; large enough for the best speed
 
 
 @dataclass(frozen=True)
@@ -75,10 +75,10 @@ def flops(code: Callable[[], Any]) -> int:
     return counter.get_total_flops()
 
 
-def matmul_peak(device: torch.device, dtype: torch.dtype, sizes: Sequence[int] = PEAK_SIZES, rounds: int = 10) -> float:
-    """The fastest of square matrix products, in FLOP/s: what "100 %" means in a utilisation."""
+def matmul_peak(device: torch.device, dtype: torch.dtype, *, tiny: bool = False, rounds: int = 10) -> float:
+    """The fastest of square matrix products, in FLOP/s: what "100 %" means in a utilisation. `tiny`: of small ones."""
     best = 0.0
-    for size in sizes:
+    for size in (256,) if tiny else PEAK_SIZES[device.type]:
         a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
         a @ b  # warm up
         for _ in range(rounds):

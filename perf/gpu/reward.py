@@ -85,7 +85,7 @@ def main() -> None:
         f"ours, batch {arguments.batch_size}": lambda: batched(images, labels, ids),
     }
     taken = measuring.in_rounds(sides, device, arguments.rounds)
-    peak = measuring.matmul_peak(device, getattr(torch, dtype), *([(256,)] if small else []))
+    peak = measuring.matmul_peak(device, getattr(torch, dtype), tiny=arguments.tiny)
     needed = measuring.flops(sides["ours, batch 1"])
     expected = torch.tensor(taken["plain"][0].value)
     facts = {

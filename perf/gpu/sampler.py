@@ -77,7 +77,7 @@ def main() -> None:
         with merged(family.transformer):
             return ours()
 
-    peak = measuring.matmul_peak(device, getattr(torch, dtype), *([(256,)] if small else []))
+    peak = measuring.matmul_peak(device, getattr(torch, dtype), tiny=arguments.tiny)
     needed = measuring.flops(ours)
     facts = {
         **measuring.describe(device), "model": str(arguments.model or path.name), "dtype": dtype, "images": n,

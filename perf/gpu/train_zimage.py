@@ -83,7 +83,7 @@ def main() -> None:
         work = Path(temporary)
         config = write_config(arguments, work, t2i, vlm, dtype)
         captions = write_captions(arguments, work)
-        peak = measuring.matmul_peak(device, torch_dtype, *([(256,)] if arguments.tiny else []))
+        peak = measuring.matmul_peak(device, torch_dtype, tiny=arguments.tiny)
         once = flops_of_parts(config, captions, device)
         if device.type == "cuda":
             torch.cuda.empty_cache()  # the command that follows is another process
