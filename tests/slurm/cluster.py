@@ -334,15 +334,16 @@ class Cluster:
         return {line for line in states if line} == {f"{node} idle" for node in self.nodes()}
 
     def _leftovers(self) -> list[int]:
-        """This cluster's own job daemons and batch scripts that are still there; no other cluster's."""
+        """This cluster's job daemons, batch scripts and jobs' processes that are still there; no other cluster's."""
         found, ours = [], f"SLURM_CONF={self.conf}".encode()
-        for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        for entry in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
-                command = entry.read_bytes()
-                daemon = command.startswith(b"slurmstepd: [")
-                daemon = daemon and ours in (entry.parent / "environ").read_bytes().split(b"\0")
-                if daemon or f"{self.root}/spool/".encode() in command:
-                    found.append(int(entry.parent.name))
+                command = (entry / "cmdline").read_bytes()
+                environment = (entry / "environ").read_bytes().split(b"\0")
+                job = any(one.startswith(b"SLURM_JOB_ID=") for one in environment)
+                job = (job or command.startswith(b"slurmstepd: [")) and ours in environment
+                if job or f"{self.root}/spool/".encode() in command:
+                    found.append(int(entry.name))
         return found
 
 

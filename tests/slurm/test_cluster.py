@@ -107,12 +107,15 @@ def test_two_clusters_do_not_meet_and_down_leaves_nothing(cluster, tmp_path):
     second.up(nodes=1, preempt_signal=True)
     with pytest.raises(ClusterError, match="exists"):
         second.up()
-    submit(second, "-o", "/dev/null", script="sleep 3600")
+    stubborn = f"trap '' TERM; setsid sleep 3600 & touch {tmp_path / 'begun'}; wait"
+    submit(second, "-o", "/dev/null", script=stubborn)
+    second.wait((tmp_path / "begun").exists, "the job")
     assert second.nodes() == ["n1"] and len(cluster.nodes()) == 2
     pids = [second.pid(name) for name in ("munged", "mariadbd", "slurmdbd", "slurmctld", "slurmd.n1")]
     assert all(pids)
     second.down()
     assert not second.root.exists()
+    second.wait(lambda: not second._leftovers(), "the end of its job")
     deadline = time.monotonic() + 120
     while left := [pid for pid in pids if Path(f"/proc/{pid}/exe").exists()]:
         assert time.monotonic() < deadline, left
