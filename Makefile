@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 SNAKEMAKE := PATH="$(abspath $(BIN)):$$PATH" $(BIN)/snakemake --profile profiles/local
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo study test lint docs test-slurm clean-results
+.PHONY: help setup demo study placements test lint docs test-slurm clean-results
 
 help: ## Print this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,16 @@ STUDY := shapes.runs.promptecho-s2.seed=2 shapes.runs.promptecho-s3.seed=3 \
 study: demo ## The demo, two more seeds and a control run (docs/results-shapes.md).
 	@$(SNAKEMAKE) --config experiments=shapes 'set=$(STUDY)' -- all
 	@cat results/shapes/tables/heldout.md results/shapes/tables/geneval.md
+
+# Training on two processes with the reward's VLM in each of its places. Micro-batches are halved, to be dealt to two.
+MODES := colocated offloaded replicated dedicated
+PLACEMENTS := $(foreach m,$(MODES),shapes.runs.$(m)-s1.seed=1 shapes.runs.$(m)-s1.micro_batch_size=24 \
+              shapes.runs.$(m)-s1.reward_placement.mode=$(m))
+
+placements: demo ## The demo's training with each placement of the reward, on two processes (docs/results-shapes.md).
+	@$(SNAKEMAKE) --config experiments=shapes 'set=$(PLACEMENTS)' --cores 1 --set-resources train:tasks_per_node=2 \
+	    --set-threads train=1 -- results/shapes/tables/heldout.md
+	@cat results/shapes/tables/heldout.md
 
 # Files of tests side by side, each on one core: most of them wait for processes of their own.
 TEST_JOBS ?= 2
