@@ -48,10 +48,12 @@ study: demo ## The demo, two more seeds and a control run (docs/results-shapes.m
 	@$(SNAKEMAKE) --config experiments=shapes 'set=$(STUDY)' -- all
 	@cat results/shapes/tables/heldout.md results/shapes/tables/geneval.md
 
-# Training on two processes with the reward's VLM in each of its places. Micro-batches are halved, to be dealt to two.
+# Twenty iterations on two processes with the reward's VLM in each of its places, beside the demo's run on one process.
+# Micro-batches are halved, to be dealt to two.
 MODES := colocated offloaded replicated dedicated
-PLACEMENTS := $(foreach m,$(MODES),shapes.runs.$(m)-s1.seed=1 shapes.runs.$(m)-s1.micro_batch_size=24 \
-              shapes.runs.$(m)-s1.reward_placement.mode=$(m))
+PLACEMENTS := shapes.evaluate.0.at=all $(foreach m,$(MODES:%=%-s1),shapes.runs.$(m).seed=1 \
+              shapes.runs.$(m).iterations=20 shapes.runs.$(m).checkpoints=[20] shapes.runs.$(m).micro_batch_size=24 \
+              shapes.runs.$(m).reward_placement.mode=$(m:%-s1=%))
 
 placements: demo ## The demo's training with each placement of the reward, on two processes (docs/results-shapes.md).
 	@$(SNAKEMAKE) --config experiments=shapes 'set=$(PLACEMENTS)' --cores 1 --set-resources train:tasks_per_node=2 \
