@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import platform
 import statistics
@@ -16,9 +17,42 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
+from promptecho.device import choose_device
 from promptecho.train.meter import Meter
 
 PEAK_SIZES = {"cuda": (4096, 8192, 16384), "cpu": (1024, 2048)}  # of square matrices; large enough for the best speed
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where and with what a comparison runs; `small`: not with models of real size."""
+
+    device: torch.device
+    dtype: str
+    small: bool
+    size: int  # width and height of an image in pixels
+
+
+def add_setting(parser: argparse.ArgumentParser) -> None:
+    """Options that comparisons share; `setting` reads them, and `--model`."""
+    parser.add_argument("--folder", type=Path, default=Path("random-models"), help="Where random models are kept.")
+    parser.add_argument("--tiny", action="store_true", help="A tiny random model, and small images.")
+    parser.add_argument("--size", type=int, help="Width and height in pixels; default 1024 (shapes: 64, tiny: 32).")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], help="Default: bfloat16 on a GPU, else float32.")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--threads", type=int, help="CPU threads.")
+    parser.add_argument("--out", type=Path, help="JSON file to write.")
+
+
+def setting(arguments: argparse.Namespace) -> Setting:
+    """Defaults by device and model; sets the number of threads."""
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    device = torch.device(choose_device(arguments.device))
+    small = arguments.tiny or arguments.model == "shapes"
+    size = arguments.size or (32 if arguments.tiny else 64 if small else 1024)
+    return Setting(device, arguments.dtype or ("bfloat16" if device.type == "cuda" else "float32"), small, size)
 
 
 @dataclass(frozen=True)

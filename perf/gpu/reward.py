@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import statistics
-from pathlib import Path
 
 import measuring
 import models
@@ -22,7 +21,6 @@ import torch
 from PIL import Image
 from rich.table import Table
 
-from promptecho.device import choose_device
 from promptecho.rewards.echo import DEFAULT_QUERY, EchoReward
 from promptecho.vlm import Vlm, load_vlm
 from promptecho.vlm.inputs import batch_inputs, label_text
@@ -52,24 +50,13 @@ def pictures(n: int, size: int) -> list[Image.Image]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--model", help="A model folder, or `shapes`; default: random weights of Qwen3-VL-8B's size.")
-    parser.add_argument("--folder", type=Path, default=Path("random-models"), help="Where random models are kept.")
-    parser.add_argument("--tiny", action="store_true", help="A tiny random model, and small images.")
     parser.add_argument("--images", type=int, default=16)
-    parser.add_argument("--size", type=int, help="Width and height in pixels; default 1024 (shapes: 64, tiny: 32).")
     parser.add_argument("--tokens", type=int, help="Tokens of a label; default 260, a caption of 200 words (else 24).")
     parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--dtype", choices=["float32", "bfloat16"], help="Default: bfloat16 on a GPU, else float32.")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--threads", type=int, help="CPU threads.")
-    parser.add_argument("--out", type=Path, help="JSON file to write.")
+    measuring.add_setting(parser)
     arguments = parser.parse_args()
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
-    device = torch.device(choose_device(arguments.device))
-    dtype = arguments.dtype or ("bfloat16" if device.type == "cuda" else "float32")
-    small = arguments.tiny or arguments.model == "shapes"
-    size = arguments.size or (32 if arguments.tiny else 64 if small else 1024)
+    setting = measuring.setting(arguments)
+    device, dtype, small, size = setting.device, setting.dtype, setting.small, setting.size
     path = arguments.model
     if path is None:
         name = "tiny-qwen3vl-8b" if arguments.tiny else "qwen3vl-8b"

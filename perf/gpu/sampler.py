@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import statistics
-from pathlib import Path
 from typing import Any
 
 import measuring
@@ -24,7 +23,6 @@ import torch
 from rich.table import Table
 
 from promptecho.config.training import LoraSection
-from promptecho.device import choose_device
 from promptecho.t2i.registry import load_family
 from promptecho.train.data import normal
 from promptecho.train.lora import add_lora, lora_parameters, merged
@@ -33,27 +31,16 @@ from promptecho.train.lora import add_lora, lora_parameters, merged
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--model", help="A Z-Image pipeline's folder, or `shapes`; default: random weights, real size.")
-    parser.add_argument("--folder", type=Path, default=Path("random-models"), help="Where random models are kept.")
-    parser.add_argument("--tiny", action="store_true", help="A tiny random model, and small images.")
     parser.add_argument("--prompts", type=int, default=2)
     parser.add_argument("--per-prompt", type=int, default=4, help="Images of each prompt.")
-    parser.add_argument("--size", type=int, help="Width and height in pixels; default 1024 (shapes: 64, tiny: 32).")
     parser.add_argument("--tokens", type=int, help="Tokens of a prompt; default 260, a caption of 200 words (else 24).")
     parser.add_argument("--steps", type=int, help="Steps of the ODE; default 30 (tiny: 3).")
     parser.add_argument("--guidance-scale", type=float, default=3.5)
     parser.add_argument("--rank", type=int, default=64, help="Of the adapter.")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--dtype", choices=["float32", "bfloat16"], help="Default: bfloat16 on a GPU, else float32.")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--threads", type=int, help="CPU threads.")
-    parser.add_argument("--out", type=Path, help="JSON file to write.")
+    measuring.add_setting(parser)
     arguments = parser.parse_args()
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
-    device = torch.device(choose_device(arguments.device))
-    dtype = arguments.dtype or ("bfloat16" if device.type == "cuda" else "float32")
-    small = arguments.tiny or arguments.model == "shapes"
-    size = arguments.size or (32 if arguments.tiny else 64 if small else 1024)
+    setting = measuring.setting(arguments)
+    device, dtype, small, size = setting.device, setting.dtype, setting.small, setting.size
     steps = arguments.steps or (3 if arguments.tiny else 30)
     path = arguments.model
     if path is None:
