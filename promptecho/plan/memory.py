@@ -65,7 +65,7 @@ def trainer_memory(
 ) -> GpuMemory:  # fmt: skip
     """One GPU that trains, with the largest share of an iteration's images."""
     world, mode = layout.trainers, training.reward_placement.mode
-    images = training.prompts_per_iteration * training.images_per_prompt
+    images = _images(training)
     share = -(-images // world)
     adapter = FLOAT32 * t2i.lora_params
     partitioned = training.zero_stage == 3
