@@ -55,8 +55,8 @@ def main() -> None:
     except PromptEchoError as error:
         if debug:
             traceback.print_exc()
-        for line in str(error).splitlines():
-            print(f"promptecho: {line}", file=sys.stderr)
+        # One write: ranks share a stderr, and torchrun's are unbuffered, where print() writes its line end separately.
+        sys.stderr.write("".join(f"promptecho: {line}\n" for line in str(error).splitlines()))
         sys.exit(1)
     except KeyboardInterrupt:
         print("promptecho: interrupted", file=sys.stderr)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 
@@ -39,3 +40,11 @@ def test_error_is_one_line_and_traceback_on_request():
     debug = run("-m", "promptecho", "--debug", "config", "check", "absent.yaml")
     assert debug.returncode == 1
     assert "Traceback" in debug.stderr
+
+
+def test_an_error_is_one_write_so_that_lines_of_ranks_do_not_mix():
+    reader, writer = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)  # keeps writes apart
+    command = [sys.executable, "-u", "-m", "promptecho", "config", "check", "absent.yaml"]
+    with reader, writer:
+        assert subprocess.run(command, stderr=writer, check=False).returncode == 1
+        assert reader.recv(4096) == b"promptecho: absent.yaml: no such configuration file\n"
