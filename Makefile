@@ -64,7 +64,8 @@ placements: demo ## The demo's training with each placement of the reward, on tw
 TEST_JOBS ?= 2
 
 test: setup ## Run the unit and workflow tests (TEST_JOBS=2 files at a time).
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(TEST_JOBS) --dist loadfile tests/unit tests/workflow
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(TEST_JOBS) --dist loadfile --no-loadscope-reorder \
+		tests/unit tests/workflow
 
 lint: setup ## Check the Python code and the workflow.
 	$(BIN)/ruff check .

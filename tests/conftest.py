@@ -12,6 +12,15 @@ settings.register_profile("promptecho", deadline=None, derandomize=True)
 settings.load_profile("promptecho")
 
 ROOT = Path(__file__).resolve().parent.parent
+# Files that take longest begin first, so that files tested side by side end together.
+LONGEST = (
+    "test_train_placement", "test_train_resume", "test_dag", "test_train_guards", "test_ranks", "test_prompt_cache",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(LONGEST)))
 
 
 @pytest.fixture(scope="session")

@@ -105,6 +105,7 @@ def write_config(arguments: argparse.Namespace, work: Path, t2i: Path, vlm: Path
     shipped = yaml.safe_load((ROOT / "config" / "experiments" / "zimage.yaml").read_text(encoding="utf-8"))
     content = {key: shipped[key] for key in ("models", "training", "rewards")}
     content |= {"captions": {"prompts": str(work / "prompts.txt"), "heldout": 0}, "runs": {RUN: {"seed": 1}}}
+    content["models_prompt_cache"] = str(work / "embeddings")  # as the site's configuration has it
     content["training"].pop("checkpoint_every", None)
     changes = {
         "models.t2i.path": str(t2i), "models.t2i.dtype": dtype, "models.vlm": {"path": str(vlm), "dtype": dtype},

@@ -31,7 +31,7 @@ def plan(
     ] = None,
     mfu: Annotated[
         float, typer.Option(min=0.01, max=1, help="Assumed: share of the datasheet's FLOP/s that is reached.")
-    ] = 0.4,
+    ] = 0.3,
     transfer: Annotated[float, typer.Option(min=0.01, max=1, help="Assumed: likewise, of bandwidths.")] = 0.7,
     network_gb_s: Annotated[float, typer.Option(min=0.01, help="Assumed: GB/s between nodes for each GPU.")] = 50.0,
     reserve_gb: Annotated[

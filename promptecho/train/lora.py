@@ -24,6 +24,9 @@ from promptecho.train.state import tensor_folder
 def add_lora(transformer: torch.nn.Module, lora: LoraSection, seed: int, targets: Sequence[str]) -> PeftModel:
     """Wrap `transformer` with a fresh adapter in float32; its initial values depend on `seed` alone.
 
+    Weights, gradients and optimizer are float32. Products are computed in the type of what flows through the layer, as
+    `torch.autocast` would: their result is rounded to that type anyway, where it joins the base layer's.
+
     Args:
         targets: what gets an adapter where `lora.target_modules` says nothing: the family's own list.
 
@@ -46,6 +49,28 @@ def add_lora(transformer: torch.nn.Module, lora: LoraSection, seed: int, targets
         model = get_peft_model(transformer, config)
     for parameter in lora_parameters(model).values():
         parameter.data = parameter.data.float()
+    return _computing_as_the_base(model)
+
+
+class _CastLinear(torch.nn.Linear):
+    """Weights as they are kept, products in the type of the input."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.linear(x, self.weight.to(x.dtype))
+
+
+def _computing_as_the_base(model: PeftModel) -> PeftModel:
+    """PEFT would compute a float32 adapter in float32, input and result too: on a GPU that costs half a pass more.
+
+    Layers of other kinds than plain LoRA (DoRA, biases), which adapters from elsewhere may have, are left as PEFT
+    computes them.
+    """
+    for layer in (module for module in model.modules() if isinstance(module, LoraLayer)):
+        linears = [*layer.lora_A.values(), *layer.lora_B.values()]
+        if all(type(one) is torch.nn.Linear and one.bias is None for one in linears) and not layer.lora_variant:
+            layer.cast_input_dtype_enabled = False
+            for one in linears:
+                one.__class__ = _CastLinear
     return model
 
 
@@ -144,7 +169,7 @@ def load_adapter(transformer: torch.nn.Module, folder: Path) -> PeftModel:
         if not (Path(folder) / name).is_file():
             raise DataError(f"{folder}: {name} is missing; is this an adapter folder (runs/R/N/adapter)?")
     try:
-        model = PeftModel.from_pretrained(transformer, str(folder)).eval()
+        model = _computing_as_the_base(PeftModel.from_pretrained(transformer, str(folder)).eval())
         wanted = get_peft_model_state_dict(model).keys()
         found = load_file(Path(folder) / "adapter_model.safetensors").keys()
     except (RuntimeError, ValueError, KeyError, TypeError, OSError, SafetensorError) as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -127,14 +128,16 @@ def test_busy_endpoints_are_asked_again_in_the_next_run(tmp_path):
 
 def test_too_many_failures_are_an_error_that_counts_them(tmp_path):
     plan = {"q3": "refusal", "q7": "503", "q8": "bad text"}
-    with serving(plan=lambda text, _: plan.get(text)) as server:
-        settings = section("openai", server, max_attempts=2, max_failed_share=0.2, concurrency=1)
+    with serving(plan=lambda text, _: plan.get(text), delay=0.02) as server:
+        settings = section("openai", server, max_attempts=2, max_failed_share=0.04, concurrency=1)
         with pytest.raises(JudgeError) as caught:
-            ask_all(settings, questions(10, tmp_path), tmp_path / "a", backoff=QUICK)
-        assert "q9" not in server.texts(), "what can't change the end is not paid for"
+            ask_all(settings, questions(60, tmp_path), tmp_path / "a", backoff=QUICK)
+        # A call may have begun before the third failure was counted.
+        assert len(set(server.texts())) < 30, "what can't change the end is not paid for"
     message = str(caught.value)
     assert message.startswith("judge judge-1.5@127.0.0.1:") and "\n" not in message
-    assert "3 of 9 questions failed (1 refused, 1 HTTP 503, 1 unparsable), more than max_failed_share 0.2" in message
+    assert re.search(r" 3 of (9|[12]\d) questions failed \(1 refused, 1 HTTP 503, 1 unparsable\), more than ", message)
+    assert "max_failed_share 0.04 of all 60" in message
     assert "the first: prompt 00003: refused: I will not look at this." in message
 
 

@@ -371,7 +371,7 @@ def test_json_and_page_say_the_same(tmp_path):
 def test_what_does_not_fit_is_refused_with_changes_that_were_tried(tmp_path):
     from promptecho.errors import ConfigError
 
-    options = ("--gpus-per-node", "4", "--gpu-memory-gb", "2.03", "--reserve-gb", "0")
+    options = ("--gpus-per-node", "4", "--gpu-memory-gb", "2.02", "--reserve-gb", "0")
     result = command(tmp_path, *options, micro_batch_size=8)
     assert result.exit_code == 1 and isinstance(result.exception, ConfigError)
     (line,) = str(result.exception).splitlines()

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import tiny_qwenimage
 import torch
+from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file
 from tiny_experiment import Experiment, metrics_without_times
 from tiny_policy import FOLDERS, PROMPTS, TRAINING, adapted, batch_of, torchrun
@@ -152,6 +153,48 @@ def test_half_precision_is_only_where_the_frozen_weights_are(name):
     assert awm.matching_log_prob(found, batch.x0, batch.noise[0], batch.t[0]).dtype == torch.float64
     assert loss.dtype == torch.float32 and metrics["ratio_mean"].dtype == torch.float64
     assert {gradient.dtype for gradient in gradients_of(loss, family).values()} == {torch.float32}
+
+
+class MatrixProducts(TorchDispatchMode):
+    """Counts matrix products by the type of their factors."""
+
+    def __init__(self):
+        super().__init__()
+        self.counts: dict[torch.dtype, int] = {}
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.overloadpacket in (torch.ops.aten.mm, torch.ops.aten.addmm, torch.ops.aten.bmm):
+            self.counts[args[-1].dtype] = self.counts.get(args[-1].dtype, 0) + 1
+        return func(*args, **(kwargs or {}))
+
+
+def computing_in_float32(family) -> None:
+    """What PEFT does with a float32 adapter by itself."""
+    for layer in family.transformer.modules():
+        if isinstance(layer, LoraLayer):
+            layer.cast_input_dtype_enabled = True
+
+
+@families
+def test_the_adapters_products_are_computed_as_the_base_layers_are(name):
+    family = adapted(name, "bfloat16")
+    x, t, cond = batch_of(family).x0, torch.full((2,), 0.5), family.encode_prompts(PROMPTS)
+    with torch.no_grad():
+        with family.transformer.disable_adapter(), MatrixProducts() as without:
+            base = family.velocity(x, t, cond)
+        with MatrixProducts() as products:
+            found = family.velocity(x, t, cond)
+        computing_in_float32(family)
+        with MatrixProducts() as in_float32:
+            exact = family.velocity(x, t, cond)
+    adapters = 2 * sum(isinstance(module, LoraLayer) for module in family.transformer.modules())
+    half, full = torch.bfloat16, torch.float32
+    assert products.counts[half] >= without.counts[half] + adapters
+    assert products.counts.get(full, 0) == without.counts.get(full, 0) < in_float32.counts[full]
+    # Far less is lost than the base layers' own rounding loses.
+    family_32 = adapted(name, "float32")
+    truth = family_32.velocity(x, t, [one.float() for one in cond]).detach()
+    assert (found - truth).norm() < 1.2 * (exact - truth).norm() < 0.5 * (found - base).norm()
 
 
 @families
