@@ -15,6 +15,20 @@ from promptecho.train.lora import lora_parameters
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
+def import_deepspeed():
+    """DeepSpeed, but for what it compiles while it is imported: its Muon optimizer, which nothing here uses.
+
+    That alone would load all of torch's compiler: two seconds in every process.
+    """
+    compile_ = torch.compile
+    torch.compile = lambda model=None, **_: model or (lambda function: function)
+    try:
+        import deepspeed
+    finally:
+        torch.compile = compile_
+    return deepspeed
+
+
 class Engine:
     """The trained module with its optimizer.
 
@@ -25,8 +39,7 @@ class Engine:
     def __init__(
         self, model: torch.nn.Module, training: TrainingConfig, device: torch.device, *, accumulation: int
     ):
-        import deepspeed
-
+        deepspeed = import_deepspeed()
         deepspeed.utils.logger.setLevel("WARNING")
         # On CPUs DeepSpeed would compile its own shared-memory all-reduce first: a minute, and g++. Gloo does.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False

@@ -15,7 +15,7 @@ import tiny_qwenimage
 import tiny_t2i
 import torch
 from safetensors.torch import load_file
-from tiny_experiment import Experiment, metrics_without_times, run, same_bytes
+from tiny_experiment import Experiment, forked, metrics_without_times, run, same_bytes
 
 from promptecho.config import load_experiment, resolve
 from promptecho.errors import DataError
@@ -275,12 +275,11 @@ def test_a_run_is_the_same_with_a_full_cache_an_empty_one_and_none(experiment):
 
 
 def test_two_ranks_share_an_empty_cache(experiment):
-    two = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     folders = []
     for name in ("ranks-off", "ranks-cold"):
         cache = None if name == "ranks-off" else str(experiment.folder / "cache-of-ranks")
         config = experiment.config(name, iterations=2, checkpoints=[2], sections={"models_prompt_cache": cache})
-        told = run(experiment.train(config, 2, name), *two)
+        told = run(experiment.train(config, 2, name), *forked(2))
         assert "damaged (" not in told
         folders.append(experiment.folder / name / "2")
     assert same_bytes(*folders) == []

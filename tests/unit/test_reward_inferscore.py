@@ -12,7 +12,7 @@ import torch
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_experiment import Experiment, run
+from tiny_experiment import Experiment, forked, run
 from tiny_vlm import build, image, shared_folder
 from typer.testing import CliRunner
 
@@ -321,7 +321,7 @@ def test_training_goes_on_with_what_was_readable_wherever_the_vlm_sits(folder, t
     config = experiment.config("one", sections=sections, **options)
     assert train_segment(experiment.segment("one", config, 1, heldout=watched))
     config = experiment.config("two", sections=sections, reward_placement={"mode": "dedicated"}, **options)
-    run(experiment.train(config, 1, "two", "--heldout", watched), *TORCHRUN)
+    run(experiment.train(config, 1, "two", "--heldout", watched), *forked(2))
     one, two = (read_jsonl(tmp_path / name / "1" / "metrics.jsonl") for name in ("one", "two"))
     assert [row["iteration"] for row in one] == [row["iteration"] for row in two] == [0, 1]
     row = one[1]

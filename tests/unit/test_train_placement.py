@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -14,16 +13,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
-from tiny_experiment import Experiment, command, metrics_without_times, run, same_bytes, start
+from tiny_experiment import Experiment, forked, metrics_without_times, run, same_bytes, start
 
 from promptecho.config.rewards import PlacementSection
 from promptecho.config.training import TrainingConfig
 from promptecho.errors import ConfigError, DataError
+from promptecho.train.loop import train_segment
 from promptecho.train.placement.layout import Layout, make_layout
 
-FOUR = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "4"]
-# As on two nodes with two ranks each.
-TWO_NODES = [*FOUR, "--no-python", "--", "env", "LOCAL_WORLD_SIZE=2"]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "4"]
+FOUR = forked(4)
+TWO_NODES = forked(4, LOCAL_WORLD_SIZE=2)  # as on two nodes with two ranks each
 # Every placement and every stage at least once, in pairs.
 RUNS = {
     "replicated, stage 2": (FOUR, {"mode": "replicated"}, {"zero_stage": 2}),
@@ -44,36 +44,26 @@ def experiment(tmp_path_factory) -> Experiment:
 
 
 def arguments(experiment: Experiment, name: str, placement: dict, options: dict, *more: str) -> list[str]:
-    settings = {**SETTINGS, **options, "reward_placement": placement}
-    captions = {"prompts": str(experiment.folder / "prompts.txt"), "heldout": 2}
-    config = experiment.config(re.sub("[^a-z0-9]+", "-", name), sections={"captions": captions}, **settings)
+    config = configured(experiment, name, reward_placement=placement, **options)
     return experiment.train(config, 2, name, "--heldout", experiment.folder / "heldout.jsonl", *more)
 
 
-def launch(arguments: list[str], launcher: list[str]) -> list[str]:
-    """torchrun's own Python, or any command."""
-    if "--no-python" in launcher:
-        return [*launcher, *command(arguments)]
-    return command(arguments, *launcher)
-
-
-def finish(arguments: list[str], launcher: list[str]) -> str:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    result = subprocess.run(launch(arguments, launcher), capture_output=True, text=True, env=environment)
-    assert result.returncode == 0, result.stderr[-4000:]
-    return result.stderr
+def configured(experiment: Experiment, name: str, **options) -> Path:
+    captions = {"prompts": str(experiment.folder / "prompts.txt"), "heldout": 2}
+    return experiment.config(re.sub("[^a-z0-9]+", "-", name), sections={"captions": captions}, **SETTINGS | options)
 
 
 @pytest.fixture(scope="module")
-def alone(experiment) -> Path:
-    run(arguments(experiment, "alone", {"mode": "colocated"}, {}))
+def alone(experiment, train_in_process) -> Path:
+    heldout = experiment.folder / "heldout.jsonl"
+    assert train_segment(experiment.segment("alone", configured(experiment, "alone"), 2, heldout=heldout))
     return experiment.folder / "alone" / "2"
 
 
 @pytest.mark.parametrize("name", RUNS)
 def test_every_placement_and_stage_is_the_run_of_one_process(experiment, alone, name):
     launcher, placement, options = RUNS[name]
-    said = finish(arguments(experiment, name, placement, options), launcher)
+    said = run(arguments(experiment, name, placement, options), *launcher)
     checkpoint = experiment.folder / name / "2"
     servers = {"two servers of one node, stage 2": 1, "a server on each of two nodes, stage 3": 2}.get(name, 0)
     assert said.count("process(es) serve the rewards of") == servers
@@ -116,14 +106,12 @@ def test_asked_to_stop_the_servers_end_too_and_the_run_goes_on_with_the_same_bit
     stop = experiment.folder / "stop"
     stop.touch()
     asked = arguments(experiment, "stopped", placement, options, "--stop-file", str(stop))
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    result = subprocess.run(launch(asked, FOUR), capture_output=True, text=True, env=environment)
-    assert result.returncode == 1  # torchrun's own; each rank's is 75
-    assert result.stderr.count("exitcode  : 75") + result.stderr.count("exitcode: 75") >= 1, result.stderr[-3000:]
-    assert "promptecho/train/" not in result.stderr  # torchrun prints a traceback of its own, the ranks none
+    said = run(asked, *TORCHRUN, code=1)  # torchrun's own; each rank's is 75
+    assert said.count("exitcode  : 75") + said.count("exitcode: 75") >= 1, said[-3000:]
+    assert "promptecho/train/" not in said  # torchrun prints a traceback of its own, the ranks none
     work = experiment.folder / "stopped" / "work" / "2" / "states"
     assert [path.name for path in work.iterdir()] == ["000000"]
-    finish(arguments(experiment, "stopped", placement, options), FOUR)
+    run(arguments(experiment, "stopped", placement, options), *FOUR)
     assert same_bytes(experiment.folder / "stopped" / "2", finished) == []
 
 
@@ -131,7 +119,7 @@ def test_a_killed_server_ends_the_run_with_one_line(experiment):
     placement = {"mode": "dedicated", "per_node": 2}
     asked = arguments(experiment, "killed", placement, {"iterations": 40, "checkpoints": [2, 40]})
     asked[asked.index("--to") + 1] = "40"
-    process = start(asked, *FOUR)
+    process = start(asked, *TORCHRUN)
     try:
         states = Path(asked[asked.index("--work") + 1]) / "states"
         end = time.monotonic() + 240

@@ -7,16 +7,16 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_experiment import Experiment, metrics_without_times, run, same_bytes, start
+from tiny_experiment import Experiment, forked, metrics_without_times, run, same_bytes, start
 
 from promptecho.files import read_json
+from promptecho.train.loop import train_segment
 
 
 @pytest.fixture(scope="module")
@@ -121,11 +121,11 @@ def test_metrics_have_a_row_for_each_iteration_and_count_every_optimizer_step(st
 
 
 @pytest.fixture(scope="module")
-def segments(experiment, config) -> tuple[Path, Path]:
-    """The run cut into two segments."""
+def segments(experiment, config, train_in_process) -> tuple[Path, Path]:
+    """The run cut into two segments, in this process."""
     first, second = (experiment.folder / "segments" / str(n) for n in (2, 8))
-    run(experiment.train(config, 2, "segments"))
-    run(experiment.train(config, 8, "segments", "--resume", first))
+    assert train_segment(experiment.segment("segments", config, 2))
+    assert train_segment(experiment.segment("segments", config, 8, resume=first))
     return first, second
 
 
@@ -172,9 +172,6 @@ def test_any_number_of_kills_at_any_moment_ends_in_the_same_bits(experiment, con
     assert metrics_without_times(experiment.folder / "random" / "8") == metrics_without_times(straight)
 
 
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-
-
 def assert_close(folder: Path, expected: Path) -> None:
     """Two checkpoints agree to float tolerance, and saw the same prompts, images and rewards in the same order.
 
@@ -199,16 +196,15 @@ def assert_close(folder: Path, expected: Path) -> None:
         assert row["optimizer_steps"] == other["optimizer_steps"]
 
 
-def test_two_processes_equal_one_and_states_move_between_them(experiment):
+def test_two_processes_equal_one_and_states_move_between_them(experiment, train_in_process):
     """Four iterations as one process, as two, as one then two, and as two then one."""
     config = experiment.config("moving", iterations=4, checkpoints=[2, 4])
-    first = {}
-    for name, launcher in (("one", []), ("two", TORCHRUN)):
-        run(experiment.train(config, 2, name), *launcher)
-        first[name] = experiment.folder / name / "2"
+    first = {name: experiment.folder / name / "2" for name in ("one", "two")}
+    assert train_segment(experiment.segment("one", config, 2))
+    run(experiment.train(config, 2, "two"), *forked(2))
     assert_close(first["two"], first["one"])
-    run(experiment.train(config, 4, "one", "--resume", first["one"]))
-    run(experiment.train(config, 4, "one_then_two", "--resume", first["one"]), *TORCHRUN)
-    run(experiment.train(config, 4, "two_then_one", "--resume", first["two"]))
+    assert train_segment(experiment.segment("one", config, 4, resume=first["one"]))
+    run(experiment.train(config, 4, "one_then_two", "--resume", first["one"]), *forked(2))
+    assert train_segment(experiment.segment("two_then_one", config, 4, resume=first["two"]))
     for name in ("one_then_two", "two_then_one"):
         assert_close(experiment.folder / name / "4", experiment.folder / "one" / "4")

@@ -94,6 +94,12 @@ class Experiment:
         ]  # fmt: skip
 
 
+def forked(n: int, **variables: int) -> list[str]:
+    """Launcher of `n` processes, for `run` and `start`: torchrun's environment without its waiting."""
+    words = [f"{name}={value}" for name, value in variables.items()]
+    return [sys.executable, "-u", str(Path(__file__).with_name("forked_ranks.py")), str(n), *words]
+
+
 def command(arguments: list[str], *launcher: str) -> list[str]:
     # torchrun takes `--run` for an abbreviation of its own options unless `--` ends them.
     module = ["-m", "--", "promptecho"] if launcher else ["-m", "promptecho"]
