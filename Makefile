@@ -60,7 +60,7 @@ placements: demo ## The demo's training with each placement of the reward, on tw
 	    --set-threads train=1 -- results/shapes/tables/heldout.md
 	@cat results/shapes/tables/heldout.md
 
-# Files of tests side by side, each on one core: most of them wait for processes of their own.
+# Files of tests side by side, each on one core, or with a Slurm cluster of its own: most wait for other processes.
 TEST_JOBS ?= 2
 
 test: setup ## Run the unit and workflow tests (TEST_JOBS=2 files at a time).
@@ -83,7 +83,7 @@ test-slurm: setup ## Run the tests on a real Slurm cluster, started on this mach
 	@$(BIN)/python tests/slurm/cluster.py install
 	@[ -d $(STANDARD) ] || $(BIN)/pip install -q --no-deps --target $(STANDARD) $(STANDARD_PINS) || \
 		{ rm -rf $(STANDARD); echo "NO STANDARD PLUGIN: pip could not install $(STANDARD_PINS)" >&2; }
-	$(BIN)/pytest tests/slurm
+	$(BIN)/pytest --numprocesses $(TEST_JOBS) --dist loadfile --no-loadscope-reorder tests/slurm
 
 clean-results: ## Delete all results.
 	@find results -mindepth 1 -maxdepth 1 ! -name README.md -exec rm -rf {} +

@@ -178,9 +178,14 @@ class Payload:
         """One field of this job in squeue's words; empty where Slurm does not answer."""
         command = ["squeue", "-h", "-j", self._job_id(), "-o", what]
         try:
-            return subprocess.run(command, capture_output=True, text=True, timeout=15).stdout.strip()
+            for _ in range(3):
+                done = subprocess.run(command, capture_output=True, text=True, timeout=15)
+                if done.returncode >= 0:
+                    return done.stdout.strip()
+                # Slurm signals every process of a job that it ends, and so the question about it.
         except (subprocess.TimeoutExpired, OSError):
-            return ""
+            pass
+        return ""
 
     def _requeue_again(self, error: Exception) -> str:
         """Requeue with more patience; on success Slurm ends this process."""

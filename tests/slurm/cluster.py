@@ -27,7 +27,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -333,18 +333,31 @@ class Cluster:
         states = self.run("sinfo", "-h", "-N", "-o", "%N %T", check=False).split("\n")
         return {line for line in states if line} == {f"{node} idle" for node in self.nodes()}
 
+    def processes_of(self, job: str) -> list[int]:
+        """A job's daemon and processes; other clusters on this machine may have a job of the same number."""
+        daemon, mark = f"slurmstepd: [{job}.".encode(), f"SLURM_JOB_ID={job}".encode()
+        return [
+            pid for pid, command, environment in self._processes() if command.startswith(daemon) or mark in environment
+        ]
+
     def _leftovers(self) -> list[int]:
         """This cluster's job daemons, batch scripts and jobs' processes that are still there; no other cluster's."""
-        found, ours = [], f"SLURM_CONF={self.conf}".encode()
+        spool = f"{self.root}/spool/".encode()
+        return [
+            pid for pid, command, environment in self._processes()
+            if command.startswith(b"slurmstepd: [") or spool in command
+            or any(one.startswith(b"SLURM_JOB_ID=") for one in environment)
+        ]  # fmt: skip
+
+    def _processes(self) -> Iterator[tuple[int, bytes, list[bytes]]]:
+        """Process id, command line and environment of what runs with this cluster's configuration or from its spool."""
+        ours, spool = f"SLURM_CONF={self.conf}".encode(), f"{self.root}/spool/".encode()
         for entry in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
                 command = (entry / "cmdline").read_bytes()
                 environment = (entry / "environ").read_bytes().split(b"\0")
-                job = any(one.startswith(b"SLURM_JOB_ID=") for one in environment)
-                job = (job or command.startswith(b"slurmstepd: [")) and ours in environment
-                if job or f"{self.root}/spool/".encode() in command:
-                    found.append(int(entry.name))
-        return found
+                if ours in environment or spool in command:
+                    yield int(entry.name), command, environment
 
 
 _STARTED: list[subprocess.Popen] = []

@@ -82,24 +82,11 @@ def test_a_lost_node_is_down_and_comes_back(cluster):
     job = submit(cluster, "-w", "n2", "--no-requeue", "-o", "/dev/null", script="sleep 3600")
     wait_for(cluster, job, "RUNNING")
     cluster.stop("slurmd.n2", signal.SIGKILL)
-    for pid in _children_of_job(job):
+    for pid in cluster.processes_of(job):  # its daemon would go on without slurmd
         os.kill(pid, signal.SIGKILL)
     wait_for(cluster, job, "NODE_FAIL")
     cluster.start("slurmd.n2")
     cluster.wait(lambda: "n2 idle" in cluster.run("sinfo", "-h", "-N", "-o", "%N %T"), "n2 to be idle")
-
-
-def _children_of_job(job: str) -> list[int]:
-    """The job's own daemon, which would go on without slurmd."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            words = entry.read_bytes().decode(errors="replace")
-        except OSError:
-            continue
-        if words.startswith(f"slurmstepd: [{job}."):
-            found.append(int(entry.parent.name))
-    return found
 
 
 def test_two_clusters_do_not_meet_and_down_leaves_nothing(cluster, tmp_path):

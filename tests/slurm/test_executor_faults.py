@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import time
-from pathlib import Path
 from shlex import quote
 
 import pytest
@@ -130,7 +129,7 @@ def test_a_lost_node_requeues_its_job(cluster, flow):
     job_id = one.queue()[0][0]
     node = cluster.run("squeue", "-h", "-j", job_id, "-o", "%N").strip()
     cluster.stop(f"slurmd.{node}", signal.SIGKILL)
-    for pid in _processes_of(job_id):
+    for pid in cluster.processes_of(job_id):  # as a node takes them along when it dies
         os.kill(pid, signal.SIGKILL)
     try:
         one.wait(lambda: process.poll() is not None, "the end")
@@ -139,20 +138,6 @@ def test_a_lost_node_requeues_its_job(cluster, flow):
     finally:
         cluster.start(f"slurmd.{node}")
         cluster.wait(lambda: "idle" in cluster.run("sinfo", "-h", "-n", node, "-o", "%T"), f"{node} idle")
-
-
-def _processes_of(job_id: str) -> list[int]:
-    """Every process of a job, its daemon included, as a node takes them along when it dies."""
-    done = subprocess.run(["ps", "-eo", "pid=,args="], capture_output=True, text=True, check=True)
-    daemons = [int(line.split()[0]) for line in done.stdout.splitlines() if f"slurmstepd: [{job_id}." in line]
-    marked, mark = [], f"SLURM_JOB_ID={job_id}".encode()
-    for entry in os.listdir("/proc"):
-        try:
-            if entry.isdigit() and mark in Path(f"/proc/{entry}/environ").read_bytes():
-                marked.append(int(entry))
-        except OSError:
-            continue
-    return daemons + marked
 
 
 def test_an_operator_s_scancel_is_a_clear_failure(cluster, flow):

@@ -14,7 +14,7 @@ from ranks import send, training_ranks
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "unit"))
 
-from tiny_experiment import Experiment, command, metrics_without_times, run, same_bytes
+from tiny_experiment import Experiment, command, forked, metrics_without_times, run, same_bytes
 
 from promptecho.files import read_json
 
@@ -57,7 +57,7 @@ class Life:
             return any(int(path.name) >= iteration for path in (work / "states").glob("[0-9]*"))
 
         self.cluster.wait(reached, f"iteration {iteration}", 300)
-        ranks = training_ranks(job=self.job)
+        ranks = training_ranks(job=self.job, folder=ROOT)
         send(ranks.values(), signal.SIGSTOP)
         assert len(ranks) == 4, self.log
         return ranks
@@ -81,8 +81,7 @@ def config(experiment) -> Path:
 @pytest.fixture(scope="module")
 def expected(experiment, config) -> Path:
     """The checkpoint of four ranks that nothing disturbed and no Slurm started."""
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "4"]
-    run(experiment.train(config, ITERATIONS, "expected"), *launcher)
+    run(experiment.train(config, ITERATIONS, "expected"), *forked(4, LOCAL_WORLD_SIZE=2))
     return experiment.folder / "expected" / str(ITERATIONS)
 
 
@@ -135,7 +134,7 @@ def test_without_one_rank_the_others_end(lives):
     killed = lives[1]
     assert killed.code(2) == 128 + signal.SIGKILL, killed.log
     assert killed.end() not in (0, 75)
-    assert training_ranks(job=killed.job) == {}
+    assert training_ranks(job=killed.job, folder=ROOT) == {}
     assert "another rank is gone" in killed.log and "Traceback" not in killed.log, killed.log
 
 

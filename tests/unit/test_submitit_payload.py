@@ -113,10 +113,16 @@ def test_a_life_that_slurm_ended_leaves_nothing_to_the_next(tmp_path, monkeypatc
     assert json.loads((tmp_path / "12.outcome.json").read_text())["returncode"] == 3
 
 
-@pytest.mark.parametrize("left", ["INVALID", "0:00", "1:30"])
+KILLED_ONCE = "INVALID; [ -e asked ] || { touch asked; kill -TERM $$; }"
+
+
+@pytest.mark.parametrize("left", ["INVALID", "0:00", "1:30", KILLED_ONCE], ids=["over", "0", "90 s", "squeue killed"])
 def test_at_the_time_limit_or_after_it_requeues_are_counted(tmp_path, monkeypatch, left):
+    """Where the signal comes late, Slurm ends every process of the job at once, so also the one that asks it."""
     monkeypatch.setenv("SLURM_JOB_ID", "12")
-    (tmp_path / "squeue").write_text(f"#!/bin/sh\necho {left}\n")
+    monkeypatch.chdir(tmp_path)
+    answer, _, before = left.partition("; ")
+    (tmp_path / "squeue").write_text(f"#!/bin/sh\n{before}\necho {answer}\n")
     (tmp_path / "squeue").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     with pytest.raises(Exception, match="reached its time limit 1 times"):
