@@ -62,10 +62,10 @@ placements: demo ## The demo's training with each placement of the reward, on tw
 
 # Files of tests side by side, each on one core, or with a Slurm cluster of its own: most wait for other processes.
 TEST_JOBS ?= 2
+PYTEST := $(BIN)/pytest --numprocesses $(TEST_JOBS) --dist loadfile --no-loadscope-reorder
 
 test: setup ## Run the unit and workflow tests (TEST_JOBS=2 files at a time).
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(TEST_JOBS) --dist loadfile --no-loadscope-reorder \
-		tests/unit tests/workflow
+	OMP_NUM_THREADS=1 $(PYTEST) tests/unit tests/workflow
 
 lint: setup ## Check the Python code and the workflow.
 	$(BIN)/ruff check .
@@ -83,7 +83,7 @@ test-slurm: setup ## Run the tests on a real Slurm cluster, started on this mach
 	@$(BIN)/python tests/slurm/cluster.py install
 	@[ -d $(STANDARD) ] || $(BIN)/pip install -q --no-deps --target $(STANDARD) $(STANDARD_PINS) || \
 		{ rm -rf $(STANDARD); echo "NO STANDARD PLUGIN: pip could not install $(STANDARD_PINS)" >&2; }
-	$(BIN)/pytest --numprocesses $(TEST_JOBS) --dist loadfile --no-loadscope-reorder tests/slurm
+	$(PYTEST) tests/slurm
 
 clean-results: ## Delete all results.
 	@find results -mindepth 1 -maxdepth 1 ! -name README.md -exec rm -rf {} +
