@@ -31,6 +31,10 @@ _NOT_IN_ANSWERS |= {"max_calls", "usd_per_million_input_tokens", "usd_per_millio
 _NOT_IN_MERGE = {"batch_size"}
 _MERGE_ONLY = {"heldout", "max_words", "max_tokens", "max_rejected_share"}
 
+# Keys that are younger than results that exist: dotted path (without the names of entries) and the value at which all is
+# as before the key existed. At that value a key is left out of the digests, so that an upgrade reruns nothing.
+FORMER_BEHAVIOUR: dict[str, Any] = {}
+
 # Files whose code decides scores and tables; relative to the package.
 ORACLE = tuple(f"shapes/{name}.py" for name in ("oracle", "render", "grammar", "world"))
 SCORING_CODE = (
@@ -79,7 +83,7 @@ def slice_digest(
     Raises:
         ConfigError: an unknown stage, run, image set or benchmark.
     """
-    captions = config.captions.model_dump(mode="json")
+    captions = _keys(config.captions, "captions")
     models = {"t2i": _model(config, config.models.t2i, "t2i"), "vlm": _model(config, config.models.vlm, "vlm")}
     if stage == "images":
         return digest({"version": STAGE_VERSION["images"], "shapes": captions["shapes"]})
@@ -89,7 +93,7 @@ def slice_digest(
     if stage == "merge":
         return digest(_merge_slice(captions, models))
     if stage == "train":
-        training = run_training(config, _needed(run, stage, "run")).model_dump(mode="json")
+        training = _keys(run_training(config, _needed(run, stage, "run")), "training")
         training["sampling"].pop("batch_size")
         if training["heldout"]["patience"] is None:
             training.pop("heldout")  # merely watched
@@ -124,9 +128,9 @@ def slice_digest(
 def _rewards_slice(config: ExperimentConfig, run: str) -> list[dict[str, Any]]:
     rewards = []
     for entry, template in zip(run_rewards(config, run), reward_templates(config, run), strict=True):
-        keys = {key: value for key, value in entry.model_dump(mode="json").items() if key not in _NOT_IN_REWARD}
+        keys = {key: value for key, value in _keys(entry, "rewards").items() if key not in _NOT_IN_REWARD}
         if template is not None:  # its text counts, not where it lies; when to give up changes no reward
-            asked = (entry.inferscore or InferScoreSection()).model_dump(mode="json")
+            asked = _keys(entry.inferscore or InferScoreSection(), "rewards.inferscore")
             keys["inferscore"] = {**asked, "template": template.digest}
             del keys["inferscore"]["max_failure_share"]
         rewards.append(keys)
@@ -141,7 +145,7 @@ def _score_slice(config: ExperimentConfig, benchmark: str) -> dict[str, Any]:
     value = {"benchmark": keys}
     if keys["judge"] is not None:
         code += JUDGE_CODE
-        judge = config.judges.models[keys["judge"]].model_dump(mode="json")
+        judge = _keys(config.judges.models[keys["judge"]], "judges.models")
         value["judge"] = {key: setting for key, setting in judge.items() if key not in _NOT_IN_ANSWERS}
         templates = config.judges.templates
         if templates and not Path(templates).is_dir():
@@ -163,7 +167,7 @@ def _model(config: ExperimentConfig, section: Section, name: str) -> dict[str, A
 
     A model that ships with the project may change with it, so its files count too.
     """
-    keys = section.model_dump(mode="json")
+    keys = _keys(section, f"models.{name}")
     if keys["path"] == SHAPES:
         keys["files"] = _folder_digest(model_path(SHAPES, name))
     keys["path"] = as_written(config, keys["path"])
@@ -186,12 +190,26 @@ def _folder_digest(folder: str) -> str:
     return digest({str(path.relative_to(folder)): sha256_file(path) for path in files})
 
 
+def _keys(section: Section, path: str) -> dict[str, Any]:
+    """Keys of `section`, which stands at `path`, without those of `FORMER_BEHAVIOUR` at their former value."""
+    keys = section.model_dump(mode="json")
+    for dotted, former in FORMER_BEHAVIOUR.items():
+        if dotted.startswith(f"{path}."):
+            *parents, last = dotted.removeprefix(f"{path}.").split(".")
+            holder: Any = keys
+            for parent in parents:
+                holder = holder.get(parent) if isinstance(holder, dict) else None
+            if isinstance(holder, dict) and last in holder and holder[last] == former:
+                del holder[last]
+    return keys
+
+
 def _entry(config: ExperimentConfig, section: str, name: str) -> dict[str, Any]:
     entries = getattr(config, section)
     if name not in entries:
         known = ", ".join(entries) or "none"
         raise ConfigError(f"{config.experiment}: {section}.{name}: no such entry (known: {known})")
-    return entries[name].model_dump(mode="json")
+    return _keys(entries[name], section)
 
 
 def _needed(value: str | None, stage: str, name: str) -> str:
