@@ -118,7 +118,8 @@ class _Reader:
         if value is None:
             return None
         if isinstance(value, bool) or not isinstance(value, int):
-            return self.refuse(key, f"must be a whole number, at least {least}")
+            quoted = "; write it without quotes" if isinstance(value, str) and value.isdecimal() else ""
+            return self.refuse(key, f"must be a whole number, at least {least}{quoted}")
         if value < least:
             return self.refuse(key, f"must be at least {least}; leave it out for the default")
         return value
@@ -249,7 +250,8 @@ def _gpus_per_node(read: _Reader, counts: dict[str, int], types: dict[str, str])
     elif typed := re.fullmatch(r"([A-Za-z0-9_.-]+):(\d{1,6})", value, re.ASCII):
         types["gpus_per_node"], counts["gpus_per_node"] = typed[1], int(typed[2])
     else:
-        read.refuse("gpus_per_node", "must be a whole number or TYPE:NUMBER, such as 'a100:4'")
+        quoted = "; write a number without quotes" if value.isdecimal() else ""
+        read.refuse("gpus_per_node", f"must be a whole number or TYPE:NUMBER, such as 'a100:4'{quoted}")
 
 
 def _gres(read: _Reader, counts: dict[str, int], types: dict[str, str]) -> str | None:

@@ -22,16 +22,16 @@ class Workflow:
     def __init__(self, root: Path):
         self.root = root
 
-    def snakemake(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run Snakemake under profiles/local; `output` of the result is stdout and stderr together."""
-        command = [sys.executable, "-m", "snakemake", "--profile", "profiles/local", *arguments]
+    def snakemake(self, *arguments: str, profile: str = "local") -> subprocess.CompletedProcess[str]:
+        """Run Snakemake under a profile; `stdout` of the result holds stderr, too."""
+        command = [sys.executable, "-m", "snakemake", "--profile", f"profiles/{profile}", *arguments]
         return subprocess.run(
             command, cwd=self.root, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
         )
 
-    def planned(self, *arguments: str) -> dict[str, int]:
+    def planned(self, *arguments: str, profile: str = "local") -> dict[str, int]:
         """Jobs by rule that a dry run would start, without the targets; fails if the dry run does."""
-        result = self.snakemake("--dry-run", *arguments)
+        result = self.snakemake("--dry-run", *arguments, profile=profile)
         assert result.returncode == 0, result.stdout
         tables = re.findall(r"^job +count\n[- ]+\n(.*?)^total", result.stdout, re.MULTILINE | re.DOTALL)
         if not tables:

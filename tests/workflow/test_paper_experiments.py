@@ -1,35 +1,20 @@
-"""The paper's experiments as they ship: every job of them can be planned, and the numbers it states are in them."""
+"""The paper's experiments as they ship hold the numbers that it states; test_profiles.py plans their jobs."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import pytest
 
 from promptecho.config import load_experiment, run_rewards, run_vlm
 
-STEPS = {"zimage": 3 * 8, "qwenimage": 5}  # runs x checkpoints
+ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 @pytest.mark.parametrize("name", ["zimage", "qwenimage"])
-def test_everything_can_be_planned(workflow, name):
-    folder = workflow.root / "data" / "images"
-    folder.mkdir(parents=True)
-    (folder / "one.png").touch()
-    workflow.edit("config/config.yaml", "[tiny]", f"[{name}]")
-    planned = workflow.planned()
-    config = load_experiment(workflow.root / f"config/experiments/{name}.yaml")
-    checkpoints = sum(len(training.checkpoint_steps) for training in config.runs.values())
-    assert planned["train"] == checkpoints == STEPS[name]
-    assert planned["caption_shard"] == config.captions.num_shards
-    assert planned["table"] == len(config.tables) == 4 and planned["paper_tables"] == 1
-    # Every checkpoint and the base model on GenEval; pairs are compared with the base model, which has no score.
-    runs = len(config.runs)
-    assert planned["score"] == (checkpoints + 1) + (runs + 1) * 2 + runs
-
-
-@pytest.mark.parametrize("name", ["zimage", "qwenimage"])
-def test_the_stated_numbers(workflow, name):
+def test_the_stated_numbers(name):
     """arXiv 2604.12652, section 4.1."""
-    config = load_experiment(workflow.root / f"config/experiments/{name}.yaml")
+    config = load_experiment(ROOT / f"config/experiments/{name}.yaml")
     t2i = config.models.t2i
     assert (t2i.height, t2i.width, config.models.vlm.path) == (1024, 1024, "Qwen/Qwen3-VL-32B-Instruct")
     for run, training in config.runs.items():
