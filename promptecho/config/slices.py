@@ -31,8 +31,8 @@ _NOT_IN_ANSWERS |= {"max_calls", "usd_per_million_input_tokens", "usd_per_millio
 _NOT_IN_MERGE = {"batch_size"}
 _MERGE_ONLY = {"heldout", "max_words", "max_tokens", "max_rejected_share"}
 
-# Keys that are younger than results that exist: dotted path (without the names of entries) and the value at which all is
-# as before the key existed. At that value a key is left out of the digests, so that an upgrade reruns nothing.
+# Keys that are younger than results that exist: dotted path (without the names of entries) and the value at which all
+# is as before the key existed. At that value a key is left out of the digests, so that an upgrade reruns nothing.
 FORMER_BEHAVIOUR: dict[str, Any] = {}
 
 # Files whose code decides scores and tables; relative to the package.
