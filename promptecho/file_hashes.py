@@ -8,8 +8,8 @@ A file counts as unchanged while its size, times of change (mtime and ctime, in 
 does not: `cp -p` and `rsync -t` over a file give it the time of the new one, which may be older or the same.
 
 The store is one JSON file that is replaced whole. Processes that save at the same time may lose each other's newest
-entries, never more: those files are read once again. So it may be deleted at any time, and one that is damaged, or can't
-be written, costs time only.
+entries, never more: those files are read once again. So it may be deleted at any time, and one that is damaged, or
+cannot be written, costs time only.
 """
 
 from __future__ import annotations
