@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import typer
@@ -18,12 +19,15 @@ def register(app: typer.Typer) -> None:
 
 def check(files: list[Path] = typer.Argument(..., help="Experiment files.")) -> None:
     """Validate experiment files; report every problem with its dotted path."""
-    from promptecho.config import load_experiment
+    from promptecho.config import load_experiment, read_yaml
+    from promptecho.config.resolve import as_written
     from promptecho.errors import ConfigError
 
     problems = []
     for file in files:
         try:
+            if not re.fullmatch("[0-9a-f]{16}", file.stem):  # results/E/config/DIGEST.yaml holds every key
+                as_written(read_yaml(file), str(file))
             load_experiment(file)
             typer.echo(f"{file}: valid")
         except ConfigError as error:

@@ -8,17 +8,24 @@ keys are reported, dropped and the rest looked at again; then the sections are c
 from __future__ import annotations
 
 import copy
-import difflib
 import re
 from typing import Annotated, Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from promptecho.config.fields import Section
-from promptecho.config.models import BenchmarkSection, CaptionsSection, ImageSetSection, ModelsSection
+from promptecho.config.models import (
+    BenchmarkSection,
+    CaptionsSection,
+    ExperimentConfig,
+    ImageSetSection,
+    ModelsSection,
+)
 from promptecho.config.rewards import reward_problems
 from promptecho.config.scorers import BACKENDS, BENCHMARK_OF, PAIRWISE, WITH_FIXED_MODE
+from promptecho.config.suggestions import choices_at, keys_at, unknown_key
 from promptecho.config.training import TrainingConfig, training_problems
+from promptecho.suggest import closest, did_you_mean
 
 Problems = dict[str, str]  # dotted path -> what is wrong; a dict, so that nothing is told twice
 
@@ -33,12 +40,12 @@ def check_sections(model: type[Section], raw: dict[str, Any]) -> tuple[dict[str,
     sections: dict[str, Any] = {}
     for key in raw:
         if key not in model.model_fields:
-            problems[str(key)] = _unknown(str(key), list(model.model_fields))
+            problems[str(key)] = unknown_key((key,), model)
     for key, field in model.model_fields.items():
         if key in raw:
             # A field's own constraints (min_length, ge) sit in its metadata: Annotated brings them back.
             adapter = TypeAdapter(_annotated(field))
-            built = _build(adapter, raw[key], (key,), problems)
+            built = _build(adapter, raw[key], (key,), problems, (key,), model)
             if built is not _NOTHING:
                 sections[key] = built
         elif field.is_required():
@@ -56,7 +63,7 @@ def check_runs(training: Any, runs: Any, problems: Problems) -> dict[str, Traini
     """
     adapter = TypeAdapter(TrainingConfig)
     inherited: Problems = {}
-    alone = _build(adapter, training, (), inherited)
+    alone = _build(adapter, training, (), inherited, ("training",))
     if alone is _NOTHING:
         problems["training"] = next(iter(inherited.values()))
         return {}
@@ -64,7 +71,7 @@ def check_runs(training: Any, runs: Any, problems: Problems) -> dict[str, Traini
     built: dict[str, TrainingConfig] = {}
     for name, (merged, own) in runs.items() or [(None, (training, {}))]:
         found: Problems = {}
-        config = _build(adapter, merged, (), found)
+        config = _build(adapter, merged, (), found, ("training",) if name is None else ("runs", name))
         if config is _NOTHING:
             problems[f"runs.{name}"] = next(iter(found.values()))
             continue
@@ -99,8 +106,15 @@ def _annotated(field: Any) -> Any:
     return Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
 
 
-def _build(adapter: TypeAdapter, value: Any, path: tuple, problems: Problems) -> Any:
-    """Validate `value`; report what is wrong, drop it and try again. `_NOTHING` where that cannot help."""
+def _build(
+    adapter: TypeAdapter, value: Any, path: tuple, problems: Problems, place: tuple,
+    root: type[Section] = ExperimentConfig,
+) -> Any:  # fmt: skip
+    """Validate `value`; report what is wrong, drop it and try again. `_NOTHING` where that cannot help.
+
+    Args:
+        path: what the paths of problems begin with; `place`: where `value` stands in the schema of `root`.
+    """
     value = copy.deepcopy(value)
     for _ in range(50):
         try:
@@ -110,7 +124,7 @@ def _build(adapter: TypeAdapter, value: Any, path: tuple, problems: Problems) ->
             for item in error.errors(include_url=False):
                 where = tuple(part for part in item["loc"] if part != "[key]")
                 dotted = ".".join(str(part) for part in (*path, *where))
-                problems.setdefault(dotted, _message(item, value, where))
+                problems.setdefault(dotted, _message(item, value, where, place, root))
                 dropped |= item["type"] != "missing" and _drop(value, where)
             if not dropped:
                 return _NOTHING
@@ -133,22 +147,38 @@ def _drop(value: Any, where: tuple) -> bool:
     return True
 
 
-def _message(item: dict[str, Any], value: Any, where: tuple) -> str:
+def _message(item: dict[str, Any], value: Any, where: tuple, place: tuple, root: type[Section]) -> str:
     if item["type"] == "missing":
         return "is missing"
+    path = (*place, *where)
     if item["type"] == "extra_forbidden":
-        return "is not a known key"
+        return unknown_key(path, root)
     message = item["msg"].removeprefix("Value error, ")
     if item["type"] == "string_pattern_mismatch":
         message = "must be lower-case letters, digits, '.', '_' or '-', starting with a letter or digit"
     found = item["input"]
+    if item["type"] in ("model_type", "model_attributes_type", "dict_type"):
+        keys = keys_at(path, root)
+        message = "must hold keys with values" + (f", such as `{keys[0]}: ...`" if keys else "")
     shown = "" if isinstance(found, (dict, list)) and len(str(found)) > 40 else f" (found {found!r})"
-    return message[:1].lower() + message[1:] + shown
+    meant = closest(found, _choices(path, value, where, root)) if isinstance(found, str) else None
+    return message[:1].lower() + message[1:] + shown + (f"; did you mean {meant}?" if meant else "")
 
 
-def _unknown(key: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(key, known, n=1)
-    return "is not a known key" + (f"; did you mean {close[0]}?" if close else f"; known: {', '.join(known)}")
+def _choices(path: tuple, value: Any, where: tuple, root: type[Section]) -> list[str]:
+    """The words that may stand at `path`, where they are few; those that go with the scorer beside them."""
+    choices = choices_at(path, root)
+    if path[-1:] == ("at",):
+        choices = ["all", "last"]
+    if path[:1] == ("benchmarks",) and path[-1] in ("backend", "mode"):
+        for part in where[:-1]:
+            value = value[part]
+        scorer = value.get("scorer")
+        if path[-1] == "backend" and scorer in BACKENDS:
+            choices = list(BACKENDS[scorer])
+        if path[-1] == "mode" and scorer not in WITH_FIXED_MODE:
+            choices = ["official"]
+    return choices
 
 
 def cross_problems(sections: dict[str, Any], problems: Problems) -> None:
@@ -188,7 +218,7 @@ def cross_problems(sections: dict[str, Any], problems: Problems) -> None:
         elif benchmark.backend == "oracle" and not _of_embedded_world(image_sets[benchmark.image_set], captions):
             problems[f"benchmarks.{name}.backend"] = (
                 f"oracle sees the embedded world only; the prompts of image set {benchmark.image_set} are neither "
-                "`shapes` prompts nor held-out captions of `captions.shapes`"
+                f"`shapes` prompts nor held-out captions of `captions.shapes`. {_instead_of_oracle(benchmark.scorer)}"
             )
     for index, entry in enumerate(sections.get("evaluate") or []):
         if benchmarks is not None and entry.benchmark not in benchmarks:
@@ -203,7 +233,9 @@ def cross_problems(sections: dict[str, Any], problems: Problems) -> None:
                     )
     named = [entry.benchmark for entry in sections.get("evaluate") or []]
     for index, table in enumerate(sections.get("tables") or []):
-        if benchmarks is not None and table not in named:
+        if benchmarks is not None and table not in benchmarks:
+            problems[f"tables.{index}"] = _no_such(table, "benchmarks", benchmarks)
+        elif benchmarks is not None and table not in named:
             problems[f"tables.{index}"] = f"{table} has nothing to show: no entry of evaluate names that benchmark"
 
 
@@ -238,6 +270,15 @@ def _check_backend(path: str, benchmark: BenchmarkSection, judges: dict | None, 
         problems[f"{path}.mode"] = f"{scorer} has only official: its published rules have no bug to fix"
 
 
+def _instead_of_oracle(scorer: str) -> str:
+    """What looks at images of the real world; told where somebody has the embedded world's oracle for them."""
+    others = [backend for backend in BACKENDS[scorer] if backend != "oracle"]
+    if not others:
+        return "For images of real models take scorer: densealign with backend: judge on the same image set"
+    need = " with a model of judges.models as `judge`" if "judge" in others else ""
+    return f"Write backend: {' or '.join(others)}{need} (docs/benchmarks.md)"
+
+
 def _check_baseline(path: str, benchmark: BenchmarkSection, runs: dict | None, adapters: dict | None, problems):
     if benchmark.baseline is None or benchmark.baseline == "base":
         return
@@ -245,7 +286,9 @@ def _check_baseline(path: str, benchmark: BenchmarkSection, runs: dict | None, a
     if benchmark.scorer not in PAIRWISE:
         problems[path] = f"{benchmark.scorer} compares no pairs of images; remove it"
     elif not (at and step.isdecimal()):
-        problems[path] = f"expected base or RUN@STEP (found {benchmark.baseline!r})"
+        near = closest(run, ["base"]) if not at else None
+        meant = f"; did you mean {near}?" if near else ""
+        problems[path] = f"expected base or RUN@STEP (found {benchmark.baseline!r}){meant}"
     elif runs is not None and run not in {**runs, **(adapters or {})}:
         problems[path] = _no_such(run, "runs", {**runs, **(adapters or {})})
     elif run in (runs or {}) and int(step) not in runs[run].checkpoint_steps:
@@ -286,4 +329,5 @@ def _exactly_one(section: Section, path: str, keys: tuple[str, ...], problems: P
 
 
 def _no_such(name: str, section: str, known: dict) -> str:
-    return f"{name}: no such entry of {section} (known: {', '.join(known) or 'none'})"
+    meant = did_you_mean(name, known) if closest(name, known) else ""
+    return f"{name}: no such entry of {section} (known: {', '.join(known) or 'none'})" + (meant and f"; {meant}")

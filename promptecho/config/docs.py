@@ -11,11 +11,8 @@ from typing import Any
 from pydantic_core import PydanticUndefined
 
 from promptecho.config.fields import NAME_PATTERN, Section
-from promptecho.config.models import FROM_SITE, ExperimentConfig, SiteConfig
+from promptecho.config.models import NOT_WRITTEN, AdapterSection, ExperimentConfig, SiteConfig
 from promptecho.config.training import TrainingConfig
-
-# Filled in when a file is read, never written in one.
-_NOT_WRITTEN = ("experiment", *FROM_SITE)
 
 _HEAD = """\
 # Configuration
@@ -49,14 +46,15 @@ def readme() -> str:
     parts += ["\n## `config/experiments/NAME.yaml`\n", _table(ExperimentConfig)]
     for name, field in ExperimentConfig.model_fields.items():
         model = _section_in(field.annotation)
-        if model is None or name == "runs":
+        if model is None or name in ("runs", "adapters"):
             continue
         entry = {list: f"{name}[i]", dict: f"{name}.NAME"}.get(typing.get_origin(field.annotation), name)
         parts += [f"\n### `{name}`\n\n", f"{_summary(model)}\n\n", _table(model, f"{entry}.")]
     parts.append(
         "\n### `runs`\n\nEach entry is a run by name, for example `promptecho-s1: {seed: 1}`. It may set any key of\n"
         "`training`; the others are inherited. `base` is reserved: it is the untrained model. An entry with `adapter`, "
-        "for\nexample `authors: {adapter: owner/name}`, trains nothing: it has the keys of `adapters` above.\n"
+        "for\nexample `authors: {adapter: owner/name}`, trains nothing: it is a published adapter, which is evaluated "
+        "like a run\nand has these keys:\n\n" + _table(AdapterSection, "runs.NAME.")
     )
     return "".join(parts)
 
@@ -64,13 +62,14 @@ def readme() -> str:
 def schema() -> str:
     """Text of `workflow/schemas/experiment.schema.json`."""
     value = ExperimentConfig.model_json_schema()
-    for name in _NOT_WRITTEN:
+    for name in NOT_WRITTEN:
         del value["properties"][name]
         if name in value["required"]:
             value["required"].remove(name)
     value["properties"]["runs"]["propertyNames"] = {"pattern": NAME_PATTERN, "not": {"const": "base"}}
     value["properties"]["runs"]["additionalProperties"] = {
-        "anyOf": [{"$ref": f"#/$defs/{TrainingConfig.__name__}"}, {"type": "null"}]
+        "anyOf": [{"$ref": f"#/$defs/{kind.__name__}"} for kind in (TrainingConfig, AdapterSection)]
+        + [{"type": "null"}]
     }
     value["properties"]["runs"].pop("patternProperties", None)
     value = {"$schema": "https://json-schema.org/draft/2020-12/schema", **value}
@@ -94,7 +93,7 @@ def _table(model: type[Section], prefix: str = "") -> str:
 def _rows(model: type[Section], prefix: str) -> list[tuple[str, str, str, str]]:
     rows = []
     for name, field in model.model_fields.items():
-        if model is ExperimentConfig and name in _NOT_WRITTEN:
+        if model is ExperimentConfig and name in NOT_WRITTEN:
             continue
         inner = _section_in(field.annotation)
         plain = inner is not None and typing.get_origin(field.annotation) not in (list, dict)

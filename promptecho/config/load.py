@@ -13,42 +13,11 @@ from promptecho.config.checks import Problems, check_runs, check_sections, cross
 from promptecho.config.models import ExperimentConfig, SiteConfig
 from promptecho.config.rewards import InferScoreSection, RewardSection, VlmSection
 from promptecho.config.scorers import PAIRWISE
+from promptecho.config.suggestions import is_adapter
 from promptecho.config.training import TrainingConfig
+from promptecho.config.yaml_files import read_yaml
 from promptecho.errors import ConfigError, DataError
 from promptecho.files import write_text
-
-
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """YAML lets a later key silently replace an earlier one of the same name; here that is an error."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        seen = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} appears twice", key_node.start_mark)
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-def read_yaml(path: str | Path) -> dict[str, Any]:
-    """Read a YAML mapping.
-
-    Raises:
-        ConfigError: the file is missing, not YAML, or not a mapping.
-    """
-    path = Path(path)
-    try:
-        value = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such configuration file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot read ({error})") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(value, dict):
-        raise ConfigError(f"{path}: expected a mapping of keys, found {type(value).__name__}")
-    return value
 
 
 def deep_merge(base: Any, over: Any) -> Any:
@@ -84,8 +53,9 @@ def parse_experiment(raw: dict[str, Any], source: str = "configuration") -> Expe
     training = {} if training is None else training
     runs = raw.pop("runs", None)
     runs = {} if runs is None else runs
+    published: dict[str, Any] = {}
     if isinstance(runs, dict):
-        published = {name: own for name, own in runs.items() if isinstance(own, dict) and "adapter" in own}
+        published = {name: own for name, own in runs.items() if is_adapter(own)}
         if published:
             raw["adapters"] = {**(raw.get("adapters") or {}), **published}
             runs = {name: own for name, own in runs.items() if name not in published}
@@ -98,10 +68,17 @@ def parse_experiment(raw: dict[str, Any], source: str = "configuration") -> Expe
     _, name_problems = check_sections(ExperimentConfig, {"runs": {name: {} for name in merged}})
     problems.update({path: text for path, text in name_problems.items() if path.startswith("runs.")})
     cross_problems(sections, problems)
-    _report(problems, source)
+    _report({_as_written(path, published): text for path, text in problems.items()}, source)
     return ExperimentConfig.model_validate(
         {**raw, "training": training, "runs": {name: pair[0] for name, pair in merged.items()}}
     )
+
+
+def _as_written(path: str, published: dict[str, Any]) -> str:
+    """Published adapters are written under `runs`."""
+    section, _, rest = path.partition(".")
+    ours = section == "adapters" and any(rest == name or rest.startswith(f"{name}.") for name in published)
+    return f"runs.{rest}" if ours else path
 
 
 def _report(problems: Problems, source: str) -> None:

@@ -24,6 +24,8 @@ from promptecho.config.training import TrainingConfig
 Name = Annotated[str, Field(strict=True, pattern=NAME_PATTERN)]
 # Keys that an experiment takes from the site's file.
 FROM_SITE = ("models_root", "models_offline", "models_staging", "models_prompt_cache")
+# Filled in when a file is read, never written in one; the adapters are entries of `runs` there.
+NOT_WRITTEN = ("experiment", "adapters", *FROM_SITE)
 
 
 class T2iSection(Section):

@@ -17,9 +17,14 @@ from typing import Any
 import yaml
 
 from promptecho.config.load import deep_merge, load_site, parse_experiment, read_yaml
-from promptecho.config.models import FROM_SITE, ExperimentConfig, SiteConfig
+from promptecho.config.models import NOT_WRITTEN, ExperimentConfig, SiteConfig
+from promptecho.config.suggestions import meant_keys
 from promptecho.errors import ConfigError
 from promptecho.models.record import revision_problem
+from promptecho.suggest import closest, did_you_mean
+
+# Keys that `--config` takes beside those of the site's file and the experiments' names.
+COMMAND_LINE = ("set",)
 
 
 def resolve(raw: dict[str, Any]) -> dict[str, ExperimentConfig]:
@@ -51,13 +56,11 @@ def resolve_experiment(site: SiteConfig, name: str, overrides: dict[str, Any]) -
     """
     path = Path(site.experiments_dir) / f"{name}.yaml"
     if not path.is_file():
-        known = sorted(file.stem for file in Path(site.experiments_dir).glob("*.yaml"))
-        raise ConfigError(f"{path}: no such experiment (known: {', '.join(known) or 'none'})")
-    raw = read_yaml(path)
-    for key in ("experiment", *FROM_SITE):
-        if key in raw:
-            raise ConfigError(f"{path}: {key}: is not written in an experiment file; remove it")
-    raw = _apply(raw, overrides.get(name, []), str(path))
+        known = _experiments(Path(site.experiments_dir))
+        meant = f"; {did_you_mean(name, known)}" if closest(name, known) else ""
+        raise ConfigError(f"{path}: no such experiment (known: {', '.join(known) or 'none'}){meant}")
+    changes = overrides.get(name, [])
+    raw = as_written(_apply(read_yaml(path), changes, str(path)), str(path))
     raw["experiment"] = name
     offline = site.models.offline
     raw["models_offline"] = site.models_root is not None if offline is None else offline
@@ -67,7 +70,70 @@ def resolve_experiment(site: SiteConfig, name: str, overrides: dict[str, Any]) -
     if site.models_root is not None:
         raw["models_root"] = site.models_root
         _find_models(raw, Path(site.models_root), str(path))
-    return parse_experiment(raw, str(path))
+    try:
+        return parse_experiment(raw, str(path))
+    except ConfigError as error:
+        raise ConfigError(_where_it_was_given(str(error), str(path), name, changes)) from None
+
+
+def as_written(raw: dict[str, Any], source: str) -> dict[str, Any]:
+    """An experiment file's content, if it holds none of the keys that come from elsewhere.
+
+    Raises:
+        ConfigError: it does; one line for each.
+    """
+    problems = [f"{source}: {key}: is not written in an experiment file; {_NOT_HERE[key]}" for key in _NOT_HERE]
+    problems = [problem for key, problem in zip(_NOT_HERE, problems, strict=True) if key in raw]
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return raw
+
+
+_NOT_HERE = {key: "remove it: it comes from config/config.yaml" for key in NOT_WRITTEN} | {
+    "experiment": "remove it: the file's name is the experiment's",
+    "adapters": "a published adapter is an entry of `runs`, such as `authors: {adapter: owner/name}`",
+}
+
+
+def _where_it_was_given(problems: str, source: str, name: str, changes: list) -> str:
+    """A key that the command line gave is told with the command line as its place, not the file."""
+    given = {change[0] for change in changes if isinstance(change, tuple)}
+    lines = []
+    for line in problems.splitlines():
+        key = line.removeprefix(f"{source}: ").partition(": ")[0]
+        if key in given:
+            line = f"--config set={name}.{line.removeprefix(f'{source}: ')}"
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def _experiments(folder: Path) -> list[str]:
+    return sorted(file.stem for file in folder.glob("*.yaml"))
+
+
+def _beside_the_site(raw: dict[str, Any], folder: Path) -> None:
+    """Keys that neither the site's file nor `--config` knows.
+
+    Raises:
+        ConfigError: one line for each, with what was meant where that can be guessed.
+    """
+    known = [*SiteConfig.model_fields, *COMMAND_LINE, *_experiments(folder)]
+    problems = []
+    for key in raw:
+        if key in known:
+            continue
+        near = closest(key, known, 0.8) or closest(key, known)
+        of_experiment = [] if near else meant_keys((key,))
+        if near:
+            text = f"is not a known key; did you mean {near}?"
+        elif key in ExperimentConfig.model_fields or of_experiment:
+            path = key if key in ExperimentConfig.model_fields else of_experiment[0]
+            text = f"is a key of experiments; on the command line it is written --config set=EXPERIMENT.{path}=VALUE"
+        else:
+            text = f"is not a known key; known: {', '.join(known)}"
+        problems.append(f"config/config.yaml or --config: {key}: {text}")
+    if problems:
+        raise ConfigError("\n".join(problems))
 
 
 def split_site(raw: dict[str, Any]) -> tuple[SiteConfig, dict[str, list]]:
@@ -85,6 +151,7 @@ def split_site(raw: dict[str, Any]) -> tuple[SiteConfig, dict[str, list]]:
     for key in [key for key in raw if key not in SiteConfig.model_fields]:
         if (folder / f"{key}.yaml").is_file() and isinstance(raw[key], dict):
             changes.setdefault(key, []).append(_reread(raw.pop(key)))
+    _beside_the_site(raw, folder)
     for assignment in assignments.split() if isinstance(assignments, str) else assignments:
         path, equals, value = str(assignment).partition("=")
         name, dot, dotted = path.partition(".")

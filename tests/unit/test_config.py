@@ -142,8 +142,8 @@ def test_everything_wrong_is_told_at_once():
             "runs.echo-s1.batch_size",
             "8 is not a multiple of images_per_prompt 6",
         ),
-        ("training", "fast", "training", "valid dictionary"),
-        ("runs.echo-s1", "fast", "runs.echo-s1", "valid dictionary"),
+        ("training", "fast", "training", "must hold keys with values, such as `seed: ...`"),
+        ("runs.echo-s1", "fast", "runs.echo-s1", "must hold keys with values"),
         (
             "training.timesteps",
             {"distribution": "sampler_grid", "per_sample": 31},
@@ -399,8 +399,8 @@ def test_resolve_tells_the_problems_of_all_files(site):
         resolve({**site, "experiments": ["one", "two", "three"], "set": "one.training.passes=0 two.captions.nope=1"})
     lines = str(error.value).splitlines()
     assert len(lines) == 3
-    assert "one.yaml: training.passes: " in lines[0]
-    assert "two.yaml: captions.nope: is not a known key" in lines[1]
+    assert lines[0].startswith("--config set=one.training.passes: "), "not the file's fault"
+    assert lines[1].startswith("--config set=two.captions.nope: is not a known key; known here: images, prompts")
     assert "three.yaml: no such experiment (known: one, two)" in lines[2]
 
 
