@@ -1,5 +1,9 @@
 """Errors that a user sees as one line; everything else is a bug and shows a traceback."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 
 class PromptEchoError(Exception):
     """Base of all errors that are reported as one line.
@@ -37,3 +41,12 @@ class RewardError(PromptEchoError):
 
 class StateError(PromptEchoError):
     """A training state is damaged, foreign or does not fit the run."""
+
+
+SHOWN = 20  # problems of one kind that an error lists before a count
+
+
+def listed(problems: Sequence[str], what: str = "problems") -> str:
+    """All problems at once: a line each, the first `SHOWN` of them and how many more there are."""
+    more = [f"... and {len(problems) - SHOWN} more ({len(problems)} {what} in all)"] if len(problems) > SHOWN else []
+    return "\n".join([*problems[:SHOWN], *more])

@@ -135,16 +135,16 @@ def list_images(
     return entries
 
 
-def read_id(data_id: Any, where: str) -> str:
-    """The id of a prompt as text.
+def read_id(data_id: Any, where: str, key: str = "data_id") -> str:
+    """The id of a prompt as text; `key` is what the line calls it.
 
     Raises:
         DataError: it is neither a number nor a text that can be written.
     """
     if not isinstance(data_id, str | int) or isinstance(data_id, bool) or not str(data_id).strip():
-        raise DataError(f"{where}: data_id {data_id!r} is no id; give a text or a number")
+        raise DataError(f"{where}: {key} {data_id!r} is no id; give a text or a number")
     if not is_writable(str(data_id)):
-        raise DataError(f"{where}: data_id {ascii(data_id)} is no text; rename it")
+        raise DataError(f"{where}: {key} {ascii(data_id)} is no text; rename it")
     return str(data_id)
 
 

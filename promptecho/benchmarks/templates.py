@@ -8,6 +8,7 @@ from pathlib import Path
 
 from promptecho.errors import DataError
 from promptecho.files import digest
+from promptecho.text_files import read_text
 
 PACKAGE = Path(__file__).parent
 PLACEHOLDER = re.compile(r"\{([a-z_][a-z0-9_]*)\}")  # {prompt}; the braces of JSON hold quotes, not a bare word
@@ -65,10 +66,7 @@ def read_template(path: str | Path) -> Template:
         DataError: unreadable or empty.
     """
     path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8-sig").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not a readable UTF-8 template ({error})") from None
+    text = read_text(path).strip()
     if not text:
         raise DataError(f"{path}: the template is empty; fill it in or remove it")
     return Template(str(path), text, digest(text))

@@ -4,50 +4,85 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 from promptecho.captions.store import CaptionRow
-from promptecho.errors import DataError
-from promptecho.files import read_jsonl
+from promptecho.errors import DataError, listed
+from promptecho.text_files import LISTS, TABLES, read_lines, read_rows, suffix_of, value_of
+
+TEXT_KEYS = ("caption", "prompt", "text")  # the first that a row has
+ID_KEYS = ("data_id", "prompt_id", "id", "index")
 
 
 def read_prompts(path: str | Path) -> list[CaptionRow]:
-    """Read a .txt file (a prompt a line, empty lines skipped) or a .jsonl file ({"caption"}, optional "data_id").
+    """Read a .txt file (a prompt a line, empty lines skipped), or a .jsonl, .csv or .tsv file: a row a prompt, its text
+    `caption`, `prompt` or `text`, its id `data_id`,
+    `prompt_id`, `id` or `index`, other keys let be.
 
     A prompt without id is named after its place in the file: 000001, 000002, ...
 
     Raises:
-        DataError: the file is missing, empty or of unknown kind, a prompt is empty or not text, an id occurs twice.
+        DataError: the file is missing, empty or of unknown kind (promptecho/text_files.py), a prompt is empty or not
+            text, an id occurs twice; names all faulty prompts at once.
     """
     path = Path(path)
-    if path.suffix == ".jsonl":
-        rows = enumerate(read_jsonl(path), start=1)
-        entries = [(row.get("data_id", f"{number:06d}"), row.get("caption")) for number, row in rows]
-    elif path.suffix == ".txt":
-        try:
-            lines = path.read_text(encoding="utf-8").split("\n")
-        except FileNotFoundError:
-            raise DataError(f"{path}: no such file") from None
-        except UnicodeDecodeError as error:
-            raise DataError(f"{path}: not UTF-8 ({error}); save it as UTF-8") from None
-        entries = [(f"{number:06d}", line) for number, line in enumerate(lines, start=1) if line.strip()]
+    if suffix_of(path) in LISTS:
+        entries = [(number, f"{number:06d}", line) for number, line in read_lines(path)]
+    elif suffix_of(path) in TABLES:
+        entries = [(line, *_of_row(row, place)) for place, (line, row) in enumerate(read_rows(path), start=1)]
     else:
-        raise DataError(f"{path}: give prompts as .txt (one a line) or .jsonl (a caption each)")
+        raise DataError(
+            f"{path}: give prompts as .txt (one a line), or as .jsonl, .csv or .tsv (a caption, prompt or text each)"
+        )
     if not entries:
-        raise DataError(f"{path}: holds no prompts")
+        header = "" if suffix_of(path) not in (".csv", ".tsv") else "; its first row must name the columns"
+        raise DataError(f"{path}: holds no prompts{header}")
+    if all(isinstance(text, set) for _, _, text in entries):
+        raise DataError(f"{path}: {_unnamed(entries[0][2])}")
     made: dict[str, CaptionRow] = {}
-    for number, (prompt_id, text) in enumerate(entries, start=1):
-        name = f"{path}: prompt {number} (data_id {prompt_id!r})"
-        if not isinstance(prompt_id, str | int) or isinstance(prompt_id, bool) or str(prompt_id) in made:
-            raise DataError(f"{name}: the id occurs twice or is no text; make ids unique")
-        if not isinstance(text, str) or not text.strip():
-            raise DataError(f"{name}: the caption is empty; remove it or fill it in")
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            text = "\0"
-        if "\0" in text:
-            raise DataError(f"{name}: the caption holds a NUL or half a character; correct it")
+    problems = []
+    for place, (line, prompt_id, text) in enumerate(entries, start=1):
+        name = f"{path}:{line}: prompt {place} (data_id {prompt_id!r})"
+        if problem := _problem(prompt_id, text, made):
+            problems.append(f"{name}: {problem}")
+            continue
         text = text.strip()
         digest = hashlib.sha256(text.encode()).hexdigest()
         made[str(prompt_id)] = CaptionRow(str(prompt_id), text, -1, "stop", digest)
+    if problems:
+        raise DataError(listed(problems, "faulty prompts"))
     return list(made.values())
+
+
+def _of_row(row: dict[str, Any], place: int) -> tuple[Any, Any]:
+    """Id and text of a row; without any of `TEXT_KEYS` its keys, as a set."""
+    named = value_of(row, ID_KEYS)
+    text = value_of(row, TEXT_KEYS)
+    return named[1] if named else f"{place:06d}", text[1] if text else set(row)
+
+
+def _unnamed(keys: set[str]) -> str:
+    found = ", ".join(sorted(map(repr, keys))[:8]) or "none"
+    return f"no caption, prompt or text in its rows, but these names: {found}; rename the one that holds the prompt"
+
+
+def _problem(prompt_id: Any, text: Any, made: dict[str, CaptionRow]) -> str | None:
+    """What is wrong with one prompt."""
+    if not isinstance(prompt_id, str | int) or isinstance(prompt_id, bool) or not _is_writable(str(prompt_id)):
+        return "the id is no text; give a text or a whole number"
+    if str(prompt_id) in made:
+        return "the id occurs twice; make ids unique"
+    if isinstance(text, set):
+        return _unnamed(text)
+    if not isinstance(text, str):
+        return f"the caption is no text ({text!r:.40}); give a text"
+    if not text.strip():
+        return "the caption is empty; remove it or fill it in"
+    if not _is_writable(text):
+        return "the caption holds a NUL or half a character; correct it"
+    return None
+
+
+def _is_writable(text: str) -> bool:
+    """Whether a text has a UTF-8 form and holds more than white space, and no NUL."""
+    return bool(text.strip()) and "\0" not in text and text.encode(errors="ignore").decode() == text

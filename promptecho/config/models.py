@@ -69,7 +69,10 @@ class CaptionsSection(Section):
         None, description="Folder of images, or a text file that lists one image a line. Relative to where you start."
     )
     prompts: Text | None = Field(
-        None, description="Text file (a prompt a line) or JSON Lines file ({data_id, caption}) used as captions."
+        None,
+        description="Prompts used as captions: a .txt file (a prompt a line), or .jsonl or .csv (a row a prompt: "
+        "`caption`, `prompt` or `text`, and where there is one its `data_id`, `id` or `index`), in UTF-8, or UTF-16 "
+        "with its byte order mark. Relative to where you start.",
     )
     shapes: RenderedImages | None = Field(None, description="Caption images rendered from the embedded world.")
     query: Text = Field("Describe this image in detail.", description="What the VLM is asked about each image.")
@@ -111,7 +114,7 @@ class ImageSetSection(Section):
     prompts: Text | None = Field(
         None,
         description="The benchmark's prompt file; one below data/benchmarks, such as "
-        "data/benchmarks/geneval/evaluation_metadata.jsonl, is fetched. For captions JSON Lines, {data_id, caption}. "
+        "data/benchmarks/geneval/evaluation_metadata.jsonl, is fetched. For captions as `captions.prompts`. "
         "Relative to where you start.",
     )
     shapes: RenderedPrompts | None = Field(

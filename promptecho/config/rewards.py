@@ -58,7 +58,7 @@ class RewardSection(Section):
     query: Text | None = Field(None, description="echo: what the VLM is asked; null: `captions.query`.")
     label: Text | None = Field(
         None,
-        description="echo: what the VLM should answer. null: the prompt; else a JSON Lines file with {data_id, label} "
+        description="echo: what the VLM should answer. null: the prompt; else a .jsonl or .csv file with data_id and label "
         "for every training prompt, the label a text or a JSON value (relative to where you start).",
     )
     inferscore: InferScoreSection | None = Field(

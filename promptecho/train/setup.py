@@ -14,8 +14,7 @@ import torch
 from promptecho.config import ExperimentConfig, reward_templates, run_rewards, run_training
 from promptecho.config.rewards import InferScoreSection, RewardSection
 from promptecho.config.training import TrainingConfig
-from promptecho.errors import DataError
-from promptecho.files import read_jsonl
+from promptecho.errors import DataError, listed
 from promptecho.t2i.base import Family
 from promptecho.train.data import Prompt
 from promptecho.train.launch import Launch
@@ -38,16 +37,18 @@ def load_heldout(path: Path | None, n: int) -> list[Prompt]:
     is not what it is judged on.
 
     Raises:
-        DataError: no file given although `n` is above 0, or fewer captions in it.
+        DataError: no file given although `n` is above 0, faulty, or fewer captions in it.
     """
+    from promptecho.captions.prompts import read_prompts
+
     if not n:
         return []
     if path is None:
         raise DataError("training.heldout.prompts is set, so --heldout must name the held-out captions (heldout.jsonl)")
-    rows = read_jsonl(path)
+    rows = read_prompts(path)
     if len(rows) < n:
         raise DataError(f"{path}: {len(rows)} held-out captions, but training.heldout.prompts is {n}; lower it")
-    return [Prompt(str(row["data_id"]), row["caption"]) for row in rows[-n:]]
+    return [Prompt(row.image_id, row.caption) for row in rows[-n:]]
 
 
 def load_family(config: ExperimentConfig, device: torch.device, **options: Any) -> Family:
@@ -112,22 +113,29 @@ def make_rewarder(
 def load_labels(entry: RewardSection, index: int, prompts: Sequence[Prompt]) -> dict[str, str] | None:
     """Labels by prompt id of a reward that brings its own; None where the prompt is the label.
 
-    A label that is not a text is written as JSON, as a VLM that is asked for JSON would write it.
+    A file of rows (promptecho/text_files.py). A label that is not a text is written as JSON, as a VLM that is asked for JSON would write it.
 
     Raises:
         DataError: a line without data_id and label, an id twice, or a prompt without a label; names them.
     """
     if entry.label is None:
         return None
+    from promptecho.captions.prompts import ID_KEYS
+    from promptecho.text_files import read_rows, value_of
+
     path = Path(entry.label)
     labels: dict[str, str] = {}
-    for number, row in enumerate(read_jsonl(path), start=1):
-        if "data_id" not in row or not row.get("label"):
-            raise DataError(f"{path}: line {number}: needs data_id and a label that is not empty")
-        name, label = str(row["data_id"]), row["label"]
-        if name in labels:
-            raise DataError(f"{path}: line {number}: {name} has a label already; keep one of them")
-        labels[name] = label if isinstance(label, str) else json.dumps(label, ensure_ascii=False)
+    problems = []
+    for number, row in read_rows(path):
+        named, label = value_of(row, ID_KEYS), (value_of(row, ("label",)) or (None, None))[1]
+        if named is None or not label or (isinstance(label, str) and not label.strip()):
+            problems.append(f"{path}:{number}: needs data_id and a label that is not empty")
+        elif str(named[1]) in labels:
+            problems.append(f"{path}:{number}: {named[1]} has a label already; keep one of them")
+        else:
+            labels[str(named[1])] = label if isinstance(label, str) else json.dumps(label, ensure_ascii=False)
+    if problems:
+        raise DataError(listed(problems, "faulty labels"))
     missing = [prompt.prompt_id for prompt in prompts if prompt.prompt_id not in labels]
     if missing:
         raise DataError(

@@ -260,10 +260,11 @@ def test_prompts_from_txt_and_jsonl(tmp_path):
 
 @pytest.mark.parametrize(("name", "content", "message"), [
     ("p.txt", "\n \n", "holds no prompts"),
-    ("p.csv", "a", "give prompts as"),
+    ("p.json", "[]", "give prompts as"),
+    ("p.csv", "a", "p.csv: holds no prompts; its first row must name the columns"),
     ("p.jsonl", '{"caption": "a"}\n{"caption": " "}\n', "prompt 2 .data_id '000002'.: the caption is empty"),
     ("q.jsonl", '{"data_id": 1, "caption": "a"}\n{"data_id": "1", "caption": "b"}\n', "prompt 2 .*occurs twice"),
-    ("r.jsonl", '{"text": "a"}\n', "prompt 1 .*empty"),
+    ("r.jsonl", '{"Prompt_en": "a"}\n', "r.jsonl: no caption, prompt or text in its rows, but .* 'Prompt_en'; rename"),
     ("s.jsonl", '{"caption": "a\\ud800"}\n', "prompt 1 .*half a character"),
 ])
 def test_bad_prompt_files_are_named(tmp_path, name, content, message):

@@ -21,15 +21,11 @@ def read_prompts(path: str | Path) -> list[Prompt]:
     """Read a prompt set, checked as training prompts are (captions.prompts.read_prompts).
 
     Raises:
-        DataError: the file is missing, empty or faulty (names the line), or an id is empty or no text.
+        DataError: the file is missing, empty or faulty (names all faulty lines).
     """
     from promptecho.captions.prompts import read_prompts as read
 
-    prompts = [Prompt(row.image_id, row.caption) for row in read(path)]
-    for number, prompt in enumerate(prompts, start=1):
-        if not prompt.data_id.strip() or prompt.data_id.encode(errors="ignore").decode() != prompt.data_id:
-            raise DataError(f"{path}: prompt {number}: data_id {ascii(prompt.data_id)} is empty or no text; rename it")
-    return prompts
+    return [Prompt(row.image_id, row.caption) for row in read(path)]
 
 
 def write_first(captions: str | Path, count: int, out: str | Path) -> None:

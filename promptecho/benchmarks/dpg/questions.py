@@ -6,13 +6,13 @@ look like a number ("120"), and the official rules depend on the order.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from promptecho.errors import DataError
-from promptecho.files import digest, read_jsonl
+from promptecho.files import digest
+from promptecho.text_files import read_rows as read_table
 
 COLUMNS = (
     "item_id",
@@ -71,18 +71,6 @@ class Prompt:
     text: str
 
 
-def _read_csv(path: Path) -> list[tuple[str, dict]]:
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            # a quoted text may hold line breaks: line_num is where the row ends
-            return [(f"{path}:{reader.line_num}", row) for row in reader]
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not a CSV file in UTF-8 ({error})") from None
-
-
 def _text(value: object, column: str, where: str) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
@@ -101,11 +89,8 @@ def read_rows(path: str | Path) -> list[Row]:
     Raises:
         DataError: the file is missing, damaged or empty, a column is missing, or a cell that matters is empty.
     """
-    path = Path(path)
-    if path.suffix.lower() == ".csv":
-        found = _read_csv(path)
-    else:
-        found = [(f"{path}: row {number}", row) for number, row in enumerate(read_jsonl(path), start=1)]
+    # a quoted text may hold line breaks: a row is named by the line where it ends
+    found = [(f"{path}:{line}", row) for line, row in read_table(path)]
     if not found:
         raise DataError(f"{path}: no questions in it; expected the official columns {', '.join(COLUMNS)}")
     rows: list[Row] = []

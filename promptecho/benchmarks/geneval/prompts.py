@@ -8,7 +8,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from promptecho.errors import DataError
-from promptecho.files import digest, read_jsonl
+from promptecho.files import digest
+from promptecho.text_files import read_rows
 
 TAGS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
 COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")
@@ -79,12 +80,10 @@ def read_prompts(path: str | Path) -> list[Prompt]:
     Raises:
         DataError: the file is missing, empty or a line is malformed (names file:line).
     """
-    # read_jsonl skips blank lines, so the line numbers are counted here again for the messages.
-    rows = read_jsonl(path)
+    rows = read_rows(path)
     if not rows:
         raise DataError(f"{path}: no prompts in it; write one JSON object a line")
-    lines = [n for n, line in enumerate(Path(path).read_text(encoding="utf-8").split("\n"), start=1) if line.strip()]
-    return [parse_prompt(row, f"{path}:{line}") for line, row in zip(lines, rows, strict=True)]
+    return [parse_prompt(row, f"{path}:{line}") for line, row in rows]
 
 
 def prompts_digest(prompts: list[Prompt]) -> str:

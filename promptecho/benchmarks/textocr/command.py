@@ -13,7 +13,7 @@ import typer
 def labels(
     prompts: Annotated[
         Path,
-        typer.Option(help="captions.h5, or prompts as .txt or .jsonl ({data_id, caption} or {data_id, prompt})."),
+        typer.Option(help="captions.h5, or prompts as .txt, .jsonl or .csv ({data_id, caption} or {data_id, prompt})."),
     ],
     config: Annotated[Path, typer.Option(help="Experiment file whose `judges.models` has the judge.")],
     judge: Annotated[str, typer.Option(help="Key of `judges.models`: who makes the labels.")],

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictStr
 from promptecho.benchmarks.json_reply import parse_json
 from promptecho.benchmarks.templates import load_template
 from promptecho.errors import DataError
-from promptecho.files import read_jsonl, write_jsonl
+from promptecho.files import write_jsonl
 
 if TYPE_CHECKING:
     from promptecho.config.judges import JudgeSection
@@ -79,17 +79,13 @@ def read_texts(path: str | Path) -> dict[str, str]:
         DataError: the file is missing, empty or faulty.
     """
     path = Path(path)
-    if path.suffix == ".h5":
+    if path.suffix.lower() == ".h5":
         from promptecho.captions.store import load_training_captions
 
         return {caption.prompt_id: caption.text for caption in load_training_captions(path)}
-    if path.suffix == ".jsonl" and all("prompt" in row and "caption" not in row for row in read_jsonl(path)):
-        from promptecho.benchmarks.textocr.prompts import read_prompts
+    from promptecho.captions.prompts import read_prompts
 
-        return {prompt.data_id: prompt.prompt for prompt in read_prompts(path)}
-    from promptecho.captions.prompts import read_prompts as read_captions
-
-    return {row.image_id: row.caption for row in read_captions(path)}
+    return {row.image_id: row.caption for row in read_prompts(path)}
 
 
 def questions_of(prompts: Mapping[str, str], templates: str | Path | None = None) -> list[Question]:

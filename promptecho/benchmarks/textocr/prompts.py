@@ -8,7 +8,8 @@ from typing import Any
 
 from promptecho.benchmarks.listing import is_writable, read_id, read_text
 from promptecho.errors import DataError
-from promptecho.files import digest, read_jsonl
+from promptecho.files import digest
+from promptecho.text_files import read_rows
 
 ALL = "all"  # the group of prompts without category
 
@@ -66,7 +67,7 @@ def read_prompts(path: str | Path) -> list[Prompt]:
         DataError: the file is missing, empty or faulty (names the prompt), or an id occurs twice.
     """
     prompts: dict[str, Prompt] = {}
-    for number, row in enumerate(read_jsonl(path), start=1):
+    for number, (_, row) in enumerate(read_rows(path), start=1):
         prompt = parse_prompt(row, f"{path}: prompt {number}")
         if prompt.data_id in prompts:
             raise DataError(

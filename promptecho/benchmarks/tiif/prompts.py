@@ -15,7 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from promptecho.benchmarks.tiif.attributes import ATTRIBUTES, LENGTHS
 from promptecho.errors import DataError
-from promptecho.files import digest, read_jsonl, write_jsonl
+from promptecho.files import digest, write_jsonl
+from promptecho.text_files import read_rows
 
 PROMPTS, EVAL = "_prompts.jsonl", "_eval_prompts.jsonl"
 
@@ -100,12 +101,10 @@ def read_prompts(path: str | Path) -> list[Prompt]:
         DataError: the file is missing or empty, a line is malformed (names it), or an attribute's prompts have gaps.
     """
     path = Path(path)
-    rows = read_jsonl(path)
+    rows = read_rows(path)
     if not rows:
         raise DataError(f"{path}: no prompts in it; pack the official folders again")
-    # read_jsonl skips blank lines, so the line numbers are counted here again for the messages.
-    lines = [n for n, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1) if line.strip()]
-    prompts = [_parse(row, f"{path}:{line}") for line, row in zip(lines, rows, strict=True)]
+    prompts = [_parse(row, f"{path}:{line}") for line, row in rows]
     _check_order(prompts, path)
     return prompts
 
@@ -144,7 +143,7 @@ def pack(prompts: str | Path, questions: str | Path, out: str | Path | None = No
     packed: list[Prompt] = []
     for name in sorted(names):
         texts_path, questions_path = folders[0] / f"{name}{PROMPTS}", folders[1] / f"{name}{EVAL}"
-        texts, asked = read_jsonl(texts_path), read_jsonl(questions_path)
+        texts, asked = ([row for _, row in read_rows(file)] for file in (texts_path, questions_path))
         if len(texts) != len(asked):
             raise DataError(f"{texts_path} has {len(texts)} lines, {questions_path} {len(asked)}; fetch the set again")
         for index, (text, ask) in enumerate(zip(texts, asked, strict=True)):

@@ -1,0 +1,164 @@
+"""Text files that people bring (prompts, labels, lists of files), in the forms in which their tools save them.
+
+One reader for all of them: UTF-8 and, with a byte order mark, UTF-16 and UTF-32; lines that end in LF, CR LF or CR;
+JSON Lines, and CSV as spreadsheets write it (comma, semicolon or tab, quoted texts with line breaks in them). The same
+texts mean the same in each form. What is in none of them is refused by its line: a guessed encoding could change a
+letter without anybody noticing. Files of our own are read by `files.read_jsonl`.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from promptecho.errors import DataError, listed
+
+LISTS = (".txt", ".lst")
+TABLES = (".jsonl", ".ndjson", ".csv", ".tsv")
+MARKS = (  # UTF-32's little-endian mark begins with UTF-16's
+    (codecs.BOM_UTF32_LE, "utf-32-le"),
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+SAVE_AS = "save the file as UTF-8 (spreadsheets call it 'CSV UTF-8')"
+NEVER = "\x1f"  # a delimiter that no text holds
+
+
+def suffix_of(path: str | Path) -> str:
+    """The ending of a file's name in lower case: .TXT is .txt."""
+    return Path(path).suffix.lower()
+
+
+def read_text(path: str | Path) -> str:
+    """The text of a file, without byte order mark and with LF at the end of each line.
+
+    Raises:
+        DataError: the file is missing or unreadable, or its bytes are in none of the encodings; names the line.
+    """
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot read ({error.strerror or error})") from None
+    mark, encoding = next(((m, name) for m, name in MARKS if data.startswith(m)), (b"", "utf-8"))
+    body = data[len(mark) :]
+    if not mark and 4 * body[:4096].count(0) > len(body[:4096]):
+        raise DataError(f"{path}: a quarter of it is zero bytes: UTF-16 without its byte order mark, or no text; {SAVE_AS}")
+    try:
+        text = body.decode(encoding)
+    except UnicodeDecodeError as error:
+        before = body[: error.start].decode(encoding)
+        raise DataError(f"{path}:{_undecodable(before, body, error, encoding)}; {SAVE_AS}") from None
+    # Files that were put one behind the other keep their marks, at the start of a line.
+    return _with_lf(text).replace("\n\ufeff", "\n").removeprefix("\ufeff")
+
+
+def _undecodable(before: str, body: bytes, error: UnicodeDecodeError, encoding: str) -> str:
+    start = _with_lf(before)
+    line = start.count("\n") + 1
+    behind = start.rsplit("\n", 1)[-1][-30:]
+    if encoding != "utf-8":
+        return f"{line}: not {encoding.upper()} behind {behind!r}"
+    byte = f"byte 0x{body[error.start]:02x}"
+    if error.start + 1 == len(body) or error.reason == "unexpected end of data":
+        return f"{line}: not UTF-8: {byte} behind {behind!r} begins a letter that is cut off"
+    return f"{line}: not UTF-8: {byte} behind {behind!r}, so it is in another encoding (Windows-1252, GBK, ...)"
+
+
+def _with_lf(text: str) -> str:
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def read_lines(path: str | Path) -> list[tuple[int, str]]:
+    """The lines that hold more than white space, each with its number from 1, without white space at their ends.
+
+    Raises:
+        DataError: as `read_text`.
+    """
+    lines = enumerate(read_text(path).split("\n"), start=1)
+    return [(number, line.strip()) for number, line in lines if line.strip()]
+
+
+def read_rows(path: str | Path) -> list[tuple[int, dict[str, Any]]]:
+    """The rows of a JSON Lines, CSV or TSV file, each with the number of its (last) line.
+
+    A CSV's first row names the columns; a cell is a text, and rows of empty cells are left out. Its delimiter is what
+    separates the names; where there is one column alone, a row is one text, whatever commas it holds.
+
+    Raises:
+        DataError: as `read_text`; or a line is no JSON object, or a CSV row does not fit its header; names the line.
+    """
+    path, text = Path(path), read_text(path)
+    if suffix_of(path) in (".csv", ".tsv"):
+        return _csv_rows(path, text)
+    rows, problems = [], []
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            problems.append(f"{path}:{number}: not valid JSON ({error.msg}, column {error.colno})")
+            continue
+        if not isinstance(row, dict):
+            problems.append(f"{path}:{number}: expected a JSON object, found {type(row).__name__}")
+            continue
+        rows.append((number, row))
+    if problems:
+        raise DataError(listed(problems, "lines"))
+    return rows
+
+
+def value_of(row: dict[str, Any], names: Sequence[str]) -> tuple[str, Any] | None:
+    """The first of `names` that the row has, in any case and with white space around it, and its value."""
+    found = {str(key).strip().casefold(): key for key in reversed(row)}
+    return next(((name, row[found[name]]) for name in names if name in found), None)
+
+
+def _csv_rows(path: Path, text: str) -> list[tuple[int, dict[str, Any]]]:
+    delimiter, skipped = None, 0
+    first, _, rest = text.partition("\n")
+    said = first.strip().strip('"')
+    if said.lower().startswith("sep=") and len(said) == 5:  # a spreadsheet's own note
+        delimiter, text, skipped = said[4], rest, 1
+    if delimiter is None:
+        first = next((line for line in text.split("\n") if line.strip()), "")
+        counts = {mark: len(next(csv.reader([first], delimiter=mark), [])) for mark in "\t;,"}
+        delimiter = max(counts, key=counts.__getitem__)
+        delimiter = delimiter if counts[delimiter] > 1 else NEVER
+    header: list[str] = []
+    rows, problems = [], []
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    try:
+        for cells in reader:
+            where = f"{path}:{reader.line_num + skipped}"
+            if not any(cell.strip() for cell in cells):
+                continue
+            if not header:
+                header = [cell.strip() for cell in cells]
+                if twice := sorted({name for name in header if name and header.count(name) > 1}):
+                    raise DataError(f"{where}: two columns are named {twice[0]!r}; rename one")
+                continue
+            if len(cells) != len(header):
+                problems.append(
+                    f"{where}: {len(cells)} cells, but the first row names {len(header)} columns; put a text that "
+                    f"holds {delimiter!r} in double quotes"
+                )
+                continue
+            rows.append((reader.line_num + skipped, dict(zip(header, cells, strict=True))))
+    except csv.Error as error:
+        raise DataError(
+            f"{path}:{reader.line_num + skipped}: not valid CSV ({error}); double quotes inside a text are doubled"
+        ) from None
+    if problems:
+        raise DataError(listed(problems, "rows"))
+    return rows
