@@ -52,7 +52,8 @@ def read_text(path: str | Path) -> str:
     mark, encoding = next(((m, name) for m, name in MARKS if data.startswith(m)), (b"", "utf-8"))
     body = data[len(mark) :]
     if not mark and 4 * body[:4096].count(0) > len(body[:4096]):
-        raise DataError(f"{path}: a quarter of it is zero bytes: UTF-16 without its byte order mark, or no text; {SAVE_AS}")
+        why = "a quarter of it is zero bytes: UTF-16 without its byte order mark, or no text"
+        raise DataError(f"{path}: {why}; {SAVE_AS}")
     try:
         text = body.decode(encoding)
     except UnicodeDecodeError as error:

@@ -125,7 +125,7 @@ def merge(
 
 @caption.command("prompts")
 def prompts(
-    prompts: str | None = typer.Option(None, "--prompts", help=".txt (one a line), .jsonl or .csv (caption, data_id?)."),
+    prompts: str | None = typer.Option(None, "--prompts", help=".txt (one a line), .jsonl or .csv (captions)."),
     config: Path | None = CONFIG,
     out: Path = OUT,
     heldout_out: Path = HELDOUT_OUT,

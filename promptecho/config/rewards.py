@@ -58,8 +58,8 @@ class RewardSection(Section):
     query: Text | None = Field(None, description="echo: what the VLM is asked; null: `captions.query`.")
     label: Text | None = Field(
         None,
-        description="echo: what the VLM should answer. null: the prompt; else a .jsonl or .csv file with data_id and label "
-        "for every training prompt, the label a text or a JSON value (relative to where you start).",
+        description="echo: what the VLM should answer. null: the prompt; else a .jsonl or .csv file with data_id and "
+        "label for every training prompt, the label a text or a JSON value (relative to where you start).",
     )
     inferscore: InferScoreSection | None = Field(
         None, description="Settings of name: inferscore; null: its defaults. Not for echo."

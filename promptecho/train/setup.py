@@ -113,7 +113,8 @@ def make_rewarder(
 def load_labels(entry: RewardSection, index: int, prompts: Sequence[Prompt]) -> dict[str, str] | None:
     """Labels by prompt id of a reward that brings its own; None where the prompt is the label.
 
-    A file of rows (promptecho/text_files.py). A label that is not a text is written as JSON, as a VLM that is asked for JSON would write it.
+    A file of rows (promptecho/text_files.py). A label that is not a text is written as JSON, as a VLM that is asked for
+    JSON would write it.
 
     Raises:
         DataError: a line without data_id and label, an id twice, or a prompt without a label; names them.
