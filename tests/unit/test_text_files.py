@@ -109,7 +109,7 @@ def test_what_a_mark_is_and_what_not(tmp_path):
     ("f.txt", b"ok\ncaf" + b"\xc3", r"f.txt:2: not UTF-8: byte 0xc3 behind 'caf' begins a letter that is cut"),
     ("g.txt", codecs.BOM_UTF16_LE + "ab".encode("utf-16-le") + b"\xff", r"g.txt:1: not UTF-16-LE behind 'ab'"),
     ("h.csv", b'id,prompt\n1,"A star\n2,A ring\n', r"h.csv:\d: not valid CSV .unexpected end of data.; double quotes"),
-    ("i.csv", b"id,prompt\n1,A star\n2,A ring, red\n3,a,b\n", r"i.csv:3: 3 cells, .* 2 columns; .*\n.*i.csv:4: 3 cells"),
+    ("i.csv", b"id,prompt\n1,A star\n2,A ring, red\n3,a,b\n", r":3: 3 cells, .* 2 columns; .*\n.*i.csv:4: 3 cells"),
     ("j.csv", b"prompt,id,prompt\na,b,c\n", r"j.csv:1: two columns are named 'prompt'"),
     ("k.csv", b"A star\nA ring\n", r"k.csv: no caption, prompt or text in its rows, but these names: 'A star'; rename"),
     ("l.jsonl", b'{"a": 1}\n["x"]\n{"b"\n', r":2: expected a JSON object, found list\n.*l.jsonl:3: not valid JSON"),
