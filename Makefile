@@ -78,11 +78,17 @@ docs: setup ## Write the files that are generated from the configuration models.
 # Beside the other packages, not among them: Snakemake imports every executor plugin that it finds.
 STANDARD := $(VENV)/standard-slurm-plugin
 STANDARD_PINS := snakemake-executor-plugin-slurm==2.8.0 snakemake-executor-plugin-slurm-jobstep==0.6.1
+# Plugins for --logger, and what they stand on.
+LOGGERS := $(VENV)/logger-plugins
+LOGGER_PINS := snakemake-logger-plugin-snakesee==0.1.1 snakemake-logger-plugin-snkmt==0.1.9 snkmt==0.4.0 \
+               aiosqlite==0.21.0 alembic==1.20.1 loguru==0.7.3 Mako==1.4.3
 
 test-slurm: setup ## Run the tests on a real Slurm cluster, started on this machine (needs root and apt-get).
 	@$(BIN)/python tests/slurm/cluster.py install
 	@[ -d $(STANDARD) ] || $(BIN)/pip install -q --no-deps --target $(STANDARD) $(STANDARD_PINS) || \
 		{ rm -rf $(STANDARD); echo "NO STANDARD PLUGIN: pip could not install $(STANDARD_PINS)" >&2; }
+	@[ -d $(LOGGERS) ] || $(BIN)/pip install -q --no-deps --target $(LOGGERS) $(LOGGER_PINS) || \
+		{ rm -rf $(LOGGERS); echo "NO LOGGER PLUGINS: pip could not install $(LOGGER_PINS)" >&2; }
 	$(PYTEST) tests/slurm
 
 clean-results: ## Delete all results.

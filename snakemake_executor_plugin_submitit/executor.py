@@ -17,7 +17,7 @@ from snakemake_interface_executor_plugins.executors.real import RealExecutor
 from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
 from snakemake_interface_executor_plugins.utils import format_cli_arg
 
-from . import identity, queue, slurm, task
+from . import events, identity, queue, slurm, task
 from .folder import private_folder
 from .ledger import Entry, Ledger, Submission
 from .recovery import Recovery
@@ -241,15 +241,21 @@ class Executor(RemoteExecutor):
     # Watching, in the base class's thread.
 
     async def check_active_jobs(self, active_jobs: list[SubmittedJobInfo]):
+        for info in active_jobs:
+            events.note_start(info.aux["task"])
         verdicts = {id(info): self._from_outcome(info.aux["task"]) for info in active_jobs}
         waiting = [info for info in active_jobs if verdicts[id(info)] == task.WAITING]
         if waiting and self._time_to_look():
             verdicts.update(self._from_slurm(waiting))
-        for info in active_jobs:
+        # Ends first: logs then tell things in the order in which they happened.
+        for info in sorted(active_jobs, key=lambda info: verdicts[id(info)].kind == "waiting"):
             verdict, one = verdicts[id(info)], info.aux["task"]
             if verdict.kind == "waiting":
+                events.tell_of_start(info, self.logger)
                 yield info
                 continue
+            events.note_start(one)
+            events.tell_of_start(info, self.logger)
             self._live.pop(one.job_id, None)
             if verdict.kind == "success":
                 self._to_record[info.job] = one

@@ -8,13 +8,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import cloudpickle
-from submitit.core.utils import DelayedSubmission, FailedSubmissionError, JobPaths
-from submitit.slurm.slurm import SlurmExecutor
 
 from . import payload as payload_module
 from . import queue
 from .ledger import task_id
 from .payload import Payload
+from .quiet_submitit import DelayedSubmission, FailedSubmissionError, JobPaths, SlurmExecutor
 from .slurm import SlurmUnreachableError, call, patiently
 
 # By value: jobs unpickle it without importing this package and what it stands on.

@@ -23,6 +23,8 @@ class Task:
     label: str
     state: State | None = None  # the last that Slurm has told
     ended_since: float | None = None  # when Slurm first said, or left unsaid, that it has ended
+    node: str | None = None  # where it runs or ran; None: it is not known to have begun
+    told: bool = False  # log handlers know that it has begun
     warned: set = field(default_factory=set)
 
     @property
@@ -42,6 +44,11 @@ class Task:
     @property
     def outcome(self) -> Path:
         return self.folder / f"{self.job_id}.outcome.json"
+
+    @property
+    def started(self) -> Path:
+        """Holds the node's name from the moment at which the job runs."""
+        return self.folder / f"{self.job_id}.started"
 
     def state_in(self, states: Mapping[str, State]) -> State | None:
         """Its state among those of squeue.
