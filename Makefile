@@ -48,6 +48,22 @@ study: demo ## The demo, two more seeds and a control run (docs/results-shapes.m
 	@$(SNAKEMAKE) --config experiments=shapes 'set=$(STUDY)' -- all
 	@cat results/shapes/tables/heldout.md results/shapes/tables/geneval.md
 
+# Twelve iterations each with seeds 1 to 3: the demo's recipe, the same with the other beginning of the adapter, AWM's
+# published settings (but for this world's group sizes and sampler), and four passes with one draw or four.
+SEEDS := 1 2 3
+RECIPE_RUNS := kaiming gaussian awm once anew
+RECIPES := $(foreach r,$(RECIPE_RUNS),$(foreach s,$(SEEDS),shapes.runs.$r-s$s.seed=$s shapes.runs.$r-s$s.iterations=12 \
+             shapes.runs.$r-s$s.checkpoints=[12] shapes.runs.$r-s$s.heldout.every=6)) \
+           $(foreach s,$(SEEDS),shapes.runs.gaussian-s$s.lora.init=gaussian shapes.runs.awm-s$s.preset=awm-published \
+             $(foreach k,prompts_per_iteration=12 images_per_prompt=8 batch_size=96 sampling.num_inference_steps=8, \
+               shapes.runs.awm-s$s.$k) \
+             $(foreach r,once anew,shapes.runs.$r-s$s.passes=4 shapes.runs.$r-s$s.learning_rate=1e-4) \
+             shapes.runs.anew-s$s.timesteps.redraw=pass)
+
+recipes: demo ## Other recipes than the demo's, three seeds each (docs/training.md); several hours on two cores.
+	@$(SNAKEMAKE) --config experiments=shapes 'set=$(RECIPES)' --set-threads train=1 -- results/shapes/tables/heldout.md
+	@cat results/shapes/tables/heldout.md
+
 # Twenty iterations on two processes with the reward's VLM in each of its places, beside the demo's run on one process.
 # Micro-batches are halved, to be dealt to two.
 MODES := colocated offloaded replicated dedicated

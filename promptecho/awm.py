@@ -1,6 +1,6 @@
 """AWM, Advantage Weighted Matching: pure tensor functions, no model and no I/O.
 
-Source: arXiv 2509.25050 (AWM), used unchanged by PromptEcho (arXiv 2604.12652, section 3.2). Convention of all
+Source: arXiv 2509.25050 (AWM), used by PromptEcho (arXiv 2604.12652, section 3.2). Convention of all
 functions: x0 are clean latents, `noise` is standard normal, t lies in (0, 1], x_t = (1 - t) x0 + t noise, and the
 velocity to match is noise - x0. The stand-in for the likelihood of an image is how well the policy's velocity
 matches on it: a policy-gradient ratio of such "log-probabilities" needs no stochastic sampler, so images come
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 Weighting = Literal["ghuber", "uniform", "t", "t2", "huber"]
-AdvantageScale = Literal["none", "group_std", "global_std"]
+AdvantageScale = Literal["none", "group_std", "global_std", "reward_std"]
 
 
 def interpolate(x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
@@ -56,12 +56,15 @@ def matching_log_prob(
 
 
 def group_advantages(
-    rewards: Tensor, *, scale: AdvantageScale = "none", clip: float = 5.0, missing: Tensor | None = None
-) -> Tensor:
-    """Advantages [G, K] of rewards [G prompts, K images]: reward minus the group's mean, scaled, clipped to +-clip.
+    rewards: Tensor, *, scale: AdvantageScale = "none", clip: float = 5.0, missing: Tensor | None = None,
+    factor: float = 1.0,
+) -> Tensor:  # fmt: skip
+    """Advantages [G, K] of rewards [G prompts, K images]: reward minus the group's mean, scaled, clipped to +-clip,
+    times `factor`.
 
     PromptEcho's published advantage is `scale="none"`. group_std divides by each group's standard deviation,
-    global_std by that of all centred rewards (both with 1e-6 added, so that equal rewards give zero, not noise).
+    global_std by that of all centred rewards (both with 1e-6 added, so that equal rewards give zero, not noise),
+    reward_std by that of all rewards as they are, with 1e-4 added: AWM's code, which has clip 5 and factor 1/5.
 
     Images where `missing[G, K]` is true have no reward: they take no part in means and deviations and get advantage 0,
     as do all images of a group with fewer than two rewards.
@@ -69,21 +72,23 @@ def group_advantages(
     Raises:
         ValueError: unknown scale, or rewards that are not finite and not missing.
     """
-    if scale not in ("none", "group_std", "global_std"):
-        raise ValueError(f"advantage scale {scale!r}: choose none, group_std or global_std")
+    if scale not in ("none", "group_std", "global_std", "reward_std"):
+        raise ValueError(f"advantage scale {scale!r}: choose none, group_std, global_std or reward_std")
     rewards = rewards.double()
     present = torch.ones_like(rewards, dtype=torch.bool) if missing is None else ~missing
     if not torch.isfinite(rewards[present]).all():
         bad = (present & ~torch.isfinite(rewards)).nonzero().tolist()
         raise ValueError(f"rewards that are not finite at (prompt, image) {bad}")
     if not present.all():
-        return _advantages_of_some(rewards, present, scale).clamp(-clip, clip)
+        return _advantages_of_some(rewards, present, scale).clamp(-clip, clip) * factor
     centred = rewards - rewards.mean(1, keepdim=True)
     if scale == "group_std":
         centred = centred / (rewards.std(1, keepdim=True, correction=0) + 1e-6)
     elif scale == "global_std":
         centred = centred / (centred.std(correction=0) + 1e-6)
-    return centred.clamp(-clip, clip)
+    elif scale == "reward_std":
+        centred = centred / (rewards.std(correction=0) + 1e-4)
+    return centred.clamp(-clip, clip) * factor
 
 
 def _advantages_of_some(rewards: Tensor, present: Tensor, scale: AdvantageScale) -> Tensor:
@@ -96,6 +101,8 @@ def _advantages_of_some(rewards: Tensor, present: Tensor, scale: AdvantageScale)
         centred = centred / ((centred.square().sum(1, keepdim=True) / n).sqrt() + 1e-6)
     elif scale == "global_std":
         centred = centred / ((centred.square().sum() / present.sum().clamp(min=1)).sqrt() + 1e-6)
+    elif scale == "reward_std" and present.any():
+        centred = centred / (rewards[present].std(correction=0) + 1e-4)
     return centred
 
 
@@ -151,7 +158,7 @@ def sample_timesteps(
     per_sample: int,
     generator: torch.Generator,
     *,
-    distribution: Literal["stratified_logit_normal", "uniform", "sampler_grid"],
+    distribution: Literal["stratified_logit_normal", "uniform", "sampler_grid", "stratified_grid"],
     shift: float = 1.0,
     mean: float = 0.0,
     std: float = 1.0,
@@ -162,10 +169,11 @@ def sample_timesteps(
     stratified_logit_normal: row i draws its quantile from the i-th of `per_sample` equal strata, maps it through
     the logit-normal quantile function, then shifts t' = s t / (1 + (s - 1) t): every image sees early and late
     steps, which lowers the gradient's variance. uniform: independent draws. sampler_grid: the sampler's own
-    timesteps, without replacement per image.
+    timesteps, without replacement per image. stratified_grid: the sampler's own timesteps in `per_sample` runs of
+    neighbours, one drawn from each (as AWM's published configurations).
 
     Raises:
-        ValueError: unknown distribution; sampler_grid without a grid or with more draws than grid points.
+        ValueError: unknown distribution; a grid distribution without a grid or with more draws than grid points.
     """
     if distribution == "stratified_logit_normal":
         u = torch.rand(per_sample, n, generator=generator, dtype=torch.float64)
@@ -174,13 +182,18 @@ def sample_timesteps(
         t = shift * t / (1 + (shift - 1) * t)
     elif distribution == "uniform":
         t = 1 - torch.rand(per_sample, n, generator=generator, dtype=torch.float64)
+    elif distribution in ("sampler_grid", "stratified_grid") and (grid is None or per_sample > len(grid)):
+        raise ValueError(f"{distribution} needs a grid of at least {per_sample} timesteps")
+    elif distribution == "stratified_grid":
+        bounds = torch.tensor([len(grid) * i // per_sample for i in range(per_sample + 1)])[:, None]
+        u = torch.rand(per_sample, n, generator=generator, dtype=torch.float64)
+        t = grid.double().cpu()[bounds[:-1] + (u * (bounds[1:] - bounds[:-1])).long()]
     elif distribution == "sampler_grid":
-        if grid is None or per_sample > len(grid):
-            raise ValueError(f"sampler_grid needs a grid of at least {per_sample} timesteps")
         order = torch.rand(len(grid), n, generator=generator, dtype=torch.float64).argsort(0)[:per_sample]
         t = grid.double()[order.sort(0).values]
     else:
         raise ValueError(
-            f"timestep distribution {distribution!r}: choose stratified_logit_normal, uniform, sampler_grid"
+            f"timestep distribution {distribution!r}: choose stratified_logit_normal, uniform, sampler_grid, "
+            "stratified_grid"
         )
     return t.clamp(1e-3, 1.0).float()

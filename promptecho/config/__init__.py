@@ -7,7 +7,6 @@ from promptecho.config.load import (
     load_experiment,
     load_site,
     parse_experiment,
-    read_yaml,
     reward_templates,
     run_rewards,
     run_training,
@@ -18,6 +17,7 @@ from promptecho.config.models import ExperimentConfig, SiteConfig
 from promptecho.config.resolve import resolve, resolve_experiment
 from promptecho.config.slices import code_digest, config_digest, slice_digest
 from promptecho.config.training import TrainingConfig
+from promptecho.config.yaml_files import read_yaml
 
 __all__ = [
     "ExperimentConfig",

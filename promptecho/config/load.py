@@ -11,23 +11,14 @@ import yaml
 from promptecho.benchmarks.templates import Template, read_template
 from promptecho.config.checks import Problems, check_runs, check_sections, cross_problems
 from promptecho.config.models import ExperimentConfig, SiteConfig
+from promptecho.config.presets import with_preset
 from promptecho.config.rewards import InferScoreSection, RewardSection, VlmSection
 from promptecho.config.scorers import PAIRWISE
 from promptecho.config.suggestions import is_adapter
 from promptecho.config.training import TrainingConfig
-from promptecho.config.yaml_files import read_yaml
+from promptecho.config.yaml_files import deep_merge, read_yaml
 from promptecho.errors import ConfigError, DataError
 from promptecho.files import write_text
-
-
-def deep_merge(base: Any, over: Any) -> Any:
-    """`over` on top of `base`: mappings merge key by key, everything else is replaced. Copies, changes nothing."""
-    if not isinstance(base, dict) or not isinstance(over, dict):
-        return copy.deepcopy(over)
-    merged = copy.deepcopy(base)
-    for key, value in over.items():
-        merged[key] = deep_merge(merged[key], value) if key in merged else copy.deepcopy(value)
-    return merged
 
 
 def _merge_run(training: Any, own: Any) -> Any:
@@ -42,8 +33,13 @@ def _merge_run(training: Any, own: Any) -> Any:
     return merged
 
 
-def parse_experiment(raw: dict[str, Any], source: str = "configuration") -> ExperimentConfig:
+def parse_experiment(
+    raw: dict[str, Any], source: str = "configuration", presets: Path | None = None
+) -> ExperimentConfig:
     """Validate the content of an experiment file; `raw["experiment"]` must be set.
+
+    Args:
+        presets: folder of the user's own presets (`training.preset`), beside those of the checkout.
 
     Raises:
         ConfigError: one line per problem, each `SOURCE: dotted.path: what is wrong`.
@@ -60,6 +56,9 @@ def parse_experiment(raw: dict[str, Any], source: str = "configuration") -> Expe
             raw["adapters"] = {**(raw.get("adapters") or {}), **published}
             runs = {name: own for name, own in runs.items() if name not in published}
     sections, problems = check_sections(ExperimentConfig, raw)
+    training = with_preset(training, "training", presets, problems)
+    if isinstance(runs, dict):
+        runs = {name: with_preset(own, f"runs.{name}", presets, problems) for name, own in runs.items()}
     if not isinstance(runs, dict):
         problems["runs"] = f"expected a mapping of run names (found {runs!r})"
         runs = {}
@@ -97,7 +96,7 @@ def load_experiment(path: str | Path, overrides: dict[str, Any] | None = None) -
     """
     raw = read_yaml(path)
     raw.setdefault("experiment", Path(path).stem)
-    return parse_experiment(deep_merge(raw, overrides or {}), str(path))
+    return parse_experiment(deep_merge(raw, overrides or {}), str(path), Path(path).resolve().parent.parent / "presets")
 
 
 def run_training(config: ExperimentConfig, run: str) -> TrainingConfig:

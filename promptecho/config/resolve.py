@@ -16,9 +16,10 @@ from typing import Any
 
 import yaml
 
-from promptecho.config.load import deep_merge, load_site, parse_experiment, read_yaml
+from promptecho.config.load import load_site, parse_experiment
 from promptecho.config.models import NOT_WRITTEN, ExperimentConfig, SiteConfig
 from promptecho.config.suggestions import meant_keys
+from promptecho.config.yaml_files import deep_merge, read_yaml
 from promptecho.errors import ConfigError
 from promptecho.models.record import revision_problem
 from promptecho.suggest import closest, did_you_mean
@@ -71,7 +72,7 @@ def resolve_experiment(site: SiteConfig, name: str, overrides: dict[str, Any]) -
         raw["models_root"] = site.models_root
         _find_models(raw, Path(site.models_root), str(path))
     try:
-        return parse_experiment(raw, str(path))
+        return parse_experiment(raw, str(path), path.resolve().parent.parent / "presets")
     except ConfigError as error:
         raise ConfigError(_where_it_was_given(str(error), str(path), name, changes)) from None
 

@@ -23,6 +23,7 @@ STAGE_VERSION = {"images": 1, "caption": 1, "merge": 1, "train": 1, "prompts": 1
 # Keys that move work around or say how far to go, but do not change what is computed (beyond the last digits).
 _NOT_IN_TRAINING = {"iterations", "checkpoints", "checkpoint_every", "micro_batch_size", "zero_stage", "save_every_s"}
 _NOT_IN_TRAINING |= {"keep_states", "timeout_s", "reward_placement", "activation_checkpointing"}
+_NOT_IN_TRAINING |= {"preset"}  # its keys count
 _NOT_IN_TRAINING |= {"rewards", "reward_vlm"}  # named beside it, with the experiment's where a run has none
 _NOT_IN_REWARD = {"batch_size"}
 # How and at what price answers are got, not what they are.
@@ -33,7 +34,15 @@ _MERGE_ONLY = {"heldout", "max_words", "max_tokens", "max_rejected_share"}
 
 # Keys that are younger than results that exist: dotted path (without the names of entries) and the value at which all
 # is as before the key existed. At that value a key is left out of the digests, so that an upgrade reruns nothing.
-FORMER_BEHAVIOUR: dict[str, Any] = {}
+FORMER_BEHAVIOUR: dict[str, Any] = {
+    "training.lora.init": "kaiming",
+    "training.timesteps.grid_first": 0,
+    "training.timesteps.grid_share": 1.0,
+    "training.advantage.factor": 1.0,
+    "training.kl_ema.ramp": None,
+    "training.ema.warmup": False,
+    "training.adam_eps": 1e-8,
+}
 
 # Files whose code decides scores and tables; relative to the package.
 ORACLE = tuple(f"shapes/{name}.py" for name in ("oracle", "render", "grammar", "world"))

@@ -28,10 +28,18 @@ class LoraSection(Section):
 
     rank: Count = Field(64, description="Rank of the LoRA matrices.")
     alpha: Positive = Field(128, description="LoRA alpha; the adapter's output is scaled by alpha / rank.")
-    target_modules: Annotated[list[Text], Field(min_length=1)] | None = Field(
+    init: Literal["kaiming", "gaussian"] = Field(
+        "kaiming",
+        description="How matrix A begins (B begins at 0, so the adapter does nothing at first either way). kaiming: "
+        "uniform on +-1/sqrt(fan_in), PEFT's default; gaussian: normal with standard deviation 1 / rank, as AWM, "
+        "Flow-GRPO and Flow-Factory have it. At widths of 3,072 to 12,288 and rank 64 the gaussian A is 1.5 to 3 times "
+        "larger, and a step of the same learning rate moves the model as much more.",
+    )
+    target_modules: Literal["attention"] | Annotated[list[Text], Field(min_length=1)] | None = Field(
         None,
         description="Name endings of the linear layers that get an adapter; null: the family's own list (attention "
-        "and feed-forward layers of all blocks; docs/families.md).",
+        "and feed-forward layers of all blocks; docs/families.md); attention: those of that list that belong to "
+        "attention, as in AWM's code.",
     )
 
 
@@ -54,12 +62,23 @@ class TimestepsSection(Section):
     """Timesteps at which the matching loss is evaluated."""
 
     per_sample: Count = Field(4, description="Timesteps per image and optimizer step.")
-    distribution: Literal["stratified_logit_normal", "uniform", "sampler_grid"] = Field(
+    distribution: Literal["stratified_logit_normal", "uniform", "sampler_grid", "stratified_grid"] = Field(
         "stratified_logit_normal",
-        description="Source: AWM (arXiv 2509.25050); the strata are ours, they lower the gradient's variance. With "
-        "u_i uniform on the i-th of `per_sample` equal strata of (0, 1), stratified_logit_normal: "
-        "t = sigmoid(mean + std * Phi^-1(u_i)), then shifted; uniform: t uniform on (0, 1]; sampler_grid: the "
-        "timesteps that the sampler visits, drawn without replacement.",
+        description="With u_i uniform on the i-th of `per_sample` equal strata of (0, 1), stratified_logit_normal: "
+        "t = sigmoid(mean + std * Phi^-1(u_i)), then shifted (AWM's code has it, but none of its six published "
+        "configurations uses it); uniform: t uniform on (0, 1]; sampler_grid: the timesteps that the sampler visits, "
+        "drawn without replacement; stratified_grid: the sampler's timesteps are cut into `per_sample` runs of "
+        "neighbours, and one is drawn from each (AWM's published configurations).",
+    )
+    grid_first: CountOrZero = Field(
+        0,
+        description="For the two grids: so many of the sampler's first timesteps are left out. AWM: 1 for GenEval and "
+        "OCR, 0 for PickScore.",
+    )
+    grid_share: Annotated[Positive, Field(le=1)] = Field(
+        1.0,
+        description="For the two grids: only the first floor(share * steps) of the sampler's timesteps are used. "
+        "AWM: 0.9.",
     )
     shift: Positive = Field(
         3.0,
@@ -75,7 +94,8 @@ class TimestepsSection(Section):
     )
     shared_by: Literal["none", "prompt"] = Field(
         "none",
-        description="Which images meet the same timesteps and loss noise. none: each has its own (AWM). prompt: the "
+        description="Which images meet the same timesteps and loss noise. none: each has its own (AWM too, but that "
+        "the images of one forward pass there share their timesteps). prompt: the "
         "images of a prompt share theirs (common random numbers, ours), and optimizer steps take whole prompts, so "
         "`batch_size` must be a multiple of `images_per_prompt`. As a prompt's advantages sum to 0, what its images "
         "have in common cancels; the gradient's expectation is the same and its variance lower.",
@@ -85,12 +105,18 @@ class TimestepsSection(Section):
 class AdvantageSection(Section):
     """From rewards to advantages; the group mean is always subtracted."""
 
-    scale: Literal["none", "group_std", "global_std"] = Field(
+    scale: Literal["none", "group_std", "global_std", "reward_std"] = Field(
         "none",
         description="none: A = r - mean(r of its prompt), PromptEcho's published choice; group_std: A / (std of its "
-        "prompt's rewards + 1e-6), as in GRPO; global_std: A / (std of all centred rewards of the iteration + 1e-6).",
+        "prompt's rewards + 1e-6), as in GRPO; global_std: A / (std of all centred rewards of the iteration + 1e-6); "
+        "reward_std: A / (std of all rewards of the iteration, not centred, + 1e-4), AWM's `global_std`.",
     )
     clip: Positive | None = Field(5.0, description="Advantages are clipped to [-clip, clip]; null: not clipped.")
+    factor: Positive = Field(
+        1.0,
+        description="Advantages are multiplied by this after they were clipped. AWM: 0.2, so that they lie in [-1, 1]. "
+        "Adam's steps hardly depend on it, but the KL terms weigh as much more against smaller advantages.",
+    )
 
 
 class KlBaseSection(Section):
@@ -109,13 +135,23 @@ class KlEmaSection(Section):
 
     weight: NonNegative = Field(
         1.0,
-        description="Weight of mean |v - v_ema|^2 in the loss; 0: off. It plays the trust region's part (AWM's code).",
+        description="Weight of mean |v - v_ema|^2 in the loss; 0: off. It plays the trust region's part (AWM's code, "
+        "weight 1).",
     )
     decay: Decay = Field(
         0.3,
         description="EMA <- decay * EMA + (1 - decay) * policy at the start of each iteration; 0: the policy at the "
         "start of the iteration. Per iteration, so that its velocities are computed once for all passes.",
     )
+    ramp: Positive | None = Field(
+        None,
+        description="The decay rises to `decay` by so much per optimizer step: min(decay, ramp * steps done). AWM: "
+        "0.001, with decay 0.3 and one step per iteration. null: `decay` from the start.",
+    )
+
+    def decay_at(self, steps: int) -> float:
+        """The decay after so many optimizer steps."""
+        return self.decay if self.ramp is None else min(self.decay, self.ramp * steps)
 
 
 class HeldoutSection(Section):
@@ -144,11 +180,27 @@ class EmaSection(Section):
         description="After every optimizer step EMA <- decay * EMA + (1 - decay) * weights; the EMA is what is saved "
         "as adapter and evaluated. null: the trained weights are.",
     )
+    warmup: Flag = Field(
+        False,
+        description="Whether the decay rises to `decay`, so that the first weights do not stay in the average for "
+        "long: min(decay, (1 + n) / (10 + n)) after the n-th optimizer step (Flow-GRPO's and AWM's code, with decay "
+        "0.9 and 0.99).",
+    )
+
+    def decay_at(self, step: int) -> float:
+        """The decay after the `step`-th optimizer step, counted from 1; only where there is an average."""
+        return min(self.decay, (1 + step) / (10 + step)) if self.warmup else self.decay
 
 
 class TrainingConfig(Section):
     """Everything one run does; `runs.R` overrides any key of it."""
 
+    preset: Text | None = Field(
+        None,
+        description="Name of a file of `training` keys, config/presets/NAME.yaml, such as awm-published. In "
+        "`training` the keys written beside it go over the preset's; in a run the preset goes over `training`, and the "
+        "run's own keys over the preset's. Resolved before anything else: null in resolved configurations.",
+    )
     seed: Seed = Field(1, description="Seed of prompts' order, noise and timesteps.")
     iterations: Count = Field(
         300, description="Iterations in total. Raised later, with the old end kept as a checkpoint, the run goes on."
@@ -175,6 +227,11 @@ class TrainingConfig(Section):
     weight_decay: NonNegative = Field(1e-4, description="AdamW weight decay.")
     adam_beta1: Decay = Field(0.9, description="AdamW beta1.")
     adam_beta2: Decay = Field(0.999, description="AdamW beta2.")
+    adam_eps: Positive = Field(
+        1e-8,
+        description="AdamW's epsilon, added to the root of the second moment (torch's default, AWM's too). An element "
+        "whose gradient lies far below it hardly moves: `grad_below_eps` in metrics.jsonl is their share.",
+    )
     max_grad_norm: Positive = Field(1.0, description="Gradients are clipped to this global norm.")
     lora: LoraSection = Field(default_factory=LoraSection, description="The adapter.")
     sampling: SamplingSection = Field(default_factory=SamplingSection, description="Sampling of training images.")
@@ -182,14 +239,15 @@ class TrainingConfig(Section):
     weighting: Weighting = Field(
         "ghuber",
         description="The matching log-probability l, with m = mean squared error of velocity against noise - x0 over "
-        "an image's dimensions (AWM, arXiv 2509.25050). uniform: -m; t: -t m; t2: -t^2 m; huber: "
-        "-t (sqrt(m + 1e-10) - 1e-5); ghuber: -t ((m + 1e-10)^p - 1e-10^p) / p.",
+        "an image's dimensions (AWM, arXiv 2509.25050; its published configurations have ghuber with power 0.25). "
+        "uniform: -m; t: -t m; t2: -t^2 m; huber: -t (sqrt(m + 1e-10) - 1e-5); ghuber: "
+        "-t ((m + 1e-10)^p - 1e-10^p) / p.",
     )
     ghuber_power: Positive = Field(0.25, description="Power p of the ghuber weighting.")
     clip_range: Positive = Field(
         0.2,
         description="c of the loss mean(max(-A r, -A clip(r, 1 - c, 1 + c))), r = exp(l - l_old), l_old frozen at the "
-        "iteration's start (PPO's clip, AWM).",
+        "iteration's start (PPO's clip). Published by AWM: 1, which hardly ever clips; 0.2 is PPO's usual value.",
     )
     per_timestep: Flag = Field(
         True,
@@ -278,14 +336,8 @@ def training_problems(training: TrainingConfig) -> list[tuple[str, str]]:
                 "timesteps.shared_by: prompt needs (an optimizer step takes whole prompts)",
             )
         )
-    steps = training.sampling.num_inference_steps
-    if training.timesteps.distribution == "sampler_grid" and training.timesteps.per_sample > steps:
-        problems.append(
-            (
-                "timesteps.per_sample",
-                f"{training.timesteps.per_sample} exceeds the {steps} steps of sampling, which sampler_grid draws from",
-            )
-        )
+    if training.timesteps.distribution in ("sampler_grid", "stratified_grid"):
+        problems += _grid_problems(training)
     if training.heldout.patience is not None and not training.heldout.prompts:
         problems.append(
             ("heldout.patience", "needs heldout.prompts above 0: without them there is no score to stop on")
@@ -318,3 +370,15 @@ def training_problems(training: TrainingConfig) -> list[tuple[str, str]]:
             )
         )
     return problems
+
+
+def _grid_problems(training: TrainingConfig) -> list[tuple[str, str]]:
+    """Grids that leave fewer of the sampler's timesteps than are drawn."""
+    timesteps, steps = training.timesteps, training.sampling.num_inference_steps
+    left = max(int(steps * timesteps.grid_share) - timesteps.grid_first, 0)
+    if timesteps.per_sample <= left:
+        return []
+    cut = timesteps.grid_first or timesteps.grid_share < 1
+    after = f", of which timesteps.grid_share and grid_first leave {left}" if cut else ""
+    message = f"{timesteps.per_sample} exceeds the {steps} steps of sampling{after}, which"
+    return [("timesteps.per_sample", f"{message} {timesteps.distribution} draws from")]

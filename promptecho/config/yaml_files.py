@@ -1,7 +1,8 @@
-"""Read YAML; what is wrong with a file is told in one line with the number of the line, and what to do."""
+"""Read YAML, with one line about what is wrong with a file and what to do; lay one mapping over another."""
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -93,3 +94,13 @@ def _explain(error: yaml.YAMLError) -> str:
     if opened and error.context_mark is not None:
         mark = error.context_mark
     return (f"line {mark.line + 1}: " if mark else "") + meaning
+
+
+def deep_merge(base: Any, over: Any) -> Any:
+    """`over` on top of `base`: mappings merge key by key, everything else is replaced. Copies, changes nothing."""
+    if not isinstance(base, dict) or not isinstance(over, dict):
+        return copy.deepcopy(over)
+    merged = copy.deepcopy(base)
+    for key, value in over.items():
+        merged[key] = deep_merge(merged[key], value) if key in merged else copy.deepcopy(value)
+    return merged

@@ -52,6 +52,7 @@ class Engine:
             list(self.parameters.values()),
             lr=training.learning_rate,
             betas=(training.adam_beta1, training.adam_beta2),
+            eps=training.adam_eps,
             weight_decay=training.weight_decay,
         )
         config = {

@@ -269,7 +269,11 @@ def _iterate(trainer: Trainer, state: TrainingState) -> tuple[TrainingState, dic
     iteration, meter = state.iteration, Meter(engine.device)
     current = iteration + 1  # as people count
     weights = engine.weights()
-    kl_ema = _averaged(state.tensors["kl_ema"], weights, training.kl_ema.decay) if iteration else weights
+    kl_ema = (
+        _averaged(state.tensors["kl_ema"], weights, training.kl_ema.decay_at(state.optimizer_steps))
+        if iteration
+        else weights
+    )
 
     trainer.boundary("sample", current)
     engine.use_weights(kl_ema if training.sampling.policy == "ema" else weights)
@@ -292,7 +296,7 @@ def _iterate(trainer: Trainer, state: TrainingState) -> tuple[TrainingState, dic
     def after_step() -> None:
         nonlocal ema
         if training.ema.decay is not None:
-            ema = _averaged(ema, engine.weights(), training.ema.decay)
+            ema = _averaged(ema, engine.weights(), training.ema.decay_at(engine.optimizer_steps))
 
     total = len(rollout.latents)
     with trainer.memory("update"):

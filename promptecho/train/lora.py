@@ -20,6 +20,9 @@ from promptecho.files import write_json
 from promptecho.seeds import derive_seed
 from promptecho.train.state import tensor_folder
 
+# diffusers' names of the projections of attention, the image's and the text's.
+ATTENTION = ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
+
 
 def add_lora(transformer: torch.nn.Module, lora: LoraSection, seed: int, targets: Sequence[str]) -> PeftModel:
     """Wrap `transformer` with a fresh adapter in float32; its initial values depend on `seed` alone.
@@ -28,13 +31,17 @@ def add_lora(transformer: torch.nn.Module, lora: LoraSection, seed: int, targets
     `torch.autocast` would: their result is rounded to that type anyway, where it joins the base layer's.
 
     Args:
-        targets: what gets an adapter where `lora.target_modules` says nothing: the family's own list.
+        targets: the family's own list, of which `lora.target_modules` may ask for all (null) or attention's.
 
     Raises:
         ModelError: a target module does not exist in this transformer.
     """
     names = {name for name, module in transformer.named_modules() if isinstance(module, torch.nn.Linear)}
-    targets = sorted(lora.target_modules or targets)
+    if isinstance(lora.target_modules, list):
+        targets = lora.target_modules
+    elif lora.target_modules == "attention":
+        targets = [name for name in targets if name in ATTENTION]
+    targets = sorted(targets)
     for target in targets:
         if not any(name == target or name.endswith(f".{target}") for name in names):
             raise ModelError(f"training.lora.target_modules: no linear layer of the transformer ends in {target!r}")
@@ -42,7 +49,7 @@ def add_lora(transformer: torch.nn.Module, lora: LoraSection, seed: int, targets
         r=lora.rank,
         lora_alpha=lora.alpha,
         target_modules=targets,
-        init_lora_weights=True,
+        init_lora_weights="gaussian" if lora.init == "gaussian" else True,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "lora"))

@@ -142,9 +142,10 @@ def combined_advantages(rewards: torch.Tensor, weights: list[float], training: T
 
     A reward that an image lacks (NaN) adds nothing to its advantage; its other rewards do.
     """
-    clip = float("inf") if training.advantage.clip is None else training.advantage.clip
+    advantage = training.advantage
+    options = {"scale": advantage.scale, "clip": advantage.clip or float("inf"), "factor": advantage.factor}
     parts = [
-        weight * awm.group_advantages(values, scale=training.advantage.scale, clip=clip, missing=values.isnan())
+        weight * awm.group_advantages(values, missing=values.isnan(), **options)
         for values, weight in zip(rewards, weights, strict=True)
     ]
     return torch.stack(parts).sum(0)

@@ -79,6 +79,8 @@ def draw_timesteps_and_noise(
     """
     draws = training.passes if training.timesteps.redraw == "pass" else 1
     times, noises = [], []
+    timesteps = training.timesteps
+    grid = grid[timesteps.grid_first : int(len(grid) * timesteps.grid_share)]
     for image in images:
         prompt = rollout.prompts[rollout.prompt_of(image)].prompt_id
         t, noise = [], []

@@ -187,7 +187,7 @@ def planned_runs(experiment: Path) -> dict[str, int]:
     Raises:
         ConfigError, DataError: the file is not a resolved configuration.
     """
-    from promptecho.config.load import read_yaml
+    from promptecho.config.yaml_files import read_yaml
 
     files = sorted(experiment.glob("config/*.yaml"), key=lambda path: (path.stat().st_mtime, path.name))
     if not files:

@@ -72,7 +72,7 @@ def test_defaults_are_ghuber_with_a_power_of_a_quarter():
     assert torch.equal(awm.matching_log_prob(v, x0, noise, t), expected)
 
 
-@given(seeds, st.integers(1, 5), st.integers(2, 8), st.sampled_from(["none", "group_std", "global_std"]),
+@given(seeds, st.integers(1, 5), st.integers(2, 8), st.sampled_from(["none", "group_std", "global_std", "reward_std"]),
        st.sampled_from([0.05, 1.0, 5.0, math.inf]))  # fmt: skip
 def test_group_advantages_are_their_formula(seed, groups, size, scale, clip):
     rewards = np.random.default_rng(seed).normal(-1.5, 0.4, (groups, size))
@@ -81,14 +81,28 @@ def test_group_advantages_are_their_formula(seed, groups, size, scale, clip):
         centred = np.stack([row / (math.sqrt((row**2).mean()) + 1e-6) for row in centred])
     if scale == "global_std":
         centred = centred / (math.sqrt((centred**2).mean()) + 1e-6)
+    if scale == "reward_std":
+        centred = centred / (math.sqrt(((rewards - rewards.mean()) ** 2).mean()) + 1e-4)
     found = awm.group_advantages(torch.from_numpy(rewards), scale=scale, clip=clip)
     np.testing.assert_allclose(found, np.minimum(np.maximum(centred, -clip), clip), rtol=1e-9, atol=1e-12)
     assert found.abs().max() <= clip
     if clip == math.inf:
         np.testing.assert_allclose(found.sum(1), 0, atol=1e-9)
+    nobody = torch.zeros(groups, size, dtype=torch.bool)  # the way of groups with missing rewards gives the same
+    masked = awm._advantages_of_some(torch.from_numpy(rewards), ~nobody, scale).clamp(-clip, clip)
+    np.testing.assert_allclose(masked, found, rtol=1e-9, atol=1e-12)
+    smaller = awm.group_advantages(torch.from_numpy(rewards), scale=scale, clip=clip, factor=0.2)
+    np.testing.assert_allclose(smaller, 0.2 * found, rtol=1e-12)
 
 
-@pytest.mark.parametrize("scale", ["none", "group_std", "global_std"])
+def test_a_reward_that_is_missing_has_no_part_in_the_deviation_of_all():
+    rewards = torch.tensor([[1.0, 3.0, math.nan], [0.0, 4.0, 2.0]])
+    found = awm.group_advantages(rewards, scale="reward_std", missing=rewards.isnan())
+    std = np.std([1.0, 3.0, 0.0, 4.0, 2.0]) + 1e-4
+    np.testing.assert_allclose(found, np.array([[-1, 1, 0], [-2, 2, 0]]) / std, rtol=1e-9)
+
+
+@pytest.mark.parametrize("scale", ["none", "group_std", "global_std", "reward_std"])
 def test_equal_rewards_give_no_advantage(scale):
     rewards = torch.full((3, 4), -1.2345678)
     assert awm.group_advantages(rewards, scale=scale).abs().max() < 1e-6
@@ -170,6 +184,17 @@ def test_uniform_timesteps_lie_in_their_range(seed, n, per_sample):
     assert t.shape == (per_sample, n) and ((t > 0) & (t <= 1)).all()
 
 
+@given(seeds, st.integers(1, 12), st.integers(1, 8), st.integers(0, 9))
+def test_strata_of_the_grid_give_one_timestep_each(seed, n, per_sample, more):
+    grid = torch.linspace(1, 0, per_sample + more + 1)[:-1]
+    t = awm.sample_timesteps(n, per_sample, generator(seed), distribution="stratified_grid", grid=grid)
+    bounds = np.floor(np.linspace(0, len(grid), per_sample + 1) + 1e-9).astype(int)  # as AWM cuts them
+    for row, low, high in zip(t, bounds, bounds[1:], strict=False):
+        assert set(row.tolist()) <= set(grid[low:high].tolist())
+    many = awm.sample_timesteps(400, per_sample, generator(seed), distribution="stratified_grid", grid=grid)
+    assert set(many.flatten().tolist()) == set(grid.tolist())  # none of them is never drawn
+
+
 @given(seeds, st.integers(1, 20), st.integers(1, 10), st.integers(0, 5))
 def test_grid_timesteps_are_the_samplers_own_without_replacement(seed, n, per_sample, more):
     grid = torch.linspace(1, 0, per_sample + more + 1)[:-1]
@@ -179,7 +204,7 @@ def test_grid_timesteps_are_the_samplers_own_without_replacement(seed, n, per_sa
 
 
 def test_timesteps_are_a_function_of_the_generator():
-    for name in ("stratified_logit_normal", "uniform", "sampler_grid"):
+    for name in ("stratified_logit_normal", "uniform", "sampler_grid", "stratified_grid"):
         grid = torch.linspace(1, 0.1, 9)
         a, b, c = (awm.sample_timesteps(5, 4, generator(s), distribution=name, grid=grid) for s in (3, 3, 4))
         assert torch.equal(a, b) and not torch.equal(a, c)
@@ -189,7 +214,7 @@ def test_unknown_names_list_the_known():
     x = torch.zeros(1, 2)
     with pytest.raises(ValueError, match="ghuber, uniform, t, t2 or huber"):
         awm.matching_log_prob(x, x, x, torch.ones(1), weighting="l2")
-    with pytest.raises(ValueError, match="none, group_std or global_std"):
+    with pytest.raises(ValueError, match="none, group_std, global_std or reward_std"):
         awm.group_advantages(x, scale="std")
     with pytest.raises(ValueError, match="uniform or elbo"):
         awm.velocity_kl(x, x, weighting="t")

@@ -27,7 +27,7 @@ from promptecho.config import (
     write_resolved,
 )
 from promptecho.config.docs import generated
-from promptecho.config.load import deep_merge
+from promptecho.config.yaml_files import deep_merge
 from promptecho.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -149,6 +149,13 @@ def test_everything_wrong_is_told_at_once():
             {"distribution": "sampler_grid", "per_sample": 31},
             "training.timesteps.per_sample",
             "31 exceeds the 30 steps of sampling",
+        ),
+        (
+            "training.timesteps",
+            {"distribution": "stratified_grid", "per_sample": 27, "grid_first": 1, "grid_share": 0.9},
+            "training.timesteps.per_sample",
+            "27 exceeds the 30 steps of sampling, of which timesteps.grid_share and grid_first leave 26, which "
+            "stratified_grid draws from",
         ),
         ("models.t2i.family", "sdxl", "models.t2i.family", "should be 'zimage' or 'qwenimage' (found 'sdxl')"),
         ("rewards", [{"name": "clip"}], "rewards.0.name", "should be 'echo' or 'inferscore' (found 'clip')"),
