@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 SNAKEMAKE := PATH="$(abspath $(BIN)):$$PATH" $(BIN)/snakemake --profile profiles/local
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo study placements test lint docs test-slurm clean-results
+.PHONY: help setup demo study recipes placements test lint docs test-slurm clean-results
 
 help: ## Print this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
