@@ -36,6 +36,7 @@ _MERGE_ONLY = {"heldout", "max_words", "max_tokens", "max_rejected_share"}
 # is as before the key existed. At that value a key is left out of the digests, so that an upgrade reruns nothing.
 FORMER_BEHAVIOUR: dict[str, Any] = {
     "training.lora.init": "kaiming",
+    "training.lora.layers": "all",
     "training.timesteps.grid_first": 0,
     "training.timesteps.grid_share": 1.0,
     "training.advantage.factor": 1.0,

@@ -35,11 +35,15 @@ class LoraSection(Section):
         "Flow-GRPO and Flow-Factory have it. At widths of 3,072 to 12,288 and rank 64 the gaussian A is 1.5 to 3 times "
         "larger, and a step of the same learning rate moves the model as much more.",
     )
-    target_modules: Literal["attention"] | Annotated[list[Text], Field(min_length=1)] | None = Field(
+    target_modules: Annotated[list[Text], Field(min_length=1)] | None = Field(
         None,
         description="Name endings of the linear layers that get an adapter; null: the family's own list (attention "
-        "and feed-forward layers of all blocks; docs/families.md); attention: those of that list that belong to "
-        "attention, as in AWM's code.",
+        "and feed-forward layers of all blocks; docs/families.md).",
+    )
+    layers: Literal["all", "attention"] = Field(
+        "all",
+        description="Which layers of the family's own list get an adapter, where `target_modules` is null. attention: "
+        "those of attention alone, as in AWM's published settings.",
     )
 
 
@@ -195,13 +199,13 @@ class EmaSection(Section):
 class TrainingConfig(Section):
     """Everything one run does; `runs.R` overrides any key of it."""
 
+    seed: Seed = Field(1, description="Seed of prompts' order, noise and timesteps.")
     preset: Text | None = Field(
         None,
         description="Name of a file of `training` keys, config/presets/NAME.yaml, such as awm-published. In "
         "`training` the keys written beside it go over the preset's; in a run the preset goes over `training`, and the "
         "run's own keys over the preset's. Resolved before anything else: null in resolved configurations.",
     )
-    seed: Seed = Field(1, description="Seed of prompts' order, noise and timesteps.")
     iterations: Count = Field(
         300, description="Iterations in total. Raised later, with the old end kept as a checkpoint, the run goes on."
     )

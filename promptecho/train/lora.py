@@ -31,17 +31,15 @@ def add_lora(transformer: torch.nn.Module, lora: LoraSection, seed: int, targets
     `torch.autocast` would: their result is rounded to that type anyway, where it joins the base layer's.
 
     Args:
-        targets: the family's own list, of which `lora.target_modules` may ask for all (null) or attention's.
+        targets: the family's own list, where `lora.target_modules` names none; `lora.layers` may ask for attention's.
 
     Raises:
         ModelError: a target module does not exist in this transformer.
     """
     names = {name for name, module in transformer.named_modules() if isinstance(module, torch.nn.Linear)}
-    if isinstance(lora.target_modules, list):
-        targets = lora.target_modules
-    elif lora.target_modules == "attention":
+    if lora.layers == "attention":
         targets = [name for name in targets if name in ATTENTION]
-    targets = sorted(targets)
+    targets = sorted(lora.target_modules or targets)
     for target in targets:
         if not any(name == target or name.endswith(f".{target}") for name in names):
             raise ModelError(f"training.lora.target_modules: no linear layer of the transformer ends in {target!r}")

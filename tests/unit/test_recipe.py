@@ -78,7 +78,7 @@ def test_attention_alone_leaves_the_feed_forward_layers_out(family, attention):
                 parent.add_module(part, torch.nn.Module())
             parent = getattr(parent, part)
         parent.add_module(last, torch.nn.Linear(2, 2))
-    model = add_lora(model, LoraSection(rank=2, target_modules="attention"), 1, names)
+    model = add_lora(model, LoraSection(rank=2, layers="attention"), 1, names)
     assert sorted(model.peft_config["default"].target_modules) == attention
 
 
@@ -110,7 +110,7 @@ def test_the_published_settings_are_under_the_keys_written_beside_them():
     assert (ours.learning_rate, ours.lora.rank, ours.clip_range, ours.preset) == (1e-3, 4, 0.2, None)
     assert {key: getattr(awm, key) for key in PUBLISHED} == PUBLISHED and awm.preset is None
     assert (awm.iterations, awm.prompts_per_iteration, awm.batch_size) == (4, 8, 192)
-    assert (awm.lora.rank, awm.lora.alpha, awm.lora.init, awm.lora.target_modules) == (32, 64, "gaussian", "attention")
+    assert (awm.lora.rank, awm.lora.alpha, awm.lora.init, awm.lora.layers) == (32, 64, "gaussian", "attention")
     assert (awm.advantage.scale, awm.advantage.clip, awm.advantage.factor) == ("reward_std", 5.0, 0.2)
     assert (awm.kl_base.weight, awm.kl_ema.ramp, awm.ema.decay, awm.ema.warmup) == (3e-3, 1e-3, 0.99, True)
 

@@ -72,7 +72,7 @@ def test_micro_batches_change_nothing_but_rounding(experiment, usual):
         (
             "published",  # what AWM's published settings switch on
             {
-                "lora": {"init": "gaussian", "target_modules": "attention"},
+                "lora": {"init": "gaussian", "layers": "attention"},
                 "timesteps": {"distribution": "stratified_grid", "grid_first": 1},
                 "advantage": {"scale": "reward_std", "factor": 0.2},
                 "kl_ema": {"decay": 0.3, "ramp": 1e-3},
