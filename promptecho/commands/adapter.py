@@ -18,14 +18,20 @@ def register(app: typer.Typer) -> None:
 
 
 def import_adapter(
-    config: Annotated[Path, typer.Option(help="Experiment file or resolved configuration: its model must fit.")],
-    source: Annotated[
-        str, typer.Option(help="PEFT folder, diffusers LoRA file or its folder, or hub id owner/name of one.")
+    config: Annotated[
+        Path, typer.Option(help="Experiment file or resolved configuration; the adapter must fit its models.t2i.")
     ],
-    out: Annotated[Path, typer.Option(help="Adapter folder to write: results/E/runs/R/N/adapter.")],
-    revision: Annotated[str | None, typer.Option(help="Hub revision (commit); only for a hub id.")] = None,
+    source: Annotated[
+        str, typer.Option(help="The adapter: a PEFT folder, a LoRA file or its folder, or a hub id owner/name.")
+    ],
+    out: Annotated[Path, typer.Option(help="Adapter folder to write; promptecho generate --adapter reads it.")],
+    revision: Annotated[
+        str | None, typer.Option(help="Commit on the hub; for a hub id only. Default: the newest.")
+    ] = None,
     cache: Annotated[Path | None, typer.Option(help="Folder for downloads. Default: Hugging Face's own.")] = None,
-    alpha: Annotated[float | None, typer.Option(help="LoRA alpha, for a file that does not tell it.")] = None,
+    alpha: Annotated[
+        float | None, typer.Option(help="LoRA alpha, for a file that does not state it. Default: what the file states.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the facts as JSON.")] = False,
 ) -> None:
     """Check an adapter against the model and write it as an adapter folder."""

@@ -13,7 +13,9 @@ from promptecho.benchmarks.textocr.command import labels
 
 
 def register(app: typer.Typer) -> None:
-    benchmarks = typer.Typer(no_args_is_help=True, help="The benchmarks' prompts, and checks of their scorers.")
+    benchmarks = typer.Typer(
+        no_args_is_help=True, help="The benchmarks' prompts and images, and checks of their scorers."
+    )
     benchmarks.callback()(lambda: None)
     benchmarks.command()(fetch)
     benchmarks.command()(verify)
@@ -24,16 +26,20 @@ def register(app: typer.Typer) -> None:
 
 
 def fetch(
-    out: Annotated[Path, typer.Option(help="Folder to fetch into: OUT/NAME/.")],
+    out: Annotated[Path, typer.Option(help="Folder to write to; each benchmark gets OUT/NAME/.")],
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[NAME]...", help="geneval, dpg, tiif, densealign, longtext. Default: all."),
+        typer.Argument(metavar="[NAME]...", help="Which of geneval, dpg, tiif, densealign, longtext. Default: all."),
     ] = None,
     mirror: Annotated[
-        Path | None, typer.Option(help="Folder with copies of the official files, looked at first: MIRROR/NAME/.")
+        Path | None,
+        typer.Option(
+            help="Folder with copies of the official files, MIRROR/NAME/; files are taken from there where "
+            "it has them. Default: none."
+        ),
     ] = None,
     base_url: Annotated[
-        str | None, typer.Option(help="Serves OWNER/NAME/COMMIT/PATH as GitHub's raw host does, which is the default.")
+        str | None, typer.Option(help="Server to download from, as BASE_URL/OWNER/NAME/COMMIT/PATH. Default: GitHub's.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was fetched as JSON.")] = False,
 ) -> None:
@@ -53,13 +59,23 @@ def fetch(
 
 
 def pack(
-    images: Annotated[Path, typer.Argument(help="Image folder results/E/images/R/N/SET.")],
-    out: Annotated[Path | None, typer.Option(help="File that says that they are packed, or deleted.")] = None,
+    images: Annotated[Path, typer.Argument(help="Image folder, results/E/images/R/N/SET.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="JSON file to write when done, with the number of images; the workflow waits for it. Default: none."
+        ),
+    ] = None,
     delete: Annotated[
-        bool, typer.Option("--delete", help="Delete the images instead; the workflow makes them again if need be.")
+        bool,
+        typer.Option(
+            "--delete",
+            help="Delete the images instead of packing them. Scores stay; the workflow makes the images "
+            "again where it needs them.",
+        ),
     ] = False,
 ) -> None:
-    """Move the images of a folder into one images.tar; scoring reads it as it reads the folder."""
+    """Move all images of a folder into one file, images.tar. Scoring and figures read that as they read the folder."""
     from promptecho.benchmarks.packing import PACKED, discard, pack
     from promptecho.files import sha256_file, write_json
 
@@ -76,8 +92,10 @@ def pack(
 
 
 def heldout(
-    captions: Annotated[Path, typer.Option(help="Held-out captions: JSON Lines of {data_id, caption}.")],
-    count: Annotated[int, typer.Option(min=1, help="How many, from the first on.")],
+    captions: Annotated[
+        Path, typer.Option(help="Held-out captions (captions/heldout.jsonl): JSON Lines of {data_id, caption}.")
+    ],
+    count: Annotated[int, typer.Option(min=1, help="How many to take, from the beginning of the file.")],
     out: Annotated[Path, typer.Option(help="Prompt file to write.")],
 ) -> None:
     """Write an image set's prompts from held-out captions."""
@@ -88,10 +106,15 @@ def heldout(
 
 
 def verify(
-    golden: Annotated[Path, typer.Option(help="Folder of golden cases (geneval/cases.jsonl, ...).")],
+    golden: Annotated[
+        Path, typer.Option(help="Folder of cases with the official evaluators' answers (geneval/cases.jsonl, ...).")
+    ],
     prompts: Annotated[
         Path | None,
-        typer.Option(help="GenEval's evaluation_metadata.jsonl. Default: ../mirror/geneval/, or the official tags."),
+        typer.Option(
+            help="GenEval's evaluation_metadata.jsonl. Default: the one in GOLDEN/../mirror/geneval/; "
+            "without it, the tags of the official set."
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:

@@ -11,20 +11,39 @@ import typer
 
 caption = typer.Typer(
     no_args_is_help=True,
-    help="Training captions: shards of captioned images, their merge and split, or prompts from a file. "
-    "What is not given comes from --config, or else has the default of the configuration.",
+    help="Training prompts: caption images, or bring prompts of your own. Options that are not given come "
+    "from --config; without it they have the defaults of config/README.md.",
 )
 
-CONFIG = typer.Option(None, "--config", help="Resolved configuration (results/E/config/DIGEST.yaml).")
+CONFIG = typer.Option(
+    None, "--config", help="Experiment file or resolved configuration (results/E/config/DIGEST.yaml). Default: none."
+)
 OUT = typer.Option(..., "--out", help="HDF5 file to write.")
 HELDOUT_OUT = typer.Option(..., "--heldout-out", help="JSON Lines file of held-out captions to write.")
-HELDOUT = typer.Option(None, "--heldout", min=0, help="Captions kept out of training, chosen by image hash.")
-MAX_WORDS = typer.Option(None, "--max-words", min=1, help="Cut longer captions to so many words.")
-MAX_TOKENS = typer.Option(None, "--max-tokens", min=1, help="... and to so many tokens of --tokenizer.")
-TOKENIZER = typer.Option(
-    None, "--tokenizer", help="Folder of a tokenizer or a diffusers pipeline. Without it (and --config): no such cut."
+HELDOUT = typer.Option(
+    None,
+    "--heldout",
+    min=0,
+    help="Number of captions to keep out of training, chosen by the images' hashes. Default: captions.heldout.",
 )
-SEED = typer.Option(None, "--seed", help="Seed of sampled captions (with the image id) and of the split.")
+MAX_WORDS = typer.Option(
+    None, "--max-words", min=1, help="Cut captions after this many words. Default: captions.max_words."
+)
+MAX_TOKENS = typer.Option(
+    None,
+    "--max-tokens",
+    min=1,
+    help="Cut captions after this many tokens of --tokenizer. Default: captions.max_tokens.",
+)
+TOKENIZER = typer.Option(
+    None,
+    "--tokenizer",
+    help="Folder of a tokenizer or of a diffusers pipeline, for --max-tokens. Default: that of --config; "
+    "without either, tokens are not counted.",
+)
+SEED = typer.Option(
+    None, "--seed", help="Seed of sampled captions and of the choice of held-out ones. Default: captions.seed."
+)
 AS_JSON = typer.Option(False, "--json", help="Print a summary as JSON.")
 
 
@@ -35,25 +54,66 @@ def register(app: typer.Typer) -> None:
 @caption.command("shard")
 def shard(
     config: Path | None = CONFIG,
-    vlm: str | None = typer.Option(None, "--vlm", help="Folder (or hub id) of an image-text-to-text model."),
-    images: str | None = typer.Option(None, "--images", help="Folder, .txt of paths, or .jsonl of {image_id, path}."),
-    query: str | None = typer.Option(None, "--query", help="The question put to the model."),
-    shard: int = typer.Option(0, "--shard", min=0, help="Which shard, from 0."),
-    num_shards: int | None = typer.Option(None, "--num-shards", min=1, help="Into how many the images are dealt."),
+    vlm: str | None = typer.Option(
+        None,
+        "--vlm",
+        help="Vision-language model: folder or hub id; shapes is the one that comes with the project. "
+        "Default: models.vlm.",
+    ),
+    images: str | None = typer.Option(
+        None,
+        "--images",
+        help="Images: a folder, a .txt of paths, or a .jsonl of {image_id, path}. Default: captions.images.",
+    ),
+    query: str | None = typer.Option(
+        None, "--query", help="What the model is asked about each image. Default: captions.query."
+    ),
+    shard: int = typer.Option(0, "--shard", min=0, help="Number of this shard, from 0."),
+    num_shards: int | None = typer.Option(
+        None,
+        "--num-shards",
+        min=1,
+        help="Number of shards that the images are divided into. Default: captions.num_shards; without --config 1.",
+    ),
     out: Path = OUT,
-    work: Path = typer.Option(..., "--work", help="Folder of the journal, from which a killed run goes on."),
-    batch_size: int | None = typer.Option(None, "--batch-size", min=1, help="Images captioned together."),
-    max_new_tokens: int | None = typer.Option(None, "--max-new-tokens", min=1, help="Longest caption in tokens."),
-    temperature: float | None = typer.Option(None, "--temperature", min=0.0, help="0: greedy; above: sampled."),
+    work: Path = typer.Option(
+        ..., "--work", help="Folder for unfinished work; the same command goes on from there after an interruption."
+    ),
+    batch_size: int | None = typer.Option(
+        None, "--batch-size", min=1, help="Images captioned together. Default: captions.batch_size."
+    ),
+    max_new_tokens: int | None = typer.Option(
+        None, "--max-new-tokens", min=1, help="Longest caption, in tokens. Default: captions.max_new_tokens."
+    ),
+    temperature: float | None = typer.Option(
+        None,
+        "--temperature",
+        min=0.0,
+        help="0: always the likeliest token; above 0: sampled. Default: captions.temperature.",
+    ),
     seed: int | None = SEED,
-    dtype: str | None = typer.Option(None, "--dtype", help="float32 (default without --config), bfloat16, float16."),
-    device: str = typer.Option("auto", "--device", help="cpu, cuda, cuda:1, ...; auto: a GPU where there is one."),
-    threads: int | None = typer.Option(None, "--threads", min=1, help="CPU threads."),
-    revision: str | None = typer.Option(None, "--revision", help="Hub revision of the model."),
-    trust_remote_code: bool = typer.Option(False, "--trust-remote-code", help="Run code that comes with the model."),
+    dtype: str | None = typer.Option(
+        None,
+        "--dtype",
+        help="Type of the weights: float32, bfloat16, float16. Default: models.vlm.dtype; with --vlm float32.",
+    ),
+    device: str = typer.Option(
+        "auto", "--device", help="Where to compute: cpu, cuda, cuda:1, ...; auto takes a GPU if there is one."
+    ),
+    threads: int | None = typer.Option(None, "--threads", min=1, help="CPU threads. Default: one for each core."),
+    revision: str | None = typer.Option(
+        None, "--revision", help="Commit of the model on the hub. Default: models.vlm.revision."
+    ),
+    trust_remote_code: bool = typer.Option(
+        False, "--trust-remote-code", help="Run Python code that comes with the model."
+    ),
     as_json: bool = AS_JSON,
 ) -> None:
-    """Caption every NUM_SHARDS-th image from index SHARD on. Killed and started again, it goes on."""
+    """Caption the images of one shard.
+
+    A shard is every NUM_SHARDS-th image, beginning with number SHARD. If it is interrupted, the same command goes on
+    where it was.
+    """
     from promptecho.captions.settings import read_settings
 
     settings = read_settings(config)
@@ -100,8 +160,10 @@ def shard(
 
 @caption.command("merge")
 def merge(
-    more: list[Path] = typer.Argument(None, metavar="[SHARD]...", help="All shards of the data set."),
-    shards: list[Path] = typer.Option(None, "--shards", help="Shards as an option; more may follow it."),
+    more: list[Path] = typer.Argument(None, metavar="[SHARD]...", help="The shards to merge: all of them."),
+    shards: list[Path] = typer.Option(
+        None, "--shards", help="The same as an option; more files may follow it. Default: none."
+    ),
     config: Path | None = CONFIG,
     out: Path = OUT,
     heldout_out: Path = HELDOUT_OUT,
@@ -109,11 +171,18 @@ def merge(
     max_words: int | None = MAX_WORDS,
     max_tokens: int | None = MAX_TOKENS,
     tokenizer: str | None = TOKENIZER,
-    max_rejected_share: float | None = typer.Option(None, "--max-rejected-share", min=0.0, max=1.0, help="Fail above."),
+    max_rejected_share: float | None = typer.Option(
+        None,
+        "--max-rejected-share",
+        min=0.0,
+        max=1.0,
+        help="Largest share of captions that may be rejected; above it the merge fails. Default: "
+        "captions.max_rejected_share.",
+    ),
     seed: int | None = SEED,
     as_json: bool = AS_JSON,
 ) -> None:
-    """Merge shards: drop rejected captions, cut long ones, hold some out."""
+    """Merge shards into the training captions: leave out rejected ones, cut long ones, keep some out of training."""
     from promptecho.captions.merge import merge_shards
 
     files = [*(shards or []), *(more or [])]
@@ -125,7 +194,12 @@ def merge(
 
 @caption.command("prompts")
 def prompts(
-    prompts: str | None = typer.Option(None, "--prompts", help=".txt (one a line), .jsonl or .csv (captions)."),
+    prompts: str | None = typer.Option(
+        None,
+        "--prompts",
+        help="Prompts: a .txt with one in each line, or a .jsonl or .csv with caption, and data_id if you like. "
+        "Default: captions.prompts.",
+    ),
     config: Path | None = CONFIG,
     out: Path = OUT,
     heldout_out: Path = HELDOUT_OUT,
@@ -136,7 +210,7 @@ def prompts(
     seed: int | None = SEED,
     as_json: bool = AS_JSON,
 ) -> None:
-    """Use prompts from a file instead of captions; the result has the same form."""
+    """Take prompts from a file instead of captioning images; what is written has the same form."""
     from promptecho.captions.merge import import_prompts
     from promptecho.captions.settings import read_settings
 
@@ -145,8 +219,15 @@ def prompts(
 
 
 def _merge_spec(
-    config: Path | None, out: Path, heldout_out: Path, heldout: int | None, max_words: int | None,
-    max_tokens: int | None, tokenizer: str | None, max_rejected_share: float | None, seed: int | None,
+    config: Path | None,
+    out: Path,
+    heldout_out: Path,
+    heldout: int | None,
+    max_words: int | None,
+    max_tokens: int | None,
+    tokenizer: str | None,
+    max_rejected_share: float | None,
+    seed: int | None,
 ) -> Any:
     from promptecho.captions.merge import MergeSpec
     from promptecho.captions.settings import read_settings

@@ -10,7 +10,7 @@ import typer
 
 
 def register(app: typer.Typer) -> None:
-    config = typer.Typer(no_args_is_help=True, help="Check, show and document configurations.")
+    config = typer.Typer(no_args_is_help=True, help="Check and show experiment files.")
     config.command()(check)
     config.command()(show)
     config.command()(docs)
@@ -18,7 +18,7 @@ def register(app: typer.Typer) -> None:
 
 
 def check(files: list[Path] = typer.Argument(..., help="Experiment files.")) -> None:
-    """Validate experiment files; report every problem with its dotted path."""
+    """Check experiment files: every problem at once, with the path of its key and what was meant."""
     from promptecho.config import load_experiment, read_yaml
     from promptecho.config.resolve import as_written
     from promptecho.errors import ConfigError
@@ -40,7 +40,7 @@ def show(
     file: Path = typer.Argument(..., help="Experiment file."),
     as_json: bool = typer.Option(False, "--json", help="Print JSON instead of YAML."),
 ) -> None:
-    """Print an experiment with every default and every run's merged keys."""
+    """Print an experiment with all its defaults, and with everything that each run inherits."""
     from promptecho.config import dump_yaml, load_experiment
 
     config = load_experiment(file)
@@ -48,10 +48,10 @@ def show(
 
 
 def docs(
-    root: Path = typer.Option(Path("."), help="Root of the checkout."),
-    check_only: bool = typer.Option(False, "--check", help="Write nothing; fail if a file has drifted."),
+    root: Path = typer.Option(Path("."), help="Folder of the checkout."),
+    check_only: bool = typer.Option(False, "--check", help="Write nothing; exit code 1 if a file is not up to date."),
 ) -> None:
-    """Write config/README.md and workflow/schemas/experiment.schema.json."""
+    """Write config/README.md and workflow/schemas/experiment.schema.json, after a change of promptecho/config."""
     from promptecho.config.docs import generated
     from promptecho.errors import DataError
     from promptecho.files import write_text

@@ -11,7 +11,7 @@ import typer
 
 
 def register(app: typer.Typer) -> None:
-    figures = typer.Typer(help="Draw learning curves and sample grids from files that the workflow has made.")
+    figures = typer.Typer(help="Draw learning curves and grids of samples from finished results.")
     figures.command("curves")(curves)
     figures.command("samples")(samples)
     app.add_typer(figures, name="figures", no_args_is_help=True)
@@ -21,15 +21,17 @@ def curves(
     sources: Annotated[
         list[Path],
         typer.Argument(
-            help="An experiment's folder results/E; or score files (scores/B/R/N.json) and metrics "
+            help="Folder of an experiment, results/E; or its score files (scores/B/R/N.json) and metrics "
             "(runs/R/N/metrics.jsonl)."
         ),
     ],
-    benchmark: Annotated[str, typer.Option(help="Benchmark key: whose scores to draw.")],
-    out: Annotated[Path, typer.Option(help="Folder for curves_BENCHMARK.png, .pdf and .json.")],
+    benchmark: Annotated[
+        str, typer.Option(help="Benchmark whose scores are drawn: a key of the experiment's `benchmarks`.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder to write curves_BENCHMARK.png, .pdf and .json to.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print what was drawn as JSON.")] = False,
 ) -> None:
-    """Score with interval, reward, KL and diversity against the iteration, for all runs of an experiment."""
+    """Draw learning curves: score with interval, reward, KL and diversity over the iterations, for all runs."""
     from promptecho.figures.curves import curve_data, write_curves
     from promptecho.figures.sources import read_curve_sources
 
@@ -44,17 +46,26 @@ def curves(
 
 def samples(
     images: Annotated[
-        list[Path], typer.Argument(help="Image folders results/E/images/R/N/SET, one column each, base first.")
+        list[Path],
+        typer.Argument(help="Image folders, results/E/images/R/N/SET: one column for each; the base model's first."),
     ],
-    out: Annotated[Path, typer.Option(help="PNG to write.")],
+    out: Annotated[Path, typer.Option(help="File to write, .png or .pdf.")],
     scores: Annotated[
-        Path | None, typer.Option(help="Folder results/E/scores/B: its verdicts frame the images.")
+        Path | None,
+        typer.Option(
+            help="Folder of scores, results/E/scores/B: right images get a green frame, wrong ones a red "
+            "one. Default: no frames."
+        ),
     ] = None,
-    prompts: Annotated[int, typer.Option(min=1, help="Rows: prompts evenly spread over the image set.")] = 8,
-    image_index: Annotated[int, typer.Option(min=0, help="Which image of each prompt.")] = 0,
-    max_columns: Annotated[int, typer.Option(min=2, help="More checkpoints are thinned to so many.")] = 8,
+    prompts: Annotated[
+        int, typer.Option(min=1, help="Number of rows; their prompts are spread evenly over the image set.")
+    ] = 8,
+    image_index: Annotated[int, typer.Option(min=0, help="Which image of each prompt, from 0.")] = 0,
+    max_columns: Annotated[
+        int, typer.Option(min=2, help="Most columns; of more image folders so many are chosen, evenly.")
+    ] = 8,
 ) -> None:
-    """The same prompts and noise at every checkpoint, with the benchmark's verdict on each image."""
+    """Draw a grid of images: the same prompts and noise at every checkpoint, with the score of each image."""
     from promptecho.benchmarks.packing import unpacked
     from promptecho.errors import ConfigError
     from promptecho.figures.samples import choose, thin, write_rows

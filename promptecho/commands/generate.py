@@ -12,20 +12,34 @@ def register(app: typer.Typer) -> None:
 
 
 def generate(
-    config: Path = typer.Option(..., "--config", help="Experiment file or resolved configuration."),
-    run: str = typer.Option(..., "--run", help="Name of the run; `base` is the untrained model."),
-    step: int = typer.Option(..., "--step", min=0, help="Checkpoint of the run; 0 for `base`."),
-    image_set: str = typer.Option(..., "--image-set", help="Key of `image_sets`."),
-    prompts: Path = typer.Option(..., "--prompts", help="The image set's prompt file (metadata.jsonl)."),
-    out: Path = typer.Option(..., "--out", help="Image folder: results/E/images/R/N/IMAGE_SET."),
-    work: Path = typer.Option(..., "--work", help="Folder that records which batches are done."),
-    adapter: Path | None = typer.Option(None, "--adapter", help="Adapter folder of the checkpoint; none for `base`."),
-    shard: int = typer.Option(0, "--shard", min=0, help="Which shard, from 0."),
-    num_shards: int = typer.Option(1, "--num-shards", min=1, help="Into how many the images are dealt."),
-    threads: int | None = typer.Option(None, "--threads", min=1, help="CPU threads."),
-    device: str = typer.Option("auto", "--device", help="cpu, cuda, cuda:1, ...; auto: a GPU where there is one."),
+    config: Path = typer.Option(
+        ..., "--config", help="Experiment file or resolved configuration (results/E/config/DIGEST.yaml)."
+    ),
+    run: str = typer.Option(..., "--run", help="Run: a key of `runs`, or base for the untrained model."),
+    step: int = typer.Option(..., "--step", min=0, help="Checkpoint of the run, in iterations; 0 for base."),
+    image_set: str = typer.Option(..., "--image-set", help="Image set: a key of `image_sets`."),
+    prompts: Path = typer.Option(
+        ..., "--prompts", help="Prompt file of the image set (metadata.jsonl in results/E/prompts/SET)."
+    ),
+    out: Path = typer.Option(..., "--out", help="Folder to write images to; in the workflow results/E/images/R/N/SET."),
+    work: Path = typer.Option(
+        ..., "--work", help="Folder for unfinished work; the same command goes on from there after an interruption."
+    ),
+    adapter: Path | None = typer.Option(
+        None, "--adapter", help="Adapter folder of the checkpoint. Default: none, as for base."
+    ),
+    shard: int = typer.Option(0, "--shard", min=0, help="Number of this shard, from 0."),
+    num_shards: int = typer.Option(1, "--num-shards", min=1, help="Number of shards that the images are divided into."),
+    threads: int | None = typer.Option(None, "--threads", min=1, help="CPU threads. Default: one for each core."),
+    device: str = typer.Option(
+        "auto", "--device", help="Where to compute: cpu, cuda, cuda:1, ...; auto takes a GPU if there is one."
+    ),
 ) -> None:
-    """Generate every NUM_SHARDS-th image from index SHARD on. Killed and started again, it goes on."""
+    """Generate the images of one checkpoint for an image set, or one shard of them.
+
+    A shard is every NUM_SHARDS-th image, beginning with number SHARD. If it is interrupted, the same command goes on
+    where it was.
+    """
     from promptecho.models.place import job_config
 
     experiment = job_config(config)

@@ -14,15 +14,19 @@ import typer
 
 Devices = Annotated[
     str | None,
-    typer.Option(help="UUIDs to choose from, with commas. Default: those of this machine, or of CUDA_VISIBLE_DEVICES."),
+    typer.Option(
+        help="GPUs to choose from: UUIDs, separated by commas. Default: those in CUDA_VISIBLE_DEVICES; "
+        "without it, all of this machine."
+    ),
 ]
 Folder = Annotated[
-    Path | None, typer.Option(help="Folder of the leases. Default: /tmp/promptecho-gpus-UID, for this user alone.")
+    Path | None,
+    typer.Option(help="Folder that records who has which GPU. Default: /tmp/promptecho-gpus-UID, for this user alone."),
 ]
 
 
 def register(app: typer.Typer) -> None:
-    gpus = typer.Typer(help="GPUs of this machine: who has which; `run` starts a command with some of its own.")
+    gpus = typer.Typer(help="Show the GPUs of this machine and who uses each; `run` starts a command on free ones.")
     gpus.callback(invoke_without_command=True)(show)
     gpus.command("run")(run)
     app.add_typer(gpus, name="gpus")
@@ -43,7 +47,7 @@ def show(
     folder: Folder = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the facts as JSON.")] = False,
 ) -> None:
-    """GPUs of this machine: who has which; `run` starts a command with some of its own."""
+    """Show the GPUs of this machine and who uses each; `run` starts a command on free ones."""
     if context.invoked_subcommand is not None:
         return
     from promptecho.cluster.leases import Leases, default_folder
@@ -66,14 +70,15 @@ def show(
 
 
 def run(
-    command: Annotated[list[str], typer.Argument(help="The command, after `--`.")],
-    count: Annotated[int, typer.Option(min=0, help="GPUs that the command gets; 0: it sees none.")],
+    command: Annotated[list[str], typer.Argument(help="The command to start, written after --.")],
+    count: Annotated[int, typer.Option(min=0, help="Number of GPUs that the command gets; with 0 it sees none.")],
     devices: Devices = None,
     folder: Folder = None,
 ) -> None:
-    """Become the command, with CUDA_VISIBLE_DEVICES set to GPUs that no other such command has until it ends.
+    """Wait for free GPUs and start a command on them. No other command that is started so gets them until it ends.
 
-    Waits for them, in the order of asking. Inside a Slurm job, and on a machine without GPUs, nothing is changed.
+    Who asks first is served first. The command sees its GPUs in CUDA_VISIBLE_DEVICES. Inside a Slurm job, and on a
+    machine without GPUs, it is started at once and nothing is changed.
     """
     from promptecho.cluster.gpus import VISIBLE
     from promptecho.cluster.leases import Leases, default_folder

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def register(app: typer.Typer) -> None:
-    models = typer.Typer(no_args_is_help=True, help="Models: what is needed, fetching, checking, copies on nodes.")
+    models = typer.Typer(no_args_is_help=True, help="The models that an experiment needs: list, fetch and check them.")
     models.callback()(lambda: None)
     models.command("list")(list_models)
     models.command()(fetch)
@@ -22,16 +22,18 @@ def register(app: typer.Typer) -> None:
     app.add_typer(models, name="models")
 
 
-Config = Annotated[list[Path], typer.Option(help="Experiment file or resolved configuration; repeat for several.")]
+Config = Annotated[
+    list[Path], typer.Option(help="Experiment file or resolved configuration; repeat the option for several.")
+]
 Root = Annotated[
     Path | None,
-    typer.Option(help="Folder of fetched models: ROOT/owner/name. Default: models_root of the site's configuration."),
+    typer.Option(help="Folder of fetched models, ROOT/owner/name. Default: models_root in config/config.yaml."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the facts as JSON.")]
 
 
 def list_models(config: Config, root: Root = None, as_json: AsJson = False) -> None:
-    """Every model that a configuration needs, and where it is."""
+    """List every model that an experiment needs, what it is for, and where it is."""
     found = _find(config, root)
     if as_json:
         typer.echo(json.dumps([model.facts() for model in found], indent=2))
@@ -43,17 +45,21 @@ def list_models(config: Config, root: Root = None, as_json: AsJson = False) -> N
 def fetch(
     config: Config,
     root: Root = None,
-    full: Annotated[bool, typer.Option("--full", help="Read every file that is there, also if nobody touched it.")] = (
-        False
-    ),
+    full: Annotated[
+        bool,
+        typer.Option(
+            "--full",
+            help="Compare every file that is there with the hub's hash, even if its size and time are unchanged.",
+        ),
+    ] = (False),
     endpoint: Annotated[
-        str | None, typer.Option(help="URL of a mirror of the hub. Default: huggingface_hub's own setting.")
+        str | None, typer.Option(help="URL of a mirror of the hub. Default: https://huggingface.co, or HF_ENDPOINT.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Download what the hub has of a configuration's models to ROOT/owner/name, checked file by file.
+    """Download the models of an experiment from the hub to ROOT/owner/name, and check every file.
 
-    Run it where there is internet. Models with terms to accept need HF_TOKEN in the environment.
+    Run it where there is internet. For models whose terms must be accepted, set HF_TOKEN in the environment.
     """
     from promptecho.errors import ConfigError, ModelError
     from promptecho.models.fetch import Hub, fetch_all
@@ -92,7 +98,10 @@ def fetch(
 
 
 def verify(config: Config, root: Root = None, as_json: AsJson = False) -> None:
-    """Read every fetched file and compare it with what was recorded; exit code 1 if a model is missing or changed."""
+    """Read every fetched file and compare it with its recorded hash.
+
+    Exit code 1 if a model is missing or was changed.
+    """
     from promptecho.models import inventory
 
     checked = [inventory.verify(model) for model in _find(config, root)]
@@ -107,8 +116,11 @@ def verify(config: Config, root: Root = None, as_json: AsJson = False) -> None:
     inventory.missing(checked)
 
 
-def unstage(staging: Annotated[Path, typer.Option(help="The site's models.staging.")], as_json: AsJson = False) -> None:
-    """Delete this user's copies of models on this node's disk, but those in use."""
+def unstage(
+    staging: Annotated[Path, typer.Option(help="Folder of the copies: models.staging in config/config.yaml.")],
+    as_json: AsJson = False,
+) -> None:
+    """Delete your copies of models on this node's disk, except those that a job is using."""
     from promptecho.models.staging import unstage as delete
 
     deleted, kept = delete(staging)

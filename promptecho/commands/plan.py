@@ -17,38 +17,44 @@ def register(app: typer.Typer) -> None:
 
 def plan(
     config: Annotated[Path, typer.Option(help="Experiment file or resolved configuration.")],
-    nodes: Annotated[int, typer.Option(min=1, help="Nodes that train.")] = 1,
-    gpus_per_node: Annotated[int, typer.Option(min=1, help="GPUs, and so processes, on each.")] = 8,
+    nodes: Annotated[int, typer.Option(min=1, help="Number of nodes that train.")] = 1,
+    gpus_per_node: Annotated[int, typer.Option(min=1, help="Number of GPUs on each node; each has one process.")] = 8,
     gpu: Annotated[
         str, typer.Option(help="Kind of GPU: h100, h200, h20, a100-80, a100-40, l40s, b200, or another.")
     ] = "h100",
-    run: Annotated[list[str] | None, typer.Option(help="Only this run; repeat for several. Default: all runs.")] = None,
+    run: Annotated[
+        list[str] | None, typer.Option(help="Plan this run only; repeat the option for several. Default: all runs.")
+    ] = None,
     gpu_memory_gb: Annotated[
-        float | None, typer.Option(min=0, help="Memory of a GPU in GB, in place of the listed one.")
+        float | None, typer.Option(min=0, help="Memory of a GPU in GB. Default: that of the kind of GPU.")
     ] = None,
     gpu_tflops: Annotated[
-        float | None, typer.Option(min=0, help="Dense bfloat16 TFLOP/s of a GPU, in place of the listed ones.")
+        float | None, typer.Option(min=0, help="Dense bfloat16 TFLOP/s of a GPU. Default: those of the kind of GPU.")
     ] = None,
     mfu: Annotated[
-        float, typer.Option(min=0.01, max=1, help="Assumed: share of the datasheet's FLOP/s that is reached.")
+        float,
+        typer.Option(min=0.01, max=1, help="Assumed: share of the datasheet's FLOP/s that is reached in practice."),
     ] = 0.3,
-    transfer: Annotated[float, typer.Option(min=0.01, max=1, help="Assumed: likewise, of bandwidths.")] = 0.7,
-    network_gb_s: Annotated[float, typer.Option(min=0.01, help="Assumed: GB/s between nodes for each GPU.")] = 50.0,
+    transfer: Annotated[
+        float, typer.Option(min=0.01, max=1, help="Assumed: share of the datasheet's bandwidths that is reached.")
+    ] = 0.7,
+    network_gb_s: Annotated[float, typer.Option(min=0.01, help="Assumed: GB/s between nodes, for each GPU.")] = 50.0,
     reserve_gb: Annotated[
-        float, typer.Option(min=0, help="Assumed: GB of each GPU for CUDA, NCCL, workspaces, fragmentation.")
+        float, typer.Option(min=0, help="Assumed: GB of each GPU that CUDA, NCCL, workspaces and fragmentation take.")
     ] = 5.0,
     prompt_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Assumed: tokens of a prompt. Default: from the limits in `captions`.")
+        int | None,
+        typer.Option(min=1, help="Assumed: tokens of a prompt. Default: estimated from the limits in `captions`."),
     ] = None,
     reply_tokens: Annotated[int, typer.Option(min=1, help="Assumed: tokens of an InferScore reply.")] = 100,
     root: Annotated[
-        Path | None, typer.Option(help="Folder of fetched models. Default: models_root of the site.")
+        Path | None, typer.Option(help="Folder of fetched models. Default: models_root in config/config.yaml.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the facts as JSON.")] = False,
 ) -> None:
-    """Memory of each GPU by part, FLOPs and seconds by phase, hours of each run and evaluation, all computed.
+    """Estimate what an experiment costs on given GPUs: memory by part, seconds by phase, GPU-hours by stage.
 
-    Exit code 1 if something does not fit; the message says what to change.
+    Needs no GPU and no weights. Exit code 1 if something does not fit; the message then says what to change.
     """
     from promptecho.config import load_experiment
     from promptecho.plan.gpus import find_gpu

@@ -18,26 +18,65 @@ OF_INFERSCORE = ("temperature", "samples", "max_new_tokens", "template")
 
 
 def reward(
-    name: str = typer.Option("echo", "--name", help="Which reward: echo, inferscore."),
-    vlm: str | None = typer.Option(None, "--vlm", help="Folder (or hub id) of an image-text-to-text model."),
+    name: str = typer.Option(
+        "echo", "--name", help="Which reward: echo (PromptEcho) or inferscore (the model writes a score)."
+    ),
+    vlm: str | None = typer.Option(
+        None,
+        "--vlm",
+        help="Vision-language model: folder or hub id; shapes is the one that comes with the project. "
+        "Default: models.vlm of --config.",
+    ),
     image: list[Path] = typer.Option(..., "--image", help="Image file; repeat for several."),
-    label: str = typer.Option(..., "--label", help="What the image shows; echo: whose likelihood is the reward."),
-    query: str | None = typer.Option(None, "--query", help="echo: the question put to the model."),
-    config: Path | None = typer.Option(None, "--config", help="Configuration that names model and question."),
-    include_eos: bool = typer.Option(False, "--include-eos", help="echo: count the end token as the label's last."),
-    temperature: float | None = typer.Option(None, "--temperature", min=0, help="inferscore: 0 is greedy."),
-    samples: int | None = typer.Option(None, "--samples", min=1, help="inferscore: replies per image."),
-    max_new_tokens: int | None = typer.Option(None, "--max-new-tokens", min=1, help="inferscore: longest reply."),
-    template: Path | None = typer.Option(None, "--template", help="inferscore: file of the question, with {prompt}."),
-    seed: int = typer.Option(1, "--seed", min=0, help="inferscore: with the file's name it decides what is sampled."),
-    dtype: str | None = typer.Option(None, "--dtype", help="float32 (default without --config), bfloat16, float16."),
-    device: str = typer.Option("auto", "--device", help="cpu, cuda, cuda:1, ...; auto: a GPU where there is one."),
-    batch_size: int = typer.Option(8, "--batch-size", min=1),
-    trust_remote_code: bool = typer.Option(False, "--trust-remote-code", help="Run code that comes with the model."),
+    label: str = typer.Option(
+        ..., "--label", help="The prompt that the images should show; echo: the text whose likelihood is the reward."
+    ),
+    query: str | None = typer.Option(
+        None, "--query", help="echo: what the model is asked about the image. Default: captions.query."
+    ),
+    config: Path | None = typer.Option(
+        None, "--config", help="Experiment file or resolved configuration that names model and question. Default: none."
+    ),
+    include_eos: bool = typer.Option(False, "--include-eos", help="echo: count the token that ends the answer too."),
+    temperature: float | None = typer.Option(
+        None,
+        "--temperature",
+        min=0,
+        help="inferscore: 0 takes always the likeliest token; above 0: sampled. Default: that of --config, or 0.7.",
+    ),
+    samples: int | None = typer.Option(
+        None, "--samples", min=1, help="inferscore: replies for each image. Default: that of --config, or 1."
+    ),
+    max_new_tokens: int | None = typer.Option(
+        None, "--max-new-tokens", min=1, help="inferscore: longest reply, in tokens. Default: that of --config, or 256."
+    ),
+    template: Path | None = typer.Option(
+        None,
+        "--template",
+        help="inferscore: text file with the question; {prompt} stands for the label. Default: the project's own.",
+    ),
+    seed: int = typer.Option(
+        1, "--seed", min=0, help="inferscore: seed of what is sampled, together with the image's file name."
+    ),
+    dtype: str | None = typer.Option(
+        None,
+        "--dtype",
+        help="Type of the weights: float32, bfloat16, float16. Default: models.vlm.dtype; with --vlm float32.",
+    ),
+    device: str = typer.Option(
+        "auto", "--device", help="Where to compute: cpu, cuda, cuda:1, ...; auto takes a GPU if there is one."
+    ),
+    batch_size: int = typer.Option(8, "--batch-size", min=1, help="Images that the model takes together."),
+    trust_remote_code: bool = typer.Option(
+        False, "--trust-remote-code", help="Run Python code that comes with the model."
+    ),
     as_json: bool = typer.Option(False, "--json", help="Print JSON."),
 ) -> None:
-    """Print the reward of each image. echo: the mean log-probability per token of LABEL as the model's answer to QUERY.
-    inferscore: the mean of the scores from 0 to 10 that the model writes, divided by 10."""
+    """Print the reward of images for a prompt.
+
+    echo: the model is asked QUERY about the image; the reward is the mean log-probability of the tokens of LABEL as
+    its answer. inferscore: the model writes scores from 0 to 10; the reward is their mean, divided by 10.
+    """
     from promptecho.captions.settings import read_settings
 
     settings = read_settings(config)

@@ -23,38 +23,65 @@ def register(app: typer.Typer) -> None:
     app.command()(judge)
 
 
-Benchmark = Annotated[str, typer.Option(help="Key of the config's benchmarks; the folder name under scores/.")]
-Images = Annotated[Path, typer.Option(help="Folder of images in the benchmark's official layout.")]
+Benchmark = Annotated[str, typer.Option(help="Benchmark: a key of the configuration's `benchmarks`.")]
+Images = Annotated[
+    Path, typer.Option(help="Folder of images in the benchmark's official layout, results/E/images/R/N/SET.")
+]
 Config = Annotated[
-    Path | None, typer.Option(help="Experiment file or resolved config (results/E/config/DIGEST.yaml).")
+    Path | None,
+    typer.Option(
+        help="Experiment file or resolved configuration (results/E/config/DIGEST.yaml). Default: none; scorer and "
+        "backend then say all."
+    ),
 ]
 Prompts = Annotated[
-    Path | None, typer.Option(help="Prompt set to expect; without it the folder's own metadata is trusted.")
+    Path | None,
+    typer.Option(
+        help="Prompt file that the images must be complete for. Default: the metadata beside the images are trusted."
+    ),
 ]
-PerPrompt = Annotated[int | None, typer.Option(min=1, help="Images to expect per prompt. Default: the most found.")]
+PerPrompt = Annotated[
+    int | None,
+    typer.Option(min=1, help="Number of images to expect for each prompt. Default: the largest number found."),
+]
 Baseline = Annotated[
-    Path | None, typer.Option("--baseline", help="Images that those are compared with, for scorers of pairs.")
+    Path | None,
+    typer.Option(
+        "--baseline", help="Image folder to compare with, for densealign, which compares pairs. Default: none."
+    ),
 ]
-Answers = Annotated[Path | None, typer.Option(help="Folder that keeps what a judge answered.")]
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...; auto: a GPU where there is one.")]
+Answers = Annotated[
+    Path | None, typer.Option(help="Folder that keeps what a judge answered, results/E/judges/JUDGE. Default: none.")
+]
+Device = Annotated[
+    str, typer.Option(help="Where to compute: cpu, cuda, cuda:1, ...; auto takes a GPU if there is one.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")]
 
 
 def score(
     benchmark: Benchmark,
     images: Images,
-    out: Annotated[Path, typer.Option(help="Score file to write (N.json); raw answers go to N.raw.jsonl beside it.")],
-    experiment: Annotated[str, typer.Option(help="Experiment name, for the provenance.")],
-    run: Annotated[str, typer.Option(help="Run name; `base` for the base model.")],
-    step: Annotated[int, typer.Option(min=0, help="Completed training iterations; 0 for the base model.")],
+    out: Annotated[
+        Path, typer.Option(help="Score file to write, N.json; the answer for each image goes to N.raw.jsonl beside it.")
+    ],
+    experiment: Annotated[str, typer.Option(help="Name of the experiment, as tables show it.")],
+    run: Annotated[str, typer.Option(help="Name of the run, as tables show it; base for the untrained model.")],
+    step: Annotated[int, typer.Option(min=0, help="Checkpoint, in iterations; 0 for base.")],
     config: Config = None,
-    scorer: Annotated[str, typer.Option(help="Scoring rules. Default: the config's, or the benchmark's name.")] = "",
-    backend: Annotated[str, typer.Option(help="Who looks at the images. Default: the config's, or oracle.")] = "",
+    scorer: Annotated[
+        str, typer.Option(help="Rules of which benchmark. Default: that of --config; without it, the benchmark's name.")
+    ] = "",
+    backend: Annotated[str, typer.Option(help="Who looks at the images. Default: that of --config, or oracle.")] = "",
     mode: Annotated[
-        str, typer.Option(help="official reproduces the published evaluator, fixed repairs its bugs.")
+        str,
+        typer.Option(
+            help="official: the published rules as they are; fixed: without their bugs. Default: that of "
+            "--config, or official."
+        ),
     ] = "",
     config_digest: Annotated[
-        str, typer.Option(help="Digest of the resolved config. Default: the name of --config.")
+        str, typer.Option(help="Digest that the score file records. Default: the name of the --config file.")
     ] = "",
     prompts: Prompts = None,
     images_per_prompt: PerPrompt = None,
@@ -63,7 +90,7 @@ def score(
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Score a folder of images."""
+    """Score a folder of images by the rules of a benchmark."""
     from promptecho.errors import ConfigError
     from promptecho.files import write_jsonl
     from promptecho.provenance import UNKNOWN, Provenance, git_commit
@@ -112,17 +139,28 @@ def score(
 def judge(
     benchmark: Benchmark,
     images: Images,
-    config: Annotated[Path, typer.Option(help="Experiment file or resolved config (results/E/config/DIGEST.yaml).")],
-    answers: Annotated[Path, typer.Option(help="Folder that keeps what the judge answered.")],
-    out: Annotated[Path | None, typer.Option(help="File that says that everything is answered.")] = None,
+    config: Annotated[
+        Path, typer.Option(help="Experiment file or resolved configuration (results/E/config/DIGEST.yaml).")
+    ],
+    answers: Annotated[Path, typer.Option(help="Folder that keeps what the judge answered, results/E/judges/JUDGE.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="JSON file to write once every question is answered. Needed, except with --estimate."),
+    ] = None,
     prompts: Prompts = None,
     images_per_prompt: PerPrompt = None,
     baseline: Baseline = None,
-    estimate: Annotated[bool, typer.Option(help="Ask nothing; tell calls, tokens and cost still to come.")] = False,
+    estimate: Annotated[
+        bool,
+        typer.Option("--estimate", help="Ask nothing; print how many calls, tokens and dollars are still to come."),
+    ] = False,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Have a benchmark's judge answer what is not answered yet; `score` then needs neither key nor network."""
+    """Ask a benchmark's judge what it has not answered yet.
+
+    All answers are kept; promptecho score then needs neither key nor network.
+    """
     from promptecho.errors import ConfigError
     from promptecho.files import write_json
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import typer
 
-shapes = typer.Typer(no_args_is_help=True, help="The embedded world: data, models, trainings, measurements.")
-OUT = typer.Option(..., "--out", help="Where to write.")
-SEED = typer.Option(0, "--seed", help="Seed of everything drawn.")
-THREADS = typer.Option(None, "--threads", min=1, help="CPU threads.")
+shapes = typer.Typer(no_args_is_help=True, help="The embedded world: its images and prompts, and its small models.")
+OUT = typer.Option(..., "--out", help="File or folder to write.")
+SEED = typer.Option(0, "--seed", help="Seed of everything that is drawn.")
+THREADS = typer.Option(None, "--threads", min=1, help="CPU threads. Default: one for each core.")
 
 
 def register(app: typer.Typer) -> None:
@@ -26,7 +26,7 @@ def _threads(threads: int | None) -> None:
 
 @shapes.command("paths")
 def paths(as_json: bool = typer.Option(False, "--json", help="Print JSON.")) -> None:
-    """Where the embedded models are."""
+    """Print the folders of the embedded models."""
     from promptecho.shipped import SHAPES, model_path
 
     found = {kind: model_path(SHAPES, kind) for kind in ("vlm", "t2i")}
@@ -39,16 +39,18 @@ def paths(as_json: bool = typer.Option(False, "--json", help="Print JSON.")) -> 
 
 @shapes.command("render")
 def render(
-    count: int = typer.Option(..., "--count", min=1, help="Number of images."), seed: int = SEED, out: Path = OUT
+    count: int = typer.Option(..., "--count", min=1, help="Number of images to render."),
+    seed: int = SEED,
+    out: Path = OUT,
 ) -> None:
-    """Render training images of the prompt world."""
+    """Render training images with their captions."""
     from promptecho.shapes.datasets import render_images
 
     render_images(count, seed, out)
 
 
 PER_TAG = typer.Option(
-    ..., "--per-tag", min=1, help="Prompts of each tag, category or attribute, where the vocabulary has so many."
+    ..., "--per-tag", min=1, help="Prompts for each tag, category or attribute; fewer where the vocabulary has no more."
 )
 
 
@@ -85,7 +87,12 @@ def textocr(per_tag: int = PER_TAG, seed: int = SEED, out: Path = OUT) -> None:
 
 
 @shapes.command("train-vae")
-def train_vae(out: Path = OUT, log: Path = typer.Option(..., "--log"), seed: int = SEED, threads: int | None = THREADS):
+def train_vae(
+    out: Path = OUT,
+    log: Path = typer.Option(..., "--log", help="JSON Lines file for the losses."),
+    seed: int = SEED,
+    threads: int | None = THREADS,
+):
     """Train the VAE (about ten minutes)."""
     from promptecho.shapes.train_vae import train_vae as run
 
@@ -97,10 +104,14 @@ def train_vae(out: Path = OUT, log: Path = typer.Option(..., "--log"), seed: int
 def train_t2i(
     vae: Path = typer.Option(..., "--vae", help="Folder of the trained VAE."),
     out: Path = OUT,
-    log: Path = typer.Option(..., "--log", help="JSON Lines file of losses."),
-    init: Path | None = typer.Option(None, "--init", help="Pipeline folder to go on from, instead of from scratch."),
+    log: Path = typer.Option(..., "--log", help="JSON Lines file for the losses."),
+    init: Path | None = typer.Option(
+        None, "--init", help="Pipeline folder to go on from. Default: none, from scratch."
+    ),
     steps: int = typer.Option(1800, "--steps", min=1, help="Optimizer steps; the learning rate ends at zero."),
-    cooldown: float = typer.Option(0.35, "--cooldown", min=0.0, max=1.0, help="Share of steps in which it falls."),
+    cooldown: float = typer.Option(
+        0.35, "--cooldown", min=0.0, max=1.0, help="Share of the steps in which the learning rate falls."
+    ),
     seed: int = SEED,
     threads: int | None = THREADS,
 ) -> None:
@@ -114,7 +125,7 @@ def train_t2i(
 @shapes.command("train-vlm")
 def train_vlm(
     out: Path = OUT,
-    log: Path = typer.Option(..., "--log", help="JSON Lines file of losses."),
+    log: Path = typer.Option(..., "--log", help="JSON Lines file for the losses."),
     steps: int = typer.Option(1500, "--steps", min=1, help="Optimizer steps; the learning rate ends at zero."),
     seed: int = SEED,
     threads: int | None = THREADS,
@@ -128,20 +139,29 @@ def train_vlm(
 
 @shapes.command("measure")
 def measure(
-    vlm: str = typer.Option("shapes", "--vlm", help="VLM folder."),
-    t2i: str = typer.Option("shapes", "--t2i", help="Text-to-image folder."),
-    adapter: Path | None = typer.Option(None, "--adapter", help="Adapter folder: measure the trained model instead."),
-    pairs: int = typer.Option(500, "--pairs", min=0, help="Held-out render pairs for the VLM and the oracle."),
-    prompts: int = typer.Option(60, "--prompts", min=0, help="Prompts for generated images."),
-    images: int = typer.Option(8, "--images", min=2, help="Images per prompt."),
+    vlm: str = typer.Option("shapes", "--vlm", help="Folder of the vision-language model."),
+    t2i: str = typer.Option("shapes", "--t2i", help="Folder of the text-to-image model."),
+    adapter: Path | None = typer.Option(
+        None, "--adapter", help="Adapter folder; the model is then measured with it. Default: none."
+    ),
+    pairs: int = typer.Option(
+        500,
+        "--pairs",
+        min=0,
+        help="Pairs of rendered images that the vision-language model and the oracle are tried on.",
+    ),
+    prompts: int = typer.Option(60, "--prompts", min=0, help="Number of prompts that images are generated for."),
+    images: int = typer.Option(8, "--images", min=2, help="Images for each prompt."),
     steps: int = typer.Option(12, "--steps", min=1, help="ODE steps."),
     guidance_scale: float = typer.Option(1.0, "--guidance-scale", min=0.0, help="Guidance scale."),
-    grid: Path | None = typer.Option(None, "--grid", help="PNG of 100 generated images with the oracle's verdicts."),
+    grid: Path | None = typer.Option(
+        None, "--grid", help="PNG to write, of 100 generated images with the oracle's verdicts. Default: none."
+    ),
     seed: int = SEED,
     threads: int | None = THREADS,
     as_json: bool = typer.Option(False, "--json", help="Print JSON."),
 ) -> None:
-    """Measure oracle, VLM and base model: accuracies, and the reward's agreement with the oracle within prompts."""
+    """Measure the embedded models: their accuracy, and how far the reward agrees with the oracle within a prompt."""
     from promptecho.shapes.measure import measure as run
 
     _threads(threads)

@@ -21,33 +21,44 @@ def register(app: typer.Typer) -> None:
 def tables(
     scores: Annotated[
         list[Path],
-        typer.Option(
-            help="Score files, or experiment folders results/E. More may follow without repeating the option."
-        ),
+        typer.Option(help="Experiment folders, results/E, or score files; several may follow the option."),
     ],
     more: Annotated[list[Path] | None, typer.Argument(metavar="[SCORES]...", hidden=True)] = None,
     table: Annotated[
-        str, typer.Option(help=f"Which table, one of: {', '.join(TABLES)}. Default: geneval.", show_default=False)
+        str, typer.Option(help=f"Which table: one of {', '.join(TABLES)}. Default: geneval.", show_default=False)
     ] = "",
-    paper: Annotated[str, typer.Option(help="Instead: a table of the paper, table1 to table8, or all.")] = "",
+    paper: Annotated[
+        str,
+        typer.Option(
+            help="Make tables of the paper instead, with the published numbers beside yours: table1 to "
+            "table8, or all. Default: none."
+        ),
+    ] = "",
     paper_rows: Annotated[
         list[str] | None,
         typer.Option(
-            help="Whose scores stand beside a row of the paper: 'Z-Image + PromptEcho=zimage/promptecho-s1@900'; "
-            "without -sN all seeds together, without @STEP the last; or a YAML file of such pairs. Repeatable."
+            help="Which run stands beside a row of the paper: 'Z-Image + PromptEcho=zimage/promptecho-s1@900'. "
+            "Without -s1: all seeds together; without @900: the last checkpoint. Or a YAML file of such pairs. "
+            "Repeat the option for several. Default: rows and runs of the same name."
         ),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for NAME.md, .csv, .tex and .json.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder to write NAME.md, .csv, .tex and .json to. Needed, except with --print or --json."),
+    ] = None,
     benchmark: Annotated[
-        str, typer.Option(help="Benchmark key to look for in folders. Default: the table's name.")
+        str, typer.Option(help="Benchmark whose scores are taken: a key of `benchmarks`. Default: the table's name.")
     ] = "",
     max_failures: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Refuse files with a larger failed share.")
+        float,
+        typer.Option(
+            min=0.0, max=1.0, help="Largest share of failed items that a score file may have; others are refused."
+        ),
     ] = 0.01,
-    print_it: Annotated[bool, typer.Option("--print", help="Print the table.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON, of several a list.")] = False,
+    print_it: Annotated[bool, typer.Option("--print", help="Print the table in the terminal.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON; several tables as a list.")] = False,
 ) -> None:
-    """Make a result table from score files, or tables of the paper with the published numbers beside ours."""
+    """Make a result table from scores, or the tables of the paper with the published numbers beside yours."""
     from promptecho.errors import ConfigError
     from promptecho.tables.table import print_rich, to_json, write
 

@@ -20,38 +20,71 @@ def register(app: typer.Typer) -> None:
 
 
 def train(
-    config: Path | None = typer.Option(None, "--config", help="Experiment file or resolved configuration."),
-    run: list[str] | None = typer.Option(
-        None, "--run", help="Name of the run, a key of `runs`. With --watch: may be repeated; default: all runs."
+    config: Path | None = typer.Option(
+        None, "--config", help="Experiment file or resolved configuration. Needed, except with --watch."
     ),
-    to: int | None = typer.Option(None, "--to", min=1, help="Checkpoint to reach, in completed iterations."),
-    captions: Path | None = typer.Option(None, "--captions", help="Training captions (captions.h5)."),
-    out: Path | None = typer.Option(None, "--out", help="Checkpoint folder to write: results/E/runs/R/N."),
+    run: list[str] | None = typer.Option(
+        None,
+        "--run",
+        help="Run to train: a key of `runs`. With --watch: which runs to show; repeat for several. Default: all runs.",
+    ),
+    to: int | None = typer.Option(
+        None, "--to", min=1, help="Checkpoint to train to, in iterations. Needed, except with --watch."
+    ),
+    captions: Path | None = typer.Option(
+        None, "--captions", help="Training captions, results/E/captions/captions.h5. Needed, except with --watch."
+    ),
+    out: Path | None = typer.Option(
+        None,
+        "--out",
+        help="Checkpoint folder to write; in the workflow results/E/runs/R/N. Needed, except with --watch.",
+    ),
     work: Path | None = typer.Option(
-        None, "--work", help="Folder of the rolling state, from which a killed segment goes on."
+        None,
+        "--work",
+        help="Folder for unfinished work; the same command goes on from there after an interruption. "
+        "Needed, except with --watch.",
     ),
     resume: Path | None = typer.Option(
-        None, "--resume", help="Previous checkpoint folder; none for the first segment."
+        None, "--resume", help="Checkpoint folder to go on from. Default: none, for the first checkpoint of a run."
     ),
     stop_file: Path | None = typer.Option(
-        None, "--stop-file", help="Once this file exists: save at the next step boundary and leave with exit code 75."
+        None,
+        "--stop-file",
+        help="As soon as this file exists, save after the step in progress and leave with exit code 75. Default: none.",
     ),
     heldout: Path | None = typer.Option(
-        None, "--heldout", help="Held-out captions (heldout.jsonl), for training.heldout."
+        None,
+        "--heldout",
+        help="Held-out captions, results/E/captions/heldout.jsonl, for training.heldout. Default: none.",
     ),
-    tensorboard: Path | None = typer.Option(None, "--tensorboard", help="Folder for TensorBoard's event files."),
+    tensorboard: Path | None = typer.Option(
+        None, "--tensorboard", help="Folder to write TensorBoard's event files to. Default: none."
+    ),
     replay: Path | None = typer.Option(
-        None, "--replay", help="Train nothing: compute a batch again that a run with a number that is not finite left."
+        None,
+        "--replay",
+        help="Train nothing; compute one batch again: the folder that a run left which met a number that "
+        "is not finite. Default: none.",
     ),
-    threads: int | None = typer.Option(None, "--threads", min=1, help="CPU threads of this process."),
-    device: str = typer.Option("auto", "--device", help="cpu, cuda, cuda:1, ...; auto: a GPU where there is one."),
+    threads: int | None = typer.Option(
+        None, "--threads", min=1, help="CPU threads of this process. Default: one for each core."
+    ),
+    device: str = typer.Option(
+        "auto", "--device", help="Where to compute: cpu, cuda, cuda:1, ...; auto takes a GPU if there is one."
+    ),
     as_json: bool = typer.Option(False, "--json", help="Print a summary as JSON."),
     watch: Path | None = typer.Option(
-        None, "--watch", help="Train nothing: show the runs of an experiment (results/E) live, until all are finished."
+        None,
+        "--watch",
+        help="Train nothing; show the runs of an experiment, results/E, until all are finished. Default: none.",
     ),
-    once: bool = typer.Option(False, "--once", help="With --watch: print one frame and end."),
+    once: bool = typer.Option(False, "--once", help="With --watch: show the state of now, and end."),
 ) -> None:
-    """Train a run to its next checkpoint. Killed or stopped and started again, it goes on with the same bits."""
+    """Train a run to a checkpoint, or show what runs do (--watch).
+
+    If training is interrupted, the same command goes on where it was, to the same bits.
+    """
     if watch is not None:
         _watch(watch, run or [], once, as_json)
         return

@@ -13,16 +13,26 @@ import typer
 def labels(
     prompts: Annotated[
         Path,
-        typer.Option(help="captions.h5, or prompts as .txt, .jsonl or .csv ({data_id, caption} or {data_id, prompt})."),
+        typer.Option(
+            help="Training prompts: captions.h5, a .txt, or a .jsonl or .csv with data_id and caption or prompt."
+        ),
     ],
-    config: Annotated[Path, typer.Option(help="Experiment file whose `judges.models` has the judge.")],
-    judge: Annotated[str, typer.Option(help="Key of `judges.models`: who makes the labels.")],
+    config: Annotated[Path, typer.Option(help="Experiment file whose judges.models names the judge.")],
+    judge: Annotated[str, typer.Option(help="Who makes the labels: a key of judges.models.")],
     answers: Annotated[Path, typer.Option(help="Folder that keeps what the judge answered.")],
-    out: Annotated[Path | None, typer.Option(help="Label file to write, for `rewards[].label`.")] = None,
-    estimate: Annotated[bool, typer.Option(help="Ask nothing; tell calls, tokens and cost still to come.")] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Label file to write, for the key `label` of an entry of `rewards`. Needed, except with --estimate."
+        ),
+    ] = None,
+    estimate: Annotated[
+        bool,
+        typer.Option("--estimate", help="Ask nothing; print how many calls, tokens and dollars are still to come."),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the facts as JSON.")] = False,
 ) -> None:
-    """Have a judge sort the texts that prompts require by their role: what a reward model should read in an image."""
+    """Make labels for training on text in images: a judge sorts the texts that each prompt asks for by their role."""
     from promptecho.benchmarks.textocr import labels as labelling
     from promptecho.config import load_experiment
     from promptecho.errors import ConfigError

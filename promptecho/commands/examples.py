@@ -1,0 +1,166 @@
+"""Examples of every sub-command, shown below its help. Tests run or parse each of them as it stands here.
+
+They are about the embedded experiment after `make demo`, so that they can be pasted, and about the paper's experiments
+where a model or a judge of real size is meant. Lines that begin with # say what the next one is for.
+"""
+
+from __future__ import annotations
+
+import re
+
+import typer
+
+RESULTS = "results/shapes"
+EXAMPLES: dict[str, tuple[str, ...]] = {
+    "caption shard": (
+        "promptecho caption shard --vlm shapes --images results/shapes/captions/images --out captions.h5 --work work",
+        "# the third of four shards, with model and settings of an experiment:",
+        "promptecho caption shard --config config/experiments/shapes.yaml --images results/shapes/captions/images"
+        " --shard 2 --out 00002.h5 --work work/2",
+    ),
+    "caption merge": (
+        "promptecho caption merge results/shapes/captions/shards/*.h5 --config config/experiments/shapes.yaml"
+        " --out captions.h5 --heldout-out heldout.jsonl",
+    ),
+    "caption prompts": (
+        "promptecho caption prompts --prompts results/shapes/captions/heldout.jsonl --heldout 50 --out captions.h5"
+        " --heldout-out heldout.jsonl",
+    ),
+    "train": (
+        "# what the runs of an experiment do (Ctrl-C leaves the view only):",
+        "promptecho train --watch results/shapes",
+        "# one run to its checkpoint 20; the workflow calls it so:",
+        "promptecho train --config config/experiments/shapes.yaml --run promptecho-s1 --to 20"
+        " --captions results/shapes/captions/captions.h5 --heldout results/shapes/captions/heldout.jsonl"
+        " --out trained/20 --work trained/work",
+        "# and from there on to checkpoint 40:",
+        "promptecho train --config config/experiments/shapes.yaml --run promptecho-s1 --to 40 --resume trained/20"
+        " --captions results/shapes/captions/captions.h5 --heldout results/shapes/captions/heldout.jsonl"
+        " --out trained/40 --work trained/work",
+    ),
+    "generate": (
+        "promptecho generate --config config/experiments/shapes.yaml --run promptecho-s1 --step 40"
+        " --adapter results/shapes/runs/promptecho-s1/40/adapter --image-set geneval"
+        " --prompts results/shapes/prompts/geneval/metadata.jsonl --out images --work work",
+    ),
+    "judge": (
+        "# what it would cost, before anything is asked:",
+        "promptecho judge --estimate --config config/experiments/zimage.yaml --benchmark tiif"
+        " --images results/zimage/images/base/0/tiif --answers results/zimage/judges/gemini",
+    ),
+    "score": (
+        "promptecho score --config config/experiments/shapes.yaml --benchmark geneval"
+        " --images results/shapes/images/base/0/geneval --experiment shapes --run base --step 0 --out 0.json",
+    ),
+    "tables": (
+        "promptecho tables --table geneval --scores results/shapes --print",
+        "promptecho tables --paper table4 --scores results/zimage results/qwenimage --print",
+    ),
+    "figures curves": ("promptecho figures curves results/shapes --benchmark heldout --out figures",),
+    "figures samples": (
+        "promptecho figures samples results/shapes/images/base/0/geneval results/shapes/images/promptecho-s1/40/geneval"
+        " --scores results/shapes/scores/geneval --out samples.png",
+    ),
+    "plan": (
+        "promptecho plan --config config/experiments/zimage.yaml --nodes 4 --gpus-per-node 8 --gpu h100",
+        "promptecho plan --config config/experiments/shapes.yaml --gpus-per-node 1 --gpu l40s --json",
+    ),
+    "reward": (
+        'promptecho reward --vlm shapes --image results/shapes/captions/images/00000.png --label "A red circle."',
+        "# model and question of an experiment:",
+        "promptecho reward --config config/experiments/shapes.yaml --image results/shapes/captions/images/00001.png"
+        ' --label "Two blue squares." --json',
+    ),
+    "models list": ("promptecho models list --config config/experiments/zimage.yaml",),
+    "models fetch": (
+        "promptecho models fetch --config config/experiments/zimage.yaml --root /shared/models",
+        "promptecho models fetch --config config/experiments/zimage.yaml --config config/experiments/qwenimage.yaml"
+        " --root /shared/models --endpoint https://mirror.example.org",
+    ),
+    "models verify": ("promptecho models verify --config config/experiments/zimage.yaml --root /shared/models",),
+    "models unstage": ("promptecho models unstage --staging /local/scratch",),
+    "benchmarks fetch": (
+        "promptecho benchmarks fetch --out data/benchmarks",
+        "promptecho benchmarks fetch geneval dpg --out data/benchmarks --mirror /shared/benchmarks",
+    ),
+    "benchmarks verify": ("promptecho benchmarks verify --golden golden",),
+    "benchmarks heldout": (
+        "promptecho benchmarks heldout --captions results/shapes/captions/heldout.jsonl --count 10 --out prompts.jsonl",
+    ),
+    "benchmarks pack": ("promptecho benchmarks pack results/shapes/images/base/0/geneval",),
+    "benchmarks labels": (
+        "promptecho benchmarks labels --prompts data/prompts.txt --config config/experiments/zimage.yaml --judge gemini"
+        " --answers results/zimage/judges/labels --estimate",
+    ),
+    "adapter import": (
+        "promptecho adapter import --config config/experiments/shapes.yaml"
+        " --source results/shapes/runs/promptecho-s1/40/adapter --out imported",
+    ),
+    "gpus": ("promptecho gpus", "promptecho gpus --json"),
+    "gpus run": ("promptecho gpus run --count 1 -- python my_script.py",),
+    "config check": ("promptecho config check config/experiments/shapes.yaml config/experiments/zimage.yaml",),
+    "config show": ("promptecho config show config/experiments/shapes.yaml",),
+    "config docs": ("promptecho config docs --check",),
+    "shapes paths": ("promptecho shapes paths --json",),
+    "shapes render": ("promptecho shapes render --count 20 --seed 3 --out images",),
+    "shapes geneval": ("promptecho shapes geneval --per-tag 12 --seed 5 --out geneval.jsonl",),
+    "shapes dpg": ("promptecho shapes dpg --per-tag 12 --seed 6 --out dpg.csv",),
+    "shapes tiif": ("promptecho shapes tiif --per-tag 6 --seed 7 --out tiif.jsonl",),
+    "shapes textocr": ("promptecho shapes textocr --per-tag 24 --seed 8 --out textocr.jsonl",),
+    "shapes train-vae": ("promptecho shapes train-vae --out w/vae --log w/vae.jsonl",),
+    "shapes train-vlm": ("promptecho shapes train-vlm --out w/vlm --log w/vlm.jsonl",),
+    "shapes train-t2i": (
+        "promptecho shapes train-t2i --vae w/vae --out w/t2i1 --log w/t2i1.jsonl",
+        "promptecho shapes train-t2i --vae w/vae --out w/t2i2 --log w/t2i2.jsonl --init w/t2i1 --steps 1700 --seed 1",
+    ),
+    "shapes measure": (
+        "promptecho shapes measure --adapter results/shapes/runs/promptecho-s1/40/adapter --pairs 0 --prompts 20"
+        " --grid grid.png",
+    ),
+}
+# Below `promptecho --help`.
+FIRST = (
+    "promptecho train --watch results/shapes",
+    "promptecho tables --table geneval --scores results/shapes --print",
+    "promptecho plan --config config/experiments/zimage.yaml --nodes 4 --gpus-per-node 8 --gpu h100",
+    "promptecho config check config/experiments/shapes.yaml",
+)
+
+
+def attach(app: typer.Typer, *words: str) -> None:
+    """Give every command of `app` its examples, and every group the first one of each of its commands."""
+    for info in app.registered_commands:
+        name = " ".join((*words, info.name or info.callback.__name__.replace("_", "-")))
+        info.epilog = _epilog(EXAMPLES.get(name, ()))
+    for group in app.registered_groups:
+        path = (*words, str(group.name))
+        attach(group.typer_instance, *path)
+        own = EXAMPLES.get(" ".join(path), ())
+        of_commands = [lines for name, lines in EXAMPLES.items() if name.startswith(" ".join(path) + " ")]
+        firsts = [next(line for line in lines if not line.startswith("#")) for lines in of_commands]
+        group.epilog = _epilog((*own, *firsts))
+    if not words:
+        app.info.epilog = _epilog(FIRST)
+
+
+def _epilog(lines: tuple[str, ...]) -> str | None:
+    """The examples, wrapped as a shell takes them; `\\b` keeps the lines as they are."""
+    if not lines:
+        return None
+    return "\n".join(
+        ("\b", f"Example{'s' * (len(lines) > 1)}:", *(f"  {line}" for one in lines for line in _wrap(one)))
+    )
+
+
+def _wrap(line: str) -> list[str]:
+    """At most 74 columns a line, broken between options or files."""
+    if line.startswith("#") or len(line) <= 74:
+        return [line]
+    words = [word for part in re.split(r" (?=--)", line) for word in (part.split(" ") if len(part) > 70 else [part])]
+    rows = [words[0]]
+    for word in words[1:]:
+        if len(rows[-1]) + len(word) + 1 <= 72:
+            rows[-1] += f" {word}"
+        else:
+            rows.append(f"    {word}")
+    return [f"{row} \\" for row in rows[:-1]] + rows[-1:]
