@@ -111,8 +111,15 @@ def read_json(path: str | Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
+    except OSError as error:
+        raise unreadable(path, error) from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: not valid JSON ({error}); delete it and rerun the rule that makes it") from None
+
+
+def unreadable(path: str | Path, error: OSError) -> DataError:
+    """A file that is there and out of reach, which says nothing about its content."""
+    return DataError(f"{path}: cannot read ({error.strerror or error}); see to its permissions, or to the disk")
 
 
 def write_jsonl(path: str | Path, rows: list[dict]) -> None:
@@ -131,6 +138,8 @@ def read_jsonl(path: str | Path) -> list[dict]:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
+    except OSError as error:
+        raise unreadable(path, error) from None
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 ({error})") from None
     rows = []

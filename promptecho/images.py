@@ -1,33 +1,103 @@
-"""Read image files."""
+"""Read image files as a viewer shows them, whatever their format, number of bits, colours and size."""
 
 from __future__ import annotations
 
+import contextlib
+import math
+import sys
 import warnings
 from pathlib import Path
 
 from PIL import Image, ImageOps
 
 from promptecho.errors import DataError
+from promptecho.names import shown
+from promptecho.pixels import RangeError, facts, to_rgb
+
+LARGEST = 1_000_000_000  # pixels; a file of more is taken for an attack
+BIG = 89_478_485  # pixels; larger images are never kept at their size (Pillow calls them attacks)
+HEIF_SUFFIXES = (".heic", ".heif", ".hif")
+Image.MAX_IMAGE_PIXELS = LARGEST
 
 
-def load_image(path: str | Path, fix: str = "replace or remove it") -> Image.Image:
-    """Decode an image file whole, upright (EXIF orientation), as RGB; `image.info["path"]` holds where it is from.
+def load_image(
+    path: str | Path, fix: str = "replace or remove it", *, background: str = "white", max_pixels: int | None = None
+) -> Image.Image:
+    """Decode an image file whole, upright (EXIF orientation), as 8-bit RGB by the rules of `pixels.py`.
 
-    `fix` ends the error message: what the user should do about a bad file.
+    `info["path"]` holds where it is from, `info["done"]` what was done to it beyond decoding, in words. Of several frames
+    or pages it is the first.
+
+    Args:
+        fix: ends the error message: what the user should do about a bad file.
+        background: what shows through transparent pixels.
+        max_pixels: larger images are shrunk to so many, with a Lanczos filter. None: those above 89 million only.
 
     Raises:
-        DataError: the file is missing, truncated, or no image.
+        DataError: the file is missing, truncated, no image, has over a thousand million pixels, or numbers for which
+            no rule says what is white.
     """
+    limit = min(max_pixels or BIG, BIG)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
+            _register_heif(path)
             with Image.open(path) as opened:
+                raw = facts(opened)
+                full = opened.size
+                if full[0] * full[1] > BIG:  # a JPEG can be decoded at a half, quarter or eighth of its size
+                    opened.draft(None, _shrunk(full, limit))
                 opened.load()  # Image.open reads the header only
-                image = ImageOps.exif_transpose(opened).convert("RGB")
+                image, done = to_rgb(ImageOps.exif_transpose(opened), background, raw)
+                if raw["format"] in ("GIF", "WEBP", "PNG", "TIFF", "AVIF") and _has_frames(opened):
+                    done.append("first of several frames")
     except FileNotFoundError:
-        raise DataError(f"{path}: no such image file") from None
+        raise DataError(f"{shown(path)}: no such image file") from None
+    except Image.DecompressionBombWarning:
+        raise DataError(f"{shown(path)}: more than {LARGEST:,} pixels, which no photograph has; {fix}") from None
+    except Image.DecompressionBombError:
+        raise DataError(f"{shown(path)}: more than {2 * LARGEST:,} pixels, which no photograph has; {fix}") from None
+    except RangeError as error:
+        raise DataError(f"{shown(path)}: {error}") from None
+    except DataError:
+        raise
     except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error, ...
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise DataError(f"{path}: not a readable image ({reason}); {fix}") from error
-    image.info["path"] = str(path)
+        raise DataError(f"{shown(path)}: not a readable image ({reason}); {fix}") from error
+    if full[0] * full[1] > BIG:
+        print(f"{shown(path)}: {full[0]}x{full[1]} pixels, shrunk to {limit:,} of them at most", file=sys.stderr, flush=True)
+    if image.width * image.height > limit:
+        info = image.info
+        image = image.resize(_shrunk(image.size, limit), Image.Resampling.LANCZOS)
+        image.info = info
+    if full[0] * full[1] > limit:
+        done.append("shrunk")
+    image.info["path"], image.info["done"] = str(path), tuple(done)
     return image
+
+
+def _shrunk(size: tuple[int, int], limit: int) -> tuple[int, int]:
+    """The largest size of the same shape with at most `limit` pixels (at least one a side)."""
+    factor = math.sqrt(limit / (size[0] * size[1]))
+    return max(1, math.floor(size[0] * factor)), max(1, math.floor(size[1] * factor))
+
+
+def _has_frames(opened: Image.Image) -> bool:
+    with contextlib.suppress(Exception):  # a damaged second frame is nobody's business
+        return bool(getattr(opened, "is_animated", False))
+    return False
+
+
+def _register_heif(path: str | Path) -> None:
+    """HEIC files are read by a package that is not installed by default.
+
+    Raises:
+        DataError: `path` has such a suffix and the package is missing.
+    """
+    if Path(str(path)).suffix.lower() not in HEIF_SUFFIXES:
+        return
+    try:
+        import pillow_heif
+    except ImportError:
+        raise DataError(f"{shown(path)}: to read HEIC files, install pillow-heif (pip install pillow-heif)") from None
+    pillow_heif.register_heif_opener()

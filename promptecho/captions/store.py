@@ -17,12 +17,16 @@ from typing import Any
 
 import promptecho
 from promptecho.errors import DataError
-from promptecho.files import atomic_path
+from promptecho.files import atomic_path, unreadable
 
 SCHEMA_VERSION = 1
 TEXT_COLUMNS = ("image_id", "caption", "finish_reason", "image_sha256")
 ATTRIBUTES = ("schema_version", "vlm", "vlm_revision", "query", "generation")
 COLUMNS = ("image_id", "caption", "n_tokens", "finish_reason", "image_sha256")
+
+
+class DamagedCaptions(DataError):
+    """A caption file whose content is damaged, and not merely out of reach."""
 
 
 @dataclass(frozen=True)
@@ -115,16 +119,23 @@ def read_captions(path: str | Path) -> CaptionFile:
     """Read and check a caption file, shard or merged.
 
     Raises:
-        DataError: the file is missing, damaged, or not a caption file of this schema; says which.
+        DamagedCaptions: its content is damaged.
+        DataError: the file is missing, may not be read, or is not a caption file of this schema; says which.
     """
     import h5py
 
     path = Path(path)
-    remedy = "delete it and rerun the command that makes it"
-    if not path.is_file():
-        raise DataError(f"{path}: no such caption file")
+    remedy = "if no other program is writing it, move it away and rerun the command that makes it"
     try:
-        with h5py.File(path, "r", locking=False) as file:  # never written in place, and not all file systems lock
+        # Read whole and not by HDF5, which locks where the environment says so, and calls a locked file, one that may
+        # not be read and one that is damaged by the same name. Our files are never written in place.
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such caption file") from None
+    except OSError as error:
+        raise unreadable(path, error) from None
+    try:
+        with h5py.File(io.BytesIO(data), "r") as file:
             attributes = {
                 name: value.decode() if isinstance(value, bytes) else value for name, value in file.attrs.items()
             }
@@ -148,12 +159,14 @@ def read_captions(path: str | Path) -> CaptionFile:
             shard = (int(attributes["shard"]), int(attributes["num_shards"])) if "shard" in attributes else None
     except (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise DataError(f"{path}: damaged or not HDF5 ({reason}); {remedy}") from error
+        if "already open for write" in reason:  # a mark in the file's head
+            raise DataError(f"{path}: is open for writing in another program; wait until that has closed it") from None
+        raise DamagedCaptions(f"{path}: damaged or not HDF5 ({reason}); {remedy}") from error
     if len({len(values) for values in columns.values()}) != 1:
-        raise DataError(f"{path}: columns of unequal length; {remedy}")
+        raise DamagedCaptions(f"{path}: columns of unequal length; {remedy}")
     rows = [CaptionRow(*values) for values in zip(*(columns[name] for name in COLUMNS), strict=True)]
     if "content_sha256" in attributes and attributes["content_sha256"] != _content_sha256(rows):
-        raise DataError(f"{path}: its content does not match its checksum; {remedy}")
+        raise DamagedCaptions(f"{path}: its content does not match its checksum; {remedy}")
     return CaptionFile(source, rows, merge, shard)
 
 

@@ -86,7 +86,7 @@ def test_damage_names_file_and_remedy(tmp_path):
     good = path.read_bytes()
     for damaged in (good[:100], good[: len(good) // 2], b"not HDF5 at all", b"", good[:-2000] + bytes(2000)):
         path.write_bytes(damaged)
-        with pytest.raises(DataError, match=r"a\.h5: .*(delete it and rerun|not a caption file)") as caught:
+        with pytest.raises(DataError, match=r"a\.h5: .*(move it away and rerun|not a caption file)") as caught:
             read_captions(path)
         assert "\n" not in str(caught.value)
     position = good.index(b"A red circle")
