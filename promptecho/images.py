@@ -25,8 +25,8 @@ def load_image(
 ) -> Image.Image:
     """Decode an image file whole, upright (EXIF orientation), as 8-bit RGB by the rules of `pixels.py`.
 
-    `info["path"]` holds where it is from, `info["done"]` what was done to it beyond decoding, in words. Of several frames
-    or pages it is the first.
+    `info["path"]` holds where it is from, `info["done"]` what was done to it beyond decoding, in words. Of several
+    frames or pages it is the first.
 
     Args:
         fix: ends the error message: what the user should do about a bad file.
@@ -65,7 +65,8 @@ def load_image(
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise DataError(f"{shown(path)}: not a readable image ({reason}); {fix}") from error
     if full[0] * full[1] > BIG:
-        print(f"{shown(path)}: {full[0]}x{full[1]} pixels, shrunk to {limit:,} of them at most", file=sys.stderr, flush=True)
+        told = f"{shown(path)}: {full[0]}x{full[1]} pixels, shrunk to {limit:,} of them at most"
+        print(told, file=sys.stderr, flush=True)
     if image.width * image.height > limit:
         info = image.info
         image = image.resize(_shrunk(image.size, limit), Image.Resampling.LANCZOS)
@@ -79,7 +80,8 @@ def load_image(
 def _shrunk(size: tuple[int, int], limit: int) -> tuple[int, int]:
     """The largest size of the same shape with at most `limit` pixels (at least one a side)."""
     factor = math.sqrt(limit / (size[0] * size[1]))
-    return max(1, math.floor(size[0] * factor)), max(1, math.floor(size[1] * factor))
+    width, height = max(1, math.floor(size[0] * factor)), max(1, math.floor(size[1] * factor))
+    return max(1, min(width, limit // height)), max(1, min(height, limit // width))
 
 
 def _has_frames(opened: Image.Image) -> bool:

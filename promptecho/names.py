@@ -1,8 +1,9 @@
-"""Names of files as texts, and ids of images from them. Any name that a file system holds has one, and no two names have the same.
+"""Names of files as texts, and ids of images from them: any name that a file system holds has one, no two the same.
 
-A name is its own id, unless it holds what no text file can: bytes that are not UTF-8, control characters (a newline, say)
-and the two line separators of Unicode. Such a name is written `escaped://` and then with `\\xE9` for a byte, `\\u000A` for
-a character and `\\\\` for a backslash. A path in a folder never holds `//`, so that no other name has this id.
+A name is its own id, unless it holds what no text file can: bytes that are not UTF-8, control characters (a newline,
+say) and the two line separators of Unicode. Such a name is written `escaped://` and then with `\\xE9` for a byte,
+`\\u000A` for a character and `\\\\` for a backslash. A path in a folder never holds `//`, so that no other name has
+this id.
 """
 
 from __future__ import annotations

@@ -5,10 +5,11 @@ The rules, in this order; a plain 8-bit RGB image passes through them untouched.
    4095 in a TIFF of 12 bits), never the darkest and the brightest pixel of the image. Floating point: 0 to 1. A file of
    other numbers (32-bit whole numbers, signed ones, floats outside 0..1) has no white that all viewers agree on and is
    refused with its range.
-2. Colour. An embedded ICC profile (Display P3, Adobe RGB, a printer's CMYK, ...) is converted to sRGB, with the profile's
-   own intent; a profile that changes no channel by more than two of 255 is sRGB in all but its name and ignored, and so
-   is one that is damaged or of another kind of colours than the pixels, as in viewers. CMYK without profile is converted
-   by (255 - ink) * (255 - black) / 255.
+2. Colour. An embedded ICC profile (Display P3, Adobe RGB, a printer's CMYK, ...) is converted to sRGB, with the
+   profile's own intent; a profile that changes no channel by more than two of 255 is sRGB in all but its name and
+   ignored, and so is one that is damaged or of another kind of colours than the pixels, as in viewers. CMYK without
+   profile is converted by (255 - ink) * (255 - black) / 255. (Gamma written in a PNG without a profile is not applied;
+   viewers disagree on it.)
 3. Transparency of any kind (alpha, a palette's, one colour that counts as transparent) is composited on the background.
 """
 
@@ -31,7 +32,9 @@ class RangeError(ValueError):
     """Pixels whose numbers have no range of which a rule says what is black and what white."""
 
 
-def to_rgb(image: Image.Image, background: str = "white", raw: dict[str, Any] | None = None) -> tuple[Image.Image, list]:
+def to_rgb(
+    image: Image.Image, background: str = "white", raw: dict[str, Any] | None = None
+) -> tuple[Image.Image, list[str]]:
     """`image` (decoded, upright) as RGB, and what had to be done to it in words; none for a plain 8-bit RGB image.
 
     Args:
@@ -88,8 +91,8 @@ def _by_range(image: Image.Image, raw: dict[str, Any], done: list[str]) -> Image
         wide = raw.get("format") not in ("PPM", "PNG") if image.mode == "I" else False
         if wide:
             low, high = int(values.min()), int(values.max())
-            raise RangeError(f"whole numbers of {raw.get('bits', 32)} bits, from {low} to {high}, none of which is white by "
-                             "any rule; convert it to 8 bits, or to 16 bits without sign")
+            raise RangeError(f"whole numbers of {raw.get('bits', 32)} bits, from {low} to {high}, none of which is white "
+                             "by any rule; convert it to 8 bits, or to 16 bits without sign")
         white = 2 ** raw["bits"] - 1 if "bits" in raw and 8 < raw["bits"] < 16 else 65535
         grey = ((values.astype(np.uint32).clip(0, white) * 255 + white // 2) // white).astype(np.uint8)
         done.append("more than 8 bits")

@@ -27,7 +27,7 @@ UNREADABLE = {
     ".clip": "an editor's file", ".svg": "a drawing without pixels", ".eps": "a drawing without pixels",
     ".ai": "a drawing without pixels", ".pdf": "a document", ".jxl": "JPEG XL", ".jxr": "JPEG XR", ".exr": "OpenEXR",
     ".hdr": "Radiance",
-    **dict.fromkeys((".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2", ".pef", ".srw"), "a raw photograph"),
+    **dict.fromkeys((".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2", ".pef"), "a raw photograph"),
 }  # fmt: skip
 # Folders in which programs keep their own: copies, thumbnails, what was deleted.
 TOOL_FOLDERS = {
@@ -122,7 +122,8 @@ def told(taken: list[str], left_out: dict[str, Counter[str]]) -> Iterator[str]:
 def _counts(taken: int, reasons: Counter[str]) -> str:
     if not reasons:
         return f"{taken} taken, none left out"
-    listed = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items(), key=lambda item: (-item[1], item)))
+    most_first = sorted(reasons.items(), key=lambda item: (-item[1], item))
+    listed = ", ".join(f"{count} {reason}" for reason, count in most_first)
     return f"{taken} taken, {reasons.total()} left out: {listed}"
 
 

@@ -37,8 +37,8 @@ class ImageItem:
 class ImageList:
     """Images sorted by id; `source` is where they were looked for, `left_out` says what is there beside them.
 
-    `unlisted`: ids that are found in the source and left out because finished captions are older than the rules by which
-    they are found.
+    `unlisted`: ids that are found in the source and left out because finished captions are older than the rules by
+    which they are found.
     """
 
     source: str
@@ -91,15 +91,15 @@ def image_list(source: str | Path) -> ImageList:
     if not items:
         raise DataError(f"{shown(source)}: holds no images (looked for {', '.join(IMAGE_SUFFIXES)})")
     items.sort(key=lambda item: item.image_id)
-    twice = [after.image_id for before, after in zip(items, items[1:], strict=False) if before.image_id == after.image_id]
+    twice = [name for name, count in Counter(item.image_id for item in items).items() if count > 1]
     if twice:
-        names = ", ".join(repr(name) for name in dict.fromkeys(twice))
+        names = ", ".join(map(repr, twice))
         raise DataError(f"{shown(source)}: image_id {names[:500]} occurs twice; ids must be unique")
     return ImageList(str(source), items, left_out, unlisted)
 
 
 def look_at(items: Iterable[ImageItem]) -> list[ImageItem]:
-    """The items with the size and the time of change of their files as they are now; None where there is no such file."""
+    """The items with their files' sizes and times of change as they are now; None where there is no such file."""
     return [ImageItem(item.image_id, item.path, *_facts(item.path), item.sha256) for item in items]
 
 

@@ -49,7 +49,7 @@ FORMER_BEHAVIOUR: dict[str, Any] = {
 ORACLE = tuple(f"shapes/{name}.py" for name in ("oracle", "render", "grammar", "world"))
 SCORING_CODE = (
     *(f"benchmarks/{name}.py" for name in ("backends", "layout", "listing", "scoring")),
-    *("captions/prompts.py", "text_files.py", "scores.py", "images.py"),
+    *("captions/prompts.py", "text_files.py", "scores.py", "images.py", "pixels.py"),
 )
 JUDGE_CODE = ("benchmarks/templates.py", "benchmarks/json_reply.py", "judges")
 TABLES_CODE = ("tables", "statistics.py", "scores.py", "provenance.py", "benchmarks/tiif/attributes.py")

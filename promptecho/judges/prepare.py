@@ -16,6 +16,7 @@ from pydantic import BaseModel
 
 from promptecho.config.judges import JudgeSection
 from promptecho.errors import DataError
+from promptecho.images import load_image
 from promptecho.judges.base import ImageSource, Payload, Question
 from promptecho.seeds import derive_seed
 
@@ -106,15 +107,14 @@ class Preparer:
 
     def _encode(self, data: bytes, source: ImageSource, question: Question) -> tuple[str, bytes]:
         """(media type, bytes) in the format of the settings; bytes that have it already stay as they are."""
-        image = _open(data, source, question)
         wanted = self.settings.image_format.upper()
-        if image.format == wanted:
+        if _open(data, source, question).format == wanted:
             return MEDIA_TYPES[wanted], data
         buffer = io.BytesIO()
         options: dict[str, Any] = {"quality": self.settings.jpeg_quality} if wanted == "JPEG" else {}
         try:
-            image.convert("RGB").save(buffer, wanted, **options)
-        except (OSError, ValueError, SyntaxError) as error:
+            load_image(io.BytesIO(data)).save(buffer, wanted, **options)
+        except (DataError, OSError, ValueError, SyntaxError) as error:
             raise _bad_image(source, question, error) from None
         return MEDIA_TYPES[wanted], buffer.getvalue()
 
