@@ -91,10 +91,9 @@ def _by_range(image: Image.Image, raw: dict[str, Any], done: list[str]) -> Image
         wide = raw.get("format") not in ("PPM", "PNG") if image.mode == "I" else False
         if wide:
             low, high = int(values.min()), int(values.max())
-            raise RangeError(
-                f"whole numbers of {raw.get('bits', 32)} bits, from {low} to {high}, none of which is white by any rule; "
-                "convert it to 8 bits, or to 16 bits without sign"
-            )
+            bits = raw.get("bits", 32)
+            raise RangeError(f"whole numbers of {bits} bits, from {low} to {high}, none of which is white by any rule; "
+                             "convert it to 8 bits, or to 16 bits without sign")
         white = 2 ** raw["bits"] - 1 if "bits" in raw and 8 < raw["bits"] < 16 else 65535
         grey = ((values.astype(np.uint32).clip(0, white) * 255 + white // 2) // white).astype(np.uint8)
         done.append("more than 8 bits")
