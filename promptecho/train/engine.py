@@ -55,6 +55,8 @@ class Engine:
             eps=training.adam_eps,
             weight_decay=training.weight_decay,
         )
+        self._small, self._counted = 0, 0
+        optimizer.register_step_pre_hook(lambda inner, *_: self._count_small(inner, training.adam_eps))
         config = {
             "train_micro_batch_size_per_gpu": 1,
             "gradient_accumulation_steps": accumulation,
@@ -101,6 +103,23 @@ class Engine:
         """Global norm of the last step's gradient, before clipping."""
         norm = self.engine.get_global_grad_norm()
         return float("nan") if norm is None else float(norm)
+
+    def small_gradients(self) -> tuple[int, int]:
+        """Since the last call: elements of this rank's gradients below Adam's epsilon, of how many that are not 0.
+
+        Zeros are left out: at the first step they are all of A, because B is 0.
+        """
+        found, self._small, self._counted = (self._small, self._counted), 0, 0
+        return found
+
+    @torch.no_grad()
+    def _count_small(self, optimizer: torch.optim.Optimizer, eps: float) -> None:
+        """Before an optimizer's step: look at the gradients as it gets them, averaged and clipped."""
+        for group in optimizer.param_groups:
+            for gradient in (p.grad for p in group["params"] if p.grad is not None):
+                found = torch.count_nonzero(gradient)
+                self._counted += int(found)
+                self._small += int(found - torch.count_nonzero(gradient.abs() >= eps))
 
     def weights(self) -> dict[str, torch.Tensor]:
         """Copies of the float32 weights, on the CPU."""

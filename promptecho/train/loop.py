@@ -57,7 +57,10 @@ from promptecho.train.state import TrainingState
 from promptecho.train.stop import EXIT_CODE, StopCheck, StopRequestedError
 from promptecho.train.trainer import Segment, Trainer
 from promptecho.train.update import NotFiniteError, precompute, update
+from promptecho.train.warning_signs import below_eps
 from promptecho.train.watchdog import Watchdog
+
+EARLY = 3  # iterations that say it at once when gradients are too small for Adam
 
 
 def train_segment(segment: Segment) -> bool:
@@ -222,6 +225,8 @@ def _run(trainer: Trainer, state: TrainingState) -> bool:
         while state.iteration < segment.to and not state.early_stop.get("stopped"):
             state, row = _iterate(trainer, state)
             _log_row(trainer, log, row)
+            if row["iteration"] <= EARLY and (sign := below_eps(row)):
+                say(f"train {segment.run}: iteration {row['iteration']}: {sign}", file=sys.stderr, flush=True)
             if rank == 0:
                 bar.advance(note=f"reward {row['reward_mean']:.4f}, {row['images_per_s']:.2f} images/s")
             due = time.monotonic() - last_save >= training.save_every_s
@@ -324,6 +329,7 @@ def _iterate(trainer: Trainer, state: TrainingState) -> tuple[TrainingState, dic
         **ro.reward_metrics(rollout, trainer.rewards),
         **watched,
         **metrics,
+        "update_norm": _distance(weights, trained),
         "learning_rate": engine.current_learning_rate,
         "optimizer_steps": after.optimizer_steps,
         **meter.metrics(),
@@ -384,6 +390,11 @@ def _log_row(trainer: Trainer, log: MetricsLog | None, row: dict) -> None:
 
 def _silent(*_: object, **__: object) -> None:
     """Other ranks than 0 print nothing."""
+
+
+def _distance(before: dict, after: dict) -> float:
+    """Euclidean distance of two sets of weights."""
+    return sum(float((after[name] - before[name]).double().square().sum()) for name in before) ** 0.5
 
 
 def _averaged(average: dict, value: dict, decay: float) -> dict:

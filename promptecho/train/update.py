@@ -55,6 +55,9 @@ class Batch:
         )  # fmt: skip
 
 
+_SMALL = ("small gradients", "counted gradients")
+
+
 class NotFiniteError(Exception):
     """A loss or gradient is not finite; on every rank together. Carries this rank's batch, empty if it is innocent."""
 
@@ -230,10 +233,14 @@ def update(
                 what, guilty = find_not_finite(family, engine, batch.take(local), training, groups)
                 raise NotFiniteError(what, batch.take([local[i] for i in guilty], sum(groups, [])), steps)
             sums["grad_norm"] += engine.grad_norm
+            for key, value in zip(_SMALL, engine.small_gradients(), strict=True):
+                sums[key] += value
             steps += 1
             after_step()
-    means = {key: value / (steps if key == "grad_norm" else count) for key, value in sums.items()}
-    return _mean_over_ranks(means)
+    per_step = ("grad_norm", *_SMALL)
+    means = _mean_over_ranks({key: value / (steps if key in per_step else count) for key, value in sums.items()})
+    small, counted = (means.pop(key) for key in _SMALL)
+    return {**means, "grad_below_eps": small / counted if counted else 0.0}
 
 
 def timestep_groups(training: TrainingConfig, pass_index: int) -> list[list[int]]:

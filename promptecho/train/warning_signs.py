@@ -13,6 +13,7 @@ from promptecho.train.metrics import Row, series
 WINDOW = 5  # iterations averaged at either end of a run
 FEWEST = 6  # rows below which nothing is said
 DIVERSITY_LOSS = 0.5
+BELOW_EPS = 0.5
 KL_GROWTH = 3.0  # a KL that grows linearly ends at 2 times its median, a quadratic one at 4 times
 
 
@@ -71,7 +72,20 @@ def warning_signs(rows: list[Row]) -> list[str]:
             f"{gain} while the held-out reward fell to {heldout[-1]:.3g} from {max(heldout) + 0.0:.3g}: the gain does "
             "not carry over to new prompts; take the checkpoint before the fall, use more captions or stop earlier"
         )
+    if rows and (sign := below_eps(rows[-1])):
+        signs.append(sign)
     return signs
+
+
+def below_eps(row: Row) -> str:
+    """What a large share of gradient elements below Adam's epsilon means; "" where it is not large, or not told."""
+    share = row.get("grad_below_eps", 0.0)
+    if share <= BELOW_EPS:
+        return ""
+    return (
+        f"{share:.0%} of the gradient's elements lie below Adam's epsilon, which halves their steps at least; lower "
+        "training.adam_eps (a hundred times), or scale advantages (training.advantage.scale: global_std)"
+    )
 
 
 def _not_finite(rows: list[Row]) -> list[str]:

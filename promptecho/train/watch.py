@@ -30,6 +30,8 @@ METRICS = {
     "kl_ema": "KL to moving average",
     "diversity": "image diversity",
     "clip_fraction": "clip fraction",
+    "update_norm": "size of update",
+    "grad_below_eps": "gradient below eps",
 }
 FIXED_NOISE = {"heldout_reward"}  # the same images every time: single values compare
 BLOCKS = "▁▂▃▄▅▆▇█"

@@ -28,7 +28,7 @@ from promptecho.train.launch import init_distributed
 from promptecho.train.update import NotFiniteError, awm_loss, find_not_finite, velocity
 
 FEW = LoraSection(rank=3, alpha=6, target_modules=["to_q", "feed_forward.w2"])
-STEPS = TRAINING.model_copy(update={"lora": FEW, "learning_rate": 1e-3, "max_grad_norm": 1e9})
+STEPS = TRAINING.model_copy(update={"lora": FEW, "learning_rate": 1e-3, "max_grad_norm": 1e9, "adam_eps": 1e-4})
 
 
 def take_steps(stage: int, folder: str, work: Path, *, checkpointing: bool) -> dict[str, torch.Tensor]:
@@ -46,6 +46,11 @@ def take_steps(stage: int, folder: str, work: Path, *, checkpointing: bool) -> d
     batch = batch_of(family, n=4)
     engine = Engine(family.transformer, training, device, accumulation=4 // world_size)
     norms = []
+    # The gradient of the first step by torch alone: how many of its elements are not 0, and how many of them are small.
+    losses = [awm_loss(family, batch.take([image]), training)[0] for image in range(4)] if world_size == 1 else []
+    plain = torch.autograd.grad(sum(losses) / 4, list(engine.parameters.values())) if losses else []
+    plain = torch.cat([gradient.flatten() for gradient in plain] or [torch.zeros(0)])
+    expected = [int(((plain != 0) & (plain.abs() < training.adam_eps)).sum()), int((plain != 0).sum())]
 
     @torch.no_grad()
     def pass_without_gradient() -> torch.Tensor:
@@ -59,6 +64,10 @@ def take_steps(stage: int, folder: str, work: Path, *, checkpointing: bool) -> d
         norms.append(engine.grad_norm)
 
     step()
+    counts = torch.tensor(engine.small_gradients())
+    dist.all_reduce(counts)
+    assert not losses or torch.equal(counts, torch.tensor(expected)) and 0 < expected[0] < expected[1]
+    assert engine.small_gradients() == (0, 0)
     weights, moments, steps = engine.weights(), engine.moments(), engine.optimizer_steps
     step()
     after = engine.weights()
@@ -80,7 +89,7 @@ def take_steps(stage: int, folder: str, work: Path, *, checkpointing: bool) -> d
         assert all(p.numel() == 0 and p.ds_tensor.numel() == -(-p.ds_numel // world_size) for p in frozen)
     step()
     found |= {f"again.{key}": value for key, value in engine.weights().items()}
-    found["norms"] = torch.tensor(norms)
+    found["norms"], found["counts"] = torch.tensor(norms), counts
     batch.x0[3] = float("nan")
     step()
     assert engine.overflow

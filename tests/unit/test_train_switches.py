@@ -129,6 +129,21 @@ def test_the_adapter_is_the_average_where_one_is_asked_for(experiment, usual):
         assert torch.equal(adapter(folder)[key.replace(".default", "")], value)
 
 
+def test_gradients_below_adams_epsilon_are_told_at_once_and_the_update_is_measured(experiment, usual, capsys):
+    """With an epsilon that no gradient reaches, steps are lr g / eps, far smaller than Adam's."""
+    moved = usual[1]["update_norm"]
+    assert 0 <= usual[1]["grad_below_eps"] < 0.2 and moved > 0
+    capsys.readouterr()
+    folder, row = train(experiment, "eps", adam_eps=10.0)
+    assert row["grad_below_eps"] == 1 and 0 < row["update_norm"] < 0.01 * moved
+    told = capsys.readouterr().err
+    assert "iteration 1: 100% of the gradient's elements lie below Adam's epsilon" in told
+    assert "lower training.adam_eps" in told
+    # What the state holds lies at that distance from what a run begins with: B from 0, A from where it was.
+    b = [v for name, v in load_file(usual[0] / "state" / "weights.safetensors").items() if "lora_B" in name]
+    assert sum(float(v.double().square().sum()) for v in b) ** 0.5 < moved
+
+
 def test_errors_are_one_line_and_leave_nothing(experiment, usual, tmp_path):
     config = experiment.config("errors", **ONE)
     cases = [

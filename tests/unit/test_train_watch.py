@@ -129,6 +129,12 @@ def test_signs_of_reward_hacking():
     assert sign == "grad_norm is nan at iteration 21: nothing after it can be trusted"
 
 
+def test_gradients_below_adams_epsilon_are_a_sign_while_they_last():
+    (sign,) = warning_signs(rows_of(grad_below_eps=[0.2, 0.6]))
+    assert sign.startswith("60% of the gradient's elements lie below Adam's epsilon")
+    assert warning_signs(rows_of(grad_below_eps=[0.6, 0.2])) == []
+
+
 def test_healthy_runs_show_no_sign():
     assert warning_signs([]) == []
     assert warning_signs(rows_of(reward_mean=[0.0])) == []
