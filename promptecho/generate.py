@@ -88,7 +88,9 @@ def generate_shard(job: GenerateJob) -> Path:
     if missing:
         cache = job.config.models_prompt_cache
         with memory("load_t2i"):
-            family = load_configured(job.config, job.device, text_encoder_device="cpu" if cache else None)
+            own = _published(job, "pad_prompts")
+            options = {"pad_prompts": own} if own else {}
+            family = load_configured(job.config, job.device, text_encoder_device="cpu" if cache else None, **options)
         encoder = PromptCache(family, cache, turn=(job.shard, job.num_shards))
         fold = contextlib.nullcontext()
         if job.adapter is not None:
@@ -134,6 +136,7 @@ def _generate_batch(
         cond,
         num_inference_steps=settings.num_inference_steps,
         guidance_scale=settings.guidance_scale,
+        schedule=_published(job, "schedule") or settings.schedule,
     )
     if not torch.isfinite(latents).all():
         bad = [batch[k] for k in range(len(batch)) if not torch.isfinite(latents[k]).all()]
@@ -148,10 +151,17 @@ def _generate_batch(
             image.save(temporary, format="PNG")
 
 
+def _published(job: GenerateJob, key: str) -> str | None:
+    """How a published adapter's images are made, where its entry says so; None for all others."""
+    entry = job.config.adapters.get(job.run)
+    return entry and getattr(entry, key)
+
+
 def _recipe(job: GenerateJob) -> dict[str, str | None]:
     """What decides the images of a shard besides their prompts: model and sampling, and the adapter's own files."""
     adapter = job.adapter and digest([sha256_file(job.adapter / name) for name in ADAPTER_FILES])
-    return {"settings": slice_digest(job.config, "generate", image_set=job.image_set), "adapter": adapter}
+    own = {key: value for key in ("schedule", "pad_prompts") if (value := _published(job, key))}
+    return {"settings": slice_digest(job.config, "generate", image_set=job.image_set), "adapter": adapter, **own}
 
 
 def _signature(recipe: dict, layout: Layout, batch: list[tuple[int, int]]) -> dict:

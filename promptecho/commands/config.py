@@ -19,8 +19,9 @@ def register(app: typer.Typer) -> None:
 
 def check(files: list[Path] = typer.Argument(..., help="Experiment files.")) -> None:
     """Check experiment files: every problem at once, with the path of its key and what was meant."""
-    from promptecho.config import load_experiment, read_yaml
+    from promptecho.config import load_experiment, read_yaml, run_rewards, run_training
     from promptecho.config.resolve import as_written
+    from promptecho.config.rewards import unequal_sizes
     from promptecho.errors import ConfigError
 
     problems = []
@@ -28,8 +29,13 @@ def check(files: list[Path] = typer.Argument(..., help="Experiment files.")) -> 
         try:
             if not re.fullmatch("[0-9a-f]{16}", file.stem):  # results/E/config/DIGEST.yaml holds every key
                 as_written(read_yaml(file), str(file))
-            load_experiment(file)
+            experiment = load_experiment(file)
             typer.echo(f"{file}: valid")
+            for run in experiment.runs:
+                if text := unequal_sizes(
+                    run_rewards(experiment, run), run_training(experiment, run).advantage.scale
+                ):
+                    typer.echo(f"{file}: warning: runs.{run}: {text}", err=True)
         except ConfigError as error:
             problems.append(str(error))
     if problems:

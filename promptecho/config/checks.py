@@ -24,7 +24,8 @@ from promptecho.config.models import (
 from promptecho.config.rewards import reward_problems
 from promptecho.config.scorers import BACKENDS, BENCHMARK_OF, PAIRWISE, WITH_FIXED_MODE
 from promptecho.config.suggestions import choices_at, keys_at, unknown_key
-from promptecho.config.training import TrainingConfig, training_problems
+from promptecho.config.training import TrainingConfig
+from promptecho.config.training_checks import training_problems
 from promptecho.suggest import closest, did_you_mean
 
 Problems = dict[str, str]  # dotted path -> what is wrong; a dict, so that nothing is told twice
@@ -192,6 +193,7 @@ def cross_problems(sections: dict[str, Any], problems: Problems) -> None:
                 f"{captions.heldout} leaves no caption to train on: captions.shapes.count is {captions.shapes.count}",
             )
     image_sets, benchmarks, runs = (sections.get(key) for key in ("image_sets", "benchmarks", "runs"))
+    _check_padding(sections, problems)
     for name, image_set in (image_sets or {}).items():
         _check_image_set(name, image_set, sections.get("models"), captions, problems)
     if captions is not None:
@@ -237,6 +239,14 @@ def cross_problems(sections: dict[str, Any], problems: Problems) -> None:
             problems[f"tables.{index}"] = _no_such(table, "benchmarks", benchmarks)
         elif benchmarks is not None and table not in named:
             problems[f"tables.{index}"] = f"{table} has nothing to show: no entry of evaluate names that benchmark"
+
+
+def _check_padding(sections: dict[str, Any], problems: Problems) -> None:
+    t2i = models.t2i if (models := sections.get("models")) else None
+    padded = {f"adapters.{name}": entry.pad_prompts for name, entry in (sections.get("adapters") or {}).items()}
+    for path, value in {"models.t2i": t2i and t2i.pad_prompts, **padded}.items():
+        if value not in (None, "none") and t2i is not None and t2i.family == "zimage":
+            problems[f"{path}.pad_prompts"] = "zimage drops all padding of prompts; remove it (it is for qwenimage)"
 
 
 def _check_image_set(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictStr
 
@@ -27,6 +27,13 @@ Positive = Annotated[Real, Field(gt=0)]
 NonNegative = Annotated[Real, Field(ge=0)]
 Share = Annotated[Real, Field(ge=0, le=1)]
 Decay = Annotated[Real, Field(ge=0, lt=1)]
+
+Schedule = Literal["pipeline", "scheduler"]
+SCHEDULE = (
+    "Where the sampler's times come from. pipeline: the family's diffusers pipeline (before the shift 1 down to "
+    "1 / steps); scheduler: the scheduler's own spacing for so many steps, which for Z-Image ends closer to 0 (0.201, "
+    "0.035, 0 with 30 steps in place of 0.300, 0.171, 0), as in the authors' Z-Image script."
+)
 
 
 class Section(BaseModel):

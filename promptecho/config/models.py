@@ -8,10 +8,12 @@ from pydantic import BeforeValidator, Field, StrictStr, WithJsonSchema
 
 from promptecho.config.fields import (
     NAME_PATTERN,
+    SCHEDULE,
     Count,
     CountOrZero,
     Flag,
     NonNegative,
+    Schedule,
     Section,
     Seed,
     Share,
@@ -28,6 +30,9 @@ FROM_SITE = ("models_root", "models_offline", "models_staging", "models_prompt_c
 NOT_WRITTEN = ("experiment", "adapters", *FROM_SITE)
 
 
+PadPrompts = Literal["none", "masked", "unmasked"]
+
+
 class T2iSection(Section):
     """The text-to-image model that is trained and evaluated."""
 
@@ -42,6 +47,13 @@ class T2iSection(Section):
     height: Count = Field(1024, description="Height of training and evaluation images in pixels.")
     width: Count = Field(1024, description="Width of training and evaluation images in pixels.")
     negative_prompt: StrictStr = Field("", description="What guidance leads away from; empty: from no prompt at all.")
+    pad_prompts: PadPrompts = Field(
+        "none",
+        description="For qwenimage: none: prompts of a batch are padded to the longest of them and masked, so that "
+        "padding changes nothing; masked: to 512 tokens and masked, as the authors' script has it: the same images but "
+        "for rounding, and dearer; unmasked: to 512 tokens that take part, as where a version of diffusers ignores the "
+        "mask: other images. Z-Image's padding is always dropped.",
+    )
     vae_slicing: Flag = Field(False, description="Decode images one by one: less memory, the same pixels.")
     vae_tiling: Flag = Field(
         False, description="Decode large images in overlapping tiles: less memory, and slightly other pixels."
@@ -96,6 +108,10 @@ class AdapterSection(Section):
     adapter: Text = Field(description="Folder, or hub id `owner/name`.")
     revision: Text | None = Field(None, description="Hub revision (commit); null: the newest.")
     step: Count = Field(1, description="Iterations that it was trained for, where known: names it in tables.")
+    schedule: Schedule | None = Field(
+        None, description="`image_sets.SET.schedule` for its images, where it was published with another; null: that."
+    )
+    pad_prompts: PadPrompts | None = Field(None, description="Likewise for `models.t2i.pad_prompts`; null: that.")
 
 
 class RenderedPrompts(Section):
@@ -128,6 +144,7 @@ class ImageSetSection(Section):
     width: Count | None = Field(None, description="Image width in pixels; null: that of models.t2i.")
     guidance_scale: NonNegative = Field(4.0, description="Guidance scale in evaluation.")
     num_inference_steps: Count = Field(50, description="ODE steps in evaluation.")
+    schedule: Schedule = Field("pipeline", description=SCHEDULE)
     seed: Seed = Field(0, description="With prompt id and image index it fixes each image's noise.")
     num_shards: Count = Field(8, description="Generation jobs per checkpoint.")
     keep: Literal["loose", "packed", "none"] = Field(

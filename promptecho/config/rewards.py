@@ -49,7 +49,8 @@ class InferScoreSection(Section):
 
 
 class RewardSection(Section):
-    """One reward; several are summed after their advantages were normalised."""
+    """One reward; the advantages of several are added up with their weights (`training.advantage.scale` says whether
+    they are brought to one size first)."""
 
     name: Literal["echo", "inferscore"] = Field(
         "echo", description="Which reward: echo (PromptEcho), inferscore (the VLM writes a score)."
@@ -65,6 +66,18 @@ class RewardSection(Section):
         None, description="Settings of name: inferscore; null: its defaults. Not for echo."
     )
     batch_size: Count = Field(16, description="Images (inferscore: replies) that the VLM takes together.")
+
+
+def unequal_sizes(rewards: list[RewardSection], scale: str) -> str:
+    """A warning: several rewards whose advantages keep the sizes of their rewards; "" where there is nothing to say."""
+    if len(rewards) < 2 or scale != "none":
+        return ""
+    names = " and ".join(dict.fromkeys(entry.name for entry in rewards))
+    return (
+        f"{len(rewards)} rewards ({names}) with training.advantage.scale: none keep their own sizes, so that the one "
+        "with the larger spread decides nearly alone whatever the weights are; set scale: global_std, or choose "
+        "weights by advantage_size_* in metrics.jsonl"
+    )
 
 
 def reward_problems(rewards: list[RewardSection]) -> list[tuple[str, str]]:

@@ -43,6 +43,11 @@ FORMER_BEHAVIOUR: dict[str, Any] = {
     "training.kl_ema.ramp": None,
     "training.ema.warmup": False,
     "training.adam_eps": 1e-8,
+    "training.sampling.schedule": "pipeline",
+    "image_sets.schedule": "pipeline",
+    "adapters.schedule": None,
+    "adapters.pad_prompts": None,
+    "models.t2i.pad_prompts": "none",
 }
 
 # Files whose code decides scores and tables; relative to the package.
@@ -105,6 +110,8 @@ def slice_digest(
     if stage == "train":
         training = _keys(run_training(config, _needed(run, stage, "run")), "training")
         training["sampling"].pop("batch_size")
+        if training["sampling"]["policy"] == "ema":  # once they were those of the trained weights
+            training["sampling"]["old_log_prob"] = "of the weights that sample"
         if training["heldout"]["patience"] is None:
             training.pop("heldout")  # merely watched
         return digest(

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from promptecho.config.fields import (
+    SCHEDULE,
     Count,
     CountOrZero,
     Decay,
@@ -14,11 +15,12 @@ from promptecho.config.fields import (
     NonNegative,
     Positive,
     Real,
+    Schedule,
     Section,
     Seed,
     Text,
 )
-from promptecho.config.rewards import PlacementSection, RewardSection, VlmSection, reward_problems
+from promptecho.config.rewards import PlacementSection, RewardSection, VlmSection
 
 Weighting = Literal["ghuber", "uniform", "t", "t2", "huber"]
 
@@ -54,11 +56,13 @@ class SamplingSection(Section):
     guidance_scale: NonNegative = Field(
         3.5, description="Guidance scale as the family's diffusers pipeline understands it."
     )
+    schedule: Schedule = Field("pipeline", description=SCHEDULE)
     batch_size: Count = Field(8, description="Images sampled together by one process.")
     policy: Literal["on_policy", "ema"] = Field(
         "on_policy",
-        description="Weights that sample. on_policy: the ones being trained, so that old log-probabilities are those "
-        "of the sampler (PromptEcho). ema: their moving average (`kl_ema.decay`), which changes more slowly.",
+        description="Weights that sample, from which the old log-probabilities are taken too. on_policy: the ones "
+        "being trained. ema: their moving average (`kl_ema.decay`), which changes more slowly; ratios are then not 1 "
+        "at the iteration's start (AWM's `off_policy`).",
     )
 
 
@@ -311,78 +315,3 @@ class TrainingConfig(Section):
             return list(self.checkpoints)
         every = self.checkpoint_every or self.iterations
         return [*range(every, self.iterations, every), self.iterations]
-
-
-def training_problems(training: TrainingConfig) -> list[tuple[str, str]]:
-    """Impossible combinations: (key that is at fault, what is wrong and how to fix it)."""
-    problems = []
-    images = training.prompts_per_iteration * training.images_per_prompt
-    if training.images_per_prompt < 2:
-        problems.append(("images_per_prompt", "must be at least 2: an advantage compares images of one prompt"))
-    if images % training.batch_size:
-        problems.append(
-            (
-                "batch_size",
-                f"{training.batch_size} does not divide the {images} images of an iteration "
-                f"(prompts_per_iteration {training.prompts_per_iteration} x images_per_prompt "
-                f"{training.images_per_prompt})",
-            )
-        )
-    if training.batch_size % training.micro_batch_size:
-        problems.append(
-            ("micro_batch_size", f"{training.micro_batch_size} does not divide batch_size {training.batch_size}")
-        )
-    if training.timesteps.shared_by == "prompt" and training.batch_size % training.images_per_prompt:
-        problems.append(
-            (
-                "batch_size",
-                f"{training.batch_size} is not a multiple of images_per_prompt {training.images_per_prompt}, which "
-                "timesteps.shared_by: prompt needs (an optimizer step takes whole prompts)",
-            )
-        )
-    if training.timesteps.distribution in ("sampler_grid", "stratified_grid"):
-        problems += _grid_problems(training)
-    if training.heldout.patience is not None and not training.heldout.prompts:
-        problems.append(
-            ("heldout.patience", "needs heldout.prompts above 0: without them there is no score to stop on")
-        )
-    problems += [(f"rewards.{key}", message) for key, message in reward_problems(training.rewards or [])]
-    if training.checkpoints is not None and training.checkpoint_every is not None:
-        problems.append(("checkpoint_every", "give either checkpoints or checkpoint_every; set the other to null"))
-    if training.checkpoints is not None:
-        steps = training.checkpoints
-        if not steps:
-            problems.append(("checkpoints", "is empty; name at least the last iteration, or use null"))
-        elif any(later <= earlier for earlier, later in zip(steps, steps[1:], strict=False)):
-            problems.append(("checkpoints", f"{steps} must increase from entry to entry"))
-        elif steps[-1] > training.iterations:
-            problems.append(
-                (
-                    "checkpoints",
-                    f"{steps[-1]} is a checkpoint beyond the run, which ends at iterations {training.iterations}",
-                )
-            )
-        elif steps[-1] != training.iterations:
-            problems.append(
-                ("checkpoints", f"the last one is {steps[-1]}, but must equal iterations {training.iterations}")
-            )
-    elif training.checkpoint_every is not None and training.checkpoint_every > training.iterations:
-        problems.append(
-            (
-                "checkpoint_every",
-                f"{training.checkpoint_every} lies beyond the run, which ends at iterations {training.iterations}",
-            )
-        )
-    return problems
-
-
-def _grid_problems(training: TrainingConfig) -> list[tuple[str, str]]:
-    """Grids that leave fewer of the sampler's timesteps than are drawn."""
-    timesteps, steps = training.timesteps, training.sampling.num_inference_steps
-    left = max(int(steps * timesteps.grid_share) - timesteps.grid_first, 0)
-    if timesteps.per_sample <= left:
-        return []
-    cut = timesteps.grid_first or timesteps.grid_share < 1
-    after = f", of which timesteps.grid_share and grid_first leave {left}" if cut else ""
-    message = f"{timesteps.per_sample} exceeds the {steps} steps of sampling{after}, which"
-    return [("timesteps.per_sample", f"{message} {timesteps.distribution} draws from")]

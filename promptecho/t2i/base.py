@@ -8,6 +8,8 @@ from typing import Any, Protocol
 import torch
 from PIL import Image
 
+from promptecho.config.fields import Schedule
+
 
 class Family(Protocol):
     """A flow-matching text-to-image model: x_t = (1 - t) x0 + t noise, velocity = noise - x0, t in (0, 1].
@@ -44,13 +46,16 @@ class Family(Protocol):
         """Velocity with classifier-free guidance, `guidance_scale` being what the diffusers pipeline takes."""
         ...
 
-    def timesteps(self, num_inference_steps: int, height: int, width: int) -> torch.Tensor:
+    def timesteps(
+        self, num_inference_steps: int, height: int, width: int, schedule: Schedule = "pipeline"
+    ) -> torch.Tensor:
         """The sampler's times, from 1 downwards, [num_inference_steps + 1], the last one being 0."""
         ...
 
     def sample(
-        self, noise: torch.Tensor, cond: Sequence[torch.Tensor], *, num_inference_steps: int, guidance_scale: float
-    ) -> torch.Tensor:
+        self, noise: torch.Tensor, cond: Sequence[torch.Tensor], *, num_inference_steps: int, guidance_scale: float,
+        schedule: Schedule = "pipeline",
+    ) -> torch.Tensor:  # fmt: skip
         """Latents x0 [N, ...] from noise [N, ...] by the plain ODE."""
         ...
 

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 from PIL import Image
 
+from promptecho.config.fields import Schedule
 from promptecho.errors import ModelError
 from promptecho.files import digest, fingerprint
 from promptecho.models.place import cached
@@ -27,6 +28,7 @@ class DiffusersFamily:
     pipeline_class: ClassVar[str]  # in diffusers
     lora_targets: ClassVar[tuple[str, ...]]
     patch_size: ClassVar[int] = 2
+    pad_prompts: str = "none"  # for families that may pad what the transformer sees
 
     def __init__(self, pipeline: Any, *, negative_prompt: str = "") -> None:
         self.pipeline = pipeline
@@ -50,6 +52,7 @@ class DiffusersFamily:
         negative_prompt: str = "",
         vae_slicing: bool = False,
         vae_tiling: bool = False,
+        pad_prompts: str = "none",
         transformer_device: torch.device | str | None = None,
         text_encoder_device: torch.device | str | None = None,
     ):
@@ -92,7 +95,7 @@ class DiffusersFamily:
         pipeline.set_progress_bar_config(disable=True)
         family = cls(pipeline, negative_prompt=negative_prompt)
         family.device = torch.device(device)
-        family._source = (path, revision)
+        family._source, family.pad_prompts = (path, revision), pad_prompts
         return family
 
     # What a family provides.
@@ -143,21 +146,26 @@ class DiffusersFamily:
         """Take the negative prompt's conditioning from elsewhere (a cache)."""
         self._negative = embedding
 
-    def timesteps(self, num_inference_steps: int, height: int, width: int) -> torch.Tensor:
+    def timesteps(
+        self, num_inference_steps: int, height: int, width: int, schedule: Schedule = "pipeline"
+    ) -> torch.Tensor:
         _, h, w = self.latent_shape(height, width)
         config = self.scheduler.config
         scheduler = type(self.scheduler).from_config(config)
         mu = image_shift((h // 2) * (w // 2), config)
-        scheduler.set_timesteps(sigmas=self.default_sigmas(num_inference_steps), mu=mu, device=self.device)
+        given = {"sigmas": self.default_sigmas(num_inference_steps)}
+        given = given if schedule == "pipeline" else {"num_inference_steps": num_inference_steps}
+        scheduler.set_timesteps(**given, mu=mu, device=self.device)
         return scheduler.sigmas.float()
 
     @torch.no_grad()
     def sample(
-        self, noise: torch.Tensor, cond: Sequence[torch.Tensor], *, num_inference_steps: int, guidance_scale: float
-    ) -> torch.Tensor:
+        self, noise: torch.Tensor, cond: Sequence[torch.Tensor], *, num_inference_steps: int, guidance_scale: float,
+        schedule: Schedule = "pipeline",
+    ) -> torch.Tensor:  # fmt: skip
         scale = self.pipeline.vae_scale_factor
         height, width = noise.shape[-2] * scale, noise.shape[-1] * scale
-        sigmas = self.timesteps(num_inference_steps, height, width)
+        sigmas = self.timesteps(num_inference_steps, height, width, schedule)
         x = noise
         for t, t_next in zip(sigmas[:-1], sigmas[1:], strict=True):
             x = x + (t_next - t) * self.guided_velocity(x, self.step_time(t).expand(len(x)), cond, guidance_scale)

@@ -16,6 +16,8 @@ import torch
 from promptecho.errors import DataError
 from promptecho.t2i.diffusers_family import DiffusersFamily
 
+PADDED_LENGTH = 512  # tokens
+
 
 class QwenImage(DiffusersFamily):
     """Adapter of diffusers' `QwenImagePipeline`. Its `true_cfg_scale` is our `guidance_scale`."""
@@ -71,12 +73,14 @@ class QwenImage(DiffusersFamily):
         return unpack(combined * norm, *x_t.shape[-2:])
 
     def _packed_velocity(self, x_t: torch.Tensor, t: torch.Tensor, cond: Sequence[torch.Tensor]) -> torch.Tensor:
-        """[N, patches, 4 C] in float32. Shorter conditionings are padded and masked."""
+        """[N, patches, 4 C] in float32. Shorter conditionings are padded and masked, see `models.t2i.pad_prompts`."""
         dtype = self.transformer.dtype
         lengths = [len(one) for one in cond]
         states = torch.nn.utils.rnn.pad_sequence(list(cond), batch_first=True).to(dtype)
+        if self.pad_prompts != "none" and (missing := PADDED_LENGTH - states.shape[1]) > 0:
+            states = torch.nn.functional.pad(states, (0, 0, 0, missing))
         mask = None
-        if len(set(lengths)) > 1:
+        if self.pad_prompts != "unmasked" and set(lengths) != {states.shape[1]}:
             positions = torch.arange(states.shape[1], device=states.device)
             mask = positions < torch.tensor(lengths, device=states.device).unsqueeze(1)
         height, width = x_t.shape[-2:]

@@ -49,5 +49,6 @@ def load_configured(config: ExperimentConfig, device="cpu", **options: Any) -> F
     t2i = config.models.t2i
     return load_family(
         t2i.family, t2i.path, revision=t2i.revision, dtype=t2i.dtype, device=device,
-        negative_prompt=t2i.negative_prompt, vae_slicing=t2i.vae_slicing, vae_tiling=t2i.vae_tiling, **options,
+        negative_prompt=t2i.negative_prompt, vae_slicing=t2i.vae_slicing, vae_tiling=t2i.vae_tiling,
+        **{"pad_prompts": t2i.pad_prompts, **options},
     )  # fmt: skip

@@ -34,6 +34,7 @@ import torch.distributed as dist
 
 from promptecho.config import TrainingConfig, run_rewards, run_training, slice_digest
 from promptecho.config.memory import training_keys
+from promptecho.config.rewards import unequal_sizes
 from promptecho.errors import DataError, PromptEchoError
 from promptecho.files import sha256_file
 from promptecho.memory import MemoryAdvice
@@ -52,8 +53,8 @@ from promptecho.train.placement.layout import Layout, accumulation
 from promptecho.train.placement.local import load_reward_vlm
 from promptecho.train.placement.server import serve
 from promptecho.train.ranks import agree, gather_by_index, named
-from promptecho.train.scoring import combined_advantages, permuted
-from promptecho.train.state import TrainingState
+from promptecho.train.scoring import advantage_parts, permuted
+from promptecho.train.state import TrainingState, distance
 from promptecho.train.stop import EXIT_CODE, StopCheck, StopRequestedError
 from promptecho.train.trainer import Segment, Trainer
 from promptecho.train.update import NotFiniteError, precompute, update
@@ -123,7 +124,7 @@ def prepare(
     return Trainer(
         segment, training, family, encoder, engine, rewards, rewarder, prompts, watched,
         family.latent_shape(models.t2i.height, models.t2i.width),
-        family.timesteps(training.sampling.num_inference_steps, models.t2i.height, models.t2i.width)[:-1],
+        setup.sampler_grid(family, training, models.t2i),
         stop, watchdog, memory, load_seconds=times.metrics(),
     )  # fmt: skip
 
@@ -213,6 +214,8 @@ def _run(trainer: Trainer, state: TrainingState) -> bool:
         file=sys.stderr,
         flush=True,
     )
+    if warning := unequal_sizes(run_rewards(segment.config, segment.run), training.advantage.scale):
+        say(f"train {segment.run}: {warning}", file=sys.stderr, flush=True)
     log = (
         MetricsLog(segment.work / checkpoint.LIVE, segment.tensorboard, trainer.rows, state.iteration)
         if rank == 0
@@ -329,7 +332,7 @@ def _iterate(trainer: Trainer, state: TrainingState) -> tuple[TrainingState, dic
         **ro.reward_metrics(rollout, trainer.rewards),
         **watched,
         **metrics,
-        "update_norm": _distance(weights, trained),
+        "update_norm": distance(weights, trained),
         "learning_rate": engine.current_learning_rate,
         "optimizer_steps": after.optimizer_steps,
         **meter.metrics(),
@@ -354,10 +357,12 @@ def collect(trainer: Trainer, iteration: int, meter: Meter) -> ro.Rollout:
         "image {image} of iteration {iteration}", moved, upcoming=_later_prompts(trainer, iteration),
     )  # fmt: skip
     credited = made.rewards if training.control == "none" else permuted(made.rewards, training.seed, iteration)
-    advantages = combined_advantages(credited, [entry.weight for entry in trainer.rewards], training)
+    parts = advantage_parts(credited, [entry.weight for entry in trainer.rewards], training)
+    sizes = ro.advantage_sizes(parts, trainer.rewards)
     latents = gather_by_index(made.latents, made.mine, len(chosen) * training.images_per_prompt)
     meter.lap("reward")
-    return ro.Rollout(chosen, made.cond, latents, made.rewards, advantages.flatten().to(latents.device), made.replies)
+    advantages = parts.sum(0).flatten().to(latents.device)
+    return ro.Rollout(chosen, made.cond, latents, made.rewards, advantages, made.replies | sizes)
 
 
 def _later_prompts(trainer: Trainer, iteration: int) -> Iterator[str]:
@@ -390,11 +395,6 @@ def _log_row(trainer: Trainer, log: MetricsLog | None, row: dict) -> None:
 
 def _silent(*_: object, **__: object) -> None:
     """Other ranks than 0 print nothing."""
-
-
-def _distance(before: dict, after: dict) -> float:
-    """Euclidean distance of two sets of weights."""
-    return sum(float((after[name] - before[name]).double().square().sum()) for name in before) ** 0.5
 
 
 def _averaged(average: dict, value: dict, decay: float) -> dict:

@@ -33,7 +33,7 @@ class Rollout:
     latents: torch.Tensor  # [G * K, ...], float32
     rewards: torch.Tensor  # [rewards, G, K], float64; NaN where an image has none
     advantages: torch.Tensor  # [G * K], float64
-    replies: dict[str, float] = field(default_factory=dict)  # metrics about failed replies
+    replies: dict[str, float] = field(default_factory=dict)  # metrics about failed replies and single rewards
 
     @property
     def images_per_prompt(self) -> int:
@@ -145,6 +145,7 @@ def sample_images(
             [cond[i // per_prompt] for i in chunk],
             num_inference_steps=training.sampling.num_inference_steps,
             guidance_scale=training.sampling.guidance_scale,
+            schedule=training.sampling.schedule,
         )
         if not batch:
             continue
@@ -166,6 +167,13 @@ def reply_metrics(rewards: list[WeightedReward], scores: Scores) -> dict[str, fl
             found |= {f"failed_replies_{name}": int(failed), f"failed_share_{name}": failed / replies}
             found[f"missing_rewards_{name}"] = int(scores.rewards[index].isnan().sum())
     return found
+
+
+def advantage_sizes(parts: torch.Tensor, rewards: list[WeightedReward]) -> dict[str, float]:
+    """Mean size of each reward's weighted advantages [R, G, K], where there are several: which of them decides."""
+    if len(rewards) < 2:
+        return {}
+    return {f"advantage_size_{i}_{entry.name}": float(parts[i].abs().mean()) for i, entry in enumerate(rewards)}
 
 
 def reward_metrics(rollout: Rollout, rewards: list[WeightedReward]) -> dict[str, float]:

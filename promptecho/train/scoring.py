@@ -137,8 +137,8 @@ def _raise_for(index: int, message: str, entry: WeightedReward, images, prompts:
     raise NotFiniteRewardError(message, images[index], facts)
 
 
-def combined_advantages(rewards: torch.Tensor, weights: list[float], training: TrainingConfig) -> torch.Tensor:
-    """Advantages [G, K] from rewards [R, G, K]: each reward's own advantages, weighted, summed.
+def advantage_parts(rewards: torch.Tensor, weights: list[float], training: TrainingConfig) -> torch.Tensor:
+    """Weighted advantages [R, G, K] of each of the rewards [R, G, K]; an image's advantage is their sum.
 
     A reward that an image lacks (NaN) adds nothing to its advantage; its other rewards do.
     """
@@ -148,7 +148,12 @@ def combined_advantages(rewards: torch.Tensor, weights: list[float], training: T
         weight * awm.group_advantages(values, missing=values.isnan(), **options)
         for values, weight in zip(rewards, weights, strict=True)
     ]
-    return torch.stack(parts).sum(0)
+    return torch.stack(parts)
+
+
+def combined_advantages(rewards: torch.Tensor, weights: list[float], training: TrainingConfig) -> torch.Tensor:
+    """Advantages [G, K] of images: the sum of `advantage_parts`."""
+    return advantage_parts(rewards, weights, training).sum(0)
 
 
 def permuted(rewards: torch.Tensor, seed: int, iteration: int) -> torch.Tensor:

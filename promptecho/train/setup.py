@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from promptecho.config import ExperimentConfig, reward_templates, run_rewards, run_training
+from promptecho.config.models import T2iSection
 from promptecho.config.rewards import InferScoreSection, RewardSection
 from promptecho.config.training import TrainingConfig
 from promptecho.errors import DataError, listed
@@ -64,6 +65,12 @@ def load_policy(config: ExperimentConfig, training: TrainingConfig, device: torc
         transformer_device="cpu" if training.zero_stage == 3 else None,  # ZeRO-3 takes it from there piece by piece
         text_encoder_device="cpu" if config.models_prompt_cache else None,
     )  # fmt: skip
+
+
+def sampler_grid(family: Family, training: TrainingConfig, t2i: T2iSection) -> torch.Tensor:
+    """The times at which the sampler looks at an image, from 1 downwards, without the 0 at its end."""
+    sampling = training.sampling
+    return family.timesteps(sampling.num_inference_steps, t2i.height, t2i.width, sampling.schedule)[:-1]
 
 
 def list_rewards(config: ExperimentConfig, run: str, prompts: Sequence[Prompt]) -> list[WeightedReward]:

@@ -118,3 +118,8 @@ def _read_facts(path: Path) -> dict[str, Any]:
     if content["schema_version"] != SCHEMA_VERSION:
         raise StateError(f"{path}: state of schema {content['schema_version']}, this version reads {SCHEMA_VERSION}")
     return content
+
+
+def distance(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> float:
+    """Euclidean distance of two sets of weights."""
+    return sum(float((after[name] - before[name]).double().square().sum()) for name in before) ** 0.5

@@ -2,7 +2,7 @@
 
 Timesteps and noise are drawn before the first optimizer step. So everything that needs no gradient (the old
 log-probabilities, the velocities of the base model and of the policy's moving average) is computed once, with the
-policy as it was at the iteration's start, and serves all passes. With `timesteps.redraw: pass` every pass has
+weights as they were at the iteration's start, and serves all passes. With `timesteps.redraw: pass` every pass has
 timesteps of its own, so this costs as many times more; an average that moved at every optimizer step could not be
 precomputed at all, which is why ours moves per iteration.
 """
@@ -153,7 +153,12 @@ def precompute(
             return values
         return gather_by_index(values.transpose(0, 1).contiguous(), share, total)[mine].transpose(0, 1)
 
-    old = velocities()
+    average_samples = training.sampling.policy == "ema" and not same_as_policy
+    if average_samples:
+        engine.use_weights(kl_ema)
+    old = velocities()  # of the weights that sampled
+    if average_samples:
+        engine.use_weights(policy)
     old_log_prob = torch.stack(
         [
             awm.matching_log_prob(old[i], x0, noise[i], t[i], weighting=training.weighting, power=training.ghuber_power)
@@ -162,7 +167,7 @@ def precompute(
     )
     ema_velocity = base_velocity = None
     if training.kl_ema.weight > 0:
-        if same_as_policy:
+        if same_as_policy or average_samples:
             ema_velocity = old
         else:
             engine.use_weights(kl_ema)

@@ -163,3 +163,54 @@ def test_a_fault_inside_a_preset_is_told_where_the_preset_is_used(tmp_path):
     for name, message in expected.items():
         with pytest.raises(ConfigError, match=message):
             parse_experiment({**RAW, "runs": {"r": {"preset": name}}}, "FILE", tmp_path)
+
+
+# --- what else has a choice ------------------------------------------------------------------------------------
+
+
+def test_padding_is_refused_where_the_family_drops_it():
+    padded = {**RAW["models"]["t2i"], "pad_prompts": "masked"}
+    for raw, key in (
+        ({**RAW, "models": {**RAW["models"], "t2i": padded}}, "models.t2i.pad_prompts"),
+        ({**RAW, "runs": {"authors": {"adapter": "a/b", "pad_prompts": "masked"}}}, "runs.authors.pad_prompts"),
+    ):
+        with pytest.raises(ConfigError, match=f"FILE: {key}: zimage drops all padding") as caught:
+            parse_experiment(raw, "FILE")
+        assert "\n" not in str(caught.value)
+        raw["models"] = {**raw["models"], "t2i": {**raw["models"]["t2i"], "family": "qwenimage"}}
+        parse_experiment(raw, "FILE")
+
+
+def test_new_choices_change_digests_and_their_defaults_do_not():
+    """The digests of results that exist: a key at its former value is as if it were not there."""
+    from promptecho.config.slices import FORMER_BEHAVIOUR
+
+    def train_digest(**training):
+        return slice_digest(parse_experiment({**RAW, "training": training, "runs": {"r": {}}}), "train", "r")
+
+    plain = train_digest()
+    for dotted, former in FORMER_BEHAVIOUR.items():
+        if dotted.startswith("training."):
+            keys = former
+            for part in reversed(dotted.split(".")[1:]):
+                keys = {part: keys}
+            assert train_digest(**keys) == plain, dotted
+    changed = [{"lora": {"init": "gaussian"}}, {"adam_eps": 1e-10}, {"sampling": {"schedule": "scheduler"}},
+               {"advantage": {"factor": 0.2}}, {"sampling": {"policy": "ema"}}]  # fmt: skip
+    assert len({plain, *(train_digest(**keys) for keys in changed)}) == 1 + len(changed)
+
+
+def test_several_rewards_without_a_common_size_are_a_warning(tmp_path):
+    from typer.testing import CliRunner
+
+    from promptecho.cli import app
+
+    raw = {key: value for key, value in RAW.items() if key != "experiment"}
+    two = [{"name": "echo"}, {"name": "inferscore"}]
+    expected = {"level": {"advantage": {"scale": "global_std"}}, "one": {"rewards": two[:1]}, "loud": {}}
+    path = tmp_path / "e.yaml"
+    path.write_text(yaml.safe_dump({**raw, "rewards": two, "runs": expected}))
+    result = CliRunner().invoke(app, ["config", "check", str(path)])
+    assert result.exit_code == 0, result.output
+    warnings = [line for line in result.output.splitlines() if "warning" in line]
+    assert len(warnings) == 1 and f"{path}: warning: runs.loud: 2 rewards (echo and inferscore)" in warnings[0]

@@ -65,6 +65,24 @@ def test_sampler_equals_the_pipeline(pipeline, negative, guidance_scale, n, heig
         assert_same_image(ours, theirs, (width, height))
 
 
+def test_prompts_can_be_padded_as_in_the_authors_script():
+    """Masked padding is no change but for rounding; padding that takes part is one. Against the transformer itself."""
+    family, masked, unmasked = (load(pad_prompts=name) for name in ("none", "masked", "unmasked"))
+    x, t = noise_of(family, 2, 32, 32), torch.tensor([0.9, 0.4])
+    cond = family.encode_prompts(PROMPTS[:2])
+    plain, same, other = (one.velocity(x, t, cond) for one in (family, masked, unmasked))
+    torch.testing.assert_close(same, plain, rtol=1e-4, atol=5e-5)
+    assert (other - plain).abs().max() > 1e-3
+    padded = torch.stack([torch.nn.functional.pad(one, (0, 0, 0, 512 - len(one))) for one in cond])
+    heed = torch.arange(512)[None] < torch.tensor([[len(one)] for one in cond])
+    for mask, found in ((heed, same), (None, other)):
+        expected = family.transformer(
+            hidden_states=pack(x), timestep=t, encoder_hidden_states=padded, encoder_hidden_states_mask=mask,
+            img_shapes=[[(1, 2, 2)]] * 2, return_dict=False,
+        )[0]  # fmt: skip
+        torch.testing.assert_close(found, unpack(expected, *x.shape[-2:]), rtol=1e-5, atol=1e-5)
+
+
 def test_the_comparison_could_fail():
     """Prompts, guidance, negative prompt and times change these latents by far more than the tolerance above."""
     family, other = load(), load(negative_prompt="three blue squares and a ring")

@@ -8,6 +8,7 @@ import tiny_t2i
 import torch
 
 from promptecho.errors import DataError, ModelError
+from promptecho.t2i.diffusers_family import image_shift
 from promptecho.t2i.registry import load_family
 
 PROMPTS = ["A red circle.", "Three blue squares.", "a photo of a star", "The image shows a ring and a black cross."]
@@ -71,6 +72,34 @@ def test_times_are_the_pipelines(models):
         sigmas = family.timesteps(7, height, width)
         assert len(sigmas) == 8 and sigmas[-1] == 0 and (sigmas[:-1] > sigmas[1:]).all() and sigmas[0] <= 1
         torch.testing.assert_close(sigmas.cpu(), pipeline.scheduler.sigmas.cpu().float(), rtol=0, atol=0)
+
+
+def test_the_schedulers_own_times_are_those_of_the_authors_script(models):
+    """Z-Image's scheduler shifts by 6; both ends are of 30 steps. The sampler really takes them."""
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    family, _ = models
+    kept, family.scheduler = family.scheduler, FlowMatchEulerDiscreteScheduler(shift=6.0)
+    try:
+        ends = {name: family.timesteps(30, 32, 32, name) for name in ("pipeline", "scheduler")}
+    finally:
+        family.scheduler = kept
+    assert [round(float(t), 3) for t in ends["pipeline"][-3:]] == [0.3, 0.171, 0]
+    assert [round(float(t), 3) for t in ends["scheduler"][-3:]] == [0.201, 0.035, 0]
+    assert all(len(t) == 31 and float(t[0]) == 1 for t in ends.values())
+
+    noise, cond = noise_of(family, 1, 32, 32), family.encode_prompts(PROMPTS[:1])
+    found = family.sample(noise, cond, num_inference_steps=4, guidance_scale=1.0, schedule="scheduler")
+    scheduler = type(kept).from_config(kept.config)
+    height, width = noise.shape[-2:]
+    scheduler.set_timesteps(4, mu=image_shift((height // 2) * (width // 2), kept.config))
+    x = noise
+    for t in scheduler.timesteps:
+        v = family.guided_velocity(x, (t / 1000).expand(1), cond, 1.0)
+        x = scheduler.step(v, t, x, return_dict=False)[0]
+    torch.testing.assert_close(found, x, rtol=1e-4, atol=5e-5)
+    other = family.sample(noise, cond, num_inference_steps=4, guidance_scale=1.0)
+    assert (found - other).abs().max() > 1e-3
 
 
 def test_encoding_equals_the_pipelines_and_leaves_the_prompts_alone(models):

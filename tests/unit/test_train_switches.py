@@ -129,6 +129,39 @@ def test_the_adapter_is_the_average_where_one_is_asked_for(experiment, usual):
         assert torch.equal(adapter(folder)[key.replace(".default", "")], value)
 
 
+def test_the_weights_that_sample_give_the_old_log_probabilities(experiment):
+    """One optimizer step an iteration: at its start the trained weights are the sampler's, or the average's others."""
+    once = {"iterations": 2, "checkpoints": [2], "passes": 1, "batch_size": 8, "micro_batch_size": 8}
+    ratios = {}
+    for policy in ("on_policy", "ema"):
+        config = experiment.config(policy, **once, sampling={"policy": policy}, kl_ema={"decay": 0.9})
+        job = experiment.segment(policy, config, 2)
+        assert train_segment(job)
+        first, second = metrics_without_times(job.out)
+        assert first["ratio_mean"] == pytest.approx(1, abs=1e-6) and first["kl_ema"] == pytest.approx(0, abs=1e-9)
+        ratios[policy] = second["ratio_mean"]
+        assert second["kl_ema"] > 0
+    assert ratios["on_policy"] == pytest.approx(1, abs=1e-6) and abs(ratios["ema"] - 1) > 1e-5
+
+
+def test_the_sampler_takes_the_schedulers_own_times(experiment, usual):
+    _, row = train(experiment, "schedule", sampling={"schedule": "scheduler"})
+    assert row["reward_mean"] != usual[1]["reward_mean"]
+
+
+def test_two_rewards_of_unequal_size_are_told(experiment, capsys):
+    """The same reward twice, once a thousand times larger: told at the start, and visible in every row."""
+    rewards = [{"name": "echo", "weight": 1000.0}, {"name": "echo", "weight": 1.0, "query": "What is it?"}]
+    _, row = train(experiment, "two", rewards=rewards)
+    assert row["advantage_size_0_echo"] > 100 * row["advantage_size_1_echo"] > 0
+    told = capsys.readouterr().err
+    assert "2 rewards (echo) with training.advantage.scale: none keep their own sizes" in told
+    level = [{**rewards[0], "weight": 1.0}, rewards[1]]
+    _, row = train(experiment, "level", rewards=level, advantage={"scale": "global_std"})
+    assert 0.2 < row["advantage_size_0_echo"] / row["advantage_size_1_echo"] < 5
+    assert "keep their own sizes" not in capsys.readouterr().err
+
+
 def test_gradients_below_adams_epsilon_are_told_at_once_and_the_update_is_measured(experiment, usual, capsys):
     """With an epsilon that no gradient reaches, steps are lr g / eps, far smaller than Adam's."""
     moved = usual[1]["update_norm"]
