@@ -31,32 +31,45 @@ def check_jobs(jobs: Iterable, settings, logger) -> Site | None:
     Raises:
         WorkflowError: with every problem, each once.
     """
-    problems: dict[str, None] = {}  # in order, each once
-    requests: dict[tuple[str, Request], None] = {}
+    found: dict[str, dict[str, None]] = {}  # problems by rule, in order, each once
+    requests: dict[tuple[str, Request, frozenset[str]], None] = {}
     for job in jobs:
         if not _is_submitted(job):
             continue
+        rule = rule_of(job)
         try:
-            requests[rule_of(job), request_of_job(job)] = None
+            requests[rule, request_of_job(job), frozenset()] = None
         except ResourcesError as error:
-            problems.update(dict.fromkeys(error.problems))
-    site = None if settings.skip_checks or not requests else _site(list(requests), logger)
+            requests[rule, error.rest, error.unread] = None
+            found.setdefault(rule, {}).update(dict.fromkeys(error.problems))
+    site = None if settings.skip_checks or not requests else _site([request for _, request, _ in requests], logger)
     hint = ""
     if site is not None:
-        there = [line for rule, request in requests for line in site.problems(request, rule)]
-        if there:
-            hint = " (--submitit-skip-checks leaves the judgement of partitions, accounts and nodes to Slurm)"
-        problems.update(dict.fromkeys(there))
-    if problems:
-        raise WorkflowError("\n".join([f"Nothing was submitted; these resources can't be had{hint}:", *problems]))
+        for rule, request, unread in requests:
+            there = site.problems(request, rule, unread)
+            if there:
+                hint = " (--submitit-skip-checks leaves the judgement of partitions, accounts and nodes to Slurm)"
+                found.setdefault(rule, {}).update(dict.fromkeys(there))
+    if found:
+        lines = _by_rule(found)
+        raise WorkflowError("\n".join([f"Nothing was submitted; these resources can't be had{hint}:", *lines]))
     return site
 
 
-def _site(requests: list[tuple[str, Request]], logger) -> Site | None:
+def _by_rule(found: dict[str, dict[str, None]]) -> list[str]:
+    """Problems rule after rule; what several rules share, such as a default, is one line with all their names."""
+    rules: dict[str, list[str]] = {}
+    for rule, lines in found.items():
+        for line in lines:
+            rules.setdefault(line.removeprefix(f"rule {rule}: "), []).append(rule)
+    return [f"rule{'s' if len(names) > 1 else ''} {', '.join(names)}: {text}" for text, names in rules.items()]
+
+
+def _site(requests: list[Request], logger) -> Site | None:
     if shutil.which("sinfo") is None:
         logger.info("sinfo is not on this machine: resources are not compared with what the cluster has.")
         return None
-    site = Site.read(reservations=any(request.reservation for _, request in requests))
+    site = Site.read(reservations=any(request.reservation for request in requests))
     for note in site.notes:
         logger.warning(f"Resources are compared with the cluster only in part: {note}")
     return site

@@ -37,10 +37,14 @@ _NAME = "a name, without spaces or quotes"
 
 
 class ResourcesError(WorkflowError):
-    """Resources of one rule that make no job; `problems` are whole lines with rule, key, value and fix."""
+    """Resources of one rule that make no job.
 
-    def __init__(self, problems: list[str]) -> None:
-        self.problems = tuple(problems)
+    `problems` are whole lines with rule, key, value and fix. `rest` is the request without the resources in `unread`,
+    so that the others can be judged in the same go.
+    """
+
+    def __init__(self, problems: list[str], unread: frozenset[str], rest: Request) -> None:
+        self.problems, self.unread, self.rest = tuple(problems), unread, rest
         super().__init__("\n".join(problems))
 
 
@@ -109,8 +113,10 @@ class _Reader:
             if value is not None and not (isinstance(value, str) and value == _TBD)
         }
         self.problems: list[str] = []
+        self.unread: set[str] = set()
 
     def refuse(self, key: str, problem: str) -> None:
+        self.unread.add(key)
         self.problems.append(f"rule {self.rule}: {key}={self.given.get(key)!r}: {problem}")
 
     def number(self, key: str, least: int = 1) -> int | None:
@@ -183,7 +189,7 @@ def request_of(rule: str, resources: Mapping[str, object], threads: int) -> Requ
         extra=extra,
     )
     if read.problems:
-        raise ResourcesError(read.problems)
+        raise ResourcesError(read.problems, frozenset(read.unread), request)
     return request
 
 

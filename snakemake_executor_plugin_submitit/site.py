@@ -11,7 +11,7 @@ import os
 import pwd
 import re
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -196,13 +196,16 @@ class Site:
         implied = {"associations": {"associations", "limits", "qos", "safe", "wckeys", "all"}, "qos": {"qos", "all"}}
         return bool(words & implied[what])
 
-    def problems(self, request: Request, rule: str) -> list[str]:
-        """Why this request can never run here; one line each with rule, key and what there is instead."""
-        found = self._account_problems(request)
+    def problems(self, request: Request, rule: str, unread: Collection[str] = ()) -> list[str]:
+        """Why this request can never run here; one line each with rule, key and what there is instead.
+
+        `unread`: resources that the rule names in a way that makes no sense; nothing that follows from them is said.
+        """
+        found = [] if {"slurm_partition", "slurm_account"}.intersection(unread) else self._account_problems(request)
         if request.reservation and self.reservations is not None and request.reservation not in self.reservations:
             there = _list(self.reservations)
             found.append(f"reservation={request.reservation!r}: does not exist; there are: {there}")
-        if self.partitions is not None:
+        if self.partitions is not None and "slurm_partition" not in unread:
             found += self._partition_problems(request)
         return [f"rule {rule}: {line}" for line in found]
 
@@ -217,11 +220,14 @@ class Site:
         if not names:
             return [f"slurm_partition: none is given and this cluster has no default; there are: {there}"]
         missing = [name for name in names if name not in by_name]
-        if missing:
-            return [f"slurm_partition={name!r}: does not exist; there are: {there}" for name in missing]
-        each = [_fit(by_name[name], request) for name in names]
-        # Of several partitions Slurm takes the one that can start the job, so one that fits is enough.
-        return [] if any(not lines for lines in each) else [line for lines in each for line in lines]
+        found = [f"slurm_partition={name!r}: does not exist; there are: {there}" for name in missing]
+        each = [_fit(by_name[name], request) for name in names if name in by_name]
+        if any(not lines for lines in each):  # of several partitions Slurm takes the one that can start the job
+            return found
+        if not each:  # what no partition has is said now, or it would be the next try's problem
+            each = sorted((_fit(partition, request) for partition in by_name.values()), key=len)[:1]
+            each = [[f"no partition here can run it: {line}" for line in lines] for lines in each]
+        return found + [line for lines in each for line in lines]
 
     def _account_problems(self, request: Request) -> list[str]:
         if self.associations is None or not self.enforces("associations"):
@@ -235,42 +241,48 @@ class Site:
         shown = f"slurm_account={account!r}" + ("" if request.account else " (the default)")
         # Slurm keeps names of accounts in lower case.
         mine = [a for a in self.associations if a.account.lower() == account.lower()]
-        if not mine:
-            return [f"{shown}: user {self.user} may not use it; there are: {there}"]
         names = self._partition_names(request)
         here = [a for a in mine if not a.partition or a.partition in names or not names]
-        if not here:
-            return [
+        found = []
+        if not mine:
+            found.append(f"{shown}: user {self.user} may not use it; there are: {there}")
+        elif not here:
+            found.append(
                 f"{shown}: user {self.user} may use it in {_list({a.partition for a in mine})} only, "
                 f"not in {', '.join(names)}; set slurm_partition"
-            ]
-        allowed = frozenset().union(*(a.qos for a in here))
+            )
+        # With an account that can't be had, any of the user's, so that this is not the next try's problem.
+        allowed = frozenset().union(*(a.qos for a in here or mine or self.associations))
         if request.qos and self.enforces("qos") and allowed and request.qos not in allowed:
-            return [f"qos={request.qos!r}: not allowed with {shown}; there are: {_list(allowed)}"]
-        return []
+            whose = f"with {shown}" if mine else f"for user {self.user}"
+            found.append(f"qos={request.qos!r}: not allowed {whose}; there are: {_list(allowed)}")
+        return found
 
 
 def _fit(partition: Partition, request: Request) -> list[str]:
     """What of a request a partition can't give."""
     where = f"partition {partition.name!r}"
-    if partition.state != "up":
-        return [f"slurm_partition={partition.name!r}: is {partition.state}, not up"]
     found = []
+    if partition.state != "up":
+        found.append(f"slurm_partition={partition.name!r}: is {partition.state}, not up")
     if request.time_min and partition.max_time_min is not None and request.time_min > partition.max_time_min:
         found.append(f"runtime={request.time_min}: {where} allows {partition.max_time_min} minutes at most")
+    every = sum(group.count for group in partition.groups)
     if partition.max_nodes is not None and request.nodes > partition.max_nodes:
         found.append(f"nodes={request.nodes}: {where} allows at most {partition.max_nodes} per job")
-    every = sum(group.count for group in partition.groups)
-    if request.nodes > every:
-        return found or [f"nodes={request.nodes}: {where} has {every}"]
+    elif request.nodes > every:
+        found.append(f"nodes={request.nodes}: {where} has {every}")
+    if not every:
+        return found
+    least = min(request.nodes, every)
+    few = "no" if least == 1 else f"fewer than {least}"
     wants = _wants(request, partition.groups)
-    for want in wants:
-        if _count(partition.groups, want) < request.nodes:
-            found.append(f"{want.key}: {where} has {_too_few(request)} such nodes; its nodes have {_list(want.there)}")
-    if not found and _count(partition.groups, *wants) < request.nodes:
+    missing = [want for want in wants if _count(partition.groups, want) < least]
+    found += [f"{want.key}: {where} has {few} such nodes; its nodes have {_list(want.there)}" for want in missing]
+    if not missing and _count(partition.groups, *wants) < least:
         kinds = "; ".join(_describe(group) for group in partition.groups)
         keys = ", ".join(want.key for want in wants)
-        found.append(f"{keys}: {where} has {_too_few(request)} nodes with all of these; there are: {kinds}")
+        found.append(f"{keys}: {where} has {few} nodes with all of these; there are: {kinds}")
     return found
 
 
@@ -285,10 +297,6 @@ class _Want:
 
 def _count(groups: Sequence[NodeGroup], *wants: _Want) -> int:
     return sum(group.count for group in groups if all(want.fits(group) for want in wants))
-
-
-def _too_few(request: Request) -> str:
-    return "no" if request.nodes == 1 else f"fewer than {request.nodes}"
 
 
 def _wants(request: Request, groups: Sequence[NodeGroup]) -> list[_Want]:

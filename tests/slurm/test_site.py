@@ -141,5 +141,18 @@ def test_a_dry_run_tells_what_the_cluster_has_not(cluster, tmp_path):
     assert "rule good: gpu, gpus_per_node or gres (3 per node): partition 'main' has no such nodes" in text
     code, text = dry_run(cluster, tmp_path, "--executor", "submitit", "--set-threads", "other=9")
     assert code == 1 and "rule other: cpus_per_task (or threads)=9: partition 'main' has no such nodes" in text
+    # What makes no sense in itself, what this cluster has not, and what both rules share: in one go, rule by rule.
+    worse = [
+        "--default-resources", "slurm_account=nobody", "--set-resources", "good:tasks=3", "good:nodes=2", "good:gpu=6",
+        "other:slurm_partition=gpu",
+    ]  # fmt: skip
+    code, text = dry_run(cluster, tmp_path, "--executor", "submitit", *worse)
+    said = [line for line in text.splitlines() if line.startswith(("rule good: ", "rule other: ", "rules "))]
+    assert code == 1 and [line[:40] for line in said] == [
+        "rule good: tasks=3: does not divide by n",
+        "rules good, other: slurm_account='nobody"[:40],
+        "rule good: gpu, gpus_per_node or gres (3",
+        "rule other: slurm_partition='gpu': does "[:40],
+    ]
     assert dry_run(cluster, tmp_path, "--executor", "submitit", *bad, "--submitit-skip-checks")[0] == 0
     assert dry_run(cluster, tmp_path, "--executor", "submitit")[0] == 0

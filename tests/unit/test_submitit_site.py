@@ -180,6 +180,40 @@ def test_what_never_runs_is_said_with_what_there_is_instead(request_, says):
     assert problems(**request_) == [says]
 
 
+@pytest.mark.parametrize(
+    ("request_", "keys"),
+    [
+        # A partition that is not there: and what none of the others has.
+        ({"partition": "gpu", "nodes": 5}, ["slurm_partition='gpu'", "no partition here can run it: nodes=5"]),
+        ({"partition": "gpu,cpu", "account": "x"}, ["slurm_account", "slurm_partition='gpu'", "slurm_partition='cpu'"]),
+        ({"partition": "gpu,main", "cpus_per_task": 17}, ["slurm_partition='gpu'", "cpus_per_task"]),
+        # One that is down, or too small, is looked at further.
+        ({"partition": "old", "gpus_per_node": 3, "time_min": 31}, ["slurm_partition='old'", "runtime=31", "gpu"]),
+        ({"nodes": 3, "gpus_per_node": 5, "mem_mb": 10**6}, ["nodes=3", "mem_mb", "gpu"]),
+        ({"partition": "a100", "nodes": 2, "constraint": "v100"}, ["nodes=2", "constraint"]),
+        ({"account": "part", "reservation": "r2", "nodes": 3}, ["slurm_account", "reservation", "nodes=3"]),
+    ],
+)
+def test_all_problems_of_a_request_are_said_at_once(request_, keys):
+    found = problems(**request_)
+    assert len(found) == len(keys), found
+    assert all(line.startswith(key) for line, key in zip(found, keys, strict=True)), found
+
+
+def test_an_account_that_cannot_be_had_does_not_hide_a_qos():
+    where = site(config={**parse_config(CONFIG), "AccountingStorageEnforce": "associations,limits,qos,safe"})
+    account, qos = problems(where, account="other", qos="high")
+    assert account.startswith("slurm_account='other'")
+    assert qos == "qos='high': not allowed for user root; there are: long, normal"
+
+
+def test_nothing_is_said_of_what_could_not_be_read():
+    """A partition named `a b`, for example, is not the default one."""
+    request = Request(nodes=99, account="other")
+    assert site().problems(request, "r", {"slurm_partition"}) == []
+    assert [line.split(": ")[1][:5] for line in site().problems(request, "r", {"slurm_account"})] == ["nodes"]
+
+
 def test_kinds_of_nodes_that_only_together_are_missing():
     text = "p*|up|infinite|1-infinite|4|64|64000|(null)|(null)\np*|up|infinite|1-infinite|2|8|64000|gpu:8|(null)\n"
     (line,) = problems(Site(partitions=parse_sinfo(text)), cpus_per_task=16, gpus_per_node=1)

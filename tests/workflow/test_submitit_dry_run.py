@@ -54,11 +54,13 @@ def test_good_resources_pass_and_the_missing_cluster_is_mentioned_once(dry_run):
 
 @pytest.mark.parametrize("quiet", [[], ["--quiet"]])
 def test_bad_resources_are_refused_with_rule_and_key(dry_run, quiet):
-    bad = ["--set-resources", "train:gpu=3", "score:slurm_partiton=main", *quiet]
+    shared = ["--default-resources", "slurm_acount=lab"]
+    bad = ["--set-resources", "train:gpu=3", "score:slurm_partiton=main", *shared, *quiet]
     code, text = dry_run("--executor", "submitit", *bad)
     assert code == 1 and "Nothing was submitted" in text
     assert "rule train: gpu=3: counts the whole job and does not divide by nodes=2; give gpus_per_node" in text
     assert "rule score: slurm_partiton='main': no such resource; the nearest is slurm_partition" in text
+    assert "rules train, score: slurm_acount='lab': no such resource; the nearest is slurm_account\n" in text
     assert "Traceback" not in text and "rule all: nodes" not in text
 
 
