@@ -2,4 +2,5 @@
 include: "workflow/Snakefile"
 
 
-workflow.default_target = "all"  # an included file's first rule is not a default target
+if workflow.modifier.is_main_snakefile():  # as a module, this one's rules may have other names
+    workflow.default_target = "all"  # an included file's first rule is not a default target

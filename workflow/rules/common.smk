@@ -11,10 +11,9 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-ROOT = Path(workflow.main_snakefile).resolve().parent
-ROOT = ROOT.parent if ROOT.name == "workflow" else ROOT
-if str(ROOT) not in sys.path:
-    sys.path.insert(0, str(ROOT))
+
+include: "common_place.smk"
+
 
 from promptecho import config as configuration
 from promptecho.config.resolve import split_site
@@ -25,9 +24,11 @@ from promptecho.tables.published import published
 
 # Jobs find the checkout without its installation, also inside conda environments, whose activation clears
 # PYTHONPATH before this prefix runs. Without conda they use the Python that runs Snakemake.
-_PREFIX = f"set -euo pipefail; export PYTHONPATH='{ROOT}'; "
-if "conda" not in [str(method) for method in workflow.deployment_settings.deployment_method]:
-    _PREFIX += f"export PATH='{Path(sys.executable).parent}':\"$PATH\"; "
+_PREFIX = "set -euo pipefail; "
+if ROOT is not None:
+    _PREFIX += f"export PYTHONPATH={shlex.quote(str(ROOT))}; "
+if not CONDA:
+    _PREFIX += f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"; '
 shell.prefix(_PREFIX.replace("{", "{{").replace("}", "}}"))
 
 
@@ -41,7 +42,9 @@ class Experiments(dict):
     def __init__(self, raw):
         super().__init__()
         raw = dict(raw)
-        self.paths = raw.pop("resolved_configs", {})
+        # A module may be given a part of the configuration only.
+        given = raw.pop("resolved_configs", None) or workflow.config_settings.overwrite_config.get("resolved_configs", {})
+        self.paths = {key.removeprefix(PREFIX): path for key, path in given.items() if key.startswith(PREFIX)}
         try:
             self.site, self.overrides = split_site(raw)
             if not self.paths:
@@ -64,7 +67,7 @@ class Experiments(dict):
 
     def _add(self, name, experiment):
         self[name] = experiment
-        folder = Path(f"results/{name}/config")
+        folder = Path(placed(f"results/{name}/config"))
         if workflow.is_main_process:
             self.paths[name] = str(configuration.write_resolved(experiment, folder))
             _pass_on(self.paths)
@@ -74,8 +77,10 @@ class Experiments(dict):
 
 def _pass_on(paths):
     """Add `resolved_configs` to the --config arguments of the jobs that Snakemake starts elsewhere."""
+    everything = workflow.__dict__.setdefault("resolved_configs", {})  # of other modules, too
+    everything.update({f"{PREFIX}{name}": path for name, path in paths.items()})
     others = [item for item in workflow.config_settings.config_args if not item.startswith("resolved_configs=")]
-    workflow.config_settings.config_args = [*others, f"resolved_configs={dict(paths)!r}"]
+    workflow.config_settings.config_args = [*others, f"resolved_configs={everything!r}"]
 
 
 EXPERIMENTS = Experiments(config)
@@ -125,7 +130,7 @@ def work_folder(stage, path, **names):
         if stage == "generate" and wildcards.R != "base":  # images of one adapter are not those of another
             origin = "adapter" if wildcards.R in experiment(wildcards).adapters else "train"
             digest = f"{digest}-{slice_of(origin, run='R')(wildcards)}"
-        return f"results/{wildcards.E}/work/{folder}/{digest}"
+        return placed(f"results/{wildcards.E}/work/{folder}/{digest}")
 
     return value
 

@@ -16,13 +16,14 @@ def _gpus_here():
 
 
 GPUS_HERE = _gpus_here()
+RANKS = str(workflow.source_path("../scripts/ranks.sh") if ROOT is None else ROOT / "workflow/scripts/ranks.sh")
 if GPUS_HERE and workflow.global_resources.get("gpu").value is None:
     workflow.register_resource("gpu", GPUS_HERE)
 
 
 def _asked(rule, resource):
     """What `set-resources` says, where it is a plain number."""
-    overwritten = workflow.resource_settings.overwrite_resources.get(rule, {})
+    overwritten = workflow.resource_settings.overwrite_resources.get(MODIFIER.modify_rulename(rule), {})
     if resource not in overwritten or overwritten[resource].is_evaluable():
         return None
     return overwritten[resource].value
@@ -86,5 +87,5 @@ def ranks_launcher(wildcards, output, resources, threads):
         tasks = gpu if tasks == 1 and gpu > 1 else tasks
     if resources.nodes * tasks == 1:
         return _with_gpus(gpu)
-    script = shlex.quote(str(ROOT / "workflow/scripts/ranks.sh"))
+    script = shlex.quote(RANKS)
     return f"{_with_gpus(gpu)}bash {script} {resources.nodes} {tasks} {threads} "

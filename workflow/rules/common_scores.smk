@@ -62,7 +62,7 @@ def judging_options(wildcards, input, output):
         options["--baseline"] = _folder_of(input.baseline)
     if benchmark_of(wildcards).judge is not None:
         # Shared by all benchmarks and checkpoints, so that no question is paid for twice.
-        options["--answers"] = f"results/{wildcards.E}/judges/{benchmark_of(wildcards).judge}"
+        options["--answers"] = placed(f"results/{wildcards.E}/judges/{benchmark_of(wildcards).judge}")
     return " ".join(f"{name} {shlex.quote(str(value))}" for name, value in options.items())
 
 

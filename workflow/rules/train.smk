@@ -24,7 +24,7 @@ rule train:
         heldout=lambda wildcards, input: f"--heldout {input.heldout}" if "heldout" in input.keys() else "",
         out=lambda wildcards, output: os.path.dirname(output.adapter),
         # Written while the segment runs, so no output either.
-        tensorboard=lambda wildcards, output: f"results/{wildcards.E}/tensorboard/{wildcards.R}",
+        tensorboard=lambda wildcards, output: placed(f"results/{wildcards.E}/tensorboard/{wildcards.R}"),
         # The rolling state of a running segment is no output: Snakemake deletes outputs when a job starts again.
         work=work_folder("train", "train/{R}/{N}", run="R"),
         launcher=ranks_launcher,
