@@ -53,7 +53,7 @@ def generate_shard(job: GenerateJob) -> Path:
 
     Returns the path of that file. Raises:
         ConfigError: unknown image set or shard, or an adapter given or missing against the run's name.
-        DataError: a missing prompt file or adapter, or a full disk.
+        DataError: a missing prompt file or adapter, a full disk, or prompts that the model cannot take (all are named).
         OutOfMemoryError: names phase and keys; finished batches stay.
     """
     if job.image_set not in job.config.image_sets:
@@ -86,6 +86,7 @@ def generate_shard(job: GenerateJob) -> Path:
     )  # fmt: skip
     memory = MemoryAdvice(job.device, partial(generation_keys, job.config, job.image_set))
     if missing:
+        _check_prompts(job, layout)
         cache = job.config.models_prompt_cache
         with memory("load_t2i"):
             own = _published(job, "pad_prompts")
@@ -125,6 +126,16 @@ def generate_shard(job: GenerateJob) -> Path:
     path = job.out / "shards" / f"{job.shard}.jsonl"
     write_jsonl(path, rows)
     return path
+
+
+def _check_prompts(job: GenerateJob, layout: Layout) -> None:
+    """All prompts of the set, not of this shard alone: every shard would be made in vain."""
+    from promptecho.captions.checks import problems_of
+    from promptecho.captions.readers import t2i_reader
+
+    items = list(zip(layout.ids, layout.texts, strict=True))
+    if problem := problems_of([t2i_reader(job.config.models.t2i)], items, job.prompts):
+        raise DataError(problem)
 
 
 def _generate_batch(

@@ -9,17 +9,20 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from promptecho.captions.checks import faults
 from promptecho.captions.cut import Cutter
 from promptecho.captions.prompts import read_prompts
+from promptecho.captions.readers import Reader
 from promptecho.captions.split import split_captions
 from promptecho.captions.store import CaptionRow, CaptionSource, read_captions, write_captions
-from promptecho.errors import DataError
+from promptecho.errors import DataError, listed
 from promptecho.files import write_jsonl
 
 
 @dataclass(frozen=True)
 class MergeSpec:
-    """How captions are cut and split, and where the two files go. `tokenizer` None: tokens are not counted."""
+    """How captions are cut and split, and where the two files go. `tokenizer` None: tokens are not counted. `readers` are
+    the models that will read the captions (captions/checks.py)."""
 
     out: Path
     heldout_out: Path
@@ -30,14 +33,17 @@ class MergeSpec:
     max_rejected_share: float = 0.05
     seed: int = 0
     tokenizer_revision: str | None = None
+    readers: Sequence[Reader] = ()
 
 
 def merge_shards(shards: Sequence[str | Path], spec: MergeSpec) -> dict[str, Any]:
     """Merge shards in the order of image ids; rejected rows are dropped and counted by reason.
 
     Returns:
-        {"training", "heldout", "rejected": {reason: count}, "cut", "kept_apart"}; `kept_apart` counts rows in neither
-        file, because they share an image or a text with a held-out one.
+        {"training", "heldout", "rejected": {reason: count}, "cut", "kept_apart", "cut_by": {limit: count}, "repeated"};
+        `kept_apart` counts rows in neither file, because they share an image or a text with a held-out one, `repeated`
+        training captions with the text of an earlier one. A caption that a model could not read is rejected, with the
+        reason `unusable`.
 
     Raises:
         DataError: a damaged or missing shard, shards of different sources, an image in two, too many rejected.
@@ -78,42 +84,72 @@ def merge_shards(shards: Sequence[str | Path], spec: MergeSpec) -> dict[str, Any
 def import_prompts(path: str | Path, spec: MergeSpec) -> dict[str, Any]:
     """Make the same two files from prompts that a user brings; in place of the image's hash stands the text's.
 
-    Returns and raises as `merge_shards`, and names a faulty line.
+    Returns and raises as `merge_shards`, and names all faulty prompts: none is left out.
     """
-    return _write(CaptionSource("none", "none", "", {}), read_prompts(path), spec)
+    return _write(CaptionSource("none", "none", "", {}), read_prompts(path), spec, prompts=str(path))
 
 
-def _write(source: CaptionSource, rows: list[CaptionRow], spec: MergeSpec) -> dict[str, Any]:
-    reasons = Counter(row.rejected for row in rows if row.rejected is not None)
+def _write(
+    source: CaptionSource, rows: list[CaptionRow], spec: MergeSpec, prompts: str | None = None
+) -> dict[str, Any]:
     for row in rows:
         if row.rejected is None and not row.caption.strip():
             raise DataError(f"{row.image_id}: the caption is empty but not marked as rejected; caption its shard again")
-    share = reasons.total() / len(rows)
-    if share > spec.max_rejected_share:
-        names = [row.image_id for row in rows if row.rejected is not None]
+    cutter = Cutter(spec.max_words, spec.max_tokens, spec.tokenizer, spec.tokenizer_revision, spec.readers)
+    whole = [row for row in rows if row.rejected is None]
+    cuts = [cutter.cut(row.caption) for row in whole]
+    faulty = faults(spec.readers, [text for text, _ in cuts])
+    faulty |= {index: "nothing is left of it after cutting" for index, (text, _) in enumerate(cuts) if not text}
+    told = [f"  {whole[index].image_id}: {problem}" for index, problem in sorted(faulty.items())]
+    if faulty and prompts is not None:
+        raise DataError(f"{prompts}: {len(faulty)} of {len(rows)} prompts cannot be used:\n{listed(told, 'prompts')}")
+    reasons = Counter(row.rejected for row in rows if row.rejected is not None)
+    if faulty:
+        reasons["unusable"] = len(faulty)
+        print(f"merge: rejected as unusable:\n{listed(told, 'captions')}", file=sys.stderr)
+    _check_share(rows, reasons, {whole[index].image_id for index in faulty}, spec)
+    kept = [
+        (replace(row, caption=text), by)
+        for index, (row, (text, by)) in enumerate(zip(whole, cuts, strict=True))
+        if index not in faulty
+    ]
+    cut_by = Counter(by for _, by in kept if by is not None)
+    training, heldout = split_captions([row for row, _ in kept], spec.heldout, spec.seed)
+    counts = {
+        "training": len(training),
+        "heldout": len(heldout),
+        "rejected": dict(sorted(reasons.items())),
+        "cut": cut_by.total(),
+        "kept_apart": len(kept) - len(training) - len(heldout),
+    }
+    more = {"cut_by": dict(sorted(cut_by.items())), "repeated": len(training) - len({row.caption for row in training})}
+    _tell(counts, more, len(rows))
+    write_jsonl(spec.heldout_out, [{"data_id": row.image_id, "caption": row.caption} for row in heldout])
+    limits = {"max_words": spec.max_words, "max_tokens": spec.max_tokens if spec.tokenizer else None}
+    write_captions(spec.out, source, training, merge={**limits, "seed": spec.seed, **counts})
+    return counts | more
+
+
+def _check_share(rows: list[CaptionRow], reasons: Counter, faulty: set[str], spec: MergeSpec) -> None:
+    if reasons.total() / len(rows) > spec.max_rejected_share:
+        names = [row.image_id for row in rows if row.rejected is not None or row.image_id in faulty]
         raise DataError(
             f"{reasons.total()} of {len(rows)} captions are rejected "
             f"({', '.join(f'{reason}: {count}' for reason, count in sorted(reasons.items()))}; "
             f"{', '.join(names[:3])}{', ...' if len(names) > 3 else ''}), more than max_rejected_share "
             f"{spec.max_rejected_share}; mend the images or raise it"
         )
-    cutter = Cutter(spec.max_words, spec.max_tokens, spec.tokenizer, spec.tokenizer_revision)
-    kept = [row for row in rows if row.rejected is None]
-    cut = [replace(row, caption=cutter(row.caption)) for row in kept]
-    for row in cut:
-        if not row.caption:
-            raise DataError(f"{row.image_id}: nothing is left of its caption after cutting; raise max_tokens")
-    training, heldout = split_captions(cut, spec.heldout, spec.seed)
-    counts = {
-        "training": len(training),
-        "heldout": len(heldout),
-        "rejected": dict(sorted(reasons.items())),
-        "cut": sum(before.caption.strip() != after.caption for before, after in zip(kept, cut, strict=True)),
-        "kept_apart": len(cut) - len(training) - len(heldout),
-    }
-    if reasons:
-        print(f"merge: dropped {reasons.total()} rejected captions of {len(rows)}", file=sys.stderr)
-    write_jsonl(spec.heldout_out, [{"data_id": row.image_id, "caption": row.caption} for row in heldout])
-    limits = {"max_words": spec.max_words, "max_tokens": spec.max_tokens if spec.tokenizer else None}
-    write_captions(spec.out, source, training, merge={**limits, "seed": spec.seed, **counts})
-    return counts
+
+
+def _tell(counts: dict[str, Any], more: dict[str, Any], total: int) -> None:
+    if counts["rejected"]:
+        print(f"merge: dropped {sum(counts['rejected'].values())} rejected captions of {total}", file=sys.stderr)
+    if counts["cut"]:
+        limits = ", ".join(f"{count} at {limit}" for limit, count in more["cut_by"].items())
+        print(f"merge: cut {counts['cut']} of {total} captions: {limits}", file=sys.stderr)
+    if more["repeated"]:
+        print(
+            f"merge: {more['repeated']} of {counts['training']} training captions repeat an earlier one's text; they "
+            "stay, so that text is trained on more often",
+            file=sys.stderr,
+        )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from promptecho.config.models import CaptionsSection, T2iSection, VlmSection
+from promptecho.config.models import CaptionsSection, ExperimentConfig, T2iSection, VlmSection
 from promptecho.config.rewards import RewardSection
 from promptecho.errors import ConfigError
 from promptecho.models.place import job_config
@@ -22,6 +22,7 @@ class CaptionSettings:
     vlm: VlmSection | None = None
     t2i: T2iSection | None = None
     rewards: Sequence[RewardSection] = ()
+    experiment: ExperimentConfig | None = None
 
     def pick(self, key: str, given: Any) -> Any:
         """`given` on the command line, else the value (or default) of `captions.KEY`.
@@ -48,4 +49,5 @@ def read_settings(config: Path | None) -> CaptionSettings:
     if config is None:
         return CaptionSettings(CaptionsSection())
     experiment = job_config(config)
-    return CaptionSettings(experiment.captions, experiment.models.vlm, experiment.models.t2i, experiment.rewards)
+    models = experiment.models
+    return CaptionSettings(experiment.captions, models.vlm, models.t2i, experiment.rewards, experiment)

@@ -229,6 +229,7 @@ def _merge_spec(
     max_rejected_share: float | None,
     seed: int | None,
 ) -> Any:
+    from promptecho.captions.checks import prompt_readers
     from promptecho.captions.merge import MergeSpec
     from promptecho.captions.settings import read_settings
 
@@ -242,6 +243,7 @@ def _merge_spec(
         max_tokens=settings.pick("max_tokens", max_tokens),
         tokenizer=tokenizer or configured,
         tokenizer_revision=None if tokenizer else revision,
+        readers=prompt_readers(settings.experiment) if settings.experiment else (),
         max_rejected_share=settings.pick("max_rejected_share", max_rejected_share),
         seed=settings.pick("seed", seed),
     )

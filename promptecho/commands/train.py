@@ -61,6 +61,9 @@ def train(
     tensorboard: Path | None = typer.Option(
         None, "--tensorboard", help="Folder to write TensorBoard's event files to. Default: none."
     ),
+    accept_captions: bool = typer.Option(
+        False, "--accept-captions", help="Go on from a state although captions that it has used are others now."
+    ),
     replay: Path | None = typer.Option(
         None,
         "--replay",
@@ -117,6 +120,7 @@ def train(
             device=device,
             heldout=heldout,
             tensorboard=tensorboard,
+            accept_captions=accept_captions,
         )
     if as_json and os.environ.get("RANK", "0") == "0":
         print(json.dumps({"run": run, "to": to, "finished": finished, "out": str(out)}))

@@ -301,6 +301,11 @@ class TrainingConfig(Section):
     keep_states: Count = Field(
         2, description="Rolling states kept while a segment runs; the older ones serve if the newest is damaged."
     )
+    accept_captions: Flag = Field(
+        False,
+        description="true: a run goes on from its state although captions, labels or held-out captions that it has used "
+        "are others now; state and metrics tell from where on. Captions that it has not used yet may change without it.",
+    )
     timeout_s: Count = Field(
         1800,
         description="Longest time between two step boundaries (a batch of images, a batch of rewards, an optimizer "

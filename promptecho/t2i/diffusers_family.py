@@ -110,6 +110,16 @@ class DiffusersFamily:
         """A sampler's time in [0, 1] with the rounding that it has after the pipeline's way over [0, 1000]."""
         raise NotImplementedError
 
+    @staticmethod
+    def templated(tokenizer: Any, prompt: str) -> str:
+        """The whole text that the text encoder sees of a prompt."""
+        raise NotImplementedError
+
+    @classmethod
+    def prompt_limit(cls, configs: dict[str, dict[str, Any]]) -> int:
+        """How many tokens `templated` may have; `configs` are the config.json of text_encoder and transformer, or {}."""
+        raise NotImplementedError
+
     def encode_prompts(self, prompts: Sequence[str]) -> list[torch.Tensor]:
         raise NotImplementedError
 

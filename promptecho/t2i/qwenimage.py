@@ -8,7 +8,9 @@ standard deviation per channel; the text encoder sees a fixed instruction, whose
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,6 +35,20 @@ class QwenImage(DiffusersFamily):
     @property
     def latent_channels(self) -> int:
         return self.transformer.config.in_channels // 4
+
+    @staticmethod
+    def templated(tokenizer: Any, prompt: str) -> str:
+        return _without_models().prompt_template_encode.format(prompt)
+
+    @classmethod
+    def prompt_limit(cls, configs: dict[str, dict[str, Any]]) -> int:
+        """1,024 behind the instruction, or what the text encoder's position table holds."""
+        pipeline = _without_models()
+        limits = (
+            pipeline.tokenizer_max_length + pipeline.prompt_template_encode_start_idx,
+            configs.get("text_encoder", {}).get("max_position_embeddings"),
+        )
+        return min(limit for limit in limits if limit)
 
     @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str]) -> list[torch.Tensor]:
@@ -108,6 +124,14 @@ class QwenImage(DiffusersFamily):
         config = self.vae.config
         # Divided by 1 / std as in the pipeline: the same rounding.
         return latents / (1.0 / per_channel(config.latents_std)) + per_channel(config.latents_mean)
+
+
+@functools.cache
+def _without_models() -> Any:
+    """The pipeline without its parts: it brings the instruction and the lengths."""
+    import diffusers
+
+    return diffusers.QwenImagePipeline(None, None, None, None, None)
 
 
 def pack(latents: torch.Tensor) -> torch.Tensor:

@@ -8,6 +8,7 @@ normalised with the VAE's scale and shift; the pipeline's encoder overwrites the
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -28,6 +29,23 @@ class ZImage(DiffusersFamily):
     def latent_channels(self) -> int:
         return self.transformer.config.in_channels
 
+    @staticmethod
+    def templated(tokenizer: Any, prompt: str) -> str:
+        return tokenizer.apply_chat_template(
+            [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True, enable_thinking=True
+        )
+
+    @classmethod
+    def prompt_limit(cls, configs: dict[str, dict[str, Any]]) -> int:
+        """512, or what the text encoder's or the transformer's position table holds. In the transformer a prompt is
+        padded to whole blocks, counts from 1, and the image has the position behind it."""
+        from diffusers.models.transformers.transformer_z_image import SEQ_MULTI_OF
+
+        limits = [MAX_SEQUENCE_LENGTH, configs.get("text_encoder", {}).get("max_position_embeddings")]
+        if lengths := configs.get("transformer", {}).get("axes_lens"):
+            limits.append((lengths[0] - 2) // SEQ_MULTI_OF * SEQ_MULTI_OF)
+        return min(limit for limit in limits if limit)
+
     @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str]) -> list[torch.Tensor]:
         """Hidden states before the text encoder's last layer, [tokens, dim] per prompt.
@@ -36,19 +54,18 @@ class ZImage(DiffusersFamily):
         still score the whole text. Prompts go one at a time and unpadded, so that a prompt's embedding never depends
         on its neighbours.
         """
+        encoder, transformer = self.pipeline.text_encoder.config, self.transformer.config
+        limit = self.prompt_limit({"text_encoder": encoder.to_dict(), "transformer": dict(transformer)})
         embeddings = []
         for prompt in prompts:
             # The pipeline pads to the full length and drops the padding again; one prompt needs none.
-            messages = [{"role": "user", "content": prompt}]
             tokenizer = self.pipeline.tokenizer
-            text = tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=True, enable_thinking=True
-            )
-            inputs = tokenizer([text], return_tensors="pt").to(self.pipeline.text_encoder.device)
-            if inputs.input_ids.shape[1] > MAX_SEQUENCE_LENGTH:
+            inputs = tokenizer([self.templated(tokenizer, prompt)], return_tensors="pt")
+            inputs = inputs.to(self.pipeline.text_encoder.device)
+            if inputs.input_ids.shape[1] > limit:
                 raise DataError(
                     f"prompt {prompt[:60]!r}...: {inputs.input_ids.shape[1]} tokens with the chat template, Z-Image "
-                    f"takes {MAX_SEQUENCE_LENGTH}; lower captions.max_tokens or shorten the prompt"
+                    f"takes {limit}; lower captions.max_tokens or shorten the prompt"
                 )
             states = self.pipeline.text_encoder(
                 input_ids=inputs.input_ids, attention_mask=inputs.attention_mask.bool(), output_hidden_states=True

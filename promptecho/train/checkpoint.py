@@ -15,7 +15,8 @@ import promptecho
 from promptecho.errors import DataError, StateError
 from promptecho.files import atomic_path, read_jsonl, write_jsonl
 from promptecho.train.lora import save_adapter
-from promptecho.train.state import TrainingState, load_state, save_state
+from promptecho.train.prompts import PromptUse
+from promptecho.train.state import OtherCaptionsError, TrainingState, load_state, save_state
 
 STATES = "states"  # work/states/000012/: the state after 12 iterations, with the segment's metrics up to there
 LIVE = "live.jsonl"  # the metrics so far, for those who watch
@@ -53,19 +54,24 @@ def save_rolling(work: Path, state: TrainingState, rows: list[dict], keep: int) 
 
 
 def find_start(
-    work: Path, resume: Path | None, digests: dict[str, str], to: int, *, announce: bool = True
-) -> tuple[TrainingState | None, list[dict]]:
+    work: Path, resume: Path | None, digests: dict[str, str], to: int, *, announce: bool = True,
+    use: PromptUse | None = None, accept: bool = False,
+) -> tuple[TrainingState | None, list[dict]]:  # fmt: skip
     """The newest good state to go on from, and this segment's metrics up to it; None: from the beginning.
 
     Tried in this order: the rolling states, the checkpoint `resume`, the run's older checkpoints beside it. What is
-    damaged, or belongs to another run, is passed over, and named on stderr if `announce`.
+    damaged, or belongs to another run, is passed over, and named on stderr if `announce`; not one that differs in its
+    captions alone (`load_state` has `use` and `accept`): to begin anew because of a line would throw work away.
 
     Raises:
-        StateError: `resume` was given, and neither it nor anything older can be used.
+        StateError: `resume` was given, and neither it nor anything older can be used; or a state belongs to other
+            captions.
     """
     for folder in rolling_states(work):
         try:
-            return load_state(folder, digests), read_jsonl(folder / "metrics.jsonl")
+            return load_state(folder, digests, use, accept), read_jsonl(folder / "metrics.jsonl")
+        except OtherCaptionsError:
+            raise
         except (StateError, DataError) as error:
             if announce:
                 print(f"promptecho: {error}; trying the state before it", file=sys.stderr, flush=True)
@@ -74,12 +80,14 @@ def find_start(
     first: StateError | None = None
     for folder in [Path(resume), *older_checkpoints(Path(resume))]:
         try:
-            state = load_state(folder / "state", digests)
+            state = load_state(folder / "state", digests, use, accept)
             if state.iteration >= to:
                 raise StateError(f"{folder}: is at iteration {state.iteration}, not before --to {to}")
             if first is not None and announce:
                 print(f"promptecho: {first}; going on from {folder} instead", file=sys.stderr, flush=True)
             return state, []
+        except OtherCaptionsError:
+            raise
         except StateError as error:
             first = first or error
     assert first is not None

@@ -1,4 +1,4 @@
-"""Which prompts an iteration uses, and every random draw of it: functions of (seed, iteration, prompt, image).
+"""Every random draw of an iteration, the choice of its prompts (prompts.py) among them: functions of (seed, iteration, prompt, image).
 
 Nothing here knows ranks, batch sizes or what ran before, so any world size sees the same iteration, and resuming
 needs no cursor.
@@ -6,36 +6,13 @@ needs no cursor.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 
 from promptecho.config.training import TrainingConfig
-from promptecho.errors import DataError
 from promptecho.seeds import derive_seed
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """A training prompt; `prompt_id` is the id of the image that it captions."""
-
-    prompt_id: str
-    text: str
-
-
-def prompts_of(prompts: list[Prompt], seed: int, iteration: int, n: int) -> list[Prompt]:
-    """The `n` distinct prompts of an iteration (from 0), without replacement until all were used.
-
-    Raises:
-        DataError: fewer than `n` prompts in all.
-    """
-    if len(prompts) < n:
-        raise DataError(f"{len(prompts)} training captions are fewer than training.prompts_per_iteration = {n}")
-    per_epoch = len(prompts) // n  # the remainder of a shuffled epoch is left out; the next shuffle has it again
-    epoch, position = divmod(iteration, per_epoch)
-    order = np.random.default_rng(derive_seed(seed, "prompts", epoch)).permutation(len(prompts))
-    return [prompts[index] for index in order[position * n : (position + 1) * n]]
+from promptecho.train.prompts import Prompt as Prompt  # from here as well: data.py is where one looks
+from promptecho.train.prompts import prompts_of as prompts_of
 
 
 def normal(shape: tuple[int, ...], *key: int | str) -> torch.Tensor:

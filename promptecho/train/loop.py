@@ -53,8 +53,9 @@ from promptecho.train.placement.layout import Layout, accumulation
 from promptecho.train.placement.local import load_reward_vlm
 from promptecho.train.placement.server import serve
 from promptecho.train.ranks import agree, gather_by_index, named
+from promptecho.train.prompts import CAPTIONS
 from promptecho.train.scoring import advantage_parts, permuted
-from promptecho.train.state import TrainingState, distance
+from promptecho.train.state import HELDOUT, SLICE, TrainingState, distance
 from promptecho.train.stop import EXIT_CODE, StopCheck, StopRequestedError
 from promptecho.train.trainer import Segment, Trainer
 from promptecho.train.update import NotFiniteError, precompute, update
@@ -106,6 +107,7 @@ def prepare(
     models = segment.config.models
     prompts, watched = _all_prompts(segment, training)
     rewards = setup.list_rewards(segment.config, segment.run, [*prompts, *watched])
+    setup.check_texts(segment, prompts, watched, rewards)
     times = LoadTimes()
     with times("t2i"), memory("load_t2i"):
         family = setup.load_policy(segment.config, training, device)
@@ -162,13 +164,13 @@ def _serve(
 
 def _digests(segment: Segment, training: TrainingConfig) -> dict[str, str]:
     """What a state belongs to."""
-    files = {"captions file": segment.captions}
+    files = {CAPTIONS: segment.captions}
     if training.heldout.patience is not None and segment.heldout is not None:
-        files["held-out captions file"] = segment.heldout
+        files[HELDOUT] = segment.heldout
     for index, entry in enumerate(run_rewards(segment.config, segment.run)):
         if entry.label is not None:
             files[f"label file of rewards.{index}"] = Path(entry.label)
-    slices = {"training configuration": slice_digest(segment.config, "train", run=segment.run)}
+    slices = {SLICE: slice_digest(segment.config, "train", run=segment.run)}
     return slices | {name: sha256_file(path) for name, path in files.items()}
 
 
@@ -179,8 +181,9 @@ def _start(trainer: Trainer) -> tuple[TrainingState, list[dict]]:
     state, rows, error = None, [], None
     try:
         state, rows = checkpoint.find_start(
-            segment.work, segment.resume, digests, segment.to, announce=dist.get_rank() == 0
-        )
+            segment.work, segment.resume, digests, segment.to, announce=dist.get_rank() == 0, use=trainer.use,
+            accept=segment.accept_captions or trainer.training.accept_captions,
+        )  # fmt: skip
     except PromptEchoError as caught:
         error = caught
     agree(error)
@@ -194,7 +197,15 @@ def _start(trainer: Trainer) -> tuple[TrainingState, list[dict]]:
     if state is None:
         weights = engine.weights()
         tensors = {"weights": weights, **zero_moments(weights), "kl_ema": weights, "ema": weights}
-        state = TrainingState(0, 0, tensors, digests)
+        state = TrainingState(0, 0, tensors, digests, prompts=trainer.use.record(0))
+    elif state.prompts["since"] == state.iteration > 0:
+        trainer.first_row["captions_changed"] = 1
+        if dist.get_rank() == 0:
+            print(
+                f"train {segment.run}: from iteration {state.iteration + 1} on with other captions than before, as "
+                "asked; state and metrics tell it",
+                file=sys.stderr, flush=True,
+            )  # fmt: skip
     engine.set_state(
         state.tensors["weights"], {key: state.tensors[key] for key in ("exp_avg", "exp_avg_sq")}, state.optimizer_steps
     )
@@ -323,6 +334,7 @@ def _iterate(trainer: Trainer, state: TrainingState) -> tuple[TrainingState, dic
         },
         state.digests,
         early_stop=state.early_stop,
+        prompts=trainer.use.extended(state.prompts, iteration),
     )
     watched = _watch_heldout(trainer, after) if heldout.is_due(current, training) else {}
     if watched:
@@ -386,8 +398,8 @@ def _watch_heldout(trainer: Trainer, state: TrainingState) -> dict[str, float]:
 
 
 def _log_row(trainer: Trainer, log: MetricsLog | None, row: dict) -> None:
-    row |= trainer.load_seconds
-    trainer.load_seconds = {}
+    row |= trainer.load_seconds | trainer.first_row
+    trainer.load_seconds, trainer.first_row = {}, {}
     trainer.rows.append(row)
     if log is not None:
         log.add(row)

@@ -92,6 +92,35 @@ def list_rewards(config: ExperimentConfig, run: str, prompts: Sequence[Prompt]) 
     return found
 
 
+def check_texts(
+    segment: Segment, prompts: Sequence[Prompt], watched: Sequence[Prompt], rewards: Sequence[WeightedReward]
+) -> None:
+    """Look at all texts that the run will need, with tokenizers alone.
+
+    Raises:
+        DataError: the text-to-image model or a reward's VLM could not take some of them; names all at once.
+        ModelError: a tokenizer or processor cannot be loaded.
+    """
+    from promptecho.captions.checks import problems_of, run_readers
+    from promptecho.captions.readers import t2i_reader
+
+    by_reward = run_readers(segment.config, segment.run)
+    asked = zip(rewards, by_reward, run_rewards(segment.config, segment.run), strict=True)
+    readers, labelled = [t2i_reader(segment.config.models.t2i)], []
+    for entry, found, section in asked:
+        if entry.labels is None:
+            readers += found
+        else:
+            labels = [(one.prompt_id, entry.labels[one.prompt_id]) for one in [*prompts, *watched]]
+            labelled.append((found, labels, section.label, "labels"))
+    texts = [
+        (readers, [(one.prompt_id, one.text) for one in group], file, "prompts")
+        for group, file in ((prompts, segment.captions), (watched, segment.heldout))
+    ]
+    if problems := [problem for one in [*texts, *labelled] if (problem := problems_of(*one))]:
+        raise DataError("\n".join(problems))
+
+
 def with_models(rewards: list[WeightedReward], vlm: Vlm) -> list[WeightedReward]:
     """The same rewards, computed by `vlm`."""
     from promptecho.rewards.registry import make_reward

@@ -18,10 +18,16 @@ from safetensors.torch import load_file, save_file
 
 from promptecho.errors import DataError, StateError
 from promptecho.files import atomic_path, digest, read_json, sha256_file, write_json
+from promptecho.train.prompts import PromptUse, change, restarted
 
 SCHEMA_VERSION = 2
 FILES = ("weights", "exp_avg", "exp_avg_sq", "kl_ema", "ema")
 OPTIONAL = ("best",)
+SLICE, HELDOUT = "training configuration", "held-out captions file"  # names among a state's digests
+
+
+class OtherCaptionsError(StateError):
+    """A state is sound and of this run, but prompts that it has used are others now."""
 
 
 @dataclass
@@ -35,6 +41,7 @@ class TrainingState:
     digests: dict[str, str]  # what the state belongs to: training slice, captions
     facts: dict[str, Any] = field(default_factory=dict)  # recorded, not compared: world size, threads, versions
     early_stop: dict[str, Any] = field(default_factory=dict)  # the held-out evaluations so far
+    prompts: dict[str, Any] = field(default_factory=dict)  # the prompts used so far (prompts.py)
 
 
 @contextmanager
@@ -71,13 +78,19 @@ def save_state(state: TrainingState, folder: Path) -> None:
             "digests": state.digests,
             "facts": state.facts,
             "early_stop": state.early_stop,
+            "prompts": state.prompts,
             "sha256": hashes,
         }
         write_json(temporary / "state.json", {**content, "content_digest": digest(content)})
 
 
-def load_state(folder: Path, digests: dict[str, str]) -> TrainingState:
+def load_state(
+    folder: Path, digests: dict[str, str], use: PromptUse | None = None, accept: bool = False
+) -> TrainingState:
     """Read and check a state folder.
+
+    Other captions or label files than the state's fit too, if the prompts that it has used are the same in them; its
+    record is then as new. With `accept`, any captions fit, and the record begins anew.
 
     Raises:
         StateError: missing, damaged, or of another run; names folder and file.
@@ -88,11 +101,14 @@ def load_state(folder: Path, digests: dict[str, str]) -> TrainingState:
     facts = _read_facts(folder / "state.json")
     for key, value in digests.items():
         found = facts["digests"].get(key)
-        if found != value:
+        if found != value and (use is None or key == SLICE):
             raise StateError(
                 f"{folder}: belongs to another {key} ({found}, this run has {value}); "
                 "delete it, or restore the configuration it was made with"
             )
+    prompts = facts.get("prompts") or {}
+    if use is not None:
+        prompts = _prompts(folder, facts, digests, use, accept)
     tensors = {}
     for name in (*FILES, *(name for name in OPTIONAL if name in facts["sha256"])):
         path = folder / f"{name}.safetensors"
@@ -102,8 +118,28 @@ def load_state(folder: Path, digests: dict[str, str]) -> TrainingState:
             tensors[name] = load_file(path)
         except SafetensorError as error:
             raise StateError(f"{path}: not readable ({error})") from error
+    belongs = facts["digests"] if use is None else {**facts["digests"], **digests}
     return TrainingState(
-        facts["iteration"], facts["optimizer_steps"], tensors, facts["digests"], facts["facts"], facts["early_stop"]
+        facts["iteration"], facts["optimizer_steps"], tensors, belongs, facts["facts"], facts["early_stop"], prompts
+    )
+
+
+def _prompts(
+    folder: Path, facts: dict[str, Any], digests: dict[str, str], use: PromptUse, accept: bool
+) -> dict[str, Any]:
+    """The record of the prompts that a state has used, where this run may go on from it."""
+    changed = [key for key, value in digests.items() if facts["digests"].get(key) != value]
+    record = facts.get("prompts") or None
+    if not changed:
+        return record or use.record(facts["iteration"])
+    problem = f"its {HELDOUT} is another" if HELDOUT in changed else change(facts, use)
+    if problem is None:
+        return record
+    if accept:
+        return restarted(record or {}, facts["iteration"])
+    raise OtherCaptionsError(
+        f"{folder}: belongs to other captions: {problem}; restore the {' and the '.join(changed)}, give the run another "
+        "name to start anew, or go on from here with the new ones: --accept-captions (training.accept_captions)"
     )
 
 

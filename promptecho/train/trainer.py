@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from promptecho.t2i.prompt_cache import PromptCache
 from promptecho.train.data import Prompt
 from promptecho.train.engine import Engine
 from promptecho.train.placement.base import Rewarder
+from promptecho.train.prompts import PromptUse
 from promptecho.train.scoring import WeightedReward
 from promptecho.train.stop import StopCheck
 from promptecho.train.watchdog import Watchdog
@@ -35,6 +37,7 @@ class Segment:
     device: str = "cpu"
     heldout: Path | None = None
     tensorboard: Path | None = None
+    accept_captions: bool = False  # go on although prompts that were used are others now
 
 
 @dataclass
@@ -57,6 +60,13 @@ class Trainer:
     memory: MemoryAdvice
     rows: list[dict[str, Any]] = field(default_factory=list)
     load_seconds: dict[str, float] = field(default_factory=dict)  # for this process's first row of metrics
+    first_row: dict[str, Any] = field(default_factory=dict)  # likewise
+
+    @cached_property
+    def use(self) -> PromptUse:
+        """What the iterations use, for the state's record."""
+        labels = [entry.labels for entry in self.rewards if entry.labels is not None]
+        return PromptUse(self.prompts, labels, self.training.seed, self.training.prompts_per_iteration)
 
     def boundary(self, phase: str, iteration: int, step: int = 0) -> None:
         """For step boundaries that all ranks share: tell the watchdog, and leave if asked to stop."""

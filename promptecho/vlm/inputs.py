@@ -52,9 +52,41 @@ def label_text(vlm: Vlm, query: str, label: str, *, name: str, include_eos: bool
         DataError: the label is empty, holds control tokens, or its first token merges with the template.
         ModelError: the template changes the label, or has no end token.
     """
+    tokenizer = vlm.tokenizer
+    whole, opening, start, end = label_span(vlm, query, label, name=name)
+    eos_ids: list[int] = []
+    eos = ""
+    if include_eos:
+        endings = {tokenizer.convert_ids_to_tokens(i): i for i in vlm.eos_ids}
+        eos = next((token for token in endings if token and whole.startswith(token, end)), "")
+        if not eos:
+            raise ModelError(f"{vlm.path}: its chat template puts no end token behind an answer; drop include_eos")
+        eos_ids = [endings[eos]]
+
+    def encode(text: str) -> list[int]:
+        return tokenizer(text, add_special_tokens=not opens_itself(vlm, whole)).input_ids
+
+    ids = encode(whole[:end])
+    for boundary in (start, opening):  # a white-space gap may be a token of its own, or part of the label's first
+        prefix = encode(whole[:boundary])
+        if ids[: len(prefix)] == prefix and len(ids) > len(prefix):
+            return LabelledText(whole[:end] + eos, ids[len(prefix):] + eos_ids)
+    raise DataError(
+        f"{name}: the first token of the label {label[:40]!r} merges with the chat template of {vlm.path}; "
+        f"strip white space at its start"
+    )
+
+
+def label_span(vlm: Vlm, query: str, label: str, *, name: str) -> tuple[str, int, int, int]:
+    """The rendered conversation with `label` as its answer; in it the ends of the generation prompt, of what the
+    template puts behind that, and of the label.
+
+    Raises:
+        DataError: the label is empty or holds control tokens.
+        ModelError: the template changes the label.
+    """
     if not label.strip():
         raise DataError(f"{name}: the label is empty; remove the prompt or give it a text")
-    tokenizer = vlm.tokenizer
     for token in special_tokens(vlm):
         if token in label:
             raise DataError(f"{name}: the label contains the control token {token!r}; remove it from the text")
@@ -66,28 +98,7 @@ def label_text(vlm: Vlm, query: str, label: str, *, name: str, include_eos: bool
             f"{name}: the chat template of {vlm.path} does not give the label back behind its generation prompt "
             f"(label {label[:40]!r}); strip white space at the label's ends, or use a model without such a template"
         )
-    end = start + len(label)
-    eos_ids: list[int] = []
-    eos = ""
-    if include_eos:
-        endings = {tokenizer.convert_ids_to_tokens(i): i for i in vlm.eos_ids}
-        eos = next((token for token in endings if token and whole.startswith(token, end)), "")
-        if not eos:
-            raise ModelError(f"{vlm.path}: its chat template puts no end token behind an answer; drop include_eos")
-        eos_ids = [endings[eos]]
-
-    def encode(text: str) -> list[int]:
-        return tokenizer(text, add_special_tokens=not _opens_itself(vlm, whole)).input_ids
-
-    ids = encode(whole[:end])
-    for boundary in (start, len(prompt)):  # a white-space gap may be a token of its own, or part of the label's first
-        prefix = encode(whole[:boundary])
-        if ids[: len(prefix)] == prefix and len(ids) > len(prefix):
-            return LabelledText(whole[:end] + eos, ids[len(prefix):] + eos_ids)
-    raise DataError(
-        f"{name}: the first token of the label {label[:40]!r} merges with the chat template of {vlm.path}; "
-        f"strip white space at its start"
-    )
+    return whole, len(prompt), start, start + len(label)
 
 
 def special_tokens(vlm: Vlm) -> list[str]:
@@ -95,7 +106,7 @@ def special_tokens(vlm: Vlm) -> list[str]:
     return [token.content for token in vlm.tokenizer.added_tokens_decoder.values() if token.special]
 
 
-def _opens_itself(vlm: Vlm, text: str) -> bool:
+def opens_itself(vlm: Vlm, text: str) -> bool:
     """Whether the rendered text brings its own beginning-of-sequence token (or the tokenizer has none)."""
     bos = vlm.tokenizer.bos_token
     return bos is None or text.startswith(bos)
@@ -117,7 +128,7 @@ def batch_inputs(
         batch = vlm.processor(
             images=lists if any(lists) else None,
             text=list(texts),
-            add_special_tokens=not _opens_itself(vlm, texts[0]),
+            add_special_tokens=not opens_itself(vlm, texts[0]),
             padding=True,
             padding_side=padding_side,
             return_tensors="pt",

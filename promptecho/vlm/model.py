@@ -22,7 +22,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 @dataclass(frozen=True)
 class Vlm:
-    """A frozen image-text-to-text model in eval mode.
+    """A frozen image-text-to-text model in eval mode; of an outline (`load_outline`), `model` is None.
 
     `context_length` counts all tokens, those of the image included; `eos_ids` are the tokens that end an answer.
     `in_step()` is a context for all passes of a model that may be sharded over several ranks (vlm/sharding.py): it
@@ -93,8 +93,26 @@ def wrap_vlm(path: str, model: Any, processor: Any) -> Vlm:
     eos: list[int] = []
     for ids in (model.generation_config.eos_token_id, processor.tokenizer.eos_token_id):
         eos += ids if isinstance(ids, list) else [] if ids is None else [ids]
-    context_length = getattr(model.config.get_text_config(), "max_position_embeddings", None) or sys.maxsize
-    return Vlm(path, model, processor, context_length, tuple(dict.fromkeys(eos)))
+    return Vlm(path, model, processor, _context_length(model.config), tuple(dict.fromkeys(eos)))
+
+
+def load_outline(path: str | Path, *, revision: str | None = None, trust_remote_code: bool = False) -> Vlm:
+    """A model's processor and context length, without its weights: enough to render and count texts.
+
+    Raises:
+        ModelError: the folder is missing or incomplete.
+    """
+    import transformers
+
+    checked = check_model_path(model_path(str(path), "vlm"), revision=revision)
+    processor = load_processor(checked, revision=revision, trust_remote_code=trust_remote_code)
+    options = {"revision": revision, "trust_remote_code": trust_remote_code}
+    config = transformers.AutoConfig.from_pretrained(checked, **options)
+    return Vlm(str(path), None, processor, _context_length(config), ())
+
+
+def _context_length(config: Any) -> int:
+    return getattr(config.get_text_config(), "max_position_embeddings", None) or sys.maxsize
 
 
 def model_revision(path: str | Path, revision: str | None = None) -> str:

@@ -1,0 +1,95 @@
+"""Prompts are checked before anything is spent on them: all that could not be used are named at once.
+
+The merge checks what it writes, training (before it loads a model) its prompts, labels and held-out captions, and
+generation the prompts of an image set. What each has to ask is in `captions/readers.py`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from promptecho.captions.readers import Reader, t2i_reader, vlm_readers
+from promptecho.config import ExperimentConfig, reward_templates, run_rewards, run_vlm
+from promptecho.config.rewards import InferScoreSection, VlmSection
+from promptecho.errors import ModelError, listed
+
+def faults(readers: Sequence[Reader], texts: Sequence[str]) -> dict[int, str]:
+    """Index -> why that text cannot be used, by the first reader that cannot take it."""
+    found: dict[int, str] = {}
+    for reader in readers:
+        found = reader.problems(texts) | found
+    return dict(sorted(found.items()))
+
+
+def problems_of(
+    readers: Sequence[Reader], items: Sequence[tuple[str, str]], where: str | Path, what: str = "prompts"
+) -> str | None:
+    """A line for each of `items` (its name, its text) that cannot be used, `where` and their number in front; None where
+    all can."""
+    found = faults(readers, [text for _, text in items])
+    if not found:
+        return None
+    lines = [f"  {items[index][0]}: {problem}" for index, problem in found.items()]
+    return f"{where}: {len(found)} of {len(items)} {what} cannot be used:\n{listed(lines, what)}"
+
+
+def prompt_readers(config: ExperimentConfig) -> list[Reader]:
+    """Whoever reads the training prompts of an experiment, as far as their files are on this machine; of a VLM that is
+    not, a line says so: training looks again before it begins.
+
+    Raises:
+        ModelError: the text-to-image model's tokenizer cannot be loaded.
+    """
+    found = [t2i_reader(config.models.t2i)]
+    for asked in _asked(config):
+        found += at_hand(lambda asked=asked: _of_vlm(config, *asked))
+    return found
+
+
+def at_hand(load: Callable[[], list[Reader]]) -> list[Reader]:
+    """What `load` finds; [] and a line where the model is not here."""
+    try:
+        return load()
+    except ModelError as error:
+        print(f"prompts are not checked against a VLM yet: {error}", file=sys.stderr, flush=True)
+        return []
+
+
+def run_readers(config: ExperimentConfig, run: str) -> list[list[Reader]]:
+    """For each reward of `run`, who reads its label.
+
+    Raises:
+        ModelError: the VLM's processor cannot be loaded.
+    """
+    section = run_vlm(config, run)
+    asked = [
+        ([], [(template, _reply(entry))]) if template is not None else ([entry.query or config.captions.query], [])
+        for entry, template in zip(run_rewards(config, run), reward_templates(config, run), strict=True)
+    ]
+    return [_of_vlm(config, section, *one) for one in asked]
+
+
+def _of_vlm(config: ExperimentConfig, section: VlmSection, queries: list[str], templates: list) -> list[Reader]:
+    t2i = config.models.t2i
+    return vlm_readers(section, (t2i.height, t2i.width), queries, templates)
+
+
+def _asked(config: ExperimentConfig) -> list[tuple[VlmSection, list[str], list]]:
+    """The rewards' VLMs, each with the questions whose answer is a prompt and the templates that hold one."""
+    found: dict[str, tuple[VlmSection, list[str], list]] = {}
+    for run in config.runs:
+        section = run_vlm(config, run)
+        _, queries, templates = found.setdefault(section.model_dump_json(), (section, [], []))
+        for entry, template in zip(run_rewards(config, run), reward_templates(config, run), strict=True):
+            if template is not None:
+                if (template, _reply(entry)) not in templates:
+                    templates.append((template, _reply(entry)))
+            elif entry.label is None and (query := entry.query or config.captions.query) not in queries:
+                queries.append(query)
+    return list(found.values())
+
+
+def _reply(entry) -> int:
+    return (entry.inferscore or InferScoreSection()).max_new_tokens

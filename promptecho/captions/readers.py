@@ -1,0 +1,175 @@
+"""What reads a prompt: the text-to-image model's encoder and the rewards' VLMs, as tokenizers and lengths, no weights.
+
+They tell before any model is loaded which prompts could not be used later, and where a caption has to be cut.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from promptecho.config.models import T2iSection
+from promptecho.config.rewards import VlmSection
+from promptecho.errors import DataError, ModelError
+from promptecho.files import read_json
+from promptecho.models.place import locate
+from promptecho.shipped import model_path
+
+START = 12  # letters
+BATCH = 1000  # texts tokenized at a time
+
+
+@dataclass
+class Reader:
+    """One model that reads prompts.
+
+    `whole(text)` is the text within the model's template; it raises `PromptEchoError` where that cannot be. `limit` counts
+    the tokens of the whole, of which `beside` are not text (the image's, or those that a reply may take).
+    """
+
+    name: str
+    tokenizer: Any
+    limit: int
+    whole: Callable[[str], str]
+    special_tokens: Sequence[str]
+    beside: int = 0
+    add_special_tokens: bool = True
+
+    def problems(self, texts: Sequence[str]) -> dict[int, str]:
+        """Index -> why the model could not read that text."""
+        found, wholes = {}, {}
+        for index, text in enumerate(texts):
+            if control := self._special.search(text):
+                found[index] = f"holds {control[0]!r}, a control token of {self.name}; remove it from the text"
+                continue
+            try:
+                wholes[index] = self.whole(text)
+            except (DataError, ModelError) as error:
+                found[index] = str(error).removeprefix(": ")
+        for index, count in zip(wholes, self._counts(list(wholes.values())), strict=True):
+            if count > self.limit:
+                more = f", {self.beside} of image or reply among them" if self.beside else ""
+                found[index] = f"{count} tokens with the template{more}, {self.name} takes {self.limit}; shorten it"
+        return found
+
+    def _counts(self, wholes: Sequence[str]) -> list[int]:
+        """How many tokens of `limit` each text takes; for one that fits in any case, an upper bound."""
+        # No tokenizer makes more tokens than there are bytes, but for one at each end.
+        found = [len(whole.encode(errors="replace")) + 2 + self.beside for whole in wholes]
+        unsure = [index for index, count in enumerate(found) if count > self.limit]
+        for start in range(0, len(unsure), BATCH):
+            chosen = unsure[start : start + BATCH]
+            ids = self._encoded([wholes[index] for index in chosen]).input_ids
+            for index, one in zip(chosen, ids, strict=True):
+                found[index] = len(one) + self.beside
+        return found
+
+    def cut(self, text: str) -> str:
+        """The longest start of `text`, by this model's tokens, with which the whole fits; a text that it cannot read at
+        all, or of which the tokenizer does not tell where its tokens are, stays as it is."""
+        if not self.tokenizer.is_fast or self._special.search(text):
+            return text
+        try:
+            count = self._counts([self.whole(text)])[0]
+        except (DataError, ModelError):
+            return text
+        while count > self.limit and text:
+            spans = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False).offset_mapping
+            start, end = spans[max(len(spans) - (count - self.limit), 0)]
+            text = text[: min(start, end)].rstrip()
+            count = self._counts([self.whole(text)])[0] if text else 0
+        return text
+
+    def _encoded(self, wholes: list[str]) -> Any:
+        return self.tokenizer(wholes, add_special_tokens=self.add_special_tokens, verbose=False)
+
+    @cached_property
+    def _special(self) -> re.Pattern[str]:
+        return re.compile("|".join(map(re.escape, sorted(self.special_tokens, key=len, reverse=True))) or "(?!)")
+
+
+def t2i_reader(section: T2iSection) -> Reader:
+    """The text-to-image model's text encoder.
+
+    Raises:
+        ModelError: its tokenizer cannot be loaded.
+    """
+    from promptecho.captions.cut import load_tokenizer
+    from promptecho.t2i.registry import family_class
+
+    family, path = family_class(section.family), model_path(section.path, "t2i")
+    tokenizer = load_tokenizer(path, section.revision)
+    configs = {part: _config(path, section.revision, part) for part in ("text_encoder", "transformer")}
+    return Reader(
+        f"models.t2i ({section.path})",
+        tokenizer,
+        family.prompt_limit(configs),
+        lambda text: family.templated(tokenizer, text),
+        [token.content for token in tokenizer.added_tokens_decoder.values() if token.special],
+    )
+
+
+def vlm_readers(
+    section: VlmSection, size: tuple[int, int], queries: Sequence[str], templates: Sequence[tuple[Any, int]] = ()
+) -> list[Reader]:
+    """A VLM that gets a label as its answer to each of `queries`, and each of `templates` (with the tokens of its reply)
+    as a question, always with an image of `size` (height, width).
+
+    Raises:
+        ModelError: its processor or configuration cannot be loaded.
+    """
+    from PIL import Image
+
+    from promptecho.vlm.inputs import label_span, label_text, opens_itself, render_prompt, special_tokens
+    from promptecho.vlm.model import load_outline
+
+    vlm = load_outline(section.path, revision=section.revision, trust_remote_code=section.trust_remote_code)
+    blank = Image.new("RGB", size[::-1])
+    readers = []
+
+    def add(whole: Callable[[str], str], prompt: str, reply: int) -> None:
+        own = not opens_itself(vlm, prompt)
+        ids = vlm.processor(images=[[blank]], text=[prompt], add_special_tokens=own)["input_ids"][0]
+        beside = len(ids) - len(vlm.tokenizer(prompt, add_special_tokens=own).input_ids) + reply
+        name, limit = f"the VLM {section.path}", vlm.context_length
+        readers.append(Reader(name, vlm.tokenizer, limit, whole, special_tokens(vlm), beside, own))
+
+    def answered(query: str) -> Callable[[str], str]:
+        # Only a label's start can merge with the template, and many labels start alike.
+        @functools.cache
+        def starts(start: str) -> None:
+            label_text(vlm, query, start, name="")
+
+        def whole(text: str) -> str:
+            starts(text[:START].strip())
+            text, _, _, end = label_span(vlm, query, text, name="")
+            return text[:end]
+
+        return whole
+
+    for query in queries:
+        add(answered(query), render_prompt(vlm, query), 0)
+    for template, reply in templates:
+        prompt = render_prompt(vlm, template.fill(prompt="x"))
+        add(lambda text, template=template: render_prompt(vlm, template.fill(prompt=text)), prompt, reply)
+    return readers
+
+
+def _config(path: str, revision: str | None, part: str) -> dict[str, Any]:
+    """The config.json of a part of a pipeline; {} where there is none."""
+    folder = Path(locate(path, revision)).expanduser()
+    file = folder / part / "config.json"
+    if not folder.is_dir():
+        from huggingface_hub import hf_hub_download
+
+        try:
+            file = Path(hf_hub_download(path, f"{part}/config.json", revision=revision))
+        except Exception as error:  # hub clients raise many types; all mean that the model can't be had
+            reason = " ".join(str(error).split())[:200]
+            raise ModelError(f"{path}: no such folder, and not to be had as a hub id ({reason})") from error
+    return read_json(file) if file.is_file() else {}
