@@ -15,6 +15,7 @@ from promptecho.config import ExperimentConfig, reward_templates, run_rewards, r
 from promptecho.config.rewards import InferScoreSection, VlmSection
 from promptecho.errors import ModelError, listed
 
+
 def faults(readers: Sequence[Reader], texts: Sequence[str]) -> dict[int, str]:
     """Index -> why that text cannot be used, by the first reader that cannot take it."""
     found: dict[int, str] = {}
@@ -26,8 +27,8 @@ def faults(readers: Sequence[Reader], texts: Sequence[str]) -> dict[int, str]:
 def problems_of(
     readers: Sequence[Reader], items: Sequence[tuple[str, str]], where: str | Path, what: str = "prompts"
 ) -> str | None:
-    """A line for each of `items` (its name, its text) that cannot be used, `where` and their number in front; None where
-    all can."""
+    """A line for each of `items` (its name, its text) that cannot be used, `where` and their number in front; None
+    where all can."""
     found = faults(readers, [text for _, text in items])
     if not found:
         return None

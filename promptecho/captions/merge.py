@@ -21,8 +21,8 @@ from promptecho.files import write_jsonl
 
 @dataclass(frozen=True)
 class MergeSpec:
-    """How captions are cut and split, and where the two files go. `tokenizer` None: tokens are not counted. `readers` are
-    the models that will read the captions (captions/checks.py)."""
+    """How captions are cut and split, and where the two files go. `tokenizer` None: tokens are not counted. `readers`
+    are the models that will read the captions (captions/checks.py)."""
 
     out: Path
     heldout_out: Path

@@ -28,8 +28,8 @@ BATCH = 1000  # texts tokenized at a time
 class Reader:
     """One model that reads prompts.
 
-    `whole(text)` is the text within the model's template; it raises `PromptEchoError` where that cannot be. `limit` counts
-    the tokens of the whole, of which `beside` are not text (the image's, or those that a reply may take).
+    `whole(text)` is the text within the model's template; it raises DataError or ModelError where that cannot be.
+    `limit` counts the tokens of the whole, of which `beside` are not text (the image's, or those of a reply).
     """
 
     name: str
@@ -71,7 +71,7 @@ class Reader:
 
     def cut(self, text: str) -> str:
         """The longest start of `text`, by this model's tokens, with which the whole fits; a text that it cannot read at
-        all, or of which the tokenizer does not tell where its tokens are, stays as it is."""
+        all, or whose tokens the tokenizer does not place in it, stays as it is."""
         if not self.tokenizer.is_fast or self._special.search(text):
             return text
         try:
@@ -79,7 +79,8 @@ class Reader:
         except (DataError, ModelError):
             return text
         while count > self.limit and text:
-            spans = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False).offset_mapping
+            encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+            spans = encoded.offset_mapping
             start, end = spans[max(len(spans) - (count - self.limit), 0)]
             text = text[: min(start, end)].rstrip()
             count = self._counts([self.whole(text)])[0] if text else 0
@@ -117,8 +118,8 @@ def t2i_reader(section: T2iSection) -> Reader:
 def vlm_readers(
     section: VlmSection, size: tuple[int, int], queries: Sequence[str], templates: Sequence[tuple[Any, int]] = ()
 ) -> list[Reader]:
-    """A VLM that gets a label as its answer to each of `queries`, and each of `templates` (with the tokens of its reply)
-    as a question, always with an image of `size` (height, width).
+    """A VLM that gets a label as its answer to each of `queries`, and each of `templates` (with the tokens of its
+    reply) as a question, always with an image of `size` (height, width).
 
     Raises:
         ModelError: its processor or configuration cannot be loaded.

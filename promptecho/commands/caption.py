@@ -9,6 +9,8 @@ from typing import Any
 
 import typer
 
+from promptecho.commands.files import given_files
+
 caption = typer.Typer(
     no_args_is_help=True,
     help="Training prompts: caption images, or bring prompts of your own. Options that are not given come "
@@ -185,9 +187,7 @@ def merge(
     """Merge shards into the training captions: leave out rejected ones, cut long ones, keep some out of training."""
     from promptecho.captions.merge import merge_shards
 
-    files = [*(shards or []), *(more or [])]
-    if not files:
-        raise typer.BadParameter("give the shards to merge")
+    files = given_files("--shards", shards, more)
     spec = _merge_spec(config, out, heldout_out, heldout, max_words, max_tokens, tokenizer, max_rejected_share, seed)
     _report(merge_shards(files, spec), as_json)
 

@@ -66,7 +66,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "promptecho plan --config config/experiments/shapes.yaml --gpus-per-node 1 --gpu l40s --json",
     ),
     "reward": (
-        'promptecho reward --vlm shapes --image results/shapes/captions/images/00000.png --label "A red circle."',
+        'promptecho reward results/shapes/captions/images/0000*.png --vlm shapes --label "A red circle."',
         "# model and question of an experiment:",
         "promptecho reward --config config/experiments/shapes.yaml --image results/shapes/captions/images/00001.png"
         ' --label "Two blue squares." --json',

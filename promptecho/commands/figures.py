@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from promptecho.commands.files import given_files
+
 
 def register(app: typer.Typer) -> None:
     figures = typer.Typer(help="Draw learning curves and grids of samples from finished results.")
@@ -35,7 +37,7 @@ def curves(
     from promptecho.figures.curves import curve_data, write_curves
     from promptecho.figures.sources import read_curve_sources
 
-    data = curve_data(*read_curve_sources(sources, benchmark))
+    data = curve_data(*read_curve_sources(given_files("SOURCES", sources), benchmark))
     paths = write_curves(data, out)
     if as_json:
         typer.echo(json.dumps(data | {"files": [str(path) for path in paths]}, indent=2))
@@ -74,7 +76,7 @@ def samples(
     if out.suffix not in (".png", ".pdf"):
         raise ConfigError(f"--out {out}: must end in .png or .pdf")
     with contextlib.ExitStack() as stack:
-        folders = [stack.enter_context(unpacked(folder)) for folder in images]
+        folders = [stack.enter_context(unpacked(folder)) for folder in given_files("IMAGES", images)]
         columns = thin(read_columns(folders, scores), max_columns)
         write_rows(columns, choose(columns, prompts, image_index), out)
     typer.echo(str(out))

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import typer
 
+from promptecho.commands.files import given_files
+
 
 def register(app: typer.Typer) -> None:
     app.command("reward")(reward)
@@ -18,6 +20,7 @@ OF_INFERSCORE = ("temperature", "samples", "max_new_tokens", "template")
 
 
 def reward(
+    more: list[Path] = typer.Argument(None, metavar="[IMAGE]...", help="Image files."),
     name: str = typer.Option(
         "echo", "--name", help="Which reward: echo (PromptEcho) or inferscore (the model writes a score)."
     ),
@@ -27,9 +30,20 @@ def reward(
         help="Vision-language model: folder or hub id; shapes is the one that comes with the project. "
         "Default: models.vlm of --config.",
     ),
-    image: list[Path] = typer.Option(..., "--image", help="Image file; repeat for several."),
-    label: str = typer.Option(
-        ..., "--label", help="The prompt that the images should show; echo: the text whose likelihood is the reward."
+    image: list[Path] = typer.Option(
+        None, "--image", help="The same as an option; more images may follow it. Default: none."
+    ),
+    label: str | None = typer.Option(
+        None,
+        "--label",
+        help="The prompt that the images should show; echo: the text whose likelihood is the reward. Needed, except "
+        "with --labels.",
+    ),
+    labels: Path | None = typer.Option(
+        None,
+        "--labels",
+        help="A label for each image: a .txt with a line for each in their order, or a .jsonl or .csv of image and "
+        "label. Default: --label for all.",
     ),
     query: str | None = typer.Option(
         None, "--query", help="echo: what the model is asked about the image. Default: captions.query."
@@ -82,7 +96,6 @@ def reward(
     settings = read_settings(config)
     from promptecho.config.memory import reward_keys
     from promptecho.device import choose_device
-    from promptecho.images import load_image
     from promptecho.memory import MemoryAdvice
     from promptecho.rewards import make_reward
     from promptecho.vlm import load_vlm
@@ -97,7 +110,9 @@ def reward(
     for key in (key for key, value in foreign.items() if value is not None):
         raise typer.BadParameter(f"--{key.replace('_', '-')}: {name} has no such option")
     own = settings.vlm if vlm is None else None  # what the configuration says of its model holds for that model only
-    images = [load_image(path) for path in image]
+    files = given_files("--image", image, more)
+    images = _loaded(files)
+    texts = _labels(files, label, labels)
     dtype = dtype or (own.dtype if own else "float32")
     memory = MemoryAdvice(choose_device(device), partial(reward_keys, batch_size, dtype))
     with memory("load_vlm"):
@@ -110,18 +125,19 @@ def reward(
         )
     if name == "inferscore":
         with memory("reward"):
-            replies = _inferscore(model, settings.rewards, asked, batch_size, seed, images, label)
-        _print_replies(image, replies, as_json)
+            replies = _inferscore(model, settings.rewards, asked, batch_size, seed, images, texts)
+        _print_replies(files, replies, as_json)
         return
     echo = make_reward(
         "echo", model, query=settings.pick("query", query), batch_size=batch_size, include_eos=include_eos
     )
+    names = [f"of {path}" for path in files] if labels else ["--label"] * len(files)
     with memory("reward"):
-        details = echo.score_details(images, [label] * len(images), ["--label"] * len(images))
+        details = echo.score_details(images, texts, names)
     if as_json:
         rows = [
             {"image": str(path), "reward": detail.mean, "tokens": detail.tokens, "log_probs": detail.log_probs.tolist()}
-            for path, detail in zip(image, details, strict=True)
+            for path, detail in zip(files, details, strict=True)
         ]
         typer.echo(json.dumps(rows, ensure_ascii=False, allow_nan=False))
         return
@@ -133,13 +149,71 @@ def reward(
     table.add_column("image", overflow="fold")
     table.add_column("reward", justify="right")
     table.add_column("tokens", overflow="fold")
-    for path, detail in zip(image, details, strict=True):
+    for path, detail in zip(files, details, strict=True):
         tokens = "  ".join(f"{t!r} {p:.2f}" for t, p in zip(detail.tokens, detail.log_probs.tolist(), strict=True))
         table.add_row(Text(str(path)), f"{detail.mean:.4f}", Text(tokens))
     Console().print(table)
 
 
-def _inferscore(model, rewards, asked: dict, batch_size: int, seed: int, images: list, label: str) -> list:
+def _loaded(files: list[Path]) -> list:
+    """The images.
+
+    Raises:
+        DataError: some cannot be read; names all of them.
+    """
+    from promptecho.errors import DataError, listed
+    from promptecho.images import load_image
+
+    images, problems = [], []
+    for path in files:
+        try:
+            images.append(load_image(path))
+        except DataError as error:
+            problems.append(str(error))
+    if problems:
+        raise DataError(listed(problems, "faulty images"))
+    return images
+
+
+def _labels(files: list[Path], label: str | None, source: Path | None) -> list[str]:
+    """A label for each image.
+
+    Raises:
+        DataError: the file of labels is faulty, or has none for some images; names all of them.
+    """
+    from promptecho.errors import DataError, listed
+    from promptecho.text_files import LISTS, read_lines, read_rows, suffix_of, value_of
+
+    if (label is None) == (source is None):
+        raise typer.BadParameter("give either --label TEXT, for all images, or --labels FILE")
+    if source is None:
+        return [label] * len(files)
+    if suffix_of(source) in LISTS:
+        lines = [line for _, line in read_lines(source)]
+        if len(lines) != len(files):
+            raise DataError(f"{source}: {len(lines)} labels for {len(files)} images; give one line for each, in order")
+        return lines
+    found: dict[str, str] = {}
+    problems = []
+    for number, row in read_rows(source):
+        image = value_of(row, ("image", "filename", "path"))
+        text = value_of(row, ("label", "caption", "prompt", "text"))
+        if not image or not text or not isinstance(text[1], str) or not text[1].strip():
+            problems.append(f"{source}:{number}: needs image and label")
+        elif found.setdefault(str(image[1]), text[1]) != text[1]:
+            problems.append(f"{source}:{number}: {image[1]} has another label already; keep one of them")
+    names = [next((name for name in (str(path), path.name) if name in found), None) for path in files]
+    problems += [
+        f"{source}: no label for {path} (by its path as given, or its name)"
+        for path, name in zip(files, names, strict=True)
+        if name is None
+    ]
+    if problems:
+        raise DataError(listed(problems, "problems"))
+    return [found[name] for name in names]
+
+
+def _inferscore(model, rewards, asked: dict, batch_size: int, seed: int, images: list, labels: list[str]) -> list:
     """Replies for each image; settings of the configuration's first inferscore, with `asked` on top."""
     from promptecho.config.rewards import InferScoreSection
     from promptecho.rewards import make_reward
@@ -149,7 +223,7 @@ def _inferscore(model, rewards, asked: dict, batch_size: int, seed: int, images:
     for picture in images:  # its name decides what is sampled, not where it lies
         picture.info["path"] = Path(picture.info["path"]).name
     reward = make_reward("inferscore", model, settings=settings, batch_size=batch_size, seed=seed)
-    return reward.replies(images, [label] * len(images), ["--label"] * len(images))
+    return reward.replies(images, labels, ["--label"] * len(images))
 
 
 def _print_replies(files: list[Path], replies: list, as_json: bool) -> None:

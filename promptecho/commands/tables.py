@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from promptecho.commands.files import given_files
+
 if TYPE_CHECKING:
     from promptecho.tables.table import Table
 
@@ -20,10 +22,13 @@ def register(app: typer.Typer) -> None:
 
 def tables(
     scores: Annotated[
-        list[Path],
-        typer.Option(help="Experiment folders, results/E, or score files; several may follow the option."),
-    ],
-    more: Annotated[list[Path] | None, typer.Argument(metavar="[SCORES]...", hidden=True)] = None,
+        list[Path] | None,
+        typer.Option(help="The same as an option; several may follow it. Default: none."),
+    ] = None,
+    more: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[SCORES]...", help="Experiment folders, results/E, or score files."),
+    ] = None,
     table: Annotated[
         str, typer.Option(help=f"Which table: one of {', '.join(TABLES)}. Default: geneval.", show_default=False)
     ] = "",
@@ -68,7 +73,7 @@ def tables(
         raise ConfigError("--paper-rows is for --paper")
     if out is None and not print_it and not as_json:
         raise ConfigError("nothing to do: give --out FOLDER, --print or --json")
-    sources = [*scores, *(more or [])]
+    sources = given_files("--scores", scores, more)
     if paper:
         made = _paper(paper, sources, paper_rows or [], max_failures)
     else:

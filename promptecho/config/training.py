@@ -303,8 +303,9 @@ class TrainingConfig(Section):
     )
     accept_captions: Flag = Field(
         False,
-        description="true: a run goes on from its state although captions, labels or held-out captions that it has used "
-        "are others now; state and metrics tell from where on. Captions that it has not used yet may change without it.",
+        description="true: a run goes on from its state although captions, labels or held-out captions that it has "
+        "used are others now; state and metrics tell from where on. Captions that it has not used yet may change "
+        "without it.",
     )
     timeout_s: Count = Field(
         1800,

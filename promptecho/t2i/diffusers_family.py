@@ -117,7 +117,7 @@ class DiffusersFamily:
 
     @classmethod
     def prompt_limit(cls, configs: dict[str, dict[str, Any]]) -> int:
-        """How many tokens `templated` may have; `configs` are the config.json of text_encoder and transformer, or {}."""
+        """How many tokens `templated` may have; `configs` are those of "text_encoder" and "transformer", or {}."""
         raise NotImplementedError
 
     def encode_prompts(self, prompts: Sequence[str]) -> list[torch.Tensor]:

@@ -1,4 +1,5 @@
-"""Every random draw of an iteration, the choice of its prompts (prompts.py) among them: functions of (seed, iteration, prompt, image).
+"""Every random draw of an iteration, the choice of its prompts (prompts.py) among them: functions of (seed, iteration,
+prompt, image).
 
 Nothing here knows ranks, batch sizes or what ran before, so any world size sees the same iteration, and resuming
 needs no cursor.

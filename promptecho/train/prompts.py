@@ -1,7 +1,7 @@
 """Which prompts an iteration uses, and a record of them in the state: a run goes on as long as those are the same.
 
-So a line of the captions that was mended before its turn came costs nothing, and the run is bit for bit the one with the
-mended line from the start. Imports nothing heavy: the workflow asks `captions_problem` too.
+So a line of the captions that was mended before its turn came costs nothing, and the run is bit for bit the one with
+the mended line from the start. Imports nothing heavy: the workflow asks `captions_problem` too.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def _order(seed: int, epoch: int, count: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class PromptUse:
-    """What a run's iterations use: prompts with their labels (one dict of id -> label for each reward that has them)."""
+    """What a run's iterations use: prompts, and a dict of id -> label for each reward that has labels of its own."""
 
     prompts: list[Prompt]
     labels: Sequence[dict[str, str]]
@@ -87,10 +87,10 @@ def change(facts: dict[str, Any], use: PromptUse) -> str | None:
         return "this state tells only their file, which is another now"
     if not (differing := use.differing(record)):
         return None
-    first = ", ".join(one.prompt_id for one in prompts_of(use.prompts, use.seed, differing[0] - 1, use.per_iteration)[:3])
+    now = prompts_of(use.prompts, use.seed, differing[0] - 1, use.per_iteration)
     return (
         f"{len(differing)} of its {len(record['used'])} iterations would use other prompts now, first iteration "
-        f"{differing[0]} (now {first}, ...)"
+        f"{differing[0]} (now {', '.join(one.prompt_id for one in now[:3])}, ...)"
     )
 
 

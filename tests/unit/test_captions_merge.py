@@ -83,7 +83,8 @@ def test_split_that_cannot_be_is_refused():
 def test_merge_is_independent_of_shard_order_and_writes_both_files(tmp_path):
     paths = shards(tmp_path, [row(i) for i in range(0, 20, 2)], [row(i) for i in range(1, 20, 2)], [])
     counts = merge_shards(paths, spec(tmp_path))
-    assert counts == {"training": 18, "heldout": 2, "rejected": {}, "cut": 0, "kept_apart": 0}
+    written = {"training": 18, "heldout": 2, "rejected": {}, "cut": 0, "kept_apart": 0}
+    assert counts == {**written, "cut_by": {}, "repeated": 0}
     first = (tmp_path / "captions.h5").read_bytes(), (tmp_path / "heldout.jsonl").read_bytes()
     merge_shards(paths[::-1], spec(tmp_path))
     assert first == ((tmp_path / "captions.h5").read_bytes(), (tmp_path / "heldout.jsonl").read_bytes())
@@ -94,7 +95,8 @@ def test_merge_is_independent_of_shard_order_and_writes_both_files(tmp_path):
     assert names == sorted(names) and sorted(names + [line["data_id"] for line in held]) == [
         f"{i:03d}.png" for i in range(20)
     ]
-    assert read_captions(tmp_path / "captions.h5").merge["heldout"] == 2
+    limits = {"max_words": 200, "max_tokens": None, "seed": 0}
+    assert read_captions(tmp_path / "captions.h5").merge == {**limits, **written}  # the same bytes as ever
 
 
 def test_rejected_are_counted_and_limited(tmp_path):
