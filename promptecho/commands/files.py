@@ -16,10 +16,11 @@ def given_files(option: str, *groups: Sequence[Path] | None) -> list[Path]:
         DataError: some do not exist; names all of them.
     """
     from promptecho.errors import DataError, listed
+    from promptecho.names import shown
 
     files = [file for group in groups for file in group or ()]
     if not files:
         raise typer.BadParameter(f"give the files, behind {option} or without it")
-    if missing := [f"{file}: no such file or folder" for file in files if not file.exists()]:
+    if missing := [f"{shown(file)}: no such file or folder" for file in files if not file.exists()]:
         raise DataError(listed(missing, "missing files"))
     return files

@@ -88,7 +88,7 @@ def test_command_tells_bad_input_in_one_line(tmp_path):
     vlm = str(shared_folder())
     for arguments, culprit in [
         (("--vlm", vlm, "--image", str(torn), "--label", "a"), "torn.png: not a readable image"),
-        (("--vlm", vlm, "--image", str(tmp_path / "no.png"), "--label", "a"), "no.png: no such image file"),
+        (("--vlm", vlm, "--image", str(tmp_path / "no.png"), "--label", "a"), "no.png: no such file or folder"),
         (("--vlm", "/nowhere/vlm", "--image", str(good), "--label", "a"), "/nowhere/vlm: no such VLM folder"),
         (("--vlm", vlm, "--image", str(good), "--label", ""), "the label is empty"),
     ]:

@@ -121,7 +121,7 @@ def test_an_embedding_does_not_depend_on_its_neighbours(models):
 
 def test_a_prompt_that_the_pipeline_would_cut_is_refused(models):
     family, _ = models
-    with pytest.raises(DataError, match="'a red circle and .*1208 tokens with the chat template, Z-Image takes 512"):
+    with pytest.raises(DataError, match="'a red circle and .*1208 tokens with the chat template, Z-Image takes 480"):
         family.encode_prompts([" ".join(["a red circle and"] * 300)])
 
 
