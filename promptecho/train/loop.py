@@ -53,7 +53,7 @@ from promptecho.train.placement.layout import Layout, accumulation
 from promptecho.train.placement.local import load_reward_vlm
 from promptecho.train.placement.server import serve
 from promptecho.train.prompts import CAPTIONS
-from promptecho.train.prompts import CAPTIONS
+from promptecho.train.ranks import agree, gather_by_index, named
 from promptecho.train.scoring import advantage_parts, permuted
 from promptecho.train.state import HELDOUT, SLICE, TrainingState, distance
 from promptecho.train.stop import EXIT_CODE, StopCheck, StopRequestedError
