@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from pathlib import Path
 
 import typer
 
 
 def register(app: typer.Typer) -> None:
-    config = typer.Typer(no_args_is_help=True, help="Check and show experiment files.")
+    config = typer.Typer(no_args_is_help=True, help="Experiment files: check, show, and write new ones.")
     config.command()(check)
     config.command()(show)
+    config.command()(new)
     config.command()(docs)
     app.add_typer(config, name="config")
 
@@ -51,6 +53,29 @@ def show(
 
     config = load_experiment(file)
     typer.echo(json.dumps(config.model_dump(mode="json"), indent=2) if as_json else dump_yaml(config), nl=as_json)
+
+
+def new(
+    name: str = typer.Argument(..., help="Name of the experiment, such as mine: its file is FOLDER/mine.yaml."),
+    t2i: str = typer.Option(..., help="Text-to-image model to train: folder or hub id of its diffusers pipeline."),
+    family: str = typer.Option("zimage", help="Family of that model: zimage or qwenimage."),
+    vlm: str = typer.Option(..., help="Vision-language model that writes captions and gives the reward."),
+    judge: str = typer.Option(..., help="Vision-language model that judges images; better not that of --vlm."),
+    images: str | None = typer.Option(None, help="Folder of images to caption. Needed, except with --prompts."),
+    prompts: str | None = typer.Option(None, help="File of prompts instead. Needed, except with --images."),
+    heldout: int = typer.Option(200, min=8, help="Number of captions to keep out of training, for evaluation."),
+    folder: Path = typer.Option(Path("config/experiments"), help="Folder of the experiment files."),
+) -> None:
+    """Write an experiment file for your own models and images, with the numbers of the paper and a word on each."""
+    from promptecho.config.new import new_experiment
+
+    path = new_experiment(
+        folder, name, family=family, t2i=t2i, vlm=vlm, judge=judge, images=images, prompts=prompts, heldout=heldout
+    )
+    typer.echo(f"{path}: written; read it, then ask what it takes:")
+    typer.echo(f"  promptecho models list --config {shlex.quote(str(path))}")
+    typer.echo(f"  promptecho plan --config {shlex.quote(str(path))} --gpus-per-node 8 --gpu h100")
+    typer.echo(f"  snakemake --profile profiles/local --config experiments={name} -n all")
 
 
 def docs(

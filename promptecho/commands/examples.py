@@ -100,6 +100,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "gpus run": ("promptecho gpus run --count 1 -- python my_script.py",),
     "config check": ("promptecho config check config/experiments/shapes.yaml config/experiments/zimage.yaml",),
     "config show": ("promptecho config show config/experiments/shapes.yaml",),
+    "config new": (
+        "promptecho config new mine --t2i Tongyi-MAI/Z-Image --vlm Qwen/Qwen3-VL-8B-Instruct"
+        " --judge google/gemma-3-12b-it --images data/my-images",
+    ),
     "config docs": ("promptecho config docs --check",),
     "shapes paths": ("promptecho shapes paths --json",),
     "shapes render": ("promptecho shapes render --count 20 --seed 3 --out images",),
