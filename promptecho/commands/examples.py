@@ -102,7 +102,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "config show": ("promptecho config show config/experiments/shapes.yaml",),
     "config new": (
         "promptecho config new mine --t2i Tongyi-MAI/Z-Image --vlm Qwen/Qwen3-VL-8B-Instruct"
-        " --judge google/gemma-3-12b-it --images data/my-images",
+        " --judge OpenGVLab/InternVL3-8B-hf --images data/my-images",
     ),
     "config docs": ("promptecho config docs --check",),
     "shapes paths": ("promptecho shapes paths --json",),

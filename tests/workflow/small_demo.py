@@ -6,7 +6,9 @@ torch once instead of fifty times. Then Snakemake takes note of the files as its
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -15,19 +17,70 @@ from pathlib import Path
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+# What each job would do, its outputs among it.
+VERBOSE = ("--quiet", "host")
 COPIED = ("Snakefile", "workflow", "config", "profiles", "envs", "scripts", "Makefile", "README.md", "docs")
 
-# Read in `root` from standard input: one command a line, without `promptecho`.
-ONE_PROCESS = """
-import shlex, sys
+# Both read JSON from standard input, a list of lists of words, and write a list of [exit code, output].
+PROMPTECHO = """
+import glob, io, json, logging, sys
+from typer.testing import CliRunner
 from promptecho.cli import app
-for line in sys.stdin:
-    try:
-        app(shlex.split(line), standalone_mode=False)
-    except SystemExit as end:
-        if end.code:
-            sys.exit(f"{line}: exit code {end.code}")
+ended = []
+for words in json.load(sys.stdin):
+    words = [name for word in words for name in (sorted(glob.glob(word)) or [word] if "*" in word else [word])]
+    result = CliRunner().invoke(app, words)
+    ended.append([result.exit_code, f"{result.output}\\n{result.exception or ''}"])
+    if result.exit_code:
+        print(words, *ended[-1], file=sys.stderr)
+json.dump(ended, sys.stdout)
 """
+SNAKEMAKE = """
+import json, os, sys, tempfile
+import snakemake.cli, snakemake.workflow, snakemake.dag, snakemake.scheduling.greedy, snakemake.logging
+import promptecho.config
+ended = []
+for words in json.load(sys.stdin):
+    with tempfile.TemporaryFile("w+") as sink:
+        child = os.fork()
+        if not child:
+            os.dup2(sink.fileno(), 1)
+            os.dup2(sink.fileno(), 2)
+            try:
+                snakemake.cli.main(words)
+            except SystemExit as end:
+                sys.stdout.flush()
+                os._exit(end.code or 0)
+            os._exit(0)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        sink.seek(0)
+        ended.append([code, sink.read()])
+json.dump(ended, sys.stdout)
+"""
+
+
+def _in_one_process(script: str, root: Path, calls: list[list[str]]) -> list[tuple[int, str]]:
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=root, input=json.dumps(calls), text=True, capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [(code, output) for code, output in json.loads(done.stdout[done.stdout.rindex("[[") :])]
+
+
+def promptecho(root: Path, lines: list[str]) -> list[tuple[int, str]]:
+    """Exit code and output of each command in `root`, one after the other."""
+    return _in_one_process(PROMPTECHO, root, [shlex.split(line)[1:] for line in lines])
+
+
+def plans(root: Path, commands: list[list[str]]) -> list[tuple[int, str]]:
+    """Exit code and output of a dry run of each Snakemake command, with every job's outputs."""
+    calls = []
+    for words in commands:
+        words = words[words.index("snakemake") + 1 :]
+        calls.append(["--dry-run", *(word for word in words if word not in ("-n", "--dry-run")), *VERBOSE])
+        if "--" in words:
+            calls[-1] = ["--dry-run", *VERBOSE, *(word for word in words if word != "-n")]
+    return _in_one_process(SNAKEMAKE, root, calls)
 
 
 def shrink(path: Path) -> None:
@@ -63,9 +116,10 @@ def build(root: Path) -> Path:
     for _, log in commands:
         (root / log).parent.mkdir(parents=True, exist_ok=True)
         (root / log).touch()
-    lines = [re.sub(r"\$\{SNAKEMAKE_STOP_FILE.*\}", "", command) for command, _ in commands]
-    done = run([sys.executable, "-c", ONE_PROCESS], root, "\n".join(lines))
-    assert done.returncode == 0, done.stdout[-3000:]
+    lines = ["promptecho " + re.sub(r"\$\{SNAKEMAKE_STOP_FILE.*\}", "", command) for command, _ in commands]
+    lines = [line.replace("--threads 2", "--threads 1") for line in lines]  # models this small wait for each other
+    for line, (code, output) in zip(lines, promptecho(root, lines), strict=True):
+        assert code == 0, f"{line}: exit code {code}\n{output[-3000:]}"
     snakemake(root, "--touch", "--forceall")
     return root
 
