@@ -28,23 +28,25 @@ class JudgeSection(Section):
     image_format: Literal["png", "jpeg"] = Field("png", description="How images are sent.")
     jpeg_quality: Count = Field(95, description="Quality of images sent as jpeg.", le=100)
     structured_output: Literal["json_schema", "json_object", "none"] = Field(
-        "json_schema", description="How an endpoint is held to the JSON that is asked for; replies are checked anyway."
+        "json_schema", description="How an endpoint is made to answer in JSON; replies are checked in any case."
     )
     concurrency: Count = Field(8, description="Calls at the same time.")
-    requests_per_minute: Positive | None = Field(None, description="Most calls begun per minute; null: no limit.")
+    requests_per_minute: Positive | None = Field(None, description="Most calls to begin in a minute; null: no limit.")
     timeout_s: Positive = Field(120.0, description="Seconds that one call may take.")
     max_attempts: Count = Field(
-        6, description="Calls per question, with growing pauses, before it counts as failed: busy endpoints and "
-        "unusable replies are asked again."
+        6, description="Attempts for each question, with growing pauses, while the endpoint is busy or replies "
+        "can't be used; then the question counts as failed."
     )  # fmt: skip
-    max_failed_share: Share = Field(0.01, description="The stage fails where more questions than this stay unanswered.")
+    max_failed_share: Share = Field(
+        0.01, description="Largest share of questions without an answer; above it the stage fails."
+    )
     usd_per_million_input_tokens: NonNegative | None = Field(None, description="Price, for estimates and the budget.")
     usd_per_million_output_tokens: NonNegative | None = Field(None, description="Price, for estimates and the budget.")
     budget_usd: Positive | None = Field(
-        None, description="No call is begun that could bring the cost of this judge's answers in one experiment above "
-        "it. Needs both prices."
+        None, description="Most dollars that this judge's answers may cost in one experiment: no call is begun that "
+        "could exceed it. Needs both prices."
     )  # fmt: skip
-    max_calls: Count | None = Field(None, description="No call beyond so many is begun; recorded ones count.")
+    max_calls: Count | None = Field(None, description="Most calls in one experiment; recorded answers count.")
     dtype: Literal["float32", "bfloat16"] = Field("bfloat16", description="Type of a local model's weights.")
     trust_remote_code: Flag = Field(False, description="Run Python code that comes with a local model.")
 

@@ -46,7 +46,7 @@ class T2iSection(Section):
     dtype: Literal["float32", "bfloat16"] = Field("bfloat16", description="Type of the frozen weights.")
     height: Count = Field(1024, description="Height of training and evaluation images in pixels.")
     width: Count = Field(1024, description="Width of training and evaluation images in pixels.")
-    negative_prompt: StrictStr = Field("", description="What guidance leads away from; empty: from no prompt at all.")
+    negative_prompt: StrictStr = Field("", description="Negative prompt: what guidance leads away from.")
     pad_prompts: PadPrompts = Field(
         "none",
         description="For qwenimage: none: prompts of a batch are padded to the longest of them and masked, so that "
@@ -88,18 +88,21 @@ class CaptionsSection(Section):
     )
     shapes: RenderedImages | None = Field(None, description="Caption images rendered from the embedded world.")
     query: Text = Field("Describe this image in detail.", description="What the VLM is asked about each image.")
-    num_shards: Count = Field(8, description="Captioning jobs, each writing one HDF5 shard.")
+    num_shards: Count = Field(8, description="Number of captioning jobs; each writes one HDF5 shard.")
     batch_size: Count = Field(16, description="Images captioned together.")
     max_new_tokens: Count = Field(512, description="Longest caption in tokens of the VLM.")
     temperature: NonNegative = Field(0.0, description="0: greedy; above: sampled, with a seed per image.")
     seed: Seed = Field(0, description="Seed of sampled captions.")
-    heldout: CountOrZero = Field(1000, description="Captions kept out of training, chosen by the image's hash.")
-    max_words: Count = Field(200, description="Longer captions are cut to so many words, once, at the merge.")
+    heldout: CountOrZero = Field(
+        1000, description="Number of captions kept out of training, chosen by the image's hash."
+    )
+    max_words: Count = Field(200, description="Captions are cut after this many words, once, when shards are merged.")
     max_tokens: Annotated[int, Field(strict=True, ge=1, le=504)] = Field(
         504,
-        description="... and to so many tokens of the text-to-image model: 512 less the eight of its chat template.",
+        description="Captions are cut after this many tokens of the text-to-image model: its 512 less eight for "
+        "the chat template.",
     )
-    max_rejected_share: Share = Field(0.05, description="The merge fails above this share of rejected captions.")
+    max_rejected_share: Share = Field(0.05, description="Largest share of rejected captions; above it the merge fails.")
 
 
 class AdapterSection(Section):
@@ -107,7 +110,7 @@ class AdapterSection(Section):
 
     adapter: Text = Field(description="Folder, or hub id `owner/name`.")
     revision: Text | None = Field(None, description="Hub revision (commit); null: the newest.")
-    step: Count = Field(1, description="Iterations that it was trained for, where known: names it in tables.")
+    step: Count = Field(1, description="Iterations that it was trained for, if known; tables show it.")
     schedule: Schedule | None = Field(
         None, description="`image_sets.SET.schedule` for its images, where it was published with another; null: that."
     )
@@ -125,7 +128,7 @@ class ImageSetSection(Section):
     """Images that one or several benchmarks score."""
 
     benchmark: Literal["geneval", "captions", "dpg", "tiif", "textocr"] = Field(
-        description="Whose prompts and folder layout; captions are DenseAlignBench's."
+        description="Benchmark whose prompts and folder layout the images have; captions: DenseAlignBench's."
     )
     prompts: Text | None = Field(
         None,
@@ -137,21 +140,24 @@ class ImageSetSection(Section):
         None, description="Prompts over the embedded world, in the benchmark's format; not for captions."
     )
     heldout: Count | None = Field(
-        None, description="The first so many of the experiment's held-out captions; for benchmark captions."
+        None,
+        description="Number of held-out captions of the experiment to take, from the first on; for benchmark: "
+        "captions.",
     )
-    images_per_prompt: Count = Field(4, description="Images per prompt.")
+    images_per_prompt: Count = Field(4, description="Images for each prompt.")
     height: Count | None = Field(None, description="Image height in pixels; null: that of models.t2i.")
     width: Count | None = Field(None, description="Image width in pixels; null: that of models.t2i.")
     guidance_scale: NonNegative = Field(4.0, description="Guidance scale in evaluation.")
     num_inference_steps: Count = Field(50, description="ODE steps in evaluation.")
     schedule: Schedule = Field("pipeline", description=SCHEDULE)
-    seed: Seed = Field(0, description="With prompt id and image index it fixes each image's noise.")
-    num_shards: Count = Field(8, description="Generation jobs per checkpoint.")
+    seed: Seed = Field(0, description="Seed of the images' noise, together with prompt id and image index.")
+    num_shards: Count = Field(8, description="Number of generation jobs for each checkpoint.")
     keep: Literal["loose", "packed", "none"] = Field(
         "loose",
-        description="How long images are kept. packed: once all scores and figures of a checkpoint are made, its "
-        "images are moved into one images.tar, which scoring reads again where it must; none: they are then deleted, "
-        "and made again where something new is to be made of them.",
+        description="What becomes of the images when all scores and figures of a checkpoint are made. loose: they "
+        "stay as"
+        "they are; packed: they are moved into one file, images.tar, from which scoring can read them again; none: "
+        "they are deleted, and made again if something new is asked of them.",
     )
     batch_size: Count = Field(8, description="Images generated together.")
 
@@ -178,13 +184,16 @@ class BenchmarkSection(Section):
     judge: Text | None = Field(None, description="Key of `judges.models`, for backend judge.")
     baseline: Text | None = Field(
         None,
-        description="For densealign: whose images are the others', `base` (where null) or RUN@STEP. It has no score "
-        "itself.",
+        description="For densealign: the images to compare with: those of `base` (also if null) or of RUN@STEP, "
+        "which has"
+        "then no score itself.",
     )
     model: Text | None = Field(
         None, description="Folder of the backend's model, in place of the one it takes from the hub."
     )
-    seed: Seed = Field(0, description="Decides what a scorer draws, such as which image of a pair is shown first.")
+    seed: Seed = Field(
+        0, description="Seed of a scorer's random choices, such as which image of a pair is shown first."
+    )
 
 
 def _steps(value: Any) -> Any:

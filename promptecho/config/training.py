@@ -174,7 +174,7 @@ class HeldoutSection(Section):
     every: Count = Field(5, description="Iterations between evaluations; the untrained model is evaluated first.")
     patience: Count | None = Field(
         None,
-        description="End the run after so many evaluations without a new best, and keep the weights of the best; "
+        description="End the run after this many evaluations without a new best, and keep the weights of the best; "
         "null: never.",
     )
     min_delta: NonNegative = Field(0.0, description="A new best must exceed the old one by more than this.")
@@ -211,7 +211,8 @@ class TrainingConfig(Section):
         "run's own keys over the preset's. Resolved before anything else: null in resolved configurations.",
     )
     iterations: Count = Field(
-        300, description="Iterations in total. Raised later, with the old end kept as a checkpoint, the run goes on."
+        300,
+        description="Iterations in total. If you raise it later and keep the old end as a checkpoint, the run goes on.",
     )
     checkpoints: list[Count] | None = Field(
         None, description="Iterations after which a checkpoint is kept, increasing; the last one equals `iterations`."
@@ -292,7 +293,8 @@ class TrainingConfig(Section):
         "every pass.",
     )
     activation_checkpointing: Flag = Field(
-        False, description="Compute activations again in the backward pass instead of keeping them: slower, less "
+        False,
+        description="Compute activations again in the backward pass instead of keeping them: slower, less "
         "memory, the same gradients.",
     )
     save_every_s: CountOrZero = Field(

@@ -76,7 +76,7 @@ def plans(root: Path, commands: list[list[str]]) -> list[tuple[int, str]]:
     """Exit code and output of a dry run of each Snakemake command, with every job's outputs."""
     calls = []
     for words in commands:
-        words = words[words.index("snakemake") + 1 :]
+        words = [word.replace("/path/to/promptecho", str(root)) for word in words[words.index("snakemake") + 1 :]]
         calls.append(["--dry-run", *(word for word in words if word not in ("-n", "--dry-run")), *VERBOSE])
         if "--" in words:
             calls[-1] = ["--dry-run", *VERBOSE, *(word for word in words if word != "-n")]

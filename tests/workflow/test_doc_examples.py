@@ -40,6 +40,8 @@ NOT_RUN = {
 OTHERS = {
     "git clone": "network",
     "cd ": "a folder of the reader's",
+    "mkdir ": "a folder of the reader's",
+    "cp ": "files of the reader's",
     "export PATH": "the tests name the programs by their paths",
     "$EDITOR": "a person edits",
     "squeue": "a cluster",

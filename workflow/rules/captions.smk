@@ -82,7 +82,7 @@ rule captions:
     conda:
         "../../envs/caption.yaml"
     message:
-        "{wildcards.E}: merge captions and hold out a test set"
+        "{wildcards.E}: merge the captions and keep some out of training"
     shell:
         "python -m promptecho caption {params.source} --config {params.config}"
         " --out {output.captions} --heldout-out {output.heldout}"

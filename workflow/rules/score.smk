@@ -80,7 +80,7 @@ rule pack_images:
     conda:
         "../../envs/score.yaml"
     message:
-        "{wildcards.E}: put away the {wildcards.S} images of {wildcards.R} at {wildcards.N}"
+        "{wildcards.E}: pack or delete the {wildcards.S} images of {wildcards.R} at {wildcards.N}"
     shell:
         "python -m promptecho benchmarks pack $(dirname {output}) {params.delete} --out {output}"
         " 2>&1 | tee -i {log}"
