@@ -7,14 +7,15 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from promptecho.captions.folders import IMAGE_SUFFIXES, walk
 from promptecho.errors import DataError
+from promptecho.file_hashes import FileHashes
 from promptecho.files import read_jsonl, write_text
-from promptecho.names import id_of, shown
+from promptecho.names import id_of, name_of, shown
 
 LIST_VERSION = 1
 
@@ -66,6 +67,7 @@ def image_list(source: str | Path) -> ImageList:
     source = Path(source)
     left_out: dict[str, Counter[str]] = {}
     unlisted: list[str] = []
+    header: dict[str, Any] = {}
     try:
         is_folder = source.is_dir()
         if is_folder:
@@ -77,9 +79,12 @@ def image_list(source: str | Path) -> ImageList:
         elif source.suffix == ".jsonl":
             rows = read_jsonl(source)
             header = rows.pop(0) if rows and "promptecho_list" in rows[0] else {}
+            origin = Path(header["source"]) if Path(header.get("source", "")).is_dir() and header else None
             left_out = {folder: Counter(reasons) for folder, reasons in header.get("left_out", {}).items()}
             unlisted = header.get("unlisted", [])
             items = _listed(source, rows)
+            if origin is not None:  # as it lies now, should all have been moved together
+                items = [replace(i, path=Path(os.path.abspath(origin / name_of(i.image_id)))) for i in items]
         elif source.suffix in (".txt", ".lst"):
             items = [ImageItem(id_of(line), source.parent / line) for line in _lines(source)]
         else:
@@ -95,12 +100,23 @@ def image_list(source: str | Path) -> ImageList:
     if twice:
         names = ", ".join(map(repr, twice))
         raise DataError(f"{shown(source)}: image_id {names[:500]} occurs twice; ids must be unique")
-    return ImageList(str(source), items, left_out, unlisted)
+    return ImageList(header.get("source", str(source)), items, left_out, unlisted)
 
 
 def look_at(items: Iterable[ImageItem]) -> list[ImageItem]:
     """The items with their files' sizes and times of change as they are now; None where there is no such file."""
     return [ImageItem(item.image_id, item.path, *_facts(item.path), item.sha256) for item in items]
+
+
+def with_hashes(listed: ImageList, hashes: FileHashes) -> ImageList:
+    """The list with sizes, times of change and hashes as they are now; None for files that are not there.
+
+    Raises:
+        DataError: files cannot be read.
+    """
+    items = look_at(listed.items)
+    found = hashes.of([item.path for item in items if item.size is not None], "images")
+    return replace(listed, items=[replace(item, sha256=found.get(item.path)) for item in items])
 
 
 def write_list(path: str | Path, listed: ImageList) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from promptecho.captions.checks import faults
 from promptecho.captions.cut import Cutter
+from promptecho.captions.inputs import image_list
 from promptecho.captions.prompts import read_prompts
 from promptecho.captions.readers import Reader
 from promptecho.captions.split import split_captions
@@ -36,8 +37,24 @@ class MergeSpec:
     readers: Sequence[Reader] = ()
 
 
-def merge_shards(shards: Sequence[str | Path], spec: MergeSpec) -> dict[str, Any]:
+def wanted_images(images: str | None, images_list: Path | None) -> dict[str, str | None] | None:
+    """Image id -> hash, if it is known, of the list that the shards were made from; None where there is no list (of
+    `images`)."""
+    if images_list is None or not images_list.is_file():
+        return None
+    listed = image_list(images_list)
+    if images is not None and listed.source != images:
+        return None
+    return {item.image_id: item.sha256 for item in listed.items}
+
+
+def merge_shards(
+    shards: Sequence[str | Path], spec: MergeSpec, wanted: dict[str, str | None] | None = None
+) -> dict[str, Any]:
     """Merge shards in the order of image ids; rejected rows are dropped and counted by reason.
+
+    Args:
+        wanted: the images that must be there, each with its hash where it is known.
 
     Returns:
         {"training", "heldout", "rejected": {reason: count}, "cut", "kept_apart", "cut_by": {limit: count}, "repeated"};
@@ -78,7 +95,26 @@ def merge_shards(shards: Sequence[str | Path], spec: MergeSpec) -> dict[str, Any
         )
     if source is None or not rows:
         raise DataError(f"{', '.join(map(str, shards)) or 'no shards'}: no captions to merge; caption images first")
+    if wanted is not None:
+        _refuse_gaps(rows, wanted)
     return _write(source, [rows[image_id] for image_id in sorted(rows)], spec)
+
+
+def _refuse_gaps(rows: dict[str, CaptionRow], wanted: dict[str, str | None]) -> None:
+    groups = {
+        "listed and in no shard": [name for name in wanted if name not in rows],
+        "in a shard and not listed": [name for name in rows if name not in wanted],
+        "captioned from another file than the listed one": [
+            name for name, row in rows.items() if row.image_sha256 and wanted.get(name) not in (None, row.image_sha256)
+        ],
+    }
+    problems = [
+        f"{len(names)} images are {what} ({', '.join(sorted(names)[:3])}{', ...' if len(names) > 3 else ''})"
+        for what, names in groups.items() if names
+    ]  # fmt: skip
+    if problems:
+        raise DataError(f"the shards are not of the listed images: {'; '.join(problems)}; run the workflow again, or "
+                        "caption these shards again")
 
 
 def import_prompts(path: str | Path, spec: MergeSpec) -> dict[str, Any]:

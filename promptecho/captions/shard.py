@@ -11,18 +11,27 @@ import hashlib
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from promptecho.captions.captioner import GenerationSettings, caption_images
-from promptecho.captions.inputs import ImageItem, list_images, shard_of
+from promptecho.captions.inputs import ImageItem, ImageList, image_list, look_at, shard_of
 from promptecho.captions.journal import Journal
-from promptecho.captions.store import CaptionRow, CaptionSource, read_captions, row_to_dict, write_captions
+from promptecho.captions.store import (
+    CaptionRow,
+    CaptionSource,
+    DamagedCaptions,
+    read_captions,
+    row_to_dict,
+    write_captions,
+)
+from promptecho.config.models import DEFAULT_MAX_PIXELS
 from promptecho.errors import DataError
 from promptecho.files import digest
 from promptecho.images import load_image
 from promptecho.memory import in_phase
+from promptecho.names import shown
 from promptecho.progress import progress
 from promptecho.vlm import Vlm, load_vlm, model_revision
 
@@ -44,6 +53,19 @@ class ShardSpec:
     device: str = "cpu"
     revision: str | None = None
     trust_remote_code: bool = False
+    images_list: Path | None = None  # what `renewal.py` wrote for `images`, where it did
+    max_pixels: int | None = DEFAULT_MAX_PIXELS
+    background: str = "white"
+
+    def items(self) -> list[ImageItem]:
+        """The images of the shard."""
+        return shard_of(listed_images(self.images, self.images_list).items, self.shard, self.num_shards)
+
+    def identity(self) -> dict[str, Any]:
+        """What decides a caption beside model, question and image; keys that are younger than captions that exist are
+        left out at their defaults."""
+        young = {"max_pixels": (self.max_pixels, DEFAULT_MAX_PIXELS), "background": (self.background, "white")}
+        return self.settings.identity() | {key: value for key, (value, default) in young.items() if value != default}
 
 
 def caption_shard(spec: ShardSpec) -> dict[str, Any]:
@@ -55,15 +77,15 @@ def caption_shard(spec: ShardSpec) -> dict[str, Any]:
     Raises:
         DataError, ModelError: bad input, foreign or damaged journal, full disk; finished batches stay in the journal.
     """
-    items = shard_of(list_images(spec.images), spec.shard, spec.num_shards)
-    source = CaptionSource(
-        spec.vlm, model_revision(spec.vlm, spec.revision), spec.query, spec.settings.identity()
-    )
+    items = spec.items()
+    source = CaptionSource(spec.vlm, model_revision(spec.vlm, spec.revision), spec.query, spec.identity())
     journal_path = spec.work / f"{spec.out.stem}.journal.jsonl"
     if (rows := _complete_rows(spec, source, items)) is not None:
         print(f"{spec.out}: already complete", file=sys.stderr)
         journal_path.unlink(missing_ok=True)  # killed between the two
         return _summary(spec, rows)
+    _refuse_changed(spec, items)
+    done_to: Counter[str] = Counter()
     header = {
         "journal": 1, "vlm_revision": source.vlm_revision, "query": source.query, "generation": source.generation,
         "shard": f"{spec.shard}/{spec.num_shards}",
@@ -77,11 +99,36 @@ def caption_shard(spec: ShardSpec) -> dict[str, Any]:
                     spec.vlm, dtype=spec.settings.dtype, device=spec.device, revision=spec.revision,
                     trust_remote_code=spec.trust_remote_code,
                 )
-            _caption_missing(vlm, items, done, journal, spec)
+            _caption_missing(vlm, items, done, journal, spec, done_to)
         rows = [done[item.image_id] for item in items]
         write_captions(spec.out, source, rows, shard=(spec.shard, spec.num_shards))
         journal.remove()
-    return _summary(spec, rows)
+    if done_to:
+        told = ", ".join(f"{count} {what}" for what, count in sorted(done_to.items()))
+        print(f"{spec.out}: of the images that were read now, these were converted: {told}", file=sys.stderr)
+    return _summary(spec, rows) | {"converted": dict(sorted(done_to.items()))}
+
+
+def _refuse_changed(spec: ShardSpec, items: Sequence[ImageItem]) -> None:
+    """Compare the files with what the list says of them: what it lists is what is captioned.
+
+    Raises:
+        DataError: images are gone, or others now; all are named.
+    """
+    problems = []
+    for item, now in zip(items, look_at(items), strict=True):
+        if item.size is None:
+            continue  # was not there, or not looked at, when it was listed
+        if now.size is None:
+            problems.append(f"{shown(item.path)} is gone")
+        elif (now.size, now.mtime_ns) != (item.size, item.mtime_ns) and _sha256(item.path) != item.sha256:
+            problems.append(f"{shown(item.path)} has changed")
+    if problems:
+        more = f", and {len(problems) - 10} more" if len(problems) > 10 else ""
+        raise DataError(
+            f"{spec.images_list or spec.images}: since the images were listed {', '.join(problems[:10])}{more}; "
+            "run the workflow again (it lists them anew), or list them again with `promptecho caption list`"
+        )
 
 
 def _summary(spec: ShardSpec, rows: Sequence[CaptionRow]) -> dict[str, Any]:
@@ -93,8 +140,13 @@ def _complete_rows(spec: ShardSpec, source: CaptionSource, items: Sequence[Image
     """The rows of `spec.out` if it already is what would be written: same source, same images by hash."""
     try:
         file = read_captions(spec.out)
+    except DamagedCaptions as error:
+        print(f"{error}; it is made anew now", file=sys.stderr)
+        return None
     except DataError:
-        return None  # missing or damaged: made anew
+        if spec.out.exists():  # out of reach, which says nothing about its content
+            raise
+        return None
     if file.source != source or file.shard != (spec.shard, spec.num_shards):
         return None
     if [row.image_id for row in file.rows] != [item.image_id for item in items]:
@@ -117,8 +169,18 @@ def _finished_rows(journal: Journal, items: Sequence[ImageItem]) -> dict[str, Ca
     return done
 
 
+def listed_images(images: str | Path, images_list: Path | None) -> ImageList:
+    """The list in the file `images_list`, where it is there and of `images`; else what `images` holds now."""
+    if images_list is not None and images_list.is_file():
+        listed = image_list(images_list)
+        if listed.source == str(images):
+            return listed
+    return image_list(images)
+
+
 def _caption_missing(
-    vlm: Vlm, items: Sequence[ImageItem], done: dict[str, CaptionRow], journal: Journal, spec: ShardSpec
+    vlm: Vlm, items: Sequence[ImageItem], done: dict[str, CaptionRow], journal: Journal, spec: ShardSpec,
+    done_to: Counter[str],
 ) -> None:
     size = spec.settings.batch_size
     with progress(f"caption shard {spec.shard + 1}/{spec.num_shards}", len(items), "images", done=len(done)) as bar:
@@ -128,19 +190,23 @@ def _caption_missing(
             if not missing:
                 continue
             # The whole batch even if a part is there: a smaller batch could differ in the last bits.
-            rows = [row for row in _caption_batch(vlm, batch, spec) if row.image_id in missing]
+            rows = [row for row in _caption_batch(vlm, batch, spec, done_to) if row.image_id in missing]
             journal.append([row_to_dict(row) for row in rows])
             done.update((row.image_id, row) for row in rows)
             bar.advance(len(rows))
 
 
-def _caption_batch(vlm: Vlm, batch: Sequence[ImageItem], spec: ShardSpec) -> list[CaptionRow]:
+def _caption_batch(
+    vlm: Vlm, batch: Sequence[ImageItem], spec: ShardSpec, done_to: Counter[str]
+) -> list[CaptionRow]:
     rows: dict[str, CaptionRow] = {}
     usable, images, hashes = [], [], {}
     for item in batch:
         hashes[item.image_id] = _sha256(item.path)
+        if item.sha256 not in (None, hashes[item.image_id]):
+            _refuse_changed(spec, [replace(item, mtime_ns=0)])
         try:
-            image = load_image(item.path)
+            image = load_image(item.path, background=spec.background, max_pixels=spec.max_pixels)
         except DataError as error:
             rows[item.image_id] = _reject(item, "unreadable_image", str(error), hashes)
             continue
@@ -148,6 +214,7 @@ def _caption_batch(vlm: Vlm, batch: Sequence[ImageItem], spec: ShardSpec) -> lis
             reason = f"{item.path}: {image.width}x{image.height} pixels is too narrow a strip to caption"
             rows[item.image_id] = _reject(item, "aspect_ratio", reason, hashes)
             continue
+        done_to.update(image.info["done"])
         usable.append(item)
         images.append(image)
     answers = caption_images(vlm, images, [i.image_id for i in usable], spec.query, spec.settings) if usable else []

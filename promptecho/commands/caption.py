@@ -53,6 +53,44 @@ def register(app: typer.Typer) -> None:
     app.add_typer(caption, name="caption")
 
 
+@caption.command("list")
+def list_(
+    images: str | None = typer.Option(
+        None,
+        "--images",
+        help="Images: a folder, a .txt of paths, or a .jsonl of {image_id, path}. Default: captions.images.",
+    ),
+    config: Path | None = CONFIG,
+    out: Path = typer.Option(..., "--out", help="JSON Lines file to write, for --list of the other commands."),
+    hashes: Path | None = typer.Option(
+        None,
+        "--hashes",
+        help="File of the hashes that were found before: only new and changed images are read. Default: OUT.hashes.",
+    ),
+    as_json: bool = AS_JSON,
+) -> None:
+    """List the images to caption, with their sizes and hashes, and say what else is there and why it is left out."""
+    from promptecho.captions.folders import told
+    from promptecho.captions.inputs import image_list, with_hashes, write_list
+    from promptecho.captions.settings import read_settings
+    from promptecho.file_hashes import FileHashes
+    from promptecho.names import name_of
+
+    found = image_list(read_settings(config).pick("images", images))
+    with FileHashes(hashes or out.with_name(f"{out.name}.hashes")) as known:
+        listed = with_hashes(found, known)
+    write_list(out, listed)
+    for line in told([name_of(item.image_id) for item in listed.items], listed.left_out):
+        typer.echo(line, err=as_json)
+    missing = sum(item.size is None for item in listed.items)
+    if missing:
+        typer.echo(f"{missing} of them are not there", err=True)
+    if as_json:
+        reasons = {reason: count for some in listed.left_out.values() for reason, count in some.items()}
+        reasons = {reason: sum(some[reason] for some in listed.left_out.values()) for reason in sorted(reasons)}
+        _report({"out": str(out), "images": len(listed.items), "missing": missing, "left_out": reasons}, True)
+
+
 @caption.command("shard")
 def shard(
     config: Path | None = CONFIG,
@@ -66,6 +104,15 @@ def shard(
         None,
         "--images",
         help="Images: a folder, a .txt of paths, or a .jsonl of {image_id, path}. Default: captions.images.",
+    ),
+    images_list: Path | None = typer.Option(
+        None,
+        "--list",
+        help="File that `promptecho caption list` wrote for these images: exactly its images are captioned. It may be "
+        "missing. Default: what --images holds now.",
+    ),
+    max_pixels: int | None = typer.Option(
+        None, "--max-pixels", min=1, help="Shrink larger images to so many pixels. Default: captions.max_pixels."
     ),
     query: str | None = typer.Option(
         None, "--query", help="What the model is asked about each image. Default: captions.query."
@@ -153,6 +200,9 @@ def shard(
         device=device,
         revision=revision or (own.revision if own else None),
         trust_remote_code=trust_remote_code or bool(own and own.trust_remote_code),
+        images_list=images_list,
+        max_pixels=max_pixels or settings.captions.max_pixels,
+        background=settings.captions.background,
     )
     keys = partial(caption_keys, own, generation.batch_size, generation.dtype)
     with MemoryAdvice(choose_device(device), keys)("caption"):
@@ -182,14 +232,20 @@ def merge(
         "captions.max_rejected_share.",
     ),
     seed: int | None = SEED,
+    images: str | None = typer.Option(None, "--images", help="With --list: where the listed images are from."),
+    images_list: Path | None = typer.Option(
+        None,
+        "--list",
+        help="File that `promptecho caption list` wrote: the shards must hold exactly its images. Default: no check.",
+    ),
     as_json: bool = AS_JSON,
 ) -> None:
     """Merge shards into the training captions: leave out rejected ones, cut long ones, keep some out of training."""
-    from promptecho.captions.merge import merge_shards
+    from promptecho.captions.merge import merge_shards, wanted_images
 
     files = given_files("--shards", shards, more)
     spec = _merge_spec(config, out, heldout_out, heldout, max_words, max_tokens, tokenizer, max_rejected_share, seed)
-    _report(merge_shards(files, spec), as_json)
+    _report(merge_shards(files, spec, wanted_images(images, images_list)), as_json)
 
 
 @caption.command("prompts")

@@ -12,6 +12,10 @@ import typer
 
 RESULTS = "results/shapes"
 EXAMPLES: dict[str, tuple[str, ...]] = {
+    "caption list": (
+        "# which images are captioned, and what else lies there; again after a change, it reads the new ones only:",
+        "promptecho caption list --images results/shapes/captions/images --out images.jsonl",
+    ),
     "caption shard": (
         "promptecho caption shard --vlm shapes --images results/shapes/captions/images --out captions.h5 --work work",
         "# the third of four shards, with model and settings of an experiment:",

@@ -46,6 +46,9 @@ def plan(
         int | None,
         typer.Option(min=1, help="Assumed: tokens of a prompt. Default: estimated from the limits in `captions`."),
     ] = None,
+    images: Annotated[
+        int | None, typer.Option(min=1, help="Images to caption. Default: those of `captions` that are here.")
+    ] = None,
     reply_tokens: Annotated[int, typer.Option(min=1, help="Assumed: tokens of an InferScore reply.")] = 100,
     root: Annotated[
         Path | None, typer.Option(help="Folder of fetched models. Default: models_root in config/config.yaml.")
@@ -75,7 +78,7 @@ def plan(
     from promptecho.plan.plan import Cluster, Planner
     from promptecho.plan.show import show
 
-    made = Planner(settings, root).plan(loaded, Cluster(device, nodes, gpus_per_node), names)
+    made = Planner(settings, root).plan(loaded, Cluster(device, nodes, gpus_per_node), names, images)
     if as_json:
         typer.echo(json.dumps(made.facts(), indent=2))
     else:

@@ -111,7 +111,7 @@ def reward(
         raise typer.BadParameter(f"--{key.replace('_', '-')}: {name} has no such option")
     own = settings.vlm if vlm is None else None  # what the configuration says of its model holds for that model only
     files = given_files("--image", image, more)
-    images = _loaded(files)
+    images = _loaded(files, settings.captions)
     texts = _labels(files, label, labels)
     dtype = dtype or (own.dtype if own else "float32")
     memory = MemoryAdvice(choose_device(device), partial(reward_keys, batch_size, dtype))
@@ -155,8 +155,8 @@ def reward(
     Console().print(table)
 
 
-def _loaded(files: list[Path]) -> list:
-    """The images.
+def _loaded(files: list[Path], captions: CaptionsSection) -> list:
+    """The images, as the captioner of these settings sees them.
 
     Raises:
         DataError: some cannot be read; names all of them.
@@ -167,7 +167,7 @@ def _loaded(files: list[Path]) -> list:
     images, problems = [], []
     for path in files:
         try:
-            images.append(load_image(path))
+            images.append(load_image(path, background=captions.background, max_pixels=captions.max_pixels))
         except DataError as error:
             problems.append(str(error))
     if problems:

@@ -42,11 +42,19 @@ def render(
     count: int = typer.Option(..., "--count", min=1, help="Number of images to render."),
     seed: int = SEED,
     out: Path = OUT,
+    images_list: Path | None = typer.Option(
+        None, "--list", help="Also list the images in this file, as `promptecho caption list` does. Default: no list."
+    ),
 ) -> None:
     """Render training images with their captions."""
     from promptecho.shapes.datasets import render_images
 
     render_images(count, seed, out)
+    if images_list is not None:
+        from promptecho.captions.inputs import image_list, with_hashes, write_list
+        from promptecho.file_hashes import FileHashes
+
+        write_list(images_list, with_hashes(image_list(out), FileHashes()))
 
 
 PER_TAG = typer.Option(

@@ -74,6 +74,17 @@ class RenderedImages(Section):
     seed: Seed = Field(description="Seed of the scenes.")
 
 
+DEFAULT_MAX_PIXELS = 1024 * 1024
+
+
+def _colour(value: Any) -> Any:
+    if isinstance(value, str) and value != "white":
+        from PIL import ImageColor
+
+        ImageColor.getrgb(value)  # ValueError: unknown color specifier
+    return value
+
+
 class CaptionsSection(Section):
     """Training prompts: captions of images, or prompts that a file brings."""
 
@@ -89,6 +100,15 @@ class CaptionsSection(Section):
     shapes: RenderedImages | None = Field(None, description="Caption images rendered from the embedded world.")
     query: Text = Field("Describe this image in detail.", description="What the VLM is asked about each image.")
     num_shards: Count = Field(8, description="Number of captioning jobs; each writes one HDF5 shard.")
+    background: Annotated[Text, BeforeValidator(_colour)] = Field(
+        "white", description="Colour behind transparent pixels: a name of HTML, or '#rrggbb'."
+    )
+    max_pixels: Count | None = Field(
+        DEFAULT_MAX_PIXELS,
+        description="Larger images are shrunk to so many pixels before they are captioned: those of the images that "
+        "are generated, 1024 x 1024, so that no caption tells what these cannot show. null: never, which for "
+        "photographs of 4 megapixels and more takes several times the memory.",
+    )
     batch_size: Count = Field(16, description="Images captioned together.")
     max_new_tokens: Count = Field(512, description="Longest caption in tokens of the VLM.")
     temperature: NonNegative = Field(0.0, description="0: greedy; above: sampled, with a seed per image.")

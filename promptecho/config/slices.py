@@ -35,6 +35,9 @@ _MERGE_ONLY = {"heldout", "max_words", "max_tokens", "max_rejected_share"}
 # Keys that are younger than results that exist: dotted path (without the names of entries) and the value at which all
 # is as before the key existed. At that value a key is left out of the digests, so that an upgrade reruns nothing.
 FORMER_BEHAVIOUR: dict[str, Any] = {
+    # Not quite as before, where images are larger or transparent: their finished captions stay all the same.
+    "captions.max_pixels": 1024 * 1024,
+    "captions.background": "white",
     "training.lora.init": "kaiming",
     "training.lora.layers": "all",
     "training.timesteps.grid_first": 0,

@@ -212,16 +212,29 @@ class VlmCosts:
         )
 
     def more_tokens(self, n: int, entry: RewardSection, tokens: int) -> Cost:
-        """The rest of `n` replies of `tokens` tokens. Each token attends to one more than the one before: three short
-        replies tell what all cost."""
-        from promptecho.vlm.generation import complete
+        """The rest of `n` replies of `tokens` tokens."""
+        return self.more(n, self.input_tokens(entry), tokens, self._settings(entry, 1).temperature)
 
-        length = self.input_tokens(entry)
+    def caption_start(self, n: int, query: str) -> Cost:
+        """What captions of `n` images take up to their first token."""
+        from promptecho.vlm.generation import complete
+        from promptecho.vlm.inputs import batch_inputs, render_prompt
+
+        def once() -> Any:
+            text = render_prompt(self.vlm, query)
+            inputs = batch_inputs(self.vlm, [self.image] * n, [text] * n, padding_side="left")
+            return complete(self.vlm, inputs, [""] * n, range(n), max_new_tokens=1, temperature=0.0)
+
+        return self._known.get(("caption", n, query), lambda: self._deep.trace(once))
+
+    def more(self, n: int, length: int, tokens: int, temperature: float) -> Cost:
+        """All but the first of `tokens` tokens behind `length` others, `n` together. Each token attends to one more
+        than the one before: three short texts tell what all cost."""
+        from promptecho.vlm.generation import complete
 
         def write(k: int) -> Cost:
             ids = torch.full((n, length), 1)
             inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-            temperature = self._settings(entry, k).temperature
             return self._deep.trace(
                 lambda: complete(self.vlm, inputs, [""] * n, range(n), max_new_tokens=k, temperature=temperature)
             )
@@ -253,13 +266,17 @@ class VlmCosts:
     def input_tokens(self, entry: RewardSection) -> int:
         """Tokens of one image with the question about it."""
         from promptecho.benchmarks.templates import read_template
+
+        return self.question_tokens(read_template(self._settings(entry, 1).template_file).fill(prompt=self._label))
+
+    def question_tokens(self, question: str) -> int:
+        """Tokens of one image with a question."""
         from promptecho.vlm.inputs import batch_inputs, render_prompt
 
-        template = read_template(self._settings(entry, 1).template_file)
         found: list[int] = []
 
         def count() -> None:
-            text = render_prompt(self.vlm, template.fill(prompt=self._label))
+            text = render_prompt(self.vlm, question)
             inputs = batch_inputs(self.vlm, [self.image], [text], padding_side="left")
             found.append(inputs["input_ids"].shape[1])
 
@@ -267,7 +284,7 @@ class VlmCosts:
             trace(count)
             return found[0]
 
-        return self._known.get(("input tokens", template.text), traced)
+        return self._known.get(("input tokens", question), traced)
 
     def _ask(self, reward: Any, n: int) -> None:
         reward.score([self.image] * n, [self._label] * n, [str(i) for i in range(n)])

@@ -17,6 +17,7 @@ from promptecho.config.models import ImageSetSection
 from promptecho.config.training import TrainingConfig
 from promptecho.errors import ConfigError, DataError
 from promptecho.plan.architectures import locate
+from promptecho.plan.captioning import Captioning, image_size, plan_captions
 from promptecho.plan.costs import Known, T2iCosts, VlmCosts
 from promptecho.plan.evaluation import Evaluation, evaluate
 from promptecho.plan.gpus import Gpu
@@ -86,6 +87,7 @@ class Plan:
     runs: list[RunPlan]
     generation: dict[str, GpuMemory]
     evaluations: list[Evaluation]
+    captions: Captioning | None  # None: the experiment brings its prompts
     problems: list[str]
 
     def facts(self) -> dict[str, Any]:
@@ -97,6 +99,7 @@ class Plan:
             "runs": [run.facts() for run in self.runs],
             "generation_memory": {name: memory.facts() for name, memory in self.generation.items()},
             "evaluations": [asdict(evaluation) for evaluation in self.evaluations],
+            "captions": self.captions.facts() if self.captions else None,
             "fits": not self.problems,
             "problems": self.problems,
         }
@@ -112,8 +115,10 @@ class Planner:
     def __init__(self, settings: Settings, root: Path | None = None) -> None:
         self.settings, self.root, self._known = settings, root, Known()
 
-    def plan(self, config: ExperimentConfig, cluster: Cluster, runs: list[str]) -> Plan:
-        """The plan of `runs`.
+    def plan(
+        self, config: ExperimentConfig, cluster: Cluster, runs: list[str], images: int | None = None
+    ) -> Plan:
+        """The plan of `runs`, and of captioning so many `images` (None: those that are here).
 
         Raises:
             ConfigError, DataError: unknown run, or a layout that can't work.
@@ -141,8 +146,28 @@ class Planner:
                     f"image_sets.{name}: {problem}; {decoding} image_sets.{name}.batch_size, or take GPUs with more "
                     "memory"
                 )
+        captions = self.captions(config, clock, images)
+        if captions is not None and (problem := self.problem([captions.memory], cluster.gpu)) is not None:
+            problems.append(
+                f"captions: {problem}; lower captions.batch_size (or captions.max_pixels, captions.max_new_tokens), or "
+                "take GPUs with more memory"
+            )
         evaluations = [evaluate(config, name, models[name], clock) for name in sets]
-        return Plan(config.experiment, cluster, self.settings, plans, generation, evaluations, problems)
+        return Plan(config.experiment, cluster, self.settings, plans, generation, evaluations, captions, problems)
+
+    def captions(self, config: ExperimentConfig, clock: Clock, images: int | None) -> Captioning | None:
+        """The plan of captioning; None where the experiment brings its prompts."""
+        if config.captions.prompts is not None:
+            return None
+        section, size = config.models.vlm, image_size(config)
+        costs = self._known.get(
+            ("vlm", section.model_dump_json(), size[1], size[0]),
+            lambda: VlmCosts(
+                locate(config, section, "models.vlm", self.root), section, size=size,
+                prompt_tokens=self.settings.prompt_tokens,
+            ),
+        )  # fmt: skip
+        return plan_captions(config, costs, clock, images)
 
     def run(self, config: ExperimentConfig, cluster: Cluster, run: str) -> RunPlan:
         """The plan of one run."""

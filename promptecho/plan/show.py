@@ -14,6 +14,7 @@ from promptecho.plan.memory import GpuMemory
 from promptecho.plan.plan import Plan, RunPlan
 
 WHERE = {"trainer": "each GPU that trains", "reward server": "each GPU that serves rewards", "generation": "its GPU"}
+WHERE |= {"captioning": "its GPU"}
 LOG_WIDTH = 110
 
 
@@ -33,6 +34,8 @@ def page(plan: Plan) -> RenderableType:
     parts: list[RenderableType] = [Text(title, style="bold")]
     for run in plan.runs:
         parts += [Text(), *_run(run, plan)]
+    if plan.captions is not None:
+        parts += [Text(), Text("captions, one GPU for each shard", style="bold"), _captions(plan)]
     if plan.evaluations:
         parts += [Text(), Text("images for evaluation, one GPU for each shard", style="bold"), _evaluations(plan)]
     parts += [Text(), *_assumptions(plan)]
@@ -90,6 +93,21 @@ def _verdict(memory: GpuMemory, plan: Plan) -> Text:
     )
 
 
+def _captions(plan: Plan) -> RenderableType:
+    found = plan.captions
+    assert found is not None
+    rate = 3600 * found.images_per_s
+    width, height = found.size
+    told = f"images of {width}x{height} pixels, {found.image_tokens} tokens with the question"
+    speed = f"{found.images_per_s:.2g} images/s on a GPU, {100_000 / rate:,.1f} GPU-hours for 100,000 of them"
+    if found.images is None:
+        whole = "how many there are is not known here (--images)"
+    else:
+        hours = f"{found.hours:.2f} hours, {found.gpu_hours:,.1f} GPU-hours"
+        whole = f"{found.images:,} images in {found.shards} shards: {hours}"
+    return _indented(Group(Text(whole), Text(told), Text(speed), _held(found.memory), _verdict(found.memory, plan)))
+
+
 def _evaluations(plan: Plan) -> RenderableType:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
     table.add_column("image set", no_wrap=True)
@@ -122,7 +140,7 @@ def _assumptions(plan: Plan) -> list[RenderableType]:
         "(--reply-tokens).",
         "Prompts' embeddings are kept on disk (models.prompt_cache)." if a.prompt_cache
         else "Prompts are encoded in every iteration (models.prompt_cache: null).",
-        "Not in it: loading models, saving, captions, scoring, queues.",
+        "Not in it: loading models, saving, scoring, queues.",
     ]  # fmt: skip
     return [Text(line, style="dim") for line in lines]
 

@@ -13,6 +13,7 @@ rule training_images:
         digest=slice_of("images"),
         number=lambda wildcards: experiment(wildcards).captions.shapes.count,
         seed=lambda wildcards: experiment(wildcards).captions.shapes.seed,
+        images_list=images_list,
     threads: 1
     resources:
         runtime=30,
@@ -23,6 +24,7 @@ rule training_images:
         "{wildcards.E}: render {params.number} training images"
     shell:
         "python -m promptecho shapes render --count {params.number} --seed {params.seed} --out {output}"
+        " --list {params.images_list:q}"
         " 2>&1 | tee -i {log}"
 
 
@@ -40,6 +42,7 @@ rule caption_shard:
         digest=slice_of("caption"),
         num_shards=lambda wildcards: experiment(wildcards).captions.num_shards,
         config=config_path,
+        images_list=images_list,
         work=work_folder("caption", "caption_shard/{shard}"),
         launcher=gpus_launcher,
     threads: 1
@@ -53,7 +56,7 @@ rule caption_shard:
         "{wildcards.E}: caption shard {wildcards.shard} of {params.num_shards}"
     shell:
         "{params.launcher}python -m promptecho caption shard --config {params.config} --images {input.images:q}"
-        " --shard {wildcards.shard} --num-shards {params.num_shards} --threads {threads}"
+        " --list {params.images_list:q} --shard {wildcards.shard} --num-shards {params.num_shards} --threads {threads}"
         " --work {params.work} --out {output}"
         " 2>&1 | tee -i {log}"
 
@@ -73,7 +76,7 @@ rule captions:
         digest=slice_of("merge"),
         config=config_path,
         source=lambda wildcards, input: (
-            f"prompts --prompts {shlex.quote(input.prompts)}" if "prompts" in input.keys() else f"merge --shards {input.shards}"
+            f"prompts --prompts {shlex.quote(input.prompts)}" if "prompts" in input.keys() else f"merge --shards {input.shards} {merged_images(wildcards)}"
         ),
     threads: 1
     resources:

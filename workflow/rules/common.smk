@@ -143,11 +143,6 @@ def captions_source(wildcards):
     return {"shards": [f"results/{wildcards.E}/captions/shards/{k:05d}.h5" for k in range(captions.num_shards)]}
 
 
-def captioned_images(wildcards):
-    captions = experiment(wildcards).captions
-    return captions.images or f"results/{wildcards.E}/captions/images"
-
-
 def previous_checkpoint(wildcards):
     """Inputs of a training segment: the previous checkpoint, none for the first."""
     try:

@@ -1,0 +1,69 @@
+# Which photographs are captioned. The main process lists them once for each experiment, when it plans, and finds out
+# which finished shards are of other ones (promptecho/captions/renewal.py); these are forced to run again. The list is no
+# declared file: results that are older than lists have none, and must not run again for the want of it.
+import sys
+
+from promptecho.captions.renewal import LIST, renew
+from promptecho.errors import DataError
+from promptecho.file_hashes import FileHashes
+
+RENEWALS = {}
+
+
+def captioned_images(wildcards):
+    """The images of a shard: the user's folder or list of files, whose own time says nothing, or the rendered ones."""
+    images = experiment(wildcards).captions.images
+    if images is None:
+        return f"results/{wildcards.E}/captions/images"
+    if workflow.is_main_process and os.path.exists(images):
+        renewal = _renewal(wildcards.E)
+        if int(wildcards.shard) in renewal.shards:
+            workflow.dag.forcefiles.add(f"results/{wildcards.E}/captions/shards/{wildcards.shard}.h5")
+    return ancient(images)
+
+
+def images_list(wildcards, output):
+    """The file of the list, which may be missing. It takes `output` so that Snakemake does not record it."""
+    return f"results/{wildcards.E}/captions/{LIST}"
+
+
+def merged_images(wildcards):
+    """Options by which the merge knows the images that must be there."""
+    images = experiment(wildcards).captions.images or f"results/{wildcards.E}/captions/images"
+    return f"--images {shlex.quote(images)} --list {shlex.quote(images_list(wildcards, None))}"
+
+
+def _renewal(name):
+    if name not in RENEWALS:
+        captions, folder = EXPERIMENTS[name].captions, f"results/{name}/captions"
+        hashes = FileHashes(f"results/{name}/work/file_hashes.json")
+        try:
+            RENEWALS[name] = renew(captions.images, folder, captions.num_shards, hashes)
+        except DataError as error:
+            raise WorkflowError(f"{name}: {error}")
+        finally:
+            hashes.save()
+        for line in RENEWALS[name].told(name):
+            print(line, file=sys.stderr)
+    return RENEWALS[name]
+
+
+def _write_lists(build):
+    """`build`, after which the lists are written: not for `-n`, nor beside another Snakemake that works with them."""
+
+    def build_and_write():
+        build()
+        writes = workflow.is_main_process and workflow.executor_plugin is not None and not workflow.dryrun
+        if writes and RENEWALS and not workflow.persistence.locked:
+            for name, renewal in RENEWALS.items():
+                try:
+                    renewal.write(f"results/{name}/captions")
+                except DataError as error:
+                    if any(job.rule.name == "caption_shard" for job in workflow.dag.needrun_jobs()):
+                        raise WorkflowError(str(error))
+
+    return build_and_write
+
+
+# Snakemake has no hook between its plan and the first job.
+workflow._build_dag = _write_lists(workflow._build_dag)
