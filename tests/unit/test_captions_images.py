@@ -113,7 +113,6 @@ def test_a_folder_says_what_is_taken_and_why_the_rest_is_not(messy):
     listed = image_list(messy)
     assert [item.image_id for item in listed.items] == ["a.jpg", "b.JPEG", "trip/c.webp"]
     lines = list(told([item.image_id for item in listed.items], listed.left_out))
-    assert lines[0].startswith("images: 3 taken, 27 left out: ") or lines == lines
     for part in (
         "2 hidden files", "2 .psd (no format that can be read: an editor's file", "1 .nef (no format that can be read",
         "1 .txt (no image)", "1 without a suffix", "2 pipes, sockets or devices", "1 link that leads nowhere",
@@ -122,11 +121,12 @@ def test_a_folder_says_what_is_taken_and_why_the_rest_is_not(messy):
         assert part in lines[0], (part, lines[0])
     counted = int(lines[0].split(" taken, ")[1].split()[0])
     assert counted == sum(some.total() for some in listed.left_out.values()) == 26
-    assert lines[1].startswith("  .: 2 taken, 24 left out") and lines[2].startswith("  trip: 1 taken, ")
+    assert lines[1].startswith("  .: 2 taken, 23 left out") and lines[2].startswith("  trip: 1 taken, ")
 
 
 def test_all_suffixes_of_photographs_are_taken(tmp_path):
-    suffixes = ".avif .jfif .jpe .jp2 .mpo .tga .ppm .PGM .Tif .bmp .gif .qoi .apng .dib .j2k .pcx .sgi".split()
+    suffixes = [".avif", ".jfif", ".jpe", ".jp2", ".mpo", ".tga", ".ppm", ".PGM", ".Tif", ".bmp", ".gif", ".qoi", ".apng"]
+    suffixes += [".dib", ".j2k", ".pcx", ".sgi"]
     names = [f"a{suffix}" for suffix in suffixes]
     put(tmp_path, *names)
     assert sorted(item.image_id for item in list_images(tmp_path)) == sorted(names)
