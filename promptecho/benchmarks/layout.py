@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -47,4 +48,33 @@ def refuse_missing(root: Path, missing: list[str], total: int) -> None:
         raise DataError(
             f"{root}: {len(missing)} of {total} images missing: {', '.join(missing[:SHOWN])}{more}; "
             "rerun the generation"
+        )
+
+
+def refuse_mixed_sizes(root: Path, images: Iterable[Path]) -> None:
+    """Raise if images of one set differ in size: some were made with other settings, or are not of this set, and a
+    score over all of them would be of neither. Files that are no images are the scorer's business.
+
+    Raises:
+        DataError: names the sizes, and images of the rarer ones.
+    """
+    from PIL import Image
+
+    sizes: dict[tuple[int, int], list[Path]] = {}
+    for path in dict.fromkeys(images):
+        try:
+            with Image.open(path) as opened:  # the head of the file only
+                sizes.setdefault(opened.size, []).append(path)
+        except Exception:  # as in `load_image`, which names it
+            continue
+    if len(sizes) > 1:
+        counts = Counter({size: len(paths) for size, paths in sizes.items()})
+        (usual, _), *others = counts.most_common()
+        odd = [path for size, _ in others for path in sizes[size]]
+        told = ", ".join(f"{count} of {width}x{height}" for (width, height), count in counts.most_common(SHOWN))
+        names = ", ".join(str(path.relative_to(root)) for path in odd[:SHOWN])
+        more = f" and {len(odd) - SHOWN} more" if len(odd) > SHOWN else ""
+        raise DataError(
+            f"{root}: images of several sizes in one image set ({told}): not {usual[0]}x{usual[1]} are {names}{more}; "
+            "make all in one size, or give each size an image set of its own"
         )

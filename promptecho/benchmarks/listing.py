@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Generic, Protocol, TypeVar
 
-from promptecho.benchmarks.layout import refuse_missing
+from promptecho.benchmarks.layout import refuse_missing, refuse_mixed_sizes
 from promptecho.errors import DataError
 from promptecho.files import read_jsonl, write_jsonl
 
@@ -132,6 +132,7 @@ def list_images(
         )
     missing = [str(entry.path.relative_to(root)) for entry in entries if not entry.path.is_file()]
     refuse_missing(root, missing, len(entries))
+    refuse_mixed_sizes(root, (entry.path for entry in entries))
     return entries
 
 

@@ -59,9 +59,10 @@ class Renewal:
         changed = f"images have changed since they were listed: {', '.join(self.changes)}{again}"
         lines = [*([changed] if self.changes else []), *lines]
         if self.listed.unlisted:
+            count, some = len(self.listed.unlisted), _some(self.listed.unlisted)
             lines.append(
-                f"{len(self.listed.unlisted)} more are there ({_some(self.listed.unlisted)}), which the finished captions "
-                f"do not have because they are older than lists; to have them, move results/{name}/captions away"
+                f"{count} more are there ({some}) that the finished captions, older than lists, do not have; "
+                f"to have them, move results/{name}/captions away"
             )
         return [f"{name}: {line}" for line in lines]
 

@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -155,7 +156,7 @@ def reward(
     Console().print(table)
 
 
-def _loaded(files: list[Path], captions: CaptionsSection) -> list:
+def _loaded(files: list[Path], captions: Any) -> list:
     """The images, as the captioner of these settings sees them.
 
     Raises:

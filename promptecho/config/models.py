@@ -89,7 +89,9 @@ class CaptionsSection(Section):
     """Training prompts: captions of images, or prompts that a file brings."""
 
     images: Text | None = Field(
-        None, description="Folder of images, or a text file that lists one image a line. Relative to where you start."
+        None,
+        description="Folder of images, a text file that lists one image a line, or a JSON Lines file of {image_id, path} "
+        "(docs/images.md). Relative to where you start.",
     )
     prompts: Text | None = Field(
         None,

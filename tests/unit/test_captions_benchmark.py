@@ -315,3 +315,22 @@ def test_score_command_refuses_what_makes_no_sense(images, tmp_path, changed, me
     run = CliRunner().invoke(app, arguments(images, tmp_path / "10.json", **changed))
     assert isinstance(run.exception, PromptEchoError)
     assert message in str(run.exception) and not list(tmp_path.glob("10.*"))
+
+
+def test_images_of_several_sizes_are_refused_by_name(tmp_path):
+    from promptecho.benchmarks.layout import refuse_mixed_sizes
+
+    for index, size in enumerate([(32, 32)] * 5 + [(32, 48), (16, 16)]):
+        Image.new("RGB", size).save(tmp_path / f"{index}.png")
+    (tmp_path / "torn.png").write_bytes(b"no image")
+    files = sorted(tmp_path.iterdir())
+    refuse_mixed_sizes(tmp_path, files[:5] + files[-1:])
+    told = r"5 of 32x32, 1 of 32x48, 1 of 16x16\): not 32x32 are 5\.png, 6\.png; make all in one size"
+    with pytest.raises(DataError, match=told):
+        refuse_mixed_sizes(tmp_path, files)
+    with (tmp_path / METADATA).open("w") as listing:
+        for index in range(6):
+            row = {"data_id": f"p{index}", "caption": "A star.", "filename": f"{index}.png"}
+            listing.write(json.dumps(row) + "\n")
+    with pytest.raises(DataError, match=r"not 32x32 are 5\.png"):
+        list_images(tmp_path)

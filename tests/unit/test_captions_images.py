@@ -125,8 +125,8 @@ def test_a_folder_says_what_is_taken_and_why_the_rest_is_not(messy):
 
 
 def test_all_suffixes_of_photographs_are_taken(tmp_path):
-    suffixes = [".avif", ".jfif", ".jpe", ".jp2", ".mpo", ".tga", ".ppm", ".PGM", ".Tif", ".bmp", ".gif", ".qoi", ".apng"]
-    suffixes += [".dib", ".j2k", ".pcx", ".sgi"]
+    suffixes = [".avif", ".jfif", ".jpe", ".jp2", ".mpo", ".tga", ".ppm", ".PGM", ".Tif", ".bmp", ".gif", ".qoi"]
+    suffixes += [".apng", ".dib", ".j2k", ".pcx", ".sgi"]
     names = [f"a{suffix}" for suffix in suffixes]
     put(tmp_path, *names)
     assert sorted(item.image_id for item in list_images(tmp_path)) == sorted(names)

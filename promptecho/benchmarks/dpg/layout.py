@@ -26,7 +26,7 @@ from PIL import Image
 
 from promptecho.benchmarks.dpg.grid import COUNTS, cell_of, compose
 from promptecho.benchmarks.dpg.questions import Prompt, Row, prompts_of, read_rows
-from promptecho.benchmarks.layout import refuse_missing
+from promptecho.benchmarks.layout import refuse_missing, refuse_mixed_sizes
 from promptecho.errors import DataError
 from promptecho.files import atomic_path, write_jsonl
 from promptecho.images import load_image
@@ -209,4 +209,5 @@ def list_images(root: str | Path, rows: Sequence[Row], images_per_prompt: int | 
     count = images_per_prompt or _images_per_prompt(root, prompts)
     if count not in COUNTS:
         raise DataError(f"{root}: DPG-Bench takes 1 or 4 images per prompt, not {count}")
+    refuse_mixed_sizes(root, (folder / f"{prompt.item_id}.png" for prompt in prompts))
     return [ImageEntry(p, i, count, folder / f"{p.item_id}.png") for p in prompts for i in range(count)]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from promptecho.benchmarks.geneval.prompts import Prompt, parse_prompt, read_prompts
-from promptecho.benchmarks.layout import refuse_missing
+from promptecho.benchmarks.layout import refuse_missing, refuse_mixed_sizes
 from promptecho.errors import DataError
 from promptecho.files import read_jsonl, write_jsonl
 
@@ -113,4 +113,5 @@ def list_images(
                 f"set ({prompts[number].prompt!r}); generate the images again"
             )
         entries += [ImageEntry(number, i, found[number][i], prompt) for i in range(n_images)]
+    refuse_mixed_sizes(root, (entry.path for entry in entries))
     return entries

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from promptecho.benchmarks.layout import refuse_missing
+from promptecho.benchmarks.layout import refuse_missing, refuse_mixed_sizes
 from promptecho.benchmarks.tiif.attributes import LENGTHS
 from promptecho.benchmarks.tiif.prompts import Prompt, read_prompts, write_prompts
 from promptecho.errors import ConfigError, DataError
@@ -138,4 +138,5 @@ def list_images(root: str | Path, prompts: list[Prompt] | None = None) -> list[I
     found = set(root.glob(f"*/{glob.escape(model)}/*_description/*.png"))
     if extra := sorted(found - {entry.path for entry in entries}):
         raise DataError(f"{extra[0]}: no image of the {len(prompts)} prompts; another prompt set was generated here")
+    refuse_mixed_sizes(root, (entry.path for entry in entries))
     return entries
