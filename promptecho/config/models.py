@@ -90,8 +90,8 @@ class CaptionsSection(Section):
 
     images: Text | None = Field(
         None,
-        description="Folder of images, a text file that lists one image a line, or a JSON Lines file of {image_id, path} "
-        "(docs/images.md). Relative to where you start.",
+        description="Folder of images, a text file that lists one image a line, or a JSON Lines file of {image_id, "
+        "path} (docs/images.md). Relative to where you start.",
     )
     prompts: Text | None = Field(
         None,
