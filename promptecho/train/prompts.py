@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from promptecho.errors import DataError
-from promptecho.files import digest, read_json, sha256_file
+from promptecho.files import digest, read_json
 from promptecho.seeds import derive_seed
 
 CAPTIONS = "captions file"  # its name among a state's digests
@@ -94,20 +94,15 @@ def change(facts: dict[str, Any], use: PromptUse) -> str | None:
     )
 
 
-def captions_problem(checkpoint: Path, captions: Path, use: PromptUse | None = None) -> str | None:
-    """Why a finished checkpoint (runs/R/N) does not fit `captions` (captions.h5); None where it does.
-
-    Without `use` only the same file fits; with it (prompts and labels of now), any in which the prompts that the
-    checkpoint was trained on are the same.
+def captions_problem(checkpoint: str | Path, use: PromptUse) -> str | None:
+    """Why a finished checkpoint (runs/R/N) does not fit the captions and labels of now, where their files are not those
+    of its state any more; None where all that it has used is the same. `train/labels.py` has `prompt_use`.
 
     Raises:
         DataError: the checkpoint has no readable state.json.
     """
-    facts = read_json(Path(checkpoint) / "state" / "state.json")
+    path = Path(checkpoint) / "state" / "state.json"
     try:
-        if facts["digests"].get(CAPTIONS) == sha256_file(captions):
-            return None
-        problem = "the captions file is another" if use is None else change(facts, use)
+        return change(read_json(path), use)
     except (KeyError, TypeError, AttributeError):
-        raise DataError(f"{checkpoint}/state/state.json: not a training state") from None
-    return problem and f"{checkpoint}: {problem}"
+        raise DataError(f"{path}: not a training state") from None

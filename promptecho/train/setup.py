@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import socket
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,11 +12,12 @@ import torch
 
 from promptecho.config import ExperimentConfig, reward_templates, run_rewards, run_training
 from promptecho.config.models import T2iSection
-from promptecho.config.rewards import InferScoreSection, RewardSection
+from promptecho.config.rewards import InferScoreSection
 from promptecho.config.training import TrainingConfig
-from promptecho.errors import DataError, listed
+from promptecho.errors import DataError
 from promptecho.t2i.base import Family
 from promptecho.train.data import Prompt
+from promptecho.train.labels import load_labels as load_labels
 from promptecho.train.launch import Launch
 from promptecho.train.placement.base import Rewarder
 from promptecho.train.placement.layout import Layout
@@ -144,39 +144,3 @@ def make_rewarder(
 
     vlm = load_reward_vlm(segment.config, segment.run, device, layout)
     return LocalRewarder(with_models(rewards, vlm), vlm)
-
-
-def load_labels(entry: RewardSection, index: int, prompts: Sequence[Prompt]) -> dict[str, str] | None:
-    """Labels by prompt id of a reward that brings its own; None where the prompt is the label.
-
-    A file of rows (promptecho/text_files.py). A label that is not a text is written as JSON, as a VLM that is asked for
-    JSON would write it.
-
-    Raises:
-        DataError: a line without data_id and label, an id twice, or a prompt without a label; names them.
-    """
-    if entry.label is None:
-        return None
-    from promptecho.captions.prompts import ID_KEYS
-    from promptecho.text_files import read_rows, value_of
-
-    path = Path(entry.label)
-    labels: dict[str, str] = {}
-    problems = []
-    for number, row in read_rows(path):
-        named, label = value_of(row, ID_KEYS), (value_of(row, ("label",)) or (None, None))[1]
-        if named is None or not label or (isinstance(label, str) and not label.strip()):
-            problems.append(f"{path}:{number}: needs data_id and a label that is not empty")
-        elif str(named[1]) in labels:
-            problems.append(f"{path}:{number}: {named[1]} has a label already; keep one of them")
-        else:
-            labels[str(named[1])] = label if isinstance(label, str) else json.dumps(label, ensure_ascii=False)
-    if problems:
-        raise DataError(listed(problems, "faulty labels"))
-    missing = [prompt.prompt_id for prompt in prompts if prompt.prompt_id not in labels]
-    if missing:
-        raise DataError(
-            f"{path}: no label for {len(missing)} of {len(prompts)} prompts of rewards.{index} "
-            f"({', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}); add them, or take those captions out"
-        )
-    return labels
