@@ -106,6 +106,22 @@ def test_an_image_set_may_have_a_size_of_its_own(experiment, whole):
         generate_shard(job(experiment, odd, "odd"))
 
 
+def test_a_published_adapters_own_schedule_holds_for_its_images_alone(experiment, adapter):
+    """In its entry or in the image set: the same images; and work done under the other schedule is not taken up."""
+    few = {"images_per_prompt": 1, "prompts": str(experiment.folder / "metadata.jsonl")}
+    images = {}
+    for name, entry, more in (
+        ("plain", {}, {}), ("own", {"schedule": "scheduler"}, {}), ("set", {}, {"schedule": "scheduler"}),
+    ):  # fmt: skip
+        sections = {"image_sets": {"s": {**SET, **few, **more}}, "runs": {"authors": {"adapter": "x/y", **entry}}}
+        path = experiment.config(f"published-{name}", sections=sections)
+        work = experiment.folder / ("published-work" if name != "set" else "published-set-work")
+        generate_shard(job(experiment, path, f"published-{name}", run="authors", step=1, adapter=adapter, work=work))
+        images[name] = png_bytes(experiment.folder / f"published-{name}")
+    assert images["own"] == images["set"] and images["own"].keys() == images["plain"].keys()
+    assert all(images["own"][key] != images["plain"][key] for key in images["own"])
+
+
 @pytest.mark.parametrize("num_shards", [2, 5])
 def test_images_do_not_depend_on_the_number_of_shards(experiment, config, whole, num_shards):
     name = f"shards-{num_shards}"
