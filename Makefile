@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 SNAKEMAKE := PATH="$(abspath $(BIN)):$$PATH" $(BIN)/snakemake --profile profiles/local
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo study recipes placements test lint docs test-slurm clean-results
+.PHONY: help setup demo study recipes placements test test-browser lint docs test-slurm clean-results
 
 help: ## Print this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -90,6 +90,12 @@ lint: setup ## Check the Python code and the workflow.
 
 docs: setup ## Write the files that are generated from the configuration models.
 	$(BIN)/promptecho config docs
+
+test-browser: setup ## Look at the workflow's report in a real browser (with root and apt-get it is installed).
+	@command -v chromium > /dev/null || command -v google-chrome > /dev/null || { [ "$$(id -u)" = 0 ] && \
+		apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends chromium; } \
+		> /dev/null || echo "NO BROWSER: Chromium is not here and could not be installed" >&2
+	$(BIN)/pytest tests/workflow/test_report.py -k browser
 
 # Beside the other packages, not among them: Snakemake imports every executor plugin that it finds.
 STANDARD := $(VENV)/standard-slurm-plugin

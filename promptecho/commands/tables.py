@@ -49,7 +49,9 @@ def tables(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder to write NAME.md, .csv, .tex and .json to. Needed, except with --print or --json."),
+        typer.Option(
+            help="Folder to write NAME.md, .html, .csv, .tex and .json to. Needed, except with --print or --json."
+        ),
     ] = None,
     benchmark: Annotated[
         str, typer.Option(help="Benchmark whose scores are taken: a key of `benchmarks`. Default: the table's name.")
@@ -65,7 +67,8 @@ def tables(
 ) -> None:
     """Make a result table from scores, or the tables of the paper with the published numbers beside yours."""
     from promptecho.errors import ConfigError
-    from promptecho.tables.table import print_rich, to_json, write
+    from promptecho.tables.table import print_rich, to_json
+    from promptecho.tables.write import write
 
     if paper and (table or benchmark):
         raise ConfigError("--paper makes the paper's tables: leave --table and --benchmark out")

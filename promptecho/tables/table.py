@@ -1,4 +1,4 @@
-"""One Table object, four files and a terminal print: every rendering shows the same numbers."""
+"""One Table object, its texts and a terminal print: every rendering shows the same numbers (html.py has one more)."""
 
 from __future__ import annotations
 
@@ -7,13 +7,9 @@ import io
 import json
 import re
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
-from promptecho.files import write_text
-
 MISSING = "–"
-FORMATS = ("md", "csv", "tex", "json")
 
 
 @dataclass(frozen=True)
@@ -213,17 +209,6 @@ def _tabular(table: Table, columns: list[Column]) -> list[str]:
 def to_json(table: Table) -> str:
     """Everything, unrounded."""
     return json.dumps(asdict(table), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def write(table: Table, folder: Path) -> list[Path]:
-    """Write NAME.md, .csv, .tex and .json atomically; returns their paths."""
-    render = {"md": to_markdown, "csv": to_csv, "tex": to_latex, "json": to_json}
-    paths = []
-    for suffix in FORMATS:
-        path = folder / f"{table.name}.{suffix}"
-        write_text(path, render[suffix](table))
-        paths.append(path)
-    return paths
 
 
 def print_rich(table: Table, console: Any = None) -> None:

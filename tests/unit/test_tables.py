@@ -235,9 +235,11 @@ def test_tables_command(results, tmp_path):
     out = tmp_path / "out"
     run = CliRunner().invoke(app, ["tables", "--scores", str(results / "shapes"), "--out", str(out), "--json"])
     assert run.exit_code == 0, run.output
-    assert sorted(path.name for path in out.iterdir()) == ["geneval.csv", "geneval.json", "geneval.md", "geneval.tex"]
+    assert sorted(path.name for path in out.iterdir()) == [
+        f"geneval.{kind}" for kind in ("csv", "html", "json", "md", "tex")
+    ]
     told, written = json.loads(run.stdout), json.loads((out / "geneval.json").read_text())
-    assert told.pop("files") == [str(out / f"geneval.{suffix}") for suffix in ("md", "csv", "tex", "json")]
+    assert told.pop("files") == [str(out / f"geneval.{suffix}") for suffix in ("md", "html", "csv", "tex", "json")]
     assert told == written
     assert [s["run"] for s in written["provenance"]["scores"]] == ["base"] + ["promptecho-s1"] * 2 + ["promptecho-s2"]
     before = {path.name: path.read_bytes() for path in out.iterdir()}

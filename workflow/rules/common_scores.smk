@@ -146,5 +146,5 @@ def listed_tables():
         f"results/{name}/tables/{table}.{kind}"
         for name in EXPERIMENTS.site.experiments
         for table in EXPERIMENTS[name].tables
-        for kind in ("md", "csv", "tex", "json")
+        for kind in ("md", "html", "csv", "tex", "json")
     ] + (["results/paper/tables"] if in_paper else [])

@@ -8,7 +8,12 @@ rule curves:
         scores=lambda wildcards: score_files(wildcards.E, wildcards.B),
         metrics=curve_metrics,
     output:
-        png=report("results/{E}/figures/curves_{B}.png", caption="../report/curves.rst", category="Figures"),
+        png=report(
+            "results/{E}/figures/curves_{B}.png",
+            caption="../report/curves.rst",
+            category="{E}",
+            labels={"content": "learning curves", "of": "{B}"},
+        ),
         pdf="results/{E}/figures/curves_{B}.pdf",
         json="results/{E}/figures/curves_{B}.json",
     log:
@@ -39,7 +44,12 @@ rule samples:
         shards=sampled_shards,
         scores=sampled_scores,
     output:
-        report("results/{E}/figures/samples_{R}.png", caption="../report/samples.rst", category="Figures"),
+        report(
+            "results/{E}/figures/samples_{R}.png",
+            caption="../report/samples.rst",
+            category="{E}",
+            labels={"content": "samples of images", "of": "{R}"},
+        ),
     log:
         "results/{E}/logs/samples/{R}.log",
     benchmark:

@@ -2,13 +2,19 @@
 
 
 rule table:
-    """Compute one table of an experiment and write it in four formats."""
+    """Compute one table of an experiment and write it in five formats."""
     localrule: True
     input:
         lambda wildcards: score_files(wildcards.E, wildcards.table),
     output:
         md="results/{E}/tables/{table}.md",
-        csv=report("results/{E}/tables/{table}.csv", caption="../report/table.rst", category="Tables"),
+        html=report(
+            "results/{E}/tables/{table}.html",
+            caption="../report/table.rst",
+            category="{E}",
+            labels={"content": "result table", "of": "{table}"},
+        ),
+        csv="results/{E}/tables/{table}.csv",
         tex="results/{E}/tables/{table}.tex",
         json="results/{E}/tables/{table}.json",
     log:
@@ -45,7 +51,13 @@ rule paper_tables:
     input:
         [path for scorer in ("geneval", "dpg", "tiif", "densealign") for path in listed_scores(scorer)],
     output:
-        report(directory("results/paper/tables"), caption="../report/table.rst", category="Tables", patterns=["{name}.csv"]),
+        report(
+            directory("results/paper/tables"),
+            caption="../report/paper.rst",
+            category="The paper's tables",
+            labels={"content": "result table", "of": "{name}"},
+            patterns=["{name}.html"],
+        ),
     log:
         "results/paper/logs/paper_tables.log",
     benchmark:
