@@ -14,13 +14,21 @@ from promptecho.captions.readers import Reader, t2i_reader, vlm_readers
 from promptecho.config import ExperimentConfig, reward_templates, run_rewards, run_vlm
 from promptecho.config.rewards import InferScoreSection, VlmSection
 from promptecho.errors import ModelError, listed
+from promptecho.progress import Progress
+
+CHUNK = 2000  # texts between two looks at the clock
 
 
 def faults(readers: Sequence[Reader], texts: Sequence[str]) -> dict[int, str]:
-    """Index -> why that text cannot be used, by the first reader that cannot take it."""
+    """Index -> why that text cannot be used, by the first reader that cannot take it. Many texts show progress."""
     found: dict[int, str] = {}
-    for reader in readers:
-        found = reader.problems(texts) | found
+    bar = Progress("check prompts", len(texts), "prompts") if len(texts) > CHUNK else None
+    for start in range(0, len(texts), CHUNK):
+        chunk = texts[start : start + CHUNK]
+        for reader in readers:
+            found = {start + index: problem for index, problem in reader.problems(chunk).items()} | found
+        if bar is not None:
+            bar.advance(len(chunk))
     return dict(sorted(found.items()))
 
 
@@ -64,12 +72,12 @@ def run_readers(config: ExperimentConfig, run: str) -> list[list[Reader]]:
     Raises:
         ModelError: the VLM's processor cannot be loaded.
     """
-    section = run_vlm(config, run)
-    asked = [
-        ([], [(template, _reply(entry))]) if template is not None else ([entry.query or config.captions.query], [])
-        for entry, template in zip(run_rewards(config, run), reward_templates(config, run), strict=True)
-    ]
-    return [_of_vlm(config, section, *one) for one in asked]
+    asked = list(zip(run_rewards(config, run), reward_templates(config, run), strict=True))
+    queries = [entry.query or config.captions.query for entry, template in asked if template is None]
+    templates = [(template, _reply(entry)) for entry, template in asked if template is not None]
+    found = _of_vlm(config, run_vlm(config, run), queries, templates)
+    of_queries, of_templates = iter(found[: len(queries)]), iter(found[len(queries) :])
+    return [[next(of_queries if template is None else of_templates)] for _, template in asked]
 
 
 def _of_vlm(config: ExperimentConfig, section: VlmSection, queries: list[str], templates: list) -> list[Reader]:

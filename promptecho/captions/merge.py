@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from promptecho.captions.checks import faults
+from promptecho.captions.checks import CHUNK, faults
 from promptecho.captions.cut import Cutter
 from promptecho.captions.inputs import image_list
 from promptecho.captions.prompts import read_prompts
@@ -18,6 +18,7 @@ from promptecho.captions.split import split_captions
 from promptecho.captions.store import CaptionRow, CaptionSource, read_captions, write_captions
 from promptecho.errors import DataError, listed
 from promptecho.files import write_jsonl
+from promptecho.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,12 @@ def _write(
             raise DataError(f"{row.image_id}: the caption is empty but not marked as rejected; caption its shard again")
     cutter = Cutter(spec.max_words, spec.max_tokens, spec.tokenizer, spec.tokenizer_revision, spec.readers)
     whole = [row for row in rows if row.rejected is None]
-    cuts = [cutter.cut(row.caption) for row in whole]
+    bar = Progress("merge: cut captions", len(whole), "captions") if len(whole) > CHUNK else None
+    cuts = []
+    for row in whole:
+        cuts.append(cutter.cut(row.caption))
+        if bar is not None:
+            bar.advance()
     faulty = faults(spec.readers, [text for text, _ in cuts])
     faulty |= {index: "nothing is left of it after cutting" for index, (text, _) in enumerate(cuts) if not text}
     told = [f"  {whole[index].image_id}: {problem}" for index, problem in sorted(faulty.items())]

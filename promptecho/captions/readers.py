@@ -21,7 +21,6 @@ from promptecho.models.place import locate
 from promptecho.shipped import model_path
 
 START = 12  # letters
-BATCH = 1000  # texts tokenized at a time
 
 
 @dataclass
@@ -62,10 +61,11 @@ class Reader:
         # No tokenizer makes more tokens than there are bytes, but for one at each end.
         found = [len(whole.encode(errors="replace")) + 2 + self.beside for whole in wholes]
         unsure = [index for index, count in enumerate(found) if count > self.limit]
-        for start in range(0, len(unsure), BATCH):
-            chosen = unsure[start : start + BATCH]
-            ids = self._encoded([wholes[index] for index in chosen]).input_ids
-            for index, one in zip(chosen, ids, strict=True):
+        if unsure:
+            ids = self.tokenizer(
+                [wholes[index] for index in unsure], add_special_tokens=self.add_special_tokens, verbose=False
+            ).input_ids
+            for index, one in zip(unsure, ids, strict=True):
                 found[index] = len(one) + self.beside
         return found
 
@@ -85,9 +85,6 @@ class Reader:
             text = text[: min(start, end)].rstrip()
             count = self._counts([self.whole(text)])[0] if text else 0
         return text
-
-    def _encoded(self, wholes: list[str]) -> Any:
-        return self.tokenizer(wholes, add_special_tokens=self.add_special_tokens, verbose=False)
 
     @cached_property
     def _special(self) -> re.Pattern[str]:
