@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from promptecho.benchmarks.textocr.command import labels
+from promptecho.commands.files import given_files
 
 
 def register(app: typer.Typer) -> None:
@@ -59,11 +60,12 @@ def fetch(
 
 
 def pack(
-    images: Annotated[Path, typer.Argument(help="Image folder, results/E/images/R/N/SET.")],
+    images: Annotated[list[Path], typer.Argument(help="Image folders, results/E/images/R/N/SET.")],
     out: Annotated[
         Path | None,
         typer.Option(
-            help="JSON file to write when done, with the number of images; the workflow waits for it. Default: none."
+            help="JSON file to write when done, with the number of images of the one folder; the workflow waits for "
+            "it. Default: none."
         ),
     ] = None,
     delete: Annotated[
@@ -79,16 +81,19 @@ def pack(
     from promptecho.benchmarks.packing import PACKED, discard, pack
     from promptecho.files import sha256_file, write_json
 
-    if delete:
-        count = discard(images)
+    if out is not None and len(images) > 1:
+        raise typer.BadParameter("--out tells of one folder; give one, or leave --out out")
+    for folder in given_files("IMAGES", images):
+        if delete:
+            count = discard(folder)
+            facts = {"images": 0, "deleted": count}
+            typer.echo(f"{folder}: {count} images deleted")
+        else:
+            count = pack(folder)
+            facts = {"images": count, "sha256": sha256_file(folder / PACKED)} if out is not None else {}
+            typer.echo(f"{folder / PACKED}: {count} images")
         if out is not None:
-            write_json(out, {"images": 0, "deleted": count})
-        typer.echo(f"{images}: {count} images deleted")
-        return
-    count = pack(images)
-    if out is not None:
-        write_json(out, {"images": count, "sha256": sha256_file(images / PACKED)})
-    typer.echo(f"{images / PACKED}: {count} images")
+            write_json(out, facts)
 
 
 def heldout(

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from promptecho.commands.files import given_files
+
 if TYPE_CHECKING:
     from promptecho.models.inventory import Found
 
@@ -23,7 +25,11 @@ def register(app: typer.Typer) -> None:
 
 
 Config = Annotated[
-    list[Path], typer.Option(help="Experiment file or resolved configuration; repeat the option for several.")
+    list[Path] | None, typer.Option(help="The same as an option; several may follow it. Default: none.")
+]
+More = Annotated[
+    list[Path] | None,
+    typer.Argument(metavar="[CONFIG]...", help="Experiment files or resolved configurations."),
 ]
 Root = Annotated[
     Path | None,
@@ -32,9 +38,9 @@ Root = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print the facts as JSON.")]
 
 
-def list_models(config: Config, root: Root = None, as_json: AsJson = False) -> None:
+def list_models(more: More = None, config: Config = None, root: Root = None, as_json: AsJson = False) -> None:
     """List every model that an experiment needs, what it is for, and where it is."""
-    found = _find(config, root)
+    found = _find(given_files("--config", config, more), root)
     if as_json:
         typer.echo(json.dumps([model.facts() for model in found], indent=2))
         return
@@ -43,7 +49,8 @@ def list_models(config: Config, root: Root = None, as_json: AsJson = False) -> N
 
 
 def fetch(
-    config: Config,
+    more: More = None,
+    config: Config = None,
     root: Root = None,
     full: Annotated[
         bool,
@@ -64,7 +71,7 @@ def fetch(
     from promptecho.errors import ConfigError, ModelError
     from promptecho.models.fetch import Hub, fetch_all
 
-    models, folder = _needed(config, root)
+    models, folder = _needed(given_files("--config", config, more), root)
     if folder is None:
         raise ConfigError("models fetch: where to? give --root, or set models_root in config/config.yaml")
     wanted = [model for model in models if model.on_hub]
@@ -97,14 +104,14 @@ def fetch(
         raise ModelError("\n".join(problems))
 
 
-def verify(config: Config, root: Root = None, as_json: AsJson = False) -> None:
+def verify(more: More = None, config: Config = None, root: Root = None, as_json: AsJson = False) -> None:
     """Read every fetched file and compare it with its recorded hash.
 
     Exit code 1 if a model is missing or was changed.
     """
     from promptecho.models import inventory
 
-    checked = [inventory.verify(model) for model in _find(config, root)]
+    checked = [inventory.verify(model) for model in _find(given_files("--config", config, more), root)]
     if as_json:
         typer.echo(json.dumps([model.facts() for model in checked], indent=2))
     else:

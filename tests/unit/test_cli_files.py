@@ -57,6 +57,10 @@ def test_rewards_of_many_images_and_labels(images, tmp_path):
     (["tables", "--scores", "x.json", "y.json", "--print"], "x.json: no such file or folder\ny.json: no such"),
     (["tables", "--print"], "give the files, behind --scores or without it"),
     (["figures", "curves", "x", "y", "--benchmark", "b", "--out", "o"], "x: no such file or folder\ny: no such file"),
+    (["models", "list", "x.yaml", "--config", "y.yaml", "z.yaml"],
+     "y.yaml: no such file or folder\nx.yaml: no such file or folder\nz.yaml: no such file or folder"),
+    (["benchmarks", "pack", "x", "y", "--out", "o.json"], "--out tells of one folder; give one, or leave --out out"),
+    (["benchmarks", "pack", "x", "y"], "x: no such file or folder\ny: no such file or folder"),
     (["figures", "samples", "x", "y", "--out", "o.png"], "x: no such file or folder\ny: no such file"),
 ])  # fmt: skip
 def test_what_is_missing_or_faulty_is_told_for_all_files(images, tmp_path, monkeypatch, words, message):
