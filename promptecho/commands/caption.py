@@ -232,7 +232,9 @@ def merge(
         "captions.max_rejected_share.",
     ),
     seed: int | None = SEED,
-    images: str | None = typer.Option(None, "--images", help="With --list: where the listed images are from. Default: none."),
+    images: str | None = typer.Option(
+        None, "--images", help="With --list: where the listed images are from. Default: none."
+    ),
     images_list: Path | None = typer.Option(
         None,
         "--list",
