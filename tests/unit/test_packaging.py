@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import re
+import site
 import subprocess
 import sys
 import tomllib
@@ -24,6 +26,23 @@ def test_every_pin_is_exact_and_in_the_constraints():
     constraints = {line.lower() for line in lines}
     pinned = [*PROJECT["dependencies"], *(pin for name, pins in EXTRAS.items() if name != "all" for pin in pins)]
     assert {pin.lower() for pin in pinned} <= constraints
+
+
+def test_every_installed_package_is_pinned_and_every_pin_installed():
+    """As `pip freeze` lists them, less what the virtual environment and a CUDA build of torch bring by themselves."""
+
+    def plain(name: str) -> str:
+        return re.sub(r"[-_.]+", "-", name).lower()
+
+    installed = {
+        plain(one.metadata["Name"]): one.version.partition("+")[0]
+        for one in importlib.metadata.distributions(path=site.getsitepackages())
+    }
+    brought = {name for name in installed if name.startswith(("nvidia-", "cuda-", "triton"))}
+    installed = {name: installed[name] for name in set(installed) - brought - {"pip", "promptecho"}}
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+    pinned = {plain(name): version for name, _, version in (line.partition("==") for line in lines)}
+    assert sorted(installed.items()) == sorted(pinned.items())
 
 
 def test_all_holds_every_stage():
