@@ -16,6 +16,7 @@ from promptecho.errors import DataError
 from promptecho.t2i.diffusers_family import DiffusersFamily
 
 MAX_SEQUENCE_LENGTH = 512
+BLOCK = 32  # tokens to whose multiples the transformer pads; diffusers' SEQ_MULTI_OF, not imported to stay light
 
 
 class ZImage(DiffusersFamily):
@@ -39,11 +40,9 @@ class ZImage(DiffusersFamily):
     def prompt_limit(cls, configs: dict[str, dict[str, Any]]) -> int:
         """512, or what the text encoder's or the transformer's position table holds. In the transformer a prompt is
         padded to whole blocks, counts from 1, and the image has the position behind it."""
-        from diffusers.models.transformers.transformer_z_image import SEQ_MULTI_OF
-
         limits = [MAX_SEQUENCE_LENGTH, configs.get("text_encoder", {}).get("max_position_embeddings")]
         if lengths := configs.get("transformer", {}).get("axes_lens"):
-            limits.append((lengths[0] - 2) // SEQ_MULTI_OF * SEQ_MULTI_OF)
+            limits.append((lengths[0] - 2) // BLOCK * BLOCK)
         return min(limit for limit in limits if limit)
 
     @torch.no_grad()

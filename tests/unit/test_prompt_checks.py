@@ -22,7 +22,7 @@ from promptecho.errors import DataError, StateError
 from promptecho.files import read_json, read_jsonl, write_json, write_jsonl
 from promptecho.t2i.qwenimage import QwenImage
 from promptecho.t2i.registry import load_family
-from promptecho.t2i.zimage import ZImage
+from promptecho.t2i.zimage import BLOCK, ZImage
 from promptecho.train.checkpoint import find_start
 from promptecho.train.labels import prompt_use
 from promptecho.train.loop import train_segment
@@ -125,6 +125,9 @@ def test_captions_are_cut_to_what_both_models_hold_and_they_take_them(tmp_path, 
 
 
 def test_limits_of_real_models():
+    from diffusers.models.transformers.transformer_z_image import SEQ_MULTI_OF
+
+    assert BLOCK == SEQ_MULTI_OF
     encoder = {"max_position_embeddings": 40960}
     for lengths, limit in (([1536, 512, 512], 512), ([1024, 512, 512], 512), ([512, 64, 64], 480), ([256, 9, 9], 224)):
         assert ZImage.prompt_limit({"text_encoder": encoder, "transformer": {"axes_lens": lengths}}) == limit
