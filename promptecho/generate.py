@@ -152,8 +152,7 @@ def _generate_batch(
     if not torch.isfinite(latents).all():
         bad = [batch[k] for k in range(len(batch)) if not torch.isfinite(latents[k]).all()]
         raise DataError(
-            f"prompt {layout.ids[bad[0][0]]} image {bad[0][1]}: the model's latents are not finite; "
-            "the adapter may have diverged, look at its metrics.jsonl"
+            f"prompt {layout.ids[bad[0][0]]} image {bad[0][1]}: the model's latents are not finite; {_suspect(job)}"
         )
     with in_phase("decode"):
         images = family.decode(latents)
@@ -166,6 +165,17 @@ def _published(job: GenerateJob, key: str) -> str | None:
     """How a published adapter's images are made, where its entry says so; None for all others."""
     entry = job.config.adapters.get(job.run)
     return entry and getattr(entry, key)
+
+
+def _suspect(job: GenerateJob) -> str:
+    """What may have made latents that are not finite, and where to look."""
+    if job.adapter is None:
+        return "there is no adapter: look at dtype and path of models.t2i, and at the image set's guidance_scale"
+    if (metrics := job.adapter.parent / "metrics.jsonl").is_file():
+        return f"the adapter may have diverged, look at {metrics}"
+    if (origin := job.adapter / "source.json").is_file():
+        return f"the adapter from {read_json(origin)['source']} may be meant for another model, or be too strong"
+    return f"the adapter {job.adapter} may have diverged, or be meant for another model"
 
 
 def _recipe(job: GenerateJob) -> dict[str, str | None]:

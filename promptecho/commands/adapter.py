@@ -1,4 +1,4 @@
-"""`promptecho adapter`: adapters that were trained elsewhere."""
+"""`promptecho adapter`: adapters that were trained elsewhere, and ours for use elsewhere."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ import typer
 
 
 def register(app: typer.Typer) -> None:
-    adapter = typer.Typer(no_args_is_help=True, help="Adapters that were trained elsewhere.")
+    adapter = typer.Typer(
+        no_args_is_help=True, help="Adapters that were trained elsewhere, and ours for use elsewhere."
+    )
     adapter.callback()(lambda: None)
     adapter.command("import")(import_adapter)
+    adapter.command("export")(export_adapter)
     app.add_typer(adapter, name="adapter")
 
 
@@ -30,7 +33,11 @@ def import_adapter(
     ] = None,
     cache: Annotated[Path | None, typer.Option(help="Folder for downloads. Default: Hugging Face's own.")] = None,
     alpha: Annotated[
-        float | None, typer.Option(help="LoRA alpha, for a file that does not state it. Default: what the file states.")
+        float | None,
+        typer.Option(
+            help="LoRA alpha that it was trained with, for a file that does not state it. Default: what the file "
+            "states; where it states nothing, strength 1, as diffusers takes it."
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the facts as JSON.")] = False,
 ) -> None:
@@ -45,3 +52,30 @@ def import_adapter(
     found = resolve_adapter(source, cache, revision)
     imported = convert_adapter(found, out, target, alpha=alpha, origin=source)
     typer.echo(json.dumps(asdict(imported), indent=2) if as_json else f"{out}: {imported.describe()}")
+
+
+def export_adapter(
+    folders: Annotated[
+        list[Path],
+        typer.Argument(help="Adapter folders (results/E/runs/R/N/adapter), or checkpoints (results/E/runs/R/N)."),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="File to write; for one folder. Default: comfyui_lora.safetensors in each folder."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the facts as JSON.")] = False,
+) -> None:
+    """Write adapters that exist for ComfyUI and other readers of `.alpha` entries.
+
+    New checkpoints have the file already; for older ones it is made here, without training anything.
+    """
+    from promptecho.t2i.comfyui import export
+
+    facts = export(folders, out)
+    if as_json:
+        typer.echo(json.dumps(facts, indent=2))
+    else:
+        for fact in facts:
+            typer.echo(
+                f"{fact['file']}: {fact['modules']} modules" + ("" if fact["written"] else ", was there already")
+            )

@@ -100,6 +100,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "promptecho adapter import --config config/experiments/shapes.yaml"
         " --source results/shapes/runs/promptecho-s1/40/adapter --out imported",
     ),
+    "adapter export": (
+        "promptecho adapter export results/shapes/runs/promptecho-s1/40",
+        "promptecho adapter export results/shapes/runs/promptecho-s1/40 --out shapes_lora.safetensors",
+    ),
     "gpus": ("promptecho gpus", "promptecho gpus --json"),
     "gpus run": ("promptecho gpus run --count 1 -- python my_script.py",),
     "config check": ("promptecho config check config/experiments/shapes.yaml config/experiments/zimage.yaml",),

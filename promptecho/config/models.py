@@ -13,6 +13,7 @@ from promptecho.config.fields import (
     CountOrZero,
     Flag,
     NonNegative,
+    Positive,
     Schedule,
     Section,
     Seed,
@@ -128,15 +129,20 @@ class CaptionsSection(Section):
 
 
 class AdapterSection(Section):
-    """An adapter from elsewhere: PEFT's folder, or diffusers' pytorch_lora_weights.safetensors."""
+    """An adapter from elsewhere: PEFT's folder, or a LoRA file of diffusers or another trainer."""
 
-    adapter: Text = Field(description="Folder, or hub id `owner/name`.")
+    adapter: Text = Field(description="Folder, LoRA file, or hub id `owner/name`.")
     revision: Text | None = Field(None, description="Hub revision (commit); null: the newest.")
     step: Count = Field(1, description="Iterations that it was trained for, if known; tables show it.")
     schedule: Schedule | None = Field(
         None, description="`image_sets.SET.schedule` for its images, where it was published with another; null: that."
     )
     pad_prompts: PadPrompts | None = Field(None, description="Likewise for `models.t2i.pad_prompts`; null: that.")
+    alpha: Positive | None = Field(
+        None,
+        description="LoRA alpha that it was trained with, for a file that does not tell it; null: strength 1 there, as "
+        "diffusers takes it.",
+    )
 
 
 class RenderedPrompts(Section):

@@ -51,6 +51,7 @@ FORMER_BEHAVIOUR: dict[str, Any] = {
     "adapters.schedule": None,
     "adapters.pad_prompts": None,
     "models.t2i.pad_prompts": "none",
+    "adapters.alpha": None,
 }
 
 # Files whose code decides scores and tables; relative to the package.

@@ -1,12 +1,13 @@
 """Adapters from elsewhere: find them, check them against the model, and write them as this project's adapter folders.
 
-Read are PEFT folders (adapter_config.json + adapter_model.safetensors) and diffusers' LoRA files, also those of other
-trainers that diffusers can convert. Only plain LoRA on linear layers: what else a file may hold would be left out in
-silence by one loader or another, so it is refused. Pickles are refused: loading one runs the code in it.
+Read are PEFT folders (adapter_config.json + adapter_model.safetensors) and LoRA files of diffusers and other trainers.
+Only plain LoRA on linear layers: what else a file may hold would be left out in silence by one loader or another, so
+it is refused. Pickles are refused: loading one runs the code in it.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from promptecho.errors import ConfigError, DataError, ModelError
 from promptecho.files import sha256_file
 from promptecho.models.place import locate
 from promptecho.models.record import HUB_ID, read_record
-from promptecho.t2i.lora_files import DIFFUSERS_FILE, PEFT_CONFIG, PEFT_FILE, Lora, read_diffusers, read_peft
+from promptecho.t2i.lora_files import DIFFUSERS_FILE, PEFT_CONFIG, PEFT_FILE, Lora, read_lora_file, read_peft
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
@@ -32,7 +33,10 @@ class Target(NamedTuple):
 
 @dataclass(frozen=True)
 class Imported:
-    """Facts of a converted adapter; `ranks` and `alphas` count the modules that have each value."""
+    """Facts of a converted adapter; `ranks` and `alphas` count the modules that have each value.
+
+    `note`: where an alpha comes from that the source does not tell.
+    """
 
     source: str
     form: str
@@ -42,12 +46,14 @@ class Imported:
     alphas: dict[str, int]
     use_rslora: bool
     sha256: dict[str, str]
+    note: str = ""
 
     def describe(self) -> str:
         """One line."""
         ranks, alphas = (_counts(values) for values in (self.ranks, self.alphas))
         rslora = ", rank-stabilised" if self.use_rslora else ""
-        return f"rank {ranks}, alpha {alphas}{rslora}, {self.modules} modules; {self.form} from {self.source}"
+        note = f" ({self.note})" if self.note else ""
+        return f"rank {ranks}, alpha {alphas}{rslora}{note}, {self.modules} modules; {self.form} from {self.source}"
 
 
 def _counts(values: dict[str, int]) -> str:
@@ -88,7 +94,10 @@ def resolve_adapter(source: str, cache: Path | None = None, revision: str | None
             "elsewhere and give its folder"
         ) from error
     if not list(Path(found).glob("*.safetensors")):
-        raise DataError(f"{source}: the hub's folder has no {PEFT_FILE} or {DIFFUSERS_FILE}; pickles are not read")
+        raise DataError(
+            f"{source}: the hub's folder has no {PEFT_FILE} or {DIFFUSERS_FILE}; a LoRA file of another name has to be "
+            "downloaded and given by its path, and pickles are not read"
+        )
     return Path(found)
 
 
@@ -131,18 +140,19 @@ def convert_adapter(
         source: a PEFT folder, a folder with diffusers' file or one other safetensors file, or such a file.
         out: the folder to write; nothing is there unless all went well.
         target: what it must fit.
-        alpha: for a file that does not tell it.
+        alpha: what it was trained with, for a file that does not tell it; None: strength 1 there, as in diffusers.
         origin: what the user gave as the source, for the record.
 
     Raises:
-        DataError: no adapter, a pickle, damaged, alpha unknown, not plain LoRA, or a module is unknown, missing or of
-            another shape (names the first).
+        DataError: no adapter, a pickle, damaged, not finite, all zero, not plain LoRA, or a module is unknown, missing
+            or of another shape (names the first).
     """
     form, path = find_weights(source)
     if form == "PEFT folder" and alpha is not None:
-        raise ConfigError(f"{path / PEFT_CONFIG} tells alpha; leave --alpha out")
-    lora = read_peft(path) if form == "PEFT folder" else read_diffusers(path, target.pipeline_class, alpha)
+        raise ConfigError(f"{path / PEFT_CONFIG} tells alpha; leave --alpha (`alpha:` in the configuration) out")
+    lora = read_peft(path) if form == "PEFT folder" else read_lora_file(path, target.pipeline_class, alpha)
     _check_fit(lora, target, path)
+    _check_values(lora, path)
     files = [path / PEFT_CONFIG, path / PEFT_FILE] if form == "PEFT folder" else [path]
     ranks = Counter(str(pair.rank) for pair in lora.pairs.values())
     alphas = Counter(f"{pair.alpha:g}" for pair in lora.pairs.values())
@@ -155,6 +165,7 @@ def convert_adapter(
         alphas=dict(alphas.most_common()),
         use_rslora=lora.use_rslora,
         sha256={file.name: sha256_file(file) for file in files},
+        note=lora.note,
     )
     _write(lora, out, target, imported)
     return imported
@@ -168,7 +179,7 @@ def _commit(source: Path) -> str | None:
 
 
 def find_weights(source: Path) -> tuple[str, Path]:
-    """What kind of adapter is there: ("PEFT folder", folder) or ("diffusers file", file).
+    """What kind of adapter is there: ("PEFT folder", folder) or ("LoRA file", file).
 
     Raises:
         DataError: none, several, or pickles only.
@@ -179,9 +190,9 @@ def find_weights(source: Path) -> tuple[str, Path]:
     if source.is_dir() and (source / PEFT_CONFIG).is_file() and PEFT_FILE in weights:
         return "PEFT folder", source
     if DIFFUSERS_FILE in weights:
-        return "diffusers file", weights[DIFFUSERS_FILE]
+        return "LoRA file", weights[DIFFUSERS_FILE]
     if len(weights) == 1 and not (source / PEFT_CONFIG).is_file():
-        return "diffusers file", next(iter(weights.values()))
+        return "LoRA file", next(iter(weights.values()))
     if len(weights) > 1:
         raise DataError(f"{source}: several weight files ({', '.join(sorted(weights))}); give the adapter's own file")
     pickles = [path for path in files if path.suffix in PICKLES]
@@ -206,6 +217,23 @@ def _check_fit(lora: Lora, target: Target, where: Path) -> None:
     missing = [name for name in sorted(target.linears) if name not in lora.pairs and lora.targets(name)]
     if missing:
         raise DataError(f"{no_fit}: its configuration targets {missing[0]}, for which there are no weights")
+
+
+def _check_values(lora: Lora, where: Path) -> None:
+    """All numbers are finite, and the adapter changes something."""
+    for name, pair in sorted(lora.pairs.items()):
+        for half, weight in (("lora_A", pair.down), ("lora_B", pair.up)):
+            if bad := int((~torch.isfinite(weight)).sum()):
+                raise DataError(
+                    f"{where}: {name}: {bad} of the {weight.numel()} values of {half} are not finite; its training "
+                    "diverged, or the file is damaged"
+                )
+        if not math.isfinite(pair.alpha):
+            raise DataError(f"{where}: {name}: alpha is {pair.alpha}; the file is damaged")
+    if not any(pair.alpha and pair.down.any() and pair.up.any() for pair in lora.pairs.values()):
+        raise DataError(
+            f"{where}: it changes nothing: of every pair one half, or alpha, is all zero; was it saved before training?"
+        )
 
 
 def _write(lora: Lora, out: Path, target: Target, imported: Imported) -> None:

@@ -1,12 +1,13 @@
-"""LoRA weights in the formats of PEFT and diffusers, read into one form."""
+"""LoRA weights in the formats of PEFT, diffusers and other trainers, read into one form."""
 
 from __future__ import annotations
 
 import json
-import re
+import math
 import sys
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,11 @@ from safetensors import SafetensorError, safe_open
 
 from promptecho.errors import ConfigError, DataError
 from promptecho.files import read_json
+from promptecho.t2i.lora_keys import ALPHA, find_modules, parse_pairs
 
 PEFT_CONFIG, PEFT_FILE = "adapter_config.json", "adapter_model.safetensors"
 DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"
-METADATA_KEYS = ("lora_adapter_metadata", "transformer_lora_adapter_metadata")
+METADATA_KEY = "lora_adapter_metadata"
 
 # Keys of PEFT's configuration that say nothing on what the adapter computes, or that are read here.
 KNOWN_KEYS = {
@@ -29,10 +31,6 @@ KNOWN_KEYS = {
 }  # fmt: skip
 # The others change the base weights at the start, so that A and B alone are not the adapter.
 KNOWN_INITS = (None, True, False, "gaussian", "orthogonal", "eva")
-
-# Signs of trainers whose names diffusers converts.
-FOREIGN = re.compile(r"^(diffusion_model\.|lora_unet_)|\.lora_(down|up)\.|\.lora\.(down|up)\.|\.alpha$")
-FOREIGN_PAIR = re.compile(r"^(.+?)\.(lora_A|lora_down|lora\.down)(\.default)?\.weight$")
 
 
 @dataclass(frozen=True)
@@ -50,11 +48,20 @@ class Pair:
 
 @dataclass(frozen=True)
 class Lora:
-    """An adapter: its pairs by module name, and which modules its configuration says it has."""
+    """An adapter: its pairs by module name, and which modules its configuration says it has.
+
+    `note` says where an alpha was taken that the source does not tell; empty where it tells all.
+    """
 
     pairs: dict[str, Pair]
     use_rslora: bool = False
     targets: Callable[[str], Any] = lambda name: False
+    note: str = ""
+
+    def strength(self, name: str) -> float:
+        """What up @ down is multiplied with: alpha / rank, or alpha / sqrt(rank) where it is rank-stabilised."""
+        pair = self.pairs[name]
+        return pair.alpha / (math.sqrt(pair.rank) if self.use_rslora else pair.rank)
 
 
 def read_peft(folder: Path) -> Lora:
@@ -64,83 +71,128 @@ def read_peft(folder: Path) -> Lora:
         DataError: damaged, not plain LoRA, or weights and configuration disagree.
     """
     config = read_json(folder / PEFT_CONFIG)
+    if isinstance(config, dict):
+        _refuse_variants(config, folder / PEFT_CONFIG)
     tensors, _ = read_tensors(folder / PEFT_FILE)
-    return _with_config(_pairs(tensors, "base_model.model.", folder / PEFT_FILE), config, folder / PEFT_CONFIG)
+    lora = peft_lora(tensors, config, folder / PEFT_FILE, folder / PEFT_CONFIG)
+    if config.get("target_modules") and (stray := [name for name in sorted(lora.pairs) if not lora.targets(name)]):
+        raise DataError(
+            f"{folder / PEFT_CONFIG}: does not target {stray[0]}, for which there are weights that PEFT leaves out"
+        )
+    return lora
 
 
-def read_diffusers(path: Path, pipeline_class: type, alpha: float | None = None) -> Lora:
-    """Read a LoRA file as diffusers' pipelines save and load it.
+def peft_lora(tensors: dict[str, torch.Tensor], config: Any, where: Path, config_path: Path) -> Lora:
+    """The adapter of PEFT's weights by name and its configuration, each with the place that errors name."""
+    pairs = {}
+    for raw in parse_pairs(tensors, where):
+        if raw.alpha is not None:
+            raise DataError(f"{where}: {raw.base} has an alpha here, and PEFT takes it from {PEFT_CONFIG} alone")
+        pairs[raw.base.removeprefix("base_model.model.")] = Pair(raw.down, raw.up, float(raw.rank))
+    return _with_config(pairs, config, config_path)
 
-    Alpha comes from the file's metadata or from its `.alpha` entries. diffusers takes alpha = rank where a file tells
-    none, here that is an error unless `alpha` is given: an adapter of alpha = 2 rank would act at half strength.
+
+def read_lora_file(path: Path, pipeline_class: type, alpha: float | None = None) -> Lora:
+    """Read one LoRA file as diffusers' pipelines do, whichever tool wrote it.
+
+    Alpha comes from the file's metadata or from its `.alpha` entries. Where a module has neither, it is its rank,
+    strength 1, as diffusers and ComfyUI take it; `note` says so.
+
+    Args:
+        alpha: what the adapter was trained with, for a file that tells it nowhere.
 
     Raises:
-        ConfigError: `alpha` is given, but the file tells it.
-        DataError: damaged, not plain LoRA, or alpha is not known.
+        ConfigError: `alpha` is given, but the file tells it, or its modules have different ranks.
+        DataError: damaged, not plain LoRA, or diffusers would leave a part of it out.
     """
     tensors, metadata = read_tensors(path)
-    config = _metadata_config(metadata, path)
-    foreign = any(FOREIGN.search(key) for key in tensors)
-    told = config is not None
-    if foreign and not told:
-        told = _has_alphas(tensors, path)
-    if told and alpha is not None:
-        raise ConfigError(f"{path} tells alpha; leave --alpha out")
-    if foreign:
-        try:
-            tensors = pipeline_class.lora_state_dict(dict(tensors))
-        except (ValueError, KeyError, AttributeError, RuntimeError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise DataError(f"{path}: diffusers cannot convert this LoRA ({reason})") from error
-    pairs = _pairs(tensors, "transformer.", path)
+    raw = parse_pairs(tensors, path)
+    prefixes = {pair.prefix for pair in raw}
+    config = _metadata_config(metadata, prefixes == {""}, path)
+    told = sum(pair.alpha is not None for pair in raw)
+    if alpha is not None:
+        _check_given_alpha(alpha, config is not None or told > 0, Counter(pair.rank for pair in raw), path)
+    if {"", "transformer."} <= prefixes:
+        first = next(pair.base for pair in raw if pair.prefix == "")
+        raise DataError(f"{path}: {first} does not start with `transformer.` as others do; diffusers leaves it out")
+    if prefixes == {"base_model.model."} and config is None and not told and alpha is None:
+        raise DataError(
+            f"{path}: PEFT's weights without their {PEFT_CONFIG}, which tells alpha; give the folder with both, or "
+            "alpha as it was trained with (--alpha; `alpha:` beside `adapter:` in the configuration)"
+        )
+    pairs = {}
+    for name, place in find_modules(raw, pipeline_class, path).items():
+        one = raw[place.pair]
+        own = one.alpha if one.alpha is not None else alpha if alpha is not None else one.rank
+        up = one.up[place.start : place.stop]
+        # A sign of alpha goes into the weights: diffusers' own conversion never ends on a negative one.
+        # Copies, because safetensors refuses to write tensors that share memory, as parts of a fused pair do.
+        pairs[name] = Pair(one.down.clone(), -up if own < 0 else up.clone(), abs(float(own)))
     if config is not None:
         return _with_config(pairs, config, path)
-    if not told and alpha is None:
-        first = next(iter(pairs.values()))[0]
-        raise DataError(
-            f"{path}: does not tell alpha, and the adapter's strength is alpha / rank; give --alpha as it was trained "
-            f"with (--alpha {first.shape[0]} is strength 1 for its rank, what diffusers would assume)"
+    note = ""
+    if alpha is None and told < len(raw):
+        which = "no alpha in it" if not told else f"no alpha for {len(raw) - told} of its {len(raw)} pairs"
+        note = f"{which}: strength 1 there, as diffusers takes it"
+    return Lora(pairs, note=note)
+
+
+def _check_given_alpha(alpha: float, told: bool, ranks: Counter[int], where: Path) -> None:
+    if not (math.isfinite(alpha) and alpha > 0):
+        raise ConfigError(f"{where}: alpha {alpha:g}: it must be a number above 0")
+    if told:
+        raise ConfigError(f"{where} tells alpha; leave --alpha (`alpha:` in the configuration) out")
+    if len(ranks) > 1:
+        each = ", ".join(f"{alpha / rank:g} for {count} of rank {rank}" for rank, count in ranks.most_common())
+        raise ConfigError(
+            f"{where}: alpha {alpha:g} would be another strength for each rank ({each} pairs); leave it out for "
+            "strength 1 everywhere, or give the PEFT folder, whose configuration tells alpha for each module"
         )
-    # diffusers has multiplied the weights by alpha / rank where the file told it.
-    return Lora({name: Pair(a, b, float(a.shape[0]) if told else float(alpha)) for name, (a, b) in pairs.items()})
 
 
 def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """The tensors of a safetensors file, in float32, and its metadata.
 
     Raises:
-        DataError: the file is damaged or missing.
+        DataError: the file is damaged or missing, or its numbers are not floating-point ones.
     """
+    tensors = {}
     try:
         with safe_open(path, "pt") as file:
-            tensors = {key: file.get_tensor(key).float() for key in sorted(file.keys())}
-            return tensors, file.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise DataError(f"{path}: not a readable safetensors file ({error}); download it again") from error
+            metadata = file.metadata() or {}
+            for key in sorted(file.keys()):
+                tensor = file.get_tensor(key)
+                if not tensor.is_floating_point() and ALPHA.fullmatch(key) is None:
+                    kind = str(tensor.dtype).removeprefix("torch.")
+                    raise DataError(f"{path}: {key} is {kind}: quantised weights are not read; ask for bfloat16")
+                tensors[key] = tensor.float()
+    except (SafetensorError, OSError, AttributeError, RuntimeError, ValueError) as error:
+        raise DataError(f"{path}: {_unreadable(path, error)}") from error
+    return tensors, metadata
 
 
-def _pairs(tensors: dict[str, torch.Tensor], prefix: str, where: Path) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-    """Down and up weights by module."""
-    halves: dict[str, dict[str, torch.Tensor]] = {}
-    for key, value in sorted(tensors.items()):
-        found = re.fullmatch(rf"(?:{re.escape(prefix)})?(.+)\.lora_([AB])\.weight", key)
-        if found is None or value.ndim != 2:
-            shape = list(value.shape)
-            raise DataError(f"{where}: {key} {shape} is no LoRA weight of a linear layer; only those are read")
-        halves.setdefault(found[1], {})[found[2]] = value
-    if not halves:
-        raise DataError(f"{where}: no weights in it")
-    for name, pair in halves.items():
-        if len(pair) != 2:
-            raise DataError(f"{where}: {name} has lora_{next(iter(pair))} only; the file is incomplete")
-        if pair["A"].shape[0] != pair["B"].shape[1]:
-            ranks = f"{pair['A'].shape[0]} in lora_A, {pair['B'].shape[1]} in lora_B"
-            raise DataError(f"{where}: {name} has two ranks: {ranks}; the file is damaged")
-    return {name: (pair["A"], pair["B"]) for name, pair in halves.items()}
+def _unreadable(path: Path, error: Exception) -> str:
+    """What a file is that safetensors can't read, and what to do."""
+    try:
+        with Path(path).open("rb") as file:
+            start = file.read(64)
+    except OSError as failure:
+        return f"cannot be read ({failure.strerror})"
+    if start.startswith(b"version https://git-lfs"):
+        return "a pointer of Git LFS, not the weights; run `git lfs pull` where it came from"
+    if start.startswith((b"PK\x03\x04", b"\x80")) and start[1:2] in (b"K", b"\x02", b"\x03", b"\x04", b"\x05"):
+        return "a pickle in spite of its name, and loading one runs code; ask for the adapter as safetensors"
+    if start.lstrip()[:1] == b"<":
+        return "a web page, not the weights; its address wants a login or is that of the page, not of the file"
+    reason = " ".join(str(error).split())[:200]
+    return f"not a readable safetensors file ({reason}); download it again"
 
 
-def _with_config(pairs: dict[str, tuple[torch.Tensor, torch.Tensor]], config: Any, where: Path) -> Lora:
-    """Give the pairs their alpha by PEFT's rules, and check that weights and configuration agree."""
+def _with_config(pairs: dict[str, Pair], config: Any, where: Path) -> Lora:
+    """Give the pairs their alpha by PEFT's rules, and check that weights and configuration agree.
+
+    A pair's own alpha / rank is multiplied with it, as diffusers does with a file that has both.
+    """
     from peft import LoraConfig
     from peft.tuners.tuners_utils import check_target_module_exists
     from peft.utils.other import get_pattern_key
@@ -152,11 +204,12 @@ def _with_config(pairs: dict[str, tuple[torch.Tensor, torch.Tensor]], config: An
         raise DataError(f"{where}: r and lora_alpha must be numbers; the adapter's strength is lora_alpha / r")
     ranks, alphas = config.get("rank_pattern") or {}, config.get("alpha_pattern") or {}
     made = {}
-    for name, (down, up) in pairs.items():
+    for name, pair in pairs.items():
         rank = ranks.get(get_pattern_key(ranks, name), config["r"])
-        if rank != down.shape[0]:
-            raise DataError(f"{where}: {name} has rank {down.shape[0]} in the weights, {rank} in the configuration")
-        made[name] = Pair(down, up, float(alphas.get(get_pattern_key(alphas, name), config["lora_alpha"])))
+        if rank != pair.rank:
+            raise DataError(f"{where}: {name} has rank {pair.rank} in the weights, {rank} in the configuration")
+        alpha = float(alphas.get(get_pattern_key(alphas, name), config["lora_alpha"]))
+        made[name] = replace(pair, alpha=alpha * (pair.alpha / pair.rank))
     targets = config.get("target_modules")
     if not targets:
         return Lora(made, bool(config.get("use_rslora")))
@@ -189,35 +242,29 @@ def _refuse_variants(config: dict[str, Any], where: Path) -> None:
         )
 
 
-def _metadata_config(metadata: dict[str, str], where: Path) -> dict[str, Any] | None:
-    """The LoRA configuration in a file's metadata, as `save_lora_weights` writes it; None where there is none."""
-    for key in METADATA_KEYS:
-        if key not in metadata:
-            continue
-        try:
-            config = json.loads(metadata[key])
-        except ValueError as error:
-            raise DataError(f"{where}: metadata {key} is not JSON ({error})") from None
-        if not isinstance(config, dict):
-            raise DataError(f"{where}: metadata {key}: expected a JSON object, found {type(config).__name__}")
-        own = {name.removeprefix("transformer."): value for name, value in config.items()}
-        others = sorted({name.split(".")[0] for name in own if "." in name})
-        if others:
-            print(f"promptecho: {where}: metadata of {', '.join(others)} is not used", file=sys.stderr, flush=True)
-        return {name: value for name, value in own.items() if "." not in name}
-    return None
+def _metadata_config(metadata: dict[str, str], bare: bool, where: Path) -> dict[str, Any] | None:
+    """The LoRA configuration in a file's metadata, as diffusers writes it; None where there is none.
 
-
-def _has_alphas(tensors: dict[str, torch.Tensor], where: Path) -> bool:
-    """Whether the file has alphas: all its pairs, or none.
-
-    Raises:
-        DataError: some have one, and others do not.
+    `bare`: the weights' names have no prefix, as a model's own `save_lora_adapter` writes them; a pipeline prefixes
+    names and metadata with `transformer.`.
     """
-    bases = [found[1] for key in sorted(tensors) if (found := FOREIGN_PAIR.match(key))]
-    without = [base for base in bases if f"{base}.alpha" not in tensors]
-    if bases and not without:
-        return True
-    if len(without) < len(bases):
-        raise DataError(f"{where}: {without[0]} has no alpha, others have one; the file is incomplete")
-    return False
+    if not metadata.get(METADATA_KEY):
+        return None
+    try:
+        config = json.loads(metadata[METADATA_KEY])
+    except ValueError as error:
+        raise DataError(f"{where}: metadata {METADATA_KEY} is not JSON ({error})") from None
+    if not isinstance(config, dict):
+        raise DataError(f"{where}: metadata {METADATA_KEY}: expected a JSON object, found {type(config).__name__}")
+    own = {
+        name.removeprefix("transformer."): value for name, value in config.items() if name.startswith("transformer.")
+    }
+    if not own and bare:
+        return config
+    if not own or bare:
+        raise DataError(f"{where}: metadata {METADATA_KEY} and weights differ in the prefix `transformer.`; diffusers "
+                        "could not put them together")  # fmt: skip
+    others = sorted({name.split(".")[0] for name in config if not name.startswith("transformer.")})
+    if others:
+        print(f"promptecho: {where}: metadata of {', '.join(others)} is not used", file=sys.stderr, flush=True)
+    return own

@@ -1,4 +1,4 @@
-"""The LoRA adapter: adding it, its weights by name, and the two file formats it is saved in."""
+"""The LoRA adapter: adding it, its weights by name, and the three file formats it is saved in."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def merged(model: PeftModel) -> Iterator[None]:
 
 
 def save_adapter(model: PeftModel, weights: dict[str, torch.Tensor], folder: Path, pipeline: Any) -> None:
-    """Save `weights` (as `lora_parameters` names them) as a PEFT folder that also holds diffusers' own file.
+    """Save `weights` (as `lora_parameters` names them) as a PEFT folder that also holds diffusers' and ComfyUI's files.
 
     `pytorch_lora_weights.safetensors` carries rank and alpha as metadata; without it diffusers would load the
     adapter at half strength for alpha = 2 r.
@@ -127,11 +127,15 @@ def write_adapter(
     pipeline_class: type,
     extra: dict[str, Any] | None = None,
 ) -> None:
-    """Write an adapter folder from PEFT's weights by name; `extra` holds further JSON files by name.
+    """Write an adapter folder from PEFT's weights by name: for PEFT, for diffusers, and for readers that look for
+    `.alpha` entries, such as ComfyUI; `extra` holds further JSON files by name.
 
     Raises:
         DataError: the disk is full or not writable.
     """
+    from promptecho.t2i.comfyui import COMFYUI_FILE, comfyui_bytes
+    from promptecho.t2i.lora_files import peft_lora
+
     config = config.to_dict()
     config = {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}
     config["inference_mode"] = True
@@ -150,6 +154,7 @@ def write_adapter(
             safe_serialization=True,
         )
         _sort_metadata(temporary / "pytorch_lora_weights.safetensors")
+        (temporary / COMFYUI_FILE).write_bytes(comfyui_bytes(peft_lora(state, config, folder, folder)))
         for name, content in (extra or {}).items():
             write_json(temporary / name, content)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -19,7 +20,9 @@ from typer.testing import CliRunner
 from promptecho.cli import app
 from promptecho.errors import ConfigError, DataError, ModelError
 from promptecho.files import read_json
+from promptecho.t2i.comfyui import COMFYUI_FILE, export
 from promptecho.t2i.external import convert_adapter, load_target, resolve_adapter
+from promptecho.t2i.lora_files import DIFFUSERS_FILE
 from promptecho.t2i.registry import load_family
 from promptecho.train.data import normal
 from promptecho.train.lora import load_adapter
@@ -122,31 +125,16 @@ def test_a_file_of_another_trainer_with_alphas(trained, tmp_path):
         tensors[f"{base}.alpha"] = torch.tensor(8.0, dtype=torch.bfloat16)
     save_file(tensors, tmp_path / "some_name.safetensors")
     imported = convert_adapter(tmp_path / "some_name.safetensors", tmp_path / "adapter", target())
-    assert imported.alphas == {"4": imported.modules}  # the strength went into the weights
+    assert imported.alphas == {"8": imported.modules} and imported.form == "LoRA file"
     assert trained.acts_as(tmp_path / "adapter")
-    del tensors[sorted(key for key in tensors if key.endswith(".alpha"))[0]]
-    save_file(tensors, tmp_path / "some_name.safetensors")
-    with pytest.raises(DataError, match="has no alpha, others have one"):
-        convert_adapter(tmp_path / "some_name.safetensors", tmp_path / "torn", target())
 
 
-def test_alpha_that_the_file_does_not_tell_must_be_given(trained, tmp_path):
-    with pytest.raises(DataError, match="does not tell alpha.*--alpha 4 is strength 1"):
-        convert_adapter(trained.folder / "plain", tmp_path / "adapter", target())
-    assert not (tmp_path / "adapter").exists()
-    convert_adapter(trained.folder / "plain", tmp_path / "adapter", target(), alpha=4)
+def test_alpha_that_the_file_does_not_tell_is_the_rank_or_given(trained, tmp_path):
+    imported = convert_adapter(trained.folder / "plain", tmp_path / "adapter", target())
+    assert "alpha 4 (no alpha in it: strength 1 there, as diffusers takes it)" in imported.describe()
     assert not trained.acts_as(tmp_path / "adapter")
-    convert_adapter(trained.folder / "plain", tmp_path / "adapter", target(), alpha=8)
-    assert trained.acts_as(tmp_path / "adapter")
-    for form in ("peft", "diffusers"):
-        with pytest.raises(ConfigError, match="tells alpha; leave --alpha out"):
-            convert_adapter(trained.folder / form, tmp_path / "other", target(), alpha=8)
-    bare = {f"diffusion_model.{name}": value.contiguous() for name, value in trained.layers.items()}
-    save_file(bare, tmp_path / "bare.safetensors")
-    with pytest.raises(DataError, match="does not tell alpha"):
-        convert_adapter(tmp_path / "bare.safetensors", tmp_path / "other", target())
-    convert_adapter(tmp_path / "bare.safetensors", tmp_path / "other", target(), alpha=8)
-    assert trained.acts_as(tmp_path / "other")
+    imported = convert_adapter(trained.folder / "plain", tmp_path / "adapter", target(), alpha=8)
+    assert "alpha 8, " in imported.describe() and trained.acts_as(tmp_path / "adapter")
 
 
 def changed(trained: Trained, folder: Path, *, config: dict | None = None, rename=None, drop=None) -> Path:
@@ -165,7 +153,7 @@ MISFITS = {
     "unknown module": ({"rename": lambda k: k.replace("layers.1.", "layers.9.")}, "has no linear layer layers.9."),
     "missing module": ({"drop": f"{Q0}."}, f"targets .*{Q0}, for which there are no weights"),
     "half a pair": ({"drop": f".{Q0}.lora_A"}, "has lora_B only"),
-    "not LoRA": ({"rename": lambda k: k.replace("lora_A", "lokr_w1")}, "lokr_w1.* is no LoRA weight"),
+    "not LoRA": ({"rename": lambda k: k.replace("lora_A", "lokr_w1")}, "lokr_w1.*: LoKr, which is not plain LoRA"),
     "wrong rank": ({"config": {"r": 8}}, "has rank 4 in the weights, 8 in the configuration"),
     "DoRA": ({"config": {"use_dora": True}}, "use_dora = True is not plain LoRA"),
     "something new": ({"config": {"use_something_new": {"a": 1}}}, "use_something_new = .* is not plain LoRA"),
@@ -244,7 +232,7 @@ def test_the_same_adapter_becomes_the_same_bytes(trained, tmp_path):
     for name in ("a", "b"):
         convert_adapter(trained.folder / "diffusers", tmp_path / name, target())
     names = sorted(path.name for path in (tmp_path / "a").iterdir())
-    weights = ["adapter_model.safetensors", "pytorch_lora_weights.safetensors"]
+    weights = ["adapter_model.safetensors", "comfyui_lora.safetensors", "pytorch_lora_weights.safetensors"]
     assert names == ["adapter_config.json", *weights, "source.json"]
     assert all((tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes() for name in names)
 
@@ -262,7 +250,8 @@ def test_another_family_is_read_from_its_configuration_alone(tmp_path):
     (tmp_path / "t2i" / "model_index.json").write_text(json.dumps(index))
     qwen = load_target(str(tmp_path / "t2i"))
     assert qwen.pipeline_class is QwenImagePipeline and qwen.linears["transformer_blocks.1.attn.to_q"] == (32, 32)
-    adapted = get_peft_model(transformer, LoraConfig(r=2, lora_alpha=4, target_modules=["to_q", "net.0.proj"]))
+    options = {"target_modules": ["to_q", "net.0.proj"], "init_lora_weights": False}
+    adapted = get_peft_model(transformer, LoraConfig(r=2, lora_alpha=4, **options))
     adapted.save_pretrained(tmp_path / "peft")
     imported = convert_adapter(tmp_path / "peft", tmp_path / "adapter", qwen)
     assert (imported.modules, imported.ranks, imported.alphas) == (6, {"2": 6}, {"4": 6})
@@ -278,5 +267,36 @@ def test_command(trained, tmp_path):
     assert f"adapter: rank 4, alpha 8, {len(trained.layers) // 2} modules; PEFT folder from" in run.output
     run = CliRunner().invoke(app, [*arguments, "--source", str(trained.folder / "diffusers"), "--json"])
     facts = json.loads(run.stdout)
-    assert facts["form"] == "diffusers file" and facts["ranks"] == {"4": facts["modules"]}
+    assert facts["form"] == "LoRA file" and facts["note"] == "" and facts["ranks"] == {"4": facts["modules"]}
     assert trained.acts_as(tmp_path / "adapter")
+    (tmp_path / "lora.safetensors").write_bytes((trained.folder / "plain" / DIFFUSERS_FILE).read_bytes())
+    run = CliRunner().invoke(app, [*arguments, "--source", str(tmp_path / "lora.safetensors"), "--alpha", "8"])
+    assert run.exit_code == 0 and trained.acts_as(tmp_path / "adapter")
+
+
+def test_export_adds_the_file_to_checkpoints_that_lack_it(trained, tmp_path):
+    """The same bytes as a new checkpoint has; nothing else of the folder changes, its time neither."""
+    runs = []
+    for step in ("20", "40"):
+        convert_adapter(trained.folder / "peft", tmp_path / "runs" / step / "adapter", target())
+        runs.append(tmp_path / "runs" / step)
+    kept = (runs[0] / "adapter" / COMFYUI_FILE).read_bytes()
+    for run in runs:
+        (run / "adapter" / COMFYUI_FILE).unlink()
+        os.utime(run / "adapter", (1, 1))
+    before = {path.name: path.read_bytes() for path in (runs[0] / "adapter").iterdir()}
+    done = CliRunner().invoke(app, ["adapter", "export", str(runs[0]), str(runs[1] / "adapter")])
+    assert done.exit_code == 0 and done.output.count(f"{COMFYUI_FILE}: {len(trained.layers) // 2} modules\n") == 2
+    for run in runs:
+        assert {path.name: path.read_bytes() for path in (run / "adapter").iterdir()} == {**before, COMFYUI_FILE: kept}
+        assert (run / "adapter").stat().st_mtime == 1
+    again = CliRunner().invoke(app, ["adapter", "export", str(runs[0]), "--json"])
+    assert json.loads(again.stdout)[0]["written"] is False
+    elsewhere = tmp_path / "elsewhere" / "shapes.safetensors"
+    assert export([runs[0]], elsewhere)[0]["written"] and elsewhere.read_bytes() == kept
+    with pytest.raises(DataError, match="runs, .*nowhere: no adapter_config.json there or in adapter/; give runs/R/N"):
+        export([tmp_path / "runs", runs[0], tmp_path / "nowhere"])
+    with pytest.raises(ConfigError, match="is one file, and there are 2 folders"):
+        export(runs, elsewhere)
+    with pytest.raises(ConfigError, match="the name of a file of the adapter itself"):
+        export(runs[:1], runs[0] / "adapter" / "adapter_model.safetensors")

@@ -238,9 +238,16 @@ def test_a_diverged_adapter_is_named_by_its_first_image(experiment, config):
     family = load_family("zimage", str(tiny_t2i.shared_folder()))
     model = add_lora(family.transformer, LoraSection(rank=4, alpha=8), 1, family.lora_targets)
     nan = {name: torch.full_like(p, float("nan")) for name, p in lora_parameters(model).items()}
-    save_adapter(model, nan, experiment.folder / "nan", family.pipeline)
-    with pytest.raises(DataError, match="prompt 00000 image 0: the model's latents are not finite"):
-        generate_shard(job(experiment, config, "diverged", run="r", adapter=experiment.folder / "nan"))
+    folder = experiment.folder / "nan" / "adapter"
+    save_adapter(model, nan, folder, family.pipeline)
+    says = "prompt 00000 image 0: the model's latents are not finite; the adapter"
+    for place, content, suspect in (
+        (folder / "source.json", {"source": "owner/name"}, "from owner/name may be meant for another model"),
+        (folder.parent / "metrics.jsonl", {}, f"may have diverged, look at {folder.parent / 'metrics.jsonl'}"),
+    ):
+        write_jsonl(place, [content])
+        with pytest.raises(DataError, match=f"{says} {suspect}"):
+            generate_shard(job(experiment, config, "diverged", run="r", adapter=folder))
     assert not list((experiment.folder / "diverged").glob("*/samples/*.png"))
 
 

@@ -132,6 +132,6 @@ def metrics_without_times(folder: Path) -> list[dict]:
 def same_bytes(a: Path, b: Path) -> list[str]:
     """Names of weights in which two checkpoint folders differ."""
     names = [f"adapter/{name}" for name in ("adapter_model.safetensors", "adapter_config.json")]
-    names.append("adapter/pytorch_lora_weights.safetensors")
+    names += [f"adapter/{name}.safetensors" for name in ("pytorch_lora_weights", "comfyui_lora")]
     names += [f"state/{name}.safetensors" for name in ("weights", "exp_avg", "exp_avg_sq", "kl_ema", "ema")]
     return [name for name in names if (a / name).read_bytes() != (b / name).read_bytes()]

@@ -196,7 +196,8 @@ def published_adapter(wildcards, output):
     """Where a published adapter comes from, as options."""
     entry = experiment(wildcards).adapters[wildcards.R]
     revision = f" --revision {shlex.quote(entry.revision)}" if entry.revision else ""
-    return f"--source {shlex.quote(entry.adapter)}{revision}"
+    alpha = "" if entry.alpha is None else f" --alpha {entry.alpha!r}"
+    return f"--source {shlex.quote(entry.adapter)}{revision}{alpha}"
 
 
 def image_set_prompts(wildcards):

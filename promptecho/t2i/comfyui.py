@@ -1,0 +1,69 @@
+"""Our adapters as ComfyUI reads them.
+
+Readers that know `.alpha` entries only (ComfyUI, many trainers) take strength 1 for PEFT's and diffusers' files, whose
+alpha is in the configuration or the metadata. Here it stands beside each pair.
+
+The names are ComfyUI's `diffusion_model.` and diffusers' name of the module. ComfyUI takes them for both families
+(`model_lora_keys_unet` in comfy/lora.py of Comfy-Org/ComfyUI, read at commit 17358c8): Qwen-Image's modules have the
+same names there; Z-Image's go through `z_image_to_diffusers` (comfy/utils.py), which puts to_q, to_k and to_v into the
+thirds of its fused qkv, to_out.0 into out, and the embedders and the final layer of patch size 2 into theirs. So each
+pair keeps its rank, and diffusers reads the same file. Strength is alpha / rank (comfy/weight_adapter/lora.py).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+
+from promptecho.errors import ConfigError, DataError
+from promptecho.files import atomic_path
+from promptecho.t2i.lora_files import PEFT_CONFIG, PEFT_FILE, Lora, read_peft
+
+COMFYUI_FILE = "comfyui_lora.safetensors"
+
+
+def comfyui_bytes(lora: Lora) -> bytes:
+    """`lora` as the bytes of a safetensors file: the same adapter is the same bytes."""
+    tensors = {}
+    for name, pair in sorted(lora.pairs.items()):
+        key = f"diffusion_model.{name}"
+        tensors[f"{key}.lora_down.weight"] = pair.down.contiguous()
+        tensors[f"{key}.lora_up.weight"] = pair.up.contiguous()
+        tensors[f"{key}.alpha"] = torch.tensor(lora.strength(name) * pair.rank, dtype=torch.float32)
+    return save(tensors, metadata={"format": "pt"})
+
+
+def export(folders: Sequence[Path], out: Path | None = None) -> list[dict[str, Any]]:
+    """Write the file of adapters that exist, into their folders or, for a single one, to `out`.
+
+    A folder keeps its time: what was made of the adapter is not made again because a file stands beside it.
+
+    Raises:
+        ConfigError: `out` with several folders, or in place of another file of the adapter.
+        DataError: no adapter there (names all such folders), damaged, or the disk is full or not writable.
+    """
+    if out is not None and len(folders) != 1:
+        raise ConfigError(f"--out {out} is one file, and there are {len(folders)} folders; leave it out, or give one")
+    if out is not None and out.name in (PEFT_CONFIG, PEFT_FILE):
+        raise ConfigError(f"--out {out}: that is the name of a file of the adapter itself; give another")
+    found = [next((f for f in (folder, folder / "adapter") if (f / PEFT_CONFIG).is_file()), None) for folder in folders]
+    if none := [str(folder) for folder, adapter in zip(folders, found, strict=True) if adapter is None]:
+        raise DataError(f"{', '.join(none)}: no {PEFT_CONFIG} there or in adapter/; give runs/R/N or runs/R/N/adapter")
+    facts = []
+    for adapter in found:
+        lora, file = read_peft(adapter), out or adapter / COMFYUI_FILE
+        content = comfyui_bytes(lora)
+        written = not (file.is_file() and file.read_bytes() == content)
+        if written:
+            before = file.parent.stat() if file.parent.is_dir() else None
+            with atomic_path(file) as temporary:
+                temporary.write_bytes(content)
+            if out is None and before is not None:
+                os.utime(file.parent, ns=(before.st_atime_ns, before.st_mtime_ns))
+        facts.append({"file": str(file), "modules": len(lora.pairs), "written": written})
+    return facts
