@@ -24,6 +24,7 @@ from promptecho.errors import ConfigError, DataError
 from promptecho.files import atomic_path, digest, read_json, sha256_file, write_json, write_jsonl
 from promptecho.memory import MemoryAdvice, in_phase
 from promptecho.progress import Progress
+from promptecho.suggest import maybe
 from promptecho.t2i.prompt_cache import PromptCache
 from promptecho.t2i.registry import load_configured
 from promptecho.train.data import normal
@@ -57,7 +58,10 @@ def generate_shard(job: GenerateJob) -> Path:
         OutOfMemoryError: names phase and keys; finished batches stay.
     """
     if job.image_set not in job.config.image_sets:
-        raise ConfigError(f"image_sets.{job.image_set}: no such entry (known: {', '.join(job.config.image_sets)})")
+        known = job.config.image_sets
+        raise ConfigError(
+            f"image_sets.{job.image_set}: no such entry (known: {', '.join(known)}){maybe(job.image_set, known)}"
+        )
     if (job.run == "base") != (job.adapter is None):
         raise ConfigError(f"run {job.run}: the base model has no --adapter, every other run needs one")
     if not 0 <= job.shard < job.num_shards:

@@ -66,3 +66,9 @@ def did_you_mean(word: object, known: Iterable[str]) -> str:
     known = [str(name) for name in known]
     close = closest(word, known)
     return f"did you mean {close}?" if close else f"known: {', '.join(known) or 'none'}"
+
+
+def maybe(word: object, known: Iterable[str]) -> str:
+    """`; did you mean NAME?` behind a list of what there is, or nothing."""
+    close = closest(word, map(str, known))
+    return f"; did you mean {close}?" if close else ""

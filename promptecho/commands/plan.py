@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from promptecho.errors import ConfigError
+from promptecho.suggest import maybe
 
 
 def register(app: typer.Typer) -> None:
@@ -68,7 +69,8 @@ def plan(
     names = run or list(loaded.runs)
     for name in names:
         if name not in loaded.runs:
-            raise ConfigError(f"--run {name}: no such run in {config} (known: {', '.join(loaded.runs) or 'none'})")
+            known = f"(known: {', '.join(loaded.runs) or 'none'}){maybe(name, loaded.runs)}"
+            raise ConfigError(f"--run {name}: no such run in {config} {known}")
     if not names:
         raise ConfigError(f"{config}: runs: has no run to plan; add one")
     settings = Settings(

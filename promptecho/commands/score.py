@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from promptecho.suggest import maybe
+
 if TYPE_CHECKING:
     from promptecho.benchmarks.scoring import ImageFolder, Scorer
     from promptecho.config.models import BenchmarkSection, ExperimentConfig
@@ -205,7 +207,8 @@ def _section(config: Path | None, benchmark: str, **given: str) -> tuple[Benchma
     whole = job_config(config)
     if benchmark not in whole.benchmarks:
         known = ", ".join(whole.benchmarks) or "none"
-        raise ConfigError(f"{config}: benchmarks.{benchmark}: no such benchmark (known: {known})")
+        meant = maybe(benchmark, whole.benchmarks)
+        raise ConfigError(f"{config}: benchmarks.{benchmark}: no such benchmark (known: {known}){meant}")
     values = {**whole.benchmarks[benchmark].model_dump(mode="json"), **given}
     return _validated(values), whole
 
@@ -219,10 +222,12 @@ def _validated(values: dict) -> BenchmarkSection:
 
     scorer, backend = values["scorer"], values["backend"]
     if scorer not in BACKENDS:
-        raise ConfigError(f"scorer {scorer!r} is unknown; known scorers: {', '.join(BACKENDS)}")
+        known = f"{', '.join(BACKENDS)}{maybe(scorer, BACKENDS)}"
+        raise ConfigError(f"scorer {scorer!r} is unknown; known scorers: {known}")
     if backend not in BACKENDS[scorer]:
         known = ", ".join(BACKENDS[scorer])
-        raise ConfigError(f"backend {backend!r}: {scorer} has no such backend; known backends: {known}")
+        meant = maybe(backend, BACKENDS[scorer])
+        raise ConfigError(f"backend {backend!r}: {scorer} has no such backend; known backends: {known}{meant}")
     try:
         return BenchmarkSection.model_validate(values)
     except ValidationError as error:

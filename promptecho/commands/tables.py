@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from promptecho.commands.files import given_files
+from promptecho.suggest import maybe
 
 if TYPE_CHECKING:
     from promptecho.tables.table import Table
@@ -103,7 +104,8 @@ def _table(name: str, sources: list[Path], benchmark: str, max_failures: float) 
     from promptecho.tables.kinds import make_table
 
     if name not in TABLES:
-        raise ConfigError(f"table {name!r} is unknown; known tables: {', '.join(TABLES)} (--table)")
+        known = f"{', '.join(TABLES)} (--table){maybe(name, TABLES)}"
+        raise ConfigError(f"table {name!r} is unknown; known tables: {known}")
     benchmark = benchmark or name
     files = read_score_files(find_score_files(sources, benchmark), scorer=name)
     return make_table(name, files, name=benchmark, max_failure_share=max_failures)

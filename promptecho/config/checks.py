@@ -26,7 +26,7 @@ from promptecho.config.scorers import BACKENDS, BENCHMARK_OF, PAIRWISE, WITH_FIX
 from promptecho.config.suggestions import choices_at, keys_at, unknown_key
 from promptecho.config.training import TrainingConfig
 from promptecho.config.training_checks import training_problems
-from promptecho.suggest import closest, did_you_mean
+from promptecho.suggest import closest, maybe
 
 Problems = dict[str, str]  # dotted path -> what is wrong; a dict, so that nothing is told twice
 
@@ -339,5 +339,4 @@ def _exactly_one(section: Section, path: str, keys: tuple[str, ...], problems: P
 
 
 def _no_such(name: str, section: str, known: dict) -> str:
-    meant = did_you_mean(name, known) if closest(name, known) else ""
-    return f"{name}: no such entry of {section} (known: {', '.join(known) or 'none'})" + (meant and f"; {meant}")
+    return f"{name}: no such entry of {section} (known: {', '.join(known) or 'none'}){maybe(name, known)}"

@@ -19,6 +19,7 @@ from promptecho.config.training import TrainingConfig
 from promptecho.config.yaml_files import deep_merge, read_yaml
 from promptecho.errors import ConfigError, DataError
 from promptecho.files import write_text
+from promptecho.suggest import maybe
 
 
 def _merge_run(training: Any, own: Any) -> Any:
@@ -108,7 +109,7 @@ def run_training(config: ExperimentConfig, run: str) -> TrainingConfig:
     if run not in config.runs:
         raise ConfigError(
             f"{config.experiment}: runs.{run}: no such run (known: {', '.join(config.runs) or 'none'}; "
-            "`base` is the untrained model and is not trained)"
+            f"`base` is the untrained model and is not trained){maybe(run, config.runs)}"
         )
     return config.runs[run]
 
@@ -154,6 +155,7 @@ def evaluation_steps(config: ExperimentConfig, benchmark: str, run: str) -> list
     if benchmark not in config.benchmarks:
         raise ConfigError(
             f"{config.experiment}: benchmarks.{benchmark}: no such benchmark (known: {', '.join(config.benchmarks)})"
+            f"{maybe(benchmark, config.benchmarks)}"
         )
     entries = [entry for entry in config.evaluate if entry.benchmark == benchmark]
     pairs = config.benchmarks[benchmark].scorer in PAIRWISE

@@ -22,7 +22,7 @@ from promptecho.config.suggestions import meant_keys
 from promptecho.config.yaml_files import deep_merge, read_yaml
 from promptecho.errors import ConfigError
 from promptecho.models.record import revision_problem
-from promptecho.suggest import closest, did_you_mean
+from promptecho.suggest import closest, maybe
 
 # Keys that `--config` takes beside those of the site's file and the experiments' names.
 COMMAND_LINE = ("set",)
@@ -58,8 +58,7 @@ def resolve_experiment(site: SiteConfig, name: str, overrides: dict[str, Any]) -
     path = Path(site.experiments_dir) / f"{name}.yaml"
     if not path.is_file():
         known = _experiments(Path(site.experiments_dir))
-        meant = f"; {did_you_mean(name, known)}" if closest(name, known) else ""
-        raise ConfigError(f"{path}: no such experiment (known: {', '.join(known) or 'none'}){meant}")
+        raise ConfigError(f"{path}: no such experiment (known: {', '.join(known) or 'none'}){maybe(name, known)}")
     changes = overrides.get(name, [])
     raw = as_written(_apply(read_yaml(path), changes, str(path)), str(path))
     raw["experiment"] = name

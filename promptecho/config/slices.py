@@ -15,6 +15,7 @@ from promptecho.config.scorers import BENCHMARK_OF
 from promptecho.errors import ConfigError
 from promptecho.files import digest, sha256_file
 from promptecho.shipped import SHAPES, model_path
+from promptecho.suggest import maybe
 
 # These stages, or those that follow, take days on many GPUs, so a changed line of their code must not restart them.
 # Raise the number by hand when a change makes old results wrong.
@@ -229,7 +230,8 @@ def _entry(config: ExperimentConfig, section: str, name: str) -> dict[str, Any]:
     entries = getattr(config, section)
     if name not in entries:
         known = ", ".join(entries) or "none"
-        raise ConfigError(f"{config.experiment}: {section}.{name}: no such entry (known: {known})")
+        where = f"{config.experiment}: {section}.{name}"
+        raise ConfigError(f"{where}: no such entry (known: {known}){maybe(name, entries)}")
     return _keys(entries[name], section)
 
 

@@ -20,6 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from promptecho.errors import ConfigError, DataError
+from promptecho.suggest import maybe
 from promptecho.train.metrics import RunMetrics, find_runs, read_run
 from promptecho.train.warning_signs import change, warning_signs
 
@@ -214,7 +215,8 @@ def snapshot(experiment: Path, runs: list[str], now: float) -> list[RunView]:
     known = list(dict.fromkeys([*planned, *begun]))
     for run in runs:
         if run not in known:
-            raise ConfigError(f"--run {run}: no such run in {experiment} (known: {', '.join(known) or 'none'})")
+            names = f"(known: {', '.join(known) or 'none'}){maybe(run, known)}"
+            raise ConfigError(f"--run {run}: no such run in {experiment} {names}")
     if not known:
         raise ConfigError(
             f"{experiment}: no run has begun and none is planned in {experiment}/config; nothing to watch"

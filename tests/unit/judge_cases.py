@@ -43,8 +43,13 @@ def write_png(folder, index: int = 0):
 def questions(count: int, folder, **values) -> list[Question]:
     """`count` questions "q0", "q1", ... about one image file each."""
     return [
-        Question(f"prompt {index:05d}", f"q{index}", (write_png(folder, index),), parse,
-                 **({"schema": Verdict, "template": "t1"} | values))
+        Question(
+            f"prompt {index:05d}",
+            f"q{index}",
+            (write_png(folder, index),),
+            parse,
+            **({"schema": Verdict, "template": "t1"} | values),
+        )
         for index in range(count)
     ]
 

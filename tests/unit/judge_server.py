@@ -141,9 +141,15 @@ def _read_gemini(body: dict) -> dict:
     images = [(blob.get("mimeType") or blob["mime_type"], _decode(blob["data"])) for blob in blobs]
     config = body.get("generationConfig", {})
     system = "".join(part["text"] for part in body.get("systemInstruction", {}).get("parts", []))
-    return {"text": parts[-1]["text"], "images": images, "system": system, "temperature": config.get("temperature"),
-            "limit": config.get("maxOutputTokens"), "format": config.get("responseMimeType"),
-            "schema": config.get("responseJsonSchema")}
+    return {
+        "text": parts[-1]["text"],
+        "images": images,
+        "system": system,
+        "temperature": config.get("temperature"),
+        "limit": config.get("maxOutputTokens"),
+        "format": config.get("responseMimeType"),
+        "schema": config.get("responseJsonSchema"),
+    }
 
 
 def _read_openai(body: dict) -> dict:
@@ -152,9 +158,15 @@ def _read_openai(body: dict) -> dict:
     images = [(url[5:].split(";")[0], base64.b64decode(url.split(",", 1)[1])) for url in urls]
     system = body["messages"][0]["content"] if body["messages"][0]["role"] == "system" else ""
     format_ = body.get("response_format", {})
-    return {"text": user[-1]["text"], "images": images, "system": system, "temperature": body.get("temperature"),
-            "limit": body.get("max_tokens") or body.get("max_completion_tokens"), "format": format_.get("type"),
-            "schema": format_.get("json_schema", {}).get("schema")}
+    return {
+        "text": user[-1]["text"],
+        "images": images,
+        "system": system,
+        "temperature": body.get("temperature"),
+        "limit": body.get("max_tokens") or body.get("max_completion_tokens"),
+        "format": format_.get("type"),
+        "schema": format_.get("json_schema", {}).get("schema"),
+    }
 
 
 def _decode(data: str) -> bytes:

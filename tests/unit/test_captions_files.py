@@ -90,7 +90,7 @@ def test_damage_names_file_and_remedy(tmp_path):
             read_captions(path)
         assert "\n" not in str(caught.value)
     position = good.index(b"A red circle")
-    path.write_bytes(good[:position] + b"B" + good[position + 1:])
+    path.write_bytes(good[:position] + b"B" + good[position + 1 :])
     with pytest.raises(DataError, match="does not match its checksum"):
         read_captions(path)
     with pytest.raises(DataError, match="no such caption file"):
@@ -131,27 +131,33 @@ def test_training_captions_are_usable_or_refused(tmp_path):
 def limited(tmp_path, code: str) -> subprocess.CompletedProcess:
     """Run `code` in a process whose files may not grow beyond 4,000 bytes: a real OSError from write."""
     head = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))\n"
-    return subprocess.run([sys.executable, "-c", head + textwrap.dedent(code)], capture_output=True, text=True,
-                          cwd=tmp_path)
+    return subprocess.run(
+        [sys.executable, "-c", head + textwrap.dedent(code)], capture_output=True, text=True, cwd=tmp_path
+    )
 
 
 def test_full_disk_leaves_the_old_file(tmp_path):
     write_captions(tmp_path / "a.h5", SOURCE, ROWS)
     before = (tmp_path / "a.h5").read_bytes()
-    done = limited(tmp_path, """
+    done = limited(
+        tmp_path,
+        """
         from promptecho.captions.store import *
         try:
             write_captions("a.h5", CaptionSource("v", "r", "q", {}), [CaptionRow("i", "x" * 9000, 1, "stop", "")])
         except DataError as error:
             print(error)
-    """)
+    """,
+    )
     assert done.stdout.startswith("a.h5: cannot write (File too large)"), done.stderr
     assert (tmp_path / "a.h5").read_bytes() == before
     assert os.listdir(tmp_path) == ["a.h5"]
 
 
 def test_full_disk_loses_nothing_of_the_journal(tmp_path):
-    done = limited(tmp_path, """
+    done = limited(
+        tmp_path,
+        """
         from promptecho.captions.journal import Journal
         from promptecho.errors import DataError
         with Journal("j.jsonl", {"work": 1}) as journal:
@@ -160,7 +166,8 @@ def test_full_disk_loses_nothing_of_the_journal(tmp_path):
                     journal.append([{"n": number, "text": "x" * 300}])
             except DataError as error:
                 print(number, error)
-    """)
+    """,
+    )
     number, message = done.stdout.split(" ", 1)
     assert message.startswith("j.jsonl: cannot write (File too large)"), done.stderr
     with Journal(tmp_path / "j.jsonl", {"work": 1}) as journal:
@@ -211,22 +218,25 @@ def test_folder_and_lists_name_the_same_images(tmp_path):
     assert [item.image_id for item in folder] == ["a.JPG", "b.png", "sub/c.webp"]
     assert all(item.path.is_file() for item in folder)
     (tmp_path / "list.txt").write_text("".join(f"images/{name}\n" for name in names) + "\n")
-    (tmp_path / "list.jsonl").write_text("".join(
-        json.dumps({"image_id": name, "path": f"images/{name}"}) + "\n" for name in names
-    ))
+    (tmp_path / "list.jsonl").write_text(
+        "".join(json.dumps({"image_id": name, "path": f"images/{name}"}) + "\n" for name in names)
+    )
     assert [item.image_id for item in list_images(tmp_path / "list.txt")] == [f"images/{i.image_id}" for i in folder]
     listed = list_images(tmp_path / "list.jsonl")
     assert [(item.image_id, item.path.resolve()) for item in listed] == [(i.image_id, i.path.resolve()) for i in folder]
 
 
-@pytest.mark.parametrize(("name", "content", "message"), [
-    ("none", None, "no such image folder or list"),
-    ("empty.txt", "\n", "holds no images"),
-    ("twice.txt", "a.png\nb.png\na.png\n", "image_id 'a.png' occurs twice"),
-    ("list.csv", "a.png", "give an image folder"),
-    ("list.jsonl", '{"image_id": "a"}\n', "image 1 has no path"),
-    ("list2.jsonl", '{"image_id": 3, "path": "a"}\n', "image 1 has no image_id"),
-])
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("none", None, "no such image folder or list"),
+        ("empty.txt", "\n", "holds no images"),
+        ("twice.txt", "a.png\nb.png\na.png\n", "image_id 'a.png' occurs twice"),
+        ("list.csv", "a.png", "give an image folder"),
+        ("list.jsonl", '{"image_id": "a"}\n', "image 1 has no path"),
+        ("list2.jsonl", '{"image_id": 3, "path": "a"}\n', "image 1 has no image_id"),
+    ],
+)
 def test_bad_image_lists_are_named(tmp_path, name, content, message):
     if content is not None:
         (tmp_path / name).write_text(content)
@@ -250,7 +260,8 @@ def test_shard_out_of_range_is_named():
 def test_prompts_from_txt_and_jsonl(tmp_path):
     (tmp_path / "p.txt").write_text("A star\n\n  Two cats \n")
     assert [(row.image_id, row.caption) for row in read_prompts(tmp_path / "p.txt")] == [
-        ("000001", "A star"), ("000003", "Two cats")
+        ("000001", "A star"),
+        ("000003", "Two cats"),
     ]
     (tmp_path / "p.jsonl").write_text('{"caption": "A star"}\n{"data_id": 7, "caption": "Two cats"}\n')
     rows = read_prompts(tmp_path / "p.jsonl")
@@ -258,15 +269,22 @@ def test_prompts_from_txt_and_jsonl(tmp_path):
     assert rows[0].image_sha256 == read_prompts(tmp_path / "p.txt")[0].image_sha256
 
 
-@pytest.mark.parametrize(("name", "content", "message"), [
-    ("p.txt", "\n \n", "holds no prompts"),
-    ("p.json", "[]", "give prompts as"),
-    ("p.csv", "a", "p.csv: holds no prompts; its first row must name the columns"),
-    ("p.jsonl", '{"caption": "a"}\n{"caption": " "}\n', "prompt 2 .data_id '000002'.: the caption is empty"),
-    ("q.jsonl", '{"data_id": 1, "caption": "a"}\n{"data_id": "1", "caption": "b"}\n', "prompt 2 .*occurs twice"),
-    ("r.jsonl", '{"Prompt_en": "a"}\n', "r.jsonl: no caption, prompt or text in its rows, but .* 'Prompt_en'; rename"),
-    ("s.jsonl", '{"caption": "a\\ud800"}\n', "prompt 1 .*half a character"),
-])
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("p.txt", "\n \n", "holds no prompts"),
+        ("p.json", "[]", "give prompts as"),
+        ("p.csv", "a", "p.csv: holds no prompts; its first row must name the columns"),
+        ("p.jsonl", '{"caption": "a"}\n{"caption": " "}\n', "prompt 2 .data_id '000002'.: the caption is empty"),
+        ("q.jsonl", '{"data_id": 1, "caption": "a"}\n{"data_id": "1", "caption": "b"}\n', "prompt 2 .*occurs twice"),
+        (
+            "r.jsonl",
+            '{"Prompt_en": "a"}\n',
+            "r.jsonl: no caption, prompt or text in its rows, but .* 'Prompt_en'; rename",
+        ),
+        ("s.jsonl", '{"caption": "a\\ud800"}\n', "prompt 1 .*half a character"),
+    ],
+)
 def test_bad_prompt_files_are_named(tmp_path, name, content, message):
     (tmp_path / name).write_text(content)
     with pytest.raises(DataError, match=message):

@@ -145,16 +145,35 @@ def test_command_merge_takes_shards_and_configuration(tmp_path):
     tokenizer = AutoTokenizer.from_pretrained(shared_folder())
     tokenizer.save_pretrained(tmp_path / "t2i" / "tokenizer")
     paths = shards(tmp_path, [row(i, f"{i} word word word word") for i in range(5)], [row(i) for i in range(5, 9)])
-    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump({
-        "models": {"t2i": {"family": "zimage", "path": str(tmp_path / "t2i")}, "vlm": {"path": "vlm"}},
-        "captions": {"prompts": "p.txt", "heldout": 3, "max_words": 4, "max_tokens": 3},
-        "runs": {"a": {}},
-    }))
-    done = subprocess.run([
-        sys.executable, "-m", "promptecho", "caption", "merge", "--shards", *map(str, paths), "--json",
-        "--config", str(tmp_path / "tiny.yaml"), "--out", str(tmp_path / "c.h5"),
-        "--heldout-out", str(tmp_path / "h.jsonl"),
-    ], capture_output=True, text=True)
+    (tmp_path / "tiny.yaml").write_text(
+        yaml.safe_dump(
+            {
+                "models": {"t2i": {"family": "zimage", "path": str(tmp_path / "t2i")}, "vlm": {"path": "vlm"}},
+                "captions": {"prompts": "p.txt", "heldout": 3, "max_words": 4, "max_tokens": 3},
+                "runs": {"a": {}},
+            }
+        )
+    )
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "promptecho",
+            "caption",
+            "merge",
+            "--shards",
+            *map(str, paths),
+            "--json",
+            "--config",
+            str(tmp_path / "tiny.yaml"),
+            "--out",
+            str(tmp_path / "c.h5"),
+            "--heldout-out",
+            str(tmp_path / "h.jsonl"),
+        ],
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     counts = json.loads(done.stdout)
     assert counts["heldout"] == 3 and counts["training"] + counts["kept_apart"] == 6 and counts["cut"] == 9
@@ -221,8 +240,20 @@ def test_prompts_give_the_same_files(tmp_path):
 
 def test_command_prompts_prints_json_and_one_line_errors(tmp_path):
     (tmp_path / "p.txt").write_text("".join(f"prompt {i}\n" for i in range(12)))
-    command = [sys.executable, "-m", "promptecho", "caption", "prompts", "--prompts", str(tmp_path / "p.txt"),
-               "--out", str(tmp_path / "c.h5"), "--heldout-out", str(tmp_path / "h.jsonl"), "--json"]
+    command = [
+        sys.executable,
+        "-m",
+        "promptecho",
+        "caption",
+        "prompts",
+        "--prompts",
+        str(tmp_path / "p.txt"),
+        "--out",
+        str(tmp_path / "c.h5"),
+        "--heldout-out",
+        str(tmp_path / "h.jsonl"),
+        "--json",
+    ]
     done = subprocess.run([*command, "--heldout", "2"], capture_output=True, text=True)
     assert json.loads(done.stdout)["training"] == 10, done.stderr
     done = subprocess.run([*command, "--heldout", "30"], capture_output=True, text=True)

@@ -44,8 +44,16 @@ def folder(tmp_path_factory) -> Path:
 
 def spec(folder: Path, tmp_path: Path, **options) -> ShardSpec:
     settings = GenerationSettings(max_new_tokens=12, temperature=1.0, batch_size=4)
-    values = dict(vlm=str(shared_folder()), images=str(folder), query=QUERY, shard=0, num_shards=1,
-                  out=tmp_path / "00000.h5", work=tmp_path / "work", settings=settings)
+    values = dict(
+        vlm=str(shared_folder()),
+        images=str(folder),
+        query=QUERY,
+        shard=0,
+        num_shards=1,
+        out=tmp_path / "00000.h5",
+        work=tmp_path / "work",
+        settings=settings,
+    )
     return ShardSpec(**(values | options))
 
 
@@ -153,9 +161,30 @@ def test_more_shards_than_images_leaves_empty_shards(folder, tmp_path):
 
 
 def command(folder: Path, tmp_path: Path, *more: str) -> list[str]:
-    return [sys.executable, "-m", "promptecho", "caption", "shard", "--vlm", str(shared_folder()), "--images",
-            str(folder), "--out", str(tmp_path / "00000.h5"), "--work", str(tmp_path / "work"), "--batch-size", "4",
-            "--max-new-tokens", "12", "--temperature", "1", "--threads", "1", *more]
+    return [
+        sys.executable,
+        "-m",
+        "promptecho",
+        "caption",
+        "shard",
+        "--vlm",
+        str(shared_folder()),
+        "--images",
+        str(folder),
+        "--out",
+        str(tmp_path / "00000.h5"),
+        "--work",
+        str(tmp_path / "work"),
+        "--batch-size",
+        "4",
+        "--max-new-tokens",
+        "12",
+        "--temperature",
+        "1",
+        "--threads",
+        "1",
+        *more,
+    ]
 
 
 def test_sigkill_at_any_moment_changes_nothing(folder, tmp_path):
@@ -202,15 +231,40 @@ def test_foreign_and_damaged_journals_stop_in_one_line(folder, tmp_path):
 def test_config_gives_the_defaults_and_flags_override(folder, tmp_path):
     vlm = build(tmp_path / "vlm")
     config = tmp_path / "tiny.yaml"
-    config.write_text(yaml.safe_dump({
-        "models": {"t2i": {"family": "zimage", "path": "shapes"}, "vlm": {"path": str(vlm), "dtype": "float32"}},
-        "captions": {"images": str(folder), "max_new_tokens": 5, "num_shards": 16, "query": "What is it?"},
-        "runs": {"a": {}},
-    }))
-    done = subprocess.run([
-        sys.executable, "-m", "promptecho", "caption", "shard", "--config", str(config), "--shard", "00003",
-        "--out", str(tmp_path / "3.h5"), "--work", str(tmp_path / "w"), "--max-new-tokens", "4", "--json",
-    ], capture_output=True, text=True)
+    config.write_text(
+        yaml.safe_dump(
+            {
+                "models": {
+                    "t2i": {"family": "zimage", "path": "shapes"},
+                    "vlm": {"path": str(vlm), "dtype": "float32"},
+                },
+                "captions": {"images": str(folder), "max_new_tokens": 5, "num_shards": 16, "query": "What is it?"},
+                "runs": {"a": {}},
+            }
+        )
+    )
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "promptecho",
+            "caption",
+            "shard",
+            "--config",
+            str(config),
+            "--shard",
+            "00003",
+            "--out",
+            str(tmp_path / "3.h5"),
+            "--work",
+            str(tmp_path / "w"),
+            "--max-new-tokens",
+            "4",
+            "--json",
+        ],
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["captions"] == 4
     file = read_captions(tmp_path / "3.h5")

@@ -286,3 +286,22 @@ def test_config_check_refuses_what_the_workflow_refuses(tmp_path):
     (tmp_path / "mine.yaml").write_text(f"{text}\nexperiment: mine\n")
     result = CliRunner().invoke(app, ["config", "check", str(tmp_path / "mine.yaml")])
     assert "experiment: is not written in an experiment file; remove it: the file's name" in str(result.exception)
+
+
+@pytest.mark.parametrize(
+    ("line", "meant"),
+    [
+        ("tables --table genval --scores results --print", "geneval"),
+        ("plan --config config/experiments/shapes.yaml --run promptecho_s1", "promptecho-s1"),
+        ("score --benchmark geneva --config config/experiments/shapes.yaml --images x --out 0.json --experiment shapes"
+         " --run base --step 0", "geneval"),
+        ("score --benchmark dpg --scorer dbg --images x --out 0.json --experiment shapes --run base --step 0", "dpg"),
+        ("score --benchmark dpg --backend mplugg --images x --out 0.json --experiment shapes --run base --step 0",
+         "mplug"),
+    ],
+)  # fmt: skip
+def test_names_on_the_command_line(line, meant, monkeypatch):
+    from promptecho.cli import app
+
+    monkeypatch.chdir(ROOT)
+    assert f"did you mean {meant}?" in str(CliRunner().invoke(app, line.split()).exception)

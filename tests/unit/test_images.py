@@ -51,8 +51,13 @@ def test_plain_rgb_stays_the_same_bytes(tmp_path):
     upright = Image.Exif()
     upright[0x0112] = 6
     for name, options in [
-        ("a.png", {}), ("a.jpg", {}), ("b.jpg", {"exif": upright}), ("b.png", {"icc_profile": srgb}), ("a.webp", {}),
-        ("a.bmp", {}), ("a.tif", {}),
+        ("a.png", {}),
+        ("a.jpg", {}),
+        ("b.jpg", {"exif": upright}),
+        ("b.png", {"icc_profile": srgb}),
+        ("a.webp", {}),
+        ("a.bmp", {}),
+        ("a.tif", {}),
     ]:
         path = saved(tmp_path / name, noise, **options)
         with Image.open(path) as opened:
@@ -109,8 +114,9 @@ def test_colours_of_sixteen_bits(tmp_path):
     packed = (four[:, ::2] << 4 | four[:, 1::2]).tobytes()
     (tmp_path / "f.png").write_bytes(png(4, 0, packed, (b"tRNS", struct.pack(">H", 5))))
     same(pixels(tmp_path / "f.png"), grey(np.where(four == 5, 255, four.astype(int) * 17)))
-    (tmp_path / "s.png").write_bytes(png(16, 0, (RAMP.astype(np.uint16) * 257).astype(">u2").tobytes(),
-                                         (b"tRNS", struct.pack(">H", 40 * 257))))
+    (tmp_path / "s.png").write_bytes(
+        png(16, 0, (RAMP.astype(np.uint16) * 257).astype(">u2").tobytes(), (b"tRNS", struct.pack(">H", 40 * 257)))
+    )
     same(pixels(tmp_path / "s.png"), grey(np.where(RAMP == 40, 255, RAMP)))
     both = np.stack([RAMP, ALPHA], axis=2).astype(np.uint16) * 257
     (tmp_path / "l.png").write_bytes(png(16, 4, both.astype(">u2").tobytes()))
@@ -120,8 +126,11 @@ def test_colours_of_sixteen_bits(tmp_path):
 def test_floating_point_is_zero_to_one_or_refused(tmp_path):
     path = saved(tmp_path / "f.tif", Image.fromarray((RAMP / 255).astype(np.float32)))
     same(pixels(path), grey(RAMP))
-    for values, told in [(RAMP * 2.0, "from 0 to 510"), (RAMP / 255 - 0.5, "from -0.5 to 0.5"),
-                         (np.where(RAMP == 3, np.nan, 0.5), "from nan to nan")]:
+    for values, told in [
+        (RAMP * 2.0, "from 0 to 510"),
+        (RAMP / 255 - 0.5, "from -0.5 to 0.5"),
+        (np.where(RAMP == 3, np.nan, 0.5), "from nan to nan"),
+    ]:
         path = saved(tmp_path / "bad.tif", Image.fromarray(values.astype(np.float32)))
         with pytest.raises(DataError, match=rf"bad\.tif: floating-point pixels {told}, .*convert it"):
             load_image(path)
@@ -221,8 +230,12 @@ def test_inks_and_other_colour_models(tmp_path):
 
 
 def test_orientation_and_first_frame(tmp_path):
-    for tag, turn in [(2, Image.Transpose.FLIP_LEFT_RIGHT), (3, Image.Transpose.ROTATE_180),
-                      (6, Image.Transpose.ROTATE_270), (8, Image.Transpose.ROTATE_90)]:
+    for tag, turn in [
+        (2, Image.Transpose.FLIP_LEFT_RIGHT),
+        (3, Image.Transpose.ROTATE_180),
+        (6, Image.Transpose.ROTATE_270),
+        (8, Image.Transpose.ROTATE_90),
+    ]:
         exif = Image.Exif()
         exif[0x0112] = tag
         for name in ("o.png", "o.tif", "o.webp"):

@@ -136,8 +136,9 @@ def test_transformers_serve_answers_as_the_model_in_this_process(served, tmp_pat
     images = [write_png(tmp_path, index) for index in range(3)]
     asked = [Question(f"image {index}", QUERY, (path,), str) for index, path in enumerate(images)]
     common = dict(max_output_tokens=24, temperature=0.0)
-    remote = ask_all(section("openai", model=model, endpoint=endpoint, structured_output="none", **common), asked,
-                     tmp_path / "a")
+    remote = ask_all(
+        section("openai", model=model, endpoint=endpoint, structured_output="none", **common), asked, tmp_path / "a"
+    )
     here = ask_all(section("local", model="shapes", dtype="float32", **common), asked, tmp_path / "a")
     assert [answer.text for answer in remote] == [answer.text for answer in here]
     assert all(answer.value for answer in remote) and not any(answer.cached for answer in here)

@@ -72,8 +72,15 @@ def test_any_one_part_changes_the_key(parts, data):
 
 @given(st.fixed_dictionaries(PARTS))
 def test_what_decides_no_answer_is_not_in_the_key(parts):
-    other = dict(concurrency=1, timeout_s=1.0, max_attempts=1, max_failed_share=0.5, max_calls=3, temperature=None,
-                 requests_per_minute=5.0)
+    other = dict(
+        concurrency=1,
+        timeout_s=1.0,
+        max_attempts=1,
+        max_failed_share=0.5,
+        max_calls=3,
+        temperature=None,
+        requests_per_minute=5.0,
+    )
     assert key(parts) == key(parts, **other)
 
 
@@ -191,6 +198,16 @@ def test_a_line_holds_what_is_said(tmp_path):
     with Record(tmp_path, "j") as record:
         add(record, model_version="v1")
     begun, end = (json.loads(line) for line in journal(tmp_path).read_text().splitlines())
-    assert set(begun) == {"call", "judge", "key", "id", "attempt", "status", "time", "input_tokens", "output_tokens",
-                          "guess"}
+    assert set(begun) == {
+        "call",
+        "judge",
+        "key",
+        "id",
+        "attempt",
+        "status",
+        "time",
+        "input_tokens",
+        "output_tokens",
+        "guess",
+    }
     assert end["call"] == begun["call"] and end["text"] == "yes" and end["model_version"] == "v1"

@@ -30,8 +30,9 @@ def environment(monkeypatch):
 
 def payload(**values) -> Payload:
     images = (("image/png", png(1)), ("image/png", png(2)))
-    return Payload(**({"system": "Be fair.", "text": "q?", "images": images, "schema": Verdict, "temperature": 0.3}
-                      | values))
+    return Payload(
+        **({"system": "Be fair.", "text": "q?", "images": images, "schema": Verdict, "temperature": 0.3} | values)
+    )
 
 
 def load(kind, server, **values):

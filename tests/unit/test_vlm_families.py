@@ -30,10 +30,17 @@ TURNS = (
     "{%- if part.type == 'image' -%}{{ 'IMAGE' }}{%- else -%}{{ part.text }}{%- endif -%}{%- endfor -%}"
     "{{ '<|im_end|>\n' }}{%- endfor -%}{%- if add_generation_prompt -%}{{ '<|im_start|>assistant\n' }}{%- endif -%}"
 )
-VISION = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, image_size=32,
-              patch_size=8)
-TEXT = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=2,
-            max_position_embeddings=512)
+VISION = dict(
+    hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, image_size=32, patch_size=8
+)
+TEXT = dict(
+    hidden_size=32,
+    intermediate_size=64,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    num_key_value_heads=2,
+    max_position_embeddings=512,
+)
 
 
 def save(folder: Path, model, tokenizer) -> None:
@@ -43,9 +50,7 @@ def save(folder: Path, model, tokenizer) -> None:
         for parameter in model.parameters():
             if parameter.ndim > 1:
                 parameter.mul_(8.0)
-    model.generation_config = GenerationConfig(
-        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
-    )
+    model.generation_config = GenerationConfig(eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
     model.save_pretrained(folder)
 
 
@@ -55,15 +60,29 @@ def llava(folder: Path) -> None:
 
     tokenizer = _tokenizer()
     tokenizer.add_special_tokens({"extra_special_tokens": ["<image>"]})
-    vision = CLIPVisionConfig(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
-                              image_size=32, patch_size=8, projection_dim=32)
-    config = LlavaConfig(vision_config=vision, text_config=LlamaConfig(vocab_size=len(tokenizer), **TEXT),
-                         image_token_id=tokenizer.convert_tokens_to_ids("<image>"))
+    vision = CLIPVisionConfig(
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        image_size=32,
+        patch_size=8,
+        projection_dim=32,
+    )
+    config = LlavaConfig(
+        vision_config=vision,
+        text_config=LlamaConfig(vocab_size=len(tokenizer), **TEXT),
+        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+    )
     torch.manual_seed(0)
     save(folder, LlavaForConditionalGeneration(config), tokenizer)
     LlavaProcessor(
-        CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size=32), tokenizer, patch_size=8,
-        vision_feature_select_strategy="default", num_additional_image_tokens=1, chat_template=LLAVA_TEMPLATE,
+        CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size=32),
+        tokenizer,
+        patch_size=8,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=LLAVA_TEMPLATE,
     ).save_pretrained(folder)
 
 
@@ -72,8 +91,12 @@ def with_tokens(**named: str):
     from transformers import PreTrainedTokenizerFast
 
     return PreTrainedTokenizerFast(
-        tokenizer_object=_tokenizer().backend_tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>",
-        padding_side="right", extra_special_tokens=named, model_max_length=4096,
+        tokenizer_object=_tokenizer().backend_tokenizer,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        padding_side="right",
+        extra_special_tokens=named,
+        model_max_length=4096,
     )
 
 
@@ -87,14 +110,19 @@ def idefics3(folder: Path) -> None:
     names = ["<image>", "<fake_token_around_image>", "<end_of_utterance>", "<global-img>", *tiles]
     tokenizer.add_special_tokens({"extra_special_tokens": names})
     config = Idefics3Config(
-        vision_config=VISION, text_config=LlamaConfig(vocab_size=len(tokenizer), **TEXT), scale_factor=2,
-        image_token_id=tokenizer.convert_tokens_to_ids("<image>"), pad_token_id=tokenizer.pad_token_id,
+        vision_config=VISION,
+        text_config=LlamaConfig(vocab_size=len(tokenizer), **TEXT),
+        scale_factor=2,
+        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+        pad_token_id=tokenizer.pad_token_id,
     )
     torch.manual_seed(0)
     save(folder, Idefics3ForConditionalGeneration(config), tokenizer)
     Idefics3Processor(
-        Idefics3ImageProcessorPil(size={"longest_edge": 64}, max_image_size={"longest_edge": 32}), tokenizer,
-        image_seq_len=4, chat_template=TURNS.replace("IMAGE", "<image>"),
+        Idefics3ImageProcessorPil(size={"longest_edge": 64}, max_image_size={"longest_edge": 32}),
+        tokenizer,
+        image_seq_len=4,
+        chat_template=TURNS.replace("IMAGE", "<image>"),
     ).save_pretrained(folder)
 
 
@@ -105,8 +133,10 @@ def smolvlm(folder: Path) -> None:
 
     tokenizer = with_tokens(image_token="<image>")
     config = SmolVLMConfig(
-        vision_config=VISION, text_config=LlamaConfig(vocab_size=len(tokenizer), **TEXT),
-        image_token_id=tokenizer.convert_tokens_to_ids("<image>"), pad_token_id=tokenizer.pad_token_id,
+        vision_config=VISION,
+        text_config=LlamaConfig(vocab_size=len(tokenizer), **TEXT),
+        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+        pad_token_id=tokenizer.pad_token_id,
     )
     save(folder, SmolVLMForConditionalGeneration(config), tokenizer)
     tokenizer.save_pretrained(folder)
@@ -130,10 +160,16 @@ def gemma3(folder: Path) -> None:
     ids = {f"{key}_index": tokenizer.convert_tokens_to_ids(token) for key, token in names.items()}
     config = Gemma3Config(
         text_config=Gemma3TextConfig(
-            vocab_size=len(tokenizer), head_dim=16, sliding_window=16, pad_token_id=tokenizer.pad_token_id,
-            layer_types=["sliding_attention", "full_attention"], **TEXT,
+            vocab_size=len(tokenizer),
+            head_dim=16,
+            sliding_window=16,
+            pad_token_id=tokenizer.pad_token_id,
+            layer_types=["sliding_attention", "full_attention"],
+            **TEXT,
         ),
-        vision_config=SiglipVisionConfig(vision_use_head=False, **VISION), mm_tokens_per_image=4, **ids,
+        vision_config=SiglipVisionConfig(vision_use_head=False, **VISION),
+        mm_tokens_per_image=4,
+        **ids,
     )
     torch.manual_seed(0)
     model = Gemma3ForConditionalGeneration(config)
@@ -141,7 +177,9 @@ def gemma3(folder: Path) -> None:
         model.model.multi_modal_projector.mm_input_projection_weight.normal_(0, 0.1)
     save(folder, model, tokenizer)
     Gemma3Processor(
-        Gemma3ImageProcessorPil(size={"height": 32, "width": 32}), tokenizer, image_seq_length=4,
+        Gemma3ImageProcessorPil(size={"height": 32, "width": 32}),
+        tokenizer,
+        image_seq_length=4,
         chat_template=TURNS.replace("IMAGE", "<start_of_image>"),
     ).save_pretrained(folder)
 
@@ -154,8 +192,10 @@ def internvl(folder: Path) -> None:
         start_image_token="<img>", end_image_token="</img>", context_image_token="<IMG_CONTEXT>", video_token="<video>"
     )
     config = InternVLConfig(
-        vision_config={**VISION, "image_size": [32, 32], "patch_size": [8, 8]}, image_seq_length=4,
-        text_config=Qwen2Config(vocab_size=len(tokenizer), **TEXT), downsample_ratio=0.5,
+        vision_config={**VISION, "image_size": [32, 32], "patch_size": [8, 8]},
+        image_seq_length=4,
+        text_config=Qwen2Config(vocab_size=len(tokenizer), **TEXT),
+        downsample_ratio=0.5,
         image_token_id=tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>"),
     )
     torch.manual_seed(0)
@@ -163,10 +203,18 @@ def internvl(folder: Path) -> None:
     tokenizer.save_pretrained(folder)
     (folder / "chat_template.jinja").write_text(TURNS.replace("IMAGE", "<IMG_CONTEXT>\n"))
     (folder / "processor_config.json").write_text('{"processor_class": "InternVLProcessor", "image_seq_length": 4}')
-    (folder / "preprocessor_config.json").write_text(json.dumps({
-        "image_processor_type": "GotOcr2ImageProcessorFast", "processor_class": "InternVLProcessor",
-        "size": {"height": 32, "width": 32}, "crop_to_patches": True, "min_patches": 1, "max_patches": 4,
-    }))
+    (folder / "preprocessor_config.json").write_text(
+        json.dumps(
+            {
+                "image_processor_type": "GotOcr2ImageProcessorFast",
+                "processor_class": "InternVLProcessor",
+                "size": {"height": 32, "width": 32},
+                "crop_to_patches": True,
+                "min_patches": 1,
+                "max_patches": 4,
+            }
+        )
+    )
 
 
 def qwen2_5_vl(folder: Path) -> None:
@@ -178,12 +226,22 @@ def qwen2_5_vl(folder: Path) -> None:
     settings.write_text(settings.read_text().replace("Qwen3VLProcessor", "Qwen2_5_VLProcessor"))
     tokenizer = _tokenizer()
     rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 2, 2]}
-    ids = {f"{name}_token_id": tokenizer.convert_tokens_to_ids(f"<|{token}|>") for name, token in
-           [("image", "image_pad"), ("video", "video_pad"), ("vision_start", "vision_start")]}
+    ids = {
+        f"{name}_token_id": tokenizer.convert_tokens_to_ids(f"<|{token}|>")
+        for name, token in [("image", "image_pad"), ("video", "video_pad"), ("vision_start", "vision_start")]
+    }
     config = Qwen2_5_VLConfig(
         text_config=dict(vocab_size=len(tokenizer), rope_parameters=rope, **TEXT),
-        vision_config=dict(depth=2, hidden_size=32, intermediate_size=64, num_heads=2, patch_size=4, window_size=16,
-                           out_hidden_size=32, fullatt_block_indexes=[1]),
+        vision_config=dict(
+            depth=2,
+            hidden_size=32,
+            intermediate_size=64,
+            num_heads=2,
+            patch_size=4,
+            window_size=16,
+            out_hidden_size=32,
+            fullatt_block_indexes=[1],
+        ),
         **ids,
     )
     torch.manual_seed(0)
@@ -206,7 +264,7 @@ def test_equals_the_loss_and_does_not_depend_on_the_batch(vlm):
         text = label_text(vlm, QUERY, label, name="p")
         inputs = batch_inputs(vlm, [picture], [text.text], padding_side="right")
         labels = torch.full_like(inputs["input_ids"], -100)
-        labels[0, -len(text.label_ids):] = torch.tensor(text.label_ids)
+        labels[0, -len(text.label_ids) :] = torch.tensor(text.label_ids)
         assert row.mean == pytest.approx(-vlm.model(**inputs, labels=labels).loss.item(), abs=1e-5)
         assert "".join(row.tokens).strip() == label
 

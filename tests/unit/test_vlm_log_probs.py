@@ -143,8 +143,9 @@ def test_templates_that_change_the_label(tmp_path):
 
 
 def test_white_space_of_the_template_before_the_label_is_not_the_labels(tmp_path):
-    gap = CHAT_TEMPLATE.replace("message.role + '\\n'", "message.role + ':' + ('\\n\\n' if message.role == 'assistant' "
-                                "else '\\n')").replace("assistant\\n", "assistant:")
+    gap = CHAT_TEMPLATE.replace(
+        "message.role + '\\n'", "message.role + ':' + ('\\n\\n' if message.role == 'assistant' else '\\n')"
+    ).replace("assistant\\n", "assistant:")
     vlm = load_vlm(build(tmp_path / "gap", chat_template=gap))
     assert label_text(vlm, QUERY, "A star", name="p").label_ids == vlm.tokenizer("A star").input_ids
 

@@ -31,8 +31,8 @@ for words in json.load(sys.stdin):
     words = [name for word in words for name in (sorted(glob.glob(word)) or [word] if "*" in word else [word])]
     result = CliRunner().invoke(app, words)
     ended.append([result.exit_code, f"{result.output}\\n{result.exception or ''}"])
-    if result.exit_code:
-        print(words, *ended[-1], file=sys.stderr)
+    if result.exit_code and sys.argv[1:] == ["stop"]:
+        break
 json.dump(ended, sys.stdout)
 """
 SNAKEMAKE = """
@@ -59,17 +59,22 @@ json.dump(ended, sys.stdout)
 """
 
 
-def _in_one_process(script: str, root: Path, calls: list[list[str]]) -> list[tuple[int, str]]:
+def _in_one_process(script: str, root: Path, calls: list[list[str]], *options: str) -> list[tuple[int, str]]:
     done = subprocess.run(
-        [sys.executable, "-c", script], cwd=root, input=json.dumps(calls), text=True, capture_output=True, check=False
+        [sys.executable, "-c", script, *options],
+        cwd=root,
+        input=json.dumps(calls),
+        text=True,
+        capture_output=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return [(code, output) for code, output in json.loads(done.stdout[done.stdout.rindex("[[") :])]
 
 
-def promptecho(root: Path, lines: list[str]) -> list[tuple[int, str]]:
-    """Exit code and output of each command in `root`, one after the other."""
-    return _in_one_process(PROMPTECHO, root, [shlex.split(line)[1:] for line in lines])
+def promptecho(root: Path, lines: list[str], *options: str) -> list[tuple[int, str]]:
+    """Exit code and output of each command in `root`, one after the other; with `stop` up to the first that fails."""
+    return _in_one_process(PROMPTECHO, root, [shlex.split(line)[1:] for line in lines], *options)
 
 
 def plans(root: Path, commands: list[list[str]]) -> list[tuple[int, str]]:
@@ -118,7 +123,7 @@ def build(root: Path) -> Path:
         (root / log).touch()
     lines = ["promptecho " + re.sub(r"\$\{SNAKEMAKE_STOP_FILE.*\}", "", command) for command, _ in commands]
     lines = [line.replace("--threads 2", "--threads 1") for line in lines]  # models this small wait for each other
-    for line, (code, output) in zip(lines, promptecho(root, lines), strict=True):
+    for line, (code, output) in zip(lines, promptecho(root, lines, "stop"), strict=False):
         assert code == 0, f"{line}: exit code {code}\n{output[-3000:]}"
     snakemake(root, "--touch", "--forceall")
     return root
