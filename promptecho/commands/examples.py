@@ -72,7 +72,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "reward": (
         'promptecho reward results/shapes/captions/images/0000*.png --vlm shapes --label "A red circle."',
         "# model and question of an experiment:",
-        "promptecho reward --config config/experiments/shapes.yaml --image results/shapes/captions/images/00001.png"
+        "promptecho reward results/shapes/captions/images/00001.png --config config/experiments/shapes.yaml"
         ' --label "Two blue squares." --json',
     ),
     "models list": ("promptecho models list --config config/experiments/zimage.yaml",),
