@@ -14,8 +14,9 @@ from typing import Any
 from promptecho.captions.folders import IMAGE_SUFFIXES, walk
 from promptecho.errors import DataError
 from promptecho.file_hashes import FileHashes
-from promptecho.files import read_jsonl, write_text
+from promptecho.files import write_text
 from promptecho.names import id_of, name_of, shown
+from promptecho.text_files import LISTS, TABLES, read_rows, suffix_of
 
 LIST_VERSION = 1
 
@@ -54,8 +55,8 @@ def list_images(source: str | Path) -> list[ImageItem]:
 
 
 def image_list(source: str | Path) -> ImageList:
-    """All images of a folder (with sub-folders), a .txt list (a path a line) or a .jsonl list ({image_id, path}), which
-    may be one that `write_list` wrote.
+    """All images of a folder (with sub-folders), a .txt list (a path a line) or a .jsonl or .csv list (image_id and
+    path in a row), which may be one that `write_list` wrote.
 
     Ids: the path within the folder, the line as written, or `image_id`; `names.py` says how names that no text can hold
     are written. Relative paths of a list count from the list's folder. Sorted by id. Whether a file can be read shows
@@ -76,8 +77,8 @@ def image_list(source: str | Path) -> ImageList:
             items = [ImageItem(id_of(name), source / name) for name in found.names]
         elif not source.is_file():
             raise DataError(f"{shown(source)}: no such image folder or list")
-        elif source.suffix == ".jsonl":
-            rows = read_jsonl(source)
+        elif suffix_of(source) in TABLES:
+            rows = [row for _, row in read_rows(source)]
             header = rows.pop(0) if rows and "promptecho_list" in rows[0] else {}
             origin = Path(header["source"]) if Path(header.get("source", "")).is_dir() and header else None
             left_out = {folder: Counter(reasons) for folder, reasons in header.get("left_out", {}).items()}
@@ -85,11 +86,12 @@ def image_list(source: str | Path) -> ImageList:
             items = _listed(source, rows)
             if origin is not None:  # as it lies now, should all have been moved together
                 items = [replace(i, path=Path(os.path.abspath(origin / name_of(i.image_id)))) for i in items]
-        elif source.suffix in (".txt", ".lst"):
+        elif suffix_of(source) in LISTS:
             items = [ImageItem(id_of(line), source.parent / line) for line in _lines(source)]
         else:
             raise DataError(
-                f"{shown(source)}: give an image folder, a .txt list of paths, or a .jsonl list of image_id and path"
+                f"{shown(source)}: give an image folder, a .txt list of paths, or a .jsonl or .csv list of image_id "
+                "and path"
             )
     except OSError as error:
         raise DataError(f"{shown(source)}: cannot read ({error.strerror or error}); allow it") from None
@@ -163,6 +165,8 @@ def _lines(source: Path) -> list[str]:
             raise DataError(f"{shown(source)}: not UTF-16 ({error}); give a text file of image paths") from None
     else:
         text = os.fsdecode(data.removeprefix(codecs.BOM_UTF8))
+    if "\n" not in text:  # else a CR may be part of a name
+        text = text.replace("\r", "\n")
     return [line for line in (line.strip(" \t\r") for line in text.split("\n")) if line]
 
 

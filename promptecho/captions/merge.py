@@ -129,9 +129,9 @@ def import_prompts(path: str | Path, spec: MergeSpec) -> dict[str, Any]:
 def _write(
     source: CaptionSource, rows: list[CaptionRow], spec: MergeSpec, prompts: str | None = None
 ) -> dict[str, Any]:
-    for row in rows:
-        if row.rejected is None and not row.caption.strip():
-            raise DataError(f"{row.image_id}: the caption is empty but not marked as rejected; caption its shard again")
+    if empty := [row.image_id for row in rows if row.rejected is None and not row.caption.strip()]:
+        lines = [f"{name}: the caption is empty but not marked as rejected; caption its shard again" for name in empty]
+        raise DataError(listed(lines, "empty captions"))
     cutter = Cutter(spec.max_words, spec.max_tokens, spec.tokenizer, spec.tokenizer_revision, spec.readers)
     whole = [row for row in rows if row.rejected is None]
     bar = Progress("merge: cut captions", len(whole), "captions") if len(whole) > CHUNK else None

@@ -232,7 +232,7 @@ def test_folder_and_lists_name_the_same_images(tmp_path):
         ("none", None, "no such image folder or list"),
         ("empty.txt", "\n", "holds no images"),
         ("twice.txt", "a.png\nb.png\na.png\n", "image_id 'a.png' occurs twice"),
-        ("list.csv", "a.png", "give an image folder"),
+        ("list.xlsx", "a.png", "give an image folder"),
         ("list.jsonl", '{"image_id": "a"}\n', "image 1 has no path"),
         ("list2.jsonl", '{"image_id": 3, "path": "a"}\n', "image 1 has no image_id"),
     ],

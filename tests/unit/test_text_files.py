@@ -16,6 +16,7 @@ from promptecho.benchmarks.captions.prompts import Prompt
 from promptecho.benchmarks.captions.prompts import read_prompts as read_benchmark
 from promptecho.benchmarks.geneval.prompts import read_prompts as read_geneval
 from promptecho.benchmarks.templates import read_template
+from promptecho.captions.inputs import list_images as list_of_images
 from promptecho.captions.prompts import read_prompts
 from promptecho.config.rewards import RewardSection
 from promptecho.errors import DataError
@@ -154,6 +155,23 @@ def test_all_that_people_bring_goes_through_the_reader(tmp_path):
     assert read_geneval(tmp_path / "g.jsonl")[0].prompt == "a cup"
     (tmp_path / "t.txt").write_bytes(mark + "Is {prompt} true?\r\nSay é.\r\n".encode("utf-16-le"))
     assert read_template(tmp_path / "t.txt").text == "Is {prompt} true?\nSay é."
+
+
+def test_lists_of_images_in_every_form(tmp_path):
+    names = ["a.png", "b c.png", "日本.png"]
+    rows = [[f"i{k}", name] for k, name in enumerate(names)]
+    for end in ("\n", "\r\n", "\r"):
+        texts = {
+            "L.TXT": end.join(names),
+            "l.JSONL": end.join(json.dumps({"image_id": i, "path": name}) for i, name in rows),
+            "l.csv": table([["image_id", "path"], *rows], ";", end),
+        }
+        for name, text in texts.items():
+            for encoding in ("utf-8", "utf-8 with mark", "utf-16-le"):
+                (tmp_path / name).write_bytes(ENCODINGS[encoding](text))
+                found = list_of_images(tmp_path / name)
+                assert [item.path for item in found] == [tmp_path / one for one in names], (name, encoding, end)
+                assert [item.image_id for item in found] in (names, [i for i, _ in rows])
 
 
 def test_folders_of_the_authors_inference_script(tmp_path):
