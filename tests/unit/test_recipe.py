@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -239,3 +241,25 @@ def test_two_recipes_are_compared_seed_by_seed_and_over_seeds(tmp_path):
     # Differences of 10, 15 and 20 points: mean 15, standard deviation 5, t 4.303 with 2 degrees of freedom.
     assert "+15.0 [+2.6, +27.4]" in lines[6] and "+0.060 [+0.010, +0.110]" in lines[6]
     assert "| +0.060 |" in lines[3]
+
+
+def test_the_runs_of_make_recipes_are_what_their_names_say():
+    from promptecho.config import resolve
+
+    root = Path(__file__).resolve().parents[2]
+    printed = subprocess.run(["make", "-n", "recipes"], cwd=root, capture_output=True, text=True, check=True).stdout
+    (changes,) = re.findall(r"'set=(shapes\.runs\.kaiming[^']*)'", printed)
+    site = {"experiments": ["shapes"], "experiments_dir": str(root / "config" / "experiments"), "set": changes}
+    config = resolve(site)["shapes"]
+    runs = {name: run_training(config, name) for name in config.runs if name != "promptecho-s1"}
+    names = ("kaiming", "gaussian", "awm", "once", "anew")
+    assert set(runs) == {f"{name}-s{seed}" for name in names for seed in (1, 2, 3)}
+    for name, run in runs.items():
+        assert f"-s{run.seed}" in name and run.checkpoint_steps == [12]
+        assert run.prompts_per_iteration * run.images_per_prompt == 96
+        assert (run.lora.init == "gaussian") == name.startswith(("gaussian", "awm"))
+        assert (run.timesteps.redraw == "pass") == name.startswith("anew")
+        assert (run.passes == 4 and run.learning_rate == 1e-4) == name.startswith(("anew", "once"))
+        assert (run.clip_range == 1 and run.batch_size == 96 and run.advantage.factor == 0.2) == name.startswith("awm")
+    # The baseline is the demo's recipe: its first iterations are those of the demo's own run.
+    assert slice_digest(config, "train", "kaiming-s1") == slice_digest(config, "train", "promptecho-s1")
