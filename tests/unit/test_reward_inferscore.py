@@ -274,7 +274,7 @@ def test_the_question_counts_and_a_bad_one_is_named(tmp_path):
     own.write_text("How good is it?")
     with pytest.raises(ConfigError, match=r"runs.r.rewards.0.inferscore.template: .*own.txt: lacks \{prompt\}"):
         train_digest(template=str(own))
-    with pytest.raises(ConfigError, match=r"runs.r.rewards.0.inferscore.template: .*not a readable UTF-8 template"):
+    with pytest.raises(ConfigError, match=r"runs.r.rewards.0.inferscore.template: .*none.txt: no such file"):
         train_digest(template=str(tmp_path / "none.txt"))
     for where in ("training", "rewards"):
         rewards = [{"name": "inferscore", "inferscore": {"template": str(own)}}]
