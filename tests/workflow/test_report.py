@@ -23,6 +23,7 @@ SHOWN = {
     "results/tiny/tables/geneval.html": {"content": "result table", "of": "geneval"},
     "results/tiny/figures/curves_geneval.png": {"content": "learning curves", "of": "geneval"},
     "results/tiny/figures/samples_echo-s1.png": {"content": "samples of images", "of": "echo-s1"},
+    "results/paper/tables/table1.html": {"content": "result table", "of": "table1"},
 }
 
 
@@ -33,15 +34,16 @@ def finished(tmp_path_factory) -> Workflow:
     rows = [{"m": Cell(text="echo-s1 @ 4"), "x": Cell(63.04, 57.9, 67.7)}]
     columns = [Column("m", "Model", decimals=None), Column("x", "Overall", interval=True)]
     write(Table("geneval", "GenEval, tiny (%)", columns, rows), one.root / "results/tiny/tables")
+    write(Table("table1", "Table 1", columns, rows), one.root / "results/paper/tables")
     (one.root / "results/tiny/figures").mkdir()
-    for path in list(SHOWN)[1:]:
+    for path in list(SHOWN)[1:3]:
         Image.new("RGB", (32, 16), "red").save(one.root / path)
     return one
 
 
 @pytest.fixture(scope="module")
 def report(finished) -> str:
-    done = finished.snakemake("--report", "report.html")
+    done = finished.snakemake("--report", "report.html", "--", "all", "paper")
     assert done.returncode == 0, done.stdout
     return (finished.root / "report.html").read_text()
 
@@ -52,9 +54,12 @@ def test_the_report_holds_tables_and_figures_with_labels_and_captions(finished, 
     assert {path: result["labels"] for path, result in results.items()} == SHOWN
     table = results["results/tiny/tables/geneval.html"]
     assert data_of(table["data_uri"]) == (finished.root / "results/tiny/tables/geneval.html").read_bytes()
-    for path, says in zip(SHOWN, ("paired difference", "is being exploited", "not chosen"), strict=True):
-        caption = re.sub(r"\s+", " ", results[path]["caption"])
-        assert says in caption and "tiny" in caption and "{" not in caption
+    captions = [re.sub(r"\s+", " ", results[path]["caption"]) for path in SHOWN]
+    for caption, says in zip(
+        captions, ("paired difference", "is being exploited", "not chosen", "published"), strict=True
+    ):
+        assert says in caption and "{" not in caption
+    assert all("tiny" in caption for caption in captions[:3])
     assert re.search(r"the <em>i</em>\s+beside it", report)
 
 
@@ -64,7 +69,7 @@ def data_of(uri: str) -> bytes:
 
 
 def test_an_archive_holds_the_same(finished):
-    done = finished.snakemake("--report", "report.zip")
+    done = finished.snakemake("--report", "report.zip", "--", "all", "paper")
     assert done.returncode == 0, done.stdout
     with zipfile.ZipFile(finished.root / "report.zip") as archive:
         names = archive.namelist()
@@ -107,9 +112,9 @@ def seen_after(report: str, folder: Path, steps: list) -> str:
 
 @pytest.mark.skipif(BROWSER is None, reason="NO BROWSER: `make test-browser` installs Chromium where it can")
 def test_a_browser_shows_them(finished, report, tmp_path):
-    seen = seen_after(report, tmp_path, ["Results", "tiny", [0, "result table", "geneval"]])
+    seen = seen_after(report, tmp_path, ["tiny", [0, "result table", "geneval"]])
     (frame,) = re.findall(r'<iframe[^>]* src="([^"]*)"', seen)
     assert data_of(frame.replace("&amp;", "&")) == (finished.root / "results/tiny/tables/geneval.html").read_bytes()
-    assert all(label in seen for labels in SHOWN.values() for label in labels.values())
-    seen = seen_after(report, tmp_path, ["Results", "tiny", [1, "learning curves", "geneval"]])
+    assert all(label in seen for labels in list(SHOWN.values())[:3] for label in labels.values())
+    seen = seen_after(report, tmp_path, ["tiny", [1, "learning curves", "geneval"]])
     assert "is being exploited" in seen
