@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # The workflow's Python and its jobs' Python are the one of .venv, whatever the shell's PATH says.
-SNAKEMAKE := PATH="$(abspath $(BIN)):$$PATH" $(BIN)/snakemake --profile profiles/local
+SNAKEMAKE := PATH="$$PWD/$(BIN):$$PATH" $(BIN)/snakemake --profile profiles/local
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo study recipes placements test test-browser lint docs test-slurm clean-results
@@ -30,7 +30,7 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: setup ## Run the embedded experiment from captions to tables and print its tables.
 	@echo "demo: experiment shapes, from captions to tables; results go to results/shapes"
-	@PATH="$(abspath $(BIN)):$$PATH" scripts/unlock.sh snakemake --profile profiles/local
+	@PATH="$$PWD/$(BIN):$$PATH" scripts/unlock.sh snakemake --profile profiles/local
 	@$(SNAKEMAKE) --config experiments=shapes -- all
 	@echo
 	@cat results/shapes/tables/heldout.md
@@ -113,7 +113,7 @@ test-slurm: setup ## Run the tests on a real Slurm cluster, started on this mach
 		{ rm -rf $(LOGGERS); echo "NO LOGGER PLUGINS: pip could not install $(LOGGER_PINS)" >&2; }
 	$(PYTEST) tests/slurm
 
-clean-results: ## Delete all results.
-	@find results -mindepth 1 -maxdepth 1 ! -name README.md -exec rm -rf {} +
-	@rm -rf .snakemake
-	@echo "clean-results: results/ is empty"
+CONFIRM ?=
+
+clean-results: ## Delete all results, after asking (CONFIRM=yes: without asking).
+	@$(BIN)/python scripts/clean_results.py --confirm "$(CONFIRM)"

@@ -85,15 +85,20 @@ def code_digest(*names: str) -> str:
     return digest(texts)
 
 
-def slice_digest(
+def slice_digest(config: ExperimentConfig, stage: str, run: str | None = None, **names: str | None) -> str:
+    """Digest of `slice_value`: 16 hex digits."""
+    return digest(slice_value(config, stage, run, **names))
+
+
+def slice_value(
     config: ExperimentConfig,
     stage: str,
     run: str | None = None,
     *,
     image_set: str | None = None,
     benchmark: str | None = None,
-) -> str:
-    """Digest of what `stage` depends on: 16 hex digits.
+) -> dict[str, Any]:
+    """What `stage` depends on, as JSON-able data.
 
     Args:
         stage: `images` (rendered training images), `caption` (one shard), `merge` (the training captions),
@@ -106,12 +111,12 @@ def slice_digest(
     captions = _keys(config.captions, "captions")
     models = {"t2i": _model(config, config.models.t2i, "t2i"), "vlm": _model(config, config.models.vlm, "vlm")}
     if stage == "images":
-        return digest({"version": STAGE_VERSION["images"], "shapes": captions["shapes"]})
+        return {"version": STAGE_VERSION["images"], "shapes": captions["shapes"]}
     if stage == "caption":
         keys = {key: value for key, value in captions.items() if key not in _NOT_IN_MERGE | _MERGE_ONLY}
-        return digest({"version": STAGE_VERSION["caption"], "vlm": models["vlm"], "captions": keys})
+        return {"version": STAGE_VERSION["caption"], "vlm": models["vlm"], "captions": keys}
     if stage == "merge":
-        return digest(_merge_slice(captions, models))
+        return _merge_slice(captions, models)
     if stage == "train":
         training = _keys(run_training(config, _needed(run, stage, "run")), "training")
         training["sampling"].pop("batch_size")
@@ -119,30 +124,28 @@ def slice_digest(
             training["sampling"]["old_log_prob"] = "of the weights that sample"
         if training["heldout"]["patience"] is None:
             training.pop("heldout")  # merely watched
-        return digest(
-            {
-                "version": STAGE_VERSION["train"],
-                "models": {**models, "vlm": _model(config, run_vlm(config, run), "vlm")},
-                "captions": _merge_slice(captions, models),
-                "rewards": _rewards_slice(config, run),
-                "training": {key: value for key, value in training.items() if key not in _NOT_IN_TRAINING},
-            }
-        )
+        return {
+            "version": STAGE_VERSION["train"],
+            "models": {**models, "vlm": _model(config, run_vlm(config, run), "vlm")},
+            "captions": _merge_slice(captions, models),
+            "rewards": _rewards_slice(config, run),
+            "training": {key: value for key, value in training.items() if key not in _NOT_IN_TRAINING},
+        }
     if stage in ("prompts", "generate"):
         keys = _entry(config, "image_sets", _needed(image_set, stage, "image_set"))
         keys.pop("batch_size")
         keys.pop("keep")
         if stage == "prompts":
             keys = {key: keys[key] for key in ("benchmark", "prompts", "shapes", "heldout")}
-            return digest({"version": STAGE_VERSION["prompts"], "image_set": keys})
+            return {"version": STAGE_VERSION["prompts"], "image_set": keys}
         keys = {key: value for key, value in keys.items() if value is not None or key not in ("height", "width")}
-        return digest({"version": STAGE_VERSION["generate"], "t2i": models["t2i"], "image_set": keys})
+        return {"version": STAGE_VERSION["generate"], "t2i": models["t2i"], "image_set": keys}
     if stage == "score":
-        return digest(_score_slice(config, _needed(benchmark, stage, "benchmark")))
+        return _score_slice(config, _needed(benchmark, stage, "benchmark"))
     if stage == "adapter":
-        return digest(_entry(config, "adapters", _needed(run, stage, "run")))
+        return _entry(config, "adapters", _needed(run, stage, "run"))
     if stage == "tables":
-        return digest({"code": code_digest(*TABLES_CODE)})
+        return {"code": code_digest(*TABLES_CODE)}
     known = "images, caption, merge, train, adapter, prompts, generate, score, tables"
     raise ConfigError(f"{stage}: no such stage (known: {known})")
 

@@ -2,18 +2,47 @@
 
 from __future__ import annotations
 
+import importlib
+import os
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
+import traceback
 from pathlib import Path
 
 import pytest
+import snakemake.cli
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 # Rules that only ask for files.
 TARGETS = ("all", "tables", "figures", "geneval", "dpg", "tiif", "densealign", "textocr", "paper")
 COPIED = ("Snakefile", "workflow", "config", "profiles", "envs", "promptecho")
+
+
+def _become_snakemake(root: Path, output: int, arguments: list[str]) -> None:
+    """Be `python -m snakemake` in `root`, with the copy's own modules, whatever this process has imported; then end."""
+    code = 1
+    try:
+        os.chdir(root)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        for stream in (1, 2):
+            os.dup2(output, stream)
+        sys.stdin, sys.stdout, sys.stderr = (open(k, mode, closefd=False) for k, mode in enumerate("rww"))  # noqa: SIM115
+        sys.path.insert(0, str(root))
+        for name in [name for name in sys.modules if name.partition(".")[0] == "promptecho"]:
+            del sys.modules[name]
+        importlib.invalidate_caches()
+        snakemake.cli.main(arguments)
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 class Workflow:

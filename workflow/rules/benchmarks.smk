@@ -25,5 +25,5 @@ rule official_prompts:
     message:
         "fetch the prompts of {wildcards.set}"
     shell:
-        "python -m promptecho benchmarks fetch {wildcards.set} --out {params.out} {params.mirror}"
-        " 2>&1 | tee -i {log}"
+        "python -m promptecho benchmarks fetch {wildcards.set} --out {params.out:q} {params.mirror}"
+        " 2>&1 | tee -i {log:q}"

@@ -23,9 +23,9 @@ rule training_images:
     message:
         "{wildcards.E}: render {params.number} training images"
     shell:
-        "python -m promptecho shapes render --count {params.number} --seed {params.seed} --out {output}"
+        "python -m promptecho shapes render --count {params.number} --seed {params.seed} --out {output:q}"
         " --list {params.images_list:q}"
-        " 2>&1 | tee -i {log}"
+        " 2>&1 | tee -i {log:q}"
 
 
 rule caption_shard:
@@ -39,7 +39,7 @@ rule caption_shard:
     benchmark:
         "results/{E}/timings/caption_shard/{shard}.tsv"
     params:
-        digest=slice_of("caption"),
+        digest=made_from("caption"),
         num_shards=lambda wildcards: experiment(wildcards).captions.num_shards,
         config=config_path,
         images_list=images_list,
@@ -55,10 +55,10 @@ rule caption_shard:
     message:
         "{wildcards.E}: caption shard {wildcards.shard} of {params.num_shards}"
     shell:
-        "{params.launcher}python -m promptecho caption shard --config {params.config} --images {input.images:q}"
+        "{params.launcher}python -m promptecho caption shard --config {params.config:q} --images {input.images:q}"
         " --list {params.images_list:q} --shard {wildcards.shard} --num-shards {params.num_shards} --threads {threads}"
-        " --work {params.work} --out {output}"
-        " 2>&1 | tee -i {log}"
+        " --work {params.work:q} --out {output:q}"
+        " 2>&1 | tee -i {log:q}"
 
 
 rule captions:
@@ -73,10 +73,10 @@ rule captions:
     benchmark:
         "results/{E}/timings/captions.tsv"
     params:
-        digest=slice_of("merge"),
+        digest=made_from("merge"),
         config=config_path,
         source=lambda wildcards, input: (
-            f"prompts --prompts {shlex.quote(input.prompts)}" if "prompts" in input.keys() else f"merge --shards {input.shards} {merged_images(wildcards)}"
+            f"prompts --prompts {shlex.quote(input.prompts)}" if "prompts" in input.keys() else f"merge --shards {shlex.join(input.shards)} {merged_images(wildcards)}"
         ),
     threads: 1
     resources:
@@ -87,6 +87,6 @@ rule captions:
     message:
         "{wildcards.E}: merge the captions and keep some out of training"
     shell:
-        "python -m promptecho caption {params.source} --config {params.config}"
-        " --out {output.captions} --heldout-out {output.heldout}"
-        " 2>&1 | tee -i {log}"
+        "python -m promptecho caption {params.source} --config {params.config:q}"
+        " --out {output.captions:q} --heldout-out {output.heldout:q}"
+        " 2>&1 | tee -i {log:q}"

@@ -16,10 +16,12 @@ include: "common_place.smk"
 
 
 from promptecho import config as configuration
+from promptecho.config.inputs import Inputs, inputs_of
 from promptecho.config.resolve import split_site
 from promptecho.config.scorers import PAIRWISE, USES_DEVICE
 from promptecho.config.slices import TABLES_CODE
-from promptecho.errors import ConfigError
+from promptecho.errors import ConfigError, DataError
+from promptecho.file_hashes import FileHashes
 from promptecho.tables.published import published
 
 # Jobs find the checkout without its installation, also inside conda environments, whose activation clears
@@ -45,6 +47,7 @@ class Experiments(dict):
         # A module may be given a part of the configuration only.
         given = raw.pop("resolved_configs", None) or workflow.config_settings.overwrite_config.get("resolved_configs", {})
         self.paths = {key.removeprefix(PREFIX): path for key, path in given.items() if key.startswith(PREFIX)}
+        self.retrain = raw.pop("retrain", None)
         try:
             self.site, self.overrides = split_site(raw)
             if not self.paths:
@@ -107,6 +110,16 @@ def config_path(wildcards, output):
     return EXPERIMENTS.paths[wildcards.E]
 
 
+INPUTS = {}
+
+
+def inputs_of_experiment(name):
+    """What is known of an experiment's inputs."""
+    if name not in INPUTS:
+        INPUTS[name] = Inputs(f"results/{name}/config", FileHashes(f"results/{name}/work/file_hashes.json"))
+    return INPUTS[name]
+
+
 def slice_of(stage, **names):
     """A parameter function: the digest of `stage`'s slice; `names` maps its arguments to wildcards."""
 
@@ -116,6 +129,24 @@ def slice_of(stage, **names):
             return configuration.slice_digest(experiment(wildcards), stage, **chosen)
         except ConfigError as error:
             raise WorkflowError(str(error))
+
+    return value
+
+
+def made_from(stage, **names):
+    """`slice_of`, and whether the inputs from outside are still the ones that were there first. Snakemake records it
+    in the main process alone, so jobs elsewhere need not read models for it."""
+
+    def value(wildcards):
+        chosen = {argument: wildcards[wildcard] for argument, wildcard in names.items()}
+        found = slice_of(stage, **names)(wildcards)
+        if not workflow.is_main_process:
+            return found
+        try:
+            inputs = inputs_of(experiment(wildcards), stage, **chosen)
+            return inputs_of_experiment(wildcards.E).marked(found, inputs)
+        except DataError as error:
+            raise WorkflowError(f"{wildcards.E}: {error}")
 
     return value
 
@@ -139,7 +170,7 @@ def captions_source(wildcards):
     """Inputs of the training captions: caption shards, or the prompt file that the user brings."""
     captions = experiment(wildcards).captions
     if captions.prompts is not None:
-        return {"prompts": captions.prompts}
+        return {"prompts": ancient(captions.prompts)}
     return {"shards": [f"results/{wildcards.E}/captions/shards/{k:05d}.h5" for k in range(captions.num_shards)]}
 
 
@@ -154,16 +185,23 @@ def previous_checkpoint(wildcards):
     if step == steps[0]:
         return {}
     folder = f"results/{wildcards.E}/runs/{wildcards.R}/{steps[steps.index(step) - 1]}"
-    return {"state": f"{folder}/state", "adapter": f"{folder}/adapter"}
+    return {"state": bound(wildcards, f"{folder}/state"), "adapter": bound(wildcards, f"{folder}/adapter")}
 
 
-def watched_captions(wildcards):
-    """Inputs of a training segment that only some experiments have: held-out captions to watch, files of labels."""
+def bound(wildcards, path):
+    """An input of a training. A checkpoint knows by hashes what it was trained on, and is protected (protect.py), so
+    that a newer time of change alone means nothing; but a run that shall be trained again follows its inputs."""
+    names = str(EXPERIMENTS.retrain or "").replace(",", " ").split()
+    return path if {wildcards.R, f"{wildcards.E}/{wildcards.R}"}.intersection(names) else ancient(path)
+
+
+def training_inputs(wildcards):
+    """Inputs of a training segment: captions; with some experiments held-out ones to watch, and files of labels."""
     chosen = experiment(wildcards)
-    inputs = {}
+    inputs = {"captions": bound(wildcards, f"results/{wildcards.E}/captions/captions.h5")}
     if configuration.run_training(chosen, wildcards.R).heldout.prompts:
-        inputs["heldout"] = f"results/{wildcards.E}/captions/heldout.jsonl"
-    labels = [entry.label for entry in configuration.run_rewards(chosen, wildcards.R) if entry.label is not None]
+        inputs["heldout"] = bound(wildcards, f"results/{wildcards.E}/captions/heldout.jsonl")
+    labels = [bound(wildcards, entry.label) for entry in configuration.run_rewards(chosen, wildcards.R) if entry.label is not None]
     return inputs | ({"labels": labels} if labels else {})
 
 
@@ -214,7 +252,7 @@ def _image_set(wildcards, image_set):
 def _prompts(wildcards, image_set):
     """The prompt file of an image set: the user's, or one that the workflow writes."""
     given = _image_set(wildcards, image_set).prompts
-    return given or f"results/{wildcards.E}/prompts/{image_set}/metadata.jsonl"
+    return ancient(given) if given else f"results/{wildcards.E}/prompts/{image_set}/metadata.jsonl"
 
 
 def prompts_source(wildcards):
@@ -228,7 +266,7 @@ def prompts_command(wildcards, input, output):
     """The command that writes an image set's prompts."""
     chosen = _image_set(wildcards, wildcards.S)
     if chosen.heldout is not None:
-        return f"benchmarks heldout --captions {input.heldout} --count {chosen.heldout}"
+        return f"benchmarks heldout --captions {shlex.quote(input.heldout)} --count {chosen.heldout}"
     if chosen.shapes is None:
         raise WorkflowError(f"{wildcards.E}: image_sets.{wildcards.S} has prompts of its own; there are none to write")
     return f"shapes {chosen.benchmark} --per-tag {chosen.shapes.per_tag} --seed {chosen.shapes.seed}"

@@ -32,9 +32,9 @@ rule curves:
     message:
         "{wildcards.E}: draw the learning curves on {wildcards.B}"
     shell:
-        "python -m promptecho figures curves {input.scores} {input.metrics} --benchmark {wildcards.B}"
-        " --out {params.out}"
-        " 2>&1 | tee -i {log}"
+        "python -m promptecho figures curves {input.scores:q} {input.metrics:q} --benchmark {wildcards.B}"
+        " --out {params.out:q}"
+        " 2>&1 | tee -i {log:q}"
 
 
 rule samples:
@@ -69,8 +69,8 @@ rule samples:
     message:
         "{wildcards.E}: show samples of {wildcards.R}"
     shell:
-        "python -m promptecho figures samples {params.images} --scores {params.scores} --out {output}"
-        " 2>&1 | tee -i {log}"
+        "python -m promptecho figures samples {params.images:q} --scores {params.scores:q} --out {output:q}"
+        " 2>&1 | tee -i {log:q}"
 
 
 rule figures:

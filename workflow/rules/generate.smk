@@ -24,8 +24,8 @@ rule benchmark_prompts:
     message:
         "{wildcards.E}: write the prompts of image set {wildcards.S}"
     shell:
-        "python -m promptecho {params.command} --out {output}"
-        " 2>&1 | tee -i {log}"
+        "python -m promptecho {params.command} --out {output:q}"
+        " 2>&1 | tee -i {log:q}"
 
 
 rule import_adapter:
@@ -38,7 +38,7 @@ rule import_adapter:
     benchmark:
         "results/{E}/timings/import_adapter/{R}.tsv"
     params:
-        digest=slice_of("adapter", run="R"),
+        digest=made_from("adapter", run="R"),
         config=config_path,
         source=published_adapter,
     threads: 1
@@ -50,8 +50,8 @@ rule import_adapter:
     message:
         "{wildcards.E}: import the adapter {wildcards.R}"
     shell:
-        "python -m promptecho adapter import --config {params.config} {params.source} --out {output}"
-        " 2>&1 | tee -i {log}"
+        "python -m promptecho adapter import --config {params.config:q} {params.source} --out {output:q}"
+        " 2>&1 | tee -i {log:q}"
 
 
 rule generate_shard:
@@ -66,10 +66,10 @@ rule generate_shard:
     benchmark:
         "results/{E}/timings/generate_shard/{R}.{N}.{S}.{K}.tsv"
     params:
-        digest=slice_of("generate", image_set="S"),
+        digest=made_from("generate", image_set="S"),
         num_shards=lambda wildcards: experiment(wildcards).image_sets[wildcards.S].num_shards,
         config=config_path,
-        adapter=lambda wildcards, input: f"--adapter {input.adapter}" if "adapter" in input.keys() else "",
+        adapter=lambda wildcards, input: f"--adapter {shlex.quote(input.adapter)}" if "adapter" in input.keys() else "",
         out=lambda wildcards, output: os.path.dirname(os.path.dirname(output[0])),
         work=work_folder("generate", "generate_shard/{R}/{N}/{S}/{K}", image_set="S"),
         launcher=gpus_launcher,
@@ -84,8 +84,8 @@ rule generate_shard:
         "{wildcards.E}: generate {wildcards.S} images of {wildcards.R} at {wildcards.N}, "
         "shard {wildcards.K} of {params.num_shards}"
     shell:
-        "{params.launcher}python -m promptecho generate --config {params.config} --run {wildcards.R} --step {wildcards.N}"
+        "{params.launcher}python -m promptecho generate --config {params.config:q} --run {wildcards.R} --step {wildcards.N}"
         " {params.adapter} --image-set {wildcards.S} --prompts {input.prompts:q}"
         " --shard {wildcards.K} --num-shards {params.num_shards} --threads {threads}"
-        " --out {params.out} --work {params.work}"
-        " 2>&1 | tee -i {log}"
+        " --out {params.out:q} --work {params.work:q}"
+        " 2>&1 | tee -i {log:q}"

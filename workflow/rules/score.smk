@@ -12,7 +12,7 @@ rule judge:
     benchmark:
         "results/{E}/timings/judge/{B}.{R}.{N}.tsv"
     params:
-        digest=slice_of("score", benchmark="B"),
+        digest=made_from("score", benchmark="B"),
         options=judging_options,
         launcher=gpus_launcher,
     threads: 1
@@ -25,8 +25,8 @@ rule judge:
     message:
         "{wildcards.E}: judge {wildcards.B} of {wildcards.R} at {wildcards.N}"
     shell:
-        "{params.launcher}python -m promptecho judge {params.options} --out {output}"
-        " 2>&1 | tee -i {log}"
+        "{params.launcher}python -m promptecho judge {params.options} --out {output:q}"
+        " 2>&1 | tee -i {log:q}"
 
 
 rule score:
@@ -41,7 +41,7 @@ rule score:
     benchmark:
         "results/{E}/timings/score/{B}.{R}.{N}.tsv"
     params:
-        digest=slice_of("score", benchmark="B"),
+        digest=made_from("score", benchmark="B"),
         options=judging_options,
         launcher=gpus_launcher,
     threads: 1
@@ -55,8 +55,8 @@ rule score:
         "{wildcards.E}: score {wildcards.B} of {wildcards.R} at {wildcards.N}"
     shell:
         "{params.launcher}python -m promptecho score {params.options} --experiment {wildcards.E} --run {wildcards.R}"
-        " --step {wildcards.N} --out {output}"
-        " 2>&1 | tee -i {log}"
+        " --step {wildcards.N} --out {output:q}"
+        " 2>&1 | tee -i {log:q}"
 
 
 rule pack_images:
@@ -72,6 +72,7 @@ rule pack_images:
     benchmark:
         "results/{E}/timings/pack_images/{R}.{N}.{S}.tsv"
     params:
+        folder=lambda wildcards, output: os.path.dirname(output[0]),
         delete=lambda wildcards: "--delete" if experiment(wildcards).image_sets[wildcards.S].keep == "none" else "",
     threads: 1
     resources:
@@ -82,8 +83,8 @@ rule pack_images:
     message:
         "{wildcards.E}: pack or delete the {wildcards.S} images of {wildcards.R} at {wildcards.N}"
     shell:
-        "python -m promptecho benchmarks pack $(dirname {output}) {params.delete} --out {output}"
-        " 2>&1 | tee -i {log}"
+        "python -m promptecho benchmarks pack {params.folder:q} {params.delete} --out {output:q}"
+        " 2>&1 | tee -i {log:q}"
 
 
 rule geneval:

@@ -34,9 +34,9 @@ rule table:
     message:
         "{wildcards.E}: write table {wildcards.table}"
     shell:
-        "python -m promptecho tables --table {params.scorer} --benchmark {wildcards.table} --scores {input}"
-        " --out {params.out}"
-        " 2>&1 | tee -i {log}"
+        "python -m promptecho tables --table {params.scorer} --benchmark {wildcards.table} --scores {input:q}"
+        " --out {params.out:q}"
+        " 2>&1 | tee -i {log:q}"
 
 
 rule tables:
@@ -74,8 +74,8 @@ rule paper_tables:
     message:
         "write the paper's tables"
     shell:
-        "python -m promptecho tables --paper all --scores {input} --out {output} {params.rows}"
-        " 2>&1 | tee -i {log}"
+        "python -m promptecho tables --paper all --scores {input:q} --out {output:q} {params.rows}"
+        " 2>&1 | tee -i {log:q}"
 
 
 rule paper:

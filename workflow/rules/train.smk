@@ -5,8 +5,7 @@ rule train:
     """Train run {R} from its previous checkpoint to iteration {N}."""
     input:
         unpack(previous_checkpoint),
-        unpack(watched_captions),
-        captions="results/{E}/captions/captions.h5",
+        unpack(training_inputs),
     output:
         adapter=directory("results/{E}/runs/{R}/{N}/adapter"),
         state=directory("results/{E}/runs/{R}/{N}/state"),
@@ -16,12 +15,12 @@ rule train:
     benchmark:
         "results/{E}/timings/train/{R}.{N}.tsv"
     params:
-        digest=slice_of("train", run="R"),
+        digest=made_from("train", run="R"),
         config=config_path,
         resume=lambda wildcards, input: (
-            f"--resume {os.path.dirname(input.state)}" if "state" in input.keys() else ""
+            f"--resume {shlex.quote(os.path.dirname(input.state))}" if "state" in input.keys() else ""
         ),
-        heldout=lambda wildcards, input: f"--heldout {input.heldout}" if "heldout" in input.keys() else "",
+        heldout=lambda wildcards, input: f"--heldout {shlex.quote(input.heldout)}" if "heldout" in input.keys() else "",
         out=lambda wildcards, output: os.path.dirname(output.adapter),
         # Written while the segment runs, so no output either.
         tensorboard=lambda wildcards, output: placed(f"results/{wildcards.E}/tensorboard/{wildcards.R}"),
@@ -41,9 +40,9 @@ rule train:
     message:
         "{wildcards.E}: train {wildcards.R} to iteration {wildcards.N}"
     shell:
-        "{params.launcher}python -m promptecho train --config {params.config} --run {wildcards.R} --to {wildcards.N}"
-        " --captions {input.captions} {params.heldout} {params.resume} --threads {threads} --out {params.out} --work {params.work}"
-        " --tensorboard {params.tensorboard}"
+        "{params.launcher}python -m promptecho train --config {params.config:q} --run {wildcards.R} --to {wildcards.N}"
+        " --captions {input.captions:q} {params.heldout} {params.resume} --threads {threads} --out {params.out:q}"
+        " --work {params.work:q} --tensorboard {params.tensorboard:q}"
         # An executor names the file with which it asks the job to save and leave.
         " ${{SNAKEMAKE_STOP_FILE:+--stop-file \"$SNAKEMAKE_STOP_FILE\"}}"
-        " 2>&1 | tee -i {log}"
+        " 2>&1 | tee -i {log:q}"

@@ -1,0 +1,114 @@
+"""What made a finished result, and which keys have changed since: told before anything finished would be made again.
+
+A training's state carries the digest of its slice of the configuration. The slice itself is in
+`results/E/config/slices/DIGEST.json`; for results that are older than those records it is computed again from the
+resolved configurations in `results/E/config/`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from promptecho.config.load import load_experiment
+from promptecho.config.slices import FORMER_BEHAVIOUR, slice_value
+from promptecho.errors import ConfigError, DataError
+from promptecho.files import digest, read_json, write_json
+
+SLICES = "slices"
+# Where parts of a slice stand in the configuration; the first that fits is taken.
+_PLACES = {
+    "train": (
+        ("captions.captions.", "captions."),
+        ("captions.vlm.", "models.vlm."),
+        ("captions.tokenizer.", "models.t2i."),
+        ("captions.version", "version of the captioning"),
+        ("version", "version of the training"),
+    ),
+    "merge": (("vlm.", "models.vlm."), ("tokenizer.", "models.t2i."), ("version", "version of the captioning")),
+}
+_ABSENT = object()
+
+
+class Change(NamedTuple):
+    """A key whose value is another one now."""
+
+    path: str
+    old: str
+    new: str
+
+    def __str__(self) -> str:
+        return f"{self.path} (was {self.old}, now {self.new})"
+
+
+def record_slice(folder: Path, value: dict[str, Any]) -> None:
+    """Keep what a slice's digest stands for, in `folder` (`results/E/config`)."""
+    path = Path(folder) / SLICES / f"{digest(value)}.json"
+    if not path.exists():
+        write_json(path, value)
+
+
+def recorded_slice(folder: Path, stage: str, run: str | None, wanted: str) -> dict[str, Any] | None:
+    """The slice with digest `wanted`; None where no configuration in `folder` has it."""
+    path = Path(folder) / SLICES / f"{wanted}.json"
+    if path.is_file():
+        try:
+            value = read_json(path)
+            if digest(value) == wanted:
+                return value
+        except DataError:
+            pass  # the configurations are as good
+    newest_first = sorted(Path(folder).glob("*.yaml"), key=lambda file: file.stat().st_mtime, reverse=True)
+    for file in newest_first:
+        try:
+            value = slice_value(load_experiment(file), stage, run)
+        except ConfigError:  # of another version, or without this run
+            continue
+        if digest(value) == wanted:
+            return value
+    return None
+
+
+def changes(stage: str, old: dict[str, Any], new: dict[str, Any]) -> list[Change]:
+    """Dotted paths of the configuration whose values differ, with both values."""
+    before, now = _flat(stage, old), _flat(stage, new)
+    found = []
+    for path in [*before, *(path for path in now if path not in before)]:
+        values = [side.get(path, _ABSENT) for side in (before, now)]
+        if values[0] != values[1]:
+            found.append(Change(path, *(_told(path, value) for value in values)))
+    return found
+
+
+def _told(path: str, value: Any) -> str:
+    if value is _ABSENT:
+        value = FORMER_BEHAVIOUR.get(path, _ABSENT)
+    return "not there" if value is _ABSENT else "null" if value is None else str(value)
+
+
+def _flat(stage: str, value: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+
+    def visit(path: str, item: Any) -> None:
+        if isinstance(item, dict) and item:
+            pairs: Iterable[tuple[Any, Any]] = item.items()
+        elif isinstance(item, list) and any(isinstance(entry, dict) for entry in item):
+            pairs = enumerate(item)
+        else:
+            place = _place(stage, path)
+            if found.setdefault(place, item) != item:  # captions and reward may come from different models
+                found[f"{place} of the captions"] = item
+            return
+        for key, entry in pairs:
+            visit(f"{path}.{key}" if path else str(key), entry)
+
+    visit("", value)
+    return found
+
+
+def _place(stage: str, path: str) -> str:
+    for prefix, replacement in _PLACES.get(stage, ()):
+        if path.startswith(prefix):
+            return replacement + path.removeprefix(prefix)
+    return path

@@ -1,0 +1,118 @@
+"""Inputs that lie outside the workflow (models, adapters, prompts of the user), known by their contents.
+
+Snakemake sees that an input is newer, not that it is another one: `cp -p` and `rsync` bring older times, and what lies
+in a folder does not change the folder's time. So the digest that a rule records also says whether its inputs are still
+the ones that were there first: `results/E/config/inputs.json` keeps the hash of each from when it was first seen, and
+as long as an input holds that, the digest is that of the configuration alone. Results that are older than this file
+are thereby taken as made from what lay there when it was begun, and an input that is merely newer reruns nothing.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from promptecho.config.load import run_vlm
+from promptecho.config.models import ExperimentConfig
+from promptecho.errors import DataError
+from promptecho.file_hashes import FileHashes, files_below
+from promptecho.files import digest, read_json, write_json
+from promptecho.shipped import SHAPES
+
+FILE = "inputs.json"
+# In a model's folder, beside what is loaded: what it says of itself and the record of its download.
+_NOT_LOADED = (".md", ".txt.gz", ".png", ".jpg", ".jpeg", ".webp", ".gif", ".pdf")
+_RECORD = "promptecho-model.json"
+
+
+def inputs_of(
+    config: ExperimentConfig,
+    stage: str,
+    run: str | None = None,
+    *,
+    image_set: str | None = None,
+    benchmark: str | None = None,
+) -> dict[str, str]:
+    """Dotted key -> path as the configuration has it, of the inputs of a stage that are known by content here.
+
+    What is not here: held-out captions and label files of a training, whose hashes are in its state; templates, whose
+    text is in the slice; photographs, which have a list of their own.
+    """
+    t2i, found = {"models.t2i.path": config.models.t2i.path}, {}
+    if stage == "caption":
+        found = {"models.vlm.path": config.models.vlm.path}
+    elif stage == "merge":
+        found = {"captions.prompts": config.captions.prompts}
+    elif stage == "train" and run is not None:
+        own = config.runs[run].reward_vlm is not None if run in config.runs else False
+        key = f"runs.{run}.reward_vlm.path" if own else "models.vlm.path"
+        found = {**t2i, key: run_vlm(config, run).path}
+    elif stage == "generate" and image_set is not None:
+        found = {**t2i, f"image_sets.{image_set}.prompts": config.image_sets[image_set].prompts}
+    elif stage == "adapter" and run is not None:
+        found = {f"runs.{run}.adapter": config.adapters[run].adapter}
+    elif stage == "score" and benchmark is not None:
+        entry = config.benchmarks[benchmark]
+        found = {f"benchmarks.{benchmark}.model": entry.model}
+        if entry.judge is not None and config.judges.models[entry.judge].kind == "local":
+            found[f"judges.models.{entry.judge}.model"] = config.judges.models[entry.judge].model
+        prompts = config.image_sets[entry.image_set].prompts if entry.image_set in config.image_sets else None
+        found[f"image_sets.{entry.image_set}.prompts"] = prompts
+    return {key: path for key, path in found.items() if path is not None and path != SHAPES}
+
+
+class Inputs:
+    """The inputs of one experiment. `folder` is `results/E/config`; `hashes` remembers what files hold."""
+
+    def __init__(self, folder: str | Path, hashes: FileHashes):
+        self.path, self.hashes = Path(folder) / FILE, hashes
+        self.first: dict[str, str] = read_json(self.path) if self.path.is_file() else {}
+        self._new = False
+        self._now: dict[str, str | None] = {}
+
+    def content(self, path: str) -> str | None:
+        """What a file, or the files of a folder, hold now: 16 hex digits; None where there is nothing, as for a hub id.
+
+        Raises:
+            DataError: it cannot be read.
+        """
+        if path not in self._now:
+            self._now[path] = self._read(Path(path).expanduser())
+        return self._now[path]
+
+    def _read(self, place: Path) -> str | None:
+        if place.is_file():
+            return self.hashes.sampled(place)[:16]
+        if not place.is_dir():
+            return None
+        files = [file for file in files_below(place) if file.suffix.lower() not in _NOT_LOADED and file.name != _RECORD]
+        return digest({str(file.relative_to(place)): self.hashes.sampled(file) for file in files})
+
+    def changed(self, inputs: dict[str, str]) -> dict[str, str]:
+        """The inputs that are not what they were when they were first seen; new ones are seen now."""
+        found = {}
+        for key, path in inputs.items():
+            content = self.content(path)
+            if content is None:
+                continue
+            if path not in self.first:
+                self.first[path], self._new = content, True
+            if self.first[path] != content:
+                found[key] = path
+        return found
+
+    def marked(self, slice_digest: str, inputs: dict[str, str]) -> str:
+        """The slice's digest, with the contents of the inputs that have changed since they were first seen."""
+        changed = self.changed(inputs)
+        if not changed:
+            return slice_digest
+        return digest({"slice": slice_digest, "inputs": {path: self.content(path) for path in changed.values()}})
+
+    def save(self) -> None:
+        """Write what was first seen, where that can be written: elsewhere it is seen again next time."""
+        self.hashes.save()
+        if self._new:
+            try:
+                write_json(self.path, self.first)
+            except DataError:
+                return
+            self._new = False

@@ -1,0 +1,236 @@
+"""How the workflow protects finished trainings: Snakemake deletes the outputs of a job before it starts.
+
+Once Snakemake knows which jobs it would run, and before any starts, the main process looks whether a finished
+checkpoint, or captions that finished checkpoints were trained on, would be made again, and refuses; also in a dry run,
+and whatever the reason is: an edited key, other inputs, newer files, --force. A run that `--config retrain=` names is
+made again, and its old results are moved aside first. What is said and moved is in config/reruns.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from promptecho.config import run_rewards, run_training
+from promptecho.config.changes import Change, changes, record_slice, recorded_slice
+from promptecho.config.inputs import Inputs, inputs_of
+from promptecho.config.reruns import (
+    Conflict,
+    finished_checkpoints,
+    named_runs,
+    refusal,
+    set_captions_aside,
+    set_run_aside,
+    state_digests,
+)
+from promptecho.config.slices import slice_value
+from promptecho.errors import DataError, PromptEchoError
+from promptecho.files import digest
+
+# The rules are known by the names of their outputs: a workflow that takes ours as a module may rename rules.
+TRAINING, MERGE = {"adapter", "state", "metrics"}, {"captions", "heldout"}
+
+
+def protect(workflow: Any, experiments: Any, inputs: Callable[[str], Inputs]) -> None:
+    """Have `workflow` look before it runs.
+
+    Args:
+        experiments: name -> validated configuration; its `retrain` is what `--config retrain=` says, or None.
+        inputs: name of an experiment -> what is known of its inputs.
+    """
+    build = workflow._build_dag  # Snakemake has no hook between its plan and the first job that also runs for `-n`
+
+    def build_and_look() -> None:
+        from snakemake.exceptions import WorkflowError
+
+        build()
+        if workflow.is_main_process and workflow.executor_plugin is not None and not workflow.touch:
+            try:
+                Protection(workflow, experiments, inputs).look()
+            except PromptEchoError as error:
+                raise WorkflowError(str(error)) from None
+
+    workflow._build_dag = build_and_look
+
+
+class Protection:
+    """One look at one plan."""
+
+    def __init__(self, workflow: Any, experiments: Any, inputs: Callable[[str], Inputs]):
+        from snakemake.settings.types import RerunTrigger
+
+        self.workflow, self.experiments, self.inputs = workflow, experiments, inputs
+        self.dag, self.persistence = workflow.dag, workflow.persistence
+        # Without this trigger somebody wants to use what is there, whatever it was made from.
+        self.by_content = RerunTrigger.PARAMS in workflow.rerun_triggers
+        jobs = list(self.dag.jobs)
+        self.merges = [job for job in jobs if set(job.output.keys()) == MERGE]
+        self.trainings: dict[tuple[str, str], list[Any]] = {}
+        for job in sorted(jobs, key=lambda job: int(job.wildcards_dict.get("N", 0))):
+            if set(job.output.keys()) == TRAINING:
+                self.trainings.setdefault((job.wildcards.E, job.wildcards.R), []).append(job)
+
+    def look(self) -> None:
+        """Refuse to make finished results again, or move aside those that shall be.
+
+        Raises:
+            DataError: what is finished and would be made again, and the ways on.
+            ConfigError: `retrain` names something that is not there.
+        """
+        chosen = self._named()
+        conflicts = [found for job in self.merges if (found := self._captions(job)) is not None]
+        conflicts = [one for one in conflicts if not {(one.experiment, run) for run in one.runs} <= chosen]
+        told = {(one.experiment, run) for one in conflicts for run in one.runs}
+        again = {}
+        for key, jobs in self.trainings.items():
+            self._record(jobs[0], "train", key[1])
+            conflict = self._run(*key, jobs)
+            if conflict is not None and key in chosen:
+                again[key] = jobs
+            elif conflict is not None and not (key in told and conflict.shared):
+                conflicts.append(conflict)
+        for name in self.experiments:
+            self.inputs(name).save()
+        if conflicts:
+            raise DataError(refusal(conflicts))
+        for name, run in sorted(chosen - set(again)):
+            print(f"retrain: {name}/{run}: nothing of it that is finished would be made again", file=sys.stderr)
+        if again:
+            self._make_again(again)
+
+    def _named(self) -> set[tuple[str, str]]:
+        if self.experiments.retrain is None:
+            return set()
+        known = {
+            name: list(dict.fromkeys([*config.runs, *finished_checkpoints(Path("results") / name)]))
+            for name, config in self.experiments.items()
+        }
+        return named_runs(self.experiments.retrain, known)
+
+    def _make_again(self, again: dict[tuple[str, str], list[Any]]) -> None:
+        """Have the runs planned whole and, unless this is a dry run, move their old results aside."""
+        self.dag.forcefiles.update(file for jobs in again.values() for job in jobs for file in job.output)
+        self.workflow.async_run(self.dag.update_needrun())
+        if self.workflow.dryrun or self.persistence.locked:  # with another Snakemake at work here, this one ends
+            return
+        for (name, run), jobs in again.items():
+            aside = set_run_aside(_results(jobs[0]), run)
+            if aside is not None:
+                print(f"{name}: the old run {run}, its images and its scores are {aside.name} now", file=sys.stderr)
+        planned = [str(file) for job in self.dag.needrun_jobs() for file in job.output]
+        for job in self.merges:
+            if job.wildcards.E in {name for name, _ in again} and self.dag.needrun(job) and self._finished(job):
+                aside = set_captions_aside(_results(job), planned, self._recorded(job) or "unknown")
+                print(f"{job.wildcards.E}: the old captions are in {aside} now", file=sys.stderr)
+
+    def _captions(self, job: Any) -> Conflict | None:
+        """Finished trainings whose captions would be made again."""
+        self._record(job, "merge", None)
+        users = finished_checkpoints(_results(job))
+        if not (users and self.dag.needrun(job) and self._finished(job)):
+            return None
+        _, why = self._changed(job, "merge", None, self._recorded(job))
+        why = [f"finished runs were trained on it ({', '.join(users)})", *(why or [self._reason(job)])]
+        return Conflict(job.wildcards.E, str(job.output.captions), list(users), why, shared=True)
+
+    def _run(self, name: str, run: str, jobs: list[Any]) -> Conflict | None:
+        """Finished checkpoints of a run that would be made again, or are not what is asked for."""
+        why: list[str] = []
+        keys: list[Change] = []
+        for job in jobs:
+            if not self._finished(job):
+                continue
+            found_keys, found = self._stale(job) if self.by_content else ([], [])
+            if not found and self.dag.needrun(job):
+                found = [self._reason(job)]
+            why += [reason for reason in found if reason not in why]
+            keys += [key for key in found_keys if key not in keys]
+        if not why:
+            return None
+        own = [key for key in keys if key.path.startswith("training.")]
+        results = _results(jobs[0])
+        return Conflict(
+            name,
+            str(results / "runs" / run),
+            [run],
+            why,
+            finished_checkpoints(results).get(run, []),
+            shared=len(own) < len(keys) or not keys,
+            assignments=[f"{key.path.removeprefix('training.')}={key.new}" for key in own],
+        )
+
+    def _stale(self, job: Any) -> tuple[list[Change], list[str]]:
+        """(changed keys, reasons in words) why a finished checkpoint is not what the configuration asks for."""
+        run = job.wildcards.R
+        digests = state_digests(Path(job.output.adapter).parent)
+        recorded = self._recorded(job)
+        keys, why = self._changed(job, "train", run, digests.get("training configuration") or recorded)
+        if not why and self.persistence.params_changed(job):
+            keys, why = self._changed(job, "train", run, recorded)
+        made = {str(file) for other in self.dag.needrun_jobs() for file in other.output}
+        for key, (told, file) in self._read_by(job).items():
+            if key not in digests or file in made or not os.path.isfile(file):
+                continue
+            if self.inputs(job.wildcards.E).hashes.sha256(file) != digests[key]:
+                why.append(f"it was trained with another {told} than {file} is now")
+        return keys, why
+
+    def _read_by(self, job: Any) -> dict[str, tuple[str, str]]:
+        """Names of files in a state's digests -> (what they are, where they are)."""
+        config, run = self.experiments[job.wildcards.E], job.wildcards.R
+        files = {"captions file": ("captions.h5", str(job.input.captions))}
+        if run_training(config, run).heldout.patience is not None:
+            files["held-out captions file"] = ("heldout.jsonl", str(job.input.heldout))
+        for index, entry in enumerate(run_rewards(config, run)):
+            if entry.label is not None:
+                files[f"label file of rewards.{index}"] = (f"rewards.{index}.label", entry.label)
+        return files
+
+    def _changed(self, job: Any, stage: str, run: str | None, made: str | None) -> tuple[list[Change], list[str]]:
+        """(changed keys, reasons in words) between the slice with digest `made` and the one of now."""
+        config = self.experiments[job.wildcards.E]
+        now, inputs = slice_value(config, stage, run), inputs_of(config, stage, run)
+        known = self.inputs(job.wildcards.E)
+        if made is None or made in (digest(now), known.marked(digest(now), inputs)):
+            changed = known.changed(inputs) if made == digest(now) else {}
+            return [], [_replaced(key, path) for key, path in changed.items()]
+        old = recorded_slice(_results(job) / "config", stage, run, made)
+        keys = [] if old is None else changes(stage, old, now)
+        why = [f"changed since: {', '.join(map(str, keys))}"] if keys else []
+        why += [_replaced(key, path) for key, path in known.changed(inputs).items()]
+        return keys, why or [f"made from another configuration (digest {made}), of which there is no record"]
+
+    def _finished(self, job: Any) -> bool:
+        """Whether some of the job's outputs are there, and no interrupted job left them."""
+        there = any(os.path.exists(file) for file in job.output)
+        return there and not self.workflow.async_run(self.persistence.incomplete(job))
+
+    def _recorded(self, job: Any) -> str | None:
+        """The digest that Snakemake recorded when it made the job's outputs."""
+        for text in self.persistence.params(job.output[0]) or ():
+            if len(text) == 18 and text[0] == text[-1] == "'":
+                return text[1:-1]
+        return None
+
+    def _reason(self, job: Any) -> str:
+        return " ".join(str(self.dag.reason(job)).split()) or "it would be made again"
+
+    def _record(self, job: Any, stage: str, run: str | None) -> None:
+        """Keep the slice that the job is made from, for the day when its keys have changed."""
+        with contextlib.suppress(DataError):  # results that may only be read; the resolved configuration says the same
+            record_slice(_results(job) / "config", slice_value(self.experiments[job.wildcards.E], stage, run))
+
+
+def _results(job: Any) -> Path:
+    """`results/E`."""
+    if set(job.output.keys()) == TRAINING:
+        return Path(job.output.adapter).parents[3]
+    return Path(job.output.captions).parents[1]
+
+
+def _replaced(key: str, path: str) -> str:
+    return f"{key}: {path} does not hold what it held then"
