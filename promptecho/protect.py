@@ -39,7 +39,8 @@ def protect(workflow: Any, experiments: Any, inputs: Callable[[str], Inputs]) ->
     """Have `workflow` look before it runs.
 
     Args:
-        experiments: name -> validated configuration; its `retrain` is what `--config retrain=` says, or None.
+        experiments: name -> validated configuration; its `retrain` is what `--config retrain=` says, or None, and
+            `unwritten` says why resolved configurations could not be written.
         inputs: name of an experiment -> what is known of its inputs.
     """
     build = workflow._build_dag  # Snakemake has no hook between its plan and the first job that also runs for `-n`
@@ -47,6 +48,8 @@ def protect(workflow: Any, experiments: Any, inputs: Callable[[str], Inputs]) ->
     def build_and_look() -> None:
         from snakemake.exceptions import WorkflowError
 
+        if workflow.dryrun and not os.access(workflow.persistence.iocache_path, os.W_OK):
+            workflow.persistence.save_iocache = lambda: None  # a plan of what may only be read
         build()
         if workflow.is_main_process and workflow.executor_plugin is not None and not workflow.touch:
             try:
@@ -78,9 +81,11 @@ class Protection:
         """Refuse to make finished results again, or move aside those that shall be.
 
         Raises:
-            DataError: what is finished and would be made again, and the ways on.
+            DataError: what is finished and would be made again, and the ways on; or results can't be written.
             ConfigError: `retrain` names something that is not there.
         """
+        if self.experiments.unwritten and not self.workflow.dryrun and any(True for _ in self.dag.needrun_jobs()):
+            raise DataError("\n".join(self.experiments.unwritten))
         chosen = self._named()
         conflicts = [found for job in self.merges if (found := self._captions(job)) is not None]
         conflicts = [one for one in conflicts if not {(one.experiment, run) for run in one.runs} <= chosen]

@@ -1,8 +1,8 @@
 """Delete all results of this checkout, after asking: `make clean-results`, or with `CONFIRM=yes` without being asked.
 
 Deleted are all of results/ but its README.md, and Snakemake's own records of it in .snakemake/ (environments of conda
-stay). Nothing is deleted while Snakemake or one of its Slurm jobs is at work here: the ledger of submitted jobs is what a
-later Snakemake finds them by.
+stay). Nothing is deleted while Snakemake or one of its Slurm jobs is at work here: a later Snakemake finds such jobs by
+the ledger in .snakemake/.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def main(confirmed: bool) -> None:
         print(f"  {path.relative_to(Path.cwd())}  {files} files, {told(size)}")
     if not confirmed:
         if not sys.stdin.isatty():
-            sys.exit("clean-results: not deleted: nobody can be asked here; to delete it: make clean-results CONFIRM=yes")
+            sys.exit("clean-results: nothing was deleted, for nobody can be asked here: make clean-results CONFIRM=yes")
         if input("Delete all of this? Type yes: ").strip().lower() != "yes":
             sys.exit("clean-results: nothing was deleted")
     for path in found:
@@ -104,8 +104,8 @@ def queued(folder: Path) -> str | None:
         states = queue.read_squeue()
     except (SlurmError, OSError) as error:
         return (
-            f"{folder / 'ledger.jsonl'} names Slurm jobs that may still wait or run, and Slurm can't be asked ({error}): "
-            "try again on a host where squeue works, or delete that file if the jobs are gone"
+            f"{folder / 'ledger.jsonl'} names Slurm jobs that may still wait or run, and Slurm can't be asked "
+            f"({error}): try again on a host where squeue works, or delete that file if the jobs are gone"
         )
     scripts = {str(Path(submission.folder).resolve() / "submission.sh") for submission in submissions}
     ids = {submission.slurm_id for submission in submissions if submission.slurm_id is not None}

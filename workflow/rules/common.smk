@@ -48,6 +48,7 @@ class Experiments(dict):
         given = raw.pop("resolved_configs", None) or workflow.config_settings.overwrite_config.get("resolved_configs", {})
         self.paths = {key.removeprefix(PREFIX): path for key, path in given.items() if key.startswith(PREFIX)}
         self.retrain = raw.pop("retrain", None)
+        self.unwritten = []
         try:
             self.site, self.overrides = split_site(raw)
             if not self.paths:
@@ -71,11 +72,13 @@ class Experiments(dict):
     def _add(self, name, experiment):
         self[name] = experiment
         folder = Path(placed(f"results/{name}/config"))
+        self.paths[name] = str(folder / f"{configuration.config_digest(experiment)}.yaml")
         if workflow.is_main_process:
-            self.paths[name] = str(configuration.write_resolved(experiment, folder))
+            try:
+                configuration.write_resolved(experiment, folder)
+            except DataError as error:  # results that may only be read can be planned; jobs can't run (protect.py)
+                self.unwritten.append(str(error))
             _pass_on(self.paths)
-        else:
-            self.paths[name] = str(folder / f"{configuration.config_digest(experiment)}.yaml")
 
 
 def _pass_on(paths):

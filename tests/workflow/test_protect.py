@@ -1,0 +1,242 @@
+"""What is finished is not deleted: it is refused in words, or moved aside. Real Snakemake on finished results."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from conftest import Workflow, copy_checkout, obey_permissions
+from finished_demo import unpack
+
+from promptecho.files import sha256_file, write_json
+
+ROOT = Path(__file__).resolve().parents[2]
+# What may be made again by a newer version: it carries digests of its code, and takes seconds.
+CHEAP = {"score", "table", "curves", "samples"}
+AFTER_TRAINING = {"generate_shard": 4, "score": 2, "table": 1, "curves": 1, "samples": 1}
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory) -> Workflow:
+    """A checkout of now with the finished demo of an earlier version."""
+    flow = copy_checkout(tmp_path_factory.mktemp("demo"))
+    (flow.root / "config/config.yaml").write_text("experiments: [shapes]\n")
+    (flow.root / "promptecho/shapes/weights").symlink_to(ROOT / "promptecho/shapes/weights")
+    unpack(flow.root)
+    return flow
+
+
+def times(flow: Workflow, name: str) -> dict[str, int]:
+    """Files below results/NAME and their times, without what a plan may write."""
+    root = flow.root / "results" / name
+    files = [path for path in root.rglob("*") if path.is_file() and "config" not in path.parts]
+    return {str(path.relative_to(root)): path.stat().st_mtime_ns for path in files if "work" not in path.parts}
+
+
+def test_a_finished_demo_of_an_earlier_version_asks_for_nothing(demo):
+    planned = demo.planned()
+    assert set(planned) <= CHEAP, planned
+
+
+def test_an_edited_key_is_refused_with_its_old_value(demo):
+    """Results of before the slices were recorded: what made them is found in the resolved configurations."""
+    shutil.rmtree(demo.root / "results/shapes/config/slices")
+    before = times(demo, "shapes")
+    for dry in ("--dry-run", "--cores=2"):
+        result = demo.snakemake(dry, "--config", "set=shapes.training.learning_rate=1e-4", "--", "all")
+        assert result.returncode == 1
+        said = (
+            "runs/promptecho-s1 (checkpoints 20, 40): changed since: training.learning_rate (was 0.00025, now 0.0001)"
+        )
+        assert said in result.stdout, result.stdout
+        for way in ("set=shapes.runs.NEW.learning_rate=0.0001'", "--config retrain=shapes/promptecho-s1 moves"):
+            assert way in result.stdout
+    assert times(demo, "shapes") == before
+
+
+def test_the_new_run_of_the_readme_leaves_the_old_one_alone(demo):
+    (line,) = [line for line in (ROOT / "README.md").read_text().splitlines() if "shapes.runs." in line]
+    setting = line.split("'")[1]
+    assert setting.startswith("set=shapes.runs.")
+    planned = demo.planned("--config", setting, "--", "all")
+    assert planned["train"] == 2 and "captions" not in planned
+    assert planned["generate_shard"] == 6  # of the new run
+
+
+@pytest.fixture
+def tiny(finished) -> Workflow:
+    """Finished results whose states say what they belong to, as real ones do."""
+    captions = finished.root / "results/tiny/captions/captions.h5"
+    captions.write_text("captions")
+    os.utime(captions, (1, 1))
+    for step in (2, 4):
+        digests = {"captions file": sha256_file(captions)}
+        state = finished.root / f"results/tiny/runs/echo-s1/{step}/state"
+        stamp = (state / ".snakemake_timestamp").stat().st_mtime_ns
+        write_json(state / "state.json", {"digests": digests})
+        os.utime(state, ns=(stamp, stamp))
+    return finished
+
+
+def refused(flow: Workflow, *arguments: str) -> str:
+    result = flow.snakemake("--dry-run", *arguments)
+    assert result.returncode == 1 and "nothing was started or deleted" in result.stdout, result.stdout
+    return result.stdout
+
+
+def test_newer_captions_are_nothing_and_other_captions_are_told(tiny):
+    captions = tiny.root / "results/tiny/captions/captions.h5"
+    os.utime(captions)
+    assert tiny.planned() == {}
+    captions.write_text("other captions")
+    said = "echo-s1 (checkpoints 2, 4): it was trained with another captions.h5 than results/tiny/captions/"
+    assert said in refused(tiny)
+    # Not asked for, not in the way; nor for somebody who takes what is there.
+    assert tiny.planned("results/tiny/scores/geneval/base/0.json") == {}
+    assert tiny.planned("--rerun-triggers", "mtime", "--", "tables") == {}
+
+
+def test_captions_of_finished_runs_are_kept_too(tiny):
+    setting = ("--config", "set=tiny.captions.query=What")
+    told = refused(tiny, *setting, "--", "results/tiny/captions/captions.h5")
+    assert "finished runs were trained on it (echo-s1); changed since: captions.query (was Describe this" in told
+    planned = tiny.planned(*setting, "retrain=echo-s1", "--", "all")
+    assert planned == {"caption_shard": 3, "captions": 1, "train": 2, **AFTER_TRAINING}
+
+
+def test_force_does_not_delete_either(tiny):
+    assert "runs/echo-s1 (checkpoints 2, 4): Forced execution" in refused(tiny, "--forcerun", "train")
+    assert tiny.planned("--config", "retrain=echo-s1", "--forcerun", "train", "--", "all")["train"] == 2
+
+
+def test_names_of_runs_to_train_again_are_checked(tiny):
+    result = tiny.snakemake("--dry-run", "--config", "retrain=echo-s2", "--", "all")
+    assert result.returncode == 1 and "retrain: echo-s2: no such run (known: tiny/echo-s1)" in result.stdout
+    result = tiny.snakemake("--dry-run", "--config", "retrain=echo-s1", "--", "all")
+    assert "Nothing to be done" in result.stdout and "nothing of it that is finished would be made" in result.stdout
+
+
+# In place of the stages: makes what is asked for, or fails where a file `fail` lies.
+STAGES = """\
+import pathlib, sys
+words = sys.argv[1:]
+if pathlib.Path("fail").exists() and words[0] == "train":
+    sys.exit("asked to fail")
+for option, value in zip(words, words[1:]):
+    if option in ("--out", "--heldout-out"):
+        out = pathlib.Path(value)
+        name = words[words.index("--benchmark") + 1] if "--benchmark" in words else ""
+        files = [out]
+        if words[0] == "train":
+            files = [out / "adapter/a", out / "state/state.json", out / "metrics.jsonl"]
+        elif words[0] == "generate":
+            files = [out / "shards" / (words[words.index("--shard") + 1] + ".jsonl")]
+        elif words[0] == "tables":
+            files = [out / f"{name}.{kind}" for kind in ("md", "csv", "tex", "json")]
+        elif words[:2] == ["figures", "curves"]:
+            files = [out / f"curves_{name}.{kind}" for kind in ("png", "pdf", "json")]
+        for file in files:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text("{}")
+"""
+
+
+def with_own_files(flow: Workflow) -> None:
+    """A published adapter and prompts, at paths that a shell would misread."""
+    theirs, prompts = flow.root / "it's theirs", flow.root / "prompts of $größe.jsonl"
+    theirs.mkdir()
+    for path in (theirs / "lora.safetensors", prompts):
+        path.write_text("one")
+    for old, new in {
+        "runs:": 'runs:\n  theirs: {adapter: "it\'s theirs", step: 9}',
+        "image_sets:": 'image_sets:\n  own: {benchmark: geneval, prompts: "prompts of $größe.jsonl", num_shards: 2}',
+        "benchmarks:": "benchmarks:\n  own: {image_set: own, scorer: geneval, backend: mask2former}",
+        "evaluate:": "evaluate:\n  - {benchmark: own}",
+        "tables: [geneval]": "tables: [geneval, own]",
+    }.items():
+        flow.edit("config/experiments/tiny.yaml", old, new)
+
+
+def test_no_path_is_misread_by_the_shell(tmp_path):
+    """Every rule's command, in a checkout and with files whose names hold what a shell gives a meaning to."""
+    (tmp_path / "it's a größe & $x").mkdir()
+    flow = copy_checkout(tmp_path / "it's a größe & $x")
+    with_own_files(flow)
+    flow.edit("config/experiments/tiny.yaml", "shapes: {count: 40, seed: 1}", 'images: "my photos\'"')
+    (flow.root / "my photos'").mkdir()
+    (flow.root / "my photos'/it's.png").write_bytes((ROOT / "docs/before-after.png").read_bytes())
+    (flow.root / "promptecho/__main__.py").write_text(STAGES)
+    result = flow.snakemake("--set-resources", "train:tasks_per_node=2", "--set-threads", "train=1", "--cores=2")
+    assert result.returncode == 0, result.stdout
+    assert not {path.name for path in flow.root.iterdir()} - {
+        *("Snakefile", "workflow", "config", "profiles", "envs", "promptecho", "results", ".snakemake"),
+        *("it's theirs", "prompts of $größe.jsonl", "my photos'", "data"),
+    }
+    assert len(list(flow.root.glob("results/tiny/images/*/*/*/shards/*.jsonl"))) == 12
+    assert flow.planned() == {}
+
+
+def test_a_run_is_trained_again_beside_its_old_results(tiny):
+    """Interrupted and started again, the same command goes on; what was moved aside once is not moved again."""
+    (tiny.root / "promptecho/__main__.py").write_text(STAGES)
+    (tiny.root / "fail").touch()
+    before = times(tiny, "tiny")
+    again = ("--config", "set=tiny.training.learning_rate=1e-3", "retrain=echo-s1", "--", "all")
+    result = tiny.snakemake(*again)
+    assert result.returncode == 1 and "the old run echo-s1, its images" in result.stdout, result.stdout
+    after = times(tiny, "tiny")
+    (aside,) = {path.name for path in (tiny.root / "results/tiny/runs").iterdir()} - {"echo-s1"}
+    assert aside.startswith("echo-s1.replaced-")
+    moved = {name: name.replace("/echo-s1/", f"/{aside}/") for name in before if "/echo-s1/" in name}
+    assert len(moved) > 10 and {after[new] for new in moved.values()} == {before[old] for old in moved}
+    assert all(name in after for name in before if name not in moved and not name.startswith(("logs", "timings")))
+    (tiny.root / "fail").unlink()
+    result = tiny.snakemake(*again)
+    assert result.returncode == 0 and "the old run" not in result.stdout, result.stdout
+    assert len(list((tiny.root / "results/tiny/runs").iterdir())) == 2
+    assert tiny.planned(*again) == {}
+
+
+def test_replaced_inputs_are_known_by_content(finished):
+    """An adapter and an image set's prompts: older and other ones rerun what is made from them; newer times nothing."""
+    with_own_files(finished)
+    theirs, prompts = finished.root / "it's theirs", finished.root / "prompts of $größe.jsonl"
+    finished.finish()
+    for path in (theirs / "lora.safetensors", prompts):
+        os.utime(path)
+    assert finished.planned() == {}
+    new = finished.root / "new"
+    new.write_text("two")
+    os.utime(new, (1, 1))
+    for path in (theirs / "lora.safetensors", prompts):
+        shutil.copy2(new, path)
+    # Of the adapter: images of both sets; of the base model and the run: of the set with other prompts.
+    assert finished.planned() == {"import_adapter": 1, "generate_shard": 10, "score": 5, "table": 2, "curves": 2}
+    for path in (theirs / "lora.safetensors", prompts):
+        path.write_text("one")
+    assert finished.planned() == {}
+
+
+def writable(root: Path, value: bool) -> None:
+    for path in [root, *root.rglob("*")]:
+        if not path.is_symlink():
+            path.chmod(path.stat().st_mode | 0o200 if value else path.stat().st_mode & ~0o222)
+
+
+def test_results_that_may_only_be_read_can_be_planned(finished):
+    """Also with another configuration, and where Snakemake's own folder may only be read, too."""
+    new_run = ("--config", "set=tiny.runs.new.seed=2", "--", "all")
+    try:
+        for folder in ("results", ".snakemake"):
+            writable(finished.root / folder, False)
+            result = finished.snakemake("--dry-run", *new_run, prepare=obey_permissions)
+            assert result.returncode == 0 and "train new to iteration 4" in result.stdout, result.stdout
+        writable(finished.root / ".snakemake", True)
+        result = finished.snakemake(*new_run, prepare=obey_permissions)
+        assert result.returncode == 1 and "results/tiny/config/" in result.stdout, result.stdout
+        assert "cannot write (Permission denied)" in result.stdout and "Traceback" not in result.stdout
+        assert not (finished.root / "results/tiny/runs/new").exists()
+    finally:
+        writable(finished.root, True)
