@@ -48,9 +48,12 @@ def protect(workflow: Any, experiments: Any, inputs: Callable[[str], Inputs]) ->
     def build_and_look() -> None:
         from snakemake.exceptions import WorkflowError
 
+        # A plan can be made of results, and records of Snakemake, that may only be read.
         if workflow.dryrun and not os.access(workflow.persistence.iocache_path, os.W_OK):
-            workflow.persistence.save_iocache = lambda: None  # a plan of what may only be read
+            workflow.persistence.save_iocache = lambda: None
         build()
+        if workflow.dryrun:
+            workflow.dag._checked_needrun_jobs.update(workflow.dag.needrun_jobs())
         if workflow.is_main_process and workflow.executor_plugin is not None and not workflow.touch:
             try:
                 Protection(workflow, experiments, inputs).look()
@@ -138,9 +141,14 @@ class Protection:
         users = finished_checkpoints(_results(job))
         if not (users and self.dag.needrun(job) and self._finished(job)):
             return None
-        _, why = self._changed(job, "merge", None, self._recorded(job))
+        keys, why = self._changed(job, "merge", None, self._recorded(job))
+        name = job.wildcards.E
+        if why and not keys and not self.dag.reason(job).forced and {"prompts"} <= set(job.input.keys()):
+            # A mended line must not cost a run that has not come to it: states know the prompts that they have used.
+            print(f"{name}: {why[0]}: captions are made again; runs are compared with them then", file=sys.stderr)
+            return None
         why = [f"finished runs were trained on it ({', '.join(users)})", *(why or [self._reason(job)])]
-        return Conflict(job.wildcards.E, str(job.output.captions), list(users), why, shared=True)
+        return Conflict(name, str(job.output.captions), list(users), why, shared=True)
 
     def _run(self, name: str, run: str, jobs: list[Any]) -> Conflict | None:
         """Finished checkpoints of a run that would be made again, or are not what is asked for."""

@@ -133,6 +133,8 @@ for option, value in zip(words, words[1:]):
             files = [out / "adapter/a", out / "state/state.json", out / "metrics.jsonl"]
         elif words[0] == "generate":
             files = [out / "shards" / (words[words.index("--shard") + 1] + ".jsonl")]
+        elif words[0] == "adapter":
+            files = [out / "a"]
         elif words[0] == "tables":
             files = [out / f"{name}.{kind}" for kind in ("md", "csv", "tex", "json")]
         elif words[:2] == ["figures", "curves"]:
