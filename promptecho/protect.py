@@ -35,13 +35,16 @@ from promptecho.files import digest
 TRAINING, MERGE = {"adapter", "state", "metrics"}, {"captions", "heldout"}
 
 
-def protect(workflow: Any, experiments: Any, inputs: Callable[[str], Inputs]) -> None:
+def protect(
+    workflow: Any, experiments: Any, inputs: Callable[[str], Inputs], placed: Callable[[str], str] = str
+) -> None:
     """Have `workflow` look before it runs.
 
     Args:
         experiments: name -> validated configuration; its `retrain` is what `--config retrain=` says, or None, and
             `unwritten` says why resolved configurations could not be written.
         inputs: name of an experiment -> what is known of its inputs.
+        placed: where a path of ours lies in a workflow that takes us as a module.
     """
     build = workflow._build_dag  # Snakemake has no hook between its plan and the first job that also runs for `-n`
 
@@ -56,7 +59,7 @@ def protect(workflow: Any, experiments: Any, inputs: Callable[[str], Inputs]) ->
             workflow.dag._checked_needrun_jobs.update(workflow.dag.needrun_jobs())
         if workflow.is_main_process and workflow.executor_plugin is not None and not workflow.touch:
             try:
-                Protection(workflow, experiments, inputs).look()
+                Protection(workflow, experiments, inputs, placed).look()
             except PromptEchoError as error:
                 raise WorkflowError(str(error)) from None
 
@@ -66,19 +69,25 @@ def protect(workflow: Any, experiments: Any, inputs: Callable[[str], Inputs]) ->
 class Protection:
     """One look at one plan."""
 
-    def __init__(self, workflow: Any, experiments: Any, inputs: Callable[[str], Inputs]):
+    def __init__(self, workflow: Any, experiments: Any, inputs: Callable[[str], Inputs], placed: Callable[[str], str]):
         from snakemake.settings.types import RerunTrigger
 
-        self.workflow, self.experiments, self.inputs = workflow, experiments, inputs
+        self.workflow, self.experiments, self.inputs, self.placed = workflow, experiments, inputs, placed
         self.dag, self.persistence = workflow.dag, workflow.persistence
         # Without this trigger somebody wants to use what is there, whatever it was made from.
         self.by_content = RerunTrigger.PARAMS in workflow.rerun_triggers
-        jobs = list(self.dag.jobs)
+        jobs = [job for job in self.dag.jobs if self._is_ours(job)]
         self.merges = [job for job in jobs if set(job.output.keys()) == MERGE]
         self.trainings: dict[tuple[str, str], list[Any]] = {}
         for job in sorted(jobs, key=lambda job: int(job.wildcards_dict.get("N", 0))):
             if set(job.output.keys()) == TRAINING:
                 self.trainings.setdefault((job.wildcards.E, job.wildcards.R), []).append(job)
+
+    def _is_ours(self, job: Any) -> bool:
+        """Whether it is a training or a merge of captions, and not another module's."""
+        if set(job.output.keys()) not in (TRAINING, MERGE):
+            return False
+        return str(_results(job)) == str(Path(self.placed(f"results/{job.wildcards.E}")))
 
     def look(self) -> None:
         """Refuse to make finished results again, or move aside those that shall be.
@@ -114,7 +123,7 @@ class Protection:
         if self.experiments.retrain is None:
             return set()
         known = {
-            name: list(dict.fromkeys([*config.runs, *finished_checkpoints(Path("results") / name)]))
+            name: list(dict.fromkeys([*config.runs, *finished_checkpoints(self.placed(f"results/{name}"))]))
             for name, config in self.experiments.items()
         }
         return named_runs(self.experiments.retrain, known)
@@ -200,7 +209,7 @@ class Protection:
             files["held-out captions file"] = ("heldout.jsonl", str(job.input.heldout))
         for index, entry in enumerate(run_rewards(config, run)):
             if entry.label is not None:
-                files[f"label file of rewards.{index}"] = (f"rewards.{index}.label", entry.label)
+                files[f"label file of rewards.{index}"] = (f"rewards.{index}.label", self.placed(entry.label))
         return files
 
     def _changed(self, job: Any, stage: str, run: str | None, made: str | None) -> tuple[list[Change], list[str]]:

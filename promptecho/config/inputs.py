@@ -9,6 +9,7 @@ are thereby taken as made from what lay there when it was begun, and an input th
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from promptecho.config.load import run_vlm
@@ -61,10 +62,16 @@ def inputs_of(
 
 
 class Inputs:
-    """The inputs of one experiment. `folder` is `results/E/config`; `hashes` remembers what files hold."""
+    """The inputs of one experiment.
 
-    def __init__(self, folder: str | Path, hashes: FileHashes):
-        self.path, self.hashes = Path(folder) / FILE, hashes
+    Args:
+        folder: `results/E/config`.
+        hashes: remembers what files hold.
+        placed: where a file that the configuration names lies for a rule that takes it as input.
+    """
+
+    def __init__(self, folder: str | Path, hashes: FileHashes, placed: Callable[[str], str] = str):
+        self.path, self.hashes, self.placed = Path(folder) / FILE, hashes, placed
         self.first: dict[str, str] = read_json(self.path) if self.path.is_file() else {}
         self._new = False
         self._now: dict[str, str | None] = {}
@@ -90,7 +97,8 @@ class Inputs:
     def changed(self, inputs: dict[str, str]) -> dict[str, str]:
         """The inputs that are not what they were when they were first seen; new ones are seen now."""
         found = {}
-        for key, path in inputs.items():
+        for key, written in inputs.items():
+            path = self.placed(written) if key.endswith("prompts") else written
             content = self.content(path)
             if content is None:
                 continue

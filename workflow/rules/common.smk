@@ -119,7 +119,8 @@ INPUTS = {}
 def inputs_of_experiment(name):
     """What is known of an experiment's inputs."""
     if name not in INPUTS:
-        INPUTS[name] = Inputs(f"results/{name}/config", FileHashes(f"results/{name}/work/file_hashes.json"))
+        results = placed(f"results/{name}")
+        INPUTS[name] = Inputs(f"{results}/config", FileHashes(f"{results}/work/file_hashes.json"), placed)
     return INPUTS[name]
 
 

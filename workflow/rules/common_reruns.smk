@@ -2,4 +2,4 @@
 # moves it aside where `--config retrain=RUN` names it. How, is in promptecho/protect.py.
 from promptecho.protect import protect
 
-protect(workflow, EXPERIMENTS, inputs_of_experiment)
+protect(workflow, EXPERIMENTS, inputs_of_experiment, placed)
