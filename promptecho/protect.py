@@ -51,11 +51,8 @@ def protect(
     def build_and_look() -> None:
         from snakemake.exceptions import WorkflowError
 
-        # A plan can be made of results, and records of Snakemake, that may only be read.
-        if workflow.dryrun and not os.access(workflow.persistence.iocache_path, os.W_OK):
-            workflow.persistence.save_iocache = lambda: None
         build()
-        if workflow.dryrun:
+        if workflow.dryrun:  # a plan can be made of results that may only be read
             workflow.dag._checked_needrun_jobs.update(workflow.dag.needrun_jobs())
         if workflow.is_main_process and workflow.executor_plugin is not None and not workflow.touch:
             try:
