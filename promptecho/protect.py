@@ -30,6 +30,7 @@ from promptecho.config.reruns import (
 from promptecho.config.slices import slice_value
 from promptecho.errors import DataError, PromptEchoError
 from promptecho.files import digest
+from promptecho.train.prompts import CAPTIONS, Prompt, PromptUse, captions_problem
 
 # The rules are known by the names of their outputs: a workflow that takes ours as a module may rename rules.
 TRAINING, MERGE = {"adapter", "state", "metrics"}, {"captions", "heldout"}
@@ -195,13 +196,29 @@ class Protection:
             if key not in digests or file in made or not os.path.isfile(file):
                 continue
             if self.inputs(job.wildcards.E).hashes.sha256(file) != digests[key]:
-                why.append(f"it was trained with another {told} than {file} is now")
+                why += [other] if (other := self._other_prompts(job, key, told, file)) else []
         return keys, why
+
+    def _other_prompts(self, job: Any, key: str, told: str, file: str) -> str | None:
+        """What is different for a checkpoint whose captions, held-out captions or labels are in another file now; None
+        where the prompts that it has used are the same."""
+        config, run = self.experiments[job.wildcards.E], job.wildcards.R
+        training = run_training(config, run)
+        if training.accept_captions:
+            return None
+        if key == CAPTIONS and not any(entry.label for entry in run_rewards(config, run)):
+            with contextlib.suppress(DataError, ImportError):  # a file that can't be read here is another one
+                from promptecho.captions.store import load_training_captions
+
+                prompts = [Prompt(one.prompt_id, one.text) for one in load_training_captions(file)]
+                use = PromptUse(prompts, [], training.seed, training.prompts_per_iteration)
+                return captions_problem(Path(job.output.adapter).parent, Path(file), use)
+        return f"it was trained with another {told} than {file} is now"
 
     def _read_by(self, job: Any) -> dict[str, tuple[str, str]]:
         """Names of files in a state's digests -> (what they are, where they are)."""
         config, run = self.experiments[job.wildcards.E], job.wildcards.R
-        files = {"captions file": ("captions.h5", str(job.input.captions))}
+        files = {CAPTIONS: ("captions.h5", str(job.input.captions))}
         if run_training(config, run).heldout.patience is not None:
             files["held-out captions file"] = ("heldout.jsonl", str(job.input.heldout))
         for index, entry in enumerate(run_rewards(config, run)):
