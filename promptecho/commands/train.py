@@ -9,10 +9,14 @@ import os
 import sys
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
 from promptecho.errors import ConfigError
+
+if TYPE_CHECKING:
+    from promptecho.config import ExperimentConfig
 
 
 def register(app: typer.Typer) -> None:
@@ -153,6 +157,7 @@ def _train(threads: int | None, *, config: Path, device: str, **paths) -> bool:
     from promptecho.models.place import job_config
 
     experiment = job_config(config)
+    _keep_finished(experiment, paths["run"], paths["out"])
     import torch
 
     from promptecho.device import choose_device
@@ -161,6 +166,19 @@ def _train(threads: int | None, *, config: Path, device: str, **paths) -> bool:
     if threads is not None:
         torch.set_num_threads(threads)
     return train_segment(Segment(config=experiment, device=choose_device(device), **paths))
+
+
+def _keep_finished(experiment: ExperimentConfig, run: str, out: Path) -> None:
+    """A finished checkpoint is not overwritten because a key was edited."""
+    from promptecho.config import slice_digest
+    from promptecho.config.reruns import state_digests
+
+    made = state_digests(out).get("training configuration")
+    if (out / "adapter").is_dir() and made not in (None, slice_digest(experiment, "train", run=run)):
+        raise ConfigError(
+            f"train: {out} is a finished checkpoint that was trained with other settings (digest {made}); name another "
+            "folder with --out, or move this one away"
+        )
 
 
 def _quiet_all_but_one() -> None:

@@ -8,8 +8,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from promptecho import file_hashes
+from promptecho.cli import app
 from promptecho.config import load_experiment, parse_experiment, slice_digest, slices
 from promptecho.config.changes import changes, record_slice, recorded_slice
 from promptecho.config.inputs import Inputs, inputs_of
@@ -27,6 +29,7 @@ from promptecho.errors import ConfigError, DataError
 from promptecho.file_hashes import FileHashes
 from promptecho.files import digest, write_json
 
+SHAPES = Path(__file__).parents[2] / "config/experiments/shapes.yaml"
 RAW = {
     "experiment": "e",
     "models": {"t2i": {"path": "shapes", "dtype": "float32"}, "vlm": {"path": "shapes", "dtype": "float32"}},
@@ -303,7 +306,7 @@ def test_inputs_of_each_stage():
     prompts = {"image_sets.s.prompts": "s.jsonl"}
     assert inputs_of(config, "generate", image_set="s") == {"models.t2i.path": "m/t2i", **prompts}
     assert inputs_of(config, "score", benchmark="dense") == prompts
-    shapes = load_experiment(Path(__file__).parents[2] / "config/experiments/shapes.yaml")
+    shapes = load_experiment(SHAPES)
     assert inputs_of(shapes, "train", "promptecho-s1") == {}
     assert slice_digest(shapes, "train", "promptecho-s1") == "3e50234f80a7fb67"  # what its finished results carry
 
@@ -315,3 +318,16 @@ def test_an_input_that_cannot_be_read_is_named(tmp_path, inputs):
     assert inputs().content(str(tmp_path / "pipe")) is None
     with pytest.raises(DataError, match="pipe.safetensors: cannot read"):
         inputs().content(str(tmp_path / "folder"))
+
+
+def test_training_by_hand_overwrites_no_other_run(tmp_path):
+    checkpoint(tmp_path, "a", 20)
+    options = {"config": SHAPES, "run": "promptecho-s1", "to": 20, "captions": "x", "work": tmp_path / "work"}
+    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    before = listing(tmp_path)
+    result = CliRunner().invoke(app, ["train", *words, "--out", str(tmp_path / "runs/a/20")])
+    assert isinstance(result.exception, ConfigError)
+    assert "a finished checkpoint that was trained with other settings (digest 0123456789abcdef)" in str(
+        result.exception
+    )
+    assert listing(tmp_path) == before

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from conftest import Workflow, copy_checkout, obey_permissions
 from finished_demo import unpack
 
-from promptecho.files import sha256_file, write_json
+from promptecho.captions.store import read_captions, write_captions
+from promptecho.files import read_json, sha256_file, write_json
+from promptecho.train.prompts import Prompt, PromptUse, prompts_of
 
 ROOT = Path(__file__).resolve().parents[2]
 # What may be made again by a newer version: it carries digests of its code, and takes seconds.
@@ -63,6 +66,33 @@ def test_the_new_run_of_the_readme_leaves_the_old_one_alone(demo):
     planned = demo.planned("--config", setting, "--", "all")
     assert planned["train"] == 2 and "captions" not in planned
     assert planned["generate_shard"] == 6  # of the new run
+
+
+def test_captions_count_as_far_as_they_were_used(demo):
+    """A caption that is mended before its turn leaves the run alone; one that it has used does not."""
+    results = demo.root / "results/shapes"
+    captions, (source, rows) = results / "captions/captions.h5", _captions(results / "captions/captions.h5")
+    prompts = [Prompt(row.image_id, row.caption) for row in rows]
+    use = PromptUse(prompts, [], 1, 12)
+    used = {one.prompt_id for step in range(40) for one in prompts_of(prompts, 1, step, 12)}
+    for step in (20, 40):
+        state = results / f"runs/promptecho-s1/{step}/state/state.json"
+        write_json(state, {**read_json(state), "prompts": use.record(step)})
+    for mended, now in ((True, "unused"), (False, "used")):
+        place = next(k for k, row in enumerate(rows) if (row.image_id in used) == (now == "used"))
+        changed = [replace(row, caption="A star.") if k == place else row for k, row in enumerate(rows)]
+        write_captions(captions, source, changed, merge={})
+        if mended:
+            assert set(demo.planned()) <= CHEAP
+        else:
+            assert "iterations would use other prompts now, first iteration" in refused(demo)
+            kept = ("--config", "set=shapes.training.accept_captions=true", "--", "all")
+            assert set(demo.planned(*kept)) <= CHEAP
+
+
+def _captions(path: Path):
+    found = read_captions(path)
+    return found.source, found.rows
 
 
 @pytest.fixture
