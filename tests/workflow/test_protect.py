@@ -206,7 +206,7 @@ def test_no_path_is_misread_by_the_shell(tmp_path):
         *("Snakefile", "workflow", "config", "profiles", "envs", "promptecho", "results", ".snakemake"),
         *("it's theirs", "prompts of $größe.jsonl", "my photos'", "data"),
     }
-    assert len(list(flow.root.glob("results/tiny/images/*/*/*/shards/*.jsonl"))) == 12
+    assert len(list(flow.root.glob("results/tiny/images/*/*/*/shards/*.jsonl"))) == 16
     assert flow.planned() == {}
 
 
