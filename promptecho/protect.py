@@ -30,7 +30,8 @@ from promptecho.config.reruns import (
 from promptecho.config.slices import slice_value
 from promptecho.errors import DataError, PromptEchoError
 from promptecho.files import digest
-from promptecho.train.prompts import CAPTIONS, Prompt, PromptUse, captions_problem
+from promptecho.train.labels import prompt_use
+from promptecho.train.prompts import CAPTIONS, captions_problem
 
 # The rules are known by the names of their outputs: a workflow that takes ours as a module may rename rules.
 TRAINING, MERGE = {"adapter", "state", "metrics"}, {"captions", "heldout"}
@@ -203,16 +204,12 @@ class Protection:
         """What is different for a checkpoint whose captions, held-out captions or labels are in another file now; None
         where the prompts that it has used are the same."""
         config, run = self.experiments[job.wildcards.E], job.wildcards.R
-        training = run_training(config, run)
-        if training.accept_captions:
+        if run_training(config, run).accept_captions:
             return None
-        if key == CAPTIONS and not any(entry.label for entry in run_rewards(config, run)):
+        if key == CAPTIONS or key.startswith("label"):
             with contextlib.suppress(DataError, ImportError):  # a file that can't be read here is another one
-                from promptecho.captions.store import load_training_captions
-
-                prompts = [Prompt(one.prompt_id, one.text) for one in load_training_captions(file)]
-                use = PromptUse(prompts, [], training.seed, training.prompts_per_iteration)
-                return captions_problem(Path(job.output.adapter).parent, Path(file), use)
+                use = prompt_use(config, run, str(job.input.captions), self.placed)
+                return captions_problem(Path(job.output.adapter).parent, use)
         return f"it was trained with another {told} than {file} is now"
 
     def _read_by(self, job: Any) -> dict[str, tuple[str, str]]:
