@@ -27,7 +27,7 @@ from promptecho.config.reruns import (
     set_run_aside,
     state_digests,
 )
-from promptecho.config.slices import slice_value
+from promptecho.config.slices import slice_digest, slice_value
 from promptecho.errors import DataError, PromptEchoError
 from promptecho.files import digest
 from promptecho.train.labels import prompt_use
@@ -188,10 +188,13 @@ class Protection:
         """(changed keys, reasons in words) why a finished checkpoint is not what the configuration asks for."""
         run = job.wildcards.R
         digests = state_digests(Path(job.output.adapter).parent)
-        recorded = self._recorded(job)
-        keys, why = self._changed(job, "train", run, digests.get("training configuration") or recorded)
-        if not why and self.persistence.params_changed(job):
-            keys, why = self._changed(job, "train", run, recorded)
+        config, recorded = self.experiments[job.wildcards.E], self._recorded(job)
+        of_state, now = digests.get("training configuration"), slice_digest(config, "train", run)
+        keys, why = self._changed(job, "train", run, recorded if of_state in (None, now) else of_state)
+        if of_state == now and why:  # the configuration is the same, so it is what lies outside of it
+            replaced = self.inputs(job.wildcards.E).changed(inputs_of(config, "train", run))
+            why = [_replaced(key, path) for key, path in replaced.items()]
+            why = why or ["its models do not hold what they held when it was trained"]
         made = {str(file) for other in self.dag.needrun_jobs() for file in other.output}
         for key, (told, file) in self._read_by(job).items():
             if key not in digests or file in made or not os.path.isfile(file):
@@ -228,9 +231,10 @@ class Protection:
         config = self.experiments[job.wildcards.E]
         now, inputs = slice_value(config, stage, run), inputs_of(config, stage, run)
         known = self.inputs(job.wildcards.E)
-        if made is None or made in (digest(now), known.marked(digest(now), inputs)):
-            changed = known.changed(inputs) if made == digest(now) else {}
-            return [], [_replaced(key, path) for key, path in changed.items()]
+        if made is None or made == known.marked(digest(now), inputs):
+            return [], []
+        if made == digest(now):
+            return [], [_replaced(key, path) for key, path in known.changed(inputs).items()]
         old = recorded_slice(_results(job) / "config", stage, run, made)
         keys = [] if old is None else changes(stage, old, now)
         why = [f"changed since: {', '.join(map(str, keys))}"] if keys else []
