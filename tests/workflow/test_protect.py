@@ -235,6 +235,10 @@ def test_replaced_inputs_are_known_by_content(finished):
     """An adapter and an image set's prompts: older and other ones rerun what is made from them; newer times nothing."""
     with_own_files(finished)
     theirs, prompts = finished.root / "it's theirs", finished.root / "prompts of $größe.jsonl"
+    finished.edit("config/experiments/tiny.yaml", "t2i: {path: shapes", 't2i: {path: "my model"')
+    weights = finished.root / "my model/transformer/weights.safetensors"
+    weights.parent.mkdir(parents=True)
+    weights.write_text("one")
     finished.finish()
     for path in (theirs / "lora.safetensors", prompts):
         os.utime(path)
@@ -249,6 +253,10 @@ def test_replaced_inputs_are_known_by_content(finished):
     for path in (theirs / "lora.safetensors", prompts):
         path.write_text("one")
     assert finished.planned() == {}
+    weights.write_text("two")
+    assert "checkpoints 2, 4): models.t2i.path: my model does not hold what it held then" in refused(finished)
+    weights.write_text("one")
+    assert finished.planned("tables") == {}
 
 
 def writable(root: Path, value: bool) -> None:
