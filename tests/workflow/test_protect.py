@@ -166,7 +166,7 @@ for option, value in zip(words, words[1:]):
         elif words[0] == "adapter":
             files = [out / "a"]
         elif words[0] == "tables":
-            files = [out / f"{name}.{kind}" for kind in ("md", "csv", "tex", "json")]
+            files = [out / f"{name}.{kind}" for kind in ("md", "csv", "tex", "json", "html")]
         elif words[:2] == ["figures", "curves"]:
             files = [out / f"curves_{name}.{kind}" for kind in ("png", "pdf", "json")]
         for file in files:
