@@ -13,7 +13,7 @@ import typer
 RESULTS = "results/shapes"
 EXAMPLES: dict[str, tuple[str, ...]] = {
     "caption list": (
-        "# which images are captioned, and what else lies there; again after a change, it reads the new ones only:",
+        "# which images would be captioned, and what else lies there:",
         "promptecho caption list --images results/shapes/captions/images --out images.jsonl",
     ),
     "caption shard": (

@@ -15,10 +15,12 @@ import pytest
 import torch
 import yaml
 from tiny_vlm import build, image, shared_folder
+from typer.testing import CliRunner
 
 from promptecho.captions.captioner import GenerationSettings, caption_images
 from promptecho.captions.shard import ShardSpec, caption_shard
 from promptecho.captions.store import read_captions
+from promptecho.cli import app
 from promptecho.errors import DataError
 from promptecho.vlm import load_vlm
 from promptecho.vlm.generation import SeededSampling
@@ -231,41 +233,16 @@ def test_foreign_and_damaged_journals_stop_in_one_line(folder, tmp_path):
 def test_config_gives_the_defaults_and_flags_override(folder, tmp_path):
     vlm = build(tmp_path / "vlm")
     config = tmp_path / "tiny.yaml"
-    config.write_text(
-        yaml.safe_dump(
-            {
-                "models": {
-                    "t2i": {"family": "zimage", "path": "shapes"},
-                    "vlm": {"path": str(vlm), "dtype": "float32"},
-                },
-                "captions": {"images": str(folder), "max_new_tokens": 5, "num_shards": 16, "query": "What is it?"},
-                "runs": {"a": {}},
-            }
-        )
-    )
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "promptecho",
-            "caption",
-            "shard",
-            "--config",
-            str(config),
-            "--shard",
-            "00003",
-            "--out",
-            str(tmp_path / "3.h5"),
-            "--work",
-            str(tmp_path / "w"),
-            "--max-new-tokens",
-            "4",
-            "--json",
-        ],
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
+    config.write_text(yaml.safe_dump({
+        "models": {"t2i": {"family": "zimage", "path": "shapes"}, "vlm": {"path": str(vlm), "dtype": "float32"}},
+        "captions": {"images": str(folder), "max_new_tokens": 5, "num_shards": 16, "query": "What is it?"},
+        "runs": {"a": {}},
+    }))
+    done = CliRunner().invoke(app, [
+        "caption", "shard", "--config", str(config), "--shard", "00003", "--out", str(tmp_path / "3.h5"),
+        "--work", str(tmp_path / "w"), "--max-new-tokens", "4", "--json",
+    ])  # fmt: skip
+    assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["captions"] == 4
     file = read_captions(tmp_path / "3.h5")
     assert file.source.query == "What is it?" and file.source.generation["max_new_tokens"] == 4

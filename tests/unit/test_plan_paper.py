@@ -91,3 +91,22 @@ def test_listed_gpus():
     one = {"bfloat16": 10**15}
     assert clock.compute(Cost(one)) == pytest.approx(1e15 / 989e12 / 0.4)
     assert clock.compute(Cost({"float32": 10**15})) > clock.compute(Cost({"convolution float32": 10**15}))
+
+
+def test_captions_of_photographs(zimage):
+    """A 32B model with 16 photographs of a megapixel fits one H100, and just so."""
+    config, planner = zimage
+    clock = Clock(CLUSTER.gpu, planner.settings, CLUSTER.nodes)
+    found = planner.captions(config, clock, 100_000)
+    assert found.images == 100_000 and found.size == (1024, 1024)
+    assert found.image_tokens == pytest.approx(1024, abs=20)  # a token for 32 x 32 pixels, and the question's
+    length = found.image_tokens + config.captions.max_new_tokens
+    cache = 16 * length * 2 * 64 * 8 * 128 * 2  # keys and values of 64 layers, 8 heads of 128, two bytes
+    assert found.memory.phases["write"]["keys and values"] == cache
+    assert planner.problem([found.memory], CLUSTER.gpu) is None
+    assert planner.problem([found.memory], find_gpu("l40s")) is not None
+    # Writing reads all weights for each token of 16 captions.
+    slowest = 16 / (512 * 66.7e9 / (0.7 * 3.35e12))
+    assert 0.5 * slowest < found.images_per_s < slowest
+    assert found.gpu_hours == pytest.approx(100_000 / found.images_per_s / 3600)
+    assert planner.captions(config, clock, None).hours is None  # nobody knows how many
