@@ -9,6 +9,7 @@ from test_config import changed, problems
 
 from promptecho.config import baseline_of, evaluation_steps, parse_experiment, slice_digest
 from promptecho.errors import ConfigError
+from promptecho.files import digest
 
 JUDGE: dict[str, Any] = {"kind": "openai", "model": "a-judge", "endpoint": "http://127.0.0.1:1/v1"}
 
@@ -43,6 +44,17 @@ def test_a_published_adapter_is_evaluated_like_a_run():
     assert evaluation_steps(config, "dense", "authors") == evaluation_steps(config, "geneval", "authors") == [900]
     again = parse_experiment(config.model_dump(mode="json"))
     assert again == config
+
+
+def test_alpha_of_a_published_adapter_is_a_number_above_zero():
+    """Said beside `adapter`; as long as it is not, results of before the key are those of now."""
+    entry = {"adapter": "owner/name", "step": 900}
+    plain, told = (parse_experiment(changed("runs.authors", {**entry, **more})) for more in ({}, {"alpha": 128}))
+    assert (plain.adapters["authors"].alpha, told.adapters["authors"].alpha) == (None, 128.0)
+    before = digest({"adapter": "owner/name", "revision": None, "step": 900})
+    assert slice_digest(plain, "adapter", "authors") == before != slice_digest(told, "adapter", "authors")
+    for wrong in (0, -8, True, float("nan"), "all"):
+        assert "runs.authors.alpha" in problems(changed("runs.authors", {**entry, "alpha": wrong}))
 
 
 @pytest.mark.parametrize(

@@ -139,6 +139,9 @@ def test_a_published_adapter_is_imported_and_evaluated(workflow):
     workflow.edit("config/experiments/tiny.yaml", "runs:", "runs:\n  authors: {adapter: /models/theirs, step: 900}")
     planned = workflow.planned("results/tiny/scores/geneval/authors/900.json")
     assert planned == {"benchmark_prompts": 1, "import_adapter": 1, "generate_shard": 2, "score": 1}
+    workflow.edit("config/experiments/tiny.yaml", "theirs, step: 900}", "theirs, step: 900, alpha: 128}")
+    shown = workflow.snakemake("--dry-run", "--printshellcmds", "results/tiny/adapters/authors").stdout
+    assert "--source /models/theirs --alpha 128.0 --out" in shown
     shown = workflow.snakemake("--dry-run", "results/tiny/scores/geneval/authors/2.json").stdout
     assert "run authors has no checkpoint 2 (checkpoints: 900)" in shown
     shown = workflow.snakemake("--dry-run", "results/tiny/adapters/echo-s1").stdout
