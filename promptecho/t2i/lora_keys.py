@@ -34,7 +34,7 @@ _NOT_PLAIN = "which is not plain LoRA on linear layers, and that alone is read"
 OTHER_KINDS = (
     (r"^(text_encoders?|text_encoder_\d|lora_te\d?)[._]", "LoRA of the text encoder, which diffusers leaves out for "
      "this pipeline; what remains would be another adapter"),
-    (r"\.dora_scale$|lora_magnitude_vector", f"DoRA, {_NOT_PLAIN} (diffusers leaves its magnitudes out)"),
+    (r"dora_scale|lora_magnitude_vector", f"DoRA, {_NOT_PLAIN} (diffusers leaves its magnitudes out)"),
     (r"\.hada_[wt]", f"LoHa, {_NOT_PLAIN}"),
     (r"\.lokr_", f"LoKr, {_NOT_PLAIN}"),
     (r"\.b?oft_|\.oft\.|\.rescale$", f"OFT, {_NOT_PLAIN}"),

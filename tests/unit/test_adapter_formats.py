@@ -22,6 +22,7 @@ from adapter_worlds import (
     Z_EDGES,
     Z,
     assert_same,
+    deltas,
     in_comfyui,
     target,
     through_comfyui,
@@ -36,6 +37,7 @@ from safetensors.torch import save_file
 from promptecho.t2i.comfyui import COMFYUI_FILE
 from promptecho.t2i.external import convert_adapter
 from promptecho.t2i.lora_files import DIFFUSERS_FILE
+from promptecho.train.lora import lora_parameters, save_adapter
 
 torch.set_num_threads(1)
 AB, DOWN_UP, DOTS = ("lora_A", "lora_B"), ("lora_down", "lora_up"), ("lora.down", "lora.up")
@@ -213,14 +215,6 @@ FILES = {
 }  # fmt: skip
 
 
-def assert_all_formats(family: str, folder: Path, expected: dict[str, torch.Tensor]) -> None:
-    """An adapter folder of ours acts as expected through PEFT, diffusers and a reader of `.alpha` entries."""
-    assert_same(through_peft(family, folder), expected, "PEFT")
-    assert_same(through_diffusers(family, folder / DIFFUSERS_FILE), expected, "diffusers")
-    assert_same(through_diffusers(family, folder / COMFYUI_FILE), expected, "diffusers, ComfyUI's file")
-    assert_same(through_comfyui(family, folder / COMFYUI_FILE), in_comfyui(family, expected), "ComfyUI's keys")
-
-
 @pytest.mark.parametrize("case", FILES)
 def test_files_act_at_strength_one(tmp_path, case):
     file = FILES[case]
@@ -241,7 +235,8 @@ def test_what_lycoris_wrote_acts_at_strength_one(tmp_path):
     names = ["layers.0.attention.to_q", "layers.0.attention.to_out.0"]
     convert_adapter(LYCORIS / "lycoris-locon.safetensors", tmp_path / "out", target("zimage"))
     pairs = weights("zimage", names, rank=2)
-    assert_all_formats("zimage", tmp_path / "out", {name: up @ down * 1.5 for name, (down, up) in pairs.items()})
+    expected = {name: up @ down * 1.5 for name, (down, up) in pairs.items()}
+    assert_same(through_peft("zimage", tmp_path / "out"), expected, "PEFT, as images are generated")
 
 
 def peft_model(family: str, names: list[str], **options) -> torch.nn.Module:
@@ -266,54 +261,64 @@ OPTIONS = {
         lambda name, rank: (5 if rank == 2 else 8) / rank**0.5,
     ),
 }
-TOOLS = ["PEFT", "PEFT, bfloat16", "PEFT, adapter's name", "diffusers pipeline", "diffusers model"]
 
 
-@pytest.mark.parametrize("family", sorted(PIPELINES))
-@pytest.mark.parametrize("case", OPTIONS)
-def test_what_peft_and_diffusers_write_acts_at_strength_one(tmp_path, case, family):
-    """By their own code; and our own adapters, which are written from the same PEFT model, in all three formats."""
+def make(case: str, family: str):
+    """PEFT's model of a case, and what it changes."""
     options, strength = OPTIONS[case]
     names = Z if family == "zimage" else QWEN
     options = dict(options)
     if options.pop("rank_pattern", None):
         options |= {"rank_pattern": {names[1]: 2}, "alpha_pattern": {names[1]: 5}}
-    ranks = {names[1]: 2} if "rank_pattern" in options else {}
-    model = peft_model(family, names, **options)
+    pairs = weights(family, names, ranks=options.get("rank_pattern"))
+    expected = {name: up @ down * strength(name, len(down)) for name, (down, up) in pairs.items()}
+    return peft_model(family, names, **options), expected
+
+
+@pytest.mark.parametrize("family", sorted(PIPELINES))
+@pytest.mark.parametrize("case", OPTIONS)
+def test_our_own_adapters_act_at_strength_one_in_three_formats(tmp_path, case, family):
+    model, expected = make(case, family)
+    pipeline = object.__new__(PIPELINES[family])
+    for name in ("adapter", "again"):
+        save_adapter(model, lora_parameters(model), tmp_path / name, pipeline)
+    assert_same(through_peft(family, tmp_path / "adapter"), expected, "PEFT")
+    assert_same(through_diffusers(family, tmp_path / "adapter" / DIFFUSERS_FILE), expected, "diffusers")
+    assert_same(through_diffusers(family, tmp_path / "adapter" / COMFYUI_FILE), expected, "diffusers, ComfyUI's file")
+    found = through_comfyui(family, tmp_path / "adapter" / COMFYUI_FILE)
+    assert_same(found, in_comfyui(family, expected), "ComfyUI's keys")
+    for file in (tmp_path / "adapter").iterdir():
+        assert file.read_bytes() == (tmp_path / "again" / file.name).read_bytes(), file.name
+
+
+@pytest.mark.parametrize(
+    "case, family",
+    [*((case, "zimage") for case in OPTIONS), ("alpha = 2 rank", "qwenimage"), ("patterns", "qwenimage")],
+)
+def test_what_peft_and_diffusers_write_acts_at_strength_one(tmp_path, case, family):
+    """By their own code: PEFT's folder, also with an adapter's name in the keys, a pipeline's file, a model's file."""
+    model, expected = make(case, family)
     model.save_pretrained(tmp_path / "PEFT")
     state, config = get_peft_model_state_dict(model), model.peft_config["default"].to_dict()
-    expected = {
-        name: up @ down * strength(name, len(down)) for name, (down, up) in weights(family, names, ranks=ranks).items()
-    }
-    rounded = {key: value.bfloat16() for key, value in state.items()}
-    for tool, tensors in (("PEFT, bfloat16", rounded), ("PEFT, adapter's name", state)):
-        (tmp_path / tool).mkdir()
-        (tmp_path / tool / "adapter_config.json").write_bytes((tmp_path / "PEFT" / "adapter_config.json").read_bytes())
-        word = ".weight" if "name" not in tool else ".default.weight"
-        file = tmp_path / tool / "adapter_model.safetensors"
-        save_file({key.replace(".weight", word): value.contiguous() for key, value in tensors.items()}, file)
+    (tmp_path / "PEFT, adapter's name").mkdir()
+    settings = (tmp_path / "PEFT" / "adapter_config.json").read_bytes()
+    (tmp_path / "PEFT, adapter's name" / "adapter_config.json").write_bytes(settings)
+    named = {key.replace(".weight", ".default.weight"): value.contiguous() for key, value in state.items()}
+    save_file(named, tmp_path / "PEFT, adapter's name" / "adapter_model.safetensors")
     keys = ("r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora")
     metadata = {key: config[key] for key in keys} | {"target_modules": sorted(config["target_modules"])}
     layers = {key.removeprefix("base_model.model."): value for key, value in state.items()}
-    PIPELINES[family].save_lora_weights(
-        str(tmp_path / "diffusers pipeline"), transformer_lora_layers=layers, transformer_lora_adapter_metadata=metadata
+    pipeline = PIPELINES[family]
+    pipeline.save_lora_weights(
+        str(tmp_path / "pipeline"), transformer_lora_layers=layers, transformer_lora_adapter_metadata=metadata
     )
     other = transformer(family)
-    state, read = PIPELINES[family].lora_state_dict(str(tmp_path / "diffusers pipeline"), return_lora_metadata=True)
-    PIPELINES[family].load_lora_into_transformer(state, other, adapter_name="default", metadata=read)
-    other.save_lora_adapter(str(tmp_path / "diffusers model"))
-    for tool in TOOLS:
+    state, read = pipeline.lora_state_dict(str(tmp_path / "pipeline"), return_lora_metadata=True)
+    pipeline.load_lora_into_transformer(state, other, adapter_name="default", metadata=read)
+    assert_same(deltas(other), expected, "diffusers")
+    other.save_lora_adapter(str(tmp_path / "model"))
+    for tool in ("PEFT", "PEFT, adapter's name", "pipeline", "model"):
         imported = convert_adapter(tmp_path / tool, tmp_path / "out" / tool, target(family))
         assert imported.note == ""
         found = through_comfyui(family, tmp_path / "out" / tool / COMFYUI_FILE)
-        if "bfloat16" in tool:
-            down_up = {
-                name: [half.bfloat16().double() for half in one]
-                for name, one in weights(family, names, ranks=ranks).items()
-            }
-            rough = {name: up @ down * strength(name, len(down)) for name, (down, up) in down_up.items()}
-            assert_same(found, in_comfyui(family, rough), tool)
-        else:
-            assert_same(found, in_comfyui(family, expected), tool)
-    assert_all_formats(family, tmp_path / "out" / "PEFT", expected)
-    assert_same(through_diffusers(family, tmp_path / "diffusers pipeline" / DIFFUSERS_FILE), expected, "diffusers")
+        assert_same(found, in_comfyui(family, expected), tool)

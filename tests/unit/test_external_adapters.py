@@ -105,16 +105,6 @@ def test_both_formats_act_as_the_original(trained, tmp_path, form):
     assert record["source"] == str(trained.folder / form) and record["modules"] == imported.modules > 4
 
 
-@pytest.mark.parametrize("rslora", [False, True])
-def test_modules_with_their_own_rank_and_alpha(tmp_path, rslora):
-    options = {"rank_pattern": {"to_q": 2}, "alpha_pattern": {"feed_forward.w1": 3, "layers.1.attention.to_q": 5}}
-    trained = Trained(tmp_path, use_rslora=rslora, **options)
-    for form in ("peft", "diffusers"):
-        imported = convert_adapter(tmp_path / form, tmp_path / f"{form}-out", target())
-        assert set(imported.ranks) == {"4", "2"} and set(imported.alphas) == {"8", "3", "5"}
-        assert trained.acts_as(tmp_path / f"{form}-out")
-
-
 def test_a_file_of_another_trainer_with_alphas(trained, tmp_path):
     """Names as ComfyUI's trainers write them; alpha beside each pair, in half precision as usual."""
     tensors = {}
