@@ -313,3 +313,19 @@ def test_what_a_family_lacks_on_this_machine_is_said_in_one_line(tmp_path):
     assert "\n" not in text and text.startswith(f"{tmp_path}: the processor needs a package that is not installed (")
     assert "Torchvision" in text or "num2words" in text
     assert text.endswith("install it, or take a model of another family (docs/families.md)")
+
+
+def test_readers_without_weights_count_the_tokens_that_the_model_sees(vlm):
+    from promptecho.captions.readers import vlm_readers
+    from promptecho.config.rewards import VlmSection
+
+    (reader,) = vlm_readers(VlmSection(path=vlm.path), (24, 40), [QUERY])
+    for label in (LABELS[1] * 12, "É " * 300):
+        whole = label_text(vlm, QUERY, label, name="a").text
+        seen = batch_inputs(vlm, [image(0, (40, 24))], [whole], padding_side="right")["input_ids"].shape[1]
+        reader.limit = 1  # else what fits in any case is not counted
+        assert reader._counts([reader.whole(label)]) == [seen]
+        reader.limit = vlm.context_length
+        assert bool(reader.problems([label])) == (seen > vlm.context_length)
+        cut = reader.cut(label)
+        assert not reader.problems([cut]) and label.startswith(cut)
