@@ -91,7 +91,7 @@ def plans(root: Path, commands: list[list[str]]) -> list[tuple[int, str]]:
 def shrink(path: Path) -> None:
     """Keep what names anything in an experiment, and make it small."""
     raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    raw["captions"] |= {"shapes": {"count": 24, "seed": 11}, "heldout": 10, "max_new_tokens": 12}
+    raw["captions"] |= {"shapes": {"count": 24, "seed": 11}, "heldout": 10}
     training = raw["training"]
     training |= {"prompts_per_iteration": 1, "images_per_prompt": 2, "batch_size": 2, "micro_batch_size": 2}
     training |= {"lora": {"rank": 2, "alpha": 4}, "save_every_s": 600, "heldout": {"prompts": 2, "every": 20}}
