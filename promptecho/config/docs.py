@@ -29,11 +29,14 @@ Keys can be set for one call. Snakemake takes no dots in keys, so there are two 
 
 ```
 snakemake --profile profiles/local --config experiments=shapes -- all
-snakemake --profile profiles/local --config 'set=shapes.training.learning_rate=1e-4 shapes.rewards.0.weight=2' -- all
-snakemake --profile profiles/local --config 'shapes={training: {learning_rate: 1e-4}}' -- all
+snakemake --profile profiles/local --config 'set=shapes.runs.promptecho-s2.seed=2 shapes.evaluate.0.at=all' -- all
+snakemake --profile profiles/local --config 'shapes={runs: {promptecho-s2: {seed: 2}}}' -- all
 ```
 
-A stage runs again when a key that decides its result changes, and only then. `training.iterations`, batch sizes
+A misspelt key is told with the key that was meant. Positions in lists count from 0.
+
+A stage runs again when a key that decides its result changes, and only then; a finished training is never made again
+because of that, but the change is refused ([docs/reruns.md](../docs/reruns.md)). `training.iterations`, batch sizes
 that merely move work around (`micro_batch_size`, `batch_size` of sampling, captioning and generation), `zero_stage`
 and `save_every_s` make no finished stage run again. Appending a checkpoint reruns nothing; inserting or removing one
 reruns the training segments after it.
