@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from promptecho.errors import DataError
-from promptecho.files import digest, read_json, sha256_file
+from promptecho.files import digest, read_json
 from promptecho.seeds import derive_seed
 
 CAPTIONS = "captions file"  # its name among a state's digests
@@ -94,19 +94,16 @@ def change(facts: dict[str, Any], use: PromptUse) -> str | None:
     )
 
 
-def captions_problem(checkpoint: str | Path, captions: str | Path, use: PromptUse) -> str | None:
-    """Why a finished checkpoint (runs/R/N) does not fit `captions` (captions.h5), of which `use` is made (`prompt_use`
-    in train/labels.py): the prompts and labels that it has used are others. None where it fits.
+def captions_problem(checkpoint: str | Path, use: PromptUse) -> str | None:
+    """Why a finished checkpoint (runs/R/N) does not fit the captions and labels of now (train/labels.py: `prompt_use`),
+    where their files are not those of its state any more; None where all that it has used is the same.
 
     Raises:
         DataError: the checkpoint has no readable state.json.
     """
     path = Path(checkpoint) / "state" / "state.json"
-    facts = read_json(path)
     try:
-        if not use.labels and facts["digests"].get(CAPTIONS) == sha256_file(captions):
-            return None
-        problem = change(facts, use)
+        problem = change(read_json(path), use)
     except (KeyError, TypeError, AttributeError):
         raise DataError(f"{path}: not a training state") from None
     return problem and f"{checkpoint}: {problem}"
