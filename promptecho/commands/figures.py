@@ -30,7 +30,7 @@ def curves(
     benchmark: Annotated[
         str, typer.Option(help="Benchmark whose scores are drawn: a key of the experiment's `benchmarks`.")
     ],
-    out: Annotated[Path, typer.Option(help="Folder to write curves_BENCHMARK.png, .pdf and .json to.")],
+    out: Annotated[Path, typer.Option(help="Folder to write curves_BENCHMARK.png, .pdf, .json and .html to.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print what was drawn as JSON.")] = False,
 ) -> None:
     """Draw learning curves: score with interval, reward, KL and diversity over the iterations, for all runs."""
@@ -51,7 +51,7 @@ def samples(
         list[Path],
         typer.Argument(help="Image folders, results/E/images/R/N/SET: one column for each; the base model's first."),
     ],
-    out: Annotated[Path, typer.Option(help="File to write, .png or .pdf.")],
+    out: Annotated[Path, typer.Option(help="File to write, .png or .pdf; beside a .png its .html page.")],
     scores: Annotated[
         Path | None,
         typer.Option(
@@ -70,6 +70,7 @@ def samples(
     """Draw a grid of images: the same prompts and noise at every checkpoint, with the score of each image."""
     from promptecho.benchmarks.packing import unpacked
     from promptecho.errors import ConfigError
+    from promptecho.figures.page import write_page
     from promptecho.figures.samples import choose, thin, write_rows
     from promptecho.figures.sources import read_columns
 
@@ -79,4 +80,5 @@ def samples(
         folders = [stack.enter_context(unpacked(folder)) for folder in given_files("IMAGES", images)]
         columns = thin(read_columns(folders, scores), max_columns)
         write_rows(columns, choose(columns, prompts, image_index), out)
-    typer.echo(str(out))
+    for path in [out] if out.suffix == ".pdf" else [out, write_page(out)]:
+        typer.echo(str(path))

@@ -185,12 +185,13 @@ def smoothed(curve: Curve) -> Curve:
 
 
 def write_curves(data: dict[str, Any], folder: Path) -> list[Path]:
-    """Write curves_BENCH.png, .pdf and .json; returns their paths.
+    """Write curves_BENCH.png, .pdf, .json and .html; returns their paths.
 
     Raises:
         DataError: the disk is full or not writable.
     """
     from promptecho.figures.draw_curves import draw
+    from promptecho.figures.page import write_page
     from promptecho.figures.style import save, style
 
     stem = folder / f"curves_{data['benchmark']}"
@@ -200,4 +201,4 @@ def write_curves(data: dict[str, Any], folder: Path) -> list[Path]:
         for path in paths[:2]:
             save(figure, path)
     write_json(paths[2], data)
-    return paths
+    return [*paths, write_page(paths[0])]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 
 import numpy as np
@@ -194,6 +195,8 @@ def test_samples_figure(experiment, tmp_path):
     run(*call, "--out", tmp_path / "a.png")
     run(*call, "--out", tmp_path / "b.png")
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    page = (tmp_path / "a.html").read_text()
+    assert base64.b64encode((tmp_path / "a.png").read_bytes()).decode() in page and "a.png" not in page
     run("samples", *folders, "--prompts", 3, "--out", tmp_path / "plain.png")
     assert (tmp_path / "plain.png").read_bytes() != (tmp_path / "a.png").read_bytes()  # without verdicts
     column = read_column(folders[1], experiment / "scores/geneval/echo-s1/2.json")

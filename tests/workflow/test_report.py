@@ -15,14 +15,15 @@ import pytest
 from conftest import Workflow, copy_checkout
 from PIL import Image
 
+from promptecho.figures.page import write_page
 from promptecho.tables.table import Cell, Column, Table
 from promptecho.tables.write import write
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
 SHOWN = {
     "results/tiny/tables/geneval.html": {"content": "result table", "of": "geneval"},
-    "results/tiny/figures/curves_geneval.png": {"content": "learning curves", "of": "geneval"},
-    "results/tiny/figures/samples_echo-s1.png": {"content": "samples of images", "of": "echo-s1"},
+    "results/tiny/figures/curves_geneval.html": {"content": "learning curves", "of": "geneval"},
+    "results/tiny/figures/samples_echo-s1.html": {"content": "samples of images", "of": "echo-s1"},
     "results/paper/tables/table1.html": {"content": "result table", "of": "table1"},
 }
 
@@ -37,7 +38,9 @@ def finished(tmp_path_factory) -> Workflow:
     write(Table("table1", "Table 1", columns, rows), one.root / "results/paper/tables")
     (one.root / "results/tiny/figures").mkdir()
     for path in list(SHOWN)[1:3]:
-        Image.new("RGB", (32, 16), "red").save(one.root / path)
+        picture = (one.root / path).with_suffix(".png")
+        Image.new("RGB", (32, 16), "red").save(picture)
+        write_page(picture)
     return one
 
 

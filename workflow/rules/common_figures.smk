@@ -53,6 +53,7 @@ def listed_figures():
     files = []
     for name in EXPERIMENTS.site.experiments:
         chosen = EXPERIMENTS[name]
-        files += [f"results/{name}/figures/curves_{table}.{kind}" for table in chosen.tables for kind in ("png", "pdf", "json")]
-        files += [f"results/{name}/figures/samples_{run}.png" for run in chosen.runs if sampled_benchmark(name, run)]
+        files += [f"results/{name}/figures/curves_{table}.{kind}" for table in chosen.tables for kind in ("png", "html", "pdf", "json")]
+        runs = [run for run in chosen.runs if sampled_benchmark(name, run)]
+        files += [f"results/{name}/figures/samples_{run}.{kind}" for run in runs for kind in ("png", "html")]
     return files

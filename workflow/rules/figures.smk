@@ -8,8 +8,9 @@ rule curves:
         scores=lambda wildcards: score_files(wildcards.E, wildcards.B),
         metrics=curve_metrics,
     output:
-        png=report(
-            "results/{E}/figures/curves_{B}.png",
+        png="results/{E}/figures/curves_{B}.png",
+        html=report(
+            "results/{E}/figures/curves_{B}.html",
             caption="../report/curves.rst",
             category="{E}",
             labels={"content": "learning curves", "of": "{B}"},
@@ -44,8 +45,9 @@ rule samples:
         shards=sampled_shards,
         scores=sampled_scores,
     output:
-        report(
-            "results/{E}/figures/samples_{R}.png",
+        png="results/{E}/figures/samples_{R}.png",
+        html=report(
+            "results/{E}/figures/samples_{R}.html",
             caption="../report/samples.rst",
             category="{E}",
             labels={"content": "samples of images", "of": "{R}"},
@@ -69,7 +71,7 @@ rule samples:
     message:
         "{wildcards.E}: show samples of {wildcards.R}"
     shell:
-        "python -m promptecho figures samples {params.images:q} --scores {params.scores:q} --out {output:q}"
+        "python -m promptecho figures samples {params.images:q} --scores {params.scores:q} --out {output.png:q}"
         " 2>&1 | tee -i {log:q}"
 
 
