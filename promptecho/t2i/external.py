@@ -81,24 +81,32 @@ def resolve_adapter(source: str, cache: Path | None = None, revision: str | None
     if (found := locate(source, revision)) != source:
         return Path(found)
     import httpx2
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import HfApi, snapshot_download
 
+    where = {"revision": revision, "cache_dir": cache, **hub}
     try:
-        found = snapshot_download(
-            source, revision=revision, cache_dir=cache, allow_patterns=[PEFT_CONFIG, PEFT_FILE, DIFFUSERS_FILE], **hub
-        )
+        found = Path(snapshot_download(source, allow_patterns=[PEFT_CONFIG, PEFT_FILE, DIFFUSERS_FILE], **where))
+        if not list(found.glob("*.safetensors")):
+            names = HfApi(endpoint=hub.get("endpoint")).list_repo_files(source, revision=revision)
+            snapshot_download(source, allow_patterns=[_only_file(source, names)], **where)
     except (OSError, ValueError, httpx2.HTTPError) as error:
         reason = " ".join(str(error).split())[:300]
         raise DataError(
             f"{source}: no such folder, and the hub does not give it ({reason}); without network, download it "
             "elsewhere and give its folder"
         ) from error
-    if not list(Path(found).glob("*.safetensors")):
-        raise DataError(
-            f"{source}: the hub's folder has no {PEFT_FILE} or {DIFFUSERS_FILE}; a LoRA file of another name has to be "
-            "downloaded and given by its path, and pickles are not read"
-        )
-    return Path(found)
+    return found
+
+
+def _only_file(source: str, names: list[str]) -> str:
+    """The one LoRA file of a repository that has none of the usual names."""
+    files = sorted(name for name in names if name.endswith(".safetensors") and "/" not in name)
+    if len(files) > 1:
+        some = ", ".join(files[:5]) + (", ..." if len(files) > 5 else "")
+        raise DataError(f"{source}: the hub has several weight files ({some}); download one, and give its path")
+    if not files:
+        raise DataError(f"{source}: the hub's folder has no LoRA file ending in .safetensors; pickles are not read")
+    return files[0]
 
 
 def load_target(path: str, revision: str | None = None) -> Target:

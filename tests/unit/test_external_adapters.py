@@ -213,9 +213,21 @@ def test_a_hub_id_downloads_the_adapter_files_and_nothing_else(trained, tmp_path
 
 def test_a_hub_repository_of_pickles_is_refused(tmp_path):
     files = {"adapter_config.json": b"{}", "adapter_model.bin": b"pickle"}
-    refused = pytest.raises(DataError, match="owner/name: the hub's folder has no .* pickles are not read")
+    refused = pytest.raises(DataError, match="owner/name: the hub's folder has no .*; pickles are not read")
     with Hub({"owner/name": files}) as hub, refused:
         resolve_adapter("owner/name", tmp_path, endpoint=hub.url)
+
+
+def test_a_hub_repository_whose_only_file_has_a_name_of_its_own(trained, tmp_path):
+    lora = (trained.folder / "diffusers" / DIFFUSERS_FILE).read_bytes()
+    with Hub({"owner/one": {"style_v2.safetensors": lora, "README.md": b"x"}, "owner/two": {
+        "a-1000.safetensors": lora, "a-2000.safetensors": lora, "x/y.safetensors": b""}}) as hub:  # fmt: skip
+        found = resolve_adapter("owner/one", tmp_path / "cache", endpoint=hub.url)
+        assert hub.downloads() == ["style_v2.safetensors"]
+        with pytest.raises(DataError, match="several weight files .a-1000.*, a-2000.safetensors.; download one"):
+            resolve_adapter("owner/two", tmp_path / "cache", endpoint=hub.url)
+    assert convert_adapter(found, tmp_path / "adapter", target()).sha256.keys() == {"style_v2.safetensors"}
+    assert resolve_adapter("owner/one", tmp_path / "cache", endpoint=hub.url) == found  # no hub any more
 
 
 def test_the_same_adapter_becomes_the_same_bytes(trained, tmp_path):
