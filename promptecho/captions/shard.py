@@ -156,17 +156,19 @@ def _complete_rows(spec: ShardSpec, source: CaptionSource, items: Sequence[Image
 
 
 def _finished_rows(journal: Journal, items: Sequence[ImageItem]) -> dict[str, CaptionRow]:
-    known = {item.image_id for item in items}
+    """Rows of the journal by image id, without those of files that were replaced since; these get another row."""
+    known = {item.image_id: item.path for item in items}
     done: dict[str, CaptionRow] = {}
     for number, values in enumerate(journal.rows, start=2):
         try:
             row = CaptionRow(**values)
         except TypeError:
             row = None
-        if row is None or row.image_id not in known or row.image_id in done:
+        before = done.get(row.image_id) if row is not None else None
+        if row is None or row.image_id not in known or (before and before.image_sha256 == row.image_sha256):
             raise DataError(f"{journal.path}:{number}: not a row of this shard; delete the journal to start over")
         done[row.image_id] = row
-    return done
+    return {name: row for name, row in done.items() if _sha256(known[name]) == row.image_sha256}
 
 
 def listed_images(images: str | Path, images_list: Path | None) -> ImageList:

@@ -21,14 +21,15 @@ from typer.testing import CliRunner
 from promptecho.captions.captioner import GenerationSettings
 from promptecho.captions.folders import told
 from promptecho.captions.inputs import image_list, list_images, shard_of, with_hashes, write_list
+from promptecho.captions.journal import Journal
 from promptecho.captions.merge import MergeSpec, merge_shards, wanted_images
 from promptecho.captions.renewal import LIST, renew
 from promptecho.captions.shard import ShardSpec, caption_shard
-from promptecho.captions.store import CaptionRow, CaptionSource, read_captions, write_captions
+from promptecho.captions.store import CaptionRow, CaptionSource, read_captions, row_to_dict, write_captions
 from promptecho.cli import app
 from promptecho.errors import DataError
 from promptecho.file_hashes import FileHashes
-from promptecho.files import sha256_file
+from promptecho.files import digest, sha256_file
 from promptecho.names import PREFIX, id_of, name_of
 
 SOURCE = CaptionSource("vlm", "files-1", "Describe this image in detail.", {})
@@ -397,6 +398,27 @@ def test_forty_photographs_of_all_kinds_and_names_are_captioned(tmp_path, capsys
     for image_id, (colours, tolerance) in expected.items():
         np.testing.assert_allclose(shown[image_id], colours, rtol=0, atol=tolerance, err_msg=image_id)
     assert {row.image_id for row in read_captions(done["out"]).rows} == {*expected, "heat.tif"}
+
+
+def test_a_replaced_photograph_loses_its_row_of_the_journal(tmp_path):
+    photos, work = tmp_path / "photos", tmp_path / "work"
+    put(photos, "a.png", "b.png")
+    one = spec(photos, tmp_path)
+    caption_shard(one)
+    rows = read_captions(one.out).rows
+    header = {
+        "journal": 1, "vlm_revision": read_captions(one.out).source.vlm_revision, "query": one.query,
+        "generation": one.identity(), "shard": "0/1",
+        "images": digest([[name, (photos / name).stat().st_size] for name in ("a.png", "b.png")]),
+    }  # fmt: skip
+    with Journal(work / "00000.journal.jsonl", header) as journal:  # killed before the second was done
+        journal.append([row_to_dict(rows[0])])
+    one.out.unlink()
+    replace_quietly(photos / "a.png", 2)
+    caption_shard(one)
+    assert [row.image_sha256 for row in read_captions(one.out).rows] == [
+        sha256_file(photos / name) for name in ("a.png", "b.png")
+    ]
 
 
 def test_large_photographs_are_captioned_small(tmp_path):

@@ -5,7 +5,6 @@ import sys
 
 from promptecho.captions.renewal import LIST, renew
 from promptecho.errors import DataError
-from promptecho.file_hashes import FileHashes
 
 RENEWALS = {}
 
@@ -15,30 +14,30 @@ def captioned_images(wildcards):
     images = experiment(wildcards).captions.images
     if images is None:
         return f"results/{wildcards.E}/captions/images"
-    if workflow.is_main_process and os.path.exists(images):
+    if workflow.is_main_process and os.path.exists(placed(images)):
         renewal = _renewal(wildcards.E)
         if int(wildcards.shard) in renewal.shards:
-            workflow.dag.forcefiles.add(f"results/{wildcards.E}/captions/shards/{wildcards.shard}.h5")
+            workflow.dag.forcefiles.add(placed(f"results/{wildcards.E}/captions/shards/{wildcards.shard}.h5"))
     return ancient(images)
 
 
 def images_list(wildcards, output):
     """The file of the list, which may be missing. It takes `output` so that Snakemake does not record it."""
-    return f"results/{wildcards.E}/captions/{LIST}"
+    return placed(f"results/{wildcards.E}/captions/{LIST}")
 
 
 def merged_images(wildcards):
     """Options by which the merge knows the images that must be there."""
     images = experiment(wildcards).captions.images or f"results/{wildcards.E}/captions/images"
-    return f"--images {shlex.quote(images)} --list {shlex.quote(images_list(wildcards, None))}"
+    return f"--images {shlex.quote(placed(images))} --list {shlex.quote(images_list(wildcards, None))}"
 
 
 def _renewal(name):
     if name not in RENEWALS:
-        captions, folder = EXPERIMENTS[name].captions, f"results/{name}/captions"
-        hashes = FileHashes(f"results/{name}/work/file_hashes.json")
+        captions, folder = EXPERIMENTS[name].captions, placed(f"results/{name}/captions")
+        hashes = inputs_of_experiment(name).hashes
         try:
-            RENEWALS[name] = renew(captions.images, folder, captions.num_shards, hashes)
+            RENEWALS[name] = renew(placed(captions.images), folder, captions.num_shards, hashes)
         except DataError as error:
             raise WorkflowError(f"{name}: {error}")
         finally:
@@ -57,9 +56,9 @@ def _write_lists(build):
         if writes and RENEWALS and not workflow.persistence.locked:
             for name, renewal in RENEWALS.items():
                 try:
-                    renewal.write(f"results/{name}/captions")
+                    renewal.write(placed(f"results/{name}/captions"))
                 except DataError as error:
-                    if any(job.rule.name == "caption_shard" for job in workflow.dag.needrun_jobs()):
+                    if any(job.rule.name.endswith("caption_shard") for job in workflow.dag.needrun_jobs()):
                         raise WorkflowError(str(error))
 
     return build_and_write
