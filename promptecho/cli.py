@@ -78,7 +78,7 @@ examples.attach(app)
 
 
 def main() -> None:
-    """Console script. Exit codes: 0 success, 1 an error told in one line, 2 wrong usage."""
+    """Console script. Exit codes: 0 success, 1 an error told in one line, 2 wrong usage, 130 Ctrl-C."""
     debug = "--debug" in sys.argv
     if debug:
         sys.argv.remove("--debug")  # accepted anywhere on the line
@@ -90,9 +90,12 @@ def main() -> None:
         # One write: ranks share a stderr, and torchrun's are unbuffered, where print() writes its line end separately.
         sys.stderr.write("".join(f"promptecho: {line}\n" for line in str(error).splitlines()))
         sys.exit(1)
-    except KeyboardInterrupt:
-        print("promptecho: interrupted", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as end:
+        if end.code == 130:  # what typer makes of Ctrl-C
+            if debug:
+                traceback.print_exc()
+            sys.stderr.write("promptecho: interrupted; the same command goes on\n")
+        raise
 
 
 if __name__ == "__main__":

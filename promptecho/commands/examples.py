@@ -31,6 +31,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         " --heldout-out heldout.jsonl",
     ),
     "train": (
+        "# first of all: do several processes on this machine come to the numbers of one?",
+        "promptecho train --smoke",
+        "# the same with the models of an experiment:",
+        "promptecho train --smoke --config config/experiments/zimage.yaml",
         "# what the runs of an experiment do (Ctrl-C leaves the view only):",
         "promptecho train --watch results/shapes",
         "# one run to its checkpoint 20; the workflow calls it so:",

@@ -87,11 +87,26 @@ def train(
         help="Train nothing; show the runs of an experiment, results/E, until all are finished. Default: none.",
     ),
     once: bool = typer.Option(False, "--once", help="With --watch: show the state of now, and end."),
+    smoke: bool = typer.Option(
+        False,
+        "--smoke",
+        help="Try first whether training works on this machine: two iterations on a few made-up prompts, once by one "
+        "process and once by several, which must come to the same numbers. Takes --config (default: the small models "
+        "that come along), --run, --ranks, --device and --json.",
+    ),
+    ranks: int | None = typer.Option(
+        None, "--ranks", min=2, help="With --smoke: processes, each with a GPU. Default: one for each GPU, at least 2."
+    ),
 ) -> None:
     """Train a run to a checkpoint, or show what runs do (--watch).
 
     If training is interrupted, the same command goes on where it was, to the same bits.
     """
+    if smoke:
+        _smoke(config, run or [], ranks, device, as_json)
+        return
+    if ranks is not None:
+        raise ConfigError("train: --ranks is for --smoke alone; to train with several processes see docs/training.md")
     if watch is not None:
         _watch(watch, run or [], once, as_json)
         return
@@ -108,8 +123,14 @@ def train(
     if len(run) > 1:
         raise ConfigError(f"train: --run {' --run '.join(run)}: one run is trained at a time; give one")
     (run,) = run
-    from promptecho.train.stop import EXIT_CODE
+    from promptecho.train.stop import EXIT_CODE, leave_while_importing
 
+    def tell(finished: bool) -> None:
+        if as_json and os.environ.get("RANK", "0") == "0":
+            print(json.dumps({"run": run, "to": to, "finished": finished, "out": str(out)}), file=stdout, flush=True)
+
+    stdout = sys.stdout
+    leave_while_importing(lambda: tell(False))
     with contextlib.redirect_stdout(sys.stderr):  # DeepSpeed logs to stdout, which belongs to --json
         finished = _train(
             threads,
@@ -125,11 +146,22 @@ def train(
             heldout=heldout,
             tensorboard=tensorboard,
             accept_captions=accept_captions,
+            on_leave=lambda: tell(False),
         )
-    if as_json and os.environ.get("RANK", "0") == "0":
-        print(json.dumps({"run": run, "to": to, "finished": finished, "out": str(out)}))
+    tell(finished)
     if not finished:
         _leave(EXIT_CODE)
+
+
+def _smoke(config: Path | None, runs: list[str], ranks: int | None, device: str, as_json: bool) -> None:
+    from promptecho.train import smoke
+
+    if len(runs) > 1:
+        raise ConfigError(f"train --smoke: --run {' --run '.join(runs)}: one run is tried at a time; give one")
+    outcome = smoke.smoke(config, runs[0] if runs else None, ranks, device)
+    smoke.show(outcome, as_json)
+    if outcome.problem:
+        sys.exit(1)
 
 
 def _leave(code: int) -> None:

@@ -312,7 +312,12 @@ class TrainingConfig(Section):
     timeout_s: Count = Field(
         1800,
         description="Longest time between two step boundaries (a batch of images, a batch of rewards, an optimizer "
-        "step) before a process counts as hanging; the run then ends and names rank and phase.",
+        "step) before a process counts as hanging; the run then ends and names rank and phase. Loading has its own.",
+    )
+    load_timeout_s: Count = Field(
+        7200,
+        description="Longest time that one model may load on one process (reading from a slow disk, or waiting for a "
+        "copy on the node's disk) before it counts as hanging. Meanwhile a line each minute says how far it is.",
     )
     heldout: HeldoutSection = Field(default_factory=HeldoutSection, description="Held-out reward and early stop.")
 

@@ -25,6 +25,7 @@ from typing import Any
 from promptecho.errors import DataError, ModelError, PromptEchoError
 from promptecho.files import read_json, sha256_file
 from promptecho.models.needed import Model
+from promptecho.models.reach import unreachable
 from promptecho.models.record import RECORD, Record, RecordedFile, read_record, write_record
 from promptecho.models.selection import INDEX, select_files
 from promptecho.progress import Progress, progress
@@ -41,6 +42,14 @@ class Hub:
     @property
     def token(self) -> str | bool:
         return os.environ.get("HF_TOKEN") or False  # False: nor one that lies in a file
+
+
+class HubSilentError(ModelError):
+    """The hub does not answer; `why` says it without the model's name."""
+
+    def __init__(self, source: str, why: str):
+        super().__init__(f"{source}: {why}")
+        self.why = why
 
 
 @dataclass(frozen=True)
@@ -68,14 +77,19 @@ class Fetched:
 def fetch_all(models: list[Model], root: Path, hub: Hub, *, full: bool = False) -> tuple[list[Fetched], list[str]]:
     """Fetch several models; one that cannot be had does not keep the others from coming.
 
-    Returns what `fetch` returns for each that came, and a line for each that did not.
+    Returns what `fetch` returns for each that came, and a line for each that did not; one line for all that would need
+    a hub which does not answer.
     """
-    done, problems = [], []
+    done, problems, unasked = [], [], []
     for model in models:
         try:
             done.append(fetch(model, root, hub, full=full))
+        except HubSilentError as error:
+            unasked.append((model.source, error))
         except PromptEchoError as error:
             problems.append(str(error))
+    if unasked:
+        problems.append(f"{', '.join(source for source, _ in unasked)}: {unasked[0][1].why}")
     return done, problems
 
 
@@ -167,6 +181,9 @@ def _describe(model: Model, revision: str | None, hub: Hub) -> tuple[str, str, d
     from huggingface_hub.hf_api import RepoFile
 
     api = HfApi(endpoint=hub.endpoint, token=hub.token)
+    if (reason := unreachable(api.endpoint)) is not None:
+        why = f"the hub ({api.endpoint}) does not answer ({reason}); fetch where there is internet, or name a mirror"
+        raise HubSilentError(model.source, f"{why} with --endpoint")
     with _told(model.source, revision, hub):
         commit = api.repo_info(model.source, revision=revision).sha
         entries = list(api.list_repo_tree(model.source, revision=commit, recursive=True))

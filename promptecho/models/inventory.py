@@ -8,13 +8,15 @@ from typing import Any, Literal
 
 from promptecho.config import ExperimentConfig, load_site, read_yaml
 from promptecho.errors import DataError
+from promptecho.models import reach
 from promptecho.models.fetch import changed_files
-from promptecho.models.needed import Model
+from promptecho.models.needed import Model, models_of
 from promptecho.models.place import cached
 from promptecho.models.record import RECORD, Record, read_record, revision_problem
 from promptecho.shipped import SHAPES, model_path
 
 SITE = Path("config/config.yaml")
+FETCH = "promptecho models fetch --config FILE"
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,32 @@ def find(model: Model, root: Path | None) -> Found:
     if (folder := cached(model.source, model.revision)) is not None:
         return Found(model, "hub cache", str(folder), _size(folder))
     return Found(model, "missing", problem="promptecho models fetch gets it")
+
+
+def not_to_be_had(config: ExperimentConfig, keys: set[str]) -> list[str]:
+    """A line for each model that `keys` (as in `Model.used_by`) name and that a job could neither find nor download.
+
+    Raises:
+        ConfigError: one hub id at two revisions.
+    """
+    lines = []
+    root = Path(config.models_root) if config.models_root else None
+    for model in models_of(config):
+        if not keys & set(model.used_by) or (found := find(model, root)).ready:
+            continue
+        problem = found.problem
+        if found.where == "missing" and model.on_hub:
+            if config.models_offline:
+                why = "jobs do not ask the hub (models.offline)"
+            elif (reason := reach.unreachable(reach.endpoint())) is not None:
+                why = f"the hub ({reach.endpoint()}) does not answer ({reason})"
+            else:
+                continue  # the first job fetches it
+            place = f"neither in {root} nor in" if root else "not in"
+            problem = f"{place} the hub's cache on this machine, and {why}; where there is internet: {FETCH}"
+        used = [key for key, name in zip(model.keys, model.used_by, strict=True) if name in keys]
+        lines.append(f"{config.experiment}: {', '.join(used)}: {model.source}: {problem}")
+    return lines
 
 
 def verify(found: Found) -> Found:

@@ -32,6 +32,15 @@ class Model:
     code: bool = False
 
     @property
+    def keys(self) -> tuple[str, ...]:
+        """The dotted keys that hold `source`."""
+        last = {"adapter": "adapter"}.get(self.kind)
+        return tuple(
+            f"{name}.{last or ('model' if name.startswith(('judges.', 'benchmarks.')) else 'path')}"
+            for name in self.used_by
+        )
+
+    @property
     def on_hub(self) -> bool:
         """Whether it comes from the Hugging Face hub, rather than from a folder here."""
         if self.source == SHAPES or self.kind == "modelscope" or Path(self.source).expanduser().exists():

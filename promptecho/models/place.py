@@ -15,6 +15,7 @@ from pathlib import Path
 
 from promptecho.config import ExperimentConfig, load_experiment
 from promptecho.errors import ModelError
+from promptecho.models import reach
 from promptecho.models.record import HUB_ID, revision_problem
 from promptecho.shipped import ROOT as SHIPPED
 
@@ -27,6 +28,7 @@ class Place:
     offline: bool = False
     staging: str | None = None
     staging_seconds: float = 0.0  # spent by this process so far
+    config: ExperimentConfig | None = None
 
 
 _place = Place()
@@ -43,11 +45,16 @@ def use(config: ExperimentConfig) -> None:
     """Find models as `config` says, from here on."""
     global _place
     root = config.models_root
-    _place = Place(Path(root) if root else None, config.models_offline, config.models_staging)
+    _place = Place(Path(root) if root else None, config.models_offline, config.models_staging, config=config)
     if config.models_offline:
-        os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when huggingface_hub is imported
-        if constants := sys.modules.get("huggingface_hub.constants"):
-            constants.HF_HUB_OFFLINE = True
+        _forbid()
+
+
+def _forbid() -> None:
+    """The hub's client asks nobody from here on."""
+    os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when huggingface_hub is imported
+    if constants := sys.modules.get("huggingface_hub.constants"):
+        constants.HF_HUB_OFFLINE = True
 
 
 def staging_seconds() -> float:
@@ -59,8 +66,8 @@ def locate(path: str, revision: str | None = None) -> str:
     """A folder as it is; for a hub id its folder in `models_root` where it is there, else the hub id itself.
 
     Raises:
-        ModelError: the folder was fetched at another revision; or the hub is out of bounds and its cache here does not
-            have the model.
+        ModelError: the folder was fetched at another revision; or neither it nor the hub's cache here has the model,
+            and the hub is out of bounds or does not answer.
     """
     folder = Path(path).expanduser()
     hub_id = HUB_ID.fullmatch(path) is not None
@@ -70,14 +77,44 @@ def locate(path: str, revision: str | None = None) -> str:
         if problem := revision_problem(folder, revision):
             raise ModelError(problem)
         return str(folder)
-    if hub_id and _place.offline and not cached(path, revision):
+    if hub_id:
+        _check_hub(path, revision)
+    return path
+
+
+def _check_hub(hub_id: str, revision: str | None) -> None:
+    """The hub's client asks a hub that does not answer for minutes, file by file: so it is asked once, shortly.
+
+    Raises:
+        ModelError: the model is not here, and the hub may not be asked or does not answer.
+    """
+    here = cached(hub_id, revision)
+    if _place.offline or reach.forbidden():
+        why = "jobs do not ask the hub (models.offline)" if _place.offline else "HF_HUB_OFFLINE is set"
+    elif (reason := reach.unreachable(reach.endpoint())) is not None:
+        why = f"the hub ({reach.endpoint()}) does not answer ({reason})"
+        if here:
+            print(f"promptecho: {hub_id}: from the hub's cache here, as {why}", file=sys.stderr, flush=True)
+            _forbid()
+    else:
+        return
+    if not here:
         at = "" if revision is None else f" at revision {revision}"
         where = f"neither in {_place.root} nor in" if _place.root else "not in"
         raise ModelError(
-            f"{path}: {where} the hub's cache on this machine{at}, and jobs do not ask the hub (models.offline); where "
-            "there is internet: promptecho models fetch --config FILE"
+            f"{hub_id}{_key_of(hub_id)}: {where} the hub's cache on this machine{at}, and {why}; where there is "
+            "internet: promptecho models fetch --config FILE"
         )
-    return path
+
+
+def _key_of(source: str) -> str:
+    """Which keys of this process's configuration name a model, in brackets; nothing where none does."""
+    if _place.config is None:
+        return ""
+    from promptecho.models.needed import models_of
+
+    keys = [key for model in models_of(_place.config) if model.source == source for key in model.keys]
+    return f" ({', '.join(keys)})" if keys else ""
 
 
 def at_hand(path: str, revision: str | None = None) -> str:

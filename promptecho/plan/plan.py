@@ -126,6 +126,7 @@ class Planner:
         """
         from promptecho.plan.remedies import remedy
 
+        _check_layouts(config, cluster, runs)
         plans, problems = [], []
         for name in runs:
             plans.append(self.run(config, cluster, name))
@@ -265,3 +266,15 @@ def _sharing(training: TrainingConfig, layout: Layout) -> int:
 
 def with_per_node(cluster: Cluster, per_node: int) -> Cluster:
     return replace(cluster, per_node=per_node)
+
+
+def _check_layouts(config: ExperimentConfig, cluster: Cluster, runs: list[str]) -> None:
+    """Raises ConfigError for layouts that can't work, of all runs at once."""
+    problems: dict[str, list[str]] = {}
+    for name in runs:
+        try:
+            make_layout(run_training(config, name), 0, cluster.gpus, cluster.per_node)
+        except (ConfigError, DataError) as error:
+            problems.setdefault(str(error), []).append(name)
+    if problems:
+        raise ConfigError("\n".join(f"runs.{', runs.'.join(names)}: {text}" for text, names in problems.items()))

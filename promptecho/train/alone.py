@@ -14,6 +14,7 @@ import torch
 from promptecho.config import load_experiment, run_training
 from promptecho.device import choose_device
 from promptecho.train import loop
+from promptecho.train.stop import StopCheck
 from promptecho.train.trainer import Segment, Trainer
 from promptecho.train.watchdog import Watchdog
 
@@ -36,5 +37,5 @@ def alone(config: Path, run: str, captions: Path, **changes: Any) -> Iterator[Tr
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
         work = Path(folder)
         segment = Segment(experiment, run, training.iterations, captions, work, work)
-        with Watchdog(work / "ranks", 0, 1, 10**6) as watchdog:
-            yield loop.prepare(segment, training, device, watchdog, layout, launch)
+        with Watchdog(work / "ranks", 0, 1, 10**6, 10**6) as watchdog:
+            yield loop.prepare(segment, training, device, watchdog, layout, launch, StopCheck(None))

@@ -25,6 +25,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -79,13 +80,19 @@ def train_segment(segment: Segment) -> bool:
         raise DataError(f"--to {segment.to}: run {segment.run} has no such checkpoint (it has {steps})")
     device = torch.device(segment.device)
     # Our own watchdog speaks first, and names the rank.
-    layout, launch = init_distributed(training, device, timeout_s=2 * training.timeout_s + 60)
+    longest = max(training.timeout_s, training.load_timeout_s)
+    layout, launch = init_distributed(training, device, timeout_s=2 * longest + 60)
     with named(launch.rank, launch.world_size):
         if layout.serves:
             return _serve(segment, training, device, layout, launch)
-        with Watchdog(segment.work / "ranks", layout.index, layout.trainers, training.timeout_s) as watchdog:
-            trainer = prepare(segment, training, device, watchdog, layout, launch)
-            state, trainer.rows = _start(trainer)
+        limits = training.timeout_s, training.load_timeout_s
+        stop = StopCheck(segment.stop_file, launch, segment.on_leave)
+        stop.install()
+        with Watchdog(segment.work / "ranks", layout.index, layout.trainers, *limits) as watchdog:
+            with stop.loading():
+                trainer = prepare(segment, training, device, watchdog, layout, launch, stop)
+                watchdog("resume", 0)
+                state, trainer.rows = _start(trainer)
             finished = _run(trainer, state)
             if layout.trainers > 1:
                 dist.barrier()  # a launcher ends all ranks once one has left; rank 0 may still be saving
@@ -99,16 +106,17 @@ def train_segment(segment: Segment) -> bool:
 
 
 def prepare(
-    segment: Segment, training: TrainingConfig, device: torch.device, watchdog: Watchdog, layout: Layout, launch: Launch
-) -> Trainer:
-    stop = StopCheck(segment.stop_file)
-    stop.install()
+    segment: Segment, training: TrainingConfig, device: torch.device, watchdog: Watchdog, layout: Layout,
+    launch: Launch, stop: StopCheck,
+) -> Trainer:  # fmt: skip
+    """Everything that is loaded before the first iteration. Collective."""
     memory = _memory(segment, device, layout, watchdog)
     models = segment.config.models
     prompts, watched = _all_prompts(segment, training)
     rewards = setup.list_rewards(segment.config, segment.run, [*prompts, *watched])
     setup.check_texts(segment, prompts, watched, rewards)
     times = LoadTimes()
+    watchdog("load_t2i", 0)
     with times("t2i"), memory("load_t2i"):
         family = setup.load_policy(segment.config, training, device)
         encoder = PromptCache(
@@ -116,13 +124,18 @@ def prepare(
         )
     if training.activation_checkpointing:
         family.enable_activation_checkpointing()
+    watchdog("load_vlm", 0)
     with times("vlm"), memory("load_vlm"):
-        rewarder = setup.make_rewarder(segment, layout, launch, device, rewards)
+        rewarder = setup.make_rewarder(
+            segment, layout, launch, device, rewards, stop, lambda ranks: watchdog("load_vlm", 0, ranks)
+        )
     if layout.index == 0:
         print(f"train {segment.run}: models loaded: {times.describe()}", file=sys.stderr, flush=True)
+    watchdog("optimizer", 0)
     with memory("optimizer"):
         family.transformer = add_lora(family.transformer, training.lora, training.seed, family.lora_targets)
         engine = Engine(family.transformer, training, device, accumulation=accumulation(training, layout.trainers))
+    stop.watch_passes(family.transformer)
     return Trainer(
         segment, training, family, encoder, engine, rewards, rewarder, prompts, watched,
         family.latent_shape(models.t2i.height, models.t2i.width),
@@ -153,13 +166,17 @@ def _serve(
     segment: Segment, training: TrainingConfig, device: torch.device, layout: Layout, launch: Launch
 ) -> bool:
     """Serve rewards until the trainers of this node are done; returns what they return."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # trainers heed it, and end this process when they are done
+    # Trainers heed requests, and end this process when they are done; while models load, all heed what one has heard.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    stop = StopCheck(None, launch)
     prompts, watched = _all_prompts(segment, training)
     rewards = setup.list_rewards(segment.config, segment.run, [*prompts, *watched])
     memory = _memory(segment, device, layout)
-    with memory("load_vlm"):
-        vlm = load_reward_vlm(segment.config, segment.run, device, layout)
-    return serve(setup.with_models(rewards, vlm), vlm, layout, launch.store, memory) == 0
+    with stop.loading(serves=True):
+        with memory("load_vlm"):
+            vlm = load_reward_vlm(segment.config, segment.run, device, layout)
+        return serve(setup.with_models(rewards, vlm), vlm, layout, launch.store, memory, stop) == 0
 
 
 def _digests(segment: Segment, training: TrainingConfig) -> dict[str, str]:
@@ -300,14 +317,18 @@ def _iterate(trainer: Trainer, state: TrainingState) -> tuple[TrainingState, dic
     engine.use_weights(weights)
 
     def boundary(phase: str, step: int) -> None:
-        if phase == "update":
-            trainer.boundary(phase, current, step)
-        else:
-            trainer.watchdog(phase, current, step)
+        trainer.watchdog("precompute" if phase == "exchange" else phase, current, step)
+        if phase in ("exchange", "update"):
+            trainer.stop()
+
+    def listening() -> AbstractContextManager[None]:
+        return trainer.stop.listening(in_step=engine.partitioned)
 
     trainer.boundary("precompute", current)
     with trainer.memory("precompute"):
-        mine, batch = precompute(family, engine, rollout, training, iteration, kl_ema, trainer.grid, boundary)
+        mine, batch = precompute(
+            family, engine, rollout, training, iteration, kl_ema, trainer.grid, boundary, listening
+        )
     meter.lap("precompute")
 
     ema = state.tensors["ema"]
@@ -360,9 +381,7 @@ def collect(trainer: Trainer, iteration: int, meter: Meter) -> ro.Rollout:
     def moved(phase: str, step: int) -> None:
         if (phase, step) == ("reward", 0):
             meter.lap("sample")
-            trainer.boundary(phase, iteration + 1)
-        else:
-            trainer.watchdog(phase, iteration + 1, step)
+        trainer.watchdog(phase, iteration + 1, step)
 
     made = ro.sample_and_score(
         trainer, chosen, training.images_per_prompt, (training.seed, "sampling", iteration), iteration + 1,

@@ -81,7 +81,16 @@ class LoadTimes:
 
 def peak_resident_gb() -> float:
     """Peak of this process's resident memory since the last reset, in GB (Linux)."""
+    return _status_gb("VmHWM")
+
+
+def resident_gb() -> float:
+    """This process's resident memory, in GB (Linux)."""
+    return _status_gb("VmRSS")
+
+
+def _status_gb(key: str) -> float:
     for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
+        if line.startswith(f"{key}:"):
             return int(line.split()[1]) * 1024 / 1e9
-    raise OSError("/proc/self/status has no VmHWM line")
+    raise OSError(f"/proc/self/status has no {key} line")

@@ -72,6 +72,7 @@ def sample_and_score(
         OutOfMemoryError: where sampling met it; on every rank where rewards did.
         PromptEchoError: on every rank; a reward failed or is not finite (the image and its label are dumped), or too
             many replies are unreadable.
+        StopRequestedError: on every rank.
     """
     total = len(prompts) * per_prompt
     mine = share_of_rank(total, dist.get_rank(), dist.get_world_size())
@@ -82,15 +83,17 @@ def sample_and_score(
         names = [where.format(image=i % per_prompt, iteration=iteration) for i in indices]
         trainer.rewarder.submit(images, [prompts[i // per_prompt] for i in indices], names)
 
-    with trainer.memory("sample"), merged(trainer.engine.model):
+    together = trainer.training.zero_stage == 3  # its passes are exchanges
+    with trainer.memory("sample"), trainer.stop.listening(in_step=together), merged(trainer.engine.model):
         latents = sample_images(
             trainer.family, prompts, cond, trainer.training, trainer.shape, mine, per_prompt, key, made,
             lambda n: moved("sample", n),
         )  # fmt: skip
     moved("reward", 0)
+    trainer.stop()
     local, error = None, None
     try:
-        with trainer.memory("reward"):
+        with trainer.memory("reward"), trainer.stop.listening():
             local = trainer.rewarder.collect(lambda n: moved("reward", n))
     except NotFiniteRewardError as caught:
         vlm = run_vlm(trainer.segment.config, trainer.segment.run)
@@ -99,6 +102,7 @@ def sample_and_score(
         error = caught
     moved("exchange", 0)
     agree(error)
+    trainer.stop()
     scores = gather_scores(local, mine, total)
     if (problem := too_many_failures(trainer.rewards, scores)) is not None:
         index, message = problem

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from promptecho.train.launch import Launch
 from promptecho.train.placement.base import Rewarder
 from promptecho.train.placement.layout import Layout
 from promptecho.train.scoring import WeightedReward
+from promptecho.train.stop import StopCheck
 from promptecho.train.trainer import Segment
 from promptecho.vlm import Vlm
 
@@ -129,9 +130,10 @@ def with_models(rewards: list[WeightedReward], vlm: Vlm) -> list[WeightedReward]
 
 
 def make_rewarder(
-    segment: Segment, layout: Layout, launch: Launch, device: torch.device, rewards: list[WeightedReward]
-) -> Rewarder:
-    """Where this trainer gets its rewards, as `training.reward_placement` says. Collective."""
+    segment: Segment, layout: Layout, launch: Launch, device: torch.device, rewards: list[WeightedReward],
+    stop: StopCheck, turn: Callable[[int], None],
+) -> Rewarder:  # fmt: skip
+    """Where this trainer gets its rewards, as `training.reward_placement` says. Collective; `turn`: load_reward_vlm."""
     if layout.servers_per_node:
         from promptecho.train.placement.client import RemoteRewarder
         from promptecho.train.placement.server import store_key
@@ -139,8 +141,8 @@ def make_rewarder(
         address, key = launch.store.get(store_key(layout.node)).decode().split()
         first = (layout.node + 1) * layout.per_node - layout.servers_per_node
         server = f"the reward server, rank {first} of {layout.world_size} ({socket.gethostname()}),"
-        return RemoteRewarder(address, bytes.fromhex(key), server=server, rewards=len(rewards))
+        return RemoteRewarder(address, bytes.fromhex(key), server=server, rewards=len(rewards), stop=stop)
     from promptecho.train.placement.local import LocalRewarder, load_reward_vlm
 
-    vlm = load_reward_vlm(segment.config, segment.run, device, layout)
-    return LocalRewarder(with_models(rewards, vlm), vlm)
+    vlm = load_reward_vlm(segment.config, segment.run, device, layout, turn)
+    return LocalRewarder(with_models(rewards, vlm), vlm, stop)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -38,6 +39,7 @@ class Segment:
     heldout: Path | None = None
     tensorboard: Path | None = None
     accept_captions: bool = False  # go on although prompts that were used are others now
+    on_leave: Callable[[], None] = lambda: None  # before a process that is asked to stop while it loads ends itself
 
 
 @dataclass

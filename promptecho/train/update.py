@@ -10,6 +10,7 @@ precomputed at all, which is why ours moves per iteration.
 from __future__ import annotations
 
 from collections import defaultdict
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -112,12 +113,16 @@ def draw_timesteps_and_noise(
 
 def precompute(
     family: Family, engine: Engine, rollout: Rollout, training: TrainingConfig, iteration: int,
-    kl_ema: dict[str, torch.Tensor], grid: torch.Tensor, boundary,
+    kl_ema: dict[str, torch.Tensor], grid: torch.Tensor, boundary, listening=nullcontext,
 ) -> tuple[list[int], Batch]:  # fmt: skip
     """The images that this rank will train on (indices into the rollout), and everything without gradient on them.
 
     Passes are shared out like the images themselves, each image once, and their results exchanged: a rank meets an
     image in some of its passes, and other ranks meet it in others.
+
+    Args:
+        boundary: called with ("precompute", passes done), and with ("exchange", passes done) on all ranks together.
+        listening: a context for the passes between two exchanges, which it may end early; `boundary` then raises.
     """
     total, world_size = len(rollout.latents), dist.get_world_size()
     mine = images_of_rank(total, training, iteration)
@@ -153,29 +158,31 @@ def precompute(
             return values
         return gather_by_index(values.transpose(0, 1).contiguous(), share, total)[mine].transpose(0, 1)
 
+    old = ema_velocity = base_velocity = None
     average_samples = training.sampling.policy == "ema" and not same_as_policy
-    if average_samples:
-        engine.use_weights(kl_ema)
-    old = velocities()  # of the weights that sampled
-    if average_samples:
-        engine.use_weights(policy)
+    with listening():
+        if average_samples:
+            engine.use_weights(kl_ema)
+        old = velocities()  # of the weights that sampled
+        if average_samples:
+            engine.use_weights(policy)
+        if training.kl_ema.weight > 0:
+            if same_as_policy or average_samples:
+                ema_velocity = old
+            else:
+                engine.use_weights(kl_ema)
+                ema_velocity = velocities()
+                engine.use_weights(policy)
+        if training.kl_base.weight > 0:
+            with engine.model.disable_adapter():
+                base_velocity = velocities()
+    boundary("exchange", steps)
     old_log_prob = torch.stack(
         [
             awm.matching_log_prob(old[i], x0, noise[i], t[i], weighting=training.weighting, power=training.ghuber_power)
             for i in range(len(t))
         ]
     )
-    ema_velocity = base_velocity = None
-    if training.kl_ema.weight > 0:
-        if same_as_policy or average_samples:
-            ema_velocity = old
-        else:
-            engine.use_weights(kl_ema)
-            ema_velocity = velocities()
-            engine.use_weights(policy)
-    if training.kl_base.weight > 0:
-        with engine.model.disable_adapter():
-            base_velocity = velocities()
     ema_velocity, base_velocity = (
         None if value is None else exchanged(value) for value in (ema_velocity, base_velocity)
     )

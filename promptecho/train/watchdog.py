@@ -3,7 +3,8 @@
 Collective calls wait for ever (or for a library's own time-out, which names nobody) when one rank is stuck. So every
 rank notes where it is at each step boundary; a thread per rank writes that down beside the rolling state, and once
 its own rank has not moved for `timeout_s` it compares all ranks, names those that are furthest behind, and ends its
-process, upon which the launcher ends the others.
+process, upon which the launcher ends the others. While models load, the limit is `load_timeout_s`: a slow disk is no
+hang, but a file system that never answers is.
 """
 
 from __future__ import annotations
@@ -19,9 +20,13 @@ from pathlib import Path
 
 from promptecho.errors import DataError
 from promptecho.files import read_json, write_json
+from promptecho.train.meter import resident_gb
 
 EXIT_CODE = 70  # EX_SOFTWARE
-PHASES = ("start", "sample", "reward", "exchange", "precompute", "update", "heldout", "save", "end")
+LOADING = ("start", "load_t2i", "load_vlm", "optimizer", "resume")
+PHASES = (*LOADING, "sample", "reward", "exchange", "precompute", "update", "heldout", "save", "end")
+TELL_S = 60.0  # between two lines about what is loading
+SLOW = ", or raise that key if the models' disk is merely slow"
 
 
 @dataclass(frozen=True)
@@ -68,12 +73,14 @@ class Watchdog:
     Args:
         folder: for the ranks' positions, on a file system that all ranks share.
         timeout_s: longest time between two boundaries.
+        load_timeout_s: the same while models load.
     """
 
-    def __init__(self, folder: Path, rank: int, world_size: int, timeout_s: float):
-        self.folder, self.world_size, self.timeout_s = Path(folder), world_size, timeout_s
+    def __init__(self, folder: Path, rank: int, world_size: int, timeout_s: float, load_timeout_s: float):
+        self.folder, self.world_size = Path(folder), world_size
+        self.timeout_s, self.load_timeout_s = timeout_s, load_timeout_s
         self.position = Position(rank, host=socket.gethostname(), pid=os.getpid())
-        self._interval = min(5.0, timeout_s / 5)
+        self._interval = min(5.0, timeout_s / 5, load_timeout_s / 5)
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
 
@@ -85,13 +92,21 @@ class Watchdog:
     def __exit__(self, *_: object) -> None:
         self._done.set()
         self._thread.join()
+        self._write()  # where an error was met
 
     def __call__(self, phase: str, iteration: int, step: int = 0) -> None:
         """This rank passed a boundary."""
         self.position = replace(self.position, phase=phase, iteration=iteration, step=step)
 
+    @property
+    def _limit(self) -> tuple[str, float]:
+        """The key that holds now, and its value."""
+        if self.position.phase in LOADING:
+            return "load_timeout_s", self.load_timeout_s
+        return "timeout_s", self.timeout_s
+
     def _run(self) -> None:
-        seen, waited = self.position, 0.0
+        seen, waited, told = self.position, 0.0, 0.0
         last = time.monotonic()
         while not self._done.wait(self._interval):
             now = time.monotonic()
@@ -99,10 +114,22 @@ class Watchdog:
             waited += min(now - last, 2 * self._interval)
             last = now
             if self.position != seen:
-                seen, waited = self.position, 0.0
+                seen, waited, told = self.position, 0.0, 0.0
                 self._write()
-            elif waited > self.timeout_s:
+            elif waited > self._limit[1]:
                 self._end(waited)
+            elif seen.phase in LOADING and seen.rank == 0 and waited - told >= TELL_S:
+                told = waited
+                self._tell_loading(waited)
+
+    def _tell_loading(self, waited: float) -> None:
+        holds = f"{resident_gb():.1f} GB in memory"
+        print(
+            f"promptecho: {self.position.phase} goes on for {waited:.0f} s, {holds}; it counts as hanging after "
+            f"{self.load_timeout_s:.0f} s (training.load_timeout_s)",
+            file=sys.stderr,
+            flush=True,
+        )
 
     def _write(self) -> None:
         try:
@@ -123,7 +150,8 @@ class Watchdog:
     def _end(self, waited: float) -> None:
         self._write()
         time.sleep(2 * self._interval)  # the others write down where they are
-        message = f"no step boundary for {waited:.0f} s (training.timeout_s is {self.timeout_s:.0f}): "
+        key, limit = self._limit
+        message = f"no step boundary for {waited:.0f} s (training.{key} is {limit:.0f}): "
         stack = self.folder / f"{self.position.rank}.stack.txt"
         try:
             with open(stack, "w") as file:
@@ -132,7 +160,7 @@ class Watchdog:
             stack = Path("nowhere, the disk refused it")
         print(
             f"promptecho: {message}{blame(self.positions())}. Stack of rank {self.position.rank}: {stack}. "
-            "The rolling state is good: start the same command again",
+            f"The rolling state is good: start the same command again{SLOW if key == 'load_timeout_s' else ''}",
             file=sys.stderr,
             flush=True,
         )

@@ -59,8 +59,11 @@ def shard_vlm(
     return replace(sharded, in_step=turns.in_step)
 
 
-def load_in_turn(load: Callable[[], T], group: dist.ProcessGroup) -> T:
-    """Collective: what `load` returns, called on one rank of `group` after the other; rank 0 prints a line for each.
+def load_in_turn(
+    load: Callable[[], T], group: dist.ProcessGroup, done: Callable[[int], None] = lambda _: None
+) -> T:
+    """Collective: what `load` returns, called on one rank of `group` after the other; rank 0 prints a line for each,
+    and every rank calls `done` with their number.
 
     Raises:
         Exception: what `load` raised on this rank.
@@ -84,6 +87,7 @@ def load_in_turn(load: Callable[[], T], group: dist.ProcessGroup) -> T:
             raise error
         if messages[turn] is not None:
             raise PromptEchoError(f"rank {dist.get_global_rank(group, turn)}: {messages[turn]}")
+        done(turn + 1)
         if dist.get_rank() == 0 and size > 1:
             print(f"loading in turn: {turn + 1} of this node's {size} ranks done", file=sys.stderr, flush=True)
     return loaded[0]

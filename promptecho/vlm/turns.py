@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -30,7 +31,15 @@ def on_cpu(group: dist.ProcessGroup) -> dist.ProcessGroup:
     """Collective: a group of the same ranks on gloo, for small questions between processes that may wait for long."""
     if dist.get_backend(group) == "gloo":
         return group
-    return dist.new_group(dist.get_process_group_ranks(group), backend="gloo", use_local_synchronization=True)
+    ranks = dist.get_process_group_ranks(group)
+    return dist.new_group(ranks, timeout=group_timeout(), backend="gloo", use_local_synchronization=True)
+
+
+def group_timeout() -> timedelta:
+    """How long ranks wait for each other in the world's group. Torch gives any other group minutes, whatever the world
+    has, while one rank may wait for another's loading."""
+    backend = dist.group.WORLD._get_backend(torch.device("cpu"))  # no public name; torch is pinned
+    return backend.options._timeout
 
 
 class Turns:

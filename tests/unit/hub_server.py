@@ -15,14 +15,16 @@ LARGE = (".safetensors", ".bin")  # kept as LFS, so described by SHA-256
 class Hub:
     """Serves `repositories` {"owner/name": {name: content}}, each with one commit, also called `main`.
 
-    `asked` lists (method, path) of every request, `tokens` what came as authorization. `cut` {name: bytes} ends the
-    connection once after so many bytes; `stall` {name: bytes} sends so many and then nothing until `close`;
-    `served` {name: content} replaces what is sent, not what is described; `gated` names refuse everybody.
+    `asked` lists (method, path) of every request but those for `/`, which `probed` counts; `tokens` what came as
+    authorization. `cut` {name: bytes} ends the connection once after so many bytes; `stall` {name: bytes} sends so many
+    and then nothing until `close`; `served` {name: content} replaces what is sent, not what is described; `gated` names
+    refuse everybody.
     """
 
     def __init__(self, repositories: dict[str, dict[str, bytes]]):
         self.repositories = repositories
         self.asked: list[tuple[str, str]] = []
+        self.probed = 0
         self.tokens: set[str] = set()
         self.cut: dict[str, int] = {}
         self.stall: dict[str, int] = {}
@@ -34,6 +36,10 @@ class Hub:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self):
                 path = unquote(urlsplit(self.path).path)
+                if path == "/":  # whether anybody is here
+                    hub.probed += 1
+                    self.send_error(404)
+                    return
                 hub.asked.append((self.command, path))
                 hub.tokens.add(self.headers.get("Authorization", ""))
                 try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +20,8 @@ from typer.testing import CliRunner
 from promptecho.cli import app
 from promptecho.config import load_experiment, resolve, slice_digest, write_resolved
 from promptecho.errors import ConfigError, ModelError
-from promptecho.models import place
+from promptecho.models import place, reach
+from promptecho.models.inventory import not_to_be_had
 from promptecho.models.needed import models_of
 from promptecho.models.record import RECORD, read_record
 from promptecho.models.selection import select_files
@@ -172,18 +174,25 @@ def test_runs_judges_and_adapters_count_too(site):
         models_of(load_experiment(site.config))
 
 
-def test_killed_in_the_middle_it_keeps_what_is_whole(site, hub, repository):
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_ended_in_the_middle_it_keeps_what_is_whole(site, hub, repository, number):
     hub.stall["model.safetensors"] = 1000
     command = [sys.executable, "-m", "promptecho", "models", "fetch", "--config", str(site.config), "--root",
                str(site.root), "--endpoint", hub.url]  # fmt: skip
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
     assert hub.stalled.wait(60)
     temporary = site.model.with_name(f".{site.model.name}.fetch")
     small = [name for name in repository if name != "model.safetensors"]
     while not all((temporary / name).is_file() for name in small):
         assert process.poll() is None
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.send_signal(number)
+    _, stderr = process.communicate()
+    if number == signal.SIGINT:
+        assert process.returncode == 130 and "Traceback" not in stderr
+        assert stderr.splitlines()[-1] == "promptecho: interrupted; the same command goes on"
     assert not site.model.exists()  # nothing half has the name that jobs look for
     hub.stall.clear()
     hub.asked.clear()
@@ -264,17 +273,64 @@ def job(monkeypatch):
     monkeypatch.setattr(place, "_place", place.Place())
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
-    return place.job_config
+    reach.unreachable.cache_clear()
+    yield place.job_config
+    reach.unreachable.cache_clear()
 
 
 def test_jobs_do_not_ask_the_hub(site, hub, job):
     job(site.resolved())
     assert os.environ["HF_HUB_OFFLINE"] == "1" and huggingface_hub.is_offline_mode()
-    with pytest.raises(ModelError, match=rf"^{VLM}: neither in {site.root} nor in .* promptecho models fetch --config"):
+    said = rf"^{VLM} .models.vlm.path.: neither in {site.root} nor in .* promptecho models fetch --config"
+    with pytest.raises(ModelError, match=said):
         load_vlm(VLM)
     with pytest.raises(ModelError, match="promptecho models fetch"):
         resolve_adapter(VLM, endpoint=hub.url)
     assert not hub.asked
+
+
+@pytest.fixture(params=["never answers", "refuses", "unknown name"])
+def silent(request, monkeypatch):
+    """The URL of a hub that cannot be reached."""
+    with socket.create_server(("127.0.0.1", 0), backlog=8) as server:  # never accepts
+        port = server.getsockname()[1]
+        if request.param == "refuses":
+            server.close()
+        url = "http://hub.invalid" if request.param == "unknown name" else f"http://127.0.0.1:{port}"
+        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", url)
+        yield url
+
+
+def test_a_hub_that_does_not_answer_is_said_at_once_and_once(site, job, silent):
+    sections = {"judges": {"models": {"judge": {"kind": "local", "model": "owner/judge"}}}}
+    site.write(**sections)
+    job(site.resolved(models={"offline": False}))
+    said = rf"^{VLM} \(models.vlm.path\): neither in .* and the hub \({silent}\) does not answer \(.+\); where there"
+    with pytest.raises(ModelError, match=said):
+        load_vlm(VLM)
+    # The client itself would have asked for each file, again and again.
+    with pytest.raises(ModelError, match=r"owner/judge \(judges.models.judge.model\): neither in"):
+        place.locate("owner/judge")
+    found = not_to_be_had(load_experiment(site.resolved(models={"offline": False})), {"models.vlm", "models.t2i"})
+    assert len(found) == 1 and found[0].startswith(f"one: models.vlm.path: {VLM}: neither in")
+    call = ["models", "fetch", "--config", str(site.config), "--root", str(site.root), "--endpoint", silent]
+    result = CliRunner().invoke(app, call)
+    lines = str(result.exception).splitlines()
+    assert len(lines) == 1 and lines[0].startswith(f"{VLM}, owner/judge: the hub ({silent}) does not answer"), lines
+    assert reach.unreachable.cache_info().currsize == 1
+
+
+def test_a_hub_that_answers_is_asked(site, hub, job, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", hub.url)
+    job(site.resolved(models={"offline": False}))
+    assert place.locate(VLM) == VLM and (hub.probed, hub.asked) == (1, [])
+    assert not_to_be_had(load_experiment(site.resolved(models={"offline": False})), {"models.vlm"}) == []
+    offline = load_experiment(site.resolved())
+    assert not_to_be_had(offline, {"models.t2i"}) == []
+    assert "jobs do not ask the hub (models.offline)" in not_to_be_had(offline, {"models.vlm"})[0]
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(ModelError, match="HF_HUB_OFFLINE is set; where there is internet: promptecho models fetch"):
+        place.locate(VLM)
 
 
 def test_jobs_load_what_was_fetched_with_the_hub_gone(site, hub, job, tmp_path):

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import tiny_vlm
 import torch
-from tiny_experiment import Experiment, command, metrics_without_times, run, start
+from tiny_experiment import Experiment, command, forked, metrics_without_times, run, start
 
 from promptecho.errors import DataError, PromptEchoError, RewardError
 from promptecho.files import read_json, read_jsonl, write_jsonl
@@ -22,10 +22,7 @@ from promptecho.train.heldout import EarlyStop
 from promptecho.train.loop import train_segment
 from promptecho.train.scoring import permuted
 from promptecho.train.stop import StopCheck
-from promptecho.train.watchdog import Position, blame
-
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-
+from promptecho.train.watchdog import Position, Watchdog, blame
 
 pytestmark = pytest.mark.usefixtures("train_in_process")
 
@@ -111,10 +108,31 @@ def test_the_ranks_that_are_furthest_behind_are_blamed():
     assert "all 2 processes are in phase update" in blame([Position(0, 3, "update", 1), Position(1, 3, "update", 1)])
 
 
+@pytest.mark.parametrize(
+    ("limits", "said"),
+    [
+        ((0.5, 600), r"\(training.timeout_s is 0\): rank 0 .* in phase sample, step 3, of iteration 1"),
+        ((600, 0.5), r"\(training.load_timeout_s is 0\): rank 0 .* in phase load_vlm.* raise that key if the models'"),
+    ],
+    ids=["sampling", "loading"],
+)  # fmt: skip
+def test_loading_has_a_limit_of_its_own(tmp_path, limits, said):
+    child = os.fork()
+    if child == 0:
+        os.dup2(os.open(tmp_path / "stderr", os.O_CREAT | os.O_WRONLY), 2)
+        sys.stderr = os.fdopen(2, "w")
+        with Watchdog(tmp_path / "ranks", 0, 1, *limits) as watchdog:
+            watchdog("load_vlm", 0)
+            time.sleep(3)  # longer than `timeout_s` of the first case
+            watchdog("sample", 1, 3)
+            time.sleep(600)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 70
+    assert re.search(said, (tmp_path / "stderr").read_text())
+
+
 def test_a_rank_that_hangs_ends_the_run_and_is_named(experiment):
-    # Long enough for models to load on a busy machine, which counts too.
-    config = experiment.config("hang", iterations=4000, checkpoints=[4000], timeout_s=30)
-    process = start(experiment.train(config, 4000, "hang"), *TORCHRUN)
+    config = experiment.config("hang", iterations=4000, checkpoints=[4000], timeout_s=20)
+    process = start(experiment.train(config, 4000, "hang"), *forked(2))
     work, stopped = experiment.folder / "hang" / "work" / "4000", None
     try:
         while process.poll() is None and stopped is None:
@@ -127,7 +145,7 @@ def test_a_rank_that_hangs_ends_the_run_and_is_named(experiment):
                 if read_json(work / "ranks" / "1.json")["iteration"] > saved:
                     os.kill(stopped, signal.SIGCONT)
                     stopped = None
-        # The launcher would wait half a minute for the stopped process, which can't leave.
+        # The launcher would wait for the stopped process, which can't leave.
         speaker = read_json(work / "ranks" / "0.json")["pid"]
         while process.poll() is None and Path(f"/proc/{speaker}").exists():
             time.sleep(0.1)
@@ -140,7 +158,7 @@ def test_a_rank_that_hangs_ends_the_run_and_is_named(experiment):
     assert process.returncode != 0
     line = next(line for line in stderr.splitlines() if "no step boundary for" in line)
     assert re.search(rf"rank 1 \(.*pid {stopped}\) in phase \w+, step \d+, of iteration \d+: it is behind", line), line
-    assert "training.timeout_s is 30" in line
+    assert "training.timeout_s is 20" in line
 
 
 # Ctrl-C.

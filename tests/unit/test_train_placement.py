@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
-from tiny_experiment import Experiment, forked, metrics_without_times, run, same_bytes, start
+from tiny_experiment import Experiment, forked, metrics_without_times, run, start
 
 from promptecho.config.rewards import PlacementSection
 from promptecho.config.training import TrainingConfig
@@ -98,23 +98,6 @@ def test_modes_that_share_ranks_give_the_same_bits(experiment, alone):
     assert ours == theirs and "heldout_reward" in ours[0] and "reward_mean" in ours[1]
 
 
-def test_asked_to_stop_the_servers_end_too_and_the_run_goes_on_with_the_same_bits(experiment):
-    placement, options = {"mode": "dedicated", "per_node": 2}, {"zero_stage": 2}
-    finished = experiment.folder / "two servers of one node, stage 2" / "2"
-    if not finished.exists():
-        pytest.skip("needs that run")
-    stop = experiment.folder / "stop"
-    stop.touch()
-    asked = arguments(experiment, "stopped", placement, options, "--stop-file", str(stop))
-    said = run(asked, *TORCHRUN, code=1)  # torchrun's own; each rank's is 75
-    assert said.count("exitcode  : 75") + said.count("exitcode: 75") >= 1, said[-3000:]
-    assert "promptecho/train/" not in said  # torchrun prints a traceback of its own, the ranks none
-    work = experiment.folder / "stopped" / "work" / "2" / "states"
-    assert [path.name for path in work.iterdir()] == ["000000"]
-    run(arguments(experiment, "stopped", placement, options), *FOUR)
-    assert same_bytes(experiment.folder / "stopped" / "2", finished) == []
-
-
 def test_a_killed_server_ends_the_run_with_one_line(experiment):
     placement = {"mode": "dedicated", "per_node": 2}
     asked = arguments(experiment, "killed", placement, {"iterations": 40, "checkpoints": [2, 40]})
@@ -172,6 +155,12 @@ def training(mode: str, per_node: int = 1, **options) -> TrainingConfig:
         (training("dedicated", 4), (8, 4), "per_node 4: of 4 process.es. on each node none is left"),
         (training("colocated"), (4, None), "the launcher does not say how many processes run on each node"),
         (training("colocated"), (6, 4), "6 processes are not a multiple of 4 on each node"),
+        # Nodes of eight with the paper's batch: all numbers that work are named.
+        *(
+            (training("dedicated", servers), (32, 8), rf"of 8 process.es. on each of 4 node.s. {8 - servers} train, "
+             rf"and training.batch_size 128 over {4 * (8 - servers)} .*per_node to 4, 6 or 7; start 1, 2 or 4 process")
+            for servers in (1, 2, 3)
+        ),
     ],
 )
 def test_layouts_that_cannot_work(config, launched, message):
@@ -182,8 +171,34 @@ def test_layouts_that_cannot_work(config, launched, message):
 def test_batches_are_dealt_to_trainers_only():
     options = {"batch_size": 12, "micro_batch_size": 2, "prompts_per_iteration": 3}
     assert make_layout(training("dedicated", **options), 0, 4, 4).trainers == 3
-    with pytest.raises(DataError, match="batch_size 12 over 4 processes is not a multiple of micro_batch_size 2"):
+    with pytest.raises(DataError, match="batch_size 12 over 4 processes is not a multiple of micro_b") as caught:
         make_layout(training("colocated", **options), 0, 4, 4)
+    assert "micro_batch_size to 1 or 3; set training.batch_size to 8 or 24 (other" in str(caught.value)
+
+
+@given(st.data())
+def test_every_way_out_that_is_named_works(data):
+    nodes, per_node = data.draw(st.integers(1, 4)), data.draw(st.integers(2, 8))
+    servers = data.draw(st.integers(1, per_node))
+    micro = data.draw(st.sampled_from([1, 2, 4]))
+    options = {"batch_size": micro * data.draw(st.sampled_from([4, 8, 12, 24])), "micro_batch_size": micro}
+    options["prompts_per_iteration"] = options["batch_size"]
+
+    def works(per_node: int, servers: int, **changes) -> bool:
+        make_layout(training("dedicated", servers, **options | changes), 0, nodes * per_node, per_node)
+        return True
+
+    try:
+        works(per_node, servers)
+    except ConfigError as error:
+        for key, numbers in re.findall(r"(per_node|micro_batch_size|batch_size) to ([\d, or]+)", str(error)):
+            for number in map(int, re.findall(r"\d+", numbers)):
+                changed = {} if key == "per_node" else {key: number}
+                assert works(per_node, number if key == "per_node" else servers, **changed)
+        started = re.search(r"start ([\d, or]+) process", str(error))
+        for number in map(int, re.findall(r"\d+", started[1] if started else "")):
+            assert works(servers + number, servers)
+        assert started or "change the number of nodes" in str(error)
 
 
 def test_refused_before_a_model_is_loaded(experiment):

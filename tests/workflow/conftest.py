@@ -123,9 +123,10 @@ captions: {shapes: {count: 40, seed: 1}, num_shards: 3, heldout: 8}
 training:
   iterations: 4
   checkpoints: [2, 4]
-  prompts_per_iteration: 2
+  prompts_per_iteration: 6
   images_per_prompt: 4
-  batch_size: 8
+  batch_size: 24
+  micro_batch_size: 1 # so that 1, 2, 3, 4 or 8 processes can share it out
 runs:
   echo-s1: {seed: 1}
 image_sets:

@@ -3,6 +3,7 @@
 # two Snakemakes. Without GPUs nothing of this is there.
 from promptecho.cluster import gpus as machine
 from promptecho.errors import PromptEchoError
+from promptecho.train.placement.layout import make_layout
 
 
 def _gpus_here():
@@ -85,6 +86,11 @@ def ranks_launcher(wildcards, output, resources, threads):
                 f"Snakemake has {gpu}: ask for fewer, or raise --resources gpu={gpu}"
             )
         tasks = gpu if tasks == 1 and gpu > 1 else tasks
+    training = configuration.run_training(experiment(wildcards), wildcards.R)
+    try:
+        make_layout(training, 0, resources.nodes * tasks, tasks)
+    except PromptEchoError as error:
+        raise WorkflowError(f"{wildcards.E}: run {wildcards.R}: {error}")
     if resources.nodes * tasks == 1:
         return _with_gpus(gpu)
     script = shlex.quote(RANKS)

@@ -11,6 +11,7 @@ from promptecho.errors import PromptEchoError, RewardError
 from promptecho.train.data import Prompt
 from promptecho.train.placement.messages import receive_json, send_images, send_json
 from promptecho.train.scoring import NotFiniteRewardError, Scores
+from promptecho.train.stop import POLL_S, StopCheck
 
 GONE = (EOFError, ConnectionError, BrokenPipeError, OSError)
 
@@ -22,8 +23,8 @@ class RemoteRewarder:
         server: what to call it in messages.
     """
 
-    def __init__(self, address: str, key: bytes, *, server: str, rewards: int):
-        self.server, self.rewards = server, rewards
+    def __init__(self, address: str, key: bytes, *, server: str, rewards: int, stop: StopCheck):
+        self.server, self.rewards, self.stop = server, rewards, stop
         self.sent: list[list[Image.Image]] = []
         try:
             self.connection = Client(address, family="AF_UNIX", authkey=key)
@@ -42,6 +43,8 @@ class RemoteRewarder:
         parts, failed = [Scores.none(self.rewards)], None
         for step, images in enumerate(sent, start=1):
             try:
+                while not self.connection.poll(POLL_S):
+                    self.stop.poll()
                 answer = receive_json(self.connection)
             except GONE as error:
                 raise self._gone(error) from error

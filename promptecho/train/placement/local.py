@@ -12,15 +12,23 @@ from promptecho.config import ExperimentConfig, run_training, run_vlm
 from promptecho.train.data import Prompt
 from promptecho.train.placement.layout import Layout
 from promptecho.train.scoring import Scores, WeightedReward, score_images
+from promptecho.train.stop import StopCheck
 from promptecho.vlm import Vlm, load_vlm
 from promptecho.vlm.sharding import load_in_turn, shard_vlm
+from promptecho.vlm.turns import group_timeout
 
 
 class LocalRewarder:
-    """Keeps images until all are there, then scores them in one go, in step with the ranks that share the VLM."""
+    """Keeps images until all are there, then scores them in one go, in step with the ranks that share the VLM.
 
-    def __init__(self, rewards: list[WeightedReward], vlm: Vlm):
+    Collective where it is shared.
+    """
+
+    def __init__(self, rewards: list[WeightedReward], vlm: Vlm, stop: StopCheck):
         self.rewards, self.vlm = rewards, vlm
+        with vlm.in_step():  # where the VLM is sharded, its first passes belong to loading
+            pass
+        stop.watch_passes(vlm.model)  # a rank that breaks off still takes part in the other ranks' passes
         self.images: list[Image.Image] = []
         self.prompts: list[Prompt] = []
         self.names: list[str] = []
@@ -40,10 +48,14 @@ class LocalRewarder:
         pass
 
 
-def load_reward_vlm(config: ExperimentConfig, run: str, device: torch.device, layout: Layout) -> Vlm:
+def load_reward_vlm(
+    config: ExperimentConfig, run: str, device: torch.device, layout: Layout,
+    turn: Callable[[int], None] = lambda _: None,
+) -> Vlm:  # fmt: skip
     """The VLM of a run's rewards on this rank: whole, or this rank's share of it.
 
-    Collective over all ranks of the process group where the VLM is sharded.
+    Collective over all ranks of the process group where the VLM is sharded; `turn` is called with the number of ranks
+    that have loaded it.
     """
     section, mode = run_vlm(config, run), run_training(config, run).reward_placement.mode
     groups = layout.node_groups()
@@ -59,5 +71,5 @@ def load_reward_vlm(config: ExperimentConfig, run: str, device: torch.device, la
     if not sharded:
         return load(device)
     # Every rank makes every group, in the same order.
-    group = [dist.new_group(ranks) for ranks in groups][layout.node]
-    return load_in_turn(lambda: shard_vlm(load(torch.device("cpu")), group, device, offload=offload), group)
+    group = [dist.new_group(ranks, timeout=group_timeout()) for ranks in groups][layout.node]
+    return load_in_turn(lambda: shard_vlm(load(torch.device("cpu")), group, device, offload=offload), group, turn)

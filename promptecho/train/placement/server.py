@@ -26,7 +26,9 @@ from promptecho.train.placement.layout import Layout
 from promptecho.train.placement.messages import receive_images, receive_json, send_json
 from promptecho.train.ranks import share_of_rank
 from promptecho.train.scoring import NotFiniteRewardError, Scores, WeightedReward, score_images
+from promptecho.train.stop import StopCheck
 from promptecho.vlm import Vlm
+from promptecho.vlm.turns import group_timeout
 
 Request = tuple[list[Image.Image], list[Prompt], list[str]]
 
@@ -37,7 +39,7 @@ def store_key(node: int) -> str:
 
 
 def serve(
-    rewards: list[WeightedReward], vlm: Vlm, layout: Layout, store: dist.Store, memory: MemoryAdvice
+    rewards: list[WeightedReward], vlm: Vlm, layout: Layout, store: dist.Store, memory: MemoryAdvice, stop: StopCheck
 ) -> int:
     """Answer until the node's trainers are done; returns the exit code they end with.
 
@@ -48,6 +50,7 @@ def serve(
     if not scorer.leads:
         return scorer.follow()
     folder = tempfile.mkdtemp(prefix="promptecho-")  # mode 700
+    stop.on_leave = lambda: shutil.rmtree(folder, ignore_errors=True)
     try:
         key = secrets.token_bytes(32)
         address = str(Path(folder) / "rewards")
@@ -67,8 +70,9 @@ def serve(
 
 def _answer(scorer: _Scorer, connections: list[Connection]) -> int:
     requests: queue.Queue[tuple[Connection, Request | int | None]] = queue.Queue()
+    leaving = threading.Event()
     for connection in connections:
-        threading.Thread(target=_read, args=(connection, requests), daemon=True).start()
+        threading.Thread(target=_read, args=(connection, requests, leaving), daemon=True).start()
     codes: list[int] = []
     while len(codes) < len(connections):
         connection, request = requests.get()
@@ -77,7 +81,7 @@ def _answer(scorer: _Scorer, connections: list[Connection]) -> int:
             raise PromptEchoError("a trainer of this node is gone; its own message says why")
         if isinstance(request, int):
             codes.append(request)
-        else:
+        elif not leaving.is_set():  # else nobody waits for the answer
             answer = scorer.score(request)
             try:
                 send_json(connection, answer)
@@ -88,12 +92,14 @@ def _answer(scorer: _Scorer, connections: list[Connection]) -> int:
     return code
 
 
-def _read(connection: Connection, requests: queue.Queue) -> None:
+def _read(connection: Connection, requests: queue.Queue, leaving: threading.Event) -> None:
     """Take requests while others are being scored, so that trainers need not wait to send."""
     try:
         while True:
             header = receive_json(connection)
             if "exit_code" in header:
+                if header["exit_code"]:
+                    leaving.set()
                 requests.put((connection, header["exit_code"]))
                 return
             requests.put((connection, receive_images(connection, header["images"])))
@@ -109,7 +115,9 @@ class _Scorer:
         self.rank = layout.index % self.size
         self.leads = self.rank == 0
         # Every server makes every node's group, in the same order.
-        groups = [dist.new_group(ranks) for ranks in layout.node_groups()] if self.size > 1 else [None] * layout.nodes
+        groups: list[Any] = [None] * layout.nodes
+        if self.size > 1:
+            groups = [dist.new_group(ranks, timeout=group_timeout()) for ranks in layout.node_groups()]
         self.group = groups[layout.node]
         self.first = layout.node * self.size
 

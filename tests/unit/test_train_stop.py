@@ -1,0 +1,99 @@
+"""A run that is asked to stop leaves in any phase, on all ranks together, and ends as one that was not."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tiny_experiment import Experiment, metrics_without_times, same_bytes
+
+# Long enough that a run which heard of a request only at the end of its phase would make all of the slow passes.
+TRAINING = {
+    "iterations": 2, "checkpoints": [2], "sampling": {"num_inference_steps": 30, "batch_size": 2},
+    "heldout": {"prompts": 3, "every": 2}, "timesteps": {"per_sample": 4},
+}  # fmt: skip
+REWARDS = {"rewards": [{"name": "echo", "batch_size": 1}] * 8}
+SERVING = {"reward_placement": {"mode": "dedicated"}}
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory) -> Experiment:
+    experiment = Experiment(tmp_path_factory.mktemp("stop"))
+    rows = [{"data_id": f"h{i}", "caption": text} for i, text in enumerate(["A red star.", "Two rings.", "A cross."])]
+    (experiment.folder / "heldout.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return experiment
+
+
+def case(experiment, config: Path, name: str, slow: str | None, iteration: int, request: str | None) -> dict:
+    arguments = experiment.train(config, 2, name, "--heldout", experiment.folder / "heldout.jsonl")
+    return {"arguments": arguments, "world": 2, "slow": slow, "iteration": iteration, "request": request}
+
+
+@pytest.fixture(scope="module")
+def ended(experiment) -> dict[str, dict]:
+    """How all runs ended, by name."""
+    captions = {"captions": {"prompts": "unused.txt", "heldout": 3}}
+    config = experiment.config("plain", sections={**captions, **REWARDS}, **TRAINING)
+    three = experiment.config("three", sections={**captions, **REWARDS}, zero_stage=3, **TRAINING)
+    serving = experiment.config("serving", sections={**captions, **REWARDS}, **SERVING, **TRAINING)
+    cases = {
+        "undisturbed": case(experiment, config, "undisturbed", None, 0, None),
+        # One run, asked again and again.
+        "in heldout": case(experiment, config, "again", "heldout", 0, "file"),
+        "in sample": case(experiment, config, "again", "sample", 2, "file"),
+        "in sample, one frozen": case(experiment, config, "again", "sample", 2, "frozen"),
+        "in reward": case(experiment, config, "again", "reward", 2, "term1"),
+        "in precompute": case(experiment, config, "again", "precompute", 2, "term"),
+        "at last": case(experiment, config, "again", None, 0, None),
+        "in step": case(experiment, three, "three", "sample", 1, "file"),
+        "while served": case(experiment, serving, "serving", "serve", 0, "file"),
+        "while loading, file": case(experiment, config, "loading", "load", 0, "file"),
+        "while loading, signal": case(experiment, config, "loading", "load", 0, "term1"),
+        "while the server loads": case(experiment, serving, "loading", "load", 0, "file"),
+    }
+    path = experiment.folder / "cases.json"
+    path.write_text(json.dumps(list(cases.values())))
+    script = Path(__file__).with_name("slow_ranks.py")
+    done = subprocess.run([sys.executable, str(script), str(path)], stdout=subprocess.PIPE, text=True, check=True)
+    return dict(zip(cases, json.loads(done.stdout.splitlines()[-1]), strict=True))
+
+
+# Passes of a rank in the whole phase: images x steps (no guidance at scale 1 for this family means two passes in one),
+# rewards, or timesteps x images in micro-batches, for the policy and the base model.
+WHOLE = {
+    "in heldout": 30, "in sample": 60, "in sample, one frozen": 60, "in reward": 32, "in precompute": 16, "in step": 60,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_a_request_is_heard_inside_a_phase(ended, name):
+    found = ended[name]
+    assert found["codes"] == [75, 75], found["stderr"][-3000:]
+    iteration = {"in heldout": 0, "in step": 0}.get(name, 1)
+    assert found["stderr"].count(f"asked to stop; state of iteration {iteration} saved") == 1, found["stderr"][-3000:]
+    assert 0 < max(found["passes"]) < WHOLE[name], found["passes"]
+    assert "Traceback" not in found["stderr"]
+
+
+def test_asked_again_and_again_the_run_ends_with_the_bits_of_one_that_was_not(experiment, ended):
+    assert ended["undisturbed"]["codes"] == ended["at last"]["codes"] == [0, 0], ended["at last"]["stderr"][-3000:]
+    again, straight = experiment.folder / "again" / "2", experiment.folder / "undisturbed" / "2"
+    assert same_bytes(again, straight) == []
+    assert metrics_without_times(again) == metrics_without_times(straight)
+
+
+def test_trainers_do_not_wait_for_the_answers_of_a_server(ended):
+    found = ended["while served"]
+    assert found["codes"] == [75, 75], found["stderr"][-3000:]
+    assert found["passes"][1] <= 2 and "Traceback" not in found["stderr"]
+
+
+@pytest.mark.parametrize("name", ["while loading, file", "while loading, signal", "while the server loads"])
+def test_asked_while_models_load_all_ranks_end_at_once(experiment, ended, name):
+    found = ended[name]
+    assert found["codes"] == [75, 75], found["stderr"][-3000:]
+    assert found["stderr"].count("asked to stop while loading: nothing is lost") == 1
+    assert not (experiment.folder / "loading" / "work" / "2" / "states").exists()

@@ -1,0 +1,42 @@
+# Models that are not here are said once, before the first job starts, rather than by each of many shards. Only those of
+# jobs that are about to run are looked for: tables of a finished run need none.
+
+
+def _models_of_job(job):
+    """Keys of the configuration that name the models of a job."""
+    kind, names = job.rule.name, job.wildcards
+    if kind in ("caption_shard", "captions"):
+        return {"models.vlm"} if experiment(names).captions.prompts is None else set()
+    if kind == "train":
+        own = {f"runs.{names.R}.reward_vlm", "training.reward_vlm"}
+        chosen = configuration.run_training(experiment(names), names.R).reward_vlm
+        return {"models.t2i"} | (own if chosen is not None else {"models.vlm"})
+    if kind in ("generate_shard", "import_adapter"):
+        return {f"runs.{names.R}"} | ({"models.t2i"} if kind == "generate_shard" else set())
+    if kind in ("judge", "score"):
+        return {f"benchmarks.{names.B}", f"judges.models.{benchmark_of(names).judge}"}
+    return set()
+
+
+def missing_models(jobs):
+    """A line for each model that one of `jobs` needs and that can't be had."""
+    from promptecho.models.inventory import not_to_be_had
+
+    wanted = {}
+    for job in jobs:
+        if keys := _models_of_job(job):
+            wanted.setdefault(job.wildcards.E, set()).update(keys)
+    lines = {}
+    for name, keys in wanted.items():
+        lines |= dict.fromkeys(not_to_be_had(EXPERIMENTS[name], keys))
+    return list(lines)
+
+
+onstart:
+    if workflow.is_main_process:
+        try:
+            problems = missing_models(workflow.dag.needrun_jobs())
+        except PromptEchoError as error:
+            problems = str(error).splitlines()
+        if problems:
+            raise WorkflowError("models are missing; nothing was started:\n" + "\n".join(problems))
