@@ -111,7 +111,9 @@ def read_lora_file(path: Path, pipeline_class: type, alpha: float | None = None)
     config = _metadata_config(metadata, prefixes == {""}, path)
     told = sum(pair.alpha is not None for pair in raw)
     if alpha is not None:
-        _check_given_alpha(alpha, config is not None or told > 0, Counter(pair.rank for pair in raw), path)
+        some = f" for {told} of its {len(raw)} pairs, and others take the rest at strength 1" if told < len(raw) else ""
+        known = None if config is None and not told else "" if config is not None else some
+        _check_given_alpha(alpha, known, Counter(pair.rank for pair in raw), path)
     if {"", "transformer."} <= prefixes:
         first = next(pair.base for pair in raw if pair.prefix == "")
         raise DataError(f"{path}: {first} does not start with `transformer.` as others do; diffusers leaves it out")
@@ -137,15 +139,16 @@ def read_lora_file(path: Path, pipeline_class: type, alpha: float | None = None)
     return Lora(pairs, note=note)
 
 
-def _check_given_alpha(alpha: float, told: bool, ranks: Counter[int], where: Path) -> None:
+def _check_given_alpha(alpha: float, told: str | None, ranks: Counter[int], where: Path) -> None:
+    """`told`: None where the file tells no alpha, otherwise for what it does."""
     if not (math.isfinite(alpha) and alpha > 0):
         raise ConfigError(f"{where}: alpha {alpha:g}: it must be a number above 0")
-    if told:
-        raise ConfigError(f"{where} tells alpha; leave --alpha (`alpha:` in the configuration) out")
+    if told is not None:
+        raise ConfigError(f"{where} tells alpha{told}; leave --alpha (`alpha:` in the configuration) out")
     if len(ranks) > 1:
-        each = ", ".join(f"{alpha / rank:g} for {count} of rank {rank}" for rank, count in ranks.most_common())
+        each = ", ".join(f"{alpha / rank:g} for {count} pairs of rank {rank}" for rank, count in ranks.most_common())
         raise ConfigError(
-            f"{where}: alpha {alpha:g} would be another strength for each rank ({each} pairs); leave it out for "
+            f"{where}: alpha {alpha:g} would be another strength for each rank ({each}); leave it out for "
             "strength 1 everywhere, or give the PEFT folder, whose configuration tells alpha for each module"
         )
 

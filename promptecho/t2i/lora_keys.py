@@ -29,7 +29,7 @@ FLAT = ("lora_unet_", "lycoris_", "lora_transformer_")
 # Z-Image's own names for what diffusers calls to_q, to_k, to_v and to_out.0.
 FUSED = re.compile(r"\.attention\.(qkv|out)$")
 
-_NOT_PLAIN = "which is not plain LoRA on linear layers, and that alone is read"
+_NOT_PLAIN = "which is not plain LoRA on linear layers, and only that is read"
 # What else a file may hold, and what is said of it.
 OTHER_KINDS = (
     (r"^(text_encoders?|text_encoder_\d|lora_te\d?)[._]", "LoRA of the text encoder, which diffusers leaves out for "

@@ -212,7 +212,7 @@ FILES = {
     "alpha given, told": (File(*COMFY, given=8.0), "tells alpha; leave --alpha .* out"),
     "alpha given, told by some": (
         File("diffusion_model.{}", DOWN_UP, {Q: 1.0}, given=8.0),
-        "tells alpha; leave --alpha .* out",
+        "tells alpha for 1 of its 8 pairs, and others take the rest at strength 1; leave --alpha .* out",
     ),
     "alpha given, told by metadata": (
         File(given=8.0, metadata=diffusers_metadata(r=4, lora_alpha=8)),
@@ -220,7 +220,7 @@ FILES = {
     ),
     "alpha given, mixed ranks": (
         File(ranks=MIXED, given=8.0),
-        "alpha 8 would be another strength for each rank .2 for 5 of rank 4",
+        "alpha 8 would be another strength for each rank .2 for 5 pairs of rank 4",
     ),
     "alpha given, zero": (File(given=0.0), "alpha 0: it must be a number above 0"),
     "alpha given, not finite": (File(given=NAN), "alpha nan: it must be a number above 0"),
