@@ -138,8 +138,9 @@ def _prompts(
     if accept:
         return restarted(record or {}, facts["iteration"])
     raise OtherCaptionsError(
-        f"{folder}: belongs to other captions: {problem}; restore the {' and the '.join(changed)}, give the run "
-        "another name to start anew, or go on from here with the new ones: --accept-captions (training.accept_captions)"
+        f"{folder}: belongs to other captions or labels: {problem}; restore the {' and the '.join(changed)}, "
+        "give the run another name to start anew, or go on from here with the new ones: --accept-captions "
+        "(training.accept_captions)"
     )
 
 

@@ -254,8 +254,8 @@ def test_a_mended_line_keeps_the_run_to_the_same_bits(experiment, mended, train_
     # Back to the other file its second iteration would have used other prompts.
     use = uses["first"]
     digests = {**read_json(results / "first/2/state/state.json")["digests"], "captions file": "other"}
-    told = r"first/2/state: belongs to other captions: 1 of its 2 iterations would use other prompts now, first "
-    told += r"iteration 2 \(now .*\); restore the captions file, .*--accept-captions"
+    told = r"first/2/state: belongs to other captions or labels: 1 of its 2 iterations would use other prompts now, "
+    told += r"first iteration 2 \(now .*\); restore the captions file, .*--accept-captions"
     with pytest.raises(StateError, match=told):
         find_start(results / "none", results / "first/2", digests, 9, use=use)
     assert "iterations would use other" in captions_problem(results / "first/2", use)

@@ -286,7 +286,8 @@ def test_another_label_file_is_another_run(experiment, labels):
     first = experiment.segment("own", config, 1)
     assert train_segment(first)
     write_jsonl(own, [{**row, "label": "Another text."} for row in read_jsonl(own)])
-    with pytest.raises(PromptEchoError, match="belongs to another label file of rewards.0"):
+    told = "belongs to other captions or labels: .*; restore the label file of rewards.0"
+    with pytest.raises(PromptEchoError, match=told):
         train_segment(experiment.segment("own", config, 2, resume=first.out))
 
 
