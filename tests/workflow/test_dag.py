@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import pytest
 
 from promptecho.config import load_experiment
@@ -172,7 +175,7 @@ def test_images_are_packed_when_all_is_made_of_them(workflow):
 def test_deleted_images_are_made_again_only_where_they_are_needed(workflow):
     workflow.edit("config/experiments/tiny.yaml", "seed: 1}, num_shards: 2", "seed: 1}, num_shards: 2, keep: none")
     shown = workflow.snakemake("--dry-run", "--printshellcmds", "results/tiny/images/base/0/geneval/packed.json").stdout
-    assert "benchmarks pack $(dirname results/tiny/images/base/0/geneval/packed.json) --delete" in shown
+    assert "benchmarks pack results/tiny/images/base/0/geneval --delete" in shown
     workflow.finish()
     for listing in workflow.root.glob("results/tiny/images/*/*/geneval/shards/*.jsonl"):
         listing.unlink()
@@ -199,6 +202,7 @@ def test_prompts_of_the_user_replace_captioning(workflow):
 
 def test_images_of_the_user_replace_rendering(workflow):
     (workflow.root / "photos").mkdir()
+    shutil.copy(Path(__file__).parents[2] / "docs/before-after.png", workflow.root / "photos")
     workflow.edit("config/experiments/tiny.yaml", "shapes: {count: 40, seed: 1}", "images: photos")
     planned = workflow.planned("results/tiny/captions/captions.h5")
     assert planned == {"caption_shard": 3, "captions": 1}
