@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # Files that take longest begin first, so that files tested side by side end together.
 LONGEST = (
     "test_shapes_workflow", "test_train_placement", "test_train_resume", "test_dag", "test_train_guards", "test_ranks",
-    "test_prompt_cache",
+    "test_prompt_cache", "test_train_stop",
 )  # fmt: skip
 
 
