@@ -31,7 +31,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         " --heldout-out heldout.jsonl",
     ),
     "train": (
-        "# first of all: do several processes on this machine come to the numbers of one?",
+        "# first of all: do several processes here train as one does?",
         "promptecho train --smoke",
         "# the same with the models of an experiment:",
         "promptecho train --smoke --config config/experiments/zimage.yaml",
