@@ -144,7 +144,6 @@ def test_commands_of_promptecho_run_and_change_nothing(demo):
 def test_what_is_not_run_is_still_there():
     lines = [one.line for one in unique("promptecho", inline=True)]
     lines += [line for examples in EXAMPLES.values() for line in examples]
-    optional = {"promptecho train --smoke"}
     assert not [begin for begin in NOT_RUN if not any(x.startswith(begin) for x in lines)]
 
 
