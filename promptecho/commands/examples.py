@@ -17,7 +17,8 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "promptecho caption list --images results/shapes/captions/images --out images.jsonl",
     ),
     "caption shard": (
-        "promptecho caption shard --vlm shapes --images results/shapes/captions/images --out captions.h5 --work work",
+        "promptecho caption shard --vlm shapes --images results/shapes/captions/images --max-new-tokens 48"
+        " --out captions.h5 --work work",
         "# the third of four shards, with model and settings of an experiment:",
         "promptecho caption shard --config config/experiments/shapes.yaml --images results/shapes/captions/images"
         " --shard 2 --out 00002.h5 --work work/2",
@@ -27,7 +28,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         " --out captions.h5 --heldout-out heldout.jsonl",
     ),
     "caption prompts": (
-        "promptecho caption prompts --prompts results/shapes/captions/heldout.jsonl --heldout 50 --out captions.h5"
+        "promptecho caption prompts --prompts results/shapes/captions/heldout.jsonl --heldout 5 --out captions.h5"
         " --heldout-out heldout.jsonl",
     ),
     "train": (

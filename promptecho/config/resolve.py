@@ -25,7 +25,7 @@ from promptecho.models.record import revision_problem
 from promptecho.suggest import closest, maybe
 
 # Keys that `--config` takes beside those of the site's file and the experiments' names.
-COMMAND_LINE = ("set",)
+COMMAND_LINE = ("set", "retrain")
 
 
 def resolve(raw: dict[str, Any]) -> dict[str, ExperimentConfig]:

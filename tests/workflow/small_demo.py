@@ -82,9 +82,7 @@ def plans(root: Path, commands: list[list[str]]) -> list[tuple[int, str]]:
     calls = []
     for words in commands:
         words = [word.replace("/path/to/promptecho", str(root)) for word in words[words.index("snakemake") + 1 :]]
-        calls.append(["--dry-run", *(word for word in words if word not in ("-n", "--dry-run")), *VERBOSE])
-        if "--" in words:
-            calls[-1] = ["--dry-run", *VERBOSE, *(word for word in words if word != "-n")]
+        calls.append(["--dry-run", *VERBOSE, *words])
     return _in_one_process(SNAKEMAKE, root, calls)
 
 
