@@ -7,6 +7,7 @@ where a model or a judge of real size is meant. Lines that begin with # say what
 from __future__ import annotations
 
 import re
+import textwrap
 
 import typer
 
@@ -171,7 +172,9 @@ def _epilog(lines: tuple[str, ...]) -> str | None:
 
 def _wrap(line: str) -> list[str]:
     """At most 74 columns a line, broken between options or files."""
-    if line.startswith("#") or len(line) <= 74:
+    if line.startswith("#"):
+        return textwrap.wrap(line, 74, subsequent_indent="# ")
+    if len(line) <= 74:
         return [line]
     words = [word for part in re.split(r" (?=--)", line) for word in (part.split(" ") if len(part) > 70 else [part])]
     rows = [words[0]]

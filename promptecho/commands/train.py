@@ -66,7 +66,7 @@ def train(
         None, "--tensorboard", help="Folder to write TensorBoard's event files to. Default: none."
     ),
     accept_captions: bool = typer.Option(
-        False, "--accept-captions", help="Go on from a state although captions that it has used are others now."
+        False, "--accept-captions", help="Go on even if captions that the run has already used were changed since."
     ),
     replay: Path | None = typer.Option(
         None,

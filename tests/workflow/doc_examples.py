@@ -21,6 +21,7 @@ PAGES = (
 # Blocks in `bash` hold commands only; other blocks hold output and files too, among them lines that begin so.
 PROGRAMS = ("promptecho", "snakemake", "make", "python")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+INDENTED = re.compile(r"^ {4,}((?:promptecho|snakemake|make|python) .+)$", re.MULTILINE)
 SPAN = re.compile(r"`((?:promptecho|snakemake|make|python) [^`]+)`")
 
 
@@ -53,6 +54,8 @@ def examples_of(page: str, text: str) -> Iterator[Example]:
             first = line.split(" ", 1)[0]
             if line and not line.startswith("#") and (language or first in PROGRAMS):
                 yield Example(page, line)
+    for line in INDENTED.findall(FENCE.sub("", text)):
+        yield Example(page, re.sub(r"\s+#\s.*$", "", line).strip())
     for span in SPAN.findall(FENCE.sub("", text)):
         yield Example(page, " ".join(span.split()), inline=True)
 

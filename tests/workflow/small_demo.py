@@ -82,7 +82,8 @@ def plans(root: Path, commands: list[list[str]]) -> list[tuple[int, str]]:
     calls = []
     for words in commands:
         words = [word.replace("/path/to/promptecho", str(root)) for word in words[words.index("snakemake") + 1 :]]
-        calls.append(["--dry-run", *VERBOSE, *words])
+        profile = [] if "--profile" in words else ["--profile", "profiles/local"]  # a sentence may leave it out
+        calls.append([*VERBOSE, "--dry-run", *profile, *words])
     return _in_one_process(SNAKEMAKE, root, calls)
 
 
