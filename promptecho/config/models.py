@@ -183,7 +183,7 @@ class ImageSetSection(Section):
     keep: Literal["loose", "packed", "none"] = Field(
         "loose",
         description="What becomes of the images when all scores and figures of a checkpoint are made. loose: they "
-        "stay as"
+        "stay as "
         "they are; packed: they are moved into one file, images.tar, from which scoring can read them again; none: "
         "they are deleted, and made again if something new is asked of them.",
     )
@@ -213,7 +213,7 @@ class BenchmarkSection(Section):
     baseline: Text | None = Field(
         None,
         description="For densealign: the images to compare with: those of `base` (also if null) or of RUN@STEP, "
-        "which has"
+        "which has "
         "then no score itself.",
     )
     model: Text | None = Field(
