@@ -80,7 +80,8 @@ class TimestepsSection(Section):
     )
     grid_first: CountOrZero = Field(
         0,
-        description="For the two grids: number of the sampler's first timesteps that are left out. AWM: 1 for GenEval and "
+        description="For the two grids: number of the sampler's first timesteps that are left out. AWM: 1 for "
+        "GenEval and"
         "OCR, 0 for PickScore.",
     )
     grid_share: Annotated[Positive, Field(le=1)] = Field(
@@ -306,7 +307,7 @@ class TrainingConfig(Section):
     accept_captions: Flag = Field(
         False,
         description="true: a run goes on from its state although captions, labels or held-out captions that it has "
-        "used are others now; state and metrics tell from where on. Captions that it has not used yet may change "
+        "used have changed since; state and metrics tell from where on. Captions that it has not used yet may change "
         "without it.",
     )
     timeout_s: Count = Field(
