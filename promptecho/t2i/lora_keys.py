@@ -133,7 +133,10 @@ def _refuse_others(keys: Sequence[str], tensors: dict[str, torch.Tensor], where:
         raise DataError(
             f"{where}: {keys[0]} {shape}{more}: no adapter, but weights of a model or of something else; give a LoRA"
         )
-    raise DataError(f"{where}: {keys[0]} {shape}{more} is no LoRA weight of a linear layer; only those are read")
+    raise DataError(
+        f"{where}: {keys[0]} {shape}{more}: not read; only matrices of linear layers are, named lora_A.weight and "
+        "lora_B.weight, or lora_down.weight and lora_up.weight"
+    )
 
 
 def _rank_of(what: str) -> int:

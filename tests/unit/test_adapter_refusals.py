@@ -152,7 +152,7 @@ FILES = {
     ),
     "of a convolution": (
         File(*COMFY, edit=lambda t: {k: v[..., None, None] if v.ndim == 2 else v for k, v in t.items()}),
-        r"\[4, 42, 1, 1\].*is no LoRA weight of a linear layer",
+        r"\[4, 42, 1, 1\].*: not read; only matrices of linear layers are",
     ),
     "int8": (
         File(edit=lambda t: {k: (v * 100).to(torch.int8) for k, v in t.items()}),
@@ -168,7 +168,7 @@ FILES = {
     ),
     "something unknown": (
         File(edit=also(transformer__x__lora_C__weight=matrix)),
-        "x.lora_C.weight .* is no LoRA weight",
+        "x.lora_C.weight .*: not read; only matrices",
     ),
     "half of the names without prefix": (
         File(lambda name: name if "to_q" in name else f"transformer.{name}"),
