@@ -3,7 +3,7 @@
     python slow_ranks.py CASES.json
 
 Each case is {"arguments", "world", "slow", "iteration", "request"}. Passes in phase `slow` of that iteration take a
-tenth of a second longer, loading (`load`) takes for ever, a reward server (`serve`) seconds for each answer. As soon as
+third of a second longer, loading (`load`) takes for ever, a reward server (`serve`) seconds for each answer. As soon as
 one of the ranks is there, `request` is made: "file" (of --stop-file), "term" (to all ranks), "term1" (to rank 1 alone),
 "frozen" (the file, while rank 1 is stopped for a while), or null. Prints a JSON list: exit codes of the ranks, stderr,
 and the number of slow passes of each rank.
@@ -47,7 +47,7 @@ def slow_down(case: dict, marks: Path, rank: int) -> None:
     def slow_pass(*_: object) -> None:
         if there[0]:
             mark()
-            time.sleep(0.1)
+            time.sleep(0.3)
 
     def watch_slowly(self, model) -> None:
         watch(self, model)

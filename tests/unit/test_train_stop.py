@@ -12,10 +12,10 @@ from tiny_experiment import Experiment, metrics_without_times, same_bytes
 
 # Long enough that a run which heard of a request only at the end of its phase would make all of the slow passes.
 TRAINING = {
-    "iterations": 2, "checkpoints": [2], "sampling": {"num_inference_steps": 30, "batch_size": 2},
-    "heldout": {"prompts": 3, "every": 2}, "timesteps": {"per_sample": 4},
+    "iterations": 2, "checkpoints": [2], "sampling": {"num_inference_steps": 12, "batch_size": 2},
+    "heldout": {"prompts": 3, "every": 2}, "timesteps": {"per_sample": 2},
 }  # fmt: skip
-REWARDS = {"rewards": [{"name": "echo", "batch_size": 1}] * 8}
+REWARDS = {"rewards": [{"name": "echo", "batch_size": 1}] * 4}
 SERVING = {"reward_placement": {"mode": "dedicated"}}
 
 
@@ -64,7 +64,7 @@ def ended(experiment) -> dict[str, dict]:
 # Passes of a rank in the whole phase: images x steps (no guidance at scale 1 for this family means two passes in one),
 # rewards, or timesteps x images in micro-batches, for the policy and the base model.
 WHOLE = {
-    "in heldout": 30, "in sample": 60, "in sample, one frozen": 60, "in reward": 32, "in precompute": 16, "in step": 60,
+    "in heldout": 12, "in sample": 24, "in sample, one frozen": 24, "in reward": 16, "in precompute": 8, "in step": 24,
 }  # fmt: skip
 
 
