@@ -81,7 +81,7 @@ class TimestepsSection(Section):
     grid_first: CountOrZero = Field(
         0,
         description="For the two grids: number of the sampler's first timesteps that are left out. AWM: 1 for "
-        "GenEval and"
+        "GenEval and "
         "OCR, 0 for PickScore.",
     )
     grid_share: Annotated[Positive, Field(le=1)] = Field(
