@@ -78,7 +78,8 @@ def resolve_adapter(source: str, cache: Path | None = None, revision: str | None
         return path
     if not HUB_ID.fullmatch(source):
         raise DataError(f"{source}: no such folder or file, and no hub id (owner/name) either")
-    if (found := locate(source, revision)) != source:
+    # An endpoint that is given is asked as it is: `locate` looks for the site's own.
+    if "endpoint" not in hub and (found := locate(source, revision)) != source:
         return Path(found)
     import httpx2
     from huggingface_hub import HfApi, snapshot_download
