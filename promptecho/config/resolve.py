@@ -122,12 +122,13 @@ def _beside_the_site(raw: dict[str, Any], folder: Path) -> None:
     for key in raw:
         if key in known:
             continue
-        near = closest(key, known, 0.8) or closest(key, known)
+        section = key in ExperimentConfig.model_fields
+        near = closest(key, known, 0.8) or (None if section else closest(key, known))
         of_experiment = [] if near else meant_keys((key,))
         if near:
             text = f"is not a known key; did you mean {near}?"
-        elif key in ExperimentConfig.model_fields or of_experiment:
-            path = key if key in ExperimentConfig.model_fields else of_experiment[0]
+        elif section or of_experiment:
+            path = key if section else of_experiment[0]
             text = f"is a key of experiments; on the command line it is written --config set=EXPERIMENT.{path}=VALUE"
         else:
             text = f"is not a known key; known: {', '.join(known)}"
