@@ -18,7 +18,7 @@ import yaml
 
 from promptecho.config.load import load_site, parse_experiment
 from promptecho.config.models import NOT_WRITTEN, ExperimentConfig, SiteConfig
-from promptecho.config.suggestions import meant_keys
+from promptecho.config.suggestions import keys_at, meant_keys
 from promptecho.config.yaml_files import deep_merge, read_yaml
 from promptecho.errors import ConfigError
 from promptecho.models.record import revision_problem
@@ -122,7 +122,7 @@ def _beside_the_site(raw: dict[str, Any], folder: Path) -> None:
     for key in raw:
         if key in known:
             continue
-        section = key in ExperimentConfig.model_fields
+        section = key in keys_at(())
         near = closest(key, known, 0.8) or (None if section else closest(key, known))
         of_experiment = [] if near else meant_keys((key,))
         if near:

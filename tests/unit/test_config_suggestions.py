@@ -219,6 +219,7 @@ def test_the_oracle_names_what_looks_at_real_images():
         ({"sets": "shapes.training.seed=2"}, "sets: is not a known key; did you mean set?"),
         ({"learning_rate": 1}, "is written --config set=EXPERIMENT.training.learning_rate=VALUE"),
         ({"training": {"learning_rate": 1}}, "is written --config set=EXPERIMENT.training=VALUE"),
+        ({"adapters": {}}, "is written --config set=EXPERIMENT.runs.NAME.adapter=VALUE"),
         ({"model_root": "/m"}, "model_root: is not a known key; did you mean models_root?"),
         ({"models": {"of_line": True}}, "models.of_line: is not a known key; did you mean offline?"),
         (
