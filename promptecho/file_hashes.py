@@ -211,4 +211,6 @@ def _load(store: Path) -> dict[str, list[Any]]:
         return {}
     if not isinstance(value, dict) or value.get("schema_version") != SCHEMA_VERSION:
         return {}
-    return {path: entry for path, entry in value["files"].items() if isinstance(entry, list) and len(entry) == 5}
+    files = value.get("files")
+    entries = files.items() if isinstance(files, dict) else ()
+    return {path: entry for path, entry in entries if isinstance(entry, list) and len(entry) == 5}

@@ -32,7 +32,7 @@ def main(confirmed: bool) -> None:
     if not confirmed:
         if not sys.stdin.isatty():
             sys.exit("clean-results: nothing was deleted, for nobody can be asked here: make clean-results CONFIRM=yes")
-        if input("Delete all of this? Type yes: ").strip().lower() != "yes":
+        if answer("Delete all of this? Type yes: ") != "yes":
             sys.exit("clean-results: nothing was deleted")
     for path in found:
         if path.is_dir() and not path.is_symlink():
@@ -40,6 +40,15 @@ def main(confirmed: bool) -> None:
         else:
             path.unlink()
     print("clean-results: results/ is empty")
+
+
+def answer(question: str) -> str:
+    """What is typed; nothing at Ctrl-C or Ctrl-D."""
+    try:
+        return input(question).strip().lower()
+    except (EOFError, KeyboardInterrupt):
+        print()
+        return ""
 
 
 def to_delete(root: Path) -> list[Path]:

@@ -125,8 +125,8 @@ def _now(
     before = {item.image_id: item for item in old.items}
     skipped = set(old.unlisted)
     here = {item.image_id: item for item in found.items if item.image_id not in skipped}
-    # Found by older rules only, and still there.
-    here |= {item.image_id: item for item in old.items if item.image_id not in here and item.path.is_file()}
+    if Path(found.source).is_dir():  # found by older rules only, and still there; what a list no longer names is out
+        here |= {item.image_id: item for item in old.items if item.image_id not in here and item.path.is_file()}
     items = _absolute(here[name] for name in sorted(here))
     same = {item.image_id for item in items if _known(item, before.get(item.image_id))}
     unsure = [i.path for i in items if i.image_id in captioned - same and i.size is not None]

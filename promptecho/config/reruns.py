@@ -18,7 +18,8 @@ from promptecho.files import read_json
 REPLACED = ".replaced-"
 # What belongs to a run, below results/E, and what a name there begins with. The run itself comes last: as long as it is
 # in its place, moving was cut short and is taken up again.
-_FOLDERS = ("images/{run}", "scores/*/{run}", "answers/*/{run}", "tensorboard/{run}", "runs/{run}")
+_FOLDERS = ("work/train/{run}", "work/generate_shard/{run}")  # or the new run would go on from the old one's states
+_FOLDERS += ("images/{run}", "scores/*/{run}", "answers/*/{run}", "tensorboard/{run}", "runs/{run}")
 _FILES = ("logs/train", "timings/train")
 
 

@@ -20,6 +20,8 @@ class _UniqueKeyLoader(yaml.SafeLoader):
             if not isinstance(key_node, yaml.ScalarNode):
                 problem = "a key is a list or a mapping itself; are braces { } written twice?"
                 raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
+            if key_node.tag == "tag:yaml.org,2002:merge":  # `<<: *name`: no key, but what keys are taken from
+                continue
             key, line = self.construct_object(key_node, deep=True), key_node.start_mark.line + 1
             if key in seen:
                 problem = f"key {key!r} appears twice (line {seen[key]} has it too); remove one of them"

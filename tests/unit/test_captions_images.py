@@ -277,6 +277,19 @@ def test_changed_images_are_listed_anew_and_their_shards_made_again(tmp_path):
     assert look().shards == []
 
 
+def test_what_is_taken_out_of_a_list_of_paths_is_not_captioned_any_more(tmp_path):
+    paths, folder = tmp_path / "photos.txt", tmp_path / "captions"
+    put(tmp_path, *(f"{k}.png" for k in range(3)))
+    paths.write_text("0.png\n1.png\n2.png\n")
+    renew(paths, folder, 1, FileHashes()).write(folder)
+    captioned(folder, paths, 1)
+    assert not renew(paths, folder, 1, FileHashes()).new
+    paths.write_text("0.png\n2.png\n")  # the photograph itself stays
+    found = renew(paths, folder, 1, FileHashes())
+    assert [item.image_id for item in found.listed.items] == ["0.png", "2.png"] and found.shards == [0]
+    assert "1 gone (1.png); captioned again: shard 0" in found.told("E")[0]
+
+
 def test_captions_older_than_lists_are_adopted(tmp_path):
     photos, folder = tmp_path / "photos", tmp_path / "captions"
     put(photos, *(f"{k}.png" for k in range(5)), ".thumbnails/0.png")

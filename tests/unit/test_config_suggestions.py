@@ -272,6 +272,12 @@ def test_faults_of_yaml_are_one_line_with_number_and_remedy(tmp_path, text, mess
     assert len(str(error.value).splitlines()) == 1
 
 
+def test_keys_that_are_taken_from_elsewhere_in_the_file(tmp_path):
+    path = tmp_path / "x.yaml"
+    path.write_text("a: &a {x: 1, y: 2}\nb:\n  <<: *a\n  y: 3\n")
+    assert read_yaml(path)["b"] == {"x": 1, "y": 3}
+
+
 def test_encodings_that_editors_write(tmp_path):
     for encoding in ("utf-8", "utf-8-sig", "utf-16"):
         (tmp_path / "x.yaml").write_text("a: ä\r\nb: 2\r\n", encoding=encoding)

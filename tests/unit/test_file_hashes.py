@@ -132,7 +132,18 @@ def test_what_cannot_be_read_is_told_together(tmp_path):
         FileHashes().folder(tmp_path / "no-folder")
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"schema_version": 0, "files": {}}', b"\xff"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{",
+        "[]",
+        '{"schema_version": 0, "files": {}}',
+        '{"schema_version": 1}',
+        '{"schema_version": 1, "files": []}',
+        b"\xff",
+    ],
+)
 def test_a_damaged_store_costs_time_only(tmp_path, content):
     file, store = tmp_path / "a", tmp_path / "store.json"
     file.write_text("one")

@@ -54,10 +54,11 @@ def test_nothing_goes_without_a_yes(checkout):
     result = clean(checkout)
     assert result.returncode != 0 and "make clean-results CONFIRM=yes" in result.stdout
     assert "results/tiny  1 files, 1.5 KB" in result.stdout and ".snakemake/metadata  1 files" in result.stdout
-    for answer in ("no", "y", ""):
+    for answer in ("no\n", "y\n", "\n", "\x04"):  # the last is Ctrl-D
         keyboard, terminal = pty.openpty()
-        os.write(keyboard, f"{answer}\n".encode())
-        assert "nothing was deleted" in clean(checkout, stdin=terminal).stdout
+        os.write(keyboard, answer.encode())
+        said = clean(checkout, stdin=terminal).stdout
+        assert "nothing was deleted" in said and "Traceback" not in said
         os.close(keyboard)
         os.close(terminal)
     assert clean(checkout, "CONFIRM=no").returncode != 0

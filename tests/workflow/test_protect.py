@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -168,7 +169,9 @@ for option, value in zip(words, words[1:]):
         elif words[0] == "tables":
             files = [out / f"{name}.{kind}" for kind in ("md", "csv", "tex", "json", "html")]
         elif words[:2] == ["figures", "curves"]:
-            files = [out / f"curves_{name}.{kind}" for kind in ("png", "pdf", "json")]
+            files = [out / f"curves_{name}.{kind}" for kind in ("png", "html", "pdf", "json")]
+        elif words[:2] == ["figures", "samples"]:
+            files = [out, out.with_suffix(".html")]
         for file in files:
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text("{}")
@@ -176,15 +179,17 @@ for option, value in zip(words, words[1:]):
 
 
 def with_own_files(flow: Workflow) -> None:
-    """A published adapter and prompts, at paths that a shell would misread."""
+    """A published adapter, a detector and prompts, at paths that a shell would misread."""
     theirs, prompts = flow.root / "it's theirs", flow.root / "prompts of $größe.jsonl"
     theirs.mkdir()
+    (flow.root / "a detector's").mkdir()
     for path in (theirs / "lora.safetensors", prompts):
         path.write_text("one")
     for old, new in {
         "runs:": 'runs:\n  theirs: {adapter: "it\'s theirs", step: 9}',
         "image_sets:": 'image_sets:\n  own: {benchmark: geneval, prompts: "prompts of $größe.jsonl", num_shards: 2}',
         "benchmarks:": "benchmarks:\n  own: {image_set: own, scorer: geneval, backend: mask2former}",
+        "backend: mask2former": 'backend: mask2former, model: "a detector\'s"',
         "evaluate:": "evaluate:\n  - {benchmark: own}",
         "tables: [geneval]": "tables: [geneval, own]",
     }.items():
@@ -204,7 +209,7 @@ def test_no_path_is_misread_by_the_shell(tmp_path):
     assert result.returncode == 0, result.stdout
     assert not {path.name for path in flow.root.iterdir()} - {
         *("Snakefile", "workflow", "config", "profiles", "envs", "promptecho", "results", ".snakemake"),
-        *("it's theirs", "prompts of $größe.jsonl", "my photos'", "data"),
+        *("it's theirs", "a detector's", "prompts of $größe.jsonl", "my photos'", "data"),
     }
     assert len(list(flow.root.glob("results/tiny/images/*/*/*/shards/*.jsonl"))) == 16
     assert flow.planned() == {}
@@ -231,6 +236,15 @@ def test_a_run_is_trained_again_beside_its_old_results(tiny):
     assert tiny.planned(*again) == {}
 
 
+def began(flow: Workflow, *mode: str) -> str:
+    """The work folder of a shard of the base model's images, as the main process or a job elsewhere finds it."""
+    shard = "results/tiny/images/base/0/own/shards/0.jsonl"
+    result = flow.snakemake("--dry-run", "--printshellcmds", "--force", *mode, "--", shard)
+    assert result.returncode == 0, result.stdout
+    (found,) = re.findall(r"--work (\S+)", result.stdout)
+    return found
+
+
 def test_replaced_inputs_are_known_by_content(finished):
     """An adapter and an image set's prompts: older and other ones rerun what is made from them; newer times nothing."""
     with_own_files(finished)
@@ -253,8 +267,11 @@ def test_replaced_inputs_are_known_by_content(finished):
     for path in (theirs / "lora.safetensors", prompts):
         path.write_text("one")
     assert finished.planned() == {}
+    work = {began(finished), began(finished, "--mode=remote")}
     weights.write_text("two")
     assert "checkpoints 2, 4): models.t2i.path: my model does not hold what it held then" in refused(finished)
+    anew = {began(finished), began(finished, "--mode=remote")}
+    assert len(work) == len(anew) == 1 and work != anew
     weights.write_text("one")
     assert finished.planned("tables") == {}
 

@@ -138,30 +138,30 @@ def slice_of(stage, **names):
 
 
 def made_from(stage, **names):
-    """`slice_of`, and whether the inputs from outside are still the ones that were there first. Snakemake records it
-    in the main process alone, so jobs elsewhere need not read models for it."""
+    """`slice_of`, and whether the inputs from outside are still the ones that were there first. Jobs elsewhere find the
+    same by the hashes that the main process has kept, so that they read no models for it."""
 
     def value(wildcards):
         chosen = {argument: wildcards[wildcard] for argument, wildcard in names.items()}
         found = slice_of(stage, **names)(wildcards)
-        if not workflow.is_main_process:
-            return found
         try:
             inputs = inputs_of(experiment(wildcards), stage, **chosen)
             return inputs_of_experiment(wildcards.E).marked(found, inputs)
         except DataError as error:
+            if not workflow.is_main_process:  # what its own job can't read, that job says
+                return found
             raise WorkflowError(f"{wildcards.E}: {error}")
 
     return value
 
 
 def work_folder(stage, path, **names):
-    """A parameter function: where unfinished work of `stage` lies. It carries the slice's digest, so work that was
-    begun under another configuration is never taken up."""
+    """A parameter function: where unfinished work of `stage` lies. It carries the digest of the slice and of inputs that
+    were replaced, so work that was begun under another configuration, or with other models, is never taken up."""
 
     def value(wildcards, output):
         folder = path.format(**{name: wildcards[name] for name in wildcards.keys()})
-        digest = slice_of(stage, **names)(wildcards)
+        digest = made_from(stage, **names)(wildcards)
         if stage == "generate" and wildcards.R != "base":  # images of one adapter are not those of another
             origin = "adapter" if wildcards.R in experiment(wildcards).adapters else "train"
             digest = f"{digest}-{slice_of(origin, run='R')(wildcards)}"

@@ -33,7 +33,7 @@ def missing_models(jobs):
 
 
 onstart:
-    if workflow.is_main_process:
+    if workflow.is_main_process and not workflow.touch:
         try:
             problems = missing_models(workflow.dag.needrun_jobs())
         except PromptEchoError as error:
