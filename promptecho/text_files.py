@@ -157,8 +157,9 @@ def _csv_rows(path: Path, text: str) -> list[tuple[int, dict[str, Any]]]:
                 continue
             rows.append((reader.line_num + skipped, dict(zip(header, cells, strict=True))))
     except csv.Error as error:
+        reason = str(error).replace(f"'{NEVER}'", "the end of the line")
         raise DataError(
-            f"{path}:{reader.line_num + skipped}: not valid CSV ({error}); double quotes inside a text are doubled"
+            f"{path}:{reader.line_num + skipped}: not valid CSV ({reason}); double quotes inside a text are doubled"
         ) from None
     if problems:
         raise DataError(listed(problems, "rows"))

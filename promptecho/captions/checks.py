@@ -19,10 +19,11 @@ from promptecho.progress import Progress
 CHUNK = 2000  # texts between two looks at the clock
 
 
-def faults(readers: Sequence[Reader], texts: Sequence[str]) -> dict[int, str]:
-    """Index -> why that text cannot be used, by the first reader that cannot take it. Many texts show progress."""
+def faults(readers: Sequence[Reader], texts: Sequence[str], *, quiet: bool = False) -> dict[int, str]:
+    """Index -> why that text cannot be used, by the first reader that cannot take it. Many texts show progress, unless
+    `quiet`."""
     found: dict[int, str] = {}
-    bar = Progress("check prompts", len(texts), "prompts") if len(texts) > CHUNK else None
+    bar = Progress("check prompts", len(texts), "prompts") if len(texts) > CHUNK and not quiet else None
     for start in range(0, len(texts), CHUNK):
         chunk = texts[start : start + CHUNK]
         for reader in readers:
@@ -33,11 +34,12 @@ def faults(readers: Sequence[Reader], texts: Sequence[str]) -> dict[int, str]:
 
 
 def problems_of(
-    readers: Sequence[Reader], items: Sequence[tuple[str, str]], where: str | Path, what: str = "prompts"
-) -> str | None:
+    readers: Sequence[Reader], items: Sequence[tuple[str, str]], where: str | Path, what: str = "prompts", *,
+    quiet: bool = False,
+) -> str | None:  # fmt: skip
     """A line for each of `items` (its name, its text) that cannot be used, `where` and their number in front; None
     where all can."""
-    found = faults(readers, [text for _, text in items])
+    found = faults(readers, [text for _, text in items], quiet=quiet)
     if not found:
         return None
     lines = [f"  {items[index][0]}: {problem}" for index, problem in found.items()]

@@ -27,24 +27,22 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
-from promptecho.config import TrainingConfig, run_rewards, run_training, slice_digest
+from promptecho.config import TrainingConfig, run_rewards, run_training
 from promptecho.config.memory import training_keys
 from promptecho.config.rewards import unequal_sizes
-from promptecho.errors import DataError, PromptEchoError
-from promptecho.files import sha256_file
+from promptecho.errors import DataError
 from promptecho.memory import MemoryAdvice
 from promptecho.progress import Progress
 from promptecho.t2i.prompt_cache import PromptCache
 from promptecho.train import checkpoint, heldout, setup
 from promptecho.train import rollout as ro
 from promptecho.train.data import Prompt, prompts_of
-from promptecho.train.engine import Engine, zero_moments
+from promptecho.train.engine import Engine
 from promptecho.train.failures import report_not_finite
 from promptecho.train.launch import Launch, init_distributed
 from promptecho.train.log import MetricsLog
@@ -53,10 +51,10 @@ from promptecho.train.meter import LoadTimes, Meter
 from promptecho.train.placement.layout import Layout, accumulation
 from promptecho.train.placement.local import load_reward_vlm
 from promptecho.train.placement.server import serve
-from promptecho.train.prompts import CAPTIONS
-from promptecho.train.ranks import agree, gather_by_index, named
+from promptecho.train.ranks import gather_by_index, named
 from promptecho.train.scoring import advantage_parts, permuted
-from promptecho.train.state import HELDOUT, SLICE, TrainingState, distance
+from promptecho.train.start import start
+from promptecho.train.state import TrainingState, distance
 from promptecho.train.stop import EXIT_CODE, StopCheck, StopRequestedError
 from promptecho.train.trainer import Segment, Trainer
 from promptecho.train.update import NotFiniteError, precompute, update
@@ -92,7 +90,7 @@ def train_segment(segment: Segment) -> bool:
             with stop.loading():
                 trainer = prepare(segment, training, device, watchdog, layout, launch, stop)
                 watchdog("resume", 0)
-                state, trainer.rows = _start(trainer)
+                state, trainer.rows = start(trainer)
             finished = _run(trainer, state)
             if layout.trainers > 1:
                 dist.barrier()  # a launcher ends all ranks once one has left; rank 0 may still be saving
@@ -114,7 +112,7 @@ def prepare(
     models = segment.config.models
     prompts, watched = _all_prompts(segment, training)
     rewards = setup.list_rewards(segment.config, segment.run, [*prompts, *watched])
-    setup.check_texts(segment, prompts, watched, rewards)
+    setup.check_texts(segment, prompts, watched, rewards, quiet=layout.index != 0)
     times = LoadTimes()
     watchdog("load_t2i", 0)
     with times("t2i"), memory("load_t2i"):
@@ -177,56 +175,6 @@ def _serve(
         with memory("load_vlm"):
             vlm = load_reward_vlm(segment.config, segment.run, device, layout)
         return serve(setup.with_models(rewards, vlm), vlm, layout, launch.store, memory, stop) == 0
-
-
-def _digests(segment: Segment, training: TrainingConfig) -> dict[str, str]:
-    """What a state belongs to."""
-    files = {CAPTIONS: segment.captions}
-    if training.heldout.patience is not None and segment.heldout is not None:
-        files[HELDOUT] = segment.heldout
-    for index, entry in enumerate(run_rewards(segment.config, segment.run)):
-        if entry.label is not None:
-            files[f"label file of rewards.{index}"] = Path(entry.label)
-    slices = {SLICE: slice_digest(segment.config, "train", run=segment.run)}
-    return slices | {name: sha256_file(path) for name, path in files.items()}
-
-
-def _start(trainer: Trainer) -> tuple[TrainingState, list[dict]]:
-    """The state to go on from, put into the engine, and this segment's metrics so far."""
-    segment, engine = trainer.segment, trainer.engine
-    digests = _digests(segment, trainer.training)
-    state, rows, error = None, [], None
-    try:
-        state, rows = checkpoint.find_start(
-            segment.work, segment.resume, digests, segment.to, announce=dist.get_rank() == 0, use=trainer.use,
-            accept=segment.accept_captions or trainer.training.accept_captions,
-        )  # fmt: skip
-    except PromptEchoError as caught:
-        error = caught
-    agree(error)
-    found = [None] * dist.get_world_size()
-    dist.all_gather_object(found, None if state is None else state.iteration)
-    if len(set(found)) > 1:
-        raise DataError(
-            f"{segment.work}: the processes find states of different iterations ({', '.join(map(str, found))}); "
-            "put results on a file system that all nodes share"
-        )
-    if state is None:
-        weights = engine.weights()
-        tensors = {"weights": weights, **zero_moments(weights), "kl_ema": weights, "ema": weights}
-        state = TrainingState(0, 0, tensors, digests, prompts=trainer.use.record(0))
-    elif state.prompts["since"] == state.iteration > 0:
-        trainer.first_row["captions_changed"] = 1
-        if dist.get_rank() == 0:
-            print(
-                f"train {segment.run}: from iteration {state.iteration + 1} on with other captions than before, as "
-                "asked; state and metrics tell it",
-                file=sys.stderr, flush=True,
-            )  # fmt: skip
-    engine.set_state(
-        state.tensors["weights"], {key: state.tensors[key] for key in ("exp_avg", "exp_avg_sq")}, state.optimizer_steps
-    )
-    return state, rows
 
 
 def _run(trainer: Trainer, state: TrainingState) -> bool:

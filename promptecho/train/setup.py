@@ -94,9 +94,10 @@ def list_rewards(config: ExperimentConfig, run: str, prompts: Sequence[Prompt]) 
 
 
 def check_texts(
-    segment: Segment, prompts: Sequence[Prompt], watched: Sequence[Prompt], rewards: Sequence[WeightedReward]
-) -> None:
-    """Look at all texts that the run will need, with tokenizers alone.
+    segment: Segment, prompts: Sequence[Prompt], watched: Sequence[Prompt], rewards: Sequence[WeightedReward], *,
+    quiet: bool = False,
+) -> None:  # fmt: skip
+    """Look at all texts that the run will need, with tokenizers alone; `quiet`: another rank shows the progress.
 
     Raises:
         DataError: the text-to-image model or a reward's VLM could not take some of them; names all at once.
@@ -118,7 +119,7 @@ def check_texts(
         (readers, [(one.prompt_id, one.text) for one in group], file, "prompts")
         for group, file in ((prompts, segment.captions), (watched, segment.heldout))
     ]
-    if problems := [problem for one in [*texts, *labelled] if (problem := problems_of(*one))]:
+    if problems := [problem for one in [*texts, *labelled] if (problem := problems_of(*one, quiet=quiet))]:
         raise DataError("\n".join(problems))
 
 

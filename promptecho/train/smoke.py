@@ -11,6 +11,7 @@ of the sampler and timesteps are as few as possible.
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -75,6 +76,11 @@ class Smoke:
         for trial in self.trials:
             if trial.error:
                 return f"{trial.name}: {trial.error}; {EXCHANGE}" if trial.ranks > 1 else f"{trial.name}: {trial.error}"
+        if self.differences and any(row["grad_norm"] == 0 for trial in self.trials[:1] for row in trial.rows[:1]):
+            return (
+                "the two images of every prompt got the same reward, so there was no gradient to compare; try a run "
+                "whose reward is echo (--run)"
+            )
         far = [name for name, (found, tolerated) in self.differences.items() if not found <= tolerated]
         if far:
             return (
@@ -308,13 +314,17 @@ def compare(
     tolerated = TOLERANCES["float32" if dtype == "float32" else "bfloat16"]
     a, b = (load_file(folder / "state" / "weights.safetensors") for folder in (one, several))
     ways = [torch.cat([w[key].flatten() for key in sorted(w) if "lora_B" in key]).double() for w in (a, b)]
-    norms = [abs(theirs["grad_norm"] / ours["grad_norm"] - 1) for ours, theirs in zip(alone, shared, strict=True)]
+    norms = [rows[0]["grad_norm"] for rows in (alone, shared)]
     found = {
         "reward": abs(alone[0]["reward_mean"] - shared[0]["reward_mean"]),
-        "gradient norm": norms[0],
-        "weights": float((ways[1] - ways[0]).norm() / ways[0].norm()),
+        "gradient norm": _relative(abs(norms[1] - norms[0]), norms[0]),
+        "weights": _relative(float((ways[1] - ways[0]).norm()), float(ways[0].norm())),
     }
     return {name: (value, tolerated[name]) for name, value in found.items()}
+
+
+def _relative(difference: float, size: float) -> float:
+    return difference / size if size else (math.inf if difference else 0.0)
 
 
 def show(outcome: Smoke, as_json: bool) -> None:

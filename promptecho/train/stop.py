@@ -21,7 +21,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -144,12 +144,14 @@ class StopCheck:
 
     def _end_process(self) -> None:
         # Together: the store goes with rank 0, and a rank that waits for one that is gone would call it a failure.
-        if self.store.add(LEFT, 1) == 1:
-            os.write(2, NOTHING_LOST)
+        with suppress(RuntimeError):  # rank 0 has waited long enough and left, with the store
+            if self.store.add(LEFT, 1) == 1:
+                os.write(2, NOTHING_LOST)
         self.on_leave()
         end = time.monotonic() + LEAVE_TOGETHER_S
-        while self.store.add(LEFT, 0) < self.launch.world_size and time.monotonic() < end:
-            time.sleep(0.05)
+        with suppress(RuntimeError):
+            while self.store.add(LEFT, 0) < self.launch.world_size and time.monotonic() < end:
+                time.sleep(0.05)
         if self.launch.rank == 0 and self.launch.world_size > 1:
             time.sleep(0.3)  # for the others' last look
         os._exit(EXIT_CODE)

@@ -168,6 +168,12 @@ def test_training_names_all_faulty_texts_before_it_loads_a_model(experiment, tmp
     assert len(prompt_readers(job.config)) == 3  # the text-to-image model, the question, the template; labels aside
 
 
+def test_one_rank_of_several_shows_the_progress(readers, capsys):
+    texts = ["A star."] * 2001
+    assert not faults(readers, texts, quiet=True) and capsys.readouterr().err == ""
+    assert not faults(readers, texts) and "check prompts: 2001/2001 prompts" in capsys.readouterr().err
+
+
 def test_a_vlm_that_is_not_here_is_told_at_the_merge(experiment, capsys):
     config = load_experiment(experiment.config("elsewhere"))
     models = config.models.model_copy(update={"vlm": VlmSection(path="/nowhere/vlm")})

@@ -110,6 +110,7 @@ def test_what_a_mark_is_and_what_not(tmp_path):
     ("f.txt", b"ok\ncaf" + b"\xc3", r"f.txt:2: not UTF-8: byte 0xc3 behind 'caf' begins a letter that is cut"),
     ("g.txt", codecs.BOM_UTF16_LE + "ab".encode("utf-16-le") + b"\xff", r"g.txt:1: not UTF-16-LE behind 'ab'"),
     ("h.csv", b'id,prompt\n1,"A star\n2,A ring\n', r"h.csv:\d: not valid CSV .unexpected end of data.; double quotes"),
+    ("h1.csv", b'prompt\n"A star", red\n', r"h1.csv:2: not valid CSV .the end of the line expected after"),
     ("i.csv", b"id,prompt\n1,A star\n2,A ring, red\n3,a,b\n", r":3: 3 cells, .* 2 columns; .*\n.*i.csv:4: 3 cells"),
     ("j.csv", b"prompt,id,prompt\na,b,c\n", r"j.csv:1: two columns are named 'prompt'"),
     ("k.csv", b"A star\nA ring\n", r"k.csv: no caption, prompt or text in its rows, but these names: 'A star'; rename"),

@@ -90,6 +90,18 @@ def test_several_processes_that_do_not_exchange_gradients_fail(tmp_path):
         assert "come to another gradient norm and weights than one: do not train on them" in problem
 
 
+def test_without_a_gradient_nothing_was_compared(tmp_path):
+    (tmp_path / "state").mkdir()
+    save_file({"x.lora_B.weight": torch.zeros(4)}, tmp_path / "state/weights.safetensors")
+    rows = [{"reward_mean": 0.7, "grad_norm": 0.0}] * 2
+    found = smoke.compare(tmp_path, tmp_path, rows, rows, "float32")
+    assert [value for value, _ in found.values()] == [0.0, 0.0, 0.0]
+    problem = smoke.Smoke([smoke.Trial("one process", 1, "load", rows=rows)], found).problem
+    assert "no gradient to compare; try a run whose reward is echo" in problem
+    one_sided = smoke.compare(tmp_path, tmp_path, rows, [{"reward_mean": 0.7, "grad_norm": 0.1}] * 2, "float32")
+    assert one_sided["gradient norm"][0] == float("inf")
+
+
 def test_the_table_ends_in_one_line(monkeypatch):
     trial = smoke.Trial("sharded", 2, "load", rows=[{"seconds_sample": 1.25, "memory_gb_sample": 3.0}])
     failed = "in phase load_vlm: no folder"

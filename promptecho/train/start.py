@@ -1,0 +1,68 @@
+"""Where a segment starts: the newest state that fits this run, or a fresh one, put into the engine."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch.distributed as dist
+
+from promptecho.config import TrainingConfig, run_rewards, slice_digest
+from promptecho.errors import DataError, PromptEchoError
+from promptecho.files import sha256_file
+from promptecho.train import checkpoint
+from promptecho.train.engine import zero_moments
+from promptecho.train.prompts import CAPTIONS
+from promptecho.train.ranks import agree
+from promptecho.train.state import HELDOUT, SLICE, TrainingState
+from promptecho.train.trainer import Segment, Trainer
+
+
+def digests_of(segment: Segment, training: TrainingConfig) -> dict[str, str]:
+    """What a state belongs to."""
+    files = {CAPTIONS: segment.captions}
+    if training.heldout.patience is not None and segment.heldout is not None:
+        files[HELDOUT] = segment.heldout
+    for index, entry in enumerate(run_rewards(segment.config, segment.run)):
+        if entry.label is not None:
+            files[f"label file of rewards.{index}"] = Path(entry.label)
+    slices = {SLICE: slice_digest(segment.config, "train", run=segment.run)}
+    return slices | {name: sha256_file(path) for name, path in files.items()}
+
+
+def start(trainer: Trainer) -> tuple[TrainingState, list[dict]]:
+    """The state to go on from, put into the engine, and this segment's metrics so far."""
+    segment, engine = trainer.segment, trainer.engine
+    digests = digests_of(segment, trainer.training)
+    state, rows, error = None, [], None
+    try:
+        state, rows = checkpoint.find_start(
+            segment.work, segment.resume, digests, segment.to, announce=dist.get_rank() == 0, use=trainer.use,
+            accept=segment.accept_captions or trainer.training.accept_captions,
+        )  # fmt: skip
+    except PromptEchoError as caught:
+        error = caught
+    agree(error)
+    found = [None] * dist.get_world_size()
+    dist.all_gather_object(found, None if state is None else state.iteration)
+    if len(set(found)) > 1:
+        raise DataError(
+            f"{segment.work}: the processes find states of different iterations ({', '.join(map(str, found))}); "
+            "put results on a file system that all nodes share"
+        )
+    if state is None:
+        weights = engine.weights()
+        tensors = {"weights": weights, **zero_moments(weights), "kl_ema": weights, "ema": weights}
+        state = TrainingState(0, 0, tensors, digests, prompts=trainer.use.record(0))
+    elif state.prompts["since"] == state.iteration > 0:
+        trainer.first_row["captions_changed"] = 1
+        if dist.get_rank() == 0:
+            print(
+                f"train {segment.run}: from iteration {state.iteration + 1} on with other captions than before, as "
+                "asked; state and metrics tell it",
+                file=sys.stderr, flush=True,
+            )  # fmt: skip
+    engine.set_state(
+        state.tensors["weights"], {key: state.tensors[key] for key in ("exp_avg", "exp_avg_sq")}, state.optimizer_steps
+    )
+    return state, rows
