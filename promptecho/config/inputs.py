@@ -18,6 +18,7 @@ from promptecho.errors import DataError
 from promptecho.file_hashes import FileHashes, files_below
 from promptecho.files import digest, read_json, write_json
 from promptecho.shipped import SHAPES
+from promptecho.text_files import LISTS, TABLES, suffix_of
 
 FILE = "inputs.json"
 # In a model's folder, beside what is loaded: what it says of itself and the record of its download.
@@ -87,9 +88,14 @@ class Inputs:
         return self._now[path]
 
     def _read(self, place: Path) -> str | None:
-        if place.is_file():
-            return self.hashes.sampled(place)[:16]
-        if not place.is_dir():
+        try:
+            is_file, is_folder = place.is_file(), place.is_dir()
+        except OSError as error:  # a folder on the way to it may not be entered
+            raise DataError(f"{place}: cannot read ({error.strerror or error})") from None
+        if is_file:  # a line of a long text file may change without its ends and its size
+            is_text = suffix_of(place) in (*LISTS, *TABLES)
+            return (self.hashes.sha256(place) if is_text else self.hashes.sampled(place))[:16]
+        if not is_folder:
             return None
         files = [file for file in files_below(place) if file.suffix.lower() not in _NOT_LOADED and file.name != _RECORD]
         return digest({str(file.relative_to(place)): self.hashes.sampled(file) for file in files})

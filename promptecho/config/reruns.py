@@ -56,6 +56,11 @@ def finished_checkpoints(results: str | Path) -> dict[str, list[int]]:
     return {run: sorted(steps) for run, steps in found.items()}
 
 
+def names_in(text: object) -> list[str]:
+    """The names that `--config retrain=` gives: a text with commas, or a list."""
+    return [str(name) for name in (text if isinstance(text, list | tuple) else str(text).replace(",", " ").split())]
+
+
 def named_runs(text: object, experiments: dict[str, Iterable[str]]) -> set[tuple[str, str]]:
     """(experiment, run) pairs that `--config retrain=` names: `RUN`, `E/RUN`, several with commas.
 
@@ -65,9 +70,8 @@ def named_runs(text: object, experiments: dict[str, Iterable[str]]) -> set[tuple
     Raises:
         ConfigError: an unknown run or experiment, or a name that several experiments have.
     """
-    names = text if isinstance(text, list | tuple) else str(text).replace(",", " ").split()
     found, problems = set(), []
-    for name in map(str, names):
+    for name in names_in(text):
         experiment, slash, run = name.rpartition("/")
         homes = [each for each in experiments if run in experiments[each] and experiment in ("", each)]
         if len(homes) == 1:

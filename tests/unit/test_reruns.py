@@ -290,6 +290,11 @@ def test_large_weights_are_known_by_their_ends_and_middle(tmp_path, inputs, monk
         known.save()
         assert inputs().content(str(file)) in found and inputs().hashes.sampled(file)
     assert len(found) == 4
+    prompts = tmp_path / "prompts.txt"  # read whole
+    for line in (b"a", b"b"):
+        prompts.write_bytes(bytes(250) + line + bytes(749))
+        found.add(inputs().content(str(prompts)))
+    assert len(found) == 6
 
 
 def test_inputs_of_each_stage():
@@ -319,6 +324,8 @@ def test_an_input_that_cannot_be_read_is_named(tmp_path, inputs):
     assert inputs().content(str(tmp_path / "pipe")) is None
     with pytest.raises(DataError, match="pipe.safetensors: cannot read"):
         inputs().content(str(tmp_path / "folder"))
+    with pytest.raises(DataError, match="cannot read .File name too long"):
+        inputs().content(str(tmp_path / ("x" * 300)))
 
 
 def test_training_by_hand_overwrites_no_other_run(tmp_path):

@@ -17,6 +17,7 @@ include: "common_place.smk"
 
 from promptecho import config as configuration
 from promptecho.config.inputs import Inputs, inputs_of
+from promptecho.config.reruns import names_in
 from promptecho.config.resolve import split_site
 from promptecho.config.scorers import PAIRWISE, USES_DEVICE
 from promptecho.config.slices import TABLES_CODE
@@ -195,7 +196,7 @@ def previous_checkpoint(wildcards):
 def bound(wildcards, path):
     """An input of a training. A checkpoint knows by hashes what it was trained on, and is protected (protect.py), so
     that a newer time of change alone means nothing; but a run that shall be trained again follows its inputs."""
-    names = str(EXPERIMENTS.retrain or "").replace(",", " ").split()
+    names = names_in(EXPERIMENTS.retrain or "")
     return path if {wildcards.R, f"{wildcards.E}/{wildcards.R}"}.intersection(names) else ancient(path)
 
 
