@@ -33,8 +33,10 @@ def comfyui_bytes(lora: Lora) -> bytes:
     for name, pair in sorted(lora.pairs.items()):
         key = f"diffusion_model.{name}"
         tensors[f"{key}.lora_down.weight"] = pair.down.contiguous()
-        tensors[f"{key}.lora_up.weight"] = pair.up.contiguous()
-        tensors[f"{key}.alpha"] = torch.tensor(lora.strength(name) * pair.rank, dtype=torch.float32)
+        alpha = lora.strength(name) * pair.rank
+        # A sign goes into the weights: diffusers' conversion of a negative alpha never ends.
+        tensors[f"{key}.lora_up.weight"] = (-pair.up if alpha < 0 else pair.up).contiguous()
+        tensors[f"{key}.alpha"] = torch.tensor(abs(alpha), dtype=torch.float32)
     return save(tensors, metadata={"format": "pt"})
 
 

@@ -198,8 +198,9 @@ class StopCheck:
         model.register_forward_pre_hook(look, prepend=True)
 
     def _look(self) -> None:
-        if self.heard:  # passes for the sake of the other ranks
-            return
+        if self.heard:
+            # Again: heard in a pass for the sake of the other ranks (vlm/turns.py), the first one was kept back.
+            raise HeardError
         now = time.monotonic()
         if not self.signalled:
             if now - self._looked < POLL_S:

@@ -254,6 +254,7 @@ OPTIONS = {
     "alpha = 2 rank": ({}, lambda name, rank: 8 / rank),
     "alpha = rank": ({"lora_alpha": 4}, lambda name, rank: 1.0),
     "alpha = 3": ({"lora_alpha": 3}, lambda name, rank: 3 / rank),
+    "negative": ({"lora_alpha": -3}, lambda name, rank: -3 / rank),
     "rank-stabilised": ({"use_rslora": True}, lambda name, rank: 8 / rank**0.5),
     "patterns": ({"rank_pattern": True, "alpha_pattern": True}, lambda name, rank: (5 if rank == 2 else 8) / rank),
     "patterns, rank-stabilised": (

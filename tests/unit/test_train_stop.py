@@ -99,31 +99,8 @@ def test_asked_while_models_load_all_ranks_end_at_once(experiment, ended, name):
     assert not (experiment.folder / "loading" / "work" / "2" / "states").exists()
 
 
-# Rank 0 keeps the store and leaves with it, while rank 1, which has agreed to leave, still waits for a third.
-LEFT_ALONE = """
-import os, signal, time
-from datetime import timedelta
-import torch.distributed as dist
-from promptecho.train.launch import Launch
-from promptecho.train.stop import STAGE, StopCheck
-limit = timedelta(seconds=60)
-store = dist.TCPStore("127.0.0.1", 0, 3, True, timeout=limit, wait_for_workers=False)
-child = os.fork()
-if child == 0:
-    mine = dist.TCPStore("127.0.0.1", store.port, 3, False, timeout=limit, wait_for_workers=False)
-    check = StopCheck(None, Launch(1, 3, 3, mine), lambda: os.write(1, b"told "))
-    check.install()
-    with check.loading():
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(5)
-        os._exit(3)
-store.wait([STAGE])
-time.sleep(0.5)
-del store
-print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-"""
-
-
-def test_a_rank_that_agreed_to_leave_does_so_although_rank_0_is_gone_first():
-    done = subprocess.run([sys.executable, "-c", LEFT_ALONE], capture_output=True, text=True, check=True)
-    assert done.stdout == "told 75\n", done.stderr[-2000:]
+def test_a_rank_leaves_although_the_store_is_gone_and_after_a_pass_for_others():
+    script = Path(__file__).with_name("stop_ranks.py")
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True)
+    told = [line for line in done.stdout.splitlines() if not line.startswith("[")]  # DeepSpeed logs there too
+    assert told == ["told 75", "1 5"], done.stderr[-2000:]
