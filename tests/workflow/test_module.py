@@ -122,6 +122,17 @@ def test_from_another_folder_also_with_the_executor(tmp_path, python, checkout):
     assert [path.name for path in (folder / "results").iterdir()] == ["tiny"]
 
 
+def test_a_checkout_with_braces_in_its_path_is_refused_in_one_line(tmp_path):
+    root = tmp_path / "checkout {x}"
+    for name in ("config", "workflow"):
+        shutil.copytree(ROOT / name, root / name)
+    command = [sys.executable, "-m", "snakemake", "--dry-run"]
+    done = subprocess.run(command, cwd=root, env=environment(), text=True, capture_output=True, check=False)
+    assert done.returncode == 1
+    said = f"{root}: Snakemake reads braces in the path of a workflow as wildcards; rename that folder, or move the"
+    assert said in done.stdout, done.stdout + done.stderr
+
+
 def test_a_module_read_from_a_repository_needs_the_package(tmp_path, python, checkout):
     repository = tmp_path / "repository"
     for name in ("workflow", "envs"):

@@ -12,7 +12,13 @@ def _checkout():
     installed one. Not the folder of the Snakefile that was started: that may be another workflow's."""
     here = workflow.current_basedir
     if isinstance(here, LocalSourceFile):
-        return Path(here.get_path_or_uri(secret_free=True)).resolve().parent.parent
+        root = Path(here.get_path_or_uri(secret_free=True)).resolve().parent.parent
+        if {"{", "}"} & set(str(root)):
+            raise WorkflowError(
+                f"{root}: Snakemake reads braces in the path of a workflow as wildcards; rename that folder, or move "
+                "the checkout"
+            )
+        return root
     source = here.get_path_or_uri(secret_free=True)
     if importlib.util.find_spec("promptecho") is None:
         raise WorkflowError(
