@@ -115,8 +115,8 @@ class Protection:
             raise DataError(refusal(conflicts))
         for name, run in sorted(chosen - set(again)):
             print(f"retrain: {name}/{run}: nothing of it that is finished would be made again", file=sys.stderr)
-        if again:
-            self._make_again(again)
+        if chosen:
+            self._make_again(again, {name for name, _ in chosen})
 
     def _named(self) -> set[tuple[str, str]]:
         if self.experiments.retrain is None:
@@ -127,10 +127,12 @@ class Protection:
         }
         return named_runs(self.experiments.retrain, known)
 
-    def _make_again(self, again: dict[tuple[str, str], list[Any]]) -> None:
-        """Have the runs planned whole and, unless this is a dry run, move their old results aside."""
-        self.dag.forcefiles.update(file for jobs in again.values() for job in jobs for file in job.output)
-        self.workflow.async_run(self.dag.update_needrun())
+    def _make_again(self, again: dict[tuple[str, str], list[Any]], named: set[str]) -> None:
+        """Have the runs planned whole and, unless this is a dry run, move their old results aside; and captions of the
+        experiments in `named` that will be made again, also where their runs are not asked for."""
+        if again:
+            self.dag.forcefiles.update(file for jobs in again.values() for job in jobs for file in job.output)
+            self.workflow.async_run(self.dag.update_needrun())
         if self.workflow.dryrun or self.persistence.locked:  # with another Snakemake at work here, this one ends
             return
         for (name, run), jobs in again.items():
@@ -139,9 +141,10 @@ class Protection:
                 print(f"{name}: the old run {run}, its images and its scores are {aside.name} now", file=sys.stderr)
         planned = [str(file) for job in self.dag.needrun_jobs() for file in job.output]
         for job in self.merges:
-            if job.wildcards.E in {name for name, _ in again} and self.dag.needrun(job) and self._finished(job):
+            if job.wildcards.E in named and self.dag.needrun(job) and self._finished(job):
                 aside = set_captions_aside(_results(job), planned, self._recorded(job) or "unknown")
                 print(f"{job.wildcards.E}: the old captions are in {aside} now", file=sys.stderr)
+        self.workflow.iocache.deactivate()  # or what was moved would count as there, and as write-protected
 
     def _captions(self, job: Any) -> Conflict | None:
         """Finished trainings whose captions would be made again."""

@@ -135,6 +135,12 @@ def test_captions_of_finished_runs_are_kept_too(tiny):
     assert "finished runs were trained on it (echo-s1); changed since: captions.query (was Describe this" in told
     planned = tiny.planned(*setting, "retrain=echo-s1", "--", "all")
     assert planned == {"caption_shard": 3, "captions": 1, "train": 2, **AFTER_TRAINING}
+    # Moved aside, not deleted, also if nobody asks for the run.
+    (tiny.root / "promptecho/__main__.py").write_text(STAGES)
+    result = tiny.snakemake(*setting, "retrain=echo-s1", "--", "results/tiny/captions/captions.h5")
+    assert result.returncode == 0, result.stdout
+    (aside,) = (tiny.root / "results/tiny").glob("captions.replaced-*")
+    assert (aside / "captions.h5").read_text() == "captions" and (aside / "shards/00000.h5").exists()
 
 
 def test_force_does_not_delete_either(tiny):
