@@ -17,6 +17,7 @@ import torch
 
 from promptecho.errors import ConfigError, DataError, ModelError
 from promptecho.files import sha256_file
+from promptecho.models import reach
 from promptecho.models.place import locate
 from promptecho.models.record import HUB_ID, read_record
 from promptecho.t2i.lora_files import DIFFUSERS_FILE, PEFT_CONFIG, PEFT_FILE, Lora, read_lora_file, read_peft
@@ -78,8 +79,9 @@ def resolve_adapter(source: str, cache: Path | None = None, revision: str | None
         return path
     if not HUB_ID.fullmatch(source):
         raise DataError(f"{source}: no such folder or file, and no hub id (owner/name) either")
-    # An endpoint that is given is asked as it is: `locate` looks for the site's own.
-    if "endpoint" not in hub and (found := locate(source, revision)) != source:
+    # An endpoint that is given is asked as it is: `locate` looks for the site's own. Where the hub is
+    # forbidden, none is asked.
+    if ("endpoint" not in hub or reach.forbidden()) and (found := locate(source, revision)) != source:
         return Path(found)
     import httpx2
     from huggingface_hub import HfApi, snapshot_download

@@ -91,7 +91,7 @@ def test_faulty_question_files(tmp_path):
     with pytest.raises(DataError, match="no questions"):
         read_rows(tmp_path / "empty.csv")
     (tmp_path / "ragged.csv").write_text(",".join(COLUMNS) + "\na,b,c\n")
-    with pytest.raises(DataError, match="proposition_id is None"):
+    with pytest.raises(DataError, match="ragged.csv:2: 3 cells, but the first row names 9 columns"):
         read_rows(tmp_path / "ragged.csv")
     (tmp_path / "float.jsonl").write_text(json.dumps({**cells("a", 1), "item_id": 1.5}) + "\n")
     with pytest.raises(DataError, match="item_id is 1.5, no text"):

@@ -17,6 +17,11 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 SCRIPT = ROOT / "workflow/scripts/ranks.sh"
 
 
+def _hear_all() -> None:
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 class Launch:
     """A launcher with ranks that are shell scripts; `$RANK` tells them apart."""
 
@@ -28,7 +33,7 @@ class Launch:
         self.process = subprocess.Popen(
             [*before, "bash", str(SCRIPT), "1", str(count), "2", "bash", "-c", script], cwd=folder, env=environment,
             text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            preexec_fn=_hear_all,  # also where these tests run under nohup or in the background
         )  # fmt: skip
 
     def until(self, *names: str) -> None:

@@ -57,7 +57,9 @@ def test_training_is_measured_by_phase_beside_the_plan(folder):
     assert facts["config"]["runs"]["measured"]["lora"]["rank"] == 2 and len(facts["iterations"]) == 2
     once, useful = facts["flops_of_one"], facts["useful_flops_per_iteration"]
     assert useful["sample"] == 2 * once["encode"] + 8 * (3 * 2 * once["forward"] + once["decode"])
-    assert useful["precompute"] == 8 * 2 * 2 * once["forward"] and useful["update"] == 2 * 8 * 2 * 2 * once["forward"]
+    passes = facts["config"]["runs"]["measured"]["passes"]  # each with timesteps of its own
+    assert useful["precompute"] == passes * 8 * 2 * 2 * once["forward"]
+    assert useful["update"] == 2 * 8 * 2 * 2 * once["forward"]
     assert useful["reward"] == 8 * once["reward"] and all(value > 0 for value in useful.values())
     assert all(phase in table for phase in ("sample", "reward", "precompute", "update", "images/s"))
     assert (facts["plan"] is None) == ("no plan beside it: promptecho plan ended with exit code" in table)

@@ -299,7 +299,7 @@ def test_every_table_by_command_twice_the_same(tmp_path, scorer):
     for out in ("a", "b"):
         run = CliRunner().invoke(app, [*call, str(tmp_path / out)])
         assert run.exit_code == 0, run.output
-    names = [f"mine.{kind}" for kind in ("csv", "json", "md", "tex")]
+    names = [f"mine.{kind}" for kind in ("csv", "html", "json", "md", "tex")]
     assert sorted(path.name for path in (tmp_path / "a").iterdir()) == names
     for name in names:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()

@@ -175,5 +175,6 @@ def test_tables_command(results, tmp_path):
     arguments = ["tables", "--table", "captions", "--benchmark", "heldout", "--scores", str(results / "shapes")]
     run = CliRunner().invoke(app, [*arguments, "--out", str(out), "--print"])
     assert run.exit_code == 0, run.output
-    assert sorted(path.name for path in out.iterdir()) == [f"heldout.{kind}" for kind in ("csv", "json", "md", "tex")]
+    kinds = ("csv", "html", "json", "md", "tex")
+    assert sorted(path.name for path in out.iterdir()) == [f"heldout.{kind}" for kind in kinds]
     assert "3 seeds" in run.stdout and "+20.0" in run.stdout

@@ -250,7 +250,7 @@ def test_command(results, tmp_path):
     run = CliRunner().invoke(app, [*call, "--json"])
     assert run.exit_code == 0, run.output
     assert [table["name"] for table in json.loads(run.stdout)] == [f"table{number}" for number in range(1, 9)]
-    assert len(list(out.iterdir())) == 32
+    assert len(list(out.iterdir())) == 40
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     files = sorted((results / "zimage").rglob("*.json"), reverse=True)
     run = CliRunner().invoke(app, [*call[:4], *map(str, files), *call[5:]])

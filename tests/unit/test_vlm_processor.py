@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
+import huggingface_hub.constants
 import pytest
 import torch
 from tiny_vlm import image, shared_folder
@@ -61,5 +64,8 @@ def test_incomplete_folder_is_named(tmp_path):
         load_processor(tmp_path / "copy")
 
 
-def test_hub_ids_are_left_to_the_library():
-    assert check_model_path("Qwen/Qwen3-VL-8B-Instruct") == "Qwen/Qwen3-VL-8B-Instruct"
+def test_hub_ids_are_left_to_the_library(monkeypatch):
+    with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as hub:  # answers, with a refusal
+        threading.Thread(target=hub.handle_request, daemon=True).start()
+        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", f"http://127.0.0.1:{hub.server_port}")
+        assert check_model_path("Qwen/Qwen3-VL-8B-Instruct") == "Qwen/Qwen3-VL-8B-Instruct"

@@ -209,13 +209,13 @@ def test_images_of_the_user_replace_rendering(workflow):
 
 
 def test_problems_are_told_together_and_nothing_starts(workflow):
-    workflow.edit("config/experiments/tiny.yaml", "batch_size: 8", "batch_size: 3\n  learning_rat: 1")
+    workflow.edit("config/experiments/tiny.yaml", "  batch_size: 24", "  batch_size: 5\n  learning_rat: 1")
     workflow.edit("config/experiments/tiny.yaml", "heldout: 8", "heldout: many")
     result = workflow.snakemake()
     assert result.returncode != 0
     for problem in (
         "tiny.yaml: captions.heldout: input should be a valid integer",
-        "tiny.yaml: training.batch_size: 3 does not divide the 8 images",
+        "tiny.yaml: training.batch_size: 5 does not divide the 24 images",
         "tiny.yaml: training.learning_rat: is not a known key",
     ):
         assert problem in result.stdout
