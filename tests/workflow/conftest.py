@@ -16,7 +16,6 @@ from pathlib import Path
 
 import pytest
 import snakemake.cli
-import snakemake.shell
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 # Rules that only ask for files.
@@ -48,7 +47,8 @@ def _become_snakemake(root: Path, output: int, arguments: list[str], prepare: Ca
         for stream in (1, 2):
             os.dup2(output, stream)
         sys.stdin, sys.stdout, sys.stderr = (open(k, mode, closefd=False) for k, mode in enumerate("rww"))  # noqa: SIM115
-        snakemake.shell.STDOUT = sys.stdout  # that of its import was pytest's
+        # The one that it kept when it was imported was pytest's. (`snakemake.shell` is a class by now.)
+        sys.modules["snakemake.shell"].STDOUT = sys.stdout
         sys.path.insert(0, str(root))
         for name in [name for name in sys.modules if name.partition(".")[0] == "promptecho"]:
             del sys.modules[name]
