@@ -90,8 +90,10 @@ def _extract(packed: Path, folder: Path) -> None:
     try:
         with tarfile.open(packed) as archive:
             archive.extractall(folder, filter="data")  # refuses paths that leave the folder, and links
-    except (tarfile.TarError, OSError) as error:
+    except tarfile.TarError as error:
         raise DataError(f"{packed}: cannot unpack ({error}); delete it and generate the images again") from error
+    except OSError as error:  # a full disk, permissions: the file may be sound
+        raise DataError(f"{packed}: cannot unpack to {folder} ({error}); free space or fix permissions") from error
 
 
 def restore(root: Path) -> None:
@@ -130,8 +132,13 @@ def unpacked(root: Path) -> Iterator[Path]:
     if not (root / PACKED).is_file():
         yield root
         return
-    with tempfile.TemporaryDirectory(dir=root.parent, prefix=".unpacked-") as folder:
+    beside = root.parent if os.access(root.parent, os.W_OK) else None  # results may be there to be read only
+    with tempfile.TemporaryDirectory(dir=beside, prefix=".unpacked-") as folder:
         copy = Path(folder).joinpath(*root.absolute().parts[-3:])
-        shutil.copytree(root, copy, ignore=shutil.ignore_patterns(PACKED))
+        for file in root.rglob("*"):  # without their permissions, which may forbid to add images
+            if file.is_file() and file.name != PACKED:
+                (copy / file.relative_to(root)).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(file, copy / file.relative_to(root))
+        copy.mkdir(parents=True, exist_ok=True)
         _extract(root / PACKED, copy)
         yield copy

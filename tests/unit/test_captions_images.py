@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from permissions import obey_permissions
 from PIL import Image
 from tiny_vlm import image, shared_folder
 from typer.testing import CliRunner
@@ -154,43 +155,32 @@ def test_links_lead_to_each_photograph_once(tmp_path):
     assert ids == [item.image_id for item in list_images(tmp_path / "photos")]
 
 
-def as_nobody(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run Python code as a user whom permissions bind."""
-    head = f"import os, sys\nsys.path.insert(0, {str(Path.cwd())!r})\nFOLDER = {str(folder)!r}\n"
-    drop = "import promptecho.captions.inputs, promptecho.captions.store, h5py\n"
-    drop += "if os.getuid() == 0:\n    os.setuid(65534)\n"
+def bound(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run Python code in a process that permissions bind."""
+    head = f"import promptecho.captions.inputs, promptecho.captions.store\nFOLDER = {str(folder)!r}\n"
     body = f"try:\n    {code}\nexcept Exception as error:\n    print(type(error).__name__, error)\n"
-    return subprocess.run([sys.executable, "-c", head + drop + body], capture_output=True, text=True)
+    command = [sys.executable, "-c", head + body]
+    return subprocess.run(command, capture_output=True, text=True, preexec_fn=obey_permissions)
 
 
-@pytest.fixture
-def open_folder(tmp_path):
-    """A folder that another user reaches."""
-    place = tmp_path
-    while place != place.parent and place.stat().st_uid == os.getuid() and place != Path("/tmp"):
-        place.chmod(place.stat().st_mode | 0o055)
-        place = place.parent
-    return tmp_path
-
-
-def test_folders_without_permission_are_named_all(open_folder):
-    put(open_folder / "photos", "a.png", "locked/b.png", "more/shut/c.png")
+def test_folders_without_permission_are_named_all(tmp_path):
+    put(tmp_path / "photos", "a.png", "locked/b.png", "more/shut/c.png")
     for name in ("locked", "more/shut"):
-        (open_folder / "photos" / name).chmod(0)
+        (tmp_path / "photos" / name).chmod(0)
     try:
-        done = as_nobody("promptecho.captions.inputs.list_images(FOLDER)", open_folder / "photos")
+        done = bound("promptecho.captions.inputs.list_images(FOLDER)", tmp_path / "photos")
     finally:
         for name in ("locked", "more/shut"):
-            (open_folder / "photos" / name).chmod(0o755)
+            (tmp_path / "photos" / name).chmod(0o755)
     assert "DataError" in done.stdout and "these cannot be read" in done.stdout, (done.stdout, done.stderr)
     assert "photos/locked (Permission denied)" in done.stdout and "shut (Permission denied)" in done.stdout
 
 
-def test_a_sound_caption_file_out_of_reach_is_not_called_damaged(open_folder):
-    path = open_folder / "a.h5"
+def test_a_sound_caption_file_out_of_reach_is_not_called_damaged(tmp_path):
+    path = tmp_path / "a.h5"
     write_captions(path, SOURCE, [CaptionRow("a", "b", 1, "stop", "")])
     path.chmod(0)
-    done = as_nobody("promptecho.captions.store.read_captions(FOLDER)", path)
+    done = bound("promptecho.captions.store.read_captions(FOLDER)", path)
     path.chmod(0o644)
     assert "a.h5: cannot read (Permission denied)" in done.stdout, (done.stdout, done.stderr)
     assert "damaged" not in done.stdout and "delete" not in done.stdout
@@ -205,7 +195,7 @@ def test_a_sound_caption_file_out_of_reach_is_not_called_damaged(open_folder):
             holder.stdin.close()
         assert "image_id='a'" in read.stdout, read.stderr
     with pytest.raises(DataError, match="cannot read"):
-        read_captions(open_folder)
+        read_captions(tmp_path)
 
 
 def test_the_list_command_reads_only_what_is_new(tmp_path):

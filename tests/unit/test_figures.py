@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import base64
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import tables_world
+from permissions import obey_permissions, writable
 from PIL import Image
 from typer.testing import CliRunner
 
+from promptecho.benchmarks.packing import pack
 from promptecho.cli import app
 from promptecho.errors import DataError
 from promptecho.figures.curves import curve_data, groups_of, smoothed
 from promptecho.figures.samples import choose, read_column, thin
 from promptecho.figures.sources import read_curve_sources
-from promptecho.files import write_jsonl
+from promptecho.files import sha256_file, write_jsonl
 from promptecho.provenance import Provenance
 from promptecho.scores import ScoreItem, Scores, read_scores, write_scores
 from promptecho.statistics import mean_of_group_means
@@ -80,6 +84,7 @@ def images(folder, run, step, prompts=PROMPTS):
     ]
     for number, row in enumerate(listing):
         draw_image(root / row["filename"], step + number)
+        row["sha256"] = sha256_file(root / row["filename"])
     for k in range(2):
         write_jsonl(root / f"shards/{k}.jsonl", listing[k::2])
     return root
@@ -277,3 +282,40 @@ def test_pairs_against_different_baselines_are_not_one_curve(tmp_path):
     files, metrics = read_curve_sources([tmp_path / "zimage"], "densealign")
     with pytest.raises(DataError, match="differ in baseline"):
         curve_data(files, metrics)
+
+
+COMMANDS = """\
+import sys, os
+from typer.testing import CliRunner
+from promptecho.benchmarks.packing import pack
+from promptecho.cli import app
+folder, out = sys.argv[1:]
+assert not os.access(folder, os.W_OK)
+tables = ["tables", folder, "--table", "geneval"]
+for words in (
+    [*tables, "--out", f"{out}/tables"],
+    [*tables, "--print"],
+    [*tables, "--json"],
+    ["figures", "curves", folder, "--benchmark", "geneval", "--out", f"{out}/figures"],
+    ["figures", "samples", f"{folder}/images/base/0/set", f"{folder}/images/echo-s1/2/set", "--out", f"{out}/a.png"],
+    ["train", "--watch", folder, "--once"],
+    ["train", "--watch", folder, "--json"],
+    ["tables", folder, "--out", folder],
+):
+    result = CliRunner().invoke(app, words)
+    print(words[0], "" if result.exit_code == 0 else result.exception)
+"""
+
+
+def test_results_that_may_only_be_read_are_shown_all_the_same(experiment, tmp_path):
+    """Tables and figures in another folder, and the live view; images may be packed. Where one can't write, it is said."""
+    pack(images(experiment, "base", 0))
+    images(experiment, "echo-s1", 2)
+    writable(experiment, False)
+    command = [sys.executable, "-c", COMMANDS, str(experiment), str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, preexec_fn=obey_permissions, cwd=tmp_path)
+    writable(experiment, True)
+    *good, bad = done.stdout.splitlines()
+    assert [line.strip() for line in good] == ["tables"] * 3 + ["figures"] * 2 + ["train"] * 2, (done.stdout, done.stderr)
+    assert "cannot write (Permission denied)" in bad
+    assert {"geneval.md", "curves_geneval.png", "a.png"} <= {path.name for path in (tmp_path / "out").rglob("*")}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import importlib
 import os
 import re
@@ -21,20 +20,6 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 # Rules that only ask for files.
 TARGETS = ("all", "tables", "figures", "geneval", "dpg", "tiif", "densealign", "textocr", "paper")
 COPIED = ("Snakefile", "workflow", "config", "profiles", "envs", "promptecho")
-
-
-def obey_permissions() -> None:
-    """Give up root's right to read and write whatever the permissions say, in this process and those that it starts."""
-    if os.geteuid() != 0:
-        return
-    libc = ctypes.CDLL(None, use_errno=True)
-    header = (ctypes.c_uint32 * 2)(0x20080522, 0)
-    data = (ctypes.c_uint32 * 6)()  # (effective, permitted, inheritable) of capabilities 0 to 31, then of the others
-    ignoring = 0b110  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
-    assert libc.capget(header, data) == 0
-    data[0] &= ~ignoring
-    data[1] &= ~ignoring
-    assert libc.capset(header, data) == 0, os.strerror(ctypes.get_errno())
 
 
 def _become_snakemake(root: Path, output: int, arguments: list[str], prepare: Callable[[], None]) -> None:

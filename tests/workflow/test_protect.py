@@ -9,8 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import Workflow, copy_checkout, obey_permissions
+from conftest import Workflow, copy_checkout
 from finished_demo import unpack
+from permissions import obey_permissions, writable
 
 from promptecho.captions.store import read_captions, write_captions
 from promptecho.files import read_json, sha256_file, write_json
@@ -280,12 +281,6 @@ def test_replaced_inputs_are_known_by_content(finished):
     assert len(work) == len(anew) == 1 and work != anew
     weights.write_text("one")
     assert finished.planned("tables") == {}
-
-
-def writable(root: Path, value: bool) -> None:
-    for path in [root, *root.rglob("*")]:
-        if not path.is_symlink():
-            path.chmod(path.stat().st_mode | 0o200 if value else path.stat().st_mode & ~0o222)
 
 
 def test_results_that_may_only_be_read_can_be_planned(finished):
