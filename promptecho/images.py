@@ -17,6 +17,7 @@ from promptecho.pixels import RangeError, facts, to_rgb
 LARGEST = 1_000_000_000  # pixels; a file of more is taken for an attack
 BIG = 89_478_485  # pixels; larger images are never kept at their size (Pillow calls them attacks)
 HEIF_SUFFIXES = (".heic", ".heif", ".hif")
+HEIF_EXTRA = "install pillow-heif to read them: pip install -e '.[heic]' in the checkout"
 Image.MAX_IMAGE_PIXELS = LARGEST
 
 
@@ -26,7 +27,7 @@ def load_image(
     """Decode an image file whole, upright (EXIF orientation), as 8-bit RGB by the rules of `pixels.py`.
 
     `info["path"]` holds where it is from, `info["done"]` what was done to it beyond decoding, in words. Of several
-    frames or pages it is the first.
+    frames or pages it is the first, of the pictures of a HEIC file the one that it calls primary.
 
     Args:
         fix: ends the error message: what the user should do about a bad file.
@@ -51,6 +52,8 @@ def load_image(
                 image, done = to_rgb(ImageOps.exif_transpose(opened), background, raw)
                 if raw["format"] in ("GIF", "WEBP", "PNG", "TIFF", "AVIF") and _has_frames(opened):
                     done.append("first of several frames")
+                if raw["format"] == "HEIF" and _has_frames(opened):
+                    done.append("primary one of several pictures")
     except FileNotFoundError:
         raise DataError(f"{shown(path)}: no such image file") from None
     except Image.DecompressionBombWarning:
@@ -101,5 +104,5 @@ def _register_heif(path: str | Path) -> None:
     try:
         import pillow_heif
     except ImportError:
-        raise DataError(f"{shown(path)}: to read HEIC files, install pillow-heif (pip install pillow-heif)") from None
+        raise DataError(f"{shown(path)}: a HEIC file; {HEIF_EXTRA}") from None
     pillow_heif.register_heif_opener()

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from promptecho.errors import DataError
-from promptecho.images import HEIF_SUFFIXES
+from promptecho.images import HEIF_EXTRA, HEIF_SUFFIXES
 from promptecho.names import shown
 
 # What the pinned Pillow reads and a photograph or drawing is kept in; not icons, fonts, films and vector graphics.
@@ -122,9 +122,13 @@ def told(taken: list[str], left_out: dict[str, Counter[str]]) -> Iterator[str]:
 def _counts(taken: int, reasons: Counter[str]) -> str:
     if not reasons:
         return f"{taken} taken, none left out"
+    return f"{taken} taken, {reasons.total()} left out: {by_reason(reasons)}"
+
+
+def by_reason(reasons: Counter[str]) -> str:
+    """Counts and reasons, the most frequent first."""
     most_first = sorted(reasons.items(), key=lambda item: (-item[1], item))
-    listed = ", ".join(f"{count} {reason}" for reason, count in most_first)
-    return f"{taken} taken, {reasons.total()} left out: {listed}"
+    return ", ".join(f"{count} {reason}" for reason, count in most_first)
 
 
 def _reason(name: str, mode: int, heif: bool) -> str | None:
@@ -137,7 +141,7 @@ def _reason(name: str, mode: int, heif: bool) -> str | None:
     if suffix in IMAGE_SUFFIXES or (suffix in HEIF_SUFFIXES and heif):
         return None
     if suffix in HEIF_SUFFIXES:
-        return f"{suffix} (install pillow-heif to read them)"
+        return f"{suffix} ({HEIF_EXTRA})"
     if suffix in UNREADABLE:
         return f"{suffix} (no format that can be read: {UNREADABLE[suffix]}; export as PNG or TIFF)"
     return f"{shown(suffix)} (no image)" if suffix else "without a suffix"

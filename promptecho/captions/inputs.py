@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from promptecho.captions.folders import IMAGE_SUFFIXES, walk
+from promptecho.captions.folders import IMAGE_SUFFIXES, by_reason, walk
 from promptecho.errors import DataError
 from promptecho.file_hashes import FileHashes
 from promptecho.files import write_text
@@ -96,7 +96,9 @@ def image_list(source: str | Path) -> ImageList:
     except OSError as error:
         raise DataError(f"{shown(source)}: cannot read ({error.strerror or error}); allow it") from None
     if not items:
-        raise DataError(f"{shown(source)}: holds no images (looked for {', '.join(IMAGE_SUFFIXES)})")
+        reasons = sum(left_out.values(), Counter())
+        others = f"; left out: {by_reason(reasons)}" if reasons else ""
+        raise DataError(f"{shown(source)}: holds no images (looked for {', '.join(IMAGE_SUFFIXES)}){others}")
     items.sort(key=lambda item: item.image_id)
     twice = [name for name, count in Counter(item.image_id for item in items).items() if count > 1]
     if twice:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms, ImageOps, PngImagePlugin
+from PIL import Image, ImageCms, ImageColor, ImageOps, PngImagePlugin
 
+from promptecho.captions.inputs import image_list
 from promptecho.errors import DataError
-from promptecho.images import load_image
+from promptecho.images import HEIF_EXTRA, load_image
 
 SIDE = 16
 RAMP = np.arange(SIDE * SIDE, dtype=np.uint8).reshape(SIDE, SIDE)  # every grey once
@@ -289,7 +293,41 @@ def test_bad_files_are_named_in_one_line(tmp_path):
         "try:\n    load_image('a.heic')\nexcept DataError as error:\n    print(error)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
-    assert done.stdout == "a.heic: to read HEIC files, install pillow-heif (pip install pillow-heif)\n", done.stderr
+    said = "a.heic: a HEIC file; install pillow-heif to read them: pip install -e '.[heic]' in the checkout\n"
+    assert done.stdout == said, done.stderr
+
+
+HEIC = {  # corners of the picture as it is shown: top left, top right, bottom left, bottom right; what was done
+    "turned": ("blue", "red", "white", "lime", ()),  # kept lying on its side, as phones do
+    "alpha": ("white", "white", "blue", "white", ("transparency",)),
+    "two": ("white", "blue", "lime", "red", ("primary one of several pictures",)),  # the second is the primary one
+}
+
+
+@pytest.mark.parametrize("name", HEIC)
+def test_heic_is_read_where_the_package_is_there_or_the_extra_is_named(tmp_path, name):
+    path = tmp_path / f"{name}.HEIC"
+    shutil.copy(Path(__file__).parent / f"heic/{name}.heic", path)
+    *corners, done = HEIC[name]
+    saved(tmp_path / "a.png", Image.fromarray(COLOURS))
+    listed = image_list(tmp_path)
+    if importlib.util.find_spec("pillow_heif") is None:
+        with pytest.raises(DataError, match=r"HEIC: a HEIC file; install pillow-heif .*\[heic\]"):
+            load_image(path)
+        assert len(listed.items) == 1 and list(listed.left_out[""]) == [f".heic ({HEIF_EXTRA})"]
+        (tmp_path / "a.png").unlink()
+        with pytest.raises(DataError, match=r"holds no images .*; left out: 1 \.heic \(install pillow-heif"):
+            image_list(tmp_path)
+        return
+    image = load_image(path)
+    assert [item.image_id for item in listed.items] == ["a.png", path.name] and image.info["done"] == done
+    right, low = image.width - 4, image.height - 4
+    seen = [image.getpixel(place) for place in ((3, 3), (right, 3), (3, low), (right, low))]
+    expected = [ImageColor.getrgb(corner) for corner in corners]
+    assert np.abs(np.array(seen) - np.array(expected)).max() <= 3  # of 255: the codec's loss
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(DataError, match=r"HEIC: not a readable image"):
+        load_image(path)
 
 
 def test_comments_of_a_file_do_not_change_it(tmp_path):

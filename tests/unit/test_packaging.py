@@ -16,7 +16,8 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-STAGES = sorted(set(EXTRAS) - {"all", "test"})
+OPTIONAL = {"heic"}  # installed by those who want it; nothing is tested with other versions of it
+STAGES = sorted(set(EXTRAS) - {"all", "test"} - OPTIONAL)
 APART = {"mplug"}  # needs packages that the others do not work with, so that it is no extra
 
 
@@ -24,7 +25,7 @@ def test_every_pin_is_exact_and_in_the_constraints():
     lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
     assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[^+;\s]+", line) for line in lines)
     constraints = {line.lower() for line in lines}
-    pinned = [*PROJECT["dependencies"], *(pin for name, pins in EXTRAS.items() if name != "all" for pin in pins)]
+    pinned = [*PROJECT["dependencies"], *(pin for name in [*STAGES, "test"] for pin in EXTRAS[name])]
     assert {pin.lower() for pin in pinned} <= constraints
 
 
@@ -42,6 +43,8 @@ def test_every_installed_package_is_pinned_and_every_pin_installed():
     installed = {name: installed[name] for name in set(installed) - brought - {"pip", "promptecho"}}
     lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
     pinned = {plain(name): version for name, _, version in (line.partition("==") for line in lines)}
+    wanted = dict(pin.split("==") for name in OPTIONAL for pin in EXTRAS[name])
+    pinned |= {name: version for name, version in wanted.items() if name in installed}
     assert sorted(installed.items()) == sorted(pinned.items())
 
 
