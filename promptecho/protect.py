@@ -19,6 +19,7 @@ from promptecho.config import run_rewards, run_training
 from promptecho.config.changes import Change, changes, record_slice, recorded_slice
 from promptecho.config.inputs import Inputs, inputs_of
 from promptecho.config.reruns import (
+    SLICE,
     Conflict,
     finished_checkpoints,
     named_runs,
@@ -89,7 +90,7 @@ class Protection:
         return str(_results(job)) == str(Path(self.placed(f"results/{job.wildcards.E}")))
 
     def look(self) -> None:
-        """Refuse to make finished results again, or move aside those that shall be.
+        """Refuse to make finished results again, or move aside those that shall be, and captions that will be.
 
         Raises:
             DataError: what is finished and would be made again, and the ways on; or results can't be written.
@@ -98,6 +99,7 @@ class Protection:
         if self.experiments.unwritten and not self.workflow.dryrun and any(True for _ in self.dag.needrun_jobs()):
             raise DataError("\n".join(self.experiments.unwritten))
         chosen = self._named()
+        self._adopt([job for jobs in self.trainings.values() for job in jobs])
         conflicts = [found for job in self.merges if (found := self._captions(job)) is not None]
         conflicts = [one for one in conflicts if not {(one.experiment, run) for run in one.runs} <= chosen]
         told = {(one.experiment, run) for one in conflicts for run in one.runs}
@@ -115,8 +117,10 @@ class Protection:
             raise DataError(refusal(conflicts))
         for name, run in sorted(chosen - set(again)):
             print(f"retrain: {name}/{run}: nothing of it that is finished would be made again", file=sys.stderr)
-        if chosen:
-            self._make_again(again, {name for name, _ in chosen})
+        if again:
+            self._make_again(again)
+        if not (self.workflow.dryrun or self.persistence.locked):  # with another Snakemake at work here, this one ends
+            self._keep_captions()
 
     def _named(self) -> set[tuple[str, str]]:
         if self.experiments.retrain is None:
@@ -127,24 +131,59 @@ class Protection:
         }
         return named_runs(self.experiments.retrain, known)
 
-    def _make_again(self, again: dict[tuple[str, str], list[Any]], named: set[str]) -> None:
-        """Have the runs planned whole and, unless this is a dry run, move their old results aside; and captions of the
-        experiments in `named` that will be made again, also where their runs are not asked for."""
-        if again:
-            self.dag.forcefiles.update(file for jobs in again.values() for job in jobs for file in job.output)
-            self.workflow.async_run(self.dag.update_needrun())
-        if self.workflow.dryrun or self.persistence.locked:  # with another Snakemake at work here, this one ends
+    def _adopt(self, trainings: list[Any]) -> None:
+        """Have checkpoints recorded that were complete before a Snakemake that was killed could do it.
+
+        Snakemake takes their files for half-written, and deletes them with --rerun-incomplete. But these have their
+        names only when they are complete, and the state says what it was made from.
+        """
+        named = {str(file) for file in self.workflow.dag_settings.forcerun or ()}
+        adopted = [job for job in trainings if self._incomplete(job) and self._is_what_is_asked_for(job)]
+        if not adopted or self.persistence.locked:  # the Snakemake at work here may be the one that makes them
+            return
+        for job in adopted:
+            self.workflow.async_run(self.persistence.finished(job))
+            self.dag.forcefiles.difference_update(file for file in job.output if str(file) not in named)
+        for job in self.dag.jobs:  # what follows from the force
+            self.dag.reason(job).clear()
+        self.workflow.async_run(self.dag.update_needrun())
+
+    def _is_what_is_asked_for(self, job: Any) -> bool:
+        """Whether a checkpoint has all its parts, and its state is of this configuration and of the same inputs."""
+        if not _all_there(job):
+            return False
+        config, run, name = self.experiments[job.wildcards.E], job.wildcards.R, job.wildcards.E
+        made = state_digests(Path(job.output.adapter).parent).get(SLICE)
+        return made == slice_digest(config, "train", run) and not self.inputs(name).changed(
+            inputs_of(config, "train", run)
+        )
+
+    def _make_again(self, again: dict[tuple[str, str], list[Any]]) -> None:
+        """Have the runs planned whole and, unless this is a dry run, move their old results aside."""
+        self.dag.forcefiles.update(file for jobs in again.values() for job in jobs for file in job.output)
+        self.workflow.async_run(self.dag.update_needrun())
+        if self.workflow.dryrun or self.persistence.locked:
             return
         for (name, run), jobs in again.items():
             aside = set_run_aside(_results(jobs[0]), run)
             if aside is not None:
                 print(f"{name}: the old run {run}, its images and its scores are {aside.name} now", file=sys.stderr)
-        planned = [str(file) for job in self.dag.needrun_jobs() for file in job.output]
-        for job in self.merges:
-            if job.wildcards.E in named and self.dag.needrun(job) and self._finished(job):
-                aside = set_captions_aside(_results(job), planned, self._recorded(job) or "unknown")
-                print(f"{job.wildcards.E}: the old captions are in {aside} now", file=sys.stderr)
         self.workflow.iocache.deactivate()  # or what was moved would count as there, and as write-protected
+
+    def _keep_captions(self) -> None:
+        """Move finished captions aside that will be made again: a shard may have cost hours on a GPU. One that fits is
+        taken from there when its turn comes (captions/shard.py)."""
+        jobs = list(self.dag.needrun_jobs())
+        for name in self.experiments:
+            folder = Path(self.placed(f"results/{name}")) / "captions"
+            own = [job for job in jobs if any(Path(file).is_relative_to(folder) for file in job.output)]
+            # Snakemake takes all that a killed one has left for half-written; of our files none is.
+            files = [file for job in own for file in job.output if os.path.isfile(file) or not self._incomplete(job)]
+            made = [recorded for job in own if os.path.exists(job.output[0]) and (recorded := self._recorded(job))]
+            aside = set_captions_aside(folder.parent, map(str, files), made[0] if made else "unknown")
+            if aside is not None:
+                print(f"{name}: captions are made again; the old ones are in {aside} now", file=sys.stderr)
+                self.workflow.iocache.deactivate()
 
     def _captions(self, job: Any) -> Conflict | None:
         """Finished trainings whose captions would be made again."""
@@ -192,7 +231,7 @@ class Protection:
         run = job.wildcards.R
         digests = state_digests(Path(job.output.adapter).parent)
         config, recorded = self.experiments[job.wildcards.E], self._recorded(job)
-        of_state, now = digests.get("training configuration"), slice_digest(config, "train", run)
+        of_state, now = digests.get(SLICE), slice_digest(config, "train", run)
         keys, why = self._changed(job, "train", run, recorded if of_state in (None, now) else of_state)
         if of_state == now and why:  # the configuration is the same, so it is what lies outside of it
             replaced = self.inputs(job.wildcards.E).changed(inputs_of(config, "train", run))
@@ -245,9 +284,15 @@ class Protection:
         return keys, why or [f"made from another configuration (digest {made}), of which there is no record"]
 
     def _finished(self, job: Any) -> bool:
-        """Whether some of the job's outputs are there, and no interrupted job left them."""
-        there = any(os.path.exists(file) for file in job.output)
-        return there and not self.workflow.async_run(self.persistence.incomplete(job))
+        """Whether some of the job's outputs are there, and no interrupted job left them; a checkpoint that has all its
+        parts is finished in any case."""
+        if set(job.output.keys()) == TRAINING and _all_there(job):
+            return True
+        return any(os.path.exists(file) for file in job.output) and not self._incomplete(job)
+
+    def _incomplete(self, job: Any) -> bool:
+        """Whether Snakemake has begun to make the job's outputs, and has not recorded their end."""
+        return bool(self.workflow.async_run(self.persistence.incomplete(job)))
 
     def _recorded(self, job: Any) -> str | None:
         """The digest that Snakemake recorded when it made the job's outputs."""
@@ -263,6 +308,11 @@ class Protection:
         """Keep the slice that the job is made from, for the day when its keys have changed."""
         with contextlib.suppress(DataError):  # results that may only be read; the resolved configuration says the same
             record_slice(_results(job) / "config", slice_value(self.experiments[job.wildcards.E], stage, run))
+
+
+def _all_there(job: Any) -> bool:
+    """Each output of ours gets its name when it is complete, so a job that has all of them has ended well."""
+    return all(os.path.exists(file) for file in job.output)
 
 
 def _results(job: Any) -> Path:

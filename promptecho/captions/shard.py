@@ -7,7 +7,9 @@ shard's list, so that a shard that was killed and started again ends with the sa
 
 from __future__ import annotations
 
+import glob
 import hashlib
+import shutil
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -28,7 +30,7 @@ from promptecho.captions.store import (
 )
 from promptecho.config.models import DEFAULT_MAX_PIXELS
 from promptecho.errors import DataError
-from promptecho.files import digest
+from promptecho.files import atomic_path, digest
 from promptecho.images import load_image
 from promptecho.memory import in_phase
 from promptecho.names import shown
@@ -56,6 +58,7 @@ class ShardSpec:
     images_list: Path | None = None  # what `renewal.py` wrote for `images`, where it did
     max_pixels: int | None = DEFAULT_MAX_PIXELS
     background: str = "white"
+    earlier: str | None = None  # pattern of finished shards that were set aside; one that fits is taken
 
     def items(self) -> list[ImageItem]:
         """The images of the shard."""
@@ -81,7 +84,6 @@ def caption_shard(spec: ShardSpec) -> dict[str, Any]:
     source = CaptionSource(spec.vlm, model_revision(spec.vlm, spec.revision), spec.query, spec.identity())
     journal_path = spec.work / f"{spec.out.stem}.journal.jsonl"
     if (rows := _complete_rows(spec, source, items)) is not None:
-        print(f"{spec.out}: already complete", file=sys.stderr)
         journal_path.unlink(missing_ok=True)  # killed between the two
         return _summary(spec, rows)
     _refuse_changed(spec, items)
@@ -137,14 +139,30 @@ def _summary(spec: ShardSpec, rows: Sequence[CaptionRow]) -> dict[str, Any]:
 
 
 def _complete_rows(spec: ShardSpec, source: CaptionSource, items: Sequence[ImageItem]) -> list[CaptionRow] | None:
-    """The rows of `spec.out` if it already is what would be written: same source, same images by hash."""
+    """The rows of `spec.out` if it already is what would be written, or of a file of `spec.earlier` that is, which
+    then becomes `spec.out`: same source, same images by hash."""
+    if (rows := _fitting_rows(spec.out, spec, source, items)) is not None:
+        print(f"{spec.out}: already complete", file=sys.stderr)
+        return rows
+    for path in sorted(map(Path, glob.glob(spec.earlier))) if spec.earlier else ():
+        if (rows := _fitting_rows(path, spec, source, items)) is not None:
+            with atomic_path(spec.out) as temporary:
+                shutil.copyfile(path, temporary)
+            print(f"{spec.out}: taken from {path}", file=sys.stderr)
+            return rows
+    return None
+
+
+def _fitting_rows(
+    path: Path, spec: ShardSpec, source: CaptionSource, items: Sequence[ImageItem]
+) -> list[CaptionRow] | None:
     try:
-        file = read_captions(spec.out)
+        file = read_captions(path)
     except DamagedCaptions as error:
-        print(f"{error}; it is made anew now", file=sys.stderr)
+        print(f"{error}; it is not used", file=sys.stderr)
         return None
     except DataError:
-        if spec.out.exists():  # out of reach, which says nothing about its content
+        if path.exists():  # out of reach, which says nothing about its content
             raise
         return None
     if file.source != source or file.shard != (spec.shard, spec.num_shards):

@@ -128,6 +128,12 @@ def shard(
     work: Path = typer.Option(
         ..., "--work", help="Folder for unfinished work; the same command goes on from there after an interruption."
     ),
+    earlier: str | None = typer.Option(
+        None,
+        "--earlier",
+        help="Pattern of files that hold this shard from before, as 'captions.replaced-*/shards/00000.h5'. One that is "
+        "what would be made now is copied. Default: none.",
+    ),
     batch_size: int | None = typer.Option(
         None, "--batch-size", min=1, help="Images captioned together. Default: captions.batch_size."
     ),
@@ -203,6 +209,7 @@ def shard(
         images_list=images_list,
         max_pixels=max_pixels or settings.captions.max_pixels,
         background=settings.captions.background,
+        earlier=earlier,
     )
     keys = partial(caption_keys, own, generation.batch_size, generation.dtype)
     with MemoryAdvice(choose_device(device), keys)("caption"):

@@ -203,9 +203,9 @@ def _train(threads: int | None, *, config: Path, device: str, **paths) -> bool:
 def _keep_finished(experiment: ExperimentConfig, run: str, out: Path) -> None:
     """A finished checkpoint is not overwritten because a key was edited."""
     from promptecho.config import slice_digest
-    from promptecho.config.reruns import state_digests
+    from promptecho.config.reruns import SLICE, state_digests
 
-    made = state_digests(out).get("training configuration")
+    made = state_digests(out).get(SLICE)
     if (out / "adapter").is_dir() and made not in (None, slice_digest(experiment, "train", run=run)):
         raise ConfigError(
             f"train: {out} is a finished checkpoint that was trained with other settings (digest {made}); name another "

@@ -16,6 +16,7 @@ from promptecho.errors import ConfigError, DataError
 from promptecho.files import read_json
 
 REPLACED = ".replaced-"
+SLICE = "training configuration"  # the name among a state's digests of the digest of its slice
 # What belongs to a run, below results/E, and what a name there begins with. The run itself comes last: as long as it is
 # in its place, moving was cut short and is taken up again.
 _FOLDERS = ("work/train/{run}", "work/generate_shard/{run}")  # or the new run would go on from the old one's states
@@ -130,7 +131,7 @@ def set_run_aside(results: str | Path, run: str) -> Path | None:
     if not folder.is_dir():
         return None
     steps = sorted((path for path in folder.iterdir() if path.name.isdecimal()), key=lambda path: int(path.name))
-    digests = [state_digests(step).get("training configuration") for step in steps]
+    digests = [state_digests(step).get(SLICE) for step in steps]
     name = aside_name(results, run, next((digest for digest in reversed(digests) if digest), "unknown"))
     for place in _FILES:
         for file in sorted((results / place).glob(f"{run}.*")):

@@ -8,13 +8,14 @@ from pathlib import Path
 import torch.distributed as dist
 
 from promptecho.config import TrainingConfig, run_rewards, slice_digest
+from promptecho.config.reruns import SLICE
 from promptecho.errors import DataError, PromptEchoError
 from promptecho.files import sha256_file
 from promptecho.train import checkpoint
 from promptecho.train.engine import zero_moments
 from promptecho.train.prompts import CAPTIONS
 from promptecho.train.ranks import agree
-from promptecho.train.state import HELDOUT, SLICE, TrainingState
+from promptecho.train.state import HELDOUT, TrainingState
 from promptecho.train.trainer import Segment, Trainer
 
 

@@ -16,6 +16,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from promptecho.config.reruns import SLICE
 from promptecho.errors import DataError, StateError
 from promptecho.files import atomic_path, digest, read_json, sha256_file, write_json
 from promptecho.train.prompts import PromptUse, change, restarted
@@ -23,7 +24,7 @@ from promptecho.train.prompts import PromptUse, change, restarted
 SCHEMA_VERSION = 2
 FILES = ("weights", "exp_avg", "exp_avg_sq", "kl_ema", "ema")
 OPTIONAL = ("best",)
-SLICE, HELDOUT = "training configuration", "held-out captions file"  # names among a state's digests
+HELDOUT = "held-out captions file"  # a name among a state's digests, as SLICE is
 
 
 class OtherCaptionsError(StateError):

@@ -149,6 +149,23 @@ def test_finished_shard_is_kept_and_a_changed_image_is_noticed(folder, tmp_path,
     image(99).save(copy / "001.png")
     caption_shard(spec(copy, tmp_path))
     assert "already complete" not in capsys.readouterr().err
+    made = (tmp_path / "00000.h5").read_bytes()
+    # Set aside, it is found again, beside others that do not fit; not where an image has changed since.
+    aside = [tmp_path / f"aside-{k}" / "00000.h5" for k in range(3)]
+    for path in aside:
+        path.parent.mkdir()
+    (tmp_path / "00000.h5").rename(aside[2])
+    aside[0].write_bytes(b"damaged")
+    caption_shard(spec(copy, aside[1].parent, out=aside[1], query="What?"))
+    capsys.readouterr()
+    earlier = str(tmp_path / "aside-*" / "00000.h5")
+    caption_shard(spec(copy, tmp_path, earlier=earlier))
+    said = capsys.readouterr().err
+    assert f"taken from {aside[2]}" in said and f"{aside[0]}: " in said
+    assert (tmp_path / "00000.h5").read_bytes() == made == aside[2].read_bytes()
+    image(98).save(copy / "001.png")
+    caption_shard(spec(copy, tmp_path, earlier=earlier))
+    assert "taken from" not in capsys.readouterr().err and aside[2].read_bytes() == made
     (tmp_path / "00000.h5").write_bytes(b"damaged")
     caption_shard(spec(copy, tmp_path))
     assert len(read_captions(tmp_path / "00000.h5").rows) == 3

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -144,6 +145,78 @@ def test_captions_of_finished_runs_are_kept_too(tiny):
     assert (aside / "captions.h5").read_text() == "captions" and (aside / "shards/00000.h5").exists()
 
 
+def test_captions_that_no_run_has_used_are_moved_aside(tiny):
+    """Also a single shard that is asked for; one that a killed Snakemake has left, too. A plan moves nothing."""
+    results = tiny.root / "results/tiny"
+    shutil.rmtree(results / "runs")
+    (tiny.root / "promptecho/__main__.py").write_text(STAGES)
+    before = times(tiny, "tiny")
+    setting = ("--config", "set=tiny.captions.query=What", "--")
+    assert tiny.planned(*setting, "results/tiny/captions/captions.h5") == {"caption_shard": 3, "captions": 1}
+    assert times(tiny, "tiny") == before
+    result = tiny.snakemake(*setting, "results/tiny/captions/shards/00001.h5")
+    assert result.returncode == 0 and "tiny: captions are made again; the old ones are in" in result.stdout
+    result = tiny.snakemake(*setting, "results/tiny/captions/captions.h5")
+    assert result.returncode == 0, result.stdout
+    kept = {
+        f"captions/{file.relative_to(aside)}": file.stat().st_mtime_ns
+        for aside in results.glob("captions.replaced-*")
+        for file in aside.rglob("*.*")
+    }
+    files = {"shards/00000.h5", "shards/00001.h5", "shards/00002.h5", "captions.h5", "heldout.jsonl"}
+    assert set(kept) == {f"captions/{name}" for name in files}
+    assert all(before[name] == time for name, time in kept.items())
+
+    (tiny.root / "kill caption").touch()
+    third = ("--", "results/tiny/captions/shards/00002.h5")
+    result = tiny.snakemake("--forcerun", "caption_shard", *third, prepare=lambda: known(tiny))
+    assert result.returncode == -signal.SIGKILL
+    (tiny.root / "kill caption").unlink()
+    (results / "captions/shards/00002.h5").write_text("complete")
+    tiny.snakemake("--unlock")
+    result = tiny.snakemake("--printshellcmds", *third)
+    assert result.returncode == 0, result.stdout
+    kept = [file.read_text() for file in results.glob("captions.replaced-*/shards/00002.h5")]
+    assert "complete" in kept and (results / "captions/shards/00002.h5").read_text() == "{}"
+    assert "--earlier 'results/tiny/captions.replaced-*/shards/00002.h5'" in result.stdout
+
+
+def known(flow: Workflow) -> None:
+    """Say which process the stages shall kill."""
+    (flow.root / "pid").write_text(str(os.getpid()))
+
+
+def test_a_checkpoint_that_was_complete_when_snakemake_was_killed_is_finished(tiny):
+    """It is recorded, not made again; with other settings, or other models, it is protected as any other."""
+    results = tiny.root / "results/tiny"
+    (tiny.root / "promptecho/__main__.py").write_text(STAGES)
+    tiny.planned()
+    (made,) = (file.stem for file in (results / "config/slices").glob("*.json") if "training" in read_json(file))
+    captions = sha256_file(results / "captions/captions.h5")
+    write_json(tiny.root / "state.json", {"digests": {"training configuration": made, "captions file": captions}})
+    shutil.rmtree(results / "runs/echo-s1/4")
+    (tiny.root / "kill train").touch()
+    result = tiny.snakemake("results/tiny/runs/echo-s1/4/adapter", prepare=lambda: known(tiny))
+    assert result.returncode == -signal.SIGKILL and (results / "runs/echo-s1/4/metrics.jsonl").exists()
+    (tiny.root / "kill train").unlink()
+    tiny.snakemake("--unlock")
+    state = results / "runs/echo-s1/4/state/state.json"
+    written = state.stat().st_mtime_ns
+    changed = ("--config", "set=tiny.training.learning_rate=1e-3", "--", "all")
+    assert "training.learning_rate (was 5e-05, now 0.001)" in refused(tiny, *changed)
+    state.with_name("moved").write_text(state.read_text())
+    write_json(state, {"digests": {"training configuration": "0123456789abcdef"}})
+    assert "made from another configuration (digest 0123456789abcdef)" in refused(tiny)
+    state.with_name("moved").replace(state)
+    os.utime(state, ns=(written, written))
+    assert "train" not in tiny.planned()
+    result = tiny.snakemake()
+    assert result.returncode == 0 and state.stat().st_mtime_ns == written, result.stdout
+    assert tiny.planned() == {}
+    # Recorded: what it was made from is known as if Snakemake had seen its end.
+    assert "training.learning_rate (was 5e-05, now 0.001)" in refused(tiny, *changed)
+
+
 def test_force_does_not_delete_either(tiny):
     assert "runs/echo-s1 (checkpoints 2, 4): Forced execution" in refused(tiny, "--forcerun", "train")
     assert tiny.planned("--config", "retrain=echo-s1", "--forcerun", "train", "--", "all")["train"] == 2
@@ -158,7 +231,7 @@ def test_names_of_runs_to_train_again_are_checked(tiny):
 
 # In place of the stages: makes what is asked for, or fails where a file `fail` lies.
 STAGES = """\
-import pathlib, sys
+import os, pathlib, signal, sys
 words = sys.argv[1:]
 if pathlib.Path("fail").exists() and words[0] == "train":
     sys.exit("asked to fail")
@@ -182,6 +255,10 @@ for option, value in zip(words, words[1:]):
         for file in files:
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text("{}")
+        if words[0] == "train" and pathlib.Path("state.json").exists():
+            (out / "state/state.json").write_text(pathlib.Path("state.json").read_text())
+if pathlib.Path("kill " + words[0]).exists():
+    os.kill(int(pathlib.Path("pid").read_text()), signal.SIGKILL)
 """
 
 

@@ -44,6 +44,8 @@ rule caption_shard:
         config=config_path,
         images_list=images_list,
         work=work_folder("caption", "caption_shard/{shard}"),
+        # It takes `output`, so Snakemake does not record it.
+        earlier=lambda wildcards, output: placed(f"results/{wildcards.E}/captions.replaced-*/shards/{wildcards.shard}.h5"),
         launcher=gpus_launcher,
     threads: 1
     resources:
@@ -57,7 +59,7 @@ rule caption_shard:
     shell:
         "{params.launcher}python -m promptecho caption shard --config {params.config:q} --images {input.images:q}"
         " --list {params.images_list:q} --shard {wildcards.shard} --num-shards {params.num_shards} --threads {threads}"
-        " --work {params.work:q} --out {output:q}"
+        " --work {params.work:q} --earlier {params.earlier:q} --out {output:q}"
         " 2>&1 | tee -i {log:q}"
 
 
