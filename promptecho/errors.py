@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 
 class PromptEchoError(Exception):
@@ -50,3 +51,8 @@ def listed(problems: Sequence[str], what: str = "problems") -> str:
     """All problems at once: a line each, the first `SHOWN` of them and how many more there are."""
     more = [f"... and {len(problems) - SHOWN} more ({len(problems)} {what} in all)"] if len(problems) > SHOWN else []
     return "\n".join([*problems[:SHOWN], *more])
+
+
+def unreadable(path: str | Path, error: OSError) -> DataError:
+    """A file that is there and out of reach, which says nothing about its content."""
+    return DataError(f"{path}: cannot read ({error.strerror or error}); see to its permissions, or to the disk")

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from promptecho.errors import DataError
+from promptecho.errors import DataError, unreadable
+from promptecho.text_files import json_rows, read_text
 
 WHOLE_HASH_LIMIT = 1 << 30  # bytes
 
@@ -117,11 +118,6 @@ def read_json(path: str | Path) -> Any:
         raise DataError(f"{path}: not valid JSON ({error}); delete it and rerun the rule that makes it") from None
 
 
-def unreadable(path: str | Path, error: OSError) -> DataError:
-    """A file that is there and out of reach, which says nothing about its content."""
-    return DataError(f"{path}: cannot read ({error.strerror or error}); see to its permissions, or to the disk")
-
-
 def write_jsonl(path: str | Path, rows: list[dict]) -> None:
     """Write one JSON object a line, atomically."""
     write_text(path, "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows))
@@ -131,29 +127,10 @@ def read_jsonl(path: str | Path) -> list[dict]:
     """Read a JSON Lines file whole.
 
     Raises:
-        DataError: the file is missing, or a line is not a JSON object (names the line).
+        DataError: the file is missing or unreadable, or lines are not JSON objects; names all of them.
     """
     path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
-    except OSError as error:
-        raise unreadable(path, error) from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 ({error})") from None
-    rows = []
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{path}:{number}: not valid JSON ({error})") from None
-        if not isinstance(row, dict):
-            raise DataError(f"{path}:{number}: expected a JSON object, found {type(row).__name__}")
-        rows.append(row)
-    return rows
+    return [row for _, row in json_rows(path, read_text(path))]
 
 
 def sha256_file(path: str | Path) -> str:

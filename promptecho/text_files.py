@@ -3,7 +3,7 @@
 One reader for all of them: UTF-8 and, with a byte order mark, UTF-16 and UTF-32; lines that end in LF, CR LF or CR;
 JSON Lines, and CSV as spreadsheets write it (comma, semicolon or tab, quoted texts with line breaks in them). The same
 texts mean the same in each form. What is in none of them is refused by its line: a guessed encoding could change a
-letter without anybody noticing. Files of our own are read by `files.read_jsonl`.
+letter without anybody noticing. Files of our own are written as one of them (`files.read_jsonl`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from promptecho.errors import DataError, listed
+from promptecho.errors import DataError, listed, unreadable
 
 LISTS = (".txt", ".lst")
 TABLES = (".jsonl", ".ndjson", ".csv", ".tsv")
@@ -48,7 +48,7 @@ def read_text(path: str | Path) -> str:
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except OSError as error:
-        raise DataError(f"{path}: cannot read ({error.strerror or error})") from None
+        raise unreadable(path, error) from None
     mark, encoding = next(((m, name) for m, name in MARKS if data.startswith(m)), (b"", "utf-8"))
     body = data[len(mark) :]
     if not mark and 4 * body[:4096].count(0) > len(body[:4096]):
@@ -101,14 +101,29 @@ def read_rows(path: str | Path) -> list[tuple[int, dict[str, Any]]]:
     path, text = Path(path), read_text(path)
     if suffix_of(path) in (".csv", ".tsv"):
         return _csv_rows(path, text)
+    return json_rows(path, text)
+
+
+def json_rows(path: Path, text: str) -> list[tuple[int, dict[str, Any]]]:
+    """The JSON objects of a text that has one a line, each with the number of its line; empty lines are left out.
+
+    Raises:
+        DataError: lines that hold no JSON object, or one with a key twice; all are named.
+    """
     rows, problems = [], []
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = json.loads(line, object_pairs_hook=_unique)
         except json.JSONDecodeError as error:
             problems.append(f"{path}:{number}: not valid JSON ({error.msg}, column {error.colno})")
+            continue
+        except RecursionError:
+            problems.append(f"{path}:{number}: not valid JSON (nested too deep)")
+            continue
+        except _KeyTwiceError as error:
+            problems.append(f"{path}:{number}: the key {error.args[0]!r} stands there twice; keep one of them")
             continue
         if not isinstance(row, dict):
             problems.append(f"{path}:{number}: expected a JSON object, found {type(row).__name__}")
@@ -119,10 +134,33 @@ def read_rows(path: str | Path) -> list[tuple[int, dict[str, Any]]]:
     return rows
 
 
+class _KeyTwiceError(ValueError):
+    """JSON lets a later key silently replace an earlier one of the same name."""
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise _KeyTwiceError(next(name for name in names if names.count(name) > 1))
+    return made
+
+
 def value_of(row: dict[str, Any], names: Sequence[str]) -> tuple[str, Any] | None:
     """The first of `names` that the row has, in any case and with white space around it, and its value."""
     found = {str(key).strip().casefold(): key for key in reversed(row)}
     return next(((name, row[found[name]]) for name in names if name in found), None)
+
+
+def differing(row: dict[str, Any], names: Sequence[str]) -> str | None:
+    """What to say of a row that has several of `names` with different texts, of which one would be taken in silence;
+    None where it has one, or the same text under each. Empty ones, and what is no text, do not count."""
+    texts = {key: value.strip() for key, value in row.items() if isinstance(value, str) and value.strip()}
+    found = {key: text for key, text in texts.items() if str(key).strip().casefold() in names}
+    if len(set(found.values())) < 2:
+        return None
+    told = ", ".join(f"{key}: {value!r:.40}" for key, value in found.items())
+    return f"{' and '.join(map(repr, found))} differ ({told}); keep one of them"
 
 
 def _csv_rows(path: Path, text: str) -> list[tuple[int, dict[str, Any]]]:

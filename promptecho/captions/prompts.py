@@ -8,7 +8,7 @@ from typing import Any
 
 from promptecho.captions.store import CaptionRow
 from promptecho.errors import DataError, listed
-from promptecho.text_files import LISTS, TABLES, read_lines, read_rows, suffix_of, value_of
+from promptecho.text_files import LISTS, TABLES, differing, read_lines, read_rows, suffix_of, value_of
 
 TEXT_KEYS = ("caption", "prompt", "text")  # the first that a row has
 ID_KEYS = ("data_id", "prompt_id", "id", "index")
@@ -17,7 +17,7 @@ ID_KEYS = ("data_id", "prompt_id", "id", "index")
 def read_prompts(path: str | Path) -> list[CaptionRow]:
     """Read a .txt file (a prompt a line, empty lines skipped), or a .jsonl, .csv or .tsv file: a row a prompt, its text
     `caption`, `prompt` or `text`, its id `data_id`,
-    `prompt_id`, `id` or `index`, other keys let be.
+    `prompt_id`, `id` or `index`, other keys let be. A row may have two texts if they are the same.
 
     A prompt without id is named after its place in the file: 000001, 000002, ...
 
@@ -55,10 +55,16 @@ def read_prompts(path: str | Path) -> list[CaptionRow]:
 
 
 def _of_row(row: dict[str, Any], place: int) -> tuple[Any, Any]:
-    """Id and text of a row; without any of `TEXT_KEYS` its keys, as a set."""
+    """Id and text of a row; without any of `TEXT_KEYS` its keys, as a set; with several that differ the problem."""
     named = value_of(row, ID_KEYS)
     text = value_of(row, TEXT_KEYS)
+    if problem := differing(row, TEXT_KEYS):
+        text = ("", _Problem(problem))
     return named[1] if named else f"{place:06d}", text[1] if text else set(row)
+
+
+class _Problem(str):
+    """What is wrong with a row, in the place of its text."""
 
 
 def _unnamed(keys: set[str]) -> str:
@@ -74,6 +80,8 @@ def _problem(prompt_id: Any, text: Any, made: dict[str, CaptionRow]) -> str | No
         return "the id occurs twice; make ids unique"
     if isinstance(text, set):
         return _unnamed(text)
+    if isinstance(text, _Problem):
+        return text
     if not isinstance(text, str):
         return f"the caption is no text ({text!r:.40}); give a text"
     if not text.strip():

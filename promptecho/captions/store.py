@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import promptecho
-from promptecho.errors import DataError
-from promptecho.files import atomic_path, unreadable
+from promptecho.errors import DataError, unreadable
+from promptecho.files import atomic_path
 
 SCHEMA_VERSION = 1
 TEXT_COLUMNS = ("image_id", "caption", "finish_reason", "image_sha256")

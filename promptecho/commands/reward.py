@@ -183,7 +183,7 @@ def _labels(files: list[Path], label: str | None, source: Path | None) -> list[s
         DataError: the file of labels is faulty, or has none for some images; names all of them.
     """
     from promptecho.errors import DataError, listed
-    from promptecho.text_files import LISTS, read_lines, read_rows, suffix_of, value_of
+    from promptecho.text_files import LISTS, differing, read_lines, read_rows, suffix_of, value_of
 
     if (label is None) == (source is None):
         raise typer.BadParameter("give either --label TEXT, for all images, or --labels FILE")
@@ -201,6 +201,8 @@ def _labels(files: list[Path], label: str | None, source: Path | None) -> list[s
         text = value_of(row, ("label", "caption", "prompt", "text"))
         if not image or not text or not isinstance(text[1], str) or not text[1].strip():
             problems.append(f"{source}:{number}: needs image and label")
+        elif text[0] != "label" and (problem := differing(row, ("caption", "prompt", "text"))):
+            problems.append(f"{source}:{number}: {problem}, or name the one that is meant `label`")
         elif found.setdefault(str(image[1]), text[1]) != text[1]:
             problems.append(f"{source}:{number}: {image[1]} has another label already; keep one of them")
     names = [next((name for name in (str(path), path.name) if name in found), None) for path in files]

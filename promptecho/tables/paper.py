@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import promptecho
+from promptecho.config.yaml_files import read_yaml
 from promptecho.errors import ConfigError, DataError
 from promptecho.provenance import git_commit
 from promptecho.statistics import CONFIDENCE, pool_seeds
@@ -64,13 +64,11 @@ def parse_rows(texts: Sequence[str]) -> dict[str, Place]:
 
 def _row_texts(text: str) -> dict[str, str]:
     if text.endswith((".yaml", ".yml")):
-        import yaml
-
         try:
-            found = yaml.safe_load(Path(text).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise ConfigError(f"--paper-rows {text}: {' '.join(str(error).split())}") from None
-        if not isinstance(found, dict) or not all(isinstance(part, str) for pair in found.items() for part in pair):
+            found = read_yaml(text)
+        except ConfigError as error:
+            raise ConfigError(f"--paper-rows {error}") from None
+        if not all(isinstance(part, str) for pair in found.items() for part in pair):
             raise ConfigError(f"--paper-rows {text}: expected pairs `ROW: EXPERIMENT/RUN@STEP`")
         return found
     row, equals, place = text.partition("=")

@@ -130,7 +130,9 @@ def test_values_that_json_lacks_are_refused(tmp_path, value):
     [
         ('{"a": 1}\n\n{"a": \n', r"rows.jsonl:3: not valid JSON"),
         ('{"a": 1}\n[1]\n', r"rows.jsonl:2: expected a JSON object, found list"),
-        (b"\xff\xfe", r"rows.jsonl: not UTF-8"),
+        (b'{"a": 1}\n\xff', r"rows.jsonl:2: not UTF-8"),
+        ('{"a": 1, "b": {"c": 1, "c": 2}}', r"rows.jsonl:1: the key 'c' stands there twice"),
+        ("[" * 10**5, r"rows.jsonl:1: not valid JSON"),
         (None, r"rows.jsonl: no such file"),
     ],
 )
@@ -141,6 +143,11 @@ def test_broken_json_lines_name_the_line(tmp_path, text, message):
     with pytest.raises(DataError, match=message) as caught:
         files.read_jsonl(path)
     assert "\n" not in str(caught.value)
+    if text is not None:
+        path.write_bytes(path.read_bytes() + b"\n\n3\n4\n")  # all of them, where the file is text at all
+        with pytest.raises(DataError) as caught:
+            files.read_jsonl(path)
+        assert len(str(caught.value).split("\n")) == (1 if b"\xff" in path.read_bytes() else 3)
 
 
 @pytest.mark.parametrize("text", [None, b'{"a": ', b"\xff"])

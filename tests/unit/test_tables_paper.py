@@ -204,10 +204,13 @@ def test_rows_from_a_file(results, tmp_path):
     path = tmp_path / "rows.yaml"
     path.write_text(f"{BASE}: zimage/base\n{ECHO}: zimage/promptecho-s1@900\n")
     assert parse_rows([str(path)])[ECHO].step == 900
-    path.write_text("- one\n")
-    with pytest.raises(ConfigError, match="expected pairs"):
-        parse_rows([str(path)])
-    with pytest.raises(ConfigError, match="absent.yaml: .*No such file"):
+    path.write_bytes(f"{ECHO}: zimage/größe-s1@90\r\n".encode("utf-16"))
+    assert parse_rows([str(path)])[ECHO].run == "größe-s1"
+    for faulty, told in {"- one\n": "expected a mapping", "a: 1\n": "expected pairs", "a: b\na: c\n": "twice"}.items():
+        path.write_text(faulty)
+        with pytest.raises(ConfigError, match=f"--paper-rows .*rows.yaml: .*{told}"):
+            parse_rows([str(path)])
+    with pytest.raises(ConfigError, match="absent.yaml: no such"):
         parse_rows(["absent.yaml"])
 
 

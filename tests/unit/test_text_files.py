@@ -126,18 +126,32 @@ def test_what_can_not_be_read_is_named_by_its_line(tmp_path, name, content, mess
 
 def test_all_faulty_prompts_are_named_at_once(tmp_path):
     rows = [{"id": 1, "prompt": "a"}, {"id": 1, "prompt": "b"}, {"prompt": " "}, {"Title": "c"}, {"text": 7},
-            {"id": True, "prompt": "d"}, {"prompt": "e\0"}]  # fmt: skip
+            {"id": True, "prompt": "d"}, {"prompt": "e\0"}, {"prompt": "f", "caption": "g"}, {"Text": "h", "text": "i"},
+            {"prompt": "j", "text": " j", "caption": ""}, {"text": "k", "prompt": ["l"]}]  # fmt: skip
     write_jsonl(tmp_path / "p.jsonl", rows)
     with pytest.raises(DataError) as caught:
         read_prompts(tmp_path / "p.jsonl")
     lines = str(caught.value).split("\n")
-    told = ["occurs twice", "caption is empty", "these names: 'Title'", "is no text", "the id is no text", "NUL"]
+    told = ["occurs twice", "caption is empty", "these names: 'Title'", "is no text", "the id is no text", "NUL",
+            "'prompt' and 'caption' differ (prompt: 'f', caption: 'g'); keep one", "'Text' and 'text' differ",
+            "caption is empty", "is no text"]  # fmt: skip
     assert len(lines) == len(told)
     for number, (line, word) in enumerate(zip(lines, told, strict=True), start=2):
         assert line.startswith(f"{tmp_path}/p.jsonl:{number}: prompt {number} ") and word in line
     write_jsonl(tmp_path / "p.jsonl", [{"prompt": "a"}, *({"prompt": ""} for _ in range(30))])
     with pytest.raises(DataError, match=r"prompt 21 .*\n\.\.\. and 10 more \(30 faulty prompts in all\)$"):
         read_prompts(tmp_path / "p.jsonl")
+
+
+def test_a_second_text_that_says_the_same_or_is_none_is_let_be(tmp_path):
+    rows = [{"prompt": "a", "caption": "a "}, {"prompt": "b", "text": ["S", "T"]}, {"caption": "c", "prompt": None},
+            {"prompt": "d", "text": ""}]  # fmt: skip
+    write_jsonl(tmp_path / "p.jsonl", rows)
+    assert [row.caption for row in read_prompts(tmp_path / "p.jsonl")] == list("abcd")
+    (tmp_path / "p.csv").write_text("prompt,text\na,\nb,b\nc,d\n")
+    with pytest.raises(DataError, match=r"p.csv:4: .*'prompt' and 'text' differ") as caught:
+        read_prompts(tmp_path / "p.csv")
+    assert "\n" not in str(caught.value)
 
 
 def test_all_that_people_bring_goes_through_the_reader(tmp_path):
