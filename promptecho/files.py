@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from promptecho.errors import DataError, unreadable
+from promptecho.pointers import refuse_pointer
 from promptecho.text_files import json_rows, read_text
 
 WHOLE_HASH_LIMIT = 1 << 30  # bytes
@@ -115,6 +116,7 @@ def read_json(path: str | Path) -> Any:
     except OSError as error:
         raise unreadable(path, error) from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        refuse_pointer(path)
         raise DataError(f"{path}: not valid JSON ({error}); delete it and rerun the rule that makes it") from None
 
 

@@ -13,6 +13,7 @@ from PIL import Image, ImageOps
 from promptecho.errors import DataError
 from promptecho.names import shown
 from promptecho.pixels import RangeError, facts, to_rgb
+from promptecho.pointers import pointer_problem
 
 LARGEST = 1_000_000_000  # pixels; a file of more is taken for an attack
 BIG = 89_478_485  # pixels; larger images are never kept at their size (Pillow calls them attacks)
@@ -65,6 +66,8 @@ def load_image(
     except DataError:
         raise
     except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error, ...
+        if problem := pointer_problem(path):
+            raise DataError(f"{shown(path)}: {problem}") from None
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise DataError(f"{shown(path)}: not a readable image ({reason}); {fix}") from error
     if full[0] * full[1] > BIG:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from promptecho.errors import DataError, listed, unreadable
+from promptecho.pointers import refuse_pointer
 
 LISTS = (".txt", ".lst")
 TABLES = (".jsonl", ".ndjson", ".csv", ".tsv")
@@ -49,6 +50,7 @@ def read_text(path: str | Path) -> str:
         raise DataError(f"{path}: no such file") from None
     except OSError as error:
         raise unreadable(path, error) from None
+    refuse_pointer(path, data)
     mark, encoding = next(((m, name) for m, name in MARKS if data.startswith(m)), (b"", "utf-8"))
     body = data[len(mark) :]
     if not mark and 4 * body[:4096].count(0) > len(body[:4096]):

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from promptecho.errors import DataError
 from promptecho.files import atomic_path, read_jsonl
+from promptecho.pointers import refuse_pointer
 
 PACKED = "images.tar"
 
@@ -91,6 +92,7 @@ def _extract(packed: Path, folder: Path) -> None:
         with tarfile.open(packed) as archive:
             archive.extractall(folder, filter="data")  # refuses paths that leave the folder, and links
     except tarfile.TarError as error:
+        refuse_pointer(packed)
         raise DataError(f"{packed}: cannot unpack ({error}); delete it and generate the images again") from error
     except OSError as error:  # a full disk, permissions: the file may be sound
         raise DataError(f"{packed}: cannot unpack to {folder} ({error}); free space or fix permissions") from error

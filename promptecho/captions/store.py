@@ -18,6 +18,7 @@ from typing import Any
 import promptecho
 from promptecho.errors import DataError, unreadable
 from promptecho.files import atomic_path
+from promptecho.pointers import refuse_pointer
 
 SCHEMA_VERSION = 1
 TEXT_COLUMNS = ("image_id", "caption", "finish_reason", "image_sha256")
@@ -134,6 +135,7 @@ def read_captions(path: str | Path) -> CaptionFile:
         raise DataError(f"{path}: no such caption file") from None
     except OSError as error:
         raise unreadable(path, error) from None
+    refuse_pointer(path, data)
     try:
         with h5py.File(io.BytesIO(data), "r") as file:
             attributes = {
@@ -183,6 +185,7 @@ def image_hashes(path: str | Path) -> list[tuple[str, str]]:
         data = Path(path).read_bytes()
     except OSError as error:
         raise unreadable(path, error) from None
+    refuse_pointer(path, data)
     try:
         with h5py.File(io.BytesIO(data), "r") as file:
             columns = [file[name].asstr()[...].tolist() for name in ("image_id", "image_sha256")]

@@ -13,6 +13,7 @@ from promptecho.models.fetch import changed_files
 from promptecho.models.needed import Model, models_of
 from promptecho.models.place import cached
 from promptecho.models.record import RECORD, Record, read_record, revision_problem
+from promptecho.models.selection import pointers_in
 from promptecho.shipped import SHAPES, model_path
 
 SITE = Path("config/config.yaml")
@@ -139,7 +140,8 @@ def missing(models: list[Found]) -> None:
 
 def _in_folder(model: Model, where: Any, folder: Path) -> Found:
     record = read_record(folder) if folder.is_dir() else None
-    return Found(model, where, str(folder), _size(folder), record, revision_problem(folder, model.revision))
+    problem = revision_problem(folder, model.revision) or (pointers_in(folder) if folder.is_dir() else None)
+    return Found(model, where, str(folder), _size(folder), record, problem)
 
 
 def _size(folder: Path) -> int:

@@ -74,7 +74,9 @@ def locate(path: str, revision: str | None = None) -> str:
     if hub_id and _place.root is not None and (_place.root / path).is_dir():
         folder = _place.root / path
     if folder.is_dir():
-        if problem := revision_problem(folder, revision):
+        from promptecho.models.selection import pointers_in
+
+        if problem := revision_problem(folder, revision) or pointers_in(folder):
             raise ModelError(problem)
         return str(folder)
     if hub_id:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatch
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from promptecho.errors import ModelError
+from promptecho.files import read_json
 from promptecho.models.needed import Kind
+from promptecho.pointers import pointer_problem
 
 INDEX = "model_index.json"  # a diffusers pipeline
 ADAPTER = ("adapter_config.json", "adapter_model.safetensors", "pytorch_lora_weights.safetensors", "README.md")
@@ -55,6 +57,27 @@ def select_files(
         if code:
             chosen += [name for name in names if "/" in name and name.endswith(".py")]
     return sorted(chosen)
+
+
+def pointers_in(folder: Path) -> str | None:
+    """What to say of a model's folder in which files that it is loaded from are pointers of Git LFS; None of others.
+    Pointers beside them are let be: people fetch what they need."""
+    pipeline, parts = (folder / INDEX).is_file(), []
+    if pipeline and pointer_problem(folder / INDEX) is None:
+        parts = [path for path in folder.iterdir() if path.name in read_json(folder / INDEX) and path.is_dir()]
+    elif not pipeline and not (folder / "config.json").is_file():
+        return None  # an adapter: that of its files which is read is looked at then
+    found = {}
+    for path in sorted(path for place in (folder, *parts) for path in place.iterdir()):
+        beside = pipeline and path.parent == folder and path.suffix == ".safetensors"
+        loaded = _is_wanted(path.name, code=False) and path.suffix not in ("", ".md") and not beside
+        if loaded and path.is_file() and (problem := pointer_problem(path)):
+            found[str(path.relative_to(folder))] = problem
+    if not found:
+        return None
+    more = f" and {len(found) - 1} more of it" if len(found) > 1 else ""
+    first, problem = next(iter(found.items()))
+    return f"{folder / first}{more}: {problem}"
 
 
 def _folder_of(name: str) -> str:

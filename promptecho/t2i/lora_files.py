@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 
 from promptecho.errors import ConfigError, DataError
 from promptecho.files import read_json
+from promptecho.pointers import pointer_problem
 from promptecho.t2i.lora_keys import ALPHA, find_modules, parse_pairs
 
 PEFT_CONFIG, PEFT_FILE = "adapter_config.json", "adapter_model.safetensors"
@@ -181,8 +182,8 @@ def _unreadable(path: Path, error: Exception) -> str:
             start = file.read(64)
     except OSError as failure:
         return f"cannot be read ({failure.strerror})"
-    if start.startswith(b"version https://git-lfs"):
-        return "a pointer of Git LFS, not the weights; run `git lfs pull` where it came from"
+    if problem := pointer_problem(path):
+        return problem
     if start.startswith((b"PK\x03\x04", b"\x80")) and start[1:2] in (b"K", b"\x02", b"\x03", b"\x04", b"\x05"):
         return "a pickle in spite of its name, and loading one runs code; ask for the adapter as safetensors"
     if start.lstrip()[:1] == b"<":

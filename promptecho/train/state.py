@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from promptecho.config.reruns import SLICE
 from promptecho.errors import DataError, StateError
 from promptecho.files import atomic_path, digest, read_json, sha256_file, write_json
+from promptecho.pointers import pointer_problem
 from promptecho.train.prompts import PromptUse, change, restarted
 
 SCHEMA_VERSION = 2
@@ -114,7 +115,7 @@ def load_state(
     for name in (*FILES, *(name for name in OPTIONAL if name in facts["sha256"])):
         path = folder / f"{name}.safetensors"
         if not path.is_file() or sha256_file(path) != facts["sha256"][name]:
-            raise StateError(f"{path}: damaged or missing")
+            raise StateError(f"{path}: {pointer_problem(path) or 'damaged or missing'}")
         try:
             tensors[name] = load_file(path)
         except SafetensorError as error:

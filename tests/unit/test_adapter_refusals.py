@@ -314,7 +314,7 @@ def test_files_that_are_none(tmp_path):
     with zipfile.ZipFile(tmp_path / "zip", "w") as archive:
         archive.writestr("data.pkl", pickle.dumps({"x": 1}))
     contents = {
-        b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n": "a pointer of Git LFS, not the weights",
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n": "a pointer of Git LFS, not the file",
         b"<!DOCTYPE html><html>": "a web page, not the weights",
         pickle.dumps({"x": 1}, protocol=2): "a pickle in spite of its name",
         (tmp_path / "zip").read_bytes(): "a pickle in spite of its name",
