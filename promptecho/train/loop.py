@@ -80,7 +80,7 @@ def train_segment(segment: Segment) -> bool:
     # Our own watchdog speaks first, and names the rank.
     longest = max(training.timeout_s, training.load_timeout_s)
     layout, launch = init_distributed(training, device, timeout_s=2 * longest + 60)
-    with named(launch.rank, launch.world_size):
+    with named(launch.rank, launch.world_size, launch.store):
         if layout.serves:
             return _serve(segment, training, device, layout, launch)
         limits = training.timeout_s, training.load_timeout_s

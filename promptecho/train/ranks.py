@@ -5,17 +5,22 @@ from __future__ import annotations
 import re
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import torch
 import torch.distributed as dist
 
 from promptecho.errors import PromptEchoError
+from promptecho.files import digest
+
+FAILED = "promptecho/failed"  # key of the store: a rank has failed, and the launcher ends the others
+RANK = r"rank \d+[^:]*: "  # how a message names where it comes from
 
 
 @contextmanager
-def named(rank: int, world_size: int) -> Iterator[None]:
-    """Errors say which of several ranks they come from; all write into one log.
+def named(rank: int, world_size: int, store: dist.Store | None = None) -> Iterator[None]:
+    """Errors say which of several ranks they come from; all write into one log. What several ranks would say alike, the
+    first of them says, where they share a `store`.
 
     Raises:
         PromptEchoError: also for an exchange that broke off because another rank is gone.
@@ -24,10 +29,14 @@ def named(rank: int, world_size: int) -> Iterator[None]:
     try:
         yield
     except PromptEchoError as error:
-        if world_size > 1 and not re.match(r"rank \d+", str(error)):
+        told = str(error)
+        if world_size > 1 and not re.match(RANK, told):
             error.args = (f"{name}: {error}",)
+        if not _is_first(told, store):
+            error.args = ("",)
         raise
     except RuntimeError as error:
+        _is_first(name, store)
         if world_size > 1 and re.search(r"(closed|reset) by peer|Broken pipe", str(error)):
             raise PromptEchoError(
                 f"{name}: another rank is gone (its own message, or the launcher's, says why); the rolling state is "
@@ -36,8 +45,20 @@ def named(rank: int, world_size: int) -> Iterator[None]:
         error.add_note(f"promptecho: {name}")
         raise
     except Exception as error:
+        _is_first(name, store)
         error.add_note(f"promptecho: {name}")
         raise
+
+
+def _is_first(message: str, store: dist.Store | None) -> bool:
+    """Whether no other rank has failed with this message before; from here on the others know that one has failed."""
+    if store is None:
+        return True
+    with suppress(RuntimeError):  # the rank that keeps the store is gone
+        store.set(FAILED, "")
+        # Whoever it comes from: `agree` hands it on as "rank 0: ...".
+        return store.add(f"{FAILED}/{digest(re.sub(RANK, '', message))}", 1) == 1
+    return True
 
 
 def agree(error: PromptEchoError | None) -> None:

@@ -143,18 +143,23 @@ class StopCheck:
                 return
 
     def _end_process(self) -> None:
+        from promptecho.train.ranks import FAILED
+
+        code = EXIT_CODE
         # Together: the store goes with rank 0, and a rank that waits for one that is gone would call it a failure.
         with suppress(RuntimeError):  # rank 0 has waited long enough and left, with the store
-            if self.store.add(LEFT, 1) == 1:
+            if self.store.check([FAILED]):  # the launcher ends us for that, and that rank says why
+                code = 1
+            elif self.store.add(LEFT, 1) == 1:
                 os.write(2, NOTHING_LOST)
         self.on_leave()
         end = time.monotonic() + LEAVE_TOGETHER_S
         with suppress(RuntimeError):
-            while self.store.add(LEFT, 0) < self.launch.world_size and time.monotonic() < end:
+            while code == EXIT_CODE and self.store.add(LEFT, 0) < self.launch.world_size and time.monotonic() < end:
                 time.sleep(0.05)
         if self.launch.rank == 0 and self.launch.world_size > 1:
             time.sleep(0.3)  # for the others' last look
-        os._exit(EXIT_CODE)
+        os._exit(code)
 
     def _agree_to_run(self) -> None:
         import torch

@@ -1,8 +1,9 @@
-"""Two things that ranks do with a request to stop, in forked processes that share one import; prints a line for each.
+"""Things that ranks do when one of them must stop, in forked processes that share one import; prints a line for each.
 
 left: rank 0 keeps the store and leaves with it, while rank 1, which has agreed to leave, still waits for a third: what
 rank 1 says, and its exit code. idle: two ranks share a sharded VLM, and rank 0 hears of a request in a pass that it
 makes for the sake of rank 1: how many of its own 20 passes it still makes, and how many of its 5 rank 1 does.
+failed: two ranks fail alike while they load, and the launcher ends the third: exit codes, and what was said.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ import tiny_vlm
 import torch
 import torch.distributed as dist
 
+from promptecho.errors import DataError
 from promptecho.train import stop
 from promptecho.train.launch import Launch
+from promptecho.train.ranks import named
 from promptecho.vlm import load_vlm
 from promptecho.vlm.sharding import shard_vlm
 from promptecho.vlm.turns import _tiny_inputs
@@ -40,6 +43,36 @@ def left() -> None:
     time.sleep(0.5)
     del store
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+
+
+def failed() -> None:
+    store = dist.TCPStore("127.0.0.1", 0, 4, True, timeout=LIMIT, wait_for_workers=False)
+    output, said = os.pipe()
+    children = []
+    for rank in (1, 2, 3):
+        children.append(os.fork())
+        if children[-1] == 0:
+            os.dup2(said, 2)
+            mine = dist.TCPStore("127.0.0.1", store.port, 4, False, timeout=LIMIT, wait_for_workers=False)
+            check = stop.StopCheck(None, Launch(rank, 4, None, mine))
+            check.install()
+            try:
+                with named(rank, 4, mine), check.loading():
+                    if rank < 3:
+                        raise DataError("captions.h5: prompt 7 is too long")
+                    mine.set("ready", "")
+                    time.sleep(20)
+            except DataError as error:
+                os.write(2, "".join(f"{line}\n" for line in str(error).splitlines()).encode())
+                os._exit(1)
+            os._exit(3)
+    os.close(said)
+    codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children[:2]]
+    store.wait(["ready"])
+    os.kill(children[2], signal.SIGTERM)
+    codes.append(os.waitstatus_to_exitcode(os.waitpid(children[2], 0)[1]))
+    with os.fdopen(output) as lines:
+        print(*codes, "|".join(line.partition("): ")[2].strip() or line for line in lines), flush=True)
 
 
 def idle() -> None:
@@ -76,4 +109,5 @@ def passes(vlm, rank: int) -> int:
 
 if __name__ == "__main__":
     left()
+    failed()
     idle()
