@@ -47,6 +47,11 @@ class StateError(PromptEchoError):
 SHOWN = 20  # problems of one kind that an error lists before a count
 
 
+def counted(count: int, one: str, many: str = "") -> str:
+    """`1 image`, `2 images`; `many` where an s at the end does not make it."""
+    return f"{count} {one if count == 1 else many or one + 's'}"
+
+
 def listed(problems: Sequence[str], what: str = "problems") -> str:
     """All problems at once: a line each, the first `SHOWN` of them and how many more there are."""
     more = [f"... and {len(problems) - SHOWN} more ({len(problems)} {what} in all)"] if len(problems) > SHOWN else []

@@ -20,7 +20,7 @@ from promptecho.benchmarks.packing import restore
 from promptecho.benchmarks.registry import load_layout
 from promptecho.config import ExperimentConfig, slice_digest
 from promptecho.config.memory import generation_keys
-from promptecho.errors import ConfigError, DataError
+from promptecho.errors import ConfigError, DataError, counted
 from promptecho.files import atomic_path, digest, read_json, sha256_file, write_json, write_jsonl
 from promptecho.memory import MemoryAdvice, in_phase
 from promptecho.progress import Progress
@@ -104,7 +104,7 @@ def generate_shard(job: GenerateJob) -> Path:
             family.transformer = load_adapter(family.transformer, job.adapter)
             fold = merged(family.transformer)
         shape = family.latent_shape(*settings.size(job.config.models.t2i))
-        print(f"{bar.what}: {len(mine)} images, {bar.count} already done", file=sys.stderr, flush=True)
+        print(f"{bar.what}: {counted(len(mine), 'image')}, {bar.count} already done", file=sys.stderr, flush=True)
         with fold:
             for index, (k, batch) in enumerate(missing):
                 # A prompt's images share one encoding.

@@ -28,7 +28,7 @@ def main(confirmed: bool) -> None:
     print("clean-results: this would be deleted, trained checkpoints included:")
     for path in found:
         files, size = measure(path)
-        print(f"  {path.relative_to(Path.cwd())}  {files} files, {told(size)}")
+        print(f"  {path.relative_to(Path.cwd())}  {files} {'file' if files == 1 else 'files'}, {told(size)}")
     if not confirmed:
         if not sys.stdin.isatty():
             sys.exit("clean-results: nothing was deleted, for nobody can be asked here: make clean-results CONFIRM=yes")

@@ -383,7 +383,8 @@ class Executor(RemoteExecutor):
         detached = not interrupted or self.settings.keep_on_exit
         ids = sorted(self._live)
         if detached and ids:
-            self.logger.info(f"{len(ids)} Slurm jobs go on ({', '.join(ids[:5])}{', ...' if len(ids) > 5 else ''}); "
+            jobs = "1 Slurm job goes on" if len(ids) == 1 else f"{len(ids)} Slurm jobs go on"
+            self.logger.info(f"{jobs} ({', '.join(ids[:5])}{', ...' if len(ids) > 5 else ''}); "
                              "start Snakemake again to take them up")  # fmt: skip
         elif ids:
             self._cancel_all(ids)
@@ -393,7 +394,7 @@ class Executor(RemoteExecutor):
         self._cancel_all([info.external_jobid for info in active_jobs])
 
     def _cancel_all(self, ids: Sequence[str]) -> None:
-        self.logger.info(f"Cancelling {len(ids)} Slurm jobs")
+        self.logger.info(f"Cancelling {len(ids)} Slurm {'job' if len(ids) == 1 else 'jobs'}")
         try:
             slurm.cancel(ids, 30)
         except slurm.SlurmError as error:

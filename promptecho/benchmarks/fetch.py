@@ -14,7 +14,7 @@ from typing import Any
 
 import promptecho
 from promptecho.benchmarks.sources import RAW, Source, SourceFile, sha256
-from promptecho.errors import DataError
+from promptecho.errors import DataError, counted
 from promptecho.files import atomic_path, read_json, write_json
 from promptecho.progress import progress
 
@@ -211,7 +211,7 @@ def _inside(folder: Path, name: str) -> Path:
 
 def describe(record: dict[str, Any]) -> str:
     """What a person should know of a fetched set."""
-    lines = [f"{record['title']}: {count} prompts in {path}" for path, count in record["prompts"].items()]
+    lines = [f"{record['title']}: {counted(count, 'prompt')} in {path}" for path, count in record["prompts"].items()]
     lines.append(f"  from {record['repository']} at {record['commit'][:12]}; licence: {record['licence']}")
     if record["licence"].startswith("none"):
         lines.append("  Ask the authors before you pass these files on; this project does not hold a copy of them.")

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from promptecho.errors import DataError
+from promptecho.errors import DataError, counted
 from promptecho.images import HEIF_EXTRA, HEIF_SUFFIXES
 from promptecho.names import shown
 
@@ -116,7 +116,7 @@ def told(taken: list[str], left_out: dict[str, Counter[str]]) -> Iterator[str]:
         for folder in sorted(left_out)[:TOLD_FOLDERS]:
             yield f"  {shown(folder) or '.'}: {_counts(by_folder[folder], left_out[folder])}"
         if len(left_out) > TOLD_FOLDERS:
-            yield f"  ... and {len(left_out) - TOLD_FOLDERS} more folders"
+            yield f"  ... and {counted(len(left_out) - TOLD_FOLDERS, 'more folder')}"
 
 
 def _counts(taken: int, reasons: Counter[str]) -> str:

@@ -16,7 +16,7 @@ from promptecho.captions.prompts import read_prompts
 from promptecho.captions.readers import Reader
 from promptecho.captions.split import split_captions
 from promptecho.captions.store import CaptionRow, CaptionSource, read_captions, write_captions
-from promptecho.errors import DataError, listed
+from promptecho.errors import DataError, counted, listed
 from promptecho.files import write_jsonl
 from promptecho.progress import Progress
 
@@ -110,7 +110,8 @@ def _refuse_gaps(rows: dict[str, CaptionRow], wanted: dict[str, str | None]) -> 
         ],
     }
     problems = [
-        f"{len(names)} images are {what} ({', '.join(sorted(names)[:3])}{', ...' if len(names) > 3 else ''})"
+        f"{counted(len(names), 'image is', 'images are')} {what} "
+        f"({', '.join(sorted(names)[:3])}{', ...' if len(names) > 3 else ''})"
         for what, names in groups.items() if names
     ]  # fmt: skip
     if problems:
@@ -185,7 +186,8 @@ def _check_share(rows: list[CaptionRow], reasons: Counter, faulty: set[str], spe
 
 def _tell(counts: dict[str, Any], more: dict[str, Any], total: int) -> None:
     if counts["rejected"]:
-        print(f"merge: dropped {sum(counts['rejected'].values())} rejected captions of {total}", file=sys.stderr)
+        rejected = counted(sum(counts["rejected"].values()), "rejected caption")
+        print(f"merge: dropped {rejected} of {total}", file=sys.stderr)
     if counts["cut"]:
         limits = ", ".join(f"{count} at {limit}" for limit, count in more["cut_by"].items())
         print(f"merge: cut {counts['cut']} of {total} captions: {limits}", file=sys.stderr)

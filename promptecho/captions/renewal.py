@@ -20,7 +20,7 @@ from pathlib import Path
 from promptecho.captions.folders import told
 from promptecho.captions.inputs import ImageItem, ImageList, image_list, look_at, shard_of, write_list
 from promptecho.captions.store import image_hashes
-from promptecho.errors import DataError
+from promptecho.errors import DataError, counted
 from promptecho.file_hashes import FileHashes
 from promptecho.names import name_of
 
@@ -61,8 +61,8 @@ class Renewal:
         if self.listed.unlisted:
             count, some = len(self.listed.unlisted), _some(self.listed.unlisted)
             lines.append(
-                f"{count} more are there ({some}) that the finished captions, older than lists, do not have; "
-                f"to have them, move results/{name}/captions away"
+                f"{counted(count, 'more is', 'more are')} there ({some}) that the finished captions, older than lists, "
+                f"do not have; to have them, move results/{name}/captions away"
             )
         return [f"{name}: {line}" for line in lines]
 

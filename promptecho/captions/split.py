@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 
 from promptecho.captions.store import CaptionRow
-from promptecho.errors import DataError
+from promptecho.errors import DataError, counted
 
 
 def split_captions(
@@ -35,7 +35,8 @@ def split_captions(
             break
         chosen.setdefault(row.image_sha256, row)
     if len(chosen) < heldout:
-        raise DataError(f"heldout {heldout}: only {len(chosen)} captions differ in image and text; hold out fewer")
+        differ = counted(len(chosen), "caption differs", "captions differ")
+        raise DataError(f"heldout {heldout}: only {differ} in image and text; hold out fewer")
     texts = {row.caption for row in chosen.values()}
     ids = {row.image_id for row in chosen.values()}
     training = [row for row in rows if row.image_sha256 not in chosen and row.caption not in texts]

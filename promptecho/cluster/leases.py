@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from promptecho.errors import ConfigError, DataError
+from promptecho.errors import ConfigError, DataError, counted
 
 POLL_S = 0.5
 
@@ -62,8 +62,8 @@ class Leases:
             DataError: the folder is another user's, or can't be written.
         """
         if count > len(self.devices):
-            there = f"{len(self.devices)} ({', '.join(self.devices)})"
-            raise ConfigError(f"{count} GPUs are wanted, but there are {there}: ask for fewer")
+            there = f"{'is' if len(self.devices) == 1 else 'are'} {len(self.devices)} ({', '.join(self.devices)})"
+            raise ConfigError(f"{counted(count, 'GPU is', 'GPUs are')} wanted, but there {there}: ask for fewer")
         self._open_folder()
         now = datetime.now().isoformat(" ", "seconds")
         request = Holder(os.getpid(), command, now, count, self.devices)
@@ -219,8 +219,8 @@ def _refuse_ancestors(holders: dict[str, Holder], count: int, total: int) -> Non
     if total - len(ours) < count:
         device, holder = next(iter(ours.items()))
         raise ConfigError(
-            f"{count} GPUs are wanted inside of a command that holds them itself: {device} is held by {holder}; start "
-            "this one without `promptecho gpus run`"
+            f"{counted(count, 'GPU is', 'GPUs are')} wanted inside of a command that holds them itself: {device} is "
+            f"held by {holder}; start this one without `promptecho gpus run`"
         )
 
 

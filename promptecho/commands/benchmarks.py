@@ -11,6 +11,7 @@ import typer
 
 from promptecho.benchmarks.textocr.command import labels
 from promptecho.commands.files import given_files
+from promptecho.errors import counted
 
 
 def register(app: typer.Typer) -> None:
@@ -87,11 +88,11 @@ def pack(
         if delete:
             count = discard(folder)
             facts = {"images": 0, "deleted": count}
-            typer.echo(f"{folder}: {count} images deleted")
+            typer.echo(f"{folder}: {counted(count, 'image')} deleted")
         else:
             count = pack(folder)
             facts = {"images": count, "sha256": sha256_file(folder / PACKED)} if out is not None else {}
-            typer.echo(f"{folder / PACKED}: {count} images")
+            typer.echo(f"{folder / PACKED}: {counted(count, 'image')}")
         if out is not None:
             write_json(out, facts)
 
@@ -107,7 +108,7 @@ def heldout(
     from promptecho.benchmarks.captions.prompts import write_first
 
     write_first(captions, count, out)
-    typer.echo(f"{out}: {count} prompts")
+    typer.echo(f"{out}: {counted(count, 'prompt')}")
 
 
 def verify(

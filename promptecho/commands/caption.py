@@ -84,7 +84,7 @@ def list_(
         typer.echo(line, err=as_json)
     missing = sum(item.size is None for item in listed.items)
     if missing:
-        typer.echo(f"{missing} of them are not there", err=True)
+        typer.echo(f"{missing} of them {'is' if missing == 1 else 'are'} not there", err=True)
     if as_json:
         reasons = {reason: count for some in listed.left_out.values() for reason, count in some.items()}
         reasons = {reason: sum(some[reason] for some in listed.left_out.values()) for reason in sorted(reasons)}

@@ -182,7 +182,7 @@ def _labels(files: list[Path], label: str | None, source: Path | None) -> list[s
     Raises:
         DataError: the file of labels is faulty, or has none for some images; names all of them.
     """
-    from promptecho.errors import DataError, listed
+    from promptecho.errors import DataError, counted, listed
     from promptecho.text_files import LISTS, differing, read_lines, read_rows, suffix_of, value_of
 
     if (label is None) == (source is None):
@@ -192,7 +192,8 @@ def _labels(files: list[Path], label: str | None, source: Path | None) -> list[s
     if suffix_of(source) in LISTS:
         lines = [line for _, line in read_lines(source)]
         if len(lines) != len(files):
-            raise DataError(f"{source}: {len(lines)} labels for {len(files)} images; give one line for each, in order")
+            there = f"{counted(len(lines), 'label')} for {counted(len(files), 'image')}"
+            raise DataError(f"{source}: {there}; give one line for each, in order")
         return lines
     found: dict[str, str] = {}
     problems = []

@@ -93,7 +93,7 @@ def score(
     as_json: AsJson = False,
 ) -> None:
     """Score a folder of images by the rules of a benchmark."""
-    from promptecho.errors import ConfigError
+    from promptecho.errors import ConfigError, counted
     from promptecho.files import write_jsonl
     from promptecho.provenance import UNKNOWN, Provenance, git_commit
     from promptecho.scores import Scores, raw_path, write_scores
@@ -135,7 +135,7 @@ def score(
     if as_json:
         typer.echo(json.dumps({"out": str(out), "n": len(items), "failures": failures, "summary": result.summary}))
     else:
-        typer.echo(f"{out}: overall {result.summary['overall']:.2%}; {len(items)} items, {failures} failed")
+        typer.echo(f"{out}: overall {result.summary['overall']:.2%}; {counted(len(items), 'item')}, {failures} failed")
 
 
 def judge(

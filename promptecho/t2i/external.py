@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from promptecho.errors import ConfigError, DataError, ModelError
+from promptecho.errors import ConfigError, DataError, ModelError, counted
 from promptecho.files import sha256_file
 from promptecho.models import reach
 from promptecho.models.place import locate
@@ -54,13 +54,14 @@ class Imported:
         ranks, alphas = (_counts(values) for values in (self.ranks, self.alphas))
         rslora = ", rank-stabilised" if self.use_rslora else ""
         note = f" ({self.note})" if self.note else ""
-        return f"rank {ranks}, alpha {alphas}{rslora}{note}, {self.modules} modules; {self.form} from {self.source}"
+        modules = counted(self.modules, "module")
+        return f"rank {ranks}, alpha {alphas}{rslora}{note}, {modules}; {self.form} from {self.source}"
 
 
 def _counts(values: dict[str, int]) -> str:
     if len(values) == 1:
         return next(iter(values))
-    return ", ".join(f"{value} ({count} modules)" for value, count in values.items())
+    return ", ".join(f"{value} ({counted(count, 'module')})" for value, count in values.items())
 
 
 def resolve_adapter(source: str, cache: Path | None = None, revision: str | None = None, **hub: Any) -> Path:

@@ -46,8 +46,9 @@ def report_not_finite(error: NotFiniteError, work: Path, run: str, iteration: in
         facts = {"kind": error.what, "iteration": iteration, "optimizer_step": error.step, "run": run}
         dump_batch(folder, tensors, {**facts, "prompt_ids": batch.prompt_ids})
         ids = ", ".join(sorted(set(batch.prompt_ids)))
+        prompts = f"{'prompts' if ', ' in ids else 'prompt'} {ids}"
         own = PromptEchoError(
-            f"{where}: the {error.what} is not finite on prompt(s) {ids}; lower training.learning_rate, or look at it "
+            f"{where}: the {error.what} is not finite on {prompts}; lower training.learning_rate, or look at it "
             f"again with: promptecho train --config ... --replay {folder}"
         )
     agree(own)

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from promptecho.config.training import LoraSection
-from promptecho.errors import DataError, ModelError
+from promptecho.errors import DataError, ModelError, counted
 from promptecho.files import write_json
 from promptecho.seeds import derive_seed
 from promptecho.train.state import tensor_folder
@@ -188,7 +188,7 @@ def load_adapter(transformer: torch.nn.Module, folder: Path) -> PeftModel:
     if wanted != found:  # PEFT only warns of it
         odd = sorted(wanted ^ found)
         raise DataError(
-            f"{folder}: the adapter does not fit this text-to-image model: {len(odd)} layer(s) are in one of the two "
-            f"only, such as {odd[0]}"
+            f"{folder}: the adapter does not fit this text-to-image model: {counted(len(odd), 'layer is', 'layers are')} "
+            f"in one of the two only, such as {odd[0]}"
         )
     return model

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from promptecho.errors import DataError
+from promptecho.errors import DataError, counted
 from promptecho.files import digest, read_json
 from promptecho.seeds import derive_seed
 
@@ -36,7 +36,8 @@ def prompts_of(prompts: list[Prompt], seed: int, iteration: int, n: int) -> list
         DataError: fewer than `n` prompts in all.
     """
     if len(prompts) < n:
-        raise DataError(f"{len(prompts)} training captions are fewer than training.prompts_per_iteration = {n}")
+        there = counted(len(prompts), "training caption is", "training captions are")
+        raise DataError(f"{there} fewer than training.prompts_per_iteration = {n}")
     per_epoch = len(prompts) // n  # the remainder of a shuffled epoch is left out; the next shuffle has it again
     epoch, position = divmod(iteration, per_epoch)
     return [prompts[index] for index in _order(seed, epoch, len(prompts))[position * n : (position + 1) * n]]

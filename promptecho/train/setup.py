@@ -14,7 +14,7 @@ from promptecho.config import ExperimentConfig, reward_templates, run_rewards, r
 from promptecho.config.models import T2iSection
 from promptecho.config.rewards import InferScoreSection
 from promptecho.config.training import TrainingConfig
-from promptecho.errors import DataError
+from promptecho.errors import DataError, counted
 from promptecho.t2i.base import Family
 from promptecho.train.data import Prompt
 from promptecho.train.labels import load_labels as load_labels
@@ -49,7 +49,8 @@ def load_heldout(path: Path | None, n: int) -> list[Prompt]:
         raise DataError("training.heldout.prompts is set, so --heldout must name the held-out captions (heldout.jsonl)")
     rows = read_prompts(path)
     if len(rows) < n:
-        raise DataError(f"{path}: {len(rows)} held-out captions, but training.heldout.prompts is {n}; lower it")
+        there = counted(len(rows), "held-out caption")
+        raise DataError(f"{path}: {there}, but training.heldout.prompts is {n}; lower it")
     return [Prompt(row.image_id, row.caption) for row in rows[-n:]]
 
 

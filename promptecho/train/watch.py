@@ -19,7 +19,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from promptecho.errors import ConfigError, DataError
+from promptecho.errors import ConfigError, DataError, counted
 from promptecho.suggest import maybe
 from promptecho.train.metrics import RunMetrics, find_runs, read_run
 from promptecho.train.warning_signs import change, warning_signs
@@ -129,7 +129,7 @@ def sparkline(values: list[float], width: int = SPARK_WIDTH) -> str:
 
 def frame(experiment: str, views: list[RunView]) -> RenderableType:
     """One picture of all runs."""
-    parts: list[RenderableType] = [Text(f"{experiment}: {len(views)} run(s)", style="bold")]
+    parts: list[RenderableType] = [Text(f"{experiment}: {counted(len(views), 'run')}", style="bold")]
     for shown in views:
         parts += [Text(), _header(shown)]
         if shown.state == "stalled":

@@ -18,7 +18,7 @@ import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from promptecho.errors import DataError
+from promptecho.errors import DataError, counted
 from promptecho.files import read_json, write_json
 from promptecho.train.meter import resident_gb
 
@@ -57,8 +57,8 @@ def blame(positions: list[Position]) -> str:
     behind = [position for position in positions if position.order == last]
     names = "; ".join(map(str, behind))
     if len(behind) < len(positions):
-        others = len(positions) - len(behind)
-        return f"{names}: {'it is' if len(behind) == 1 else 'they are'} behind the other {others} process(es)"
+        others = counted(len(positions) - len(behind), "process", "processes")
+        return f"{names}: {'it is' if len(behind) == 1 else 'they are'} behind the other {others}"
     if len(positions) == 1:
         return names
     return (

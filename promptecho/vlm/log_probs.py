@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from promptecho.errors import DataError
+from promptecho.errors import DataError, counted
 from promptecho.vlm.inputs import LabelledText, batch_inputs, label_text
 from promptecho.vlm.model import Vlm
 
@@ -55,7 +55,8 @@ def label_log_probs(
         ModelError: the chat template does not give the label back.
     """
     if len(images) != len(labels):
-        raise DataError(f"{len(images)} images but {len(labels)} labels; give one label per image")
+        there = f"{counted(len(images), 'image')} but {counted(len(labels), 'label')}"
+        raise DataError(f"{there}; give one label per image")
     names = names or [f"label {index}" for index in range(len(labels))]
     # A group of images shares its label: render and tokenize each label once.
     known: dict[str, LabelledText] = {}

@@ -321,13 +321,13 @@ def test_a_shard_captions_what_is_listed_or_names_what_is_not_so(tmp_path):
     options = dict(out=tmp_path / "m.h5", heldout_out=tmp_path / "h.jsonl", heldout=0)
     merge_shards([done["out"]], MergeSpec(**options), wanted_images(str(photos), listed))
     write_list(listed, with_hashes(image_list(photos), FileHashes()))
-    with pytest.raises(DataError, match=r"1 images are listed and in no shard \(late\.png\)"):
+    with pytest.raises(DataError, match=r"1 image is listed and in no shard \(late\.png\)"):
         merge_shards([done["out"]], MergeSpec(**options), wanted_images(str(photos), listed))
     replace_quietly(photos / "a.png", 3)
     (photos / "b.png").unlink()
     with pytest.raises(DataError, match=r"since the images were listed .*a\.png has changed, .*b\.png is gone; run"):
         caption_shard(spec(photos, folder, images_list=listed))
-    with pytest.raises(DataError, match=r"1 images are captioned from another file .*\(a\.png\)"):
+    with pytest.raises(DataError, match=r"1 image is captioned from another file .*\(a\.png\)"):
         rows = read_captions(done["out"]).rows
         late = CaptionRow("late.png", "x", 1, "stop", sha256_file(photos / "late.png"))
         write_captions(done["out"], read_captions(done["out"]).source,

@@ -121,7 +121,7 @@ def test_label_beyond_the_context_names_prompt_and_lengths(vlm):
 
 
 def test_numbers_of_images_and_labels_must_agree(vlm):
-    with pytest.raises(DataError, match="1 images but 2 labels"):
+    with pytest.raises(DataError, match="1 image but 2 labels"):
         label_log_probs(vlm, [image(0)], ["a", "b"], QUERY, batch_size=1)
 
 

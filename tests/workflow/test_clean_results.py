@@ -53,7 +53,7 @@ def test_nothing_goes_without_a_yes(checkout):
     before = there(checkout)
     result = clean(checkout)
     assert result.returncode != 0 and "make clean-results CONFIRM=yes" in result.stdout
-    assert "results/tiny  1 files, 1.5 KB" in result.stdout and ".snakemake/metadata  1 files" in result.stdout
+    assert "results/tiny  1 file, 1.5 KB" in result.stdout and ".snakemake/metadata  1 file" in result.stdout
     for answer in ("no\n", "y\n", "\n", "\x04"):  # the last is Ctrl-D
         keyboard, terminal = pty.openpty()
         os.write(keyboard, answer.encode())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from promptecho.errors import DataError
+from promptecho.errors import DataError, counted
 from promptecho.files import digest, write_jsonl
 
 
@@ -36,7 +36,8 @@ def write_first(captions: str | Path, count: int, out: str | Path) -> None:
     """
     prompts = read_prompts(captions)
     if len(prompts) < count:
-        raise DataError(f"{captions}: {count} captions are asked for, it holds {len(prompts)}; hold out more")
+        asked = counted(count, "caption is", "captions are")
+        raise DataError(f"{captions}: {asked} asked for, it holds {len(prompts)}; hold out more")
     write_jsonl(out, [asdict(prompt) for prompt in prompts[:count]])
 
 

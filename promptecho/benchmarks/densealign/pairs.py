@@ -8,7 +8,7 @@ from pathlib import Path
 from promptecho.benchmarks.captions.layout import list_images
 from promptecho.benchmarks.captions.prompts import Prompt, read_prompts
 from promptecho.benchmarks.scoring import ImageFolder
-from promptecho.errors import ConfigError, DataError
+from promptecho.errors import ConfigError, DataError, counted
 
 SHOWN = 60  # characters of a caption that an error shows
 
@@ -50,8 +50,8 @@ def list_pairs(folder: ImageFolder) -> list[Pair]:
     if only := sorted(sides[0].keys() ^ sides[1].keys()):
         (data_id, index), holder = only[0], root if only[0] in sides[0] else baseline
         raise DataError(
-            f"{root} and {baseline}: {len(only)} images are in one folder only, e.g. prompt {data_id!r}, image {index} "
-            f"only in {holder}; {fix}"
+            f"{root} and {baseline}: {counted(len(only), 'image is', 'images are')} in one folder only, e.g. prompt "
+            f"{data_id!r}, image {index} only in {holder}; {fix}"
         )
     for key, entry in sides[0].items():
         if (theirs := sides[1][key].prompt.caption) != entry.prompt.caption:

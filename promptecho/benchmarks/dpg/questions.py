@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from promptecho.errors import DataError
+from promptecho.errors import DataError, counted
 from promptecho.files import digest
 from promptecho.text_files import read_rows as read_table
 
@@ -156,7 +156,7 @@ def parse_questions(rows: Sequence[Row]) -> list[Question]:
         except DataError as error:
             problems.append(str(error))
     if problems:
-        more = f"; and {len(problems) - SHOWN} more rows" if len(problems) > SHOWN else ""
+        more = f"; and {counted(len(problems) - SHOWN, 'more row')}" if len(problems) > SHOWN else ""
         raise DataError("; ".join(problems[:SHOWN]) + more)
     return questions
 

@@ -35,7 +35,7 @@ def labels(
     """Make labels for training on text in images: a judge sorts the texts that each prompt asks for by their role."""
     from promptecho.benchmarks.textocr import labels as labelling
     from promptecho.config import load_experiment
-    from promptecho.errors import ConfigError
+    from promptecho.errors import ConfigError, counted
 
     if estimate == (out is not None):
         raise ConfigError("give either --out FILE, to ask, or --estimate")
@@ -54,10 +54,10 @@ def labels(
         facts = {"out": str(out), "written": made.written, "failed": made.failed}
         typer.echo(json.dumps(facts, ensure_ascii=False))
         return
-    typer.echo(f"{out}: {made.written} labels")
+    typer.echo(f"{out}: {counted(made.written, 'label')}")
     for name, reason in made.failed.items():
         typer.echo(f"  without label: {name}: {reason}")
     if made.failed:
-        typer.echo(
-            f"{len(made.failed)} prompts without label, listed in {labelling.failed_path(out)}: train without them"
-        )
+        lacking = counted(len(made.failed), "prompt")
+        them = "it" if len(made.failed) == 1 else "them"
+        typer.echo(f"{lacking} without label, listed in {labelling.failed_path(out)}: train without {them}")

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from promptecho.benchmarks.tiif.attributes import ATTRIBUTES, column_weights
-from promptecho.errors import DataError
+from promptecho.errors import DataError, counted
 
 MODES = ("official", "fixed")
 
@@ -43,7 +43,7 @@ def as_expected(expected: Sequence[str], answers: Sequence[str], mode: str = "of
         DataError: in mode fixed, the numbers differ; official drops the rest of the longer list.
     """
     if mode == "fixed" and len(expected) != len(answers):
-        raise DataError(f"{len(answers)} answers to {len(expected)} questions; ask again")
+        raise DataError(f"{counted(len(answers), 'answer')} to {counted(len(expected), 'question')}; ask again")
     return [a.strip().lower() == b.strip().lower() for a, b in zip(expected, answers, strict=False)]
 
 
