@@ -25,6 +25,11 @@ def main(confirmed: bool) -> None:
     if not found:
         print("clean-results: there is nothing to delete")
         return
+    looked = ", ".join(str(folder) for folder in ledgers(Path.cwd())) or "none is in this folder or named by a profile"
+    print(
+        f"clean-results: looked at these records of Slurm jobs: {looked}; of jobs whose --submitit-logdir is elsewhere and "
+        "was given on the command line alone nothing is known: see to them with squeue"
+    )
     print("clean-results: this would be deleted, trained checkpoints included:")
     for path in found:
         files, size = measure(path)
@@ -87,7 +92,7 @@ def at_work(root: Path) -> str | None:
 
 
 def ledgers(root: Path) -> list[Path]:
-    """Folders with a ledger of Slurm jobs: the default one, and those that profiles name."""
+    """Folders with a ledger of Slurm jobs: the default one, those that profiles name, and what lies in the checkout."""
     import yaml
 
     folders = [root / ".snakemake/submitit"]
@@ -95,6 +100,8 @@ def ledgers(root: Path) -> list[Path]:
         named = (yaml.safe_load(profile.read_text(encoding="utf-8")) or {}).get("submitit-logdir")
         if named:
             folders.append(root / str(named))
+    # Named on a command line alone, but beside the results, or in a folder there.
+    folders += [path.parent for pattern in ("*/ledger.jsonl", "*/*/ledger.jsonl") for path in sorted(root.glob(pattern))]
     return [folder for folder in dict.fromkeys(folders) if (folder / "ledger.jsonl").is_file()]
 
 

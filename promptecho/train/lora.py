@@ -188,7 +188,7 @@ def load_adapter(transformer: torch.nn.Module, folder: Path) -> PeftModel:
     if wanted != found:  # PEFT only warns of it
         odd = sorted(wanted ^ found)
         raise DataError(
-            f"{folder}: the adapter does not fit this text-to-image model: {counted(len(odd), 'layer is', 'layers are')} "
-            f"in one of the two only, such as {odd[0]}"
+            f"{folder}: the adapter does not fit this text-to-image model: "
+            f"{counted(len(odd), 'layer is', 'layers are')} in one of the two only, such as {odd[0]}"
         )
     return model

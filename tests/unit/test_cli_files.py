@@ -48,7 +48,7 @@ def test_rewards_of_many_images_and_labels(images, tmp_path):
     (["reward", "--vlm", "shapes", "IMAGES/text.txt", "IMAGES/a.png", "IMAGES/cut.png", "--label", "x"],
      "text.txt: .*\n.*cut.png: "),
     (["reward", "--vlm", "shapes", "IMAGES/a.png", "IMAGES/b b.png", "--labels", "IMAGES/text.txt"],
-     "text.txt: 1 labels for 2 images; give one line for each, in order"),
+     "text.txt: 1 label for 2 images; give one line for each, in order"),
     (["reward", "--vlm", "shapes", "IMAGES/a.png", "IMAGES/b b.png", "--labels", "IMAGES/l.jsonl"],
      "l.jsonl:1: needs image and label\n.*no label for .*/a.png .*\n.*no label for .*/b b.png"),
     (["caption", "merge", "--out", "c.h5", "--heldout-out", "h.jsonl"], "give the files, behind --shards or without"),

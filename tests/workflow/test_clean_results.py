@@ -119,6 +119,21 @@ def test_results_of_jobs_in_the_queue_stay(checkout, tmp_path):
     assert there(checkout) == {"results/README.md", ".snakemake/conda/env"}
 
 
+@pytest.mark.parametrize("folder", ["slurm logs", "logs/größe"])
+def test_a_ledger_that_no_profile_names_is_found_in_the_checkout(checkout, tmp_path, folder):
+    ledger = submitted(checkout, folder)
+    squeue = tmp_path / "bin/squeue"
+    squeue.parent.mkdir()
+    environment = {**os.environ, "PATH": f"{squeue.parent}:{os.environ['PATH']}"}
+    squeue.write_text(SQUEUE.format("echo '12_1|PENDING|None|n|/x'"))
+    squeue.chmod(0o755)
+    result = clean(checkout, "CONFIRM=yes", env=environment)
+    assert result.returncode != 0 and "scancel 12_1" in result.stdout and ledger.exists(), result.stdout
+    squeue.write_text(SQUEUE.format("true"))
+    said = clean(checkout, env=environment).stdout
+    assert f"looked at these records of Slurm jobs: {checkout}/{folder};" in said and "with squeue" in said
+
+
 def test_a_running_snakemake_is_left_alone(checkout):
     (checkout / ".snakemake/locks").mkdir()
     (checkout / ".snakemake/locks/0.output.lock").write_text("x\n")
