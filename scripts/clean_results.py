@@ -27,8 +27,8 @@ def main(confirmed: bool) -> None:
         return
     looked = ", ".join(str(folder) for folder in ledgers(Path.cwd())) or "none is in this folder or named by a profile"
     print(
-        f"clean-results: looked at these records of Slurm jobs: {looked}; of jobs whose --submitit-logdir is elsewhere and "
-        "was given on the command line alone nothing is known: see to them with squeue"
+        f"clean-results: looked at these records of Slurm jobs: {looked}; of jobs whose --submitit-logdir is elsewhere "
+        "and was given on the command line alone nothing is known: see to them with squeue"
     )
     print("clean-results: this would be deleted, trained checkpoints included:")
     for path in found:
@@ -101,7 +101,8 @@ def ledgers(root: Path) -> list[Path]:
         if named:
             folders.append(root / str(named))
     # Named on a command line alone, but beside the results, or in a folder there.
-    folders += [path.parent for pattern in ("*/ledger.jsonl", "*/*/ledger.jsonl") for path in sorted(root.glob(pattern))]
+    for pattern in ("*/ledger.jsonl", "*/*/ledger.jsonl"):
+        folders += [path.parent for path in sorted(root.glob(pattern))]
     return [folder for folder in dict.fromkeys(folders) if (folder / "ledger.jsonl").is_file()]
 
 
