@@ -14,7 +14,6 @@ from promptecho.errors import PromptEchoError
 from promptecho.files import digest
 
 FAILED = "promptecho/failed"  # key of the store: a rank has failed, and the launcher ends the others
-RANK = r"rank \d+[^:]*: "  # how a message names where it comes from
 
 
 @contextmanager
@@ -30,7 +29,7 @@ def named(rank: int, world_size: int, store: dist.Store | None = None) -> Iterat
         yield
     except PromptEchoError as error:
         told = str(error)
-        if world_size > 1 and not re.match(RANK, told):
+        if world_size > 1 and not re.match(r"rank \d+", told):
             error.args = (f"{name}: {error}",)
         if not _is_first(told, store):
             error.args = ("",)
@@ -56,8 +55,8 @@ def _is_first(message: str, store: dist.Store | None) -> bool:
         return True
     with suppress(RuntimeError):  # the rank that keeps the store is gone
         store.set(FAILED, "")
-        # Whoever it comes from: `agree` hands it on as "rank 0: ...".
-        return store.add(f"{FAILED}/{digest(re.sub(RANK, '', message))}", 1) == 1
+        # What `agree` hands on ("rank 1: ...") is another text, so that the rank's own, with its host, is always said.
+        return store.add(f"{FAILED}/{digest(message)}", 1) == 1
     return True
 
 
