@@ -11,6 +11,7 @@ from pathlib import Path
 from PIL import Image, ImageOps
 
 from promptecho.errors import DataError
+from promptecho.foreign import other_kind, refuse_pipe, start_of
 from promptecho.names import shown
 from promptecho.pixels import RangeError, facts, to_rgb
 from promptecho.pointers import pointer_problem
@@ -43,6 +44,7 @@ def load_image(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
+            refuse_pipe(path)
             _register_heif(path)
             with Image.open(path) as opened:
                 raw = facts(opened)
@@ -68,6 +70,8 @@ def load_image(
     except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error, ...
         if problem := pointer_problem(path):
             raise DataError(f"{shown(path)}: {problem}") from None
+        if other := other_kind(start_of(path), "an image"):
+            raise DataError(f"{shown(path)}: {other}, or remove it") from None
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise DataError(f"{shown(path)}: not a readable image ({reason}); {fix}") from error
     if full[0] * full[1] > BIG:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from promptecho.errors import DataError, listed, unreadable
+from promptecho.foreign import START, other_kind, refuse_pipe
 from promptecho.pointers import refuse_pointer
 
 LISTS = (".txt", ".lst")
@@ -29,6 +30,7 @@ MARKS = (  # UTF-32's little-endian mark begins with UTF-16's
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 SAVE_AS = "save the file as UTF-8 (spreadsheets call it 'CSV UTF-8')"
+LONGEST_CELL = 1 << 30  # characters; csv's own limit of 131,072 is less than a text may have in the other forms
 NEVER = "\x1f"  # a delimiter that no text holds
 
 
@@ -41,16 +43,20 @@ def read_text(path: str | Path) -> str:
     """The text of a file, without byte order mark and with LF at the end of each line.
 
     Raises:
-        DataError: the file is missing or unreadable, or its bytes are in none of the encodings; names the line.
+        DataError: the file is missing, unreadable or something else than text, or its bytes are in none of the
+            encodings; names the line.
     """
     path = Path(path)
     try:
+        refuse_pipe(path)
         data = path.read_bytes()
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except OSError as error:
         raise unreadable(path, error) from None
     refuse_pointer(path, data)
+    if other := other_kind(data[:START], "text"):
+        raise DataError(f"{path}: {other}")
     mark, encoding = next(((m, name) for m, name in MARKS if data.startswith(m)), (b"", "utf-8"))
     body = data[len(mark) :]
     if not mark and 4 * body[:4096].count(0) > len(body[:4096]):
@@ -127,6 +133,9 @@ def json_rows(path: Path, text: str) -> list[tuple[int, dict[str, Any]]]:
         except _KeyTwiceError as error:
             problems.append(f"{path}:{number}: the key {error.args[0]!r} stands there twice; keep one of them")
             continue
+        except ValueError:
+            problems.append(f"{path}:{number}: not valid JSON (a number of too many digits)")
+            continue
         if not isinstance(row, dict):
             problems.append(f"{path}:{number}: expected a JSON object, found {type(row).__name__}")
             continue
@@ -176,8 +185,10 @@ def _csv_rows(path: Path, text: str) -> list[tuple[int, dict[str, Any]]]:
         counts = {mark: len(next(csv.reader([first], delimiter=mark), [])) for mark in "\t;,"}
         delimiter = max(counts, key=counts.__getitem__)
         delimiter = delimiter if counts[delimiter] > 1 else NEVER
+    raw: list[str] = []
     header: list[str] = []
     rows, problems = [], []
+    csv.field_size_limit(LONGEST_CELL)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
         for cells in reader:
@@ -185,9 +196,12 @@ def _csv_rows(path: Path, text: str) -> list[tuple[int, dict[str, Any]]]:
             if not any(cell.strip() for cell in cells):
                 continue
             if not header:
-                header = [cell.strip() for cell in cells]
+                raw, header = cells, [cell.strip() for cell in cells]
                 if twice := sorted({name for name in header if name and header.count(name) > 1}):
                     raise DataError(f"{where}: two columns are named {twice[0]!r}; rename one")
+                continue
+            if cells == raw:  # files that were put one behind the other
+                problems.append(f"{where}: the first row, which names the columns, once more; remove it")
                 continue
             if len(cells) != len(header):
                 problems.append(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,8 @@ def read_prompts(path: str | Path) -> list[CaptionRow]:
         header = "" if suffix_of(path) not in (".csv", ".tsv") else "; its first row must name the columns"
         raise DataError(f"{path}: holds no prompts{header}")
     if all(isinstance(text, set) for _, _, text in entries):
-        raise DataError(f"{path}: {_unnamed(entries[0][2])}")
+        header = "" if suffix_of(path) not in (".csv", ".tsv") else " (the first row must name the columns)"
+        raise DataError(f"{path}: {_unnamed(entries[0][2])}{header}")
     made: dict[str, CaptionRow] = {}
     problems = []
     for place, (line, prompt_id, text) in enumerate(entries, start=1):
@@ -86,9 +88,16 @@ def _problem(prompt_id: Any, text: Any, made: dict[str, CaptionRow]) -> str | No
         return f"the caption is no text ({text!r:.40}); give a text"
     if not text.strip():
         return "the caption is empty; remove it or fill it in"
+    if not any(map(is_seen, text)):
+        return "the caption holds nothing that can be seen, but characters without width; remove it or fill it in"
     if not _is_writable(text):
         return "the caption holds a NUL or half a character; correct it"
     return None
+
+
+def is_seen(character: str) -> bool:
+    """Whether a character shows or sets others apart from nothing: no white space, control or format character."""
+    return not character.isspace() and unicodedata.category(character) not in ("Cc", "Cf")
 
 
 def _is_writable(text: str) -> bool:

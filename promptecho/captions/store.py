@@ -18,6 +18,7 @@ from typing import Any
 import promptecho
 from promptecho.errors import DataError, unreadable
 from promptecho.files import atomic_path
+from promptecho.foreign import START, other_kind, refuse_pipe
 from promptecho.pointers import refuse_pointer
 
 SCHEMA_VERSION = 1
@@ -130,6 +131,7 @@ def read_captions(path: str | Path) -> CaptionFile:
     try:
         # Read whole and not by HDF5, which locks where the environment says so, and calls a locked file, one that may
         # not be read and one that is damaged by the same name. Our files are never written in place.
+        refuse_pipe(path)
         data = path.read_bytes()
     except FileNotFoundError:
         raise DataError(f"{path}: no such caption file") from None
@@ -163,6 +165,8 @@ def read_captions(path: str | Path) -> CaptionFile:
         reason = " ".join(str(error).split())[:200]
         if "already open for write" in reason:  # a mark in the file's head
             raise DataError(f"{path}: is open for writing in another program; wait until that has closed it") from None
+        if other := other_kind(data[:START], "captions"):
+            raise DataError(f"{path}: {other}") from None
         raise DamagedCaptions(f"{path}: damaged or not HDF5 ({reason}); {remedy}") from error
     if len({len(values) for values in columns.values()}) != 1:
         raise DamagedCaptions(f"{path}: columns of unequal length; {remedy}")
@@ -182,6 +186,7 @@ def image_hashes(path: str | Path) -> list[tuple[str, str]]:
     import h5py
 
     try:
+        refuse_pipe(path)
         data = Path(path).read_bytes()
     except OSError as error:
         raise unreadable(path, error) from None

@@ -197,8 +197,10 @@ def find_weights(source: Path) -> tuple[str, Path]:
         DataError: none, several, or pickles only.
     """
     source = Path(source)
+    if source.is_file() and source.suffix.lower() not in (*PICKLES, ".json"):
+        return "LoRA file", source  # whatever its name is: what it holds decides
     files = [source] if source.is_file() else sorted(path for path in source.glob("*") if path.is_file())
-    weights = {path.name: path for path in files if path.suffix == ".safetensors"}
+    weights = {path.name: path for path in files if path.suffix.lower() == ".safetensors"}
     if source.is_dir() and (source / PEFT_CONFIG).is_file() and PEFT_FILE in weights:
         return "PEFT folder", source
     if DIFFUSERS_FILE in weights:
@@ -207,7 +209,7 @@ def find_weights(source: Path) -> tuple[str, Path]:
         return "LoRA file", next(iter(weights.values()))
     if len(weights) > 1:
         raise DataError(f"{source}: several weight files ({', '.join(sorted(weights))}); give the adapter's own file")
-    pickles = [path for path in files if path.suffix in PICKLES]
+    pickles = [path for path in files if path.suffix.lower() in PICKLES]
     if pickles:
         raise DataError(
             f"{pickles[0]}: a pickle, which runs code when it is loaded, so it is not; ask for the adapter as "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -15,9 +16,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from promptecho.errors import ConfigError, DataError
-from promptecho.files import read_json
+from promptecho.foreign import START, other_kind
 from promptecho.pointers import pointer_problem
 from promptecho.t2i.lora_keys import ALPHA, find_modules, parse_pairs
+from promptecho.text_files import read_text
 
 PEFT_CONFIG, PEFT_FILE = "adapter_config.json", "adapter_model.safetensors"
 DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"
@@ -71,7 +73,7 @@ def read_peft(folder: Path) -> Lora:
     Raises:
         DataError: damaged, not plain LoRA, or weights and configuration disagree.
     """
-    config = read_json(folder / PEFT_CONFIG)
+    config = _read_config(folder / PEFT_CONFIG)
     if isinstance(config, dict):
         _refuse_variants(config, folder / PEFT_CONFIG)
     tensors, _ = read_tensors(folder / PEFT_FILE)
@@ -81,6 +83,15 @@ def read_peft(folder: Path) -> Lora:
             f"{folder / PEFT_CONFIG}: does not target {stray[0]}, for which there are weights that PEFT leaves out"
         )
     return lora
+
+
+def _read_config(path: Path) -> Any:
+    """A PEFT configuration, which somebody else wrote: nothing here makes it again."""
+    text = read_text(path)
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: not valid JSON ({error}); take it once more from where the adapter is from") from None
 
 
 def peft_lora(tensors: dict[str, torch.Tensor], config: Any, where: Path, config_path: Path) -> Lora:
@@ -179,15 +190,15 @@ def _unreadable(path: Path, error: Exception) -> str:
     """What a file is that safetensors can't read, and what to do."""
     try:
         with Path(path).open("rb") as file:
-            start = file.read(64)
+            start = file.read(START)
     except OSError as failure:
         return f"cannot be read ({failure.strerror})"
     if problem := pointer_problem(path):
         return problem
     if start.startswith((b"PK\x03\x04", b"\x80")) and start[1:2] in (b"K", b"\x02", b"\x03", b"\x04", b"\x05"):
         return "a pickle in spite of its name, and loading one runs code; ask for the adapter as safetensors"
-    if start.lstrip()[:1] == b"<":
-        return "a web page, not the weights; its address wants a login or is that of the page, not of the file"
+    if other := other_kind(start, "the weights"):
+        return other
     reason = " ".join(str(error).split())[:200]
     return f"not a readable safetensors file ({reason}); download it again"
 
@@ -204,8 +215,7 @@ def _with_config(pairs: dict[str, Pair], config: Any, where: Path) -> Lora:
     if not isinstance(config, dict):
         raise DataError(f"{where}: expected a JSON object, found {type(config).__name__}")
     _refuse_variants(config, where)
-    if not isinstance(config.get("lora_alpha"), int | float) or not isinstance(config.get("r"), int):
-        raise DataError(f"{where}: r and lora_alpha must be numbers; the adapter's strength is lora_alpha / r")
+    _check_settings(config, where)
     ranks, alphas = config.get("rank_pattern") or {}, config.get("alpha_pattern") or {}
     made = {}
     for name, pair in pairs.items():
@@ -226,6 +236,44 @@ def _with_config(pairs: dict[str, Pair], config: Any, where: Path) -> Lora:
         layers_pattern=config.get("layers_pattern"),
     )
     return Lora(made, bool(config.get("use_rslora")), lambda name: check_target_module_exists(selection, name))
+
+
+def _check_settings(config: dict[str, Any], where: Path) -> None:
+    """All that decides strength and modules is of the kinds that PEFT writes.
+
+    Raises:
+        DataError: some of it is not; names all such keys.
+    """
+
+    def is_number(value: Any) -> bool:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+
+    def is_pattern(value: Any) -> bool:
+        try:
+            return isinstance(value, str) and bool(re.compile(value))
+        except re.error:
+            return False
+
+    def is_names(value: Any) -> bool:
+        return is_pattern(value) or (isinstance(value, list) and all(isinstance(name, str) for name in value))
+
+    if not is_number(config.get("lora_alpha")) or not is_number(config.get("r")):
+        raise DataError(f"{where}: r and lora_alpha must be numbers; the adapter's strength is lora_alpha / r")
+    problems = []
+    for key in ("rank_pattern", "alpha_pattern"):
+        value = config.get(key) or {}
+        if not isinstance(value, dict) or not all(is_pattern(k) and is_number(v) for k, v in value.items()):
+            problems.append(f"{key} must map regular expressions to numbers")
+    for key in ("target_modules", "exclude_modules", "layers_pattern"):
+        if config.get(key) and not is_names(config[key]):
+            problems.append(f"{key} must be a regular expression or a list of names")
+    layers = config.get("layers_to_transform") or []
+    if not all(isinstance(layer, int) for layer in (layers if isinstance(layers, list) else [layers])):
+        problems.append("layers_to_transform must be whole numbers")
+    if not isinstance(config.get("use_rslora"), bool | None):
+        problems.append("use_rslora must be true or false")
+    if problems:
+        raise DataError(f"{where}: {'; '.join(problems)}: take the file once more from where the adapter is from")
 
 
 def _refuse_variants(config: dict[str, Any], where: Path) -> None:

@@ -309,6 +309,49 @@ def test_peft_folders_that_disagree_with_themselves(tmp_path):
     assert "tells alpha; leave --alpha" in refusal(folder("h"), out, alpha=8.0)
 
 
+@pytest.mark.parametrize("config, says", [
+    ({"alpha_pattern": ["to_q"], "rank_pattern": {"(": 4}}, "rank_pattern must map .*; alpha_pattern must map"),
+    ({"alpha_pattern": {"to_q": "8"}}, "alpha_pattern must map regular expressions to numbers: take the file"),
+    ({"target_modules": "(", "exclude_modules": 5}, "target_modules must be a regular .*; exclude_modules must be"),
+    ({"use_rslora": "false", "layers_to_transform": ["a"]}, "layers_to_transform must be .*; use_rslora must be"),
+    ({"lora_alpha": "8"}, "r and lora_alpha must be numbers"),
+])  # fmt: skip
+def test_settings_of_the_wrong_kind(tmp_path, config, says):
+    """In a PEFT folder and, written by diffusers, in a file's metadata."""
+    peft_model("zimage", Z).save_pretrained(tmp_path / "a")
+    path = tmp_path / "a" / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **config}))
+    assert_says(refusal(tmp_path / "a", tmp_path / "out"), says)
+    file = File(metadata=diffusers_metadata(**{"r": 4, "lora_alpha": 8, **config}))
+    assert_says(refusal(file.write(tmp_path / "lora.safetensors"), tmp_path / "out"), says)
+
+
+def test_a_configuration_that_somebody_edited(tmp_path):
+    """An editor's byte order mark is no fault; what is torn can't be made by a rule of ours."""
+    peft_model("zimage", Z).save_pretrained(tmp_path / "a")
+    path = tmp_path / "a" / "adapter_config.json"
+    text = path.read_text()
+    path.write_text(text, encoding="utf-8-sig")
+    assert convert_adapter(tmp_path / "a", tmp_path / "out", target("zimage")).modules == len(Z)
+    path.write_text(text[:50])
+    says = refusal(tmp_path / "a", tmp_path / "torn")
+    assert "not valid JSON" in says and "take it once more from where the adapter is from" in says
+
+
+def test_a_file_is_known_by_what_it_holds(tmp_path):
+    """Names of an older Windows, of the hub's cache (hashes without a suffix), and of other tools."""
+    content = File().write(tmp_path / "one.safetensors").read_bytes()
+    expected = convert_adapter(tmp_path / "one.safetensors", tmp_path / "expected", target("zimage"))
+    for number, name in enumerate(("L.SAFETENSORS", "9f86d081884c7d65", "lora.sft", "folder/L.SafeTensors")):
+        path = tmp_path / str(number) / name
+        path.parent.mkdir(parents=True)
+        path.write_bytes(content)
+        made = convert_adapter(path.parent if "/" in name else path, tmp_path / f"out{number}", target("zimage"))
+        assert (made.modules, made.alphas) == (expected.modules, expected.alphas)
+    (tmp_path / "X.PT").write_bytes(content)
+    assert "a pickle, which runs code" in refusal(tmp_path / "X.PT", tmp_path / "out")
+
+
 def test_files_that_are_none(tmp_path):
     whole = File().write(tmp_path / "whole" / "lora.safetensors").read_bytes()
     with zipfile.ZipFile(tmp_path / "zip", "w") as archive:

@@ -20,6 +20,7 @@ from promptecho.captions.prompts import read_prompts
 from promptecho.captions.store import (
     CaptionRow,
     CaptionSource,
+    DamagedCaptions,
     load_training_captions,
     read_captions,
     write_captions,
@@ -95,6 +96,21 @@ def test_damage_names_file_and_remedy(tmp_path):
         read_captions(path)
     with pytest.raises(DataError, match="no such caption file"):
         read_captions(tmp_path / "none.h5")
+
+
+def test_what_is_no_caption_file_at_all_is_not_called_damaged(tmp_path):
+    path = tmp_path / "a.h5"
+    for content, says in {
+        b"<!doctype html><p>Sign in": "a web page, not captions; its address wants a login",
+        b"\x1f\x8b\x08" + bytes(99): "compressed with gzip, so not captions; unpack it",
+    }.items():
+        path.write_bytes(content)
+        with pytest.raises(DataError, match=rf"a\.h5: {says}") as caught:
+            read_captions(path)
+        assert not isinstance(caught.value, DamagedCaptions)  # which may be moved aside and made again
+    os.mkfifo(tmp_path / "pipe.h5")
+    with pytest.raises(DataError, match=r"pipe\.h5: a pipe or device, not a plain file"):
+        read_captions(tmp_path / "pipe.h5")
 
 
 def test_foreign_schema_is_refused(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import os
 import shutil
 import subprocess
 import sys
@@ -287,6 +288,16 @@ def test_bad_files_are_named_in_one_line(tmp_path):
         load_image(tmp_path / "new\nline.png")
     with pytest.raises(DataError, match="no such image file"):
         load_image(tmp_path / "none.png")
+    for content, says in {
+        b"<html>Sign in": "a web page, not an image; its address wants a login",
+        b"<svg xmlns='http://www.w3.org/2000/svg'/>": r"XML \(a drawing, or .*\), not an image; export it",
+    }.items():
+        (tmp_path / "a.jpg").write_bytes(content)
+        with pytest.raises(DataError, match=rf"a\.jpg: {says}.*, or remove it$"):
+            load_image(tmp_path / "a.jpg")
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(DataError, match=r"pipe\.png: a pipe or device, not a plain file"):
+        load_image(tmp_path / "pipe.png")
     code = (
         "import sys; sys.modules['pillow_heif'] = None\nfrom promptecho.images import load_image\n"
         "from promptecho.errors import DataError\n"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import codecs
 import csv
+import gzip
 import io
 import json
+import os
 
 import pytest
 from hypothesis import given, settings
@@ -113,15 +115,40 @@ def test_what_a_mark_is_and_what_not(tmp_path):
     ("h1.csv", b'prompt\n"A star", red\n', r"h1.csv:2: not valid CSV .the end of the line expected after"),
     ("i.csv", b"id,prompt\n1,A star\n2,A ring, red\n3,a,b\n", r":3: 3 cells, .* 2 columns; .*\n.*i.csv:4: 3 cells"),
     ("j.csv", b"prompt,id,prompt\na,b,c\n", r"j.csv:1: two columns are named 'prompt'"),
-    ("k.csv", b"A star\nA ring\n", r"k.csv: no caption, prompt or text in its rows, but these names: 'A star'; rename"),
+    ("k.csv", b"A star\nA ring\n", r"k.csv: .*these names: 'A star'; rename .* .the first row must name the columns"),
     ("l.jsonl", b'{"a": 1}\n["x"]\n{"b"\n', r":2: expected a JSON object, found list\n.*l.jsonl:3: not valid JSON"),
     ("m.csv", b"prompt\n\xef\xbb\xbf\n", r"m.csv: holds no prompts; its first row must name the columns"),
+    ("o.txt", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", r"o.txt: a pointer of Git LFS"),
+    ("p.txt", b"\n<!DOCTYPE html>\n<p>Sign in\n", r"p.txt: a web page, not text; its address wants a login"),
+    ("q.jsonl", gzip.compress(b'{"prompt": "A star"}\n'), r"q.jsonl: compressed with gzip, so not text; unpack it"),
+    ("r.csv", b"PK\x03\x04" + bytes(60), r"r.csv: a zip archive or an office document .*; unpack it, or export"),
+    ("s.jsonl", b'{"prompt": "a"}\n{"x": ' + b"[" * 100_000, r"s.jsonl:2: not valid JSON .nested too deep"),
+    ("t.jsonl", b'{"id": ' + b"9" * 5000 + b"}\n[]\n", r"t.jsonl:1: .* .a number of too many .*\n.*t.jsonl:2: exp"),
+    ("u.csv", b"id,prompt\n1,a\nid,prompt\n2,b\nid,prompt\n", r"u.csv:3: the first row, .* once more; .*\n.*csv:5:"),
+    ("v.txt", "A star\n\u200b\n\u2060\u00ad\n".encode(), r"v.txt:2: .* nothing that can be seen.*\n.*v.txt:3: "),
+    ("w.jsonl", b'{"text": "\\u200e \\ufeff"}\n', r"w.jsonl:1: prompt 1 .data_id '000001'.: the caption holds nothing"),
     ("n.json", b"[]", r"n.json: give prompts as .txt .one a line., or as .jsonl, .csv or .tsv"),
 ])  # fmt: skip
 def test_what_can_not_be_read_is_named_by_its_line(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=message):
         read_prompts(tmp_path / name)
+
+
+def test_pipes_are_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "p.jsonl")
+    with pytest.raises(DataError, match=r"p\.jsonl: a pipe or device, not a plain file; save what comes from it"):
+        read_rows(tmp_path / "p.jsonl")
+    (tmp_path / "null.txt").symlink_to("/dev/zero")
+    with pytest.raises(DataError, match=r"null\.txt: a pipe or device"):
+        read_prompts(tmp_path / "null.txt")
+
+
+def test_texts_of_any_length(tmp_path):
+    long = "star " * 60_000
+    (tmp_path / "p.txt").write_text(f"a\n{long}\n")
+    (tmp_path / "p.csv").write_text(f'prompt\na\n"{long}"\n')
+    assert read_prompts(tmp_path / "p.csv") == read_prompts(tmp_path / "p.txt")
 
 
 def test_all_faulty_prompts_are_named_at_once(tmp_path):
