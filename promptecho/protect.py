@@ -52,7 +52,7 @@ def protect(
     build = workflow._build_dag  # Snakemake has no hook between its plan and the first job that also runs for `-n`
 
     def build_and_look() -> None:
-        from snakemake.exceptions import WorkflowError
+        from promptecho.plain_errors import UserError
 
         build()
         if workflow.dryrun:  # a plan can be made of results that may only be read
@@ -61,7 +61,7 @@ def protect(
             try:
                 Protection(workflow, experiments, inputs, placed).look()
             except PromptEchoError as error:
-                raise WorkflowError(str(error)) from None
+                raise UserError(str(error)) from None
 
     workflow._build_dag = build_and_look
 

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import typer
 
+from promptecho.errors import ConfigError
+from promptecho.suggest import maybe
+
 
 def register(app: typer.Typer) -> None:
     app.command("generate")(generate)
@@ -43,6 +46,9 @@ def generate(
     from promptecho.models.place import job_config
 
     experiment = job_config(config)
+    if image_set not in experiment.image_sets:  # said before torch is imported
+        known = experiment.image_sets
+        raise ConfigError(f"image_sets.{image_set}: no such entry (known: {', '.join(known)}){maybe(image_set, known)}")
     import torch
 
     from promptecho.device import choose_device

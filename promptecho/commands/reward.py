@@ -95,12 +95,6 @@ def reward(
     from promptecho.captions.settings import read_settings
 
     settings = read_settings(config)
-    from promptecho.config.memory import reward_keys
-    from promptecho.device import choose_device
-    from promptecho.memory import MemoryAdvice
-    from promptecho.rewards import make_reward
-    from promptecho.vlm import load_vlm
-
     if vlm is None and settings.vlm is None:
         raise typer.BadParameter("give --vlm, or a --config that names it")
     asked = dict(zip(OF_INFERSCORE, (temperature, samples, max_new_tokens, template), strict=True))
@@ -112,8 +106,15 @@ def reward(
         raise typer.BadParameter(f"--{key.replace('_', '-')}: {name} has no such option")
     own = settings.vlm if vlm is None else None  # what the configuration says of its model holds for that model only
     files = given_files("--image", image, more)
-    images = _loaded(files, settings.captions)
     texts = _labels(files, label, labels)
+    images = _checked(own.path if own else vlm, own.revision if own else None, files, settings.captions)
+    # What is missing is said before these seconds.
+    from promptecho.config.memory import reward_keys
+    from promptecho.device import choose_device
+    from promptecho.memory import MemoryAdvice
+    from promptecho.rewards import make_reward
+    from promptecho.vlm import load_vlm
+
     dtype = dtype or (own.dtype if own else "float32")
     memory = MemoryAdvice(choose_device(device), partial(reward_keys, batch_size, dtype))
     with memory("load_vlm"):
@@ -156,23 +157,29 @@ def reward(
     Console().print(table)
 
 
-def _loaded(files: list[Path], captions: Any) -> list:
+def _checked(vlm: str, revision: str | None, files: list[Path], captions: Any) -> list:
     """The images, as the captioner of these settings sees them.
 
     Raises:
-        DataError: some cannot be read; names all of them.
+        DataError: some cannot be read, or the model is not to be had; names all of them.
     """
-    from promptecho.errors import DataError, listed
+    from promptecho.errors import DataError, ModelError, listed
     from promptecho.images import load_image
+    from promptecho.models.place import check_model_path
+    from promptecho.shipped import model_path
 
     images, problems = [], []
+    try:
+        check_model_path(model_path(vlm, "vlm"), revision=revision)
+    except ModelError as error:
+        problems.append(str(error))
     for path in files:
         try:
             images.append(load_image(path, background=captions.background, max_pixels=captions.max_pixels))
         except DataError as error:
             problems.append(str(error))
     if problems:
-        raise DataError(listed(problems, "faulty images"))
+        raise DataError(listed(problems, "faulty inputs"))
     return images
 
 

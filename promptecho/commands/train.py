@@ -186,9 +186,15 @@ def _watch(experiment: Path, runs: list[str], once: bool, as_json: bool) -> None
 
 def _train(threads: int | None, *, config: Path, device: str, **paths) -> bool:
     _quiet_all_but_one()
+    from promptecho.config import run_training
     from promptecho.models.place import job_config
 
     experiment = job_config(config)
+    steps = run_training(experiment, paths["run"]).checkpoint_steps  # an unknown run is said before torch is imported
+    if paths["to"] not in steps:
+        raise ConfigError(
+            f"--to {paths['to']}: run {paths['run']} has no such checkpoint (it has {', '.join(map(str, steps))})"
+        )
     _keep_finished(experiment, paths["run"], paths["out"])
     import torch
 

@@ -98,6 +98,12 @@ _NOT_HERE = {key: "remove it: it comes from config/config.yaml" for key in NOT_W
 def _where_it_was_given(problems: str, source: str, name: str, changes: list) -> str:
     """A key that the command line gave is told with the command line as its place, not the file."""
     given = {change[0] for change in changes if isinstance(change, tuple)}
+    try:
+        content = read_yaml(Path(source))
+    except ConfigError:
+        content = {}
+    sections = {".".join(path.split(".")[:end]) for path in given for end in range(1, path.count(".") + 1)}
+    given |= {section for section in sections if not _holds(content, section)}
     lines = []
     for line in problems.splitlines():
         key = line.removeprefix(f"{source}: ").partition(": ")[0]
@@ -105,6 +111,18 @@ def _where_it_was_given(problems: str, source: str, name: str, changes: list) ->
             line = f"--config set={name}.{line.removeprefix(f'{source}: ')}"
         lines.append(line)
     return "\n".join(lines)
+
+
+def _holds(content: Any, path: str) -> bool:
+    """Whether a file's content has something at a dotted path."""
+    for key in path.split("."):
+        if isinstance(content, list) and key.isdecimal() and int(key) < len(content):
+            content = content[int(key)]
+        elif isinstance(content, dict) and key in content:
+            content = content[key]
+        else:
+            return False
+    return True
 
 
 def _experiments(folder: Path) -> list[str]:

@@ -18,6 +18,7 @@ from promptecho.errors import ModelError
 from promptecho.models import reach
 from promptecho.models.record import HUB_ID, revision_problem
 from promptecho.shipped import ROOT as SHIPPED
+from promptecho.suggest import maybe
 
 
 @dataclass
@@ -82,6 +83,25 @@ def locate(path: str, revision: str | None = None) -> str:
     if hub_id:
         _check_hub(path, revision)
     return path
+
+
+def check_model_path(path: str | Path, what: str = "VLM", revision: str | None = None) -> str:
+    """Return `path` as text if it is a model folder or could be a hub id (`owner/name`); of a fetched model its folder.
+
+    Raises:
+        ModelError: it looks like a local path and is not a folder with a `config.json`; or it is not on this machine
+            and the hub is out of bounds.
+    """
+    text = locate(str(path), revision)
+    folder = Path(text).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise ModelError(f"{text}: the {what} folder has no config.json; download or copy the whole model again")
+        return str(folder)
+    if folder.is_absolute() or text.startswith((".", "~")) or text.count("/") != 1 or text.endswith("/"):
+        near = maybe(text, ["shapes"]) if what == "VLM" else ""
+        raise ModelError(f"{text}: no such {what} folder; download the model there or correct the path{near}")
+    return text
 
 
 def _check_hub(hub_id: str, revision: str | None) -> None:

@@ -7,25 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from promptecho.errors import ModelError
-from promptecho.models.place import locate
-
-
-def check_model_path(path: str | Path, what: str = "VLM", revision: str | None = None) -> str:
-    """Return `path` as text if it is a model folder or could be a hub id (`owner/name`); of a fetched model its folder.
-
-    Raises:
-        ModelError: it looks like a local path and is not a folder with a `config.json`; or it is not on this machine
-            and the hub is out of bounds.
-    """
-    text = locate(str(path), revision)
-    folder = Path(text).expanduser()
-    if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            raise ModelError(f"{text}: the {what} folder has no config.json; download or copy the whole model again")
-        return str(folder)
-    if folder.is_absolute() or text.startswith((".", "~")) or text.count("/") != 1 or text.endswith("/"):
-        raise ModelError(f"{text}: no such {what} folder; download the model there or correct the path")
-    return text
+from promptecho.models.place import check_model_path
 
 
 def load_processor(path: str | Path, *, revision: str | None = None, trust_remote_code: bool = False) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 HEAVY = ("torch", "transformers", "diffusers", "peft", "deepspeed", "h5py", "pandas", "scipy", "matplotlib")
 
@@ -48,3 +49,34 @@ def test_an_error_is_one_write_so_that_lines_of_ranks_do_not_mix():
     with reader, writer:
         assert subprocess.run(command, stderr=writer, check=False).returncode == 1
         assert reader.recv(4096) == b"promptecho: absent.yaml: no such configuration file\n"
+
+
+def test_what_can_be_known_at_once_is_said_before_torch_is_imported(tmp_path):
+    from PIL import Image
+
+    for name in ("a.png", "b.png"):
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    (tmp_path / "c.png").write_text("no image")
+    images = [str(tmp_path / name) for name in ("a.png", "b.png", "c.png")]
+    shapes = ["--config", "config/experiments/shapes.yaml"]
+    train = ["train", *shapes, "--captions", "c", "--out", "o", "--work", "w", "--to"]
+    for arguments, expected in [
+        (
+            ["reward", *images, "--vlm", "/no/vlm", "--label", "x"],
+            ["/no/vlm: no such VLM folder", "c.png: not a readable image"],
+        ),
+        (["reward", *images[:2], "--vlm", "shaps", "--label", "x"], ["correct the path; did you mean shapes?"]),
+        (["reward", *images[:2], "--vlm", "shapes"], ["give either --label TEXT"]),
+        ([*train, "20", "--run", "promptecho-s9"], ["no such run", "did you mean promptecho-s1?"]),
+        ([*train, "30", "--run", "promptecho-s1"], ["run promptecho-s1 has no such checkpoint (it has 20, 40)"]),
+    ]:
+        code = (
+            "import sys\nfrom promptecho.cli import main\nsys.argv[1:] = " + repr(arguments) + "\n"
+            "try:\n    main()\nfinally:\n    print('torch' in sys.modules)\n"
+        )
+        result = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2]
+        )
+        assert result.returncode in (1, 2) and result.stdout.strip() == "False", result
+        assert all(text in result.stderr for text in expected), result.stderr
+        assert "Traceback" not in result.stderr

@@ -228,6 +228,10 @@ def test_the_oracle_names_what_looks_at_real_images():
         ),
         ({"set": "shapes.adapters.x.adapter=o/n"}, "adapters: is not written in an experiment file"),
         ({"set": "shape.training.seed=1"}, "did you mean shapes?"),
+        # The section is the command line's, too; one that the file has is the file's.
+        ({"set": "shapes.trainig.seed=1"}, "--config set=shapes.trainig: is not a known key; did you mean training?"),
+        ({"set": "shapes.judges.modells.x=1"}, "--config set=shapes.judges.modells: is not a known key"),
+        ({"set": "shapes.rewards.0.w.x=1"}, "--config set=shapes.rewards.0.w: is not a known key"),
     ],
 )
 def test_site_and_command_line(given, message):

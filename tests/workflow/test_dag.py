@@ -233,12 +233,17 @@ def test_problems_are_told_together_and_nothing_starts(workflow):
         ("results/tiny/figures/curves_dpg.png", "benchmarks.dpg: no such benchmark"),
         ("results/tiny/figures/samples_base.png", "no table has scores of run base"),
         ("results/nowhere/tables/geneval.md", "nowhere.yaml: no such experiment"),
+        ("tabels", "tabels: no such target; nothing was started; did you mean tables?"),
+        ("results/tiny/runs/echo-s1", "results/tiny/runs/echo-s1: no rule makes a file or folder of this name"),
     ],
 )
 def test_targets_that_cannot_be(workflow, target, problem):
     result = workflow.snakemake("--dry-run", target)
     assert result.returncode != 0
     assert problem in result.stdout
+    # No word about rules and functions: they are right.
+    for noise in ("Exception", "Traceback", "Wildcards:", 'File "', "input functions"):
+        assert noise not in result.stdout
 
 
 def test_finished_work_is_left_alone(finished):

@@ -23,6 +23,7 @@ from promptecho.config.scorers import PAIRWISE, USES_DEVICE
 from promptecho.config.slices import TABLES_CODE
 from promptecho.errors import ConfigError, DataError
 from promptecho.file_hashes import FileHashes
+from promptecho.plain_errors import UserError
 from promptecho.tables.published import published
 
 # Jobs find the checkout without its installation, also inside conda environments, whose activation clears
@@ -55,7 +56,7 @@ class Experiments(dict):
             if not self.paths:
                 self.listed = configuration.resolve(raw)
         except ConfigError as error:
-            raise WorkflowError(f"the configuration has these problems; nothing was started:\n{error}")
+            raise UserError(f"the configuration has these problems; nothing was started:\n{error}")
         if not self.paths:
             for name, experiment in self.listed.items():
                 self._add(name, experiment)
@@ -67,7 +68,7 @@ class Experiments(dict):
             else:
                 self._add(name, configuration.resolve_experiment(self.site, name, self.overrides))
         except ConfigError as error:
-            raise WorkflowError(f"the configuration has these problems; nothing was started:\n{error}")
+            raise UserError(f"the configuration has these problems; nothing was started:\n{error}")
         return self[name]
 
     def _add(self, name, experiment):
@@ -133,7 +134,7 @@ def slice_of(stage, **names):
         try:
             return configuration.slice_digest(experiment(wildcards), stage, **chosen)
         except ConfigError as error:
-            raise WorkflowError(str(error))
+            raise UserError(str(error))
 
     return value
 
@@ -151,7 +152,7 @@ def made_from(stage, **names):
         except DataError as error:
             if not workflow.is_main_process:  # what its own job can't read, that job says
                 return found
-            raise WorkflowError(f"{wildcards.E}: {error}")
+            raise UserError(f"{wildcards.E}: {error}")
 
     return value
 
@@ -184,7 +185,7 @@ def previous_checkpoint(wildcards):
     try:
         steps = configuration.run_training(experiment(wildcards), wildcards.R).checkpoint_steps
     except ConfigError as error:
-        raise WorkflowError(str(error))
+        raise UserError(str(error))
     step = int(wildcards.N)
     _require_checkpoint(wildcards, step, steps)
     if step == steps[0]:
@@ -212,7 +213,7 @@ def training_inputs(wildcards):
 
 def _require_checkpoint(wildcards, step, steps):
     if step not in steps:
-        raise WorkflowError(
+        raise UserError(
             f"{wildcards.E}: run {wildcards.R} has no checkpoint {step} (checkpoints: {', '.join(map(str, steps))})"
         )
 
@@ -250,7 +251,7 @@ def image_set_prompts(wildcards):
 def _image_set(wildcards, image_set):
     image_sets = experiment(wildcards).image_sets
     if image_set not in image_sets:
-        raise WorkflowError(f"{wildcards.E}: image_sets.{image_set}: no such entry (known: {', '.join(image_sets)})")
+        raise UserError(f"{wildcards.E}: image_sets.{image_set}: no such entry (known: {', '.join(image_sets)})")
     return image_sets[image_set]
 
 
@@ -273,5 +274,5 @@ def prompts_command(wildcards, input, output):
     if chosen.heldout is not None:
         return f"benchmarks heldout --captions {shlex.quote(input.heldout)} --count {chosen.heldout}"
     if chosen.shapes is None:
-        raise WorkflowError(f"{wildcards.E}: image_sets.{wildcards.S} has prompts of its own; there are none to write")
+        raise UserError(f"{wildcards.E}: image_sets.{wildcards.S} has prompts of its own; there are none to write")
     return f"shapes {chosen.benchmark} --per-tag {chosen.shapes.per_tag} --seed {chosen.shapes.seed}"

@@ -27,7 +27,7 @@ def sampled_checkpoints(wildcards):
     """(run, step) of the figure's columns: the base model, then every scored checkpoint."""
     benchmark = sampled_benchmark(wildcards.E, wildcards.R) if wildcards.R in experiment(wildcards).runs else None
     if benchmark is None:
-        raise WorkflowError(f"{wildcards.E}: no table has scores of run {wildcards.R}, so there are no samples to show")
+        raise UserError(f"{wildcards.E}: no table has scores of run {wildcards.R}, so there are no samples to show")
     return benchmark, [
         (run, step)
         for run in ("base", wildcards.R)

@@ -13,7 +13,7 @@ def _gpus_here():
     try:
         return len(machine.visible(os.environ, machine.detect()))
     except PromptEchoError as error:
-        raise WorkflowError(str(error))
+        raise UserError(str(error))
 
 
 GPUS_HERE = _gpus_here()
@@ -81,7 +81,7 @@ def ranks_launcher(wildcards, output, resources, threads):
     if gpu is not None:
         wanted = max(tasks, _asked("train", "gpu") or 0) if gpu else 0
         if wanted > gpu and resources.nodes == 1:  # Snakemake cuts a resource at its limit, without a word
-            raise WorkflowError(
+            raise UserError(
                 f"train: {wanted} GPUs are asked for (set-resources train:gpu or train:tasks_per_node), but this "
                 f"Snakemake has {gpu}: ask for fewer, or raise --resources gpu={gpu}"
             )
@@ -90,7 +90,10 @@ def ranks_launcher(wildcards, output, resources, threads):
     try:
         make_layout(training, 0, resources.nodes * tasks, tasks)
     except PromptEchoError as error:
-        raise WorkflowError(f"{wildcards.E}: run {wildcards.R}: {error}")
+        raise UserError(
+            f"{wildcards.E}: run {wildcards.R}: {error} (set-resources: train: nodes, tasks_per_node; here "
+            f"{resources.nodes} x {tasks})"
+        )
     if resources.nodes * tasks == 1:
         return _with_gpus(gpu)
     script = shlex.quote(RANKS)

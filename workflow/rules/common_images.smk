@@ -5,6 +5,7 @@ import sys
 
 from promptecho.captions.renewal import LIST, renew
 from promptecho.errors import DataError
+from promptecho.plain_errors import in_plain_words
 
 RENEWALS = {}
 
@@ -39,7 +40,7 @@ def _renewal(name):
         try:
             RENEWALS[name] = renew(placed(captions.images), folder, captions.num_shards, hashes)
         except DataError as error:
-            raise WorkflowError(f"{name}: {error}")
+            raise UserError(f"{name}: {error}")
         finally:
             hashes.save()
         for line in RENEWALS[name].told(name):
@@ -59,10 +60,12 @@ def _write_lists(build):
                     renewal.write(placed(f"results/{name}/captions"))
                 except DataError as error:
                     if any(job.rule.name.endswith("caption_shard") for job in workflow.dag.needrun_jobs()):
-                        raise WorkflowError(str(error))
+                        raise UserError(str(error))
 
     return build_and_write
 
 
 # Snakemake has no hook between its plan and the first job.
 workflow._build_dag = _write_lists(workflow._build_dag)
+# Last, so that it is around the others.
+in_plain_words(workflow)

@@ -39,4 +39,4 @@ onstart:
         except PromptEchoError as error:
             problems = str(error).splitlines()
         if problems:
-            raise WorkflowError("models are missing; nothing was started:\n" + "\n".join(problems))
+            raise UserError("models are missing; nothing was started:\n" + "\n".join(problems))

@@ -3,7 +3,7 @@
 from promptecho.protect import protect
 
 if workflow.is_main_process and not os.access(".snakemake" if os.path.isdir(".snakemake") else ".", os.W_OK):
-    raise WorkflowError(
+    raise UserError(
         f"{os.getcwd()}: you may not write to .snakemake here, where Snakemake keeps its records, not even for a plan "
         "(-n): to plan, copy config/ and .snakemake/ (where there is one) to a folder of yours, link results/ there, and "
         f"start Snakemake in it with -s {workflow.main_snakefile} and the whole path of the profile"

@@ -4,7 +4,7 @@
 def benchmark_of(wildcards):
     benchmarks = experiment(wildcards).benchmarks
     if wildcards.B not in benchmarks:
-        raise WorkflowError(f"{wildcards.E}: benchmarks.{wildcards.B}: no such entry (known: {', '.join(benchmarks)})")
+        raise UserError(f"{wildcards.E}: benchmarks.{wildcards.B}: no such entry (known: {', '.join(benchmarks)})")
     return benchmarks[wildcards.B]
 
 
@@ -24,7 +24,7 @@ def judged_images(wildcards):
     if benchmark_of(wildcards).scorer in PAIRWISE:
         baseline = configuration.baseline_of(experiment(wildcards), wildcards.B)
         if baseline == (wildcards.R, int(wildcards.N)):
-            raise WorkflowError(f"{wildcards.E}: {wildcards.B} compares with {wildcards.R} at {wildcards.N} itself")
+            raise UserError(f"{wildcards.E}: {wildcards.B} compares with {wildcards.R} at {wildcards.N} itself")
         inputs["baseline"] = _shards(wildcards, *baseline)
     return inputs
 
@@ -76,9 +76,9 @@ def score_files(name, benchmark):
             for step in configuration.evaluation_steps(chosen, benchmark, run)
         ]
     except ConfigError as error:
-        raise WorkflowError(str(error))
+        raise UserError(str(error))
     if not files:
-        raise WorkflowError(f"{name}: no entry of evaluate names benchmark {benchmark}, so it has no scores")
+        raise UserError(f"{name}: no entry of evaluate names benchmark {benchmark}, so it has no scores")
     return files
 
 
@@ -108,7 +108,7 @@ def images_in_use(wildcards):
     _image_set(wildcards, wildcards.S)
     used = _uses(wildcards.E, wildcards.S).get((wildcards.R, int(wildcards.N)))
     if used is None:
-        raise WorkflowError(f"{wildcards.E}: evaluate asks for no {wildcards.S} images of {wildcards.R} at {wildcards.N}")
+        raise UserError(f"{wildcards.E}: evaluate asks for no {wildcards.S} images of {wildcards.R} at {wildcards.N}")
     return used
 
 

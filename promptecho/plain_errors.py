@@ -1,0 +1,74 @@
+"""What the user has to mend is said by the workflow in a line: no stack of rules and functions around it.
+
+Snakemake prints the place in the rules with each WorkflowError, wraps one that an input function raises into "Error:",
+the wildcards and a traceback, and advises about input functions where a target is misspelt. All of this is about the
+rules, which are right.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from snakemake_interface_common.exceptions import WorkflowError
+
+from promptecho.suggest import closest
+
+
+class UserError(WorkflowError):
+    """A WorkflowError about what the user wrote. Snakemake finds no frames in it, so it prints its text alone."""
+
+    @property
+    def __traceback__(self) -> None:
+        return None
+
+    @__traceback__.setter
+    def __traceback__(self, value: object) -> None:
+        """Some libraries set it when they pass an exception on."""
+
+
+UserError.__name__ = "WorkflowError"  # what Snakemake prints before the text
+
+
+def in_plain_words(workflow: Any) -> None:
+    """Have `workflow` say in a line why it can't plan, where the reason is what the user wrote."""
+    build = workflow._build_dag  # the plan's own errors are nowhere else to be caught
+
+    def build_in_plain_words() -> None:
+        from snakemake.exceptions import InputFunctionException, MissingRuleException
+
+        try:
+            build()
+        except InputFunctionException as error:
+            told = _within(error)
+            if told is None:
+                raise
+            raise told from None
+        except MissingRuleException as error:
+            target = str(error).removeprefix("No rule to produce ").partition(" (if you use input functions")[0]
+            names = [rule.name for rule in workflow.rules if not rule.has_wildcards()]
+            raise UserError(no_target(target, names)) from None
+
+    workflow._build_dag = build_in_plain_words
+
+
+def no_target(target: str, names: list[str]) -> str:
+    """What to say of a target that no rule makes.
+
+    Args:
+        names: the rules that may be asked for by name.
+    """
+    if "/" in target:
+        return (
+            f"{target}: no rule makes a file or folder of this name; nothing was started. results/README.md lists what "
+            "can be asked for by its path"
+        )
+    near = closest(target, names)
+    known = f"did you mean {near}?" if near else f"known: {', '.join(names)}; or a path below results/"
+    return f"{target}: no such target; nothing was started; {known}"
+
+
+def _within(error: BaseException | None) -> UserError | None:
+    """The UserError that an exception was raised for."""
+    while error is not None and not isinstance(error, UserError):
+        error = error.__cause__ or error.__context__
+    return error
