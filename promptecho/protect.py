@@ -102,15 +102,16 @@ class Protection:
         self._adopt([job for jobs in self.trainings.values() for job in jobs])
         conflicts = [found for job in self.merges if (found := self._captions(job)) is not None]
         conflicts = [one for one in conflicts if not {(one.experiment, run) for run in one.runs} <= chosen]
-        told = {(one.experiment, run) for one in conflicts for run in one.runs}
+        told = {(one.experiment, run): one.keys for one in conflicts for run in one.runs}
         again = {}
         for key, jobs in self.trainings.items():
             self._record(jobs[0], "train", key[1])
             conflict = self._run(*key, jobs)
             if conflict is not None and key in chosen:
                 again[key] = jobs
-            elif conflict is not None and not (key in told and conflict.shared):
-                conflicts.append(conflict)
+            elif conflict is not None:
+                follows = conflict.shared and key in told and set(conflict.keys) <= set(told[key])
+                conflicts += [] if follows else [conflict]
         for name in self.experiments:
             self.inputs(name).save()
         if conflicts:
@@ -198,23 +199,32 @@ class Protection:
             print(f"{name}: {why[0]}: captions are made again; runs are compared with them then", file=sys.stderr)
             return None
         why = [f"finished runs were trained on it ({', '.join(users)})", *(why or [self._reason(job)])]
-        return Conflict(name, str(job.output.captions), list(users), why, shared=True)
+        paths = [key.path for key in keys]
+        return Conflict(name, str(job.output.captions), list(users), why, shared=True, keys=paths)
 
     def _run(self, name: str, run: str, jobs: list[Any]) -> Conflict | None:
         """Finished checkpoints of a run that would be made again, or are not what is asked for."""
         why: list[str] = []
         keys: list[Change] = []
+        absent: list[str] = []  # checkpoints that come before a finished one
+        added = False
         for job in jobs:
             if not self._finished(job):
+                absent.append(job.wildcards.N)
                 continue
             found_keys, found = self._stale(job) if self.by_content else ([], [])
             if not found and self.dag.needrun(job):
-                found = [self._reason(job)]
+                added = bool(absent) and not self.dag.reason(job).forced
+                found = [_comes_before(absent)] if added else [self._reason(job)]
             why += [reason for reason in found if reason not in why]
             keys += [key for key in found_keys if key not in keys]
         if not why:
             return None
         own = [key for key in keys if key.path.startswith("training.")]
+        assignments = [f"{key.path.removeprefix('training.')}={key.new}" for key in own]
+        if added and not keys:
+            steps = run_training(self.experiments[name], run).checkpoint_steps
+            assignments = [f"checkpoints=[{','.join(map(str, steps))}]"]
         results = _results(jobs[0])
         return Conflict(
             name,
@@ -222,8 +232,9 @@ class Protection:
             [run],
             why,
             finished_checkpoints(results).get(run, []),
-            shared=len(own) < len(keys) or not keys,
-            assignments=[f"{key.path.removeprefix('training.')}={key.new}" for key in own],
+            shared=len(own) < len(keys) or not assignments,
+            assignments=assignments,
+            keys=[key.path for key in keys],
         )
 
     def _stale(self, job: Any) -> tuple[list[Change], list[str]]:
@@ -320,6 +331,11 @@ def _results(job: Any) -> Path:
     if set(job.output.keys()) == TRAINING:
         return Path(job.output.adapter).parents[3]
     return Path(job.output.captions).parents[1]
+
+
+def _comes_before(steps: list[str]) -> str:
+    what = f"checkpoints {', '.join(steps)} are" if len(steps) > 1 else f"checkpoint {steps[0]} is"
+    return f"{what} asked for (training.checkpoints) and not there, and later ones would be made again from it"
 
 
 def _replaced(key: str, path: str) -> str:

@@ -35,6 +35,7 @@ class Conflict:
     steps: list[int] = field(default_factory=list)
     shared: bool = False  # what changed is shared by all runs, as captions are: a new run is no way to keep both
     assignments: list[str] = field(default_factory=list)  # training keys as `--config set=` takes them
+    keys: list[str] = field(default_factory=list)  # what was edited: dotted paths
 
 
 def state_digests(checkpoint: str | Path) -> dict[str, str]:

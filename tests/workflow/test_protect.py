@@ -217,6 +217,16 @@ def test_a_checkpoint_that_was_complete_when_snakemake_was_killed_is_finished(ti
     assert "training.learning_rate (was 5e-05, now 0.001)" in refused(tiny, *changed)
 
 
+def test_all_edits_are_told_at_once_with_their_keys(tiny):
+    edits = "tiny.captions.query=What tiny.training.learning_rate=1e-3"
+    told = refused(tiny, "--config", f"set={edits}")
+    assert "trained on it (echo-s1); changed since: captions.query (was" in told
+    assert "training.learning_rate (was " in told and told.count("copy config/experiments/tiny.yaml") == 1
+    told = refused(tiny, "--config", "set=tiny.training.checkpoints=[1,4]")
+    assert "(checkpoints 2, 4): checkpoint 1 is asked for (training.checkpoints) and not there" in told
+    assert "'set=tiny.runs.NEW.checkpoints=[1,4]'" in told
+
+
 def test_force_does_not_delete_either(tiny):
     assert "runs/echo-s1 (checkpoints 2, 4): Forced execution" in refused(tiny, "--forcerun", "train")
     assert tiny.planned("--config", "retrain=echo-s1", "--forcerun", "train", "--", "all")["train"] == 2
