@@ -80,3 +80,24 @@ def test_what_can_be_known_at_once_is_said_before_torch_is_imported(tmp_path):
         assert result.returncode in (1, 2) and result.stdout.strip() == "False", result
         assert all(text in result.stderr for text in expected), result.stderr
         assert "Traceback" not in result.stderr
+
+
+def test_ctrl_c_while_modules_are_imported_is_a_sentence():
+    """At whatever module it comes: here when the last command's is, and while the commands are put together."""
+    for where in ("promptecho.commands.train", "promptecho.commands.examples", "typer.main.get_command"):
+        code = (
+            "import os, signal, sys\n"
+            "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+            f"module, _, function = {where!r}.rpartition('.')\n"
+            "def look(frame, event, _):\n"
+            "    name, code = frame.f_globals.get('__name__'), frame.f_code.co_name\n"
+            f"    if event == 'call' and (name == {where!r} or (name, code) == (module, function)):\n"
+            "        sys.setprofile(None)\n"
+            "        os.kill(os.getpid(), signal.SIGINT)\n"
+            "from promptecho.__main__ import run\n"
+            "sys.argv[1:] = ['config', 'check', 'absent.yaml']\n"
+            "sys.setprofile(look)\n"
+            "run()\n"
+        )
+        result = run("-c", code)
+        assert (result.returncode, result.stderr) == (130, "promptecho: interrupted; the same command goes on\n")
