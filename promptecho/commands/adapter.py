@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from promptecho.errors import DataError
+
 
 def register(app: typer.Typer) -> None:
     adapter = typer.Typer(
@@ -42,10 +44,17 @@ def import_adapter(
     as_json: Annotated[bool, typer.Option("--json", help="Print the facts as JSON.")] = False,
 ) -> None:
     """Check an adapter against the model and write it as an adapter folder."""
-    from promptecho.models.place import job_config
+    from promptecho.models.place import job_config, locate
+    from promptecho.models.record import HUB_ID
     from promptecho.shipped import model_path
 
     t2i = job_config(config).models.t2i
+    # Said before diffusers is imported.
+    if not Path(source).exists():
+        if HUB_ID.fullmatch(source) is None:
+            raise DataError(f"{source}: no such folder or file, and no hub id (owner/name) either")
+        locate(source, revision)
+    locate(model_path(t2i.path, "t2i"), t2i.revision)
     from promptecho.t2i.external import convert_adapter, load_target, resolve_adapter
 
     target = load_target(model_path(t2i.path, "t2i"), t2i.revision)
