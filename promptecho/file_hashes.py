@@ -2,7 +2,6 @@
 
     with FileHashes("results/E/work/file_hashes.json") as hashes:
         found = hashes.of(paths, "photographs")  # {path: SHA-256}, with progress
-        one = hashes.folder("adapters/theirs")   # one digest of names and contents
 
 A file counts as unchanged while its size, times of change (mtime and ctime, in ns) and inode are. ctime sees what mtime
 does not: `cp -p` and `rsync -t` over a file give it the time of the new one, which may be older or the same.
@@ -140,18 +139,6 @@ class FileHashes:
                 for result in results:
                     bar.advance()
                     yield result
-
-    def folder(self, folder: str | Path, what: str = "files") -> str:
-        """One digest (16 hex digits) of all files below a folder: their names and contents. Hidden files and folders do
-        not count; links to folders are not followed.
-
-        Raises:
-            DataError: there is no such folder, or it or a file in it cannot be read.
-        """
-        root = Path(folder)
-        names = sorted(str(path.relative_to(root)) for path in files_below(root))
-        hashes = self.of([root / name for name in names], what)
-        return digest({name: hashes[root / name] for name in names})
 
     def save(self) -> bool:
         """Remember what was read, also beside what others remembered in the meantime; False where that can't be."""

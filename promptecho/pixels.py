@@ -24,7 +24,7 @@ from PIL import Image, ImageCms
 
 SRGB_TOLERANCE = 2  # of 255, on a grid of colours
 _BITS_PER_SAMPLE, _PHOTOMETRIC = 258, 262  # tags of TIFF; photometric 0: white is zero
-_SCALE = {"1": 1, "L;2": 3, "L;4": 15}  # raw modes of grey whose transparent value counts steps, not 0 to 255
+_SCALE = {"L;2": 3, "L;4": 15}  # raw modes of grey whose transparent value counts steps, not 0 to 255
 _COLOURS = {"RGB": "RGB ", "L": "GRAY", "CMYK": "CMYK"}  # how a profile names the colours of a mode
 
 
