@@ -253,7 +253,7 @@ def _check_values(lora: Lora, where: Path) -> None:
 def _write(lora: Lora, out: Path, target: Target, imported: Imported) -> None:
     from peft import LoraConfig
 
-    from promptecho.train.lora import write_adapter
+    from promptecho.t2i.adapter_files import write_adapter
 
     rank = Counter(pair.rank for pair in lora.pairs.values()).most_common(1)[0][0]
     alpha = Counter(pair.alpha for pair in lora.pairs.values()).most_common(1)[0][0]

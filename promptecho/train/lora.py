@@ -1,8 +1,7 @@
-"""The LoRA adapter: adding it, its weights by name, and the three file formats it is saved in."""
+"""The LoRA adapter: adding it, its weights by name, saving and loading it."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,13 +11,12 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from promptecho.config.training import LoraSection
 from promptecho.errors import DataError, ModelError, counted
-from promptecho.files import write_json
 from promptecho.seeds import derive_seed
-from promptecho.train.state import tensor_folder
+from promptecho.t2i.adapter_files import write_adapter
 
 # diffusers' names of the projections of attention, the image's and the text's.
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
@@ -118,55 +116,6 @@ def save_adapter(model: PeftModel, weights: dict[str, torch.Tensor], folder: Pat
     named = get_peft_model_state_dict(model, state_dict=dict(weights))
     state = {name: value.detach().to("cpu", torch.float32) for name, value in named.items()}
     write_adapter(folder, state, model.peft_config["default"], type(pipeline))
-
-
-def write_adapter(
-    folder: Path,
-    state: dict[str, torch.Tensor],
-    config: LoraConfig,
-    pipeline_class: type,
-    extra: dict[str, Any] | None = None,
-) -> None:
-    """Write an adapter folder from PEFT's weights by name: for PEFT, for diffusers, and for readers that look for
-    `.alpha` entries, such as ComfyUI; `extra` holds further JSON files by name.
-
-    Raises:
-        DataError: the disk is full or not writable.
-    """
-    from promptecho.t2i.comfyui import COMFYUI_FILE, comfyui_bytes
-    from promptecho.t2i.lora_files import peft_lora
-
-    config = config.to_dict()
-    config = {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}
-    config["inference_mode"] = True
-    config["base_model_name_or_path"] = None  # a path of one machine says nothing on another
-    layers = {name.removeprefix("base_model.model."): value for name, value in sorted(state.items())}
-    keys = ["r", "lora_alpha", "target_modules", "lora_dropout", "bias", "use_rslora"]
-    keys += [key for key in ("rank_pattern", "alpha_pattern") if config[key]]
-    with tensor_folder(folder) as temporary:
-        save_file(dict(sorted(state.items())), temporary / "adapter_model.safetensors", metadata={"format": "pt"})
-        text = json.dumps(config, indent=2, sort_keys=True, default=str)
-        (temporary / "adapter_config.json").write_text(text + "\n", encoding="utf-8")
-        pipeline_class.save_lora_weights(
-            str(temporary),
-            transformer_lora_layers=layers,
-            transformer_lora_adapter_metadata={key: config[key] for key in keys},
-            safe_serialization=True,
-        )
-        _sort_metadata(temporary / "pytorch_lora_weights.safetensors")
-        (temporary / COMFYUI_FILE).write_bytes(comfyui_bytes(peft_lora(state, config, folder, folder)))
-        for name, content in (extra or {}).items():
-            write_json(temporary / name, content)
-
-
-def _sort_metadata(path: Path) -> None:
-    """safetensors writes several metadata keys in random order; the same adapter shall be the same bytes."""
-    content = path.read_bytes()
-    size = int.from_bytes(content[:8], "little")
-    header = json.loads(content[8 : 8 + size])
-    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode().ljust(size)
-    path.write_bytes(content[:8] + text + content[8 + size :])
 
 
 def load_adapter(transformer: torch.nn.Module, folder: Path) -> PeftModel:
