@@ -7,6 +7,8 @@ rules, which are right.
 
 from __future__ import annotations
 
+import re
+import textwrap
 from typing import Any
 
 from snakemake_interface_common.exceptions import WorkflowError
@@ -67,8 +69,8 @@ def no_target(target: str, names: list[str]) -> str:
     return f"{target}: no such target; nothing was started; {known}"
 
 
-def _within(error: BaseException | None) -> UserError | None:
-    """The UserError that an exception was raised for."""
-    while error is not None and not isinstance(error, UserError):
-        error = error.__cause__ or error.__context__
-    return error
+def _within(error: BaseException) -> UserError | None:
+    """The UserError that an exception was raised for. It is read from the text: Snakemake keeps exceptions and raises
+    them later, while it handles others, and the chain to the first one is lost."""
+    found = re.match(r"Error:\n  WorkflowError:\n(.*?)\nWildcards:\n", str(error), re.DOTALL)
+    return UserError(textwrap.dedent(found[1])) if found else None
