@@ -16,7 +16,7 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 def import_deepspeed():
-    """DeepSpeed, but for what it compiles while it is imported: its Muon optimizer, which nothing here uses.
+    """DeepSpeed, but for what it compiles when it looks at an optimizer: its own Muon, which nothing here uses.
 
     That alone would load all of torch's compiler: two seconds in every process.
     """
@@ -24,6 +24,7 @@ def import_deepspeed():
     torch.compile = lambda model=None, **_: model or (lambda function: function)
     try:
         import deepspeed
+        import deepspeed.runtime.zero.muon.muon_optimizer
     finally:
         torch.compile = compile_
     return deepspeed

@@ -1,4 +1,4 @@
-"""ZeRO-3 as a large model meets it: no weight is so small that every rank keeps all of it. Run by torchrun.
+"""ZeRO-3 as a large model meets it: no weight is so small that every rank keeps all of it. Run as ranks.
 
 DeepSpeed leaves weights below 100,000 elements whole once they were gathered, and what it would release it keeps if it
 comes again soon; of a tiny model that is everything, and nothing would ever be gathered a second time.

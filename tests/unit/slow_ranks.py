@@ -14,14 +14,13 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import sys
 import tempfile
 import time
 import traceback
 from pathlib import Path
 
-from forked_ranks import preload, rank_main
+from forked import environment, free_port, run_single
 
 DEADLINE_S = 600
 
@@ -73,13 +72,10 @@ def slow_down(case: dict, marks: Path, rank: int) -> None:
 
 
 def run(case: dict) -> dict:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    size = str(case["world"])
-    variables = {"WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    port = free_port()
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile("w+") as stderr:
         marks, stop_file = Path(folder), Path(folder) / "stop"
-        arguments = ["promptecho", *case["arguments"], "--stop-file", str(stop_file)]
+        arguments = [*case["arguments"], "--stop-file", str(stop_file)]
         children = []
         for rank in range(case["world"]):
             child = os.fork()
@@ -89,7 +85,8 @@ def run(case: dict) -> dict:
                 try:
                     if case["slow"]:
                         slow_down(case, marks, rank)
-                    code = rank_main(rank, variables, arguments)
+                    os.environ.update(environment(case["world"], rank, port))
+                    code = run_single(arguments)
                 except BaseException:
                     traceback.print_exc()
                     code = 1
@@ -128,5 +125,4 @@ def ask(request: str, children: list[int], stop_file: Path) -> None:
 
 
 if __name__ == "__main__":
-    preload()
     print(json.dumps([run(case) for case in json.loads(Path(sys.argv[1]).read_text())]))

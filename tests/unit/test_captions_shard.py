@@ -6,14 +6,13 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from forked import run, start
 from tiny_vlm import build, image, shared_folder
 from typer.testing import CliRunner
 
@@ -181,38 +180,19 @@ def test_more_shards_than_images_leaves_empty_shards(folder, tmp_path):
 
 def command(folder: Path, tmp_path: Path, *more: str) -> list[str]:
     return [
-        sys.executable,
-        "-m",
-        "promptecho",
-        "caption",
-        "shard",
-        "--vlm",
-        str(shared_folder()),
-        "--images",
-        str(folder),
-        "--out",
-        str(tmp_path / "00000.h5"),
-        "--work",
-        str(tmp_path / "work"),
-        "--batch-size",
-        "4",
-        "--max-new-tokens",
-        "12",
-        "--temperature",
-        "1",
-        "--threads",
-        "1",
-        *more,
-    ]
+        "caption", "shard", "--vlm", str(shared_folder()), "--images", str(folder), "--out", str(tmp_path / "00000.h5"),
+        "--work", str(tmp_path / "work"), "--batch-size", "4", "--max-new-tokens", "12", "--temperature", "1",
+        "--threads", "1", *more,
+    ]  # fmt: skip
 
 
 def test_sigkill_at_any_moment_changes_nothing(folder, tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    subprocess.run(command(folder, whole, "--json"), check=True, capture_output=True)
+    run(command(folder, whole, "--json"))
     journal = killed / "work" / "00000.journal.jsonl"
     seen: list[bytes] = []
     for wanted in (1, 29):
-        process = subprocess.Popen(command(folder, killed), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        process = start(command(folder, killed))
         try:
             while not journal.exists() or journal.read_bytes().count(b"\n") <= wanted:
                 assert process.poll() is None, "ended before it could be killed"
@@ -227,8 +207,7 @@ def test_sigkill_at_any_moment_changes_nothing(folder, tmp_path):
         seen.append(data[: data.rfind(b"\n") + 1])
         if wanted == 29:  # and a line that was being written when the power went
             journal.write_bytes(data + b'{"image_id": "05')
-    done = subprocess.run(command(folder, killed, "--json"), capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    run(command(folder, killed, "--json"))
     ids = [row.image_id for row in read_captions(killed / "00000.h5").rows]
     assert ids == sorted(set(ids)) and len(ids) == 61
     assert (killed / "00000.h5").read_bytes() == (whole / "00000.h5").read_bytes()
@@ -240,9 +219,9 @@ def test_foreign_and_damaged_journals_stop_in_one_line(folder, tmp_path):
     work.mkdir()
     journal = work / "00000.journal.jsonl"
     journal.write_text('{"journal": 1, "query": "Other?"}\n')
-    done = subprocess.run(command(folder, tmp_path), capture_output=True, text=True)
-    lines = [line for line in done.stderr.splitlines() if line.startswith("promptecho: ")]
-    assert done.returncode == 1 and "Traceback" not in done.stderr
+    stderr = run(command(folder, tmp_path), code=1)
+    lines = [line for line in stderr.splitlines() if line.startswith("promptecho: ")]
+    assert "Traceback" not in stderr
     assert len(lines) == 1 and "00000.journal.jsonl: belongs to other work (it differs in" in lines[0]
     assert "query" in lines[0] and journal.read_text() == '{"journal": 1, "query": "Other?"}\n'
 

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import tiny_t2i
 import torch
+from forked import run, start
 from PIL import Image
-from tiny_experiment import Experiment, run, start
+from tiny_experiment import Experiment
 
 from promptecho.benchmarks.captions import layout as captions_layout
 from promptecho.benchmarks.captions import prompts as captions_prompts

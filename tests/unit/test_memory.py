@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
 import sys
 from functools import partial
 from pathlib import Path
 
 import pytest
+from forked import ranks, run
 from PIL import Image
 from starved import starved
 from tiny_experiment import Experiment
@@ -21,8 +20,7 @@ from promptecho.errors import DataError, ModelError, OutOfMemoryError
 from promptecho.memory import MemoryAdvice, in_phase, shortage, sizes
 from promptecho.train.loop import train_segment
 
-STARVED = str(Path(__file__).with_name("starved.py"))
-TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--"]
+STARVED = Path(__file__).with_name("starved.py")
 PHASES = ("load_t2i", "load_vlm", "optimizer", "encode", "sample", "decode", "reward", "precompute", "update")
 CUDA = (
     "CUDA out of memory. Tried to allocate 2.50 GiB. GPU 1 has a total capacity of 79.11 GiB of which 512.00 MiB is "
@@ -213,13 +211,10 @@ def test_training_says_in_which_phase_memory_ran_out_and_what_to_change(experime
 def test_one_of_two_ranks_without_memory_ends_both(experiment, phase):
     config = experiment.config(f"two_{phase}", iterations=1, checkpoints=[1], reward_placement={"mode": "replicated"})
     arguments = experiment.train(config, 1, f"two_{phase}")
-    command = [sys.executable, *TORCHRUN, STARVED, phase, "1", *arguments]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment)
-    assert done.returncode != 0
-    said = [line for line in done.stderr.splitlines() if "out of memory on cpu in phase" in line]
+    stderr = run([phase, "1", *arguments], ranks(2, each=True), script=STARVED, code=1)
+    said = [line for line in stderr.splitlines() if "out of memory on cpu in phase" in line]
     own = rf"promptecho: rank 1 of 2 \(.*\): out of memory on cpu in phase {phase} of iteration 1: .*; "
-    assert any(re.match(own, line) for line in said), done.stderr[-3000:]
+    assert any(re.match(own, line) for line in said), stderr[-3000:]
 
 
 def _told(phase: str, arguments: list[str], capsys, monkeypatch) -> str:

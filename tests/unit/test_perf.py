@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from forked import ended
 from tiny_experiment import Experiment
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -18,26 +17,22 @@ sys.path.insert(0, str(ROOT / "scripts"))
 
 def test_the_update_and_the_straightforward_one_end_in_the_same_weights(tmp_path):
     experiment = Experiment(tmp_path)
-    command = [
-        sys.executable, ROOT / "perf" / "train_step.py", "--config", experiment.config(), "--run", "r", "--captions",
+    arguments = [
+        "--config", experiment.config(), "--run", "r", "--captions",
         experiment.captions, "--iterations", "2", "--threads", "1",
     ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-    text = " ".join(done.stdout.split())
+    stdout, _ = ended(arguments, script=ROOT / "perf" / "train_step.py")
+    text = " ".join(stdout.split())
     assert all(phase in text for phase in ("sample", "reward", "precompute", "update"))
     assert float(re.search(r"difference of a weight afterwards ([\d.e+-]+)", text)[1]) < 1e-6
 
 
-def test_gradient_signal_measures_every_setting(tmp_path):
+def test_gradient_signal_measures_every_setting(tmp_path, monkeypatch):
     experiment = Experiment(tmp_path)
-    command = [
-        sys.executable, ROOT / "scripts" / "gradient_signal.py", "--config", experiment.config(), "--run", "r",
-        "--captions", experiment.captions, "--sets", "2",
-    ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "COLUMNS": "120"})
-    assert done.returncode == 0, done.stderr[-3000:]
-    rows = re.findall(r"(t in|this run|\.\.\.)[^│]*│\s*(-?\d\.\d{3})", done.stdout)
+    monkeypatch.setenv("COLUMNS", "120")
+    arguments = ["--config", experiment.config(), "--run", "r", "--captions", experiment.captions, "--sets", "2"]
+    stdout, _ = ended(arguments, script=ROOT / "scripts" / "gradient_signal.py")
+    rows = re.findall(r"(t in|this run|\.\.\.)[^│]*│\s*(-?\d\.\d{3})", stdout)
     assert len(rows) >= 6 * 2 + 5
     assert all(-1 <= float(value) <= 1 for _, value in rows) and len({value for _, value in rows}) > 10
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from forked import ended
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 GPU = ROOT / "perf" / "gpu"
@@ -24,14 +23,9 @@ def folder(tmp_path_factory) -> Path:
 def measure(script: str, folder: Path, *arguments: str) -> tuple[dict, str]:
     """The script's record, and what it printed."""
     out = folder / f"{script}.json"
-    command = [
-        sys.executable, GPU / f"{script}.py", "--tiny", "--folder", folder, "--device", "cpu", "--threads", "1",
-        "--out", out, *arguments,
-    ]  # fmt: skip
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(out.read_text()), done.stdout
+    options = ["--tiny", "--folder", folder, "--device", "cpu", "--threads", "1", "--out", out, *arguments]
+    stdout, _ = ended(options, script=GPU / f"{script}.py")
+    return json.loads(out.read_text()), stdout
 
 
 def test_rewards_equal_the_models_own_loss(folder):

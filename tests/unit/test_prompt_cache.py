@@ -5,8 +5,6 @@ from __future__ import annotations
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -14,8 +12,9 @@ import pytest
 import tiny_qwenimage
 import tiny_t2i
 import torch
+from forked import Started, ranks, run, start
 from safetensors.torch import load_file
-from tiny_experiment import Experiment, forked, metrics_without_times, run, same_bytes
+from tiny_experiment import Experiment, metrics_without_times, same_bytes
 
 from promptecho.config import load_experiment, resolve
 from promptecho.errors import DataError
@@ -193,7 +192,7 @@ def test_a_pipeline_in_the_hubs_cache_is_known_by_its_files(tmp_path, monkeypatc
 def test_killed_in_the_middle_it_leaves_whole_files_only(tmp_path):
     rng = random.Random(7)
     for wanted in (2, 5 + rng.randrange(20)):
-        process = start(tmp_path, 0, 200)
+        process = encode(tmp_path, 0, 200)
         while len(files(tmp_path)) < wanted:
             assert process.poll() is None, process.communicate()[1]
             time.sleep(rng.uniform(0.0005, 0.002))
@@ -209,14 +208,16 @@ def test_killed_in_the_middle_it_leaves_whole_files_only(tmp_path):
     assert family.passes == 41 - there < 41
 
 
-def start(folder: Path, rank: int, prompts: int) -> subprocess.Popen:
+def encode(folder: Path, rank: int, prompts: int) -> Started:
     arguments = [str(tiny_t2i.shared_folder()), str(folder), str(rank), str(prompts)]
-    return subprocess.Popen([sys.executable, "-c", PROCESS, *arguments], stderr=subprocess.PIPE, text=True)
+    script = folder.parent / "encode.py"
+    script.write_text(PROCESS)
+    return start(arguments, script=script)
 
 
 def test_two_processes_at_once_write_what_one_would(tmp_path):
     PromptCache(load(), tmp_path / "alone").encode([f"prompt {i}" for i in range(30)])
-    both = [start(tmp_path / "both", rank, 30) for rank in (0, 1)]
+    both = [encode(tmp_path / "both", rank, 30) for rank in (0, 1)]
     told = [process.communicate()[1] for process in both]
     assert [process.returncode for process in both] == [0, 0], told
     assert "damaged (" not in "".join(told)
@@ -279,7 +280,7 @@ def test_two_ranks_share_an_empty_cache(experiment):
     for name in ("ranks-off", "ranks-cold"):
         cache = None if name == "ranks-off" else str(experiment.folder / "cache-of-ranks")
         config = experiment.config(name, iterations=2, checkpoints=[2], sections={"models_prompt_cache": cache})
-        told = run(experiment.train(config, 2, name), *forked(2))
+        told = run(experiment.train(config, 2, name), ranks(2))
         assert "damaged (" not in told
         folders.append(experiment.folder / name / "2")
     assert same_bytes(*folders) == []

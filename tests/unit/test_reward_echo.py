@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
-import sys
 
 import pytest
 import torch
+from forked import ended
 from tiny_vlm import image, shared_folder
 
 from promptecho.errors import ConfigError, DataError, RewardError
@@ -19,10 +18,6 @@ from promptecho.vlm import load_vlm
 @pytest.fixture(scope="module")
 def vlm():
     return load_vlm(shared_folder())
-
-
-def run(*arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-m", "promptecho", "reward", *arguments], capture_output=True, text=True)
 
 
 def test_reward_is_the_mean_of_the_details(vlm):
@@ -67,17 +62,15 @@ def test_command_prints_what_the_library_computes(vlm, tmp_path):
         files.append(tmp_path / f"{index}.png")
         image(index).save(files[-1])
     shown = [part for file in files for part in ("--image", str(file))]
-    done = run("--vlm", str(shared_folder()), *shown, "--label", "A red circle.", "--json")
-    assert done.returncode == 0, done.stderr
-    rows = json.loads(done.stdout)
+    asked = ["reward", "--vlm", str(shared_folder()), *shown, "--label", "A red circle."]
+    rows = json.loads(ended([*asked, "--json"])[0])
     expected = make_reward("echo", vlm).score_details([image(0), image(1)], ["A red circle."] * 2, ["0", "1"])
     assert [row["image"] for row in rows] == [str(file) for file in files]
     for row, detail in zip(rows, expected, strict=True):
         assert row["reward"] == pytest.approx(detail.mean, abs=1e-5)
         assert row["tokens"] == detail.tokens
         assert row["log_probs"] == pytest.approx(detail.log_probs.tolist(), abs=1e-5)
-    table = run("--vlm", str(shared_folder()), *shown, "--label", "A red circle.")
-    assert table.returncode == 0 and f"{rows[0]['reward']:.4f}" in table.stdout
+    assert f"{rows[0]['reward']:.4f}" in ended(asked)[0]
 
 
 def test_command_tells_bad_input_in_one_line(tmp_path):
@@ -92,7 +85,7 @@ def test_command_tells_bad_input_in_one_line(tmp_path):
         (("--vlm", "/nowhere/vlm", "--image", str(good), "--label", "a"), "/nowhere/vlm: no such VLM folder"),
         (("--vlm", vlm, "--image", str(good), "--label", ""), "the label is empty"),
     ]:
-        done = run(*arguments, "--json")
-        assert done.returncode == 1 and done.stdout == ""
-        [line] = [line for line in done.stderr.splitlines() if line.startswith("promptecho: ")]
-        assert culprit in line and "Traceback" not in done.stderr
+        stdout, stderr = ended(["reward", *arguments, "--json"], code=1)
+        assert stdout == ""
+        [line] = [line for line in stderr.splitlines() if line.startswith("promptecho: ")]
+        assert culprit in line and "Traceback" not in stderr

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from forked import ranks, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_experiment import Experiment, forked, run
+from tiny_experiment import Experiment
 from tiny_vlm import build, image, shared_folder
 from typer.testing import CliRunner
 
@@ -38,7 +38,6 @@ from promptecho.vlm import load_vlm
 
 REPLIES = [json.dumps({"score": number / 40}) for number in range(401)]
 nan = math.nan
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
 
 @pytest.fixture(scope="module")
@@ -321,7 +320,7 @@ def test_training_goes_on_with_what_was_readable_wherever_the_vlm_sits(folder, t
     config = experiment.config("one", sections=sections, **options)
     assert train_segment(experiment.segment("one", config, 1, heldout=watched))
     config = experiment.config("two", sections=sections, reward_placement={"mode": "dedicated"}, **options)
-    run(experiment.train(config, 1, "two", "--heldout", watched), *forked(2))
+    run(experiment.train(config, 1, "two", "--heldout", watched), ranks(2))
     one, two = (read_jsonl(tmp_path / name / "1" / "metrics.jsonl") for name in ("one", "two"))
     assert [row["iteration"] for row in one] == [row["iteration"] for row in two] == [0, 1]
     row = one[1]
@@ -339,7 +338,7 @@ def test_training_goes_on_with_what_was_readable_wherever_the_vlm_sits(folder, t
 def test_training_stops_when_replies_cannot_be_read(tmp_path):
     experiment = Experiment(tmp_path, vlm=build(tmp_path / "vlm", context=2048))
     config = experiment.config("stop", sections=rewards(max_new_tokens=4), iterations=1, checkpoints=[1])
-    stderr = run(experiment.train(config, 1, "stop"), *TORCHRUN, code=1)
+    stderr = run(experiment.train(config, 1, "stop"), ranks(2, each=True), code=1)
     lines = [line for line in stderr.splitlines() if line.startswith("promptecho: rank")]
     assert len(lines) == 2, stderr[-3000:]
     for line in lines:

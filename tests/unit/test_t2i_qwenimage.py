@@ -7,9 +7,10 @@ import pytest
 import tiny_qwenimage
 import tiny_t2i
 import torch
+from forked import run
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_experiment import Experiment, run
+from tiny_experiment import Experiment
 
 from promptecho.config.training import LoraSection
 from promptecho.errors import DataError, ModelError

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 import tiny_vlm
 import torch
-from tiny_experiment import Experiment, command, forked, metrics_without_times, run, start
+from forked import ranks, run, start
+from tiny_experiment import Experiment, metrics_without_times
 
 from promptecho.errors import DataError, PromptEchoError, RewardError
 from promptecho.files import read_json, read_jsonl, write_jsonl
@@ -132,7 +133,7 @@ def test_loading_has_a_limit_of_its_own(tmp_path, limits, said):
 
 def test_a_rank_that_hangs_ends_the_run_and_is_named(experiment):
     config = experiment.config("hang", iterations=4000, checkpoints=[4000], timeout_s=20)
-    process = start(experiment.train(config, 4000, "hang"), *forked(2))
+    process = start(experiment.train(config, 4000, "hang"), ranks(2))
     work, stopped = experiment.folder / "hang" / "work" / "4000", None
     try:
         while process.poll() is None and stopped is None:
@@ -333,4 +334,3 @@ def test_256_images_in_batches_of_128_and_4_passes_are_8_optimizer_steps(experim
 def test_the_training_command_says_what_is_missing(experiment):
     stderr = run(["train", "--replay", "x"], code=1)
     assert "--replay needs the --config" in stderr
-    assert command(["train"])[-1] == "train"

@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import signal
-import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import tiny_t2i
+from forked import Started, ranks, run, start
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
-from tiny_experiment import Experiment, forked, metrics_without_times, run, start
+from tiny_experiment import Experiment, metrics_without_times, same_bytes
 
 from promptecho.config.rewards import PlacementSection
 from promptecho.config.training import TrainingConfig
 from promptecho.errors import ConfigError, DataError
+from promptecho.files import read_json
 from promptecho.train.loop import train_segment
 from promptecho.train.placement.layout import Layout, make_layout
 
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "4"]
-FOUR = forked(4)
-TWO_NODES = forked(4, LOCAL_WORLD_SIZE=2)  # as on two nodes with two ranks each
+FOUR = ranks(4)
+TWO_NODES = ranks(4, LOCAL_WORLD_SIZE=2)  # as on two nodes with two ranks each
 # Every placement and every stage at least once, in pairs.
 RUNS = {
     "replicated, stage 2": (FOUR, {"mode": "replicated"}, {"zero_stage": 2}),
@@ -32,12 +35,15 @@ RUNS = {
     "two servers of one node, stage 2": (FOUR, {"mode": "dedicated", "per_node": 2}, {"zero_stage": 2}),
     "a server on each of two nodes, stage 3": (TWO_NODES, {"mode": "dedicated"}, {"zero_stage": 3}),
 }
-SETTINGS = {"iterations": 2, "checkpoints": [2], "batch_size": 8, "heldout": {"prompts": 2, "every": 2}}
+SETTINGS = {
+    "iterations": 2, "checkpoints": [2], "batch_size": 8, "heldout": {"prompts": 2, "every": 2},
+    "sampling": {"num_inference_steps": 2}, "timesteps": {"per_sample": 1},
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def experiment(tmp_path_factory) -> Experiment:
-    experiment = Experiment(tmp_path_factory.mktemp("placement"))
+    experiment = Experiment(tmp_path_factory.mktemp("placement"), t2i=tiny_t2i.shallow_folder())
     rows = '{"data_id": "h1", "caption": "Two red stars."}\n{"data_id": "h2", "caption": "A blue ring."}\n'
     (experiment.folder / "heldout.jsonl").write_text(rows)
     return experiment
@@ -60,11 +66,21 @@ def alone(experiment, train_in_process) -> Path:
     return experiment.folder / "alone" / "2"
 
 
+@pytest.fixture(scope="module")
+def trained(experiment):
+    """What a run of RUNS said, and its checkpoint; trained when it is first asked for."""
+
+    @functools.cache
+    def train(name: str) -> tuple[str, Path]:
+        of, placement, options = RUNS[name]
+        return run(arguments(experiment, name, placement, options), of), experiment.folder / name / "2"
+
+    return train
+
+
 @pytest.mark.parametrize("name", RUNS)
-def test_every_placement_and_stage_is_the_run_of_one_process(experiment, alone, name):
-    launcher, placement, options = RUNS[name]
-    said = run(arguments(experiment, name, placement, options), *launcher)
-    checkpoint = experiment.folder / name / "2"
+def test_every_placement_and_stage_is_the_run_of_one_process(alone, trained, name):
+    said, checkpoint = trained(name)
     servers = {"two servers of one node, stage 2": 1, "a server on each of two nodes, stage 3": 2}.get(name, 0)
     assert said.count("process(es) serve the rewards of") == servers
     for ours, theirs in zip(metrics_without_times(checkpoint), metrics_without_times(alone), strict=True):
@@ -86,49 +102,52 @@ def test_every_placement_and_stage_is_the_run_of_one_process(experiment, alone, 
     assert moved > 1e-2
 
 
-def test_modes_that_share_ranks_give_the_same_bits(experiment, alone):
+def test_modes_that_share_ranks_give_the_same_bits(trained):
     """Same shares, same batches: only where the weights lie between passes differs."""
-    folder = experiment.folder
-    for name in ("replicated, stage 2", "offloaded, stage 1"):
-        if not (folder / name / "2" / "adapter").exists():
-            pytest.skip("needs the runs of the test before")
-    rows = [metrics_without_times(folder / name / "2") for name in ("replicated, stage 2", "offloaded, stage 1")]
+    rows = [metrics_without_times(trained(name)[1]) for name in ("replicated, stage 2", "offloaded, stage 1")]
     # The untrained model's held-out rewards and the first iteration's; then ZeRO's stages may round differently.
     ours, theirs = ([{k: v for k, v in row.items() if "reward" in k} for row in each[:2]] for each in rows)
     assert ours == theirs and "heldout_reward" in ours[0] and "reward_mean" in ours[1]
 
 
-def test_a_killed_server_ends_the_run_with_one_line(experiment):
-    placement = {"mode": "dedicated", "per_node": 2}
-    asked = arguments(experiment, "killed", placement, {"iterations": 40, "checkpoints": [2, 40]})
-    asked[asked.index("--to") + 1] = "40"
-    process = start(asked, *TORCHRUN)
-    try:
-        states = Path(asked[asked.index("--work") + 1]) / "states"
-        end = time.monotonic() + 240
-        while not (states.exists() and any(path.name.isdigit() for path in states.iterdir())):
-            assert process.poll() is None and time.monotonic() < end
-            time.sleep(0.2)
-        os.kill(rank_of(process.pid, 2), signal.SIGKILL)
-        _, stderr = process.communicate(timeout=240)
-    finally:
-        process.kill()
-    assert process.returncode != 0
+def test_stopped_and_then_without_its_server_a_run_goes_on_with_the_same_bits(experiment, trained):
+    """Two servers of one node: asked to stop after its first iteration, then one of them killed in the second."""
+    name = "two servers of one node, stage 2"
+    asked = arguments(experiment, "goes on", *RUNS[name][1:])
+    work, stop_file = Path(asked[asked.index("--work") + 1]), experiment.folder / "stop"
+    process = start([*asked, "--stop-file", stop_file], ranks(4, each=True))
+    wait_until(process, lambda: any((work / "states").glob("[0-9]*")))
+    stop_file.touch()
+    _, stderr = process.communicate()
+    assert process.returncode == 1 and stderr.count("asked to stop; state of iteration 1 saved") == 1, stderr[-3000:]
+
+    process = start(asked, ranks(4, each=True))
+    wait_until(process, lambda: iteration_of(work, process) == 2)
+    os.kill(process.ranks()[2], signal.SIGKILL)
+    _, stderr = process.communicate()
+    assert process.returncode == 1
     lines = [line for line in stderr.splitlines() if "the reward server, rank 2 of 4" in line]
     assert lines and all("is gone" in line and "start the same command again" in line for line in lines), stderr[-3000:]
 
+    assert "from iteration 1 to 2" in run(asked, FOUR)
+    ended, straight = experiment.folder / "goes on" / "2", trained(name)[1]
+    assert same_bytes(ended, straight) == []
+    assert metrics_without_times(ended) == metrics_without_times(straight)
 
-def rank_of(parent: int, rank: int) -> int:
-    """The process id of a rank that a launcher has started."""
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            fields = (entry / "stat").read_text().rsplit(")", 1)[1].split()
-            lines = (entry / "environ").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if int(fields[1]) == parent and f"RANK={rank}".encode() in lines:
-            return int(entry.name)
-    raise AssertionError(f"no rank {rank}")
+
+def wait_until(process: Started, there: Callable[[], bool]) -> None:
+    while process.poll() is None:
+        if there():
+            return
+        time.sleep(0.01)
+    raise AssertionError(process.communicate()[1][-3000:])
+
+
+def iteration_of(work: Path, process: Started) -> int:
+    """Where its rank 0 is; -1 before it has said so."""
+    path = work / "ranks" / "0.json"
+    found = read_json(path) if path.exists() else {"pid": None}
+    return found["iteration"] if found["pid"] in process.ranks() else -1
 
 
 @given(st.integers(1, 5), st.integers(1, 8), st.data())

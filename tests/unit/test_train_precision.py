@@ -11,7 +11,7 @@ import torch
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file
 from tiny_experiment import Experiment, metrics_without_times
-from tiny_policy import FOLDERS, PROMPTS, TRAINING, adapted, batch_of, torchrun
+from tiny_policy import FOLDERS, PROMPTS, TRAINING, adapted, batch_of, two_ranks
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -267,7 +267,7 @@ def alone(experiment) -> list[Path]:
 def partitioned(experiment) -> Path:
     """Checkpoint 2 of two processes with ZeRO-3, every weight in two parts, and activation checkpointing."""
     config = config_of(experiment, "partitioned", zero_stage=3, activation_checkpointing=True)
-    torchrun(experiment.train(config, 2, "partitioned"))
+    two_ranks(experiment.train(config, 2, "partitioned"))
     return experiment.folder / "partitioned" / "2"
 
 

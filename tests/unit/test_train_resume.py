@@ -11,9 +11,11 @@ import time
 from pathlib import Path
 
 import pytest
+import tiny_t2i
 import torch
+from forked import Started, ranks, run, start
 from safetensors.torch import load_file
-from tiny_experiment import Experiment, forked, metrics_without_times, run, same_bytes, start
+from tiny_experiment import Experiment, metrics_without_times, same_bytes
 
 from promptecho.files import read_json
 from promptecho.train.loop import train_segment
@@ -21,7 +23,7 @@ from promptecho.train.loop import train_segment
 
 @pytest.fixture(scope="module")
 def experiment(tmp_path_factory) -> Experiment:
-    return Experiment(tmp_path_factory.mktemp("resume"))
+    return Experiment(tmp_path_factory.mktemp("resume"), t2i=tiny_t2i.shallow_folder())
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +43,7 @@ def newest_iteration(work: Path) -> int:
     return max((int(path.name) for path in (work / "states").glob("[0-9]*")), default=0)
 
 
-def wait_for_iteration(process: subprocess.Popen, work: Path, iteration: int) -> None:
+def wait_for_iteration(process: Started, work: Path, iteration: int) -> None:
     """Until the rolling state has so many iterations."""
     while process.poll() is None:
         if newest_iteration(work) >= iteration:
@@ -201,10 +203,10 @@ def test_two_processes_equal_one_and_states_move_between_them(experiment, train_
     config = experiment.config("moving", iterations=4, checkpoints=[2, 4])
     first = {name: experiment.folder / name / "2" for name in ("one", "two")}
     assert train_segment(experiment.segment("one", config, 2))
-    run(experiment.train(config, 2, "two"), *forked(2))
+    run(experiment.train(config, 2, "two"), ranks(2))
     assert_close(first["two"], first["one"])
     assert train_segment(experiment.segment("one", config, 4, resume=first["one"]))
-    run(experiment.train(config, 4, "one_then_two", "--resume", first["one"]), *forked(2))
+    run(experiment.train(config, 4, "one_then_two", "--resume", first["one"]), ranks(2))
     assert train_segment(experiment.segment("two_then_one", config, 4, resume=first["two"]))
     for name in ("one_then_two", "two_then_one"):
         assert_close(experiment.folder / name / "4", experiment.folder / "one" / "4")

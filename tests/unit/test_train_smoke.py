@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import io
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from forked import ended
 from safetensors.torch import load_file, save_file
 from tiny_experiment import Experiment
 
@@ -41,8 +41,9 @@ def outcomes(tmp_path_factory) -> list[dict]:
             (broken / file.name).write_bytes(file.read_bytes())
     text = sound.read_text().replace(str(experiment.vlm), str(broken))
     (experiment.folder / "broken.yaml").write_text(text)
-    command = [sys.executable, "-c", SCRIPT, str(sound), str(experiment.folder / "broken.yaml")]
-    return json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
+    script = experiment.folder / "smoke.py"
+    script.write_text(SCRIPT)
+    return json.loads(ended([sound, experiment.folder / "broken.yaml"], script=script)[0])
 
 
 def test_two_ranks_come_to_the_numbers_of_one(outcomes):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import tiny_t2i
+from forked import start
 from tiny_experiment import Experiment, metrics_without_times, same_bytes
 
 # Long enough that a run which heard of a request only at the end of its phase would make all of the slow passes.
@@ -21,7 +21,7 @@ SERVING = {"reward_placement": {"mode": "dedicated"}}
 
 @pytest.fixture(scope="module")
 def experiment(tmp_path_factory) -> Experiment:
-    experiment = Experiment(tmp_path_factory.mktemp("stop"))
+    experiment = Experiment(tmp_path_factory.mktemp("stop"), t2i=tiny_t2i.shallow_folder())
     rows = [{"data_id": f"h{i}", "caption": text} for i, text in enumerate(["A red star.", "Two rings.", "A cross."])]
     (experiment.folder / "heldout.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return experiment
@@ -56,9 +56,15 @@ def ended(experiment) -> dict[str, dict]:
     }
     path = experiment.folder / "cases.json"
     path.write_text(json.dumps(list(cases.values())))
-    script = Path(__file__).with_name("slow_ranks.py")
-    done = subprocess.run([sys.executable, str(script), str(path)], stdout=subprocess.PIPE, text=True, check=True)
-    return dict(zip(cases, json.loads(done.stdout.splitlines()[-1]), strict=True))
+    stdout = of_script("slow_ranks.py", str(path))
+    return dict(zip(cases, json.loads(stdout.splitlines()[-1]), strict=True))
+
+
+def of_script(name: str, *arguments: str) -> str:
+    process = start([*arguments], script=Path(__file__).with_name(name))
+    stdout, stderr = process.communicate()
+    assert process.returncode == 0, stderr[-3000:]
+    return stdout
 
 
 # Passes of a rank in the whole phase: images x steps (no guidance at scale 1 for this family means two passes in one),
@@ -102,7 +108,5 @@ def test_asked_while_models_load_all_ranks_end_at_once(experiment, ended, name):
 def test_ranks_when_one_leaves_or_fails_before_the_others():
     """The store goes with the first; a pass is made for others; what two say alike is said once, and the third, which
     the launcher ends for it, does not say that it was asked to stop."""
-    script = Path(__file__).with_name("stop_ranks.py")
-    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True)
-    told = [line for line in done.stdout.splitlines() if not line.startswith("[")]  # DeepSpeed logs there too
-    assert told == ["told 75", "1 1 1 captions.h5: prompt 7 is too long", "1 5"], done.stderr[-2000:]
+    told = [line for line in of_script("stop_ranks.py").splitlines() if not line.startswith("[")]  # DeepSpeed's log
+    assert told == ["told 75", "1 1 1 captions.h5: prompt 7 is too long", "1 5"]

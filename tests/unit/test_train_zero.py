@@ -7,7 +7,7 @@ import tiny_t2i
 import torch
 from partition_everything import take_steps
 from safetensors.torch import load_file
-from tiny_policy import torchrun
+from tiny_policy import two_ranks
 
 from promptecho.train.dump import load_batch
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("train_in_process")
 def test_partitioned_gradients_are_those_of_one_process_and_a_state_put_back_gives_the_same_bits(tmp_path):
     folder = str(tiny_t2i.build(tmp_path / "t2i", layers=1))
     expected = take_steps(1, folder, tmp_path / "alone", checkpointing=False)
-    torchrun(["steps", folder, str(tmp_path / "found.safetensors")])
+    two_ranks(["steps", folder, str(tmp_path / "found.safetensors")])
     found = load_file(tmp_path / "found.safetensors")
     assert found.keys() == expected.keys()
     for values in (found, expected):

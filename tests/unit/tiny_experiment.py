@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -92,33 +89,6 @@ class Experiment:
             "--out", str(self.folder / name / str(to)), "--work", str(self.folder / name / "work" / str(to)),
             "--threads", "1", *map(str, more),
         ]  # fmt: skip
-
-
-def forked(n: int, **variables: int) -> list[str]:
-    """Launcher of `n` processes, for `run` and `start`: torchrun's environment without its waiting."""
-    words = [f"{name}={value}" for name, value in variables.items()]
-    return [sys.executable, "-u", str(Path(__file__).with_name("forked_ranks.py")), str(n), *words]
-
-
-def command(arguments: list[str], *launcher: str) -> list[str]:
-    # torchrun takes `--run` for an abbreviation of its own options unless `--` ends them.
-    module = ["-m", "--", "promptecho"] if launcher else ["-m", "promptecho"]
-    return [*(launcher or (sys.executable,)), *module, *arguments]
-
-
-def start(arguments: list[str], *launcher: str) -> subprocess.Popen:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        command(arguments, *launcher), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-    )
-
-
-def run(arguments: list[str], *launcher: str, code: int = 0) -> str:
-    """Run to the end, check the exit code; returns stderr."""
-    process = start(arguments, *launcher)
-    _, stderr = process.communicate()
-    assert process.returncode == code, f"exit code {process.returncode}:\n{stderr[-4000:]}"
-    return stderr
 
 
 def metrics_without_times(folder: Path) -> list[dict]:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import tiny_qwenimage
 import tiny_t2i
 import torch
+from forked import ranks, run
 
 from promptecho.config.training import LoraSection, TrainingConfig
 from promptecho.t2i.registry import load_family
@@ -46,10 +44,6 @@ def batch_of(family, n: int = 2) -> Batch:
     )  # fmt: skip
 
 
-def torchrun(arguments: list[str]) -> None:
+def two_ranks(arguments: list[str]) -> None:
     """Two processes of partition_everything.py."""
-    driver = str(Path(__file__).with_name("partition_everything.py"))
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--", driver]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    result = subprocess.run([*launcher, *arguments], capture_output=True, text=True, env=environment)
-    assert result.returncode == 0, result.stderr[-4000:]
+    run(arguments, ranks(2), script=Path(__file__).with_name("partition_everything.py"))

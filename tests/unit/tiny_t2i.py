@@ -55,3 +55,9 @@ def build(folder: Path, *, seed: int = 0, layers: int = 2, dim: int = 32, **sche
 def shared_folder() -> Path:
     """One tiny pipeline for all tests of this process."""
     return build(Path(tempfile.mkdtemp(prefix="tiny-t2i-")) / "t2i")
+
+
+@cache
+def shallow_folder() -> Path:
+    """The same with one layer, for what takes many passes and does not ask how many layers there are."""
+    return build(Path(tempfile.mkdtemp(prefix="tiny-t2i-")) / "t2i", layers=1)

@@ -1,7 +1,7 @@
 """The embedded experiment as `make demo` leaves it, with the same names and checkpoints, but of a few images only.
 
-Snakemake says which commands its jobs would run; they are run here, one after the other in one process, which imports
-torch once instead of fifty times. Then Snakemake takes note of the files as its own.
+Snakemake says which commands its jobs would run; they are run here, one after the other in one process, which shares
+the imports of others (tests/unit/forked.py). Then Snakemake takes note of the files as its own.
 """
 
 from __future__ import annotations
@@ -12,26 +12,33 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+sys.path.insert(0, str(ROOT / "tests" / "unit"))
+
+from forked import ended  # noqa: E402
+
 # What each job would do, its outputs among it.
 VERBOSE = ("--quiet", "host")
 COPIED = ("Snakefile", "workflow", "config", "profiles", "envs", "scripts", "Makefile", "README.md", "docs")
 
-# Both read JSON from standard input, a list of lists of words, and write a list of [exit code, output].
+# Both read JSON, a list of lists of words, and write a list of [exit code, output]: the first in the folder and from
+# the file that it is given, the second from standard input.
 PROMPTECHO = """
-import glob, io, json, logging, sys
+import glob, json, os, sys
 from typer.testing import CliRunner
 from promptecho.cli import app
+os.chdir(sys.argv[1])
 ended = []
-for words in json.load(sys.stdin):
+for words in json.load(open(sys.argv[2])):
     words = [name for word in words for name in (sorted(glob.glob(word)) or [word] if "*" in word else [word])]
     result = CliRunner().invoke(app, words)
     ended.append([result.exit_code, f"{result.output}\\n{result.exception or ''}"])
-    if result.exit_code and sys.argv[1:] == ["stop"]:
+    if result.exit_code and sys.argv[3:] == ["stop"]:
         break
 json.dump(ended, sys.stdout)
 """
@@ -59,22 +66,18 @@ json.dump(ended, sys.stdout)
 """
 
 
-def _in_one_process(script: str, root: Path, calls: list[list[str]], *options: str) -> list[tuple[int, str]]:
-    done = subprocess.run(
-        [sys.executable, "-c", script, *options],
-        cwd=root,
-        input=json.dumps(calls),
-        text=True,
-        capture_output=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return [(code, output) for code, output in json.loads(done.stdout[done.stdout.rindex("[[") :])]
-
-
 def promptecho(root: Path, lines: list[str], *options: str) -> list[tuple[int, str]]:
     """Exit code and output of each command in `root`, one after the other; with `stop` up to the first that fails."""
-    return _in_one_process(PROMPTECHO, root, [shlex.split(line)[1:] for line in lines], *options)
+    with tempfile.TemporaryDirectory() as folder:
+        script, calls = Path(folder) / "commands.py", Path(folder) / "calls.json"
+        script.write_text(PROMPTECHO)
+        calls.write_text(json.dumps([shlex.split(line)[1:] for line in lines]))
+        stdout, _ = ended([root, calls, *options], script=script)
+    return _pairs(stdout)
+
+
+def _pairs(stdout: str) -> list[tuple[int, str]]:
+    return [(code, output) for code, output in json.loads(stdout[stdout.rindex("[[") :])]
 
 
 def plans(root: Path, commands: list[list[str]]) -> list[tuple[int, str]]:
@@ -84,7 +87,11 @@ def plans(root: Path, commands: list[list[str]]) -> list[tuple[int, str]]:
         words = [word.replace("/path/to/promptecho", str(root)) for word in words[words.index("snakemake") + 1 :]]
         profile = [] if "--profile" in words else ["--profile", "profiles/local"]  # a sentence may leave it out
         calls.append([*VERBOSE, "--dry-run", *profile, *words])
-    return _in_one_process(SNAKEMAKE, root, calls)
+    done = subprocess.run(
+        [sys.executable, "-c", SNAKEMAKE], cwd=root, input=json.dumps(calls), text=True, capture_output=True
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return _pairs(done.stdout)
 
 
 def shrink(path: Path) -> None:
@@ -93,7 +100,8 @@ def shrink(path: Path) -> None:
     raw["captions"] |= {"shapes": {"count": 24, "seed": 11}, "heldout": 10}
     training = raw["training"]
     training |= {"prompts_per_iteration": 1, "images_per_prompt": 2, "batch_size": 2, "micro_batch_size": 2}
-    training |= {"lora": {"rank": 2, "alpha": 4}, "save_every_s": 600, "heldout": {"prompts": 2, "every": 20}}
+    training["lora"] = {"rank": 2, "alpha": 4, "target_modules": ["to_q"]}
+    training |= {"save_every_s": 600, "heldout": {"prompts": 2, "every": 20}}
     training["sampling"] |= {"num_inference_steps": 1, "batch_size": 2}
     training["timesteps"]["per_sample"] = 1
     for name in ("dpg", "textocr", "densealign"):  # three benchmarks are enough

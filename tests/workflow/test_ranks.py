@@ -53,10 +53,13 @@ def trained(workflow):
     )  # fmt: skip
     workflow.edit(
         "config/experiments/tiny.yaml", "  checkpoints: [2, 4]", "  checkpoints: [4]\n  save_every_s: 0\n  passes: 1\n"
-        "  sampling: {num_inference_steps: 2}\n  timesteps: {per_sample: 2}",
+        "  sampling: {num_inference_steps: 1}\n  timesteps: {per_sample: 1}\n"
+        "  lora: {rank: 2, alpha: 4, target_modules: [to_q]}",
     )  # fmt: skip
-    for old, new in (("prompts_per_iteration: 6", "prompts_per_iteration: 2"), ("batch_size: 24", "batch_size: 8"),
-                     ("micro_batch_size: 1", "micro_batch_size: 4")):  # fmt: skip
+    for old, new in {
+        "prompts_per_iteration: 6": "prompts_per_iteration: 2", "images_per_prompt: 4": "images_per_prompt: 2",
+        "  batch_size: 24": "  batch_size: 4", "micro_batch_size: 1": "micro_batch_size: 2",
+    }.items():  # fmt: skip
         workflow.edit("config/experiments/tiny.yaml", old, new)
     return workflow
 
