@@ -14,7 +14,8 @@ from ranks import send, training_ranks
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "unit"))
 
-from tiny_experiment import Experiment, command, forked, metrics_without_times, run, same_bytes
+from forked import ranks, run
+from tiny_experiment import Experiment, metrics_without_times, same_bytes
 
 from promptecho.files import read_json
 
@@ -29,8 +30,9 @@ class Life:
         self.cluster, self.folder = cluster, folder
         folder.mkdir()
         # Each rank's own exit code, also where srun ends the step: bash waits for its command before it traps.
+        command = shlex.join([sys.executable, "-m", "promptecho", *arguments])
         rank = (
-            f"trap : TERM; {shlex.join(command(arguments))}; code=$?; echo $code > {folder}/$SLURM_PROCID.code; "
+            f"trap : TERM; {command}; code=$?; echo $code > {folder}/$SLURM_PROCID.code; "
             "exit $code"
         )
         (folder / "job.sh").write_text(
@@ -81,7 +83,7 @@ def config(experiment) -> Path:
 @pytest.fixture(scope="module")
 def expected(experiment, config) -> Path:
     """The checkpoint of four ranks that nothing disturbed and no Slurm started."""
-    run(experiment.train(config, ITERATIONS, "expected"), *forked(4, LOCAL_WORLD_SIZE=2))
+    run(experiment.train(config, ITERATIONS, "expected"), ranks(4, LOCAL_WORLD_SIZE=2))
     return experiment.folder / "expected" / str(ITERATIONS)
 
 
