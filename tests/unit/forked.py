@@ -72,6 +72,10 @@ class Started:
             file.seek(0)
         return tuple(file.read() for file in self._output)
 
+    def said(self) -> str:
+        """Its stderr so far."""
+        return Path(self._output[1].name).read_text(errors="replace")
+
     def wait(self, timeout: float | None = None) -> int:
         self.communicate(timeout)
         return self._process.exitcode

@@ -21,7 +21,6 @@ from tiny_experiment import Experiment, metrics_without_times, same_bytes
 from promptecho.config.rewards import PlacementSection
 from promptecho.config.training import TrainingConfig
 from promptecho.errors import ConfigError, DataError
-from promptecho.files import read_json
 from promptecho.train.loop import train_segment
 from promptecho.train.placement.layout import Layout, make_layout
 
@@ -122,7 +121,7 @@ def test_stopped_and_then_without_its_server_a_run_goes_on_with_the_same_bits(ex
     assert process.returncode == 1 and stderr.count("asked to stop; state of iteration 1 saved") == 1, stderr[-3000:]
 
     process = start(asked, ranks(4, each=True))
-    wait_until(process, lambda: iteration_of(work, process) == 2)
+    wait_until(process, lambda: "from iteration 1 to 2" in process.said())
     os.kill(process.ranks()[2], signal.SIGKILL)
     _, stderr = process.communicate()
     assert process.returncode == 1
@@ -141,13 +140,6 @@ def wait_until(process: Started, there: Callable[[], bool]) -> None:
             return
         time.sleep(0.01)
     raise AssertionError(process.communicate()[1][-3000:])
-
-
-def iteration_of(work: Path, process: Started) -> int:
-    """Where its rank 0 is; -1 before it has said so."""
-    path = work / "ranks" / "0.json"
-    found = read_json(path) if path.exists() else {"pid": None}
-    return found["iteration"] if found["pid"] in process.ranks() else -1
 
 
 @given(st.integers(1, 5), st.integers(1, 8), st.data())
