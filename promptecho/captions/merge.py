@@ -15,7 +15,7 @@ from promptecho.captions.inputs import image_list
 from promptecho.captions.prompts import read_prompts
 from promptecho.captions.readers import Reader
 from promptecho.captions.split import split_captions
-from promptecho.captions.store import CaptionRow, CaptionSource, read_captions, write_captions
+from promptecho.captions.store import CaptionFile, CaptionRow, CaptionSource, read_captions, write_captions
 from promptecho.errors import DataError, counted, listed
 from promptecho.files import write_jsonl
 from promptecho.progress import Progress
@@ -66,22 +66,12 @@ def merge_shards(
     Raises:
         DataError: a damaged or missing shard, shards of different sources, an image in two, too many rejected.
     """
-    source: CaptionSource | None = None
+    files = _read_alike(sorted(shards, key=str))
+    source = next((file.source for file in files.values()), None)
     rows: dict[str, CaptionRow] = {}
     where: dict[str, str | Path] = {}
     seen: dict[int, int] = {}
-    for path in sorted(shards, key=str):
-        file = read_captions(path)
-        if file.merge:
-            raise DataError(f"{path}: is a merged file, not a shard; give shards only")
-        if source is None:
-            source, first = file.source, path
-        for item in fields(CaptionSource):
-            mine, others = getattr(file.source, item.name), getattr(source, item.name)
-            # A model folder that moved is the same model: its revision is a hash of its files.
-            moved = item.name == "vlm" and source.vlm_revision.startswith("files-")
-            if mine != others and not moved:
-                raise DataError(f"{path}: {item.name} is {mine!r}, but {others!r} in {first}; caption both alike")
+    for path, file in files.items():
         if file.shard is not None:
             seen[file.shard[0]] = file.shard[1]
         for row in file.rows:
@@ -99,6 +89,36 @@ def merge_shards(
     if wanted is not None:
         _refuse_gaps(rows, wanted)
     return _write(source, [rows[image_id] for image_id in sorted(rows)], spec)
+
+
+def _read_alike(shards: Sequence[str | Path]) -> dict[str | Path, CaptionFile]:
+    """The shards' contents, all made by one model with one question and one way of sampling.
+
+    Raises:
+        DataError: some cannot be read, or were made otherwise than the first; names all of them.
+    """
+    files: dict[str | Path, CaptionFile] = {}
+    problems = []
+    for path in shards:
+        try:
+            file = read_captions(path)
+        except DataError as error:
+            problems.append(str(error))
+            continue
+        if file.merge:
+            problems.append(f"{path}: is a merged file, not a shard; give shards only")
+            continue
+        first, source = next(((path, file.source) for path, file in files.items()), (path, file.source))
+        files[path] = file
+        for item in fields(CaptionSource):
+            mine, others = getattr(file.source, item.name), getattr(source, item.name)
+            # A model folder that moved is the same model: its revision is a hash of its files.
+            moved = item.name == "vlm" and source.vlm_revision.startswith("files-")
+            if mine != others and not moved:
+                problems.append(f"{path}: {item.name} is {mine!r}, but {others!r} in {first}; caption both alike")
+    if problems:
+        raise DataError(listed(problems, "faulty shards"))
+    return files
 
 
 def _refuse_gaps(rows: dict[str, CaptionRow], wanted: dict[str, str | None]) -> None:

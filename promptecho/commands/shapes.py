@@ -8,7 +8,8 @@ from pathlib import Path
 import typer
 
 shapes = typer.Typer(no_args_is_help=True, help="The embedded world: its images and prompts, and its small models.")
-OUT = typer.Option(..., "--out", help="File or folder to write.")
+PROMPTS = typer.Option(..., "--out", help="JSON Lines file to write.")
+MODEL = typer.Option(..., "--out", help="Folder to write the model to.")
 SEED = typer.Option(0, "--seed", help="Seed of everything that is drawn.")
 THREADS = typer.Option(None, "--threads", min=1, help="CPU threads. Default: one for each core.")
 
@@ -41,7 +42,7 @@ def paths(as_json: bool = typer.Option(False, "--json", help="Print JSON.")) -> 
 def render(
     count: int = typer.Option(..., "--count", min=1, help="Number of images to render."),
     seed: int = SEED,
-    out: Path = OUT,
+    out: Path = typer.Option(..., "--out", help="Folder to write the images to."),
     images_list: Path | None = typer.Option(
         None, "--list", help="Also list the images in this file, as `promptecho caption list` does. Default: no list."
     ),
@@ -63,7 +64,7 @@ PER_TAG = typer.Option(
 
 
 @shapes.command("geneval")
-def geneval(per_tag: int = PER_TAG, seed: int = SEED, out: Path = OUT) -> None:
+def geneval(per_tag: int = PER_TAG, seed: int = SEED, out: Path = PROMPTS) -> None:
     """Write GenEval prompts over the shapes vocabulary."""
     from promptecho.shapes.datasets import write_geneval_prompts
 
@@ -71,7 +72,11 @@ def geneval(per_tag: int = PER_TAG, seed: int = SEED, out: Path = OUT) -> None:
 
 
 @shapes.command("dpg")
-def dpg(per_tag: int = PER_TAG, seed: int = SEED, out: Path = OUT) -> None:
+def dpg(
+    per_tag: int = PER_TAG,
+    seed: int = SEED,
+    out: Path = typer.Option(..., "--out", help="File to write: CSV if it ends in .csv, else JSON Lines."),
+) -> None:
     """Write DPG-Bench prompts and questions over the shapes vocabulary."""
     from promptecho.shapes.dpg import write_dpg_questions
 
@@ -79,7 +84,7 @@ def dpg(per_tag: int = PER_TAG, seed: int = SEED, out: Path = OUT) -> None:
 
 
 @shapes.command("tiif")
-def tiif(per_tag: int = PER_TAG, seed: int = SEED, out: Path = OUT) -> None:
+def tiif(per_tag: int = PER_TAG, seed: int = SEED, out: Path = PROMPTS) -> None:
     """Write TIIF-Bench prompts and questions over the shapes vocabulary."""
     from promptecho.shapes.tiif import write_tiif_prompts
 
@@ -87,7 +92,7 @@ def tiif(per_tag: int = PER_TAG, seed: int = SEED, out: Path = OUT) -> None:
 
 
 @shapes.command("textocr")
-def textocr(per_tag: int = PER_TAG, seed: int = SEED, out: Path = OUT) -> None:
+def textocr(per_tag: int = PER_TAG, seed: int = SEED, out: Path = PROMPTS) -> None:
     """Write prompts that ask for a word, and as many that ask for none."""
     from promptecho.shapes.textocr import write_textocr_prompts
 
@@ -96,7 +101,7 @@ def textocr(per_tag: int = PER_TAG, seed: int = SEED, out: Path = OUT) -> None:
 
 @shapes.command("train-vae")
 def train_vae(
-    out: Path = OUT,
+    out: Path = MODEL,
     log: Path = typer.Option(..., "--log", help="JSON Lines file for the losses."),
     seed: int = SEED,
     threads: int | None = THREADS,
@@ -111,7 +116,7 @@ def train_vae(
 @shapes.command("train-t2i")
 def train_t2i(
     vae: Path = typer.Option(..., "--vae", help="Folder of the trained VAE."),
-    out: Path = OUT,
+    out: Path = MODEL,
     log: Path = typer.Option(..., "--log", help="JSON Lines file for the losses."),
     init: Path | None = typer.Option(
         None, "--init", help="Pipeline folder to go on from. Default: none, from scratch."
@@ -132,7 +137,7 @@ def train_t2i(
 
 @shapes.command("train-vlm")
 def train_vlm(
-    out: Path = OUT,
+    out: Path = MODEL,
     log: Path = typer.Option(..., "--log", help="JSON Lines file for the losses."),
     steps: int = typer.Option(1500, "--steps", min=1, help="Optimizer steps; the learning rate ends at zero."),
     seed: int = SEED,

@@ -120,8 +120,13 @@ def test_shards_that_do_not_fit_are_named(tmp_path):
     with pytest.raises(DataError, match="captions.h5: is a merged file"):
         merge_shards([*paths, tmp_path / "captions.h5"], spec(tmp_path))
     paths[0].write_bytes(paths[0].read_bytes()[:600])
-    with pytest.raises(DataError, match=r"00000\.h5: damaged"):
-        merge_shards(paths, spec(tmp_path))
+    write_captions(tmp_path / "other.h5", CaptionSource("vlm", "main", "Describe.", {"temperature": 0.0}), [row(7)])
+    bad = [*paths, tmp_path / "other.h5", tmp_path / "captions.h5", tmp_path / "missing.h5"]
+    with pytest.raises(DataError) as told:  # all at once
+        merge_shards(bad, spec(tmp_path))
+    lines = str(told.value).splitlines()
+    named = ("00000.h5: damaged", "captions.h5: is a", "missing.h5: ", "other.h5: vlm_revision is")
+    assert len(lines) == len(named) and all(any(name in line for line in lines) for name in named), lines
     with pytest.raises(DataError, match="no captions to merge"):
         merge_shards([], spec(tmp_path))
 
