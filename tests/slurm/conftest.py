@@ -44,7 +44,7 @@ def flow(tmp_path):
     made: list[Flow] = []
 
     def make(cluster: Cluster, snakefile: str) -> Flow:
-        folder = tmp_path / f"flow {len(made)}"
+        folder = tmp_path / f"it's flöw {len(made)}"  # what a shell, or a header of ASCII, would misread
         folder.mkdir()
         made.append(Flow(folder, cluster, snakefile, prefix=f"t{next(_NUMBERS)}"))
         return made[-1]

@@ -70,7 +70,7 @@ class Suite(Flow):
 
 @pytest.fixture(scope="module")
 def suite(cluster, tmp_path_factory) -> Suite:
-    folder = tmp_path_factory.mktemp("suite") / "check out"
+    folder = tmp_path_factory.mktemp("suite") / "it's a größe"
     folder.mkdir()
     return Suite.checkout(folder, cluster)
 
