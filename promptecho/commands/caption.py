@@ -10,6 +10,7 @@ from typing import Any
 import typer
 
 from promptecho.commands.files import given_files
+from promptecho.commands.options import DEVICE, THREADS, TRUST_REMOTE_CODE, VLM_DTYPE
 
 caption = typer.Typer(
     no_args_is_help=True,
@@ -147,21 +148,13 @@ def shard(
         help="0: always the likeliest token; above 0: sampled. Default: captions.temperature.",
     ),
     seed: int | None = SEED,
-    dtype: str | None = typer.Option(
-        None,
-        "--dtype",
-        help="Type of the weights: float32, bfloat16, float16. Default: models.vlm.dtype; with --vlm float32.",
-    ),
-    device: str = typer.Option(
-        "auto", "--device", help="Where to compute: cpu, cuda, cuda:1, ...; auto takes a GPU if there is one."
-    ),
-    threads: int | None = typer.Option(None, "--threads", min=1, help="CPU threads. Default: one for each core."),
+    dtype: str | None = VLM_DTYPE,
+    device: str = DEVICE,
+    threads: int | None = THREADS,
     revision: str | None = typer.Option(
         None, "--revision", help="Commit of the model on the hub. Default: models.vlm.revision."
     ),
-    trust_remote_code: bool = typer.Option(
-        False, "--trust-remote-code", help="Run Python code that comes with the model."
-    ),
+    trust_remote_code: bool = TRUST_REMOTE_CODE,
     as_json: bool = AS_JSON,
 ) -> None:
     """Caption the images of one shard.

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import typer
 
+from promptecho.commands.options import DEVICE, THREADS
 from promptecho.errors import ConfigError
 from promptecho.suggest import maybe
 
@@ -33,10 +34,8 @@ def generate(
     ),
     shard: int = typer.Option(0, "--shard", min=0, help="Number of this shard, from 0."),
     num_shards: int = typer.Option(1, "--num-shards", min=1, help="Number of shards that the images are divided into."),
-    threads: int | None = typer.Option(None, "--threads", min=1, help="CPU threads. Default: one for each core."),
-    device: str = typer.Option(
-        "auto", "--device", help="Where to compute: cpu, cuda, cuda:1, ...; auto takes a GPU if there is one."
-    ),
+    threads: int | None = THREADS,
+    device: str = DEVICE,
 ) -> None:
     """Generate the images of one checkpoint for an image set, or one shard of them.
 

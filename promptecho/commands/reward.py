@@ -11,6 +11,7 @@ from typing import Any
 import typer
 
 from promptecho.commands.files import given_files
+from promptecho.commands.options import DEVICE, TRUST_REMOTE_CODE, VLM_DTYPE
 
 
 def register(app: typer.Typer) -> None:
@@ -73,18 +74,10 @@ def reward(
     seed: int = typer.Option(
         1, "--seed", min=0, help="inferscore: seed of what is sampled, together with the image's file name."
     ),
-    dtype: str | None = typer.Option(
-        None,
-        "--dtype",
-        help="Type of the weights: float32, bfloat16, float16. Default: models.vlm.dtype; with --vlm float32.",
-    ),
-    device: str = typer.Option(
-        "auto", "--device", help="Where to compute: cpu, cuda, cuda:1, ...; auto takes a GPU if there is one."
-    ),
+    dtype: str | None = VLM_DTYPE,
+    device: str = DEVICE,
     batch_size: int = typer.Option(8, "--batch-size", min=1, help="Images that the model takes together."),
-    trust_remote_code: bool = typer.Option(
-        False, "--trust-remote-code", help="Run Python code that comes with the model."
-    ),
+    trust_remote_code: bool = TRUST_REMOTE_CODE,
     as_json: bool = typer.Option(False, "--json", help="Print JSON."),
 ) -> None:
     """Print the reward of images for a prompt.

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import typer
 
+from promptecho.commands.options import THREADS
+
 shapes = typer.Typer(no_args_is_help=True, help="The embedded world: its images and prompts, and its small models.")
 PROMPTS = typer.Option(..., "--out", help="JSON Lines file to write.")
 MODEL = typer.Option(..., "--out", help="Folder to write the model to.")
 SEED = typer.Option(0, "--seed", help="Seed of everything that is drawn.")
-THREADS = typer.Option(None, "--threads", min=1, help="CPU threads. Default: one for each core.")
 
 
 def register(app: typer.Typer) -> None:

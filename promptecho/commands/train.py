@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from promptecho.commands.options import DEVICE
 from promptecho.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -77,9 +78,7 @@ def train(
     threads: int | None = typer.Option(
         None, "--threads", min=1, help="CPU threads of this process. Default: one for each core."
     ),
-    device: str = typer.Option(
-        "auto", "--device", help="Where to compute: cpu, cuda, cuda:1, ...; auto takes a GPU if there is one."
-    ),
+    device: str = DEVICE,
     as_json: bool = typer.Option(False, "--json", help="Print a summary as JSON."),
     watch: Path | None = typer.Option(
         None,
