@@ -120,7 +120,7 @@ def test_what_a_mark_is_and_what_not(tmp_path):
     ("m.csv", b"prompt\n\xef\xbb\xbf\n", r"m.csv: holds no prompts; its first row must name the columns"),
     ("o.txt", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", r"o.txt: a pointer of Git LFS"),
     ("p.txt", b"\n<!DOCTYPE html>\n<p>Sign in\n", r"p.txt: a web page, not text; its address wants a login"),
-    ("q.jsonl", gzip.compress(b'{"prompt": "A star"}\n', mtime=0), r"q.jsonl: compressed with gzip, so not text; unpack it"),
+    ("q.jsonl", gzip.compress(b'{"prompt": "A star"}\n', mtime=0), r"q.jsonl: compressed with gzip, so not text"),
     ("r.csv", b"PK\x03\x04" + bytes(60), r"r.csv: a zip archive or an office document .*; unpack it, or export"),
     ("s.jsonl", b'{"prompt": "a"}\n{"x": ' + b"[" * 100_000, r"s.jsonl:2: not valid JSON .nested too deep"),
     ("t.jsonl", b'{"id": ' + b"9" * 5000 + b"}\n[]\n", r"t.jsonl:1: .* .a number of too many .*\n.*t.jsonl:2: exp"),
