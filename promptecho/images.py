@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import math
 import sys
 import warnings
@@ -24,7 +25,11 @@ Image.MAX_IMAGE_PIXELS = LARGEST
 
 
 def load_image(
-    path: str | Path, fix: str = "replace or remove it", *, background: str = "white", max_pixels: int | None = None
+    path: str | Path | io.BytesIO,
+    fix: str = "replace or remove it",
+    *,
+    background: str = "white",
+    max_pixels: int | None = None,
 ) -> Image.Image:
     """Decode an image file whole, upright (EXIF orientation), as 8-bit RGB by the rules of `pixels.py`.
 
@@ -32,6 +37,7 @@ def load_image(
     frames or pages it is the first, of the pictures of a HEIC file the one that it calls primary.
 
     Args:
+        path: the file; or its content, where that has been read (and looked at) already.
         fix: ends the error message: what the user should do about a bad file.
         background: what shows through transparent pixels.
         max_pixels: larger images are shrunk to so many, with a Lanczos filter. None: those above 89 million only.
@@ -44,8 +50,9 @@ def load_image(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            refuse_pipe(path)
-            _register_heif(path)
+            if not isinstance(path, io.BytesIO):
+                refuse_pipe(path)
+                _register_heif(path)
             with Image.open(path) as opened:
                 raw = facts(opened)
                 full = opened.size
@@ -68,10 +75,11 @@ def load_image(
     except DataError:
         raise
     except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error, ...
-        if problem := pointer_problem(path):
-            raise DataError(f"{shown(path)}: {problem}") from None
-        if other := other_kind(start_of(path), "an image"):
-            raise DataError(f"{shown(path)}: {other}, or remove it") from None
+        if not isinstance(path, io.BytesIO):
+            if problem := pointer_problem(path):
+                raise DataError(f"{shown(path)}: {problem}") from None
+            if other := other_kind(start_of(path), "an image"):
+                raise DataError(f"{shown(path)}: {other}, or remove it") from None
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise DataError(f"{shown(path)}: not a readable image ({reason}); {fix}") from error
     if full[0] * full[1] > BIG:

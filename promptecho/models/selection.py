@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 
-from promptecho.errors import ModelError
+from promptecho.errors import DataError, ModelError
 from promptecho.files import read_json
 from promptecho.models.needed import Kind
 from promptecho.pointers import pointer_problem
@@ -64,7 +65,10 @@ def pointers_in(folder: Path) -> str | None:
     Pointers beside them are let be: people fetch what they need."""
     pipeline, parts = (folder / INDEX).is_file(), []
     if pipeline and pointer_problem(folder / INDEX) is None:
-        parts = [path for path in folder.iterdir() if path.name in read_json(folder / INDEX) and path.is_dir()]
+        with contextlib.suppress(DataError):  # a torn index is told by the loader
+            index = read_json(folder / INDEX)
+            names = index if isinstance(index, dict) else {}
+            parts = [path for path in folder.iterdir() if path.is_dir() and path.name in names]
     elif not pipeline and not (folder / "config.json").is_file():
         return None  # an adapter: that of its files which is read is looked at then
     found = {}

@@ -291,7 +291,7 @@ def test_captions_older_than_lists_are_adopted(tmp_path):
     put(photos, "other.avif")
     first = renew(photos, folder, 2, FileHashes())
     assert first.shards == [] and first.listed.unlisted == ["other.avif"] and first.changes == []
-    assert "1 more are there (other.avif)" in first.told("E")[-1]
+    assert "1 more is there (other.avif)" in first.told("E")[-1]
     first.write(folder)
     again = renew(photos, folder, 2, FileHashes())
     assert not again.new and again.shards == []

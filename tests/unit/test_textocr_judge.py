@@ -206,7 +206,7 @@ def test_prompts_to_label_come_from_every_file_that_training_takes(tmp_path):
     from promptecho.captions.store import CaptionRow, CaptionSource, write_captions
 
     (tmp_path / "p.txt").write_text("one\n\ntwo\n", encoding="utf-8")
-    write_jsonl(tmp_path / "c.jsonl", [{"data_id": "a", "caption": "one", "prompt": "not this"}])
+    write_jsonl(tmp_path / "c.jsonl", [{"data_id": "a", "caption": "one", "prompt": ""}])
     write_jsonl(tmp_path / "p.jsonl", ROWS)
     row = CaptionRow("i", "three", -1, "stop", "0" * 64)
     write_captions(tmp_path / "c.h5", CaptionSource("v", "r", "q", {}), [row])
@@ -216,6 +216,9 @@ def test_prompts_to_label_come_from_every_file_that_training_takes(tmp_path):
     assert read_texts(tmp_path / "c.h5") == {"i": "three"}
     with pytest.raises(DataError, match="no such file"):
         read_texts(tmp_path / "none.jsonl")
+    write_jsonl(tmp_path / "c.jsonl", [{"data_id": "a", "caption": "one", "prompt": "not this"}])
+    with pytest.raises(DataError, match="'caption' and 'prompt' differ"):
+        read_texts(tmp_path / "c.jsonl")
 
 
 def test_the_command(tmp_path):

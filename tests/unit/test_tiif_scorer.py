@@ -66,7 +66,7 @@ def test_case_and_space_do_not_count_and_the_longer_list_is_cut():
     assert as_expected(["Yes", " no ", "yes"], ["yes", "NO", "no"]) == [True, True, False]
     assert tally(["yes", "no"], ["yes"]) == Tally(1, 1)
     assert tally(["yes"], []) == Tally(0, 0)
-    with pytest.raises(DataError, match="1 answers to 2 questions"):
+    with pytest.raises(DataError, match="1 answer to 2 questions"):
         tally(["yes", "no"], ["yes"], mode="fixed")
 
 
