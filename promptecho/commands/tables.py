@@ -43,7 +43,7 @@ def tables(
     paper_rows: Annotated[
         list[str] | None,
         typer.Option(
-            help="Which run stands beside a row of the paper: 'Z-Image + PromptEcho=zimage/promptecho-s1@900'. "
+            help="Which run stands beside a row of the paper: 'Z-Image + PromptEcho=zimage/promptecho@400'. "
             "Without -s1: all seeds together; without @900: the last checkpoint. Or a YAML file of such pairs. "
             "Repeat the option for several. Default: rows and runs of the same name."
         ),

@@ -328,5 +328,5 @@ class SiteConfig(Section):
     paper_rows: dict[str, Text] = Field(
         default_factory=dict,
         description="For `snakemake paper`: which run stands beside which row of the paper's tables, for example "
-        "`Z-Image + PromptEcho: zimage/promptecho@900` (docs/tables.md). Rows that are not named have defaults.",
+        "`Z-Image + PromptEcho: zimage/promptecho@400` (docs/tables.md). Rows that are not named have defaults.",
     )
