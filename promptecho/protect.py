@@ -153,11 +153,11 @@ class Protection:
         """Whether a checkpoint has all its parts, and its state is of this configuration and of the same inputs."""
         if not _all_there(job):
             return False
-        config, run, name = self.experiments[job.wildcards.E], job.wildcards.R, job.wildcards.E
+        name, run = job.wildcards.E, job.wildcards.R
+        config = self.experiments[name]
         made = state_digests(Path(job.output.adapter).parent).get(SLICE)
-        return made == slice_digest(config, "train", run) and not self.inputs(name).changed(
-            inputs_of(config, "train", run)
-        )
+        replaced = self.inputs(name).changed(inputs_of(config, "train", run))
+        return made == slice_digest(config, "train", run) and not replaced
 
     def _make_again(self, again: dict[tuple[str, str], list[Any]]) -> None:
         """Have the runs planned whole and, unless this is a dry run, move their old results aside."""

@@ -20,6 +20,7 @@ from promptecho.files import sha256_file
 from promptecho.models import reach
 from promptecho.models.place import locate
 from promptecho.models.record import HUB_ID, read_record
+from promptecho.t2i.adapter_files import write_adapter
 from promptecho.t2i.lora_files import DIFFUSERS_FILE, PEFT_CONFIG, PEFT_FILE, Lora, read_lora_file, read_peft
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
@@ -252,8 +253,6 @@ def _check_values(lora: Lora, where: Path) -> None:
 
 def _write(lora: Lora, out: Path, target: Target, imported: Imported) -> None:
     from peft import LoraConfig
-
-    from promptecho.t2i.adapter_files import write_adapter
 
     rank = Counter(pair.rank for pair in lora.pairs.values()).most_common(1)[0][0]
     alpha = Counter(pair.alpha for pair in lora.pairs.values()).most_common(1)[0][0]

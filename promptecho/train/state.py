@@ -6,8 +6,6 @@ one is refused, and carries hashes of its tensors and of itself, so that a damag
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,28 +44,14 @@ class TrainingState:
     prompts: dict[str, Any] = field(default_factory=dict)  # the prompts used so far (prompts.py)
 
 
-@contextmanager
-def tensor_folder(folder: Path) -> Iterator[Path]:
-    """`atomic_path` for a folder of safetensors files, which report a full disk as an error class of their own.
-
-    Raises:
-        DataError: the disk is full or not writable.
-    """
-    with atomic_path(folder) as temporary:
-        temporary.mkdir()
-        try:
-            yield temporary
-        except SafetensorError as error:
-            raise DataError(f"{folder}: cannot write ({error}); free space or fix permissions, then rerun") from error
-
-
 def save_state(state: TrainingState, folder: Path) -> None:
     """Write a state folder atomically.
 
     Raises:
         DataError: the disk is full.
     """
-    with tensor_folder(folder) as temporary:
+    with atomic_path(folder) as temporary:
+        temporary.mkdir()
         hashes = {}
         for name in (*FILES, *(name for name in OPTIONAL if name in state.tensors)):
             path = temporary / f"{name}.safetensors"

@@ -93,6 +93,18 @@ def test_a_state_of_another_schema_is_refused(tmp_path, monkeypatch):
         load_state(tmp_path / "s", DIGESTS)
 
 
+def test_an_adapter_on_a_full_disk_is_one_line(tmp_path):
+    code = (  # a limit on file size stands for a full disk
+        "import resource, sys, torch\nfrom pathlib import Path\nfrom peft import LoraConfig\n"
+        "from promptecho.t2i.adapter_files import write_adapter\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))\n"
+        "state = {'base_model.model.to_q.lora_A.weight': torch.ones(8, 512)}\n"
+        "write_adapter(Path(sys.argv[1]), state, LoraConfig(target_modules=['to_q']), object)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, tmp_path / "a"], capture_output=True, text=True)
+    assert f"DataError: {tmp_path / 'a'}: cannot write" in done.stderr and os.listdir(tmp_path) == []
+
+
 def test_a_full_disk_is_one_line_and_leaves_the_old_state(tmp_path):
     save_state(state(), tmp_path / "s")
     code = (  # a limit on file size stands for a full disk
