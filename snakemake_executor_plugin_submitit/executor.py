@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
-import os
-import secrets
 import sys
 import time
 from collections.abc import Sequence
@@ -17,13 +14,15 @@ from snakemake_interface_executor_plugins.executors.real import RealExecutor
 from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
 from snakemake_interface_executor_plugins.utils import format_cli_arg
 
-from . import events, identity, queue, slurm, task
+from . import events, identity, slurm
 from .folder import private_folder
-from .ledger import Entry, Ledger, Submission
+from .ledger import Ledger
 from .recovery import Recovery
-from .rerun import rerun_command
 from .signals import Signals
-from .task import Task, Verdict
+from .submitting import Submitter
+from .task import Task
+from .telling import failure_message
+from .watching import Watcher
 
 _WAIT_FILES_IN_COMMAND = 20
 _SHUTDOWN_STEP_S = 0.5
@@ -38,10 +37,8 @@ class Executor(RemoteExecutor):
         if removed:
             logger.warning(f"ignoring {', '.join(removed)}: resources and settings decide how jobs are submitted")
         self._signals = Signals()
-        self._warned: dict[str, float] = {}  # when, by subject
         self._live: dict[str, Task] = {}  # by Slurm id; active_jobs is empty while the thread looks at them
         self._to_record: dict[object, Task] = {}  # by job: ended well, not yet recorded by Snakemake
-        self._looked_at: float | None = None
         super().__init__(workflow, logger)
 
     def __post_init__(self) -> None:
@@ -58,6 +55,11 @@ class Executor(RemoteExecutor):
             ) from None
         self._prepared = False
         self._max_array_size = self.settings.array_size
+        self._submitter = Submitter(
+            self.folder, self.settings, self.ledger, self.logger,
+            command_of=self.format_job_exec, watch=self._watch, refuse=self._refuse, on_wait=self._tell_of_waiting,
+        )  # fmt: skip
+        self._watcher = Watcher(self.settings, self.logger, self._latency)
         self._earlier = Recovery(self.ledger, self.settings.command_timeout, self.logger, self._tell_of_waiting)
         self._earlier.record_ended(
             self.workflow.dag, lambda job: self.workflow.async_run(self.workflow.persistence.finished(job))
@@ -90,7 +92,7 @@ class Executor(RemoteExecutor):
             size = max(min(self.settings.array_size, self._max_array_size), 1)
             for start in range(0, len(members), size):
                 with self._signals.held_back():
-                    self._submit(members[start : start + size], request)
+                    self._submitter.submit(members[start : start + size], request)
 
     def _prepare(self) -> None:
         """Once, before the first submission."""
@@ -109,74 +111,6 @@ class Executor(RemoteExecutor):
 
         return request_of_job(job)
 
-    def _submit(self, jobs: Sequence, request, resubmissions: int = 0) -> None:
-        """One job, or one array of jobs of one rule with the same resources."""
-        token = secrets.token_hex(4)
-        prefix = self.settings.jobname_prefix
-        name = identity.job_name(prefix, jobs[0]) if len(jobs) == 1 else identity.array_name(prefix, jobs)
-        folder = self.folder / identity.folder_name(jobs[0]) / f"{name.removeprefix(prefix + '.')}-{token}"
-        delay = self._signal_delay(request)
-        try:
-            folder.mkdir(parents=True, mode=0o700)
-            payloads = [self._payload(job, folder, delay, resubmissions, array=len(jobs) > 1) for job in jobs]
-            submission = Submission(
-                token,
-                str(folder),
-                [
-                    Entry(
-                        key=identity.key_of(job),
-                        fingerprint=identity.fingerprint_of(job),
-                        request=repr(request),
-                        name=identity.job_name(prefix, job),
-                    )
-                    for job in jobs
-                ],
-                resubmissions=resubmissions,
-                under_way=True,
-            )
-            self.ledger.intend(submission)
-        except OSError as error:
-            self._refuse(jobs, f"{error.filename or folder}: {error.strerror}; nothing was submitted")
-            return
-        try:
-            self._call_sbatch(jobs, request, submission, payloads, name, delay)
-        finally:
-            submission.under_way = False
-
-    def _signal_delay(self, request) -> int:
-        """Seconds of warning. Of a short job half its time at most, or it would be asked to leave as it begins."""
-        asked = self.settings.signal_delay
-        return asked if request.time_min is None else min(asked, 30 * request.time_min)
-
-    def _call_sbatch(self, jobs, request, submission, payloads, name, signal_delay_s) -> None:
-        from .submission import ArrayExecutor
-
-        array = ArrayExecutor(
-            Path(submission.folder),
-            request.sbatch_parameters(),
-            name=name,
-            comment=identity.comment_of(jobs),
-            signal_delay_s=signal_delay_s,
-        )
-        try:
-            slurm_id = array.submit_all(payloads, self.settings.command_timeout, self._tell_of_waiting)
-        except slurm.SlurmUnreachableError as error:
-            # The intent stays open.
-            tried = f"tried for {self.settings.command_timeout} s"
-            self._refuse(jobs, f"{error} ({tried}); whether it got through is found out before it is tried again")
-            return
-        except (slurm.SlurmError, OSError) as error:
-            for index in range(len(jobs)):
-                self.ledger.ended(submission, index, "never")
-            self._refuse(jobs, f"{error}; nothing was submitted")
-            return
-        self.ledger.submitted(submission, slurm_id)
-        tasks = [Task(submission, index, identity.label_of(job)) for index, job in enumerate(jobs)]
-        for job, one in zip(jobs, tasks, strict=True):
-            self._watch(job, one)
-        kind = "Slurm job" if len(jobs) == 1 else f"{len(jobs)} tasks of Slurm array"
-        self.logger.info(f"Submitted {kind} {slurm_id}: {identity.comment_of(jobs)}; log: {tasks[0].log}")
-
     def _take_up(self, wanted: Sequence[tuple]) -> set:
         """Watch the jobs that an earlier process has submitted."""
         self._earlier.resolve_intents()
@@ -185,21 +119,6 @@ class Executor(RemoteExecutor):
             self._watch(job, one)
             self.logger.info(f"Taken up: Slurm job {one.job_id}, {one.label}; log: {one.log}")
         return set(found)
-
-    def _payload(self, job, folder: Path, signal_delay_s: int, resubmissions: int, *, array: bool):
-        from .payload import Payload
-
-        return Payload(
-            self.format_job_exec(job),
-            identity.job_name(self.settings.jobname_prefix, job),
-            identity.outputs_to_check(job),
-            workdir=os.getcwd(),
-            folder=str(folder),
-            signal_delay_s=signal_delay_s,
-            requeue_limit=self.settings.requeue_limit,
-            requeues=resubmissions,
-            rename=array,
-        )
 
     def additional_general_args(self) -> str:
         # In every job's log otherwise; and one job to choose from needs no solver.
@@ -243,13 +162,11 @@ class Executor(RemoteExecutor):
     async def check_active_jobs(self, active_jobs: list[SubmittedJobInfo]):
         for info in active_jobs:
             events.note_start(info.aux["task"])
-        verdicts = {id(info): self._from_outcome(info.aux["task"]) for info in active_jobs}
-        waiting = [info for info in active_jobs if verdicts[id(info)] == task.WAITING]
-        if waiting and self._time_to_look():
-            verdicts.update(self._from_slurm(waiting))
+        verdicts = self._watcher.judge([info.aux["task"] for info in active_jobs])
         # Ends first: logs then tell things in the order in which they happened.
-        for info in sorted(active_jobs, key=lambda info: verdicts[id(info)].kind == "waiting"):
-            verdict, one = verdicts[id(info)], info.aux["task"]
+        for info in sorted(active_jobs, key=lambda info: verdicts[id(info.aux["task"])].kind == "waiting"):
+            one = info.aux["task"]
+            verdict = verdicts[id(one)]
             if verdict.kind == "waiting":
                 events.tell_of_start(info, self.logger)
                 yield info
@@ -268,7 +185,8 @@ class Executor(RemoteExecutor):
                 if one.state is not None and one.state.stuck:
                     self._cancel_all([one.job_id])  # or it would run beside a retry once somebody releases it
                 self._close(one, "failed")
-                self._report_failure(info, verdict)
+                message = failure_message(info.job, one, verdict, self.workflow.dag_settings)
+                self.report_job_error(info, msg=message, aux_logs=[str(one.log)])
 
     def handle_job_success(self, job) -> None:
         """Called once Snakemake has recorded the job; a kill before that leaves it open in the ledger."""
@@ -282,68 +200,13 @@ class Executor(RemoteExecutor):
         if one is not None:
             self._close(one, outcome)
 
-    def _from_outcome(self, one: Task) -> Verdict:
-        try:
-            return task.judge_outcome(one) if one.outcome.exists() else task.WAITING
-        except (OSError, ValueError) as error:
-            if "outcome" not in one.warned:
-                one.warned.add("outcome")
-                self.logger.warning(f"{one.outcome}: {error}; trying again")
-            return task.WAITING
-
-    def _time_to_look(self) -> bool:
-        now = time.monotonic()
-        if self._looked_at is not None and now - self._looked_at < self.settings.status_interval:
-            return False
-        self._looked_at = now
-        return True
-
-    def _from_slurm(self, infos: Sequence[SubmittedJobInfo]) -> dict[int, Verdict]:
-        """One squeue for all; sacct for those it does not know. Nothing is concluded while slurmctld is silent."""
-        tasks = {id(info): info.aux["task"] for info in infos}
-        try:
-            states = queue.read_squeue()
-        except slurm.SlurmError as error:
-            self._warn("squeue", f"{error}; jobs go on, their state is looked up again later")
-            return {}
-        self._warned.pop("squeue", None)
-        known = {one.job_id: one.state_in(states) for one in tasks.values()}
-        unknown = {job_id for job_id, state in known.items() if state is None}
-        if unknown:
-            try:
-                found = queue.read_sacct(unknown)
-                # What accounting takes for alive but slurmctld does not know is gone.
-                known.update({job_id: state for job_id, state in found.items() if not state.alive})
-            except slurm.SlurmError as error:
-                self._warn("sacct", f"{error}; going on without accounting")
-        now, latency = time.monotonic(), self._latency()
-        verdicts = {}
-        for number, one in tasks.items():
-            state = known[one.job_id]
-            verdicts[number] = task.judge_state(one, state, now, latency, self.settings.requeue_limit)
-            self._warn_of_waiting(one)
-        return verdicts
-
     def _latency(self) -> float:
         return max(self.workflow.execution_settings.latency_wait, 2.0)
-
-    def _warn_of_waiting(self, one: Task) -> None:
-        reason = one.state.detail if one.state and one.state.state == "PENDING" else ""
-        if reason in _UNLIKELY_TO_START and reason not in one.warned:
-            one.warned.add(reason)
-            self.logger.warning(f"Slurm job {one.job_id}, {one.label}: waits with reason {reason}")
-
-    def _warn(self, subject: str, text: str) -> None:
-        """At once, and now and then while it lasts."""
-        now = time.monotonic()
-        if now - self._warned.get(subject, -math.inf) > self.settings.command_timeout:
-            self._warned[subject] = now
-            self.logger.warning(text)
 
     def _again(self, info: SubmittedJobInfo) -> None:
         """Submit in place of one that ended by no fault of its own; the base class takes the new one over."""
         one = info.aux["task"]
-        self._submit([info.job], self._request(info.job), resubmissions=one.requeues_used + 1)
+        self._submitter.submit([info.job], self._request(info.job), resubmissions=one.requeues_used + 1)
 
     def _close(self, one: Task, outcome: str) -> None:
         self.ledger.ended(one.submission, one.index, outcome)
@@ -354,19 +217,6 @@ class Executor(RemoteExecutor):
                 (one.folder / f"{one.job_id}.{kind}").unlink(missing_ok=True)
             for left in one.folder.glob(f"{one.job_id}.stop.*"):
                 left.unlink(missing_ok=True)
-
-    def _report_failure(self, info: SubmittedJobInfo, verdict: Verdict) -> None:
-        one = info.aux["task"]
-        lines = task.tail(one.log)
-        target = identity.target_of(info.job)
-        command = rerun_command(sys.argv, self.workflow.dag_settings.targets, target, sys.executable)
-        message = [
-            f"Slurm job {one.job_id} ({one.label}): {verdict.reason}",
-            f"last lines of {one.log}:",
-            *(f"  | {line}" for line in lines),
-            f"to run this job alone again: {command}",
-        ]
-        self.report_job_error(info, msg="\n".join(message), aux_logs=[str(one.log)])
 
     def print_job_error(self, job_info: SubmittedJobInfo, msg=None, **kwargs) -> None:
         if job_info.external_jobid is not None:
@@ -410,12 +260,3 @@ class Executor(RemoteExecutor):
         end = time.monotonic() + self.next_seconds_between_status_checks
         while self.wait and time.monotonic() < end:
             await asyncio.sleep(min(_SHUTDOWN_STEP_S, self.next_seconds_between_status_checks))
-
-
-# Reasons for which a pending job may wait for ever.
-_UNLIKELY_TO_START = {
-    "PartitionTimeLimit", "PartitionNodeLimit", "PartitionDown", "PartitionInactive", "BadConstraints",
-    "AssocGrpGRES", "QOSMaxWallDurationPerJobLimit", "AssocMaxWallDurationPerJobLimit", "AccountNotAllowed",
-    "QOSNotAllowed", "InvalidAccount", "InvalidQOS", "JobHeldAdmin", "JobHeldUser", "DependencyNeverSatisfied",
-    "ReqNodeNotAvail", "Reservation", "NodeDown",
-}  # fmt: skip

@@ -1,0 +1,114 @@
+"""From Snakemake's jobs to Slurm jobs: written down in the ledger, then handed to sbatch."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import identity, slurm
+from .ledger import Entry, Ledger, Submission
+from .task import Task
+
+
+@dataclass
+class Submitter:
+    """Submits jobs. Its callbacks are the executor's: what becomes of a job is reported by it.
+
+    `command_of` gives the command that runs a job; `watch` takes over a job that is in the queue, `refuse` those that
+    could not be submitted, with the reason; `on_wait` hears of an sbatch that is tried again.
+    """
+
+    folder: Path
+    settings: object  # ExecutorSettings
+    ledger: Ledger
+    logger: object
+    command_of: Callable
+    watch: Callable
+    refuse: Callable
+    on_wait: Callable
+
+    def submit(self, jobs: Sequence, request, resubmissions: int = 0) -> None:
+        """One job, or one array of jobs of one rule with the same resources."""
+        token = secrets.token_hex(4)
+        prefix = self.settings.jobname_prefix
+        name = identity.job_name(prefix, jobs[0]) if len(jobs) == 1 else identity.array_name(prefix, jobs)
+        folder = self.folder / identity.folder_name(jobs[0]) / f"{name.removeprefix(prefix + '.')}-{token}"
+        delay = self._signal_delay(request)
+        try:
+            folder.mkdir(parents=True, mode=0o700)
+            payloads = [self._payload(job, folder, delay, resubmissions, array=len(jobs) > 1) for job in jobs]
+            submission = Submission(
+                token,
+                str(folder),
+                [
+                    Entry(
+                        key=identity.key_of(job),
+                        fingerprint=identity.fingerprint_of(job),
+                        request=repr(request),
+                        name=identity.job_name(prefix, job),
+                    )
+                    for job in jobs
+                ],
+                resubmissions=resubmissions,
+                under_way=True,
+            )
+            self.ledger.intend(submission)
+        except OSError as error:
+            self.refuse(jobs, f"{error.filename or folder}: {error.strerror}; nothing was submitted")
+            return
+        try:
+            self._call_sbatch(jobs, request, submission, payloads, name, delay)
+        finally:
+            submission.under_way = False
+
+    def _signal_delay(self, request) -> int:
+        """Seconds of warning. Of a short job half its time at most, or it would be asked to leave as it begins."""
+        asked = self.settings.signal_delay
+        return asked if request.time_min is None else min(asked, 30 * request.time_min)
+
+    def _call_sbatch(self, jobs, request, submission, payloads, name, signal_delay_s) -> None:
+        from .submission import ArrayExecutor
+
+        array = ArrayExecutor(
+            Path(submission.folder),
+            request.sbatch_parameters(),
+            name=name,
+            comment=identity.comment_of(jobs),
+            signal_delay_s=signal_delay_s,
+        )
+        try:
+            slurm_id = array.submit_all(payloads, self.settings.command_timeout, self.on_wait)
+        except slurm.SlurmUnreachableError as error:
+            # The intent stays open.
+            tried = f"tried for {self.settings.command_timeout} s"
+            self.refuse(jobs, f"{error} ({tried}); whether it got through is found out before it is tried again")
+            return
+        except (slurm.SlurmError, OSError) as error:
+            for index in range(len(jobs)):
+                self.ledger.ended(submission, index, "never")
+            self.refuse(jobs, f"{error}; nothing was submitted")
+            return
+        self.ledger.submitted(submission, slurm_id)
+        tasks = [Task(submission, index, identity.label_of(job)) for index, job in enumerate(jobs)]
+        for job, one in zip(jobs, tasks, strict=True):
+            self.watch(job, one)
+        kind = "Slurm job" if len(jobs) == 1 else f"{len(jobs)} tasks of Slurm array"
+        self.logger.info(f"Submitted {kind} {slurm_id}: {identity.comment_of(jobs)}; log: {tasks[0].log}")
+
+    def _payload(self, job, folder: Path, signal_delay_s: int, resubmissions: int, *, array: bool):
+        from .payload import Payload
+
+        return Payload(
+            self.command_of(job),
+            identity.job_name(self.settings.jobname_prefix, job),
+            identity.outputs_to_check(job),
+            workdir=os.getcwd(),
+            folder=str(folder),
+            signal_delay_s=signal_delay_s,
+            requeue_limit=self.settings.requeue_limit,
+            requeues=resubmissions,
+            rename=array,
+        )

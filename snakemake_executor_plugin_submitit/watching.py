@@ -1,0 +1,89 @@
+"""How jobs stand: by their outcome files, and by Slurm's word where there is none. Runs in the base class's thread."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+
+from . import queue, slurm, task
+from .task import Task, Verdict
+
+# Reasons for which a pending job may wait for ever.
+_UNLIKELY_TO_START = {
+    "PartitionTimeLimit", "PartitionNodeLimit", "PartitionDown", "PartitionInactive", "BadConstraints",
+    "AssocGrpGRES", "QOSMaxWallDurationPerJobLimit", "AssocMaxWallDurationPerJobLimit", "AccountNotAllowed",
+    "QOSNotAllowed", "InvalidAccount", "InvalidQOS", "JobHeldAdmin", "JobHeldUser", "DependencyNeverSatisfied",
+    "ReqNodeNotAvail", "Reservation", "NodeDown",
+}  # fmt: skip
+
+
+class Watcher:
+    """Judges tasks; `latency_s` tells how late a file of another node may show up."""
+
+    def __init__(self, settings, logger, latency_s: Callable[[], float]):
+        self.settings, self.logger, self._latency_s = settings, logger, latency_s
+        self._warned: dict[str, float] = {}  # when, by subject
+        self._looked_at: float | None = None
+
+    def judge(self, tasks: Sequence[Task]) -> dict[int, Verdict]:
+        """Verdicts by the ids of the tasks."""
+        verdicts = {id(one): self._from_outcome(one) for one in tasks}
+        waiting = [one for one in tasks if verdicts[id(one)] == task.WAITING]
+        if waiting and self._time_to_look():
+            verdicts.update(self._from_slurm(waiting))
+        return verdicts
+
+    def _from_outcome(self, one: Task) -> Verdict:
+        try:
+            return task.judge_outcome(one) if one.outcome.exists() else task.WAITING
+        except (OSError, ValueError) as error:
+            if "outcome" not in one.warned:
+                one.warned.add("outcome")
+                self.logger.warning(f"{one.outcome}: {error}; trying again")
+            return task.WAITING
+
+    def _time_to_look(self) -> bool:
+        now = time.monotonic()
+        if self._looked_at is not None and now - self._looked_at < self.settings.status_interval:
+            return False
+        self._looked_at = now
+        return True
+
+    def _from_slurm(self, tasks: Sequence[Task]) -> dict[int, Verdict]:
+        """One squeue for all; sacct for those it does not know. Nothing is concluded while slurmctld is silent."""
+        try:
+            states = queue.read_squeue()
+        except slurm.SlurmError as error:
+            self._warn("squeue", f"{error}; jobs go on, their state is looked up again later")
+            return {}
+        self._warned.pop("squeue", None)
+        known = {one.job_id: one.state_in(states) for one in tasks}
+        unknown = {job_id for job_id, state in known.items() if state is None}
+        if unknown:
+            try:
+                found = queue.read_sacct(unknown)
+                # What accounting takes for alive but slurmctld does not know is gone.
+                known.update({job_id: state for job_id, state in found.items() if not state.alive})
+            except slurm.SlurmError as error:
+                self._warn("sacct", f"{error}; going on without accounting")
+        now, latency = time.monotonic(), self._latency_s()
+        verdicts = {}
+        for one in tasks:
+            state = known[one.job_id]
+            verdicts[id(one)] = task.judge_state(one, state, now, latency, self.settings.requeue_limit)
+            self._warn_of_waiting(one)
+        return verdicts
+
+    def _warn_of_waiting(self, one: Task) -> None:
+        reason = one.state.detail if one.state and one.state.state == "PENDING" else ""
+        if reason in _UNLIKELY_TO_START and reason not in one.warned:
+            one.warned.add(reason)
+            self.logger.warning(f"Slurm job {one.job_id}, {one.label}: waits with reason {reason}")
+
+    def _warn(self, subject: str, text: str) -> None:
+        """At once, and now and then while it lasts."""
+        now = time.monotonic()
+        if now - self._warned.get(subject, -math.inf) > self.settings.command_timeout:
+            self._warned[subject] = now
+            self.logger.warning(text)
