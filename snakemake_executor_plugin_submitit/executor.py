@@ -160,6 +160,8 @@ class Executor(RemoteExecutor):
     # Watching, in the base class's thread.
 
     async def check_active_jobs(self, active_jobs: list[SubmittedJobInfo]):
+        if not active_jobs:  # as long as `__post_init__` has not ended, too
+            return
         for info in active_jobs:
             events.note_start(info.aux["task"])
         verdicts = self._watcher.judge([info.aux["task"] for info in active_jobs])
