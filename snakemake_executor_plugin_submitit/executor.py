@@ -187,7 +187,7 @@ class Executor(RemoteExecutor):
                 if one.state is not None and one.state.stuck:
                     self._cancel_all([one.job_id])  # or it would run beside a retry once somebody releases it
                 self._close(one, "failed")
-                message = failure_message(info.job, one, verdict, self.workflow.dag_settings)
+                message = failure_message(info.job, one, verdict, self.workflow)
                 self.report_job_error(info, msg=message, aux_logs=[str(one.log)])
 
     def handle_job_success(self, job) -> None:
@@ -223,6 +223,8 @@ class Executor(RemoteExecutor):
     def print_job_error(self, job_info: SubmittedJobInfo, msg=None, **kwargs) -> None:
         if job_info.external_jobid is not None:
             kwargs["external_jobid"] = job_info.external_jobid
+        if msg and job_info.job.is_group():
+            self.logger.error(msg)  # Snakemake reports a group without
         job_info.job.log_error(msg, **kwargs)
 
     # The end.

@@ -16,6 +16,8 @@ import sys
 import time
 from pathlib import Path
 
+from . import memory
+
 STOP_FILE_VARIABLE = "SNAKEMAKE_STOP_FILE"
 END_MARGIN_S = 20  # of the time that is left: for ending what does not leave by itself, and for requeueing
 CLOCK_MARGIN_S = 2.0  # the log folder and the outputs may lie on file servers with slightly different clocks
@@ -35,6 +37,7 @@ class Payload:
         returncode   of the command, negative for a signal
         missing      outputs that are not there, or are older than the job, although the command ended with 0
         reason       why it ended, if not by itself; else null
+        memory       what the kernel has counted (memory.py)
         node, seconds, restarts
 
     The process then ends with an exit code of 0 only if the outputs were made, so that Slurm's accounting tells the
@@ -66,7 +69,7 @@ class Payload:
             self._rename()
         # Slurm sends SIGTERM to every process of a job that it is about to end; submitit's handler only logs it.
         signal.signal(signal.SIGTERM, self._on_sigterm)
-        reason = None
+        reason, memory_before = None, memory.read()
         try:
             self._process = subprocess.Popen(
                 ["bash", "-c", self.command],
@@ -96,6 +99,7 @@ class Payload:
             "node": self._node(),
             "seconds": round(seconds, 1),
             "restarts": self._restarts(),
+            "memory": memory.since(memory_before, memory.read()),
         }
         self._write("outcome.json", json.dumps(outcome))
         if returncode or missing or reason:

@@ -30,7 +30,7 @@ class SlurmUnreachableError(SlurmError):
     """slurmctld (or slurmdbd, for sacct) does not answer now."""
 
 
-def call(*command: str) -> str:
+def call(*command: str, timeout_s: float = _CALL_TIMEOUT_S) -> str:
     """Standard output of a Slurm command.
 
     Raises:
@@ -39,11 +39,11 @@ def call(*command: str) -> str:
     """
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, errors="surrogateescape", timeout=_CALL_TIMEOUT_S,
+            command, capture_output=True, text=True, errors="surrogateescape", timeout=timeout_s,
             stdin=subprocess.DEVNULL, env=environment(),
         )  # fmt: skip
     except subprocess.TimeoutExpired:
-        raise SlurmUnreachableError(f"{command[0]}: no answer within {_CALL_TIMEOUT_S} s") from None
+        raise SlurmUnreachableError(f"{command[0]}: no answer within {timeout_s:.0f} s") from None
     except FileNotFoundError:
         raise SlurmError(f"{command[0]}: not found; run Snakemake on a host with Slurm's commands") from None
     except OSError as error:  # no process or no memory left on this host

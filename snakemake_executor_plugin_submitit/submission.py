@@ -9,8 +9,8 @@ from pathlib import Path
 
 import cloudpickle
 
+from . import memory, queue
 from . import payload as payload_module
-from . import queue
 from .ledger import task_id
 from .payload import Payload
 from .quiet_submitit import DelayedSubmission, FailedSubmissionError, JobPaths, SlurmExecutor
@@ -18,6 +18,7 @@ from .slurm import SlurmUnreachableError, call, patiently
 
 # By value: jobs unpickle it without importing this package and what it stands on.
 cloudpickle.register_pickle_by_value(payload_module)
+cloudpickle.register_pickle_by_value(memory)
 
 # submitit counts every limit of ten minutes or less as a time-out; the payload counts for itself.
 _NO_LIMIT = 10**6

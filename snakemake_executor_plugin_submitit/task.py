@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from .ledger import Submission
 from .queue import INFRASTRUCTURE, State, is_from
-
-LOG_LINES = 20
 
 
 @dataclass
@@ -75,6 +72,8 @@ class Verdict:
 
     kind: str  # waiting, success, failed, again
     reason: str = ""
+    out_of_memory: bool = False
+    unclear: bool = False  # Slurm may know better why
 
 
 WAITING = Verdict("waiting")
@@ -91,13 +90,28 @@ def judge_outcome(task: Task) -> Verdict:
     where = f"on {outcome['node']} after {outcome['seconds']:.0f} s"
     if outcome["reason"]:
         return Verdict("failed", f"{outcome['reason']}; {where}")
-    if outcome["returncode"] < 0:
-        return Verdict("failed", f"ended by signal {-outcome['returncode']} {where}")
     if outcome["returncode"]:
-        return Verdict("failed", f"failed {where}")
+        return _judge_returncode(outcome["returncode"], where, outcome["node"], outcome.get("memory") or {})
     if outcome["missing"]:
         return Verdict("failed", f"ended without error {where} but did not make {', '.join(outcome['missing'])}")
     return SUCCESS
+
+
+def _judge_returncode(returncode: int, where: str, node: str, memory: Mapping) -> Verdict:
+    """A command that failed, and perhaps lost processes to the kernel (payload.memory)."""
+    kills = memory.get("kills")
+    processes = "a process" if kills == 1 else f"{kills} processes"
+    if kills and memory["of_job"]:
+        limit = f" at its limit of {memory['limit_mb']} MB" if memory["limit_mb"] else ""
+        return Verdict("failed", f"ran out of memory {where}: the kernel killed {processes} of it{limit}", True)
+    if kills:
+        meanwhile = f"the kernel of {node} killed {processes} for lack of memory meanwhile, perhaps of this job"
+        return Verdict("failed", f"failed {where}; {meanwhile}", True, unclear=True)
+    if returncode == -9:
+        perhaps = "; perhaps for lack of memory" if kills is None else ""
+        return Verdict("failed", f"was killed (signal 9) {where}{perhaps}", unclear=True)
+    ended = f"was ended by signal {-returncode}" if returncode < 0 else "failed"
+    return Verdict("failed", f"{ended} {where}", unclear=True)
 
 
 def judge_state(task: Task, state: State | None, now: float, latency_s: float, requeue_limit: int) -> Verdict:
@@ -120,40 +134,16 @@ def judge_state(task: Task, state: State | None, now: float, latency_s: float, r
     name = state.state
     explained = {
         "TIMEOUT": "reached its time limit before it could be requeued; raise `runtime`",
-        "OUT_OF_MEMORY": "ran out of memory; raise `mem_mb`",
+        "OUT_OF_MEMORY": "ran out of memory",
         "CANCELLED": "was cancelled" + (f" {state.detail}" if state.detail.startswith("by") else ""),
         "PREEMPTED": "was cancelled by a preemption",
         "NODE_FAIL": "lost its node",
+        "BOOT_FAIL": "got a node that did not start",
+        "DEADLINE": "reached its deadline",
         "FAILED": "ended without an outcome",
         "COMPLETED": "ended without an outcome",
     }.get(name, "ended")
     reason = f"{explained} ({name}{', ' + state.detail if state.detail and 'by' not in state.detail else ''})"
     if name in INFRASTRUCTURE and task.requeues_used < requeue_limit:
         return Verdict("again", reason)
-    return Verdict("failed", reason)
-
-
-def tail(log: Path, lines: int = LOG_LINES) -> list[str]:
-    """The last lines of a log, without reading all of it, and without what Snakemake says when a command fails.
-
-    The Snakemake that ran Snakemake's job there repeats what the one here reports.
-    """
-    try:
-        with log.open("rb") as file:
-            file.seek(0, 2)
-            file.seek(max(file.tell() - 65536, 0))
-            text = file.read().decode(errors="replace")
-    except OSError as error:
-        return [f"(no log: {error.strerror})"]
-    found = text.replace("\r", "\n").splitlines()
-    starts = [number for number, line in enumerate(found) if re.fullmatch(r"Execute \d+ jobs\.\.\.", line)]
-    found = found[starts[-1] + 1 if starts else 0 :]
-    ends = [number for number, line in enumerate(found) if line == "RuleException:"]
-    found = found[: ends[-1] if ends else None]
-    return [line for line in found if not line.startswith(_BOILERPLATE)][-lines:]
-
-
-_BOILERPLATE = (
-    "submitit INFO", "Shutting down, this might take", "Exiting because a job execution failed", "Elapsed time:",
-    "Storing output in storage", "WorkflowError:", "At least one job did not complete successfully",
-)  # fmt: skip
+    return Verdict("failed", reason, name == "OUT_OF_MEMORY", unclear=name in ("OUT_OF_MEMORY", "FAILED"))

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import sys
 
-from . import identity, task
+from . import identity, logs
+from .afterwards import memory_advice
 from .rerun import rerun_command
 from .task import Task, Verdict
 
 
-def failure_message(job, one: Task, verdict: Verdict, dag_settings) -> str:
-    """The reason, the end of the Slurm log, and the command that runs this job alone again."""
-    command = rerun_command(sys.argv, dag_settings.targets, identity.target_of(job), sys.executable)
-    lines = [
-        f"Slurm job {one.job_id} ({one.label}): {verdict.reason}",
-        f"last lines of {one.log}:",
-        *(f"  | {line}" for line in task.tail(one.log)),
-        f"to run this job alone again: {command}",
-    ]
-    return "\n".join(lines)
+def failure_message(job, one: Task, verdict: Verdict, workflow) -> str:
+    """The reason, the ends of the logs, and the command that runs this job alone again."""
+    command = rerun_command(sys.argv, workflow.dag_settings.targets, identity.target_of(job), sys.executable)
+    advice = f"; {memory_advice(job.resources)}" if verdict.out_of_memory else ""
+    lines = [f"Slurm job {one.job_id} ({one.label}): {verdict.reason}{advice}"]
+    if not workflow.output_settings.show_failed_logs:  # with it Snakemake prints all of them
+        lines += logs.last_lines(job, one)
+    return "\n".join([*lines, f"to run this job alone again: {command}"])

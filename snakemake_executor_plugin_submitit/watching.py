@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from . import queue, slurm, task
+from .afterwards import Afterwards
 from .task import Task, Verdict
 
 # Reasons for which a pending job may wait for ever.
@@ -25,6 +26,7 @@ class Watcher:
         self.settings, self.logger, self._latency_s = settings, logger, latency_s
         self._warned: dict[str, float] = {}  # when, by subject
         self._looked_at: float | None = None
+        self._afterwards = Afterwards()
 
     def judge(self, tasks: Sequence[Task]) -> dict[int, Verdict]:
         """Verdicts by the ids of the tasks."""
@@ -32,6 +34,9 @@ class Watcher:
         waiting = [one for one in tasks if verdicts[id(one)] == task.WAITING]
         if waiting and self._time_to_look():
             verdicts.update(self._from_slurm(waiting))
+        failed = [(one, verdicts[id(one)]) for one in tasks if verdicts[id(one)].kind == "failed"]
+        settled = self._afterwards.settle(failed, time.monotonic(), self.settings.requeue_limit)
+        verdicts.update({id(one): verdict for (one, _), verdict in zip(failed, settled, strict=True)})
         return verdicts
 
     def _from_outcome(self, one: Task) -> Verdict:

@@ -1,7 +1,7 @@
 """A real Slurm cluster on one machine: munge, MariaDB, slurmdbd, slurmctld and several slurmd on loopback.
 
     python tests/slurm/cluster.py install    # Debian's packages, where root and apt-get are there
-    python tests/slurm/cluster.py up [--root FOLDER] [--nodes 2] [--preempt-signal]
+    python tests/slurm/cluster.py up [--root FOLDER] [--nodes 2] [--preempt-signal] [--memory-limits]
     export SLURM_CONF=FOLDER/slurm.conf      # `up` prints it; sbatch, squeue, sacct then speak to this cluster
     python tests/slurm/cluster.py status
     python tests/slurm/cluster.py down
@@ -12,7 +12,8 @@ outside FOLDER: keys, ports, sockets, logs and the database are the cluster's ow
 Nodes have imaginary processors, memory and GPUs (counted, never looked for). Partitions: `main` (default) and `spot`,
 whose jobs are requeued for a job of `urgent`, and `scrap`, whose jobs are cancelled for one. Without
 `--preempt-signal` preemption comes without warning, as by default; with it, jobs get SIGTERM (and the signal of their
-`--signal`) and 30 seconds.
+`--signal`) and 30 seconds. With `--memory-limits` the kernel holds jobs to the memory that they asked for, but to
+400 MB at least, where it has the memory controller of control groups, version 1; without it memory is a number only.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from memory_limits import MemoryLimits
 
 PACKAGES = ("slurm-wlm", "slurmdbd", "munge", "mariadb-server")
 DAEMONS = ("munged", "mariadbd", "slurmdbd", "slurmctld", "slurmd")
@@ -94,8 +97,9 @@ class Cluster:
     # Life.
 
     def up(
-        self, nodes: int = 2, cpus: int = 8, gpus: int = 2, preempt_signal: bool = False, max_array_size: int = 101
-    ) -> None:
+        self, nodes: int = 2, cpus: int = 8, gpus: int = 2, preempt_signal: bool = False, max_array_size: int = 101,
+        memory_limits: bool = False,
+    ) -> None:  # fmt: skip
         """Start all daemons and wait until every node is idle.
 
         Raises:
@@ -112,6 +116,8 @@ class Cluster:
             (self.root / name).mkdir(mode=0o755)
         try:
             self._write(nodes, cpus, gpus, preempt_signal, max_array_size)
+            if memory_limits:
+                MemoryLimits(self.root).set_up()  # an OSError where the machine can't
             self.start("munged")
             self._start_database()
             self.start("slurmdbd")
@@ -140,6 +146,7 @@ class Cluster:
                 os.kill(pid, signal.SIGKILL)
         if not self.root.exists():
             return
+        MemoryLimits(self.root).remove()
         for entry in self.root.iterdir():
             if keep_logs and entry.name == "log":
                 continue
@@ -387,13 +394,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--cpus", type=int, default=8, help="Imaginary processors per node.")
     parser.add_argument("--gpus", type=int, default=2, help="Imaginary GPUs per node.")
     parser.add_argument("--preempt-signal", action="store_true", help="Warn jobs 30 s before they are preempted.")
+    parser.add_argument("--memory-limits", action="store_true", help="Hold jobs to their memory.")
     given = parser.parse_args(arguments)
     cluster = Cluster(given.root.absolute())
     try:
         if given.verb == "install":
             install()
         elif given.verb == "up":
-            cluster.up(given.nodes, given.cpus, given.gpus, given.preempt_signal)
+            cluster.up(given.nodes, given.cpus, given.gpus, given.preempt_signal, memory_limits=given.memory_limits)
             print(f"export SLURM_CONF={cluster.conf}")
         elif given.verb == "down":
             cluster.down()

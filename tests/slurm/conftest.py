@@ -7,6 +7,7 @@ from itertools import count
 import pytest
 from cluster import Cluster, missing
 from flow import Flow
+from memory_limits import lacks_memory_limits
 
 
 def _cluster(root, **options):
@@ -31,8 +32,12 @@ def cluster(tmp_path_factory) -> Cluster:
 
 @pytest.fixture(scope="session")
 def warning_cluster(tmp_path_factory) -> Cluster:
-    """Preemption comes with the job's signal and 30 seconds; and job arrays have 5 tasks at most."""
-    yield from _cluster(tmp_path_factory.mktemp("slurm") / "warning", preempt_signal=True, max_array_size=5)
+    """Preemption comes with the job's signal and 30 seconds; job arrays have 5 tasks at most; and jobs are held to
+    their memory where the machine can do that."""
+    yield from _cluster(
+        tmp_path_factory.mktemp("slurm") / "warning", preempt_signal=True, max_array_size=5,
+        memory_limits=not lacks_memory_limits(),
+    )  # fmt: skip
 
 
 _NUMBERS = count()

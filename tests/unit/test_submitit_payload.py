@@ -57,8 +57,9 @@ class Job:
 def test_success_is_an_exit_code_of_0_with_outputs_made_by_this_job(tmp_path):
     job = Job(tmp_path, "echo $SNAKEMAKE_STOP_FILE > out.txt", ["out.txt"])
     assert job.end()[0] == 0
-    assert job.outcome | {"seconds": 0} == {
-        "returncode": 0, "missing": [], "reason": None, "node": "n7", "seconds": 0, "restarts": 0,
+    assert job.outcome["memory"].keys() == {"kills", "of_job", "limit_mb", "peak_mb"}
+    assert job.outcome | {"seconds": 0, "memory": 0} == {
+        "returncode": 0, "missing": [], "reason": None, "node": "n7", "seconds": 0, "restarts": 0, "memory": 0,
     }  # fmt: skip
     assert (tmp_path / "out.txt").read_text() == f"{tmp_path}/12.stop.0\n"
 

@@ -14,7 +14,7 @@ from snakemake_executor_plugin_submitit.folder import private_folder
 from snakemake_executor_plugin_submitit.ledger import Entry, Ledger, Submission
 from snakemake_executor_plugin_submitit.queue import State
 from snakemake_executor_plugin_submitit.recovery import Recovery
-from snakemake_executor_plugin_submitit.task import Task, judge_outcome, judge_state, tail
+from snakemake_executor_plugin_submitit.task import Task, judge_outcome, judge_state
 
 
 @pytest.fixture
@@ -32,9 +32,25 @@ def outcome(one: Task, **values) -> task.Verdict:
 def test_outcomes(one):
     assert outcome(one) == task.SUCCESS
     assert outcome(one, returncode=3).reason == "failed on n1 after 2 s"
-    assert outcome(one, returncode=-9).reason == "ended by signal 9 on n1 after 2 s"
+    assert outcome(one, returncode=-15).reason == "was ended by signal 15 on n1 after 2 s"
     assert outcome(one, missing=["a.txt"]).reason == "ended without error on n1 after 2 s but did not make a.txt"
     assert outcome(one, reason="reached its time limit").kind == "failed"
+
+
+def test_lack_of_memory_is_told_by_what_the_kernel_counted(one):
+    counted = {"kills": 1, "of_job": True, "limit_mb": 300, "peak_mb": 300}
+    verdict = outcome(one, returncode=1, memory=counted)
+    told = "ran out of memory on n1 after 2 s: the kernel killed a process of it at its limit of 300 MB"
+    assert verdict.reason == told and verdict.out_of_memory and not verdict.unclear
+    # Without control groups the kernel counts for the whole node.
+    verdict = outcome(one, returncode=1, memory={**counted, "of_job": False, "kills": 2})
+    assert "failed on n1" in verdict.reason and "2 processes for lack of memory meanwhile, perhaps" in verdict.reason
+    # A MemoryError, and a kill by somebody else, are none.
+    assert outcome(one, returncode=1, memory={**counted, "kills": 0}).reason == "failed on n1 after 2 s"
+    killed = "was killed (signal 9) on n1 after 2 s"
+    assert outcome(one, returncode=-9, memory={**counted, "kills": 0}).reason == killed
+    assert outcome(one, returncode=-9, memory={"kills": None}).reason == killed + "; perhaps for lack of memory"
+    assert outcome(one, memory=counted) == task.SUCCESS  # what it killed was not needed
 
 
 @pytest.mark.parametrize("word", ["PENDING", "RUNNING", "COMPLETING", "CONFIGURING", "SUSPENDED", "REQUEUED"])
@@ -67,17 +83,6 @@ def test_jobs_that_slurm_holds_fail_at_once(one):
     assert judge_state(one, State("PENDING", "launch failed requeued held"), 0, 5, 3).kind == "failed"
     assert judge_state(one, State("SPECIAL_EXIT"), 0, 5, 3).kind == "failed"
     assert judge_state(one, State("PENDING", "JobHeldUser"), 0, 5, 3) == task.WAITING  # somebody may release it
-
-
-def test_the_end_of_a_log_is_the_command_s_own(tmp_path):
-    log = tmp_path / "log"
-    before = ["submitit INFO (now) - Starting", "Building DAG of jobs...", "Execute 1 jobs..."]
-    after = ["RuleException:", "CalledProcessError in file", "Shutting down, this might take some time."]
-    log.write_text("\n".join([*before, "10%\r20%", "no such banana", *after]) + "\n")
-    assert tail(log) == ["10%", "20%", "no such banana"]
-    log.write_text("\n".join([*before, *map(str, range(100))]))
-    assert tail(log) == [str(number) for number in range(80, 100)]
-    assert tail(tmp_path / "none") == ["(no log: No such file or directory)"]
 
 
 def test_settings_are_refused_together():

@@ -1,0 +1,137 @@
+"""What a failed job has left to read: the end of its Slurm log, and of the rule's own logs."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+LINES = 20
+WIDTH = 500
+_READ_BYTES = 65536
+_CLOCK_MARGIN_S = 2.0  # file servers may have slightly different clocks
+
+_TIME = re.compile(r"\[[A-Z][a-z]{2} [A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \d{4}\]")
+_HEADER = re.compile(r"(local)?(rule|checkpoint) \S+:")
+_ENDED_BY = re.compile(r"(returned non-zero exit status \d+|died with <Signals\.\w+: \d+>)", re.DOTALL)
+_ESCAPES = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|[@-Z\\-_])")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+_BOILERPLATE = (
+    "submitit INFO", "submitit WARNING", "Will exit after finishing currently running jobs", "Elapsed time:",
+    "Shutting down, this might take", "Exiting because a job execution failed",
+    "Storing output in storage", "WorkflowError:", "At least one job did not complete successfully",
+    "Select jobs to execute...", "Finished jobid: ",
+)  # fmt: skip
+_PAYLOAD = re.compile(r"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\] \S+: exit code -?\d+ after ")
+
+
+def last_lines(job, task) -> list[str]:
+    """Of the Slurm log and the rule's own, each under its name."""
+    end = tail(task.log)
+    begun = task.started.stat().st_ctime - _CLOCK_MARGIN_S if task.started.exists() else math.inf
+    found = [(str(task.log), end), *rule_logs(job, begun, end)]
+    return [line for name, lines in found for line in (f"last lines of {name}:", *(f"  | {one}" for one in lines))]
+
+
+def tail(log: Path, lines: int = LINES) -> list[str]:
+    """The last lines of a Slurm log, without what the Snakemake in the job says of itself.
+
+    It repeats what the one here reports, but for two things, which are kept: the exception of a rule, and what ended
+    a command.
+    """
+    try:
+        found = _end_of(log)
+    except OSError as error:
+        return [f"(no log: {error.strerror})"]
+    starts = [number for number, line in enumerate(found) if re.fullmatch(r"Execute \d+ jobs\.\.\.", line)]
+    return _without_snakemake(found[starts[-1] + 1 if starts else 0 :])[-lines:]
+
+
+def rule_logs(job, not_before: float, shown: list[str], lines: int = LINES) -> list[tuple[str, list[str]]]:
+    """Name and last lines of each of the rule's own log files (of a group: of all its rules').
+
+    Left out are those that are empty, not there, folders, or older than the job, and what `shown` has already, as
+    after `tee`.
+    """
+    found = []
+    for path in dict.fromkeys(str(log) for one in _members(job) for log in one.log):
+        try:
+            if not Path(path).is_file() or Path(path).stat().st_mtime < not_before:
+                continue
+            end = _end_of(Path(path))[-lines:]
+        except OSError as error:
+            found.append((path, [f"(can't be read: {error.strerror})"]))
+            continue
+        if end and "\n".join(end) not in "\n".join(shown):
+            found.append((path, end))
+    return found
+
+
+def _members(job) -> Iterable:
+    return sorted(job.jobs, key=lambda one: one.rule.name) if job.is_group() else [job]
+
+
+def _end_of(path: Path) -> list[str]:
+    """Lines as a terminal would show them; the last 64 KB are read."""
+    with path.open("rb") as file:
+        file.seek(0, 2)
+        cut = file.tell() > _READ_BYTES
+        file.seek(max(file.tell() - _READ_BYTES, 0))
+        text = file.read().decode(errors="replace")
+    found = text.split("\n")
+    if cut and len(found) > 1:
+        found = found[1:]  # the rest of a line
+    return _stripped([_as_shown(line) for line in found])
+
+
+def _as_shown(line: str) -> str:
+    """A progress bar writes over itself; colours and the like are for terminals."""
+    parts = [part for part in line.split("\r") if part]
+    line = _CONTROL.sub("", _ESCAPES.sub("", parts[-1] if parts else ""))
+    return line if len(line) <= WIDTH else f"{line[:WIDTH]} ... ({len(line)} characters)"
+
+
+def _stripped(lines: list[str]) -> list[str]:
+    while lines and not lines[-1].strip():
+        lines = lines[:-1]
+    while lines and not lines[0].strip():
+        lines = lines[1:]
+    return lines
+
+
+def _without_snakemake(lines: list[str]) -> list[str]:
+    kept: list[str] = []
+    at = 0
+    while at < len(lines):
+        line = lines[at]
+        if _TIME.fullmatch(line):
+            at += 1
+        elif _HEADER.fullmatch(line):
+            at = _end_of_block(lines, at + 1)
+        elif line == "RuleException:":
+            end = next((n for n in range(at + 1, len(lines)) if _TIME.fullmatch(lines[n])), len(lines))
+            kept += _exception(lines[at + 1 : end])
+            at = end
+        elif re.fullmatch(r"Error in (rule|group) \S+", line.removesuffix(":")):
+            # The command in it may have empty lines.
+            at = next((n for n in range(at, len(lines)) if lines[n].startswith("Shutting down, this")), len(lines))
+        else:
+            if not line.startswith(_BOILERPLATE) and not _PAYLOAD.match(line):
+                kept.append(line)
+            at += 1
+    return _stripped(kept)
+
+
+def _end_of_block(lines: list[str], at: int) -> int:
+    while at < len(lines) and lines[at].startswith("    "):
+        at += 1
+    return at
+
+
+def _exception(block: list[str]) -> list[str]:
+    """Of a command that failed the exit code only: the command itself is reported anyway, and may be long."""
+    if not block or not block[0].startswith("CalledProcessError in file"):
+        return block
+    ended = _ENDED_BY.search("\n".join(block))
+    return [f"(the command {ended[1]})"] if ended else block

@@ -1,0 +1,88 @@
+"""What is shown of the logs of a failed job."""
+
+from __future__ import annotations
+
+import os
+from types import SimpleNamespace
+
+from snakemake_executor_plugin_submitit.logs import rule_logs, tail
+
+BEFORE = ["submitit INFO (now) - Starting", "Building DAG of jobs...", "Execute 1 jobs...", "",
+          "[Fri Nov  7 06:32:47 2026]", "localrule a:", "    output: a", "    resources: mem_mb=100"]  # fmt: skip
+ERROR = ["[Fri Nov 27 06:32:47 2026]", "Error in rule a:", "    message: None", "    shell:", "        first", "",
+         "        second"]  # fmt: skip
+AFTER = ["Shutting down, this might take some time.", "Elapsed time: 0:00:01", "WorkflowError:",
+         "At least one job did not complete successfully.", "[2026-11-27 06:32:49] smk.a: exit code 1 after 5.31 s",
+]  # fmt: skip
+
+
+def shown(path, *lines: str) -> list[str]:
+    path.write_text("\n".join([*BEFORE, *lines, *ERROR, *AFTER]) + "\n")
+    return tail(path)
+
+
+def test_the_end_of_a_log_is_the_command_s_own(tmp_path):
+    log = tmp_path / "log"
+    failed = [
+        'CalledProcessError in file "Snakefile", line 7:',
+        "Command 'first",
+        "",
+        "second' returned non-zero exit status 3.",
+    ]
+    said = ["+ cat x", "10%\r20%\r", "no such banana"]
+    assert shown(log, *said, "RuleException:", *failed) == [
+        "+ cat x", "20%", "no such banana", "(the command returned non-zero exit status 3)",
+    ]  # fmt: skip
+    assert shown(log, *map(str, range(100))) == [str(number) for number in range(80, 100)]
+    assert shown(log) == []
+    assert tail(tmp_path / "none") == ["(no log: No such file or directory)"]
+
+
+def test_the_exception_of_a_rule_is_shown(tmp_path):
+    exception = ['ValueError in file "Snakefile", line 7:', "boom", '  File "Snakefile", line 7, in __rule_a']
+    assert shown(tmp_path / "log", "before", "RuleException:", *exception) == ["before", *exception]
+    script = ["Traceback (most recent call last):", '  File "s.py", line 6', "ValueError: in script"]
+    assert shown(tmp_path / "log", *script) == script
+    killed = ['CalledProcessError in file "S", line 7:', "Command 'x' died with <Signals.SIGKILL: 9>."]
+    assert shown(tmp_path / "log", "RuleException:", *killed) == ["(the command died with <Signals.SIGKILL: 9>)"]
+
+
+def test_of_a_group_the_jobs_before_say_nothing(tmp_path):
+    first = [
+        "[Fri Nov 27 06:32:48 2026]",
+        "Finished jobid: 0 (Rule: g1)",
+        "1 of 2 steps (50%) done",
+        "Execute 1 jobs...",
+    ]
+    assert shown(tmp_path / "log", "of the first", *first, *BEFORE[3:], "of the second") == ["of the second"]
+
+
+def job(*logs, rule="a"):
+    return SimpleNamespace(log=[str(log) for log in logs], rule=SimpleNamespace(name=rule), is_group=lambda: False)
+
+
+def test_logs_of_rules(tmp_path):
+    said, empty, old, bar = (tmp_path / name for name in ("said", "empty", "old", "bar"))
+    said.write_bytes(b"\n".join(b"line %d" % number for number in range(30)) + b"\n\xff\xfe \x1b[31mred\x1b[0m\n\n")
+    empty.touch()
+    old.write_text("of an earlier run\n")
+    os.utime(old, (1000, 1000))
+    bar.write_text("".join(f"\r{number} %" for number in range(100)) + "x" * 600 + "\n")
+    (tmp_path / "folder").mkdir()
+    found = dict(rule_logs(job(said, empty, old, bar, tmp_path / "folder", tmp_path / "none"), 2000, []))
+    assert list(found) == [str(said), str(bar)]
+    assert found[str(said)] == [*(f"line {number}" for number in range(11, 30)), "\ufffd\ufffd red"]
+    assert found[str(bar)] == ["99 %" + "x" * 496 + " ... (604 characters)"]
+    # A group has those of its rules; what is in the Slurm log already (tee) is not shown again.
+    group = SimpleNamespace(jobs=[job(bar, rule="b"), job(said)], is_group=lambda: True)
+    assert [name for name, _ in rule_logs(group, 2000, [])] == [str(said), str(bar)]
+    assert rule_logs(job(said), 2000, ["before", *found[str(said)], "after"]) == []
+
+
+def test_the_end_of_a_very_large_log_is_read_alone(tmp_path):
+    log = tmp_path / "log"
+    with log.open("wb") as file:
+        file.truncate(10**9)
+        file.seek(0, 2)
+        file.write(b"\nthe end\n")
+    assert tail(log)[-1] == "the end"
