@@ -68,6 +68,14 @@ def rule_logs(job, not_before: float, shown: list[str], lines: int = LINES) -> l
     return found
 
 
+def all_shown_by_snakemake(job) -> bool:
+    """By its --show-failed-logs: it stops at the first that is empty, or not there, or no text."""
+    try:
+        return all(Path(str(log)).read_text(encoding="utf-8") for one in _members(job) for log in one.log)
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
 def _members(job) -> Iterable:
     return sorted(job.jobs, key=lambda one: one.rule.name) if job.is_group() else [job]
 

@@ -15,6 +15,6 @@ def failure_message(job, one: Task, verdict: Verdict, workflow) -> str:
     command = rerun_command(sys.argv, workflow.dag_settings.targets, identity.target_of(job), sys.executable)
     advice = f"; {memory_advice(job.resources)}" if verdict.out_of_memory else ""
     lines = [f"Slurm job {one.job_id} ({one.label}): {verdict.reason}{advice}"]
-    if not workflow.output_settings.show_failed_logs:  # with it Snakemake prints all of them
+    if not (workflow.output_settings.show_failed_logs and logs.all_shown_by_snakemake(job)):
         lines += logs.last_lines(job, one)
     return "\n".join([*lines, f"to run this job alone again: {command}"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from types import SimpleNamespace
 
-from snakemake_executor_plugin_submitit.logs import rule_logs, tail
+from snakemake_executor_plugin_submitit.logs import all_shown_by_snakemake, rule_logs, tail
 
 BEFORE = ["submitit INFO (now) - Starting", "Building DAG of jobs...", "Execute 1 jobs...", "",
           "[Fri Nov  7 06:32:47 2026]", "localrule a:", "    output: a", "    resources: mem_mb=100"]  # fmt: skip
@@ -73,6 +73,8 @@ def test_logs_of_rules(tmp_path):
     assert list(found) == [str(said), str(bar)]
     assert found[str(said)] == [*(f"line {number}" for number in range(11, 30)), "\ufffd\ufffd red"]
     assert found[str(bar)] == ["99 %" + "x" * 496 + " ... (604 characters)"]
+    assert all_shown_by_snakemake(job(old)) and all_shown_by_snakemake(job())
+    assert not all_shown_by_snakemake(job(old, empty)) and not all_shown_by_snakemake(job(said))
     # A group has those of its rules; what is in the Slurm log already (tee) is not shown again.
     group = SimpleNamespace(jobs=[job(bar, rule="b"), job(said)], is_group=lambda: True)
     assert [name for name, _ in rule_logs(group, 2000, [])] == [str(said), str(bar)]
