@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 SNAKEMAKE := PATH="$$PWD/$(BIN):$$PATH" $(BIN)/snakemake --profile profiles/local
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo study recipes placements test test-browser lint docs test-slurm clean-results
+.PHONY: help setup demo study recipes placements test test-browser lint docs test-slurm other-slurm clean-results
 
 help: ## Print this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -105,7 +105,16 @@ LOGGERS := $(VENV)/logger-plugins
 LOGGER_PINS := snakemake-logger-plugin-snakesee==0.1.1 snakemake-logger-plugin-snkmt==0.1.9 snkmt==0.4.0 \
                aiosqlite==0.21.0 alembic==1.20.1 loguru==0.7.3 Mako==1.4.3
 
+# Another Slurm than this machine's: a folder that tests/slurm/other_slurm.py has made.
+SLURM :=
+SUITE := sid
+test-slurm: export PATH := $(if $(SLURM),$(abspath $(SLURM))/bin:)$(PATH)
+
+other-slurm: ## Fetch the Slurm of another Debian suite (SUITE=sid) for `make test-slurm SLURM=.venv/slurm-sid`.
+	@[ -d $(VENV)/slurm-$(SUITE) ] || python3 tests/slurm/other_slurm.py --suite $(SUITE) --folder $(VENV)/slurm-$(SUITE)
+
 test-slurm: setup ## Run the tests on a real Slurm cluster, started on this machine (needs root and apt-get).
+	@[ -z "$(SLURM)" ] || [ -x "$(SLURM)/bin/slurmctld" ] || { echo "SLURM=$(SLURM): no Slurm there; make other-slurm" >&2; exit 1; }
 	@$(BIN)/python tests/slurm/cluster.py install
 	@[ -d $(STANDARD) ] || $(BIN)/pip install -q --no-deps --target $(STANDARD) $(STANDARD_PINS) || \
 		{ rm -rf $(STANDARD); echo "NO STANDARD PLUGIN: pip could not install $(STANDARD_PINS)" >&2; }

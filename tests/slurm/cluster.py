@@ -47,9 +47,26 @@ class ClusterError(RuntimeError):
 
 def missing() -> list[str]:
     """What this machine lacks for a test cluster; empty if it can have one."""
-    path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
-    lacks = [name for name in (*DAEMONS, *CLIENTS) if shutil.which(name, path=path) is None]
+    lacks = [name for name in (*DAEMONS, *CLIENTS) if shutil.which(name, path=_path()) is None]
     return lacks if os.geteuid() == 0 else ["root rights", *lacks]
+
+
+def own_plugins() -> Path | None:
+    """The plugins of a Slurm that other_slurm.py has unpacked, if PATH finds that one; None for an installed Slurm."""
+    found = shutil.which("slurmctld", path=_path())
+    folder = Path(found).parent.parent / "plugins" if found else None
+    return folder if folder and folder.is_dir() else None
+
+
+def slurm_version() -> tuple[int, int]:
+    """Of the Slurm that PATH finds: (22, 5) for 22.05.8."""
+    done = subprocess.run(["slurmctld", "-V"], env={**os.environ, "PATH": _path()}, capture_output=True, text=True)
+    year, month = done.stdout.split()[-1].split(".")[:2]
+    return int(year), int(month)
+
+
+def _path() -> str:
+    return os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
 
 
 def install() -> None:
@@ -82,7 +99,7 @@ class Cluster:
     def environment(self) -> dict[str, str]:
         """What Slurm's commands need to speak to this cluster and no other."""
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("SLURM_", "SBATCH_", "SRUN_"))}
-        return {**kept, "SLURM_CONF": str(self.conf), "PATH": f"{kept.get('PATH', '')}:/usr/sbin:/sbin"}
+        return {**kept, "SLURM_CONF": str(self.conf), "PATH": _path()}
 
     def run(self, *command: str | Path, check: bool = True, timeout: float = 60) -> str:
         """A Slurm command's standard output."""
@@ -164,6 +181,7 @@ class Cluster:
         pid = self.root / "pid" / f"{name}.pid"
         log = self.root / "log" / f"{name}.log"
         kind, _, node = name.partition(".")
+        plugins = own_plugins()
         command: list[str | Path] = {
             "munged": [
                 "munged", "--foreground", "--force", "--key-file", self.root / "munge/key", "--socket",
@@ -173,7 +191,10 @@ class Cluster:
             "mariadbd": ["mariadbd", f"--defaults-file={self.root / 'my.cnf'}"],
             "slurmdbd": ["slurmdbd", "-D"],
             "slurmctld": ["slurmctld", "-D", "-f", self.conf],
-            "slurmd": ["slurmd", "-D", "-f", self.conf, "-N", node],
+            "slurmd": [
+                "slurmd", "-D", "-f", self.conf, "-N", node,
+                *(["-d", plugins.parent / "bin/slurmstepd"] if plugins else []),
+            ],
         }[kind]  # fmt: skip
         with log.open("ab") as sink:
             process = subprocess.Popen(
@@ -257,6 +278,10 @@ class Cluster:
             f"StorageType=accounting_storage/mysql\nStorageHost=127.0.0.1\nStoragePort={db}\nStorageUser=slurm\n"
             f"StoragePass={password}\nStorageLoc=slurm_acct\n",
         )
+        version, plugins = slurm_version(), own_plugins()
+        if plugins:
+            with (root / "slurmdbd.conf").open("a") as file:
+                file.write(f"PluginDir={plugins}\n")
         slurmctld_parameters = "enable_configless,preempt_send_user_signal" if preempt_signal else "enable_configless"
         grace = " GraceTime=30" if preempt_signal else ""
         lines = [
@@ -279,6 +304,7 @@ class Cluster:
             f"AccountingStoragePort={dbd}", f"AccountingStoragePass={root}/munge/socket",
             "AccountingStorageEnforce=associations", "AccountingStoreFlags=job_comment",
             "AccountingStorageTRES=gres/gpu",
+            *([f"PluginDir={plugins}"] if plugins else []),
             *(
                 f"NodeName=n{i + 1} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs={cpus} RealMemory=64000 "
                 f"Gres=gpu:{gpus}"
@@ -295,7 +321,7 @@ class Cluster:
         for index in range(gpus):
             (root / "dev" / f"gpu{index}").touch()
         (root / "gres.conf").write_text(f"Name=gpu File={root}/dev/gpu[0-{gpus - 1}]\n" if gpus else "\n")
-        (root / "cgroup.conf").write_text("CgroupAutomount=no\n")
+        (root / "cgroup.conf").write_text("CgroupPlugin=disabled\n" if version >= (23, 11) else "CgroupAutomount=no\n")
 
     def _private(self, name: str, text: str) -> None:
         path = self.root / name
@@ -363,7 +389,11 @@ class Cluster:
             with contextlib.suppress(OSError):
                 command = (entry / "cmdline").read_bytes()
                 environment = (entry / "environ").read_bytes().split(b"\0")
-                if ours in environment or spool in command:
+                # A newer slurmstepd has overwritten its environment; it works in the folder of its slurmd.
+                if ours in environment or spool in command or (
+                    command.startswith(b"slurmstepd: [")
+                    and os.readlink(entry / "cwd").removesuffix(" (deleted)") == str(self.root)
+                ):
                     yield int(entry.name), command, environment
 
 
