@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterable
 
 from snakemake_interface_common.exceptions import WorkflowError
 from snakemake_interface_executor_plugins.registry import ExecutorPluginRegistry
 
-from .identity import rule_of
+from . import asked
+from .clusters import cluster_problem, environment_problem
+from .identity import single_jobs
 from .resources import Request, ResourcesError, request_of
-from .site import Site
+from .site import Site, cluster_name
+
+_SKIP = "--submitit-skip-checks leaves the judgement of partitions, accounts and nodes to Slurm"
+_OWN = "a name that --resources or --set-resource-scopes gives is your own and means nothing to Slurm"
 
 
 def request_of_job(job) -> Request:
@@ -19,11 +25,13 @@ def request_of_job(job) -> Request:
     Raises:
         ResourcesError: with all that is wrong with its resources.
     """
-    return request_of(rule_of(job), dict(job.resources.items()), _threads(job))
+    return _request(job, asked.resources_of(job))
 
 
 def check_jobs(jobs: Iterable, settings, logger) -> Site | None:
     """Judge the resources of all `jobs` that are to be submitted, by themselves and by what the cluster has.
+
+    Jobs of a group are judged together, as they are submitted.
 
     Returns:
         What is known of the cluster, if it was asked.
@@ -31,38 +39,110 @@ def check_jobs(jobs: Iterable, settings, logger) -> Site | None:
     Raises:
         WorkflowError: with every problem, each once.
     """
-    found: dict[str, dict[str, None]] = {}  # problems by rule, in order, each once
-    requests: dict[tuple[str, Request, frozenset[str]], None] = {}
+    found = _Findings()
+    groups: dict[object, None] = {}
     for job in jobs:
         if not _is_submitted(job):
             continue
-        rule = rule_of(job)
-        try:
-            requests[rule, request_of_job(job), frozenset()] = None
-        except ResourcesError as error:
-            requests[rule, error.rest, error.unread] = None
-            found.setdefault(rule, {}).update(dict.fromkeys(error.problems))
-    site = None if settings.skip_checks or not requests else _site([request for _, request, _ in requests], logger)
-    hint = ""
-    if site is not None:
-        for rule, request, unread in requests:
-            there = site.problems(request, rule, unread)
-            if there:
-                hint = " (--submitit-skip-checks leaves the judgement of partitions, accounts and nodes to Slurm)"
-                found.setdefault(rule, {}).update(dict.fromkeys(there))
-    if found:
-        lines = _by_rule(found)
+        group = job if job.is_group() else job.dag.get_job_group(job)
+        if group is None:
+            found.read(job, asked.resources_of(job))
+        else:
+            groups[group] = None
+    for group in groups:
+        _read_group(group, found)
+    requests = [request for _, request, _ in found.requests]
+    site = None if settings.skip_checks or not requests else _site(requests, logger)
+    named = "SLURM_CLUSTERS" in os.environ or any(request.cluster for request in requests)
+    here = site.config.get("ClusterName") if site is not None else cluster_name() if named else None
+    if problem := environment_problem(os.environ, here):
+        raise WorkflowError(f"Nothing was submitted: {problem}")
+    for whose, request, unread in found.requests:
+        problem = cluster_problem(request.cluster, here, site.siblings if site is not None else ())
+        found.say(whose, [problem] if problem else [])
+        if site is not None:
+            lines = site.problems(request, whose, unread)
+            found.say(whose, [line.removeprefix(f"rule {whose}: ") for line in lines], _SKIP)
+    if found.problems:
+        hint = f" ({'; '.join(found.hints)})" if found.hints else ""
+        lines = _by_rule(found.problems)
         raise WorkflowError("\n".join([f"Nothing was submitted; these resources can't be had{hint}:", *lines]))
     return site
 
 
+class _Findings:
+    """Problems by rule or group, in order and each once; and the requests that the cluster is to be asked about."""
+
+    def __init__(self) -> None:
+        self.problems: dict[str, dict[str, None]] = {}
+        self.requests: dict[tuple[str, Request, frozenset[str]], None] = {}
+        self.hints: dict[str, None] = {}
+
+    def say(self, whose: str, lines: Iterable[str], hint: str | None = None) -> None:
+        if lines := dict.fromkeys(lines):
+            self.problems.setdefault(whose, {}).update(lines)
+            if hint:
+                self.hints[hint] = None
+
+    def read(self, job, resources, ask: bool = True) -> tuple[bool, tuple[str, Request, frozenset[str]]]:
+        """Whether resources make sense, and what they ask for, as far as they do."""
+        whose = _whose(job)
+        fine, unread = True, frozenset()
+        try:
+            request = _request(job, resources)
+        except ResourcesError as error:
+            fine, request, unread = False, error.rest, error.unread
+            lines = [line.removeprefix(f"{whose}: ") for line in error.problems]
+            self.say(whose, lines, _OWN if error.foreign else None)
+        if ask:
+            self.requests[whose, request, unread] = None
+        return fine, (whose, request, unread)
+
+
+def _read_group(group, found: _Findings) -> None:
+    """What is wrong with one job is told of its rule; the sums then have nothing to add."""
+    jobs = single_jobs(group)
+    read = [found.read(job, dict(job.resources.items()), ask=False) for job in jobs]
+    if not all(fine for fine, _ in read):
+        found.requests.update((request, None) for _, request in read)
+        return
+    try:
+        sums = asked.sums_of(group, {job: _threads(job) for job in jobs})
+    except WorkflowError as error:
+        found.say(_whose(group), [" ".join(str(error).split())])
+        return
+    found.read(group, sums)
+
+
+def _whose(job) -> str:
+    if not job.is_group():
+        return f"rule {job.rule.name}"
+    rules = sorted({one.rule.name for one in single_jobs(job)})
+    return f"group {job.groupid} (rule{'s' if len(rules) > 1 else ''} {', '.join(rules)}, summed up)"
+
+
+def _request(job, resources) -> Request:
+    kind, _, name = _whose(job).partition(" ")
+    return request_of(
+        name, resources, _threads(job), kind=kind, origin=asked.origin_of(job),
+        own=asked.names_of_the_user(job.dag.workflow),
+    )  # fmt: skip
+
+
 def _by_rule(found: dict[str, dict[str, None]]) -> list[str]:
     """Problems rule after rule; what several rules share, such as a default, is one line with all their names."""
-    rules: dict[str, list[str]] = {}
-    for rule, lines in found.items():
+    shared: dict[str, list[str]] = {}
+    for whose, lines in found.items():
         for line in lines:
-            rules.setdefault(line.removeprefix(f"rule {rule}: "), []).append(rule)
-    return [f"rule{'s' if len(names) > 1 else ''} {', '.join(names)}: {text}" for text, names in rules.items()]
+            shared.setdefault(line, []).append(whose)
+    return [f"{_names(everybody)}: {text}" for text, everybody in shared.items()]
+
+
+def _names(everybody: list[str]) -> str:
+    rules = [one.removeprefix("rule ") for one in everybody if one.startswith("rule ")]
+    groups = [one for one in everybody if not one.startswith("rule ")]
+    first = [f"rule{'s' if len(rules) > 1 else ''} {', '.join(rules)}"] if rules else []
+    return ", ".join(first + groups)
 
 
 def _site(requests: list[Request], logger) -> Site | None:

@@ -6,30 +6,30 @@ The names are those of snakemake-executor-plugin-slurm, so that the same rules r
 - `gpu_model` alone means one GPU per node.
 - `tasks` is the number of tasks of the whole job, spread evenly over `nodes`; where `tasks_per_node` is given and
   `nodes` is not, the nodes follow from the two. A job has one node and one task otherwise.
-- `mem_mb_per_cpu` goes before `mem_mb`, as there: Snakemake gives every rule of a remote run a `mem_mb` of 1000 to
-  8000, which can't be told from one that the rule set. A larger `mem_mb` beside it is refused.
+- Of `mem_mb` and `mem_mb_per_cpu` the one counts that was said more closely: by `set-resources`, then by the rule,
+  then by default. Both from one place are refused, but for defaults, where `mem_mb_per_cpu` counts, as there.
+- `mem_mb=0` is all memory of each node, as sbatch has it. So is `exclusive` where memory is given by default only, or
+  not at all.
 - `mem_mb` goes to Slurm's M (MiB) number for number, as there.
 - `mpi` says nothing here: the rule's own command starts `srun`.
 """
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from snakemake_interface_common.exceptions import WorkflowError
 
-from . import slurm_extra
+from . import foreign_names, slurm_extra
 
 KNOWN = (
     "slurm_partition", "slurm_account", "slurm_extra", "qos", "constraint", "reservation", "runtime", "mem_mb",
     "mem_mb_per_cpu", "cpus_per_task", "nodes", "tasks", "tasks_per_node", "gpu", "gpu_model", "gpus_per_node", "gres",
     "exclusive", "mpi",
 )  # fmt: skip
-# Known to the other plugin; to ignore them would change what a rule gets.
-_REFUSED = {"cpus_per_gpu": "use cpus_per_task", "tasks_per_gpu": "use tasks or tasks_per_node"}
+BY_DEFAULT = 0  # who gave a resource (asked.py); higher numbers are closer to the rule
 _DEFAULT_MEM_MB = 8000  # the most that Snakemake's own default asks for
 _TBD = "<TBD>"  # how Snakemake writes what it can't know yet, in a dry run
 _WORD = r"[^\s'\"\\]+"
@@ -40,11 +40,11 @@ class ResourcesError(WorkflowError):
     """Resources of one rule that make no job.
 
     `problems` are whole lines with rule, key, value and fix. `rest` is the request without the resources in `unread`,
-    so that the others can be judged in the same go.
+    so that the others can be judged in the same go. `foreign`: some are of names that are not understood.
     """
 
-    def __init__(self, problems: list[str], unread: frozenset[str], rest: Request) -> None:
-        self.problems, self.unread, self.rest = tuple(problems), unread, rest
+    def __init__(self, problems: list[str], unread: frozenset[str], rest: Request, foreign: bool = False) -> None:
+        self.problems, self.unread, self.rest, self.foreign = tuple(problems), unread, rest, foreign
         super().__init__("\n".join(problems))
 
 
@@ -52,7 +52,8 @@ class ResourcesError(WorkflowError):
 class Request:
     """What one job asks for. Equal requests can share a job array.
 
-    `time_min` is in minutes, memory in Slurm's M per node or per CPU; None leaves the choice to the partition.
+    `time_min` is in minutes, memory in Slurm's M per node or per CPU; None leaves the choice to the partition, and 0
+    means all that a node has. `cluster` is this cluster's own name, where it is given (checks.py sees to it).
     `gres` holds what is not a GPU. `extra` holds flags of sbatch by their long names, without dashes.
     """
 
@@ -72,6 +73,7 @@ class Request:
     gres: str | None = None
     exclusive: bool = False
     extra: tuple[tuple[str, str | bool], ...] = ()
+    cluster: str | None = None
 
     def sbatch_parameters(self) -> dict[str, object]:
         """Keyword arguments for `SlurmExecutor.update_parameters`; None takes a flag (and submitit's default) out.
@@ -82,6 +84,8 @@ class Request:
         additional: dict[str, object] = {"nodes": self.nodes, **dict(self.extra)}
         if self.tasks_per_node > 1:
             additional["ntasks-per-node"] = self.tasks_per_node
+        if self.cluster is not None:
+            additional["clusters"] = self.cluster
         if self.reservation is not None:
             additional["reservation"] = self.reservation
         typed = f"gpu:{self.gpu_type}:{self.gpus_per_node}" if self.gpu_type else None
@@ -91,7 +95,7 @@ class Request:
             "qos": self.qos,
             "constraint": self.constraint,
             "time": self.time_min,
-            "mem": None if self.mem_mb is None else f"{self.mem_mb}M",
+            "mem": None if self.mem_mb is None else f"{self.mem_mb}M" if self.mem_mb else "0",
             "mem_per_cpu": None if self.mem_mb_per_cpu is None else f"{self.mem_mb_per_cpu}M",
             "cpus_per_task": self.cpus_per_task,
             "gpus_per_node": None if typed else (self.gpus_per_node or None),
@@ -105,8 +109,8 @@ class Request:
 class _Reader:
     """Reads resources by name and collects what is wrong with them."""
 
-    def __init__(self, rule: str, resources: Mapping[str, object]) -> None:
-        self.rule = rule
+    def __init__(self, rule: str, resources: Mapping[str, object], kind: str) -> None:
+        self.whose = f"{kind} {rule}"
         self.given = {
             key: value
             for key, value in resources.items()
@@ -117,7 +121,7 @@ class _Reader:
 
     def refuse(self, key: str, problem: str) -> None:
         self.unread.add(key)
-        self.problems.append(f"rule {self.rule}: {key}={self.given.get(key)!r}: {problem}")
+        self.problems.append(f"{self.whose}: {key}={self.given.get(key)!r}: {problem}")
 
     def number(self, key: str, least: int = 1) -> int | None:
         value = self.given.get(key)
@@ -127,7 +131,8 @@ class _Reader:
             quoted = "; write it without quotes" if isinstance(value, str) and value.isdecimal() else ""
             return self.refuse(key, f"must be a whole number, at least {least}{quoted}")
         if value < least:
-            return self.refuse(key, f"must be at least {least}; leave it out for the default")
+            every = "; mem_mb=0 is all memory of a node" if key == "mem_mb_per_cpu" else ""
+            return self.refuse(key, f"must be at least {least}; leave it out for the default{every}")
         return value
 
     def word(self, key: str, pattern: str = _WORD, form: str = _NAME) -> str | None:
@@ -151,25 +156,38 @@ class _Reader:
         return False
 
 
-def request_of(rule: str, resources: Mapping[str, object], threads: int) -> Request:
+def request_of(
+    rule: str,
+    resources: Mapping[str, object],
+    threads: int,
+    *,
+    kind: str = "rule",
+    origin: Mapping[str, int] | None = None,
+    own: Collection[str] = (),
+) -> Request:
     """The request of a rule's resources.
+
+    `kind`: what `rule` names, for the messages. `origin`: who gave the memory, as far as it is known. `own`: names that
+    the user has limited.
 
     Raises:
         ResourcesError: with all that is wrong with them.
     """
-    read = _Reader(rule, resources)
-    _refuse_unknown(read)
+    read = _Reader(rule, resources, kind)
+    foreign = False
+    for key, value in read.given.items():
+        if reason := foreign_names.refusal(key, value, (*KNOWN, *foreign_names.CLUSTERS), own):
+            foreign = True
+            read.refuse(key, reason)
     nodes, tasks_per_node = _tasks(read)
     gpus, gpu_type, gres = _gpus(read, nodes)
     read.given.setdefault("cpus_per_task", threads)
-    mem, mem_per_cpu = read.number("mem_mb"), read.number("mem_mb_per_cpu")
-    if mem_per_cpu is not None:
-        if mem is not None and mem > _DEFAULT_MEM_MB:
-            read.refuse("mem_mb", f"contradicts mem_mb_per_cpu={mem_per_cpu}; keep one of the two")
-        mem = None
-    extra, problems = slurm_extra.parse(read.given.get("slurm_extra"))
+    flags, problems = slurm_extra.parse(read.given.get("slurm_extra"))
     for problem in problems:
         read.refuse("slurm_extra", problem)
+    extra = dict(flags)
+    exclusive = read.switch("exclusive")
+    mem, mem_per_cpu = _memory(read, origin, exclusive, all_of_it=extra.pop("mem", None) is not None)
     request = Request(
         partition=read.word("slurm_partition"),
         account=read.word("slurm_account"),
@@ -185,22 +203,48 @@ def request_of(rule: str, resources: Mapping[str, object], threads: int) -> Requ
         gpus_per_node=gpus,
         gpu_type=gpu_type,
         gres=gres,
-        exclusive=read.switch("exclusive"),
-        extra=extra,
+        exclusive=exclusive,
+        cluster=_cluster(read, extra.pop("clusters", None)),
+        extra=tuple(extra.items()),
     )
     if read.problems:
-        raise ResourcesError(read.problems, frozenset(read.unread), request)
+        raise ResourcesError(read.problems, frozenset(read.unread), request, foreign)
     return request
 
 
-def _refuse_unknown(read: _Reader) -> None:
-    for key in read.given:
-        if key in _REFUSED:
-            read.refuse(key, f"is not understood by this executor; {_REFUSED[key]}")
-        elif key.startswith("slurm_") and key not in KNOWN:
-            plain = key.removeprefix("slurm_")
-            near = plain if plain in KNOWN else difflib.get_close_matches(key, KNOWN, n=1, cutoff=0)[0]
-            read.refuse(key, f"no such resource; the nearest is {near}")
+def _memory(
+    read: _Reader, origin: Mapping[str, int] | None, exclusive: bool, all_of_it: bool
+) -> tuple[int | None, int | None]:
+    """Memory per node and per CPU, of which at most one is asked for; 0 per node is all that it has."""
+    mem, per_cpu = read.number("mem_mb", least=0), read.number("mem_mb_per_cpu")
+    if origin is None:  # by whom is not known: what is no more than Snakemake's own default may be that
+        small = per_cpu is not None and mem is not None and 0 < mem <= _DEFAULT_MEM_MB
+        origin = {"mem_mb": BY_DEFAULT} if small else {}
+    by = {key: origin.get(key, 1) for key in ("mem_mb", "mem_mb_per_cpu") if key in read.given}
+    if all_of_it:
+        for key, value in (("mem_mb", mem), ("mem_mb_per_cpu", per_cpu)):
+            if by.get(key, BY_DEFAULT) > BY_DEFAULT and value:
+                read.refuse(key, "contradicts --mem=0 of slurm_extra; keep one of the two")
+        return 0, None
+    if exclusive and max(by.values(), default=BY_DEFAULT) == BY_DEFAULT:
+        return 0, None
+    if mem is None or per_cpu is None:
+        return mem, per_cpu
+    if by["mem_mb"] == by["mem_mb_per_cpu"] > BY_DEFAULT:
+        read.refuse("mem_mb", f"contradicts mem_mb_per_cpu={per_cpu}; keep one of the two")
+    return (mem, None) if by["mem_mb"] > by["mem_mb_per_cpu"] else (None, per_cpu)
+
+
+def _cluster(read: _Reader, flag: str | bool | None) -> str | None:
+    """The cluster by any of the names for it; which one it may be is judged by who knows the cluster."""
+    found = {key: word for key in foreign_names.CLUSTERS if (word := read.word(key)) is not None}
+    if isinstance(flag, str):
+        found["--clusters"] = flag
+    first, *rest = list(found) or [""]
+    for key in rest:
+        if found[key] != found[first] and key in read.given:
+            read.refuse(key, f"contradicts {first}={found[first]!r}; leave all of them out")
+    return found.get(first)
 
 
 def _tasks(read: _Reader) -> tuple[int, int]:

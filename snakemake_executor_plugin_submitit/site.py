@@ -13,8 +13,10 @@ import re
 import subprocess
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from .clusters import FEDERATION, parse_siblings
+from .limits import PARTITIONS, Limits, limit_problems, parse_limits
 from .resources import Request
 from .slurm import environment
 
@@ -57,6 +59,7 @@ class Partition:
     max_time_min: int | None
     max_nodes: int | None
     groups: tuple[NodeGroup, ...]
+    limits: Limits = Limits()
 
 
 @dataclass(frozen=True)
@@ -161,6 +164,7 @@ class Site:
     default_account: str | None = None
     associations: tuple[Association, ...] | None = None
     reservations: frozenset[str] | None = None
+    siblings: tuple[str, ...] = ()
     user: str = ""
     notes: tuple[str, ...] = ()
 
@@ -169,18 +173,24 @@ class Site:
         """Ask Slurm, each command once and all at the same time; `reservations` only if some request names one."""
         user = _user()
         commands = [SINFO, CONFIG, associations_command(user), *([RESERVATIONS] if reservations else [])]
-        with ThreadPoolExecutor(len(commands)) as pool:
-            answers = list(pool.map(lambda command: _ask(command, timeout_s), commands))
-        notes = [note for _, note in answers if note]
-        sinfo, config, assoc, *booked = (text for text, _ in answers)
+        # Not even known to every version of Slurm; without an answer there is one limit less to compare with.
+        more = [PARTITIONS, FEDERATION]
+        with ThreadPoolExecutor(len(commands) + len(more)) as pool:
+            answers = list(pool.map(lambda command: _ask(command, timeout_s), [*commands, *more]))
+        notes = [note for _, note in answers[: len(commands)] if note]
+        sinfo, config, assoc, *booked = (text for text, _ in answers[: len(commands)])
+        shown, federation = (text or "" for text, _ in answers[len(commands) :])
         parsed = parse_config(config or "")
         default, associations = parse_associations(assoc or "", parsed.get("ClusterName"))
+        limits = parse_limits(shown)
+        partitions = tuple(replace(one, limits=limits.get(one.name, Limits())) for one in parse_sinfo(sinfo or ""))
         return cls(
-            (parse_sinfo(sinfo) or None) if sinfo is not None else None,
+            partitions or None,
             parsed,
             default,
             None if assoc is None else associations,
             parse_reservations(booked[0]) if booked and booked[0] is not None else None,
+            parse_siblings(federation),
             user,
             tuple(notes),
         )
@@ -222,7 +232,9 @@ class Site:
         missing = [name for name in names if name not in by_name]
         found = [f"slurm_partition={name!r}: does not exist; there are: {there}" for name in missing]
         each = [_fit(by_name[name], request) for name in names if name in by_name]
-        if any(not lines for lines in each):  # of several partitions Slurm takes the one that can start the job
+        # Of several partitions Slurm takes the one that can start the job, unless the site wants it to fit all.
+        every = self.config.get("EnforcePartLimits", "").upper() in ("ALL", "YES")
+        if any(not lines for lines in each) and not every:
             return found
         if not each:  # what no partition has is said now, or it would be the next try's problem
             each = sorted((_fit(partition, request) for partition in by_name.values()), key=len)[:1]
@@ -272,6 +284,8 @@ def _fit(partition: Partition, request: Request) -> list[str]:
         found.append(f"nodes={request.nodes}: {where} allows at most {partition.max_nodes} per job")
     elif request.nodes > every:
         found.append(f"nodes={request.nodes}: {where} has {every}")
+    memory = min((group.memory_mb for group in partition.groups), default=0)
+    found += limit_problems(partition.limits, request, where, memory)
     if not every:
         return found
     least = min(request.nodes, every)
@@ -279,9 +293,10 @@ def _fit(partition: Partition, request: Request) -> list[str]:
     wants = _wants(request, partition.groups)
     missing = [want for want in wants if _count(partition.groups, want) < least]
     found += [f"{want.key}: {where} has {few} such nodes; its nodes have {_list(want.there)}" for want in missing]
-    if not missing and _count(partition.groups, *wants) < least:
+    rest = [want for want in wants if want not in missing]  # each by itself is there
+    if _count(partition.groups, *rest) < least:
         kinds = "; ".join(_describe(group) for group in partition.groups)
-        keys = ", ".join(want.key for want in wants)
+        keys = ", ".join(want.key for want in rest)
         found.append(f"{keys}: {where} has {few} nodes with all of these; there are: {kinds}")
     return found
 
@@ -310,11 +325,12 @@ def _wants(request: Request, groups: Sequence[NodeGroup]) -> list[_Want]:
         )
     ]
     memory = {f"{g.memory_mb} MB" for g in groups}
-    if (mem := request.mem_mb) is not None:
+    if mem := request.mem_mb:
         wants.append(_Want(f"mem_mb={mem}", memory, lambda g: g.memory_mb >= mem))
     if (each := request.mem_mb_per_cpu) is not None:
-        key = f"mem_mb_per_cpu={each} x {cpus} CPUs"
-        wants.append(_Want(key, memory, lambda g: g.memory_mb >= each * cpus))
+        number = "all" if request.exclusive else str(cpus)  # an exclusive job gets, and so counts, all of them
+        key = f"mem_mb_per_cpu={each} x {number} CPUs"
+        wants.append(_Want(key, memory, lambda g: g.memory_mb >= each * (g.cpus if request.exclusive else cpus)))
     if request.gpus_per_node:
         kind = f" of type {request.gpu_type!r}" if request.gpu_type else ""
         key = f"gpu, gpus_per_node or gres ({request.gpus_per_node} per node{kind})"
@@ -343,6 +359,12 @@ def _describe(group: NodeGroup) -> str:
 
 def _list(names) -> str:
     return ", ".join(sorted(names)) or "none"
+
+
+def cluster_name(timeout_s: float = 20) -> str | None:
+    """What slurm.conf calls the cluster of this host; None where that can't be found out."""
+    text, _ = _ask(CONFIG, timeout_s)
+    return parse_config(text or "").get("ClusterName")
 
 
 def _user() -> str:

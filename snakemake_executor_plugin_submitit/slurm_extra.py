@@ -56,7 +56,12 @@ def parse(value: object) -> tuple[tuple[tuple[str, str | bool], ...], list[str]]
         if last in flags:
             problems.append(f"--{last} is there twice; keep one")
         flags[last] = argument
+    flags = {_clusters(name): argument for name, argument in flags.items()}
     for name, argument in flags.items():
+        if (name == "mem" and re.fullmatch(r"0+[KMGT]?B?", str(argument), re.IGNORECASE)) or (
+            name == "clusters" and isinstance(argument, str)
+        ):
+            continue  # all memory of the node; and a name that is to be compared with this cluster's
         if owner := _owner(name):
             problems.append(f"--{name} {owner}")
         if isinstance(argument, str) and (not argument.isprintable() or set(argument) & set("'\"\\")):
@@ -70,6 +75,10 @@ def _flag(word: str) -> tuple[str | None, str | bool]:
         name, equals, argument = word[2:].partition("=")
         return (name if re.fullmatch(r"[a-z][a-z0-9-]+", name) else None), (argument if equals else True)
     return _SHORT.get(word[1:2]), (word[2:] or True)
+
+
+def _clusters(name: str) -> str:
+    return "clusters" if len(name) > 2 and "clusters".startswith(name) else name
 
 
 def _owner(name: str) -> str | None:

@@ -97,6 +97,57 @@ def test_memory_per_cpu_goes_before_the_default_that_snakemake_sets():
     ]
 
 
+ALL = {"cpus-per-task": "1", "nodes": "1", "mem": "0"}
+
+
+@pytest.mark.parametrize(
+    "resources",
+    [
+        {"mem_mb": 0},
+        {"slurm_extra": "--mem=0"},
+        {"slurm_extra": "--mem 0G"},
+        {"mem_mb": 0, "slurm_extra": "--mem=0"},
+    ],
+)
+def test_all_memory_of_a_node(resources):
+    assert sbatch_flags(request_of("a", resources, 1)) == ALL
+
+
+@pytest.mark.parametrize(
+    ("resources", "origin", "memory"),
+    [
+        ({"mem_mb": 4000}, {"mem_mb": 0}, {"mem": "0"}),
+        ({"mem_mb_per_cpu": 4000}, {"mem_mb_per_cpu": 0}, {"mem": "0"}),
+        ({"mem_mb_per_cpu": 4000, "mem_mb": 8000}, {"mem_mb_per_cpu": 0, "mem_mb": 0}, {"mem": "0"}),
+        ({}, {}, {"mem": "0"}),
+        ({"mem_mb": TBDString()}, {"mem_mb": 0}, {"mem": "0"}),
+        ({"mem_mb": 4000}, {"mem_mb": 1}, {"mem": "4000M"}),
+        ({"mem_mb": 4000}, {"mem_mb": 2}, {"mem": "4000M"}),
+        ({"mem_mb_per_cpu": 4000, "mem_mb": 8000}, {"mem_mb_per_cpu": 1, "mem_mb": 0}, {"mem-per-cpu": "4000M"}),
+    ],
+)
+def test_an_exclusive_job_has_all_memory_unless_its_rule_says_otherwise(resources, origin, memory):
+    flags = sbatch_flags(request_of("a", {**resources, "exclusive": True}, 1, origin=origin))
+    assert flags == {"cpus-per-task": "1", "nodes": "1", "exclusive": True, **memory}
+
+
+@pytest.mark.parametrize(
+    ("per_cpu", "per_node", "wins"),
+    [(0, 0, "mem-per-cpu"), (1, 0, "mem-per-cpu"), (2, 1, "mem-per-cpu"), (0, 1, "mem"), (1, 2, "mem")],
+)
+def test_memory_that_was_said_more_closely_counts(per_cpu, per_node, wins):
+    resources = {"mem_mb_per_cpu": 4000, "mem_mb": 64000}
+    flags = sbatch_flags(request_of("a", resources, 1, origin={"mem_mb_per_cpu": per_cpu, "mem_mb": per_node}))
+    assert set(flags) == {"cpus-per-task", "nodes", wins}
+
+
+def test_memory_that_is_said_twice_is_refused():
+    assert problems(mem_mb=0, mem_mb_per_cpu=100)[0].startswith("mem_mb=0: contradicts mem_mb_per_cpu=100")
+    assert problems(mem_mb=9000, slurm_extra="--mem=0")[0].startswith("mem_mb=9000: contradicts --mem=0")
+    with pytest.raises(ResourcesError, match="mem_mb=10: contradicts mem_mb_per_cpu=5"):
+        request_of("a", {"mem_mb": 10, "mem_mb_per_cpu": 5}, 1, origin={"mem_mb": 2, "mem_mb_per_cpu": 2})
+
+
 def test_what_is_not_known_yet_is_unset():
     assert request_of("a", {"mem_mb": TBDString(), "gpu": TBDString(), "qos": None}, 1) == Request()
 
@@ -115,7 +166,8 @@ def test_not_exclusive(word):
         ("nodes", "2", "must be a whole number"),
         ("runtime", "2h", "must be a whole number"),
         ("runtime", -1, "must be at least 1"),
-        ("mem_mb", 0, "must be at least 1"),
+        ("mem_mb", -1, "must be at least 0"),
+        ("mem_mb_per_cpu", 0, "mem_mb=0 is all memory of a node"),
         ("gpu", -1, "must be at least 0"),
         ("gpu", "a100:2", "must be a whole number"),
         ("gpus_per_node", "four", "must be a whole number or TYPE:NUMBER"),
@@ -128,6 +180,7 @@ def test_not_exclusive(word):
         ("constraint", "a b", "must be an expression"),
         ("exclusive", "maybe", "must be true or false"),
         ("slurm_qos", "high", "no such resource; the nearest is qos"),
+        ("slurm_partitions", "main", "is not understood by this executor; use slurm_partition"),
         ("slurm_acount", "lab", "no such resource; the nearest is slurm_account"),
         ("cpus_per_gpu", 4, "is not understood by this executor; use cpus_per_task"),
         ("slurm_extra", "", "must be flags of sbatch"),
@@ -167,7 +220,7 @@ def test_contradictions_are_refused(resources, says):
     [
         "--job-name=x", "-J x", "-Jx", "--output=x", "-o x", "--array=0-3", "--signal=USR1", "--requeue",
         "--no-requeue", "--partition x", "--part=x", "--time=3", "-t3", "--mem=3", "--wait", "--export=NONE",
-        "--clusters=b", "--gres=a", "--parsable", "--chdir=/", "-n 3",
+        "--gres=a", "--mem=0.5G", "--mem-per-cpu=0", "--parsable", "--chdir=/", "-n 3",
     ],
 )  # fmt: skip
 def test_flags_that_are_not_free_are_refused(flags):
@@ -225,7 +278,7 @@ def test_what_is_accepted_submitit_accepts_and_sbatch_reads_back(resources, thre
         "slurm_partition": flags.get("partition"), "slurm_account": flags.get("account"), "qos": flags.get("qos"),
         "constraint": flags.get("constraint"), "reservation": flags.get("reservation"), "gres": flags.get("gres"),
         "runtime": int(flags["time"]) if "time" in flags else None,
-        "mem_mb": int(flags["mem"][:-1]) if "mem" in flags else None,
+        "mem_mb": int(flags["mem"].rstrip("M")) if "mem" in flags else None,
         "mem_mb_per_cpu": int(flags["mem-per-cpu"][:-1]) if "mem-per-cpu" in flags else None,
         "cpus_per_task": int(flags["cpus-per-task"]), "nodes": int(flags["nodes"]),
         "tasks_per_node": int(flags.get("ntasks-per-node", 1)),
