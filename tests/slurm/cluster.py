@@ -129,7 +129,7 @@ class Cluster:
             raise ClusterError(f"{self.root}: exists; `cluster.py down --root {self.root}` removes it")
         # Root's own, because the keys of the cluster lie in it.
         self.root.mkdir(parents=True, mode=0o755)
-        for name in ("log", "spool", "state", "db", "munge", "pid"):
+        for name in ("log", "spool", "state", "db", "tmp", "munge", "pid"):
             (self.root / name).mkdir(mode=0o755)
         try:
             self._write(nodes, cpus, gpus, preempt_signal, max_array_size)
@@ -268,6 +268,8 @@ class Cluster:
             "my.cnf",
             f"[mariadbd]\ndatadir={root}/db\nsocket={root}/db.socket\npid-file={root}/munge/db.pid\nport={db}\n"
             f"bind-address=127.0.0.1\nuser=root\nskip-name-resolve\nplugin-dir=/usr/lib/mysql/plugin\n"
+            # Of its own: a server that starts removes what looks like its temporary tables, another's too.
+            f"tmpdir={root}/tmp\n"
             "innodb_buffer_pool_size=64M\ninnodb_log_file_size=16M\ninnodb_lock_wait_timeout=900\n"
             "innodb_flush_log_at_trx_commit=0\nperformance_schema=off\n",
         )
@@ -302,7 +304,8 @@ class Cluster:
             "AccountingStorageType=accounting_storage/slurmdbd", "AccountingStorageHost=127.0.0.1",
             # The socket for accounting connections, which don't read AuthInfo.
             f"AccountingStoragePort={dbd}", f"AccountingStoragePass={root}/munge/socket",
-            "AccountingStorageEnforce=associations", "AccountingStoreFlags=job_comment",
+            "AccountingStorageEnforce=associations",
+            "AccountingStoreFlags=job_comment" if version >= (21, 8) else "AccountingStoreJobComment=YES",
             "AccountingStorageTRES=gres/gpu",
             *([f"PluginDir={plugins}"] if plugins else []),
             *(
