@@ -15,8 +15,9 @@ from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
 from snakemake_interface_executor_plugins.utils import format_cli_arg
 
 from . import events, identity, slurm
-from .folder import private_folder
+from .folder import keep_folders_of_jobs, private_folder
 from .ledger import Ledger
+from .owners import Owners
 from .recovery import Recovery
 from .signals import Signals
 from .submitting import Submitter
@@ -45,7 +46,9 @@ class Executor(RemoteExecutor):
         self.settings = self.workflow.executor_settings
         self.folder = private_folder(Path(self.settings.logdir).absolute(), Path.cwd())
         try:
-            self.ledger = Ledger(self.folder / "ledger.jsonl")
+            self.owners = Owners(self.folder)
+            self.owners.begin()
+            self.ledger = Ledger(self.folder / "ledger.jsonl", self.owners.gone)
         except OSError as error:
             raise WorkflowError(f"{error.filename or self.folder / 'ledger.jsonl'}: {error.strerror}") from None
         except (ValueError, KeyError, TypeError) as error:
@@ -60,10 +63,13 @@ class Executor(RemoteExecutor):
             command_of=self.format_job_exec, watch=self._watch, refuse=self._refuse, on_wait=self._tell_of_waiting,
         )  # fmt: skip
         self._watcher = Watcher(self.settings, self.logger, self._latency)
-        self._earlier = Recovery(self.ledger, self.settings.command_timeout, self.logger, self._tell_of_waiting)
+        self._earlier = Recovery(
+            self.ledger, self.owners, self.settings.command_timeout, self.logger, self._tell_of_waiting
+        )
         self._earlier.record_ended(
             self.workflow.dag, lambda job: self.workflow.async_run(self.workflow.persistence.finished(job))
         )
+        keep_folders_of_jobs(self.workflow.dag, self.ledger)
 
     # Submission, in Snakemake's main thread.
 
@@ -113,6 +119,7 @@ class Executor(RemoteExecutor):
 
     def _take_up(self, wanted: Sequence[tuple]) -> set:
         """Watch the jobs that an earlier process has submitted."""
+        self._earlier.wait_for_owners([job for job, _ in wanted])
         self._earlier.resolve_intents()
         found = self._earlier.take_up(wanted)
         for job, one in found.items():
@@ -243,6 +250,10 @@ class Executor(RemoteExecutor):
         elif ids:
             self._cancel_all(ids)
         self.shutdown()
+
+    def shutdown(self) -> None:
+        super().shutdown()
+        self.owners.end()
 
     def cancel_jobs(self, active_jobs: list[SubmittedJobInfo]) -> None:
         self._cancel_all([info.external_jobid for info in active_jobs])

@@ -1,4 +1,4 @@
-"""The folder of logs, pickles and ledger."""
+"""The folder of logs, pickles and ledger; and the folders of outputs, while jobs are making them."""
 
 from __future__ import annotations
 
@@ -52,3 +52,23 @@ def _claim(folder: Path, workdir: Path) -> None:
                 f"{note} if nothing runs there any more"
             ) from None
         note.write_text(f"{workdir}\n")
+
+
+def keep_folders_of_jobs(dag, ledger) -> None:
+    """Let Snakemake not remove folders under the jobs that go on without it, or with another Snakemake.
+
+    At its end it removes the empty folders of outputs that are not there yet; a job that runs would then fail at its
+    own end. So that is left out as long as a job of the ledger may be running, whoever has submitted it. (A job that
+    begins later makes its folders itself.)
+    """
+    clean = dag.cleanup_workdir
+
+    def cleanup_workdir() -> None:
+        try:
+            ledger.refresh()
+        except (OSError, ValueError):
+            return
+        if not any(True for _ in ledger.open_tasks()):
+            clean()
+
+    dag.cleanup_workdir = cleanup_workdir

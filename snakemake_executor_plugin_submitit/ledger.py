@@ -1,18 +1,25 @@
 """Every submission, written down before sbatch is called, so that a killed Snakemake loses and doubles nothing.
 
-`ledger.jsonl` holds one event a line: `intent` (before sbatch), `submitted` (with the Slurm id), `ended` (one task).
-Lines are flushed to disk one by one; a line cut by a kill is the last one and is dropped when read.
+`ledger.jsonl` holds one event a line: `intent` (before sbatch, with the process that submits), `submitted` (with the
+Slurm id), `taken` (tasks that another process has taken up), `ended` (one task). Lines are flushed to disk one by one;
+a line cut by a kill is the last one and is dropped when read.
+
+Several processes may write: each under the lock of the file `ledger.lock`, after reading what the others have written.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+
+from .owners import Owner, this_process
 
 
 @dataclass(frozen=True)
@@ -37,6 +44,11 @@ class Submission:
     resubmissions: int = 0
     under_way: bool = False  # this process calls sbatch now
     time: float = field(default_factory=time.time)
+    owner: Owner | None = field(default_factory=this_process)  # None: of a version that did not write it
+    takers: dict[int, Owner] = field(default_factory=dict)  # who has taken a task up since, by index
+
+    def owner_of(self, index: int) -> Owner | None:
+        return self.takers.get(index, self.owner)
 
     def job_id(self, index: int) -> str | None:
         return None if self.slurm_id is None else task_id(self.slurm_id, index, len(self.entries))
@@ -52,15 +64,24 @@ def task_id(slurm_id: str, index: int, n: int) -> str:
 
 
 class Ledger:
-    """The ledger file of one log folder. Snakemake's lock of the working directory makes it the only writer."""
+    """The ledger file of one log folder, as this process and others have written it.
 
-    def __init__(self, path: Path):
+    Without locks, which some file systems don't have, it is rewritten only when all other processes are `gone`.
+    """
+
+    def __init__(self, path: Path, gone: Callable[[Owner | None], bool] = lambda owner: True):
         self.path = path
+        self.locks = True  # the file system has them
         self._lock = threading.Lock()  # Snakemake's main thread submits, another one sees jobs end
+        self._read = (-1, 0)  # which rewriting of the file, up to which byte
+        self._rewritings = 0
         self.submissions: dict[str, Submission] = {}
         if path.exists():
-            self._read()
-            self._compact()
+            with self._alone() as lock:
+                self._catch_up()
+                others = {s.owner_of(index) for s, index in self.open_tasks()}
+                if self.locks or all(owner == this_process() or gone(owner) for owner in others):
+                    self._compact(lock)
 
     def intend(self, submission: Submission) -> None:
         self.submissions[submission.token] = submission
@@ -69,6 +90,17 @@ class Ledger:
     def submitted(self, submission: Submission, slurm_id: str) -> None:
         submission.slurm_id = slurm_id
         self._append({"event": "submitted", "token": submission.token, "slurm_id": slurm_id})
+
+    def take(self, tasks: Sequence[tuple[Submission, int]]) -> None:
+        """This process goes on with tasks of processes that are gone."""
+        me = this_process()
+        events = []
+        for submission, index in tasks:
+            if submission.owner_of(index) != me:
+                submission.takers[index] = me
+                events.append(self._taken(submission, index))
+        if events:
+            self._append(*events)
 
     def ended(self, submission: Submission, index: int, outcome: str) -> None:
         """`outcome`: success, failed, cancelled, again (a new submission follows), replaced, or never (submitted)."""
@@ -82,6 +114,17 @@ class Ledger:
             for index in submission.open_indices:
                 yield submission, index
 
+    def refresh(self) -> bool:
+        """Read what others have written since; whether they have.
+
+        Raises:
+            OSError, ValueError: the file can't be read.
+        """
+        if not self.path.exists():
+            return False
+        with self._alone():
+            return self._catch_up()
+
     def _intent(self, submission: Submission) -> dict:
         return {
             "event": "intent",
@@ -90,39 +133,88 @@ class Ledger:
             "folder": submission.folder,
             "resubmissions": submission.resubmissions,
             "entries": [asdict(entry) for entry in submission.entries],
+            "owner": None if submission.owner is None else asdict(submission.owner),
         }
 
-    def _append(self, *events: dict) -> None:
+    def _taken(self, submission: Submission, index: int) -> dict:
+        owner = asdict(submission.takers[index])
+        return {"event": "taken", "token": submission.token, "index": index, "owner": owner}
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[int]:
+        """While no other thread or process reads or writes. The system ends the lock of a process that is killed."""
         with self._lock:
+            descriptor = os.open(self.path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
+            try:
+                try:
+                    fcntl.lockf(descriptor, fcntl.LOCK_EX)
+                except OSError:
+                    self.locks = False
+                # One byte for each time that the file was rewritten. Its inode would not do: numbers are used again.
+                self._rewritings = os.fstat(descriptor).st_size
+                yield descriptor
+            finally:
+                os.close(descriptor)
+
+    def _append(self, *events: dict) -> None:
+        with self._alone():
             new = not self.path.exists()
+            if not new:
+                self._catch_up()
             _append_lines(self.path, events)
+            self._read = self._rewritings, self.path.stat().st_size
             if new:
                 _sync_folder(self.path.parent)
 
-    def _read(self) -> None:
-        for line in self.path.read_bytes().split(b"\n")[:-1]:  # what follows the last newline was cut by a kill
-            event = json.loads(line)
-            token = event["token"]
-            if event["event"] == "intent":
+    def _catch_up(self) -> bool:
+        """Apply what is new in the file; whether anything is.
+
+        What follows the last newline was cut by a kill, and is cut off here.
+        """
+        with contextlib.suppress(FileNotFoundError), self.path.open("rb") as file:
+            rewriting, begin = self._read
+            if rewriting != self._rewritings or os.fstat(file.fileno()).st_size < begin:
+                begin = 0
+            file.seek(begin)
+            new = file.read()
+            whole = new[: new.rfind(b"\n") + 1]
+            for line in whole.splitlines():
+                self._apply(json.loads(line))
+            self._read = self._rewritings, begin + len(whole)
+            if len(whole) < len(new):
+                os.truncate(self.path, begin + len(whole))  # or the next line would be spoilt by it
+            return bool(whole)
+        return False
+
+    def _apply(self, event: dict) -> None:
+        """Also an event that is known already, as after another process has rewritten the file."""
+        token = event["token"]
+        one = self.submissions.get(token)
+        if event["event"] == "intent":
+            if one is None:
                 self.submissions[token] = Submission(
                     token, event["folder"], [Entry(**entry) for entry in event["entries"]],
-                    resubmissions=event["resubmissions"], time=event["time"],
+                    resubmissions=event["resubmissions"], time=event["time"], owner=_owner(event),
                 )  # fmt: skip
-            elif token not in self.submissions:
-                continue
-            elif event["event"] == "submitted":
-                self.submissions[token].slurm_id = event["slurm_id"]
-            else:
-                self.submissions[token].ended[event["index"]] = event["outcome"]
-        self.submissions = {t: s for t, s in self.submissions.items() if s.open_indices}
+        elif one is None:
+            return
+        elif event["event"] == "submitted":
+            one.slurm_id = event["slurm_id"]
+        elif event["event"] == "taken":
+            one.takers[event["index"]] = Owner(**event["owner"])
+        else:
+            one.ended[event["index"]] = event["outcome"]
+            if not one.open_indices:
+                del self.submissions[token]
 
-    def _compact(self) -> None:
+    def _compact(self, lock: int) -> None:
         """Keep open submissions only; renamed into place, so that a kill leaves the old file or the new one."""
         events = []
         for submission in self.submissions.values():
             events.append(self._intent(submission))
             if submission.slurm_id is not None:
                 events.append({"event": "submitted", "token": submission.token, "slurm_id": submission.slurm_id})
+            events += [self._taken(submission, index) for index in submission.takers]
             events += [
                 {"event": "ended", "token": submission.token, "index": index, "outcome": outcome}
                 for index, outcome in submission.ended.items()
@@ -130,8 +222,16 @@ class Ledger:
         temporary = self.path.with_suffix(".tmp")
         temporary.unlink(missing_ok=True)
         _append_lines(temporary, events)
+        self._rewritings += 1  # told to the others first: if a kill comes in between, they read the same file again
+        os.ftruncate(lock, self._rewritings)  # by this descriptor: closing another one would end the lock
+        self._read = self._rewritings, temporary.stat().st_size
         temporary.replace(self.path)
         _sync_folder(self.path.parent)
+
+
+def _owner(event: dict) -> Owner | None:
+    owner = event.get("owner")
+    return None if owner is None else Owner(**owner)
 
 
 def _append_lines(path: Path, events: Iterable[dict]) -> None:

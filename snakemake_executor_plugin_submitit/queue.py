@@ -86,8 +86,8 @@ def _array(job_id: str) -> str:
     return job_id.partition("_")[0]
 
 
-def find_submission(folder: Path) -> str | None:
-    """Id of the job (array) whose batch script lies in `folder`; None if slurmctld knows of none.
+def find_script(folder: Path) -> str | None:
+    """Id of the job (array) whose batch script lies in `folder`; None if squeue lists none.
 
     Raises:
         SlurmError: squeue failed.

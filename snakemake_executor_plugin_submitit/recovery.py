@@ -6,24 +6,78 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from . import PROCESS_BEGAN, identity, queue, slurm, task
-from .ledger import Ledger
+from snakemake_interface_common.exceptions import WorkflowError
+
+from . import PROCESS_BEGAN, controller, identity, queue, slurm, task
+from .ledger import Ledger, Submission
+from .owners import SILENCE_S, Owner, Owners
 from .task import Task
 
 _CANCEL_WAIT_S = 90
+_LOOK_S = 2
 _CLOCK_MARGIN_S = 5  # between this host and file servers
 
 
 class Recovery:
-    """Tasks that the ledger has as open when this process begins, by the key of their outputs."""
+    """Tasks that the ledger has as open and that this process does not watch, by the key of their outputs."""
 
-    def __init__(self, ledger: Ledger, patience_s: float, logger, on_wait: Callable):
-        self.ledger, self.patience_s, self.logger, self.on_wait = ledger, patience_s, logger, on_wait
+    def __init__(self, ledger: Ledger, owners: Owners, patience_s: float, logger, on_wait: Callable):
+        self.ledger, self.owners = ledger, owners
+        self.patience_s, self.logger, self.on_wait = patience_s, logger, on_wait
         self._states: dict[str, queue.State] | None = None
         self._read_ledger()
 
     def _read_ledger(self) -> None:
         self._known = {s.entries[index].key: (s, index) for s, index in self.ledger.open_tasks()}
+
+    def _is_ours(self, owner: Owner | None) -> bool:
+        """Whether this process may settle what belongs to `owner`."""
+        return owner == self.owners.me or self.owners.gone(owner)
+
+    def wait_for_owners(self, jobs: Sequence) -> None:
+        """Until no other Snakemake can be making the outputs of `jobs`.
+
+        Raises:
+            WorkflowError: one that is there does.
+        """
+        if self._refresh():
+            self._read_ledger()
+        seen: dict[Owner, float] = {}
+        while others := self._others(jobs):
+            for owner, tasks in others.items():
+                silence = 0.0 if self.owners.is_near(owner) else self.owners.silence(owner) or 0.0
+                if self.owners.is_near(owner) or silence < seen.get(owner, 0.0):
+                    raise WorkflowError(
+                        f"another Snakemake ({owner}) is making {_some(tasks)}: wait for its end, or end it "
+                        f"(kill {owner.pid}); nothing was submitted"
+                    )
+                if owner not in seen:
+                    self.logger.warning(
+                        f"{_some(tasks)}: submitted by a Snakemake ({owner}) that may have been killed "
+                        f"{silence:.0f} s ago; waiting until it has given no sign of life for {SILENCE_S} s. If it "
+                        f"does not run any more: rm '{self.owners.file(owner)}'"
+                    )
+                seen[owner] = silence
+            time.sleep(_LOOK_S)
+            self._refresh()
+            self._read_ledger()
+
+    def _others(self, jobs: Sequence) -> dict[Owner, list[Task]]:
+        """Those of `jobs` that others are making, by the process that has submitted them."""
+        found: dict[Owner, list[Task]] = {}
+        foreign = {key: one for key, one in self._known.items() if not self._is_ours(one[0].owner_of(one[1]))}
+        for job in jobs if foreign else ():
+            if (known := foreign.get(identity.key_of(job))) is not None:
+                owner = known[0].owner_of(known[1])
+                assert owner is not None
+                found.setdefault(owner, []).append(Task(*known, identity.label_of(job)))
+        return found
+
+    def _refresh(self) -> bool:
+        try:
+            return self.ledger.refresh()
+        except (OSError, ValueError) as error:
+            raise WorkflowError(f"{self.ledger.path}: {error}; nothing was submitted") from None
 
     def resolve_intents(self) -> None:
         """Find out which submissions got through whose sbatch never answered, or was about to be called at a kill.
@@ -31,16 +85,23 @@ class Recovery:
         Raises:
             SlurmUnreachableError: slurmctld does not answer, so that submitting now might double them.
         """
-        from .submission import place_pickles
+        from .submission import discard_pickles, place_pickles
 
-        # A copy, and none whose sbatch is under way: another thread submits jobs again.
-        unknown = [one for one in list(self.ledger.submissions.values()) if one.slurm_id is None and not one.under_way]
+        # A copy, and none whose sbatch is under way: another thread or process submits jobs.
+        unknown = [
+            one
+            for one in list(self.ledger.submissions.values())
+            if one.slurm_id is None and not one.under_way and self._is_ours(one.owner)
+        ]
         for submission in unknown:
             folder = Path(submission.folder)
             slurm_id = slurm.patiently(
-                lambda folder=folder: queue.find_submission(folder), self.patience_s, self.on_wait
+                lambda one=submission: controller.find_submission(Path(one.folder), one.time),
+                self.patience_s,
+                self.on_wait,
             )
             if slurm_id is None:
+                discard_pickles(folder, len(submission.entries))  # whatever comes later has nothing to run
                 for index in submission.open_indices:
                     self.ledger.ended(submission, index, "never")
             else:
@@ -60,6 +121,8 @@ class Recovery:
             job = jobs.get(key)
             if job is None or submission.slurm_id is None or dag.needrun(job):
                 continue
+            if not self._is_ours(submission.owner_of(index)):
+                continue
             one = Task(submission, index, identity.label_of(job))
             matches = submission.entries[index].fingerprint == identity.fingerprint_of(job)
             if matches and one.outcome.exists() and task.judge_outcome(one) == task.SUCCESS:
@@ -78,14 +141,13 @@ class Recovery:
             SlurmError: the queue can't be read, or a task not be cancelled.
         """
         found, replaced = {}, []
+        known: list[tuple[object, object, Task]] = []
         for job, request in wanted:
-            known = self._known.pop(identity.key_of(job), None)
-            if known is None:
-                continue
-            one = Task(*known, identity.label_of(job))
-            if self._states is None:
-                self._states = self._read_queue()
-            state = one.state_in(self._states)
+            if (entry := self._known.pop(identity.key_of(job), None)) is not None:
+                known.append((job, request, Task(*entry, identity.label_of(job))))
+        states = self._states_of([one for _, _, one in known])
+        for job, request, one in known:
+            state = states[one.job_id]
             reason = _reason_to_replace(one, state, job, request)
             if state is not None and state.alive:
                 if reason is None:
@@ -99,15 +161,50 @@ class Recovery:
                 self.ledger.ended(one.submission, one.index, "failed")
         if replaced:
             self._cancel(replaced)
+        self.ledger.take([(one.submission, one.index) for one in found.values()])
         return found
+
+    def _states_of(self, tasks: Sequence[Task]) -> dict[str, queue.State | None]:
+        """By id. What squeue leaves out although it has left no outcome is asked of slurmctld itself."""
+        if not tasks:
+            return {}
+        if self._states is None:
+            self._states = self._read_queue()
+        states = {one.job_id: one.state_in(self._states) for one in tasks}
+        silent = [one for one in tasks if states[one.job_id] is None and not one.outcome.exists()]
+        if silent:
+            states |= self._look_closer(silent)
+        return states
+
+    def _look_closer(self, silent: Sequence[Task]) -> dict[str, queue.State | None]:
+        try:
+            ids = [one.job_id for one in silent]
+            states = slurm.patiently(lambda: controller.read_scontrol(ids), self.patience_s, self.on_wait)
+            return {one.job_id: one.state_in(states) for one in silent}
+        except slurm.SlurmUnreachableError:
+            raise
+        except slurm.SlurmError as error:
+            wait = max(one.submission.time for one in silent) + controller.LONGEST_CACHE_S - time.time()
+            if wait > 0:
+                self.logger.warning(
+                    f"{error}: squeue alone does not tell of {_some(silent)}, and its answer may be old; asking it "
+                    f"again in {wait:.0f} s"
+                )
+                time.sleep(min(wait, controller.LONGEST_CACHE_S))
+            states = self._read_queue()
+            try:
+                sacct = queue.read_sacct([one.job_id for one in silent])
+            except slurm.SlurmError:
+                sacct = {}
+            return {one.job_id: one.state_in(states) or sacct.get(one.job_id) for one in silent}
 
     def _cancel(self, tasks: Sequence[Task]) -> None:
         """Cancel and see them gone: two jobs must not write the same outputs."""
         slurm.cancel([one.job_id for one in tasks], self.patience_s)
         end = time.monotonic() + _CANCEL_WAIT_S
         while time.monotonic() < end:
-            states = self._read_queue()
-            now = {one.job_id: one.state_in(states) for one in tasks}
+            self._states = None
+            now = self._states_of(tasks)
             left = [job_id for job_id, state in now.items() if state is not None and state.alive]
             if not left:
                 break
@@ -119,6 +216,15 @@ class Recovery:
 
     def _read_queue(self) -> dict[str, queue.State]:
         return slurm.patiently(queue.read_squeue, self.patience_s, self.on_wait)
+
+
+def _some(tasks: Sequence[Task]) -> str:
+    named = ", ".join(_named(one.submission, one) for one in tasks[:3])
+    return named + (f" and {len(tasks) - 3} more" if len(tasks) > 3 else "")
+
+
+def _named(submission: Submission, one: Task) -> str:
+    return one.label + (f" (Slurm job {one.job_id})" if submission.slurm_id else "")
 
 
 def _reason_to_replace(one: Task, state: queue.State | None, job, request) -> str | None:

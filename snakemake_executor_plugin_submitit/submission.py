@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import shlex
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import cloudpickle
 
-from . import memory, queue
+from . import controller, memory
 from . import payload as payload_module
 from .ledger import task_id
 from .payload import Payload
@@ -35,7 +36,7 @@ class ArrayExecutor(SlurmExecutor):
     """
 
     def __init__(self, folder: Path, parameters: dict, *, name: str, comment: str, signal_delay_s: int):
-        self._called = False
+        self._called = 0.0  # when sbatch was called last
         # `exec`: the batch shell becomes the Python process, which so gets the signal that is sent to the shell.
         super().__init__(folder, max_num_timeout=_NO_LIMIT, python=f"exec {shlex.quote(sys.executable)}")
         extra = {
@@ -81,9 +82,9 @@ class ArrayExecutor(SlurmExecutor):
 
     def _sbatch(self, script: Path) -> str:
         """Submit, or find what an earlier call has submitted although its answer got lost."""
-        if self._called and (found := queue.find_submission(script.parent)):
+        if self._called and (found := controller.find_submission(script.parent, self._called)):
             return found
-        self._called = True
+        self._called = time.time()
         output = call(*self._make_submission_command(script))
         try:
             return self._get_job_id_from_submission_command(output)
@@ -101,3 +102,9 @@ def place_pickles(folder: Path, slurm_id: str, n: int) -> None:
         waiting = pickle_path(folder, index)
         if waiting.exists():
             waiting.rename(JobPaths(folder, task_id(slurm_id, index, n)).submitted_pickle)
+
+
+def discard_pickles(folder: Path, n: int) -> None:
+    """So that a job of a submission that was given up has nothing to run, should it turn up after all."""
+    for index in range(n):
+        pickle_path(folder, index).unlink(missing_ok=True)

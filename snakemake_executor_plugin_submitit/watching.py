@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 
-from . import queue, slurm, task
+from . import controller, queue, slurm, task
 from .afterwards import Afterwards
 from .task import Task, Verdict
 
@@ -64,21 +64,69 @@ class Watcher:
             return {}
         self._warned.pop("squeue", None)
         known = {one.job_id: one.state_in(states) for one in tasks}
+        accounting: dict[str, queue.State] = {}
         unknown = {job_id for job_id, state in known.items() if state is None}
         if unknown:
             try:
-                found = queue.read_sacct(unknown)
-                # What accounting takes for alive but slurmctld does not know is gone.
-                known.update({job_id: state for job_id, state in found.items() if not state.alive})
+                accounting = queue.read_sacct(unknown)
+                known.update({job_id: state for job_id, state in accounting.items() if not state.alive})
             except slurm.SlurmError as error:
                 self._warn("sacct", f"{error}; going on without accounting")
-        now, latency = time.monotonic(), self._latency_s()
-        verdicts = {}
+        verdicts = {id(one): self._judge(one, known[one.job_id]) for one in tasks}
+        ends = [one for one in tasks if verdicts[id(one)] != task.WAITING]
+        if ends:
+            verdicts.update(self._confirm(ends, states, accounting))
         for one in tasks:
-            state = known[one.job_id]
-            verdicts[id(one)] = task.judge_state(one, state, now, latency, self.settings.requeue_limit)
             self._warn_of_waiting(one)
         return verdicts
+
+    def _judge(self, one: Task, state: queue.State | None) -> Verdict:
+        return task.judge_state(one, state, time.monotonic(), self._latency_s(), self.settings.requeue_limit)
+
+    def _confirm(self, ends: Sequence[Task], states: dict, accounting: dict) -> dict[int, Verdict]:
+        """Ask slurmctld itself before an end is believed: squeue's answer may be old, or lack jobs.
+
+        What nobody knows the end of is cancelled before it is given up: nothing may run beside a retry.
+        """
+        asked = True
+        try:
+            direct = controller.read_scontrol([one.job_id for one in ends])
+        except slurm.SlurmUnreachableError as error:
+            self._warn("scontrol", f"{error}; jobs go on, their state is looked up again later")
+            return {id(one): task.WAITING for one in ends}
+        except slurm.SlurmError as error:
+            self._warn("scontrol", f"{error}; an end without a word of squeue or sacct is believed later")
+            direct, asked = {}, False
+        verdicts: dict[int, Verdict] = {}
+        for one in ends:
+            state = one.state_in(direct)
+            if state is not None and state.alive:
+                self._warn("cache", f"squeue does not tell of Slurm job {one.job_id}, {one.label}, as slurmctld does "
+                                    f"({state.state}); its answers may come from a cache, so ends are confirmed by "
+                                    "scontrol")  # fmt: skip
+                verdicts[id(one)] = self._judge(one, state)
+            elif state is not None and one.state is None:
+                verdicts[id(one)] = self._judge(one, state)
+            elif one.state is None:
+                known = one.job_id in states or one.job_id in direct
+                running = not asked and one.job_id in accounting  # which has it as going on
+                verdicts[id(one)] = self._give_up(one, asked=asked, cancel=not known) if not running else task.WAITING
+            else:
+                verdicts[id(one)] = self._judge(one, one.state)
+        return verdicts
+
+    def _give_up(self, one: Task, *, asked: bool, cancel: bool) -> Verdict:
+        """A task that no source knows. `cancel` is False where its id is another job's by now."""
+        if not asked and time.monotonic() - (one.ended_since or 0) < controller.LONGEST_CACHE_S:
+            return task.WAITING
+        if cancel:
+            try:
+                slurm.cancel([one.job_id], 30)
+            except slurm.SlurmError as error:
+                if not controller.is_unknown(error):
+                    self._warn("scancel", f"{error}; Slurm job {one.job_id}, {one.label}, is given up later")
+                    return task.WAITING
+        return self._judge(one, None)
 
     def _warn_of_waiting(self, one: Task) -> None:
         reason = one.state.detail if one.state and one.state.state == "PENDING" else ""

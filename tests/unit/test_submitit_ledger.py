@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import json
+import os
+import subprocess
+import time
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from snakemake_executor_plugin_submitit.ledger import Entry, Ledger, Submission
+from snakemake_executor_plugin_submitit.owners import Owner, Owners, _start_of, this_process
 
 EVENTS = st.lists(
     st.one_of(
@@ -69,3 +78,86 @@ def test_ids_of_tasks():
     assert alone.job_id(0) == "7"
     array = Submission("t", "/logs", entries("t", 2), slurm_id="8")
     assert [array.job_id(index) for index in range(2)] == ["8_0", "8_1"]
+
+
+def two_processes(path) -> tuple[Ledger, Ledger]:
+    return Ledger(path), Ledger(path)
+
+
+@given(EVENTS, EVENTS, st.booleans())
+def test_two_that_write_know_of_each_other_also_after_a_rewriting(tmp_path_factory, first, second, rewritten):
+    path = tmp_path_factory.mktemp("ledger") / "ledger.jsonl"
+    one, other = two_processes(path)
+    play(one, first)
+    if rewritten:
+        Ledger(path)
+    play(other, [(kind, *numbers) for kind, *numbers in second if kind != "intend"])
+    other.intend(Submission("other", "/logs/other", entries("other", 2)))
+    one.refresh()
+    assert known(one) == known(other) == known(Ledger(path))
+
+
+def test_a_task_belongs_to_who_took_it_up_last(tmp_path):
+    path = tmp_path / "ledger.jsonl"
+    dead = Owner("host", "boot", 1, 1)
+    Ledger(path).intend(Submission("t", "/logs/t", entries("t", 2), owner=dead))
+    one, other = two_processes(path)
+    one.take([(one.submissions["t"], 1)])
+    other.refresh()
+    for ledger in (one, other, Ledger(path), Ledger(path)):
+        assert [ledger.submissions["t"].owner_of(index) for index in range(2)] == [dead, this_process()]
+
+
+def test_a_ledger_without_owners_is_read(tmp_path):
+    path = tmp_path / "ledger.jsonl"
+    Ledger(path).intend(Submission("t", "/logs/t", entries("t", 1)))
+    event = json.loads(path.read_text())
+    del event["owner"]
+    path.write_text(json.dumps(event) + "\n")
+    assert Ledger(path).submissions["t"].owner_of(0) is None and Owners(tmp_path).gone(None)
+
+
+def test_a_file_system_without_locks_keeps_the_lines_of_a_process_that_is_there(tmp_path, monkeypatch):
+    path = tmp_path / "ledger.jsonl"
+    here, gone = Owner("host", "boot", 1, 1), Owner("host", "boot", 2, 2)
+    first = Ledger(path)
+    first.intend(Submission("t", "/logs/t", entries("t", 2), owner=here))
+    first.ended(first.submissions["t"], 0, "success")
+    first.intend(Submission("over", "/logs/over", entries("over", 1), owner=gone))
+    first.ended(first.submissions["over"], 0, "success")
+
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "lockf", no_locks)
+    before = path.read_text()
+    assert known(Ledger(path, lambda owner: owner == gone)) == known(first)
+    assert path.read_text() == before
+    assert known(Ledger(path)) == known(first)
+    assert len(path.read_text()) < len(before)
+
+
+def test_owners(tmp_path):
+    owners = Owners(tmp_path)
+    owners.begin()
+    me = owners.me
+    assert owners.file(me).exists() and not owners.gone(me)
+    child = subprocess.Popen(["sleep", "600"])
+    try:
+        near = replace(me, pid=child.pid, start=_start_of(child.pid))
+        assert not owners.gone(near)
+        assert owners.gone(replace(near, start=near.start - 1))  # its pid was another process's before
+    finally:
+        child.kill()
+    deadline = time.monotonic() + 60
+    while not owners.gone(near) and time.monotonic() < deadline:  # a zombie, from a moment after the signal
+        time.sleep(0.01)
+    assert owners.gone(near)
+    far = replace(me, host="login2", machine="another boot")
+    assert owners.gone(far)  # it has no file: it has ended
+    owners.file(far).touch()
+    assert not owners.gone(far) and owners.silence(far) < 60
+    os.utime(owners.file(far), (time.time() - 400,) * 2)
+    assert owners.gone(far)
+    owners.end()
+    assert not owners.file(me).exists()

@@ -12,6 +12,7 @@ from snakemake_interface_common.exceptions import WorkflowError
 from snakemake_executor_plugin_submitit import ExecutorSettings, task
 from snakemake_executor_plugin_submitit.folder import private_folder
 from snakemake_executor_plugin_submitit.ledger import Entry, Ledger, Submission
+from snakemake_executor_plugin_submitit.owners import Owners
 from snakemake_executor_plugin_submitit.queue import State
 from snakemake_executor_plugin_submitit.recovery import Recovery
 from snakemake_executor_plugin_submitit.task import Task, judge_outcome, judge_state
@@ -132,13 +133,13 @@ def test_a_job_that_was_given_an_old_id_is_not_ours(one):
 
 def test_a_submission_under_way_is_not_taken_for_one_that_a_kill_has_cut(tmp_path, monkeypatch):
     """While a thread calls sbatch for a preempted job, the main thread submits others."""
-    squeue = tmp_path / "squeue"  # knows no job
-    squeue.write_text("#!/bin/bash\n")
-    squeue.chmod(0o755)
+    for name in ("squeue", "scontrol"):  # they know no job
+        (tmp_path / name).write_text("#!/bin/bash\n")
+        (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     ledger = Ledger(tmp_path / "ledger.jsonl")
     for token in ("now", "cut"):
         entries = [Entry(token, "f", "r", "smk.rule")]
         ledger.intend(Submission(token, str(tmp_path / token), entries, under_way=token == "now"))
-    Recovery(ledger, 1, None, None).resolve_intents()
+    Recovery(ledger, Owners(tmp_path), 1, None, None).resolve_intents()
     assert [submission.token for submission, _ in ledger.open_tasks()] == ["now"]
