@@ -62,6 +62,7 @@ class Owners:
         """
         self.folder.mkdir(mode=0o700, exist_ok=True)
         self.file(self.me).touch()
+        self._tidy()
         # Its own thread: the others may wait for minutes for Slurm's answer.
         threading.Thread(target=self._beat, daemon=True).start()
 
@@ -106,7 +107,7 @@ class Owners:
             return max(probe.stat().st_mtime - last, 0.0)
         return 0.0
 
-    def tidy(self) -> None:
+    def _tidy(self) -> None:
         """Remove the files of those that a kill has ended."""
         with contextlib.suppress(OSError):
             now = self.file(self.me).stat().st_mtime

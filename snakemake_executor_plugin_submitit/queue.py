@@ -32,12 +32,17 @@ class State:
     @property
     def stuck(self) -> bool:
         return self.state in STUCK or (
-            self.state == "PENDING" and any(reason.lower() in self.detail.lower() for reason in STUCK_REASONS)
+            self.state == "PENDING" and any(_plain(reason) in _plain(self.detail) for reason in STUCK_REASONS)
         )
 
     @property
     def alive(self) -> bool:
         return self.state in ALIVE and not self.stuck
+
+
+def _plain(reason: str) -> str:
+    """scontrol writes underscores where squeue has spaces."""
+    return reason.lower().replace("_", " ")
 
 
 def read_squeue() -> dict[str, State]:

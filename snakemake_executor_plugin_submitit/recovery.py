@@ -143,8 +143,9 @@ class Recovery:
         found, replaced = {}, []
         known: list[tuple[object, object, Task]] = []
         for job, request in wanted:
-            if (entry := self._known.pop(identity.key_of(job), None)) is not None:
-                known.append((job, request, Task(*entry, identity.label_of(job))))
+            submission, index = self._known.pop(identity.key_of(job), (None, 0))
+            if submission is not None and index in submission.open_indices:  # or it has failed here, and is tried again
+                known.append((job, request, Task(submission, index, identity.label_of(job))))
         states = self._states_of([one for _, _, one in known])
         for job, request, one in known:
             state = states[one.job_id]

@@ -101,9 +101,12 @@ class Watcher:
         for one in ends:
             state = one.state_in(direct)
             if state is not None and state.alive:
-                self._warn("cache", f"squeue does not tell of Slurm job {one.job_id}, {one.label}, as slurmctld does "
-                                    f"({state.state}); its answers may come from a cache, so ends are confirmed by "
-                                    "scontrol")  # fmt: skip
+                if one.state is None:
+                    self._warn(
+                        "cache",
+                        f"squeue does not list Slurm job {one.job_id}, {one.label}, which slurmctld has as "
+                        f"{state.state}; its answers may come from a cache, so scontrol is asked too",
+                    )
                 verdicts[id(one)] = self._judge(one, state)
             elif state is not None and one.state is None:
                 verdicts[id(one)] = self._judge(one, state)

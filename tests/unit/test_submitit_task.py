@@ -82,6 +82,7 @@ def test_the_cluster_s_faults_are_submitted_again_up_to_the_limit(one, word):
 
 def test_jobs_that_slurm_holds_fail_at_once(one):
     assert judge_state(one, State("PENDING", "launch failed requeued held"), 0, 5, 3).kind == "failed"
+    assert judge_state(one, State("PENDING", "launch_failed_requeued_held"), 0, 5, 3).kind == "failed"  # scontrol's
     assert judge_state(one, State("SPECIAL_EXIT"), 0, 5, 3).kind == "failed"
     assert judge_state(one, State("PENDING", "JobHeldUser"), 0, 5, 3) == task.WAITING  # somebody may release it
 
