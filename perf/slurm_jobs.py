@@ -57,8 +57,11 @@ rule short:
 EXECUTORS = {
     "submitit": ["--executor", "submitit"],
     "standard": ["--executor", "slurm", "--slurm-init-seconds-before-status-checks", "5"],
+    # An array of more than about 90 tasks does not fit into one argument (128 KiB), and then fails: the plugin writes a
+    # script instead, in which an option of its command stands on a line by itself.
     "standard, arrays": [
         "--executor", "slurm", "--slurm-init-seconds-before-status-checks", "5", "--slurm-array-jobs", "all",
+        "--slurm-array-limit", "50",
     ],
 }  # fmt: skip
 
@@ -106,7 +109,7 @@ def run(name: str, n: int, cluster: Cluster, standard: Path | None, interval: in
         environment = {**cluster.environment, "HOME": folder}
         environment["PATH"] = f"{here / 'bin'}:{Path(sys.executable).parent}:{environment['PATH']}"
         if name != "submitit":  # Snakemake imports every executor it finds, and the standard one imports pandas
-            environment["PYTHONPATH"] = str(standard)
+            environment["PYTHONPATH"] = str(standard.absolute())  # runs in another folder
         snakemake = Path(sys.executable).parent / "snakemake"
         # So that no run pays for compiling and reading what the next one finds in memory.
         subprocess.run(
