@@ -280,7 +280,7 @@ def test_a_log_file_system_that_stands_still_is_waited_for(cluster, flow):
 def test_a_job_held_by_slurm_does_not_hang(cluster, flow):
     one = flow(cluster, counter(lives=ENDLESS))
     process = begun(one)
-    cluster.run("scontrol", "requeuehold", "State=SpecialExit", one.queue()[0][0])
+    cluster.run("scontrol", "requeuehold", one.queue()[0][0])
     assert one.end(process) == 1
     assert "Slurm holds it and will not start it again" in one.text
     one.wait(lambda: not one.queue(), "an empty queue")  # it would run beside a retry once somebody releases it
