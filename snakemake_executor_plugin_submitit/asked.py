@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 from snakemake.resources import GroupResources, Resources
 
+from .group_resources import in_common
 from .identity import single_jobs
 from .resources import BY_DEFAULT
 
@@ -38,9 +39,9 @@ def origin_of(job) -> dict[str, int]:
 
 
 def resources_of(job) -> dict[str, object]:
-    """The resources of a job, or of a group: its sums, but all memory where one of its jobs wants all of it."""
+    """The resources of a job, or of a group: its sums, where a sum says what the group needs."""
     found = dict(job.resources.items())
-    return _all_memory(found, single_jobs(job)) if job.is_group() else found
+    return _not_summed(found, single_jobs(job)) if job.is_group() else found
 
 
 def sums_of(group, threads: Mapping[object, int]) -> dict[str, object]:
@@ -61,7 +62,7 @@ def sums_of(group, threads: Mapping[object, int]) -> dict[str, object]:
     if group.dag.workflow.dryrun and limits["_cores"].value == 1:  # not limited: a dry run's own number
         limits["_cores"] = None
     sums = dict(GroupResources.basic_layered(levels, limits, run_local=False))
-    return _all_memory(sums, single_jobs(group))
+    return _not_summed(sums, single_jobs(group))
 
 
 def names_of_the_user(workflow) -> frozenset[str]:
@@ -70,7 +71,9 @@ def names_of_the_user(workflow) -> frozenset[str]:
     return frozenset(workflow.global_resources) | frozenset(settings.overwrite_resource_scopes)
 
 
-def _all_memory(resources: dict[str, object], jobs: Sequence) -> dict[str, object]:
+def _not_summed(resources: dict[str, object], jobs: Sequence) -> dict[str, object]:
+    """All memory where one job wants all of it, and what the jobs have in common."""
+    resources |= in_common([dict(job.resources.items()) for job in jobs])
     if any(job.resources.get("mem_mb") == 0 for job in jobs):
         resources["mem_mb"] = 0
     return resources

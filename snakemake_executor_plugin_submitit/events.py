@@ -16,7 +16,7 @@ def note_start(one: Task) -> None:
     """Look whether it runs. Looked at before the ends of others are: none begins before the end that made room."""
     if one.node is None:
         with contextlib.suppress(OSError):
-            one.node = one.started.read_text().strip()
+            one.node = one.started.read_text().partition("\n")[0]
 
 
 def tell_of_start(info: SubmittedJobInfo, logger) -> None:

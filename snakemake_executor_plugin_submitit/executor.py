@@ -14,7 +14,7 @@ from snakemake_interface_executor_plugins.executors.real import RealExecutor
 from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
 from snakemake_interface_executor_plugins.utils import format_cli_arg
 
-from . import events, identity, slurm
+from . import events, identity, requeues, slurm
 from .folder import keep_folders_of_jobs, private_folder
 from .ledger import Ledger
 from .owners import Owners
@@ -148,6 +148,8 @@ class Executor(RemoteExecutor):
         return f"{arguments} {format_cli_arg('--wait-for-files-file', path)}"
 
     def _watch(self, job, one: Task) -> None:
+        request = self._request(job)
+        one.resumable, one.requeue_limit = request.resumable, requeues.limit_of(request, self.settings)
         info = SubmittedJobInfo(job, external_jobid=one.job_id, aux={"task": one})
         self._live[one.job_id] = one
         self.report_job_submission(info)
@@ -182,13 +184,15 @@ class Executor(RemoteExecutor):
                 continue
             events.note_start(one)
             events.tell_of_start(info, self.logger)
+            requeues.tell(one, self.logger)
             self._live.pop(one.job_id, None)
             if verdict.kind == "success":
                 self._to_record[info.job] = one
                 self.report_job_success(info)
             elif verdict.kind == "again":
                 self.ledger.ended(one.submission, one.index, "again")
-                self.logger.warning(f"Slurm job {one.job_id}, {one.label}: {verdict.reason}; submitting it again")
+                again = f"submitting it again (requeue {requeues.number_of_next(one)} of {one.requeue_limit})"
+                self.logger.warning(f"Slurm job {one.job_id}, {one.label}: {verdict.reason}; {again}")
                 self._again(info)
             else:
                 if one.state is not None and one.state.stuck:
@@ -215,14 +219,15 @@ class Executor(RemoteExecutor):
     def _again(self, info: SubmittedJobInfo) -> None:
         """Submit in place of one that ended by no fault of its own; the base class takes the new one over."""
         one = info.aux["task"]
-        self._submitter.submit([info.job], self._request(info.job), resubmissions=one.requeues_used + 1)
+        number = requeues.number_of_next(one)
+        self._submitter.submit([info.job], self._request(info.job), resubmissions=number)
 
     def _close(self, one: Task, outcome: str) -> None:
         self.ledger.ended(one.submission, one.index, outcome)
         if outcome == "success":
             for kind in ("submitted.pkl", "0_result.pkl"):
                 (one.folder / f"{one.job_id}_{kind}").unlink(missing_ok=True)
-            for kind in ("started", "requeues", "outcome.json"):
+            for kind in ("started", "requeues", "outcome.json", "command.sh"):
                 (one.folder / f"{one.job_id}.{kind}").unlink(missing_ok=True)
             for left in one.folder.glob(f"{one.job_id}.stop.*"):
                 left.unlink(missing_ok=True)

@@ -12,6 +12,7 @@ The names are those of snakemake-executor-plugin-slurm, so that the same rules r
   not at all.
 - `mem_mb` goes to Slurm's M (MiB) number for number, as there.
 - `mpi` says nothing here: the rule's own command starts `srun`.
+- `resumable` and `requeue_limit` are not Slurm's: they decide what follows a time limit (payload.py).
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from . import foreign_names, slurm_extra
 KNOWN = (
     "slurm_partition", "slurm_account", "slurm_extra", "qos", "constraint", "reservation", "runtime", "mem_mb",
     "mem_mb_per_cpu", "cpus_per_task", "nodes", "tasks", "tasks_per_node", "gpu", "gpu_model", "gpus_per_node", "gres",
-    "exclusive", "mpi",
+    "exclusive", "mpi", "resumable", "requeue_limit",
 )  # fmt: skip
 BY_DEFAULT = 0  # who gave a resource (asked.py); higher numbers are closer to the rule
 _DEFAULT_MEM_MB = 8000  # the most that Snakemake's own default asks for
@@ -72,6 +73,8 @@ class Request:
     gpu_type: str | None = None
     gres: str | None = None
     exclusive: bool = False
+    resumable: bool = False
+    requeue_limit: int | None = None
     extra: tuple[tuple[str, str | bool], ...] = ()
     cluster: str | None = None
 
@@ -204,6 +207,8 @@ def request_of(
         gpu_type=gpu_type,
         gres=gres,
         exclusive=exclusive,
+        resumable=read.switch("resumable"),
+        requeue_limit=read.number("requeue_limit", least=0),
         cluster=_cluster(read, extra.pop("clusters", None)),
         extra=tuple(extra.items()),
     )

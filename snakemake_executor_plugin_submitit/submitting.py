@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import identity, slurm
+from .command_line import why_too_long
 from .ledger import Entry, Ledger, Submission
+from .requeues import limit_of
 from .task import Task
 
 
@@ -32,6 +34,10 @@ class Submitter:
 
     def submit(self, jobs: Sequence, request, resubmissions: int = 0) -> None:
         """One job, or one array of jobs of one rule with the same resources."""
+        commands = self._commands(jobs)
+        jobs = list(commands)
+        if not jobs:
+            return
         token = secrets.token_hex(4)
         prefix = self.settings.jobname_prefix
         name = identity.job_name(prefix, jobs[0]) if len(jobs) == 1 else identity.array_name(prefix, jobs)
@@ -39,7 +45,10 @@ class Submitter:
         delay = self._signal_delay(request)
         try:
             folder.mkdir(parents=True, mode=0o700)
-            payloads = [self._payload(job, folder, delay, resubmissions, array=len(jobs) > 1) for job in jobs]
+            payloads = [
+                self._payload(job, command, request, folder, delay, resubmissions, array=len(jobs) > 1)
+                for job, command in commands.items()
+            ]
             submission = Submission(
                 token,
                 str(folder),
@@ -98,17 +107,32 @@ class Submitter:
         kind = "Slurm job" if len(jobs) == 1 else f"{len(jobs)} tasks of Slurm array"
         self.logger.info(f"Submitted {kind} {slurm_id}: {identity.comment_of(jobs)}; log: {tasks[0].log}")
 
-    def _payload(self, job, folder: Path, signal_delay_s: int, resubmissions: int, *, array: bool):
+    def _commands(self, jobs: Sequence) -> dict:
+        """By job, without those that no node could start, which are refused."""
+        found = {}
+        for job in jobs:
+            command = self.command_of(job)
+            problem = why_too_long(job, command)
+            if problem is None:
+                found[job] = command
+            else:
+                self.refuse([job], f"{problem}; it was not submitted")
+        return found
+
+    def _payload(
+        self, job, command: str, request, folder: Path, signal_delay_s: int, resubmissions: int, *, array: bool
+    ):
         from .payload import Payload
 
         return Payload(
-            self.command_of(job),
+            command,
             identity.job_name(self.settings.jobname_prefix, job),
             identity.outputs_to_check(job),
             workdir=os.getcwd(),
             folder=str(folder),
             signal_delay_s=signal_delay_s,
-            requeue_limit=self.settings.requeue_limit,
+            requeue_limit=limit_of(request, self.settings),
             requeues=resubmissions,
+            resumable=request.resumable,
             rename=array,
         )

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .ledger import Submission
+from .payload import LONGER_OR_RESUMABLE
 from .queue import INFRASTRUCTURE, State, is_from
 
 
@@ -23,6 +24,9 @@ class Task:
     node: str | None = None  # where it runs or ran; None: it is not known to have begun
     told: bool = False  # log handlers know that it has begun
     warned: set = field(default_factory=set)
+    requeues_told: int = 0
+    resumable: bool = False  # its rule says that it goes on from what it has saved
+    requeue_limit: int | None = None  # of its rule, or the setting
 
     @property
     def job_id(self) -> str:
@@ -44,7 +48,7 @@ class Task:
 
     @property
     def started(self) -> Path:
-        """Holds the node's name from the moment at which the job runs."""
+        """Holds the node's name and the number of restarts from the moment at which the job runs."""
         return self.folder / f"{self.job_id}.started"
 
     def state_in(self, states: Mapping[str, State]) -> State | None:
@@ -61,9 +65,33 @@ class Task:
         return state if ours else None
 
     @property
+    def requeues(self) -> list[dict]:
+        """Those that the job has made itself, in order: the number of restarts before each, and what it was for."""
+        try:
+            found = json.loads((self.folder / f"{self.job_id}.requeues").read_text())
+        except (OSError, ValueError):
+            return []
+        return found if isinstance(found, list) else []  # jobs that an earlier version submitted wrote a number
+
+    @property
     def requeues_used(self) -> int:
-        path = self.folder / f"{self.job_id}.requeues"
-        return int(path.read_text()) if path.exists() else self.submission.resubmissions
+        """Of the requeue limit, by this submission and those before it."""
+        return self.submission.resubmissions + len(self.requeues)
+
+    @property
+    def restarts(self) -> int | None:
+        """Of the life that runs or ran last; None where it is not known to have begun."""
+        try:
+            _, *rest = self.started.read_text().split()
+            return int(rest[0]) if rest else None
+        except (OSError, ValueError):
+            return None
+
+    @property
+    def leaves(self) -> bool:
+        """Whether this life's command has left because it was asked to: the job's requeue is written down."""
+        done = self.requeues
+        return bool(done) and done[-1]["life"] == self.restarts
 
 
 @dataclass(frozen=True)
@@ -133,7 +161,7 @@ def judge_state(task: Task, state: State | None, now: float, latency_s: float, r
         return Verdict("failed", "vanished from Slurm without an outcome; was the controller's state lost?")
     name = state.state
     explained = {
-        "TIMEOUT": "reached its time limit before it could be requeued; raise `runtime`",
+        "TIMEOUT": "reached its time limit before it could be requeued",
         "OUT_OF_MEMORY": "ran out of memory",
         "CANCELLED": "was cancelled" + (f" {state.detail}" if state.detail.startswith("by") else ""),
         "PREEMPTED": "was cancelled by a preemption",
@@ -144,6 +172,11 @@ def judge_state(task: Task, state: State | None, now: float, latency_s: float, r
         "COMPLETED": "ended without an outcome",
     }.get(name, "ended")
     reason = f"{explained} ({name}{', ' + state.detail if state.detail and 'by' not in state.detail else ''})"
-    if name in INFRASTRUCTURE and task.requeues_used < requeue_limit:
-        return Verdict("again", reason)
+    if name == "TIMEOUT" and not task.resumable and not task.leaves:
+        return Verdict("failed", f"reached its time limit; {LONGER_OR_RESUMABLE}")
+    if name in INFRASTRUCTURE:
+        limit = requeue_limit if task.requeue_limit is None else task.requeue_limit
+        if task.leaves or task.requeues_used < limit:
+            return Verdict("again", reason)
+        reason += f"; requeue limit: {limit}"
     return Verdict("failed", reason, name == "OUT_OF_MEMORY", unclear=name in ("OUT_OF_MEMORY", "FAILED"))

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 
-from . import controller, queue, slurm, task
+from . import controller, queue, requeues, slurm, task
 from .afterwards import Afterwards
 from .task import Task, Verdict
 
@@ -78,6 +78,7 @@ class Watcher:
             verdicts.update(self._confirm(ends, states, accounting))
         for one in tasks:
             self._warn_of_waiting(one)
+            requeues.tell(one, self.logger)
         return verdicts
 
     def _judge(self, one: Task, state: queue.State | None) -> Verdict:

@@ -72,7 +72,7 @@ def test_a_job_that_comes_back_starts_the_latency_anew(one):
     assert judge_state(one, None, 107, 5, 3) == task.WAITING
 
 
-@pytest.mark.parametrize("word", ["PREEMPTED", "NODE_FAIL", "BOOT_FAIL", "TIMEOUT"])
+@pytest.mark.parametrize("word", ["PREEMPTED", "NODE_FAIL", "BOOT_FAIL"])
 def test_the_cluster_s_faults_are_submitted_again_up_to_the_limit(one, word):
     judge_state(one, State(word), 0, 5, 3)
     assert judge_state(one, State(word), 6, 5, 3).kind == "again"
