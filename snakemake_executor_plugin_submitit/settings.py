@@ -22,8 +22,9 @@ class ExecutorSettings(ExecutorSettingsBase):
     )
     requeue_limit: int = _setting(
         3,
-        "How often one job may go on in a new allocation after it reached its time limit, was cancelled by a "
-        "preemption, or lost its node. Requeueing by Slurm itself (PreemptMode=REQUEUE) is not counted.",
+        "How often one job may go on in a new allocation after it reached its time limit, was told of a preemption or "
+        "cancelled by one, or lost its node. Requeueing by Slurm itself (PreemptMode=REQUEUE) is not counted. The "
+        "resource `requeue_limit` of a rule goes before it.",
     )
     signal_delay: int = _setting(
         120,

@@ -52,6 +52,7 @@ rule caption_shard:
         runtime=240,
         mem_mb=4000,
         gpu=gpus_of("caption_shard", captions_on_gpu),
+        resumable=True,
     conda:
         "../../envs/caption.yaml"
     message:

@@ -78,6 +78,7 @@ rule generate_shard:
         runtime=240,
         mem_mb=4000,
         gpu=gpus_of("generate_shard", images_on_gpu),
+        resumable=True,
     conda:
         "../../envs/generate.yaml"
     message:

@@ -20,6 +20,8 @@ rule judge:
         runtime=720,
         mem_mb=4000,
         gpu=gpus_of("judge", judge_on_gpu),
+        resumable=True,
+        requeue_limit=3,  # an endpoint that hangs must not hold one allocation after the other
     conda:
         scoring_environment
     message:

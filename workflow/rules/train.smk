@@ -35,6 +35,8 @@ rule train:
         # Processes of DeepSpeed; more than one node needs Slurm. A profile raises them with `set-resources`.
         nodes=1,
         tasks_per_node=1,
+        # It goes on from its last state, so a time limit is no failure.
+        resumable=True,
     conda:
         "../../envs/train.yaml"
     message:
