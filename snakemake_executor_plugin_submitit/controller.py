@@ -20,7 +20,8 @@ _MOST_CALLS = 20  # more than these: all jobs of the cluster in one
 _UNKNOWN = re.compile(r"invalid job id|^(scontrol|scancel): job \S+ not found", re.IGNORECASE)
 _FIELDS = re.compile(
     r"JobId=(?P<id>\d+)(?: ArrayJobId=(?P<array>\d+) ArrayTaskId=(?P<tasks>\S+))?.*? JobName=(?P<name>.*?) UserId="
-    r".*? JobState=(?P<state>\w+) Reason=(?P<reason>.*?) Dependency=(?:.*? Command=(?P<command>.*?) WorkDir=)?"
+    r".*? JobState=(?P<state>\w+) Reason=(?P<reason>.*?) Dependency="
+    r"(?:.*? Command=(?P<command>.*?)(?: SubmitLine=.*?)? WorkDir=)?"  # SubmitLine: after 24.11
 )
 
 

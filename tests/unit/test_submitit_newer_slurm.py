@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from snakemake_executor_plugin_submitit import queue, slurm
+from snakemake_executor_plugin_submitit import controller, queue, slurm
 from snakemake_executor_plugin_submitit.payload import seconds_of
 from snakemake_executor_plugin_submitit.site import (
     Association,
@@ -86,6 +86,20 @@ RESERVATION = (
 )
 
 
+# SubmitLine is not yet there in 24.11.
+JOBS = """\
+JobId=1 ArrayJobId=1 ArrayTaskId=1-2 ArrayTaskThrottle=2 JobName=t.arr UserId=root(0) GroupId=root(0) MCS_label=N/A \
+Priority=1 Nice=0 Account=lab QOS=normal JobState=PENDING Reason=ReqNodeNotAvail,_May_be_reserved_for_other_job \
+Dependency=(null) Requeue=1 Restarts=0 BatchFlag=1 Reboot=0 ExitCode=0:0 Partition=main NodeList= SchedNodeList=n1 \
+OverSubscribe=NO Exclusive=NO Contiguous=0 Licenses=(null) LicensesAlloc=(null) Network=(null) \
+Command=/home/a b/submission.sh SubmitLine=sbatch --parsable -J t.arr /home/a b/submission.sh WorkDir=/home \
+Comment=rule a StdErr= StdIn=/dev/null StdOut=/dev/null
+JobId=10 JobName=wrap UserId=root(0) GroupId=root(0) MCS_label=N/A Priority=0 Nice=0 Account=lab QOS=normal \
+JobState=PENDING Reason=job_requeued_in_held_state Dependency=(null) Requeue=1 Restarts=1 BatchFlag=1 Reboot=0 \
+ExitCode=0:0 Command=(null) SubmitLine=sbatch --parsable -o /dev/null --wrap sleep 999 WorkDir=/home StdErr=
+"""
+
+
 @pytest.fixture
 def answers(tmp_path, monkeypatch):
     """Makes a command print a text."""
@@ -120,7 +134,21 @@ def test_squeue_of_20_11(answers):
 
 def test_an_array_s_script_names_its_submission(answers):
     answers("squeue", "8|(null)\n13|/home/a b/submission.sh\n")
-    assert queue.find_submission(Path("/home/a b")) == "13" and queue.find_submission(Path("/home/a")) is None
+    assert queue.find_script(Path("/home/a b")) == "13" and queue.find_script(Path("/home/a")) is None
+
+
+def test_scontrol_s_jobs(answers):
+    answers("scontrol", JOBS)
+    states = controller.read_scontrol(["1_1", "1_2", "10", "77"])
+    assert set(states) == {"1_1", "1_2", "10"} and states["10"].stuck
+    assert states["1_1"] == queue.State(
+        "PENDING", "ReqNodeNotAvail,_May_be_reserved_for_other_job", "/home/a b/submission.sh", "t.arr"
+    )
+
+
+def test_jobs_that_scontrol_does_not_know(answers):
+    answers("scontrol", "slurm_load_jobs error: Invalid job id specified", code=1)
+    assert controller.read_scontrol(["99999"]) == {}
 
 
 def test_sacct(answers):
