@@ -154,6 +154,8 @@ def memory_advice(resources: Mapping[str, object]) -> str:
     """What a job that ran out of memory had asked for, and what to do."""
     for key in ("mem_mb_per_cpu", "mem_mb"):
         asked = resources.get(key)
+        if asked == 0:
+            return f"it had all memory of its node ({key}=0); give it a larger one"
         if isinstance(asked, int | float) and asked:
             return (
                 f"it asked for {key}={asked:g}; ask for more, or for more each time with "

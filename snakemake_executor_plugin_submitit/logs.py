@@ -14,6 +14,8 @@ _CLOCK_MARGIN_S = 2.0  # file servers may have slightly different clocks
 
 _TIME = re.compile(r"\[[A-Z][a-z]{2} [A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \d{4}\]")
 _HEADER = re.compile(r"(local)?(rule|checkpoint) \S+:")
+# What follows may be the command's own, indented.
+_HEADER_LINE = re.compile(r"    (input|output|log|jobid|benchmark|reason|wildcards|priority|threads|resources): ")
 _ENDED_BY = re.compile(r"(returned non-zero exit status \d+|died with <Signals\.\w+: \d+>)", re.DOTALL)
 _ESCAPES = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|[@-Z\\-_])")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
@@ -132,7 +134,7 @@ def _without_snakemake(lines: list[str]) -> list[str]:
 
 
 def _end_of_block(lines: list[str], at: int) -> int:
-    while at < len(lines) and lines[at].startswith("    "):
+    while at < len(lines) and _HEADER_LINE.match(lines[at]):
         at += 1
     return at
 

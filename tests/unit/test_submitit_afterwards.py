@@ -109,3 +109,4 @@ def test_advice_names_what_was_asked():
         {"mem_mb": 9, "mem_mb_per_cpu": 50}
     )
     assert "did not ask" in memory_advice({"mem_mb": "<TBD>"})
+    assert "all memory of its node" in memory_advice({"mem_mb": 0})

@@ -35,6 +35,7 @@ def test_the_end_of_a_log_is_the_command_s_own(tmp_path):
     ]  # fmt: skip
     assert shown(log, *map(str, range(100))) == [str(number) for number in range(80, 100)]
     assert shown(log) == []
+    assert shown(log, "    usage: of the command", "        more") == ["    usage: of the command", "        more"]
     assert tail(tmp_path / "none") == ["(no log: No such file or directory)"]
 
 
@@ -45,6 +46,12 @@ def test_the_exception_of_a_rule_is_shown(tmp_path):
     assert shown(tmp_path / "log", *script) == script
     killed = ['CalledProcessError in file "S", line 7:', "Command 'x' died with <Signals.SIGKILL: 9>."]
     assert shown(tmp_path / "log", "RuleException:", *killed) == ["(the command died with <Signals.SIGKILL: 9>)"]
+
+
+def test_what_ends_snakemake_before_the_rule_is_shown(tmp_path):
+    log = tmp_path / "log"
+    log.write_text("submitit INFO (now) - Starting\nModuleNotFoundError in file Snakefile:\nNo module named 'x'\n")
+    assert tail(log) == ["ModuleNotFoundError in file Snakefile:", "No module named 'x'"]
 
 
 def test_of_a_group_the_jobs_before_say_nothing(tmp_path):
