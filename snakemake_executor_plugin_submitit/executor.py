@@ -39,6 +39,7 @@ class Executor(RemoteExecutor):
             logger.warning(f"ignoring {', '.join(removed)}: resources and settings decide how jobs are submitted")
         self._signals = Signals()
         self._live: dict[str, Task] = {}  # by Slurm id; active_jobs is empty while the thread looks at them
+        self._told_of_end = False
         self._to_record: dict[object, Task] = {}  # by job: ended well, not yet recorded by Snakemake
         super().__init__(workflow, logger)
 
@@ -248,15 +249,19 @@ class Executor(RemoteExecutor):
         )
         detached = not interrupted or self.settings.keep_on_exit
         ids = sorted(self._live)
-        if detached and ids:
-            jobs = "1 Slurm job goes on" if len(ids) == 1 else f"{len(ids)} Slurm jobs go on"
-            self.logger.info(f"{jobs} ({', '.join(ids[:5])}{', ...' if len(ids) > 5 else ''}); "
-                             "start Snakemake again to take them up")  # fmt: skip
-        elif ids:
+        if ids and not detached:
             self._cancel_all(ids)
+            self._told_of_end = True
         self.shutdown()
 
     def shutdown(self) -> None:
+        """Jobs are left here after an error in Snakemake's or the base class's thread, too."""
+        if self._live and not self._told_of_end:
+            self._told_of_end = True
+            ids = sorted(self._live)
+            jobs = "1 Slurm job goes on" if len(ids) == 1 else f"{len(ids)} Slurm jobs go on"
+            self.logger.info(f"{jobs} ({', '.join(ids[:5])}{', ...' if len(ids) > 5 else ''}); "
+                             "start Snakemake again to take them up")  # fmt: skip
         super().shutdown()
         self.owners.end()
 

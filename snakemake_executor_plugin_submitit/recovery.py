@@ -76,7 +76,7 @@ class Recovery:
     def _refresh(self) -> bool:
         try:
             return self.ledger.refresh()
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise WorkflowError(f"{self.ledger.path}: {error}; nothing was submitted") from None
 
     def resolve_intents(self) -> None:
@@ -150,7 +150,7 @@ class Recovery:
         for job, request, one in known:
             state = states[one.job_id]
             reason = _reason_to_replace(one, state, job, request)
-            if state is not None and state.alive:
+            if _goes_on(state) and not (state.state == "COMPLETING" and one.outcome.exists()):
                 if reason is None:
                     found[job] = one
                 else:
@@ -166,47 +166,47 @@ class Recovery:
         return found
 
     def _states_of(self, tasks: Sequence[Task]) -> dict[str, queue.State | None]:
-        """By id. What squeue leaves out although it has left no outcome is asked of slurmctld itself."""
+        """By id. Where squeue and the outcome file don't agree, slurmctld itself is asked: a job that squeue leaves out
+        has left none, or one that squeue has going on has left one."""
         if not tasks:
             return {}
         if self._states is None:
             self._states = self._read_queue()
         states = {one.job_id: one.state_in(self._states) for one in tasks}
-        silent = [one for one in tasks if states[one.job_id] is None and not one.outcome.exists()]
-        if silent:
-            states |= self._look_closer(silent)
+        doubtful = [one for one in tasks if _goes_on(states[one.job_id]) == one.outcome.exists()]
+        if doubtful:
+            states |= self._look_closer(doubtful)
         return states
 
-    def _look_closer(self, silent: Sequence[Task]) -> dict[str, queue.State | None]:
+    def _look_closer(self, doubtful: Sequence[Task]) -> dict[str, queue.State | None]:
         try:
-            ids = [one.job_id for one in silent]
+            ids = [one.job_id for one in doubtful]
             states = slurm.patiently(lambda: controller.read_scontrol(ids), self.patience_s, self.on_wait)
-            return {one.job_id: one.state_in(states) for one in silent}
+            return {one.job_id: one.state_in(states) for one in doubtful}
         except slurm.SlurmUnreachableError:
             raise
         except slurm.SlurmError as error:
-            wait = max(one.submission.time for one in silent) + controller.LONGEST_CACHE_S - time.time()
+            wait = max(one.submission.time for one in doubtful) + controller.LONGEST_CACHE_S - time.time()
             if wait > 0:
                 self.logger.warning(
-                    f"{error}: squeue alone does not tell of {_some(silent)}, and its answer may be old; asking it "
+                    f"{error}: squeue alone does not tell of {_some(doubtful)}, and its answer may be old; asking it "
                     f"again in {wait:.0f} s"
                 )
                 time.sleep(min(wait, controller.LONGEST_CACHE_S))
             states = self._read_queue()
             try:
-                sacct = queue.read_sacct([one.job_id for one in silent])
+                sacct = queue.read_sacct(ids)
             except slurm.SlurmError:
                 sacct = {}
-            return {one.job_id: one.state_in(states) or sacct.get(one.job_id) for one in silent}
+            return {one.job_id: one.state_in(states) or sacct.get(one.job_id) for one in doubtful}
 
     def _cancel(self, tasks: Sequence[Task]) -> None:
         """Cancel and see them gone: two jobs must not write the same outputs."""
         slurm.cancel([one.job_id for one in tasks], self.patience_s)
         end = time.monotonic() + _CANCEL_WAIT_S
         while time.monotonic() < end:
-            self._states = None
-            now = self._states_of(tasks)
-            left = [job_id for job_id, state in now.items() if state is not None and state.alive]
+            now = self._look_closer(tasks)
+            left = [job_id for job_id, state in now.items() if _goes_on(state)]
             if not left:
                 break
             time.sleep(1)
@@ -217,6 +217,10 @@ class Recovery:
 
     def _read_queue(self) -> dict[str, queue.State]:
         return slurm.patiently(queue.read_squeue, self.patience_s, self.on_wait)
+
+
+def _goes_on(state: queue.State | None) -> bool:
+    return state is not None and state.alive
 
 
 def _some(tasks: Sequence[Task]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from shlex import quote
 
 PARTS = """
     rule all:
@@ -65,3 +66,20 @@ def test_what_accounting_has_running_for_ever_is_given_up_once_slurmctld_does_no
     one.go()
     assert one.end(process) == 0, one.text
     one.expect_submitted(2)
+
+
+def test_a_failure_that_squeue_has_not_heard_of_is_not_taken_up(cluster, flow):
+    one = flow(cluster, PARTS.replace("range(2)", "range(1)").replace("echo made", "[ -e good ]; echo made"))
+    first = one.start()
+    one.wait(lambda: one.lines("ran") == ["0"], "a running job")
+    old = one.folder / "old"
+    old.write_text(one.cluster.run("squeue", "--me", "-h", "-r", "--states=all", "--format=%i|%T|%r|%j|%o"))
+    assert "RUNNING" in old.read_text()
+    one.kill(first)
+    one.go()
+    one.wait(lambda: not one.queue(), "the job's failure")
+    (one.folder / "good").touch()
+    one.wrap("squeue", f"cat {quote(str(old))}")
+    code, text = one.run()
+    assert code == 0, text
+    assert one.lines("ran") == ["0", "0"] and "Taken up" not in text

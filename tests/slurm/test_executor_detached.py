@@ -108,7 +108,7 @@ def test_another_snakemake_that_fails_leaves_the_folder_of_a_running_job(cluster
         """,
     )
     process = one.start("--config", "hook=1", "--", "shared/good.txt")
-    assert one.end(process) == 1 and "no such banana" in one.text
+    assert one.end(process) == 1 and "no such banana" in one.text and "1 Slurm job goes on" in one.text
     assert one.states() == ["RUNNING"] and (one.folder / "shared").is_dir()
     code, text = one.run("--", "shared/bad.txt")
     assert code == 1 and one.lines("ran") == ["good", "bad"], text
