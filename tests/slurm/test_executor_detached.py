@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import signal
 
-import pytest
-
 # Every kind of output, in folders that nothing else is in. The jobs wait before they have made anything; `parts` has
 # begun its folder then.
 KINDS = """
@@ -48,12 +46,6 @@ KINDS = """
 RULES = ["kept", "parts", "several", "temporary"]
 
 
-def begun(one, *options: str):
-    process = one.start(*options)
-    one.wait(lambda: sorted(one.lines("ran")) == RULES, "four running jobs")
-    return process
-
-
 def expect_all_made(one) -> None:
     """Each by one run of its job."""
     assert sorted(one.lines("ran")) == sorted([*RULES, "use"])
@@ -66,23 +58,22 @@ def expect_all_made(one) -> None:
     one.expect_submitted(5)
 
 
-@pytest.mark.parametrize("way", ["SIGTERM, ended meanwhile", "SIGHUP, taken up", "Ctrl-C with keep-on-exit"])
-def test_every_kind_of_output_survives_a_detached_end(cluster, flow, way):
+def test_every_kind_of_output_survives_each_way_to_leave_jobs_alone(cluster, flow):
+    """The last way leaves them to end by themselves."""
     one = flow(cluster, KINDS)
-    process = begun(one, *(["--submitit-keep-on-exit"] if "keep" in way else []))
-    os.kill(process.pid, {"SIGT": signal.SIGTERM, "SIGH": signal.SIGHUP, "Ctrl": signal.SIGINT}[way[:4]])
-    assert one.end(process) == 1
-    assert "4 Slurm jobs go on" in one.text
-    if "taken up" in way:
-        again = one.start()
-        one.wait(lambda: one.text.count("Taken up: Slurm job") == 4, "four jobs taken up")
-        one.go()
-        assert one.end(again) == 0, one.text
-    else:
-        one.go()
-        one.wait(lambda: not one.queue(), "the end of the jobs")
-        code, text = one.run()
-        assert code == 0, text
+    ways = [(signal.SIGTERM, []), (signal.SIGHUP, []), (signal.SIGINT, ["--submitit-keep-on-exit"])]
+    for number, (way, options) in enumerate(ways):
+        process = one.start(*options)
+        one.wait(lambda: sorted(one.lines("ran")) == RULES, "four running jobs")
+        one.wait(lambda n=number: one.text.count("Taken up: Slurm job") == 4 * n, "four jobs taken up")
+        os.kill(process.pid, way)
+        assert one.end(process) == 1 and one.text.count("4 Slurm jobs go on") == number + 1
+        for folder in ("new/nested", "two", "three", "whole/parts", "kept", "between", "logs/several", "benchmarks"):
+            assert (one.folder / folder).is_dir(), (way, folder)
+    one.go()
+    one.wait(lambda: not one.queue(), "the end of the jobs")
+    code, text = one.run()
+    assert code == 0, text
     expect_all_made(one)
 
 
