@@ -134,7 +134,7 @@ class Cluster:
         try:
             self._write(nodes, cpus, gpus, preempt_signal, max_array_size)
             if memory_limits:
-                MemoryLimits(self.root).set_up()  # an OSError where the machine can't
+                MemoryLimits(self.root).set_up(slurm_version())  # an OSError where the machine can't
             self.start("munged")
             self._start_database()
             self.start("slurmdbd")

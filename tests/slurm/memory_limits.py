@@ -39,7 +39,7 @@ class MemoryLimits:
     def view(self) -> Path:
         return self.root / "cgroup" / "memory"
 
-    def set_up(self) -> None:
+    def set_up(self, version: tuple[int, int]) -> None:
         """Between the writing of the cluster's configuration and the start of its daemons.
 
         Raises:
@@ -54,8 +54,10 @@ class MemoryLimits:
             raise OSError(f"mount --bind {self.branch}: {done.stderr.strip()}")
         conf = self.root / "slurm.conf"
         conf.write_text(conf.read_text().replace("TaskPlugin=task/none", "TaskPlugin=task/cgroup"))
+        kind = "CgroupPlugin=cgroup/v1\n" if version >= (22, 5) else ""  # older Slurm has no other
+        automount = "CgroupAutomount=no\n" if version < (23, 11) else ""
         (self.root / "cgroup.conf").write_text(
-            f"CgroupPlugin=cgroup/v1\nCgroupAutomount=no\nCgroupMountpoint={self.view.parent}\nConstrainRAMSpace=yes\n"
+            f"{kind}{automount}CgroupMountpoint={self.view.parent}\nConstrainRAMSpace=yes\n"
             f"MinRAMSpace={LEAST_MB}\n"
         )
 
