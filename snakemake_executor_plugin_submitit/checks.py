@@ -123,8 +123,9 @@ def _whose(job) -> str:
 
 def _request(job, resources) -> Request:
     kind, _, name = _whose(job).partition(" ")
+    threads = resources.get("_cores", 1) if job.is_group() else _threads(job)
     return request_of(
-        name, resources, _threads(job), kind=kind, origin=asked.origin_of(job),
+        name, resources, threads, kind=kind, origin=asked.origin_of(job),
         own=asked.names_of_the_user(job.dag.workflow),
     )  # fmt: skip
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from snakemake_executor_plugin_submitit.clusters import cluster_problem, environment_problem, parse_siblings
+from snakemake_executor_plugin_submitit.limits import Limits, limit_problems, parse_limits
 from snakemake_executor_plugin_submitit.resources import Request
 from snakemake_executor_plugin_submitit.site import (
     Association,
@@ -218,6 +220,69 @@ def test_kinds_of_nodes_that_only_together_are_missing():
     text = "p*|up|infinite|1-infinite|4|64|64000|(null)|(null)\np*|up|infinite|1-infinite|2|8|64000|gpu:8|(null)\n"
     (line,) = problems(Site(partitions=parse_sinfo(text)), cpus_per_task=16, gpus_per_node=1)
     assert "no nodes with all of these; there are: 4 with 64 CPUs, 64000 MB; 2 with 8 CPUs, 64000 MB, 8 GPUs" in line
+
+
+def test_what_only_together_is_missing_is_said_beside_what_is_missing_anyway():
+    text = (
+        "p*|up|infinite|1-infinite|2|64|500000|(null)|(null)\np*|up|infinite|1-infinite|1|64|500000|gpu:4|(null)\n"
+        "p*|up|infinite|1-infinite|3|64|64000|gpu:4|(null)\n"
+    )
+    cpus, both = problems(Site(partitions=parse_sinfo(text)), nodes=2, gpus_per_node=4, mem_mb=500000, cpus_per_task=65)
+    assert cpus.startswith("cpus_per_task (or threads)=65: partition 'p' has fewer than 2 such nodes")
+    assert both.startswith("mem_mb=500000, gpu, gpus_per_node or gres (4 per node): partition 'p' has fewer than 2")
+
+
+@pytest.mark.parametrize(("policy", "lines"), [("NO", 0), ("ANY", 0), ("ALL", 1)])
+def test_a_job_fits_one_of_its_partitions_or_all_as_the_site_has_it(policy, lines):
+    where = site(config={**parse_config(CONFIG), "EnforcePartLimits": policy})
+    assert len(problems(where, partition="main,urgent", time_min=61)) == lines
+
+
+LIMITS = """\
+PartitionName=main AllowGroups=ALL AllowAccounts=ALL AllowQos=ALL AllocNodes=ALL Default=YES QoS=N/A DefaultTime=NONE \
+DisableRootJobs=NO ExclusiveUser=NO ExclusiveTopo=NO GraceTime=0 Hidden=NO MaxNodes=UNLIMITED MaxTime=2-00:00:00 \
+MinNodes=0 LLN=NO MaxCPUsPerNode=UNLIMITED MaxCPUsPerSocket=UNLIMITED Nodes=n[1-2] State=UP DefMemPerCPU=2000 \
+MaxMemPerNode=UNLIMITED TRES=cpu=16,mem=125G,node=2,billing=16
+PartitionName=small AllowGroups=ALL DenyAccounts=x AllowQos=ALL MinNodes=2 MaxCPUsPerNode=12 Nodes=n[1-2] \
+DefMemPerNode=UNLIMITED MaxMemPerNode=32000 TRES=cpu=16
+PartitionName=cpu MaxMemPerCPU=4000 MinNodes=1
+"""
+
+
+def test_limits_beyond_the_nodes():
+    assert parse_limits(LIMITS) == {"main": Limits(), "small": Limits(32000, 12, 2), "cpu": Limits(min_nodes=1)}
+    limits = Limits(32000, 12, 2)
+
+    def lines(**request) -> list[str]:
+        return limit_problems(limits, Request(**{"nodes": 2, **request}), "it", 64000)
+
+    assert lines() == lines(mem_mb=32000, cpus_per_task=6, tasks_per_node=2) == []
+    assert lines(cpus_per_task=5, tasks_per_node=3) == [
+        "cpus_per_task (or threads)=5 x 3 tasks on a node: it allows 12 CPUs per node at most"
+    ]
+    assert lines(mem_mb_per_cpu=8001, cpus_per_task=4) == [
+        "mem_mb_per_cpu=8001 x 4 CPUs: it allows 32000 MB per node"
+    ]
+    assert len(lines(nodes=1, mem_mb=0, cpus_per_task=13)) == 3
+    assert limit_problems(limits, Request(nodes=2, mem_mb=0), "it", 32000) == []
+
+
+def test_one_cluster_and_no_other():
+    federation = (
+        "Federation: fed\nSelf:       one:127.0.0.1:6817 ID:1 FedState:ACTIVE Features:\n"
+        "Sibling:    two:10.0.0.2:6817 ID:2 FedState:ACTIVE Features: PersistConnSend/Recv:Yes/Yes Synced:Yes\n"
+        "Sibling:    three:10.0.0.3:6817 ID:3 FedState:ACTIVE Features:gpu PersistConnSend/Recv:No/No Synced:No\n"
+    )
+    siblings = parse_siblings(federation)
+    assert siblings == ("two", "three") and parse_siblings("") == ()
+    assert cluster_problem(None, "one", ()) is cluster_problem("one", "one", siblings) is None
+    assert "set clusters='one'" in cluster_problem(None, "one", siblings)
+    for other in ("two", "one,two", "all"):
+        assert cluster_problem(other, "one", ()).startswith(f"clusters={other!r}: jobs go to this cluster, 'one', only")
+    assert "the cluster of this host" in cluster_problem("two", None, ())
+    assert environment_problem({}, None) is environment_problem({"SLURM_CLUSTERS": "one"}, "one") is None
+    assert "names several clusters" in environment_problem({"SLURM_CLUSTERS": "one,two"}, "one")
+    assert "no cluster of this name answers" in environment_problem({"SLURM_CLUSTERS": "two"}, None)
 
 
 def test_without_a_default_partition_one_must_be_named():
