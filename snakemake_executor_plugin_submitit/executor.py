@@ -45,7 +45,9 @@ class Executor(RemoteExecutor):
 
     def __post_init__(self) -> None:
         self.settings = self.workflow.executor_settings
-        self.folder = private_folder(Path(self.settings.logdir).absolute(), Path.cwd())
+        self.folder = private_folder(
+            Path(self.settings.logdir).absolute(), Path.cwd(), self.settings.log_access
+        )
         try:
             self.owners = Owners(self.folder)
             self.owners.begin()

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
-import stat
 from pathlib import Path
 
 from snakemake_interface_common.exceptions import WorkflowError
+
+from .log_access import another_user, another_users_jobs, close_to_writers, open_to
 
 # Slurm replaces % in names of logs, drops a backslash, and reads options in a script line by line.
 _REFUSED = '%\\"\n'
 
 
-def private_folder(folder: Path, workdir: Path) -> Path:
-    """`folder`, made if it is not there, readable and writable by its owner alone: job pickles run as code.
+def private_folder(folder: Path, workdir: Path, access: str = "owner") -> Path:
+    """`folder`, made if it is not there, writable by its owner alone: job pickles run as code.
+
+    `access`: "owner" or "group", who may enter it to read logs; all else in it is for its owner only (log_access.py).
 
     Raises:
         WorkflowError: it is not ours, belongs to the workflow of another working folder, or can't be made.
@@ -25,13 +28,31 @@ def private_folder(folder: Path, workdir: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         found = folder.stat()
         if found.st_uid != os.geteuid():
-            raise WorkflowError(f"submitit-logdir: {folder}: belongs to another user; choose a folder of your own")
-        if stat.S_IMODE(found.st_mode) & 0o077:
-            folder.chmod(0o700)
+            raise WorkflowError(f"submitit-logdir: {folder}: {another_user(found.st_uid, workdir)}")
+        if reason := another_users_jobs(folder, workdir):
+            raise WorkflowError(reason)
+        open_to(folder, "owner")
         _claim(folder.resolve(), workdir.resolve())
+        if access == "group":
+            close_to_writers(folder)
+            open_to(folder, access)
+    except PermissionError as error:
+        whose = _owner_above(folder)
+        more = f": {another_user(whose, workdir)}" if whose not in (None, os.geteuid()) else ""
+        raise WorkflowError(f"submitit-logdir: {error.filename}: {error.strerror}{more}") from None
     except OSError as error:
         raise WorkflowError(f"submitit-logdir: {error.filename}: {error.strerror}") from None
     return folder
+
+
+def _owner_above(folder: Path) -> int | None:
+    """Owner of the nearest folder that is there."""
+    for path in (folder, *folder.parents):
+        try:
+            return path.stat().st_uid
+        except OSError:
+            continue
+    return None
 
 
 def _claim(folder: Path, workdir: Path) -> None:

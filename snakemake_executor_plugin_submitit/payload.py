@@ -54,11 +54,13 @@ class Payload:
     def __init__(
         self, command: str, name: str, outputs: list[str], *, workdir: str, folder: str, signal_delay_s: int,
         requeue_limit: int, requeues: int = 0, resumable: bool = False, rename: bool = False,
+        group_reads: bool = False,
     ):  # fmt: skip
         self.command, self.name, self.outputs = command, name, outputs
         self.workdir, self.folder = workdir, folder
         self.signal_delay_s, self.requeue_limit, self.requeues = signal_delay_s, requeue_limit, requeues
-        self.resumable, self.rename = resumable, rename
+        self.resumable, self.rename, self.group_reads = resumable, rename, group_reads
+        self._umask = -1  # of the command: as it is
         self._process: subprocess.Popen | None = None
         self._terminated = False
         self._left: str | None = None  # why `checkpoint` has given up; empty where the command ended well
@@ -67,6 +69,10 @@ class Payload:
 
     def __call__(self) -> None:
         started = time.monotonic()
+        if self.group_reads:
+            self._umask = os.umask(0o077)  # for the files of this class and submitit; the command gets its own back
+            with contextlib.suppress(OSError):
+                os.fchmod(1, 0o640)  # the log, which slurmstepd has made by the user's umask
         self._say(f"{self.name}: job {self._job_id()} on {self._node()}, restarts: {self._restarts()}")
         try:
             self._stop_file().unlink(missing_ok=True)
@@ -156,6 +162,7 @@ class Payload:
             stdin=subprocess.DEVNULL,
             env={**os.environ, STOP_FILE_VARIABLE: str(self._stop_file())},
             start_new_session=True,
+            umask=self._umask,
         )
 
     def _wait(self, timeout: float | None) -> bool:

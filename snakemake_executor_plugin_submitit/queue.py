@@ -11,7 +11,7 @@ from .slurm import call
 # States of a job that will go on by itself. PREEMPTED is one only while a requeue follows, and shows as PENDING then.
 ALIVE = {
     "PENDING", "RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED", "STOPPED", "RESIZING", "SIGNALING", "STAGE_OUT",
-    "REQUEUED", "REQUEUE_FED", "RESV_DEL_HOLD",
+    "REQUEUED", "REQUEUE_FED", "RESV_DEL_HOLD", "POWER_UP_NODE", "EXPEDITING", "UPDATE_DB",
 }  # fmt: skip
 # Held by Slurm itself: such a job never goes on unless somebody releases it.
 STUCK = {"REQUEUE_HOLD", "SPECIAL_EXIT", "REVOKED"}

@@ -18,7 +18,12 @@ class ExecutorSettings(ExecutorSettingsBase):
     logdir: Path = _setting(
         Path(".snakemake/submitit"),
         "Folder of job logs, submitted and returned pickles and the ledger, one sub-folder per rule. Must be on a "
-        "file system that all nodes share. Readable by its owner only.",
+        "file system that all nodes share. Readable by its owner only, but see log-access; never writable by others.",
+    )
+    log_access: str = _setting(
+        "owner",
+        "Who may read the logs of Slurm jobs: `owner`, or `group` (the log folder's group, which a setgid folder above "
+        "it passes on). Pickles, ledger and outcomes are for the owner in any case.",
     )
     requeue_limit: int = _setting(
         3,
@@ -65,6 +70,8 @@ class ExecutorSettings(ExecutorSettingsBase):
         ]  # fmt: skip
         if not re.fullmatch(r"[A-Za-z0-9_-]{1,32}", self.jobname_prefix):
             problems.append(f"submitit-jobname-prefix: {self.jobname_prefix!r} is not 1 to 32 of A-Z a-z 0-9 _ -")
+        if self.log_access not in ("owner", "group"):
+            problems.append(f"submitit-log-access: {self.log_access!r} is neither owner nor group")
         if problems:
             raise WorkflowError("; ".join(problems))
         from .checks import install_in_dry_runs

