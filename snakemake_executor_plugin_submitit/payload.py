@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -219,16 +220,24 @@ class Payload:
                 time.sleep(0.2)
             os.killpg(self._process.pid, signal.SIGKILL)
         self._say(f"{self.name}: ended by Slurm")
-        if self._squeue("%T") == "RUNNING":
+        if (self._scontrol("JobState") or self._squeue("%T")) == "RUNNING":
             return self._requeue(PREEMPTION)
         sys.exit(128 + signal.SIGTERM)
 
+    def _scontrol(self, what: str) -> str:
+        """One field of this job from slurmctld itself, since squeue may answer from a cache; empty where it doesn't."""
+        text = self._answer("scontrol", "--oneliner", "show", "job", self._job_id())
+        found = re.search(rf" {what}=(\S+)", text)
+        return found[1] if found else ""
+
     def _squeue(self, what: str) -> str:
         """One field of this job in squeue's words; empty where Slurm does not answer."""
-        command = ["squeue", "-h", "-j", self._job_id(), "-o", what]
+        return self._answer("squeue", "-h", "-j", self._job_id(), "-o", what)
+
+    def _answer(self, *command: str) -> str:
         try:
             for _ in range(3):
-                done = subprocess.run(command, capture_output=True, text=True, timeout=15)
+                done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=15)
                 if done.returncode >= 0:
                     return done.stdout.strip()
                 # Slurm signals every process of a job that it ends, and so the question about it.
@@ -286,6 +295,8 @@ class Payload:
 
     def _seconds_left(self) -> float | None:
         """Until the time limit; None where Slurm does not say."""
+        with contextlib.suppress(ValueError):
+            return max(seconds_of(self._scontrol("TimeLimit")) - seconds_of(self._scontrol("RunTime")), 0.0)
         left = self._squeue("%L")
         if left == "INVALID":  # less than none: the signal came late
             return 0.0

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import signal
+import subprocess
+import time
 
 import pytest
 from payload_job import Job
@@ -13,7 +17,7 @@ from snakemake_executor_plugin_submitit.ledger import Entry, Submission
 from snakemake_executor_plugin_submitit.queue import State
 from snakemake_executor_plugin_submitit.task import Task, judge_outcome, judge_state
 
-ACCEPTED = 'echo "$@" >> scontrol.txt'
+ACCEPTED = '[ "$1" != requeue ] || echo "$@" >> scontrol.txt'
 BUSY = "touch ready; while sleep 0.1; do :; done"
 HEEDS = 'touch ready; until [ -e "$SNAKEMAKE_STOP_FILE" ]; do sleep 0.05; done; exit 75'
 AT_LIMIT, PREEMPTED, UNKNOWN = "echo 0:21", "echo 1:00:00", "exit 1"
@@ -53,6 +57,40 @@ def test_requeues_are_counted_whatever_they_are_for(tmp_path, command, squeue, o
     assert code == 143 and job.outcome is None and job.requeues == [counted]
     assert (tmp_path / "scontrol.txt").read_text() == "requeue 12\n"
     assert f"requeue 1 of 1 after {counted['why']}" in text
+
+
+def says(fields: str) -> str:
+    return f'[ "$1" = requeue ] || {{ echo "JobId=12 JobName=x {fields} Command=y"; exit; }}; {ACCEPTED}'
+
+
+@pytest.mark.parametrize(
+    "squeue", ["exit 0", "case $5 in *T) echo RUNNING;; *) echo 1:00:00;; esac"], ids=["empty", "old"]
+)
+@pytest.mark.parametrize(
+    "fields, counted",
+    [
+        ("JobState=RUNNING RunTime=00:59:39 TimeLimit=01:00:00", LIMIT),
+        ("JobState=RUNNING RunTime=00:10:00 TimeLimit=1-00:00:00", PREEMPTION),
+    ],
+    ids=["time limit", "preemption"],
+)
+def test_the_time_left_is_slurmctld_s_where_squeue_answers_from_a_cache(tmp_path, squeue, fields, counted):
+    job, code, _ = asked(tmp_path, HEEDS, squeue, scontrol=says(fields))
+    assert code == 143 and job.requeues == [counted]
+
+
+def test_a_cancelled_job_that_squeue_s_cache_has_running_does_not_requeue_itself(tmp_path):
+    scontrol = f"cd '{tmp_path}' && {says('JobState=COMPLETING Reason=None')}"
+    job = Job(tmp_path, BUSY, squeue="echo RUNNING", scontrol=scontrol)
+    while not (tmp_path / "ready").exists():
+        time.sleep(0.05)
+    # As Slurm does: to the command's processes and to the batch script's.
+    command = int(subprocess.check_output(["pgrep", "--parent", str(job.process.pid)], text=True).split()[0])
+    os.kill(job.process.pid, signal.SIGTERM)
+    os.killpg(command, signal.SIGTERM)
+    code, text = job.end()
+    assert code == 143 and "ended by Slurm" in text and job.requeues == []
+    assert not (tmp_path / "scontrol.txt").exists()
 
 
 def test_the_error_of_the_limit_tells_what_the_requeues_were_for(tmp_path):
