@@ -19,6 +19,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from snakemake_interface_common.exceptions import WorkflowError
+
 from .owners import Owner, this_process
 
 
@@ -103,9 +105,20 @@ class Ledger:
             self._append(*events)
 
     def ended(self, submission: Submission, index: int, outcome: str) -> None:
-        """`outcome`: success, failed, cancelled, again (a new submission follows), replaced, or never (submitted)."""
+        """`outcome`: success, failed, cancelled, again (a new submission follows), replaced, or never (submitted).
+
+        Raises:
+            WorkflowError: it can't be written, for instance because somebody has removed the log folder.
+        """
         submission.ended[index] = outcome
-        self._append({"event": "ended", "token": submission.token, "index": index, "outcome": outcome})
+        try:
+            self._append({"event": "ended", "token": submission.token, "index": index, "outcome": outcome})
+        except OSError as error:
+            gone = "" if self.path.parent.exists() else " (somebody has removed the log folder)"
+            raise WorkflowError(
+                f"{error.filename or self.path}: {error.strerror}{gone}; jobs can't be followed without it. Those in "
+                "the queue go on (squeue --me); wait for their end, or cancel them, before you start Snakemake again"
+            ) from None
         if not submission.open_indices:
             self.submissions.pop(submission.token, None)
 

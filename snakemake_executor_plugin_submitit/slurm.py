@@ -18,6 +18,7 @@ _PASSING = re.compile(
 )
 _CALL_TIMEOUT_S = 120
 _KEPT = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS")
+_OF_A_JOB = ("SLURM_JOB", "SLURM_ARRAY_", "SLURM_STEP", "SLURM_TASK", "SLURM_PROCID", "SLURM_RESTART_COUNT")
 # A user's habits at the terminal, such as SQUEUE_PARTITION or SCANCEL_STATE, which would hide or spare jobs here.
 _HABITS = ("SQUEUE_", "SACCT_", "SCANCEL_", "SINFO_", "SCONTROL_")
 
@@ -80,13 +81,16 @@ def clean_environment() -> list[str]:
     """Take out of this process's environment what would overrule the jobs' resources; returns the names.
 
     SBATCH_* variables win over the options in a batch script. Inside a Slurm job (or `salloc`), SLURM_* variables
-    describe the surrounding allocation and would leak into every job submitted from it.
+    describe the surrounding allocation and would leak into every job submitted from it. So would what is left of one,
+    in a container or after `unset SLURM_JOB_ID`: Slurm sets SLURM_ARRAY_JOB_ID in tasks of arrays only, and others
+    would take it for their own. SUBMITIT_* variables are of a job of submitit that this process runs in.
     """
-    inside = "SLURM_JOB_ID" in os.environ
+    inside = any(name.startswith(_OF_A_JOB) for name in os.environ)
     found = [
         name
         for name in os.environ
-        if name not in _KEPT and (name.startswith("SBATCH_") or (inside and name.startswith(("SLURM_", "SRUN_"))))
+        if name not in _KEPT
+        and (name.startswith(("SBATCH_", "SUBMITIT_")) or (inside and name.startswith(("SLURM_", "SRUN_"))))
     ]
     for name in found:
         del os.environ[name]
