@@ -176,8 +176,8 @@ class Cluster:
             line.split()[0].split("=")[1] for line in self.conf.read_text().splitlines() if line[:10] == "NodeName=n"
         ]
 
-    def start(self, name: str) -> None:
-        """Start one daemon: munged, mariadbd, slurmdbd, slurmctld or slurmd.NODE."""
+    def start(self, name: str, before: Sequence[str] = ()) -> None:
+        """Start one daemon: munged, mariadbd, slurmdbd, slurmctld or slurmd.NODE; `before` runs it."""
         pid = self.root / "pid" / f"{name}.pid"
         log = self.root / "log" / f"{name}.log"
         kind, _, node = name.partition(".")
@@ -198,7 +198,7 @@ class Cluster:
         }[kind]  # fmt: skip
         with log.open("ab") as sink:
             process = subprocess.Popen(
-                [str(word) for word in command], stdin=subprocess.DEVNULL, stdout=sink, stderr=sink,
+                [*before, *map(str, command)], stdin=subprocess.DEVNULL, stdout=sink, stderr=sink,
                 env=self.environment, cwd=self.root, start_new_session=True,
             )  # fmt: skip
         pid.write_text(str(process.pid))
