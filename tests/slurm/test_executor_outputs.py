@@ -71,9 +71,10 @@ def test_outputs_get_the_verdict_of_the_local_executor(cluster, flow):
     for one, arguments in ((local, ["--executor", "local", "--cores", "4"]), (remote, long)):
         subprocess.run(["bash", "-c", OLD], cwd=one.folder, check=True)
         code, text = one.run(*arguments)
-        assert code == 1, text
-        found[one] = sorted(path.name for path in one.folder.glob("*.txt") if path.name != "calls.txt")
-    assert found[local] == found[remote] == ["consumed.txt", "good.txt", "served.txt"], remote.text
+        assert code == 1, text[-3000:]
+        found[one] = sorted(path.name for path in one.folder.glob("*.txt") if path.exists())
+    assert found[local] == ["consumed.txt", "good.txt", "served.txt"]
+    assert found[remote] == ["calls.txt", *found[local]]
     for one in found:
         made = one.folder / "good"
         assert sorted(path.name for path in made.iterdir()) == [
