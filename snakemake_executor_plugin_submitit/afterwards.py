@@ -32,7 +32,7 @@ class End:
     state: State
     asked: str = ""
     used: str = ""
-    signal: int = 0
+    signal: int = 0  # above 31: Slurm's own numbers, such as 53 where the log can't be opened
 
     @property
     def memory(self) -> str:
@@ -96,7 +96,7 @@ def _clearer(one: Task, verdict: Verdict, end: End, now: float, requeue_limit: i
     if _ended(one):  # judged by Slurm's word already
         if verdict.out_of_memory:
             return replace(verdict, reason=verdict.reason + end.memory)
-        by = f"; its batch script was killed by signal {end.signal}" if end.signal else ""
+        by = f"; its batch script was killed by signal {end.signal}" if 0 < end.signal < 32 else ""
         perhaps = ", perhaps for lack of memory on its node" if end.signal == 9 else ""
         return replace(verdict, reason=verdict.reason + by + perhaps)
     if end.state.state not in _SAYS_MORE:

@@ -89,7 +89,7 @@ class Payload:
         signal.signal(signal.SIGCONT, signal.SIG_DFL)  # submitit logs it, and logging swallows what `checkpoint` raises
         reason, memory_before = None, memory.read()
         try:
-            self._process = self._start()
+            self._start()
         except OSError as error:
             reason = f"could not be started on {self._node()}: {error.filename or 'bash'}: {error.strerror}"
         except _LeaveError:
@@ -151,20 +151,27 @@ class Payload:
 
     # Details.
 
-    def _start(self) -> subprocess.Popen:
+    def _start(self) -> None:
         command = ["bash", "-c", self.command]
         if len(os.fsencode(self.command)) > LONGEST_ARGUMENT:
             script = self._file("command.sh")
             self._write("command.sh", f"{self.command}\n", 0o600)
             command = ["bash", str(script)]
-        return subprocess.Popen(
-            command,
-            cwd=self.workdir,
-            stdin=subprocess.DEVNULL,
-            env={**os.environ, STOP_FILE_VARIABLE: str(self._stop_file())},
-            start_new_session=True,
-            umask=self._umask,
-        )
+        asked = []  # in the middle of Popen, `checkpoint` would not know of the process
+        handler = signal.signal(signal.SIGUSR2, lambda *_: asked.append(True))
+        try:
+            self._process = subprocess.Popen(
+                command,
+                cwd=self.workdir,
+                stdin=subprocess.DEVNULL,
+                env={**os.environ, STOP_FILE_VARIABLE: str(self._stop_file())},
+                start_new_session=True,
+                umask=self._umask,
+            )
+        finally:
+            signal.signal(signal.SIGUSR2, handler)
+        if asked:
+            signal.raise_signal(signal.SIGUSR2)
 
     def _wait(self, timeout: float | None) -> bool:
         """Wait for the command without reaping it, so that a signal handler may wait in the middle of a wait."""

@@ -172,6 +172,9 @@ def judge_state(task: Task, state: State | None, now: float, latency_s: float, r
         "COMPLETED": "ended without an outcome",
     }.get(name, "ended")
     reason = f"{explained} ({name}{', ' + state.detail if state.detail and 'by' not in state.detail else ''})"
+    if name == "FAILED" and not task.started.exists() and not task.log.exists():
+        has = "did not begin, and left no log: see whether its node has this folder and may write to it"
+        return Verdict("failed", f"{has}: {task.folder} ({state.detail or name})", unclear=True)
     if name == "TIMEOUT" and not task.resumable and not task.leaves:
         return Verdict("failed", f"reached its time limit; {LONGER_OR_RESUMABLE}")
     if name in INFRASTRUCTURE:

@@ -64,12 +64,15 @@ def test_a_node_without_the_working_folder_is_named_and_not_tried_again(cluster,
         cluster.start("slurmd.n2", before=hide)
         cluster.wait(lambda: "idle" in cluster.run("sinfo", "-h", "-n", "n2", "-o", "%T"), "n2 idle")
         code, text = one.run("--submitit-logdir", str(logs))
+        without_log, unexplained = one.run()  # the node has not the log folder either
     finally:
         cluster.stop("slurmd.n2")
         cluster.start("slurmd.n2")
         cluster.wait(lambda: "idle" in cluster.run("sinfo", "-h", "-n", "n2", "-o", "%T"), "n2 idle")
     assert code == 1 and f"could not be started on n2: {one.folder}: No such file or directory" in text, text
-    one.expect_submitted(1)
+    assert without_log == 1 and "did not begin, and left no log" in unexplained, unexplained
+    assert "signal" not in unexplained and str(one.folder / ".snakemake/submitit/lost") in unexplained
+    one.expect_submitted(2)
     assert "requeue" not in text
 
 
