@@ -16,6 +16,7 @@ from snakemake_interface_executor_plugins.utils import format_cli_arg
 
 from . import events, identity, requeues, slurm
 from .folder import keep_folders_of_jobs, private_folder
+from .keeping import Keeper
 from .ledger import Ledger
 from .owners import Owners
 from .recovery import Recovery
@@ -37,6 +38,8 @@ class Executor(RemoteExecutor):
         removed = slurm.clean_environment()
         if removed:
             logger.warning(f"ignoring {', '.join(removed)}: resources and settings decide how jobs are submitted")
+        slurm.ENDING.now = False
+        self._keeper: Keeper | None = None
         self._signals = Signals()
         self._live: dict[str, Task] = {}  # by Slurm id; active_jobs is empty while the thread looks at them
         self._told_of_end = False
@@ -61,10 +64,11 @@ class Executor(RemoteExecutor):
             ) from None
         self._prepared = False
         self._max_array_size = self.settings.array_size
-        self._submitter = Submitter(
+        submitter = Submitter(
             self.folder, self.settings, self.ledger, self.logger,
             command_of=self.format_job_exec, watch=self._watch, refuse=self._refuse, on_wait=self._tell_of_waiting,
         )  # fmt: skip
+        self._keeper = Keeper(submitter.submit, self._refuse, self.logger, self.settings.command_timeout)
         self._watcher = Watcher(self.settings, self.logger, self._latency)
         self._earlier = Recovery(
             self.ledger, self.owners, self.settings.command_timeout, self.logger, self._tell_of_waiting
@@ -98,10 +102,14 @@ class Executor(RemoteExecutor):
                 groups.setdefault((identity.rule_of(job), request), []).append(job)
         for (_, request), members in groups.items():
             members.sort(key=identity.natural_order)
-            size = max(min(self.settings.array_size, self._max_array_size), 1)
+            size = self._array_size
             for start in range(0, len(members), size):
                 with self._signals.held_back():
-                    self._submitter.submit(members[start : start + size], request)
+                    self._keeper.submit(members[start : start + size], request)
+
+    @property
+    def _array_size(self) -> int:
+        return max(min(self.settings.array_size, self._max_array_size), 1)
 
     def _prepare(self) -> None:
         """Once, before the first submission."""
@@ -177,6 +185,7 @@ class Executor(RemoteExecutor):
         for info in active_jobs:
             events.note_start(info.aux["task"])
         verdicts = self._watcher.judge([info.aux["task"] for info in active_jobs])
+        self._keeper.room_made(sum(verdict.kind != "waiting" for verdict in verdicts.values()))
         # Ends first: logs then tell things in the order in which they happened.
         for info in sorted(active_jobs, key=lambda info: verdicts[id(info.aux["task"])].kind == "waiting"):
             one = info.aux["task"]
@@ -223,7 +232,7 @@ class Executor(RemoteExecutor):
         """Submit in place of one that ended by no fault of its own; the base class takes the new one over."""
         one = info.aux["task"]
         number = requeues.number_of_next(one)
-        self._submitter.submit([info.job], self._request(info.job), resubmissions=number)
+        self._keeper.submit([info.job], self._request(info.job), resubmissions=number)
 
     def _close(self, one: Task, outcome: str) -> None:
         self.ledger.ended(one.submission, one.index, outcome)
@@ -250,6 +259,13 @@ class Executor(RemoteExecutor):
             self._signals.received is None and isinstance(sys.exc_info()[1], KeyboardInterrupt)
         )
         detached = not interrupted or self.settings.keep_on_exit
+        # First the thread ends, which may be submitting a job that is to be cancelled or counted here.
+        slurm.ENDING.now = True
+        kept = self._keeper.close() if self._keeper is not None else 0
+        super().shutdown()
+        if kept:
+            jobs = "1 job that waited here was" if kept == 1 else f"{kept} jobs that waited here were"
+            self.logger.info(f"{jobs} not submitted yet")
         ids = sorted(self._live)
         if ids and not detached:
             self._cancel_all(ids)
@@ -283,7 +299,9 @@ class Executor(RemoteExecutor):
                 self.ledger.ended(one.submission, one.index, "cancelled")
 
     async def sleep(self) -> None:
-        """As the parent, but awake soon after a shutdown."""
+        """As the parent, but awake soon after a shutdown, and busy with jobs that are kept."""
         end = time.monotonic() + self.next_seconds_between_status_checks
         while self.wait and time.monotonic() < end:
+            if self._keeper is not None:  # as in `check_active_jobs`
+                self._keeper.release(self._array_size)
             await asyncio.sleep(min(_SHUTDOWN_STEP_S, self.next_seconds_between_status_checks))

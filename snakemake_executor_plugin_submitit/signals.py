@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 from contextlib import contextmanager
 
+from .slurm import ENDING
+
 
 class Signals:
     """Remembers the signal that ends this process. Snakemake's own SIGTERM handler would wait for all jobs."""
@@ -39,5 +41,6 @@ class Signals:
 
     def _on_signal(self, number: int, _frame: object) -> None:
         again, self.received = self.received is not None, number
+        ENDING.now = True
         if again or not self._busy:
             raise KeyboardInterrupt  # which Snakemake answers with the executor's cancel()

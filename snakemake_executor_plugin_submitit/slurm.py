@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import signal
 import subprocess
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
 
-# A controller that is down, restarting, or busy. After some of these a submission may have gone through.
-_PASSING = re.compile(
-    r"unable to contact slurm|socket timed out|connection refused|connection reset|communication connection failure"
-    r"|zero bytes were transmitted|transport endpoint|unexpected message received|slurm_persist_conn"
-    r"|temporarily unable|resource temporarily unavailable|broken pipe|backup controller|slurmctld.*not respond",
-    re.IGNORECASE,
-)
+from .refusals import FULL, LIMIT, PASSING, UNCLEAR, kind_of
+
 _CALL_TIMEOUT_S = 120
+_UNCLEAR_S = 60  # of trying again after an error that no list here knows
+_HURRIED_S = 5  # for a command that runs when Snakemake is told to end
+_STEP_S = 0.5
 _KEPT = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS")
 _OF_A_JOB = ("SLURM_JOB", "SLURM_ARRAY_", "SLURM_STEP", "SLURM_TASK", "SLURM_PROCID", "SLURM_RESTART_COUNT")
 # A user's habits at the terminal, such as SQUEUE_PARTITION or SCANCEL_STATE, which would hide or spare jobs here.
@@ -28,32 +30,112 @@ class SlurmError(RuntimeError):
 
 
 class SlurmUnreachableError(SlurmError):
-    """slurmctld (or slurmdbd, for sacct) does not answer now."""
+    """slurmctld (or slurmdbd, for sacct) does not answer now, or can't do now what it will do later."""
 
 
-def call(*command: str, timeout_s: float = _CALL_TIMEOUT_S) -> str:
-    """Standard output of a Slurm command.
+class SlurmUnclearError(SlurmError):
+    """An error of which nothing here knows whether it passes."""
+
+
+class SlurmLimitError(SlurmError):
+    """No more jobs are taken now; `own`: for those that this user has in the queue. `jobs` are those it was about."""
+
+    def __init__(self, message: str, limit: str, own: bool):
+        super().__init__(message)
+        self.limit, self.own = limit, own
+        self.jobs: list = []
+
+
+class Ending:
+    """Whether Snakemake is told to end: nothing is tried again then, and what runs has a few seconds more.
+
+    A plain flag, because a signal handler that sets a threading.Event can meet a wait for it in its own thread.
+    """
+
+    now = False
+
+    def pause(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while not self.now and (left := end - time.monotonic()) > 0:
+            time.sleep(min(left, 0.2))
+
+
+ENDING = Ending()
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command that ended well has written."""
+
+    stdout: str
+    stderr: str
+
+
+def call(*command: str, timeout_s: float = _CALL_TIMEOUT_S, hurried: bool = True) -> str:
+    """Standard output of a Slurm command; see `run`."""
+    return run(*command, timeout_s=timeout_s, hurried=hurried).stdout
+
+
+def run(*command: str, timeout_s: float = _CALL_TIMEOUT_S, hurried: bool = True) -> Done:
+    """A Slurm command's output.
 
     Raises:
         SlurmUnreachableError: the daemon does not answer; the command may or may not have had its effect.
-        SlurmError: any other failure.
+        SlurmLimitError: no more jobs are taken now.
+        SlurmUnclearError: an unknown error.
+        SlurmError: a refusal.
     """
+    name = command[0]
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, errors="surrogateescape", timeout=timeout_s,
-            stdin=subprocess.DEVNULL, env=environment(),
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            errors="surrogateescape", env=environment(),
+            process_group=0,  # a Ctrl-C at the terminal would end an sbatch between slurmctld's answer and ours
         )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        raise SlurmUnreachableError(f"{command[0]}: no answer within {timeout_s:.0f} s") from None
     except FileNotFoundError:
-        raise SlurmError(f"{command[0]}: not found; run Snakemake on a host with Slurm's commands") from None
+        raise SlurmError(f"{name}: not found; run Snakemake on a host with Slurm's commands") from None
     except OSError as error:  # no process or no memory left on this host
-        raise SlurmError(f"{command[0]}: can't be started: {error.strerror}") from None
-    if done.returncode == 0:
-        return done.stdout
-    lines = (done.stderr.strip() or done.stdout.strip()).splitlines()
-    message = f"{command[0]}: {'; '.join(lines[-3:]) or f'exit code {done.returncode}'}"
-    raise (SlurmUnreachableError if _PASSING.search(message) else SlurmError)(message)
+        raise SlurmError(f"{name}: can't be started: {error.strerror}") from None
+    with process:
+        try:
+            stdout, stderr = _communicate(process, name, timeout_s, hurried)
+        except BaseException:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # with the sbatch that a site's wrapper runs
+            raise
+    if process.returncode == 0:
+        return Done(stdout, stderr)
+    if process.returncode < 0:
+        raise SlurmUnreachableError(f"{name}: ended by signal {-process.returncode}")
+    raise failure(name, stderr.strip() or stdout.strip() or f"exit code {process.returncode}")
+
+
+def _communicate(process: subprocess.Popen, name: str, timeout_s: float, hurried: bool) -> tuple[str, str]:
+    end = time.monotonic() + timeout_s
+    told_to_end = False
+    while True:
+        try:
+            return process.communicate(timeout=_STEP_S)
+        except subprocess.TimeoutExpired as error:
+            said = (error.stderr or b"").decode(errors="surrogateescape")
+            if FULL.search(said):  # sbatch would go on trying for two minutes
+                raise failure(name, said.strip()) from None
+            if hurried and ENDING.now and not told_to_end:
+                told_to_end, end = True, min(end, time.monotonic() + _HURRIED_S)
+            if time.monotonic() > end:
+                waited = _HURRIED_S if told_to_end else timeout_s
+                raise SlurmUnreachableError(f"{name}: no answer within {waited:.0f} s") from None
+
+
+def failure(name: str, text: str) -> SlurmError:
+    """The exception for the words of a command that has failed."""
+    prefix = re.compile(rf"^{re.escape(os.path.basename(name))}: (error|fatal): ")
+    lines = [prefix.sub("", line.strip()) for line in text.splitlines() if line.strip()]
+    message = f"{name}: {'; '.join(lines[-3:])}"
+    kind = kind_of("\n".join(lines))
+    if kind.word == LIMIT:
+        return SlurmLimitError(message, kind.limit, kind.own)
+    return {PASSING: SlurmUnreachableError, UNCLEAR: SlurmUnclearError}.get(kind.word, SlurmError)(message)
 
 
 def environment() -> dict[str, str]:
@@ -61,17 +143,30 @@ def environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith(_HABITS)}
 
 
-def patiently(function: Callable, seconds: float, before_sleep: Callable | None = None):
+def patiently(
+    function: Callable, seconds: float, before_sleep: Callable | None = None, *, hurried: bool = True,
+    unclear_s: float = _UNCLEAR_S,
+):  # fmt: skip
     """`function()`, tried again for `seconds` while the daemons do not answer, less and less often.
 
+    After an error of an unknown kind for a minute at most.
+
     Raises:
-        SlurmUnreachableError: they did not answer in all that time.
-        SlurmError: as soon as they answer with an error.
+        SlurmUnreachableError: they did not answer in all that time, or Snakemake is told to end.
+        SlurmError: as soon as they answer with a refusal.
     """
+
+    def stop(state: RetryCallState) -> bool:
+        unclear = isinstance(state.outcome.exception(), SlurmUnclearError)
+        if hurried and ENDING.now:
+            return True
+        return state.seconds_since_start >= (min(seconds, unclear_s) if unclear else seconds)
+
     return Retrying(
-        retry=retry_if_exception_type(SlurmUnreachableError),
-        stop=stop_after_delay(seconds),
+        retry=retry_if_exception_type((SlurmUnreachableError, SlurmUnclearError)),
+        stop=stop,
         wait=wait_random_exponential(multiplier=1, max=15),
+        sleep=ENDING.pause if hurried else time.sleep,
         before_sleep=before_sleep,
         reraise=True,
     )(function)
@@ -100,5 +195,5 @@ def clean_environment() -> list[str]:
 def cancel(job_ids: Sequence[str], patience_s: float) -> None:
     """scancel, a hundred jobs a call; a job that has ended already is no error."""
     for start in range(0, len(job_ids), 100):
-        part = job_ids[start : start + 100]
-        patiently(lambda part=part: call("scancel", "--quiet", *part), patience_s)
+        command = ("scancel", "--quiet", *job_ids[start : start + 100])
+        patiently(lambda command=command: call(*command, hurried=False), patience_s, hurried=False, unclear_s=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 import time
@@ -14,8 +15,8 @@ from . import controller, memory
 from . import payload as payload_module
 from .ledger import task_id
 from .payload import Payload
-from .quiet_submitit import DelayedSubmission, FailedSubmissionError, JobPaths, SlurmExecutor
-from .slurm import SlurmUnreachableError, call, patiently
+from .quiet_submitit import DelayedSubmission, JobPaths, SlurmExecutor
+from .slurm import SlurmError, SlurmLimitError, SlurmUnclearError, SlurmUnreachableError, failure, patiently, run
 
 # By value: jobs unpickle it without importing this package and what it stands on.
 cloudpickle.register_pickle_by_value(payload_module)
@@ -33,10 +34,13 @@ class ArrayExecutor(SlurmExecutor):
     - The parent submits arrays by a fresh copy of itself, which forgets `python`.
     - Pickles have names by index, so that a later process can finish the moves that a kill has prevented.
     - An sbatch that got no answer is looked up in the queue before it is called again.
+    - The job's id is what `sbatch --parsable` says, not the first number after the word job.
+    - It does without srun on the submit host, which nothing here calls.
     """
 
     def __init__(self, folder: Path, parameters: dict, *, name: str, comment: str, signal_delay_s: int):
         self._called = 0.0  # when sbatch was called last
+        self.words: list[str] = []  # of the site, beside the answer of an sbatch that went well
         # `exec`: the batch shell becomes the Python process, which so gets the signal that is sent to the shell.
         super().__init__(folder, max_num_timeout=_NO_LIMIT, python=f"exec {shlex.quote(sys.executable)}")
         extra = {
@@ -59,11 +63,17 @@ class ArrayExecutor(SlurmExecutor):
             }
         )
 
+    @classmethod
+    def affinity(cls) -> int:
+        return 2  # as where srun is found
+
     def submit_all(self, payloads: Sequence[Payload], patience_s: float, on_wait: Callable) -> str:
         """One job, or one array of them; returns the Slurm id (of the array).
 
         Raises:
-            SlurmError: sbatch refused, or slurmctld did not answer for `patience_s`.
+            SlurmUnreachableError: no answer for `patience_s`; a job may have been submitted.
+            SlurmLimitError: no more jobs are taken now; none was submitted.
+            SlurmError: sbatch refused; none was submitted.
             OSError: the folder can't be written.
         """
         folder = Path(self.folder)
@@ -76,7 +86,14 @@ class ArrayExecutor(SlurmExecutor):
             self.parameters.update(map_count=n, array_parallelism=n)
         script = folder / "submission.sh"
         script.write_text(self._make_submission_file_text(self._submitit_command_str, folder.name))
-        slurm_id = patiently(lambda: self._sbatch(script), patience_s, on_wait)
+        try:
+            slurm_id = patiently(lambda: self._sbatch(script), patience_s, on_wait)
+        except SlurmUnreachableError:
+            raise
+        except SlurmError as error:
+            slurm_id = self._submitted_all_the_same(folder, error, patience_s, on_wait)
+            if slurm_id is None:
+                raise
         place_pickles(folder, slurm_id, n)
         return slurm_id
 
@@ -85,11 +102,42 @@ class ArrayExecutor(SlurmExecutor):
         if self._called and (found := controller.find_submission(script.parent, self._called)):
             return found
         self._called = time.time()
-        output = call(*self._make_submission_command(script))
+        done = run("sbatch", "--parsable", str(script))
+        slurm_id, self.words = read_answer(done.stdout, done.stderr)
+        if slurm_id is not None:
+            return slurm_id
+        error = failure("sbatch", done.stderr.strip() or done.stdout.strip() or "no job id in its answer")
+        if isinstance(error, SlurmUnclearError):
+            raise SlurmUnreachableError(f"{error} (no job id in its answer)")
+        raise error  # of a wrapper around sbatch that loses its exit code
+
+    def _submitted_all_the_same(self, folder: Path, error: SlurmError, patience_s: float, on_wait: Callable):
+        """The id of what an sbatch has submitted that ended in a way that does not exclude it; None if nothing.
+
+        Raises:
+            SlurmUnreachableError: that can't be known.
+        """
+        cut = isinstance(error, SlurmLimitError) and error.limit == "MaxJobCount"  # while sbatch tried by itself
+        if not (cut or isinstance(error, SlurmUnclearError)):
+            return None
         try:
-            return self._get_job_id_from_submission_command(output)
-        except FailedSubmissionError as error:
-            raise SlurmUnreachableError(str(error).replace("\n", "; ")) from None
+            return patiently(lambda: controller.find_submission(folder, self._called), patience_s, on_wait)
+        except SlurmError as second:
+            raise SlurmUnreachableError(f"{error}; {second}") from None
+
+
+def read_answer(stdout: str, stderr: str) -> tuple[str | None, list[str]]:
+    """The id in the answer of `sbatch --parsable` (`12`, or `12;cluster`), and all other lines.
+
+    A wrapper of a site may leave the option out, and print anything before the answer or after it.
+    """
+    lines = [line.strip() for line in stdout.splitlines() if line.strip()]
+    for pattern in (r"(\d+)(;\S+)?", r"Submitted batch job (\d+).*"):
+        for line in reversed(lines):
+            if found := re.fullmatch(pattern, line):
+                lines.remove(line)
+                return found[1], [*lines, *(line.strip() for line in stderr.splitlines() if line.strip())]
+    return None, []
 
 
 def pickle_path(folder: Path, index: int) -> Path:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
+import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import identity, slurm
@@ -32,9 +34,14 @@ class Submitter:
     watch: Callable
     refuse: Callable
     on_wait: Callable
+    _words: set[str] = field(default_factory=set)
 
     def submit(self, jobs: Sequence, request, resubmissions: int = 0) -> None:
-        """One job, or one array of jobs of one rule with the same resources."""
+        """One job, or one array of jobs of one rule with the same resources.
+
+        Raises:
+            SlurmLimitError: the cluster takes no more jobs now; none was submitted. `jobs` are those not refused.
+        """
         commands = self._commands(jobs)
         jobs = list(commands)
         if not jobs:
@@ -94,21 +101,38 @@ class Submitter:
             slurm_id = array.submit_all(payloads, self.settings.command_timeout, self.on_wait)
         except slurm.SlurmUnreachableError as error:
             # The intent stays open.
-            tried = f"tried for {self.settings.command_timeout} s"
+            tried = "Snakemake ends" if slurm.ENDING.now else f"tried for {self.settings.command_timeout} s"
             self.refuse(jobs, f"{error} ({tried}); whether it got through is found out before it is tried again")
             return
+        except slurm.SlurmLimitError as error:
+            error.jobs = list(jobs)
+            self._never(submission)
+            shutil.rmtree(submission.folder, ignore_errors=True)  # many are made until it is known how many fit
+            raise
         except (slurm.SlurmError, OSError) as error:
-            for index in range(len(jobs)):
-                self.ledger.ended(submission, index, "never")
+            self._never(submission)
             self.refuse(jobs, f"{error}; nothing was submitted")
             return
         self.ledger.submitted(submission, slurm_id)
         self._open_logs(Path(submission.folder))
+        self._pass_on(array.words)
         tasks = [Task(submission, index, identity.label_of(job)) for index, job in enumerate(jobs)]
         for job, one in zip(jobs, tasks, strict=True):
             self.watch(job, one)
         kind = "Slurm job" if len(jobs) == 1 else f"{len(jobs)} tasks of Slurm array"
         self.logger.info(f"Submitted {kind} {slurm_id}: {identity.comment_of(jobs)}; log: {tasks[0].log}")
+
+    def _never(self, submission: Submission) -> None:
+        for index in submission.open_indices:
+            self.ledger.ended(submission, index, "never")
+
+    def _pass_on(self, words: Sequence[str]) -> None:
+        """What the site says at a submission, such as a warning of its job_submit plugin; each line once."""
+        for line in words:
+            seen = re.sub(r"\d+", "0", line)  # with the job's number, it would be another one each time
+            if seen not in self._words:
+                self._words.add(seen)
+                self.logger.info(line if line.startswith("sbatch") else f"sbatch: {line}")
 
     def _commands(self, jobs: Sequence) -> dict:
         """By job, without those that no node could start, which are refused."""

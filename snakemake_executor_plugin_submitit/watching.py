@@ -8,15 +8,8 @@ from collections.abc import Callable, Sequence
 
 from . import controller, queue, requeues, slurm, task
 from .afterwards import Afterwards
+from .reasons import WaitingTold
 from .task import Task, Verdict
-
-# Reasons for which a pending job may wait for ever.
-_UNLIKELY_TO_START = {
-    "PartitionTimeLimit", "PartitionNodeLimit", "PartitionDown", "PartitionInactive", "BadConstraints",
-    "AssocGrpGRES", "QOSMaxWallDurationPerJobLimit", "AssocMaxWallDurationPerJobLimit", "AccountNotAllowed",
-    "QOSNotAllowed", "InvalidAccount", "InvalidQOS", "JobHeldAdmin", "JobHeldUser", "DependencyNeverSatisfied",
-    "ReqNodeNotAvail", "Reservation", "NodeDown",
-}  # fmt: skip
 
 
 class Watcher:
@@ -27,6 +20,7 @@ class Watcher:
         self._warned: dict[str, float] = {}  # when, by subject
         self._looked_at: float | None = None
         self._afterwards = Afterwards()
+        self._waiting = WaitingTold(logger)
 
     def judge(self, tasks: Sequence[Task]) -> dict[int, Verdict]:
         """Verdicts by the ids of the tasks."""
@@ -77,8 +71,8 @@ class Watcher:
         if ends:
             verdicts.update(self._confirm(ends, states, accounting))
         for one in tasks:
-            self._warn_of_waiting(one)
             requeues.tell(one, self.logger)
+        self._waiting.tell(tasks, states)
         return verdicts
 
     def _judge(self, one: Task, state: queue.State | None) -> Verdict:
@@ -131,12 +125,6 @@ class Watcher:
                     self._warn("scancel", f"{error}; Slurm job {one.job_id}, {one.label}, is given up later")
                     return task.WAITING
         return self._judge(one, None)
-
-    def _warn_of_waiting(self, one: Task) -> None:
-        reason = one.state.detail if one.state and one.state.state == "PENDING" else ""
-        if reason in _UNLIKELY_TO_START and reason not in one.warned:
-            one.warned.add(reason)
-            self.logger.warning(f"Slurm job {one.job_id}, {one.label}: waits with reason {reason}")
 
     def _warn(self, subject: str, text: str) -> None:
         """At once, and now and then while it lasts."""

@@ -304,7 +304,7 @@ class Cluster:
             "AccountingStorageType=accounting_storage/slurmdbd", "AccountingStorageHost=127.0.0.1",
             # The socket for accounting connections, which don't read AuthInfo.
             f"AccountingStoragePort={dbd}", f"AccountingStoragePass={root}/munge/socket",
-            "AccountingStorageEnforce=associations",
+            "AccountingStorageEnforce=associations,limits,qos",
             "AccountingStoreFlags=job_comment" if version >= (21, 8) else "AccountingStoreJobComment=YES",
             "AccountingStorageTRES=gres/gpu",
             *([f"PluginDir={plugins}"] if plugins else []),
