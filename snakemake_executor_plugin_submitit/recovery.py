@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -117,6 +118,7 @@ class Recovery:
         Without that record a later change of their parameters would go unnoticed.
         """
         jobs = {identity.key_of(job): job for job in dag.jobs} if self._known else {}
+        unclear: dict[str, Task] = {}
         for key, (submission, index) in list(self._known.items()):
             job = jobs.get(key)
             if job is None or submission.slurm_id is None or dag.needrun(job):
@@ -129,6 +131,26 @@ class Recovery:
                 record(job)
                 self.ledger.ended(submission, index, "success")
                 del self._known[key]
+            else:
+                unclear[key] = one
+        if unclear:
+            self._settle(unclear)
+
+    def _settle(self, unclear: dict[str, Task]) -> None:
+        """Close what is over although nobody needs it: cancelled in its last moment, say, with its outputs made.
+
+        Left open it would never be looked at again. Where Slurm does not answer now, the next start does it.
+        """
+        with contextlib.suppress(slurm.SlurmError):
+            listed = queue.read_squeue()
+            states = {key: one.state_in(listed) for key, one in unclear.items()}
+            silent = [one.job_id for key, one in unclear.items() if states[key] is None]
+            direct = controller.read_scontrol(silent) if silent else {}
+            for key, one in unclear.items():
+                state = states[key] or one.state_in(direct)
+                if state is None or not (state.alive or state.stuck):
+                    self.ledger.ended(one.submission, one.index, "failed")
+                    del self._known[key]
 
     def take_up(self, wanted: Sequence[tuple[object, object]]) -> dict[object, Task]:
         """Of (job, request) pairs, those whose outputs are being made already: queued, running, or ended since this

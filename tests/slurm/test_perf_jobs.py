@@ -18,6 +18,6 @@ def test_twenty_jobs_from_one_submit_host(cluster: Cluster):  # the fixture says
     row = next(line for line in done.stdout.splitlines() if line.strip(" │").startswith("submitit"))
     _, submissions, per_minute, _, _, _, wall = (float(cell.split()[0]) for cell in row.split("│")[2:-1])
     assert submissions == 1  # twenty jobs, one sbatch
-    # The cluster is asked three questions before the submission; then one squeue for all jobs every 30 s.
-    assert per_minute * wall / 60 <= 3 + 1 + wall / 30 + 0.5
+    # The cluster is asked four questions before the submission; then one squeue for all jobs every 30 s.
+    assert per_minute * wall / 60 <= 4 + 1 + wall / 30 + 0.5
     assert "inside a job, n = 1 pairs" in done.stdout

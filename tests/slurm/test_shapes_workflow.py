@@ -219,7 +219,7 @@ def test_disturbed_training_ends_in_the_same_bits(suite, undisturbed, cluster, w
     where = request.getfixturevalue("warning_cluster") if warning else cluster
     run = train(suite, f"disturbed-{warning}", where, tuple(disturb), disturb)
     assert lives(run) >= 2 * len(disturb)
-    limits = train_logs(run).count("time limit; requeue")
+    limits = train_logs(run).count("after its time limit")
     assert limits if limit in disturb.values() else not limits
     for step in map(str, disturb):
         assert same_bytes(undisturbed / step, run / step) == []
