@@ -63,6 +63,24 @@ def test_jobs_that_ended_after_a_kill_are_recorded_and_not_run_again(cluster, fl
     assert len(one.lines("ran.txt")) == 16
 
 
+def test_a_job_without_outcome_whose_outputs_are_there_is_closed(cluster, flow):
+    """As one that was cancelled in its last moment: no later start would ask for it again."""
+    one = flow(cluster, PARTS.replace("range(8)", "range(1)"))
+    process = one.start()
+    one.wait(lambda: one.states() == ["RUNNING"], "a running job")
+    one.kill(process)
+    one.go()
+    one.wait(lambda: not one.queue(), "the end of the job")
+    outcome, = one.folder.glob(".snakemake/submitit/part/*/*.outcome.json")
+    outcome.unlink()
+    ledger = one.folder / ".snakemake/submitit/ledger.jsonl"
+    code, text = one.run()
+    assert code == 0 and "Nothing to be done" in text, text
+    assert json.loads(ledger.read_text().splitlines()[-1])["outcome"] == "failed"
+    code, text = one.run()
+    assert code == 0 and ledger.read_text() == ""
+
+
 def test_queued_jobs_of_changed_parameters_are_replaced(cluster, flow):
     one = flow(cluster, PARTS.replace("mem_mb=100", "mem_mb=100\n        params: word='x'"))
     process = one.start()
