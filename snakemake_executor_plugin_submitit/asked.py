@@ -9,9 +9,8 @@ from snakemake.resources import GroupResources, Resources
 
 from .group_resources import in_common
 from .identity import single_jobs
-from .resources import BY_DEFAULT
+from .resources import BY_DEFAULT, BY_RULE, BY_USER
 
-_BY_RULE, _BY_USER = 1, 2
 _MEMORY = ("mem_mb", "mem_mb_per_cpu")
 
 
@@ -29,9 +28,9 @@ def origin_of(job) -> dict[str, int]:
             if key not in one.rule.resources:
                 continue
             given = one.rule.resources[key]
-            by = _BY_RULE
+            by = BY_RULE
             if key in closest:
-                by = _BY_USER
+                by = BY_USER
             elif key in default and given == default[key]:
                 by = BY_DEFAULT
             found[key] = max(found.get(key, by), by)

@@ -37,7 +37,7 @@ def parse_limits(text: str) -> dict[str, Limits]:
 def limit_problems(limits: Limits, request: Request, where: str, least_memory_mb: int) -> list[str]:
     """What of a request a partition does not allow. Each of its nodes has at least `least_memory_mb`."""
     found = []
-    cpus = request.cpus_per_task * request.tasks_per_node
+    cpus = request.cpus_per_node
     most = limits.memory_per_node_mb
     if most is not None:
         if request.mem_mb == 0 and least_memory_mb > most:
@@ -47,9 +47,7 @@ def limit_problems(limits: Limits, request: Request, where: str, least_memory_mb
         elif (request.mem_mb_per_cpu or 0) * cpus > most:
             found.append(f"mem_mb_per_cpu={request.mem_mb_per_cpu} x {cpus} CPUs: {where} allows {most} MB per node")
     if limits.cpus_per_node is not None and cpus > limits.cpus_per_node:
-        tasks = f" x {request.tasks_per_node} tasks on a node" if request.tasks_per_node > 1 else ""
-        key = f"cpus_per_task (or threads)={request.cpus_per_task}{tasks}"
-        found.append(f"{key}: {where} allows {limits.cpus_per_node} CPUs per node at most")
+        found.append(f"{request.cpus_asked}: {where} allows {limits.cpus_per_node} CPUs per node at most")
     if request.nodes < limits.min_nodes:
         found.append(f"nodes={request.nodes}: {where} takes no job of fewer than {limits.min_nodes}")
     return found

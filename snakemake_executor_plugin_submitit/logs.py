@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from .identity import single_jobs
+
 LINES = 20
 WIDTH = 500
 _READ_BYTES = 65536
@@ -79,7 +81,7 @@ def all_shown_by_snakemake(job) -> bool:
 
 
 def _members(job) -> Iterable:
-    return sorted(job.jobs, key=lambda one: one.rule.name) if job.is_group() else [job]
+    return sorted(single_jobs(job), key=lambda one: one.rule.name)
 
 
 def _end_of(path: Path) -> list[str]:

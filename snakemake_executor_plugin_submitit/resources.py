@@ -30,7 +30,7 @@ KNOWN = (
     "mem_mb_per_cpu", "cpus_per_task", "nodes", "tasks", "tasks_per_node", "gpu", "gpu_model", "gpus_per_node", "gres",
     "exclusive", "mpi", "resumable", "requeue_limit",
 )  # fmt: skip
-BY_DEFAULT = 0  # who gave a resource (asked.py); higher numbers are closer to the rule
+BY_DEFAULT, BY_RULE, BY_USER = range(3)  # who gave a resource (asked.py); higher numbers go before lower ones
 _DEFAULT_MEM_MB = 8000  # the most that Snakemake's own default asks for
 _TBD = "<TBD>"  # how Snakemake writes what it can't know yet, in a dry run
 _WORD = r"[^\s'\"\\]+"
@@ -77,6 +77,16 @@ class Request:
     requeue_limit: int | None = None
     extra: tuple[tuple[str, str | bool], ...] = ()
     cluster: str | None = None
+
+    @property
+    def cpus_per_node(self) -> int:
+        return self.cpus_per_task * self.tasks_per_node
+
+    @property
+    def cpus_asked(self) -> str:
+        """How a message names the processors, by the rule's words."""
+        tasks = f" x {self.tasks_per_node} tasks on a node" if self.tasks_per_node > 1 else ""
+        return f"cpus_per_task (or threads)={self.cpus_per_task}{tasks}"
 
     def sbatch_parameters(self) -> dict[str, object]:
         """Keyword arguments for `SlurmExecutor.update_parameters`; None takes a flag (and submitit's default) out.
@@ -225,7 +235,7 @@ def _memory(
     if origin is None:  # by whom is not known: what is no more than Snakemake's own default may be that
         small = per_cpu is not None and mem is not None and 0 < mem <= _DEFAULT_MEM_MB
         origin = {"mem_mb": BY_DEFAULT} if small else {}
-    by = {key: origin.get(key, 1) for key in ("mem_mb", "mem_mb_per_cpu") if key in read.given}
+    by = {key: origin.get(key, BY_RULE) for key in ("mem_mb", "mem_mb_per_cpu") if key in read.given}
     if all_of_it:
         for key, value in (("mem_mb", mem), ("mem_mb_per_cpu", per_cpu)):
             if by.get(key, BY_DEFAULT) > BY_DEFAULT and value:

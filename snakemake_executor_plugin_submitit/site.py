@@ -315,15 +315,8 @@ def _count(groups: Sequence[NodeGroup], *wants: _Want) -> int:
 
 
 def _wants(request: Request, groups: Sequence[NodeGroup]) -> list[_Want]:
-    cpus = request.cpus_per_task * request.tasks_per_node
-    tasks = f" x {request.tasks_per_node} tasks on a node" if request.tasks_per_node > 1 else ""
-    wants = [
-        _Want(
-            f"cpus_per_task (or threads)={request.cpus_per_task}{tasks}",
-            {f"{g.cpus} CPUs" for g in groups},
-            lambda g: g.cpus >= cpus,
-        )
-    ]
+    cpus = request.cpus_per_node
+    wants = [_Want(request.cpus_asked, {f"{g.cpus} CPUs" for g in groups}, lambda g: g.cpus >= cpus)]
     memory = {f"{g.memory_mb} MB" for g in groups}
     if mem := request.mem_mb:
         wants.append(_Want(f"mem_mb={mem}", memory, lambda g: g.memory_mb >= mem))

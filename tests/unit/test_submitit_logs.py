@@ -83,7 +83,7 @@ def test_logs_of_rules(tmp_path):
     assert all_shown_by_snakemake(job(old)) and all_shown_by_snakemake(job())
     assert not all_shown_by_snakemake(job(old, empty)) and not all_shown_by_snakemake(job(said))
     # A group has those of its rules; what is in the Slurm log already (tee) is not shown again.
-    group = SimpleNamespace(jobs=[job(bar, rule="b"), job(said)], is_group=lambda: True)
+    group = SimpleNamespace(toposorted=[[job(bar, rule="b"), job(said)]], is_group=lambda: True)
     assert [name for name, _ in rule_logs(group, 2000, [])] == [str(said), str(bar)]
     assert rule_logs(job(said), 2000, ["before", *found[str(said)], "after"]) == []
 
