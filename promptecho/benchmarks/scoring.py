@@ -39,7 +39,8 @@ class ScoringOptions:
 
     `judge` answers where the backend is `judge`, and `answers` is the folder that keeps what it answered.
     `templates` is a folder whose BENCH/NAME.txt replace the project's own texts for the judge. `seed` decides what a
-    scorer draws (the order of a pair). `model` is a model folder that replaces the backend's own.
+    scorer draws (the order of a pair). `model` is a model folder that replaces the backend's own. `parser` says how
+    replies are read: see benchmarks/replies.py.
     """
 
     backend: str
@@ -50,6 +51,7 @@ class ScoringOptions:
     seed: int = 0
     device: str = "cpu"
     model: str | None = None
+    parser: str = "tolerant"
 
 
 @dataclass(frozen=True)

@@ -256,6 +256,7 @@ def _scorer(section: BenchmarkSection, whole: ExperimentConfig | None, answers: 
             seed=section.seed,
             device=device,
             model=section.model,
+            parser=section.parser,
         ),
     )
 

@@ -210,6 +210,11 @@ class BenchmarkSection(Section):
         "official", description="official: the published rules, bug for bug; fixed: without their bugs (dpg, tiif)."
     )
     judge: Text | None = Field(None, description="Key of `judges.models`, for backend judge.")
+    parser: Literal["tolerant", "official"] = Field(
+        "tolerant",
+        description="How a judge's replies are read. tolerant: every reply that holds exactly one unmistakable answer; "
+        "official: as the benchmark's authors read them, and other replies are asked again (docs/judges.md).",
+    )
     baseline: Text | None = Field(
         None,
         description="For densealign: the images to compare with: those of `base` (also if null) or of RUN@STEP, "

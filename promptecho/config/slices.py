@@ -54,6 +54,7 @@ FORMER_BEHAVIOUR: dict[str, Any] = {
     "adapters.pad_prompts": None,
     "models.t2i.pad_prompts": "none",
     "adapters.alpha": None,
+    "benchmarks.parser": "tolerant",
 }
 
 # Files whose code decides scores and tables; relative to the package.
@@ -62,7 +63,7 @@ SCORING_CODE = (
     *(f"benchmarks/{name}.py" for name in ("backends", "layout", "listing", "scoring")),
     *("captions/prompts.py", "text_files.py", "scores.py", "images.py", "pixels.py"),
 )
-JUDGE_CODE = ("benchmarks/templates.py", "benchmarks/json_reply.py", "judges")
+JUDGE_CODE = ("benchmarks/templates.py", "benchmarks/json_reply.py", "benchmarks/replies.py", "judges")
 TABLES_CODE = ("tables", "statistics.py", "scores.py", "provenance.py", "benchmarks/tiif/attributes.py")
 
 

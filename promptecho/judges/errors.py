@@ -24,3 +24,7 @@ class JudgeBusyError(JudgeError):
         super().__init__(message)
         self.retry_after = retry_after
         self.maybe_billed = maybe_billed
+
+
+class RefusedError(ValueError):
+    """A reply in which the model declines in words. Raised by a question's `parse`; it is final, as other refusals."""

@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictStr
 
 from promptecho.benchmarks.densealign.scorer import Preference
 from promptecho.benchmarks.json_reply import parse_json
+from promptecho.benchmarks.replies import read_object
 
 
 class Comparison(BaseModel):
@@ -18,8 +19,9 @@ class Comparison(BaseModel):
 
 
 def parse(text: str) -> Comparison:
-    """Read a reply: the JSON object alone, or in a ```json fence. Text around it, other fences and other spellings of a
-    preference are refused: guessing at what a judge meant would make its rates ours. Further keys are ignored.
+    """Read a reply with `parser: official`: the JSON object alone, or in a ```json fence.
+
+    Text around it, other fences and other spellings of a preference are refused. Further keys are ignored.
 
     Raises:
         ValueError: it is no such object.
@@ -28,3 +30,12 @@ def parse(text: str) -> Comparison:
     if text.startswith("```") and not text.startswith("```json"):
         raise ValueError("the reply: in a fence that is not ```json")
     return parse_json(text, Comparison)
+
+
+def read(text: str) -> Comparison:
+    """Read a reply tolerantly; the preference decides, reasoning may be missing.
+
+    Raises:
+        ValueError: as `replies.read_object`.
+    """
+    return read_object(text, Comparison, optional=("reasoning",))

@@ -48,7 +48,7 @@ def _fail(key: dict[str, Any], record: dict[str, Any], reason: str) -> Judged:
     return ScoreItem(**key, outcome=None, failed=True), record | verdict
 
 
-def question_of(pair: Pair, template: Template, seed: int) -> Question:
+def question_of(pair: Pair, template: Template, seed: int, parser: str = "tolerant") -> Question:
     """The question about a pair: the image shown first is Image A."""
     from promptecho.judges.base import Question
 
@@ -57,7 +57,7 @@ def question_of(pair: Pair, template: Template, seed: int) -> Question:
         id=f"prompt {pair.prompt.data_id}, image {pair.image_index}",
         text=template.fill(prompt=pair.prompt.caption),
         images=images[::-1] if is_swapped(seed, pair.prompt.data_id, pair.image_index) else images,
-        parse=reply.parse,
+        parse=reply.parse if parser == "official" else reply.read,
         schema=reply.Comparison,
         template=template.digest,
         temperature=TEMPERATURE,
@@ -143,7 +143,7 @@ class DenseAlignScorer:
         """
         if options.mode != "official":
             raise ConfigError(f"mode {options.mode!r}: densealign has only 'official'; set mode: official")
-        self._seed = options.seed
+        self._seed, self._parser = options.seed, options.parser
         self._reader: Reader | None = None
         if options.backend == JUDGE:
             self._judge = JudgeBackend(options)
@@ -158,7 +158,7 @@ class DenseAlignScorer:
             raise ModelError(f"backend {options.backend!r} is unknown; known backends: {known}")
 
     def _questions(self, pairs: Sequence[Pair]) -> list[Question]:
-        return [question_of(pair, self._template, self._seed) for pair in pairs]
+        return [question_of(pair, self._template, self._seed, self._parser) for pair in pairs]
 
     def estimate(self, folder: ImageFolder) -> Estimate:
         """What the judge would take; nothing for other backends.

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from promptecho.benchmarks.dpg.layout import ImageEntry
 from promptecho.benchmarks.dpg.scorer import Items
 from promptecho.benchmarks.dpg.vqa import Asked
+from promptecho.benchmarks.replies import read_yes_no
 from promptecho.benchmarks.scoring import JudgeBackend, ScoringOptions
 from promptecho.benchmarks.templates import load_template
 from promptecho.errors import DataError
@@ -26,7 +27,7 @@ YES_NO = re.compile(r"\W*(yes|no)\W*", re.IGNORECASE)
 
 
 def parse_yes_no(reply: str) -> str:
-    """The word yes or no of a reply that is that word alone, however it is written.
+    """The word yes or no of a reply that is that word alone, however it is written (`parser: official`).
 
     Raises:
         ValueError: the reply says anything else.
@@ -54,6 +55,7 @@ class VlmJudge:
 
     def __init__(self, options: ScoringOptions):
         self._judge = JudgeBackend(options)
+        self._parse = parse_yes_no if options.parser == "official" else read_yes_no
         self._template = load_template("dpg", "yes_no", options.templates)
         self._template.fill(question="")
         self.name, self.template_digest = self._judge.name, self._template.digest
@@ -76,7 +78,7 @@ class VlmJudge:
                         id=f"prompt {entry.prompt.item_id}, image {entry.image_index}, question {question.id}",
                         text=self._template.fill(question=question.text),
                         images=(image,),
-                        parse=parse_yes_no,
+                        parse=self._parse,
                         template=self._template.digest,
                     )
                     for question in items.get(entry.prompt.item_id, ())

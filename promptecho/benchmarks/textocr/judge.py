@@ -7,6 +7,7 @@ from functools import partial
 from pydantic import BaseModel, ConfigDict, Field, StrictStr
 
 from promptecho.benchmarks.json_reply import parse_json
+from promptecho.benchmarks.replies import read_object
 from promptecho.benchmarks.templates import Template
 from promptecho.benchmarks.textocr.layout import ImageEntry
 from promptecho.judges.base import Question
@@ -30,13 +31,14 @@ class Verdict(BaseModel):
         return 1.0 if not self.expected_text.strip() else float(self.score)
 
 
-def question_of(entry: ImageEntry, template: Template) -> Question:
+def question_of(entry: ImageEntry, template: Template, parser: str = "tolerant") -> Question:
     """The question about an image; the template holds {prompt}."""
+    read = parse_json if parser == "official" else partial(read_object, optional=("found_text", "reasoning"))
     return Question(
         id=f"prompt {entry.prompt.data_id}, image {entry.image_index}",
         text=template.fill(prompt=entry.prompt.prompt),
         images=(entry.path,),
-        parse=partial(parse_json, model=Verdict),
+        parse=partial(read, model=Verdict),
         schema=Verdict,
         template=template.digest,
         temperature=TEMPERATURE,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StrictStr
 
-from promptecho.benchmarks.json_reply import parse_json
+from promptecho.benchmarks.replies import read_object
 from promptecho.benchmarks.templates import load_template
 from promptecho.errors import DataError
 from promptecho.files import write_jsonl
@@ -102,7 +102,7 @@ def questions_of(prompts: Mapping[str, str], templates: str | Path | None = None
             id=f"prompt {name}",
             text=template.fill(prompt=text),
             images=(),
-            parse=partial(parse_json, model=LabelReply),
+            parse=partial(read_object, model=LabelReply, optional=("reasoning",)),
             schema=LabelReply,
             template=template.digest,
             temperature=TEMPERATURE,

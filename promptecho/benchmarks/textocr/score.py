@@ -129,6 +129,7 @@ class TextOcrScorer:
         if options.mode != "official":
             raise ConfigError(f"mode {options.mode!r}: textocr has only 'official'; set mode: official")
         self._reader: TextReader | None = None
+        self._parser = options.parser
         if options.backend == JUDGE:
             self._judge = JudgeBackend(options)
             self._template = load_template("textocr", "judge", options.templates)
@@ -151,7 +152,7 @@ class TextOcrScorer:
     def _questions(self, entries: Sequence[ImageEntry]) -> list[Question]:
         from promptecho.benchmarks.textocr.judge import question_of
 
-        return [question_of(entry, self._template) for entry in entries]
+        return [question_of(entry, self._template, self._parser) for entry in entries]
 
     def estimate(self, folder: ImageFolder) -> Estimate:
         """What the judge would take; nothing for other backends.

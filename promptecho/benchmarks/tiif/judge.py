@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from promptecho.benchmarks.replies import read_yes_no_list
 from promptecho.benchmarks.templates import Template, load_template
 from promptecho.benchmarks.tiif.answers import extract_yes_no
 from promptecho.benchmarks.tiif.layout import ImageEntry
@@ -46,7 +47,9 @@ def wording_of(seed: int, image_id: str) -> int:
     return derive_seed(seed, "tiif", "wording", image_id) % len(WORDINGS)
 
 
-def question_of(entry: ImageEntry, templates: Templates, seed: int, mode: str) -> Question:
+def question_of(
+    entry: ImageEntry, templates: Templates, seed: int, mode: str, parser: str = "tolerant"
+) -> Question:
     """The call for one image. A reply with too many or too few answers is none, so that the judge is asked again:
     a bounded number of times, officially forever.
 
@@ -54,12 +57,13 @@ def question_of(entry: ImageEntry, templates: Templates, seed: int, mode: str) -
         DataError: a template lacks {questions}.
     """
     wording = templates.wordings[wording_of(seed, entry.image_id)]
+    read = extract_yes_no if parser == "official" else read_yes_no_list
     asked = [question.strip() for question in entry.prompt.questions]
     return Question(
         id=f"prompt {entry.image_id}",
         text=wording.fill(questions="\n".join(asked)),
         images=(entry.path,),
-        parse=partial(extract_yes_no, questions=len(asked)),
+        parse=partial(read, questions=len(asked)),
         system=templates.system.fill(),
         template=digest([templates.system.digest, wording.digest]),
         temperature=TEMPERATURE[mode],

@@ -89,7 +89,7 @@ class TiifScorer:
             raise ConfigError(f"mode {options.mode!r}: TIIF-Bench has {' and '.join(MODES)}; set mode to one of them")
         if options.backend not in BACKENDS:
             raise ModelError(f"backend {options.backend!r} is unknown; known backends: {', '.join(BACKENDS)}")
-        self._mode, self._seed = options.mode, options.seed
+        self._mode, self._seed, self._parser = options.mode, options.seed, options.parser
         self._reader = None
         if options.backend == "oracle":
             self._reader = load_reader(options.backend)
@@ -140,7 +140,7 @@ class TiifScorer:
         return raw
 
     def _questions(self, entries: list[ImageEntry]) -> list[Question]:
-        return [question_of(entry, self._templates, self._seed, self._mode) for entry in entries]
+        return [question_of(entry, self._templates, self._seed, self._mode, self._parser) for entry in entries]
 
     def _ask(self, entries: list[ImageEntry]) -> list[dict[str, Any]]:
         answers = self._judge.ask(self._questions(entries))
