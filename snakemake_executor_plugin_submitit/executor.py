@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 import time
 from collections.abc import Sequence
@@ -15,12 +16,13 @@ from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
 from snakemake_interface_executor_plugins.utils import format_cli_arg
 
 from . import events, identity, requeues, slurm
+from .elsewhere import Elsewhere
 from .folder import keep_folders_of_jobs, private_folder
 from .keeping import Keeper
-from .ledger import Ledger
+from .ledger import WITHOUT_LEDGER, Ledger
 from .owners import Owners
 from .recovery import Recovery
-from .signals import Signals
+from .signals import Signals, speak_to_nobody
 from .submitting import Submitter
 from .task import Task
 from .telling import failure_message
@@ -40,9 +42,10 @@ class Executor(RemoteExecutor):
             logger.warning(f"ignoring {', '.join(removed)}: resources and settings decide how jobs are submitted")
         slurm.ENDING.now = False
         self._keeper: Keeper | None = None
-        self._signals = Signals()
+        self._signals = Signals(logger)
         self._live: dict[str, Task] = {}  # by Slurm id; active_jobs is empty while the thread looks at them
         self._told_of_end = False
+        self._gone = 0  # looks in a row at which the log folder was not there
         self._to_record: dict[object, Task] = {}  # by job: ended well, not yet recorded by Snakemake
         super().__init__(workflow, logger)
 
@@ -64,6 +67,7 @@ class Executor(RemoteExecutor):
             ) from None
         self._prepared = False
         self._max_array_size = self.settings.array_size
+        self._elsewhere: Elsewhere | None = None
         submitter = Submitter(
             self.folder, self.settings, self.ledger, self.logger,
             command_of=self.format_job_exec, watch=self._watch, refuse=self._refuse, on_wait=self._tell_of_waiting,
@@ -74,7 +78,9 @@ class Executor(RemoteExecutor):
             self.ledger, self.owners, self.settings.command_timeout, self.logger, self._tell_of_waiting
         )
         self._earlier.record_ended(
-            self.workflow.dag, lambda job: self.workflow.async_run(self.workflow.persistence.finished(job))
+            self.workflow.dag,
+            lambda job: self.workflow.async_run(self.workflow.persistence.finished(job)),
+            self.workflow.persistence.started,  # as incomplete as what a kill has left
         )
         keep_folders_of_jobs(self.workflow.dag, self.ledger)
 
@@ -130,7 +136,11 @@ class Executor(RemoteExecutor):
 
     def _take_up(self, wanted: Sequence[tuple]) -> set:
         """Watch the jobs that an earlier process has submitted."""
-        self._earlier.wait_for_owners([job for job, _ in wanted])
+        jobs = [job for job, _ in wanted]
+        if self._elsewhere is None:
+            self._elsewhere = Elsewhere.read(self.folder, Path.cwd())
+        self._elsewhere.refuse(jobs)
+        self._earlier.wait_for_owners(jobs)
         self._earlier.resolve_intents()
         found = self._earlier.take_up(wanted)
         for job, one in found.items():
@@ -179,9 +189,18 @@ class Executor(RemoteExecutor):
 
     # Watching, in the base class's thread.
 
+    def _wait_thread(self) -> None:
+        """As the parent, which prints an error before it hands it on: without a reader of the output it never would."""
+        try:
+            asyncio.run(self._wait_for_jobs())
+        except Exception as error:
+            if self.workflow.scheduler is not None:
+                self.workflow.scheduler.executor_error_callback(error)
+
     async def check_active_jobs(self, active_jobs: list[SubmittedJobInfo]):
         if not active_jobs:  # as long as `__post_init__` has not ended, too
             return
+        self._look_for_folder()
         for info in active_jobs:
             events.note_start(info.aux["task"])
         verdicts = self._watcher.judge([info.aux["task"] for info in active_jobs])
@@ -212,6 +231,19 @@ class Executor(RemoteExecutor):
                 self._close(one, "failed")
                 message = failure_message(info.job, one, verdict, self.workflow)
                 self.report_job_error(info, msg=message, aux_logs=[str(one.log)])
+
+    def _look_for_folder(self) -> None:
+        """Without its folder a job can't tell of its end, so it would be waited for up to its time limit.
+
+        Raises:
+            WorkflowError: the log folder is gone, at two looks in a row.
+        """
+        with contextlib.suppress(OSError):  # a file server that does not answer is waited for
+            self._gone = 0 if self.folder.exists() else self._gone + 1
+        if self._gone > 1:
+            raise WorkflowError(
+                f"{self.folder}: somebody has removed the log folder, or the working folder; {WITHOUT_LEDGER}"
+            )
 
     def handle_job_success(self, job) -> None:
         """Called once Snakemake has recorded the job; a kill before that leaves it open in the ledger."""
@@ -259,10 +291,24 @@ class Executor(RemoteExecutor):
             self._signals.received is None and isinstance(sys.exc_info()[1], KeyboardInterrupt)
         )
         detached = not interrupted or self.settings.keep_on_exit
+        speak_to_nobody(self.logger)  # the error may be that of a log without a reader
+        try:
+            self._end_jobs(detached)
+        except KeyboardInterrupt:
+            ids = sorted(self._live)
+            if ids and not self._told_of_end:
+                self._told_of_end = True
+                self.logger.warning(
+                    f"interrupted once more: {len(ids)} Slurm {'job goes' if len(ids) == 1 else 'jobs go'} on, or may "
+                    f"do so; start Snakemake again to take them up, or: scancel {' '.join(ids)}"
+                )
+            self.owners.end()
+
+    def _end_jobs(self, detached: bool) -> None:
         # First the thread ends, which may be submitting a job that is to be cancelled or counted here.
         slurm.ENDING.now = True
         kept = self._keeper.close() if self._keeper is not None else 0
-        super().shutdown()
+        self._end_thread()
         if kept:
             jobs = "1 job that waited here was" if kept == 1 else f"{kept} jobs that waited here were"
             self.logger.info(f"{jobs} not submitted yet")
@@ -274,14 +320,19 @@ class Executor(RemoteExecutor):
 
     def shutdown(self) -> None:
         """Jobs are left here after an error in Snakemake's or the base class's thread, too."""
-        if self._live and not self._told_of_end:
+        if self._live and not self._told_of_end and self.folder.exists():  # or they can't be taken up
             self._told_of_end = True
             ids = sorted(self._live)
             jobs = "1 Slurm job goes on" if len(ids) == 1 else f"{len(ids)} Slurm jobs go on"
             self.logger.info(f"{jobs} ({', '.join(ids[:5])}{', ...' if len(ids) > 5 else ''}); "
                              "start Snakemake again to take them up")  # fmt: skip
-        super().shutdown()
+        self._end_thread()
         self.owners.end()
+
+    def _end_thread(self) -> None:
+        # The parent makes its temporary folder to remove it, which can't be done in a working folder that is gone.
+        with contextlib.suppress(FileNotFoundError):
+            super().shutdown()
 
     def cancel_jobs(self, active_jobs: list[SubmittedJobInfo]) -> None:
         self._cancel_all([info.external_jobid for info in active_jobs])
@@ -293,10 +344,12 @@ class Executor(RemoteExecutor):
         except slurm.SlurmError as error:
             self.logger.error(f"{error}; the jobs go on; cancel them by: scancel {' '.join(ids)}")
             return
-        for job_id in ids:
-            one = self._live.pop(job_id, None)  # not those whose end is being reported
-            if one is not None:
-                self.ledger.ended(one.submission, one.index, "cancelled")
+        # Not those whose end is being reported.
+        ended = [one for job_id in ids if (one := self._live.pop(job_id, None)) is not None]
+        try:
+            self.ledger.cancelled([(one.submission, one.index) for one in ended])
+        except WorkflowError as error:
+            self.logger.error(str(error))
 
     async def sleep(self) -> None:
         """As the parent, but awake soon after a shutdown, and busy with jobs that are kept."""

@@ -89,7 +89,7 @@ def keep_folders_of_jobs(dag, ledger) -> None:
             ledger.refresh()
         except (OSError, ValueError):
             return
-        if not any(True for _ in ledger.open_tasks()):
+        if all(index in submission.cancelled for submission, index in ledger.open_tasks()):
             clean()
 
     dag.cleanup_workdir = cleanup_workdir

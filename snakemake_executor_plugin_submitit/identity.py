@@ -7,6 +7,7 @@ import json
 import os
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 _NAME_LENGTH = 120  # bytes; it names folders, too
 
@@ -36,6 +37,20 @@ def fingerprint_of(job) -> str:
         for one in single_jobs(job)
     ]
     return _digest(sorted(json.dumps(part, sort_keys=True) for part in parts))
+
+
+def code_of(job) -> str:
+    """Of the command, Python code or script that makes the outputs, as Snakemake's trigger `code` sees it."""
+    return _digest([[one.rule.shellcmd or one.rule.run_func_src, _script(one)] for one in single_jobs(job)])
+
+
+def _script(job) -> str | None:
+    """Digest of a script or notebook on this host; it may be made by wildcards, or not be there."""
+    path = job.rule.script or job.rule.notebook
+    if not path:
+        return None
+    source = job._path_to_source_file(path).get_path_or_uri(secret_free=True)
+    return hashlib.sha256(Path(source).read_bytes()).hexdigest() if os.path.isfile(source) else source
 
 
 def label_of(job) -> str:

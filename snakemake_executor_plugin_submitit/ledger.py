@@ -1,8 +1,8 @@
 """Every submission, written down before sbatch is called, so that a killed Snakemake loses and doubles nothing.
 
 `ledger.jsonl` holds one event a line: `intent` (before sbatch, with the process that submits), `submitted` (with the
-Slurm id), `taken` (tasks that another process has taken up), `ended` (one task). Lines are flushed to disk one by one;
-a line cut by a kill is the last one and is dropped when read.
+Slurm id), `taken` (tasks that another process has taken up), `cancelled` (a task that may take a while to end), `ended`
+(one task). Lines are flushed to disk one by one; a line cut by a kill is the last one and is dropped when read.
 
 Several processes may write: each under the lock of the file `ledger.lock`, after reading what the others have written.
 """
@@ -15,13 +15,18 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from snakemake_interface_common.exceptions import WorkflowError
 
 from .owners import Owner, this_process
+
+WITHOUT_LEDGER = (
+    "jobs can't be followed without it. Those in the queue go on (squeue --me); wait for their end, or cancel them, "
+    "before you start Snakemake again"
+)
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,7 @@ class Entry:
     fingerprint: str  # of what decides them: rule, wildcards, inputs, parameters
     request: str  # of its Slurm resources
     name: str
+    code: str = ""  # of the command or script that makes them; empty: of a version that did not write it
 
 
 @dataclass
@@ -43,6 +49,7 @@ class Submission:
     entries: list[Entry]
     slurm_id: str | None = None  # None: the call of sbatch may or may not have got through
     ended: dict[int, str] = field(default_factory=dict)  # outcome by index
+    cancelled: set[int] = field(default_factory=set)  # of those that may not have ended
     resubmissions: int = 0
     under_way: bool = False  # this process calls sbatch now
     time: float = field(default_factory=time.time)
@@ -72,7 +79,7 @@ class Ledger:
     """
 
     def __init__(self, path: Path, gone: Callable[[Owner | None], bool] = lambda owner: True):
-        self.path = path
+        self.path, self._gone = path, gone
         self.locks = True  # the file system has them
         self._lock = threading.Lock()  # Snakemake's main thread submits, another one sees jobs end
         self._read = (-1, 0)  # which rewriting of the file, up to which byte
@@ -85,40 +92,56 @@ class Ledger:
                 if self.locks or all(owner == this_process() or gone(owner) for owner in others):
                     self._compact(lock)
 
-    def intend(self, submission: Submission) -> None:
-        self.submissions[submission.token] = submission
-        self._append(self._intent(submission))
+    def intend(self, submission: Submission) -> dict[int, Owner]:
+        """Write it down, unless others that are there make some of its outputs already.
+
+        Returns:
+            Those, by index; then nothing was written.
+        """
+        with self._alone():
+            self._catch_up()
+            taken = self._taken_by_others({entry.key: index for index, entry in enumerate(submission.entries)})
+            if not taken:
+                self._write(self._intent(submission))
+                self.submissions[submission.token] = submission
+        return taken
 
     def submitted(self, submission: Submission, slurm_id: str) -> None:
         submission.slurm_id = slurm_id
         self._append({"event": "submitted", "token": submission.token, "slurm_id": slurm_id})
 
     def take(self, tasks: Sequence[tuple[Submission, int]]) -> None:
-        """This process goes on with tasks of processes that are gone."""
+        """This process goes on with tasks of processes that are gone.
+
+        Raises:
+            WorkflowError: it can't be written.
+        """
         me = this_process()
         events = []
         for submission, index in tasks:
             if submission.owner_of(index) != me:
                 submission.takers[index] = me
                 events.append(self._taken(submission, index))
-        if events:
-            self._append(*events)
+        self._note(*events)
+
+    def cancelled(self, tasks: Sequence[tuple[Submission, int]]) -> None:
+        """They stay open: Slurm gives a job time to end, and a next start must not begin beside it.
+
+        Raises:
+            WorkflowError: it can't be written.
+        """
+        for submission, index in tasks:
+            submission.cancelled.add(index)
+        self._note(*(self._cancelled(*one) for one in tasks))
 
     def ended(self, submission: Submission, index: int, outcome: str) -> None:
-        """`outcome`: success, failed, cancelled, again (a new submission follows), replaced, or never (submitted).
+        """`outcome`: success, failed, again (a new submission follows), replaced, or never (submitted).
 
         Raises:
             WorkflowError: it can't be written, for instance because somebody has removed the log folder.
         """
         submission.ended[index] = outcome
-        try:
-            self._append({"event": "ended", "token": submission.token, "index": index, "outcome": outcome})
-        except OSError as error:
-            gone = "" if self.path.parent.exists() else " (somebody has removed the log folder)"
-            raise WorkflowError(
-                f"{error.filename or self.path}: {error.strerror}{gone}; jobs can't be followed without it. Those in "
-                "the queue go on (squeue --me); wait for their end, or cancel them, before you start Snakemake again"
-            ) from None
+        self._note({"event": "ended", "token": submission.token, "index": index, "outcome": outcome})
         if not submission.open_indices:
             self.submissions.pop(submission.token, None)
 
@@ -153,6 +176,9 @@ class Ledger:
         owner = asdict(submission.takers[index])
         return {"event": "taken", "token": submission.token, "index": index, "owner": owner}
 
+    def _cancelled(self, submission: Submission, index: int) -> dict:
+        return {"event": "cancelled", "token": submission.token, "index": index}
+
     @contextlib.contextmanager
     def _alone(self) -> Iterator[int]:
         """While no other thread or process reads or writes. The system ends the lock of a process that is killed."""
@@ -169,15 +195,35 @@ class Ledger:
             finally:
                 os.close(descriptor)
 
+    def _note(self, *events: dict) -> None:
+        try:
+            if events:
+                self._append(*events)
+        except OSError as error:
+            gone = "" if self.path.parent.exists() else " (somebody has removed the log folder)"
+            raise WorkflowError(
+                f"{error.filename or self.path}: {error.strerror}{gone}; {WITHOUT_LEDGER}"
+            ) from None
+
     def _append(self, *events: dict) -> None:
         with self._alone():
-            new = not self.path.exists()
-            if not new:
-                self._catch_up()
-            _append_lines(self.path, events)
-            self._read = self._rewritings, self.path.stat().st_size
-            if new:
-                _sync_folder(self.path.parent)
+            self._catch_up()
+            self._write(*events)
+
+    def _write(self, *events: dict) -> None:
+        new = not self.path.exists()
+        _append_lines(self.path, events)
+        self._read = self._rewritings, self.path.stat().st_size
+        if new:
+            _sync_folder(self.path.parent)
+
+    def _taken_by_others(self, indices: Mapping[str, int]) -> dict[int, Owner]:
+        found = {}
+        for submission, index in self.open_tasks():
+            key, owner = submission.entries[index].key, submission.owner_of(index)
+            if key in indices and owner not in (None, this_process()) and not self._gone(owner):
+                found[indices[key]] = owner
+        return found
 
     def _catch_up(self) -> bool:
         """Apply what is new in the file; whether anything is.
@@ -215,6 +261,8 @@ class Ledger:
             one.slurm_id = event["slurm_id"]
         elif event["event"] == "taken":
             one.takers[event["index"]] = Owner(**event["owner"])
+        elif event["event"] == "cancelled":
+            one.cancelled.add(event["index"])
         else:
             one.ended[event["index"]] = event["outcome"]
             if not one.open_indices:
@@ -228,6 +276,7 @@ class Ledger:
             if submission.slurm_id is not None:
                 events.append({"event": "submitted", "token": submission.token, "slurm_id": submission.slurm_id})
             events += [self._taken(submission, index) for index in submission.takers]
+            events += [self._cancelled(submission, index) for index in sorted(submission.cancelled)]
             events += [
                 {"event": "ended", "token": submission.token, "index": index, "outcome": outcome}
                 for index, outcome in submission.ended.items()

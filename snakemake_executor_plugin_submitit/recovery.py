@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from snakemake.settings.types import RerunTrigger
 from snakemake_interface_common.exceptions import WorkflowError
 
 from . import PROCESS_BEGAN, controller, identity, queue, slurm, task
@@ -17,6 +19,7 @@ from .task import Task
 _CANCEL_WAIT_S = 90
 _LOOK_S = 2
 _CLOCK_MARGIN_S = 5  # between this host and file servers
+_PARAMETERS, _CODE = "its inputs or parameters have changed", "its code has changed"
 
 
 class Recovery:
@@ -112,13 +115,18 @@ class Recovery:
             self._read_ledger()
             self._states = None
 
-    def record_ended(self, dag, record: Callable) -> None:
+    def record_ended(self, dag, record: Callable, forget: Callable) -> None:
         """Have Snakemake `record` jobs that ended well after it was killed, as it would have done itself.
 
-        Without that record a later change of their parameters would go unnoticed.
+        Without that record a later change of their parameters would go unnoticed. Those that have made something else
+        than is asked for now are not recorded: Snakemake is to `forget` that they are complete.
+
+        Raises:
+            WorkflowError: there are such jobs; this start takes their outputs for finished ones.
         """
         jobs = {identity.key_of(job): job for job in dag.jobs} if self._known else {}
         unclear: dict[str, Task] = {}
+        others: list[Task] = []
         for key, (submission, index) in list(self._known.items()):
             job = jobs.get(key)
             if job is None or submission.slurm_id is None or dag.needrun(job):
@@ -126,15 +134,25 @@ class Recovery:
             if not self._is_ours(submission.owner_of(index)):
                 continue
             one = Task(submission, index, identity.label_of(job))
-            matches = submission.entries[index].fingerprint == identity.fingerprint_of(job)
-            if matches and one.outcome.exists() and task.judge_outcome(one) == task.SUCCESS:
-                record(job)
-                self.ledger.ended(submission, index, "success")
-                del self._known[key]
-            else:
+            if not (one.outcome.exists() and task.judge_outcome(one) == task.SUCCESS):
                 unclear[key] = one
+                continue
+            changed = _changed(one, job)
+            if changed is None:
+                record(job)
+            elif _would_run_again(changed, dag.workflow) and not _made_anew(one, job):
+                forget(job)
+                others.append(one)
+            self.ledger.ended(submission, index, "success" if changed is None else "failed")
+            del self._known[key]
         if unclear:
             self._settle(unclear)
+        if others:
+            raise WorkflowError(
+                f"{_some(others)}: ended while no Snakemake ran, and made with inputs, parameters or code that have "
+                "changed since. The outputs count as incomplete now: start Snakemake again with --rerun-incomplete to "
+                "have them made anew, or keep them by --cleanup-metadata FILE"
+            )
 
     def _settle(self, unclear: dict[str, Task]) -> None:
         """Close what is over although nobody needs it: cancelled in its last moment, say, with its outputs made.
@@ -254,10 +272,34 @@ def _named(submission: Submission, one: Task) -> str:
     return one.label + (f" (Slurm job {one.job_id})" if submission.slurm_id else "")
 
 
-def _reason_to_replace(one: Task, state: queue.State | None, job, request) -> str | None:
+def _changed(one: Task, job) -> str | None:
+    """What decides the outputs of a job and is not as it was when it was submitted."""
     entry = one.submission.entries[one.index]
     if entry.fingerprint != identity.fingerprint_of(job):
-        return "its inputs or parameters have changed"
+        return _PARAMETERS
+    by_code = RerunTrigger.CODE in job.dag.workflow.rerun_triggers
+    return _CODE if by_code and entry.code and entry.code != identity.code_of(job) else None
+
+
+def _would_run_again(changed: str, workflow) -> bool:
+    """Whether Snakemake makes a finished job again for such a change."""
+    triggers = {RerunTrigger.CODE} if changed == _CODE else {RerunTrigger.PARAMS, RerunTrigger.INPUT}
+    return bool(triggers & set(workflow.rerun_triggers))
+
+
+def _made_anew(one: Task, job) -> bool:
+    """Whether an output is newer than the job's end, as by another executor."""
+    end = one.outcome.stat().st_mtime + _CLOCK_MARGIN_S
+    paths = filter(os.path.lexists, identity.outputs_to_check(job))
+    return any(os.lstat(path).st_mtime > end for path in paths)
+
+
+def _reason_to_replace(one: Task, state: queue.State | None, job, request) -> str | None:
+    entry = one.submission.entries[one.index]
+    if one.index in one.submission.cancelled:
+        return "a Ctrl-C has cancelled it, and it has not ended yet"
+    if (changed := _changed(one, job)) is not None:
+        return changed
     if identity.newest_input(job) > one.submission.time + _CLOCK_MARGIN_S:
         return "its inputs are newer than it"
     if state is not None and state.state == "PENDING" and entry.request != repr(request):

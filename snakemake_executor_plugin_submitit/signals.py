@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import signal
-from contextlib import contextmanager
+import time
 
 from .slurm import ENDING
 
+_SAME_S = 10.0  # what an sbatch or scancel that answers and the end of the watching thread may take
+
 
 class Signals:
-    """Remembers the signal that ends this process. Snakemake's own SIGTERM handler would wait for all jobs."""
+    """Remembers the first signal that ends this process. Snakemake's own SIGTERM handler would wait for all jobs.
 
-    def __init__(self) -> None:
+    Others that follow it closely mean the same: keys come in twos, and both a terminal and `timeout` or a wrapper send
+    them to a whole group. They must not break into the end that has begun. Later ones do: somebody waits for too long.
+    """
+
+    def __init__(self, logger: logging.Logger) -> None:
+        self.logger = logger
         self.received: int | None = None
+        self._since = 0.0
         self._busy = False
 
     def install(self) -> None:
@@ -24,9 +34,9 @@ class Signals:
             except ValueError:
                 return  # not the main thread: whoever runs Snakemake there deals with signals
 
-    @contextmanager
+    @contextlib.contextmanager
     def held_back(self):
-        """In this block a first signal waits until its end; a second one does not."""
+        """In this block a signal waits until its end, but not one that comes long after the first."""
         self._busy = True
         try:
             yield
@@ -40,7 +50,42 @@ class Signals:
         return self.received == signal.SIGINT
 
     def _on_signal(self, number: int, _frame: object) -> None:
-        again, self.received = self.received is not None, number
-        ENDING.now = True
-        if again or not self._busy:
-            raise KeyboardInterrupt  # which Snakemake answers with the executor's cancel()
+        now, ENDING.now = time.monotonic(), True
+        if self.received is None:
+            self.received, self._since = number, now
+            speak_to_nobody(self.logger)
+            if self._busy:
+                return
+        elif now - self._since < _SAME_S:
+            return
+        raise KeyboardInterrupt  # which Snakemake answers with the executor's cancel()
+
+
+class _Unread:
+    """A stream that may have lost its reader."""
+
+    def __init__(self, stream) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str):
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(BrokenPipeError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(BrokenPipeError):
+            self._stream.flush()
+
+
+def speak_to_nobody(logger: logging.Logger) -> None:
+    """From now on a log whose reader is gone is no error.
+
+    A Ctrl-C ends `tee` first, in `snakemake ... | tee log`. What Snakemake then says before it calls the executor's
+    `cancel` would raise, and the jobs would go on uncancelled and unsaid.
+    """
+    for handler in logger.handlers:
+        if isinstance(handler, logging.StreamHandler) and handler.stream is not None:
+            handler.stream = _Unread(handler.stream)

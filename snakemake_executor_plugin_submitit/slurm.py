@@ -26,7 +26,9 @@ _HABITS = ("SQUEUE_", "SACCT_", "SCANCEL_", "SINFO_", "SCONTROL_")
 
 
 class SlurmError(RuntimeError):
-    """A Slurm command has failed; the message is the command's own, in one line."""
+    """A Slurm command has failed; the message is the command's own, in one line. `stdout` is what it wrote before."""
+
+    stdout = ""
 
 
 class SlurmUnreachableError(SlurmError):
@@ -107,7 +109,9 @@ def run(*command: str, timeout_s: float = _CALL_TIMEOUT_S, hurried: bool = True)
         return Done(stdout, stderr)
     if process.returncode < 0:
         raise SlurmUnreachableError(f"{name}: ended by signal {-process.returncode}")
-    raise failure(name, stderr.strip() or stdout.strip() or f"exit code {process.returncode}")
+    error = failure(name, stderr.strip() or stdout.strip() or f"exit code {process.returncode}")
+    error.stdout = stdout
+    raise error
 
 
 def _communicate(process: subprocess.Popen, name: str, timeout_s: float, hurried: bool) -> tuple[str, str]:

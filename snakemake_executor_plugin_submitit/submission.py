@@ -102,7 +102,13 @@ class ArrayExecutor(SlurmExecutor):
         if self._called and (found := controller.find_submission(script.parent, self._called)):
             return found
         self._called = time.time()
-        done = run("sbatch", "--parsable", str(script))
+        try:
+            done = run("sbatch", "--parsable", str(script))
+        except SlurmError as error:
+            slurm_id, self.words = read_answer(error.stdout, str(error))
+            if slurm_id is None:
+                raise
+            return slurm_id  # of a wrapper around sbatch that fails after it
         slurm_id, self.words = read_answer(done.stdout, done.stderr)
         if slurm_id is not None:
             return slurm_id

@@ -67,15 +67,22 @@ class Submitter:
                         fingerprint=identity.fingerprint_of(job),
                         request=repr(request),
                         name=identity.job_name(prefix, job),
+                        code=identity.code_of(job),
                     )
                     for job in jobs
                 ],
                 resubmissions=resubmissions,
                 under_way=True,
             )
-            self.ledger.intend(submission)
+            taken = self.ledger.intend(submission)
         except OSError as error:
             self.refuse(jobs, f"{error.filename or folder}: {error.strerror}; nothing was submitted")
+            return
+        if taken:
+            shutil.rmtree(folder, ignore_errors=True)
+            for index, owner in taken.items():
+                self.refuse([jobs[index]], f"another Snakemake ({owner}) is making it by now; it was not submitted")
+            self.submit([job for index, job in enumerate(jobs) if index not in taken], request, resubmissions)
             return
         try:
             self._call_sbatch(jobs, request, submission, payloads, name, delay)
@@ -113,7 +120,11 @@ class Submitter:
             self._never(submission)
             self.refuse(jobs, f"{error}; nothing was submitted")
             return
-        self.ledger.submitted(submission, slurm_id)
+        try:
+            self.ledger.submitted(submission, slurm_id)
+        except OSError as error:
+            path = error.filename or self.ledger.path
+            self.logger.warning(f"{path}: {error.strerror}; a later start will ask Slurm for the id of job {slurm_id}")
         self._open_logs(Path(submission.folder))
         self._pass_on(array.words)
         tasks = [Task(submission, index, identity.label_of(job)) for index, job in enumerate(jobs)]

@@ -60,7 +60,7 @@ class Flow:
         with self.log.open("ab") as sink:
             return subprocess.Popen(
                 self.command(*arguments), cwd=self.folder, env=self.environment, stdin=subprocess.DEVNULL,
-                stdout=sink, stderr=sink, start_new_session=True, preexec_fn=_heed_interrupts,
+                stdout=sink, stderr=sink, start_new_session=True, preexec_fn=heed_interrupts,
             )  # fmt: skip
 
     def run(self, *arguments: str, timeout: float = PATIENCE_S) -> tuple[int, str]:
@@ -140,7 +140,7 @@ class Flow:
         (self.folder / "go").touch()
 
 
-def _heed_interrupts() -> None:
+def heed_interrupts() -> None:
     """Where the tests run in a shell's background, they and their children inherit that SIGINT is ignored."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 

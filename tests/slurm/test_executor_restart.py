@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import time
+from itertools import groupby
+from shlex import quote
 
 import pytest
+from flow import heed_interrupts
 from test_executor_life import PARTS
 
 
@@ -16,6 +20,8 @@ def test_sigkill_while_an_array_is_queued_and_running(cluster, flow):
     process = one.start()
     one.wait(lambda: one.states().count("RUNNING") == 4, "four running tasks")
     one.kill(process)
+    code, text = one.run("--submitit-logdir", "other")  # whose ledger does not know them
+    assert code == 1 and f"submitted with submitit-logdir {one.folder / '.snakemake/submitit'}" in text, text
     again = one.start()
     one.wait(lambda: one.text.count("Taken up: Slurm job") == 8, "eight tasks taken up")
     one.go()
@@ -79,6 +85,38 @@ def test_a_job_without_outcome_whose_outputs_are_there_is_closed(cluster, flow):
     assert json.loads(ledger.read_text().splitlines()[-1])["outcome"] == "failed"
     code, text = one.run()
     assert code == 0 and ledger.read_text() == ""
+
+
+def test_what_was_made_by_code_that_has_changed_since_does_not_count(cluster, flow):
+    """Of two jobs that outlive their Snakemake, one ends before the next start and one does not."""
+    one = flow(
+        cluster,
+        """
+        rule all:
+            input: expand("{k}.txt", k=range(2))
+
+        rule part:
+            output: "{k}.txt"
+            resources: runtime=5, mem_mb=100
+            shell: "echo {wildcards.k} old >> ran; until [ -e go{wildcards.k} ]; do sleep 0.2; done; "
+                   "echo old > {output}"
+        """,
+    )
+    process = one.start()
+    one.wait(lambda: len(one.lines("ran")) == 2, "two running jobs")
+    one.kill(process)
+    (one.folder / "go0").touch()
+    one.wait(lambda: len(one.queue()) == 1, "the end of one")
+    (one.folder / "Snakefile").write_text((one.folder / "Snakefile").read_text().replace("old", "new"))
+    code, text = one.run()
+    assert code == 1 and "part k=0 (Slurm job" in text and "start Snakemake again" in text and "k=1" not in text, text
+    again = one.start()
+    one.wait(lambda: len(one.lines("ran")) == 4, "both anew")
+    assert "its code has changed" in one.text
+    (one.folder / "go1").touch()
+    assert one.end(again) == 0, one.text
+    assert one.lines("0.txt") == one.lines("1.txt") == ["new"]
+    assert sorted(one.lines("ran")) == ["0 new", "0 old", "1 new", "1 old"]
 
 
 def test_queued_jobs_of_changed_parameters_are_replaced(cluster, flow):
@@ -164,8 +202,10 @@ def test_ctrl_c_cancels_unless_told_otherwise(cluster, flow, keep):
     one.environment |= {"SQUEUE_PARTITION": "urgent", "SCANCEL_STATE": "PENDING", "SQUEUE_FORMAT": "%j"}
     process = one.start(*(["--submitit-keep-on-exit"] if keep else []))
     one.wait(lambda: one.states().count("RUNNING") == 4, "four running tasks")
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does, to the whole group
+    for _ in range(2):
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does, to the whole group, and an impatient user
     assert one.end(process) == 1
+    assert "Traceback" not in one.text
     if keep:
         assert len(one.queue()) == 8
     else:
@@ -175,6 +215,40 @@ def test_ctrl_c_cancels_unless_told_otherwise(cluster, flow, keep):
     code, text = one.run()
     assert code == 0, text
     assert len(one.calls("sbatch")) == (1 if keep else 2)
+
+
+def test_ctrl_c_cancels_though_it_has_ended_the_reader_of_the_log_and_nothing_runs_beside_what_it_cancelled(
+    cluster, flow
+):
+    one = flow(
+        cluster,
+        """
+        rule slow:
+            output: "slow.txt"
+            resources: runtime=5, mem_mb=100
+            shell: "until [ -e go ]; do echo $SLURM_JOB_ID >> alive; sleep 0.2; done; echo made > {output}"
+        """,
+    )
+    # A job that goes on for a while after scancel, as one that saves what it has.
+    real, called = one.real("scancel"), one.folder / "cancelled"
+    one.wrap("scancel", f'touch {quote(str(called))}; (sleep 8; {real} "$@") > /dev/null 2>&1 &')
+    read, write = os.pipe()
+    process = subprocess.Popen(
+        one.command(), cwd=one.folder, env=one.environment, stdin=subprocess.DEVNULL, stdout=write, stderr=write,
+        preexec_fn=heed_interrupts,
+    )  # fmt: skip
+    os.close(write)
+    one.wait(lambda: bool(one.lines("alive")), "a running job")
+    os.close(read)  # as of `snakemake 2>&1 | tee log`: a Ctrl-C at the terminal ends both
+    os.kill(process.pid, signal.SIGINT)
+    one.end(process)
+    assert called.exists()
+    again = one.start()
+    one.wait(lambda: len(set(one.lines("alive"))) == 2, "the second submission")
+    one.go()
+    assert one.end(again) == 0, one.text
+    assert "it has not ended yet" in one.text
+    assert len(list(groupby(one.lines("alive")))) == 2  # first the one, then the other
 
 
 def test_a_torn_line_of_the_ledger_is_dropped(cluster, flow):

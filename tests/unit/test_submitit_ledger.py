@@ -10,8 +10,10 @@ import subprocess
 import time
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from snakemake_interface_common.exceptions import WorkflowError
 
 from snakemake_executor_plugin_submitit.ledger import Entry, Ledger, Submission
 from snakemake_executor_plugin_submitit.owners import Owner, Owners, _start_of, this_process
@@ -106,6 +108,37 @@ def test_a_task_belongs_to_who_took_it_up_last(tmp_path):
     other.refresh()
     for ledger in (one, other, Ledger(path), Ledger(path)):
         assert [ledger.submissions["t"].owner_of(index) for index in range(2)] == [dead, this_process()]
+
+
+def test_what_another_makes_that_is_there_is_not_submitted(tmp_path):
+    path = tmp_path / "ledger.jsonl"
+    other = replace(this_process(), pid=this_process().pid + 1)
+    Ledger(path).intend(Submission("a", "/logs/a", entries("x", 2), owner=other))
+    gone: set[Owner] = set()
+    ledger = Ledger(path, gone.__contains__)
+    before = path.read_text()
+    mine = Submission("b", "/logs/b", [*entries("y", 1), *entries("x", 1)])
+    assert ledger.intend(mine) == {1: other}
+    assert path.read_text() == before and "b" not in ledger.submissions
+    gone.add(other)
+    assert ledger.intend(mine) == {} and "b" in Ledger(path).submissions
+    assert ledger.intend(Submission("c", "/logs/c", entries("y", 1))) == {}  # one's own
+
+
+def test_cancelled_tasks_stay_open_and_known_as_that(tmp_path):
+    path = tmp_path / "ledger.jsonl"
+    ledger = Ledger(path)
+    one = Submission("a", "/logs/a", entries("a", 3))
+    ledger.intend(one)
+    ledger.submitted(one, "7")
+    ledger.cancelled([(one, 0), (one, 2)])
+    ledger.ended(one, 2, "replaced")
+    for again in (Ledger(path), Ledger(path)):  # also after it was rewritten
+        assert again.submissions["a"].cancelled == {0, 2} and again.submissions["a"].open_indices == [0, 1]
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(WorkflowError, match="ledger.jsonl: Is a directory; jobs can't be followed"):
+        ledger.cancelled([(one, 1)])
 
 
 def test_a_ledger_without_owners_is_read(tmp_path):

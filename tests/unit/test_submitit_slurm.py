@@ -91,3 +91,10 @@ def test_a_refusal_is_not(ending):
 
 def test_what_must_be_done_at_the_end_is_tried_again_all_the_same(ending):
     assert tries(SlurmUnreachableError, 3, hurried=False) > 2
+
+
+def test_what_a_failed_command_has_written_is_not_lost(command):
+    """As of a wrapper around sbatch that fails after it: the job is in the queue."""
+    with pytest.raises(SlurmError, match="Permission denied") as raised:
+        run(command("echo 17; echo 'usage.log: Permission denied' >&2; exit 1"))
+    assert raised.value.stdout == "17\n"
