@@ -20,8 +20,8 @@ CLUSTERS = ("clusters", "cluster", "slurm_cluster", "slurm_clusters")
 
 # The right name, and the wrong ones.
 _MEANT = {
-    "slurm_partition": "partition partitions queue queues slurm_queue",
-    "slurm_account": "account accounts project charge_account",
+    "slurm_partition": "partition partitions queue queues slurm_queue lsf_queue sge_queue pbs_queue",
+    "slurm_account": "account accounts project charge_account lsf_project",
     "qos": "quality_of_service",
     "constraint": "constraints feature features node_feature",
     "reservation": "reservations",
@@ -73,7 +73,8 @@ _EXTRA = frozenset({
     "acctg_freq", "bb", "bbf", "begin", "burst_buffer", "cluster_constraint", "contiguous", "core_spec",
     "cores_per_socket", "cpu_freq", "cpus_per_socket", "deadline", "delay_boot", "dependency", "distribution",
     "email", "email_address", "exclude", "excluded_nodes", "export", "export_file", "extra_node_info", "gpu_bind",
-    "gpu_freq", "gres_flags", "hint", "hold", "kill_on_invalid_dep", "licenses", "mail", "mail_type", "mail_user",
+    "gpu_freq", "gres_flags", "hint", "hold", "kill_on_invalid_dep", "licence", "licences", "license", "licenses",
+    "mail", "mail_type", "mail_user",
     "mcs_label", "mem_bind", "mincpus", "nice", "no_kill", "node_list", "nodefile", "nodelist", "notify_email",
     "ntasks_per_core", "ntasks_per_socket", "open_mode", "overcommit", "oversubscribe", "prefer", "propagate",
     "share", "sockets_per_node", "spread_job", "switches", "thread_spec", "threads_per_core", "time_begin", "tmp",
@@ -82,13 +83,15 @@ _EXTRA = frozenset({
 _FLAGS = {
     "excluded_nodes": "exclude", "node_list": "nodelist", "email": "mail-user", "email_address": "mail-user",
     "notify_email": "mail-user", "mail": "mail-user", "share": "oversubscribe", "burst_buffer": "bb",
+    "license": "licenses", "licence": "licenses", "licences": "licenses",
 }  # fmt: skip
 # As a number these may as well limit how many jobs run at a time.
 _TEXT_ONLY = frozenset({
-    "licenses", "project", "queue", "queues", "extra", "hold", "share", "tmp", "feature", "features", "duration",
+    "licence", "licences", "license", "licenses", "lsf_project", "lsf_queue", "pbs_queue", "sge_queue",
+    "project", "queue", "queues", "extra", "hold", "share", "tmp", "feature", "features", "duration",
     "mail", "email", "signal", "comment", "array", "switches", "export", "begin", "hint", "prefer",
 })  # fmt: skip
-_NEAR = 0.84
+_NEAR, _NEARER, _LONG = 0.84, 0.9, 7
 
 
 def refusal(name: str, value: object, known: Collection[str], own: Collection[str]) -> str | None:
@@ -114,4 +117,11 @@ def refusal(name: str, value: object, known: Collection[str], own: Collection[st
         near = plain if plain in known else difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
         return f"no such resource; the nearest is {near}"
     near = difflib.get_close_matches(lower, [one for one in known if len(one) > 4], n=1, cutoff=_NEAR)
-    return f"no such resource; the nearest is {near[0]}" if near else None
+    if near:
+        return f"no such resource; the nearest is {near[0]}"
+    # Slips of names from elsewhere; of short ones too much would look like one.
+    foreign = [one for one in (*_RIGHT, *_EXTRA) if len(one) >= _LONG]
+    near = difflib.get_close_matches(lower, foreign, n=1, cutoff=_NEARER)
+    if near and near[0] != lower and (reason := refusal(near[0], value, known, ())):
+        return f"no such resource; {near[0]} {reason}"
+    return None

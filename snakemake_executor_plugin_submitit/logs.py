@@ -25,9 +25,12 @@ _BOILERPLATE = (
     "submitit INFO", "submitit WARNING", "Will exit after finishing currently running jobs", "Elapsed time:",
     "Shutting down, this might take", "Exiting because a job execution failed",
     "Storing output in storage", "WorkflowError:", "At least one job did not complete successfully",
-    "Select jobs to execute...", "Finished jobid: ",
+    "Select jobs to execute...", "Finished jobid: ", "Building DAG of jobs...",
 )  # fmt: skip
-_PAYLOAD = re.compile(r"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\] \S+: exit code -?\d+ after ")
+_PAYLOAD = re.compile(r"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\] \S+: (exit code -?\d+ after |job \S+ on \S+, restarts: \d)")
+# Snakemake says no more of a rule whose Python code leaves in one of these ways.
+_INTERRUPTED = "Terminating processes on user request"
+_OF_INTERRUPTED = "(Snakemake in the job was interrupted: by a signal, or by sys.exit() in the rule's `run:`)"
 
 
 def last_lines(job, task) -> list[str]:
@@ -64,6 +67,8 @@ def rule_logs(job, not_before: float, shown: list[str], lines: int = LINES) -> l
             if not Path(path).is_file() or Path(path).stat().st_mtime < not_before:
                 continue
             end = _end_of(Path(path))[-lines:]
+            if _is_no_text(end):
+                end = [f"(no text in UTF-8; {Path(path).stat().st_size} bytes)"]
         except OSError as error:
             found.append((path, [f"(can't be read: {error.strerror})"]))
             continue
@@ -95,6 +100,11 @@ def _end_of(path: Path) -> list[str]:
     if cut and len(found) > 1:
         found = found[1:]  # the rest of a line
     return _stripped([_as_shown(line) for line in found])
+
+
+def _is_no_text(lines: list[str]) -> bool:
+    text = "".join(lines)
+    return text.count("\ufffd") > len(text) / 4
 
 
 def _as_shown(line: str) -> str:
@@ -129,7 +139,9 @@ def _without_snakemake(lines: list[str]) -> list[str]:
             # The command in it may have empty lines.
             at = next((n for n in range(at, len(lines)) if lines[n].startswith("Shutting down, this")), len(lines))
         else:
-            if not line.startswith(_BOILERPLATE) and not _PAYLOAD.match(line):
+            if line.startswith(_INTERRUPTED):
+                kept.append(_OF_INTERRUPTED)
+            elif not line.startswith(_BOILERPLATE) and not _PAYLOAD.match(line):
                 kept.append(line)
             at += 1
     return _stripped(kept)
@@ -144,6 +156,12 @@ def _end_of_block(lines: list[str], at: int) -> int:
 def _exception(block: list[str]) -> list[str]:
     """Of a command that failed the exit code only: the command itself is reported anyway, and may be long."""
     if not block or not block[0].startswith("CalledProcessError in file"):
-        return block
+        return block if len(block) <= LINES else _cut(block)
     ended = _ENDED_BY.search("\n".join(block))
     return [f"(the command {ended[1]})"] if ended else block
+
+
+def _cut(block: list[str]) -> list[str]:
+    """Of a long exception the begin too, which names its kind."""
+    left, right = block[:3], block[4 - LINES :]
+    return [*left, f"... ({len(block) - len(left) - len(right)} lines)", *right]

@@ -26,7 +26,7 @@ class Advice:
 
 # The first that fits counts. An empty text: nothing to tell, such a job starts when its turn comes.
 _REASONS: list[tuple[str, Advice]] = [
-    (r"None$|Priority|Resources|Prolog|Cleaning|SchedDefer|InvaildReason", Advice("", False)),
+    (r"None$|Priority|Resources|Prolog|Cleaning|SchedDefer|Inva(il|li)dReason", Advice("", False)),
     (r"ReqNodeNotAvail|NodeDown|Nodes required for job|FrontEndDown|PowerNotAvail|PowerReserved",
      Advice("the nodes that it needs are down, drained or reserved; see `sinfo -R` and `scontrol show reservation`, "
             "and ask for others (nodes, `constraint`, `slurm_partition`) if they don't come back")),
@@ -55,14 +55,17 @@ _REASONS: list[tuple[str, Advice]] = [
     (r"DeadLine", Advice(f"it {_NEVER}: its `--deadline` can't be kept")),
     (r"QOSUsageThreshold", Advice("its account has used more than the QOS allows; mend `qos` or ask")),
     # Before what counts per job: the names of budgets end alike.
-    (r"(QOS|Assoc)Grp\w*Run\w*Min", Advice("jobs that run have reserved the budget of minutes; it starts as they end",
-                                           False)),
+    (r"(QOS|Assoc)Grp\w*Run\w*Min|Max\w+RunMinsPer",
+     Advice("jobs that run have reserved the budget of minutes; it starts as they end", False)),
     (r"(QOS|Assoc)Grp(\w*Min|Wall)", Advice("the budget of minutes is used up, or would be by it; ask for a shorter "
                                             "`runtime`, another account or QOS, or wait for a new period")),
     (r"(QOS|Assoc)Max\w*(PerJob|PerNode|PerJobLimit)$|AssociationTimeLimit|QOSTimeLimit|AssociationResourceLimit"
      r"|QOSResourceLimit", Advice(f"it {_NEVER}: it is larger or longer than its account or QOS allows one job to be")),
-    (r"(QOS|Assoc)(Grp|Max)|Max\w+PerAccount|AssociationJobLimit|QOSJobLimit|AccountingPolicy",
-     Advice("a limit of its account or QOS is reached; it starts as others end", False)),
+    (r"(QOS|Assoc)(Grp|Max)(Submit)?Jobs?(Limit|Per)|Max(Submit)?JobsPer|AssociationJobLimit|QOSJobLimit",
+     Advice("as many jobs as its account or QOS allows run now; it starts as others end", False)),
+    (r"(QOS|Assoc)(Grp|Max)|Max\w+Per(Account|User)|AccountingPolicy",
+     Advice("a limit of its account or QOS is reached; it starts as others end, unless it asks for more than the whole "
+            "limit (`sacctmgr show qos`, `sacctmgr show assoc`)", False)),
     (r"Licenses", Advice("its licenses are in use; it starts when they are given back", False)),
     (r"JobArrayTaskLimit", Advice("its array may run no more tasks at a time; it starts as others end", False)),
     (r"BeginTime", Advice("its begin time has not come (after a requeue Slurm sets one)", False)),
@@ -70,6 +73,8 @@ _REASONS: list[tuple[str, Advice]] = [
     (r"BurstBuffer", Advice("its burst buffer is being prepared", False)),
     (r"SystemFailure|JobLaunchFailure|InactiveLimit|OutOfMemory|NonZeroExitCode|RaisedSignal|TimeLimit",
      Advice("its last start has failed; if it goes on to wait, see `scontrol show job JOBID`")),
+    (r"MaxPoweredUpNodes|MpiPortsBusy|NvidiaImexChannels",
+     Advice("nodes, ports or channels that it needs are in use; it starts as others end", False)),
     (r"FedJobLock", Advice("another cluster of the federation has it", False)),
 ]  # fmt: skip
 _KNOWN = [(re.compile(pattern, re.IGNORECASE), advice) for pattern, advice in _REASONS]

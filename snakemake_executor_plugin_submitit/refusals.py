@@ -29,6 +29,8 @@ _PASSING = re.compile(
     r"|transport endpoint|network is|no route to host|host is (down|unreachable)|would block|file descriptor"
     r"|delayed socket error|shutting down|name or service not known|name resolution|unable to resolve"
     r"|can't find an address"
+    r"|network dropped|connection abort|no buffer space|communication error|already in use|cannot assign requested"
+    r"|no locks available|resource busy|interrupted system call"
     r"|unable to establish|configuration source|slurm\.conf|slurm_persist_conn|slurmdbd|database|munge|authenticat"
     r"|credential|i/o error|input/output error|no space left|quota exceeded|stale file handle|read-only file system"
     r"|cannot allocate memory|too many open files|resource temporarily|temporarily (unable|disabled|unavailable)"
@@ -50,7 +52,8 @@ _REFUSED = re.compile(
     r"|unsupported|duplicate (generic|gres)"
     r"|insufficient gres|restrictedcorespergpu|cannot request|breached|not federated|no eligible clusters"
     r"|without the current working directory|batch script|unable to open file|dos line breaks|null character"
-    r"|this does not look like|--batch option|x11 forwarding|topology|not a valid|illegal|no cluster",
+    r"|this does not look like|--batch option|x11 forwarding|topology|not a valid|illegal|no cluster"
+    r"|doesn't allow an argument|not configured|environment is missing|cli_filter plugin terminated",
     re.IGNORECASE,
 )
 # Names of limits as sbatch writes them before its last line, such as QOSMaxSubmitJobPerUserLimit.
@@ -64,7 +67,9 @@ _SITE_LIMIT = re.compile(
     r"|maximum number of (submitted |queued |pending )?jobs|reached .*limit of .*jobs",
     re.IGNORECASE,
 )
-_SITE = re.compile(r"\blua\b|job_submit|cli_filter|spank", re.IGNORECASE)
+# What stands before `Unspecified error` is a plugin's refusal, in any language, unless it is of the daemons.
+_DAEMONS = re.compile(r"munge|credential|slurm_\w+:|slurmdbd|slurmctld|connection|timed out|contact", re.IGNORECASE)
+_PLUGIN = re.compile(r"\blua\b|job_submit|cli_filter|spank", re.IGNORECASE)
 _LAST = re.compile(r"submission failed:|submit/allocate failed:", re.IGNORECASE)
 
 
@@ -78,7 +83,9 @@ def kind_of(text: str) -> Kind:
         return Kind(LIMIT, own=True)
     # What sbatch says last is slurmctld's answer; what stands before it may be a plugin's or a library's.
     last = _LAST.split(text)[-1]
-    if "unspecified error" in last.lower() and _SITE.search(text):
+    if "unspecified error" in last.lower() and "\n" in text.strip() and (
+        _PLUGIN.search(text) or not _DAEMONS.search(text)
+    ):
         return Kind(REFUSED)  # by a plugin, in its own words
     for part in dict.fromkeys((last, text)):
         refused, passing = _REFUSED.search(part), _PASSING.search(part)

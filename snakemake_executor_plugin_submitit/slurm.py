@@ -17,6 +17,7 @@ from .refusals import FULL, LIMIT, PASSING, UNCLEAR, kind_of
 
 _CALL_TIMEOUT_S = 120
 _UNCLEAR_S = 60  # of trying again after an error that no list here knows
+_MOST_LINES = 8  # of a command's words: a site's plugin may need several to say what it wants
 _HURRIED_S = 5  # for a command that runs when Snakemake is told to end
 _STEP_S = 0.5
 _KEPT = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS")
@@ -133,9 +134,10 @@ def _communicate(process: subprocess.Popen, name: str, timeout_s: float, hurried
 
 def failure(name: str, text: str) -> SlurmError:
     """The exception for the words of a command that has failed."""
-    prefix = re.compile(rf"^{re.escape(os.path.basename(name))}: (error|fatal): ")
-    lines = [prefix.sub("", line.strip()) for line in text.splitlines() if line.strip()]
-    message = f"{name}: {'; '.join(lines[-3:])}"
+    prefix = re.compile(rf"^{re.escape(os.path.basename(name))}: ((error|fatal):)?\s*")
+    lines = [line for one in text.splitlines() if (line := prefix.sub("", one.strip()))]
+    shown = lines if len(lines) <= _MOST_LINES else [*lines[: _MOST_LINES - 3], "...", *lines[-2:]]
+    message = f"{name}: {'; '.join(shown)}"
     kind = kind_of("\n".join(lines))
     if kind.word == LIMIT:
         return SlurmLimitError(message, kind.limit, kind.own)

@@ -55,6 +55,10 @@ from snakemake_executor_plugin_submitit.resources import KNOWN, Request, request
         ("Runtime", 30, "use runtime"),
         ("constrain", "a", "the nearest is constraint"),
         ("exlusive", True, "the nearest is exclusive"),
+        ("partiton", "spot", "no such resource; partition is not understood by this executor; use slurm_partition"),
+        ("ntasks_pernode", 2, "the nearest is tasks_per_node"),
+        ("license", "matlab:1", "use slurm_extra='--licenses=...'"),
+        ("lsf_queue", "short", "use slurm_partition"),
     ],
 )
 def test_names_from_elsewhere_are_refused_with_the_right_one(name, value, right):

@@ -46,11 +46,19 @@ def test_the_exception_of_a_rule_is_shown(tmp_path):
     assert shown(tmp_path / "log", *script) == script
     killed = ['CalledProcessError in file "S", line 7:', "Command 'x' died with <Signals.SIGKILL: 9>."]
     assert shown(tmp_path / "log", "RuleException:", *killed) == ["(the command died with <Signals.SIGKILL: 9>)"]
+    many = [exception[0], *map(str, range(100)), exception[2]]  # its kind and its end
+    cut = [*many[:3], "... (83 lines)", *many[-16:]]
+    assert shown(tmp_path / "log", "RuleException:", *many) == cut
+    interrupted = "Terminating processes on user request, this might take some time."
+    left = shown(tmp_path / "log", "before", interrupted)
+    assert left[0] == "before" and len(left) == 2 and "interrupted: by a signal, or by sys.exit()" in left[1]
 
 
 def test_what_ends_snakemake_before_the_rule_is_shown(tmp_path):
     log = tmp_path / "log"
-    log.write_text("submitit INFO (now) - Starting\nModuleNotFoundError in file Snakefile:\nNo module named 'x'\n")
+    begin = "[2026-11-27 06:32:44] smk.a: job 7_1 on n1, restarts: 0\nBuilding DAG of jobs...\n"
+    error = "ModuleNotFoundError in file Snakefile:\nNo module named 'x'\n"
+    log.write_text(f"submitit INFO (now) - Starting\n{begin}{error}")
     assert tail(log) == ["ModuleNotFoundError in file Snakefile:", "No module named 'x'"]
 
 
@@ -86,6 +94,15 @@ def test_logs_of_rules(tmp_path):
     group = SimpleNamespace(toposorted=[[job(bar, rule="b"), job(said)]], is_group=lambda: True)
     assert [name for name, _ in rule_logs(group, 2000, [])] == [str(said), str(bar)]
     assert rule_logs(job(said), 2000, ["before", *found[str(said)], "after"]) == []
+
+
+def test_a_log_that_is_no_text_is_not_written_to_the_terminal(tmp_path):
+    binary, latin = tmp_path / "binary", tmp_path / "latin"
+    binary.write_bytes(bytes(range(128, 256)) * 1000)
+    latin.write_bytes("der größte Fehler".encode("latin-1"))
+    assert dict(rule_logs(job(binary, latin), 2000, [])) == {
+        str(binary): ["(no text in UTF-8; 128000 bytes)"], str(latin): ["der gr\ufffd\ufffdte Fehler"],
+    }  # fmt: skip
 
 
 def test_the_end_of_a_very_large_log_is_read_alone(tmp_path):

@@ -53,7 +53,7 @@ def test_what_does_not_pass_by_itself_is_a_warning_with_advice(reason, hint):
     [
         "QOSMaxJobsPerUserLimit", "AssocMaxJobsLimit", "QOSMaxGRESPerUser", "QOSGrpCpuLimit", "AssocGrpGRES",
         "AssocGrpCPURunMinutesLimit", "MaxCpuPerAccount", "Licenses", "BeginTime", "Dependency", "JobArrayTaskLimit",
-        "BurstBufferStageIn", "an administrator's own words",
+        "BurstBufferStageIn", "MaxCpuRunMinsPerUser", "MaxPoweredUpNodes", "an administrator's own words",
     ],
 )  # fmt: skip
 def test_what_passes_is_told_calmly(reason):
@@ -70,6 +70,8 @@ def test_a_limit_per_user_that_one_job_alone_is_over():
     assert not advice_on("QOSMaxCpuPerUserLimit", others_run=True).urgent
     assert advice_on("QOSMaxCpuPerUserLimit", others_run=False).urgent
     assert not advice_on("QOSGrpCpuLimit", others_run=False).urgent  # others' jobs count too
+    assert "unless it asks for more than the whole limit" in advice_on("QOSGrpCpuLimit").text
+    assert "unless" not in advice_on("QOSGrpJobsLimit").text + advice_on("QOSMaxJobsPerUserLimit").text
 
 
 def test_details_are_no_part_of_the_reason():

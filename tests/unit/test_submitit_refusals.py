@@ -50,6 +50,12 @@ POLICY = LAST + "Job violates accounting/QOS policy (job submit limit, user's si
         LAST + "System submissions disabled",
         LAST + "Error generating job credential",
         LAST + "Authentication credential expired",
+        LAST + "Network dropped connection on reset",
+        LAST + "Software caused connection abort",
+        LAST + "No buffer space available",
+        LAST + "Cannot assign requested address",
+        "sbatch: error: slurm_receive_msg: Zero Bytes were transmitted or received\n" + LAST + "Unspecified error",
+        "sbatch: error: Munge decode failed: Expired credential\n" + LAST + "Unspecified error",
         "sbatch: error: resolve_ctls_from_dns_srv: res_nsearch error: Host name lookup failure\n"
         "sbatch: error: fetch_config: DNS SRV lookup failed\n"
         "sbatch: error: _establish_config_source: failed to fetch config\n"
@@ -102,6 +108,13 @@ def test_what_passes_by_itself(text):
         "sbatch: error: line must start with #! followed by the path to an interpreter.",
         "sbatch: error: Unable to open file a.sh",
         "sbatch: error: lua: jobs here name their account, try again with -A\n" + LAST + "Unspecified error",
+        # Plugins of sites, in their own words.
+        "sbatch: error: CPU 超限: 每 GPU 对应 CPU 不能超过 12 核\n" + LAST + "Unspecified error",
+        "sbatch: error: The cpu demand is too low. Please go to the small queue and try again.\n"
+        + LAST + "Unspecified error",
+        "sbatch: error: Jobs here name a project.\nsbatch: error: cli_filter plugin terminated with error",
+        "sbatch: option '--verbose' doesn't allow an argument\nTry \"sbatch --help\" for more information",
+        LAST + "Container runtime not configured or invalid",
         "sbatch: error: QOSMaxWallDurationPerJobLimit\n" + POLICY,
         "sbatch: error: AssocMaxCpuPerJobLimit\n" + POLICY,
         "sbatch: error: MaxMemoryPerAccount\n" + POLICY,
@@ -148,6 +161,16 @@ def test_the_message_is_one_line_without_the_command_s_own_prefixes():
     assert str(failure("sbatch", text)) == (
         "sbatch: invalid partition specified: gpus; Batch job submission failed: Invalid partition name specified"
     )
+
+
+def test_a_site_s_words_are_told_in_full_but_not_without_end():
+    words = [f"word {number}" for number in range(20)]
+    last = "Batch job submission failed: Unspecified error"
+    some = "".join(f"sbatch: error:   {word}\nsbatch: error: \n" for word in words[:5])
+    assert str(failure("sbatch", some + LAST + "Unspecified error")) == f"sbatch: {'; '.join([*words[:5], last])}"
+    many = "".join(f"sbatch: error: {word}\n" for word in words)
+    shown = f"sbatch: {'; '.join([*words[:5], '...', words[-1], last])}"
+    assert str(failure("sbatch", many + LAST + "Unspecified error")) == shown
 
 
 @pytest.mark.parametrize(
