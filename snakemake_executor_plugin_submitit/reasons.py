@@ -14,6 +14,7 @@ from .queue import State
 from .task import Task
 
 _NEVER = "can't start as it was asked for"
+_STOPPED = ("RESV_DEL_HOLD", "SUSPENDED", "STOPPED")  # states of jobs that neither wait for their turn nor run
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ _REASONS: list[tuple[str, Advice]] = [
     (r"ReqNodeNotAvail|NodeDown|Nodes required for job|FrontEndDown|PowerNotAvail|PowerReserved",
      Advice("the nodes that it needs are down, drained or reserved; see `sinfo -R` and `scontrol show reservation`, "
             "and ask for others (nodes, `constraint`, `slurm_partition`) if they don't come back")),
-    (r"ReservationDeleted|ReservationInvalid", Advice("its reservation is gone; mend `reservation`")),
+    (r"ReservationDeleted|ReservationInvalid|Reservation \S+ was deleted|RESV_DEL_HOLD",
+     Advice(f"it {_NEVER}: its reservation is over or gone; cancel it (`scancel JOBID`) and mend `reservation`")),
     (r"Reservation", Advice("its reservation has not begun, is over, or has no nodes free; see "
                             "`scontrol show reservation`")),
     (r"JobHeldUser", Advice("it was held by a user; let it go by `scontrol release JOBID`")),
@@ -75,6 +77,8 @@ _REASONS: list[tuple[str, Advice]] = [
      Advice("its last start has failed; if it goes on to wait, see `scontrol show job JOBID`")),
     (r"MaxPoweredUpNodes|MpiPortsBusy|NvidiaImexChannels",
      Advice("nodes, ports or channels that it needs are in use; it starts as others end", False)),
+    (r"SUSPENDED|STOPPED", Advice("it was stopped, by an administrator or for a more urgent job; it goes on when it "
+                                  "is let", False)),
     (r"FedJobLock", Advice("another cluster of the federation has it", False)),
 ]  # fmt: skip
 _KNOWN = [(re.compile(pattern, re.IGNORECASE), advice) for pattern, advice in _REASONS]
@@ -100,6 +104,15 @@ def code_of(reason: str) -> str:
     return re.split(r"[,:(]", reason)[0].strip()
 
 
+def _reason_of(state: State | None) -> str:
+    """Why a job does not run, in Slurm's words; empty for one that runs or ends."""
+    if state is None or not state.alive:
+        return ""
+    if state.state == "PENDING":
+        return state.detail
+    return (state.detail or state.state) if state.state in _STOPPED else ""
+
+
 class WaitingTold:
     """Tells why jobs wait: one line for all of a reason, once per job (or array); passing reasons once in a run."""
 
@@ -109,11 +122,11 @@ class WaitingTold:
 
     def tell(self, tasks: Sequence[Task], states: Mapping[str, State]) -> None:
         """`states`: of all of this user's jobs."""
-        others_run = any(state.alive and state.state != "PENDING" for state in states.values())
+        others_run = any(state.alive and state.state not in ("PENDING", *_STOPPED) for state in states.values())
         found: dict[str, list[Task]] = {}
         for one in tasks:
-            if one.state is not None and one.state.state == "PENDING" and one.state.alive and one.state.detail:
-                found.setdefault(one.state.detail, []).append(one)
+            if reason := _reason_of(one.state):
+                found.setdefault(reason, []).append(one)
         for reason, waiting in found.items():
             advice = advice_on(reason, others_run)
             code = f"{code_of(reason)} {advice.urgent}"

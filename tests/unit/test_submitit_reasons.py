@@ -23,6 +23,7 @@ DOWN = "Nodes required for job are DOWN, DRAINED or reserved for jobs in higher 
         (DOWN, "sinfo -R"),
         ("Reservation", "scontrol show reservation"),
         ("ReservationDeleted", "`reservation`"),
+        ("Reservation gpu_hours was deleted", "scancel"),
         ("JobHeldUser", "scontrol release"),
         ("JobHeldAdmin", "administrator"),
         ("PartitionDown", "slurm_partition"),
@@ -100,3 +101,10 @@ def test_one_line_for_many_and_once(caplog):
         assert len(caplog.messages) == 3 and caplog.records[2].levelno == logging.INFO
         told.tell(tasks("x", 1, "Priority") + tasks("y", 1, "launch failed requeued held"), running)
         assert len(caplog.messages) == 3  # the latter is judged, not told
+        for state in (State("RESV_DEL_HOLD", "Reservation gpu was deleted"), State("SUSPENDED"), State("COMPLETING")):
+            (one,) = tasks(state.state, 1, "")
+            one.state = state
+            told.tell([one], running)
+        assert [record.levelno for record in caplog.records[3:]] == [logging.WARNING, logging.INFO]
+        assert "reason Reservation gpu was deleted: it can't start" in caplog.messages[3]
+        assert "with reason SUSPENDED: it was stopped" in caplog.messages[4]
