@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import subprocess
 from pathlib import Path
 
@@ -11,6 +12,10 @@ from pydantic import BaseModel, ConfigDict, Field
 import promptecho
 
 UNKNOWN = "unknown"
+# Once a judge was called MODEL@HOST:PORT. Some models have an @ in their names, such as model@20240620.
+_ADDRESS = re.compile(
+    r"@(?:localhost|\[[0-9a-f:]+\]|[\w.-]+\.[a-z]{2,}|\d+\.\d+\.\d+\.\d+|[\w.-]+(?=:\d+$))(?::\d+)?$", re.IGNORECASE
+)
 
 
 class Provenance(BaseModel):
@@ -32,8 +37,15 @@ class Provenance(BaseModel):
     judge_model: str
     template_digest: str | None = Field(None, description="digest of the texts that a judge was asked with")
     baseline: str | None = Field(None, description="run whose images these were compared with, for pairs")
+    judge_versions: dict[str, int] | None = Field(None, description="version of the judge -> how many it answered")
+    unanswered: dict[str, int] | None = Field(None, description="why a judge did not answer -> how many questions")
     n: int = Field(ge=0)
     failures: int = Field(ge=0)
+
+
+def without_address(judge: str) -> str:
+    """A judge's name without the address of its server, which older records and scores have in it."""
+    return _ADDRESS.sub("", judge)
 
 
 @functools.cache

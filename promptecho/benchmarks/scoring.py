@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -20,10 +21,18 @@ Judged = tuple[ScoreItem, dict[str, Any]]
 
 
 @dataclass(frozen=True)
+class JudgeFacts:
+    """What is told about a judge's answers: version -> how many it gave, and why there are none -> how many."""
+
+    versions: dict[str, int]
+    unanswered: dict[str, int]
+
+
+@dataclass(frozen=True)
 class Scored:
     """The judged images of a folder: items, one raw record each, the prompt set's digest, and name -> fraction.
 
-    `parts` are what items consist of, where that has groups of its own.
+    `parts` are what items consist of, where that has groups of its own; `judge` is there where one was asked.
     """
 
     items: list[ScoreItem]
@@ -31,6 +40,7 @@ class Scored:
     prompts_digest: str
     summary: dict[str, float]
     parts: list[ScoreItem] = field(default_factory=list)
+    judge: JudgeFacts | None = None
 
 
 @dataclass(frozen=True)
@@ -40,7 +50,8 @@ class ScoringOptions:
     `judge` answers where the backend is `judge`, and `answers` is the folder that keeps what it answered.
     `templates` is a folder whose BENCH/NAME.txt replace the project's own texts for the judge. `seed` decides what a
     scorer draws (the order of a pair). `model` is a model folder that replaces the backend's own. `parser` says how
-    replies are read: see benchmarks/replies.py.
+    replies are read: see benchmarks/replies.py. `outage_s` bounds the wait for an endpoint that answers nobody; with
+    `again` questions that were given up before are asked once more in any case.
     """
 
     backend: str
@@ -52,6 +63,8 @@ class ScoringOptions:
     device: str = "cpu"
     model: str | None = None
     parser: str = "tolerant"
+    outage_s: float | None = None
+    again: bool = False
 
 
 @dataclass(frozen=True)
@@ -98,14 +111,21 @@ class JudgeBackend:
             raise ConfigError(
                 "backend judge: which one? set `judge:` to a key of `judges.models`, and give --config and --answers"
             )
-        self._settings, self._folder = options.judge, options.answers
+        self._settings, self._folder, self._options = options.judge, options.answers, options
         self.name = judge_name(self._settings)
+        self.facts: JudgeFacts | None = None  # of the last call of `ask`
 
     def ask(self, questions: Sequence[Question]) -> list[Answer]:
         """The answers, in the order of the questions; see `judges.ask.ask_all`."""
-        from promptecho.judges.ask import ask_all
+        from promptecho.judges.ask import BACKOFF, ask_all
 
-        return ask_all(self._settings, questions, self._folder)
+        outage_s = self._options.outage_s
+        backoff = BACKOFF if outage_s is None else replace(BACKOFF, outage_s=outage_s)
+        answers = ask_all(self._settings, questions, self._folder, backoff=backoff, again=self._options.again)
+        versions = Counter(one.model_version for one in answers if one.failure is None)
+        failed = Counter(one.kind for one in answers if one.failure is not None)
+        self.facts = JudgeFacts(dict(sorted(versions.items())), dict(sorted(failed.items())))
+        return answers
 
     def estimate(self, questions: Sequence[Question]) -> Estimate:
         """What `ask` would take now, without a call."""

@@ -15,7 +15,7 @@ import typer
 from promptecho.suggest import maybe
 
 if TYPE_CHECKING:
-    from promptecho.benchmarks.scoring import ImageFolder, Scorer
+    from promptecho.benchmarks.scoring import ImageFolder, Scored, Scorer
     from promptecho.config.models import BenchmarkSection, ExperimentConfig
     from promptecho.memory import MemoryAdvice
 
@@ -108,6 +108,7 @@ def score(
         with _folder(images, prompts, images_per_prompt, baseline) as folder:
             scored = looking.score(folder)
     items, failures = scored.items, sum(item.failed for item in scored.items)
+    _check_failed(benchmark, section, whole, scored)
     result = Scores(
         provenance=Provenance(
             experiment=experiment,
@@ -123,6 +124,8 @@ def score(
             judge_model=looking.judge_model,
             template_digest=looking.template_digest,
             baseline=_baseline(section, whole, baseline),
+            judge_versions=scored.judge.versions if scored.judge else None,
+            unanswered=scored.judge.unanswered if scored.judge else None,
             n=len(items),
             failures=failures,
         ),
@@ -156,6 +159,10 @@ def judge(
         bool,
         typer.Option("--estimate", help="Ask nothing; print how many calls, tokens and dollars are still to come."),
     ] = False,
+    again: Annotated[
+        bool,
+        typer.Option("--again", help="Ask questions once more that were given up, though few enough failed to go on."),
+    ] = False,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
@@ -171,14 +178,16 @@ def judge(
         raise ConfigError(f"{config}: benchmarks.{benchmark}: backend {section.backend} asks no judge; run score")
     if estimate == (out is not None):
         raise ConfigError("give either --out FILE, to ask, or --estimate")
-    looking = _scorer(section, whole, answers, device)
+    looking = _scorer(section, whole, answers, device, again=again)
     facts = {"benchmark": benchmark, "judge": looking.judge_model}
     with _memory(section, whole, device)("judge"), _folder(images, prompts, images_per_prompt, baseline) as folder:
         if estimate:
             facts |= asdict(looking.estimate(folder))
         else:
-            items = looking.score(folder).items
-            facts |= {"items": len(items), "failures": sum(item.failed for item in items)}
+            scored = looking.score(folder)
+            _check_failed(benchmark, section, whole, scored)
+            facts |= {"items": len(scored.items), "failures": sum(item.failed for item in scored.items)}
+            facts |= asdict(scored.judge) if scored.judge else {}
     if out is not None:
         write_json(out, facts)
     typer.echo(json.dumps(facts) if as_json else "; ".join(f"{key}: {value}" for key, value in facts.items()))
@@ -235,29 +244,59 @@ def _validated(values: dict) -> BenchmarkSection:
         raise ConfigError(f"{first['loc'][0]} {first['input']!r}: {first['msg'].lower()}") from None
 
 
-def _scorer(section: BenchmarkSection, whole: ExperimentConfig | None, answers: Path | None, device: str) -> Scorer:
+def _scorer(
+    section: BenchmarkSection, whole: ExperimentConfig | None, answers: Path | None, device: str, *, again: bool = False
+) -> Scorer:
     from promptecho.benchmarks.registry import load_scorer
     from promptecho.benchmarks.scoring import ScoringOptions
-    from promptecho.config.scorers import USES_DEVICE
+    from promptecho.config.scorers import USES_DEVICE, max_failed_share
 
     judges = whole.judges if whole else None
     if section.backend in USES_DEVICE:
         from promptecho.device import choose_device
 
         device = choose_device(device)
+    judge = judges.models[section.judge] if judges and section.judge else None
+    if judge is not None:
+        judge = judge.model_copy(update={"max_failed_share": max_failed_share(whole, section)})
     return load_scorer(
         section.scorer,
         ScoringOptions(
             backend=section.backend,
             mode=section.mode,
-            judge=judges.models[section.judge] if judges and section.judge else None,
+            judge=judge,
             answers=answers,
             templates=Path(judges.templates) if judges and judges.templates else None,
             seed=section.seed,
             device=device,
             model=section.model,
             parser=section.parser,
+            outage_s=judges.outage_s if judges else None,
+            again=again,
         ),
+    )
+
+
+def _check_failed(benchmark: str, section: BenchmarkSection, whole: ExperimentConfig | None, scored: Scored) -> None:
+    """Refuse what no table would take.
+
+    Raises:
+        DataError: more items failed than the configuration allows.
+    """
+    from promptecho.config.scorers import max_failed_share
+    from promptecho.errors import DataError
+
+    failures, n = sum(item.failed for item in scored.items), len(scored.items)
+    if whole is None or failures <= max_failed_share(whole, section) * n:
+        return
+    why = scored.judge.unanswered if scored.judge else {}
+    told = f" (questions without answer: {', '.join(f'{count} {kind}' for kind, count in why.items())})" if why else ""
+    first = next((row["reason"] for row in scored.raw if row.get("failed") and row.get("reason")), "")
+    raise DataError(
+        f"benchmarks.{benchmark}: {failures} of {n} items failed{told}, more than max_failed_share "
+        f"{max_failed_share(whole, section):g}{f'; the first: {first}' if first else ''}; see to the cause, or raise "
+        f"benchmarks.{benchmark}.max_failed_share (the table then tells how many failed); judge --again asks "
+        "once more what was given up"
     )
 
 

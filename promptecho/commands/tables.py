@@ -58,11 +58,15 @@ def tables(
         str, typer.Option(help="Benchmark whose scores are taken: a key of `benchmarks`. Default: the table's name.")
     ] = "",
     max_failures: Annotated[
-        float,
+        list[str] | None,
         typer.Option(
-            min=0.0, max=1.0, help="Largest share of failed items that a score file may have; others are refused."
+            help="Largest share of failed items that a score file may have; others are refused. BENCHMARK=0.05 or "
+            "EXPERIMENT/BENCHMARK=0.05 for one benchmark. Default: 0.01."
         ),
-    ] = 0.01,
+    ] = None,
+    mixed_versions: Annotated[
+        str, typer.Option(help="warn or refuse where different versions of one judge answered.")
+    ] = "warn",
     print_it: Annotated[bool, typer.Option("--print", help="Print the table in the terminal.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON; several tables as a list.")] = False,
 ) -> None:
@@ -77,11 +81,13 @@ def tables(
         raise ConfigError("--paper-rows is for --paper")
     if out is None and not print_it and not as_json:
         raise ConfigError("nothing to do: give --out FOLDER, --print or --json")
-    sources = given_files("--scores", scores, more)
+    if mixed_versions not in ("warn", "refuse"):
+        raise ConfigError(f"--mixed-versions {mixed_versions!r}: warn or refuse")
+    sources, shares, strict = given_files("--scores", scores, more), _shares(max_failures), mixed_versions == "refuse"
     if paper:
-        made = _paper(paper, sources, paper_rows or [], max_failures)
+        made = _paper(paper, sources, paper_rows or [], shares, strict)
     else:
-        made = [_table(table or "geneval", sources, benchmark, max_failures)]
+        made = [_table(table or "geneval", sources, benchmark, shares, strict)]
     values = []
     for one in made:
         paths = [str(path) for path in write(one, out)] if out else []
@@ -98,9 +104,26 @@ def tables(
         typer.echo(json.dumps(values if paper == "all" else values[0], indent=2))
 
 
-def _table(name: str, sources: list[Path], benchmark: str, max_failures: float) -> Table:
+def _shares(given: list[str] | None) -> dict[str, float]:
+    """--max-failures: name of a benchmark, "" for all others -> share."""
+    from promptecho.errors import ConfigError
+
+    found = {}
+    for text in given or []:
+        name, _, share = text.rpartition("=")
+        try:
+            found[name] = float(share)
+        except ValueError:
+            found[name] = -1.0
+        if not 0 <= found[name] <= 1:
+            raise ConfigError(f"--max-failures {text!r}: expected a share from 0 to 1, or BENCHMARK=SHARE")
+    return found
+
+
+def _table(name: str, sources: list[Path], benchmark: str, shares: dict[str, float], one_version: bool) -> Table:
     from promptecho.errors import ConfigError
     from promptecho.tables.collect import find_score_files, read_score_files
+    from promptecho.tables.compare import check_versions
     from promptecho.tables.kinds import make_table
 
     if name not in TABLES:
@@ -108,13 +131,17 @@ def _table(name: str, sources: list[Path], benchmark: str, max_failures: float) 
         raise ConfigError(f"table {name!r} is unknown; known tables: {known}")
     benchmark = benchmark or name
     files = read_score_files(find_score_files(sources, benchmark), scorer=name)
-    return make_table(name, files, name=benchmark, max_failure_share=max_failures)
+    if one_version:
+        check_versions(files)
+    return make_table(name, files, name=benchmark, max_failure_share=shares)
 
 
-def _paper(name: str, sources: list[Path], rows: list[str], max_failures: float) -> list[Table]:
+def _paper(
+    name: str, sources: list[Path], rows: list[str], shares: dict[str, float], one_version: bool
+) -> list[Table]:
     from promptecho.tables.paper import PaperTables, parse_rows
     from promptecho.tables.published import published
     from promptecho.tables.results import Results
 
-    tables = PaperTables(Results(sources), parse_rows(rows), max_failure_share=max_failures)
+    tables = PaperTables(Results(sources), parse_rows(rows), max_failure_share=shares, one_version=one_version)
     return [tables.table(one) for one in (published().tables if name == "all" else [name])]

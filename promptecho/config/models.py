@@ -215,6 +215,11 @@ class BenchmarkSection(Section):
         description="How a judge's replies are read. tolerant: every reply that holds exactly one unmistakable answer; "
         "official: as the benchmark's authors read them, and other replies are asked again (docs/judges.md).",
     )
+    max_failed_share: Share | None = Field(
+        None,
+        description="Largest share of failed items, such as images without an answer of the judge: judge, score and "
+        "the tables refuse more. null: that of the judge, or 0.01.",
+    )
     baseline: Text | None = Field(
         None,
         description="For densealign: the images to compare with: those of `base` (also if null) or of RUN@STEP, "

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from promptecho.config.models import BenchmarkSection, ExperimentConfig
+
+MAX_FAILED_SHARE = 0.01  # where nothing else is said
+
 # Whose images a scorer reads: pairs of images are compared on DenseAlignBench's captions.
 BENCHMARK_OF = {
     "geneval": "geneval",
@@ -22,3 +29,11 @@ BACKENDS = {
 WITH_FIXED_MODE = ("dpg", "tiif")
 PAIRWISE = ("densealign",)
 USES_DEVICE = ("mask2former", "mplug")  # backends that are models of torch
+
+
+def max_failed_share(config: ExperimentConfig, benchmark: BenchmarkSection) -> float:
+    """The largest share of failed items of a benchmark: its own key, or that of its judge."""
+    if benchmark.max_failed_share is not None:
+        return benchmark.max_failed_share
+    judge = config.judges.models.get(benchmark.judge or "")
+    return MAX_FAILED_SHARE if judge is None else judge.max_failed_share

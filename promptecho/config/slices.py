@@ -30,6 +30,8 @@ _NOT_IN_TRAINING |= {"rewards", "reward_vlm"}  # named beside it, with the exper
 _NOT_IN_REWARD = {"batch_size"}
 # How and at what price answers are got, not what they are.
 _NOT_IN_ANSWERS = {"api_key_env", "concurrency", "requests_per_minute", "timeout_s", "max_attempts", "budget_usd"}
+# An address is no identity; and how many failures are let pass changes none of the others.
+_NOT_IN_ANSWERS |= {"endpoint", "max_failed_share"}
 _NOT_IN_ANSWERS |= {"max_calls", "usd_per_million_input_tokens", "usd_per_million_output_tokens"}
 _NOT_IN_MERGE = {"batch_size"}
 _MERGE_ONLY = {"heldout", "max_words", "max_tokens", "max_rejected_share"}
@@ -55,6 +57,7 @@ FORMER_BEHAVIOUR: dict[str, Any] = {
     "models.t2i.pad_prompts": "none",
     "adapters.alpha": None,
     "benchmarks.parser": "tolerant",
+    "judges.models.request": {},
 }
 
 # Files whose code decides scores and tables; relative to the package.
@@ -166,6 +169,7 @@ def _rewards_slice(config: ExperimentConfig, run: str) -> list[dict[str, Any]]:
 
 def _score_slice(config: ExperimentConfig, benchmark: str) -> dict[str, Any]:
     keys = _entry(config, "benchmarks", benchmark)
+    del keys["max_failed_share"]
     scorer = config.benchmarks[benchmark].scorer
     folders = {f"benchmarks/{scorer}", f"benchmarks/{BENCHMARK_OF[scorer]}"}
     code = [*SCORING_CODE, *sorted(folders), *(ORACLE if keys["backend"] == "oracle" else ())]

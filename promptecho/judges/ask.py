@@ -15,12 +15,17 @@ from pathlib import Path
 
 from promptecho.config.judges import JudgeSection
 from promptecho.judges.base import Answer, Estimate, Question
-from promptecho.judges.errors import JudgeBudgetError, JudgeError
-from promptecho.judges.prepare import Prepared, Preparer, sampling_temperature
+from promptecho.judges.errors import JudgeBudgetError, JudgeError, RefusedError
+from promptecho.judges.keys import decides, former_endpoints, normal_endpoint, sampling_temperature, token_limit
+from promptecho.judges.patience import Backoff
+from promptecho.judges.prepare import Prepared, Preparer
 from promptecho.judges.record import Record, Row
 from promptecho.judges.registry import judge_name, load_judge, model_identity
-from promptecho.judges.workers import BACKOFF, Backoff, Workers, usd
+from promptecho.judges.workers import BACKOFF, Workers, cut_reason, usd
 from promptecho.progress import progress
+
+MOST_EMPTY = 2  # replies without a candidate: the first may be a whim of the endpoint
+CUT_SHARE = 0.98  # a reply of an earlier version that took so much of its limit was cut there
 
 
 @dataclass(frozen=True)
@@ -30,14 +35,18 @@ class _Failure:
 
 
 def ask_all(
-    settings: JudgeSection, questions: Sequence[Question], folder: Path, *, backoff: Backoff = BACKOFF
-) -> list[Answer]:
+    settings: JudgeSection, questions: Sequence[Question], folder: Path, *, backoff: Backoff = BACKOFF,
+    again: bool = False,
+) -> list[Answer]:  # fmt: skip
     """The judge's answers in the order of the questions; what `folder` has recorded is not asked again.
 
-    A question without an answer has `failure` set: the judge refused (final), its replies were no answers
-    `max_attempts` times (over all runs), or the endpoint was busy as often (in this run). Equal questions are asked
-    once. The judge, and with it its key, is needed only where a call is. Stopped by Ctrl-C or SIGTERM no call is
-    begun any more, and those on their way are recorded when they come; a second signal does not wait for them.
+    A question without an answer has `failure` set: the judge refused (final), its reply was cut at the limit of tokens
+    (final until that is raised), its replies were no answers `max_attempts` times (over all runs), or it was given up
+    in this run: the endpoint refused the request, failed on it while it answered others, or was away for longer than
+    `backoff.outage_s`. Given up is recorded too: where nothing else is open and no more than `max_failed_share` failed,
+    nobody is asked. Otherwise, and with `again`, such questions are asked once more. Equal questions are asked once.
+    The judge, and with it its key, is needed only where a call is. Stopped by Ctrl-C or SIGTERM no call is begun any
+    more, and those on their way are recorded when they come; a second signal does not wait for them.
 
     Raises:
         JudgeError: the endpoint refuses key, model or request; or more questions than `max_failed_share` of them
@@ -46,11 +55,13 @@ def ask_all(
         DataError: an image cannot be read (names the question), or the record is damaged.
     """
     with Record(folder, judge_name(settings)) as record:
-        prepared = _prepare(settings, questions)
-        failures: dict[str, str] = {}
-        pending = _pending(settings, prepared, record)
+        prepared = _prepare(settings, questions, record)
+        failures = {} if again else _given_up(prepared, record)
+        pending = _pending(settings, prepared, record, failures)
+        if failures and (pending or _too_many(settings, prepared, record, failures)):
+            failures, pending = {}, _pending(settings, prepared, record, {})
         if pending:
-            failures = _ask_pending(settings, prepared, pending, record, backoff)
+            failures |= _ask_pending(settings, prepared, pending, record, backoff)
         asked = {one.key for one in pending}
         results = [_result(settings, one, record.replies(one.key), failures.get(one.key)) for one in prepared]
         _check_failures(settings, prepared, results)
@@ -68,11 +79,11 @@ def estimate(settings: JudgeSection, questions: Sequence[Question], folder: Path
         DataError: an image cannot be read (names the question), or the record is damaged.
     """
     record = Record(folder, judge_name(settings))
-    prepared = _prepare(settings, questions)
-    pending = _pending(settings, prepared, record)
+    prepared = _prepare(settings, questions, record)
+    pending = _pending(settings, prepared, record, {})
     known = [row for row in record.all_replies() if not row.estimated and row.guess]
     scale = sum(row.input_tokens for row in known) / sum(row.guess for row in known) if known else 1.0
-    length = sum(row.output_tokens for row in known) / len(known) if known else settings.max_output_tokens
+    length = sum(row.output_tokens for row in known) / len(known) if known else token_limit(settings)
     input_tokens = math.ceil(scale * sum(one.input_tokens for one in pending))
     output_tokens = math.ceil(length * len(pending))
     return Estimate(
@@ -84,14 +95,28 @@ def estimate(settings: JudgeSection, questions: Sequence[Question], folder: Path
     )
 
 
-def _prepare(settings: JudgeSection, questions: Sequence[Question]) -> list[Prepared]:
-    preparer = Preparer(settings, model_identity(settings))
+def _prepare(settings: JudgeSection, questions: Sequence[Question], record: Record) -> list[Prepared]:
+    places = {
+        (endpoint, limit): None
+        for judge, limit in sorted(record.former_limits)
+        if not decides(settings)
+        for endpoint in [normal_endpoint(settings), *former_endpoints(settings, judge)]
+    }
+    preparer = Preparer(settings, model_identity(settings), list(places))
     with ThreadPoolExecutor(min(settings.concurrency, os.cpu_count() or 1)) as pool:
         try:
-            return list(pool.map(preparer.prepare, questions))
+            prepared = list(pool.map(preparer.prepare, questions))
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+    for one in prepared:
+        record.adopt(one.key, one.former)
+    return prepared
+
+
+def _given_up(prepared: list[Prepared], record: Record) -> dict[str, str]:
+    """Why questions were left without an answer when they were last asked, by key."""
+    return {one.key: reason for one in prepared if (reason := record.given_up(one.key)) is not None}
 
 
 def _most_replies(settings: JudgeSection, question: Question) -> int:
@@ -106,25 +131,57 @@ def _result(
 
     What the record calls ok is not trusted: replies are parsed anew, so that a better parser needs no new call.
     """
-    reason = ""
+    reason, limit = "", token_limit(settings)
+    unusable: list[Row] = []
+    empty = 0
+    cut: Row | None = None
     for row in replies:
         if row.status == "refused":
             return _Failure("refused", f"refused: {row.reason}")
         try:
             return one.question.parse(row.text), row.text
+        except RefusedError as error:
+            return _Failure("refused", f"refused: in words: {error}")
         except ValueError as error:
-            reason = " ".join(str(error).split())[:300]
-    if len(replies) >= _most_replies(settings, one.question):
-        times = f"{len(replies)} replies, the last: " if len(replies) > 1 else ""
+            if _was_cut(row):
+                cut = row if row.limit >= limit else cut
+            elif row.status == "empty":
+                empty += 1
+            else:
+                unusable.append(row)
+                reason = " ".join(str(error).split())[:300]
+    if cut is not None:
+        return _Failure("cut", f"cut: {cut_reason(cut.limit, cut.finish, cut.thinking_tokens)}")
+    if empty >= MOST_EMPTY:
+        return _Failure("refused", f"refused: no candidate, {empty} times")
+    if len(unusable) >= _most_replies(settings, one.question):
+        times = f"{len(unusable)} replies, the last: " if len(unusable) > 1 else ""
         return _Failure("unparsable", f"unparsable: {times}{reason}")
     return _Failure(failure.split(":")[0], failure) if failure else None
 
 
-def _pending(settings: JudgeSection, prepared: list[Prepared], record: Record) -> list[Prepared]:
-    """The questions to ask, each key once, in order."""
+def _was_cut(row: Row) -> bool:
+    """Whether a reply ended at its limit of tokens; earlier versions kept no finish reason, but counted tokens."""
+    if row.status == "cut" or row.finish:
+        return row.status == "cut"
+    return bool(row.limit) and not row.estimated and row.output_tokens >= CUT_SHARE * row.limit
+
+
+def _too_many(
+    settings: JudgeSection, prepared: list[Prepared], record: Record, failures: dict[str, str]
+) -> bool:
+    known = [_result(settings, one, record.replies(one.key), failures.get(one.key)) for one in prepared]
+    return sum(isinstance(one, _Failure) for one in known) > settings.max_failed_share * len(prepared)
+
+
+def _pending(
+    settings: JudgeSection, prepared: list[Prepared], record: Record, failures: dict[str, str]
+) -> list[Prepared]:
+    """The questions to ask, each key once, in order; those of `failures` are not."""
     pending = {}
     for one in prepared:
-        if one.key not in pending and _result(settings, one, record.replies(one.key)) is None:
+        known = _result(settings, one, record.replies(one.key), failures.get(one.key))
+        if one.key not in pending and known is None:
             pending[one.key] = one
     return list(pending.values())
 
@@ -159,6 +216,8 @@ def _ask_pending(
                 counter.advance()
                 if failure is not None:
                     failures[one.key] = failure
+                    if None in results(one.key):  # what the record shows anyway is not given up
+                        record.give_up(one.key, one.question.id, failure)
                 failed += count_failed(one.key, failure)
                 if failed > most:
                     break
@@ -189,7 +248,7 @@ def _answer(one: Prepared, result: tuple[object, str] | _Failure, replies: list[
     last = replies[-1] if replies else None
     common = dict(cached=cached, attempts=len(replies), model_version=last.model_version if last else "")
     if isinstance(result, _Failure):
-        return Answer(one.question, failure=result.text, text=last.text if last else "", **common)
+        return Answer(one.question, failure=result.text, kind=result.kind, text=last.text if last else "", **common)
     return Answer(one.question, value=result[0], text=result[1], **common)
 
 

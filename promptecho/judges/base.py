@@ -17,10 +17,10 @@ class Question:
     """One question about images.
 
     `id` names it in errors and records ("prompt 00012, image 3"). `images` are sent in this order, before the text.
-    `parse` turns the reply into the answer and raises ValueError for a reply that is none: such a reply is asked
-    again. `schema` is the JSON that the reply should be, for judges that can be held to one. `template` is the digest
-    of the template that the texts were made from; `repeat` tells apart questions that are equal otherwise.
-    `temperature` holds where the judge's settings give none.
+    `parse` turns the reply into the answer. It raises ValueError for a reply that is none, which is asked again, and
+    RefusedError for one that declines, which is final. `schema` is the JSON that the reply should be, for judges that
+    can be held to one. `template` is the digest of the template that the texts were made from; `repeat` tells apart
+    questions that are equal otherwise. `temperature` holds where the judge's settings give none.
     """
 
     id: str
@@ -38,7 +38,8 @@ class Question:
 class Answer:
     """The end of one question: `value` is what `parse` made of `text`; or `failure` tells why there is none.
 
-    `cached`: no call was made now. `attempts` counts the calls that were ever answered for it.
+    `kind` sorts failures: refused, cut, unparsable, outage, or an
+    HTTP status. `cached`: no call was made now. `attempts` counts the calls that were ever answered for it.
     """
 
     question: Question
@@ -48,6 +49,7 @@ class Answer:
     cached: bool = False
     attempts: int = 0
     model_version: str = ""
+    kind: str = ""
 
     def record(self) -> dict[str, Any]:
         """What the raw record of a score keeps of it, so that a verdict can be looked into."""
@@ -61,13 +63,21 @@ class Answer:
 
 @dataclass(frozen=True)
 class Reply:
-    """What a model answered to one call. `refusal` tells why where it declined to; tokens are 0 where it names none."""
+    """What a model answered to one call. `refusal` tells why where it declined to; tokens are 0 where it names none.
+
+    `finish` is why it ended, in the endpoint's words; `cut`: because the limit of tokens was reached, of which
+    `thinking_tokens` (part of `output_tokens`) went into thoughts. `empty`: it sent no candidate at all, and no reason.
+    """
 
     text: str
     model_version: str = ""
     input_tokens: int = 0
     output_tokens: int = 0
     refusal: str | None = None
+    finish: str = ""
+    cut: bool = False
+    thinking_tokens: int = 0
+    empty: bool = False
 
 
 @dataclass(frozen=True)
@@ -95,7 +105,8 @@ class Judge(Protocol):
 
         Raises:
             JudgeBusyError: the call may succeed later (429, 5xx, time-out, connection lost).
-            JudgeError: it will not (key, model or request refused).
+            JudgeRejectedError: it will not, others may (the endpoint refuses this request).
+            JudgeError: no call will (key or model refused).
         """
         ...
 

@@ -3,20 +3,38 @@
 from __future__ import annotations
 
 import os
+import queue
+import re
+import socket
+import ssl
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from typing import NoReturn
+from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 from promptecho.config.judges import JudgeSection
-from promptecho.judges.errors import JudgeBusyError, JudgeError
-from promptecho.judges.prepare import PROVIDER_ENDPOINTS, normal_endpoint
+from promptecho.judges.base import Reply
+from promptecho.judges.errors import JudgeBusyError, JudgeError, JudgeRejectedError
+from promptecho.judges.keys import PROVIDER_ENDPOINTS, normal_endpoint
 from promptecho.judges.registry import judge_name
 
-KEY_VARIABLES = {"gemini": "GEMINI_API_KEY", "openai": "OPENAI_API_KEY"}
+KEY_VARIABLES = {"gemini": "GEMINI_API_KEY", "openai": "OPENAI_API_KEY", "azure": "AZURE_OPENAI_API_KEY"}
+AZURE_HOSTS = (".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azure.com")
 BUSY = (408, 409, 425, 429)  # and all from 500 on
-# What OpenAI, Azure and DashScope call an input that their filters refuse; it is one question's trouble.
-FILTERED = ("content_filter", "content_policy_violation", "moderation_blocked", "data_inspection_failed")
+REJECTED = (400, 413, 415, 422)  # about one request
+# What OpenAI, Azure and DashScope call an input that their filters refuse; it is one question's trouble. Without
+# underscores and in lower case, since they spell codes in several ways.
+FILTERED = (
+    "contentfilter", "contentpolicyviolation", "moderationblocked", "datainspectionfailed", "invalidprompt",
+    "responsibleaipolicyviolation", "safetyviolation", "cyberpolicyviolation",
+)  # fmt: skip
+FILTER_WORDS = re.compile(
+    r"content management policy|content[ _]filter|content polic|usage polic|responsible ai|"
+    r"safety (?:system|filter|polic)|inappropriate content|data ?inspection|\bRAI\b",
+    re.IGNORECASE,
+)
 NO_CREDIT = ("insufficient_quota", "billing_hard_limit_reached", "Arrearage")
 SHORTEST_SCRUBBED = 8  # a made-up key such as `none` is no secret, and a word of many texts
 
@@ -31,8 +49,12 @@ class Endpoint:
 
     def __init__(self, settings: JudgeSection):
         self.name, self.model = judge_name(settings), settings.model
-        self.url = normal_endpoint(settings) or PROVIDER_ENDPOINTS[settings.kind]
-        self.variable = settings.api_key_env or KEY_VARIABLES[settings.kind]
+        parts = urlsplit(normal_endpoint(settings) or PROVIDER_ENDPOINTS[settings.kind])
+        self.host, self.url = parts.netloc, urlunsplit(parts._replace(query="")).rstrip("/")
+        self.query = dict(parse_qsl(parts.query))  # api-version, nothing else
+        # Azure takes its key in a header of its own.
+        self.azure = settings.kind == "openai" and bool(self.query or (parts.hostname or "").endswith(AZURE_HOSTS))
+        self.variable = settings.api_key_env or KEY_VARIABLES["azure" if self.azure else settings.kind]
         self._key = os.environ.get(self.variable, "").strip()
         if not self._key and normal_endpoint(settings) is None:
             raise JudgeError(f"judge {self.name}: no key; set the environment variable {self.variable}")
@@ -57,8 +79,79 @@ class Endpoint:
         """`text` without the key, should a server have repeated it."""
         return text.replace(self._key, "***") if len(self._key) >= SHORTEST_SCRUBBED else text
 
-    def busy(self, what: str, *, retry_after: float | None = None, maybe_billed: bool = False) -> JudgeBusyError:
-        return JudgeBusyError(self.scrub(what), retry_after=retry_after, maybe_billed=maybe_billed)
+    def busy(
+        self, what: str, *, retry_after: float | None = None, maybe_billed: bool = False, throttled: bool = False
+    ) -> JudgeBusyError:
+        return JudgeBusyError(
+            self.scrub(what), retry_after=retry_after, maybe_billed=maybe_billed, throttled=throttled
+        )
+
+    def bounded(self, seconds: float, call: Callable[[], Reply | JudgeError]) -> Reply:
+        """The reply of one call, which takes `seconds` at most, all told: HTTP libraries bound each wait for a byte
+        alone, and the search for an address not at all.
+
+        Raises:
+            JudgeError: what the call made of it, or JudgeBusyError at the end of the time.
+        """
+        box: queue.SimpleQueue = queue.SimpleQueue()
+
+        def run() -> None:
+            try:
+                box.put(call())
+            except BaseException as error:  # raised again where it is waited for
+                box.put(error)
+
+        threading.Thread(target=run, daemon=True, name="judge-call").start()
+        try:
+            outcome = box.get(timeout=seconds)
+        except queue.Empty:
+            outcome = None
+        if outcome is None:  # outside the handler, so that errors have no context
+            outcome = self.time_out(seconds)
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
+
+    def time_out(self, seconds: float, *, sent: bool = True) -> JudgeBusyError:
+        what = "no reply" if sent else "no connection"
+        return self.busy(f"time-out: {what} within {seconds:g} s", maybe_billed=sent)
+
+    def transport_error(self, error: BaseException, seconds: float) -> JudgeError | None:
+        """What an HTTP library's error means, which holds the system's own in its chain; None: it is none of these."""
+        chain, names = _chain(error), set()
+        for one in chain:
+            names |= {cls.__name__ for cls in type(one).__mro__}
+        if not names & {"TransportError", "TimeoutException", "APIConnectionError"}:
+            return None
+        for one in chain:
+            if isinstance(one, socket.gaierror):
+                return JudgeBusyError(f"DNS: {self.host} has no address ({one.strerror or one})", unknown_host=True)
+            if isinstance(one, ssl.SSLCertVerificationError):
+                why = getattr(one, "verify_message", "") or str(one)
+                return JudgeError(
+                    f"judge {self.name}: TLS: the certificate of {self.host} is not trusted ({why}); correct the "
+                    "endpoint, or name its authority in the environment variable SSL_CERT_FILE"
+                )
+            if isinstance(one, ssl.SSLError):
+                return self.busy(f"TLS: {self.host}: {one.reason or type(one).__name__}")
+            if isinstance(one, ConnectionRefusedError):
+                return self.busy(f"connection refused: nobody listens at {self.host}")
+        if "TimeoutException" in names or "APITimeoutError" in names:
+            return self.time_out(seconds, sent=not {"ConnectTimeout", "PoolTimeout"} & names)
+        name = next((type(one).__name__ for one in chain if type(one).__name__ != "APIConnectionError"), "")
+        if "ConnectError" in names:
+            told = next((one.strerror for one in chain if isinstance(one, OSError) and one.strerror), name)
+            return self.busy(f"no connection: {self.host}: {told}")
+        return self.busy(f"connection lost: {name}", maybe_billed=True)
+
+    def filtered(self, status: int, message: str, codes: Sequence[str]) -> Reply | None:
+        """A request that the provider's filter refused, which is an answer to this question."""
+        if status not in (400, 403, 422):
+            return None
+        code = next((code for code in codes if code.lower().replace("_", "").replace("-", "") in FILTERED), None)
+        if code is None and (status == 403 or not FILTER_WORDS.search(message)):
+            return None
+        return Reply("", refusal=f"input filtered ({code or self._one_line(message)})")
 
     def status_error(self, status: int, message: str, code: str = "", retry_after: float | None = None) -> JudgeError:
         """What an HTTP status that is no success means: a JudgeBusyError, or the end."""
@@ -67,7 +160,9 @@ class Endpoint:
         if code in NO_CREDIT:
             return JudgeError(f"{at}: the account has no credit left{told}; see to it, then rerun")
         if status in BUSY or status >= 500:
-            return self.busy(f"HTTP {status}: the endpoint is busy or broken{told}", retry_after=retry_after)
+            throttled = status == 429 or retry_after is not None
+            what = "too many requests" if status == 429 else "the endpoint is busy or broken"
+            return self.busy(f"HTTP {status}: {what}{told}", retry_after=retry_after, throttled=throttled)
         if status == 401:
             which = f"the key in {self.variable} is refused" if self._key else f"it wants a key; set {self.variable}"
             return JudgeError(f"{at}: {which}")
@@ -75,10 +170,22 @@ class Endpoint:
             return JudgeError(f"{at}: the key in {self.variable} may not do this{told}")
         if status == 404:
             return JudgeError(f"{at}: no model {self.model} at {self.url}{told}; correct model or endpoint")
+        if status in REJECTED:
+            return JudgeRejectedError(f"HTTP {status}: the request is refused{told}")
         return JudgeError(f"{at}: the request is refused{told}; correct the judge's settings")
 
     def _one_line(self, message: str) -> str:
         return self.scrub(" ".join(message.split()))[:200]
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    """An error and what it came from, the outermost first."""
+    found: list[BaseException] = []
+    one: BaseException | None = error
+    while one is not None and one not in found:
+        found.append(one)
+        one = one.__cause__ or one.__context__
+    return found
 
 
 def retry_after(headers: Mapping[str, str] | None) -> float | None:

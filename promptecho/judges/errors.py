@@ -17,13 +17,23 @@ class JudgeBusyError(JudgeError):
     """This call failed and the next may not: 429, 5xx, time-out, connection lost, a body that is no reply.
 
     `retry_after` is the pause in seconds that the endpoint asks for. `maybe_billed`: the endpoint may have answered
-    and charged, only the reply did not arrive.
+    and charged, only the reply did not arrive. `throttled`: it answers nobody now, which is not this question's fault.
+    `unknown_host`: its name has no address; waiting helps only where it had one before.
     """
 
-    def __init__(self, message: str, *, retry_after: float | None = None, maybe_billed: bool = False):
+    def __init__(
+        self, message: str, *, retry_after: float | None = None, maybe_billed: bool = False, throttled: bool = False,
+        unknown_host: bool = False,
+    ):  # fmt: skip
         super().__init__(message)
         self.retry_after = retry_after
         self.maybe_billed = maybe_billed
+        self.throttled = throttled
+        self.unknown_host = unknown_host
+
+
+class JudgeRejectedError(JudgeError):
+    """The endpoint refuses this one request (HTTP 400 and its like): the question fails, others may be answered."""
 
 
 class RefusedError(ValueError):

@@ -8,11 +8,12 @@ from promptecho.config.judges import JudgeSection
 from promptecho.judges.base import Payload, Reply
 from promptecho.judges.endpoint import Endpoint, missing_package, retry_after
 from promptecho.judges.errors import JudgeError
+from promptecho.judges.keys import asked_beside
 
 # Finish reasons with which the model declined; others (STOP, MAX_TOKENS, ...) leave a text to be parsed.
 DECLINED = (
     "SAFETY", "RECITATION", "LANGUAGE", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "IMAGE_SAFETY",
-    "IMAGE_PROHIBITED_CONTENT",
+    "IMAGE_PROHIBITED_CONTENT", "IMAGE_RECITATION",
 )
 
 
@@ -30,40 +31,51 @@ class GeminiJudge:
             raise missing_package(settings, "google-genai") from None
         self.settings, self.endpoint = settings, Endpoint(settings)
         self.name = self.endpoint.name
+        try:
+            genai.types.GenerateContentConfig.model_validate(asked_beside(settings))
+        except ValueError as error:
+            problem = error.errors()[0]
+            where = ".".join(str(part) for part in problem["loc"])
+            told = f"request.{where}: {problem['msg']}"
+        else:
+            told = ""
+        if told:
+            raise JudgeError(f"judge {self.name}: {told}; it takes the fields of google-genai's GenerateContentConfig")
         self._client = genai.Client(
             vertexai=False,
             api_key=self.endpoint.key or "none",
             http_options=genai.types.HttpOptions(
                 base_url=self.endpoint.url,
                 api_version="v1beta",  # where preview models are; otherwise a variable of the environment decides
-                timeout=int(settings.timeout_s * 1000),
+                timeout=max(1, int(950 * settings.timeout_s)),  # before the whole call's: it knows what it waited for
                 retry_options=genai.types.HttpRetryOptions(attempts=1),
             ),
         )
 
     def ask(self, payload: Payload) -> Reply:
         """One call; see `Judge.ask`."""
+        return self.endpoint.bounded(self.settings.timeout_s, lambda: self._ask(payload))
+
+    def _ask(self, payload: Payload) -> Reply | JudgeError:
         from google.genai import errors
 
         # Errors are raised outside the handlers: the SDK's own hold the request with its headers.
+        contents, config = self._contents(payload), self._config(payload)
         try:
             response = self._client.models.generate_content(
-                model=self.settings.model, contents=self._contents(payload), config=self._config(payload)
+                model=self.settings.model, contents=contents, config=config
             )
         except errors.APIError as error:
-            problem = self._status_error(error)
+            return self._status_error(error)
         except ValueError:  # no JSON, or JSON of another form (pydantic's errors are ValueErrors)
-            problem = self.endpoint.busy("garbage: the body is no Gemini reply", maybe_billed=True)
+            return self.endpoint.busy("garbage: the body is no Gemini reply", maybe_billed=True)
         except Exception as error:
             # The HTTP library's errors; which library that is, is the SDK's own affair.
-            problem = self._transport_error(error)
+            problem = self.endpoint.transport_error(error, self.settings.timeout_s)
             if problem is None:
                 raise
-        else:
-            problem = self._reply(response)
-        if isinstance(problem, Reply):
             return problem
-        raise problem
+        return self._reply(response)
 
     def _contents(self, payload: Payload) -> list[Any]:
         from google.genai import types
@@ -76,17 +88,18 @@ class GeminiJudge:
 
         structured = payload.schema is not None and self.settings.structured_output != "none"
         whole = structured and self.settings.structured_output == "json_schema"
-        return types.GenerateContentConfig(
-            system_instruction=payload.system or None,
-            temperature=payload.temperature,
-            max_output_tokens=self.settings.max_output_tokens,
-            response_mime_type="application/json" if structured else None,
+        values: dict[str, Any] = {
+            "system_instruction": payload.system or None,
+            "temperature": payload.temperature,
+            "max_output_tokens": self.settings.max_output_tokens,
+            "response_mime_type": "application/json" if structured else None,
             # Not response_schema: that one knows no additionalProperties.
-            response_json_schema=payload.schema.model_json_schema() if whole else None,
-            automatic_function_calling=types.AutomaticFunctionCallingConfig(disable=True),
-        )
+            "response_json_schema": payload.schema.model_json_schema() if whole else None,
+            "automatic_function_calling": types.AutomaticFunctionCallingConfig(disable=True),
+        }
+        return types.GenerateContentConfig.model_validate(values | asked_beside(self.settings))
 
-    def _status_error(self, error: Any) -> JudgeError:
+    def _status_error(self, error: Any) -> Reply | JudgeError:
         details = error.details if isinstance(error.details, dict) else {}
         body = details.get("error", details)
         entries = body.get("details") if isinstance(body, dict) else None
@@ -99,38 +112,39 @@ class GeminiJudge:
         status = error.code
         if any(entry.get("reason") == "API_KEY_INVALID" for entry in entries):
             status = 401
-        return self.endpoint.status_error(status, str(error.message or ""), str(error.status or ""), wait)
-
-    def _transport_error(self, error: Exception) -> JudgeError | None:
-        names = [cls.__name__ for cls in type(error).__mro__]
-        if "TimeoutException" in names:
-            sent = not {"ConnectTimeout", "PoolTimeout"} & set(names)
-            return self.endpoint.busy(f"time-out: no reply within {self.settings.timeout_s:g} s", maybe_billed=sent)
-        if "TransportError" in names:
-            return self.endpoint.busy(f"connection lost: {names[0]}", maybe_billed="ConnectError" not in names)
-        return None
+        message, code = str(error.message or ""), str(error.status or "")
+        reasons = [str(entry["reason"]) for entry in entries if entry.get("reason")]
+        return self.endpoint.filtered(status, message, [code, *reasons]) or self.endpoint.status_error(
+            status, message, code, wait
+        )
 
     def _reply(self, response: Any) -> Reply | JudgeError:
         usage, feedback = response.usage_metadata, response.prompt_feedback
-        text, refusal = "", None
+        text, refusal, finish, empty = "", None, "", False
         if feedback is not None and feedback.block_reason:
             refusal = f"prompt blocked ({_name(feedback.block_reason)})"
         elif not response.candidates:
-            refusal = "no candidate"
+            empty = True
         else:
             candidate = response.candidates[0]
             parts = (candidate.content and candidate.content.parts) or []
             text = "".join(part.text for part in parts if part.text and not part.thought)
-            if _name(candidate.finish_reason) in DECLINED:
-                refusal = _name(candidate.finish_reason)
-        if usage is None and refusal == "no candidate":
+            finish = _name(candidate.finish_reason)
+            if finish in DECLINED:
+                refusal = finish
+        if usage is None and empty:
             return self.endpoint.busy("garbage: the body is no Gemini reply", maybe_billed=True)
+        thoughts = (usage and usage.thoughts_token_count) or 0
         return Reply(
             text=self.endpoint.scrub(text),
             model_version=self.endpoint.scrub(response.model_version or ""),
             input_tokens=(usage and usage.prompt_token_count) or 0,
-            output_tokens=(usage and (usage.candidates_token_count or 0) + (usage.thoughts_token_count or 0)) or 0,
+            output_tokens=((usage and usage.candidates_token_count) or 0) + thoughts,
             refusal=refusal,
+            finish=finish,
+            cut=finish == "MAX_TOKENS",
+            thinking_tokens=thoughts,
+            empty=empty,
         )
 
 

@@ -53,4 +53,7 @@ class LocalJudge:
                 )  # fmt: skip
             except DataError as error:
                 raise JudgeError(f"judge {self.name}: {error}; the judge's key is max_output_tokens") from None
-        return Reply(answer.text, self._version, int(inputs["input_ids"].shape[1]), answer.n_tokens)
+        return Reply(
+            answer.text, self._version, int(inputs["input_ids"].shape[1]), answer.n_tokens,
+            finish=answer.finish_reason, cut=answer.finish_reason == "length",
+        )  # fmt: skip

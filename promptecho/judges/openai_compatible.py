@@ -1,4 +1,4 @@
-"""Any endpoint that speaks OpenAI's chat completions: OpenAI, DashScope, vLLM, SGLang, `transformers serve`."""
+"""Any endpoint that speaks OpenAI's chat completions: OpenAI, Azure, DashScope, vLLM, SGLang, `transformers serve`."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 
 from promptecho.config.judges import JudgeSection
 from promptecho.judges.base import Payload, Reply
-from promptecho.judges.endpoint import FILTERED, Endpoint, missing_package, retry_after
+from promptecho.judges.endpoint import Endpoint, missing_package, retry_after
 from promptecho.judges.errors import JudgeError
-from promptecho.judges.prepare import normal_endpoint
+from promptecho.judges.keys import LIMITS, asked_beside, normal_endpoint
 
 
 class OpenAIJudge:
@@ -26,44 +26,54 @@ class OpenAIJudge:
             raise missing_package(settings, "openai") from None
         self.settings, self.endpoint = settings, Endpoint(settings)
         self.name = self.endpoint.name
+        key = self.endpoint.key
         self._client = openai.OpenAI(
-            api_key=self.endpoint.key or "none",
+            api_key=key or "none",
             base_url=self.endpoint.url,
-            timeout=settings.timeout_s,
+            default_query=self.endpoint.query or None,
+            timeout=0.95 * settings.timeout_s,  # before the whole call's, since it can tell what was waited for
             max_retries=0,
         )
-        self._headers = None if self.endpoint.key else {"Authorization": openai.Omit()}
+        self._headers: dict[str, Any] = {} if key and not self.endpoint.azure else {"Authorization": openai.Omit()}
+        if key and self.endpoint.azure:
+            self._headers["api-key"] = key
 
     def ask(self, payload: Payload) -> Reply:
         """One call; see `Judge.ask`."""
+        return self.endpoint.bounded(self.settings.timeout_s, lambda: self._ask(payload))
+
+    def _ask(self, payload: Payload) -> Reply | JudgeError:
         import openai
 
         # Errors are raised outside the handlers: the SDK's own hold the request with its headers.
+        body = self._request(payload)
+        model, messages = body.pop("model"), body.pop("messages")
         try:
-            response = self._client.chat.completions.create(**self._request(payload), extra_headers=self._headers)
+            response = self._client.chat.completions.create(
+                model=model, messages=messages, extra_body=body, extra_headers=self._headers
+            )
         except openai.APIStatusError as error:
-            code = str(error.code or error.type or "")
-            problem = self._refusal(error, code)
-            if problem is None:
-                body = error.body if isinstance(error.body, dict) else {}
-                message = body.get("message") or body.get("detail")  # FastAPI's servers say detail
-                wait = retry_after(error.response.headers)
-                problem = self.endpoint.status_error(error.status_code, str(message or ""), code, wait)
-        except openai.APITimeoutError as error:
-            sent = type(error.__cause__).__name__ not in ("ConnectTimeout", "PoolTimeout")
-            problem = self.endpoint.busy(f"time-out: no reply within {self.settings.timeout_s:g} s", maybe_billed=sent)
+            return self._status_error(error)
         except openai.APIConnectionError as error:
-            cause = type(error.__cause__).__name__
-            problem = self.endpoint.busy(f"connection lost: {cause}", maybe_billed=cause != "ConnectError")
+            return self.endpoint.transport_error(error, self.settings.timeout_s) or self.endpoint.busy(
+                "connection lost", maybe_billed=True
+            )
         except ValueError:  # the SDK lets bodies through that are no JSON
-            problem = self.endpoint.busy("garbage: the body is no JSON", maybe_billed=True)
-        else:
-            problem = self._reply(response)
-        if isinstance(problem, Reply):
-            return problem
-        raise problem
+            return self.endpoint.busy("garbage: the body is no JSON", maybe_billed=True)
+        return self._reply(response)
+
+    def _status_error(self, error: Any) -> Reply | JudgeError:
+        body = error.body if isinstance(error.body, dict) else {}
+        inner = body.get("innererror") or body.get("inner_error")
+        codes = [error.code, error.type, body.get("code"), inner.get("code") if isinstance(inner, dict) else None]
+        codes = [str(code) for code in codes if code]
+        message = str(body.get("message") or body.get("detail") or "")  # FastAPI's servers say detail
+        return self.endpoint.filtered(error.status_code, message, codes) or self.endpoint.status_error(
+            error.status_code, message, codes[0] if codes else "", retry_after(error.response.headers)
+        )
 
     def _request(self, payload: Payload) -> dict[str, Any]:
+        """The body of a call: what the question needs, and the user's `request` over it."""
         content: list[dict[str, Any]] = [
             {"type": "image_url", "image_url": {"url": f"data:{media};base64,{base64.b64encode(data).decode()}"}}
             for media, data in payload.images
@@ -72,15 +82,15 @@ class OpenAIJudge:
         messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
         if payload.system:
             messages.insert(0, {"role": "system", "content": payload.system})
-        # OpenAI's newer models refuse max_tokens, and servers of others may not know its successor.
-        limit = "max_completion_tokens" if normal_endpoint(self.settings) is None else "max_tokens"
-        request = {
-            "model": self.settings.model, "messages": messages, "temperature": payload.temperature,
-            limit: self.settings.max_output_tokens,
-        }  # fmt: skip
+        request = {"model": self.settings.model, "messages": messages, "temperature": payload.temperature}
+        more = asked_beside(self.settings)
+        if not any(more.get(name) is not None for name in LIMITS["openai"]):
+            # OpenAI's newer models refuse max_tokens, and servers of others may not know its successor.
+            own = normal_endpoint(self.settings) is None or self.endpoint.azure
+            request["max_completion_tokens" if own else "max_tokens"] = self.settings.max_output_tokens
         if payload.schema is not None and self.settings.structured_output != "none":
             request["response_format"] = self._response_format(payload)
-        return request
+        return {name: value for name, value in {**request, **more}.items() if value is not None}
 
     def _response_format(self, payload: Payload) -> dict[str, Any]:
         if self.settings.structured_output == "json_object":
@@ -92,28 +102,36 @@ class OpenAIJudge:
         return {"type": "json_schema",
                 "json_schema": {"name": payload.schema.__name__, "schema": schema, "strict": True}}
 
-    def _refusal(self, error: Any, code: str) -> Reply | None:
-        """A request that the provider's filter refused, which is an answer to this question."""
-        if error.status_code != 400 or code.lower() not in FILTERED:
-            return None
-        return Reply("", refusal=f"input filtered ({code})")
-
     def _reply(self, response: Any) -> Reply | JudgeError:
-        choices = getattr(response, "choices", None)
+        choices, usage = getattr(response, "choices", None), getattr(response, "usage", None)
+        empty = choices == [] and usage is not None
         message = getattr(choices[0], "message", None) if isinstance(choices, list) and choices else None
-        if message is None:
+        if message is None and not empty:
             return self.endpoint.busy("garbage: the body is no chat completion", maybe_billed=True)
-        usage = response.usage
-        text = message.content if isinstance(message.content, str) else ""
-        refusal = None
-        if message.refusal:
-            refusal = self.endpoint.scrub(" ".join(str(message.refusal).split()))[:300]
-        elif choices[0].finish_reason == "content_filter":
-            refusal = "content_filter"
+        text, refusal, finish = "", None, ""
+        if message is not None:
+            text, finish = _text(message.content), str(choices[0].finish_reason or "")
+            if message.refusal:
+                refusal = self.endpoint.scrub(" ".join(str(message.refusal).split()))[:300]
+            elif finish == "content_filter":
+                refusal = "content_filter"
+        details = getattr(usage, "completion_tokens_details", None)
         return Reply(
             text=self.endpoint.scrub(text),
             model_version=self.endpoint.scrub(str(response.model or "")),
             input_tokens=(usage and usage.prompt_tokens) or 0,
             output_tokens=(usage and usage.completion_tokens) or 0,
             refusal=refusal,
+            finish=self.endpoint.scrub(finish)[:80],
+            cut=finish == "length",
+            thinking_tokens=getattr(details, "reasoning_tokens", None) or 0,
+            empty=empty,
         )
+
+
+def _text(content: Any) -> str:
+    """The text of a message; some servers send a list of parts, thoughts apart."""
+    if isinstance(content, list):
+        parts = [part if isinstance(part, dict) else vars(part) for part in content if not isinstance(part, str)]
+        return "".join(str(part.get("text") or "") for part in parts if part.get("type") in (None, "text"))
+    return content if isinstance(content, str) else ""

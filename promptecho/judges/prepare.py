@@ -6,61 +6,49 @@ import hashlib
 import io
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from pydantic import BaseModel
 
 from promptecho.config.judges import JudgeSection
 from promptecho.errors import DataError
 from promptecho.images import load_image
 from promptecho.judges.base import ImageSource, Payload, Question
+from promptecho.judges.keys import (
+    ImageFacts,
+    Place,
+    former_key,
+    json_schema,
+    record_key,
+    sampling_temperature,
+)
 from promptecho.seeds import derive_seed
 
 BYTES_PER_TOKEN = 3  # of UTF-8: English has about 4, Chinese 3
-PIXELS_PER_TOKEN = 28 * 28  # the Qwen-VL families' count; other models take fewer for a large image
-MIN_IMAGE_TOKENS = 560  # Gemini counts 258 to 1120, however small the image
 OVERHEAD_TOKENS = 32  # roles and separators
 MEDIA_TYPES = {"PNG": "image/png", "JPEG": "image/jpeg"}
 
 
-PROVIDER_ENDPOINTS = {
-    "gemini": "https://generativelanguage.googleapis.com",
-    "openai": "https://api.openai.com/v1",
-}
-
-
-@dataclass(frozen=True)
-class ImageFacts:
-    """SHA-256 of an image's bytes as they are found, and its size in pixels."""
-
-    sha256: str
-    width: int
-    height: int
-
-    @property
-    def tokens(self) -> int:
-        return max(MIN_IMAGE_TOKENS, math.ceil(self.width * self.height / PIXELS_PER_TOKEN))
-
-
 @dataclass(frozen=True)
 class Prepared:
-    """A question with its record's key; `input_tokens` is a guess."""
+    """A question with its record's key; `input_tokens` is a guess. `former`: its keys in journals of before."""
 
     question: Question
     key: str
+    former: tuple[str, ...]
     images: tuple[ImageFacts, ...]
     input_tokens: int
 
 
 class Preparer:
-    """Makes questions ready for the judge of `settings`. `model` identifies it: its name, for a folder its weights."""
+    """Makes questions ready for the judge of `settings`. `model` identifies it: its name, for a folder its weights.
+    `places`: (address, limit of tokens) at which journals of before asked."""
 
-    def __init__(self, settings: JudgeSection, model: str):
-        self.settings, self.model = settings, model
+    def __init__(self, settings: JudgeSection, model: str, places: Sequence[Place] = ()):
+        self.settings, self.model, self.places = settings, model, tuple(places)
         self._facts: dict[ImageSource, ImageFacts] = {}  # many questions share an image
 
     def prepare(self, question: Question) -> Prepared:
@@ -70,10 +58,12 @@ class Preparer:
             DataError: an image cannot be read; names the question.
         """
         images = tuple(self._image_facts(source, question) for source in question.images)
-        texts = (question.system, question.text, json.dumps(_json_schema(question.schema)))
+        texts = (question.system, question.text, json.dumps(json_schema(question.schema)))
         size = sum(len(text.encode("utf-8", "replace")) for text in texts)
         tokens = OVERHEAD_TOKENS + math.ceil(size / BYTES_PER_TOKEN) + sum(image.tokens for image in images)
-        return Prepared(question, record_key(self.settings, self.model, question, images), images, tokens)
+        known = (self.settings, self.model, question, images)
+        former = tuple(former_key(*known, place) for place in self.places)
+        return Prepared(question, record_key(*known), former, images, tokens)
 
     def payload(self, prepared: Prepared, attempt: int) -> Payload:
         """What is sent, with the images as they were when the key was found.
@@ -117,45 +107,6 @@ class Preparer:
         except (DataError, OSError, ValueError, SyntaxError) as error:
             raise _bad_image(source, question, error) from None
         return MEDIA_TYPES[wanted], buffer.getvalue()
-
-
-def sampling_temperature(settings: JudgeSection, question: Question) -> float:
-    """The settings' temperature, or where they give none the question's own."""
-    return question.temperature if settings.temperature is None else settings.temperature
-
-
-def record_key(settings: JudgeSection, model: str, question: Question, images: tuple[ImageFacts, ...]) -> str:
-    """SHA-256 of everything that decides an answer: equal keys are one answer, and nothing else is part of it."""
-    value = {
-        "kind": settings.kind,
-        "model": model,
-        "endpoint": normal_endpoint(settings),
-        "dtype": settings.dtype if settings.kind == "local" else None,
-        "template": question.template,
-        "system": question.system,
-        "text": question.text,
-        "images": [image.sha256 for image in images],
-        "image_format": settings.image_format,
-        "jpeg_quality": settings.jpeg_quality if settings.image_format == "jpeg" else None,
-        "temperature": float(sampling_temperature(settings, question)),
-        "max_output_tokens": settings.max_output_tokens,
-        "structured_output": settings.structured_output,
-        "schema": _json_schema(question.schema),
-        "repeat": question.repeat,
-    }
-    text = json.dumps(value, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-@cache
-def _json_schema(schema: type[BaseModel] | None) -> dict[str, Any] | None:
-    return None if schema is None else schema.model_json_schema()
-
-
-def normal_endpoint(settings: JudgeSection) -> str | None:
-    """The endpoint without a final slash; None for the provider's own and for a local model."""
-    endpoint = (settings.endpoint or "").rstrip("/")
-    return None if not endpoint or endpoint == PROVIDER_ENDPOINTS.get(settings.kind) else endpoint
 
 
 def _name(source: ImageSource) -> str:

@@ -23,16 +23,18 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from promptecho.errors import DataError
+from promptecho.provenance import without_address
 
-Status = Literal["begun", "ok", "unparsable", "refused", "failed", "lost"]
-ANSWERED = ("ok", "unparsable", "refused")
+Status = Literal["begun", "ok", "unparsable", "refused", "cut", "empty", "failed", "lost", "given_up"]
+ANSWERED = ("ok", "unparsable", "refused", "cut", "empty")
 
 
 class Row(BaseModel):
     """One line of a journal. `call` counts within the journal; the row that ends a call repeats the number of the
     row that began it. Tokens are those to be charged: of a begun or lost call the most it may cost, of a failed one
     none. `estimated`: the reply named no tokens, so these are those reserved. `guess`: what the
-    input was taken for beforehand."""
+    input was taken for beforehand. `limit`: most tokens that the reply was allowed; `finish`: why it ended;
+    `thinking_tokens` are part of the output's. A row `given_up` ends no call: its question was left without answer."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
@@ -50,6 +52,9 @@ class Row(BaseModel):
     estimated: bool = False
     guess: int = 0
     model_version: str = ""
+    limit: int = 0
+    finish: str = ""
+    thinking_tokens: int = 0
 
 
 @dataclass
@@ -79,6 +84,9 @@ class Record:
         self._lock = threading.RLock()
         self._journals: dict[str, _Journal] = {}
         self._replies: dict[str, list[tuple[float, str, Row]]] = defaultdict(list)
+        self._given_up: dict[str, Row] = {}
+        self._former: dict[str, tuple[str, ...]] = {}
+        self.former_limits: set[tuple[str, int]] = set()  # (judge, limit of tokens) of calls of earlier versions
         self._own: _Journal | None = None
         self._file: int | None = None
         self.refresh()
@@ -86,7 +94,29 @@ class Record:
     def replies(self, key: str) -> list[Row]:
         """What was answered to the question of this key so far, oldest first."""
         with self._lock:
-            return [row for _, _, row in sorted(self._replies.get(key, ()), key=lambda entry: entry[:2])]
+            keys = (key, *self._former.get(key, ()))
+            entries = [entry for one in keys for entry in self._replies.get(one, ())]
+            return [row for _, _, row in sorted(entries, key=lambda entry: entry[:2])]
+
+    def adopt(self, key: str, former: tuple[str, ...]) -> None:
+        """Take what earlier versions recorded under other keys as answers to the question of `key`."""
+        with self._lock:
+            self._former[key] = tuple(one for one in former if one in self._replies)
+
+    def given_up(self, key: str) -> str | None:
+        """Why the question of this key was left without an answer when it was last asked; None: it was not."""
+        with self._lock:
+            row = self._given_up.get(key)
+            return row.reason if row else None
+
+    def give_up(self, key: str, id: str, reason: str) -> None:
+        """Write down that a question stays without answer, so that nobody need ask in order to know."""
+        with self._lock:
+            own = self._open_own()
+            self._append(
+                Row(call=own.lines, judge=self.judge, key=key, id=id, attempt=0, status="given_up", time=time.time(),
+                    reason=reason)
+            )  # fmt: skip
 
     def all_replies(self) -> list[Row]:
         """Every reply of this judge, in no particular order."""
@@ -122,12 +152,13 @@ class Record:
                 os.close(descriptor)
 
     def begin(self, key: str, id: str, attempt: int, *, input_tokens: int, output_tokens: int, guess: int) -> Row:
-        """Write down that a call is about to be made, and what it may cost; within `transaction`."""
+        """Write down that a call is about to be made, and what it may cost; within `transaction`. `output_tokens` is
+        the most that the reply is allowed."""
         with self._lock:
             own = self._open_own()
             row = Row(
                 call=own.lines, judge=self.judge, key=key, id=id, attempt=attempt, status="begun", time=time.time(),
-                input_tokens=input_tokens, output_tokens=output_tokens, guess=guess,
+                input_tokens=input_tokens, output_tokens=output_tokens, guess=guess, limit=output_tokens,
             )  # fmt: skip
             self._append(row)
             return row
@@ -203,13 +234,21 @@ class Record:
 
     def _count(self, journal: _Journal, row: Row) -> None:
         journal.lines += 1
-        if row.judge != self.judge:
+        if row.judge != self.judge and without_address(row.judge) != self.judge:
             return
         if row.status == "begun":
             self.calls += 1
             journal.open[row.call] = row
+            if not row.limit:
+                self.former_limits.add((row.judge, row.output_tokens))
             return
-        journal.open.pop(row.call, None)
+        if row.status == "given_up":
+            last = self._given_up.get(row.key)
+            self._given_up[row.key] = row if last is None or row.time >= last.time else last
+            return
+        begun = journal.open.pop(row.call, None)
+        if not row.limit and begun is not None:
+            row = row.model_copy(update={"limit": begun.output_tokens})
         self.input_tokens += row.input_tokens
         self.output_tokens += row.output_tokens
         if row.status in ANSWERED:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from promptecho.config.judges import JudgeSection
 from promptecho.errors import ConfigError
 from promptecho.judges.base import Judge
-from promptecho.judges.prepare import normal_endpoint
+from promptecho.judges.keys import normal_endpoint
 from promptecho.shipped import model_path
 
 
@@ -36,23 +36,25 @@ def load_judge(settings: JudgeSection) -> Judge:
 
 
 def judge_name(settings: JudgeSection) -> str:
-    """The model, and where it is not the provider's own the endpoint's host: what tables and records call the judge.
+    """The model: what tables and records call the judge. Its address is no part of it, so that a server may move.
 
     Raises:
-        ConfigError: the endpoint is no plain http(s) URL, or holds a password or a query.
+        ConfigError: the endpoint is no plain http(s) URL, or holds a password or a query other than api-version.
     """
     endpoint = normal_endpoint(settings)
     if endpoint is None:
         return settings.model
     parts = urlsplit(endpoint)
-    if parts.username or parts.password or parts.query or parts.fragment:
+    if parts.username or parts.password or parts.fragment or {name for name, _ in parse_qsl(parts.query)} - {
+        "api-version"
+    }:
         raise ConfigError(
-            f"endpoint of judge {settings.model}: a URL with user, password or query; give the key in the "
-            f"environment variable that api_key_env names"
+            f"endpoint of judge {settings.model}: a URL with user, password or a query other than api-version; give "
+            "the key in the environment variable that api_key_env names"
         )
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ConfigError(f"endpoint of judge {settings.model}: {endpoint!r} is no URL such as https://host:8000/v1")
-    return f"{settings.model}@{parts.netloc}"
+    return settings.model
 
 
 def model_identity(settings: JudgeSection) -> str:

@@ -9,28 +9,25 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from promptecho.config.judges import JudgeSection
 from promptecho.errors import PromptEchoError
-from promptecho.judges.base import Judge, Payload, Reply
-from promptecho.judges.errors import JudgeBudgetError, JudgeBusyError, JudgeError
+from promptecho.judges.base import Judge, Reply
+from promptecho.judges.errors import (
+    JudgeBudgetError,
+    JudgeBusyError,
+    JudgeError,
+    JudgeRejectedError,
+    RefusedError,
+)
+from promptecho.judges.keys import token_limit
+from promptecho.judges.patience import Backoff, Patience
 from promptecho.judges.prepare import Prepared, Preparer
 from promptecho.judges.record import Record, Row
 
 RESERVE = 2.0  # a call's input tokens are reserved at so many times their guess
 POLL_S = 0.1
-
-
-@dataclass(frozen=True)
-class Backoff:
-    """Pauses in seconds before a busy endpoint is asked again: doubling from `initial` to `longest`, plus up to
-    `jitter`. An endpoint's own Retry-After counts where it is longer; above `give_up` it ends everything."""
-
-    initial: float = 1.0
-    longest: float = 60.0
-    jitter: float = 1.0
-    give_up: float = 600.0
+REJECTED_FIRST = 3  # requests refused before anything was answered: the settings are at fault, not a question
 
 
 BACKOFF = Backoff()
@@ -81,6 +78,11 @@ class Workers:
     ):  # fmt: skip
         self.settings, self.judge, self.record, self.preparer = settings, judge, record, preparer
         self.settled, self.backoff = settled, backoff
+        self.limit = token_limit(settings)
+        self._patience = Patience(judge.name, backoff)
+        self._struck: set[str] = set()  # questions on which the endpoint failed while it answered others
+        self._rejected = 0
+        self._answered = bool(record.all_replies())
         self._rate = RateLimit(settings.requests_per_minute)
         self._stop = threading.Event()
         self._queue: deque[Prepared] = deque()
@@ -146,27 +148,59 @@ class Workers:
 
     def _ask(self, one: Prepared) -> str | None:
         """Ask until there is an answer; returns why not where it is given up."""
-        from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential, wait_random
+        strikes = failed = calls = 0
+        while True:
+            replies, calls = self._patience.replies, calls + 1
+            try:
+                self._attempt(one)
+                return None
+            except _UnparsableError:
+                failed = 0
+                continue
+            except JudgeRejectedError as error:
+                return self._reject(error)
+            except JudgeBusyError as error:
+                busy = error
+            failed += 1
+            away = self._wait_or_end(busy)
+            # Is it this question's fault? Others were answered meanwhile, or only such questions are left; and a reply
+            # that may have been paid for is not asked for without end.
+            others = self._patience.replies > replies
+            others |= one.key in self._struck and len(self._struck) >= self._unanswered
+            if busy.maybe_billed or (others and not busy.throttled):
+                strikes += 1
+                self._struck.add(one.key)
+            told = f" ({calls} calls)" if calls > 1 else ""
+            if strikes >= self.settings.max_attempts:
+                return f"{busy}{told}"
+            if away >= self.backoff.outage_s:
+                return f"outage: no reply for {self.backoff.outage_s:g} s, the last: {busy}{told}"
+            if self._stop.wait(max(self.backoff.pause(one.key, failed), busy.retry_after or 0.0)):
+                raise _StoppedError
 
-        backoff = self.backoff
-        growing = wait_exponential(multiplier=backoff.initial, max=backoff.longest) + wait_random(0, backoff.jitter)
+    def _wait_or_end(self, busy: JudgeBusyError) -> float:
+        """Seconds without a reply to anybody.
 
-        def pause(state) -> float:
-            error = state.outcome.exception()
-            return max(growing(state), error.retry_after or 0.0) if isinstance(error, JudgeBusyError) else 0.0
+        Raises:
+            JudgeError: waiting would be no use, or be asked to be longer than it may.
+        """
+        if busy.unknown_host and not self._patience.replies:
+            raise JudgeError(f"judge {self.judge.name}: {busy}; correct the endpoint")
+        if (busy.retry_after or 0.0) > self.backoff.outage_s:
+            raise JudgeError(
+                f"judge {self.judge.name}: {busy}; it asks to wait {busy.retry_after:.0f} s, longer than "
+                f"judges.outage_s {self.backoff.outage_s:g}; rerun later, all replies are recorded"
+            )
+        return self._patience.failed(str(busy))
 
-        tries = max(1, self.settings.max_attempts - len(self.record.replies(one.key)))
-        retrying = Retrying(
-            retry=retry_if_exception_type((JudgeBusyError, _UnparsableError)), stop=stop_after_attempt(tries),
-            wait=pause, sleep=self._stop.wait, reraise=True,
-        )
-        try:
-            retrying(self._attempt, one)
-        except JudgeBusyError as error:
-            return f"{error} ({tries} calls)" if tries > 1 else str(error)
-        except _UnparsableError as error:
-            return f"unparsable: {error}"
-        return None
+    def _reject(self, error: JudgeRejectedError) -> str:
+        self._rejected += 1
+        if self._rejected >= REJECTED_FIRST and not self._answered:
+            raise JudgeError(
+                f"judge {self.judge.name}: {error}; so were the first {self._rejected} questions, and none was "
+                "answered: correct the judge's settings"
+            )
+        return str(error)
 
     def _attempt(self, one: Prepared) -> None:
         self.record.refresh()
@@ -188,26 +222,28 @@ class Workers:
                 self.record.end(begun, "lost", reason=str(error), estimated=True)
             else:
                 self._end_free(begun, error)
-            if (error.retry_after or 0.0) > self.backoff.give_up:
-                raise JudgeError(
-                    f"judge {self.judge.name}: {error}; it asks to wait {error.retry_after:.0f} s; rerun later, all "
-                    "replies are recorded"
-                ) from None
             raise
         except PromptEchoError as error:
             self._end_free(begun, error)
+            if isinstance(error, JudgeRejectedError):
+                self._patience.replied()
             raise
         except BaseException as error:
             self.record.end(begun, "lost", reason=type(error).__name__, estimated=True)
             raise
-        self._take(one, begun, payload, reply)
+        self._answered = True
+        self._patience.replied()
+        self._take(one, begun, reply)
 
     def _end_free(self, begun: Row, error: PromptEchoError) -> None:
         self.record.end(begun, "failed", reason=str(error), input_tokens=0, output_tokens=0)
 
-    def _take(self, one: Prepared, begun: Row, payload: Payload, reply: Reply) -> None:
+    def _take(self, one: Prepared, begun: Row, reply: Reply) -> None:
         """Record a reply before anything is done with it."""
-        values = {"text": _clean(reply.text), "model_version": _clean(reply.model_version)}
+        values = {
+            "text": _clean(reply.text), "model_version": _clean(reply.model_version), "finish": _clean(reply.finish),
+            "thinking_tokens": reply.thinking_tokens,
+        }  # fmt: skip
         if reply.input_tokens or reply.output_tokens:
             values |= {"input_tokens": reply.input_tokens, "output_tokens": reply.output_tokens}
             self._ratio = max(self._ratio, reply.input_tokens / max(begun.guess, 1))
@@ -225,7 +261,14 @@ class Workers:
             self.record.end(begun, "ok", **values)
             return
         reason = " ".join(str(problem).split())[:300]
-        self.record.end(begun, "unparsable", reason=reason, **values)
+        status = "unparsable"
+        if isinstance(problem, RefusedError):
+            status, reason = "refused", f"in words: {reason}"
+        elif reply.empty:
+            status, reason = "empty", "no candidate"
+        elif reply.cut and isinstance(problem, ValueError):
+            status, reason = "cut", cut_reason(begun.limit, reply.finish, reply.thinking_tokens)
+        self.record.end(begun, status, reason=reason, **values)
         if not isinstance(problem, ValueError):
             raise problem
         if not self.settled(one):
@@ -238,7 +281,7 @@ class Workers:
             JudgeBudgetError: it does not fit, and nothing on its way could change that.
         """
         reserve = int(one.input_tokens * max(RESERVE, 1.1 * self._ratio)) + 1
-        output = self.settings.max_output_tokens
+        output = self.limit
         while not self._stop.is_set():
             with self.record.transaction():
                 if self.settled(one):
@@ -271,6 +314,13 @@ class Workers:
             f"budget_usd {settings.budget_usd:g} is used up: {spent:.4g} USD are spent and the next call may cost "
             f"{cost:.4g}"
         )
+
+
+def cut_reason(limit: int, finish: str, thinking_tokens: int) -> str:
+    """Why a reply that reached its limit of tokens is no answer, and what to do."""
+    thoughts = f", {thinking_tokens} of them thoughts" if thinking_tokens else ""
+    ended = f" (finish reason {finish}{thoughts})" if finish else ""
+    return f"at max_output_tokens {limit}{ended}; raise max_output_tokens to have it asked again"
 
 
 def _clean(text: str) -> str:

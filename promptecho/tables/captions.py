@@ -14,6 +14,7 @@ from promptecho.tables.compare import (
     OVERALL,
     PERCENT,
     PROMPTS,
+    FailureShare,
     Kind,
     comparison,
 )
@@ -40,7 +41,7 @@ CAPTIONS = Kind(
 
 
 def captions_table(
-    files: list[ScoreFile], *, name: str = "captions", max_failure_share: float = MAX_FAILURE_SHARE
+    files: list[ScoreFile], *, name: str = "captions", max_failure_share: FailureShare = MAX_FAILURE_SHARE
 ) -> Table:
     """Build the table from score files sorted as `read_score_files` returns them; see `comparison`."""
     return comparison(CAPTIONS, files, name=name, max_failure_share=max_failure_share)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean
 
@@ -11,7 +11,7 @@ import numpy as np
 
 import promptecho
 from promptecho.errors import DataError
-from promptecho.provenance import git_commit
+from promptecho.provenance import Provenance, git_commit, without_address
 from promptecho.scores import ScoreItem
 from promptecho.statistics import (
     Difference,
@@ -21,10 +21,11 @@ from promptecho.statistics import (
     pool_seeds,
 )
 from promptecho.tables.collect import ScoreFile, same_items
-from promptecho.tables.notes import footnotes, warnings
+from promptecho.tables.notes import footnotes, mixed_versions, warnings
 from promptecho.tables.table import Cell, Column, Panel, Table
 
 MAX_FAILURE_SHARE = 0.01
+FailureShare = float | Mapping[str, float]  # of all, or by BENCHMARK or EXPERIMENT/BENCHMARK, "" for the others
 SEED_OF_RUN = re.compile(r"(?P<name>.+)-s[0-9]+")  # how runs that differ by seed alone are named
 PERCENT = Column(key="", label="", decimals=1, unit="%", interval=True, best=True)
 MODEL = Column("model", "Model", decimals=None)
@@ -127,7 +128,15 @@ def count_cells(items: Sequence[ScoreItem]) -> dict[str, Cell]:
     return {"prompts": Cell(prompts), "images": Cell(len(items) - failures), "failures": Cell(failures)}
 
 
-def check_file(kind: Kind, file: ScoreFile, max_failure_share: float) -> None:
+def failure_share(shares: FailureShare, provenance: Provenance) -> float:
+    """The largest share of failed items that is allowed to a score file."""
+    if not isinstance(shares, Mapping):
+        return shares
+    names = (f"{provenance.experiment}/{provenance.benchmark}", provenance.benchmark, "")
+    return next((shares[name] for name in names if name in shares), MAX_FAILURE_SHARE)
+
+
+def check_file(kind: Kind, file: ScoreFile, max_failure_share: FailureShare) -> None:
     """Refuse a file that cannot go into a table.
 
     Raises:
@@ -139,10 +148,11 @@ def check_file(kind: Kind, file: ScoreFile, max_failure_share: float) -> None:
         raise DataError(
             f"{file.path}: unknown {kind.title} {kind.group_word} {unknown[0]!r}; known: {', '.join(kind.groups)}"
         )
-    if provenance.failures > max_failure_share * provenance.n:
+    allowed = failure_share(max_failure_share, provenance)
+    if provenance.failures > allowed * provenance.n:
         raise DataError(
-            f"{file.path}: {provenance.failures} of {provenance.n} items failed, more than the {max_failure_share:.1%} "
-            "allowed; score again, or raise --max-failures"
+            f"{file.path}: {provenance.failures} of {provenance.n} items failed, more than the {allowed:.1%} allowed; "
+            f"score again, or raise benchmarks.{provenance.benchmark}.max_failed_share (by hand: --max-failures)"
         )
 
 
@@ -153,10 +163,26 @@ def check_comparable(files: Sequence[ScoreFile], keys: Sequence[str] = ("benchma
         DataError: they do not, or `keys` of the provenance differ.
     """
     for key in (*keys, "mode", "backend", "judge_model", "template_digest", "baseline"):
-        values = {str(getattr(file.scores.provenance, key)): file for file in files}
+        values = {_told(file, key): file for file in files}
         if len(values) > 1:
             told = ", ".join(f"{value!r} ({file.path})" for value, file in sorted(values.items()))
             raise DataError(f"score files differ in {key}: {told}; make one table for each")
+
+
+def _told(file: ScoreFile, key: str) -> str:
+    provenance = file.scores.provenance
+    value = str(getattr(provenance, key))
+    return without_address(value) if key == "judge_model" and provenance.backend == "judge" else value
+
+
+def check_versions(files: Sequence[ScoreFile]) -> None:
+    """Refuse files whose judge was not of one version, for `judges.mixed_versions: refuse`.
+
+    Raises:
+        DataError: several versions answered.
+    """
+    if told := mixed_versions(files):
+        raise DataError(f"{told}; judges.mixed_versions is refuse (by hand: --mixed-versions warn)")
 
 
 def seed_groups(files: Sequence[ScoreFile]) -> dict[tuple[str, str, int], list[ScoreFile]]:
@@ -190,7 +216,9 @@ def _with_seeds(kind: Kind, columns: Sequence[Column]) -> list[Column]:
     return out
 
 
-def comparison(kind: Kind, files: list[ScoreFile], *, name: str, max_failure_share: float = MAX_FAILURE_SHARE) -> Table:
+def comparison(
+    kind: Kind, files: list[ScoreFile], *, name: str, max_failure_share: FailureShare = MAX_FAILURE_SHARE
+) -> Table:
     """Build a table from score files sorted as `read_score_files` returns them: base, runs by step, seeds together.
 
     Rows judged on other prompts than their base get no difference and a warning. A failed item leaves the

@@ -13,6 +13,7 @@ from promptecho.tables.compare import (
     MODEL,
     OVERALL,
     PERCENT,
+    FailureShare,
     Kind,
     comparison,
 )
@@ -45,7 +46,7 @@ GENEVAL = Kind(
 
 
 def geneval_table(
-    files: list[ScoreFile], *, name: str = "geneval", max_failure_share: float = MAX_FAILURE_SHARE
+    files: list[ScoreFile], *, name: str = "geneval", max_failure_share: FailureShare = MAX_FAILURE_SHARE
 ) -> Table:
     """Build the table from score files sorted as `read_score_files` returns them; see `comparison`."""
     return comparison(GENEVAL, files, name=name, max_failure_share=max_failure_share)

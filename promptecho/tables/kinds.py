@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from promptecho.tables.captions import CAPTIONS
 from promptecho.tables.collect import ScoreFile
-from promptecho.tables.compare import MAX_FAILURE_SHARE, Kind, comparison
+from promptecho.tables.compare import MAX_FAILURE_SHARE, FailureShare, Kind, comparison
 from promptecho.tables.densealign import DENSEALIGN
 from promptecho.tables.dpg import DPG
 from promptecho.tables.geneval import GENEVAL
@@ -30,7 +30,7 @@ def kind_of(scorer: str, files: Sequence[ScoreFile]) -> Kind:
 
 
 def make_table(
-    scorer: str, files: list[ScoreFile], *, name: str, max_failure_share: float = MAX_FAILURE_SHARE
+    scorer: str, files: list[ScoreFile], *, name: str, max_failure_share: FailureShare = MAX_FAILURE_SHARE
 ) -> Table:
     """Build a scorer's table from score files sorted as `read_score_files` returns them; see `comparison`."""
     return comparison(kind_of(scorer, files), files, name=name, max_failure_share=max_failure_share)

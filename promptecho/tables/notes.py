@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from promptecho.provenance import without_address
+from promptecho.scores import raw_path
 from promptecho.statistics import CONFIDENCE, RESAMPLES
 from promptecho.tables.collect import ScoreFile, same_items
 
@@ -12,10 +17,60 @@ if TYPE_CHECKING:
     from promptecho.tables.compare import Kind
 
 
+_VERSION = re.compile(r'"model_version": ?"((?:[^"\\]|\\.)*)"')
+
+
 def rules_note(kind: Kind, files: Sequence[ScoreFile]) -> str:
     """What the numbers are, and who judged."""
     first = files[0].scores.provenance
-    return kind.rules.format(mode=first.mode, judge_model=first.judge_model)
+    if first.backend != "judge":
+        return kind.rules.format(mode=first.mode, judge_model=first.judge_model)
+    judge = without_address(first.judge_model)
+    versions = sorted({version for file in files for version in versions_of(file)})
+    told = f" (version {', '.join(versions)})" if versions and versions != [judge] else ""
+    return kind.rules.format(mode=first.mode, judge_model=f"{judge}{told}")
+
+
+def versions_of(file: ScoreFile) -> dict[str, int]:
+    """Version of the judge -> how many answers it gave; {} where no judge was asked, or none told its version.
+
+    Scores of earlier versions have it in the raw records beside them alone.
+    """
+    provenance = file.scores.provenance
+    if provenance.backend != "judge":
+        return {}
+    if provenance.judge_versions is not None:
+        return {version: count for version, count in provenance.judge_versions.items() if version}
+    try:
+        text = raw_path(file.path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return {}
+    found = Counter(json.loads(f'"{version}"') for version in _VERSION.findall(text))
+    return {version: count for version, count in sorted(found.items()) if version}
+
+
+def mixed_versions(files: Sequence[ScoreFile]) -> str | None:
+    """A warning where several versions of one judge answered, which may judge differently."""
+    rows: dict[str, list[str]] = {}
+    for file in files:
+        for version in versions_of(file):
+            rows.setdefault(version, []).append(file.label)
+    if len(rows) < 2:
+        return None
+    told = "; ".join(f"{version}: {', '.join(dict.fromkeys(labels))}" for version, labels in sorted(rows.items()))
+    return f"several versions of the judge answered ({told}); their verdicts may differ, so compare rows with care"
+
+
+def unanswered_note(files: Sequence[ScoreFile]) -> str | None:
+    """Why a judge left questions without an answer."""
+    why: Counter[str] = Counter()
+    for file in files:
+        why.update(file.scores.provenance.unanswered or {})
+    if not why:
+        return None
+    names = {"cut": "cut at max_output_tokens", "refused": "refused by the judge", "unparsable": "unreadable"}
+    told = ", ".join(f"{count} {names.get(kind, kind)}" for kind, count in sorted(why.items()))
+    return f"Questions without an answer, in all rows: {told}."
 
 
 def interval_note(kind: Kind) -> str:
@@ -83,6 +138,7 @@ def footnotes(kind: Kind, files: Sequence[ScoreFile], lost: int, pooled: bool) -
     notes = [rules_note(kind, files), *kind.notes(files), interval_note(kind)]
     notes += [delta_note(kind)] if kind.has_base else []
     notes.append(count_note(kind, files, lost))
+    notes += [note] if (note := unanswered_note(files)) else []
     runs: dict[str, list[str]] = {}
     for file in files:
         provenance = file.scores.provenance
@@ -113,7 +169,7 @@ def odd_items(files: Sequence[ScoreFile]) -> str | None:
 
 def warnings(kind: Kind, files: Sequence[ScoreFile], bases: Mapping[str, ScoreFile]) -> list[str]:
     """What a reader must know before comparing rows."""
-    found = [odd] if (odd := odd_items(files)) else []
+    found = [note for note in (odd_items(files), mixed_versions(files)) if note]
     for experiment in sorted({file.scores.provenance.experiment for file in files}):
         digests: dict[str, list[str]] = {}
         for file in files:

@@ -12,16 +12,26 @@ from promptecho.errors import ConfigError, DataError
 from promptecho.provenance import git_commit
 from promptecho.statistics import CONFIDENCE, pool_seeds
 from promptecho.tables.collect import ScoreFile, same_items
-from promptecho.tables.compare import MAX_FAILURE_SHARE, check_comparable, check_file, count_cells, difference_cell
+from promptecho.tables.compare import (
+    MAX_FAILURE_SHARE,
+    FailureShare,
+    check_comparable,
+    check_file,
+    check_versions,
+    count_cells,
+    difference_cell,
+)
 from promptecho.tables.kinds import KINDS
 from promptecho.tables.notes import (
     count_note,
     delta_note,
     interval_note,
+    mixed_versions,
     odd_items,
     origin_note,
     rules_note,
     seeds_note,
+    unanswered_note,
 )
 from promptecho.tables.published import PublishedTable, agrees, published
 from promptecho.tables.results import Results
@@ -109,7 +119,11 @@ class PaperTables:
     `rows` says which run stands beside which published row, as `parse_rows` returns it.
     """
 
-    def __init__(self, results: Results, rows: Mapping[str, Place], *, max_failure_share: float = MAX_FAILURE_SHARE):
+    def __init__(
+        self, results: Results, rows: Mapping[str, Place], *, max_failure_share: FailureShare = MAX_FAILURE_SHARE,
+        one_version: bool = False,
+    ):  # fmt: skip
+        self._one_version = one_version
         self._results, self._rows, self._max_failure_share = results, rows, max_failure_share
         self._known: dict[tuple[str, Place], _Measured | None] = {}
 
@@ -192,6 +206,9 @@ class PaperTables:
             else:
                 without.append(label)
             out.append(paper)
+        if self._one_version:
+            for scorer in dict.fromkeys(scorer for ours in every for scorer in ours.measured):
+                check_versions([file for ours in every for file in getattr(ours.measured.get(scorer), "files", [])])
         notes, warnings = _notes(every)
         if without:
             notes.append(f"No score files of ours for: {', '.join(without)}.")
@@ -275,9 +292,12 @@ def _notes(every: Sequence[_Ours]) -> tuple[list[str], list[str]]:
         check_comparable(files, keys=())
         lost = sum(found.lost for found in measured)
         mine = [rules_note(kind, files), *kind.notes(files), interval_note(kind), count_note(kind, files, lost)]
+        mine += [note] if (note := unanswered_note(files)) else []
         notes += [f"{kind.title}: {note}" if len(scorers) > 1 else note for note in mine]
         if odd := odd_items(files):
             warnings.append(f"{kind.title}: {odd}")
+        if versions := mixed_versions(files):
+            warnings.append(f"{kind.title}: {versions}")
     if with_base := [KINDS[scorer] for scorer in scorers if KINDS[scorer].has_base]:
         notes.append(delta_note(with_base[0]))
     if pooled := [scorer for ours in every for scorer, found in ours.measured.items() if len(found.files) > 1]:

@@ -10,9 +10,9 @@ from pydantic import BaseModel, ConfigDict
 
 from promptecho.config.judges import JudgeSection
 from promptecho.judges.base import Question
-from promptecho.judges.workers import Backoff
+from promptecho.judges.patience import Backoff
 
-QUICK = Backoff(initial=0.001, longest=0.01, jitter=0.001)
+QUICK = Backoff(initial=0.001, longest=0.01, jitter=0.001, outage_s=0.5)
 VARIABLES = {"gemini": "GEMINI_API_KEY", "openai": "OPENAI_API_KEY"}
 
 

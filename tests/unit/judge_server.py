@@ -20,8 +20,8 @@ KEY = "sk-secret-0123456789-do-not-show"
 TOKENS = (700, 20)  # of a reply: input, output
 STATUS_FAULTS = {"429": 429, "500": 500, "503": 503}
 BODY_FAULTS = ("drop", "garbage", "truncated", "time-out")  # charged, but no reply arrives
-TEXT_FAULTS = ("bad text", "cut text")  # charged, and no answer
-FINAL_FAULTS = ("refusal", "safety")  # charged, and the last word
+TEXT_FAULTS = ("bad text",)  # charged, and no answer
+FINAL_FAULTS = ("refusal", "safety", "cut text", "thinking")  # charged, and the last word
 FAULTS = (*STATUS_FAULTS, *BODY_FAULTS, *TEXT_FAULTS, *FINAL_FAULTS)
 
 
@@ -39,6 +39,7 @@ class JudgeServer:
     at_once: int = 0
     most_at_once: int = 0
     url: str = ""
+    version: str = "judge-1.5-001"
 
     def __post_init__(self):
         self.lock = threading.Lock()
@@ -106,7 +107,7 @@ class _Handler(BaseHTTPRequestHandler):
             time.sleep(state.hang)
         answer = state.answer(text)
         reply = {"bad text": "so it seems to me", "cut text": answer[: len(answer) // 2]}.get(fault, answer)
-        data = json.dumps((_gemini if gemini else _openai)(reply, fault)).encode()
+        data = json.dumps((_gemini if gemini else _openai)(reply, fault, state.version)).encode()
         if fault == "garbage":
             data = b"<html>not what you wanted</html>"
         if fault == "truncated":
@@ -173,27 +174,36 @@ def _decode(data: str) -> bytes:
     return base64.b64decode(data.replace("-", "+").replace("_", "/"))
 
 
-def _gemini(text: str, fault: str | None) -> dict:
+def _gemini(text: str, fault: str | None, version: str) -> dict:
     usage = {"promptTokenCount": TOKENS[0], "candidatesTokenCount": TOKENS[1], "totalTokenCount": sum(TOKENS)}
-    reply = {"usageMetadata": usage, "modelVersion": "judge-1.5-001"}
+    reply = {"usageMetadata": usage, "modelVersion": version}
     if fault == "safety":
         return reply | {"promptFeedback": {"blockReason": "SAFETY"}}
     if fault == "refusal":
         return reply | {"candidates": [{"finishReason": "PROHIBITED_CONTENT", "index": 0}]}
+    if fault == "no candidate":
+        return reply | {"candidates": []}
+    if fault == "thinking":
+        usage |= {"candidatesTokenCount": 0, "thoughtsTokenCount": 61}
+        return reply | {"candidates": [{"index": 0, "finishReason": "MAX_TOKENS", "content": {"role": "model"}}]}
     finish = "MAX_TOKENS" if fault == "cut text" else "STOP"
     content = {"role": "model", "parts": [{"text": "hm", "thought": True}, {"text": text}]}
     return reply | {"candidates": [{"content": content, "finishReason": finish, "index": 0}]}
 
 
-def _openai(text: str, fault: str | None) -> dict:
+def _openai(text: str, fault: str | None, version: str) -> dict:
     message = {"role": "assistant", "content": text}
     finish = "length" if fault == "cut text" else "stop"
     if fault == "refusal":
         message = {"role": "assistant", "content": None, "refusal": "I will not look at this."}
     if fault == "safety":
         message, finish = {"role": "assistant", "content": ""}, "content_filter"
+    usage = {"prompt_tokens": TOKENS[0], "completion_tokens": TOKENS[1], "total_tokens": sum(TOKENS)}
+    if fault == "thinking":
+        message, finish = {"role": "assistant", "content": None, "refusal": None}, "length"
+        usage |= {"completion_tokens": 61, "completion_tokens_details": {"reasoning_tokens": 61}}
     return {
-        "id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": "judge-1.5-001",
+        "id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": version,
         "choices": [{"index": 0, "message": message, "finish_reason": finish, "logprobs": None}],
-        "usage": {"prompt_tokens": TOKENS[0], "completion_tokens": TOKENS[1], "total_tokens": sum(TOKENS)},
+        "usage": usage,
     }  # fmt: skip

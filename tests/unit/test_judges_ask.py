@@ -19,7 +19,7 @@ from promptecho.errors import DataError
 from promptecho.judges.ask import ask_all, estimate
 from promptecho.judges.base import Question
 from promptecho.judges.errors import JudgeBudgetError, JudgeError
-from promptecho.judges.workers import Backoff
+from promptecho.judges.patience import Backoff
 
 KINDS = pytest.mark.parametrize("kind", ["gemini", "openai"])
 PRICES = {"usd_per_million_input_tokens": 1000.0, "usd_per_million_output_tokens": 10_000.0}
@@ -117,13 +117,23 @@ def test_unparsable_replies_count_over_restarts(tmp_path):
     assert answer.value == "SO IT SEEMS TO ME"
 
 
-def test_busy_endpoints_are_asked_again_in_the_next_run(tmp_path):
+def test_given_up_questions_are_recorded_and_asked_again_where_they_must(tmp_path):
     asked = questions(4, tmp_path)
-    with serving(plan=lambda text, nth: "503" if text == "q2" and nth < 3 else None) as server:
+    away = {"q2"}
+    with serving(plan=lambda text, _: "503" if text in away else None) as server:
         settings = section("openai", server, max_attempts=3, max_failed_share=0.25)
         answers = ask_all(settings, asked, tmp_path / "a", backoff=QUICK)
-        assert answers[2].failure == "HTTP 503: the endpoint is busy or broken (trouble) (3 calls)"
-        assert values(ask_all(settings, asked, tmp_path / "a", backoff=QUICK)) == expected(4)
+        assert "HTTP 503: the endpoint is busy or broken (trouble) (" in answers[2].failure
+        calls = len(server.log)
+        given_up = ask_all(settings, asked, tmp_path / "a", backoff=QUICK)
+        assert given_up[2].failure == answers[2].failure and len(server.log) == calls, "it is recorded as given up"
+        stricter = settings.model_copy(update={"max_failed_share": 0.0})
+        with pytest.raises(JudgeError, match="1 of 4 questions failed"):
+            ask_all(stricter, asked, tmp_path / "a", backoff=QUICK)
+        assert len(server.log) > calls, "with it there would be no result, so it is asked again"
+        away.clear()
+        assert values(ask_all(settings, asked, tmp_path / "a", backoff=QUICK, again=True)) == expected(4)
+    assert values(ask_all(stricter, asked, tmp_path / "a")) == expected(4), "an answer is the last word"
 
 
 def test_too_many_failures_are_an_error_that_counts_them(tmp_path):
@@ -135,14 +145,14 @@ def test_too_many_failures_are_an_error_that_counts_them(tmp_path):
         # A call may have begun before the third failure was counted.
         assert len(set(server.texts())) < 30, "what can't change the end is not paid for"
     message = str(caught.value)
-    assert message.startswith("judge judge-1.5@127.0.0.1:") and "\n" not in message
-    assert re.search(r" 3 of (9|[12]\d) questions failed \(1 refused, 1 HTTP 503, 1 unparsable\), more than ", message)
+    assert message.startswith("judge judge-1.5: ") and "\n" not in message
+    assert re.search(r" 3 of (9|[12]\d) questions failed \(1 refused, 1 (HTTP 503|outage), 1 unparsable\), ", message)
     assert "max_failed_share 0.04 of all 60" in message
     assert "the first: prompt 00003: refused: I will not look at this." in message
 
 
 @KINDS
-@pytest.mark.parametrize("fault", ["400", "401", "403", "404"])
+@pytest.mark.parametrize("fault", ["401", "403", "404"])
 def test_errors_that_stay_stop_everything(kind, fault, tmp_path):
     with serving(plan=lambda text, _: fault if text == "q3" else None, delay=0.01, echo=KEY) as server:
         with pytest.raises(JudgeError) as caught:
@@ -161,7 +171,7 @@ def test_retry_after_is_heeded_and_a_long_one_ends_it(tmp_path):
         ask_all(section("openai", server), asked, tmp_path / "a", backoff=QUICK)
         assert time.monotonic() - start >= 0.3
     with serving(plan=lambda *_: "429", retry_after="86400") as server:
-        with pytest.raises(JudgeError, match="it asks to wait 86400 s; rerun later"):
+        with pytest.raises(JudgeError, match="it asks to wait 86400 s, .* rerun later"):
             ask_all(section("openai", server), asked, tmp_path / "b", backoff=QUICK)
         assert len(server.log) == 1
 

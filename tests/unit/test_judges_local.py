@@ -76,7 +76,7 @@ def test_answers_are_recorded_and_a_greedy_model_is_not_asked_twice(tmp_path):
     asked = [Question("a", "Which?", images, str), Question("b", "Which one?", images, refuse)]
     settings = local(max_failed_share=0.5, concurrency=4)
     first = ask_all(settings, asked, tmp_path / "a")
-    assert first[0].value and first[1].failure == "unparsable: never good" and first[1].attempts == 1
+    assert first[0].value and first[1].failure.split(":")[0] in ("unparsable", "cut") and first[1].attempts == 1
     again = ask_all(settings, asked, tmp_path / "a")
     assert all(answer.cached for answer in again) and again[0].text == first[0].text
     other = tiny_vlm.build(tmp_path / "other", seed=1)

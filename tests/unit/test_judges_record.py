@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from promptecho.errors import DataError
 from promptecho.judges.base import Question
-from promptecho.judges.prepare import ImageFacts, record_key
+from promptecho.judges.keys import ImageFacts, record_key
 from promptecho.judges.record import Record
 
 ROOT = Path(__file__).parents[2]
@@ -25,14 +25,13 @@ Other = type("Other", (BaseModel,), {"__annotations__": {"score": int}})
 PARTS = {
     "kind": st.sampled_from(["gemini", "openai", "local"]),
     "model": st.sampled_from(["a", "b", "ab"]),
-    "endpoint": st.sampled_from([None, "http://a", "http://b/v1"]),
     "template": st.sampled_from(["", "a", "b"]),
     "system": st.sampled_from(["", "a", "b"]),
     "text": st.sampled_from(["", "a", "b"]),
     "images": st.lists(st.sampled_from(["0" * 64, "1" * 64]), max_size=2).map(tuple),
     "format": st.sampled_from([("png", 95), ("jpeg", 95), ("jpeg", 80)]),
     "temperature": st.sampled_from([0.0, 0.3, 1.0]),
-    "max_output_tokens": st.sampled_from([1, 10]),
+    "request": st.sampled_from([{}, {"seed": 1}, {"seed": None}]),
     "structured_output": st.sampled_from(["json_schema", "json_object", "none"]),
     "schema": st.sampled_from([None, Verdict, Other]),
     "repeat": st.integers(0, 2),
@@ -42,8 +41,8 @@ PARTS = {
 def key(parts, **unimportant):
     format_, quality = parts["format"]
     settings = section(
-        parts["kind"], model=parts["model"], endpoint=parts["endpoint"] if parts["kind"] != "local" else None,
-        max_output_tokens=parts["max_output_tokens"], structured_output=parts["structured_output"],
+        parts["kind"], model=parts["model"], request=parts["request"] if parts["kind"] != "local" else {},
+        structured_output=parts["structured_output"],
         image_format=format_, jpeg_quality=quality, **unimportant,
     )  # fmt: skip
     question = Question(
@@ -55,10 +54,8 @@ def key(parts, **unimportant):
 
 @given(st.fixed_dictionaries(PARTS), st.fixed_dictionaries(PARTS))
 def test_keys_are_equal_exactly_where_all_parts_are(first, second):
-    if first["kind"] == "local":
-        first["endpoint"] = None
-    if second["kind"] == "local":
-        second["endpoint"] = None
+    for parts in (first, second):
+        parts["request"] = {} if parts["kind"] == "local" else parts["request"]
     assert (key(first) == key(second)) == (first == second)
 
 
@@ -66,7 +63,7 @@ def test_keys_are_equal_exactly_where_all_parts_are(first, second):
 def test_any_one_part_changes_the_key(parts, data):
     name = data.draw(st.sampled_from(sorted(PARTS)))
     changed = parts | {name: data.draw(PARTS[name].filter(lambda value: value != parts[name]))}
-    if parts["kind"] != "local" or changed["kind"] != "local" or name != "endpoint":
+    if parts["kind"] != "local" or changed["kind"] != "local" or name != "request":
         assert key(parts) != key(changed)
 
 
@@ -80,7 +77,10 @@ def test_what_decides_no_answer_is_not_in_the_key(parts):
         max_calls=3,
         temperature=None,
         requests_per_minute=5.0,
+        max_output_tokens=9,
     )
+    if parts["kind"] != "local":
+        other["endpoint"] = "http://node8:8000/v1"
     assert key(parts) == key(parts, **other)
 
 
@@ -209,5 +209,6 @@ def test_a_line_holds_what_is_said(tmp_path):
         "input_tokens",
         "output_tokens",
         "guess",
+        "limit",
     }
     assert end["call"] == begun["call"] and end["text"] == "yes" and end["model_version"] == "v1"

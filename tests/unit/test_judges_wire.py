@@ -123,7 +123,7 @@ def test_nobody_listens(kind):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     judge = load(kind, None, endpoint=f"http://127.0.0.1:{port}")
-    with pytest.raises(JudgeBusyError, match="connection lost") as caught:
+    with pytest.raises(JudgeBusyError, match=f"connection refused: nobody listens at 127.0.0.1:{port}") as caught:
         judge.ask(payload())
     assert not caught.value.maybe_billed
 
@@ -204,7 +204,7 @@ def test_what_cannot_be_a_key_is_told_without_showing_it(kind, key, monkeypatch)
 def test_names():
     assert judge_name(section("gemini")) == "judge-1.5"
     assert judge_name(section("openai", endpoint="https://api.openai.com/v1/")) == "judge-1.5"
-    assert judge_name(section("openai", endpoint="http://node7:8000/v1")) == "judge-1.5@node7:8000"
+    assert judge_name(section("openai", endpoint="http://node7:8000/v1")) == "judge-1.5"
     assert judge_name(section("local", model="shapes")) == "shapes"
     for endpoint in ("https://me:pass@host/v1", "https://host/v1?key=abc", "node7:8000", "ftp://host"):
         with pytest.raises(ConfigError) as caught:

@@ -23,8 +23,9 @@ SCORE = "results/tiny/scores/tiif/base/0.json"
 EDITS = {
     "image_sets:": "image_sets:\n  tiif: {benchmark: tiif, shapes: {per_tag: 1, seed: 1}, images_per_prompt: 1, "
     "num_inference_steps: 2, guidance_scale: 1.0, num_shards: 1}",
-    "benchmarks:": "judges:\n  models:\n    one: {kind: openai, model: m, endpoint: 'URL', api_key_env: JUDGE_KEY, "
-    "concurrency: 1}\nbenchmarks:\n  tiif: {image_set: tiif, scorer: tiif, backend: judge, judge: one, mode: fixed}",
+    "benchmarks:": "judges:\n  outage_s: 2\n  models:\n    one: {kind: openai, model: m, endpoint: 'URL', "
+    "api_key_env: JUDGE_KEY, concurrency: 1}\nbenchmarks:\n  "
+    "tiif: {image_set: tiif, scorer: tiif, backend: judge, judge: one, mode: fixed}",
     "evaluate:": "evaluate:\n  - {benchmark: tiif}",
 }
 
@@ -53,7 +54,7 @@ def test_a_judge_is_asked_once_and_scores_are_made_again_from_its_answers(judged
         assert len(server.billed) == images == 26
     scores = json.loads((judged.root / SCORE).read_text())
     assert scores["provenance"]["failures"] == 0 and scores["provenance"]["template_digest"]
-    assert scores["provenance"]["judge_model"].startswith("m@127.0.0.1")
+    assert scores["provenance"]["judge_model"] == "m"
 
     # The endpoint is gone, and the key too.
     monkeypatch.delenv("JUDGE_KEY")

@@ -19,7 +19,7 @@ from promptecho import config as configuration
 from promptecho.config.inputs import Inputs, inputs_of
 from promptecho.config.reruns import names_in
 from promptecho.config.resolve import split_site
-from promptecho.config.scorers import PAIRWISE, USES_DEVICE
+from promptecho.config.scorers import MAX_FAILED_SHARE, PAIRWISE, USES_DEVICE, max_failed_share
 from promptecho.config.slices import TABLES_CODE
 from promptecho.errors import ConfigError, DataError
 from promptecho.file_hashes import FileHashes

@@ -132,6 +132,24 @@ def listed_scores(scorer):
     ]
 
 
+def refused_by_table(name, benchmark):
+    """Options of what a table refuses, where the experiment says other than usual."""
+    chosen, options = EXPERIMENTS[name], []
+    share = max_failed_share(chosen, chosen.benchmarks[benchmark])
+    if share != MAX_FAILED_SHARE:
+        options.append(f"--max-failures {name}/{benchmark}={share:g}")
+    if chosen.judges.mixed_versions == "refuse":
+        options.append("--mixed-versions refuse")
+    return " ".join(options)
+
+
+def refused_by_paper():
+    """The same for the paper's tables, which are made of all listed experiments."""
+    names = EXPERIMENTS.site.experiments
+    options = [refused_by_table(name, benchmark) for name in names for benchmark in EXPERIMENTS[name].benchmarks]
+    return " ".join(dict.fromkeys(option for option in options if option))
+
+
 def paper_rows():
     """Options that say which runs stand beside which rows of the paper."""
     rows = EXPERIMENTS.site.paper_rows

@@ -23,6 +23,7 @@ rule table:
         "results/{E}/timings/table/{table}.tsv"
     params:
         digest=slice_of("tables"),
+        refused=lambda wildcards: refused_by_table(wildcards.E, wildcards.table),
         scorer=lambda wildcards: EXPERIMENTS[wildcards.E].benchmarks[wildcards.table].scorer,
         out=lambda wildcards, output: os.path.dirname(output.md),
     threads: 1
@@ -35,7 +36,7 @@ rule table:
         "{wildcards.E}: write table {wildcards.table}"
     shell:
         "python -m promptecho tables --table {params.scorer} --benchmark {wildcards.table} --scores {input:q}"
-        " --out {params.out:q}"
+        " --out {params.out:q} {params.refused}"
         " 2>&1 | tee -i {log:q}"
 
 
@@ -65,6 +66,7 @@ rule paper_tables:
     params:
         digest=configuration.code_digest(*TABLES_CODE),
         rows=paper_rows(),
+        refused=refused_by_paper(),
     threads: 1
     resources:
         runtime=10,
@@ -74,7 +76,7 @@ rule paper_tables:
     message:
         "write the paper's tables"
     shell:
-        "python -m promptecho tables --paper all --scores {input:q} --out {output:q} {params.rows}"
+        "python -m promptecho tables --paper all --scores {input:q} --out {output:q} {params.rows} {params.refused}"
         " 2>&1 | tee -i {log:q}"
 
 

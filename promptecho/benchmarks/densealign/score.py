@@ -188,4 +188,5 @@ class DenseAlignScorer:
             answers = self._judge.ask(self._questions(pairs))
             judge = partial(judged_by_model, seed=self._seed)
             items, raw = judge_all("DenseAlign", folder.root, list(zip(pairs, answers, strict=True)), judge)
-        return Scored(items, raw, prompts_digest(list(dict.fromkeys(pair.prompt for pair in pairs))), summary_of(raw))
+        prompts = prompts_digest(list(dict.fromkeys(pair.prompt for pair in pairs)))
+        return Scored(items, raw, prompts, summary_of(raw), judge=None if self._reader else self._judge.facts)

@@ -15,7 +15,7 @@ from promptecho.benchmarks.dpg.layout import ImageEntry
 from promptecho.benchmarks.dpg.scorer import Items
 from promptecho.benchmarks.dpg.vqa import Asked
 from promptecho.benchmarks.replies import read_yes_no
-from promptecho.benchmarks.scoring import JudgeBackend, ScoringOptions
+from promptecho.benchmarks.scoring import JudgeBackend, JudgeFacts, ScoringOptions
 from promptecho.benchmarks.templates import load_template
 from promptecho.errors import DataError
 
@@ -59,6 +59,11 @@ class VlmJudge:
         self._template = load_template("dpg", "yes_no", options.templates)
         self._template.fill(question="")
         self.name, self.template_digest = self._judge.name, self._template.digest
+
+    @property
+    def facts(self) -> JudgeFacts | None:
+        """What is told about the answers to the last `ask`."""
+        return self._judge.facts
 
     def _questions(self, entries: Sequence[ImageEntry], items: Items) -> list[list[JudgeQuestion] | str]:
         """Per image its questions, or why it cannot be asked about."""

@@ -165,4 +165,5 @@ class DpgScorer:
         asked = self._judge.ask(entries, items) if self._judge else ask_vqa(self._vqa, entries, items)
         results, raw, parts, summary = records_of(entries, items, asked, self._mode)
         detailed = {f"l2:{name}": value for name, value in summary.detailed.items()}
-        return Scored(results, raw, rows_digest(rows), {"overall": summary.overall, **summary.broad, **detailed}, parts)
+        values = {"overall": summary.overall, **summary.broad, **detailed}
+        return Scored(results, raw, rows_digest(rows), values, parts, self._judge.facts if self._judge else None)

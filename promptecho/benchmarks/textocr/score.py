@@ -187,4 +187,5 @@ class TextOcrScorer:
         else:
             answers = self._judge.ask(self._questions(entries))
             items, raw = judge_all(WHAT, folder.root, list(zip(entries, answers, strict=True)), judged_by_model)
-        return Scored(items, raw, prompts_digest(list(dict.fromkeys(e.prompt for e in entries))), summary_of(raw))
+        prompts = prompts_digest(list(dict.fromkeys(entry.prompt for entry in entries)))
+        return Scored(items, raw, prompts, summary_of(raw), judge=None if self._reader else self._judge.facts)

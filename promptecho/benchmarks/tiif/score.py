@@ -106,7 +106,8 @@ class TiifScorer:
             reason = raw[0]["reason"]
             raise DataError(f"{folder.root}: no answer about any of {len(raw)} images; the first time: {reason}")
         items = [item for record in raw for item in items_of(record, self._mode)]
-        return Scored(items, raw, prompts_digest(prompts), summary_of(items, self._mode))
+        facts = None if self._reader else self._judge.facts
+        return Scored(items, raw, prompts_digest(prompts), summary_of(items, self._mode), judge=facts)
 
     def estimate(self, folder: ImageFolder) -> Estimate:
         """What asking the judge would take.

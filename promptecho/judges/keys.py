@@ -1,0 +1,141 @@
+"""What an answer's identity is: the key of a record, without what only says where, how long or how much."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel
+
+from promptecho.config.judges import JudgeSection
+from promptecho.judges.base import Question
+
+PIXELS_PER_TOKEN = 28 * 28  # the Qwen-VL families' count; other models take fewer for a large image
+MIN_IMAGE_TOKENS = 560  # Gemini counts 258 to 1120, however small the image
+PROVIDER_ENDPOINTS = {
+    "gemini": "https://generativelanguage.googleapis.com",
+    "openai": "https://api.openai.com/v1",
+}
+# Keys of `request` that limit a reply's length, by kind.
+LIMITS = {
+    "openai": ("max_completion_tokens", "max_tokens"),
+    "gemini": ("max_output_tokens", "maxOutputTokens"),
+    "local": (),
+}
+Place = tuple[str | None, int]  # address and limit of tokens that a journal of before was asked with
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """SHA-256 of an image's bytes as they are found, and its size in pixels."""
+
+    sha256: str
+    width: int
+    height: int
+
+    @property
+    def tokens(self) -> int:
+        return max(MIN_IMAGE_TOKENS, math.ceil(self.width * self.height / PIXELS_PER_TOKEN))
+
+
+def sampling_temperature(settings: JudgeSection, question: Question) -> float:
+    """The settings' temperature, or where they give none the question's own."""
+    return question.temperature if settings.temperature is None else settings.temperature
+
+
+def asked_beside(settings: JudgeSection) -> dict[str, Any]:
+    """The user's `request`, with what the openai package calls `extra_body` at the level where it is sent.
+
+    For gemini names are as google-genai's fields are called, whichever of both spellings was written.
+    """
+    values = dict(settings.request)
+    if settings.kind == "openai":
+        values |= values.pop("extra_body", None) or {}
+    if settings.kind == "gemini":
+        values = {_snake(name): value for name, value in values.items()}
+    return values
+
+
+def decides(settings: JudgeSection) -> dict[str, Any]:
+    """What of the user's `request` decides an answer: all but limits of its length."""
+    return {name: one for name, one in asked_beside(settings).items() if name not in LIMITS[settings.kind]}
+
+
+def token_limit(settings: JudgeSection) -> int:
+    """Most tokens of a reply, thoughts included."""
+    asked = asked_beside(settings)
+    told = [asked[name] for name in LIMITS[settings.kind] if type(asked.get(name)) is int]
+    return told[0] if told else settings.max_output_tokens
+
+
+def record_key(settings: JudgeSection, model: str, question: Question, images: tuple[ImageFacts, ...]) -> str:
+    """SHA-256 of everything that decides an answer: equal keys are one answer, and nothing else is part of it.
+
+    Not the address, which a server may change, and no limit of length or time: a reply that was not cut is the same.
+    """
+    value = _shared(settings, model, question, images)
+    asked = decides(settings)
+    return _sha(value | ({"request": asked} if asked else {}))
+
+
+def former_key(
+    settings: JudgeSection, model: str, question: Question, images: tuple[ImageFacts, ...], place: Place
+) -> str:
+    """The key under which journals of before keep the same answer: they counted address and limit in."""
+    endpoint, limit = place
+    value = _shared(settings, model, question, images)
+    return _sha(value | {"endpoint": endpoint, "max_output_tokens": limit})
+
+
+def former_endpoints(settings: JudgeSection, judge: str) -> list[str | None]:
+    """The addresses that journals of before may have meant by the name `judge`, MODEL or MODEL@HOST:PORT."""
+    if judge == settings.model:
+        return [None]
+    now, host = normal_endpoint(settings), judge.removeprefix(f"{settings.model}@")
+    paths = dict.fromkeys([urlsplit(now).path if now else "", "/v1", ""])
+    return [f"{scheme}://{host}{path}" for scheme in ("http", "https") for path in paths]
+
+
+def _shared(
+    settings: JudgeSection, model: str, question: Question, images: tuple[ImageFacts, ...]
+) -> dict[str, Any]:
+    return {
+        "kind": settings.kind,
+        "model": model,
+        "dtype": settings.dtype if settings.kind == "local" else None,
+        "template": question.template,
+        "system": question.system,
+        "text": question.text,
+        "images": [image.sha256 for image in images],
+        "image_format": settings.image_format,
+        "jpeg_quality": settings.jpeg_quality if settings.image_format == "jpeg" else None,
+        "temperature": float(sampling_temperature(settings, question)),
+        "structured_output": settings.structured_output,
+        "schema": json_schema(question.schema),
+        "repeat": question.repeat,
+    }
+
+
+def _sha(value: dict[str, Any]) -> str:
+    text = json.dumps(value, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@cache
+def json_schema(schema: type[BaseModel] | None) -> dict[str, Any] | None:
+    return None if schema is None else schema.model_json_schema()
+
+
+def normal_endpoint(settings: JudgeSection) -> str | None:
+    """The endpoint without a final slash; None for the provider's own and for a local model."""
+    endpoint = (settings.endpoint or "").rstrip("/")
+    return None if not endpoint or endpoint == PROVIDER_ENDPOINTS.get(settings.kind) else endpoint
+
+
+def _snake(name: str) -> str:
+    return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name)
