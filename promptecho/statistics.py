@@ -1,7 +1,7 @@
 """Uncertainty of benchmark scores: images of one prompt are not independent, so prompts are the unit.
 
-All resampling has a fixed seed and a fixed order (groups and prompts sorted by name): the same items, in any order,
-give the same numbers to the last bit.
+Intervals are those of intervals.py. The test of a difference flips signs with a fixed seed, in a fixed order (groups
+and prompts sorted by name): the same items, in any order, give the same numbers to the last bit.
 """
 
 from __future__ import annotations
@@ -10,16 +10,22 @@ import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 
 from promptecho.errors import DataError
+from promptecho.intervals import (
+    CONFIDENCE,
+    Moments,
+    bonett_price,
+    mean_interval,
+    modified_wilson,
+    normal_quantile,
+)
 from promptecho.scores import ScoreItem
 from promptecho.seeds import derive_seed
 
-RESAMPLES = 10_000
-CONFIDENCE = 0.95
+RESAMPLES = 10_000  # random signs of the test
 SEED = 0
 CHUNK = 1000  # resamples at a time: what is multiplied stays in the processor's cache
 
@@ -56,34 +62,36 @@ class Difference:
 
 @dataclass(frozen=True)
 class _Group:
-    """Per-prompt sums `sums[P]` and item counts `counts[P]` of one group, prompts sorted by id."""
+    """Per-prompt sums `sums[P]` and item counts `counts[P]` of one group, prompts sorted by id; `values`: of its items,
+    or its prompts' means where every prompt counts once."""
 
     name: str
     sums: np.ndarray
     counts: np.ndarray
+    values: np.ndarray
     n_items: int
 
     @property
     def mean(self) -> float:
         return float(self.sums.sum() / self.counts.sum())
 
+    @property
+    def independent(self) -> bool:
+        """One item per prompt, and each all or nothing: the mean tells the variance."""
+        return len(self.values) == len(self.sums) and bool(np.isin(self.values, (-1.0, 0.0, 1.0)).all())
 
-def wilson_interval(successes: int, n: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """Wilson score interval of a proportion of `n` INDEPENDENT items (Wilson, 1927), without continuity correction.
-
-    Raises:
-        DataError: `n` is 0 or `successes` lies outside 0..n.
-    """
-    if n < 1 or not 0 <= successes <= n:
-        raise DataError(f"Wilson interval: {successes} of {n} is not a proportion")
-    # Written out: scipy.stats takes longer to import than a table takes to make.
-    z, share = NormalDist().inv_cdf((1 + confidence) / 2), successes / n
-    center = share + z * z / (2 * n)
-    half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    scale = 1 + z * z / n
-    low = 0.0 if successes == 0 else (center - half) / scale
-    high = 1.0 if successes == n else (center + half) / scale
-    return low, high
+    def moments(self, weight: float) -> Moments:
+        """What an interval needs, see intervals.py."""
+        n_prompts, n_items = len(self.sums), len(self.values)
+        size = float((self.counts**2).sum() / n_items)
+        v_items = float(((self.values - self.mean) ** 2).mean() / max(n_items - 1, 1))
+        if n_prompts > 1:
+            left = self.sums - self.mean * self.counts
+            v_prompts = float(n_prompts / (n_prompts - 1) * (left**2).sum() / n_items**2)
+        else:  # nothing tells how prompts differ: as if their images were all alike
+            v_prompts = size * v_items
+        plus, minus = (float(np.maximum(sign * self.values, 0).mean()) for sign in (1, -1))
+        return Moments(weight, n_prompts, n_items, size, plus, minus, v_items, v_prompts)
 
 
 def _groups(rows: Sequence[tuple[str, str, int, float]], what: str, per_prompt: bool = False) -> list[_Group]:
@@ -99,25 +107,35 @@ def _groups(rows: Sequence[tuple[str, str, int, float]], what: str, per_prompt: 
     groups = []
     for name, prompts in clusters.items():
         sums, counts = np.array([sum(v) for v in prompts.values()]), np.array([float(len(v)) for v in prompts.values()])
-        n_items = int(counts.sum())
-        groups.append(_Group(name, *((sums / counts, np.ones_like(sums)) if per_prompt else (sums, counts)), n_items))
+        values, n_items = np.array([value for v in prompts.values() for value in v]), int(counts.sum())
+        if per_prompt:
+            values = sums = sums / counts
+            counts = np.ones_like(sums)
+        groups.append(_Group(name, sums, counts, values, n_items))
     return groups
 
 
-@functools.lru_cache(maxsize=256)
-def _times_drawn(name: str, n: int, resamples: int, seed: int) -> np.ndarray:
-    """How often each of n prompts is drawn, `[resamples, n]`: n - 1 draws with replacement, one where n is 1.
+def _check_range(rows: Sequence[tuple[str, str, int, float]], low: float, what: str) -> None:
+    for _, prompt_id, image, value in rows:
+        if not low - 1e-9 <= value <= 1 + 1e-9:
+            raise DataError(
+                f"{what}: prompt {prompt_id}, image {image}: outcome {value:g} lies outside [{low:g}, 1]; intervals "
+                "are made for shares, and for differences of shares; score again"
+            )
 
-    n draws would give a variance too small by (n - 1) / n, which matters in groups of four prompts (Rao and Wu, 1988).
-    Every run of a table needs the same draws, so they are kept.
-    """
-    rng = np.random.default_rng(derive_seed(seed, "bootstrap", name))
-    times = np.empty((resamples, n), dtype=np.uint8)  # a prompt drawn 256 times is beyond chance
-    for start in range(0, resamples, CHUNK):
-        rows = min(CHUNK, resamples - start)
-        drawn = rng.integers(0, n, size=(rows, max(1, n - 1))) + n * np.arange(rows)[:, None]
-        times[start : start + rows] = np.bincount(drawn.ravel(), minlength=rows * n).reshape(rows, n)
-    return times
+
+def _interval(
+    groups: Sequence[_Group], weights: Weights, value: float, signed: bool, confidence: float
+) -> tuple[float, float]:
+    """(low, high), widened by float rounding to hold `value`."""
+    chosen = [group for group in groups if group.name in weights]
+    if len(chosen) == 1 and chosen[0].independent:
+        found, n, z = chosen[0].moments(1.0), len(chosen[0].values), normal_quantile(confidence)
+        low, high = bonett_price(found.plus, found.minus, n, z) if signed else modified_wilson(found.plus, n, z)
+    else:
+        moments = [group.moments(weights[group.name]) for group in chosen]
+        low, high = mean_interval(moments, signed=signed, confidence=confidence)
+    return min(float(low), value), max(float(high), value)
 
 
 @functools.lru_cache(maxsize=256)
@@ -133,32 +151,8 @@ def _product(small: np.ndarray, columns: np.ndarray) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def _resampled_means(group: _Group, resamples: int, seed: int) -> np.ndarray:
-    """Means `[resamples]` of one group, its prompts drawn with replacement."""
-    times = _times_drawn(group.name, len(group.sums), resamples, seed)
-    sums, counts = _product(times, np.stack([group.sums, group.counts], axis=1)).T
-    return sums / counts
-
-
-def _percentile_interval(means: np.ndarray, value: float, confidence: float) -> tuple[float, float]:
-    """Percentile interval, widened to hold the point estimate (float rounding, extreme skew)."""
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(means, [tail, 1 - tail])
-    return min(float(low), value), max(float(high), value)
-
-
 def _weighted(weights: Weights, values: Mapping[str, float]) -> float:
     return math.fsum(weight * values[name] for name, weight in weights.items())
-
-
-def _all_equal_interval(groups: list[_Group], weights: Weights, confidence: float) -> tuple[float, float]:
-    """Interval where resampling cannot move: every group is all right or all wrong (see mean_of_group_means)."""
-    bounds = {g.name: wilson_interval(round(g.mean * len(g.sums)), len(g.sums), confidence) for g in groups}
-    return tuple(_weighted(weights, {name: pair[side] for name, pair in bounds.items()}) for side in (0, 1))
-
-
-def _all_equal(group: _Group) -> bool:
-    return group.mean in (0.0, 1.0) and bool(np.all(group.sums == group.mean * group.counts))
 
 
 def equal_weights(names: Sequence[str]) -> Weights:
@@ -172,9 +166,8 @@ def weighted_means(
     *,
     ungrouped: bool = False,
     per_prompt: bool = False,
-    resamples: int = RESAMPLES,
+    signed: bool = False,
     confidence: float = CONFIDENCE,
-    seed: int = SEED,
     what: str = "scores",
 ) -> dict[str, Estimate]:
     """Weighted means of group means with intervals: any number that is aggregated from groups.
@@ -184,28 +177,24 @@ def weighted_means(
             that have no data.
         ungrouped: all items are one group, "all".
         per_prompt: a group's mean is that over its prompts, not over its items.
+        signed: outcomes are differences in [-1, 1], else values in [0, 1].
 
-    The method is that of `mean_of_group_means`; the groups that two columns share are resampled alike.
+    The method is that of `mean_of_group_means`.
 
     Raises:
-        DataError: no items with an outcome (named by `what`).
+        DataError: no items with an outcome, or an outcome out of range (named by `what`).
     """
     judged = [i for i in items if i.outcome is not None]
     rows = [(ALL if ungrouped else i.group, i.prompt_id, i.image_index, float(i.outcome)) for i in judged]
+    _check_range(rows, -1.0 if signed else 0.0, what)
     groups = {group.name: group for group in _groups(rows, what, per_prompt)}
-    resampled = {name: _resampled_means(group, resamples, seed) for name, group in groups.items()}
     means = {name: group.mean for name, group in groups.items()}
 
     def estimate(weights: Weights) -> Estimate:
         chosen = [groups[name] for name in weights]
         value = _weighted(weights, means)
-        if all(map(_all_equal, chosen)):
-            low, high = _all_equal_interval(chosen, weights, confidence)
-        else:
-            together = sum(weight * resampled[name] for name, weight in weights.items())
-            low, high = _percentile_interval(together, value, confidence)
         n_items, n_prompts = sum(g.n_items for g in chosen), sum(len(g.sums) for g in chosen)
-        return Estimate(value, min(low, value), max(high, value), n_items, n_prompts)
+        return Estimate(value, *_interval(chosen, weights, value, signed, confidence), n_items, n_prompts)
 
     return {column: estimate(weights) for column, weights in columns(list(groups)).items()}
 
@@ -215,24 +204,20 @@ def mean_of_group_means(
     *,
     ungrouped: bool = False,
     per_prompt: bool = False,
-    resamples: int = RESAMPLES,
+    signed: bool = False,
     confidence: float = CONFIDENCE,
-    seed: int = SEED,
     what: str = "scores",
 ) -> tuple[Estimate, dict[str, Estimate]]:
     """Overall (unweighted mean of the group means) and each group's mean, with intervals.
 
-    Method: stratified cluster bootstrap. Within each group, prompts are drawn with replacement (one less than there
-    are, which makes the variance unbiased) and bring all their images; 10,000 resamples; percentile interval. Where
-    no resample can differ because every item of the groups involved is 0, or every item is 1, the bootstrap would
-    claim certainty: the Wilson interval with the number of PROMPTS as n is given instead (for Overall the mean of the
-    groups' bounds, which is wider than needed). A group with one prompt and mixed outcomes adds no uncertainty: more
-    prompts are the only cure.
+    Method: Wilson's score interval at the effective number of items, which the variance between prompts gives, with
+    Student's t (intervals.py says more). It has a width where all items are equal. A group with one prompt counts as
+    one item or fewer.
 
-    Failed items are left out of sums and counts. `ungrouped` and `per_prompt` as in weighted_means.
+    Failed items are left out of sums and counts. `ungrouped`, `per_prompt` and `signed` as in weighted_means.
 
     Raises:
-        DataError: no items with an outcome (named by `what`), or all items of a group failed.
+        DataError: no items with an outcome, or one out of range (named by `what`), or all items of a group failed.
     """
     lost = {item.group for item in items} - {item.group for item in items if not item.failed}
     if lost and not ungrouped:
@@ -241,8 +226,8 @@ def mean_of_group_means(
     def columns(names: list[str]) -> dict[str, Weights]:
         return {"": equal_weights(names), **{f"={name}": {name: 1.0} for name in names}}
 
-    options = {"resamples": resamples, "confidence": confidence, "seed": seed, "what": what}
-    estimates = weighted_means(items, columns, ungrouped=ungrouped, per_prompt=per_prompt, **options)
+    options = {"ungrouped": ungrouped, "per_prompt": per_prompt, "signed": signed, "confidence": confidence}
+    estimates = weighted_means(items, columns, **options, what=what)
     return estimates.pop(""), {name.removeprefix("="): estimate for name, estimate in estimates.items()}
 
 
@@ -279,15 +264,14 @@ def _pairs(
 def _difference(
     groups: list[_Group], weights: Weights, lost: int, *, resamples: int, confidence: float, seed: int
 ) -> Difference:
-    """Weighted mean of the groups' mean differences, with bootstrap interval and sign-flip p-value."""
+    """Weighted mean of the groups' mean differences, with score interval and sign-flip p-value."""
     chosen = [group for group in groups if group.name in weights]
     value = _weighted(weights, {group.name: group.mean for group in chosen})
-    means, flipped = np.zeros(resamples), np.zeros(resamples)
+    low, high = _interval(chosen, weights, value, True, confidence)
+    flipped = np.zeros(resamples)
     for group in chosen:
-        means += weights[group.name] * _resampled_means(group, resamples, seed)
         signs = _signs(group.name, len(group.sums), resamples, seed)
         flipped += weights[group.name] * _product(signs, group.sums[:, None])[:, 0] / group.counts.sum()
-    low, high = _percentile_interval(means, value, confidence)
     # The tolerance keeps ties ties: the same flips summed in another order differ in the last bits.
     hits = int(np.sum(np.abs(flipped) >= abs(value) - 1e-12))
     n_items, n_prompts = sum(g.n_items for g in chosen), sum(len(g.sums) for g in chosen)
@@ -309,16 +293,18 @@ def paired_difference(
     """Overall of `second` minus Overall of `first` over the same (prompt_id, image_index) items.
 
     `weigh` gives the groups' weights in Overall from the names of those that have pairs; `ungrouped` and `per_prompt`
-    as in weighted_means. Interval: stratified cluster bootstrap of the per-item differences, as in mean_of_group_means
-    (percentile). Equal runs give exactly 0 with [0, 0]. A group in which all differences are equal adds nothing to the
-    width. p-value: sign-flip permutation test with prompts as units (under the null hypothesis of no difference a
-    prompt's difference is as likely as its negative), two-sided, (1 + hits) / (1 + resamples). Test and interval are
-    separate methods: close to the threshold they may disagree.
+    as in weighted_means. Interval: that of Bonett and Price for paired proportions at the effective number of pairs,
+    which the variance between prompts gives, with Student's t (intervals.py says more); it has a width where all pairs
+    are equal, and turns its sign where the sides are exchanged. p-value: sign-flip permutation test with prompts as
+    units (under the null hypothesis of no difference a prompt's difference is as likely as its negative), two-sided,
+    (1 + hits) / (1 + resamples). Test and interval are separate methods: close to the threshold they may disagree.
 
     Raises:
-        DataError: the items or their groups are not the same, or no pair is left (named by `what`).
+        DataError: the items or their groups are not the same, no pair is left, or a difference is larger than 1 (named
+            by `what`).
     """
     rows, lost = _pairs(first, second, ungrouped, what)
+    _check_range(rows, -1.0, what)
     groups = _groups(rows, what, per_prompt)
     weights = weigh([group.name for group in groups])
     return _difference(groups, weights, lost, resamples=resamples, confidence=confidence, seed=seed)
@@ -334,22 +320,14 @@ def difference_from_zero(
 ) -> Difference:
     """Mean over all items whose outcomes are differences already (+1 won, 0 tie, -1 lost), as in paired_difference.
 
-    Where every outcome is the same, resampling cannot move; the interval is then that of a share of 1 (for ties: of
-    0, on both sides) among as many independent prompts (Wilson).
-
     Raises:
-        DataError: no items with an outcome (named by `what`).
+        DataError: no items with an outcome, or one outside [-1, 1] (named by `what`).
     """
     rows = [(ALL, i.prompt_id, i.image_index, float(i.outcome)) for i in items if i.outcome is not None]
+    _check_range(rows, -1.0, what)
     groups = _groups(rows, what)
     lost = sum(item.failed for item in items)
-    found = _difference(groups, {ALL: 1.0}, lost, resamples=resamples, confidence=confidence, seed=seed)
-    if {value for *_, value in rows} in ({-1.0}, {0.0}, {1.0}):
-        room = 1 - wilson_interval(found.n_prompts, found.n_prompts, confidence)[0]
-        low = found.value - (2 * room if found.value == 1 else room if found.value == 0 else 0)
-        high = found.value + (2 * room if found.value == -1 else room if found.value == 0 else 0)
-        return Difference(found.value, low, high, found.p_value, found.n_items, found.n_prompts, lost)
-    return found
+    return _difference(groups, {ALL: 1.0}, lost, resamples=resamples, confidence=confidence, seed=seed)
 
 
 def pool_seeds(seeds: Sequence[Sequence[ScoreItem]]) -> list[ScoreItem]:

@@ -67,7 +67,8 @@ SCORING_CODE = (
     *("captions/prompts.py", "text_files.py", "scores.py", "images.py", "pixels.py"),
 )
 JUDGE_CODE = ("benchmarks/templates.py", "benchmarks/json_reply.py", "benchmarks/replies.py", "judges")
-TABLES_CODE = ("tables", "statistics.py", "scores.py", "provenance.py", "benchmarks/tiif/attributes.py")
+TABLES_CODE = ("tables", "statistics.py", "intervals.py", "scores.py", "provenance.py")
+TABLES_CODE += ("benchmarks/tiif/attributes.py",)
 
 
 def config_digest(config: ExperimentConfig) -> str:

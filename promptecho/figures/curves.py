@@ -14,8 +14,9 @@ from typing import Any
 
 from promptecho.errors import DataError
 from promptecho.files import write_json
+from promptecho.intervals import CONFIDENCE
 from promptecho.scores import ScoreItem
-from promptecho.statistics import CONFIDENCE, Estimate, mean_of_group_means, pool_seeds
+from promptecho.statistics import Estimate, mean_of_group_means, pool_seeds
 from promptecho.tables import tiif
 from promptecho.tables.collect import ScoreFile
 from promptecho.tables.compare import SEED_OF_RUN
@@ -57,7 +58,8 @@ def overall(file: ScoreFile, seeds: Sequence[ScoreFile] = (), series: str = "ove
             other images.
     """
     told = file.scores.summary.get(series)
-    ways = (tiif_way(series),) if file.scores.provenance.scorer in SERIES else WAYS
+    scorer = file.scores.provenance.scorer
+    ways = (tiif_way(series),) if scorer in SERIES else (NET,) if scorer == "densealign" else WAYS
     for way, tolerance in ways:
         estimate = way(*_pooled([file]))
         if told is not None and math.isclose(estimate.value, told, rel_tol=1e-9, abs_tol=tolerance):
@@ -73,6 +75,8 @@ WAYS: tuple[tuple[Callable[[Sequence[ScoreItem], str], Estimate], float], ...] =
     (lambda items, what: mean_of_group_means(items, ungrouped=True, what=what)[0], 1e-12),
     (lambda items, what: mean_of_group_means(items, ungrouped=True, per_prompt=True, what=what)[0], 1e-12),
 )
+# DenseAlignBench's outcomes are differences: +1 won, 0 tie, -1 lost.
+NET = (lambda items, what: mean_of_group_means(items, ungrouped=True, signed=True, what=what)[0], 1e-12)
 
 
 def tiif_way(series: str) -> tuple[Callable[[Sequence[ScoreItem], str], Estimate], float]:

@@ -10,6 +10,7 @@ import torch
 from PIL import Image, ImageDraw
 from scipy.stats import rankdata
 
+from promptecho.intervals import wilson_interval
 from promptecho.progress import Progress
 from promptecho.rewards.echo import EchoReward
 from promptecho.seeds import derive_seed
@@ -17,7 +18,6 @@ from promptecho.shapes.grammar import Claim, corrupt, describe, random_claim, sc
 from promptecho.shapes.oracle import WELL_FORMED, detect, judge
 from promptecho.shapes.render import render
 from promptecho.shapes.world import wide_scene
-from promptecho.statistics import wilson_interval
 from promptecho.t2i.registry import load_family
 from promptecho.train.data import normal
 from promptecho.train.lora import load_adapter

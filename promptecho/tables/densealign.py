@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from promptecho.scores import ScoreItem
-from promptecho.statistics import Difference, difference_from_zero, mean_of_group_means, wilson_interval
+from promptecho.statistics import Difference, difference_from_zero, mean_of_group_means
 from promptecho.tables.collect import ScoreFile
 from promptecho.tables.compare import FAILURES, IMAGES, MODEL, PERCENT, PROMPTS, Kind, cell_of, difference_cell
 from promptecho.tables.table import Cell, Column
@@ -21,16 +21,10 @@ class DenseAlignKind(Kind):
 
     def cells(self, items: Sequence[ScoreItem], files: Sequence[ScoreFile], what: str) -> dict[str, Cell]:
         judged = [item for item in items if item.outcome is not None]
-        one_each = len({item.prompt_id for item in judged}) == len(judged)
         cells = {}
         for side, outcome in SIDES.items():
-            if one_each and judged:
-                wins = sum(item.outcome == outcome for item in judged)
-                low, high = wilson_interval(wins, len(judged))
-                cells[side] = Cell(100 * wins / len(judged), 100 * low, 100 * high)
-            else:
-                shares = [item.model_copy(update={"outcome": float(item.outcome == outcome)}) for item in judged]
-                cells[side] = cell_of(mean_of_group_means(shares, what=what)[0])
+            shares = [item.model_copy(update={"outcome": float(item.outcome == outcome)}) for item in judged]
+            cells[side] = cell_of(mean_of_group_means(shares, what=what)[0])
         cells["net"] = difference_cell(difference_from_zero(items, what=what))
         bias = [file.scores.summary.get("position_bias_p") for file in files]
         if len(bias) == 1 and bias[0] is not None:
@@ -47,9 +41,8 @@ class DenseAlignKind(Kind):
             f"Compared with {baselines}. Win: the row's image was preferred, loss: the baseline's. Net is win minus "
             "loss from the counts, in points, so that it can differ by 0.1 from the printed rates; its p is for no "
             "difference from the baseline, by sign-flip test over prompts, two-sided.",
-            "Win, loss and tie: Wilson intervals where a prompt has one pair, else the bootstrap. Position bias p: "
-            "chi-square test of independence of the order in which the images were shown and the winner; a small p "
-            "means that the order mattered.",
+            "Position bias p: chi-square test of independence of the order in which the images were shown and the "
+            "winner; a small p means that the order mattered.",
         ]
 
 

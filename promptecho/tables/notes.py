@@ -8,9 +8,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from promptecho.intervals import CONFIDENCE
 from promptecho.provenance import without_address
 from promptecho.scores import raw_path
-from promptecho.statistics import CONFIDENCE, RESAMPLES
 from promptecho.tables.collect import ScoreFile, same_items
 
 if TYPE_CHECKING:
@@ -75,11 +75,10 @@ def unanswered_note(files: Sequence[ScoreFile]) -> str | None:
 
 def interval_note(kind: Kind) -> str:
     """How the intervals are made."""
-    method = "stratified bootstrap" if kind.stratified else "bootstrap"
-    agree = f"all {kind.unit} of one {kind.group_word} agree" if kind.stratified else f"all {kind.unit} agree"
+    within = f", each {kind.group_word} by itself" if kind.stratified else ""
     return (
-        f"In brackets: {CONFIDENCE:.0%} intervals, {method} over prompts ({RESAMPLES} resamples, all "
-        f"{kind.unit} of a prompt together); Wilson interval over prompts where {agree}."
+        f"In brackets: {CONFIDENCE:.0%} intervals: Wilson's at the effective number of {kind.unit}, which takes all "
+        f"{kind.unit} of a prompt together{within}; they have a width also where all {kind.unit} agree."
     )
 
 
@@ -87,8 +86,9 @@ def delta_note(kind: Kind) -> str:
     """How differences are made."""
     indices = "image indices" if kind.unit == "images" else kind.unit
     return (
-        f"Δ vs base: difference of Overall in points on the same prompts and {indices}, paired, same bootstrap; "
-        "p by sign-flip test over prompts, two-sided, not corrected for the number of rows."
+        f"Δ vs base: difference of Overall in points on the same prompts and {indices}, paired; intervals of Bonett "
+        "and Price at the effective number of pairs; p by sign-flip test over prompts, two-sided, not corrected for "
+        "the number of rows."
     )
 
 
@@ -126,9 +126,9 @@ def seeds_note(kind: Kind) -> str:
     gain = "Δ" if kind.has_base else "net"
     return (
         "A row of several seeds takes the runs NAME-s1, NAME-s2, ... at one step together: its values are means over "
-        f"the {kind.unit} of all these runs, its {gain} the mean of theirs. Its intervals and p resample prompts, each "
-        f"with its {kind.unit} from all seeds, and keep the seeds as they are: they tell how sure the mean of these "
-        "trainings is over prompts of this kind, not where another seed would end. For that see s.d. over seeds: the "
+        f"the {kind.unit} of all these runs, its {gain} the mean of theirs. Its intervals and p take prompts as units, "
+        f"each with its {kind.unit} from all seeds, and keep the seeds as they are: they tell how sure the mean of "
+        "these trainings is over prompts of this kind, not where another seed would end. For that see s.d. over seeds: the "
         f"standard deviation (n - 1) of the runs' {gain} in points, on the same prompts and image noise."
     )
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field, replace
 import promptecho
 from promptecho.config.yaml_files import read_yaml
 from promptecho.errors import ConfigError, DataError
+from promptecho.intervals import CONFIDENCE
 from promptecho.provenance import git_commit
-from promptecho.statistics import CONFIDENCE, pool_seeds
+from promptecho.statistics import pool_seeds
 from promptecho.tables.collect import ScoreFile, same_items
 from promptecho.tables.compare import (
     MAX_FAILURE_SHARE,

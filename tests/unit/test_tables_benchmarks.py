@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 from promptecho.benchmarks.tiif.attributes import ADVANCED, ATTRIBUTES, BASIC, COLUMNS, LENGTHS, SUBSCORES
 from promptecho.cli import app
 from promptecho.errors import DataError
+from promptecho.intervals import wilson_interval
 from promptecho.scores import read_scores
-from promptecho.statistics import wilson_interval
 from promptecho.tables.collect import find_score_files, read_score_files
 from promptecho.tables.kinds import make_table
 from promptecho.tables.table import print_rich, to_csv, to_json, to_latex, to_markdown
