@@ -7,7 +7,7 @@ estimated, the effective number is reduced by (z / t)^2 (Korn and Graubard, 1998
 equal.
 
 Everything here is elementwise: the fields of `Moments` are numbers, or arrays of one shape, such as the replicates of
-the simulation that shows what the intervals cover (perf/coverage.py, docs/coverage.md).
+the simulation that shows what the intervals cover (perf/coverage_of_intervals.py, docs/coverage.md).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CONFIDENCE = 0.95
 EQUAL = 1e-12
 FEW = 3  # items that differ from all others
 # Images of one prompt count as one until they show otherwise, as firmly as half an image that differs from the others
-# would; with less, the intervals of perf/coverage.py do not cover enough between 95 and 98 %.
+# would; with less, the intervals of perf/coverage_of_intervals.py do not cover enough between 95 and 98 %.
 FIRMNESS = 0.5
 
 

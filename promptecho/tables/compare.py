@@ -20,6 +20,7 @@ from promptecho.statistics import (
     paired_difference,
     pool_seeds,
 )
+from promptecho.tables.bold import Compared, Judged, bold_note, is_significant, pairable
 from promptecho.tables.collect import ScoreFile, same_items
 from promptecho.tables.notes import footnotes, mixed_versions, warnings
 from promptecho.tables.table import Cell, Column, Panel, Table
@@ -82,6 +83,19 @@ class Kind:
         """Column -> what `second` has more than `first`, paired."""
         how = {"ungrouped": not self.stratified, "per_prompt": self.per_prompt}
         return {"delta": paired_difference(first, second, **how, what=what)}
+
+    def column_difference(self, column: str, first: Judged, second: Judged, what: str) -> Difference | None:
+        """What `second` has more than `first` in a column of scores, paired; None where the two cannot be paired."""
+        if column == "overall":
+            how = {"ungrouped": not self.stratified, "per_prompt": self.per_prompt}
+            sides = [first.items, second.items]
+        else:
+            how, group = {}, self.told.get(column, column)
+            sides = [
+                [item for item in (judged.parts if column in self.told else judged.items) if item.group == group]
+                for judged in (first, second)
+            ]
+        return paired_difference(*sides, **how, what=what) if pairable(*sides) else None
 
     def absent(self, items: Sequence[ScoreItem]) -> list[str]:
         """Groups with a column of which no item has an outcome."""
@@ -234,14 +248,17 @@ def comparison(
     check_comparable(files)
     bases = {f.scores.provenance.experiment: f for f in files if kind.has_base and f.scores.provenance.step == 0}
     several = len({file.scores.provenance.experiment for file in files}) > 1
-    rows, lost = [], 0
+    rows, compared, lost = [], [], 0
     by_place: dict[tuple, dict[str, Cell]] = {}
     for file in files:
         experiment = file.scores.provenance.experiment
         label = f"{experiment}: {file.label}" if several else file.label
         row = _row(kind, label, [file], file.scores.items, str(file.path))
         base = bases.get(experiment)
-        if base is not None and base is not file and same_items(base, file):
+        if base is file or base is not None and not same_items(base, file):
+            base = None
+        compared.append(Compared(Judged.of([file]), base and Judged.of([base]), str(file.path)))
+        if base is not None:
             found = kind.differences(base.scores.items, file.scores.items, f"{file.path} against {base.path}")
             lost += sum(difference.n_lost for difference in found.values())
             row |= {key: difference_cell(difference) for key, difference in found.items()}
@@ -254,15 +271,17 @@ def comparison(
         items = pool_seeds([file.scores.items for file in found])
         row = _row(kind, f"{experiment}: {label}" if several else label, found, items, what)
         row["seeds"] = Cell(len(found))
+        base = None
         if kind.has_base and any(key in by_place[found[0].order] for key in kind.gains):
-            base_items = pool_seeds([bases[experiment].scores.items] * len(found))
-            differences = kind.differences(base_items, items, what)
+            base = Judged.of([bases[experiment]] * len(found))
+            differences = kind.differences(base.items, items, what)
             row |= {key: difference_cell(difference) for key, difference in differences.items()}
         for key, spread in kind.gains.items():
             gains = [by_place[file.order][key].value for file in found if key in by_place[file.order]]
             if len(gains) == len(found):
                 row[spread] = Cell(float(np.std(gains, ddof=1)))
         rows.append(row)
+        compared.append(Compared(Judged.of(found), base, what))
     experiments = ", ".join(dict.fromkeys(file.scores.provenance.experiment for file in files))
     columns, panels = list(kind.columns), list(kind.panels)
     if pooled:
@@ -277,7 +296,7 @@ def comparison(
         title=f"{kind.title}, {experiments} (%)",
         columns=columns,
         rows=rows,
-        footnotes=footnotes(kind, files, lost, bool(pooled)),
+        footnotes=footnotes(kind, files, lost, bool(pooled), bold_note(kind, compared)),
         warnings=warnings(kind, files, bases),
         provenance={
             "package_version": promptecho.__version__,
@@ -286,5 +305,5 @@ def comparison(
         },
         panels=panels,
     )
-    table.highlight_best()
+    table.highlight_best(lambda index, column: is_significant(kind, compared[index], column))
     return table

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from promptecho.scores import ScoreItem
 from promptecho.statistics import Difference, difference_from_zero, mean_of_group_means
+from promptecho.tables.bold import Judged
 from promptecho.tables.collect import ScoreFile
 from promptecho.tables.compare import FAILURES, IMAGES, MODEL, PERCENT, PROMPTS, Kind, cell_of, difference_cell
 from promptecho.tables.table import Cell, Column
@@ -33,6 +34,10 @@ class DenseAlignKind(Kind):
 
     def differences(self, first: Sequence[ScoreItem], second: Sequence[ScoreItem], what: str) -> dict[str, Difference]:
         return {}
+
+    def column_difference(self, column: str, first: Judged, second: Judged, what: str) -> Difference:
+        """Net, for every column: what is compared is in each file."""
+        return difference_from_zero(second.items, what=what)
 
     def notes(self, files: Sequence[ScoreFile]) -> list[str]:
         """What the columns are."""

@@ -128,16 +128,16 @@ def seeds_note(kind: Kind) -> str:
         "A row of several seeds takes the runs NAME-s1, NAME-s2, ... at one step together: its values are means over "
         f"the {kind.unit} of all these runs, its {gain} the mean of theirs. Its intervals and p take prompts as units, "
         f"each with its {kind.unit} from all seeds, and keep the seeds as they are: they tell how sure the mean of "
-        "these trainings is over prompts of this kind, not where another seed would end. For that see s.d. over seeds: the "
-        f"standard deviation (n - 1) of the runs' {gain} in points, on the same prompts and image noise."
+        "these trainings is over prompts of this kind, not where another seed would end. For that see s.d. over seeds: "
+        f"the standard deviation (n - 1) of the runs' {gain} in points, on the same prompts and image noise."
     )
 
 
-def footnotes(kind: Kind, files: Sequence[ScoreFile], lost: int, pooled: bool) -> list[str]:
-    """All footnotes of one benchmark's table."""
+def footnotes(kind: Kind, files: Sequence[ScoreFile], lost: int, pooled: bool, bold: str) -> list[str]:
+    """All footnotes of one benchmark's table; `bold` says what bold means."""
     notes = [rules_note(kind, files), *kind.notes(files), interval_note(kind)]
     notes += [delta_note(kind)] if kind.has_base else []
-    notes.append(count_note(kind, files, lost))
+    notes += [bold, count_note(kind, files, lost)]
     notes += [note] if (note := unanswered_note(files)) else []
     runs: dict[str, list[str]] = {}
     for file in files:

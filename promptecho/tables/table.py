@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -61,13 +62,19 @@ class Table:
     provenance: dict[str, Any] = field(default_factory=dict)
     panels: list[Panel] = field(default_factory=list)
 
-    def highlight_best(self) -> None:
-        """Mark the highest value of each `best` column; equal as printed is equally best. All equal: none is."""
+    def highlight_best(self, significant: Callable[[int, Column], bool]) -> None:
+        """Mark the highest value of each `best` column; equal as printed is equally best. All equal: none is.
+
+        Of these only the values for which `significant` (index of the row, column) is true, such as being better than
+        the base beyond chance.
+        """
         for column in (c for c in self.columns if c.best):
-            cells = [row[column.key] for row in self.rows if column.key in row and row[column.key].value is not None]
-            shown = [float(number(cell.value, column, cell.decimals)) for cell in cells]
-            for cell, value in zip(cells, shown, strict=True):
-                cell.highlight = len(set(shown)) > 1 and value == max(shown)
+            there = {index: row[column.key] for index, row in enumerate(self.rows) if column.key in row}
+            there = {index: cell for index, cell in there.items() if cell.value is not None}
+            shown = {index: float(number(cell.value, column, cell.decimals)) for index, cell in there.items()}
+            for index, cell in there.items():
+                best = len(set(shown.values())) > 1 and shown[index] == max(shown.values())
+                cell.highlight = best and significant(index, column)
 
     def cell(self, row: dict[str, Cell], column: Column) -> Cell:
         return row.get(column.key, Cell(text=MISSING))

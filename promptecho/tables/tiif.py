@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from promptecho.benchmarks.tiif.attributes import ATTRIBUTES, COLUMNS, LENGTHS, column_weights
 from promptecho.scores import ScoreItem
 from promptecho.statistics import Difference, Estimate, Weights, paired_difference, weighted_means
+from promptecho.tables.bold import Judged, pairable
 from promptecho.tables.collect import ScoreFile
 from promptecho.tables.compare import DELTA, FAILURES, IMAGES, MODEL, PERCENT, PROMPTS, Kind, cell_of
 from promptecho.tables.table import Cell, Column, Panel
@@ -69,6 +70,16 @@ class TiifKind(Kind):
                     *sides, weigh=lambda names, length=length: columns_of(names)[f"{length}.overall"], what=what
                 )
         return found
+
+    def column_difference(self, column: str, first: Judged, second: Judged, what: str) -> Difference | None:
+        length = column.partition(".")[0]
+        groups = {item.group for judged in (first, second) for item in judged.items if not item.failed}
+        groups = {group for group in groups if group.startswith(f"{length}:")}
+        weights = columns_of(sorted(groups)).get(column, {})
+        sides = [[item for item in judged.items if item.group in weights] for judged in (first, second)]
+        if not pairable(*sides):
+            return None
+        return paired_difference(*sides, weigh=lambda names: columns_of(names)[column], what=what)
 
     def absent(self, items: Sequence[ScoreItem]) -> list[str]:
         return []  # told in a footnote: prompt sets need not have all attributes

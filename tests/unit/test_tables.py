@@ -120,14 +120,17 @@ def test_all_renderings_show_the_same_numbers(results):
 
 
 def test_best_values_are_bold_and_a_tie_of_all_is_not():
+    """Where they are significant, which test_tables_bold.py is about."""
     column = Column("x", "X", best=True)
     table = Table("t", "T", [column], [{"x": Cell(10.04)}, {"x": Cell(9.96)}, {"x": Cell(1.0)}])
-    table.highlight_best()
+    table.highlight_best(lambda index, column: True)
     assert [row["x"].highlight for row in table.rows] == [True, True, False]  # equal as printed
     assert "**10.0**" in to_markdown(table) and r"\textbf{10.0}" in to_latex(table)
     alike = Table("t", "T", [column], [{"x": Cell(3.0)}, {"x": Cell(3.0)}])
-    alike.highlight_best()
+    alike.highlight_best(lambda index, column: True)
     assert not any(row["x"].highlight for row in alike.rows)
+    table.highlight_best(lambda index, column: (index, column.key) == (1, "x"))
+    assert [row["x"].highlight for row in table.rows] == [False, True, False]
 
 
 def test_special_characters_are_escaped():

@@ -221,7 +221,7 @@ def test_densealign_has_no_base_row_and_counts_exactly(tmp_path):
         n = outcomes.count(outcome)
         assert value(row, side) == pytest.approx(100 * n / 398) == pytest.approx(100 * scores.summary[side])
         low, high = wilson_interval(n, 398)
-        assert (row[side].low, row[side].high) == (100 * low, 100 * high)
+        assert (row[side].low, row[side].high) == pytest.approx((100 * low, 100 * high))
     assert value(row, "net") == pytest.approx(100 * scores.summary["net"])
     assert value(row, "net") == pytest.approx(value(row, "win") - value(row, "loss"))
     assert 0 < row["net"].low < value(row, "net") < row["net"].high and row["net"].note == "p < 0.001"
@@ -236,8 +236,9 @@ def test_densealign_pairs_of_one_prompt_are_no_independent_evidence(tmp_path):
     four = [one.model_copy(update={"image_index": i}) for one in scores.items for i in range(4)]
     write(tmp_path, "densealign", "four", 9, four, scores.summary, experiment="other")
     one, four = (table_of(tmp_path, "densealign", experiment=e).rows[0] for e in ("zimage", "other"))
-    assert four["net"].low == pytest.approx(one["net"].low) and four["net"].high == pytest.approx(one["net"].high)
-    assert four["win"].low == pytest.approx(one["win"].low, abs=1.5)  # bootstrap beside Wilson
+    for key in ("net", "win"):  # the variance of four is estimated, which costs a little
+        assert (four[key].low, four[key].high) == pytest.approx((one[key].low, one[key].high), abs=0.5)
+        assert four[key].high - four[key].low > one[key].high - one[key].low
 
 
 def test_densealign_seeds_and_baselines(tmp_path):

@@ -79,7 +79,9 @@ def test_gains_are_paired_and_seeds_are_taken_together(results):
         assert row["delta"].value == pytest.approx(gain)
         assert gain - 10 < row["delta"].low < gain < row["delta"].high < gain + 10
         assert row["delta"].note == "p < 0.001" and "seeds" not in row
-    assert (shuffled["delta"].value, shuffled["delta"].low, shuffled["delta"].high) == (0, 0, 0)
+    same = shuffled["delta"]
+    assert same.value == 0 and same.note == "p = 1.000"
+    assert -3 < same.low < -1 and same.low == pytest.approx(-same.high)
     assert pooled["delta"].value == pytest.approx(20) and pooled["seed_sd"].value == pytest.approx(10)
     assert pooled["delta"].low < 20 < pooled["delta"].high and pooled["delta"].note == "p < 0.001"
     # Gains of three seeds on the same prompts go together here, so more seeds make the interval no narrower
@@ -101,15 +103,14 @@ def test_overall_is_the_mean_over_images_and_groups_are_means_of_theirs(results)
 
 
 def test_several_images_of_a_prompt_are_no_independent_evidence(tmp_path):
-    """Four equal images of each prompt say as much as one: same interval."""
+    """Four equal images of each prompt say as much as one: the same interval, but that its variance is estimated."""
     for images, root in ((1, tmp_path / "one"), (4, tmp_path / "four")):
         make(root, "base", 0, base_right, images=images)
         make(root, "echo", 20, lambda p, i: p % 10 < 6, images=images)
     one, four = (table_of(tmp_path / name).rows[1] for name in ("one", "four"))
     for key in ("delta", "overall", "pair"):
-        assert (one[key].low, one[key].value, one[key].high) == pytest.approx(
-            (four[key].low, four[key].value, four[key].high)
-        )
+        assert one[key].value == pytest.approx(four[key].value)
+        assert 1 <= (four[key].high - four[key].low) / (one[key].high - one[key].low) < 1.06
     assert (one["images"].value, four["images"].value, four["prompts"].value) == (120, 480, 120)
 
 

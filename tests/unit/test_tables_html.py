@@ -58,7 +58,7 @@ def example() -> Table:
         {"m": Cell(text="run @ 40"), "x": Cell(63.0, 57.91, 67.66), "d": Cell(21.75, 16.0, 27.5, note="p < 0.001")},
     ]
     table = Table("t", "Captions", columns, rows, footnotes=["n: 400 prompts"], warnings=["1 image is missing"])
-    table.highlight_best()
+    table.highlight_best(lambda index, column: True)
     return table
 
 
