@@ -180,10 +180,11 @@ error is {error:.2f} points. "Width" is the mean width as a multiple of the dist
 quantiles of the estimate itself, and "Known" the same for the plain interval of somebody who knows the correlation.
 Bold: less than {enough:.0%}, or more than {wide} times the width.
 
-{verdict} Wide are those in which hardly any prompt differs from the others, such as 99 % right among 100
-prompts or 5 % of the pairs of 20: a handful of prompts makes the whole variance, and nothing in the data tells whether
-wrong images come together. "Known" shows how much of the width would stay for somebody who knows that. Where both could
-not be had, coverage was preferred.
+{verdict}
+Wide are those in which hardly any prompt differs from the others, such as 99 % right among 100 prompts or 5 % of the
+pairs of 20: a handful of prompts makes the whole variance, and nothing in the data tells whether wrong images come
+together. "Known" shows how much of the width would stay for somebody who knows that. Where both could not be had,
+coverage was preferred.
 
 ```bash
 {command}
