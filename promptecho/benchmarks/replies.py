@@ -138,8 +138,8 @@ def read_yes_no(text: str) -> str:
 
 def read_yes_no_list(text: str, questions: int) -> list[str]:
     """The answers to so many questions, one a line. Lines that begin with yes or no count, as officially; where these
-    are not as many as the questions, lines with a number, a bullet or "Answer:" before the word count too, or a reply
-    of these words alone.
+    are not as many as the questions, lines with a number, a bullet or "Answer:" before the word count too (and such as
+    "No further comment" do not), or a reply of these words alone.
 
     Raises:
         RefusedError: the reply refuses.
@@ -148,7 +148,7 @@ def read_yes_no_list(text: str, questions: int) -> list[str]:
     said = _unemphasized(spoken(text))
     lines = [line.strip() for line in said.split("\n")]
     plain = [match for line in lines if (match := re.match(r"(?P<word>yes|no)\b", line, re.IGNORECASE))]
-    loose = [match for line in lines if (match := _LINE.match(line))]
+    loose = [match for line in lines if (match := _LINE.match(line)) and _stands(match)]
     numbers = [int(match["number"]) for match in loose if match["number"]]
     found = plain
     if len(plain) != questions and len(loose) == questions and numbers in ([], [*range(1, questions + 1)]):
@@ -175,6 +175,12 @@ def _standing(text: str) -> set[str]:
     """The words that are a sentence or a line of their own, or are called the answer."""
     sentences = {re.sub(r"^\W+|\W+$", "", part).lower() for part in re.split(r"[.!?\n]+", text)}
     return (sentences & {"yes", "no"}) | {match[1].lower() for match in _TOLD.finditer(text)}
+
+
+def _stands(match: re.Match[str]) -> bool:
+    """Whether the word is an answer, not the beginning of a phrase such as "no further comment"."""
+    rest = match.string[match.end() :]
+    return match["word"].lower() == "yes" or bool(re.match(_NO_STANDS, rest, re.IGNORECASE))
 
 
 def _other(word: str) -> str:
