@@ -217,8 +217,8 @@ class BenchmarkSection(Section):
     )
     max_failed_share: Share | None = Field(
         None,
-        description="Largest share of failed items, such as images without an answer of the judge: judge, score and "
-        "the tables refuse more. null: that of the judge, or 0.01.",
+        description="Largest share of failed items, such as images without an answer of the judge: tables refuse more, "
+        "and with backend judge `judge` and `score` too. null: that of the judge, or 0.01.",
     )
     baseline: Text | None = Field(
         None,

@@ -9,7 +9,7 @@ from promptecho.config.judges import JudgeSection
 from promptecho.errors import DataError
 from promptecho.images import load_image
 from promptecho.judges.base import Payload, Reply
-from promptecho.judges.errors import JudgeError
+from promptecho.judges.errors import JudgeRejectedError
 from promptecho.judges.registry import judge_name, model_identity
 
 
@@ -36,7 +36,7 @@ class LocalJudge:
         """One answer.
 
         Raises:
-            JudgeError: question and answer exceed the model's context.
+            JudgeRejectedError: question and answer exceed the model's context.
             ModelError: the chat template takes no such question.
         """
         from promptecho.vlm.generation import complete
@@ -52,7 +52,7 @@ class LocalJudge:
                     max_new_tokens=self.settings.max_output_tokens, temperature=payload.temperature,
                 )  # fmt: skip
             except DataError as error:
-                raise JudgeError(f"judge {self.name}: {error}; the judge's key is max_output_tokens") from None
+                raise JudgeRejectedError(f"{error}; the judge's key is max_output_tokens") from None
         return Reply(
             answer.text, self._version, int(inputs["input_ids"].shape[1]), answer.n_tokens,
             finish=answer.finish_reason, cut=answer.finish_reason == "length",

@@ -6,6 +6,8 @@ import hashlib
 import io
 import json
 import math
+import threading
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +31,7 @@ from promptecho.seeds import derive_seed
 
 BYTES_PER_TOKEN = 3  # of UTF-8: English has about 4, Chinese 3
 OVERHEAD_TOKENS = 32  # roles and separators
+KEPT_IMAGES = 16
 MEDIA_TYPES = {"PNG": "image/png", "JPEG": "image/jpeg"}
 
 
@@ -50,6 +53,8 @@ class Preparer:
     def __init__(self, settings: JudgeSection, model: str, places: Sequence[Place] = ()):
         self.settings, self.model, self.places = settings, model, tuple(places)
         self._facts: dict[ImageSource, ImageFacts] = {}  # many questions share an image
+        self._encoded: OrderedDict[str, tuple[str, bytes]] = OrderedDict()  # of the last few
+        self._lock = threading.Lock()
 
     def prepare(self, question: Question) -> Prepared:
         """Read the images and find the key.
@@ -74,13 +79,25 @@ class Preparer:
         question = prepared.question
         images = []
         for source, facts in zip(question.images, prepared.images, strict=True):
-            data = _read(source, question)
-            if hashlib.sha256(data).hexdigest() != facts.sha256:
-                raise DataError(f"{question.id}: {_name(source)} changed while it was judged; run this again")
-            images.append(self._encode(data, source, question))
+            images.append(self._encoded_once(source, facts, question))
         seed = derive_seed("judge", prepared.key, attempt)
         temperature = sampling_temperature(self.settings, question)
         return Payload(question.system, question.text, tuple(images), question.schema, temperature, seed)
+
+    def _encoded_once(self, source: ImageSource, facts: ImageFacts, question: Question) -> tuple[str, bytes]:
+        with self._lock:
+            if facts.sha256 in self._encoded:
+                self._encoded.move_to_end(facts.sha256)
+                return self._encoded[facts.sha256]
+        data = _read(source, question)
+        if hashlib.sha256(data).hexdigest() != facts.sha256:
+            raise DataError(f"{question.id}: {_name(source)} changed while it was judged; run this again")
+        found = self._encode(data, source, question)
+        with self._lock:
+            self._encoded[facts.sha256] = found
+            while len(self._encoded) > max(KEPT_IMAGES, 2 * self.settings.concurrency):
+                self._encoded.popitem(last=False)
+        return found
 
     def _image_facts(self, source: ImageSource, question: Question) -> ImageFacts:
         facts = self._facts.get(source)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 
 import pytest
-from judge_cases import QUICK, VARIABLES, ended, questions, section
+from judge_cases import QUICK, VARIABLES, Verdict, ended, questions, section, write_png
 from judge_server import KEY, serving
 from pydantic import ValidationError
 from test_judges_wire import load, payload
 
 from promptecho.judges.ask import ask_all, estimate
+from promptecho.judges.base import Question
 from promptecho.judges.errors import JudgeError
-from promptecho.judges.keys import former_key, record_key
+from promptecho.judges.keys import ImageFacts, former_key, record_key
 from promptecho.judges.prepare import Preparer
 from promptecho.judges.registry import judge_name
 from promptecho.provenance import without_address
@@ -186,6 +187,26 @@ def test_journals_of_earlier_versions_are_read_wherever_they_were_asked(tmp_path
         more = moved.model_copy(update={"max_output_tokens": 4096})
         answers = ask_all(more, asked, tmp_path / "a", backoff=QUICK)
         assert answers[5].value == "re q5" and sorted(set(server.texts())) == ["q5"]
+
+
+def test_keys_of_earlier_versions_are_what_they_were():
+    """A fixed one, so that no change here makes old answers unfindable."""
+    question = Question(
+        "id", "What is it?", (), str, system="Look.", schema=Verdict, template="t1", temperature=0.3, repeat=1
+    )
+    settings = section("openai", model="m", image_format="jpeg", max_output_tokens=4096)
+    key = former_key(settings, "m", question, (ImageFacts("0" * 64, 1, 1),), ("http://node7:8000/v1", 64))
+    assert key == "4294e9d87cafd5c3386566c5bd96a6af7d71864c409eb442a8febebe1ba43eb5"
+    now = record_key(settings, "m", question, (ImageFacts("0" * 64, 1, 1),))
+    assert now == "93b5b9d0852f80ced9d10097f520a80a0516393398efbcc074bc208d666c6c05"
+
+
+def test_an_image_of_many_questions_is_encoded_once(tmp_path):
+    path = write_png(tmp_path, 1)
+    preparer = Preparer(section("openai", image_format="jpeg"), "m")
+    asked = [preparer.prepare(Question(f"q{index}", f"q{index}", (path,), str)) for index in range(5)]
+    sent = [preparer.payload(one, 1).images[0] for one in asked]
+    assert len({id(data) for _, data in sent}) == 1 and sent[0][0] == "image/jpeg"
 
 
 def test_the_version_that_answered_is_kept(tmp_path):

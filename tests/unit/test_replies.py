@@ -119,7 +119,10 @@ def test_answers_one_a_line(text, answers):
     assert read_yes_no_list(text, 2) == answers
 
 
-@pytest.mark.parametrize("text", ["yes", "yes\nno\nyes", "yes and no\nno", "yes/no\nno", "2. yes\n1. no", "", "- yes\nNo more", "yes/no"])
+@pytest.mark.parametrize(
+    "text",
+    ["yes", "yes\nno\nyes", "yes and no\nno", "yes/no\nno", "2. yes\n1. no", "", "- yes\nNo more", "yes/no"],
+)
 def test_lists_that_are_no_answer(text):
     with pytest.raises(ValueError) as error:
         read_yes_no_list(text, 2)

@@ -49,7 +49,7 @@ def labels(
         facts = asdict(labelling.estimate_labels(*asking, templates=judges.templates))
         typer.echo(json.dumps(facts) if as_json else "; ".join(f"{key}: {value}" for key, value in facts.items()))
         return
-    made = labelling.write_labels(*asking, out, templates=judges.templates)
+    made = labelling.write_labels(*asking, out, templates=judges.templates, outage_s=judges.outage_s)
     if as_json:
         facts = {"out": str(out), "written": made.written, "failed": made.failed}
         typer.echo(json.dumps(facts, ensure_ascii=False))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -131,6 +131,8 @@ def write_labels(
     folder: Path,
     out: str | Path,
     templates: str | Path | None = None,
+    *,
+    outage_s: float | None = None,
 ) -> Labelled:
     """Have a judge make the labels and write them as JSON Lines {data_id, label}, which `rewards[].label` reads.
 
@@ -142,11 +144,12 @@ def write_labels(
             written then.
         DataError: there are no prompts, every one failed, or the user's template is faulty.
     """
-    from promptecho.judges.ask import ask_all
+    from promptecho.judges.ask import BACKOFF, ask_all
 
     if not prompts:
         raise DataError(f"{out}: there are no prompts to label")
-    answers = ask_all(settings, questions_of(prompts, templates), folder)
+    backoff = BACKOFF if outage_s is None else replace(BACKOFF, outage_s=outage_s)
+    answers = ask_all(settings, questions_of(prompts, templates), folder, backoff=backoff)
     rows: list[dict[str, Any]] = []
     failed: dict[str, str] = {}
     for name, answer in zip(prompts, answers, strict=True):
