@@ -1,4 +1,4 @@
-"""Whether a job's command line can be started at all: Linux limits its length, environment included."""
+"""Whether a job can be named and started by a command line: Linux limits its length, environment included."""
 
 from __future__ import annotations
 
@@ -39,6 +39,29 @@ def why_too_long(job, command: str, environment: Mapping[str, str] | None = None
     else:
         fix = "shorten what Snakemake hands on to jobs, such as --config"
     return f"its command line and environment have {_kilobytes(size)}, but this system takes {_kilobytes(most)}; {fix}"
+
+
+def why_not_named(job) -> str | None:
+    """Why the Snakemake in a job would not understand which job it is to run, in one line; None if it would.
+
+    The one here names it by wildcards, quoted as Python does it (`snakemake_interface_executor_plugins.utils`).
+    """
+    for one in identity.single_jobs(job):
+        values = {name: str(value) for name, value in (one.wildcards_dict or {}).items()}
+        together = "".join(values.values())
+        quoted = repr(together)[1:-1] != together or ("'" in together and set(together) & set("$`"))
+        wrong = [name for name, value in values.items() if "," in value or value.strip("'\"") != value]
+        if quoted or wrong:
+            name = wrong[0] if wrong else max(values, key=lambda name: _oddness(values[name]))
+            return (
+                f"wildcard {name}={values[name]!r}: Snakemake can't hand on commas, backslashes, control characters or "
+                "such quotes to a job; give it another value, or make the rule a localrule"
+            )
+    return None
+
+
+def _oddness(value: str) -> int:
+    return sum(character in "'\"\\$`" or not character.isprintable() for character in value)
 
 
 def _limit() -> int:

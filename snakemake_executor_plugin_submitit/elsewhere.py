@@ -38,7 +38,9 @@ class Elsewhere:
         Raises:
             WorkflowError: some of `jobs` are made by such jobs.
         """
-        found = [(job, *self.jobs[key]) for job in jobs if (key := identity.key_of(job)) in self.jobs]
+        found = [
+            (job, *self.jobs[min(keys)]) for job in jobs if (keys := identity.keys_of(job) & self.jobs.keys())
+        ]
         if found:
             some = ", ".join(f"{identity.label_of(job)} (Slurm job {job_id})" for job, _, job_id in found[:3])
             more = f" and {len(found) - 3} more" if len(found) > 3 else ""
@@ -73,5 +75,5 @@ def _open_jobs(logdir: Path, queued: Mapping[str, list[str]]) -> dict[str, tuple
         ids = queued.get(submission.folder, [])
         job_id = submission.job_id(index)
         if ids and (job_id is None or job_id in ids):
-            found[submission.entries[index].key] = logdir, job_id or ids[0]
+            found.update(dict.fromkeys(submission.entries[index].keys, (logdir, job_id or ids[0])))
     return found

@@ -267,6 +267,9 @@ class Executor(RemoteExecutor):
         self._keeper.submit([info.job], self._request(info.job), resubmissions=number)
 
     def _close(self, one: Task, outcome: str) -> None:
+        one.waited_for -= 1
+        if outcome == "success" and one.waited_for > 0:
+            return
         self.ledger.ended(one.submission, one.index, outcome)
         if outcome == "success":
             for kind in ("submitted.pkl", "0_result.pkl"):

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 
 _NAME_LENGTH = 120  # bytes; it names folders, too
@@ -41,7 +41,18 @@ def fingerprint_of(job) -> str:
 
 def code_of(job) -> str:
     """Of the command, Python code or script that makes the outputs, as Snakemake's trigger `code` sees it."""
-    return _digest([[one.rule.shellcmd or one.rule.run_func_src, _script(one)] for one in single_jobs(job)])
+    parts = [[one.rule.shellcmd or one.rule.run_func_src, _script(one)] for one in single_jobs(job)]
+    return _digest(sorted(json.dumps(part) for part in parts))
+
+
+def keys_of(job) -> set[str]:
+    """Of the job and, in a group, of each of its jobs."""
+    return {key_of(job), *map(key_of, single_jobs(job))}
+
+
+def members_of(job) -> tuple[tuple[str, str, str], ...]:
+    """Key, fingerprint and code of each job of a group; nothing for a single job."""
+    return tuple((key_of(one), fingerprint_of(one), code_of(one)) for one in single_jobs(job)) if job.is_group() else ()
 
 
 def _script(job) -> str | None:
@@ -106,12 +117,18 @@ def outputs_to_check(job) -> list[str]:
     ]
 
 
-def newest_input(job) -> float:
-    """Latest modification time among the local inputs that are there; 0.0 if there are none."""
+def newest_input(job, made_by: Container[str] = ()) -> float:
+    """Latest modification time among the local inputs that are there; 0.0 if there are none.
+
+    Without those that jobs make whose keys are in `made_by`.
+    """
     times = [0.0]
     for one in single_jobs(job):
+        inner = {
+            path for other, files in one.dag.dependencies[one].items() if key_of(other) in made_by for path in files
+        } if made_by else ()  # fmt: skip
         for path in one.input:
-            if not path.is_storage and "ancient" not in path.flags and os.path.exists(path):
+            if path not in inner and not path.is_storage and "ancient" not in path.flags and os.path.exists(path):
                 times.append(os.stat(path).st_mtime)
     return max(times)
 

@@ -38,6 +38,15 @@ class Entry:
     request: str  # of its Slurm resources
     name: str
     code: str = ""  # of the command or script that makes them; empty: of a version that did not write it
+    members: tuple[tuple[str, str, str], ...] = ()  # of a group: key, fingerprint and code of each of its jobs
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "members", tuple(tuple(one) for one in self.members))  # JSON has lists
+
+    @property
+    def keys(self) -> list[str]:
+        """Of the single jobs in it. A next start may ask for a part of a group, or group jobs otherwise."""
+        return [key for key, _, _ in self.members] or [self.key]
 
 
 @dataclass
@@ -100,7 +109,8 @@ class Ledger:
         """
         with self._alone():
             self._catch_up()
-            taken = self._taken_by_others({entry.key: index for index, entry in enumerate(submission.entries)})
+            indices = {key: index for index, entry in enumerate(submission.entries) for key in entry.keys}
+            taken = self._taken_by_others(indices)
             if not taken:
                 self._write(self._intent(submission))
                 self.submissions[submission.token] = submission
@@ -220,9 +230,10 @@ class Ledger:
     def _taken_by_others(self, indices: Mapping[str, int]) -> dict[int, Owner]:
         found = {}
         for submission, index in self.open_tasks():
-            key, owner = submission.entries[index].key, submission.owner_of(index)
-            if key in indices and owner not in (None, this_process()) and not self._gone(owner):
-                found[indices[key]] = owner
+            owner = submission.owner_of(index)
+            for key in indices.keys() & submission.entries[index].keys:
+                if owner not in (None, this_process()) and not self._gone(owner):
+                    found[indices[key]] = owner
         return found
 
     def _catch_up(self) -> bool:

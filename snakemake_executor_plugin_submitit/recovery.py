@@ -20,6 +20,7 @@ _CANCEL_WAIT_S = 90
 _LOOK_S = 2
 _CLOCK_MARGIN_S = 5  # between this host and file servers
 _PARAMETERS, _CODE = "its inputs or parameters have changed", "its code has changed"
+_OTHER_GROUP = "jobs are grouped in another way now"
 
 
 class Recovery:
@@ -29,10 +30,15 @@ class Recovery:
         self.ledger, self.owners = ledger, owners
         self.patience_s, self.logger, self.on_wait = patience_s, logger, on_wait
         self._states: dict[str, queue.State] | None = None
+        self._taken: dict[tuple[str, int], Task] = {}  # up, by submission and index
         self._read_ledger()
 
     def _read_ledger(self) -> None:
-        self._known = {s.entries[index].key: (s, index) for s, index in self.ledger.open_tasks()}
+        self._known = {
+            key: (submission, index)
+            for submission, index in self.ledger.open_tasks()
+            for key in (submission.entries[index].key, *submission.entries[index].keys)
+        }
 
     def _is_ours(self, owner: Owner | None) -> bool:
         """Whether this process may settle what belongs to `owner`."""
@@ -71,10 +77,11 @@ class Recovery:
         found: dict[Owner, list[Task]] = {}
         foreign = {key: one for key, one in self._known.items() if not self._is_ours(one[0].owner_of(one[1]))}
         for job in jobs if foreign else ():
-            if (known := foreign.get(identity.key_of(job))) is not None:
-                owner = known[0].owner_of(known[1])
+            if shared := identity.keys_of(job) & foreign.keys():
+                submission, index = foreign[min(shared)]
+                owner = submission.owner_of(index)
                 assert owner is not None
-                found.setdefault(owner, []).append(Task(*known, identity.label_of(job)))
+                found.setdefault(owner, []).append(Task(submission, index, identity.label_of(job)))
         return found
 
     def _refresh(self) -> bool:
@@ -125,28 +132,30 @@ class Recovery:
             WorkflowError: there are such jobs; this start takes their outputs for finished ones.
         """
         jobs = {identity.key_of(job): job for job in dag.jobs} if self._known else {}
-        unclear: dict[str, Task] = {}
+        unclear: list[Task] = []
         others: list[Task] = []
-        for key, (submission, index) in list(self._known.items()):
-            job = jobs.get(key)
-            if job is None or submission.slurm_id is None or dag.needrun(job):
+        for submission, index in list(self.ledger.open_tasks()):
+            members = [jobs.get(key) for key in submission.entries[index].keys]
+            if submission.slurm_id is None or not members or any(job is None or dag.needrun(job) for job in members):
                 continue
             if not self._is_ours(submission.owner_of(index)):
                 continue
-            one = Task(submission, index, identity.label_of(job))
-            if not (one.outcome.exists() and task.judge_outcome(one) == task.SUCCESS):
-                unclear[key] = one
+            one = Task(submission, index, identity.label_of(members[-1]))
+            if not _ended_well(one):
+                unclear.append(one)
                 continue
-            changed = _changed(one, job)
-            if changed is None:
-                record(job)
-            elif _would_run_again(changed, dag.workflow) and not _made_anew(one, job):
-                forget(job)
-                others.append(one)
+            changed = next(filter(None, (_changed(one, job) for job in members)), None)
+            anew = changed is not None and _would_run_again(changed, dag.workflow)
+            for job in members:
+                if changed is None:
+                    record(job)
+                elif anew and not _made_anew(one, job):
+                    forget(job)
+                    others.append(Task(submission, index, identity.label_of(job)))
             self.ledger.ended(submission, index, "success" if changed is None else "failed")
-            del self._known[key]
         if unclear:
             self._settle(unclear)
+        self._read_ledger()
         if others:
             raise WorkflowError(
                 f"{_some(others)}: ended while no Snakemake ran, and made with inputs, parameters or code that have "
@@ -154,21 +163,20 @@ class Recovery:
                 "have them made anew, or keep them by --cleanup-metadata FILE"
             )
 
-    def _settle(self, unclear: dict[str, Task]) -> None:
+    def _settle(self, unclear: Sequence[Task]) -> None:
         """Close what is over although nobody needs it: cancelled in its last moment, say, with its outputs made.
 
         Left open it would never be looked at again. Where Slurm does not answer now, the next start does it.
         """
         with contextlib.suppress(slurm.SlurmError):
             listed = queue.read_squeue()
-            states = {key: one.state_in(listed) for key, one in unclear.items()}
-            silent = [one.job_id for key, one in unclear.items() if states[key] is None]
+            states = {one.job_id: one.state_in(listed) for one in unclear}
+            silent = [job_id for job_id, state in states.items() if state is None]
             direct = controller.read_scontrol(silent) if silent else {}
-            for key, one in unclear.items():
-                state = states[key] or one.state_in(direct)
+            for one in unclear:
+                state = states[one.job_id] or one.state_in(direct)
                 if state is None or not (state.alive or state.stuck):
                     self.ledger.ended(one.submission, one.index, "failed")
-                    del self._known[key]
 
     def take_up(self, wanted: Sequence[tuple[object, object]]) -> dict[object, Task]:
         """Of (job, request) pairs, those whose outputs are being made already: queued, running, or ended since this
@@ -180,12 +188,16 @@ class Recovery:
         Raises:
             SlurmError: the queue can't be read, or a task not be cancelled.
         """
-        found, replaced = {}, []
+        tasks: dict[tuple[str, int], Task] = {}
         known: list[tuple[object, object, Task]] = []
         for job, request in wanted:
-            submission, index = self._known.pop(identity.key_of(job), (None, 0))
-            if submission is not None and index in submission.open_indices:  # or it has failed here, and is tried again
-                known.append((job, request, Task(submission, index, identity.label_of(job))))
+            shared = [self._known[key] for key in sorted(identity.keys_of(job) & self._known.keys())]
+            for at, (submission, index) in {(one.token, index): (one, index) for one, index in shared}.items():
+                if index in submission.open_indices:  # or it has failed here, and is tried again
+                    new = Task(submission, index, identity.label_of(job))
+                    known.append((job, request, self._taken.get(at) or tasks.setdefault(at, new)))
+        found: dict[object, Task] = {}
+        replaced: dict[str, Task] = {}
         states = self._states_of([one for _, _, one in known])
         for job, request, one in known:
             state = states[one.job_id]
@@ -193,16 +205,25 @@ class Recovery:
             if _goes_on(state) and not (state.state == "COMPLETING" and one.outcome.exists()):
                 if reason is None:
                     found[job] = one
-                else:
+                elif (one.submission.token, one.index) in self._taken:
+                    raise WorkflowError(
+                        f"{identity.label_of(job)}: Slurm job {one.job_id} of an earlier start makes a part of it; "
+                        "start Snakemake again after its end"
+                    )
+                elif one.job_id not in replaced:
                     self.logger.info(f"Slurm job {one.job_id}, {one.label}: cancelled and submitted again: {reason}")
-                    replaced.append(one)
+                    replaced[one.job_id] = one
             elif reason is None and one.outcome.exists() and one.outcome.stat().st_mtime > PROCESS_BEGAN:
                 found[job] = one
             else:  # ended before this Snakemake looked at the files, which are not as wanted, or made others
                 self.ledger.ended(one.submission, one.index, "failed")
+        found = {job: one for job, one in found.items() if one.job_id not in replaced}
         if replaced:
-            self._cancel(replaced)
+            self._cancel(list(replaced.values()))
         self.ledger.take([(one.submission, one.index) for one in found.values()])
+        for one in found.values():
+            one.waited_for += 1
+            self._taken[one.submission.token, one.index] = one
         return found
 
     def _states_of(self, tasks: Sequence[Task]) -> dict[str, queue.State | None]:
@@ -272,13 +293,32 @@ def _named(submission: Submission, one: Task) -> str:
     return one.label + (f" (Slurm job {one.job_id})" if submission.slurm_id else "")
 
 
+def _ended_well(one: Task) -> bool:
+    """False too where its outcome can't be read, such as the empty file that a node leaves that lost its power."""
+    try:
+        return one.outcome.exists() and task.judge_outcome(one) == task.SUCCESS
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
 def _changed(one: Task, job) -> str | None:
     """What decides the outputs of a job and is not as it was when it was submitted."""
     entry = one.submission.entries[one.index]
-    if entry.fingerprint != identity.fingerprint_of(job):
-        return _PARAMETERS
     by_code = RerunTrigger.CODE in job.dag.workflow.rerun_triggers
-    return _CODE if by_code and entry.code and entry.code != identity.code_of(job) else None
+    then = {key: (fingerprint, code) for key, fingerprint, code in entry.members}
+    if not then or entry.key == identity.key_of(job):
+        parts, then = [job], {entry.key: (entry.fingerprint, entry.code)}
+    else:  # a part of the group, since the rest is made already
+        parts = identity.single_jobs(job)
+    for part in parts:
+        if (found := then.get(identity.key_of(part))) is None:
+            return _OTHER_GROUP
+        fingerprint, code = found
+        if fingerprint != identity.fingerprint_of(part):
+            return _PARAMETERS
+        if by_code and code and code != identity.code_of(part):
+            return _CODE
+    return None
 
 
 def _would_run_again(changed: str, workflow) -> bool:
@@ -300,8 +340,9 @@ def _reason_to_replace(one: Task, state: queue.State | None, job, request) -> st
         return "a Ctrl-C has cancelled it, and it has not ended yet"
     if (changed := _changed(one, job)) is not None:
         return changed
-    if identity.newest_input(job) > one.submission.time + _CLOCK_MARGIN_S:
+    if identity.newest_input(job, {key for key, _, _ in entry.members}) > one.submission.time + _CLOCK_MARGIN_S:
         return "its inputs are newer than it"
-    if state is not None and state.state == "PENDING" and entry.request != repr(request):
+    whole = entry.key == identity.key_of(job)  # a part of a group asks for less
+    if whole and state is not None and state.state == "PENDING" and entry.request != repr(request):
         return "its resources have changed"
     return None

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import identity, slurm
-from .command_line import why_too_long
+from .command_line import why_not_named, why_too_long
 from .ledger import Entry, Ledger, Submission
 from .log_access import open_submission
 from .requeues import limit_of
@@ -68,6 +68,7 @@ class Submitter:
                         request=repr(request),
                         name=identity.job_name(prefix, job),
                         code=identity.code_of(job),
+                        members=identity.members_of(job),
                     )
                     for job in jobs
                 ],
@@ -150,7 +151,7 @@ class Submitter:
         found = {}
         for job in jobs:
             command = self.command_of(job)
-            problem = why_too_long(job, command)
+            problem = why_not_named(job) or why_too_long(job, command)
             if problem is None:
                 found[job] = command
             else:

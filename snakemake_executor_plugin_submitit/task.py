@@ -27,6 +27,7 @@ class Task:
     requeues_told: int = 0
     resumable: bool = False  # its rule says that it goes on from what it has saved
     requeue_limit: int | None = None  # of its rule, or the setting
+    waited_for: int = 0  # by as many jobs of this start, if they are parts of a group of an earlier one
 
     @property
     def job_id(self) -> str:

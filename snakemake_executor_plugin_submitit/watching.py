@@ -36,7 +36,7 @@ class Watcher:
     def _from_outcome(self, one: Task) -> Verdict:
         try:
             return task.judge_outcome(one) if one.outcome.exists() else task.WAITING
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             if "outcome" not in one.warned:
                 one.warned.add("outcome")
                 self.logger.warning(f"{one.outcome}: {error}; trying again")

@@ -78,13 +78,54 @@ def test_a_job_without_outcome_whose_outputs_are_there_is_closed(cluster, flow):
     one.go()
     one.wait(lambda: not one.queue(), "the end of the job")
     outcome, = one.folder.glob(".snakemake/submitit/part/*/*.outcome.json")
-    outcome.unlink()
+    outcome.write_text("")  # as a node leaves it that has lost its power
     ledger = one.folder / ".snakemake/submitit/ledger.jsonl"
     code, text = one.run()
     assert code == 0 and "Nothing to be done" in text, text
     assert json.loads(ledger.read_text().splitlines()[-1])["outcome"] == "failed"
     code, text = one.run()
     assert code == 0 and ledger.read_text() == ""
+
+
+def test_what_is_left_of_a_group_is_taken_up_with_it(cluster, flow):
+    """To the next start it is two groups, since the job that both stand on is done."""
+    one = flow(
+        cluster,
+        """
+        rule all:
+            input: expand("second{k}.txt", k=range(2))
+
+        rule first:
+            output: "first.txt"
+            group: "both"
+            resources: runtime=5, mem_mb=100
+            shell: "echo first >> ran; echo old > {output}"
+
+        rule second:
+            input: "first.txt"
+            output: "second{k}.txt"
+            group: "both"
+            resources: runtime=5, mem_mb=100
+            shell: "echo second{wildcards.k} >> ran; until [ -e go ]; do sleep 0.2; done; cp {input} {output}"
+        """,
+    )
+    made = ["first", "second0", "second1"]
+    process = one.start("--cores", "2")
+    one.wait(lambda: sorted(one.lines("ran")) == made, "a group, half of it made")
+    time.sleep(5)  # what is newer than the group's submission is its own
+    one.kill(process)
+    process = one.start("--cores", "2")
+    one.wait(lambda: one.text.count("Taken up: Slurm job") == 2, "the rest taken up")
+    one.kill(process)
+    again = one.start("--cores", "2")
+    one.wait(lambda: one.text.count("Taken up: Slurm job") == 4, "the rest taken up once more")
+    one.go()
+    assert one.end(again) == 0, one.text
+    assert sorted(one.lines("ran")) == made
+    one.expect_submitted(1)
+    code, text = one.run("--cores", "2")
+    assert code == 0 and "Nothing to be done" in text, text
+    assert (one.folder / ".snakemake/submitit/ledger.jsonl").read_text() == ""
 
 
 def test_what_was_made_by_code_that_has_changed_since_does_not_count(cluster, flow):

@@ -7,6 +7,10 @@ import resource
 import subprocess
 from types import SimpleNamespace
 
+import pytest
+from snakemake.target_jobs import parse_target_jobs_cli_args
+from snakemake_interface_executor_plugins.utils import TargetSpec, encode_target_jobs_cli_args, format_cli_arg
+
 from snakemake_executor_plugin_submitit import command_line
 
 GROUP = SimpleNamespace(
@@ -57,3 +61,32 @@ def test_one_argument_has_a_limit_of_its_own():
 
 def test_short_commands_are_not_looked_at():
     assert command_line.why_too_long(SINGLE, "it's no shell command", {}) is None
+
+
+@pytest.mark.parametrize(
+    ("values", "fits"),
+    [
+        (["plain"], True), (["a b", "$HOME", "per%cent", "st*r", "\u00fc", "a;b&(c)", "a=b", "#x", "~", "-x"], True),
+        (["it's"], True), (['a"b'], True), (["a:b"], True),
+        (["a,b"], False), (["back\\slash"], False), (["tab\tx"], False), (["no\u00a0break"], False),
+        (["it's $HOME"], False), (["it's `id`"], False), (["q'uo\"te"], False), (["it's", 'a"b'], False),
+        (["'quoted'"], False), (['end"'], False),
+    ],
+)  # fmt: skip
+def test_wildcards_that_snakemake_can_t_hand_on_are_refused(tmp_path, values, fits):
+    """Judged by what arrives, through its own functions and a shell."""
+    wildcards = {f"k{number}": value for number, value in enumerate(values)}
+    job = SimpleNamespace(is_group=lambda: False, wildcards_dict=wildcards)
+    problem = command_line.why_not_named(job)
+    assert (problem is None) == fits
+    assert fits or problem.startswith("wildcard k0=")
+    option = format_cli_arg("--target-jobs", encode_target_jobs_cli_args([TargetSpec("part", wildcards)]))
+    done = subprocess.run(
+        ["bash", "-c", f"printf '%s\\0' {option}"], capture_output=True, text=True, cwd=tmp_path, env={"HOME": "/"}
+    )
+    words = done.stdout.split("\0")[1:-1]
+    try:
+        arrived = parse_target_jobs_cli_args(words) == [TargetSpec("part", wildcards)] and done.returncode == 0
+    except ValueError:
+        arrived = False
+    assert arrived == fits

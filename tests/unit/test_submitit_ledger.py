@@ -125,6 +125,17 @@ def test_what_another_makes_that_is_there_is_not_submitted(tmp_path):
     assert ledger.intend(Submission("c", "/logs/c", entries("y", 1))) == {}  # one's own
 
 
+def test_a_group_is_known_by_each_of_its_jobs(tmp_path):
+    path = tmp_path / "ledger.jsonl"
+    group = Entry("group", "f", "r", "smk.g", "c", (("a", "f1", "c1"), ("b", "f2", "c2")))
+    other = replace(this_process(), pid=this_process().pid + 1)
+    Ledger(path).intend(Submission("g", "/logs/g", [group], owner=other))
+    ledger = Ledger(path, gone=lambda _: False)
+    assert ledger.submissions["g"].entries == [group] and group.keys == ["a", "b"]
+    part = Submission("p", "/logs/p", [Entry("b", "f", "r", "smk.b"), Entry("c", "f", "r", "smk.c")])
+    assert ledger.intend(part) == {0: other}
+
+
 def test_cancelled_tasks_stay_open_and_known_as_that(tmp_path):
     path = tmp_path / "ledger.jsonl"
     ledger = Ledger(path)
