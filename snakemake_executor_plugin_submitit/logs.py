@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import os
 import re
+import stat
 from collections.abc import Iterable
 from pathlib import Path
 
 from .identity import single_jobs
 
 LINES = 20
+_MOST_LOGS = 6
 WIDTH = 500
 _READ_BYTES = 65536
 _CLOCK_MARGIN_S = 2.0  # file servers may have slightly different clocks
@@ -59,13 +63,14 @@ def rule_logs(job, not_before: float, shown: list[str], lines: int = LINES) -> l
     """Name and last lines of each of the rule's own log files (of a group: of all its rules').
 
     Left out are those that are empty, not there, folders, or older than the job, and what `shown` has already, as
-    after `tee`.
+    after `tee`. Of a large group some are shown: of jobs that have not made their outputs, and written last.
     """
     found = []
-    for path in dict.fromkeys(str(log) for one in _members(job) for log in one.log):
+    times = _written(job, not_before)
+    unfinished = _unfinished(job) if len(times) > _MOST_LOGS else set()
+    chosen = sorted(times, key=lambda path: (path not in unfinished, -times[path]))[:_MOST_LOGS]
+    for path in (path for path in times if path in chosen):
         try:
-            if not Path(path).is_file() or Path(path).stat().st_mtime < not_before:
-                continue
             end = _end_of(Path(path))[-lines:]
             if _is_no_text(end):
                 end = [f"(no text in UTF-8; {Path(path).stat().st_size} bytes)"]
@@ -74,7 +79,28 @@ def rule_logs(job, not_before: float, shown: list[str], lines: int = LINES) -> l
             continue
         if end and "\n".join(end) not in "\n".join(shown):
             found.append((path, end))
+    if len(times) > len(chosen):
+        found.append((f"{len(times) - len(chosen)} more logs of this group", ["(not shown)"]))
     return found
+
+
+def _written(job, not_before: float) -> dict[str, float]:
+    """The rules' logs that this job has written, in order, and when."""
+    found = {}
+    for path in dict.fromkeys(str(log) for one in _members(job) for log in one.log):
+        with contextlib.suppress(OSError):
+            status = os.stat(path)
+            if stat.S_ISREG(status.st_mode) and status.st_size and status.st_mtime >= not_before:
+                found[path] = status.st_mtime
+    return found
+
+
+def _unfinished(job) -> set[str]:
+    """The logs of those jobs of a group that have not made all of their outputs."""
+    return {
+        str(log) for one in _members(job) if not all(os.path.lexists(str(output)) for output in one.output)
+        for log in one.log
+    }  # fmt: skip
 
 
 def all_shown_by_snakemake(job) -> bool:

@@ -72,8 +72,10 @@ def test_of_a_group_the_jobs_before_say_nothing(tmp_path):
     assert shown(tmp_path / "log", "of the first", *first, *BEFORE[3:], "of the second") == ["of the second"]
 
 
-def job(*logs, rule="a"):
-    return SimpleNamespace(log=[str(log) for log in logs], rule=SimpleNamespace(name=rule), is_group=lambda: False)
+def job(*logs, rule="a", output=()):
+    return SimpleNamespace(
+        log=[str(log) for log in logs], rule=SimpleNamespace(name=rule), is_group=lambda: False, output=output
+    )  # fmt: skip
 
 
 def test_logs_of_rules(tmp_path):
@@ -94,6 +96,21 @@ def test_logs_of_rules(tmp_path):
     group = SimpleNamespace(toposorted=[[job(bar, rule="b"), job(said)]], is_group=lambda: True)
     assert [name for name, _ in rule_logs(group, 2000, [])] == [str(said), str(bar)]
     assert rule_logs(job(said), 2000, ["before", *found[str(said)], "after"]) == []
+
+
+def test_of_a_large_group_the_logs_of_what_has_not_ended_are_shown(tmp_path):
+    logs = [tmp_path / f"{number:03}" for number in range(200)]
+    for number, log in enumerate(logs):
+        log.write_text(f"of {log.name}\n")
+        os.utime(log, (3000 + number, 3000 + number))
+    failed = (3, 70)
+    made = [[str(tmp_path / "none")] if number in failed else [str(logs[0])] for number in range(200)]
+    group = SimpleNamespace(
+        toposorted=[[job(log, output=output) for log, output in zip(logs, made, strict=True)]], is_group=lambda: True
+    )  # fmt: skip
+    found = rule_logs(group, 2000, [])
+    assert [name for name, _ in found[:-1]] == [str(logs[number]) for number in (*failed, 196, 197, 198, 199)]
+    assert found[0][1] == ["of 003"] and found[-1][0] == "194 more logs of this group"
 
 
 def test_a_log_that_is_no_text_is_not_written_to_the_terminal(tmp_path):
