@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import builtins
+from collections.abc import Iterable, Mapping, Sequence
 from types import SimpleNamespace
 
 from snakemake.resources import GroupResources, Resources
@@ -35,6 +36,20 @@ def origin_of(job) -> dict[str, int]:
                 by = BY_DEFAULT
             found[key] = max(found.get(key, by), by)
     return found
+
+
+def functions_as_values(rules: Iterable) -> list[str]:
+    """Resources of profiles and command lines that are the bare name of a Python function, such as a partition `all`.
+
+    Snakemake evaluates them to the function, and then fails without saying which one it was.
+    """
+    found: dict[str, None] = {}
+    for rule in rules:
+        for one in rule.resources.values():
+            if isinstance(one.raw, str) and callable(getattr(builtins, one.raw, None)):
+                found[f"{one.name}={one.raw}: is a function of Python; text of this name needs quotes of its own: "
+                      f"\"'{one.raw}'\""] = None  # fmt: skip
+    return list(found)
 
 
 def resources_of(job) -> dict[str, object]:

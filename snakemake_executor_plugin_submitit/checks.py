@@ -70,6 +70,16 @@ def check_jobs(jobs: Iterable, settings, logger) -> Site | None:
     return site
 
 
+def check_expressions(workflow) -> None:
+    """Before anybody asks for resources of jobs.
+
+    Raises:
+        WorkflowError: some can't have a value.
+    """
+    if problems := asked.functions_as_values(workflow.rules):
+        raise WorkflowError("\n".join(["Nothing was submitted; these resources can't be had:", *problems]))
+
+
 class _Findings:
     """Problems by rule or group, in order and each once; and the requests that the cluster is to be asked about."""
 
@@ -194,6 +204,7 @@ def install_in_dry_runs(settings) -> None:
         def __init__(self, workflow, logger) -> None:
             plugin.executor = Executor
             super().__init__(workflow, logger)
+            check_expressions(workflow)
             check_jobs(workflow.dag.needrun_jobs(), settings, logger)
 
     plugin.executor = CheckingExecutor

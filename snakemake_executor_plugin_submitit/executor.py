@@ -50,6 +50,9 @@ class Executor(RemoteExecutor):
         super().__init__(workflow, logger)
 
     def __post_init__(self) -> None:
+        from .checks import check_expressions
+
+        check_expressions(self.workflow)
         self.settings = self.workflow.executor_settings
         self.folder = private_folder(
             Path(self.settings.logdir).absolute(), Path.cwd(), self.settings.log_access

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
+from snakemake.resources import Resources
 from test_submitit_resources import problems
 
 from snakemake_executor_plugin_submitit import foreign_names
+from snakemake_executor_plugin_submitit.asked import functions_as_values
 from snakemake_executor_plugin_submitit.resources import KNOWN, Request, request_of
 
 
@@ -117,3 +121,11 @@ def test_a_cluster_is_left_to_who_knows_its_name(name):
     assert request.sbatch_parameters()["additional_parameters"] == {"nodes": 1, "clusters": "here"}
     other = "slurm_cluster" if name == "cluster" else "cluster"
     assert "leave all of them out" in problems(**{name: "a", other: "b"})[0]
+
+
+def test_a_partition_that_is_called_as_a_function_of_python_is_named():
+    """As in a profile without the quotes of its own; Snakemake's error would not say which resource it was."""
+    words = ["slurm_partition=all", "qos='max'", "runtime=max(1, 2)", "slurm_account=lab", "mem_mb=10"]
+    rule = SimpleNamespace(resources=Resources.parse(words, allow_expressions=True))
+    (problem,) = functions_as_values([rule, rule])
+    assert problem.startswith("slurm_partition=all: is a function of Python") and problem.endswith("\"'all'\"")
