@@ -32,6 +32,9 @@ _BOILERPLATE = (
     "Select jobs to execute...", "Finished jobid: ", "Building DAG of jobs...",
 )  # fmt: skip
 _PAYLOAD = re.compile(r"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\] \S+: (exit code -?\d+ after |job \S+ on \S+, restarts: \d)")
+_BEGIN = re.compile(r"Execute \d+ jobs\.\.\.")
+_FAILED = re.compile(r"RuleException:|Error in (rule|group) \S+:|MissingOutputException in rule .*")
+_STEPS = re.compile(r"\d+ of \d+ steps \(\S+%\) done")
 # Snakemake says no more of a rule whose Python code leaves in one of these ways.
 _INTERRUPTED = "Terminating processes on user request"
 _OF_INTERRUPTED = "(Snakemake in the job was interrupted: by a signal, or by sys.exit() in the rule's `run:`)"
@@ -55,7 +58,9 @@ def tail(log: Path, lines: int = LINES) -> list[str]:
         found = _end_of(log)
     except OSError as error:
         return [f"(no log: {error.strerror})"]
-    starts = [number for number, line in enumerate(found) if re.fullmatch(r"Execute \d+ jobs\.\.\.", line)]
+    # In a group others may have begun after the one that failed.
+    failed = next((number for number, line in enumerate(found) if _FAILED.fullmatch(line)), len(found))
+    starts = [number for number, line in enumerate(found[:failed]) if _BEGIN.fullmatch(line)]
     return _without_snakemake(found[starts[-1] + 1 if starts else 0 :])[-lines:]
 
 
@@ -63,12 +68,12 @@ def rule_logs(job, not_before: float, shown: list[str], lines: int = LINES) -> l
     """Name and last lines of each of the rule's own log files (of a group: of all its rules').
 
     Left out are those that are empty, not there, folders, or older than the job, and what `shown` has already, as
-    after `tee`. Of a large group some are shown: of jobs that have not made their outputs, and written last.
+    after `tee`. Of a large group those of jobs that have not made their outputs are shown, and what was written last.
     """
     found = []
     times = _written(job, not_before)
-    unfinished = _unfinished(job) if len(times) > _MOST_LOGS else set()
-    chosen = sorted(times, key=lambda path: (path not in unfinished, -times[path]))[:_MOST_LOGS]
+    unfinished = [path for path in times if path in _unfinished(job)] if len(times) > _MOST_LOGS else []
+    chosen = sorted(unfinished or times, key=lambda path: -times[path])[:_MOST_LOGS]
     for path in (path for path in times if path in chosen):
         try:
             end = _end_of(Path(path))[-lines:]
@@ -154,6 +159,7 @@ def _without_snakemake(lines: list[str]) -> list[str]:
     while at < len(lines):
         line = lines[at]
         if _TIME.fullmatch(line):
+            kept = _stripped(kept)  # Snakemake writes an empty line before it
             at += 1
         elif _HEADER.fullmatch(line):
             at = _end_of_block(lines, at + 1)
@@ -163,14 +169,19 @@ def _without_snakemake(lines: list[str]) -> list[str]:
             at = end
         elif re.fullmatch(r"Error in (rule|group) \S+", line.removesuffix(":")):
             # The command in it may have empty lines.
-            at = next((n for n in range(at, len(lines)) if lines[n].startswith("Shutting down, this")), len(lines))
+            at = next((n for n in range(at, len(lines)) if _ends_error(lines[n])), len(lines))
         else:
             if line.startswith(_INTERRUPTED):
                 kept.append(_OF_INTERRUPTED)
-            elif not line.startswith(_BOILERPLATE) and not _PAYLOAD.match(line):
+            elif not line.startswith(_BOILERPLATE) and not any(one.match(line) for one in (_PAYLOAD, _BEGIN, _STEPS)):
                 kept.append(line)
             at += 1
     return _stripped(kept)
+
+
+def _ends_error(line: str) -> bool:
+    """In a group other jobs go on after one that has failed."""
+    return line.startswith("Shutting down, this") or _TIME.fullmatch(line) is not None
 
 
 def _end_of_block(lines: list[str], at: int) -> int:

@@ -72,6 +72,15 @@ def test_of_a_group_the_jobs_before_say_nothing(tmp_path):
     assert shown(tmp_path / "log", "of the first", *first, *BEFORE[3:], "of the second") == ["of the second"]
 
 
+def test_of_a_group_what_begins_after_a_failure_does_not_hide_it(tmp_path):
+    failed = ["RuleException:", 'ValueError in file "Snakefile", line 7:', "boom"]
+    after = ["[Fri Nov 27 06:32:50 2026]", "Finished jobid: 3 (Rule: m)", "1 of 11 steps (9%) done",
+             "Select jobs to execute...", "Execute 4 jobs...", *BEFORE[3:]]  # fmt: skip
+    log = tmp_path / "log"
+    log.write_text("\n".join([*BEFORE, "said", *failed, *ERROR, "", *after, "of another", *AFTER]) + "\n")
+    assert tail(log) == ["said", *failed[1:], "of another"]
+
+
 def job(*logs, rule="a", output=()):
     return SimpleNamespace(
         log=[str(log) for log in logs], rule=SimpleNamespace(name=rule), is_group=lambda: False, output=output
@@ -109,8 +118,11 @@ def test_of_a_large_group_the_logs_of_what_has_not_ended_are_shown(tmp_path):
         toposorted=[[job(log, output=output) for log, output in zip(logs, made, strict=True)]], is_group=lambda: True
     )  # fmt: skip
     found = rule_logs(group, 2000, [])
-    assert [name for name, _ in found[:-1]] == [str(logs[number]) for number in (*failed, 196, 197, 198, 199)]
-    assert found[0][1] == ["of 003"] and found[-1][0] == "194 more logs of this group"
+    assert [name for name, _ in found[:-1]] == [str(logs[number]) for number in failed]
+    assert found[0][1] == ["of 003"] and found[-1][0] == "198 more logs of this group"
+    for one in group.toposorted[0]:
+        one.output = []
+    assert [name for name, _ in rule_logs(group, 2000, [])[:-1]] == [str(log) for log in logs[-6:]]
 
 
 def test_a_log_that_is_no_text_is_not_written_to_the_terminal(tmp_path):
