@@ -31,7 +31,8 @@ _BOILERPLATE = (
     "Storing output in storage", "WorkflowError:", "At least one job did not complete successfully",
     "Select jobs to execute...", "Finished jobid: ", "Building DAG of jobs...",
 )  # fmt: skip
-_PAYLOAD = re.compile(r"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\] \S+: (exit code -?\d+ after |job \S+ on \S+, restarts: \d)")
+_PAYLOAD = re.compile(r"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\] \S+: exit code -?\d+ after ")
+_LIFE = re.compile(r"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\] \S+: job \S+ on \S+, restarts: \d+")
 _BEGIN = re.compile(r"Execute \d+ jobs\.\.\.")
 _FAILED = re.compile(r"RuleException:|Error in (rule|group) \S+:|MissingOutputException in rule .*")
 _STEPS = re.compile(r"\d+ of \d+ steps \(\S+%\) done")
@@ -42,14 +43,14 @@ _OF_INTERRUPTED = "(Snakemake in the job was interrupted: by a signal, or by sys
 
 def last_lines(job, task) -> list[str]:
     """Of the Slurm log and the rule's own, each under its name."""
-    end = tail(task.log)
+    end = tail(task.log, group=job.is_group())
     begun = task.started.stat().st_ctime - _CLOCK_MARGIN_S if task.started.exists() else math.inf
     found = [(str(task.log), end), *rule_logs(job, begun, end)]
     return [line for name, lines in found for line in (f"last lines of {name}:", *(f"  | {one}" for one in lines))]
 
 
-def tail(log: Path, lines: int = LINES) -> list[str]:
-    """The last lines of a Slurm log, without what the Snakemake in the job says of itself.
+def tail(log: Path, lines: int = LINES, group: bool = False) -> list[str]:
+    """The last lines of a Slurm log, since the last start, without what the Snakemake in the job says of itself.
 
     It repeats what the one here reports, but for two things, which are kept: the exception of a rule, and what ended
     a command.
@@ -58,8 +59,10 @@ def tail(log: Path, lines: int = LINES) -> list[str]:
         found = _end_of(log)
     except OSError as error:
         return [f"(no log: {error.strerror})"]
+    lives = [number for number, line in enumerate(found) if _LIFE.fullmatch(line)]
+    found = found[lives[-1] + 1 :] if lives else found
     # In a group others may have begun after the one that failed.
-    failed = next((number for number, line in enumerate(found) if _FAILED.fullmatch(line)), len(found))
+    failed = next((number for number, line in enumerate(found) if group and _FAILED.fullmatch(line)), len(found))
     starts = [number for number, line in enumerate(found[:failed]) if _BEGIN.fullmatch(line)]
     return _without_snakemake(found[starts[-1] + 1 if starts else 0 :])[-lines:]
 
