@@ -63,7 +63,8 @@ def asked_beside(settings: JudgeSection) -> dict[str, Any]:
 
 def decides(settings: JudgeSection) -> dict[str, Any]:
     """What of the user's `request` decides an answer: all but limits of its length."""
-    return {name: one for name, one in asked_beside(settings).items() if name not in LIMITS[settings.kind]}
+    asked = {name: one for name, one in asked_beside(settings).items() if name not in LIMITS[settings.kind]}
+    return _spelt(asked) if settings.kind == "gemini" else asked
 
 
 def token_limit(settings: JudgeSection) -> int:
@@ -135,6 +136,13 @@ def normal_endpoint(settings: JudgeSection) -> str | None:
     """The endpoint without a final slash; None for the provider's own and for a local model."""
     endpoint = (settings.endpoint or "").rstrip("/")
     return None if not endpoint or endpoint == PROVIDER_ENDPOINTS.get(settings.kind) else endpoint
+
+
+def _spelt(value: Any) -> Any:
+    """The same part of a call in one spelling, so that another one asks nothing again."""
+    if isinstance(value, dict):
+        return {_snake(name): _spelt(one) for name, one in value.items()}
+    return [_spelt(one) for one in value] if isinstance(value, list) else value
 
 
 def _snake(name: str) -> str:

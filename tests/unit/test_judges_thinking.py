@@ -201,6 +201,17 @@ def test_keys_of_earlier_versions_are_what_they_were():
     assert now == "93b5b9d0852f80ced9d10097f520a80a0516393398efbcc074bc208d666c6c05"
 
 
+def test_the_spelling_of_a_part_is_no_part_of_a_key():
+    question, pairs = Question("id", "q", (), str), [
+        ("gemini", {"thinkingConfig": {"thinkingBudget": 9}}, {"thinking_config": {"thinking_budget": 9}}),
+        ("openai", {"enable_thinking": False}, {"extra_body": {"enable_thinking": False}}),
+        ("openai", {"max_tokens": 9}, {"max_completion_tokens": 99}), ("gemini", {"maxOutputTokens": 9}, {}),
+    ]  # fmt: skip
+    for kind, first, second in pairs:
+        keys = {record_key(section(kind, request=one), "m", question, ()) for one in (first, second)}
+        assert len(keys) == 1, kind
+
+
 def test_an_image_of_many_questions_is_encoded_once(tmp_path):
     path = write_png(tmp_path, 1)
     preparer = Preparer(section("openai", image_format="jpeg"), "m")

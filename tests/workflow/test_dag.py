@@ -133,6 +133,13 @@ def test_another_judge_asks_again_and_one_benchmark_touches_no_other(workflow):
     assert workflow.planned() == {}
     workflow.edit("config/experiments/tiny.yaml", "model: m,", "model: m, concurrency: 2,")
     assert workflow.planned() == {}
+    workflow.edit("config/experiments/tiny.yaml", "127.0.0.1:9", "node8:8000")
+    assert workflow.planned() == {}, "a server that moves is the same judge"
+    workflow.edit("config/experiments/tiny.yaml", "judge: one", "judge: one, max_failed_share: 0.05")
+    assert workflow.planned() == {"table": 1}
+    shown = workflow.snakemake("--dry-run", "--printshellcmds", "tables").stdout
+    assert "--max-failures tiny/dense=0.05" in shown, shown
+    workflow.edit("config/experiments/tiny.yaml", "judge: one, max_failed_share: 0.05", "judge: one")
     workflow.edit("config/experiments/tiny.yaml", "model: m,", "model: n,")
     assert workflow.planned() == {"judge": 2, "score": 2, "table": 1, "curves": 1}
     assert workflow.planned("geneval") == {}
