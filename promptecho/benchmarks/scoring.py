@@ -50,8 +50,9 @@ class ScoringOptions:
     `judge` answers where the backend is `judge`, and `answers` is the folder that keeps what it answered.
     `templates` is a folder whose BENCH/NAME.txt replace the project's own texts for the judge. `seed` decides what a
     scorer draws (the order of a pair). `model` is a model folder that replaces the backend's own. `parser` says how
-    replies are read: see benchmarks/replies.py. `outage_s` bounds the wait for an endpoint that answers nobody; with
-    `again` questions that were given up before are asked once more in any case.
+    replies are read: see benchmarks/replies.py. `questions_per_call`: of one image, asked together (dpg). `outage_s`
+    bounds the wait for an endpoint that answers nobody; with `again` questions that were given up before are asked once
+    more in any case.
     """
 
     backend: str
@@ -63,6 +64,7 @@ class ScoringOptions:
     device: str = "cpu"
     model: str | None = None
     parser: str = "tolerant"
+    questions_per_call: int = 1
     outage_s: float | None = None
     again: bool = False
 

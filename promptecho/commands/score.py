@@ -271,6 +271,7 @@ def _scorer(
             device=device,
             model=section.model,
             parser=section.parser,
+            questions_per_call=section.questions_per_call,
             outage_s=judges.outage_s if judges else None,
             again=again,
         ),

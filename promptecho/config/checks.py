@@ -276,6 +276,10 @@ def _check_backend(path: str, benchmark: BenchmarkSection, judges: dict | None, 
         problems[f"{path}.judge"] = "names a key of judges.models; it goes with backend: judge, and only with it"
     elif benchmark.judge is not None and judges is not None and benchmark.judge not in judges:
         problems[f"{path}.judge"] = _no_such(benchmark.judge, "judges.models", judges)
+    if benchmark.questions_per_call > 1 and (scorer != "dpg" or benchmark.backend != "judge"):
+        problems[f"{path}.questions_per_call"] = "only for scorer dpg with backend judge; remove it"
+    elif benchmark.questions_per_call > 1 and benchmark.parser == "official":
+        problems[f"{path}.questions_per_call"] = "parser official reads one answer a call; set one of them otherwise"
     if benchmark.mode == "fixed" and scorer not in WITH_FIXED_MODE:
         problems[f"{path}.mode"] = f"{scorer} has only official: its published rules have no bug to fix"
 

@@ -215,6 +215,11 @@ class BenchmarkSection(Section):
         description="How a judge's replies are read. tolerant: every reply that holds exactly one unmistakable answer; "
         "official: as the benchmark's authors read them, and other replies are asked again (docs/judges.md).",
     )
+    questions_per_call: Count = Field(
+        1,
+        description="For dpg by a judge: how many questions about one image are asked in one call. More than 1 costs "
+        "less and is another way to ask: such scores compare with each other only.",
+    )
     max_failed_share: Share | None = Field(
         None,
         description="Largest share of failed items, such as images without an answer of the judge: tables refuse more, "

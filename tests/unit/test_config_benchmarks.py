@@ -140,3 +140,25 @@ def test_the_cells_of_dpg_are_square():
 def test_tiif_has_one_image_per_description():
     raw = changed("image_sets.tiif", {"benchmark": "tiif", "shapes": {"per_tag": 1, "seed": 1}})
     assert "set it to 1" in problems(raw)["image_sets.tiif.images_per_prompt"]
+
+
+def test_what_a_judge_s_benchmark_may_say():
+    """And what leaves its scores as they are."""
+    assert "benchmarks.dense.questions_per_call" in problems(with_pairs(questions_per_call=2))
+    raw = with_pairs()
+    before = slice_digest(parse_experiment(raw), "score", benchmark="dense")
+    for section, key, value, same in (
+        (raw["judges"]["models"]["one"], "endpoint", "http://127.0.0.1:2/v1", True),
+        (raw["judges"]["models"]["one"], "request", {"seed": 3}, False),
+        (raw["judges"]["models"]["one"], "max_output_tokens", 4096, False),
+        (raw["benchmarks"]["dense"], "max_failed_share", 0.05, True),
+        (raw["benchmarks"]["dense"], "parser", "official", False),
+        (raw["judges"], "outage_s", 5, True), (raw["judges"], "mixed_versions", "refuse", True),
+    ):  # fmt: skip
+        old = section.get(key)
+        section[key] = value
+        assert (slice_digest(parse_experiment(raw), "score", benchmark="dense") == before) == same, key
+        if old is None:
+            del section[key]
+        else:
+            section[key] = old

@@ -431,7 +431,10 @@ class Endpoint(BaseHTTPRequestHandler):
         text = next(part["text"] for part in content if part["type"] == "text")
         assert sum(part["type"] == "image_url" for part in content) == 1
         self.server.texts.append(text)
-        reply = "That is hard to tell." if any(f" {color}?" in text for color in ("red", "blue")) else "Yes."
+        lines = [line for line in text.split("\n") if line[:1].isdigit() and line.endswith("?")]
+        reply = "".join(f"{number}. yes\n" for number in range(1, len(lines) + 1)) or "Yes."
+        if any(f" {color}?" in text for color in ("red", "blue")):
+            reply = "That is hard to tell."
         message = {"role": "assistant", "content": reply}
         answer = {
             "id": "1", "object": "chat.completion", "created": 0, "model": "yes-1",
@@ -485,6 +488,23 @@ def test_a_judge_answers_in_place_of_mplug(shapes_folder, tmp_path, endpoint, mo
     assert scorer.score(folder) == scored  # from the record
     assert len(endpoint.texts) == before.calls
     assert scorer.judge_model.startswith("yes")
+
+
+def test_several_questions_about_an_image_in_one_call(shapes_folder, tmp_path, endpoint, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "not-a-key")
+    source, root = shapes_folder
+    section = JudgeSection(
+        kind="openai", model="yes", endpoint=f"http://127.0.0.1:{endpoint.server_address[1]}/v1", max_attempts=1,
+        max_failed_share=1.0,
+    )  # fmt: skip
+    options = ScoringOptions("judge", mode="fixed", judge=section, answers=tmp_path / "answers", questions_per_call=3)
+    scored = DpgScorer(options).score(ImageFolder(root, source, 4))
+    by_image = [len(record["questions"]) for record in scored.raw]
+    assert 0 < len(endpoint.texts) <= sum(-(-count // 3) for count in by_image) < sum(by_image)
+    judged = [record for record in scored.raw if not record["failed"]]
+    assert judged and all(q["answer"] == "yes" and q["reply"] for record in judged for q in record["questions"])
+    failed = next(record for record in scored.raw if record["failed"])
+    assert "questions without answer" in failed["reason"]
 
 
 def test_own_template(shapes_folder, tmp_path):

@@ -1,4 +1,4 @@
-"""A vision-language model in place of mPLUG: one yes/no question about one image a call.
+"""A vision-language model in place of mPLUG: yes/no questions about one image, one or several in a call.
 
 A different metric than DPG-Bench's own, not comparable with published numbers; name it so, e.g. "DPG (VLM judge)".
 """
@@ -9,18 +9,20 @@ import functools
 import io
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from promptecho.benchmarks.dpg.layout import ImageEntry
+from promptecho.benchmarks.dpg.questions import Question
 from promptecho.benchmarks.dpg.scorer import Items
 from promptecho.benchmarks.dpg.vqa import Asked
-from promptecho.benchmarks.replies import read_yes_no
+from promptecho.benchmarks.replies import read_yes_no, read_yes_no_list
 from promptecho.benchmarks.scoring import JudgeBackend, JudgeFacts, ScoringOptions
 from promptecho.benchmarks.templates import load_template
 from promptecho.errors import DataError
 
 if TYPE_CHECKING:
-    from promptecho.judges.base import Answer, Estimate
+    from promptecho.judges.base import Answer, Estimate, ImageSource
     from promptecho.judges.base import Question as JudgeQuestion
 
 YES_NO = re.compile(r"\W*(yes|no)\W*", re.IGNORECASE)
@@ -54,10 +56,14 @@ class VlmJudge:
     """
 
     def __init__(self, options: ScoringOptions):
-        self._judge = JudgeBackend(options)
+        self._judge, self._per_call = JudgeBackend(options), options.questions_per_call
         self._parse = parse_yes_no if options.parser == "official" else read_yes_no
-        self._template = load_template("dpg", "yes_no", options.templates)
-        self._template.fill(question="")
+        if self._per_call > 1:
+            self._template = load_template("dpg", "yes_no_list", options.templates)
+            self._template.fill(questions="")
+        else:
+            self._template = load_template("dpg", "yes_no", options.templates)
+            self._template.fill(question="")
         self.name, self.template_digest = self._judge.name, self._template.digest
 
     @property
@@ -66,9 +72,7 @@ class VlmJudge:
         return self._judge.facts
 
     def _questions(self, entries: Sequence[ImageEntry], items: Items) -> list[list[JudgeQuestion] | str]:
-        """Per image its questions, or why it cannot be asked about."""
-        from promptecho.judges.base import Question
-
+        """Per image its calls, or why it cannot be asked about."""
         found: list[list[JudgeQuestion] | str] = []
         for entry in entries:
             try:
@@ -77,19 +81,26 @@ class VlmJudge:
                 found.append(str(error))
                 continue
             image = entry.path if entry.count == 1 else functools.partial(_pixels, entry)  # one for all its questions
-            found.append(
-                [
-                    Question(
-                        id=f"prompt {entry.prompt.item_id}, image {entry.image_index}, question {question.id}",
-                        text=self._template.fill(question=question.text),
-                        images=(image,),
-                        parse=self._parse,
-                        template=self._template.digest,
-                    )
-                    for question in items.get(entry.prompt.item_id, ())
-                ]
-            )
+            found.append([self._call(entry, image, chunk) for chunk in self._chunks(entry, items)])
         return found
+
+    def _chunks(self, entry: ImageEntry, items: Items) -> list[list[Question]]:
+        """An image's questions, by calls."""
+        questions = list(items.get(entry.prompt.item_id, ()))
+        return [questions[k : k + self._per_call] for k in range(0, len(questions), self._per_call)]
+
+    def _call(self, entry: ImageEntry, image: ImageSource, questions: list[Question]) -> JudgeQuestion:
+        from promptecho.judges.base import Question as Asking
+
+        where = f"prompt {entry.prompt.item_id}, image {entry.image_index}, question"
+        common = {"images": (image,), "template": self._template.digest}
+        if self._per_call == 1:
+            text = self._template.fill(question=questions[0].text)
+            return Asking(f"{where} {questions[0].id}", text, parse=self._parse, **common)
+        numbered = "\n".join(f"{number}. {question.text}" for number, question in enumerate(questions, 1))
+        parse = functools.partial(read_yes_no_list, questions=len(questions))
+        names = ", ".join(str(question.id) for question in questions)
+        return Asking(f"{where}s {names}", self._template.fill(questions=numbered), parse=parse, **common)
 
     def ask(self, entries: Sequence[ImageEntry], items: Items) -> list[Asked]:
         """What came back about each image; an unreadable image and an unanswered question are failures.
@@ -100,9 +111,17 @@ class VlmJudge:
         asked = self._questions(entries, items)
         replies = iter(self._judge.ask(_flat(asked)))
         return [
-            Asked(failure=found) if isinstance(found, str) else _asked([next(replies) for _ in found])
-            for found in asked
+            Asked(failure=found)
+            if isinstance(found, str)
+            else _asked([one for chunk in self._chunks(entry, items) for one in self._each(next(replies), len(chunk))])
+            for entry, found in zip(entries, asked, strict=True)
         ]
+
+    def _each(self, answer: Answer, count: int) -> list[Answer]:
+        """The answer to each question of a call; without one they all have none."""
+        if self._per_call == 1 or answer.failure is not None:
+            return [answer] * count
+        return [replace(answer, value=value) for value in answer.value]
 
     def estimate(self, entries: Sequence[ImageEntry], items: Items) -> Estimate:
         """What asking would take."""
