@@ -114,7 +114,7 @@ def test_kept_jobs_at_ctrl_c_and_kill(cluster, flow, qos):
     os.kill(process.pid, signal.SIGINT)
     assert one.end(process) == 1
     assert "2 jobs that waited here were not submitted yet" in one.text and "Cancelling 1 Slurm job" in one.text
-    assert open_in_ledger(one) == []
+    assert len(open_in_ledger(one)) == 1  # the cancelled one, which may not have ended yet
     one.wait(lambda: not one.queue(), "an empty queue")
     before = one.text.count("Submitted Slurm job")
     one.kill(begun())
