@@ -244,19 +244,26 @@ GOOD = '{"reasoning": "A shows all.", "preference": "image_a"}'
 @pytest.mark.parametrize(
     "text",
     [GOOD, f"\n {GOOD}\n", f"```json\n{GOOD}\n```", f"```json \n{GOOD}\n```\n", GOOD.replace("{", "{\n"),
-     f"```json\n{GOOD}\n  ```", GOOD.replace('"image_a"}', '"image_a", "confidence": 1}')],
+     f"```json\n{GOOD}\n  ```", GOOD.replace('"image_a"}', '"image_a", "confidence": 1}'), f"My answer: {GOOD}",
+     f"{GOOD} That is all.", f"```\n{GOOD}\n```", f"```JSON\n{GOOD}\n```", f"Here:\n```json\n{GOOD}\n```",
+     f"```json\n{GOOD}", f"<think>No.</think>{GOOD}", f"```json\n{GOOD}\n``` or ```json\n{{}}\n```",
+     GOOD.replace("}", ', "preference": "image_b"}').replace('"image_a"', "1").replace("image_b", "image_a")],
 )  # fmt: skip
 def test_replies_that_are_read(text):
+    """With `parser: official`."""
     assert parse(text) == Comparison(reasoning="A shows all.", preference="image_a")
+
+
+def test_officially_reasoning_may_be_anything():
+    assert parse('{"preference": "tie"}').reasoning == "" and parse('{"reasoning": 1, "preference": "tie"}')
 
 
 @pytest.mark.parametrize(
     "text",
-    ["", "image_a", "null", "[]", f"[{GOOD}]", f"My answer: {GOOD}", f"{GOOD} That is all.", f"{GOOD}{GOOD}",
-     f"```\n{GOOD}\n```", f"```JSON\n{GOOD}\n```", f"Here:\n```json\n{GOOD}\n```", f"```json\n{GOOD}", GOOD[:-1],
+    ["", "image_a", "null", "[]", f"[{GOOD}]", f"{GOOD}{GOOD}", GOOD[:-1], f"<think>{{no}}</think>{GOOD}",
      GOOD.replace("image_a", "Image_A"), GOOD.replace("image_a", "image_a "), GOOD.replace("image_a", "A"),
-     GOOD.replace('"image_a"', "1"), GOOD.replace('"image_a"', "null"), GOOD.replace('"A shows all."', "null"),
-     '{"preference": "tie"}', '{"reasoning": "x"}', "{'reasoning': 'x', 'preference': 'tie'}"],
+     GOOD.replace('"image_a"', "1"), GOOD.replace('"image_a"', "null"), GOOD.replace('"image_a"', '["tie"]'),
+     '{"reasoning": "x"}', "{'reasoning': 'x', 'preference': 'tie'}"],
 )  # fmt: skip
 def test_replies_that_are_none(text):
     with pytest.raises(ValueError) as error:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import re
+
 from pydantic import BaseModel, ConfigDict, Field, StrictStr
 
-from promptecho.benchmarks.densealign.scorer import Preference
-from promptecho.benchmarks.json_reply import parse_json
+from promptecho.benchmarks.densealign.scorer import PREFERENCES, Preference
 from promptecho.benchmarks.replies import read_object
 
 
@@ -18,18 +20,32 @@ class Comparison(BaseModel):
     preference: Preference = Field(description="The image that follows the prompt better.")
 
 
-def parse(text: str) -> Comparison:
-    """Read a reply with `parser: official`: the JSON object alone, or in a ```json fence.
+# Where the authors' evaluator looks for the object of a reply that is none as a whole, in this order.
+_PLACES = tuple(
+    re.compile(pattern, re.DOTALL) for pattern in (r"```json\s*\n(.*?)\n```", r"```\s*\n(.*?)\n```", r"({.*})")
+)
 
-    Text around it, other fences and other spellings of a preference are refused. Further keys are ignored.
+
+def parse(text: str) -> Comparison:
+    """Read a reply with `parser: official`, as the authors' evaluator does (github.com/roooobotx/prompt_echo).
+
+    The whole reply is JSON; or else the first ```json fence, the first ``` fence, or all from the first brace to the
+    last. The preference is spelt exactly; of a key that is there twice the last counts; reasoning may be anything.
 
     Raises:
-        ValueError: it is no such object.
+        ValueError: nothing is JSON, or it holds no such preference.
     """
     text = text.strip()
-    if text.startswith("```") and not text.startswith("```json"):
-        raise ValueError("the reply: in a fence that is not ```json")
-    return parse_json(text, Comparison)
+    for found in (text, *(match[1].strip() for place in _PLACES if (match := place.search(text)))):
+        try:
+            value = json.loads(found)
+        except (ValueError, RecursionError):
+            continue
+        preference = value.get("preference") if isinstance(value, dict) else None
+        if preference not in PREFERENCES:
+            raise ValueError(f"preference: {str(preference)[:80]!r} is none of {', '.join(PREFERENCES)}")
+        return Comparison(reasoning=str(value.get("reasoning", "")), preference=preference)
+    raise ValueError("the reply: no JSON in it")
 
 
 def read(text: str) -> Comparison:
