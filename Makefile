@@ -33,12 +33,10 @@ demo: setup ## Run the embedded experiment from captions to tables and print its
 	@PATH="$$PWD/$(BIN):$$PATH" scripts/unlock.sh snakemake --profile profiles/local
 	@$(SNAKEMAKE) --config experiments=shapes -- all
 	@echo
-	@cat results/shapes/tables/heldout.md
+	@$(BIN)/promptecho show results/shapes --table heldout --table geneval --no-notes
 	@echo
-	@cat results/shapes/tables/geneval.md
-	@echo
-	@echo "demo: these and the tables of DPG-Bench, TIIF-Bench, DenseAlignBench and text rendering are in"
-	@echo "demo: results/shapes/tables, images in results/shapes/images; results/README.md explains the rest"
+	@echo "demo: of all six benchmarks, with the notes below the tables: $(BIN)/promptecho show results/shapes"
+	@echo "demo: results/README.md explains what lies where"
 
 # Each run differs from the demo's in the keys named here; what the demo has made already is not made again.
 STUDY := shapes.runs.promptecho-s2.seed=2 shapes.runs.promptecho-s3.seed=3 \
@@ -46,7 +44,7 @@ STUDY := shapes.runs.promptecho-s2.seed=2 shapes.runs.promptecho-s3.seed=3 \
 
 study: demo ## The demo, two more seeds and a control run (docs/results-shapes.md).
 	@$(SNAKEMAKE) --config experiments=shapes 'set=$(STUDY)' -- all
-	@cat results/shapes/tables/heldout.md results/shapes/tables/geneval.md
+	@$(BIN)/promptecho show results/shapes --table heldout --table geneval
 
 # Twelve iterations each with seeds 1 to 3: the demo's recipe, the same with the other beginning of the adapter, AWM's
 # published settings (but for this world's group sizes and sampler), and four passes with one draw or four.
@@ -62,7 +60,7 @@ RECIPES := $(foreach r,$(RECIPE_RUNS),$(foreach s,$(SEEDS),shapes.runs.$r-s$s.se
 
 recipes: demo ## Other recipes than the demo's, three seeds each (docs/training.md); several hours on two cores.
 	@$(SNAKEMAKE) --config experiments=shapes 'set=$(RECIPES)' --set-threads train=1 -- results/shapes/tables/heldout.md
-	@cat results/shapes/tables/heldout.md
+	@$(BIN)/promptecho show results/shapes --table heldout
 
 # Twenty iterations on two processes with the reward's VLM in each of its places, beside the demo's run on one process.
 # Micro-batches are halved, to be dealt to two.
@@ -74,7 +72,7 @@ PLACEMENTS := shapes.evaluate.0.at=all $(foreach m,$(MODES:%=%-s1),shapes.runs.$
 placements: demo ## The demo's training with each placement of the reward, on two processes (docs/results-shapes.md).
 	@$(SNAKEMAKE) --config experiments=shapes 'set=$(PLACEMENTS)' --cores 1 --set-resources train:tasks_per_node=2 \
 	    --set-threads train=1 -- results/shapes/tables/heldout.md
-	@cat results/shapes/tables/heldout.md
+	@$(BIN)/promptecho show results/shapes --table heldout
 
 # Files of tests side by side, each on one core, or with a Slurm cluster of its own: most wait for other processes.
 TEST_JOBS ?= 2

@@ -22,7 +22,7 @@ from promptecho.errors import PromptEchoError
 
 # As a reader meets them: the stages in the order in which the workflow runs them, then what prepares and watches them.
 STAGES = ("caption", "train", "generate", "judge", "score", "tables", "figures")
-BESIDE = ("reward", "plan", "models", "adapter", "benchmarks", "config", "gpus", "shapes")
+BESIDE = ("show", "reward", "plan", "models", "adapter", "benchmarks", "config", "gpus", "shapes")
 
 
 class _Group(typer.core.TyperGroup):

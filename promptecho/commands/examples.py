@@ -66,6 +66,13 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "promptecho tables --table geneval --scores results/shapes --print",
         "promptecho tables --paper table4 --scores results/zimage results/qwenimage --print",
     ),
+    "show": (
+        "promptecho show results/shapes",
+        "# one table without its notes, and a table from anywhere:",
+        "promptecho show results/shapes --table heldout --no-notes",
+        "promptecho show results/shapes/tables/geneval.json",
+    ),
+    "figures training": ("promptecho figures training results/shapes --out figures",),
     "figures curves": ("promptecho figures curves results/shapes --benchmark heldout --out figures",),
     "figures samples": (
         "promptecho figures samples results/shapes/images/base/0/geneval results/shapes/images/promptecho-s1/40/geneval"

@@ -1,11 +1,11 @@
-"""`promptecho figures`: learning curves and sample grids from finished work, without model or GPU."""
+"""`promptecho figures`: scores, training curves and sample grids from finished work, without model or GPU."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,32 +13,56 @@ from promptecho.commands.files import given_files
 
 
 def register(app: typer.Typer) -> None:
-    figures = typer.Typer(help="Draw learning curves and grids of samples from finished results.")
+    figures = typer.Typer(help="Draw scores, training curves and grids of samples, 6.9 and 3.3 inches wide.")
     figures.command("curves")(curves)
+    figures.command("training")(training)
     figures.command("samples")(samples)
     app.add_typer(figures, name="figures", no_args_is_help=True)
 
 
 def curves(
     sources: Annotated[
-        list[Path],
-        typer.Argument(
-            help="Folder of an experiment, results/E; or its score files (scores/B/R/N.json) and metrics "
-            "(runs/R/N/metrics.jsonl)."
-        ),
+        list[Path], typer.Argument(help="Folder of an experiment, results/E; or its score files (scores/B/R/N.json).")
     ],
     benchmark: Annotated[
         str, typer.Option(help="Benchmark whose scores are drawn: a key of the experiment's `benchmarks`.")
     ],
-    out: Annotated[Path, typer.Option(help="Folder to write curves_BENCHMARK.png, .pdf, .json and .html to.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="Folder to write curves_BENCHMARK.png, .pdf, .json and .html to, single_column/ has a narrow .pdf."
+        ),
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="Print what was drawn as JSON.")] = False,
 ) -> None:
-    """Draw learning curves: score with interval, reward, KL and diversity over the iterations, for all runs."""
+    """Draw a benchmark's scores with their intervals at the evaluated checkpoints of all runs."""
     from promptecho.figures.curves import curve_data, write_curves
     from promptecho.figures.sources import read_curve_sources
 
-    data = curve_data(*read_curve_sources(given_files("SOURCES", sources), benchmark))
-    paths = write_curves(data, out)
+    data = curve_data(read_curve_sources(given_files("SOURCES", sources), benchmark))
+    _tell(data, write_curves(data, out), as_json)
+
+
+def training(
+    sources: Annotated[
+        list[Path],
+        typer.Argument(help="Folder of an experiment, results/E; or its runs' rows (runs/R/N/metrics.jsonl)."),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(help="Folder to write training.png, .pdf, .json and .html to, and single_column/training.pdf."),
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was drawn as JSON.")] = False,
+) -> None:
+    """Draw reward, KL and diversity over the iterations of all runs."""
+    from promptecho.figures.sources import read_training_sources
+    from promptecho.figures.training import training_data, write_training
+
+    data = training_data(*read_training_sources(given_files("SOURCES", sources)))
+    _tell(data, write_training(data, out), as_json)
+
+
+def _tell(data: dict[str, Any], paths: list[Path], as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(data | {"files": [str(path) for path in paths]}, indent=2))
     else:
@@ -49,29 +73,33 @@ def curves(
 def samples(
     images: Annotated[
         list[Path],
-        typer.Argument(help="Image folders, results/E/images/R/N/SET: one column for each; the base model's first."),
+        typer.Argument(help="Image folders, results/E/images/R/N/SET, of one image set; the base model's first."),
     ],
-    out: Annotated[Path, typer.Option(help="File to write, .png or .pdf; beside a .png its .html page.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="File to write, NAME.png; beside it NAME.pdf, .json, .html and single_column/NAME.pdf are written."
+        ),
+    ],
     scores: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of scores, results/E/scores/B: right images get a green frame, wrong ones a red "
-            "one. Default: no frames."
+            help="Folder of scores, results/E/scores/B: frame and mark show the verdicts, and the prompts "
+            "are wins, losses and ties of the last images against the first, in their true proportions. Default: none."
         ),
     ] = None,
     prompts: Annotated[
-        int, typer.Option(min=1, help="Number of rows; their prompts are spread evenly over the image set.")
-    ] = 8,
+        int, typer.Option(min=1, help="Number of prompts. Which ones follows from their ids and verdicts.")
+    ] = 24,
     image_index: Annotated[int, typer.Option(min=0, help="Which image of each prompt, from 0.")] = 0,
     max_columns: Annotated[
-        int, typer.Option(min=2, help="Most columns; of more image folders so many are chosen, evenly.")
-    ] = 8,
+        int, typer.Option(min=2, help="Most checkpoints; of more image folders so many are chosen, evenly.")
+    ] = 6,
 ) -> None:
     """Draw a grid of images: the same prompts and noise at every checkpoint, with the score of each image."""
     from promptecho.benchmarks.packing import unpacked
     from promptecho.errors import ConfigError
-    from promptecho.figures.page import write_page
-    from promptecho.figures.samples import choose, thin, write_rows
+    from promptecho.figures.samples import choose, thin, write_samples
     from promptecho.figures.sources import read_columns
 
     if out.suffix not in (".png", ".pdf"):
@@ -79,6 +107,6 @@ def samples(
     with contextlib.ExitStack() as stack:
         folders = [stack.enter_context(unpacked(folder)) for folder in given_files("IMAGES", images)]
         columns = thin(read_columns(folders, scores), max_columns)
-        write_rows(columns, choose(columns, prompts, image_index), out)
-    for path in [out] if out.suffix == ".pdf" else [out, write_page(out)]:
+        paths = write_samples(columns, choose(columns, prompts, image_index), out.with_suffix(""))
+    for path in paths:
         typer.echo(str(path))

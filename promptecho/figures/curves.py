@@ -1,7 +1,7 @@
-"""Learning curves of an experiment's runs: score, reward, KL and diversity against the iteration.
+"""Scores of an experiment's runs at their evaluated checkpoints, with intervals: one figure for each benchmark.
 
-Where the reward rises and score, held-out reward or diversity do not follow, the policy has found a weakness of the
-reward. Runs named NAME-s1, NAME-s2, ... are seeds of one training: they share a colour, their mean is drawn bold.
+Runs named NAME-s1, NAME-s2, ... are seeds of one training: they share a colour, and their mean has the interval. What
+every iteration tells (reward, KL, diversity) belongs to no benchmark and is in a figure of its own, training.py.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from promptecho.errors import DataError
@@ -20,19 +19,12 @@ from promptecho.statistics import Estimate, mean_of_group_means, pool_seeds
 from promptecho.tables import tiif
 from promptecho.tables.collect import ScoreFile
 from promptecho.tables.compare import SEED_OF_RUN
-from promptecho.train.metrics import Row, series
-
-EVERY_ITERATION = ("reward_mean", "kl_base", "kl_ema", "diversity")  # noisy: drawn with a running mean
-METRICS = (*EVERY_ITERATION, "heldout_reward")
-SMOOTHING = 15  # the running mean covers one fifteenth of a run
-
-Curve = list[list[float]]  # [[iteration, value], ...]
 
 
 def groups_of(runs: list[str]) -> dict[str, list[str]]:
-    """Runs by what they are seeds of; a run without siblings is a group of its own name."""
+    """Runs by what they are seeds of, by name; a run without siblings is a group of its own name."""
     groups: dict[str, list[str]] = {}
-    for run in runs:
+    for run in sorted(runs):
         match = SEED_OF_RUN.fullmatch(run)
         groups.setdefault(match["name"] if match else run, []).append(run)
     return {(name if len(members) > 1 else members[0]): members for name, members in groups.items()}
@@ -41,10 +33,10 @@ def groups_of(runs: list[str]) -> dict[str, list[str]]:
 # Scorers whose tables have several overall scores: the names of these in a file's summary.
 SERIES = {"tiif": ("short.overall", "long.overall")}
 TITLES = {
-    ("densealign", "overall"): "net preference over the baseline",
-    ("textocr", "overall"): "images with all text right",
-    ("tiif", "short.overall"): "overall, short prompts",
-    ("tiif", "long.overall"): "overall, long prompts",
+    ("densealign", "overall"): "net preference over the baseline (points)",
+    ("textocr", "overall"): "images with all text right (%)",
+    ("tiif", "short.overall"): "overall, short prompts (%)",
+    ("tiif", "long.overall"): "overall, long prompts (%)",
 }
 
 
@@ -100,12 +92,11 @@ def _pooled(files: Sequence[ScoreFile]) -> tuple[list[ScoreItem], str]:
     return pool_seeds([file.scores.items for file in files]), " and ".join(str(file.path) for file in files)
 
 
-def curve_data(files: list[ScoreFile], metrics: dict[str, list[Row]]) -> dict[str, Any]:
+def curve_data(files: list[ScoreFile]) -> dict[str, Any]:
     """Everything that is drawn, as JSON-able numbers.
 
     Args:
         files: score files of one benchmark and experiment, as read_score_files returns them.
-        metrics: rows by run.
 
     Raises:
         DataError: several experiments, or scores that do not belong together.
@@ -117,14 +108,10 @@ def curve_data(files: list[ScoreFile], metrics: dict[str, list[Row]]) -> dict[st
         if len(values) > 1:
             told = ", ".join(f"{value!r} ({path})" for value, path in values.items())
             raise DataError(f"score files differ in {key}: {told}; draw one figure for each")
-    runs = list(dict.fromkeys([*metrics, *(one.run for one in provenance if one.step)]))
-    groups = groups_of(runs)
+    groups = groups_of(list(dict.fromkeys(one.run for one in provenance if one.step)))
     by_place = {(one.run, one.step): file for one, file in zip(provenance, files, strict=True)}
     scorer = provenance[0].scorer
     scores = [_series(name, scorer, groups, by_place) for name in SERIES.get(scorer, ("overall",))]
-    curves = {key: {run: _curve(rows, key) for run, rows in metrics.items() if _curve(rows, key)} for key in METRICS}
-    for key in EVERY_ITERATION:
-        curves[f"{key}_smoothed"] = {run: smoothed(curve) for run, curve in curves[key].items()}
     return {
         "experiment": provenance[0].experiment,
         "benchmark": provenance[0].benchmark,
@@ -132,10 +119,6 @@ def curve_data(files: list[ScoreFile], metrics: dict[str, list[Row]]) -> dict[st
         "groups": groups,
         "score": scores[0],
         "further_scores": scores[1:],
-        "metrics": {
-            key: {"runs": found, "means": {n: m for n, g in groups.items() if (m := _mean([found.get(r) for r in g]))}}
-            for key, found in curves.items()
-        },
         "provenance": [one.model_dump(mode="json") for one in provenance],
     }
 
@@ -145,7 +128,7 @@ def _series(
 ) -> dict[str, Any]:
     """One overall score of all runs: `base` (None where the runs are compared with it in the score itself), the points
     of each run, and those of seeds taken together."""
-    title = TITLES.get((scorer, name), "overall score")
+    title = TITLES.get((scorer, name), "overall score (%)")
     runs = {run: [] for members in groups.values() for run in members}
     base = None
     for (run, step), file in by_place.items():
@@ -169,40 +152,18 @@ def _point(iteration: int, estimate: Estimate) -> dict[str, float]:
             "n_items": estimate.n_items, "n_prompts": estimate.n_prompts}  # fmt: skip
 
 
-def _curve(rows: list[Row], key: str) -> Curve:
-    return [[iteration, value] for iteration, value in series(rows, key)]
-
-
-def _mean(curves: list[Curve | None]) -> Curve:
-    """Mean of the seeds' curves where all have a value; [] for fewer than two seeds."""
-    if len(curves) < 2 or None in curves:
-        return []
-    values = [dict(map(tuple, curve)) for curve in curves]
-    shared = sorted(set.intersection(*(set(one) for one in values)))
-    return [[iteration, fmean(one[iteration] for one in values)] for iteration in shared]
-
-
-def smoothed(curve: Curve) -> Curve:
-    """Running mean over the last n iterations, n a fifteenth of the curve; the curve itself where that is 1."""
-    window = max(1, len(curve) // SMOOTHING)
-    return [[curve[i][0], fmean(v for _, v in curve[max(0, i + 1 - window) : i + 1])] for i in range(len(curve))]
-
-
 def write_curves(data: dict[str, Any], folder: Path) -> list[Path]:
-    """Write curves_BENCH.png, .pdf, .json and .html; returns their paths.
+    """Write curves_BENCH.png, .pdf, .json, .html and single_column/curves_BENCH.pdf; returns their paths.
 
     Raises:
         DataError: the disk is full or not writable.
     """
     from promptecho.figures.draw_curves import draw
     from promptecho.figures.page import write_page
-    from promptecho.figures.style import save, style
+    from promptecho.figures.style import write_widths
 
     stem = folder / f"curves_{data['benchmark']}"
-    paths = [stem.with_name(f"{stem.name}.{kind}") for kind in ("png", "pdf", "json")]
-    with style():
-        figure = draw(data)
-        for path in paths[:2]:
-            save(figure, path)
-    write_json(paths[2], data)
-    return [*paths, write_page(paths[0])]
+    paths = write_widths(lambda width: draw(data, width), stem)
+    told = stem.with_name(f"{stem.name}.json")
+    write_json(told, data)
+    return [*paths, told, write_page(paths[0], f"{data['experiment']}: scores on {data['benchmark']}")]

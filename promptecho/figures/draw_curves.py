@@ -1,137 +1,86 @@
-"""Draw the numbers of `curves.curve_data`, and nothing else."""
+"""Draw the numbers of `curves.curve_data`: points with error bars, since nothing was measured between them."""
 
 from __future__ import annotations
 
+import textwrap
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from promptecho.figures.style import BASE_COLOR, label_ends, line_style
+from promptecho.figures.style import BASE_COLOR, DOUBLE, legend_below, point_style, shortened
 
-Curve = list[list[float]]
+BAR = {"capsize": 2, "elinewidth": 0.9, "capthick": 0.9}
 
 
-def draw(data: dict[str, Any]) -> Figure:
-    """Panels over the iteration: the scores, reward, KL, diversity."""
+def draw(data: dict[str, Any], width: float) -> Figure:
+    """A panel for each score, `width` inches in all: beside each other where there is room, else below."""
     scores = [data["score"], *data["further_scores"]]
-    used = len(scores) + 3
-    rows = (used + 1) // 2
-    figure = Figure(figsize=(10, 3.2 * rows), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.08)
-    panels = list(figure.subplots(rows, 2, sharex=True).flat)
-    for panel in panels[used:]:
-        panel.set_visible(False)
-    panels = panels[:used]
-    for panel, score in zip(panels, scores, strict=False):
+    across = len(scores) if width >= DOUBLE else 1
+    rows = -(-len(scores) // across)
+    figure = Figure(figsize=(width, 1.85 * rows + 0.4), layout="constrained")
+    panels = list(figure.subplots(rows, across, sharex=True, squeeze=False).flat)
+    for panel, score in zip(panels, scores, strict=True):
         _score(panel, data, score)
-    _reward(panels[-3], data)
-    kl = "kl_base" if data["metrics"]["kl_base"]["runs"] else "kl_ema"
-    to = "base model" if kl == "kl_base" else "moving average of the policy"
-    _metric(panels[-2], data, kl, f"KL to the {to}")
-    _metric(panels[-1], data, "diversity", "Image diversity (RMS distance within a prompt)")
-    for panel in panels:
-        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
-    for panel in panels[-2:]:
-        panel.tick_params(labelbottom=True)
-        panel.set_xlabel("iteration")
-    figure.suptitle(f"{data['experiment']}: learning curves", x=0.01, ha="left")
+    for panel in panels[-across:]:
+        panel.set_xlabel("training iteration")
+    legend_below(figure, _handles(data), width)
     return figure
 
 
 def _score(axes: Axes, data: dict[str, Any], score: dict[str, Any]) -> None:
-    ends = []
-    axes.set_title(f"{data['benchmark']}: {score['title']} (%), {data['confidence']:.0%} intervals")
-    base = score["base"]
-    start = [base] if base else []
-    for index, (name, members) in enumerate(data["groups"].items()):
-        look = line_style(index)
-        for run in members:
-            if len(members) > 1 and score["runs"][run]:
-                points = start + score["runs"][run]
-                axes.plot(*_xy(points), **look, linewidth=0.8, alpha=0.6)
-        points = score["means"].get(name) if len(members) > 1 else score["runs"][name]
+    axes.set_ylabel("\n".join([f"{shortened(data['benchmark'], 26)}:", *textwrap.wrap(score["title"], 26)]))
+    groups, base = data["groups"], score["base"]
+    last = max((point["iteration"] for points in score["runs"].values() for point in points), default=0)
+    for index, (name, members) in enumerate(groups.items()):
+        look = point_style(index)
+        aside = (index - (len(groups) - 1) / 2) * 0.015 * last  # bars at one iteration stand beside each other
+        several = len(members) > 1
+        if several:
+            for run in members:
+                xs, ys = _xy(score["runs"][run], aside)
+                axes.plot(xs, ys, **look, linestyle="none", markersize=3, markerfacecolor="none", alpha=0.7,
+                          markeredgewidth=0.7)  # fmt: skip
+        points = score["means"].get(name, []) if several else score["runs"][name]
         if points:
-            points = start + points
-            xs, ys = _xy(points)
-            axes.fill_between(
-                xs, [100 * p["low"] for p in points], [100 * p["high"] for p in points],
-                color=look["color"], alpha=0.15, linewidth=0,
-            )  # fmt: skip
-            if len(points) == 1:  # no band to see
-                axes.errorbar(xs, ys, yerr=_error(points[0]), color=look["color"], capsize=3)
-            axes.plot(xs, ys, **look, linewidth=2, marker="o", markersize=4)
-            ends.append((_label(name, members), ys[-1], look["color"]))
+            xs, ys = _xy(points, aside)
+            axes.plot(xs, ys, color=look["color"], linewidth=0.7, alpha=0.5)
+            axes.errorbar(xs, ys, yerr=_errors(points), **look, linestyle="none", markersize=4, **BAR)
     if score["difference"]:  # from the baseline, which is 0
-        axes.axhline(0, color=BASE_COLOR, linestyle=":", linewidth=1)
-        ends.append(("baseline", 0.0, BASE_COLOR))
+        axes.axhline(0, color=BASE_COLOR, linestyle=":", linewidth=0.9)
     if base:
         value = 100 * base["value"]
-        axes.axhline(value, color=BASE_COLOR, linestyle=":", linewidth=1)
-        axes.errorbar([0], [value], yerr=_error(base), color=BASE_COLOR, marker="s", markersize=5, capsize=3, zorder=5)
-        ends.append(("base model", value, BASE_COLOR))
-    label_ends(axes, ends)
+        axes.axhline(value, color=BASE_COLOR, linestyle=":", linewidth=0.9)
+        axes.errorbar([0], [value], yerr=_errors([base]), color=BASE_COLOR, marker="s", markersize=4, zorder=5, **BAR)
+    axes.set_xlim(-0.05 * (last or 1), 1.05 * (last or 1))
+    axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10], integer=True))
 
 
-def _error(point: dict[str, float]) -> list[list[float]]:
-    return [[100 * (point["value"] - point["low"])], [100 * (point["high"] - point["value"])]]
-
-
-def _reward(axes: Axes, data: dict[str, Any]) -> None:
-    axes.set_title("Reward: training, held-out (circles)")
-    ends = _iterations(axes, data, "reward_mean")
-    held = data["metrics"]["heldout_reward"]
+def _handles(data: dict[str, Any]) -> list[Line2D]:
+    """The legend: each group, what small marks are, and the base model or baseline."""
+    handles = []
     for index, (name, members) in enumerate(data["groups"].items()):
-        color = line_style(index)["color"]
-        if len(members) > 1:
-            for run in members:
-                if run in held["runs"]:
-                    axes.plot(*_columns(held["runs"][run]), color=color, linewidth=0.6, alpha=0.5)
-        if curve := _bold(held, name, members):
-            axes.plot(*_columns(curve), color=color, marker="o", markersize=5, markerfacecolor="white", linewidth=1.2)
-            ends.append((f"{name}, held-out", curve[-1][1], color))
-    _finish(axes, ends)
+        text = shortened(f"{name}, mean of {len(members)} seeds" if len(members) > 1 else name, 48)
+        handles.append(Line2D([], [], **point_style(index), linestyle="none", markersize=4, label=text))
+    if any(len(members) > 1 for members in data["groups"].values()):
+        hollow = {"marker": "o", "markersize": 3, "markerfacecolor": "none", "markeredgewidth": 0.7}
+        handles.append(Line2D([], [], color=BASE_COLOR, **hollow, linestyle="none", label="single seeds"))
+    if data["score"]["base"]:
+        handles.append(Line2D([], [], color=BASE_COLOR, marker="s", markersize=4, linestyle=":", linewidth=0.9,
+                              label="base model"))  # fmt: skip
+    if data["score"]["difference"]:
+        handles.append(Line2D([], [], color=BASE_COLOR, linestyle=":", linewidth=0.9, label="baseline"))
+    bar = f"bars: {data['confidence']:.0%} intervals"
+    return [*handles, Line2D([], [], color=BASE_COLOR, marker="|", markersize=7, linestyle="none", label=bar)]
 
 
-def _metric(axes: Axes, data: dict[str, Any], key: str, title: str) -> None:
-    axes.set_title(title)
-    _finish(axes, _iterations(axes, data, key))
+def _errors(points: list[dict[str, float]]) -> list[list[float]]:
+    """Lengths of the bars below and above."""
+    below = [100 * (point["value"] - point["low"]) for point in points]
+    return [below, [100 * (point["high"] - point["value"]) for point in points]]
 
 
-def _iterations(axes: Axes, data: dict[str, Any], key: str) -> list[tuple[str, float, str]]:
-    """Faint: every iteration of every run. Bold: the running mean of a run, or of its seeds' mean. Returns labels."""
-    raw, smooth, ends = data["metrics"][key], data["metrics"][f"{key}_smoothed"], []
-    for index, (name, members) in enumerate(data["groups"].items()):
-        look = line_style(index)
-        for run in members:
-            if run in raw["runs"]:
-                axes.plot(*_columns(raw["runs"][run]), **look, linewidth=0.7, alpha=0.35)
-        if curve := _bold(smooth, name, members):
-            axes.plot(*_columns(curve), **look, linewidth=2)
-            ends.append((_label(name, members), curve[-1][1], look["color"]))
-    return ends
-
-
-def _bold(found: dict[str, Any], name: str, members: list[str]) -> Curve | None:
-    return found["means"].get(name) if len(members) > 1 else found["runs"].get(name)
-
-
-def _finish(axes: Axes, ends: list[tuple[str, float, str]]) -> None:
-    if ends:
-        label_ends(axes, ends)
-    else:
-        axes.yaxis.set_visible(False)
-        axes.text(0.5, 0.5, "not recorded", transform=axes.transAxes, ha="center", color=BASE_COLOR)
-
-
-def _label(name: str, members: list[str]) -> str:
-    return f"{name}, {len(members)} seeds" if len(members) > 1 else name
-
-
-def _xy(points: list[dict[str, float]]) -> tuple[list[float], list[float]]:
-    return [point["iteration"] for point in points], [100 * point["value"] for point in points]
-
-
-def _columns(curve: Curve) -> tuple[list[float], list[float]]:
-    return [x for x, _ in curve], [y for _, y in curve]
+def _xy(points: list[dict[str, float]], aside: float) -> tuple[list[float], list[float]]:
+    return [point["iteration"] + aside for point in points], [100 * point["value"] for point in points]

@@ -1,28 +1,25 @@
 """The same prompts from the same noise, checkpoint by checkpoint, from images that the workflow has generated.
 
-An image's noise is a function of the image set's seed, its prompt and its index, so one row of the figure differs by
-the weights alone. Prompts are spread evenly over the set, not chosen by eye.
+An image's noise is a function of the image set's seed, its prompt and its index, so images below each other differ by
+the weights alone. Prompts are not chosen by eye: where the images have verdicts, wins, losses and ties of the last
+checkpoint against the first have the shares that they have in the whole set.
 """
 
 from __future__ import annotations
 
-import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from typing import Any
 
 from promptecho.errors import DataError
-from promptecho.figures.style import FAILED, RIGHT, WRONG, save, style
-from promptecho.files import read_jsonl
-from promptecho.images import load_image
-from promptecho.scores import ScoreItem, read_scores
+from promptecho.files import read_jsonl, write_json
+from promptecho.scores import Scores, read_scores
 
 Key = tuple[str, int]  # prompt id, image index
 
-PIXELS = 256  # longest side of an image in the figure
-MAX_TEXT = 300  # characters of a prompt
+PLURAL = {"win": "wins", "loss": "losses", "tie": "ties"}
+SIDES = tuple(PLURAL)  # of the last column against the first; also the order in the figure
 
 
 @dataclass(frozen=True)
@@ -35,11 +32,30 @@ class Listed:
 
 @dataclass(frozen=True)
 class Column:
-    """All images of one checkpoint, and their verdicts where they have been scored."""
+    """All images of one checkpoint, and their verdicts where they have been scored (None: the judging failed).
+
+    `difference`: the verdicts compare with the baseline already, from -1 (lost) to +1 (won).
+    """
 
     label: str
     images: dict[Key, Listed]
-    verdicts: dict[Key, ScoreItem] = field(default_factory=dict)
+    verdicts: dict[Key, float | None] = field(default_factory=dict)
+    difference: bool = False
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Images to be shown, by side and then by prompt id, and how many prompts there are of each side.
+
+    `sides` and `counts` are empty where the images have no verdicts; `failed` prompts have one at neither checkpoint or
+    at one of them only, and are not shown.
+    """
+
+    keys: list[Key]
+    sides: dict[Key, str] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+    failed: int = 0
+    title: str = ""
 
 
 def read_column(folder: Path, scores: Path | None = None) -> Column:
@@ -62,33 +78,111 @@ def read_column(folder: Path, scores: Path | None = None) -> Column:
             images[key] = listed
     if not images:
         raise DataError(f"{folder}: no shards/*.jsonl that lists images; generate them first")
-    verdicts = {}
+    verdicts, difference = {}, False
     if scores is not None:
         read = read_scores(scores)
         if (read.provenance.run, str(read.provenance.step)) != (run, step):
             told = f"{read.provenance.run} at {read.provenance.step}"
             raise DataError(f"{scores}: scores of {told}, the images are of {run} at {step}")
-        verdicts = {(item.prompt_id, item.image_index): item for item in read.items}
-    return Column(run if step == "0" else f"{run} @ {step}", images, verdicts)
+        verdicts, difference = verdicts_of(read), read.provenance.scorer == "densealign"
+    return Column(run if step == "0" else f"{run} @ {step}", images, verdicts, difference)
 
 
-def choose(columns: list[Column], n: int, image_index: int = 0) -> list[Key]:
-    """`n` prompts (or all, if fewer), evenly spread over the first column's, ordered by id; the same image of each.
+def verdicts_of(scores: Scores) -> dict[Key, float | None]:
+    """What a score file says of each image: its outcome, or None where all of its judging failed.
+
+    TIIF-Bench's items are questions: an image's verdict is the share of those about it that were answered as expected.
+    """
+    if scores.provenance.scorer != "tiif":
+        return {(item.prompt_id, item.image_index): item.outcome for item in scores.items}
+    answers: dict[Key, list[float]] = {}
+    for item in scores.items:
+        length = item.group.partition(":")[0]
+        attribute, _, number = item.prompt_id.rpartition("/")
+        about = answers.setdefault((f"{attribute}/{length}/{number}", 0), [])  # as the image's listing names it
+        about += [] if item.outcome is None else [item.outcome]
+    return {key: sum(about) / len(about) if about else None for key, about in answers.items()}
+
+
+def choose(columns: Sequence[Column], n: int, image_index: int = 0) -> Choice:
+    """`n` prompts (or all, if fewer), the same image of each: a function of prompt ids and verdicts, never of looks.
+
+    Without verdicts: evenly spread over the ids. With them: so many wins, losses and ties that their shares are those
+    of all prompts (largest remainder); within each side evenly spread over the prompts, ordered by verdict and id.
 
     Raises:
         DataError: an image is missing in a column, or belongs to another prompt there.
     """
-    ids = sorted({prompt_id for prompt_id, index in columns[0].images if index == image_index})
-    if not ids:
+    keys = sorted(key for key in columns[0].images if key[1] == image_index)
+    if not keys:
         raise DataError(f"{columns[0].label}: no images with index {image_index}")
-    n = min(n, len(ids))
-    keys = [(ids[(2 * k + 1) * len(ids) // (2 * n)], image_index) for k in range(n)]
-    check(columns, keys)
-    return keys
+    sides = {key: side for key in keys if (side := _side(columns, key))}
+    if not sides:
+        chosen = Choice(spread(keys, n), title=f"{min(n, len(keys))} of {len(keys)} prompts, evenly spread by id")
+    else:
+        members = {
+            side: sorted((key for key in sides if sides[key] == side), key=lambda key: (_last(columns, key), key))
+            for side in SIDES
+        }
+        counts = {side: len(found) for side, found in members.items()}
+        parts = {side: sorted(spread(members[side], k)) for side, k in shares(counts, min(n, len(sides))).items()}
+        shown = [key for side in SIDES for key in parts[side]]
+        title = _title(columns, counts, {side: len(found) for side, found in parts.items()}, len(keys) - len(sides))
+        chosen = Choice(shown, {key: sides[key] for key in shown}, counts, len(keys) - len(sides), title)
+    check(columns, chosen.keys)
+    return chosen
 
 
-def check(columns: list[Column], keys: list[Key]) -> None:
-    """See choose."""
+def _side(columns: Sequence[Column], key: Key) -> str:
+    """Win, loss or tie of the last column against the first; empty where one of them has no verdict."""
+    last, first = columns[-1].verdicts.get(key), columns[0].verdicts.get(key)
+    if columns[-1].difference:
+        first = 0.0
+    if last is None or first is None:
+        return ""
+    return "win" if last > first else "loss" if last < first else "tie"
+
+
+def _last(columns: Sequence[Column], key: Key) -> float:
+    return columns[-1].verdicts[key] or 0.0
+
+
+def shares(counts: dict[str, int], n: int) -> dict[str, int]:
+    """`n` dealt out in the proportions of `counts` (largest remainder; at equal remainders the earlier name)."""
+    total = sum(counts.values())
+    dealt = {name: n * count // total for name, count in counts.items()}
+    rest = sorted(counts, key=lambda name: -(n * counts[name] % total))
+    for name in rest[: n - sum(dealt.values())]:
+        dealt[name] += 1
+    return dealt
+
+
+def spread(keys: Sequence[Key], n: int) -> list[Key]:
+    """`n` of the keys (or all, if fewer), at even distances."""
+    n = min(n, len(keys))
+    return [keys[(2 * k + 1) * len(keys) // (2 * n)] for k in range(n)]
+
+
+def _title(columns: Sequence[Column], counts: dict[str, int], shown: dict[str, int], failed: int) -> str:
+    """Proportions in the whole set, and how many of each are shown."""
+    total = sum(counts.values())
+    told = ", ".join(f"{_counted(side, count)} ({count / total:.1%})" for side, count in counts.items())
+    against = "the baseline" if columns[-1].difference else columns[0].label
+    lost = f", {failed} more without a verdict" if failed else ""
+    here = ", ".join(_counted(side, shown[side]) for side in SIDES)
+    return f"{columns[-1].label} against {against} on {total} prompts: {told}{lost}. Shown in proportion: {here}."
+
+
+def _counted(side: str, count: int) -> str:
+    return f"{count} {side if count == 1 else PLURAL[side]}"
+
+
+def check(columns: Sequence[Column], keys: Sequence[Key]) -> None:
+    """Whether all columns have these images, of the same prompts.
+
+    Raises:
+        DataError: an image is missing in a column, or belongs to another prompt there.
+    """
     for key in keys:
         for column in columns:
             if key not in column.images:
@@ -101,84 +195,50 @@ def check(columns: list[Column], keys: list[Key]) -> None:
 
 
 def thin(columns: list[Column], most: int) -> list[Column]:
-    """At most `most` columns: the first, the last and an even choice between them."""
+    """At most `most` columns (two or more): the first, the last and an even choice between them."""
     if len(columns) <= most:
         return columns
     return [columns[k * (len(columns) - 1) // (most - 1)] for k in range(most)]
 
 
-def write_rows(columns: list[Column], keys: list[Key], path: Path) -> None:
-    """A row per prompt: its text, then its image at each checkpoint.
+def write_samples(columns: Sequence[Column], chosen: Choice, stem: Path) -> list[Path]:
+    """Write NAME.png, .pdf, .json, .html and single_column/NAME.pdf; returns their paths.
+
+    The JSON and the page have the prompts unabridged, with their ids.
 
     Raises:
-        DataError: an image cannot be read.
+        DataError: an image cannot be read, or the disk is full or not writable.
     """
-    with style():
-        width, size = 2.1, 1.25
-        figure = Figure(figsize=(width + size * len(columns), (size + 0.04) * len(keys) + 0.4), layout="constrained")
-        grid = figure.add_gridspec(len(keys), 1 + len(columns), width_ratios=[width / size] + [1] * len(columns))
-        for row, key in enumerate(keys):
-            text = figure.add_subplot(grid[row, 0])
-            text.axis("off")
-            wrapped = _wrapped(columns[0].images[key].prompt, 30, 9)
-            text.text(1, 0.5, wrapped, transform=text.transAxes, ha="right", va="center", fontsize=7)
-            for place, column in enumerate(columns):
-                axes = figure.add_subplot(grid[row, 1 + place])
-                _show(axes, column, key)
-                if row == 0:
-                    axes.set_title(column.label.replace(" @ ", "\n@ "), fontsize=7, loc="center")
-        save(figure, path)
+    from promptecho.figures.draw_samples import draw
+    from promptecho.figures.page import write_page
+    from promptecho.figures.style import write_widths
+
+    paths = write_widths(lambda width: draw(columns, chosen, width), stem)
+    told = stem.with_name(f"{stem.name}.json")
+    write_json(told, _told(columns, chosen))
+    lines = [f"{columns[0].images[key].prompt} ({key[0]}{_word(chosen, key)})" for key in chosen.keys]
+    return [*paths, told, write_page(paths[0], chosen.title, lines)]
 
 
-def write_stacked(columns: list[Column], keys: list[Key], path: Path, across: int) -> None:
-    """Prompts side by side, `across` in a band; below each other the images of the checkpoints.
-
-    Raises:
-        DataError: an image cannot be read.
-    """
-    with style():
-        bands = -(-len(keys) // across)
-        figure = Figure(figsize=(1.75 * across, bands * (1.75 * len(columns) + 0.6)), layout="constrained")
-        grid = figure.add_gridspec(bands * len(columns), across)
-        for number, key in enumerate(keys):
-            band, slot = divmod(number, across)
-            for line, column in enumerate(columns):
-                axes = figure.add_subplot(grid[band * len(columns) + line, slot])
-                _show(axes, column, key)
-                if line == 0:
-                    axes.set_title(_wrapped(column.images[key].prompt, 26, 4), fontsize=8, loc="center")
-                if slot == 0:
-                    axes.set_ylabel(column.label, fontsize=9)
-        save(figure, path, dpi=110)
+def _word(chosen: Choice, key: Key) -> str:
+    return f", {chosen.sides[key]}" if key in chosen.sides else ""
 
 
-def _show(axes: Axes, column: Column, key: Key) -> None:
-    """One image in a frame of its verdict's colour, which a mark repeats for those who cannot tell the colours."""
-    image = load_image(column.images[key].path, fix="delete it and rerun the generation")
-    image.thumbnail((PIXELS, PIXELS))
-    axes.imshow(image)
-    axes.grid(False)
-    axes.set(xticks=[], yticks=[])
-    item = column.verdicts.get(key)
-    mark, color = _verdict(item)
-    for spine in axes.spines.values():
-        spine.set(visible=item is not None, color=color, linewidth=2.5)
-    if mark:
-        box = {"boxstyle": "square,pad=0.15", "facecolor": color, "edgecolor": "none"}
-        axes.text(
-            0.97, 0.97, mark, transform=axes.transAxes, ha="right", va="top", color="white", fontsize=7, bbox=box
-        )  # fmt: skip
-
-
-def _verdict(item: ScoreItem | None) -> tuple[str, str]:
-    if item is None:
-        return "", FAILED
-    if item.outcome is None:
-        return "failed", FAILED
-    if item.outcome in (0.0, 1.0):
-        return ("✓", RIGHT) if item.outcome else ("✗", WRONG)
-    return f"{item.outcome:.2f}", RIGHT if item.outcome >= 0.5 else WRONG
-
-
-def _wrapped(text: str, width: int, lines: int) -> str:
-    return "\n".join(textwrap.wrap(text[:MAX_TEXT], width, max_lines=lines, placeholder=" …")).replace("$", r"\$")
+def _told(columns: Sequence[Column], chosen: Choice) -> dict[str, Any]:
+    """What the figure shows, as JSON-able values."""
+    return {
+        "title": chosen.title,
+        "columns": [column.label for column in columns],
+        "counts": chosen.counts,
+        "without_verdict": chosen.failed,
+        "shown": [
+            {
+                "prompt_id": key[0],
+                "image_index": key[1],
+                "prompt": columns[0].images[key].prompt,
+                "side": chosen.sides.get(key),
+                "verdicts": [column.verdicts.get(key) for column in columns],
+            }
+            for key in chosen.keys
+        ],
+    }

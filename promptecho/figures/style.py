@@ -1,32 +1,50 @@
-"""What all figures share: colours that colour-blind people tell apart, and files that are equal byte for byte."""
+"""What all figures share: the widths of a paper's columns, colours that colour-blind people tell apart, and files with
+the same bytes every time."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import matplotlib
-from matplotlib.axes import Axes
+from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 
 from promptecho.files import atomic_path
 
+SINGLE, DOUBLE = 3.3, 6.9  # inches: one column of a paper, and both
+PAGE = 9.0  # inches: a figure that is higher fits on no page
+
 # Okabe and Ito, "Color Universal Design" (2008), without the yellow that is faint on white.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 LINES = ("-", "--", ":", "-.")  # the second six curves are dashed, and so on
+MARKERS = ("o", "D", "^", "v", "P", "X")
 BASE_COLOR = "#555555"
 RIGHT, WRONG, FAILED = COLORS[2], COLORS[1], "#999999"
 
+SMALLEST = 6  # points; what is smaller can't be read in print
 _STYLE = {
-    "font.size": 9,
-    "axes.titlesize": 10,
+    "font.size": 7.5,
+    "axes.titlesize": 7.5,
     "axes.titlelocation": "left",
+    "axes.labelsize": 7.5,
+    "axes.linewidth": 0.6,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.major.size": 2.5,
+    "ytick.major.size": 2.5,
+    "legend.fontsize": 7,
+    "legend.frameon": False,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
+    "axes.axisbelow": True,
     "grid.color": "#e6e6e6",
-    "pdf.fonttype": 42,
+    "grid.linewidth": 0.5,
+    "pdf.fonttype": 42,  # text stays text, which publishers ask for
 }
 # Neither time nor version of the library goes into the file.
 _METADATA = {"png": {"Software": None}, "pdf": {"Creator": None, "Producer": None, "CreationDate": None}}
@@ -41,7 +59,7 @@ def style() -> Iterator[None]:
         yield
 
 
-def save(figure: Figure, path: Path, dpi: int = 150) -> None:
+def save(figure: Figure, path: Path, dpi: int = 300) -> None:
     """Write a PNG or PDF, by the path's suffix, atomically and with the same bytes every time.
 
     Raises:
@@ -52,26 +70,46 @@ def save(figure: Figure, path: Path, dpi: int = 150) -> None:
         figure.savefig(temporary, format=kind, dpi=dpi, metadata=_METADATA[kind])
 
 
+def write_widths(draw: Callable[[float], Figure], stem: Path) -> list[Path]:
+    """Draw at both widths: NAME.png and NAME.pdf over two columns, single_column/NAME.pdf in one; returns their paths.
+
+    Args:
+        draw: makes the figure for a width in inches.
+        stem: path of NAME; the name may contain dots.
+
+    Raises:
+        DataError: the disk is full or not writable.
+    """
+    double = [stem.with_name(f"{stem.name}.{kind}") for kind in ("png", "pdf")]
+    single = [stem.parent / "single_column" / f"{stem.name}.pdf"]
+    for width, paths in ((DOUBLE, double), (SINGLE, single)):
+        with style():
+            figure = draw(width)
+            for path in paths:
+                save(figure, path)
+    return double + single
+
+
 def line_style(index: int) -> dict[str, str]:
     """Colour and dashes of the curve number `index`."""
     return {"color": COLORS[index % len(COLORS)], "linestyle": LINES[index // len(COLORS) % len(LINES)]}
 
 
-def label_ends(axes: Axes, ends: list[tuple[str, float, str]], gap: float = 0.075) -> None:
-    """Write labels right of the axes at the height of their curves' ends, moved apart where they would overlap.
+def point_style(index: int) -> dict[str, str]:
+    """Colour and marker of the points number `index`."""
+    return {"color": COLORS[index % len(COLORS)], "marker": MARKERS[index % len(MARKERS)]}
 
-    Args:
-        ends: (text, y of the curve's end, colour).
-        gap: smallest distance of two labels as a share of the axes' height.
-    """
-    low, high = axes.get_ylim()
-    places = sorted(((y - low) / (high - low), text, color) for text, y, color in ends)
-    at: list[float] = []
-    for place, _, _ in places:  # upwards from the lowest, each clear of the one below
-        at.append(max(place, at[-1] + gap) if at else max(0.0, place))
-    top = 1.0
-    for index in reversed(range(len(at))):  # back down where that went beyond the top
-        at[index] = min(at[index], top)
-        top = at[index] - gap
-    for y, (_, text, color) in zip(at, places, strict=True):
-        axes.annotate(text, (1.02, y), xycoords="axes fraction", color=color, va="center", fontsize=8)
+
+def legend_below(figure: Figure, handles: Sequence[Artist], width: float) -> None:
+    """A legend below all panels, in one column or three; the figure grows by its height, the panels keep theirs."""
+    columns = 1 if width < DOUBLE else min(3, len(handles))
+    figure.set_figheight(figure.get_figheight() + 0.15 * -(-len(handles) // columns))
+    figure.legend(handles=handles, loc="outside lower left", ncols=columns)
+
+
+def shortened(name: str, most: int) -> str:
+    """A name of at most `most` characters; of a longer one the middle is left out, since runs differ at their ends."""
+    if len(name) <= most:
+        return name
+    head = (most - 1) // 2
+    return f"{name[:head]}…{name[len(name) - (most - 1 - head) :]}"

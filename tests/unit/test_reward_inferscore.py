@@ -21,9 +21,11 @@ from promptecho.cli import app
 from promptecho.config import load_experiment, slice_digest
 from promptecho.config.rewards import QUESTION, InferScoreSection
 from promptecho.errors import ConfigError, DataError
+from promptecho.figures.training import REWARD_UNITS
 from promptecho.files import read_jsonl, write_jsonl
 from promptecho.rewards import make_reward
 from promptecho.rewards.inferscore import ScoredReply, mean_score, read_reply
+from promptecho.rewards.registry import REWARDS
 from promptecho.train.loop import train_segment
 from promptecho.train.rollout import Rollout, reply_metrics, reward_metrics
 from promptecho.train.scoring import (
@@ -345,3 +347,7 @@ def test_training_stops_when_replies_cannot_be_read(tmp_path):
         assert "iteration 1: 16 of 16 replies (100.0%) to rewards.0 (inferscore) are unreadable" in line
         assert "its max_failure_share of 5.0%; prompt " in line and ", image 0 of iteration 1: the reply '" in line
     assert not (tmp_path / "stop" / "1").exists()
+
+
+def test_figures_know_the_unit_of_every_reward():
+    assert set(REWARD_UNITS) == set(REWARDS)

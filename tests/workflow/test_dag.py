@@ -20,9 +20,10 @@ WHOLE = {
     "table": 1,
     "curves": 1,
     "samples": 1,
+    "training_curves": 1,
 }
 ENDS = {"table": 1, "curves": 1, "samples": 1}  # what is made from scores
-AFTER_TRAINING = {"generate_shard": 4, "score": 2, **ENDS}
+AFTER_TRAINING = {"generate_shard": 4, "score": 2, "training_curves": 1, **ENDS}
 
 
 def test_default_target_is_everything(workflow):
@@ -38,7 +39,12 @@ def test_a_path_selects_the_experiment(workflow):
 
 
 @pytest.mark.parametrize(
-    ("target", "without"), [("tables", ("curves", "samples")), ("figures", ("table",)), ("geneval", tuple(ENDS))]
+    ("target", "without"),
+    [
+        ("tables", ("curves", "samples", "training_curves")),
+        ("figures", ("table",)),
+        ("geneval", ("training_curves", *ENDS)),
+    ],
 )
 def test_named_targets(workflow, target, without):
     assert workflow.planned(target) == {rule: n for rule, n in WHOLE.items() if rule not in without}
@@ -239,6 +245,7 @@ def test_problems_are_told_together_and_nothing_starts(workflow):
         ("results/tiny/scores/dpg/base/0.json", "benchmarks.dpg: no such entry"),
         ("results/tiny/figures/curves_dpg.png", "benchmarks.dpg: no such benchmark"),
         ("results/tiny/figures/samples_base.png", "no table has scores of run base"),
+        ("results/tiny/figures/single_column/samples_base.pdf", "no table has scores of run base"),
         ("results/nowhere/tables/geneval.md", "nowhere.yaml: no such experiment"),
         ("tabels", "tabels: no such target; nothing was started; did you mean tables?"),
         ("results/tiny/runs/echo-s1", "results/tiny/runs/echo-s1: no rule makes a file or folder of this name"),
@@ -288,7 +295,7 @@ def test_evaluation_guidance_reruns_images_but_not_training(finished):
         ("benchmarks/dpg", {}),
         ("judges", {}),
         ("tables", {"table": 1}),
-        ("figures", {"curves": 1, "samples": 1}),
+        ("figures", {"curves": 1, "samples": 1, "training_curves": 1}),
         ("config", {}),
         ("captions", {}),
     ],

@@ -20,8 +20,8 @@ from promptecho.train.prompts import Prompt, PromptUse, prompts_of
 
 ROOT = Path(__file__).resolve().parents[2]
 # What may be made again by a newer version: it carries digests of its code, and takes seconds.
-CHEAP = {"score", "table", "curves", "samples"}
-AFTER_TRAINING = {"generate_shard": 4, "score": 2, "table": 1, "curves": 1, "samples": 1}
+CHEAP = {"score", "table", "curves", "samples", "training_curves"}
+AFTER_TRAINING = {"generate_shard": 4, "score": 2, "table": 1, "curves": 1, "samples": 1, "training_curves": 1}
 
 
 @pytest.fixture(scope="module")
@@ -242,6 +242,7 @@ def test_names_of_runs_to_train_again_are_checked(tiny):
 # In place of the stages: makes what is asked for, or fails where a file `fail` lies.
 STAGES = """\
 import os, pathlib, signal, sys
+FIGURE = ("{}.png", "{}.pdf", "{}.json", "{}.html", "single_column/{}.pdf")
 words = sys.argv[1:]
 if pathlib.Path("fail").exists() and words[0] == "train":
     sys.exit("asked to fail")
@@ -259,9 +260,11 @@ for option, value in zip(words, words[1:]):
         elif words[0] == "tables":
             files = [out / f"{name}.{kind}" for kind in ("md", "csv", "tex", "json", "html")]
         elif words[:2] == ["figures", "curves"]:
-            files = [out / f"curves_{name}.{kind}" for kind in ("png", "html", "pdf", "json")]
+            files = [out / file.format("curves_" + name) for file in FIGURE]
+        elif words[:2] == ["figures", "training"]:
+            files = [out / file.format("training") for file in FIGURE]
         elif words[:2] == ["figures", "samples"]:
-            files = [out, out.with_suffix(".html")]
+            files = [out.parent / file.format(out.stem) for file in FIGURE]
         for file in files:
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text("{}")

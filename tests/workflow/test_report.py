@@ -22,7 +22,8 @@ from promptecho.tables.write import write
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
 SHOWN = {
     "results/tiny/tables/geneval.html": {"content": "result table", "of": "geneval"},
-    "results/tiny/figures/curves_geneval.html": {"content": "learning curves", "of": "geneval"},
+    "results/tiny/figures/curves_geneval.html": {"content": "scores by iteration", "of": "geneval"},
+    "results/tiny/figures/training.html": {"content": "training curves", "of": "all runs"},
     "results/tiny/figures/samples_echo-s1.html": {"content": "samples of images", "of": "echo-s1"},
     "results/paper/tables/table1.html": {"content": "result table", "of": "table1"},
 }
@@ -37,7 +38,7 @@ def finished(tmp_path_factory) -> Workflow:
     write(Table("geneval", "GenEval, tiny (%)", columns, rows), one.root / "results/tiny/tables")
     write(Table("table1", "Table 1", columns, rows), one.root / "results/paper/tables")
     (one.root / "results/tiny/figures").mkdir()
-    for path in list(SHOWN)[1:3]:
+    for path in list(SHOWN)[1:4]:
         picture = (one.root / path).with_suffix(".png")
         Image.new("RGB", (32, 16), "red").save(picture)
         write_page(picture)
@@ -58,11 +59,10 @@ def test_the_report_holds_tables_and_figures_with_labels_and_captions(finished, 
     table = results["results/tiny/tables/geneval.html"]
     assert data_of(table["data_uri"]) == (finished.root / "results/tiny/tables/geneval.html").read_bytes()
     captions = [re.sub(r"\s+", " ", results[path]["caption"]) for path in SHOWN]
-    for caption, says in zip(
-        captions, ("paired difference", "is being exploited", "not chosen", "published"), strict=True
-    ):
+    told = ("paired difference", "nothing was measured between", "is being exploited", "not chosen", "published")
+    for caption, says in zip(captions, told, strict=True):
         assert says in caption and "{" not in caption
-    assert all("tiny" in caption for caption in captions[:3])
+    assert all("tiny" in caption for caption in captions[:4])
     assert re.search(r"the <em>i</em>\s+beside it", report)
 
 
@@ -118,6 +118,6 @@ def test_a_browser_shows_them(finished, report, tmp_path):
     seen = seen_after(report, tmp_path, ["tiny", [0, "result table", "geneval"]])
     (frame,) = re.findall(r'<iframe[^>]* src="([^"]*)"', seen)
     assert data_of(frame.replace("&amp;", "&")) == (finished.root / "results/tiny/tables/geneval.html").read_bytes()
-    assert all(label in seen for labels in list(SHOWN.values())[:3] for label in labels.values())
-    seen = seen_after(report, tmp_path, ["tiny", [1, "learning curves", "geneval"]])
+    assert all(label in seen for labels in list(SHOWN.values())[:4] for label in labels.values())
+    seen = seen_after(report, tmp_path, ["tiny", [1, "training curves", "all runs"]])
     assert "is being exploited" in seen

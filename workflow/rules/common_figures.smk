@@ -6,21 +6,37 @@ FIGURES_CODE += tuple(f"tables/{name}.py" for name in ("bold", "collect", "compa
 FIGURES_CODE += ("benchmarks/tiif/attributes.py",)
 
 
-def curve_metrics(wildcards):
-    """Metrics of every segment up to the last scored checkpoint of each run."""
-    chosen = experiment(wildcards)
+# A figure's files: over two columns of a paper and in one, its numbers, and a page for the report.
+FIGURE_FILES = ("{}.png", "{}.pdf", "single_column/{}.pdf", "{}.json", "{}.html")
+
+
+def training_metrics(name):
+    """Metrics of every segment up to the last checkpoint of each run that any of the experiment's tables scores."""
+    chosen = EXPERIMENTS[name]
     files = []
     for run, training in chosen.runs.items():
-        last = max(configuration.evaluation_steps(chosen, wildcards.B, run), default=0)
+        last = max((step for table in chosen.tables for step in configuration.evaluation_steps(chosen, table, run)), default=0)
         steps = [step for step in training.checkpoint_steps if step <= last]
-        files += [f"results/{wildcards.E}/runs/{run}/{step}/metrics.jsonl" for step in steps]
+        files += [f"results/{name}/runs/{run}/{step}/metrics.jsonl" for step in steps]
     return files
 
 
+def trained_metrics(wildcards):
+    experiment(wildcards)
+    metrics = training_metrics(wildcards.E)
+    if not metrics:
+        raise UserError(f"{wildcards.E}: no table has scores of a run that is trained, so there are no training curves")
+    return metrics
+
+
 def sampled_benchmark(name, run):
-    """The first of the experiment's tables whose benchmark scores this run; None if there is none."""
+    """The first of the experiment's tables whose benchmark scores this run; None if there is none.
+
+    One that judges each image by itself goes before one that compares it with the baseline's.
+    """
     chosen = EXPERIMENTS[name]
-    return next((table for table in chosen.tables if configuration.evaluation_steps(chosen, table, run)), None)
+    tables = sorted(chosen.tables, key=lambda table: chosen.benchmarks[table].scorer in PAIRWISE)
+    return next((table for table in tables if configuration.evaluation_steps(chosen, table, run)), None)
 
 
 def sampled_checkpoints(wildcards):
@@ -53,7 +69,8 @@ def listed_figures():
     files = []
     for name in EXPERIMENTS.site.experiments:
         chosen = EXPERIMENTS[name]
-        files += [f"results/{name}/figures/curves_{table}.{kind}" for table in chosen.tables for kind in ("png", "html", "pdf", "json")]
-        runs = [run for run in chosen.runs if sampled_benchmark(name, run)]
-        files += [f"results/{name}/figures/samples_{run}.{kind}" for run in runs for kind in ("png", "html")]
+        figures = [f"curves_{table}" for table in chosen.tables]
+        figures += ["training"] if training_metrics(name) else []
+        figures += [f"samples_{run}" for run in chosen.runs if sampled_benchmark(name, run)]
+        files += [f"results/{name}/figures/{kind.format(figure)}" for figure in figures for kind in FIGURE_FILES]
     return files

@@ -2,20 +2,20 @@
 
 
 rule curves:
-    """Draw score, reward, KL and diversity of an experiment's runs against the iteration."""
+    """Draw a benchmark's scores of an experiment's runs against the iteration."""
     localrule: True
     input:
         scores=lambda wildcards: score_files(wildcards.E, wildcards.B),
-        metrics=curve_metrics,
     output:
         png="results/{E}/figures/curves_{B}.png",
         html=report(
             "results/{E}/figures/curves_{B}.html",
             caption="../report/curves.rst",
             category="{E}",
-            labels={"content": "learning curves", "of": "{B}"},
+            labels={"content": "scores by iteration", "of": "{B}"},
         ),
         pdf="results/{E}/figures/curves_{B}.pdf",
+        single="results/{E}/figures/single_column/curves_{B}.pdf",
         json="results/{E}/figures/curves_{B}.json",
     log:
         "results/{E}/logs/curves/{B}.log",
@@ -31,10 +31,45 @@ rule curves:
     conda:
         "../../envs/tables.yaml"
     message:
-        "{wildcards.E}: draw the learning curves on {wildcards.B}"
+        "{wildcards.E}: draw the scores on {wildcards.B}"
     shell:
-        "python -m promptecho figures curves {input.scores:q} {input.metrics:q} --benchmark {wildcards.B}"
-        " --out {params.out:q}"
+        "python -m promptecho figures curves {input.scores:q} --benchmark {wildcards.B} --out {params.out:q}"
+        " 2>&1 | tee -i {log:q}"
+
+
+rule training_curves:
+    """Draw reward, KL and diversity of an experiment's runs against the iteration."""
+    localrule: True
+    input:
+        metrics=trained_metrics,
+    output:
+        png="results/{E}/figures/training.png",
+        html=report(
+            "results/{E}/figures/training.html",
+            caption="../report/training.rst",
+            category="{E}",
+            labels={"content": "training curves", "of": "all runs"},
+        ),
+        pdf="results/{E}/figures/training.pdf",
+        single="results/{E}/figures/single_column/training.pdf",
+        json="results/{E}/figures/training.json",
+    log:
+        "results/{E}/logs/training_curves.log",
+    benchmark:
+        "results/{E}/timings/training_curves.tsv"
+    params:
+        digest=lambda wildcards: configuration.code_digest(*FIGURES_CODE),
+        out=lambda wildcards, output: os.path.dirname(output.png),
+    threads: 1
+    resources:
+        runtime=10,
+        mem_mb=2000,
+    conda:
+        "../../envs/tables.yaml"
+    message:
+        "{wildcards.E}: draw how the runs trained"
+    shell:
+        "python -m promptecho figures training {input.metrics:q} --out {params.out:q}"
         " 2>&1 | tee -i {log:q}"
 
 
@@ -52,6 +87,9 @@ rule samples:
             category="{E}",
             labels={"content": "samples of images", "of": "{R}"},
         ),
+        pdf="results/{E}/figures/samples_{R}.pdf",
+        single="results/{E}/figures/single_column/samples_{R}.pdf",
+        json="results/{E}/figures/samples_{R}.json",
     log:
         "results/{E}/logs/samples/{R}.log",
     benchmark:
