@@ -1,31 +1,36 @@
-"""Draw the picture of the README from a finished `shapes` experiment.
+"""Draw the pictures of README and docs from a finished `shapes` experiment.
 
-    .venv/bin/python docs/make_pictures.py results/shapes promptecho-s1 40 docs/before-after.png
+    .venv/bin/python docs/make_pictures.py results/shapes promptecho-s1 40 docs
 
-Above each other: the base model and the trained adapter on the same held-out caption from the same noise. The captions
-are the first of the benchmark, not chosen by hand; frame and mark are the oracle's verdict.
+What each shows is what the workflow draws too: before-after.png is figures/samples_RUN.png on the held-out captions,
+curves-shapes.png is figures/curves_heldout.png, training-shapes.png is figures/training.png.
 """
 
 from __future__ import annotations
 
+import shutil
 import sys
-from dataclasses import replace
+import tempfile
 from pathlib import Path
 
-from promptecho.figures.samples import check, write_stacked
-from promptecho.figures.sources import read_columns
+from promptecho.figures.curves import curve_data, write_curves
+from promptecho.figures.samples import choose, write_samples
+from promptecho.figures.sources import read_columns, read_curve_sources, read_training_sources
+from promptecho.figures.training import training_data, write_training
 
-CAPTIONS, ACROSS = 24, 8
 
-
-def main(results: Path, run: str, step: str, out: Path) -> None:
+def main(results: Path, run: str, step: str, docs: Path) -> None:
     """Draw and save."""
     folders = [results / "images" / checkpoint / "heldout" for checkpoint in ("base/0", f"{run}/{step}")]
-    base, trained = read_columns(folders, results / "scores/heldout")
-    columns = [replace(base, label="base model"), replace(trained, label=f"after {step} iterations")]
-    keys = sorted(base.images)[:CAPTIONS]
-    check(columns, keys)
-    write_stacked(columns, keys, out, across=ACROSS)
+    columns = read_columns(folders, results / "scores/heldout")
+    with tempfile.TemporaryDirectory() as temporary:
+        made = {
+            "before-after.png": write_samples(columns, choose(columns, 24), Path(temporary) / "samples"),
+            "curves-shapes.png": write_curves(curve_data(read_curve_sources([results], "heldout")), Path(temporary)),
+            "training-shapes.png": write_training(training_data(*read_training_sources([results])), Path(temporary)),
+        }
+        for name, paths in made.items():
+            shutil.copyfile(paths[0], docs / name)
 
 
 if __name__ == "__main__":

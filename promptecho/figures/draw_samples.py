@@ -66,7 +66,7 @@ def _most_lines(cell: float) -> int:
 
 def wrapped(text: str, width: float, most: int) -> list[str]:
     """At most `most` lines that are no longer than `width` inches; what has no room is an ellipsis."""
-    return textwrap.wrap(text[:400], max(6, int(width / LETTER)), max_lines=most, placeholder=" …")
+    return textwrap.wrap(text[:400], max(10, int((width - 0.04) / LETTER)), max_lines=most, placeholder=" …")
 
 
 def draw(columns: Sequence[Column], chosen: Choice, width: float) -> Figure:
