@@ -46,8 +46,10 @@ def _templates() -> tuple[list[str], np.ndarray]:
     return [shape for shape, _ in keys], np.stack([template(shape, GRID, turn) for shape, turn in keys])
 
 
-def _score(shape: str, iou: float) -> float:
-    return float(np.clip(0.9 + (iou - CLEAN_IOU[shape] + 0.08) * 7.5, 0.0, 1.0))
+def score_of(shape: str, iou: float, stretch: float) -> float:
+    """How well-formed an object is, from its IoU with the template of `shape` and the ratio of its box's sides."""
+    score = float(np.clip(0.9 + (iou - CLEAN_IOU[shape] + 0.08) * 7.5, 0.0, 1.0))
+    return score * (1.0 if stretch < 1.5 else 0.5)
 
 
 def detect(image: Image.Image) -> list[Detection]:
@@ -87,8 +89,7 @@ def _read_object(color: str, alpha: np.ndarray, labels: np.ndarray, label: int) 
     best = int((ious / np.array([CLEAN_IOU[name] for name in names])).argmax())
     shape, iou = names[best], float(ious[best])
     stretch = max((x2 - x1) / (y2 - y1), (y2 - y1) / (x2 - x1))
-    score = _score(shape, iou) * (1.0 if stretch < 1.5 else 0.5)
-    return Detection(shape, color, (float(x1), float(y1), float(x2), float(y2)), score)
+    return Detection(shape, color, (float(x1), float(y1), float(x2), float(y2)), score_of(shape, iou, stretch))
 
 
 def judge(claim: Claim, detections: list[Detection], min_score: float = WELL_FORMED) -> bool:
