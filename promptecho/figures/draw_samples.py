@@ -23,18 +23,16 @@ PIXELS = 320  # longest side of an image in the file
 
 @dataclass(frozen=True)
 class Grid:
-    """`across` prompts in a band, `bands` bands of `rows` images of `cell` inches; `lines` of text above each band."""
+    """`across` prompts in a band, which has `rows` images of `cell` inches; `lines[b]` lines of text above band b."""
 
     across: int
-    bands: int
     rows: int
     cell: float
-    lines: int
+    lines: tuple[int, ...]
 
-    @property
-    def band(self) -> float:
-        """Height of a band in inches."""
-        return self.lines * LINE + 0.04 + self.rows * (self.cell + GAP)
+    def top(self, band: int) -> float:
+        """Inches from the first band's upper edge to that of `band`; of their number: the height of all."""
+        return sum(lines * LINE + 0.06 + self.rows * (self.cell + GAP) for lines in self.lines[:band])
 
 
 def layout(prompts: Sequence[str], rows: int, width: float, head: float) -> Grid:
@@ -51,11 +49,9 @@ def layout(prompts: Sequence[str], rows: int, width: float, head: float) -> Grid
         cell = (width - MARGIN) / across - GAP
         if grid is not None and cell < LEAST:
             break
-        most = _most_lines(cell)
-        lines = max(len(wrapped(text, cell, most)) for text in prompts)
-        bands = -(-len(prompts) // across)
-        grid = Grid(across, bands, rows, cell, lines)
-        if bands * grid.band + head <= PAGE and cell <= 1.1:
+        lines = [len(wrapped(text, cell, _most_lines(cell))) for text in prompts]
+        grid = Grid(across, rows, cell, tuple(max(lines[k : k + across]) for k in range(0, len(lines), across)))
+        if grid.top(len(grid.lines)) + head <= PAGE and cell <= 1.1:
             break
     return grid
 
@@ -83,7 +79,7 @@ def draw(columns: Sequence[Column], chosen: Choice, width: float) -> Figure:
     columns = list(columns)
     while True:
         grid = layout(prompts, len(columns), width, head)
-        height = grid.bands * grid.band + head
+        height = grid.top(len(grid.lines)) + head
         if height <= PAGE or len(columns) <= 2:
             break
         columns = thin(columns, len(columns) - 1)
@@ -91,9 +87,9 @@ def draw(columns: Sequence[Column], chosen: Choice, width: float) -> Figure:
     figure.text(0.02 / width, 1 - 0.03 / height, "\n".join(title), va="top", fontsize=SMALLEST, linespacing=1.2)
     for number, (key, prompt) in enumerate(zip(chosen.keys, prompts, strict=True)):
         band, slot = divmod(number, grid.across)
-        left, top = MARGIN + slot * (grid.cell + GAP), height - head - band * grid.band
+        left, top = MARGIN + slot * (grid.cell + GAP), height - head - grid.top(band)
         text = "\n".join(wrapped(prompt, grid.cell, _most_lines(grid.cell))).replace("$", r"\$")
-        top -= grid.lines * LINE + 0.02
+        top -= grid.lines[band] * LINE + 0.02
         figure.text((left + grid.cell / 2) / width, (top + 0.02) / height, text, ha="center", va="bottom",
                     fontsize=SMALLEST, linespacing=1.1)  # fmt: skip
         for row, column in enumerate(columns):
