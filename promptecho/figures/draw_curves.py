@@ -47,13 +47,15 @@ def _score(axes: Axes, data: dict[str, Any], score: dict[str, Any]) -> None:
         if points:
             xs, ys = _xy(points, aside)
             axes.plot(xs, ys, color=look["color"], linewidth=0.7, alpha=0.5)
-            axes.errorbar(xs, ys, yerr=_errors(points), **look, linestyle="none", markersize=4, **BAR)
+            axes.plot(xs, ys, **look, linestyle="none", markersize=4)
+            _bars(axes, xs, points, look["color"])
     if score["difference"]:  # from the baseline, which is 0
         axes.axhline(0, color=BASE_COLOR, linestyle=":", linewidth=0.9)
     if base:
         value = 100 * base["value"]
         axes.axhline(value, color=BASE_COLOR, linestyle=":", linewidth=0.9)
-        axes.errorbar([0], [value], yerr=_errors([base]), color=BASE_COLOR, marker="s", markersize=4, zorder=5, **BAR)
+        axes.plot([0], [value], color=BASE_COLOR, marker="s", markersize=4)
+        _bars(axes, [0], [base], BASE_COLOR)
     axes.set_xlim(-0.05 * (last or 1), 1.05 * (last or 1))
     axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10], integer=True))
 
@@ -76,10 +78,11 @@ def _handles(data: dict[str, Any]) -> list[Line2D]:
     return [*handles, Line2D([], [], color=BASE_COLOR, marker="|", markersize=7, linestyle="none", label=bar)]
 
 
-def _errors(points: list[dict[str, float]]) -> list[list[float]]:
-    """Lengths of the bars below and above."""
-    below = [100 * (point["value"] - point["low"]) for point in points]
-    return [below, [100 * (point["high"] - point["value"]) for point in points]]
+def _bars(axes: Axes, xs: list[float], points: list[dict[str, float]], color: str) -> None:
+    """Each from its interval's lower end to the upper one, wherever between them the value lies."""
+    middle = [50 * (point["low"] + point["high"]) for point in points]
+    half = [50 * (point["high"] - point["low"]) for point in points]
+    axes.errorbar(xs, middle, yerr=half, color=color, linestyle="none", **BAR)
 
 
 def _xy(points: list[dict[str, float]], aside: float) -> tuple[list[float], list[float]]:
