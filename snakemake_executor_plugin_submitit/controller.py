@@ -23,6 +23,7 @@ _FIELDS = re.compile(
     r".*? JobState=(?P<state>\w+) Reason=(?P<reason>.*?) Dependency="
     r"(?:.*? Command=(?P<command>.*?)(?: SubmitLine=.*?)? WorkDir=)?"  # SubmitLine: after 24.11
 )
+_SPAN = re.compile(r"(\d+)(?:-(\d+)(?::(\d+))?)?")
 
 
 def read_scontrol(job_ids: Sequence[str]) -> dict[str, State]:
@@ -73,14 +74,14 @@ def _parse(line: str) -> dict[str, State]:
 
 
 def _indices(text: str) -> list[str]:
-    """`0-2,7%256` in single numbers; `*` for a list that Slurm has cut (`1,3,5,...`)."""
+    """`0-2,7%256` in single numbers; `*` for a list that Slurm has cut (`1,3,5,...`, `1,27-...`)."""
     found: list[str] = []
     for part in text.partition("%")[0].split(","):
-        first, _, last = part.partition("-")
-        if not first.isdigit():
+        span = _SPAN.fullmatch(part)
+        if span is None:
             return ["*"]
-        end, _, step = last.partition(":")
-        found += map(str, range(int(first), int(end or first) + 1, int(step or 1)))
+        first, last, step = (int(number) if number else None for number in span.groups())
+        found += map(str, range(first, (first if last is None else last) + 1, step or 1))
     return found
 
 

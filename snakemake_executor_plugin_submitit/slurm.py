@@ -24,6 +24,8 @@ _KEPT = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS")
 _OF_A_JOB = ("SLURM_JOB", "SLURM_ARRAY_", "SLURM_STEP", "SLURM_TASK", "SLURM_PROCID", "SLURM_RESTART_COUNT")
 # A user's habits at the terminal, such as SQUEUE_PARTITION or SCANCEL_STATE, which would hide or spare jobs here.
 _HABITS = ("SQUEUE_", "SACCT_", "SCANCEL_", "SINFO_", "SCONTROL_")
+# scontrol cuts the list of an array's waiting tasks at 64 characters otherwise.
+_WHOLE_LISTS = {"SLURM_BITSTR_LEN": "0"}
 
 
 class SlurmError(RuntimeError):
@@ -92,7 +94,7 @@ def run(*command: str, timeout_s: float = _CALL_TIMEOUT_S, hurried: bool = True)
     try:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            errors="surrogateescape", env=environment(),
+            errors="surrogateescape", env=environment() | (_WHOLE_LISTS if name == "scontrol" else {}),
             process_group=0,  # a Ctrl-C at the terminal would end an sbatch between slurmctld's answer and ours
         )  # fmt: skip
     except FileNotFoundError:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 from shlex import quote
 
+from snakemake_executor_plugin_submitit import controller
+
 PARTS = """
     rule all:
         input: expand("{k}.txt", k=range(2))
@@ -79,3 +81,18 @@ def test_a_failure_that_squeue_has_not_heard_of_is_not_taken_up(cluster, flow):
     code, text = one.run()
     assert code == 0, text
     assert one.lines("ran") == ["0", "0"] and "Taken up" not in text
+
+
+def test_a_long_list_of_waiting_tasks_is_read_whole(cluster, monkeypatch):
+    """scontrol shows 64 characters of it by default: `1,3,5,...` and, cut within a range, `1,3-...`."""
+    monkeypatch.setenv("PATH", cluster.environment["PATH"])
+    monkeypatch.setenv("SLURM_CONF", str(cluster.conf))
+    waiting = [*range(0, 60, 2), *range(61, 70)]
+    tasks = ",".join(map(str, waiting[:30])) + ",61-69"
+    main = cluster.run("sbatch", "--parsable", "--hold", f"--array={tasks}", "-o/dev/null", "--wrap=true").strip()
+    try:
+        found = controller.read_scontrol([f"{main}_{k}" for k in range(80)])
+    finally:
+        cluster.run("scancel", main)
+    assert found.keys() == {f"{main}_{k}" for k in waiting}
+    assert {state.state for state in found.values()} == {"PENDING"}

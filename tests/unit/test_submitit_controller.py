@@ -54,8 +54,9 @@ def test_states_by_id(scontrol):
     assert found["7_0"].name == "smk.part"
 
 
-def test_a_list_of_tasks_that_slurm_has_cut_stands_for_all_others(scontrol):
-    scontrol(job(7, " ArrayJobId=7 ArrayTaskId=1,3,5,... ArrayTaskThrottle=3", "PENDING"))
+@pytest.mark.parametrize("tasks", ["1,3,5,...", "1,3,27-...", "1,3-9:2,1...", "..."])
+def test_a_list_of_tasks_that_slurm_has_cut_stands_for_all_others(scontrol, tasks):
+    scontrol(job(7, f" ArrayJobId=7 ArrayTaskId={tasks} ArrayTaskThrottle=3", "PENDING"))
     assert controller.read_scontrol(["7_11"])["7_11"].state == "PENDING"
 
 
