@@ -38,6 +38,7 @@ class Provenance(BaseModel):
     template_digest: str | None = Field(None, description="digest of the texts that a judge was asked with")
     baseline: str | None = Field(None, description="run whose images these were compared with, for pairs")
     judge_versions: dict[str, int] | None = Field(None, description="version of the judge -> how many it answered")
+    judge_orders: dict[str, int] | None = Field(None, description="order of a message's parts -> how many answers")
     unanswered: dict[str, int] | None = Field(None, description="why a judge did not answer -> how many questions")
     n: int = Field(ge=0)
     failures: int = Field(ge=0)

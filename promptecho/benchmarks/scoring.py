@@ -22,10 +22,12 @@ Judged = tuple[ScoreItem, dict[str, Any]]
 
 @dataclass(frozen=True)
 class JudgeFacts:
-    """What is told about a judge's answers: version -> how many it gave, and why there are none -> how many."""
+    """What is told about a judge's answers: version -> how many it gave, why there are none -> how many, and order of
+    the message's parts -> how many answers were given to it."""
 
     versions: dict[str, int]
     unanswered: dict[str, int]
+    orders: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -50,9 +52,9 @@ class ScoringOptions:
     `judge` answers where the backend is `judge`, and `answers` is the folder that keeps what it answered.
     `templates` is a folder whose BENCH/NAME.txt replace the project's own texts for the judge. `seed` decides what a
     scorer draws (the order of a pair). `model` is a model folder that replaces the backend's own. `parser` says how
-    replies are read: see benchmarks/replies.py. `questions_per_call`: of one image, asked together (dpg). `outage_s`
-    bounds the wait for an endpoint that answers nobody; with `again` questions that were given up before are asked once
-    more in any case.
+    replies are read: see benchmarks/replies.py. `order` is that of a message's parts, where the authors' is known.
+    `questions_per_call`: of one image, asked together (dpg). `outage_s` bounds the wait for an endpoint that answers
+    nobody; with `again` questions that were given up before are asked once more in any case.
     """
 
     backend: str
@@ -64,6 +66,7 @@ class ScoringOptions:
     device: str = "cpu"
     model: str | None = None
     parser: str = "tolerant"
+    order: str = "images_first"
     questions_per_call: int = 1
     outage_s: float | None = None
     again: bool = False
@@ -126,7 +129,8 @@ class JudgeBackend:
         answers = ask_all(self._settings, questions, self._folder, backoff=backoff, again=self._options.again)
         versions = Counter(one.model_version for one in answers if one.failure is None)
         failed = Counter(one.kind for one in answers if one.failure is not None)
-        self.facts = JudgeFacts(dict(sorted(versions.items())), dict(sorted(failed.items())))
+        orders = Counter(one.order for one in answers if one.failure is None)
+        self.facts = JudgeFacts(*(dict(sorted(counts.items())) for counts in (versions, failed, orders)))
         return answers
 
     def estimate(self, questions: Sequence[Question]) -> Estimate:

@@ -215,6 +215,12 @@ class BenchmarkSection(Section):
         description="How a judge's replies are read. tolerant: every reply that holds exactly one unmistakable answer; "
         "official: as the benchmark's authors read them, and other replies are asked again (docs/judges.md).",
     )
+    order: Literal["official", "images_first"] = Field(
+        "official",
+        description="How a message to a judge is put together. official: as the benchmark's authors do, where that is "
+        "known (tiif: text, then image; densealign: text, then each image after its label), and for others images "
+        "first. Answers of earlier versions, which sent images first, are kept (docs/judges.md).",
+    )
     questions_per_call: Count = Field(
         1,
         description="For dpg by a judge: how many questions about one image are asked in one call. More than 1 costs "

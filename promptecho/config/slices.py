@@ -57,6 +57,7 @@ FORMER_BEHAVIOUR: dict[str, Any] = {
     "models.t2i.pad_prompts": "none",
     "adapters.alpha": None,
     "benchmarks.parser": "tolerant",
+    "benchmarks.order": "official",
     "benchmarks.questions_per_call": 1,
     "judges.models.request": {},
 }

@@ -246,7 +246,9 @@ def _check_failures(settings: JudgeSection, prepared: list[Prepared], results: l
 
 def _answer(one: Prepared, result: tuple[object, str] | _Failure, replies: list[Row], cached: bool) -> Answer:
     last = replies[-1] if replies else None
-    common = dict(cached=cached, attempts=len(replies), model_version=last.model_version if last else "")
+    order = "official" if last and last.order == "official" else "images_first"
+    version = last.model_version if last else ""
+    common = dict(cached=cached, attempts=len(replies), model_version=version, order=order)
     if isinstance(result, _Failure):
         return Answer(one.question, failure=result.text, kind=result.kind, text=last.text if last else "", **common)
     return Answer(one.question, value=result[0], text=result[1], **common)

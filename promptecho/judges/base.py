@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel
 
+Order = Literal["images_first", "official"]
 ImageSource = Path | Callable[[], bytes]  # an image file (PNG best), or what makes the bytes of one; read when asked
 
 
@@ -16,11 +17,12 @@ ImageSource = Path | Callable[[], bytes]  # an image file (PNG best), or what ma
 class Question:
     """One question about images.
 
-    `id` names it in errors and records ("prompt 00012, image 3"). `images` are sent in this order, before the text.
-    `parse` turns the reply into the answer. It raises ValueError for a reply that is none, which is asked again, and
-    RefusedError for one that declines, which is final. `schema` is the JSON that the reply should be, for judges that
-    can be held to one. `template` is the digest of the template that the texts were made from; `repeat` tells apart
-    questions that are equal otherwise. `temperature` holds where the judge's settings give none.
+    `id` names it in errors and records ("prompt 00012, image 3"). `images` are sent in this order, before the text,
+    or with `order` official after it, each after its text of `labels` where there are some. `parse` turns the reply
+    into the answer. It raises ValueError for a reply that is none, which is asked again, and RefusedError for one that
+    declines, which is final. `schema` is the JSON that the reply should be, for judges that can be held to one.
+    `template` is the digest of the template that the texts were made from; `repeat` tells apart questions that are
+    equal otherwise. `temperature` holds where the judge's settings give none.
     """
 
     id: str
@@ -32,6 +34,8 @@ class Question:
     template: str = ""
     temperature: float = 0.0
     repeat: int = 0
+    order: Order = "images_first"
+    labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,7 @@ class Answer:
     attempts: int = 0
     model_version: str = ""
     kind: str = ""
+    order: Order = "images_first"
 
     def record(self) -> dict[str, Any]:
         """What the raw record of a score keeps of it, so that a verdict can be looked into."""
@@ -84,7 +89,8 @@ class Reply:
 class Payload:
     """A question made ready to be sent: texts, and encoded images as (media type, bytes).
 
-    `seed` is for models that run in this process; it differs between attempts at one question.
+    `seed` is for models that run in this process; it differs between attempts at one question. `order` and `labels` as
+    in `Question`.
     """
 
     system: str
@@ -93,6 +99,16 @@ class Payload:
     schema: type[BaseModel] | None
     temperature: float
     seed: int = 0
+    order: Order = "images_first"
+    labels: tuple[str, ...] = ()
+
+    def parts(self) -> list[str | tuple[str, bytes]]:
+        """Texts and images as they follow each other in the user's message."""
+        if self.order == "images_first":
+            return [*self.images, self.text]
+        labels = self.labels or ("",) * len(self.images)
+        labelled = [part for pair in zip(labels, self.images, strict=True) for part in pair if part != ""]
+        return [self.text, *labelled]
 
 
 class Judge(Protocol):

@@ -80,8 +80,13 @@ class GeminiJudge:
     def _contents(self, payload: Payload) -> list[Any]:
         from google.genai import types
 
-        parts = [types.Part.from_bytes(data=data, mime_type=media) for media, data in payload.images]
-        return [types.Content(role="user", parts=[*parts, types.Part.from_text(text=payload.text)])]
+        parts = [
+            types.Part.from_text(text=part)
+            if isinstance(part, str)
+            else types.Part.from_bytes(data=part[1], mime_type=part[0])
+            for part in payload.parts()
+        ]
+        return [types.Content(role="user", parts=parts)]
 
     def _config(self, payload: Payload) -> Any:
         from google.genai import types

@@ -81,13 +81,14 @@ def record_key(settings: JudgeSection, model: str, question: Question, images: t
     """
     value = _shared(settings, model, question, images)
     asked = decides(settings)
-    return _sha(value | ({"request": asked} if asked else {}))
+    return _sha(value | ({"request": asked} if asked else {}) | _order(question))
 
 
 def former_key(
     settings: JudgeSection, model: str, question: Question, images: tuple[ImageFacts, ...], place: Place
 ) -> str:
-    """The key under which journals of before keep the same answer: they counted address and limit in."""
+    """The key under which journals of before keep the same answer: they counted address and limit in, and sent images
+    first."""
     endpoint, limit = place
     value = _shared(settings, model, question, images)
     return _sha(value | {"endpoint": endpoint, "max_output_tokens": limit})
@@ -100,6 +101,11 @@ def former_endpoints(settings: JudgeSection, judge: str) -> list[str | None]:
     now, host = normal_endpoint(settings), judge.removeprefix(f"{settings.model}@")
     paths = dict.fromkeys([urlsplit(now).path if now else "", "/v1", ""])
     return [f"{scheme}://{host}{path}" for scheme in ("http", "https") for path in paths]
+
+
+def _order(question: Question) -> dict[str, Any]:
+    """The order of a message's parts; that of before the key existed is left out."""
+    return {} if question.order == "images_first" else {"order": [question.order, *question.labels]}
 
 
 def _shared(

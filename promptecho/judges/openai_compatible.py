@@ -74,11 +74,12 @@ class OpenAIJudge:
 
     def _request(self, payload: Payload) -> dict[str, Any]:
         """The body of a call: what the question needs, and the user's `request` over it."""
-        content: list[dict[str, Any]] = [
-            {"type": "image_url", "image_url": {"url": f"data:{media};base64,{base64.b64encode(data).decode()}"}}
-            for media, data in payload.images
+        content = [
+            {"type": "text", "text": part}
+            if isinstance(part, str)
+            else {"type": "image_url", "image_url": {"url": _data_url(*part)}}
+            for part in payload.parts()
         ]
-        content.append({"type": "text", "text": payload.text})
         messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
         if payload.system:
             messages.insert(0, {"role": "system", "content": payload.system})
@@ -127,6 +128,10 @@ class OpenAIJudge:
             thinking_tokens=getattr(details, "reasoning_tokens", None) or 0,
             empty=empty,
         )
+
+
+def _data_url(media: str, data: bytes) -> str:
+    return f"data:{media};base64,{base64.b64encode(data).decode()}"
 
 
 def _text(content: Any) -> str:

@@ -9,7 +9,7 @@ import math
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +67,10 @@ class Preparer:
         size = sum(len(text.encode("utf-8", "replace")) for text in texts)
         tokens = OVERHEAD_TOKENS + math.ceil(size / BYTES_PER_TOKEN) + sum(image.tokens for image in images)
         known = (self.settings, self.model, question, images)
-        former = tuple(former_key(*known, place) for place in self.places)
-        return Prepared(question, record_key(*known), former, images, tokens)
+        former = [former_key(*known, place) for place in self.places]
+        if question.order != "images_first":  # as everything was asked once
+            former.append(record_key(self.settings, self.model, replace(question, order="images_first"), images))
+        return Prepared(question, record_key(*known), tuple(former), images, tokens)
 
     def payload(self, prepared: Prepared, attempt: int) -> Payload:
         """What is sent, with the images as they were when the key was found.
@@ -82,7 +84,10 @@ class Preparer:
             images.append(self._encoded_once(source, facts, question))
         seed = derive_seed("judge", prepared.key, attempt)
         temperature = sampling_temperature(self.settings, question)
-        return Payload(question.system, question.text, tuple(images), question.schema, temperature, seed)
+        return Payload(
+            question.system, question.text, tuple(images), question.schema, temperature, seed, question.order,
+            question.labels,
+        )  # fmt: skip
 
     def _encoded_once(self, source: ImageSource, facts: ImageFacts, question: Question) -> tuple[str, bytes]:
         with self._lock:

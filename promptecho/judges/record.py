@@ -32,9 +32,10 @@ ANSWERED = ("ok", "unparsable", "refused", "cut", "empty")
 class Row(BaseModel):
     """One line of a journal. `call` counts within the journal; the row that ends a call repeats the number of the
     row that began it. Tokens are those to be charged: of a begun or lost call the most it may cost, of a failed one
-    none. `estimated`: the reply named no tokens, so these are those reserved. `guess`: what the
-    input was taken for beforehand. `limit`: most tokens that the reply was allowed; `finish`: why it ended;
-    `thinking_tokens` are part of the output's. A row `given_up` ends no call: its question was left without answer."""
+    none. `estimated`: the reply named no tokens, so these are those reserved. `guess`: what the input was taken for
+    beforehand. `limit`: most tokens that the reply was allowed; `finish`: why it ended; `thinking_tokens` are part of
+    the output's. `order` of the message's parts; earlier versions, which sent images first, wrote none. A row
+    `given_up` ends no call: its question was left without answer."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
@@ -55,6 +56,7 @@ class Row(BaseModel):
     limit: int = 0
     finish: str = ""
     thinking_tokens: int = 0
+    order: str = ""
 
 
 @dataclass
@@ -94,8 +96,8 @@ class Record:
     def replies(self, key: str) -> list[Row]:
         """What was answered to the question of this key so far, oldest first."""
         with self._lock:
-            keys = (key, *self._former.get(key, ()))
-            entries = [entry for one in keys for entry in self._replies.get(one, ())]
+            former = [entry for one in self._former.get(key, ()) for entry in self._replies.get(one, ())]
+            entries = [*self._replies.get(key, ()), *(entry for entry in former if not entry[2].order)]
             return [row for _, _, row in sorted(entries, key=lambda entry: entry[:2])]
 
     def adopt(self, key: str, former: tuple[str, ...]) -> None:
@@ -151,7 +153,10 @@ class Record:
             finally:
                 os.close(descriptor)
 
-    def begin(self, key: str, id: str, attempt: int, *, input_tokens: int, output_tokens: int, guess: int) -> Row:
+    def begin(
+        self, key: str, id: str, attempt: int, *, input_tokens: int, output_tokens: int, guess: int,
+        order: str = "images_first",
+    ) -> Row:  # fmt: skip
         """Write down that a call is about to be made, and what it may cost; within `transaction`. `output_tokens` is
         the most that the reply is allowed."""
         with self._lock:
@@ -159,6 +164,7 @@ class Record:
             row = Row(
                 call=own.lines, judge=self.judge, key=key, id=id, attempt=attempt, status="begun", time=time.time(),
                 input_tokens=input_tokens, output_tokens=output_tokens, guess=guess, limit=output_tokens,
+                order=order,
             )  # fmt: skip
             self._append(row)
             return row

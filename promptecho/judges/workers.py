@@ -148,9 +148,11 @@ class Workers:
 
     def _ask(self, one: Prepared) -> str | None:
         """Ask until there is an answer; returns why not where it is given up."""
-        strikes = failed = calls = 0
+        strikes = failed = calls = replies = 0
         while True:
-            replies, calls = self._patience.replies, calls + 1
+            # Whether others were answered between the last failure and now: then the endpoint was there in between, so
+            # that another failure is this question's own. (At an outage's begin and end calls overlap with replies.)
+            others, calls = failed > 0 and self._patience.replies > replies, calls + 1
             try:
                 self._attempt(one)
                 return None
@@ -163,10 +165,9 @@ class Workers:
                 busy = error
             failed += 1
             away = self._wait_or_end(busy)
-            # Is it this question's fault? Others were answered meanwhile, or only such questions are left; and a reply
-            # that may have been paid for is not asked for without end.
-            others = self._patience.replies > replies
-            others |= one.key in self._struck and len(self._struck) >= self._unanswered
+            replies = self._patience.replies
+            others |= one.key in self._struck and len(self._struck) >= self._unanswered  # only such ones are left
+            # And a reply that may have been paid for is not asked for without end.
             if busy.maybe_billed or (others and not busy.throttled):
                 strikes += 1
                 self._struck.add(one.key)
@@ -291,7 +292,7 @@ class Workers:
                 if self._fits(reserve, output):
                     return self.record.begin(
                         one.key, one.question.id, attempt, input_tokens=reserve, output_tokens=output,
-                        guess=one.input_tokens,
+                        guess=one.input_tokens, order=one.question.order,
                     )
             self._stop.wait(POLL_S)
         raise _StoppedError

@@ -61,6 +61,20 @@ def mixed_versions(files: Sequence[ScoreFile]) -> str | None:
     return f"several versions of the judge answered ({told}); their verdicts may differ, so compare rows with care"
 
 
+def mixed_orders(files: Sequence[ScoreFile]) -> str | None:
+    """A warning where a judge was sent images first for some questions and in the authors' order for others."""
+    rows: dict[str, list[str]] = {}
+    for file in files:
+        provenance = file.scores.provenance
+        asked = provenance.judge_orders if provenance.judge_orders is not None else {"images_first": 1}
+        for order in asked if provenance.backend == "judge" else ():
+            rows.setdefault(order, []).append(file.label)
+    if len(rows) < 2:
+        return None
+    told = "; ".join(f"{order}: {', '.join(labels)}" for order, labels in sorted(rows.items()))
+    return f"the judge's messages had different orders of text and images ({told}); compare rows with care"
+
+
 def unanswered_note(files: Sequence[ScoreFile]) -> str | None:
     """Why a judge left questions without an answer."""
     why: Counter[str] = Counter()
@@ -169,7 +183,7 @@ def odd_items(files: Sequence[ScoreFile]) -> str | None:
 
 def warnings(kind: Kind, files: Sequence[ScoreFile], bases: Mapping[str, ScoreFile]) -> list[str]:
     """What a reader must know before comparing rows."""
-    found = [note for note in (odd_items(files), mixed_versions(files)) if note]
+    found = [note for note in (odd_items(files), mixed_versions(files), mixed_orders(files)) if note]
     for experiment in sorted({file.scores.provenance.experiment for file in files}):
         digests: dict[str, list[str]] = {}
         for file in files:

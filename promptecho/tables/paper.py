@@ -27,6 +27,7 @@ from promptecho.tables.notes import (
     count_note,
     delta_note,
     interval_note,
+    mixed_orders,
     mixed_versions,
     odd_items,
     origin_note,
@@ -297,8 +298,8 @@ def _notes(every: Sequence[_Ours]) -> tuple[list[str], list[str]]:
         notes += [f"{kind.title}: {note}" if len(scorers) > 1 else note for note in mine]
         if odd := odd_items(files):
             warnings.append(f"{kind.title}: {odd}")
-        if versions := mixed_versions(files):
-            warnings.append(f"{kind.title}: {versions}")
+        mixed = [note for note in (mixed_versions(files), mixed_orders(files)) if note]
+        warnings += [f"{kind.title}: {note}" for note in mixed]
     if with_base := [KINDS[scorer] for scorer in scorers if KINDS[scorer].has_base]:
         notes.append(delta_note(with_base[0]))
     if pooled := [scorer for ours in every for scorer, found in ours.measured.items() if len(found.files) > 1]:

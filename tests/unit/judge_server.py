@@ -143,7 +143,7 @@ def _read_gemini(body: dict) -> dict:
     config = body.get("generationConfig", {})
     system = "".join(part["text"] for part in body.get("systemInstruction", {}).get("parts", []))
     return {
-        "text": parts[-1]["text"],
+        "text": next(part["text"] for part in parts if "text" in part),
         "images": images,
         "system": system,
         "temperature": config.get("temperature"),
@@ -160,7 +160,7 @@ def _read_openai(body: dict) -> dict:
     system = body["messages"][0]["content"] if body["messages"][0]["role"] == "system" else ""
     format_ = body.get("response_format", {})
     return {
-        "text": user[-1]["text"],
+        "text": next(part["text"] for part in user if part["type"] == "text"),
         "images": images,
         "system": system,
         "temperature": body.get("temperature"),

@@ -124,6 +124,15 @@ def test_versions_of_a_judge_that_are_mixed_are_told_or_refused(tmp_path):
         check_versions(files)
 
 
+def test_orders_of_messages_that_are_mixed_are_told(tmp_path):
+    densealign(tmp_path, "a", 40, 0.5, 0.2)  # of an earlier version
+    densealign(tmp_path, "b", 40, 0.5, 0.2, judge_orders={"official": 60})
+    [warning] = table(tmp_path / "zimage").warnings
+    assert "images_first: a @ 40; official: b @ 40" in warning
+    densealign(tmp_path, "b", 40, 0.5, 0.2, judge_orders={"images_first": 60})
+    assert table(tmp_path / "zimage").warnings == []
+
+
 def test_scores_of_a_judge_that_moved_belong_together(tmp_path):
     densealign(tmp_path, "a", 40, 0.5, 0.2, judge_model="m@127.0.0.1:33397")
     densealign(tmp_path, "b", 40, 0.5, 0.2, judge_model="m")

@@ -210,5 +210,6 @@ def test_a_line_holds_what_is_said(tmp_path):
         "output_tokens",
         "guess",
         "limit",
+        "order",
     }
     assert end["call"] == begun["call"] and end["text"] == "yes" and end["model_version"] == "v1"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from judge_cases import QUICK, VARIABLES, Verdict, ended, questions, section, write_png
@@ -165,7 +166,7 @@ def as_before(folder, endpoint, limit, settings, asked):
         lines = [json.loads(line) for line in path.read_text().splitlines()]
         for line in lines:
             line |= {"key": keys[line["key"]], "judge": f"{settings.model}@{host}"}
-            for name in ("limit", "finish", "thinking_tokens"):
+            for name in ("limit", "finish", "thinking_tokens", "order"):
                 line.pop(name, None)
             line["status"] = {"cut": "unparsable"}.get(line["status"], line["status"])
         path.write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -218,6 +219,37 @@ def test_an_image_of_many_questions_is_encoded_once(tmp_path):
     asked = [preparer.prepare(Question(f"q{index}", f"q{index}", (path,), str)) for index in range(5)]
     sent = [preparer.payload(one, 1).images[0] for one in asked]
     assert len({id(data) for _, data in sent}) == 1 and sent[0][0] == "image/jpeg"
+
+
+@KINDS
+def test_the_authors_order_of_a_message(kind):
+    with serving() as server:
+        load(kind, server).ask(payload(order="official", labels=("**A:**", "**B:**")))
+        load(kind, server).ask(payload(order="official"))
+        load(kind, server).ask(payload())
+    body = [sent["body"] for sent in server.log]
+    parts = [one["contents"][0]["parts"] if kind == "gemini" else one["messages"][-1]["content"] for one in body]
+    shown = [[part.get("text", "IMAGE") for part in one] for one in parts]
+    assert shown == [["q?", "**A:**", "IMAGE", "**B:**", "IMAGE"], ["q?", "IMAGE", "IMAGE"], ["IMAGE", "IMAGE", "q?"]]
+
+
+def test_answers_that_were_asked_for_with_images_first_are_kept_for_the_authors_order(tmp_path):
+    """Those of earlier versions; what was asked with images first on purpose is another question."""
+    plain = questions(6, tmp_path)
+    official = [replace(one, order="official", labels=("**A:**",)) for one in plain]
+    with serving() as server:
+        settings = section("openai", server, max_output_tokens=64)
+        ask_all(settings, plain[:3], tmp_path / "a")
+        as_before(tmp_path / "a", server.endpoint("openai"), 64, settings, plain[:3])
+        answers = ask_all(settings, official, tmp_path / "a")
+        assert sorted(server.texts()) == [f"q{index}" for index in range(6)], "three before, three now"
+        assert [answer.order for answer in answers] == ["images_first"] * 3 + ["official"] * 3
+        ask_all(settings, plain, tmp_path / "a")
+        assert len(server.log) == 9
+        assert all(answer.cached for answer in ask_all(settings, official, tmp_path / "a"))
+        ask_all(settings, plain, tmp_path / "b")
+        ask_all(settings, official, tmp_path / "b")
+        assert len(server.log) == 9 + 12
 
 
 def test_the_version_that_answered_is_kept(tmp_path):

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 GROUP = "all"  # a comparison has no sub-task
 JUDGE = "judge"
 TEMPERATURE = 0.3  # paper 4.2.1
+LABELS = ("**Image A:**", "**Image B:**")  # the authors' evaluator, before each image
 
 
 def _begin(pair: Pair, seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -48,7 +49,9 @@ def _fail(key: dict[str, Any], record: dict[str, Any], reason: str) -> Judged:
     return ScoreItem(**key, outcome=None, failed=True), record | verdict
 
 
-def question_of(pair: Pair, template: Template, seed: int, parser: str = "tolerant") -> Question:
+def question_of(
+    pair: Pair, template: Template, seed: int, parser: str = "tolerant", order: str = "images_first"
+) -> Question:
     """The question about a pair: the image shown first is Image A."""
     from promptecho.judges.base import Question
 
@@ -61,6 +64,8 @@ def question_of(pair: Pair, template: Template, seed: int, parser: str = "tolera
         schema=reply.Comparison,
         template=template.digest,
         temperature=TEMPERATURE,
+        order=order,
+        labels=LABELS if order == "official" else (),
     )
 
 
@@ -129,7 +134,7 @@ class DenseAlignScorer:
       reply after 3 attempts are dropped, ids that only one folder holds too.
 
     Deviations: a pair without usable reply is a failed item, folders must hold the same ids, the order is fixed by the
-    seed, and both images come before the text, which says which is which.
+    seed. With `order: images_first` both images come before the text, which says which is which.
     """
 
     template_digest: str | None = None
@@ -143,7 +148,7 @@ class DenseAlignScorer:
         """
         if options.mode != "official":
             raise ConfigError(f"mode {options.mode!r}: densealign has only 'official'; set mode: official")
-        self._seed, self._parser = options.seed, options.parser
+        self._seed, self._options = options.seed, options
         self._reader: Reader | None = None
         if options.backend == JUDGE:
             self._judge = JudgeBackend(options)
@@ -158,7 +163,8 @@ class DenseAlignScorer:
             raise ModelError(f"backend {options.backend!r} is unknown; known backends: {known}")
 
     def _questions(self, pairs: Sequence[Pair]) -> list[Question]:
-        return [question_of(pair, self._template, self._seed, self._parser) for pair in pairs]
+        how = (self._seed, self._options.parser, self._options.order)
+        return [question_of(pair, self._template, *how) for pair in pairs]
 
     def estimate(self, folder: ImageFolder) -> Estimate:
         """What the judge would take; nothing for other backends.

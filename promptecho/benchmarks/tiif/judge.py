@@ -48,7 +48,7 @@ def wording_of(seed: int, image_id: str) -> int:
 
 
 def question_of(
-    entry: ImageEntry, templates: Templates, seed: int, mode: str, parser: str = "tolerant"
+    entry: ImageEntry, templates: Templates, seed: int, mode: str, parser: str = "tolerant", order: str = "images_first"
 ) -> Question:
     """The call for one image. A reply with too many or too few answers is none, so that the judge is asked again:
     a bounded number of times, officially forever.
@@ -67,4 +67,5 @@ def question_of(
         system=templates.system.fill(),
         template=digest([templates.system.digest, wording.digest]),
         temperature=TEMPERATURE[mode],
+        order=order,  # officially the text comes before the image
     )

@@ -89,7 +89,7 @@ class TiifScorer:
             raise ConfigError(f"mode {options.mode!r}: TIIF-Bench has {' and '.join(MODES)}; set mode to one of them")
         if options.backend not in BACKENDS:
             raise ModelError(f"backend {options.backend!r} is unknown; known backends: {', '.join(BACKENDS)}")
-        self._mode, self._seed, self._parser = options.mode, options.seed, options.parser
+        self._mode, self._seed, self._options = options.mode, options.seed, options
         self._reader = None
         if options.backend == "oracle":
             self._reader = load_reader(options.backend)
@@ -141,7 +141,8 @@ class TiifScorer:
         return raw
 
     def _questions(self, entries: list[ImageEntry]) -> list[Question]:
-        return [question_of(entry, self._templates, self._seed, self._mode, self._parser) for entry in entries]
+        how = (self._mode, self._options.parser, self._options.order)
+        return [question_of(entry, self._templates, self._seed, *how) for entry in entries]
 
     def _ask(self, entries: list[ImageEntry]) -> list[dict[str, Any]]:
         answers = self._judge.ask(self._questions(entries))
