@@ -13,6 +13,7 @@ from snakemake_interface_common.exceptions import WorkflowError
 
 from . import PROCESS_BEGAN, controller, identity, queue, slurm, task
 from .ledger import Ledger, Submission
+from .marks import only_marked
 from .owners import SILENCE_S, Owner, Owners
 from .task import Task
 
@@ -31,6 +32,7 @@ class Recovery:
         self.patience_s, self.logger, self.on_wait = patience_s, logger, on_wait
         self._states: dict[str, queue.State] | None = None
         self._taken: dict[tuple[str, int], Task] = {}  # up, by submission and index
+        self._made: set[tuple[str, int]] = set()  # whose outputs are whole, though Snakemake wants them again
         self._read_ledger()
 
     def _read_ledger(self) -> None:
@@ -136,11 +138,15 @@ class Recovery:
         others: list[Task] = []
         for submission, index in list(self.ledger.open_tasks()):
             members = [jobs.get(key) for key in submission.entries[index].keys]
-            if submission.slurm_id is None or not members or any(job is None or dag.needrun(job) for job in members):
+            if submission.slurm_id is None or not members or None in members:
                 continue
             if not self._is_ours(submission.owner_of(index)):
                 continue
             one = Task(submission, index, identity.label_of(members[-1]))
+            if wanted := [job for job in members if dag.needrun(job)]:
+                if _ended_well(one) and all(map(only_marked, wanted)):
+                    self._made.add((submission.token, index))
+                continue
             if not _ended_well(one):
                 unclear.append(one)
                 continue
@@ -213,7 +219,7 @@ class Recovery:
                 elif one.job_id not in replaced:
                     self.logger.info(f"Slurm job {one.job_id}, {one.label}: cancelled and submitted again: {reason}")
                     replaced[one.job_id] = one
-            elif reason is None and one.outcome.exists() and one.outcome.stat().st_mtime > PROCESS_BEGAN:
+            elif reason is None and self._has_made(one):
                 found[job] = one
             else:  # ended before this Snakemake looked at the files, which are not as wanted, or made others
                 self.ledger.ended(one.submission, one.index, "failed")
@@ -225,6 +231,12 @@ class Recovery:
             one.waited_for += 1
             self._taken[one.submission.token, one.index] = one
         return found
+
+    def _has_made(self, one: Task) -> bool:
+        """Whether it has ended, and not before this Snakemake looked at its outputs, or nothing is wrong with them."""
+        if not one.outcome.exists():
+            return False
+        return (one.submission.token, one.index) in self._made or one.outcome.stat().st_mtime > PROCESS_BEGAN
 
     def _states_of(self, tasks: Sequence[Task]) -> dict[str, queue.State | None]:
         """By id. Where squeue and the outcome file don't agree, slurmctld itself is asked: a job that squeue leaves out

@@ -9,6 +9,7 @@ import subprocess
 import time
 from itertools import groupby
 from shlex import quote
+from textwrap import dedent
 
 import pytest
 from flow import heed_interrupts
@@ -67,6 +68,34 @@ def test_jobs_that_ended_after_a_kill_are_recorded_and_not_run_again(cluster, fl
     code, text = one.run("--rerun-triggers", "params")
     assert code == 0, text
     assert len(one.lines("ran.txt")) == 16
+
+
+def test_jobs_that_ended_while_a_start_began_that_was_killed_are_not_run_again(cluster, flow):
+    """Its mark of their beginning is younger than their end, so that Snakemake takes their outputs for incomplete."""
+    wait = "touch begun; until [ -e ended ]; do sleep 0.2; done"
+    one = flow(cluster, f"onstart: shell('[ ! -e hold ] || {{{{ {wait}; }}}}')\n" + dedent(PARTS))
+    one.kill(_four_running(one))
+    (one.folder / "hold").touch()
+    process = one.start("--seconds-between-status-checks", "60")
+    one.wait(lambda: (one.folder / "begun").exists(), "a start that has looked at all files")
+    one.go()
+    one.wait(lambda: not one.queue(), "the end of all jobs")
+    (one.folder / "ended").touch()
+    one.wait(lambda: one.text.count("Taken up: Slurm job") == 8, "a start that marks jobs as begun")
+    one.kill(process)
+    assert list((one.folder / ".snakemake" / "incomplete").iterdir())
+    code, text = one.run()
+    assert code == 0, text
+    assert len(one.lines("ran.txt")) == 8
+    one.expect_submitted(8)
+    code, text = one.run("--forcerun", "part", "--", "out/0.txt")  # what somebody asks for is made again
+    assert code == 0 and len(one.lines("ran.txt")) == 9, text
+
+
+def _four_running(one):
+    process = one.start()
+    one.wait(lambda: one.states().count("RUNNING") == 4, "four running tasks")
+    return process
 
 
 def test_a_job_without_outcome_whose_outputs_are_there_is_closed(cluster, flow):
