@@ -96,7 +96,7 @@ def test_a_module_runs_without_installation(user, python, checkout):
     text = snakemake(python, user, *words)
     assert re.search(r"^pe_generate_shard +6$", text, re.MULTILINE)
     commands = [line for line in text.splitlines() if "python -m promptecho" in line]
-    assert len(commands) == 19 and not [line for line in commands if " results/" in line]
+    assert len(commands) == 20 and not [line for line in commands if " results/" in line]
     assert len([line for line in commands if "workflow/scripts/ranks.sh" in line and " 1 2 " in line]) == 2
 
 
