@@ -11,7 +11,7 @@ from snakemake_interface_executor_plugins.registry import ExecutorPluginRegistry
 
 from . import asked
 from .clusters import cluster_problem, environment_problem
-from .identity import single_jobs
+from .identity import natural_order, single_jobs
 from .resources import Request, ResourcesError, request_of
 from .site import Site, cluster_name
 
@@ -68,6 +68,13 @@ def check_jobs(jobs: Iterable, settings, logger) -> Site | None:
         lines = _by_rule(found.problems)
         raise WorkflowError("\n".join([f"Nothing was submitted; these resources can't be had{hint}:", *lines]))
     return site
+
+
+def in_order(workflow) -> list:
+    """Jobs that are to be run, in the order of the workflow's rules: Snakemake's set of them has another one each time,
+    and so would what is said of them."""
+    place = {rule.name: number for number, rule in enumerate(workflow.rules)}
+    return sorted(workflow.dag.needrun_jobs(), key=lambda job: (place[job.rule.name], natural_order(job)))
 
 
 def check_expressions(workflow) -> None:
@@ -205,6 +212,6 @@ def install_in_dry_runs(settings) -> None:
             plugin.executor = Executor
             super().__init__(workflow, logger)
             check_expressions(workflow)
-            check_jobs(workflow.dag.needrun_jobs(), settings, logger)
+            check_jobs(in_order(workflow), settings, logger)
 
     plugin.executor = CheckingExecutor

@@ -125,10 +125,10 @@ class Executor(RemoteExecutor):
         if self._prepared:
             return
         self._prepared = True
-        from .checks import check_jobs
+        from .checks import check_jobs, in_order
         from .site import Site
 
-        site = check_jobs(self.workflow.dag.needrun_jobs(), self.settings, self.logger) or Site.read()
+        site = check_jobs(in_order(self.workflow), self.settings, self.logger) or Site.read()
         self._max_array_size = site.max_array_size
         self._signals.install()
 
