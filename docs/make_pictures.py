@@ -14,7 +14,8 @@ import tempfile
 from pathlib import Path
 
 from promptecho.figures.curves import curve_data, write_curves
-from promptecho.figures.samples import choose, write_samples
+from promptecho.figures.draw_samples import write_samples
+from promptecho.figures.samples import choose
 from promptecho.figures.sources import read_columns, read_curve_sources, read_training_sources
 from promptecho.figures.training import training_data, write_training
 

@@ -117,7 +117,7 @@ def find_submission(folder: Path, called: float) -> str | None:
 
 def _caller(folder: Path) -> int | None:
     """The process on this machine that submits `folder`'s script: sbatch survives a kill of its Snakemake."""
-    script = str(folder / "submission.sh").encode()
+    script = str(folder / queue.SCRIPT).encode()
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
             words = path.read_bytes().split(b"\0")
@@ -148,6 +148,6 @@ def _find_in_accounting(folder: Path, called: float) -> str | None:
     )  # fmt: skip
     for line in text.splitlines():
         job_id, _, words = line.partition("|")
-        if str(folder / "submission.sh") in words:
+        if str(folder / queue.SCRIPT) in words:
             return job_id.partition("_")[0]
     return None

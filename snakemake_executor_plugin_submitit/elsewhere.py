@@ -13,8 +13,7 @@ from snakemake_interface_common.exceptions import WorkflowError
 
 from . import identity, slurm
 from .ledger import Ledger
-
-_SCRIPT = "submission.sh"  # in LOGDIR/RULE/SUBMISSION
+from .queue import SCRIPT
 
 
 @dataclass(frozen=True)
@@ -42,10 +41,9 @@ class Elsewhere:
             (job, *self.jobs[min(keys)]) for job in jobs if (keys := identity.keys_of(job) & self.jobs.keys())
         ]
         if found:
-            some = ", ".join(f"{identity.label_of(job)} (Slurm job {job_id})" for job, _, job_id in found[:3])
-            more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+            some = identity.some([f"{identity.label_of(job)} (Slurm job {job_id})" for job, _, job_id in found])
             raise WorkflowError(
-                f"{some}{more}: in the queue already, submitted with submitit-logdir {found[0][1]}: start with it to "
+                f"{some}: in the queue already, submitted with submitit-logdir {found[0][1]}: start with it to "
                 "take them up, or wait for their end, or cancel them (scancel); nothing was submitted"
             )
 
@@ -57,7 +55,7 @@ def _log_folders(text: str, folder: Path, workdir: Path) -> dict[Path, dict[str,
         job_id, _, rest = line.partition("|")
         where, _, script = rest.rpartition("|")
         path = Path(script)
-        if path.name == _SCRIPT and len(path.parts) > 3 and Path(where) == workdir:
+        if path.name == SCRIPT and len(path.parts) > 3 and Path(where) == workdir:
             logdir = path.parents[2]
             if logdir != folder and logdir.resolve() != folder.resolve():
                 found.setdefault(logdir, {}).setdefault(str(path.parent), []).append(job_id)

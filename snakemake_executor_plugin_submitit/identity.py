@@ -71,6 +71,11 @@ def label_of(job) -> str:
     return " ".join([job.rule.name, *(f"{name}={value}" for name, value in _wildcards(job).items())])
 
 
+def some(names: Sequence[str], most: int = 3) -> str:
+    """The first of many names, and how many more there are."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
 def natural_order(job) -> list:
     """Sorts jobs of a rule by their wildcards, numbers by value."""
     parts = re.split(r"(\d+)", label_of(job))

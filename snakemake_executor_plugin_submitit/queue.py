@@ -8,6 +8,7 @@ from pathlib import Path
 
 from .slurm import call
 
+SCRIPT = "submission.sh"  # the batch script, in LOGDIR/RULE/SUBMISSION
 # States of a job that will go on by itself. PREEMPTED is one only while a requeue follows, and shows as PENDING then.
 ALIVE = {
     "PENDING", "RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED", "STOPPED", "RESIZING", "SIGNALING", "STAGE_OUT",
@@ -61,7 +62,7 @@ def read_squeue() -> dict[str, State]:
 
 def is_from(script: str, folder: Path) -> bool:
     """Whether a batch script, as squeue names it, is the one of a submission's folder."""
-    return script.startswith(str(folder / "submission.sh"))
+    return script.startswith(str(folder / SCRIPT))
 
 
 def read_sacct(job_ids: Iterable[str]) -> dict[str, State]:

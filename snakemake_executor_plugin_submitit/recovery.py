@@ -297,8 +297,7 @@ def _goes_on(state: queue.State | None) -> bool:
 
 
 def _some(tasks: Sequence[Task]) -> str:
-    named = ", ".join(_named(one.submission, one) for one in tasks[:3])
-    return named + (f" and {len(tasks) - 3} more" if len(tasks) > 3 else "")
+    return identity.some([_named(one.submission, one) for one in tasks])
 
 
 def _named(submission: Submission, one: Task) -> str:

@@ -15,6 +15,7 @@ from . import controller, memory
 from . import payload as payload_module
 from .ledger import task_id
 from .payload import Payload
+from .queue import SCRIPT
 from .quiet_submitit import DelayedSubmission, JobPaths, SlurmExecutor
 from .slurm import SlurmError, SlurmLimitError, SlurmUnclearError, SlurmUnreachableError, failure, patiently, run
 
@@ -84,7 +85,7 @@ class ArrayExecutor(SlurmExecutor):
         n = len(payloads)
         if n > 1:
             self.parameters.update(map_count=n, array_parallelism=n)
-        script = folder / "submission.sh"
+        script = folder / SCRIPT
         script.write_text(self._make_submission_file_text(self._submitit_command_str, folder.name))
         try:
             slurm_id = patiently(lambda: self._sbatch(script), patience_s, on_wait)

@@ -99,7 +99,8 @@ def samples(
     """Draw a grid of images: the same prompts and noise at every checkpoint, with the score of each image."""
     from promptecho.benchmarks.packing import unpacked
     from promptecho.errors import ConfigError
-    from promptecho.figures.samples import choose, thin, write_samples
+    from promptecho.figures.draw_samples import write_samples
+    from promptecho.figures.samples import choose, thin
     from promptecho.figures.sources import read_columns
 
     if out.suffix not in (".png", ".pdf"):

@@ -1,16 +1,19 @@
-"""Draw the images that `samples.choose` has chosen: bands of prompts, checkpoints below each other."""
+"""Draw and write the images that `samples.choose` has chosen: bands of prompts, checkpoints below each other."""
 
 from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from promptecho.figures.samples import Choice, Column, Key, thin
-from promptecho.figures.style import FAILED, PAGE, RIGHT, SMALLEST, WRONG, shortened
+from promptecho.figures.page import write_page
+from promptecho.figures.samples import Choice, Column, Key, thin, told
+from promptecho.figures.style import FAILED, PAGE, RIGHT, SMALLEST, WRONG, shortened, write_widths
+from promptecho.files import write_json
 from promptecho.images import load_image
 
 LINE = SMALLEST * 1.2 / 72  # inches from one line of text to the next
@@ -147,3 +150,22 @@ def _verdict(column: Column, key: Key) -> tuple[str, str]:
     if outcome in (0.0, 1.0):
         return ("✓", RIGHT) if outcome else ("✗", WRONG)
     return f"{outcome:.2f}", RIGHT if outcome >= 0.5 else WRONG
+
+
+def write_samples(columns: Sequence[Column], chosen: Choice, stem: Path) -> list[Path]:
+    """Write NAME.png, .pdf, .json, .html and single_column/NAME.pdf; returns their paths.
+
+    The JSON and the page have the prompts unabridged, with their ids.
+
+    Raises:
+        DataError: an image cannot be read, or the disk is full or not writable.
+    """
+    paths = write_widths(lambda width: draw(columns, chosen, width), stem)
+    numbers = stem.with_name(f"{stem.name}.json")
+    write_json(numbers, told(columns, chosen))
+    lines = [f"{columns[0].images[key].prompt} ({key[0]}{_word(chosen, key)})" for key in chosen.keys]
+    return [*paths, numbers, write_page(paths[0], chosen.title, lines)]
+
+
+def _word(chosen: Choice, key: Key) -> str:
+    return f", {chosen.sides[key]}" if key in chosen.sides else ""

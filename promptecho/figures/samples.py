@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from promptecho.errors import DataError
-from promptecho.files import read_jsonl, write_json
+from promptecho.files import read_jsonl
 from promptecho.scores import Scores, read_scores
 
 Key = tuple[str, int]  # prompt id, image index
@@ -201,30 +201,7 @@ def thin(columns: list[Column], most: int) -> list[Column]:
     return [columns[k * (len(columns) - 1) // (most - 1)] for k in range(most)]
 
 
-def write_samples(columns: Sequence[Column], chosen: Choice, stem: Path) -> list[Path]:
-    """Write NAME.png, .pdf, .json, .html and single_column/NAME.pdf; returns their paths.
-
-    The JSON and the page have the prompts unabridged, with their ids.
-
-    Raises:
-        DataError: an image cannot be read, or the disk is full or not writable.
-    """
-    from promptecho.figures.draw_samples import draw
-    from promptecho.figures.page import write_page
-    from promptecho.figures.style import write_widths
-
-    paths = write_widths(lambda width: draw(columns, chosen, width), stem)
-    told = stem.with_name(f"{stem.name}.json")
-    write_json(told, _told(columns, chosen))
-    lines = [f"{columns[0].images[key].prompt} ({key[0]}{_word(chosen, key)})" for key in chosen.keys]
-    return [*paths, told, write_page(paths[0], chosen.title, lines)]
-
-
-def _word(chosen: Choice, key: Key) -> str:
-    return f", {chosen.sides[key]}" if key in chosen.sides else ""
-
-
-def _told(columns: Sequence[Column], chosen: Choice) -> dict[str, Any]:
+def told(columns: Sequence[Column], chosen: Choice) -> dict[str, Any]:
     """What the figure shows, as JSON-able values."""
     return {
         "title": chosen.title,

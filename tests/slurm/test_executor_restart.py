@@ -16,10 +16,16 @@ from flow import heed_interrupts
 from test_executor_life import PARTS
 
 
+def four_running(one, *arguments: str) -> subprocess.Popen:
+    """Snakemake, once four of its tasks run."""
+    process = one.start(*arguments)
+    one.wait(lambda: one.states().count("RUNNING") == 4, "four running tasks")
+    return process
+
+
 def test_sigkill_while_an_array_is_queued_and_running(cluster, flow):
     one = flow(cluster, PARTS)
-    process = one.start()
-    one.wait(lambda: one.states().count("RUNNING") == 4, "four running tasks")
+    process = four_running(one)
     one.kill(process)
     code, text = one.run("--submitit-logdir", "other")  # whose ledger does not know them
     assert code == 1 and f"submitted with submitit-logdir {one.folder / '.snakemake/submitit'}" in text, text
@@ -53,8 +59,7 @@ def test_sigkill_at_the_call_of_sbatch(cluster, flow, moment):
 
 def test_jobs_that_ended_after_a_kill_are_recorded_and_not_run_again(cluster, flow):
     one = flow(cluster, PARTS.replace("mem_mb=100", "mem_mb=100\n        params: word='x'"))
-    process = one.start()
-    one.wait(lambda: one.states().count("RUNNING") == 4, "four running tasks")
+    process = four_running(one)
     one.kill(process)
     one.go()
     one.wait(lambda: not one.queue(), "the end of all jobs")
@@ -74,7 +79,7 @@ def test_jobs_that_ended_while_a_start_began_that_was_killed_are_not_run_again(c
     """Its mark of their beginning is younger than their end, so that Snakemake takes their outputs for incomplete."""
     wait = "touch begun; until [ -e ended ]; do sleep 0.2; done"
     one = flow(cluster, f"onstart: shell('[ ! -e hold ] || {{{{ {wait}; }}}}')\n" + dedent(PARTS))
-    one.kill(_four_running(one))
+    one.kill(four_running(one))
     (one.folder / "hold").touch()
     process = one.start("--seconds-between-status-checks", "60")
     one.wait(lambda: (one.folder / "begun").exists(), "a start that has looked at all files")
@@ -90,12 +95,6 @@ def test_jobs_that_ended_while_a_start_began_that_was_killed_are_not_run_again(c
     one.expect_submitted(8)
     code, text = one.run("--forcerun", "part", "--", "out/0.txt")  # what somebody asks for is made again
     assert code == 0 and len(one.lines("ran.txt")) == 9, text
-
-
-def _four_running(one):
-    process = one.start()
-    one.wait(lambda: one.states().count("RUNNING") == 4, "four running tasks")
-    return process
 
 
 def test_a_job_without_outcome_whose_outputs_are_there_is_closed(cluster, flow):
@@ -191,8 +190,7 @@ def test_what_was_made_by_code_that_has_changed_since_does_not_count(cluster, fl
 
 def test_queued_jobs_of_changed_parameters_are_replaced(cluster, flow):
     one = flow(cluster, PARTS.replace("mem_mb=100", "mem_mb=100\n        params: word='x'"))
-    process = one.start()
-    one.wait(lambda: one.states().count("RUNNING") == 4, "four running tasks")
+    process = four_running(one)
     one.kill(process)
     (one.folder / "Snakefile").write_text((one.folder / "Snakefile").read_text().replace("'x'", "'y'"))
     again = one.start()
@@ -252,8 +250,7 @@ def test_jobs_with_older_inputs_are_replaced_whether_they_wait_or_end_meanwhile(
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_sigterm_and_sighup_leave_jobs_alone(cluster, flow, number):
     one = flow(cluster, PARTS)
-    process = one.start()
-    one.wait(lambda: one.states().count("RUNNING") == 4, "four running tasks")
+    process = four_running(one)
     one.kill(process, number)
     assert process.returncode == 1
     assert "8 Slurm jobs go on" in one.text and len(one.queue()) == 8
@@ -270,8 +267,7 @@ def test_ctrl_c_cancels_unless_told_otherwise(cluster, flow, keep):
     one = flow(cluster, PARTS)
     # What a shell sets for its user's eyes must neither hide jobs nor spare them.
     one.environment |= {"SQUEUE_PARTITION": "urgent", "SCANCEL_STATE": "PENDING", "SQUEUE_FORMAT": "%j"}
-    process = one.start(*(["--submitit-keep-on-exit"] if keep else []))
-    one.wait(lambda: one.states().count("RUNNING") == 4, "four running tasks")
+    process = four_running(one, *(["--submitit-keep-on-exit"] if keep else []))
     for _ in range(2):
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does, to the whole group, and an impatient user
     assert one.end(process) == 1
@@ -323,8 +319,7 @@ def test_ctrl_c_cancels_though_it_has_ended_the_reader_of_the_log_and_nothing_ru
 
 def test_a_torn_line_of_the_ledger_is_dropped(cluster, flow):
     one = flow(cluster, PARTS)
-    process = one.start()
-    one.wait(lambda: one.states().count("RUNNING") == 4, "four running tasks")
+    process = four_running(one)
     one.kill(process)
     ledger = one.folder / ".snakemake/submitit/ledger.jsonl"
     with ledger.open("a") as file:

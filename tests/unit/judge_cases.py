@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 
+from judge_server import KEY
 from PIL import Image
 from pydantic import BaseModel, ConfigDict
 
@@ -14,6 +15,15 @@ from promptecho.judges.patience import Backoff
 
 QUICK = Backoff(initial=0.001, longest=0.01, jitter=0.001, outage_s=0.5)
 VARIABLES = {"gemini": "GEMINI_API_KEY", "openai": "OPENAI_API_KEY"}
+PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")
+
+
+def set_keys(monkeypatch) -> None:
+    """A key for each provider, and no proxy before servers on this machine."""
+    for name in (*PROXIES, "GOOGLE_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    for name in VARIABLES.values():
+        monkeypatch.setenv(name, KEY)
 
 
 class Verdict(BaseModel):

@@ -464,13 +464,17 @@ def endpoint():
     server.server_close()
 
 
-def test_a_judge_answers_in_place_of_mplug(shapes_folder, tmp_path, endpoint, monkeypatch):
-    monkeypatch.setenv("OPENAI_API_KEY", "not-a-key")
-    source, root = shapes_folder
-    section = JudgeSection(
+def judge_at(endpoint) -> JudgeSection:
+    return JudgeSection(
         kind="openai", model="yes", endpoint=f"http://127.0.0.1:{endpoint.server_address[1]}/v1", max_attempts=1,
         max_failed_share=1.0,
     )  # fmt: skip
+
+
+def test_a_judge_answers_in_place_of_mplug(shapes_folder, tmp_path, endpoint, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "not-a-key")
+    source, root = shapes_folder
+    section = judge_at(endpoint)
     options = ScoringOptions(backend="judge", mode="fixed", judge=section, answers=tmp_path / "answers")
     scorer, folder = DpgScorer(options), ImageFolder(root, source, 4)
     questions = len(items := read_jsonl(source)) - 1  # the first row is there twice
@@ -493,10 +497,7 @@ def test_a_judge_answers_in_place_of_mplug(shapes_folder, tmp_path, endpoint, mo
 def test_several_questions_about_an_image_in_one_call(shapes_folder, tmp_path, endpoint, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "not-a-key")
     source, root = shapes_folder
-    section = JudgeSection(
-        kind="openai", model="yes", endpoint=f"http://127.0.0.1:{endpoint.server_address[1]}/v1", max_attempts=1,
-        max_failed_share=1.0,
-    )  # fmt: skip
+    section = judge_at(endpoint)
     options = ScoringOptions("judge", mode="fixed", judge=section, answers=tmp_path / "answers", questions_per_call=3)
     scored = DpgScorer(options).score(ImageFolder(root, source, 4))
     by_image = [len(record["questions"]) for record in scored.raw]

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from judge_cases import QUICK, VARIABLES, ended, parse, png, questions, rows, section
+from judge_cases import QUICK, VARIABLES, ended, parse, png, questions, rows, section, set_keys
 from judge_server import BODY_FAULTS, KEY, STATUS_FAULTS, TEXT_FAULTS, TOKENS, serving
 
 from promptecho.errors import DataError
@@ -31,10 +31,7 @@ HERE = Path(__file__).parent
 def environment(monkeypatch):
     pytest.importorskip("openai")
     pytest.importorskip("google.genai")
-    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy", "GOOGLE_API_KEY"):
-        monkeypatch.delenv(name, raising=False)
-    for name in VARIABLES.values():
-        monkeypatch.setenv(name, KEY)
+    set_keys(monkeypatch)
 
 
 def values(answers):

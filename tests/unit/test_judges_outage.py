@@ -10,8 +10,8 @@ import threading
 import time
 
 import pytest
-from judge_cases import QUICK, VARIABLES, ended, questions, rows, section
-from judge_server import KEY, serving
+from judge_cases import QUICK, VARIABLES, ended, questions, rows, section, set_keys
+from judge_server import serving
 from test_judges_wire import load, payload
 
 from promptecho.judges.ask import ask_all
@@ -27,10 +27,7 @@ PATIENT = Backoff(initial=0.01, longest=0.1, jitter=0.01, outage_s=60.0, quiet_s
 def environment(monkeypatch):
     pytest.importorskip("openai")
     pytest.importorskip("google.genai")
-    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy", "GOOGLE_API_KEY"):
-        monkeypatch.delenv(name, raising=False)
-    for name in VARIABLES.values():
-        monkeypatch.setenv(name, KEY)
+    set_keys(monkeypatch)
 
 
 @pytest.mark.parametrize("status", ["503", "429"])

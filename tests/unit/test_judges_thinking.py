@@ -6,8 +6,8 @@ import json
 from dataclasses import replace
 
 import pytest
-from judge_cases import QUICK, VARIABLES, Verdict, ended, questions, section, write_png
-from judge_server import KEY, serving
+from judge_cases import QUICK, VARIABLES, Verdict, ended, questions, section, set_keys, write_png
+from judge_server import serving
 from pydantic import ValidationError
 from test_judges_wire import load, payload
 
@@ -27,10 +27,7 @@ COUNT = 150
 def environment(monkeypatch):
     pytest.importorskip("openai")
     pytest.importorskip("google.genai")
-    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy", "GOOGLE_API_KEY"):
-        monkeypatch.delenv(name, raising=False)
-    for name in VARIABLES.values():
-        monkeypatch.setenv(name, KEY)
+    set_keys(monkeypatch)
 
 
 @KINDS

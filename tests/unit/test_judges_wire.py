@@ -8,7 +8,7 @@ import socket
 import traceback
 
 import pytest
-from judge_cases import VARIABLES, Verdict, png, section
+from judge_cases import VARIABLES, Verdict, png, section, set_keys
 from judge_server import KEY, TOKENS, serving
 from PIL import Image
 
@@ -22,10 +22,7 @@ KINDS = pytest.mark.parametrize("kind", ["gemini", "openai"])
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch):
-    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy", "GOOGLE_API_KEY"):
-        monkeypatch.delenv(name, raising=False)
-    for name in VARIABLES.values():
-        monkeypatch.setenv(name, KEY)
+    set_keys(monkeypatch)
 
 
 def payload(**values) -> Payload:

@@ -109,9 +109,11 @@ def test_without_scontrol_accounting_tells_or_a_cache_of_squeue_is_waited_out(sc
 def test_an_sbatch_that_still_runs_is_seen(scontrol, tmp_path):
     scontrol("", name="squeue")
     scontrol("No jobs in the system")
-    (tmp_path / "sbatch").write_text("#!/bin/bash\nread line")
-    child = subprocess.Popen(["bash", tmp_path / "sbatch", tmp_path / "x/submission.sh"], stdin=subprocess.PIPE)
+    (tmp_path / "sbatch").write_text("#!/bin/bash\necho begun; read line")
+    command = ["bash", tmp_path / "sbatch", tmp_path / "x/submission.sh"]
+    child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
+        assert child.stdout.readline() == b"begun\n"  # for a moment a new process shows no command line
         with pytest.raises(SlurmUnreachableError, match=f"still under way .process {child.pid}"):
             controller.find_submission(tmp_path / "x", time.time())
     finally:
