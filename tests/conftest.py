@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -27,11 +28,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder `shared` beside the checkout: official prompt data and golden cases."""
+    """The folder `shared` beside the checkout: official prompt data."""
     folder = ROOT.parent / "shared"
     if not folder.is_dir():
-        pytest.skip(f"NOT TESTED: {folder} is missing; it holds the official prompt data and golden cases")
+        pytest.skip(f"NOT TESTED: {folder} is missing; it holds the official prompt data")
     return folder
+
+
+@pytest.fixture(scope="session")
+def golden_folder(tmp_path_factory) -> Path:
+    """Cases with the answers of the official evaluators (tests/data/README.md)."""
+    folder = tmp_path_factory.mktemp("golden")
+    with tarfile.open(ROOT / "tests" / "data" / "golden.tar.xz") as archive:
+        archive.extractall(folder, filter="data")
+    return folder / "golden"
 
 
 @pytest.fixture(scope="module")

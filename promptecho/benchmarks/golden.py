@@ -1,16 +1,20 @@
 """Golden cases: inputs with the answers of the official evaluators; run them against this package.
 
-A golden folder holds one folder per benchmark with JSON Lines files, a case a line. What a file holds is told by its
-folder and name (`geneval/cases.jsonl`, `geneval/cases_more.jsonl`), or else by the keys of its first case. Files
-without a check here are listed by name, never passed over in silence.
+A golden folder, or a tar archive of one, holds one folder per benchmark with JSON Lines files, a case a line. What a
+file holds is told by its folder and name (`geneval/cases.jsonl`, `geneval/cases_more.jsonl`), or else by the keys of
+its first case. Files without a check here are listed by name, never passed over in silence.
 """
 
 from __future__ import annotations
 
 import importlib
 import json
+import lzma
 import os
 import re
+import tarfile
+import tempfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,25 +77,45 @@ def differs(name: str, found: Any, expected: Any) -> list[str]:
 
 
 def verify(golden: Path, prompts: Path | None = None) -> tuple[list[FileReport], list[str]]:
-    """Run every golden case of a folder.
+    """Run every golden case of a folder, or of a tar archive of one.
 
     A case that is malformed, or that makes its check fail otherwise, is a failed case.
 
     Args:
-        golden: the folder.
-        prompts: GenEval's evaluation_metadata.jsonl; by default the one in `../mirror/geneval/` seen from the folder,
+        golden: the folder, or the archive.
+        prompts: GenEval's evaluation_metadata.jsonl; by default the one in `../mirror/geneval/` seen from a folder,
             and without it the official set's tags, which are all that is needed of it.
 
     Returns:
         A report per checked file, and the names of the files without a check.
 
     Raises:
-        DataError: the folder holds no golden file, or the given prompt file is missing.
+        DataError: the folder holds no golden file, the archive can't be read, or the given prompt file is missing.
     """
+    if golden.is_file():
+        with tempfile.TemporaryDirectory(prefix="golden-") as folder:
+            return _verify_folder(_unpack(golden, Path(folder)), prompts, golden)
+    return _verify_folder(golden, prompts, golden)
+
+
+def _unpack(archive: Path, folder: Path) -> Path:
+    """Where the archive's cases are: in the folder, or in the only folder inside."""
+    try:
+        with tarfile.open(archive) as tar:
+            tar.extractall(folder, filter="data")  # nothing outside of the folder, no devices
+    except (tarfile.TarError, OSError, EOFError, lzma.LZMAError, zlib.error) as error:
+        reason = str(error).splitlines()[0].rstrip(":")
+        raise DataError(f"{archive}: not a readable tar archive of golden cases ({reason}); fetch it anew") from None
+    below = list(folder.iterdir())
+    return below[0] if len(below) == 1 and below[0].is_dir() and not list(below[0].glob("*.jsonl")) else folder
+
+
+def _verify_folder(golden: Path, prompts: Path | None, given: Path) -> tuple[list[FileReport], list[str]]:
+    """`given`: what the user named, for errors."""
     golden = Path(os.path.abspath(golden))  # names as they are given, not what links stand for
     paths = _find(golden)
     if not paths:
-        raise DataError(f"{golden}: no golden files (*/*.jsonl) in it; give the folder that holds geneval/ and others")
+        raise DataError(f"{given}: no golden files (*/*.jsonl) in it; give the folder that holds geneval/ and others")
     reports, skipped = [], []
     for path in paths:
         name, cases = path.relative_to(golden).as_posix(), _read_cases(path)

@@ -113,7 +113,11 @@ def heldout(
 
 def verify(
     golden: Annotated[
-        Path, typer.Option(help="Folder of cases with the official evaluators' answers (geneval/cases.jsonl, ...).")
+        Path,
+        typer.Option(
+            help="Cases with the official evaluators' answers: a folder (geneval/cases.jsonl, ...), or a tar archive "
+            "of one, such as the repository's tests/data/golden.tar.xz."
+        ),
     ],
     prompts: Annotated[
         Path | None,

@@ -100,7 +100,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "promptecho benchmarks fetch --out data/benchmarks",
         "promptecho benchmarks fetch geneval dpg --out data/benchmarks --mirror /shared/benchmarks",
     ),
-    "benchmarks verify": ("promptecho benchmarks verify --golden golden",),
+    "benchmarks verify": ("promptecho benchmarks verify --golden tests/data/golden.tar.xz",),
     "benchmarks heldout": (
         "promptecho benchmarks heldout --captions results/shapes/captions/heldout.jsonl --count 10 --out prompts.jsonl",
     ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from promptecho.cli import app
 from promptecho.errors import DataError
 from promptecho.files import read_jsonl
 
+ROOT = Path(__file__).resolve().parent.parent.parent
 # A box beside another: what the official evaluator says of them.
 RELATION = {
     "id": "r1", "a": [0, 0, 9, 9], "b": [100, 0, 109, 9], "relations_of_a_to_b": ["left of"], "iou": 0.0,
@@ -90,45 +92,75 @@ def test_a_file_without_cases_is_no_success(tmp_path):
     assert (report.total, report.passed) == (1, 0)
 
 
-def test_summaries_need_no_prompt_file(shared, tmp_path):
-    """The official tags are known; a folder far from the prompts is checked all the same."""
+def test_the_known_tags_are_those_of_the_official_prompts(shared):
     official = shared / "benchmarks" / "mirror" / "geneval" / "evaluation_metadata.jsonl"
     assert read_tags(None) == read_tags(official) and len(read_tags(None)) == sum(OFFICIAL_COUNTS.values()) == 553
+
+
+def test_summaries_need_no_prompt_file(golden_folder, tmp_path):
+    """The official tags are known; a folder far from the prompts is checked all the same."""
     (tmp_path / "geneval").mkdir()
-    shutil.copy(shared / "benchmarks" / "golden" / "geneval" / "summary.jsonl", tmp_path / "geneval")
+    shutil.copy(golden_folder / "geneval" / "summary.jsonl", tmp_path / "geneval")
     (report,), _ = verify(tmp_path)
     assert report.total == report.passed > 0
     with pytest.raises(DataError, match="nowhere.jsonl: no such file"):
         verify(tmp_path, tmp_path / "nowhere.jsonl")
 
 
+def test_cases_that_may_not_be_published_are_reproduced_too(shared):
+    """TIIF-Bench's questions and real replies of judges, where they lie beside the checkout."""
+    reports, _ = verify(shared / "benchmarks" / "golden")
+    assert sum(report.total for report in reports) > 800
+    assert [failure for report in reports for failure in report.failures] == []
+
+
+def test_an_archive_of_a_folder_is_checked_like_the_folder(golden_folder):
+    inside, whole = verify(ROOT / "tests/data/golden.tar.xz"), verify(golden_folder)
+    assert inside == whole and sum(report.total for report in inside[0]) == 702
+
+
+def test_what_is_no_archive_is_told_in_a_line(tmp_path):
+    whole = (ROOT / "tests/data/golden.tar.xz").read_bytes()
+    for name, content in {"text": b"{}", "cut.tar.xz": whole[:100_000], "none.tar.xz": b""}.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(DataError, match=f"{name}: not a readable tar archive of golden cases") as error:
+            verify(tmp_path / name)
+        assert "\n" not in str(error.value)
+
+
+def test_an_archive_writes_nothing_outside(tmp_path):
+    with tarfile.open(tmp_path / "evil.tar", "w") as archive:
+        archive.add(write(tmp_path / "file", RELATION), "../geneval/relations.jsonl")
+    with pytest.raises(DataError, match="evil.tar: not a readable tar archive of golden cases"):
+        verify(tmp_path / "evil.tar")
+
+
 def test_every_check_is_there():
     assert all(callable(kind.load()) for kind in CHECKS.values())
 
 
-def test_a_scenario_without_its_question_file_is_a_failed_case(shared, tmp_path):
+def test_a_scenario_without_its_question_file_is_a_failed_case(golden_folder, tmp_path):
     (tmp_path / "dpg").mkdir()
-    shutil.copy(shared / "benchmarks" / "golden" / "dpg" / "scenarios.jsonl", tmp_path / "dpg")
+    shutil.copy(golden_folder / "dpg" / "scenarios.jsonl", tmp_path / "dpg")
     (report,), _ = verify(tmp_path)
     assert report.total > 0 and report.passed == 0
     assert ".csv" in report.failures[0]["problems"][0]
 
 
-def test_a_scenario_s_question_file_lies_beside_it_wherever_that_is(shared, tmp_path):
-    shutil.copytree(shared / "benchmarks" / "golden" / "dpg", tmp_path / "elsewhere")
+def test_a_scenario_s_question_file_lies_beside_it_wherever_that_is(golden_folder, tmp_path):
+    shutil.copytree(golden_folder / "dpg", tmp_path / "elsewhere")
     (report,), skipped = verify(tmp_path)
     assert (report.passed, report.total, skipped) == (9, 9, [])
 
 
-def test_a_model_that_only_one_side_has_is_a_difference(shared):
-    case = read_jsonl(shared / "benchmarks" / "golden" / "tiif" / "summary.jsonl")[0]
+def test_a_model_that_only_one_side_has_is_a_difference(golden_folder):
+    case = read_jsonl(golden_folder / "tiif" / "summary.jsonl")[0]
     assert check_tiif_summary(case) == []
     assert check_tiif_summary({**case, "answers": {}}) and check_tiif_summary({**case, "expected": {}})
 
 
-def test_what_a_case_does_not_need_may_be_left_out(shared, tmp_path):
-    golden = shared / "benchmarks" / "golden"
-    cases = {name: read_jsonl(golden / "geneval" / f"{name}.jsonl") for name in ("cases", "crops")}
+def test_what_a_case_does_not_need_may_be_left_out(golden_folder, tmp_path):
+    cases = {name: read_jsonl(golden_folder / "geneval" / f"{name}.jsonl") for name in ("cases", "crops")}
     plain = next(c for c in cases["cases"] if "options" not in c and not c["colors"])
     crop = next(c for c in cases["crops"] if not c["options"] and c["mask_b64"] is None)
     write(tmp_path / "geneval/cases.jsonl", {key: value for key, value in plain.items() if key != "colors"})

@@ -268,15 +268,15 @@ def test_where_parents_come_first_the_modes_agree(case):
 # --- golden --------------------------------------------------------------------------------------------------------
 
 
-def test_golden_scenarios(shared):
-    golden = shared / "benchmarks" / "golden" / "dpg"
+def test_golden_scenarios(golden_folder):
+    golden = golden_folder / "dpg"
     cases = read_jsonl(golden / "scenarios.jsonl")
     assert len(cases) == 9
     assert {case["id"]: check_dpg_scenario(case, golden) for case in cases} == {case["id"]: [] for case in cases}
 
 
-def test_golden_check_notices_every_kind_of_difference(shared):
-    golden = shared / "benchmarks" / "golden" / "dpg"
+def test_golden_check_notices_every_kind_of_difference(golden_folder):
+    golden = golden_folder / "dpg"
     case = read_jsonl(golden / "scenarios.jsonl")[0]
     expected = case["expected"]
     some = next(iter(expected["per_item"]))

@@ -567,8 +567,8 @@ def test_an_unknown_device_is_refused(models):
     one_line_about(error, "cannot move the detector to nonsense")
 
 
-def test_the_golden_detections_name_no_other_class(shared):
-    for case in read_jsonl(shared / "benchmarks" / "golden" / "geneval" / "cases.jsonl"):
+def test_the_golden_detections_name_no_other_class(golden_folder):
+    for case in read_jsonl(golden_folder / "geneval" / "cases.jsonl"):
         assert set(case["detections"]) <= set(CLASSES)
 
 

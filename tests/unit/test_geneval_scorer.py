@@ -19,15 +19,12 @@ from promptecho.cli import app
 from promptecho.errors import DataError
 
 
-@pytest.mark.parametrize("name", sorted(golden.CHECKS))
-def test_official_answers(shared, name):
-    """Every golden case of a kind this package knows is reproduced."""
-    folder = shared / "benchmarks" / "golden"
-    reports, _ = golden.verify(folder)
-    report = next(report for report in reports if report.file == name)
-    assert report.total > 0
-    assert report.failures == []
-    assert report.passed == report.total
+def test_official_answers(golden_folder):
+    """Every golden case is reproduced, and every kind that this package knows has some."""
+    reports, _ = golden.verify(golden_folder)
+    assert {report.file for report in reports} == set(golden.CHECKS)
+    assert {report.file: report.failures for report in reports} == {name: [] for name in golden.CHECKS}
+    assert all(report.passed == report.total > 0 for report in reports)
 
 
 def _higher_scores(real):
@@ -42,19 +39,19 @@ WRONG_RULES = {
 
 
 @pytest.mark.parametrize("rule", sorted(WRONG_RULES))
-def test_golden_cases_notice_a_wrong_rule(shared, monkeypatch, rule):
+def test_golden_cases_notice_a_wrong_rule(golden_folder, monkeypatch, rule):
     """The comparison itself works: each of these known slips makes golden cases fail."""
     name, spoil = WRONG_RULES[rule]
     monkeypatch.setattr(scorer, name, spoil(getattr(scorer, name)))
-    reports, _ = golden.verify(shared / "benchmarks" / "golden")
+    reports, _ = golden.verify(golden_folder)
     assert any(report.failures for report in reports)
 
 
-def test_verify_command_lists_what_it_skips_and_fails_on_a_wrong_case(shared, tmp_path):
+def test_verify_command_lists_what_it_skips_and_fails_on_a_wrong_case(golden_folder, tmp_path):
     folder = tmp_path / "golden"
     (folder / "geneval").mkdir(parents=True)
     (folder / "other").mkdir()
-    official = shared / "benchmarks" / "golden" / "geneval" / "relations.jsonl"
+    official = golden_folder / "geneval" / "relations.jsonl"
     shutil.copyfile(official, folder / "geneval" / "relations.jsonl")
     (folder / "other" / "unknown.jsonl").write_text("{}\n")
     run = CliRunner().invoke(app, ["benchmarks", "verify", "--golden", str(folder)])

@@ -145,8 +145,8 @@ def test_modes_differ_by_rounding_alone(tallies):
 
 
 @pytest.mark.parametrize(("name", "check"), [("extract_yes_no", check_tiif_extract), ("summary", check_tiif_summary)])
-def test_golden_cases_are_reproduced(shared, name, check):
-    cases = read_jsonl(shared / "benchmarks" / "golden" / "tiif" / f"{name}.jsonl")
+def test_golden_cases_are_reproduced(golden_folder, name, check):
+    cases = read_jsonl(golden_folder / "tiif" / f"{name}.jsonl")
     problems = {case["id"]: check(case) for case in cases}
     assert len(cases) > 5
     assert {key: found for key, found in problems.items() if found} == {}
