@@ -99,7 +99,7 @@ def generate_shard(job: GenerateJob) -> Path:
         encoder = PromptCache(family, cache, turn=(job.shard, job.num_shards))
         fold = contextlib.nullcontext()
         if job.adapter is not None:
-            from promptecho.train.lora import load_adapter, merged
+            from promptecho.t2i.lora import load_adapter, merged
 
             family.transformer = load_adapter(family.transformer, job.adapter)
             fold = merged(family.transformer)

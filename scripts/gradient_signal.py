@@ -30,8 +30,8 @@ from promptecho.config import TrainingConfig
 from promptecho.progress import Progress
 from promptecho.train import loop
 from promptecho.train.alone import alone
+from promptecho.train.data import Rollout
 from promptecho.train.meter import Meter
-from promptecho.train.rollout import Rollout
 from promptecho.train.scoring import combined_advantages
 from promptecho.train.trainer import Trainer
 from promptecho.train.update import draw_timesteps_and_noise, velocity

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
-from promptecho.device import choose_device
+from promptecho.cluster.device import choose_device
 from promptecho.train.meter import Meter
 
 PEAK_SIZES = {"cuda": (4096, 8192, 16384), "cpu": (1024, 2048)}  # of square matrices; large enough for the best speed

@@ -25,9 +25,9 @@ from peft.tuners.lora import LoraLayer
 from rich.table import Table
 
 from promptecho.config.training import LoraSection
+from promptecho.t2i.lora import add_lora, lora_parameters, merged
 from promptecho.t2i.registry import load_family
 from promptecho.train.data import normal
-from promptecho.train.lora import add_lora, lora_parameters, merged
 
 
 def main() -> None:

@@ -30,8 +30,8 @@ import yaml
 from rich.table import Table
 
 from promptecho.captions.merge import MergeSpec, import_prompts
+from promptecho.cluster.device import choose_device
 from promptecho.config import TrainingConfig, load_experiment, run_training, run_vlm
-from promptecho.device import choose_device
 from promptecho.files import read_jsonl
 from promptecho.rewards.echo import EchoReward
 from promptecho.t2i.registry import load_configured

@@ -83,7 +83,7 @@ class OracleReader:
 
 def _mask2former(options: ScoringOptions) -> Detector:
     from promptecho.benchmarks.geneval.detector import Mask2FormerDetector, split_model
-    from promptecho.device import choose_device
+    from promptecho.cluster.device import choose_device
 
     return Mask2FormerDetector(*split_model(options.model), device=choose_device(options.device))
 

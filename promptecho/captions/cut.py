@@ -6,12 +6,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
-from promptecho.captions.readers import Reader
-from promptecho.errors import DataError, ModelError
-from promptecho.models.place import locate
+from promptecho.captions.readers import Reader, load_tokenizer
 
 
 @dataclass
@@ -66,25 +63,3 @@ class Cutter:
     @cached_property
     def _loaded(self) -> Any:
         return load_tokenizer(str(self.tokenizer), self.revision)
-
-
-def load_tokenizer(path: str, revision: str | None = None) -> Any:
-    """The tokenizer in a folder, or of the folder or hub id of a diffusers pipeline.
-
-    Raises:
-        ModelError: it cannot be loaded.
-        DataError: it has no tokenizer.json.
-    """
-    from transformers import AutoTokenizer
-
-    found = locate(path, revision)
-    folder = Path(found).expanduser()
-    inside = "" if folder.is_dir() and not (folder / "tokenizer").is_dir() else "tokenizer"
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(found, subfolder=inside, revision=revision)
-    except (OSError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ModelError(f"{path}: cannot load the tokenizer ({reason}); correct the path") from error
-    if not tokenizer.is_fast:
-        raise DataError(f"{path}: only tokenizers with a tokenizer.json can cut texts; add that file")
-    return tokenizer

@@ -91,13 +91,34 @@ class Reader:
         return re.compile("|".join(map(re.escape, sorted(self.special_tokens, key=len, reverse=True))) or "(?!)")
 
 
+def load_tokenizer(path: str, revision: str | None = None) -> Any:
+    """The tokenizer in a folder, or of the folder or hub id of a diffusers pipeline.
+
+    Raises:
+        ModelError: it cannot be loaded.
+        DataError: it has no tokenizer.json.
+    """
+    from transformers import AutoTokenizer
+
+    found = locate(path, revision)
+    folder = Path(found).expanduser()
+    inside = "" if folder.is_dir() and not (folder / "tokenizer").is_dir() else "tokenizer"
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(found, subfolder=inside, revision=revision)
+    except (OSError, ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ModelError(f"{path}: cannot load the tokenizer ({reason}); correct the path") from error
+    if not tokenizer.is_fast:
+        raise DataError(f"{path}: only tokenizers with a tokenizer.json can cut texts; add that file")
+    return tokenizer
+
+
 def t2i_reader(section: T2iSection) -> Reader:
     """The text-to-image model's text encoder.
 
     Raises:
         ModelError: its tokenizer cannot be loaded.
     """
-    from promptecho.captions.cut import load_tokenizer
     from promptecho.t2i.registry import family_class
 
     family, path = family_class(section.family), model_path(section.path, "t2i")

@@ -174,8 +174,8 @@ def shard(
 
     from promptecho.captions.captioner import GenerationSettings
     from promptecho.captions.shard import ShardSpec, caption_shard
+    from promptecho.cluster.device import choose_device
     from promptecho.config.memory import caption_keys
-    from promptecho.device import choose_device
     from promptecho.memory import MemoryAdvice
 
     if threads is not None:

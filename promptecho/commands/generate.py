@@ -50,7 +50,7 @@ def generate(
         raise ConfigError(f"image_sets.{image_set}: no such entry (known: {', '.join(known)}){maybe(image_set, known)}")
     import torch
 
-    from promptecho.device import choose_device
+    from promptecho.cluster.device import choose_device
     from promptecho.generate import GenerateJob, generate_shard
 
     if threads is not None:

@@ -77,7 +77,8 @@ def plan(
         mfu, transfer, network_gb_s, reserve_gb, prompt_tokens or usual_prompt_tokens(loaded), reply_tokens,
         loaded.captions.query, caches_prompts(config),
     )  # fmt: skip
-    from promptecho.plan.plan import Cluster, Planner
+    from promptecho.plan.plan import Planner
+    from promptecho.plan.result import Cluster
     from promptecho.plan.show import show
 
     made = Planner(settings, root).plan(loaded, Cluster(device, nodes, gpus_per_node), names, images)

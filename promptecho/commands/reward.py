@@ -102,8 +102,8 @@ def reward(
     texts = _labels(files, label, labels)
     images = _checked(own.path if own else vlm, own.revision if own else None, files, settings.captions)
     # What is missing is said before these seconds.
+    from promptecho.cluster.device import choose_device
     from promptecho.config.memory import reward_keys
-    from promptecho.device import choose_device
     from promptecho.memory import MemoryAdvice
     from promptecho.rewards import make_reward
     from promptecho.vlm import load_vlm

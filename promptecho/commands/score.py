@@ -254,7 +254,7 @@ def _scorer(
 
     judges = whole.judges if whole else None
     if section.backend in USES_DEVICE:
-        from promptecho.device import choose_device
+        from promptecho.cluster.device import choose_device
 
         device = choose_device(device)
     judge = judges.models[section.judge] if judges and section.judge else None

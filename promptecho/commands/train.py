@@ -197,7 +197,7 @@ def _train(threads: int | None, *, config: Path, device: str, **paths) -> bool:
     _keep_finished(experiment, paths["run"], paths["out"])
     import torch
 
-    from promptecho.device import choose_device
+    from promptecho.cluster.device import choose_device
     from promptecho.train.loop import Segment, train_segment
 
     if threads is not None:
@@ -220,7 +220,7 @@ def _keep_finished(experiment: ExperimentConfig, run: str, out: Path) -> None:
 
 def _quiet_all_but_one() -> None:
     """Warnings of libraries, already those of their import, are the same on every rank: rank 0 tells them."""
-    from promptecho.train.slurm_env import ranks_of_step
+    from promptecho.cluster.slurm_env import ranks_of_step
 
     if int({**os.environ, **ranks_of_step(os.environ)}.get("RANK", 0)):
         logging.disable(logging.WARNING)
@@ -233,7 +233,7 @@ def _replay(config: Path, folder: Path, threads: int | None, device: str) -> dic
     experiment = job_config(config)
     import torch
 
-    from promptecho.device import choose_device
+    from promptecho.cluster.device import choose_device
     from promptecho.train.replay import replay
 
     if threads is not None:

@@ -11,10 +11,9 @@ from promptecho.config.load import (
     run_rewards,
     run_training,
     run_vlm,
-    write_resolved,
 )
 from promptecho.config.models import ExperimentConfig, SiteConfig
-from promptecho.config.resolve import resolve, resolve_experiment
+from promptecho.config.resolve import resolve, resolve_experiment, write_resolved
 from promptecho.config.slices import code_digest, config_digest, slice_digest
 from promptecho.config.training import TrainingConfig
 from promptecho.config.yaml_files import read_yaml

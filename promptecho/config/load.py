@@ -1,4 +1,4 @@
-"""Read, merge, validate and write configurations."""
+"""Read, merge and validate configurations, and ask them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from promptecho.config.suggestions import is_adapter
 from promptecho.config.training import TrainingConfig
 from promptecho.config.yaml_files import deep_merge, read_yaml
 from promptecho.errors import ConfigError, DataError
-from promptecho.files import write_text
 from promptecho.suggest import maybe
 
 
@@ -182,16 +181,6 @@ def baseline_of(config: ExperimentConfig, benchmark: str) -> tuple[str, int]:
 def dump_yaml(config: ExperimentConfig) -> str:
     """The configuration with every default written out; `load_experiment` reads it back to an equal one."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
-
-
-def write_resolved(config: ExperimentConfig, folder: str | Path) -> Path:
-    """Write `folder/DIGEST.yaml` unless it is there already, and return its path."""
-    from promptecho.config.slices import config_digest
-
-    path = Path(folder) / f"{config_digest(config)}.yaml"
-    if not path.exists():
-        write_text(path, dump_yaml(config))
-    return path
 
 
 def load_site(raw: dict[str, Any], source: str = "config/config.yaml") -> SiteConfig:

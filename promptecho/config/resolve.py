@@ -16,11 +16,13 @@ from typing import Any
 
 import yaml
 
-from promptecho.config.load import load_site, parse_experiment
+from promptecho.config.load import dump_yaml, load_site, parse_experiment
 from promptecho.config.models import NOT_WRITTEN, ExperimentConfig, SiteConfig
+from promptecho.config.slices import config_digest
 from promptecho.config.suggestions import keys_at, meant_keys
 from promptecho.config.yaml_files import deep_merge, read_yaml
 from promptecho.errors import ConfigError
+from promptecho.files import write_text
 from promptecho.models.record import revision_problem
 from promptecho.suggest import closest, maybe
 
@@ -74,6 +76,14 @@ def resolve_experiment(site: SiteConfig, name: str, overrides: dict[str, Any]) -
         return parse_experiment(raw, str(path), path.resolve().parent.parent / "presets")
     except ConfigError as error:
         raise ConfigError(_where_it_was_given(str(error), str(path), name, changes)) from None
+
+
+def write_resolved(config: ExperimentConfig, folder: str | Path) -> Path:
+    """Write `folder/DIGEST.yaml` unless it is there already, and return its path."""
+    path = Path(folder) / f"{config_digest(config)}.yaml"
+    if not path.exists():
+        write_text(path, dump_yaml(config))
+    return path
 
 
 def as_written(raw: dict[str, Any], source: str) -> dict[str, Any]:

@@ -47,7 +47,7 @@ class T2iCosts:
     def __init__(
         self, found: Found, section: T2iSection, lora: LoraSection, *, checkpointing: bool, prompt_tokens: int
     ) -> None:
-        from promptecho.train.lora import add_lora, lora_parameters
+        from promptecho.t2i.lora import add_lora, lora_parameters
 
         self.section, self.prompt_tokens, self._known = section, prompt_tokens, Known()
         self.family = family = build_family(found, section)
@@ -79,7 +79,7 @@ class T2iCosts:
     def sample_step(self, n: int, guidance_scale: float) -> Cost:
         """One step of the ODE for `n` images together, with guidance, without gradient; the adapter folded in where
         training folds it."""
-        from promptecho.train.lora import merged
+        from promptecho.t2i.lora import merged
 
         x, t, cond = self._inputs(n)
 
@@ -151,7 +151,7 @@ class T2iCosts:
         return torch.empty((n, *self._shape), device=META), torch.empty(n, device=META), [self._prompt] * n
 
     def _batch(self, n: int, times: int, training: TrainingConfig) -> Any:
-        from promptecho.train.update import Batch
+        from promptecho.train.data import Batch
 
         x0, _, cond = self._inputs(n)
         noise = torch.empty((times, *x0.shape), device=META)

@@ -1,16 +1,13 @@
 """The plan of an experiment on given GPUs: memory, time, and what to change where it does not fit. Read this first.
 
 `costs.py` traces the code of each phase without values; `memory.py` and `phases.py` put its figures together for a
-layout; `remedies.py` looks for changes with which it fits; `show.py` prints.
+layout; `remedies.py` looks for changes with which it fits; `result.py` is what comes out, and `show.py` prints it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from promptecho.config import ExperimentConfig, run_rewards, run_training, run_vlm
 from promptecho.config.models import ImageSetSection
@@ -19,90 +16,14 @@ from promptecho.errors import ConfigError, DataError
 from promptecho.plan.architectures import locate
 from promptecho.plan.captioning import Captioning, image_size, plan_captions
 from promptecho.plan.costs import Known, T2iCosts, VlmCosts
-from promptecho.plan.evaluation import Evaluation, evaluate
+from promptecho.plan.evaluation import evaluate
 from promptecho.plan.gpus import Gpu
 from promptecho.plan.memory import GpuMemory, generation_memory, host_bytes, server_memory, trainer_memory
-from promptecho.plan.phases import Clock, Phase, iteration_phases, rollout_phases
+from promptecho.plan.phases import Clock, iteration_phases, rollout_phases
+from promptecho.plan.remedies import remedy
+from promptecho.plan.result import Cluster, Plan, RunPlan
 from promptecho.plan.settings import Settings
 from promptecho.train.placement.layout import Layout, make_layout
-
-
-@dataclass(frozen=True)
-class Cluster:
-    """`nodes` x `per_node` GPUs of one kind."""
-
-    gpu: Gpu
-    nodes: int
-    per_node: int
-
-    @property
-    def gpus(self) -> int:
-        return self.nodes * self.per_node
-
-
-@dataclass(frozen=True)
-class RunPlan:
-    """One run. `heldout_seconds` is what held-out evaluations add to an iteration on average."""
-
-    run: str
-    iterations: int
-    placement: str
-    sharing: int  # GPUs that hold one copy of the reward's VLM together
-    zero_stage: int
-    models: dict[str, str]
-    memory: list[GpuMemory]
-    host_bytes: int
-    phases: list[Phase]
-    heldout_seconds: float
-    gpus: int
-
-    @property
-    def seconds(self) -> float:
-        """Of an iteration, its share of held-out evaluations included."""
-        return sum(phase.seconds for phase in self.phases) + self.heldout_seconds
-
-    @property
-    def hours(self) -> float:
-        return self.iterations * self.seconds / 3600
-
-    def facts(self) -> dict[str, Any]:
-        return {
-            "run": self.run, "iterations": self.iterations, "reward_placement": self.placement,
-            "gpus_that_share_the_vlm": self.sharing, "zero_stage": self.zero_stage, "models": self.models,
-            "memory": [memory.facts() for memory in self.memory], "host_bytes_per_node": self.host_bytes,
-            "phases": [asdict(phase) for phase in self.phases],
-            "flops_per_iteration": sum(phase.flops for phase in self.phases),
-            "heldout_seconds_per_iteration": self.heldout_seconds, "seconds_per_iteration": self.seconds,
-            "hours": self.hours, "gpu_hours": self.hours * self.gpus,
-        }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Plan:
-    """All runs and image sets of an experiment. `problems`: what does not fit and what to change, one line each."""
-
-    experiment: str
-    cluster: Cluster
-    settings: Settings
-    runs: list[RunPlan]
-    generation: dict[str, GpuMemory]
-    evaluations: list[Evaluation]
-    captions: Captioning | None  # None: the experiment brings its prompts
-    problems: list[str]
-
-    def facts(self) -> dict[str, Any]:
-        """What `--json` prints; bytes, FLOPs, seconds, hours."""
-        return {
-            "experiment": self.experiment,
-            "cluster": asdict(self.cluster) | {"gpus": self.cluster.gpus},
-            "assumptions": asdict(self.settings),
-            "runs": [run.facts() for run in self.runs],
-            "generation_memory": {name: memory.facts() for name, memory in self.generation.items()},
-            "evaluations": [asdict(evaluation) for evaluation in self.evaluations],
-            "captions": self.captions.facts() if self.captions else None,
-            "fits": not self.problems,
-            "problems": self.problems,
-        }
 
 
 class Planner:
@@ -124,8 +45,6 @@ class Planner:
             ConfigError, DataError: unknown run, or a layout that can't work.
             ModelError: a model is neither here nor described in the project.
         """
-        from promptecho.plan.remedies import remedy
-
         _check_layouts(config, cluster, runs)
         plans, problems = [], []
         for name in runs:
@@ -254,18 +173,11 @@ class Planner:
         return max(one.peak for one in memory) / 1e9
 
 
-Fits = Callable[[ExperimentConfig, Cluster], float | None]
-
-
 def _sharing(training: TrainingConfig, layout: Layout) -> int:
     mode = training.reward_placement.mode
     if mode == "replicated":
         return 1
     return layout.servers_per_node if mode == "dedicated" else layout.trainers_per_node
-
-
-def with_per_node(cluster: Cluster, per_node: int) -> Cluster:
-    return replace(cluster, per_node=per_node)
 
 
 def _check_layouts(config: ExperimentConfig, cluster: Cluster, runs: list[str]) -> None:

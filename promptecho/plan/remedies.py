@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from promptecho.config import ExperimentConfig, run_rewards, run_training
 from promptecho.plan.memory import GpuMemory
-
-if TYPE_CHECKING:
-    from promptecho.plan.plan import Cluster, Fits, RunPlan
+from promptecho.plan.result import Cluster, Fits, RunPlan
 
 NAMED = 3  # remedies in a message
-Change = Callable[[ExperimentConfig, "Cluster"], tuple[ExperimentConfig, "Cluster"]]
+Change = Callable[[ExperimentConfig, Cluster], tuple[ExperimentConfig, Cluster]]
 
 
 def remedy(config: ExperimentConfig, cluster: Cluster, run: str, plan: RunPlan, fits: Fits) -> str:
@@ -112,8 +110,6 @@ def _t2i(text: str, **update: Any) -> tuple[str, Change]:
 
 def _per_node(per_node: int) -> tuple[str, Change]:
     def change(config: ExperimentConfig, cluster: Cluster) -> tuple[ExperimentConfig, Cluster]:
-        from promptecho.plan.plan import with_per_node
-
-        return config, with_per_node(cluster, per_node)
+        return config, cluster.with_per_node(per_node)
 
     return f"use {per_node} GPUs on each node", change

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from promptecho.plan.evaluation import Evaluation
 from promptecho.plan.memory import GpuMemory
-from promptecho.plan.plan import Plan, RunPlan
+from promptecho.plan.result import Plan, RunPlan
 
 WHERE = {"trainer": "each GPU that trains", "reward server": "each GPU that serves rewards", "generation": "its GPU"}
 WHERE |= {"captioning": "its GPU"}

@@ -18,9 +18,9 @@ from promptecho.shapes.grammar import Claim, corrupt, describe, random_claim, sc
 from promptecho.shapes.oracle import WELL_FORMED, detect, judge
 from promptecho.shapes.render import render
 from promptecho.shapes.world import wide_scene
+from promptecho.t2i.lora import load_adapter
 from promptecho.t2i.registry import load_family
 from promptecho.train.data import normal
-from promptecho.train.lora import load_adapter
 from promptecho.vlm import load_vlm
 
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
+from promptecho.cluster.device import choose_device
 from promptecho.config import load_experiment, run_training
-from promptecho.device import choose_device
 from promptecho.train import loop
 from promptecho.train.stop import StopCheck
 from promptecho.train.trainer import Segment, Trainer

@@ -14,7 +14,7 @@ import torch.distributed as dist
 import promptecho
 from promptecho.errors import DataError, StateError
 from promptecho.files import atomic_path, read_jsonl, write_jsonl
-from promptecho.train.lora import save_adapter
+from promptecho.t2i.lora import save_adapter
 from promptecho.train.prompts import PromptUse
 from promptecho.train.state import OtherCaptionsError, TrainingState, load_state, save_state
 

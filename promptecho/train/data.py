@@ -1,11 +1,12 @@
-"""Every random draw of an iteration, the choice of its prompts (prompts.py) among them: functions of (seed, iteration,
-prompt, image).
+"""What an iteration works on: its records, and every random draw, the choice of its prompts (prompts.py) among them.
 
-Nothing here knows ranks, batch sizes or what ran before, so any world size sees the same iteration, and resuming
-needs no cursor.
+The draws are functions of (seed, iteration, prompt, image). Nothing here knows ranks, batch sizes or what ran before,
+so any world size sees the same iteration, and resuming needs no cursor.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -14,6 +15,60 @@ from promptecho.config.training import TrainingConfig
 from promptecho.seeds import derive_seed
 from promptecho.train.prompts import Prompt as Prompt  # from here as well: data.py is where one looks
 from promptecho.train.prompts import prompts_of as prompts_of
+
+
+@dataclass
+class Rollout:
+    """All images of an iteration, prompt-major: image g * K + k is the k-th of prompt g. Same on every rank."""
+
+    prompts: list[Prompt]
+    cond: list[torch.Tensor]  # per prompt
+    latents: torch.Tensor  # [G * K, ...], float32
+    rewards: torch.Tensor  # [rewards, G, K], float64; NaN where an image has none
+    advantages: torch.Tensor  # [G * K], float64
+    replies: dict[str, float] = field(default_factory=dict)  # metrics about failed replies and single rewards
+
+    @property
+    def images_per_prompt(self) -> int:
+        return len(self.latents) // len(self.prompts)
+
+    def prompt_of(self, image: int) -> int:
+        return image // self.images_per_prompt
+
+
+@dataclass
+class Batch:
+    """Images of a loss with all it compares with; times and references [T, n, ...], None where not used."""
+
+    prompt_ids: list[str]  # [n]
+    x0: torch.Tensor  # [n, ...]
+    cond: list[torch.Tensor]  # [n]
+    advantages: torch.Tensor  # [n]
+    t: torch.Tensor
+    noise: torch.Tensor
+    old_log_prob: torch.Tensor
+    base_velocity: torch.Tensor | None = None
+    ema_velocity: torch.Tensor | None = None
+
+    def take(self, images: list[int], times: list[int] | slice = slice(None)) -> Batch:
+        """Some images at some timesteps."""
+
+        def pick(value: torch.Tensor | None) -> torch.Tensor | None:
+            return None if value is None else value[times][:, images]
+
+        return Batch(
+            [self.prompt_ids[i] for i in images], self.x0[images], [self.cond[i] for i in images],
+            self.advantages[images], pick(self.t), pick(self.noise), pick(self.old_log_prob),
+            pick(self.base_velocity), pick(self.ema_velocity),
+        )  # fmt: skip
+
+
+class NotFiniteError(Exception):
+    """A loss or gradient is not finite; on every rank together. Carries this rank's batch, empty if it is innocent."""
+
+    def __init__(self, what: str, batch: Batch, step: int):
+        super().__init__(what)
+        self.what, self.batch, self.step = what, batch, step
 
 
 def normal(shape: tuple[int, ...], *key: int | str) -> torch.Tensor:

@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 
 from promptecho.config.training import TrainingConfig
-from promptecho.train.lora import lora_parameters
+from promptecho.t2i.lora import lora_parameters
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 

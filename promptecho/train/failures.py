@@ -7,11 +7,11 @@ from pathlib import Path
 import torch.distributed as dist
 
 from promptecho.errors import PromptEchoError, RewardError
+from promptecho.train.data import NotFiniteError
 from promptecho.train.dump import dump_batch, dump_reward
 from promptecho.train.engine import Engine
 from promptecho.train.ranks import agree
 from promptecho.train.scoring import NotFiniteRewardError
-from promptecho.train.update import NotFiniteError
 
 
 def _folder(work: Path, iteration: int) -> Path:

@@ -11,10 +11,10 @@ import torch
 import torch.distributed as dist
 from torch.distributed.rendezvous import rendezvous
 
+from promptecho.cluster.slurm_env import ranks_of_step
 from promptecho.config.training import TrainingConfig
 from promptecho.errors import ConfigError
 from promptecho.train.placement.layout import Layout, make_layout
-from promptecho.train.slurm_env import ranks_of_step
 
 JOIN_TIMEOUT_S = 300  # for the slowest node to start Python and import torch
 

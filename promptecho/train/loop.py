@@ -38,15 +38,15 @@ from promptecho.config.rewards import unequal_sizes
 from promptecho.errors import DataError
 from promptecho.memory import MemoryAdvice
 from promptecho.progress import Progress
+from promptecho.t2i.lora import add_lora
 from promptecho.t2i.prompt_cache import PromptCache
 from promptecho.train import checkpoint, heldout, setup
 from promptecho.train import rollout as ro
-from promptecho.train.data import Prompt, prompts_of
+from promptecho.train.data import NotFiniteError, Prompt, prompts_of
 from promptecho.train.engine import Engine
 from promptecho.train.failures import report_not_finite
 from promptecho.train.launch import Launch, init_distributed
 from promptecho.train.log import MetricsLog
-from promptecho.train.lora import add_lora
 from promptecho.train.meter import LoadTimes, Meter
 from promptecho.train.placement.layout import Layout, accumulation
 from promptecho.train.placement.local import load_reward_vlm
@@ -57,7 +57,7 @@ from promptecho.train.start import start
 from promptecho.train.state import TrainingState, distance
 from promptecho.train.stop import EXIT_CODE, StopCheck, StopRequestedError
 from promptecho.train.trainer import Segment, Trainer
-from promptecho.train.update import NotFiniteError, precompute, update
+from promptecho.train.update import precompute, update
 from promptecho.train.warning_signs import below_eps
 from promptecho.train.watchdog import Watchdog
 

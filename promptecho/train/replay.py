@@ -9,10 +9,11 @@ import torch
 
 from promptecho.config import ExperimentConfig, run_training
 from promptecho.errors import DataError
+from promptecho.t2i.lora import add_lora, lora_parameters
+from promptecho.train.data import Batch
 from promptecho.train.dump import load_batch
-from promptecho.train.lora import add_lora, lora_parameters
 from promptecho.train.setup import load_family
-from promptecho.train.update import Batch, awm_loss
+from promptecho.train.update import awm_loss
 
 
 def replay(config: ExperimentConfig, folder: Path, device: torch.device) -> dict[str, Any]:

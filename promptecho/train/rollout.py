@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
@@ -14,33 +14,14 @@ from promptecho.config.training import TrainingConfig
 from promptecho.errors import PromptEchoError, RewardError
 from promptecho.memory import in_phase
 from promptecho.t2i.base import Family
-from promptecho.train.data import Prompt, normal
+from promptecho.t2i.lora import merged
+from promptecho.train.data import Prompt, Rollout, normal
 from promptecho.train.failures import report_reward
-from promptecho.train.lora import merged
 from promptecho.train.ranks import agree, gather_by_index, rounds, share_of_rank
 from promptecho.train.scoring import NotFiniteRewardError, Scores, WeightedReward, too_many_failures
 from promptecho.train.trainer import Trainer
 
 REPLIES_FIX = "raise max_new_tokens if replies are cut off, write another template, or take a better VLM"
-
-
-@dataclass
-class Rollout:
-    """All images of an iteration, prompt-major: image g * K + k is the k-th of prompt g. Same on every rank."""
-
-    prompts: list[Prompt]
-    cond: list[torch.Tensor]  # per prompt
-    latents: torch.Tensor  # [G * K, ...], float32
-    rewards: torch.Tensor  # [rewards, G, K], float64; NaN where an image has none
-    advantages: torch.Tensor  # [G * K], float64
-    replies: dict[str, float] = field(default_factory=dict)  # metrics about failed replies and single rewards
-
-    @property
-    def images_per_prompt(self) -> int:
-        return len(self.latents) // len(self.prompts)
-
-    def prompt_of(self, image: int) -> int:
-        return image // self.images_per_prompt
 
 
 @dataclass

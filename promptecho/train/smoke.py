@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import runpy
 import subprocess
 import sys
 import tempfile
@@ -21,6 +22,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import promptecho
 from promptecho.cluster.gpus import detect, visible
 from promptecho.cluster.ranks import free_port
 from promptecho.config import ExperimentConfig, load_experiment, run_training
@@ -28,6 +30,7 @@ from promptecho.errors import ConfigError, PromptEchoError
 from promptecho.files import read_json, read_jsonl, write_json
 
 RUN = "smoke"
+PROGRAM = Path(promptecho.__file__).with_name("__main__.py")  # what `python -m promptecho` runs
 SHAPES = {"t2i": {"path": "shapes", "dtype": "float32", "height": 64, "width": 64}, "vlm": {"path": "shapes"}}
 PHASES = ("load_t2i", "load_vlm", "sample", "reward", "precompute", "update")
 # Several ranks add and batch in another order, which bfloat16 shows early: a gradient that is nearly zero may change
@@ -270,11 +273,9 @@ def _start_forked(ranks: int, threads: int, arguments: list[str], output: Any) -
 
 
 def _main(arguments: list[str]) -> int:
-    from promptecho.cli import main
-
     sys.argv = ["promptecho", *arguments]
     try:
-        main()
+        runpy.run_path(str(PROGRAM), run_name="__main__")
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 1
     return 0

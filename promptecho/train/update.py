@@ -11,8 +11,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from contextlib import nullcontext
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
@@ -21,50 +19,11 @@ from promptecho import awm
 from promptecho.config.training import TrainingConfig
 from promptecho.seeds import derive_seed
 from promptecho.t2i.base import Family
-from promptecho.train.data import batches_of, normal
+from promptecho.train.data import Batch, NotFiniteError, Rollout, batches_of, normal
 from promptecho.train.engine import Engine
 from promptecho.train.ranks import any_rank, gather_by_index, rounds, share_of_rank
 
-if TYPE_CHECKING:  # rollout reports failures, which know this module
-    from promptecho.train.rollout import Rollout
-
-
-@dataclass
-class Batch:
-    """Images of a loss with all it compares with; times and references [T, n, ...], None where not used."""
-
-    prompt_ids: list[str]  # [n]
-    x0: torch.Tensor  # [n, ...]
-    cond: list[torch.Tensor]  # [n]
-    advantages: torch.Tensor  # [n]
-    t: torch.Tensor
-    noise: torch.Tensor
-    old_log_prob: torch.Tensor
-    base_velocity: torch.Tensor | None = None
-    ema_velocity: torch.Tensor | None = None
-
-    def take(self, images: list[int], times: list[int] | slice = slice(None)) -> Batch:
-        """Some images at some timesteps."""
-
-        def pick(value: torch.Tensor | None) -> torch.Tensor | None:
-            return None if value is None else value[times][:, images]
-
-        return Batch(
-            [self.prompt_ids[i] for i in images], self.x0[images], [self.cond[i] for i in images],
-            self.advantages[images], pick(self.t), pick(self.noise), pick(self.old_log_prob),
-            pick(self.base_velocity), pick(self.ema_velocity),
-        )  # fmt: skip
-
-
 _SMALL = ("small gradients", "counted gradients")
-
-
-class NotFiniteError(Exception):
-    """A loss or gradient is not finite; on every rank together. Carries this rank's batch, empty if it is innocent."""
-
-    def __init__(self, what: str, batch: Batch, step: int):
-        super().__init__(what)
-        self.what, self.batch, self.step = what, batch, step
 
 
 def velocity(family: Family, x_t: torch.Tensor, t: torch.Tensor, cond: list, training: TrainingConfig) -> torch.Tensor:

@@ -16,7 +16,7 @@ from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file
 
 from promptecho.t2i.external import Target, load_target
-from promptecho.train.lora import load_adapter
+from promptecho.t2i.lora import load_adapter
 
 Z = ["layers.0.attention.to_q", "layers.0.attention.to_k", "layers.0.attention.to_v", "layers.0.attention.to_out.0",
      "layers.0.feed_forward.w1", "layers.0.adaLN_modulation.0", "noise_refiner.0.attention.to_q",

@@ -22,10 +22,11 @@ from tiny_policy import TRAINING, adapted, batch_of
 
 from promptecho.config.training import LoraSection
 from promptecho.errors import PromptEchoError
+from promptecho.train.data import NotFiniteError
 from promptecho.train.engine import Engine
 from promptecho.train.failures import report_not_finite
 from promptecho.train.launch import init_distributed
-from promptecho.train.update import NotFiniteError, awm_loss, find_not_finite, velocity
+from promptecho.train.update import awm_loss, find_not_finite, velocity
 
 FEW = LoraSection(rank=3, alpha=6, target_modules=["to_q", "feed_forward.w2"])
 STEPS = TRAINING.model_copy(update={"lora": FEW, "learning_rate": 1e-3, "max_grad_norm": 1e9, "adam_eps": 1e-4})

@@ -36,8 +36,8 @@ from safetensors.torch import save_file
 
 from promptecho.t2i.comfyui import COMFYUI_FILE
 from promptecho.t2i.external import convert_adapter
+from promptecho.t2i.lora import lora_parameters, save_adapter
 from promptecho.t2i.lora_files import DIFFUSERS_FILE
-from promptecho.train.lora import lora_parameters, save_adapter
 
 torch.set_num_threads(1)
 AB, DOWN_UP, DOTS = ("lora_A", "lora_B"), ("lora_down", "lora_up"), ("lora.down", "lora.up")

@@ -22,10 +22,10 @@ from promptecho.errors import ConfigError, DataError, ModelError
 from promptecho.files import read_json
 from promptecho.t2i.comfyui import COMFYUI_FILE, export
 from promptecho.t2i.external import convert_adapter, load_target, resolve_adapter
+from promptecho.t2i.lora import load_adapter
 from promptecho.t2i.lora_files import DIFFUSERS_FILE
 from promptecho.t2i.registry import load_family
 from promptecho.train.data import normal
-from promptecho.train.lora import load_adapter
 
 torch.set_num_threads(1)
 MODULES = ["to_q", "to_out.0", "feed_forward.w1"]

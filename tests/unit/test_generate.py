@@ -25,8 +25,8 @@ from promptecho.errors import ConfigError, DataError, ModelError
 from promptecho.files import read_jsonl, write_jsonl
 from promptecho.generate import GenerateJob, generate_shard
 from promptecho.shapes.datasets import geneval_prompts
+from promptecho.t2i.lora import add_lora, lora_parameters, save_adapter
 from promptecho.t2i.registry import load_family
-from promptecho.train.lora import add_lora, lora_parameters, save_adapter
 
 torch.set_num_threads(1)  # tiny matrices; more threads only get in each other's way
 IMAGES = 3

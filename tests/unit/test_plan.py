@@ -32,12 +32,14 @@ from promptecho.models.needed import Model
 from promptecho.plan import depth
 from promptecho.plan.costs import T2iCosts, VlmCosts
 from promptecho.plan.gpus import find_gpu
-from promptecho.plan.plan import Cluster, Planner
+from promptecho.plan.plan import Planner
+from promptecho.plan.result import Cluster
 from promptecho.plan.settings import Settings
 from promptecho.plan.stand_ins import CountingTokenizer, words
 from promptecho.plan.trace import Tally
-from promptecho.train.lora import lora_parameters
-from promptecho.train.update import Batch, awm_loss, velocity
+from promptecho.t2i.lora import lora_parameters
+from promptecho.train.data import Batch
+from promptecho.train.update import awm_loss, velocity
 
 LORA = LoraSection(rank=4, alpha=8)
 TRAINING = TrainingConfig(lora=LORA, kl_base={"weight": 0.1})
@@ -113,7 +115,7 @@ def test_flops_are_those_of_the_code_that_runs(name):
     assert costs.decode(2).total == counted(lambda: family.decode(batch.x0))
     assert costs.loss(2, TRAINING).total == counted(lambda: awm_loss(family, batch, TRAINING)[0].backward())
     # Sampling in float32 folds the adapter in, which the plan does not count for each step.
-    from promptecho.train.lora import merged
+    from promptecho.t2i.lora import merged
 
     with merged(family.transformer):
         assert 3 * costs.sample_step(2, 3.5).total == counted(steps)

@@ -9,8 +9,9 @@ import pytest
 from promptecho.config import load_experiment
 from promptecho.plan.gpus import find_gpu, known
 from promptecho.plan.phases import Clock
-from promptecho.plan.plan import Cluster, Planner
+from promptecho.plan.plan import Planner
 from promptecho.plan.remedies import _training
+from promptecho.plan.result import Cluster
 from promptecho.plan.settings import Settings, usual_prompt_tokens
 from promptecho.plan.trace import Cost
 

@@ -18,8 +18,8 @@ from promptecho.config.load import parse_experiment
 from promptecho.config.training import EmaSection, KlEmaSection, LoraSection
 from promptecho.errors import ConfigError
 from promptecho.seeds import derive_seed
+from promptecho.t2i.lora import add_lora, lora_parameters
 from promptecho.t2i.registry import family_class
-from promptecho.train.lora import add_lora, lora_parameters
 
 RAW = {
     "experiment": "tiny",

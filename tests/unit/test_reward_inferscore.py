@@ -26,8 +26,9 @@ from promptecho.files import read_jsonl, write_jsonl
 from promptecho.rewards import make_reward
 from promptecho.rewards.inferscore import ScoredReply, mean_score, read_reply
 from promptecho.rewards.registry import REWARDS
+from promptecho.train.data import Rollout
 from promptecho.train.loop import train_segment
-from promptecho.train.rollout import Rollout, reply_metrics, reward_metrics
+from promptecho.train.rollout import reply_metrics, reward_metrics
 from promptecho.train.scoring import (
     Scores,
     WeightedReward,

@@ -14,9 +14,9 @@ from tiny_experiment import Experiment
 
 from promptecho.config.training import LoraSection
 from promptecho.errors import DataError, ModelError
+from promptecho.t2i.lora import add_lora, lora_parameters, save_adapter
 from promptecho.t2i.qwenimage import pack, unpack
 from promptecho.t2i.registry import load_family
-from promptecho.train.lora import add_lora, lora_parameters, save_adapter
 
 PROMPTS = ["A red circle.", "Three blue squares.", "a photo of a star", "The image shows a ring and a black cross."]
 

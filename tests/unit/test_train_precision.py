@@ -17,12 +17,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from promptecho import awm
+from promptecho.t2i.lora import lora_parameters, merged
 from promptecho.t2i.qwenimage import pack
+from promptecho.train.data import Batch
 from promptecho.train.engine import Engine
 from promptecho.train.launch import init_distributed
 from promptecho.train.loop import train_segment
-from promptecho.train.lora import lora_parameters, merged
-from promptecho.train.update import Batch, awm_loss, velocity
+from promptecho.train.update import awm_loss, velocity
 
 pytestmark = pytest.mark.usefixtures("train_in_process")
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from promptecho.device import gpu_of_rank
+from promptecho.cluster.device import gpu_of_rank
+from promptecho.cluster.slurm_env import first_host, port, ranks_of_step
 from promptecho.errors import ConfigError
-from promptecho.train.slurm_env import first_host, port, ranks_of_step
 
 # As Slurm 22.05 sets them for `sbatch -N2 --ntasks-per-node=2`, in the batch script and in its first srun.
 BATCH = {

@@ -18,12 +18,11 @@ from hypothesis import strategies as st
 from promptecho.config.training import LoraSection, TimestepsSection, TrainingConfig
 from promptecho.errors import DataError, ModelError, StateError
 from promptecho.files import read_json, write_json
+from promptecho.t2i.lora import add_lora, load_adapter, lora_parameters, merged, save_adapter
 from promptecho.t2i.registry import load_family
 from promptecho.train.checkpoint import find_start, save_rolling
-from promptecho.train.data import Prompt, batches_of, normal, prompts_of
-from promptecho.train.lora import add_lora, load_adapter, lora_parameters, merged, save_adapter
+from promptecho.train.data import Prompt, Rollout, batches_of, normal, prompts_of
 from promptecho.train.ranks import share_of_rank
-from promptecho.train.rollout import Rollout
 from promptecho.train.state import FILES, TrainingState, load_state, save_state
 from promptecho.train.update import draw_timesteps_and_noise
 

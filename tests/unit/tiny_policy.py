@@ -10,9 +10,9 @@ import torch
 from forked import ranks, run
 
 from promptecho.config.training import LoraSection, TrainingConfig
+from promptecho.t2i.lora import add_lora, lora_parameters
 from promptecho.t2i.registry import load_family
-from promptecho.train.lora import add_lora, lora_parameters
-from promptecho.train.update import Batch
+from promptecho.train.data import Batch
 
 FOLDERS = {"zimage": tiny_t2i.shared_folder, "qwenimage": tiny_qwenimage.shared_folder}
 TRAINING = TrainingConfig(lora={"rank": 4, "alpha": 8}, kl_base={"weight": 0.1})

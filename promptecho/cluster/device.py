@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
+from promptecho.cluster.slurm_env import ranks_of_step
 from promptecho.errors import ModelError
-from promptecho.train.slurm_env import ranks_of_step
 
 
 def choose_device(name: str) -> str:
