@@ -5,15 +5,13 @@ submission and payload (both ends of it), ledger, owners and recovery (what surv
 controller, task and telling (how its end is told).
 """
 
-import time
+from . import began  # noqa: F401, before all else
 
-# Jobs that ended before Snakemake began to look at files have been seen by it; later ones have not (recovery.py).
-PROCESS_BEGAN = time.time()
+# isort: split
+from snakemake_interface_executor_plugins.settings import CommonSettings
 
-from snakemake_interface_executor_plugins.settings import CommonSettings  # noqa: E402
-
-from .executor import Executor  # noqa: E402
-from .settings import ExecutorSettings  # noqa: E402
+from .executor import Executor
+from .settings import ExecutorSettings
 
 common_settings = CommonSettings(
     non_local_exec=True,

@@ -11,7 +11,8 @@ from pathlib import Path
 from snakemake.settings.types import RerunTrigger
 from snakemake_interface_common.exceptions import WorkflowError
 
-from . import PROCESS_BEGAN, controller, identity, queue, slurm, task
+from . import controller, identity, queue, slurm, task
+from .began import PROCESS_BEGAN
 from .ledger import Ledger, Submission
 from .marks import only_marked
 from .owners import SILENCE_S, Owner, Owners

@@ -44,8 +44,8 @@ def import_adapter(
     as_json: Annotated[bool, typer.Option("--json", help="Print the facts as JSON.")] = False,
 ) -> None:
     """Check an adapter against the model and write it as an adapter folder."""
+    from promptecho.hub_record import HUB_ID
     from promptecho.models.place import job_config, locate
-    from promptecho.models.record import HUB_ID
     from promptecho.shipped import model_path
 
     t2i = job_config(config).models.t2i

@@ -23,7 +23,7 @@ from promptecho.config.suggestions import keys_at, meant_keys
 from promptecho.config.yaml_files import deep_merge, read_yaml
 from promptecho.errors import ConfigError
 from promptecho.files import write_text
-from promptecho.models.record import revision_problem
+from promptecho.hub_record import revision_problem
 from promptecho.suggest import closest, maybe
 
 # Keys that `--config` takes beside those of the site's file and the experiments' names.

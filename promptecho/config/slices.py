@@ -11,7 +11,7 @@ from promptecho.config.fields import Section
 from promptecho.config.load import reward_templates, run_rewards, run_training, run_vlm
 from promptecho.config.models import ExperimentConfig
 from promptecho.config.rewards import InferScoreSection
-from promptecho.config.scorers import BENCHMARK_OF
+from promptecho.config.scorers import BENCHMARK_OF, USES_DEVICE
 from promptecho.errors import ConfigError
 from promptecho.files import digest, sha256_file
 from promptecho.shipped import SHAPES, model_path
@@ -176,6 +176,7 @@ def _score_slice(config: ExperimentConfig, benchmark: str) -> dict[str, Any]:
     scorer = config.benchmarks[benchmark].scorer
     folders = {f"benchmarks/{scorer}", f"benchmarks/{BENCHMARK_OF[scorer]}"}
     code = [*SCORING_CODE, *sorted(folders), *(ORACLE if keys["backend"] == "oracle" else ())]
+    code += ["config/defaults.py"] if keys["backend"] in USES_DEVICE else []
     value = {"benchmark": keys}
     if keys["judge"] is not None:
         code += JUDGE_CODE

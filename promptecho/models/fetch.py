@@ -24,9 +24,9 @@ from typing import Any
 
 from promptecho.errors import DataError, ModelError, PromptEchoError
 from promptecho.files import read_json, sha256_file
+from promptecho.hub_record import RECORD, Record, RecordedFile, read_record, write_record
 from promptecho.models.needed import Model
 from promptecho.models.reach import unreachable
-from promptecho.models.record import RECORD, Record, RecordedFile, read_record, write_record
 from promptecho.models.selection import INDEX, select_files
 from promptecho.progress import Progress, progress
 

@@ -8,11 +8,11 @@ from typing import Any, Literal
 
 from promptecho.config import ExperimentConfig, load_site, read_yaml
 from promptecho.errors import DataError
+from promptecho.hub_record import RECORD, Record, read_record, revision_problem
 from promptecho.models import reach
 from promptecho.models.fetch import changed_files
 from promptecho.models.needed import Model, models_of
 from promptecho.models.place import cached
-from promptecho.models.record import RECORD, Record, read_record, revision_problem
 from promptecho.models.selection import pointers_in
 from promptecho.shipped import SHAPES, model_path
 

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from promptecho.benchmarks.dpg.mplug import MODEL as MPLUG
-from promptecho.benchmarks.geneval.hub import DEFAULT_CLIP, DEFAULT_MODEL
 from promptecho.config import ExperimentConfig
+from promptecho.config.defaults import CLIP, MASK2FORMER, MPLUG
 from promptecho.config.slices import as_written
 from promptecho.errors import ConfigError
-from promptecho.models.record import HUB_ID
+from promptecho.hub_record import HUB_ID
 from promptecho.shipped import SHAPES
 
 Kind = Literal["pipeline", "transformers", "adapter", "modelscope"]
@@ -103,8 +102,8 @@ def _uses(config: ExperimentConfig) -> Iterator[Model]:
     for name, benchmark in config.benchmarks.items():
         key = f"benchmarks.{name}"
         if benchmark.backend == "mask2former":
-            yield Model(benchmark.model or DEFAULT_MODEL, "transformers", None, (key,))
+            yield Model(benchmark.model or MASK2FORMER, "transformers", None, (key,))
             if not (benchmark.model and Path(benchmark.model).expanduser().is_dir()):  # such a folder holds both
-                yield Model(DEFAULT_CLIP, "transformers", None, (key,))
+                yield Model(CLIP, "transformers", None, (key,))
         elif benchmark.backend == "mplug":
             yield Model(benchmark.model or MPLUG, "modelscope", None, (key,))

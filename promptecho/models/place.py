@@ -15,8 +15,8 @@ from pathlib import Path
 
 from promptecho.config import ExperimentConfig, load_experiment
 from promptecho.errors import ModelError
+from promptecho.hub_record import HUB_ID, revision_problem
 from promptecho.models import reach
-from promptecho.models.record import HUB_ID, revision_problem
 from promptecho.shipped import ROOT as SHIPPED
 from promptecho.suggest import maybe
 

@@ -17,9 +17,9 @@ import torch
 
 from promptecho.errors import ConfigError, DataError, ModelError, counted
 from promptecho.files import sha256_file
+from promptecho.hub_record import HUB_ID, read_record
 from promptecho.models import reach
 from promptecho.models.place import locate
-from promptecho.models.record import HUB_ID, read_record
 from promptecho.t2i.adapter_files import write_adapter
 from promptecho.t2i.lora_files import DIFFUSERS_FILE, PEFT_CONFIG, PEFT_FILE, Lora, read_lora_file, read_peft
 

@@ -20,10 +20,10 @@ from typer.testing import CliRunner
 from promptecho.cli import app
 from promptecho.config import load_experiment, resolve, slice_digest, write_resolved
 from promptecho.errors import ConfigError, ModelError
+from promptecho.hub_record import RECORD, read_record
 from promptecho.models import place, reach
 from promptecho.models.inventory import not_to_be_had
 from promptecho.models.needed import models_of
-from promptecho.models.record import RECORD, read_record
 from promptecho.models.selection import select_files
 from promptecho.t2i.external import resolve_adapter
 from promptecho.vlm import load_vlm

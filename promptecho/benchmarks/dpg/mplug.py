@@ -11,16 +11,16 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from promptecho.benchmarks.backends import PerceptionFailure
+from promptecho.config.defaults import MPLUG
 from promptecho.errors import ModelError
 from promptecho.memory import shortage
 
 if TYPE_CHECKING:
     from PIL import Image
 
-MODEL = "damo/mplug_visual-question-answering_coco_large_en"  # newer copies are called iic/...
 HOW = (
     "it needs an environment of its own: modelscope 1.40.2, transformers below 5, decord, librosa; and the model, from "
-    f"ModelScope by name or as a folder: modelscope download --model {MODEL} --local_dir FOLDER. Backend `judge` does "
+    f"ModelScope by name or as a folder: modelscope download --model {MPLUG} --local_dir FOLDER. Backend `judge` does "
     "without, but is a different metric"
 )
 
@@ -28,7 +28,7 @@ HOW = (
 class MplugVqa:
     """`Vqa` by ModelScope's pipeline, one call per question as officially. `model` is a name or a folder."""
 
-    def __init__(self, model: str = MODEL, device: str = "cpu"):
+    def __init__(self, model: str = MPLUG, device: str = "cpu"):
         try:
             from modelscope.pipelines import pipeline
             from modelscope.utils.constant import Tasks

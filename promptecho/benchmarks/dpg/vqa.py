@@ -39,9 +39,10 @@ def _oracle(_: ScoringOptions) -> Vqa:
 
 
 def _mplug(options: ScoringOptions) -> Vqa:
-    from promptecho.benchmarks.dpg.mplug import MODEL, MplugVqa
+    from promptecho.benchmarks.dpg.mplug import MplugVqa
+    from promptecho.config.defaults import MPLUG
 
-    return MplugVqa(options.model or MODEL, options.device)
+    return MplugVqa(options.model or MPLUG, options.device)
 
 
 VQAS: dict[str, Callable[[ScoringOptions], Vqa]] = {"mplug": _mplug, "oracle": _oracle}

@@ -13,7 +13,6 @@ from promptecho.benchmarks.backends import Boxes, Colors, Detector
 from promptecho.benchmarks.geneval.classes import CLASSES
 from promptecho.benchmarks.geneval.clip_colors import ClipColors
 from promptecho.benchmarks.geneval.crops import BACKGROUND, object_crop
-from promptecho.benchmarks.geneval.hub import DEFAULT_CLIP, DEFAULT_MODEL
 from promptecho.benchmarks.geneval.mask2former import (
     CANDIDATES,
     DIVISOR,
@@ -24,6 +23,7 @@ from promptecho.benchmarks.geneval.mask2former import (
 )
 from promptecho.benchmarks.geneval.prompts import COLORS
 from promptecho.benchmarks.geneval.scorer import Options
+from promptecho.config.defaults import CLIP, MASK2FORMER
 from promptecho.errors import DataError, ModelError
 
 # Below the rules' thresholds, so that raw answers also show what was nearly found.
@@ -38,11 +38,11 @@ def split_model(model: str | None) -> tuple[str, str]:
         ModelError: the folder lacks one of the two.
     """
     if model is None:
-        return DEFAULT_MODEL, DEFAULT_CLIP
+        return MASK2FORMER, CLIP
     folder = Path(model).expanduser()
     if not folder.is_dir():
-        return model, DEFAULT_CLIP
-    for name, hub_id in (("mask2former", DEFAULT_MODEL), ("clip", DEFAULT_CLIP)):
+        return model, CLIP
+    for name, hub_id in (("mask2former", MASK2FORMER), ("clip", CLIP)):
         if not (folder / name).is_dir():
             raise ModelError(f"{folder}: no folder {name}/ in it; download {hub_id} to {folder / name}")
     return str(folder / "mask2former"), str(folder / "clip")
@@ -67,7 +67,7 @@ class Mask2FormerDetector:
         import torch
         import transformers
 
-        model, clip = model or DEFAULT_MODEL, clip or DEFAULT_CLIP
+        model, clip = model or MASK2FORMER, clip or CLIP
         self._color_min_score = Options().threshold
         if not 0 <= min_score <= self._color_min_score:
             raise ModelError(f"min_score {min_score}: must lie between 0 and the rules' {self._color_min_score}")
