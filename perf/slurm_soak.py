@@ -23,6 +23,7 @@ import contextlib
 import math
 import os
 import random
+import re
 import shutil
 import signal
 import statistics
@@ -214,13 +215,14 @@ class Faults:
             for pid in self.cluster.processes_of(own):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-        self.cluster.wait(lambda: "down" in self._state(node), f"{node} down", 120)
+        self.cluster.wait(lambda: "DOWN" in self._state(node), f"{node} down", 120)
         self.cluster.start(f"slurmd.{node}")
-        self.cluster.wait(lambda: "down" not in self._state(node), f"{node} up", 120)
+        self.cluster.wait(lambda: "DOWN" not in self._state(node), f"{node} up", 120)
         return f"{node} with {' '.join(job_id for job_id, _ in jobs) or 'no job'}"
 
     def _state(self, node: str) -> str:
-        return self.cluster.run("sinfo", "-h", "-n", node, "-p", "main", "-o", "%T")
+        """All of the node's flags: sinfo shows a node that is down as `completing` while it owes an answer on a job."""
+        return re.search(r" State=(\S+)", self.cluster.run("scontrol", "-o", "show", "node", node))[1]
 
     def _snakemake(self) -> str:
         self.driver.kill()
