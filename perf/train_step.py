@@ -20,13 +20,13 @@ import time
 from pathlib import Path
 
 import torch
+from alone import alone
 from rich.console import Console
 from rich.table import Table
 
 from promptecho import awm
 from promptecho.config import load_experiment, run_training
 from promptecho.train import loop
-from promptecho.train.alone import alone
 from promptecho.train.data import batches_of
 from promptecho.train.meter import Meter
 from promptecho.train.trainer import Trainer

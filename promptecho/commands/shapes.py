@@ -176,7 +176,7 @@ def measure(
     as_json: bool = typer.Option(False, "--json", help="Print JSON."),
 ) -> None:
     """Measure the embedded models: their accuracy, and how far the reward agrees with the oracle within a prompt."""
-    from promptecho.shapes.measure import measure as run
+    from promptecho.measure_shapes import measure as run
 
     _threads(threads)
     facts = run(

@@ -1,4 +1,4 @@
-"""The benchmarks under perf/ and the measurements under scripts/ run, and compute what they say. No times here."""
+"""The measurements under perf/ run, and compute what they say. No times here."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from forked import ended
 from tiny_experiment import Experiment
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-sys.path.insert(0, str(ROOT / "scripts"))
+sys.path.insert(0, str(ROOT / "perf"))
 
 
 def test_the_update_and_the_straightforward_one_end_in_the_same_weights(tmp_path):
@@ -31,7 +31,7 @@ def test_gradient_signal_measures_every_setting(tmp_path, monkeypatch):
     experiment = Experiment(tmp_path)
     monkeypatch.setenv("COLUMNS", "120")
     arguments = ["--config", experiment.config(), "--run", "r", "--captions", experiment.captions, "--sets", "2"]
-    stdout, _ = ended(arguments, script=ROOT / "scripts" / "gradient_signal.py")
+    stdout, _ = ended(arguments, script=ROOT / "perf" / "gradient_signal.py")
     rows = re.findall(r"(t in|this run|\.\.\.)[^│]*│\s*(-?\d\.\d{3})", stdout)
     assert len(rows) >= 6 * 2 + 5
     assert all(-1 <= float(value) <= 1 for _, value in rows) and len({value for _, value in rows}) > 10

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
+from promptecho.measure_shapes import within_prompt_auc
 from promptecho.rewards.echo import EchoReward
 from promptecho.seeds import derive_seed
 from promptecho.shapes.grammar import corrupt, random_claim, scene_of, write, write_places
-from promptecho.shapes.measure import within_prompt_auc
 from promptecho.shapes.oracle import detect
 from promptecho.shapes.render import render
 from promptecho.shapes.train_vlm import PLACES_QUERY

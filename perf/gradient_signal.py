@@ -1,6 +1,6 @@
 """How much of an update's gradient is signal: where along t, and for which settings.
 
-    python scripts/gradient_signal.py --config config/experiments/shapes.yaml --run promptecho-s1 \
+    python perf/gradient_signal.py --config config/experiments/shapes.yaml --run promptecho-s1 \
         --captions results/shapes/captions/captions.h5 --sets 8 --threads 2
 
 Each set is one iteration's worth of prompts, images and rewards of the untrained policy. Its policy gradient
@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from alone import alone
 from rich.console import Console
 from rich.table import Table
 
@@ -29,7 +30,6 @@ from promptecho import awm
 from promptecho.config import TrainingConfig
 from promptecho.progress import Progress
 from promptecho.train import loop
-from promptecho.train.alone import alone
 from promptecho.train.data import Rollout
 from promptecho.train.meter import Meter
 from promptecho.train.scoring import combined_advantages

@@ -1,4 +1,4 @@
-"""A trainer without a run: what measurements under perf/ and scripts/ begin with."""
+"""A trainer without a run: what measurements of training begin with."""
 
 from __future__ import annotations
 
