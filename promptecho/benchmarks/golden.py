@@ -71,11 +71,6 @@ class FileReport:
             self.failures.append({"id": case, "problems": problems})
 
 
-def differs(name: str, found: Any, expected: Any) -> list[str]:
-    """A mismatch, told in a line; none if the two are equal."""
-    return [] if found == expected else [f"{name}: expected {expected!r}, found {found!r}"]
-
-
 def verify(golden: Path, prompts: Path | None = None) -> tuple[list[FileReport], list[str]]:
     """Run every golden case of a folder, or of a tar archive of one.
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import yaml
 
-from promptecho.benchmarks.templates import Template, read_template
 from promptecho.config.checks import Problems, check_runs, check_sections, cross_problems
 from promptecho.config.models import ExperimentConfig, SiteConfig
 from promptecho.config.presets import with_preset
@@ -19,6 +18,7 @@ from promptecho.config.training import TrainingConfig
 from promptecho.config.yaml_files import deep_merge, read_yaml
 from promptecho.errors import ConfigError, DataError
 from promptecho.suggest import maybe
+from promptecho.templates import Template, read_template
 
 
 def _merge_run(training: Any, own: Any) -> Any:

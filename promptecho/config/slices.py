@@ -68,7 +68,7 @@ SCORING_CODE = (
     *(f"benchmarks/{name}.py" for name in ("backends", "layout", "listing", "scoring")),
     *("captions/prompts.py", "text_files.py", "scores.py", "images.py", "pixels.py"),
 )
-JUDGE_CODE = ("benchmarks/templates.py", "benchmarks/json_reply.py", "benchmarks/replies.py", "judges")
+JUDGE_CODE = ("templates.py", "json_reply.py", "benchmarks/templates.py", "benchmarks/replies.py", "judges")
 TABLES_CODE = ("tables", "statistics.py", "intervals.py", "scores.py", "provenance.py")
 TABLES_CODE += ("benchmarks/tiif/attributes.py",)
 

@@ -265,7 +265,7 @@ class VlmCosts:
 
     def input_tokens(self, entry: RewardSection) -> int:
         """Tokens of one image with the question about it."""
-        from promptecho.benchmarks.templates import read_template
+        from promptecho.templates import read_template
 
         return self.question_tokens(read_template(self._settings(entry, 1).template_file).fill(prompt=self._label))
 

@@ -11,12 +11,12 @@ from typing import Annotated
 from PIL import Image
 from pydantic import BaseModel, Field
 
-from promptecho.benchmarks.json_reply import parse_json
-from promptecho.benchmarks.templates import Template, read_template
 from promptecho.config.rewards import InferScoreSection
 from promptecho.errors import DataError
+from promptecho.json_reply import parse_json
 from promptecho.rewards.base import ImageScore, image_name
 from promptecho.seeds import derive_seed
+from promptecho.templates import Template, read_template
 from promptecho.vlm.generation import complete
 from promptecho.vlm.inputs import batch_inputs, render_prompt, special_tokens
 from promptecho.vlm.model import Vlm

@@ -7,7 +7,6 @@ import json
 import pytest
 
 from promptecho.benchmarks.packing import PACKED, unpacked
-from promptecho.benchmarks.templates import read_template
 from promptecho.captions.prompts import read_prompts
 from promptecho.captions.store import image_hashes, read_captions
 from promptecho.errors import DataError, PromptEchoError
@@ -17,6 +16,7 @@ from promptecho.models.inventory import find
 from promptecho.models.needed import Model
 from promptecho.models.place import locate
 from promptecho.t2i.lora_files import read_tensors
+from promptecho.templates import read_template
 from promptecho.text_files import read_rows
 
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c943f9e0ff69d22e\nsize 12345\n"

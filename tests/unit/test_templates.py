@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from promptecho.benchmarks.templates import PACKAGE, Template, load_template
+from promptecho.benchmarks.templates import PACKAGE, load_template
 from promptecho.errors import DataError
 from promptecho.files import digest
+from promptecho.templates import Template
 
 SHIPPED = sorted(PACKAGE.glob("*/templates/*.txt"))
 

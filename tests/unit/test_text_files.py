@@ -17,12 +17,12 @@ from promptecho.benchmarks.captions.layout import list_images
 from promptecho.benchmarks.captions.prompts import Prompt
 from promptecho.benchmarks.captions.prompts import read_prompts as read_benchmark
 from promptecho.benchmarks.geneval.prompts import read_prompts as read_geneval
-from promptecho.benchmarks.templates import read_template
 from promptecho.captions.inputs import list_images as list_of_images
 from promptecho.captions.prompts import read_prompts
 from promptecho.config.rewards import RewardSection
 from promptecho.errors import DataError
 from promptecho.files import write_jsonl
+from promptecho.templates import read_template
 from promptecho.text_files import read_lines, read_rows, read_text
 from promptecho.train.data import Prompt as TrainingPrompt
 from promptecho.train.setup import load_heldout, load_labels

@@ -10,7 +10,6 @@ from pydantic import ValidationError
 from textocr_world import draw, write_folder
 from typer.testing import CliRunner
 
-from promptecho.benchmarks.json_reply import parse_json
 from promptecho.benchmarks.registry import load_scorer
 from promptecho.benchmarks.scoring import ScoringOptions
 from promptecho.benchmarks.templates import load_template
@@ -30,6 +29,7 @@ from promptecho.config.judges import JudgeSection
 from promptecho.config.models import RewardSection
 from promptecho.errors import DataError, PromptEchoError
 from promptecho.files import read_jsonl, write_jsonl
+from promptecho.json_reply import parse_json
 from promptecho.train.data import Prompt
 from promptecho.train.setup import load_labels
 

@@ -16,10 +16,11 @@ from promptecho.benchmarks.densealign.facts import compare, fulfilment
 from promptecho.benchmarks.densealign.pairs import Pair, list_pairs
 from promptecho.benchmarks.densealign.scorer import is_swapped, outcome_of, rates
 from promptecho.benchmarks.scoring import ImageFolder, JudgeBackend, Judged, Scored, ScoringOptions, judge_all
-from promptecho.benchmarks.templates import Template, load_template
+from promptecho.benchmarks.templates import load_template
 from promptecho.errors import ConfigError, DataError, ModelError
 from promptecho.images import load_image
 from promptecho.scores import ScoreItem
+from promptecho.templates import Template
 
 if TYPE_CHECKING:
     from promptecho.judges.base import Answer, Estimate, Question

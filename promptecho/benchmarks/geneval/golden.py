@@ -9,7 +9,7 @@ import numpy as np
 
 from promptecho.benchmarks.geneval import colors, crops, scorer
 from promptecho.benchmarks.geneval.prompts import read_prompts
-from promptecho.benchmarks.golden import differs
+from promptecho.benchmarks.golden_case import differs
 
 # Prompts of each tag in the official evaluation_metadata.jsonl, in its order.
 OFFICIAL_COUNTS = {

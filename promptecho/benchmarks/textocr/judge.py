@@ -6,11 +6,11 @@ from functools import partial
 
 from pydantic import BaseModel, ConfigDict, Field, StrictStr
 
-from promptecho.benchmarks.json_reply import parse_json
 from promptecho.benchmarks.replies import read_object
-from promptecho.benchmarks.templates import Template
 from promptecho.benchmarks.textocr.layout import ImageEntry
+from promptecho.json_reply import parse_json
 from promptecho.judges.base import Question
+from promptecho.templates import Template
 
 TEMPERATURE = 0.0  # B.3 tells none
 

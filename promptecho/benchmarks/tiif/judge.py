@@ -7,12 +7,13 @@ from functools import partial
 from pathlib import Path
 
 from promptecho.benchmarks.replies import read_yes_no_list
-from promptecho.benchmarks.templates import Template, load_template
+from promptecho.benchmarks.templates import load_template
 from promptecho.benchmarks.tiif.answers import extract_yes_no
 from promptecho.benchmarks.tiif.layout import ImageEntry
 from promptecho.files import digest
 from promptecho.judges.base import Question
 from promptecho.seeds import derive_seed
+from promptecho.templates import Template
 
 WORDINGS = ("questions_1", "questions_2", "questions_3")
 # The authors' evaluator samples at 1.0; they mean to go over to 0.
