@@ -295,9 +295,10 @@ def test_ctrl_c_cancels_though_it_has_ended_the_reader_of_the_log_and_nothing_ru
             shell: "until [ -e go ]; do echo $SLURM_JOB_ID >> alive; sleep 0.2; done; echo made > {output}"
         """,
     )
-    # A job that goes on for a while after scancel, as one that saves what it has.
-    real, called = one.real("scancel"), one.folder / "cancelled"
-    one.wrap("scancel", f'touch {quote(str(called))}; (sleep 8; {real} "$@") > /dev/null 2>&1 &')
+    # A job that goes on after scancel, as one that saves what it has, until the next start has seen it.
+    real, called, seen = one.real("scancel"), one.folder / "cancelled", one.folder / "seen"
+    later = f'for i in $(seq 3000); do [ -e {quote(str(seen))} ] && break; sleep 0.1; done; {real} "$@"'
+    one.wrap("scancel", f"touch {quote(str(called))}; ({later}) > /dev/null 2>&1 &")
     read, write = os.pipe()
     process = subprocess.Popen(
         one.command(), cwd=one.folder, env=one.environment, stdin=subprocess.DEVNULL, stdout=write, stderr=write,
@@ -310,10 +311,11 @@ def test_ctrl_c_cancels_though_it_has_ended_the_reader_of_the_log_and_nothing_ru
     one.end(process)
     assert called.exists()
     again = one.start()
+    one.wait(lambda: "it has not ended yet" in one.text, "the second start to see the job")
+    seen.touch()
     one.wait(lambda: len(set(one.lines("alive"))) == 2, "the second submission")
     one.go()
     assert one.end(again) == 0, one.text
-    assert "it has not ended yet" in one.text
     assert len(list(groupby(one.lines("alive")))) == 2  # first the one, then the other
 
 
