@@ -20,6 +20,7 @@ from promptecho.benchmarks.packing import restore
 from promptecho.benchmarks.registry import load_layout
 from promptecho.config import ExperimentConfig, slice_digest
 from promptecho.config.memory import generation_keys
+from promptecho.config.scorers import image_set_limit
 from promptecho.errors import ConfigError, DataError, counted
 from promptecho.files import atomic_path, digest, read_json, sha256_file, write_json, write_jsonl
 from promptecho.memory import MemoryAdvice, in_phase
@@ -29,6 +30,7 @@ from promptecho.t2i.prompt_cache import PromptCache
 from promptecho.t2i.registry import load_configured
 from promptecho.train.data import normal
 
+Image = tuple[int, int]  # prompt, number among its images
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
@@ -67,13 +69,16 @@ def generate_shard(job: GenerateJob) -> Path:
     if not 0 <= job.shard < job.num_shards:
         raise ConfigError(f"--shard {job.shard}: must be below --num-shards {job.num_shards}")
     settings = job.config.image_sets[job.image_set]
-    layout = load_layout(settings.benchmark, job.prompts, job.out, settings.images_per_prompt)
-    mine = [
+    limit = image_set_limit(job.config, job.image_set)
+    layout = load_layout(settings.benchmark, job.prompts, job.out, settings.images_per_prompt, limit)
+    every = [
         (p, i)
         for p in range(len(layout.ids))
         for i in range(settings.images_per_prompt)
         if (p * settings.images_per_prompt + i) % job.num_shards == job.shard
     ]
+    chosen = set(layout.chosen)
+    mine = [(p, i) for p, i in every if p in chosen]
     restore(job.out)
     layout.remove_stale()
     for listing in job.out.glob("shards/[0-9]*.jsonl"):  # of a larger number of shards
@@ -82,8 +87,12 @@ def generate_shard(job: GenerateJob) -> Path:
     # Records in the work folder, not the images' folder, say what is done: an image there may stem from an earlier
     # configuration or adapter.
     recipe = _recipe(job)
-    batches = [mine[start : start + settings.batch_size] for start in range(0, len(mine), settings.batch_size)]
-    missing = [(k, batch) for k, batch in enumerate(batches) if not _is_done(job, recipe, layout, k, batch)]
+    # The batches of all prompts, so that they stay where they are when a limit changes.
+    batches = [every[start : start + settings.batch_size] for start in range(0, len(every), settings.batch_size)]
+    missing = []
+    for k, batch in enumerate(batches):
+        if open_ := _open(job, recipe, layout, k, batch, [one for one in batch if one[0] in chosen]):
+            missing.append((k, open_))
     bar = Progress(
         f"generate {job.image_set} {job.run} {job.step} shard {job.shard}", len(mine), "images",
         done=len(mine) - sum(len(batch) for _, batch in missing),
@@ -114,7 +123,7 @@ def generate_shard(job: GenerateJob) -> Path:
                     cond = encoder.encode(texts, upcoming)
                 with memory("sample"):
                     _generate_batch(job, family, settings, layout, shape, batch, cond)
-                write_json(_record(job, k), _signature(recipe, layout, batch))
+                _write_record(job, recipe, layout, k, batches[k], batch)
                 bar.advance(len(batch))
     layout.describe(sorted({p for p, _ in mine}))
     rows = [
@@ -189,25 +198,45 @@ def _recipe(job: GenerateJob) -> dict[str, str | None]:
     return {"settings": slice_digest(job.config, "generate", image_set=job.image_set), "adapter": adapter, **own}
 
 
-def _signature(recipe: dict, layout: Layout, batch: list[tuple[int, int]]) -> dict:
-    """What a finished batch is made from and contains; the hashes tell whether the files are still those."""
-    images = [
-        {
-            "prompt_id": layout.ids[p],
-            "prompt": layout.texts[p],
-            "image_index": i,
-            "sha256": sha256_file(layout.image_path(p, i)),
-        }
-        for p, i in batch
-    ]
-    return {**recipe, "images": images}
+def _row(layout: Layout, p: int, i: int) -> dict:
+    """What tells of a finished image; the hash tells whether the file is still that."""
+    return {
+        "prompt_id": layout.ids[p],
+        "prompt": layout.texts[p],
+        "image_index": i,
+        "sha256": sha256_file(layout.image_path(p, i)),
+    }
 
 
-def _is_done(job: GenerateJob, recipe: dict, layout: Layout, k: int, batch: list[tuple[int, int]]) -> bool:
+def _recorded(job: GenerateJob, recipe: dict, layout: Layout, k: int, batch: list[Image]) -> dict[Image, dict]:
+    """Image -> what was recorded of it when it was made, where that was by this recipe and in this batch. Under a limit
+    a batch's images may be made in several parts."""
     path = _record(job, k)
-    if not path.is_file() or not all(layout.image_path(p, i).is_file() for p, i in batch):
-        return False
-    return read_json(path) == _signature(recipe, layout, batch)
+    found = read_json(path) if path.is_file() else {}
+    places = {(layout.ids[p], layout.texts[p], i): (p, i) for p, i in batch}
+    rows = {(row["prompt_id"], row["prompt"], row["image_index"]): row for row in found.pop("images", [])}
+    if found != recipe or not rows.keys() <= places.keys():
+        return {}
+    return {places[name]: row for name, row in rows.items()}
+
+
+def _open(
+    job: GenerateJob, recipe: dict, layout: Layout, k: int, batch: list[Image], wanted: list[Image]
+) -> list[Image]:
+    """Which of a batch's images are to be made: those that never were, or, if a file is not what was made, all."""
+    rows = _recorded(job, recipe, layout, k, batch)
+    there = [one for one in wanted if one in rows]
+    if all(layout.image_path(*one).is_file() and _row(layout, *one) == rows[one] for one in there):
+        return [one for one in wanted if one not in rows]
+    return wanted
+
+
+def _write_record(
+    job: GenerateJob, recipe: dict, layout: Layout, k: int, batch: list[Image], made: list[Image]
+) -> None:
+    """Say that the images `made` of batch `k` are done, beside those that were before."""
+    rows = _recorded(job, recipe, layout, k, batch) | {one: _row(layout, *one) for one in made}
+    write_json(_record(job, k), {**recipe, "images": [rows[one] for one in batch if one in rows]})
 
 
 def _record(job: GenerateJob, k: int) -> Path:

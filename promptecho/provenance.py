@@ -18,6 +18,18 @@ _ADDRESS = re.compile(
 )
 
 
+class Limit(BaseModel):
+    """That only the first prompts of a set were judged."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    prompts: int = Field(ge=1)
+    of: int = Field(ge=1)
+
+    def __str__(self) -> str:
+        return f"first {self.prompts} of {self.of} prompts"
+
+
 class Provenance(BaseModel):
     """What made one score file. `step` 0 is the base model; `n` counts items, `failures` those without outcome."""
 
@@ -40,6 +52,7 @@ class Provenance(BaseModel):
     judge_versions: dict[str, int] | None = Field(None, description="version of the judge -> how many it answered")
     judge_orders: dict[str, int] | None = Field(None, description="order of a message's parts -> how many answers")
     unanswered: dict[str, int] | None = Field(None, description="why a judge did not answer -> how many questions")
+    limit: Limit | None = Field(None, description="where not all prompts of the set were judged: which")
     n: int = Field(ge=0)
     failures: int = Field(ge=0)
 

@@ -15,12 +15,14 @@ SHOWN = 5  # missing images named in an error before "and n more"
 class Layout(Protocol):
     """The folder of one image set: which prompts, and where each image and what describes it lies.
 
-    Built as `Layout(prompts, root, images_per_prompt)` from the prompt file; raises DataError where that is faulty.
-    `ids[p]` names prompt p in scores and fixes its noise, `texts[p]` is what the model gets.
+    Built as `Layout(prompts, root, images_per_prompt, limit)` from the prompt file; raises DataError where that is
+    faulty. `ids[p]` names prompt p in scores and fixes its noise, `texts[p]` is what the model gets. `chosen` are the
+    prompts whose images are wanted: all, or the first `limit` (limit.py). Images of others may be there: they are kept.
     """
 
     ids: list[str]
     texts: list[str]
+    chosen: list[int]
 
     def image_path(self, p: int, i: int) -> Path:
         """Where image i of prompt p lies; inside the root whatever the id holds."""

@@ -39,7 +39,7 @@ class ImageEntry(Generic[P]):
 
 
 class ListedLayout:
-    """Base of a `Layout`; the class that builds on it sets `ids` and `texts`.
+    """Base of a `Layout`; the class that builds on it sets `ids`, `texts` and `chosen`.
 
     `rows[p]` is what the listing tells of prompt p, without the file name. An image is named after its prompt's number,
     by default its place in the prompt set, and never after the data_id, which may be a path.
@@ -47,6 +47,7 @@ class ListedLayout:
 
     ids: list[str]
     texts: list[str]
+    chosen: list[int]
 
     def __init__(
         self, root: Path, images_per_prompt: int, rows: list[dict[str, Any]], numbers: Sequence[int] | None = None
@@ -59,8 +60,8 @@ class ListedLayout:
 
     def _rows(self) -> list[dict[str, Any]]:
         return [
-            {**row, "filename": self.image_path(p, i).name}
-            for p, row in enumerate(self._described)
+            {**self._described[p], "filename": self.image_path(p, i).name}
+            for p in self.chosen
             for i in range(self._images_per_prompt)
         ]
 
@@ -68,7 +69,8 @@ class ListedLayout:
         return all((self._root / row["filename"]).is_file() for row in self._rows())
 
     def remove_stale(self) -> None:
-        wanted = {row["filename"] for row in self._rows()}
+        per_prompt = range(self._images_per_prompt)
+        wanted = {self.image_path(p, i).name for p in range(len(self._described)) for i in per_prompt}
         for image in self._root.glob("[0-9]*_[0-9]*.png"):
             if image.name not in wanted:
                 image.unlink(missing_ok=True)
@@ -89,6 +91,7 @@ def list_images(
     images_per_prompt: int | None = None,
     *,
     shown: Callable[[P], str],
+    only: list[P] | None = None,
 ) -> list[ImageEntry[P]]:
     """All images that a folder's metadata.jsonl lists, in its order.
 
@@ -98,6 +101,7 @@ def list_images(
     Args:
         read: makes the prompt of a line; gets the line and how to name it in an error.
         shown: the text by which an error tells a prompt.
+        only: those of `prompts` whose images are wanted; others may be listed or not.
 
     Raises:
         DataError: the folder, its metadata or images are missing (named), a line is faulty, or the prompts are others.
@@ -119,16 +123,22 @@ def list_images(
         raise DataError(f"{root / METADATA}: lists no images; generate the images first")
     found = list(dict.fromkeys(entry.prompt for entry in entries))
     expected = prompts if prompts is not None else found
+    if only is not None:
+        # Those of another limit, or of none, are left out; those of another prompt set stay, to be told below.
+        wanted, known = {prompt.data_id for prompt in only}, set(expected)
+        entries = [entry for entry in entries if entry.prompt.data_id in wanted or entry.prompt not in known]
+        found, expected = list(dict.fromkeys(entry.prompt for entry in entries)), only
+        counts = Counter(entry.prompt.data_id for entry in entries)
     if len({prompt.data_id for prompt in found}) < len(found) or found != expected:
-        other = next((f for f, e in zip(found, expected, strict=False) if f != e), found[-1])
+        other = next((f for f, e in zip(found, expected, strict=False) if f != e), (found or expected)[-1])
         raise DataError(
             f"{root / METADATA}: its {len(found)} prompts are not the {len(expected)} of the prompt set, e.g. "
             f"{other.data_id!r} ({shown(other)!r}); generate the images again"
         )
-    wanted = images_per_prompt or max(counts.values())
-    if odd := [name for name, count in counts.items() if count != wanted]:
+    each = images_per_prompt or max(counts.values())
+    if odd := [name for name, count in counts.items() if count != each]:
         raise DataError(
-            f"{root / METADATA}: {counts[odd[0]]} images of prompt {odd[0]!r}, not {wanted}; generate the images again"
+            f"{root / METADATA}: {counts[odd[0]]} images of prompt {odd[0]!r}, not {each}; generate the images again"
         )
     missing = [str(entry.path.relative_to(root)) for entry in entries if not entry.path.is_file()]
     refuse_missing(root, missing, len(entries))

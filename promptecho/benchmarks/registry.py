@@ -37,14 +37,14 @@ def _load(known: dict[str, str], name: str, what: str) -> Any:
     return getattr(importlib.import_module(f"promptecho.benchmarks.{module}"), attribute)
 
 
-def load_layout(name: str, prompts: Path, root: Path, images_per_prompt: int) -> Layout:
-    """The image folder `root` of benchmark `name` for the prompts of a file.
+def load_layout(name: str, prompts: Path, root: Path, images_per_prompt: int, limit: int | None = None) -> Layout:
+    """The image folder `root` of benchmark `name` for the prompts of a file; `limit`: for the first of them alone.
 
     Raises:
         ConfigError: unknown benchmark.
         DataError: the prompt file is missing or faulty.
     """
-    return _load(LAYOUTS, name, "benchmark")(prompts, root, images_per_prompt)
+    return _load(LAYOUTS, name, "benchmark")(prompts, root, images_per_prompt, limit)
 
 
 def load_scorer(name: str, options: ScoringOptions) -> Scorer:

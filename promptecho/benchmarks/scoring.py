@@ -15,6 +15,7 @@ from promptecho.scores import ScoreItem
 if TYPE_CHECKING:
     from promptecho.config.judges import JudgeSection
     from promptecho.judges.base import Answer, Estimate, Question
+    from promptecho.provenance import Limit
 
 Entry = TypeVar("Entry")
 Judged = tuple[ScoreItem, dict[str, Any]]
@@ -34,7 +35,8 @@ class JudgeFacts:
 class Scored:
     """The judged images of a folder: items, one raw record each, the prompt set's digest, and name -> fraction.
 
-    `parts` are what items consist of, where that has groups of its own; `judge` is there where one was asked.
+    `parts` are what items consist of, where that has groups of its own; `judge` is there where one was asked; `limit`
+    where not all prompts of the set were.
     """
 
     items: list[ScoreItem]
@@ -43,6 +45,7 @@ class Scored:
     summary: dict[str, float]
     parts: list[ScoreItem] = field(default_factory=list)
     judge: JudgeFacts | None = None
+    limit: Limit | None = None
 
 
 @dataclass(frozen=True)
@@ -75,12 +78,14 @@ class ScoringOptions:
 @dataclass(frozen=True)
 class ImageFolder:
     """Images to score. `prompts` None trusts the folder's own metadata, `images_per_prompt` None the most found;
-    `baseline` is the folder of the images that they are compared with, for scorers of pairs."""
+    `baseline` is the folder of the images that they are compared with, for scorers of pairs. `limit`: only the first of
+    `prompts` (limit.py), which must be given then; images of others may be there or not."""
 
     root: Path
     prompts: Path | None = None
     images_per_prompt: int | None = None
     baseline: Path | None = None
+    limit: int | None = None
 
 
 class Scorer(Protocol):

@@ -105,7 +105,7 @@ def score(
     section, whole = _section(config, benchmark, scorer=scorer, backend=backend, mode=mode)
     with _memory(section, whole, device)("score"):
         looking = _scorer(section, whole, answers, device)
-        with _folder(images, prompts, images_per_prompt, baseline) as folder:
+        with _folder(benchmark, section, images, prompts, images_per_prompt, baseline) as folder:
             scored = looking.score(folder)
     items, failures = scored.items, sum(item.failed for item in scored.items)
     _check_failed(benchmark, section, whole, scored)
@@ -127,6 +127,7 @@ def score(
             judge_versions=scored.judge.versions if scored.judge else None,
             unanswered=scored.judge.unanswered if scored.judge else None,
             judge_orders=scored.judge.orders if scored.judge else None,
+            limit=scored.limit,
             n=len(items),
             failures=failures,
         ),
@@ -139,7 +140,9 @@ def score(
     if as_json:
         typer.echo(json.dumps({"out": str(out), "n": len(items), "failures": failures, "summary": result.summary}))
     else:
-        typer.echo(f"{out}: overall {result.summary['overall']:.2%}; {counted(len(items), 'item')}, {failures} failed")
+        limit = f"; limit: {scored.limit}" if scored.limit else ""
+        told = f"{counted(len(items), 'item')}, {failures} failed{limit}"
+        typer.echo(f"{out}: overall {result.summary['overall']:.2%}; {told}")
 
 
 def judge(
@@ -181,7 +184,8 @@ def judge(
         raise ConfigError("give either --out FILE, to ask, or --estimate")
     looking = _scorer(section, whole, answers, device, again=again)
     facts = {"benchmark": benchmark, "judge": looking.judge_model}
-    with _memory(section, whole, device)("judge"), _folder(images, prompts, images_per_prompt, baseline) as folder:
+    looked_at = _folder(benchmark, section, images, prompts, images_per_prompt, baseline)
+    with _memory(section, whole, device)("judge"), looked_at as folder:
         if estimate:
             facts |= asdict(looking.estimate(folder))
         else:
@@ -189,20 +193,34 @@ def judge(
             _check_failed(benchmark, section, whole, scored)
             facts |= {"items": len(scored.items), "failures": sum(item.failed for item in scored.items)}
             facts |= asdict(scored.judge) if scored.judge else {}
+            facts |= {"limit": str(scored.limit)} if scored.limit else {}
     if out is not None:
         write_json(out, facts)
     typer.echo(json.dumps(facts) if as_json else "; ".join(f"{key}: {value}" for key, value in facts.items()))
 
 
 @contextlib.contextmanager
-def _folder(images: Path, prompts: Path | None, per_prompt: int | None, baseline: Path | None) -> Iterator[ImageFolder]:
-    """The images to look at, unpacked where they are packed."""
+def _folder(
+    benchmark: str, section: BenchmarkSection, images: Path, prompts: Path | None, per_prompt: int | None,
+    baseline: Path | None,
+) -> Iterator[ImageFolder]:  # fmt: skip
+    """The images to look at, unpacked where they are packed.
+
+    Raises:
+        ConfigError: the benchmark has a limit, and it is not known of which prompts.
+    """
     from promptecho.benchmarks.packing import unpacked
     from promptecho.benchmarks.scoring import ImageFolder
+    from promptecho.errors import ConfigError
 
+    if section.limit is not None and prompts is None:
+        raise ConfigError(
+            f"benchmarks.{benchmark}.limit is {section.limit}: the first of which prompts? Give --prompts, the file of "
+            "all prompts of the image set"
+        )
     with contextlib.ExitStack() as stack:
         others = stack.enter_context(unpacked(baseline)) if baseline else None
-        yield ImageFolder(stack.enter_context(unpacked(images)), prompts, per_prompt, others)
+        yield ImageFolder(stack.enter_context(unpacked(images)), prompts, per_prompt, others, section.limit)
 
 
 def _section(config: Path | None, benchmark: str, **given: str) -> tuple[BenchmarkSection, ExperimentConfig | None]:

@@ -231,6 +231,12 @@ class BenchmarkSection(Section):
         description="Largest share of failed items, such as images without an answer of the judge: tables refuse more, "
         "and with backend judge `judge` and `score` too. null: that of the judge, or 0.01.",
     )
+    limit: Count | None = Field(
+        None,
+        description="For a smoke test: only the first so many prompts, drawn from all tags in their proportions; "
+        "images of others are not generated unless another benchmark wants them. Scores and tables tell it. null: all "
+        "(docs/benchmarks.md).",
+    )
     baseline: Text | None = Field(
         None,
         description="For densealign: the images to compare with: those of `base` (also if null) or of RUN@STEP, "

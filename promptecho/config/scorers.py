@@ -31,6 +31,13 @@ PAIRWISE = ("densealign",)
 USES_DEVICE = ("mask2former", "mplug")  # backends that are models of torch
 
 
+def image_set_limit(config: ExperimentConfig, image_set: str) -> int | None:
+    """How many of an image set's prompts its benchmarks look at; None: all. The largest limit, since what a smaller one
+    takes a larger one takes too."""
+    limits = [benchmark.limit for benchmark in config.benchmarks.values() if benchmark.image_set == image_set]
+    return None if None in limits else max(limits, default=None)
+
+
 def max_failed_share(config: ExperimentConfig, benchmark: BenchmarkSection) -> float:
     """The largest share of failed items of a benchmark: its own key, or that of its judge."""
     if benchmark.max_failed_share is not None:

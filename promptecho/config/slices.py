@@ -59,13 +59,14 @@ FORMER_BEHAVIOUR: dict[str, Any] = {
     "benchmarks.parser": "tolerant",
     "benchmarks.order": "official",
     "benchmarks.questions_per_call": 1,
+    "benchmarks.limit": None,
     "judges.models.request": {},
 }
 
 # Files whose code decides scores and tables; relative to the package.
 ORACLE = tuple(f"shapes/{name}.py" for name in ("oracle", "render", "grammar", "world"))
 SCORING_CODE = (
-    *(f"benchmarks/{name}.py" for name in ("backends", "layout", "listing", "scoring")),
+    *(f"benchmarks/{name}.py" for name in ("backends", "layout", "limit", "listing", "scoring")),
     *("captions/prompts.py", "text_files.py", "scores.py", "images.py", "pixels.py"),
 )
 JUDGE_CODE = ("templates.py", "json_reply.py", "benchmarks/templates.py", "benchmarks/replies.py", "judges")

@@ -115,6 +115,7 @@ def curve_data(files: list[ScoreFile]) -> dict[str, Any]:
     return {
         "experiment": provenance[0].experiment,
         "benchmark": provenance[0].benchmark,
+        "limit": str(provenance[0].limit) if provenance[0].limit else None,
         "confidence": CONFIDENCE,
         "groups": groups,
         "score": scores[0],

@@ -31,7 +31,8 @@ def draw(data: dict[str, Any], width: float) -> Figure:
 
 
 def _score(axes: Axes, data: dict[str, Any], score: dict[str, Any]) -> None:
-    axes.set_ylabel("\n".join([f"{shortened(data['benchmark'], 26)}:", *textwrap.wrap(score["title"], 26)]))
+    told = [*textwrap.wrap(score["title"], 26), *([f"({data['limit']})"] if data.get("limit") else [])]
+    axes.set_ylabel("\n".join([f"{shortened(data['benchmark'], 26)}:", *told]))
     groups, base = data["groups"], score["base"]
     last = max((point["iteration"] for points in score["runs"].values() for point in points), default=0)
     for index, (name, members) in enumerate(groups.items()):

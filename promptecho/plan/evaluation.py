@@ -8,7 +8,7 @@ from pathlib import Path
 
 from promptecho.config import ExperimentConfig, baseline_of, evaluation_steps
 from promptecho.config.models import ImageSetSection
-from promptecho.config.scorers import PAIRWISE
+from promptecho.config.scorers import PAIRWISE, image_set_limit
 from promptecho.plan.costs import T2iCosts
 from promptecho.plan.phases import Clock
 
@@ -38,7 +38,7 @@ class Evaluation:
 def evaluate(config: ExperimentConfig, name: str, t2i: T2iCosts, clock: Clock) -> Evaluation:
     """What an image set takes; loading models and scoring are not in it."""
     section = config.image_sets[name]
-    prompts = count_prompts(section)
+    prompts = count_prompts(section, image_set_limit(config, name))
     checkpoints = _checkpoints(config, name)
     if prompts is None:
         return Evaluation(name, section.num_shards, checkpoints, None, None, None, None)
@@ -61,8 +61,15 @@ def evaluate(config: ExperimentConfig, name: str, t2i: T2iCosts, clock: Clock) -
     )
 
 
-def count_prompts(section: ImageSetSection) -> int | None:
-    """Prompts of an image set; None where its file is not here and is none of the official ones."""
+def count_prompts(section: ImageSetSection, limit: int | None = None) -> int | None:
+    """Prompts of an image set whose images are made; None where its file is not here and is none of the official."""
+    known = _count_all(section)
+    # TIIF-Bench's prompts are pairs of descriptions, of which a limit counts one and images are made for each.
+    most = None if limit is None else limit * (2 if section.benchmark == "tiif" else 1)
+    return known if known is None or most is None else min(known, most)
+
+
+def _count_all(section: ImageSetSection) -> int | None:
     from promptecho.benchmarks.registry import load_layout
 
     if section.heldout is not None:

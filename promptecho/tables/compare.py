@@ -22,7 +22,7 @@ from promptecho.statistics import (
 )
 from promptecho.tables.bold import Compared, Judged, bold_note, is_significant, pairable
 from promptecho.tables.collect import ScoreFile, same_items
-from promptecho.tables.notes import footnotes, mixed_versions, warnings
+from promptecho.tables.notes import footnotes, limit_told, mixed_versions, warnings
 from promptecho.tables.table import Cell, Column, Panel, Table
 
 MAX_FAILURE_SHARE = 0.01
@@ -171,12 +171,12 @@ def check_file(kind: Kind, file: ScoreFile, max_failure_share: FailureShare) -> 
 
 
 def check_comparable(files: Sequence[ScoreFile], keys: Sequence[str] = ("benchmark",)) -> None:
-    """Modes, backends and judges of one table must agree: their numbers measure different things.
+    """Modes, backends, judges and limits of one table must agree: their numbers measure different things.
 
     Raises:
         DataError: they do not, or `keys` of the provenance differ.
     """
-    for key in (*keys, "mode", "backend", "judge_model", "template_digest", "baseline"):
+    for key in (*keys, "mode", "backend", "judge_model", "template_digest", "baseline", "limit"):
         values = {_told(file, key): file for file in files}
         if len(values) > 1:
             told = ", ".join(f"{value!r} ({file.path})" for value, file in sorted(values.items()))
@@ -185,6 +185,8 @@ def check_comparable(files: Sequence[ScoreFile], keys: Sequence[str] = ("benchma
 
 def _told(file: ScoreFile, key: str) -> str:
     provenance = file.scores.provenance
+    if key == "limit":
+        return str(provenance.limit or "all prompts")
     value = str(getattr(provenance, key))
     return without_address(value) if key == "judge_model" and provenance.backend == "judge" else value
 
@@ -293,7 +295,7 @@ def comparison(
         columns = _with_seeds(kind, columns)
     table = Table(
         name=name,
-        title=f"{kind.title}, {experiments} (%)",
+        title=f"{kind.title}, {experiments} (%){limit_told(files)}",
         columns=columns,
         rows=rows,
         footnotes=footnotes(kind, files, lost, bool(pooled), bold_note(kind, compared)),

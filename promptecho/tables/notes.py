@@ -87,6 +87,22 @@ def unanswered_note(files: Sequence[ScoreFile]) -> str | None:
     return f"Questions without an answer, in all rows: {told}."
 
 
+def limit_told(files: Sequence[ScoreFile]) -> str:
+    """What a title says where not all prompts were judged."""
+    limit = files[0].scores.provenance.limit
+    return f"; limit: {limit}" if limit else ""
+
+
+def limit_note(files: Sequence[ScoreFile]) -> str | None:
+    """What such numbers are good for."""
+    if (limit := files[0].scores.provenance.limit) is None:
+        return None
+    return (
+        f"Limit: judged on the {limit}, drawn from all tags in their proportions, as a smoke test; such scores do not "
+        "compare with scores of all prompts."
+    )
+
+
 def interval_note(kind: Kind) -> str:
     """How the intervals are made."""
     within = f", each {kind.group_word} by itself" if kind.stratified else ""
@@ -150,6 +166,7 @@ def seeds_note(kind: Kind) -> str:
 def footnotes(kind: Kind, files: Sequence[ScoreFile], lost: int, pooled: bool, bold: str) -> list[str]:
     """All footnotes of one benchmark's table; `bold` says what bold means."""
     notes = [rules_note(kind, files), *kind.notes(files), interval_note(kind)]
+    notes[:0] = [note] if (note := limit_note(files)) else []
     notes += [delta_note(kind)] if kind.has_base else []
     notes += [bold, count_note(kind, files, lost)]
     notes += [note] if (note := unanswered_note(files)) else []

@@ -27,6 +27,7 @@ from promptecho.tables.notes import (
     count_note,
     delta_note,
     interval_note,
+    limit_note,
     mixed_orders,
     mixed_versions,
     odd_items,
@@ -296,6 +297,8 @@ def _notes(every: Sequence[_Ours]) -> tuple[list[str], list[str]]:
         mine = [rules_note(kind, files), *kind.notes(files), interval_note(kind), count_note(kind, files, lost)]
         mine += [note] if (note := unanswered_note(files)) else []
         notes += [f"{kind.title}: {note}" if len(scorers) > 1 else note for note in mine]
+        if note := limit_note(files):
+            warnings.append(f"{kind.title}: {note}")
         if odd := odd_items(files):
             warnings.append(f"{kind.title}: {odd}")
         mixed = [note for note in (mixed_versions(files), mixed_orders(files)) if note]

@@ -126,7 +126,7 @@ def test_pairs_are_of_one_id_and_index_whatever_the_order_of_the_listings(world,
     other = shutil.copytree(baseline, tmp_path / "other")
     rows = read_jsonl(other / METADATA)
     write_jsonl(other / METADATA, [rows[k] for p in range(COUNT - 1, -1, -1) for k in (2 * p, 2 * p + 1)])
-    straight, crossed = (list_pairs(ImageFolder(candidate, baseline=b)) for b in (baseline, other))
+    straight, crossed = (list_pairs(ImageFolder(candidate, baseline=b))[0] for b in (baseline, other))
     assert [(p.prompt, p.image_index, p.candidate.name, p.baseline.name) for p in straight] == [
         (p.prompt, p.image_index, p.candidate.name, p.baseline.name) for p in crossed
     ]
@@ -159,7 +159,7 @@ def test_the_authors_captions_make_pairs(shared, tmp_path):
         rows = [{"data_id": p.data_id, "caption": p.caption, "filename": "x.png"} for p in prompts]
         write_jsonl(tmp_path / name / METADATA, rows)
     folder = ImageFolder(tmp_path / "a", shared / "benchmarks/mirror/densealign/metadata.jsonl", 1, tmp_path / "b")
-    assert [pair.prompt for pair in list_pairs(folder)] == prompts and len(prompts) == 2000
+    assert [pair.prompt for pair in list_pairs(folder)[0]] == prompts and len(prompts) == 2000
 
 
 # --- options -------------------------------------------------------------------------------------------------------

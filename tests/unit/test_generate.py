@@ -192,6 +192,32 @@ def test_only_what_changed_is_generated_again(experiment, config, adapter, capsy
     assert "12 images, 0 already done" in said
 
 
+def test_a_limit_makes_some_images_and_its_end_the_others_alone(experiment, config, whole, capsys):
+    """Raised, lifted and lowered: none is made twice, and none is lost."""
+
+    def limited(limit):
+        image_set = {**SET, "prompts": str(experiment.folder / "metadata.jsonl")}
+        benchmark = {"image_set": "s", "scorer": "geneval", "backend": "mask2former", "limit": limit}
+        return experiment.config(f"limit-{limit or 0}", sections={"image_sets": {"s": image_set},
+                                                             "benchmarks": {"geneval": benchmark}})  # fmt: skip
+
+    said = generate_again(experiment, limited(2), "grown", capsys)
+    assert "6 images, 0 already done" in said and len(png_bytes(experiment.folder / "grown")) == 6
+    assert len(read_jsonl(experiment.folder / "grown/shards/0.jsonl")) == 6
+    assert "already done" not in generate_again(experiment, limited(2), "grown", capsys)
+    before = png_bytes(experiment.folder / "grown")
+    assert "9 images, 6 already done" in generate_again(experiment, limited(3), "grown", capsys)
+    assert "12 images, 9 already done" in generate_again(experiment, limited(None), "grown", capsys)
+    after = png_bytes(experiment.folder / "grown")
+    assert before.items() <= after.items() and after.keys() == png_bytes(whole).keys()
+    assert "already done" not in generate_again(experiment, limited(2), "grown", capsys)
+    assert png_bytes(experiment.folder / "grown") == after
+    assert "already done" not in generate_again(experiment, config, "grown", capsys)
+    expected = pictures(whole)
+    found = pictures(experiment.folder / "grown")
+    assert all(np.abs(image - expected[name]).max() <= 1 for name, image in found.items())
+
+
 def test_the_adapter_acts_at_full_strength(experiment, config, whole, adapter):
     """The images are those of the plain diffusers pipeline with the adapter loaded by its own loader."""
     from diffusers import ZImagePipeline

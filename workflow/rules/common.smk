@@ -19,7 +19,7 @@ from promptecho import config as configuration
 from promptecho.config.inputs import Inputs, inputs_of
 from promptecho.config.reruns import names_in
 from promptecho.config.resolve import split_site
-from promptecho.config.scorers import MAX_FAILED_SHARE, PAIRWISE, USES_DEVICE, max_failed_share
+from promptecho.config.scorers import MAX_FAILED_SHARE, PAIRWISE, USES_DEVICE, image_set_limit, max_failed_share
 from promptecho.config.slices import TABLES_CODE
 from promptecho.errors import ConfigError, DataError
 from promptecho.file_hashes import FileHashes
@@ -155,6 +155,14 @@ def made_from(stage, **names):
             raise UserError(f"{wildcards.E}: {error}")
 
     return value
+
+
+def wanted_images(wildcards):
+    """What a shard is made from, and which images are wanted where that is not all. Apart from `made_from`, after which
+    the work folder is named: images stay when a limit changes."""
+    found = made_from("generate", image_set="S")(wildcards)
+    limit = image_set_limit(experiment(wildcards), wildcards.S)
+    return found if limit is None else f"{found}, first {limit} prompts"
 
 
 def work_folder(stage, path, **names):

@@ -66,7 +66,7 @@ rule generate_shard:
     benchmark:
         "results/{E}/timings/generate_shard/{R}.{N}.{S}.{K}.tsv"
     params:
-        digest=made_from("generate", image_set="S"),
+        digest=wanted_images,
         num_shards=lambda wildcards: experiment(wildcards).image_sets[wildcards.S].num_shards,
         config=config_path,
         adapter=lambda wildcards, input: f"--adapter {shlex.quote(input.adapter)}" if "adapter" in input.keys() else "",

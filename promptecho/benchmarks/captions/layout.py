@@ -11,6 +11,7 @@ from pathlib import Path
 
 from promptecho.benchmarks import listing
 from promptecho.benchmarks.captions.prompts import Prompt, read_prompts
+from promptecho.benchmarks.limit import first_places
 from promptecho.benchmarks.listing import METADATA as METADATA  # part of this format
 from promptecho.errors import DataError
 from promptecho.files import read_jsonl
@@ -21,20 +22,34 @@ ImageEntry = listing.ImageEntry[Prompt]
 class CaptionsLayout(listing.ListedLayout):
     """`Layout` of captions."""
 
-    def __init__(self, prompts: Path, root: Path, images_per_prompt: int):
+    def __init__(self, prompts: Path, root: Path, images_per_prompt: int, limit: int | None = None):
         read = read_prompts(prompts)
         super().__init__(root, images_per_prompt, [asdict(prompt) for prompt in read])
         self.ids = [prompt.data_id for prompt in read]
         self.texts = [prompt.caption for prompt in read]
+        self.chosen = first_places(read, tag_of, limit)
+
+
+def tag_of(prompt: Prompt) -> str:
+    """By what a limit is stratified: what a caption of shapes claims; other captions have no tags."""
+    from promptecho.benchmarks.captions.scorer import OTHER, claim_of, group_of
+
+    try:
+        return group_of(claim_of(prompt.caption))
+    except DataError:
+        return OTHER
 
 
 def list_images(
-    root: str | Path, prompts: list[Prompt] | None = None, images_per_prompt: int | None = None
-) -> list[ImageEntry]:
+    root: str | Path, prompts: list[Prompt] | None = None, images_per_prompt: int | None = None,
+    only: list[Prompt] | None = None,
+) -> list[ImageEntry]:  # fmt: skip
     """All images of a folder, see `listing.list_images`; found by their captions where its lines have an `index`."""
     if prompts is not None and _has_index(Path(root)):
-        return _by_caption(root, prompts, images_per_prompt)
-    return listing.list_images(root, _read_prompt, prompts, images_per_prompt, shown=lambda prompt: prompt.caption)
+        return _by_caption(root, prompts, images_per_prompt, only)
+    return listing.list_images(
+        root, _read_prompt, prompts, images_per_prompt, shown=lambda prompt: prompt.caption, only=only
+    )
 
 
 def _has_index(root: Path) -> bool:
@@ -43,7 +58,9 @@ def _has_index(root: Path) -> bool:
     return bool(rows) and all("index" in row and "data_id" not in row for row in rows)
 
 
-def _by_caption(root: str | Path, prompts: list[Prompt], images_per_prompt: int | None) -> list[ImageEntry]:
+def _by_caption(
+    root: str | Path, prompts: list[Prompt], images_per_prompt: int | None, only: list[Prompt] | None
+) -> list[ImageEntry]:
     """The images in the order of `prompts`, each named after the prompt with its caption (white space aside)."""
     named: dict[str, list[Prompt]] = {}
     for prompt in prompts:
@@ -62,13 +79,14 @@ def _by_caption(root: str | Path, prompts: list[Prompt], images_per_prompt: int 
         return named[text][place % len(named[text])]
 
     entries = listing.list_images(root, read, None, images_per_prompt, shown=lambda prompt: prompt.caption)
-    made = {entry.prompt for entry in entries}
-    if missing := [prompt.data_id for prompt in prompts if prompt not in made]:
+    made, wanted = {entry.prompt for entry in entries}, prompts if only is None else only
+    if missing := [prompt.data_id for prompt in wanted if prompt not in made]:
         raise DataError(
-            f"{Path(root) / METADATA}: no image of {len(missing)} of the {len(prompts)} prompts of the prompt set, "
+            f"{Path(root) / METADATA}: no image of {len(missing)} of the {len(wanted)} prompts of the prompt set, "
             f"e.g. {missing[0]!r}; generate them, or give the prompts that these images were made from"
         )
-    order = {prompt.data_id: place for place, prompt in enumerate(prompts)}
+    order = {prompt.data_id: place for place, prompt in enumerate(wanted)}
+    entries = [entry for entry in entries if entry.prompt.data_id in order]
     return sorted(entries, key=lambda entry: (order[entry.prompt.data_id], entry.image_index))
 
 

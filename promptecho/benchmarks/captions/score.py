@@ -7,9 +7,10 @@ from statistics import fmean
 from typing import Any
 
 from promptecho.benchmarks.backends import PerceptionFailure, Reader, load_reader
-from promptecho.benchmarks.captions.layout import ImageEntry, list_images
+from promptecho.benchmarks.captions.layout import ImageEntry, list_images, tag_of
 from promptecho.benchmarks.captions.prompts import prompts_digest, read_prompts
 from promptecho.benchmarks.captions.scorer import GROUPS, OTHER, claim_of, evaluate, group_of
+from promptecho.benchmarks.limit import first_prompts
 from promptecho.benchmarks.scoring import ImageFolder, Judged, Scored, ScoringOptions, judge_all
 from promptecho.errors import ConfigError, DataError
 from promptecho.images import load_image
@@ -57,6 +58,8 @@ class CaptionsScorer:
 
     def score(self, folder: ImageFolder) -> Scored:
         prompts = read_prompts(folder.prompts) if folder.prompts else None
-        entries = list_images(folder.root, prompts, folder.images_per_prompt)
+        only, limit = first_prompts(prompts, tag_of, folder.limit)
+        entries = list_images(folder.root, prompts, folder.images_per_prompt, only)
         items, raw = judge_all("captions", folder.root, entries, lambda entry: judge(entry, self._reader))
-        return Scored(items, raw, prompts_digest(list(dict.fromkeys(e.prompt for e in entries))), summary_of(items))
+        digest = prompts_digest(list(dict.fromkeys(entry.prompt for entry in entries)))
+        return Scored(items, raw, digest, summary_of(items), limit=limit)

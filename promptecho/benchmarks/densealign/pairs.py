@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from promptecho.benchmarks.captions.layout import list_images
+from promptecho.benchmarks.captions.layout import list_images, tag_of
 from promptecho.benchmarks.captions.prompts import Prompt, read_prompts
+from promptecho.benchmarks.limit import first_prompts
 from promptecho.benchmarks.scoring import ImageFolder
 from promptecho.errors import ConfigError, DataError, counted
+from promptecho.provenance import Limit
 
 SHOWN = 60  # characters of a caption that an error shows
 
@@ -23,8 +25,9 @@ class Pair:
     baseline: Path
 
 
-def list_pairs(folder: ImageFolder) -> list[Pair]:
-    """The images of `folder.root` and `folder.baseline` by data_id and image index, in the order of `root`.
+def list_pairs(folder: ImageFolder) -> tuple[list[Pair], Limit | None]:
+    """The images of `folder.root` and `folder.baseline` by data_id and image index, in the order of `root`; and its
+    limit where that leaves prompts out.
 
     Deviation: the authors' script compares the ids that both folders hold; here a difference is an error, because
     comparisons that are left out would change the rates unseen.
@@ -42,8 +45,9 @@ def list_pairs(folder: ImageFolder) -> list[Pair]:
     if root.resolve() == baseline.resolve():
         raise ConfigError(f"{root}: is compared with itself; give the images of another run as baseline")
     prompts = read_prompts(folder.prompts) if folder.prompts else None
+    only, limit = first_prompts(prompts, tag_of, folder.limit)
     sides = [
-        {(e.prompt.data_id, e.image_index): e for e in list_images(side, prompts, folder.images_per_prompt)}
+        {(e.prompt.data_id, e.image_index): e for e in list_images(side, prompts, folder.images_per_prompt, only)}
         for side in (root, baseline)
     ]
     fix = "generate both on the same prompts with as many images each"
@@ -57,4 +61,4 @@ def list_pairs(folder: ImageFolder) -> list[Pair]:
         if (theirs := sides[1][key].prompt.caption) != entry.prompt.caption:
             shown = " and ".join(repr(text[:SHOWN]) for text in (entry.prompt.caption, theirs))
             raise DataError(f"{root} and {baseline}: prompt {key[0]!r} has different captions: {shown}; {fix}")
-    return [Pair(e.prompt, e.image_index, e.path, sides[1][key].path) for key, e in sides[0].items()]
+    return [Pair(e.prompt, e.image_index, e.path, sides[1][key].path) for key, e in sides[0].items()], limit

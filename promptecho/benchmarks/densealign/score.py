@@ -175,7 +175,7 @@ class DenseAlignScorer:
         """
         from promptecho.judges.base import Estimate
 
-        pairs = list_pairs(folder)
+        pairs, _ = list_pairs(folder)
         if self._reader is not None:
             return Estimate(calls=0, recorded=0, input_tokens=0, output_tokens=0, usd=0.0)
         return self._judge.estimate(self._questions(pairs))
@@ -187,7 +187,7 @@ class DenseAlignScorer:
             ConfigError, DataError: as list_pairs, or every comparison failed.
             JudgeError: more questions than allowed stayed without answer, or the budget is used up.
         """
-        pairs = list_pairs(folder)
+        pairs, limit = list_pairs(folder)
         if self._reader is not None:
             judge = partial(judged_by_reader, reader=self._reader, seed=self._seed)
             items, raw = judge_all("DenseAlign", folder.root, pairs, judge)
@@ -196,4 +196,5 @@ class DenseAlignScorer:
             judge = partial(judged_by_model, seed=self._seed)
             items, raw = judge_all("DenseAlign", folder.root, list(zip(pairs, answers, strict=True)), judge)
         prompts = prompts_digest(list(dict.fromkeys(pair.prompt for pair in pairs)))
-        return Scored(items, raw, prompts, summary_of(raw), judge=None if self._reader else self._judge.facts)
+        facts = None if self._reader else self._judge.facts
+        return Scored(items, raw, prompts, summary_of(raw), judge=facts, limit=limit)

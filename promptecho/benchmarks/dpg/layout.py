@@ -27,6 +27,7 @@ from PIL import Image
 from promptecho.benchmarks.dpg.grid import COUNTS, cell_of, compose
 from promptecho.benchmarks.dpg.questions import Prompt, Row, prompts_of, read_rows
 from promptecho.benchmarks.layout import refuse_missing, refuse_mixed_sizes
+from promptecho.benchmarks.limit import first_places
 from promptecho.errors import DataError
 from promptecho.files import atomic_path, write_jsonl
 from promptecho.images import load_image
@@ -77,10 +78,20 @@ def check_ids(prompts: Sequence[Prompt], source: str | Path) -> None:
         )
 
 
+def tag_of(prompt: Prompt) -> str:
+    """By what a limit is stratified: the data set that a prompt is from, with which its item_id begins."""
+    return re.match(r"[^\W\d_]*", prompt.item_id)[0]
+
+
+def lost_in_official(rows: Sequence[Row]) -> set[int]:
+    """Places of prompts that a limit takes last: the first, where mode official drops its only question."""
+    return {0} if sum(row.item_id == rows[0].item_id for row in rows) == 1 else set()
+
+
 class DpgLayout:
     """`Layout` of DPG-Bench, for 1 or 4 images per prompt."""
 
-    def __init__(self, prompts: Path, root: Path, images_per_prompt: int):
+    def __init__(self, prompts: Path, root: Path, images_per_prompt: int, limit: int | None = None):
         if images_per_prompt not in COUNTS:
             raise DataError(f"{root}: DPG-Bench takes 1 or 4 images per prompt, not {images_per_prompt}")
         self._root, self._count = root, images_per_prompt
@@ -89,6 +100,7 @@ class DpgLayout:
         check_ids(found, prompts)
         self.ids = [prompt.item_id for prompt in found]
         self.texts = [prompt.text for prompt in found]
+        self.chosen = first_places(found, tag_of, limit, last=lost_in_official(self._rows))
 
     def image_path(self, p: int, i: int) -> Path:
         return self._root / CELLS / self.ids[p] / f"{i:05}.png"
@@ -178,11 +190,13 @@ def read_questions(root: Path, questions: Path | None) -> list[Row]:
     return read_rows(questions or root / QUESTIONS)
 
 
-def list_images(root: str | Path, rows: Sequence[Row], images_per_prompt: int | None = None) -> list[ImageEntry]:
-    """All images of a folder, by prompt in the order of the questions, then cell.
+def list_images(
+    root: str | Path, rows: Sequence[Row], images_per_prompt: int | None = None, only: Sequence[Prompt] | None = None
+) -> list[ImageEntry]:
+    """All images of a folder, by prompt in the order of the questions, then cell; `only`: of some of the prompts.
 
     Officially, prompts without a picture silently leave the mean and other files are skipped. Here the folder must hold
-    exactly the prompts' pictures.
+    exactly the prompts' pictures; with `only` those of others may be there or not.
 
     Raises:
         DataError: the folder or pictures are missing (named), other files lie among them, the images were generated
@@ -201,13 +215,14 @@ def list_images(root: str | Path, rows: Sequence[Row], images_per_prompt: int | 
                 f"{root / QUESTIONS}: the images are of other prompts, e.g. {other.item_id} ({other.text!r}); "
                 "generate the images again"
             )
-    folder, wanted = _grids_folder(root), {f"{prompt.item_id}.png" for prompt in prompts}
+    folder, known = _grids_folder(root), {f"{prompt.item_id}.png" for prompt in prompts}
+    wanted = prompts if only is None else only
     found = {path.name for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")}
-    refuse_missing(folder, [name for name in (f"{p.item_id}.png" for p in prompts) if name not in found], len(prompts))
-    if extra := sorted(name for name in found - wanted if folder != root or name.endswith(".png")):
+    refuse_missing(folder, [name for name in (f"{p.item_id}.png" for p in wanted) if name not in found], len(wanted))
+    if extra := sorted(name for name in found - known if folder != root or name.endswith(".png")):
         raise DataError(f"{folder / extra[0]}: not a picture of any of the {len(prompts)} prompts; remove it")
-    count = images_per_prompt or _images_per_prompt(root, prompts)
+    count = images_per_prompt or _images_per_prompt(root, wanted)
     if count not in COUNTS:
         raise DataError(f"{root}: DPG-Bench takes 1 or 4 images per prompt, not {count}")
-    refuse_mixed_sizes(root, (folder / f"{prompt.item_id}.png" for prompt in prompts))
-    return [ImageEntry(p, i, count, folder / f"{p.item_id}.png") for p in prompts for i in range(count)]
+    refuse_mixed_sizes(root, (folder / f"{prompt.item_id}.png" for prompt in wanted))
+    return [ImageEntry(p, i, count, folder / f"{p.item_id}.png") for p in wanted for i in range(count)]

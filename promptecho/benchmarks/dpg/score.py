@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from promptecho.benchmarks.backends import PerceptionFailure
 from promptecho.benchmarks.dpg.judge import VlmJudge
-from promptecho.benchmarks.dpg.layout import ImageEntry, list_images, read_questions
-from promptecho.benchmarks.dpg.questions import Question, Row, rows_digest
+from promptecho.benchmarks.dpg.layout import ImageEntry, list_images, lost_in_official, read_questions, tag_of
+from promptecho.benchmarks.dpg.questions import Question, Row, prompts_of, rows_digest
 from promptecho.benchmarks.dpg.scorer import (
     ImageScore,
     ItemFailure,
@@ -30,9 +30,11 @@ from promptecho.benchmarks.dpg.scorer import (
     summarize,
 )
 from promptecho.benchmarks.dpg.vqa import Asked, Vqa, load_vqa
+from promptecho.benchmarks.limit import first_prompts
 from promptecho.benchmarks.scoring import ImageFolder, Scored, ScoringOptions
 from promptecho.errors import ConfigError, DataError
 from promptecho.progress import progress
+from promptecho.provenance import Limit
 from promptecho.scores import ScoreItem
 
 if TYPE_CHECKING:
@@ -144,9 +146,16 @@ class DpgScorer:
         self.judge_model = (self._judge or self._vqa).name
         self.template_digest = self._judge.template_digest if self._judge else None
 
-    def _read(self, folder: ImageFolder) -> tuple[list[Row], Items, list[ImageEntry]]:
+    def _read(self, folder: ImageFolder) -> tuple[list[Row], Items, list[ImageEntry], Limit | None]:
+        """With a limit, the rows of the chosen prompts alone; what mode official does to the file is done before."""
         rows = read_questions(folder.root, folder.prompts)
-        return rows, items_of(rows, self._mode), list_images(folder.root, rows, folder.images_per_prompt)
+        items = items_of(rows, self._mode)
+        only, limit = first_prompts(prompts_of(rows), tag_of, folder.limit, last=lost_in_official(rows))
+        entries = list_images(folder.root, rows, folder.images_per_prompt, only)
+        if only is not None:
+            chosen = {prompt.item_id for prompt in only}
+            rows = [row for row in rows if row.item_id in chosen]
+        return rows, items, entries, limit
 
     def estimate(self, folder: ImageFolder) -> Estimate:
         """What scoring would cost, for the backend `judge`.
@@ -157,13 +166,14 @@ class DpgScorer:
         """
         if self._judge is None:
             raise ConfigError(f"backend {self.judge_model}: makes no calls, so there is nothing to estimate")
-        _, items, entries = self._read(folder)
+        _, items, entries, _ = self._read(folder)
         return self._judge.estimate(entries, items)
 
     def score(self, folder: ImageFolder) -> Scored:
-        rows, items, entries = self._read(folder)
+        rows, items, entries, limit = self._read(folder)
         asked = self._judge.ask(entries, items) if self._judge else ask_vqa(self._vqa, entries, items)
         results, raw, parts, summary = records_of(entries, items, asked, self._mode)
         detailed = {f"l2:{name}": value for name, value in summary.detailed.items()}
         values = {"overall": summary.overall, **summary.broad, **detailed}
-        return Scored(results, raw, rows_digest(rows), values, parts, self._judge.facts if self._judge else None)
+        facts = self._judge.facts if self._judge else None
+        return Scored(results, raw, rows_digest(rows), values, parts, facts, limit)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from promptecho.benchmarks.geneval.prompts import Prompt, parse_prompt, read_prompts
 from promptecho.benchmarks.layout import refuse_missing, refuse_mixed_sizes
+from promptecho.benchmarks.limit import first_places
 from promptecho.errors import DataError
 from promptecho.files import read_jsonl, write_jsonl
 
@@ -28,6 +29,11 @@ class ImageEntry:
         return f"{self.prompt_index:05}"
 
 
+def tag_of(prompt: Prompt) -> str:
+    """By what a limit is stratified."""
+    return prompt.tag
+
+
 def image_path(root: Path, prompt_index: int, image_index: int) -> Path:
     """Where the official layout keeps one image."""
     return root / f"{prompt_index:05}" / "samples" / f"{image_index:05}.png"
@@ -36,11 +42,12 @@ def image_path(root: Path, prompt_index: int, image_index: int) -> Path:
 class GenevalLayout:
     """`Layout` of GenEval: a folder per prompt, named after the prompt's place in the prompt set."""
 
-    def __init__(self, prompts: Path, root: Path, images_per_prompt: int):
+    def __init__(self, prompts: Path, root: Path, images_per_prompt: int, limit: int | None = None):
         self._root, self._images_per_prompt = root, images_per_prompt
         self._prompts = read_prompts(prompts)
         self.ids = [f"{p:05}" for p in range(len(self._prompts))]
         self.texts = [prompt.prompt for prompt in self._prompts]
+        self.chosen = first_places(self._prompts, tag_of, limit)
 
     def image_path(self, p: int, i: int) -> Path:
         return image_path(self._root, p, i)
@@ -70,9 +77,10 @@ def _read_folder_prompt(folder: Path) -> Prompt:
 
 
 def list_images(
-    root: str | Path, prompts: list[Prompt] | None = None, images_per_prompt: int | None = None
-) -> list[ImageEntry]:
-    """All images of a folder, by prompt, then image.
+    root: str | Path, prompts: list[Prompt] | None = None, images_per_prompt: int | None = None,
+    limit: int | None = None,
+) -> list[ImageEntry]:  # fmt: skip
+    """All images of a folder, by prompt, then image; with `limit` those of the first of `prompts` alone (limit.py).
 
     Missing images would silently leave the denominator of every score, so the folder must be whole: prompts 0..P-1
     and images 0..K-1 of each. P and K come from the arguments where given (then trailing gaps are seen as well),
@@ -95,7 +103,8 @@ def list_images(
     n_images = images_per_prompt or 1 + max((max(images, default=-1) for images in found.values()), default=-1)
     if n_images < 1:
         raise DataError(f"{root}: prompt folders without images (samples/00000.png, ...); generate the images first")
-    wanted = [(p, i) for p in range(n_prompts) for i in range(n_images)]
+    chosen = first_places(prompts, tag_of, limit) if prompts is not None else range(n_prompts)
+    wanted = [(p, i) for p in chosen for i in range(n_images)]
     missing = [str(image_path(Path(), p, i)) for p, i in wanted if i not in found.get(p, {})]
     refuse_missing(root, missing, len(wanted))
     extra = [p for p in folders if p >= n_prompts] + [p for p in found if any(i >= n_images for i in found[p])]
@@ -105,7 +114,7 @@ def list_images(
             "another prompt set was generated here"
         )
     entries = []
-    for number in range(n_prompts):
+    for number in chosen:
         prompt = _read_folder_prompt(folders[number])
         if prompts is not None and prompt != prompts[number]:
             raise DataError(

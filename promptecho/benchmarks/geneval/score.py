@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from promptecho.benchmarks.backends import Detector, PerceptionFailure, load_backend
-from promptecho.benchmarks.geneval.layout import ImageEntry, list_images
+from promptecho.benchmarks.geneval.layout import ImageEntry, list_images, tag_of
 from promptecho.benchmarks.geneval.prompts import Prompt, prompts_digest, read_prompts
 from promptecho.benchmarks.geneval.scorer import Options, evaluate_image, summarize
+from promptecho.benchmarks.limit import first_prompts
 from promptecho.benchmarks.scoring import ImageFolder, Judged, Scored, ScoringOptions, judge_all
 from promptecho.errors import ConfigError
 from promptecho.images import load_image
@@ -63,8 +64,9 @@ def score_folder(
     prompts: list[Prompt] | None = None,
     images_per_prompt: int | None = None,
     options: Options | None = None,
+    limit: int | None = None,
 ) -> tuple[list[ScoreItem], list[dict], dict[str, Any]]:
-    """Judge all images of a folder.
+    """Judge all images of a folder; with `limit` those of the first `prompts`.
 
     Returns:
         Score items, raw records, and {prompts_digest, options}.
@@ -73,7 +75,7 @@ def score_folder(
         DataError: images are missing or damaged, or the backend failed on every image.
     """
     options = options or Options()
-    entries = list_images(images, prompts, images_per_prompt)
+    entries = list_images(images, prompts, images_per_prompt, limit)
     items, raw = judge_all("GenEval", images, entries, lambda entry: judge(entry, detector, options))
     unique = {entry.prompt_index: entry.prompt for entry in entries}
     return items, raw, {"prompts_digest": prompts_digest(list(unique.values())), "options": asdict(options)}
@@ -92,6 +94,8 @@ class GenevalScorer:
     def score(self, folder: ImageFolder) -> Scored:
         expected = read_prompts(folder.prompts) if folder.prompts else None
         items, raw, facts = score_folder(
-            folder.root, self._detector, prompts=expected, images_per_prompt=folder.images_per_prompt
-        )
-        return Scored(items, raw, facts["prompts_digest"], summary_of(items))
+            folder.root, self._detector, prompts=expected, images_per_prompt=folder.images_per_prompt,
+            limit=folder.limit,
+        )  # fmt: skip
+        _, limit = first_prompts(expected, tag_of, folder.limit)
+        return Scored(items, raw, facts["prompts_digest"], summary_of(items), limit=limit)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from promptecho.benchmarks import listing
+from promptecho.benchmarks.limit import first_places
 from promptecho.benchmarks.textocr.prompts import Prompt, parse_prompt, read_prompts
 
 ImageEntry = listing.ImageEntry[Prompt]
@@ -17,19 +18,28 @@ ImageEntry = listing.ImageEntry[Prompt]
 class TextOcrLayout(listing.ListedLayout):
     """`Layout` of text rendering."""
 
-    def __init__(self, prompts: Path, root: Path, images_per_prompt: int):
+    def __init__(self, prompts: Path, root: Path, images_per_prompt: int, limit: int | None = None):
         read = read_prompts(prompts)
         self.ids = [prompt.data_id for prompt in read]
         self.texts = [prompt.prompt for prompt in read]
+        self.chosen = first_places(read, tag_of, limit)
         numbers = [int(name) for name in self.ids] if all(map(_is_number, self.ids)) else None
         super().__init__(root, images_per_prompt, [prompt.row() for prompt in read], numbers)
 
 
+def tag_of(prompt: Prompt) -> str:
+    """By what a limit is stratified: the prompt's category."""
+    return prompt.group
+
+
 def list_images(
-    root: str | Path, prompts: list[Prompt] | None = None, images_per_prompt: int | None = None
-) -> list[ImageEntry]:
+    root: str | Path, prompts: list[Prompt] | None = None, images_per_prompt: int | None = None,
+    only: list[Prompt] | None = None,
+) -> list[ImageEntry]:  # fmt: skip
     """All images of a folder, see `listing.list_images`."""
-    return listing.list_images(root, parse_prompt, prompts, images_per_prompt, shown=lambda prompt: prompt.prompt)
+    return listing.list_images(
+        root, parse_prompt, prompts, images_per_prompt, shown=lambda prompt: prompt.prompt, only=only
+    )
 
 
 def _is_number(name: str) -> bool:

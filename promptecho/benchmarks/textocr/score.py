@@ -9,9 +9,10 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from promptecho.benchmarks.backends import PerceptionFailure
+from promptecho.benchmarks.limit import first_prompts
 from promptecho.benchmarks.scoring import ImageFolder, JudgeBackend, Judged, Scored, ScoringOptions, judge_all
 from promptecho.benchmarks.templates import load_template
-from promptecho.benchmarks.textocr.layout import ImageEntry, list_images
+from promptecho.benchmarks.textocr.layout import ImageEntry, list_images, tag_of
 from promptecho.benchmarks.textocr.prompts import prompts_digest, read_prompts
 from promptecho.errors import ConfigError, DataError, ModelError
 from promptecho.images import load_image
@@ -20,6 +21,7 @@ from promptecho.scores import ScoreItem
 if TYPE_CHECKING:
     from promptecho.benchmarks.textocr.rapid import TextReader
     from promptecho.judges.base import Answer, Estimate, Question
+    from promptecho.provenance import Limit
 
 RAPIDOCR, JUDGE = "rapidocr", "judge"
 WHAT = "text rendering"
@@ -145,9 +147,10 @@ class TextOcrScorer:
         else:
             raise ModelError(f"backend {options.backend!r} is unknown; known backends: {JUDGE}, {RAPIDOCR}")
 
-    def _entries(self, folder: ImageFolder) -> list[ImageEntry]:
+    def _entries(self, folder: ImageFolder) -> tuple[list[ImageEntry], Limit | None]:
         prompts = read_prompts(folder.prompts) if folder.prompts else None
-        return list_images(folder.root, prompts, folder.images_per_prompt)
+        only, limit = first_prompts(prompts, tag_of, folder.limit)
+        return list_images(folder.root, prompts, folder.images_per_prompt, only), limit
 
     def _questions(self, entries: Sequence[ImageEntry]) -> list[Question]:
         from promptecho.benchmarks.textocr.judge import question_of
@@ -162,7 +165,7 @@ class TextOcrScorer:
         """
         from promptecho.judges.base import Estimate
 
-        entries = self._entries(folder)
+        entries, _ = self._entries(folder)
         if self._reader is not None:
             return Estimate(calls=0, recorded=0, input_tokens=0, output_tokens=0, usd=0.0)
         return self._judge.estimate(self._questions(entries))
@@ -175,7 +178,7 @@ class TextOcrScorer:
                 or every image failed.
             JudgeError: more questions than allowed stayed without answer, or the budget is used up.
         """
-        entries = self._entries(folder)
+        entries, limit = self._entries(folder)
         if self._reader is not None:
             untold = [entry.prompt.data_id for entry in entries if entry.prompt.text is None]
             if untold:
@@ -188,4 +191,5 @@ class TextOcrScorer:
             answers = self._judge.ask(self._questions(entries))
             items, raw = judge_all(WHAT, folder.root, list(zip(entries, answers, strict=True)), judged_by_model)
         prompts = prompts_digest(list(dict.fromkeys(entry.prompt for entry in entries)))
-        return Scored(items, raw, prompts, summary_of(raw), judge=None if self._reader else self._judge.facts)
+        facts = None if self._reader else self._judge.facts
+        return Scored(items, raw, prompts, summary_of(raw), judge=facts, limit=limit)

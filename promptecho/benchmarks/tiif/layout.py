@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from promptecho.benchmarks.layout import refuse_missing, refuse_mixed_sizes
+from promptecho.benchmarks.limit import first_places
 from promptecho.benchmarks.tiif.attributes import LENGTHS
 from promptecho.benchmarks.tiif.prompts import Prompt, read_prompts, write_prompts
 from promptecho.errors import ConfigError, DataError
@@ -43,6 +44,11 @@ def image_path(root: Path, prompt: Prompt, length: str, model: str = MODEL) -> P
     return root / prompt.type / model / f"{length}_description" / f"{prompt.index}.png"
 
 
+def tag_of(prompt: Prompt) -> str:
+    """By what a limit is stratified."""
+    return prompt.type
+
+
 def check_images_per_prompt(count: int | None) -> None:
     """TIIF-Bench has one image for each description.
 
@@ -56,36 +62,36 @@ def check_images_per_prompt(count: int | None) -> None:
 class TiifLayout:
     """`Layout` of TIIF-Bench; ids are `TYPE/LENGTH/INDEX`, each prompt's short description before its long one."""
 
-    def __init__(self, prompts: Path, root: Path, images_per_prompt: int):
+    def __init__(self, prompts: Path, root: Path, images_per_prompt: int, limit: int | None = None):
         check_images_per_prompt(images_per_prompt)
         self._root = root
         self._prompts = read_prompts(prompts)
         self._entries = [(prompt, length) for prompt in self._prompts for length in LENGTHS]
         self.ids = [f"{prompt.type}/{length}/{prompt.index}" for prompt, length in self._entries]
         self.texts = [prompt.text(length) for prompt, length in self._entries]
+        places = first_places(self._prompts, tag_of, limit)
+        self._chosen_prompts = [self._prompts[place] for place in places]
+        self.chosen = [place * len(LENGTHS) + k for place in places for k in range(len(LENGTHS))]
 
     def image_path(self, p: int, i: int) -> Path:
         return image_path(self._root, *self._entries[p])
 
-    def _wanted(self) -> list[Path]:
-        return [self.image_path(p, 0) for p in range(len(self.ids))]
-
     def _is_whole(self) -> bool:
-        return all(path.is_file() for path in self._wanted())
+        return all(self.image_path(p, 0).is_file() for p in self.chosen)
 
     def remove_stale(self) -> None:
-        wanted = set(self._wanted())
+        wanted = {self.image_path(p, 0) for p in range(len(self.ids))}
         for image in self._root.glob(f"*/{MODEL}/*_description/[0-9]*.png"):
             if image not in wanted:
                 image.unlink(missing_ok=True)
         # A listing that exists is true: one of other prompts, or with images yet to come, goes.
         listing = self._root / METADATA
-        if listing.is_file() and not (self._is_whole() and _same(listing, self._prompts)):
+        if listing.is_file() and not (self._is_whole() and _same(listing, self._chosen_prompts)):
             listing.unlink(missing_ok=True)
 
     def describe(self, prompts: Sequence[int]) -> None:
         if self._is_whole():  # the last shard to finish sees that, however many run at once
-            write_prompts(self._root / METADATA, self._prompts)
+            write_prompts(self._root / METADATA, self._chosen_prompts)
 
 
 def _same(listing: Path, prompts: list[Prompt]) -> bool:
@@ -104,11 +110,13 @@ def _model_of(root: Path) -> str:
     return names[0]
 
 
-def list_images(root: str | Path, prompts: list[Prompt] | None = None) -> list[ImageEntry]:
+def list_images(
+    root: str | Path, prompts: list[Prompt] | None = None, only: list[Prompt] | None = None
+) -> list[ImageEntry]:
     """All images of a tree, by prompt, the short description's first.
 
     Missing images would silently leave the denominators, so the tree must be whole. `prompts` None takes the tree's
-    own listing; a tree made elsewhere has none and needs them.
+    own listing; a tree made elsewhere has none and needs them. `only`: those of `prompts` whose images are wanted.
 
     Raises:
         DataError: the tree or images are missing (named), there are more, or the listing tells of other prompts.
@@ -117,26 +125,32 @@ def list_images(root: str | Path, prompts: list[Prompt] | None = None) -> list[I
     if not root.is_dir():
         raise DataError(f"{root}: no such image folder; generate the images first")
     listing = root / METADATA
-    if prompts is None:
-        if not listing.is_file():
-            raise DataError(f"{listing}: no such file; generate the images (all shards), or give --prompts")
-        prompts = read_prompts(listing)
-    elif listing.is_file():
+    if prompts is None and not listing.is_file():
+        raise DataError(f"{listing}: no such file; generate the images (all shards), or give --prompts")
+    own, prompts = prompts is None, read_prompts(listing) if prompts is None else prompts
+    wanted = prompts if only is None else only
+    if not own and listing.is_file():
         listed = read_prompts(listing)
-        if listed != prompts:
-            other = next((f for f, e in zip(listed, prompts, strict=False) if f != e), listed[-1])
+        if only is not None:  # the listing of another limit, or of none, has others of the same set
+            known, ids = {prompt.prompt_id: prompt for prompt in prompts}, {prompt.prompt_id for prompt in only}
+            listed = [one for one in listed if one.prompt_id in ids or known.get(one.prompt_id) != one]
+        if listed != wanted:
+            other = next((f for f, e in zip(listed, wanted, strict=False) if f != e), (listed or wanted)[-1])
             raise DataError(
-                f"{listing}: its {len(listed)} prompts are not the {len(prompts)} of the prompt set, e.g. "
+                f"{listing}: its {len(listed)} prompts are not the {len(wanted)} of the prompt set, e.g. "
                 f"{other.prompt_id}; generate the images again"
             )
     model = _model_of(root)
-    entries = [
-        ImageEntry(prompt, length, image_path(root, prompt, length, model)) for prompt in prompts for length in LENGTHS
-    ]
+    every = {
+        (prompt.prompt_id, length): ImageEntry(prompt, length, image_path(root, prompt, length, model))
+        for prompt in prompts
+        for length in LENGTHS
+    }
+    entries = [every[prompt.prompt_id, length] for prompt in wanted for length in LENGTHS]
     missing = [str(entry.path.relative_to(root)) for entry in entries if not entry.path.is_file()]
     refuse_missing(root, missing, len(entries))
     found = set(root.glob(f"*/{glob.escape(model)}/*_description/*.png"))
-    if extra := sorted(found - {entry.path for entry in entries}):
+    if extra := sorted(found - {entry.path for entry in every.values()}):
         raise DataError(f"{extra[0]}: no image of the {len(prompts)} prompts; another prompt set was generated here")
     refuse_mixed_sizes(root, (entry.path for entry in entries))
     return entries

@@ -11,9 +11,10 @@ from __future__ import annotations
 from typing import Any
 
 from promptecho.benchmarks.backends import PerceptionFailure, load_reader
+from promptecho.benchmarks.limit import first_prompts
 from promptecho.benchmarks.scoring import ImageFolder, JudgeBackend, Scored, ScoringOptions
 from promptecho.benchmarks.tiif.judge import WORDINGS, load_templates, question_of, wording_of
-from promptecho.benchmarks.tiif.layout import ImageEntry, check_images_per_prompt, list_images
+from promptecho.benchmarks.tiif.layout import ImageEntry, check_images_per_prompt, list_images, tag_of
 from promptecho.benchmarks.tiif.oracle import answer, check_questions
 from promptecho.benchmarks.tiif.prompts import Prompt, prompts_digest, read_prompts
 from promptecho.benchmarks.tiif.scorer import MODES, Tally, as_expected, summarize
@@ -21,6 +22,7 @@ from promptecho.errors import ConfigError, DataError, ModelError
 from promptecho.images import load_image
 from promptecho.judges.base import Estimate, Question
 from promptecho.progress import progress
+from promptecho.provenance import Limit
 from promptecho.scores import ScoreItem
 
 BACKENDS = ("judge", "oracle")
@@ -100,14 +102,15 @@ class TiifScorer:
         self.judge_model, self.template_digest = self._judge.name, self._templates.digest
 
     def score(self, folder: ImageFolder) -> Scored:
-        prompts, entries = self._list(folder)
+        prompts, entries, limit = self._list(folder)
         raw = self._look(entries) if self._reader else self._ask(entries)
         if all(record["failed"] for record in raw):
             reason = raw[0]["reason"]
             raise DataError(f"{folder.root}: no answer about any of {len(raw)} images; the first time: {reason}")
         items = [item for record in raw for item in items_of(record, self._mode)]
         facts = None if self._reader else self._judge.facts
-        return Scored(items, raw, prompts_digest(prompts), summary_of(items, self._mode), judge=facts)
+        summary = summary_of(items, self._mode)
+        return Scored(items, raw, prompts_digest(prompts), summary, judge=facts, limit=limit)
 
     def estimate(self, folder: ImageFolder) -> Estimate:
         """What asking the judge would take.
@@ -117,13 +120,15 @@ class TiifScorer:
         """
         if self._reader:
             raise ConfigError(f"backend {self._reader.name}: asks no judge, so that there is nothing to estimate")
-        _, entries = self._list(folder)
+        _, entries, _ = self._list(folder)
         return self._judge.estimate(self._questions(entries))
 
-    def _list(self, folder: ImageFolder) -> tuple[list[Prompt], list[ImageEntry]]:
+    def _list(self, folder: ImageFolder) -> tuple[list[Prompt], list[ImageEntry], Limit | None]:
         check_images_per_prompt(folder.images_per_prompt)
-        entries = list_images(folder.root, read_prompts(folder.prompts) if folder.prompts else None)
-        return [entry.prompt for entry in entries if entry.length == "short"], entries
+        prompts = read_prompts(folder.prompts) if folder.prompts else None
+        only, limit = first_prompts(prompts, tag_of, folder.limit)
+        entries = list_images(folder.root, prompts, only)
+        return [entry.prompt for entry in entries if entry.length == "short"], entries, limit
 
     def _look(self, entries: list[ImageEntry]) -> list[dict[str, Any]]:
         for entry in entries:
