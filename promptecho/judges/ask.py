@@ -10,28 +10,19 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from promptecho.config.judges import JudgeSection
 from promptecho.judges.base import Answer, Estimate, Question
-from promptecho.judges.errors import JudgeBudgetError, JudgeError, RefusedError
-from promptecho.judges.keys import decides, former_endpoints, normal_endpoint, sampling_temperature, token_limit
+from promptecho.judges.errors import JudgeBudgetError, JudgeError
+from promptecho.judges.keys import decides, former_endpoints, normal_endpoint, token_limit
 from promptecho.judges.patience import Backoff
 from promptecho.judges.prepare import Prepared, Preparer
 from promptecho.judges.record import Record, Row
 from promptecho.judges.registry import judge_name, load_judge, model_identity
-from promptecho.judges.workers import BACKOFF, Workers, cut_reason, usd
+from promptecho.judges.results import Failure, Results
+from promptecho.judges.workers import BACKOFF, Workers, usd
 from promptecho.progress import progress
-
-MOST_EMPTY = 2  # replies without a candidate: the first may be a whim of the endpoint
-CUT_SHARE = 0.98  # a reply of an earlier version that took so much of its limit was cut there
-
-
-@dataclass(frozen=True)
-class _Failure:
-    kind: str
-    text: str
 
 
 def ask_all(
@@ -55,18 +46,18 @@ def ask_all(
         DataError: an image cannot be read (names the question), or the record is damaged.
     """
     with Record(folder, judge_name(settings)) as record:
-        prepared = _prepare(settings, questions, record)
+        prepared, results = _prepare(settings, questions, record), Results(settings, record)
         failures = {} if again else _given_up(prepared, record)
-        pending = _pending(settings, prepared, record, failures)
-        if failures and (pending or _too_many(settings, prepared, record, failures)):
-            failures, pending = {}, _pending(settings, prepared, record, {})
+        pending = _pending(prepared, results, failures)
+        if failures and (pending or _too_many(settings, prepared, results, failures)):
+            failures, pending = {}, _pending(prepared, results, {})
         if pending:
-            failures |= _ask_pending(settings, prepared, pending, record, backoff)
+            failures |= _ask_pending(settings, prepared, pending, record, results, backoff)
         asked = {one.key for one in pending}
-        results = [_result(settings, one, record.replies(one.key), failures.get(one.key)) for one in prepared]
-        _check_failures(settings, prepared, results)
+        found = [results.of(one, failures.get(one.key)) for one in prepared]
+        _check_failures(settings, prepared, found)
         return [_answer(one, result, record.replies(one.key), one.key not in asked)
-                for one, result in zip(prepared, results, strict=True)]
+                for one, result in zip(prepared, found, strict=True)]
 
 
 def estimate(settings: JudgeSection, questions: Sequence[Question], folder: Path) -> Estimate:
@@ -80,7 +71,7 @@ def estimate(settings: JudgeSection, questions: Sequence[Question], folder: Path
     """
     record = Record(folder, judge_name(settings))
     prepared = _prepare(settings, questions, record)
-    pending = _pending(settings, prepared, record, {})
+    pending = _pending(prepared, Results(settings, record), {})
     known = [row for row in record.all_replies() if not row.estimated and row.guess]
     scale = sum(row.input_tokens for row in known) / sum(row.guess for row in known) if known else 1.0
     length = sum(row.output_tokens for row in known) / len(known) if known else token_limit(settings)
@@ -119,86 +110,37 @@ def _given_up(prepared: list[Prepared], record: Record) -> dict[str, str]:
     return {one.key: reason for one in prepared if (reason := record.given_up(one.key)) is not None}
 
 
-def _most_replies(settings: JudgeSection, question: Question) -> int:
-    """After how many unusable replies a question has failed: a local model at temperature 0 only repeats itself."""
-    return 1 if settings.kind == "local" and not sampling_temperature(settings, question) else settings.max_attempts
-
-
-def _result(
-    settings: JudgeSection, one: Prepared, replies: list[Row], failure: str | None = None
-) -> tuple[object, str] | _Failure | None:
-    """(value, text) of the first reply that the question's `parse` takes, or why there is none; None: ask (again).
-
-    What the record calls ok is not trusted: replies are parsed anew, so that a better parser needs no new call.
-    """
-    reason, limit = "", token_limit(settings)
-    unusable: list[Row] = []
-    empty = 0
-    cut: Row | None = None
-    for row in replies:
-        if row.status == "refused":
-            return _Failure("refused", f"refused: {row.reason}")
-        try:
-            return one.question.parse(row.text), row.text
-        except RefusedError as error:
-            return _Failure("refused", f"refused: in words: {error}")
-        except ValueError as error:
-            if _was_cut(row):
-                cut = row if row.limit >= limit else cut
-            elif row.status == "empty":
-                empty += 1
-            else:
-                unusable.append(row)
-                reason = " ".join(str(error).split())[:300]
-    if cut is not None:
-        return _Failure("cut", f"cut: {cut_reason(cut.limit, cut.finish, cut.thinking_tokens)}")
-    if empty >= MOST_EMPTY:
-        return _Failure("refused", f"refused: no candidate, {empty} times")
-    if len(unusable) >= _most_replies(settings, one.question):
-        times = f"{len(unusable)} replies, the last: " if len(unusable) > 1 else ""
-        return _Failure("unparsable", f"unparsable: {times}{reason}")
-    return _Failure(failure.split(":")[0], failure) if failure else None
-
-
-def _was_cut(row: Row) -> bool:
-    """Whether a reply ended at its limit of tokens; earlier versions kept no finish reason, but counted tokens."""
-    if row.status == "cut" or row.finish:
-        return row.status == "cut"
-    return bool(row.limit) and not row.estimated and row.output_tokens >= CUT_SHARE * row.limit
-
-
 def _too_many(
-    settings: JudgeSection, prepared: list[Prepared], record: Record, failures: dict[str, str]
+    settings: JudgeSection, prepared: list[Prepared], results: Results, failures: dict[str, str]
 ) -> bool:
-    known = [_result(settings, one, record.replies(one.key), failures.get(one.key)) for one in prepared]
-    return sum(isinstance(one, _Failure) for one in known) > settings.max_failed_share * len(prepared)
+    known = [results.of(one, failures.get(one.key)) for one in prepared]
+    return sum(isinstance(one, Failure) for one in known) > settings.max_failed_share * len(prepared)
 
 
-def _pending(
-    settings: JudgeSection, prepared: list[Prepared], record: Record, failures: dict[str, str]
-) -> list[Prepared]:
+def _pending(prepared: list[Prepared], results: Results, failures: dict[str, str]) -> list[Prepared]:
     """The questions to ask, each key once, in order; those of `failures` are not."""
     pending = {}
     for one in prepared:
-        known = _result(settings, one, record.replies(one.key), failures.get(one.key))
+        known = results.of(one, failures.get(one.key))
         if one.key not in pending and known is None:
             pending[one.key] = one
     return list(pending.values())
 
 
 def _ask_pending(
-    settings: JudgeSection, prepared: list[Prepared], pending: list[Prepared], record: Record, backoff: Backoff
-) -> dict[str, str]:
+    settings: JudgeSection, prepared: list[Prepared], pending: list[Prepared], record: Record, known: Results,
+    backoff: Backoff,
+) -> dict[str, str]:  # fmt: skip
     """Make the calls; returns why questions were given up, by key. Ends early where too many failed."""
     groups: dict[str, list[Prepared]] = defaultdict(list)
     for one in prepared:
         groups[one.key].append(one)
 
     def results(key: str, failure: str | None = None) -> list:
-        return [_result(settings, one, record.replies(key), failure) for one in groups[key]]
+        return [known.of(one, failure) for one in groups[key]]
 
     def count_failed(key: str, failure: str | None = None) -> int:
-        return sum(isinstance(result, _Failure) for result in results(key, failure))
+        return sum(isinstance(result, Failure) for result in results(key, failure))
 
     failures: dict[str, str] = {}
     failed, most = sum(count_failed(key) for key in groups), settings.max_failed_share * len(prepared)
@@ -231,7 +173,7 @@ def _ask_pending(
 
 
 def _check_failures(settings: JudgeSection, prepared: list[Prepared], results: list) -> None:
-    failed = [(one, result) for one, result in zip(prepared, results, strict=True) if isinstance(result, _Failure)]
+    failed = [(one, result) for one, result in zip(prepared, results, strict=True) if isinstance(result, Failure)]
     if len(failed) <= settings.max_failed_share * len(prepared) and None not in results:
         return
     kinds = ", ".join(f"{count} {kind}" for kind, count in Counter(result.kind for _, result in failed).most_common())
@@ -244,12 +186,12 @@ def _check_failures(settings: JudgeSection, prepared: list[Prepared], results: l
     )
 
 
-def _answer(one: Prepared, result: tuple[object, str] | _Failure, replies: list[Row], cached: bool) -> Answer:
+def _answer(one: Prepared, result: tuple[object, str] | Failure, replies: list[Row], cached: bool) -> Answer:
     last = replies[-1] if replies else None
     order = "official" if last and last.order == "official" else "images_first"
     version = last.model_version if last else ""
     common = dict(cached=cached, attempts=len(replies), model_version=version, order=order)
-    if isinstance(result, _Failure):
+    if isinstance(result, Failure):
         return Answer(one.question, failure=result.text, kind=result.kind, text=last.text if last else "", **common)
     return Answer(one.question, value=result[0], text=result[1], **common)
 

@@ -80,11 +80,13 @@ class Endpoint:
         return text.replace(self._key, "***") if len(self._key) >= SHORTEST_SCRUBBED else text
 
     def busy(
-        self, what: str, *, retry_after: float | None = None, maybe_billed: bool = False, throttled: bool = False
-    ) -> JudgeBusyError:
+        self, what: str, *, retry_after: float | None = None, maybe_billed: bool = False, throttled: bool = False,
+        by_status: bool = False,
+    ) -> JudgeBusyError:  # fmt: skip
         return JudgeBusyError(
-            self.scrub(what), retry_after=retry_after, maybe_billed=maybe_billed, throttled=throttled
-        )
+            self.scrub(what), retry_after=retry_after, maybe_billed=maybe_billed, throttled=throttled,
+            by_status=by_status,
+        )  # fmt: skip
 
     def bounded(self, seconds: float, call: Callable[[], Reply | JudgeError]) -> Reply:
         """The reply of one call, which takes `seconds` at most, all told: HTTP libraries bound each wait for a byte
@@ -162,7 +164,8 @@ class Endpoint:
         if status in BUSY or status >= 500:
             throttled = status == 429 or retry_after is not None
             what = "too many requests" if status == 429 else "the endpoint is busy or broken"
-            return self.busy(f"HTTP {status}: {what}{told}", retry_after=retry_after, throttled=throttled)
+            how = {"retry_after": retry_after, "throttled": throttled, "by_status": True}
+            return self.busy(f"HTTP {status}: {what}{told}", **how)
         if status == 401:
             which = f"the key in {self.variable} is refused" if self._key else f"it wants a key; set {self.variable}"
             return JudgeError(f"{at}: {which}")

@@ -18,18 +18,20 @@ class JudgeBusyError(JudgeError):
 
     `retry_after` is the pause in seconds that the endpoint asks for. `maybe_billed`: the endpoint may have answered
     and charged, only the reply did not arrive. `throttled`: it answers nobody now, which is not this question's fault.
-    `unknown_host`: its name has no address; waiting helps only where it had one before.
+    `unknown_host`: its name has no address; waiting helps only where it had one before. `by_status`: it answered with
+    an HTTP status, so that the failure may be this question's own.
     """
 
     def __init__(
         self, message: str, *, retry_after: float | None = None, maybe_billed: bool = False, throttled: bool = False,
-        unknown_host: bool = False,
+        unknown_host: bool = False, by_status: bool = False,
     ):  # fmt: skip
         super().__init__(message)
         self.retry_after = retry_after
         self.maybe_billed = maybe_billed
         self.throttled = throttled
         self.unknown_host = unknown_host
+        self.by_status = by_status
 
 
 class JudgeRejectedError(JudgeError):

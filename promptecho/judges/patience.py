@@ -16,13 +16,15 @@ class Backoff:
     """Pauses in seconds before a failing endpoint is asked again: doubling from `initial` to `longest`, plus up to
     `jitter`, which is drawn from the question's own seed. An endpoint's own Retry-After counts where it is longer.
 
-    `outage_s`: how long an endpoint without any reply is waited for. `quiet_s`: an outage this short is not told.
+    `outage_s`: how long an endpoint without any reply is waited for. `alone_s`: how long where all but one question are
+    answered, so that the failure may be that one's own. `quiet_s`: an outage this short is not told.
     """
 
     initial: float = 1.0
     longest: float = 60.0
     jitter: float = 1.0
     outage_s: float = 900.0
+    alone_s: float = 120.0
     quiet_s: float = 5.0
 
     def pause(self, key: str, nth: int) -> float:

@@ -6,7 +6,6 @@ import queue
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -24,6 +23,7 @@ from promptecho.judges.keys import token_limit
 from promptecho.judges.patience import Backoff, Patience
 from promptecho.judges.prepare import Prepared, Preparer
 from promptecho.judges.record import Record, Row
+from promptecho.judges.turns import Trouble, Turns
 
 RESERVE = 2.0  # a call's input tokens are reserved at so many times their guess
 POLL_S = 0.1
@@ -43,6 +43,14 @@ class _ElsewhereError(Exception):
 
 class _UnparsableError(Exception):
     """The reply is recorded and is no answer."""
+
+
+class _LaterError(Exception):
+    """The endpoint failed on a question: it is to be asked again after `pause` seconds, nobody before `retry_after`."""
+
+    def __init__(self, pause: float, retry_after: float):
+        super().__init__()
+        self.pause, self.retry_after = pause, retry_after
 
 
 class RateLimit:
@@ -80,12 +88,13 @@ class Workers:
         self.settled, self.backoff = settled, backoff
         self.limit = token_limit(settings)
         self._patience = Patience(judge.name, backoff)
-        self._struck: set[str] = set()  # questions on which the endpoint failed while it answered others
+        self._troubles: dict[str, Trouble] = {}
+        self._suspects: set[str] = set()  # questions on which the endpoint failed while it answered others
         self._rejected = 0
         self._answered = bool(record.all_replies())
         self._rate = RateLimit(settings.requests_per_minute)
         self._stop = threading.Event()
-        self._queue: deque[Prepared] = deque()
+        self._turns = Turns()
         self._results: queue.SimpleQueue = queue.SimpleQueue()
         self._unanswered = 0
         self._ratio = max(
@@ -96,7 +105,7 @@ class Workers:
     @contextmanager
     def running(self, pending: Sequence[Prepared]) -> Iterator[None]:
         """Start on `pending`; at the end, also by an exception, wait for the calls on their way."""
-        self._queue.extend(pending)
+        self._turns.extend(pending)
         self._unanswered = len(pending)
         threads = [
             threading.Thread(target=self._work, daemon=True, name=f"judge-{index}")
@@ -130,16 +139,25 @@ class Workers:
             yield one, outcome
 
     def _work(self) -> None:
+        failures = 0  # calls in a row to which this thread had no reply
         while not self._stop.is_set():
-            try:
-                one = self._queue.popleft()
-            except IndexError:
-                return
+            one, wait = self._turns.take(after_failure=failures > 0)
+            if one is None:
+                if wait is None:
+                    return
+                self._stop.wait(wait)
+                continue
             try:
                 self._results.put((one, self._ask(one)))
+                failures = 0
             except _ElsewhereError:
-                self._queue.append(one)  # later there may be its answer
-                self._stop.wait(POLL_S)
+                self._turns.put_off(one, POLL_S)  # later there may be its answer
+            except _LaterError as later:
+                failures += 1
+                # Its own next call is put off, and this thread's too, which then tries another question first: so that
+                # an endpoint that is away is not hurried, and one question's trouble holds up no other.
+                self._turns.put_off(one, later.pause)
+                self._stop.wait(max(self.backoff.pause(one.key, failures), later.retry_after))
             except _StoppedError:
                 return
             except BaseException as error:  # raised again where the outcomes are taken
@@ -147,37 +165,49 @@ class Workers:
                 self._results.put((one, error))
 
     def _ask(self, one: Prepared) -> str | None:
-        """Ask until there is an answer; returns why not where it is given up."""
-        strikes = failed = calls = replies = 0
+        """Ask until there is a reply, which may be no answer; returns why not where it is given up.
+
+        Raises:
+            _LaterError: the endpoint failed; to be asked again later.
+        """
+        trouble = self._troubles.setdefault(one.key, Trouble())
         while True:
             # Whether others were answered between the last failure and now: then the endpoint was there in between, so
             # that another failure is this question's own. (At an outage's begin and end calls overlap with replies.)
-            others, calls = failed > 0 and self._patience.replies > replies, calls + 1
+            others = trouble.failed > 0 and self._patience.replies > trouble.replies
+            trouble.calls += 1
             try:
                 self._attempt(one)
                 return None
             except _UnparsableError:
-                failed = 0
+                trouble.failed = 0
                 continue
             except JudgeRejectedError as error:
                 return self._reject(error)
             except JudgeBusyError as error:
                 busy = error
-            failed += 1
-            away = self._wait_or_end(busy)
-            replies = self._patience.replies
-            others |= one.key in self._struck and len(self._struck) >= self._unanswered  # only such ones are left
-            # And a reply that may have been paid for is not asked for without end.
-            if busy.maybe_billed or (others and not busy.throttled):
-                strikes += 1
-                self._struck.add(one.key)
-            told = f" ({calls} calls)" if calls > 1 else ""
-            if strikes >= self.settings.max_attempts:
-                return f"{busy}{told}"
-            if away >= self.backoff.outage_s:
-                return f"outage: no reply for {self.backoff.outage_s:g} s, the last: {busy}{told}"
-            if self._stop.wait(max(self.backoff.pause(one.key, failed), busy.retry_after or 0.0)):
-                raise _StoppedError
+            break
+        trouble.failed += 1
+        away = self._wait_or_end(busy)
+        trouble.replies = self._patience.replies
+        if others:
+            self._suspects.add(one.key)
+        only_suspects = one.key in self._suspects and len(self._suspects) >= self._unanswered
+        # And a reply that may have been paid for is not asked for without end.
+        if busy.maybe_billed or ((others or only_suspects) and not busy.throttled):
+            trouble.strikes += 1
+            self._suspects.add(one.key)
+        told = f" ({trouble.calls} calls)" if trouble.calls > 1 else ""
+        if trouble.strikes >= self.settings.max_attempts:
+            return f"{busy}{told}"
+        # Nobody is left who could show whether the endpoint is there: soon it is this question's own failure.
+        left_alone = busy.by_status and self._answered and (only_suspects or self._unanswered <= 1)
+        if left_alone and trouble.failed >= self.settings.max_attempts and away >= self.backoff.alone_s:
+            return f"{busy} ({trouble.calls} calls, the last ones for {away:.0f} s after all others were answered)"
+        if away >= self.backoff.outage_s:
+            return f"outage: no reply for {self.backoff.outage_s:g} s, the last: {busy}{told}"
+        retry_after = busy.retry_after or 0.0
+        raise _LaterError(max(self.backoff.pause(one.key, trouble.failed), retry_after), retry_after)
 
     def _wait_or_end(self, busy: JudgeBusyError) -> float:
         """Seconds without a reply to anybody.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 
+import pytest
 from judge_server import KEY
 from PIL import Image
 from pydantic import BaseModel, ConfigDict
@@ -24,6 +25,14 @@ def set_keys(monkeypatch) -> None:
         monkeypatch.delenv(name, raising=False)
     for name in VARIABLES.values():
         monkeypatch.setenv(name, KEY)
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch):
+    """For every test of a module that imports it: both providers' packages, and their keys."""
+    pytest.importorskip("openai")
+    pytest.importorskip("google.genai")
+    set_keys(monkeypatch)
 
 
 class Verdict(BaseModel):

@@ -9,10 +9,12 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from judge_cases import QUICK, VARIABLES, ended, parse, png, questions, rows, section, set_keys
+from judge_cases import QUICK, VARIABLES, ended, parse, png, questions, rows, section
+from judge_cases import environment as environment
 from judge_server import BODY_FAULTS, KEY, STATUS_FAULTS, TEXT_FAULTS, TOKENS, serving
 
 from promptecho.errors import DataError
@@ -25,13 +27,6 @@ KINDS = pytest.mark.parametrize("kind", ["gemini", "openai"])
 PRICES = {"usd_per_million_input_tokens": 1000.0, "usd_per_million_output_tokens": 10_000.0}
 PRICE = TOKENS[0] * 1e-3 + TOKENS[1] * 1e-2  # of one reply of the server
 HERE = Path(__file__).parent
-
-
-@pytest.fixture(autouse=True)
-def environment(monkeypatch):
-    pytest.importorskip("openai")
-    pytest.importorskip("google.genai")
-    set_keys(monkeypatch)
 
 
 def values(answers):
@@ -112,6 +107,21 @@ def test_unparsable_replies_count_over_restarts(tmp_path):
     lenient = Question("p", "q0", asked[0].images, str.upper, schema=asked[0].schema, template="t1")
     [answer] = ask_all(settings, [lenient], tmp_path / "a")
     assert answer.value == "SO IT SEEMS TO ME"
+
+
+def test_recorded_replies_are_parsed_once(tmp_path):
+    read = []
+
+    def counted(text: str) -> str:
+        read.append(text)
+        return parse(text)
+
+    asked = [replace(one, parse=counted) for one in questions(20, tmp_path)]
+    with serving(plan=lambda text, nth: "bad text" if text == "q3" and nth == 0 else None) as server:
+        ask_all(section("openai", server), asked, tmp_path / "a", backoff=QUICK)
+        read.clear()
+        answers = ask_all(section("openai", server), asked, tmp_path / "a", backoff=QUICK)
+    assert values(answers) == expected(20) and len(read) == 21
 
 
 def test_given_up_questions_are_recorded_and_asked_again_where_they_must(tmp_path):
@@ -202,14 +212,14 @@ def test_lost_replies_count_against_the_budget(tmp_path):
 
 
 def test_max_calls_is_never_exceeded(tmp_path):
-    asked = questions(30, tmp_path)
+    asked, patient = questions(30, tmp_path), replace(QUICK, outage_s=60.0)
     with serving(plan=lambda _, nth: "503" if nth == 0 else None) as server:
         settings = section("openai", server, max_calls=25, concurrency=8)
         with pytest.raises(JudgeBudgetError, match="max_calls 25 is used up; .* of 30 questions have no answer"):
-            ask_all(settings, asked, tmp_path / "a", backoff=QUICK)
+            ask_all(settings, asked, tmp_path / "a", backoff=patient)
         assert len(server.log) == 25
         with pytest.raises(JudgeBudgetError):
-            ask_all(settings, asked, tmp_path / "a", backoff=QUICK)
+            ask_all(settings, asked, tmp_path / "a", backoff=patient)
         assert len(server.log) == 25
 
 

@@ -10,7 +10,8 @@ import threading
 import time
 
 import pytest
-from judge_cases import QUICK, VARIABLES, ended, questions, rows, section, set_keys
+from judge_cases import QUICK, VARIABLES, ended, questions, rows, section
+from judge_cases import environment as environment
 from judge_server import serving
 from test_judges_wire import load, payload
 
@@ -21,13 +22,6 @@ from promptecho.judges.patience import Backoff
 KINDS = pytest.mark.parametrize("kind", ["gemini", "openai"])
 COUNT = 150
 PATIENT = Backoff(initial=0.01, longest=0.1, jitter=0.01, outage_s=60.0, quiet_s=0.1)
-
-
-@pytest.fixture(autouse=True)
-def environment(monkeypatch):
-    pytest.importorskip("openai")
-    pytest.importorskip("google.genai")
-    set_keys(monkeypatch)
 
 
 @pytest.mark.parametrize("status", ["503", "429"])
@@ -77,6 +71,21 @@ def test_one_poisoned_question_is_its_own_failure(kind, tmp_path, monkeypatch):
     monkeypatch.delenv(VARIABLES[kind])
     again = ask_all(settings, asked, tmp_path / "a")
     assert [answer.failure for answer in again] == [answer.failure for answer in answers]
+
+
+@pytest.mark.parametrize("concurrency", [1, 4])
+@pytest.mark.parametrize("status", ["503", "429", "529"])
+@pytest.mark.parametrize("alone", [["q0"], ["q10", "q11"], ["q29"]], ids="-".join)
+def test_questions_that_alone_fail_do_not_hold_up_the_run(status, alone, concurrency, tmp_path):
+    """Wherever they stand: an outage is of the server, and this one answers all others."""
+    backoff = Backoff(initial=0.01, longest=0.1, jitter=0.01, outage_s=600.0, alone_s=0.1)
+    with serving(plan=lambda text, _: status if text in alone else None, retry_after=None) as server:
+        settings = section("openai", server, max_attempts=3, concurrency=concurrency, max_failed_share=0.1)
+        answers = ask_all(settings, questions(30, tmp_path), tmp_path / "a", backoff=backoff)
+        assert len(server.billed) == 30 - len(alone)
+    failed = [answer for answer in answers if answer.failure]
+    assert [answer.question.text for answer in failed] == alone
+    assert all(answer.failure.startswith(f"HTTP {status}: ") and "calls" in answer.failure for answer in failed)
 
 
 def test_a_request_that_is_always_refused_ends_the_run_soon(tmp_path):

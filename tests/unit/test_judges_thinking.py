@@ -6,7 +6,8 @@ import json
 from dataclasses import replace
 
 import pytest
-from judge_cases import QUICK, VARIABLES, Verdict, ended, questions, section, set_keys, write_png
+from judge_cases import QUICK, VARIABLES, Verdict, ended, questions, section, write_png
+from judge_cases import environment as environment
 from judge_server import serving
 from pydantic import ValidationError
 from test_judges_wire import load, payload
@@ -21,13 +22,6 @@ from promptecho.provenance import without_address
 
 KINDS = pytest.mark.parametrize("kind", ["gemini", "openai"])
 COUNT = 150
-
-
-@pytest.fixture(autouse=True)
-def environment(monkeypatch):
-    pytest.importorskip("openai")
-    pytest.importorskip("google.genai")
-    set_keys(monkeypatch)
 
 
 @KINDS
