@@ -25,7 +25,7 @@ EDITS = {
     "num_inference_steps: 2, guidance_scale: 1.0, num_shards: 1}",
     "benchmarks:": "judges:\n  outage_s: 2\n  models:\n    one: {kind: openai, model: m, endpoint: 'URL', "
     "api_key_env: JUDGE_KEY, concurrency: 1}\nbenchmarks:\n  "
-    "tiif: {image_set: tiif, scorer: tiif, backend: judge, judge: one, mode: fixed}",
+    "tiif: {image_set: tiif, scorer: tiif, backend: judge, judge: one, mode: fixed, limit: 10}",
     "evaluate:": "evaluate:\n  - {benchmark: tiif}",
 }
 
@@ -51,10 +51,11 @@ def test_a_judge_is_asked_once_and_scores_are_made_again_from_its_answers(judged
         first = judged.snakemake("--cores", "2", SCORE)
         assert first.returncode == 0, first.stdout
         images = len(list((judged.root / "results/tiny/images/base/0/tiif").rglob("*.png")))
-        assert len(server.billed) == images == 26
+        assert len(server.billed) == images == 20
     scores = json.loads((judged.root / SCORE).read_text())
     assert scores["provenance"]["failures"] == 0 and scores["provenance"]["template_digest"]
     assert scores["provenance"]["judge_model"] == "m"
+    assert scores["provenance"]["limit"] == {"prompts": 10, "of": 13}
 
     # The endpoint is gone, and the key too.
     monkeypatch.delenv("JUDGE_KEY")
@@ -64,6 +65,10 @@ def test_a_judge_is_asked_once_and_scores_are_made_again_from_its_answers(judged
     again = judged.snakemake("--cores", "2", SCORE)
     assert again.returncode == 0, again.stdout
     assert json.loads((judged.root / SCORE).read_text())["items"] == scores["items"]
+
+    # With a larger limit the other images are made, and asked about.
+    judged.edit("config/experiments/tiny.yaml", "limit: 10", "limit: 12")
+    assert judged.planned(SCORE) == {"generate_shard": 1, "judge": 1, "score": 1}
 
     # The key went to the endpoint and nowhere else.
     written = [Path(folder) / name for folder, _, names in os.walk(judged.root) for name in names]
