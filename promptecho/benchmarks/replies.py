@@ -22,12 +22,13 @@ Parser = Literal["tolerant", "official"]
 M = TypeVar("M", bound=BaseModel)
 
 # Tags and marks in which models think, or box their answer.
+_TAGS = "think|thinking|thoughts?|reasoning|reflection|scratchpad|seed:think"
 _THOUGHT = re.compile(
-    r"<(think|thinking|thought|thoughts|reasoning|reflection)>.*?</\1>|\[THINK\].*?\[/THINK\]|◁think▷.*?◁/think▷",
+    rf"<({_TAGS})>.*?</\1>|\[THINK\].*?\[/THINK\]|◁think▷.*?◁/think▷",
     re.DOTALL | re.IGNORECASE,
 )
-_THOUGHT_ENDS = re.compile(r"</(?:think|thinking|thought|thoughts|reasoning|reflection)>|\[/THINK\]|◁/think▷", re.I)
-_THOUGHT_BEGINS = re.compile(r"<(?:think|thinking|thought|thoughts|reasoning|reflection)>|\[THINK\]|◁think▷", re.I)
+_THOUGHT_ENDS = re.compile(rf"</(?:{_TAGS})>|\[/THINK\]|◁/think▷", re.I)
+_THOUGHT_BEGINS = re.compile(rf"<(?:{_TAGS})>|\[THINK\]|◁think▷", re.I)
 _FINAL = "<|channel|>final<|message|>"
 _MARKS = re.compile(r"<\|[a-z_]+\|>")
 _OPENS = re.compile(r"""\{\s*["'\u201c}]""")  # how an object begins, whole or not

@@ -159,7 +159,7 @@ class Endpoint:
         """What an HTTP status that is no success means: a JudgeBusyError, or the end."""
         told = f" ({self._one_line(message)})" if message.strip() else ""
         at = f"judge {self.name}: HTTP {status}"
-        if code in NO_CREDIT:
+        if code in NO_CREDIT or status == 402:
             return JudgeError(f"{at}: the account has no credit left{told}; see to it, then rerun")
         if status in BUSY or status >= 500:
             throttled = status == 429 or retry_after is not None
@@ -178,6 +178,8 @@ class Endpoint:
         return JudgeError(f"{at}: the request is refused{told}; correct the judge's settings")
 
     def _one_line(self, message: str) -> str:
+        if re.match(r"\s*<(?:!doctype|html|\?xml)", message, re.IGNORECASE):  # a proxy's page
+            message = re.sub(r"<[^>]*>", " ", message)
         return self.scrub(" ".join(message.split()))[:200]
 
 

@@ -72,6 +72,16 @@ class OpenAIJudge:
             error.status_code, message, codes[0] if codes else "", retry_after(error.response.headers)
         )
 
+    def _error_within(self, response: Any) -> Reply | JudgeError | None:
+        """What routers send as a success, though it holds an error in place of a reply."""
+        error = getattr(response, "error", None)
+        if getattr(response, "choices", None) or not isinstance(error, dict):
+            return None
+        code, message = error.get("code"), str(error.get("message") or "")
+        told = str(error.get("type") or "") if isinstance(code, int) else str(code or "")
+        status = int(code) if str(code).isdigit() and 400 <= int(code) < 600 else 502
+        return self.endpoint.filtered(status, message, [told]) or self.endpoint.status_error(status, message, told)
+
     def _request(self, payload: Payload) -> dict[str, Any]:
         """The body of a call: what the question needs, and the user's `request` over it."""
         content = [
@@ -104,6 +114,8 @@ class OpenAIJudge:
                 "json_schema": {"name": payload.schema.__name__, "schema": schema, "strict": True}}
 
     def _reply(self, response: Any) -> Reply | JudgeError:
+        if problem := self._error_within(response):
+            return problem
         choices, usage = getattr(response, "choices", None), getattr(response, "usage", None)
         empty = choices == [] and usage is not None
         message = getattr(choices[0], "message", None) if isinstance(choices, list) and choices else None

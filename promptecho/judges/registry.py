@@ -52,6 +52,8 @@ def judge_name(settings: JudgeSection) -> str:
             f"endpoint of judge {settings.model}: a URL with user, password or a query other than api-version; give "
             "the key in the environment variable that api_key_env names"
         )
+    if parts.path.rstrip("/").endswith("/chat/completions"):
+        raise ConfigError(f"endpoint of judge {settings.model}: give it without /chat/completions, which is added")
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ConfigError(f"endpoint of judge {settings.model}: {endpoint!r} is no URL such as https://host:8000/v1")
     return settings.model

@@ -34,6 +34,7 @@ REFUSALS = [
         f"{GOOD}\nI hope this helps.", f"```json\n{GOOD}", f"[{GOOD}]", f'{{"answer": {GOOD}}}', f"\ufeff{GOOD}",
         f"<think>Or {{\"preference\": \"image_b\"}}?</think>{GOOD}", f"I think {{so}}.</think>{GOOD}",
         f"<|channel|>analysis<|message|>{{\"preference\"<|end|><|channel|>final<|message|>{GOOD}",
+        f"<seed:think>{GOOD}</seed:think>{GOOD}", f"<scratchpad>{{</scratchpad>{GOOD}",
         f"<|begin_of_box|>{GOOD}<|end_of_box|>", GOOD.replace("}", ",\n}"), GOOD.replace('"', "'"),
         GOOD.replace("image_a", "Image_A"), GOOD.replace("image_a", "image a "), GOOD.replace("image_a", "A"),
         GOOD.replace('"preference"', '"Preference"'), GOOD.replace(", ", ",\n\n"),
