@@ -1,39 +1,18 @@
-"""Perception backends: what turns an image into the detections that a benchmark's rules judge."""
+"""Perception backends by name: what turns an image into the detections that a benchmark's rules judge."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from promptecho.benchmarks.perception import Boxes, Colors, Detector, Reader
 from promptecho.benchmarks.scoring import ScoringOptions
-from promptecho.errors import DataError, ModelError, PromptEchoError
+from promptecho.errors import DataError, ModelError
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from promptecho.shapes.oracle import Detection
-
-Boxes = dict[str, list[list[float]]]
-Colors = dict[str, list[str]]
-
-
-class PerceptionFailure(PromptEchoError):
-    """A backend has no answer for one image: the image counts as failed, never as wrong."""
-
-
-class Detector(Protocol):
-    """Finds objects in an image.
-
-    `detector(image, metadata)` returns `(boxes, colors)`: class -> `[n][5]` boxes x1, y1, x2, y2, score in pixels,
-    and class -> colour of each detection, aligned by index. `metadata` (the GenEval object) lets a backend ask for
-    colours only where they matter. Raises PerceptionFailure where an image has no answer.
-    `name` says which models look, with their revisions; `settings` what else decides the answers, for the raw records.
-    """
-
-    name: str
-    settings: dict[str, Any]
-
-    def __call__(self, image: Image.Image, metadata: dict) -> tuple[Boxes, Colors]: ...
 
 
 class OracleDetector:
@@ -60,14 +39,6 @@ class OracleDetector:
             boxes.setdefault(found.shape, []).append([*map(float, found.box), float(found.score)])
             colors.setdefault(found.shape, []).append(found.color)
         return boxes, colors
-
-
-class Reader(Protocol):
-    """Reads all objects of an image, largest first. Raises PerceptionFailure where an image has no answer."""
-
-    name: str
-
-    def __call__(self, image: Image.Image) -> list[Detection]: ...
 
 
 class OracleReader:

@@ -115,7 +115,7 @@ class JudgeBackend:
     """
 
     def __init__(self, options: ScoringOptions):
-        from promptecho.judges.ask import judge_name
+        from promptecho.judges.names import judge_name
 
         if options.judge is None or options.answers is None:
             raise ConfigError(

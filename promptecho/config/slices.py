@@ -66,7 +66,7 @@ FORMER_BEHAVIOUR: dict[str, Any] = {
 # Files whose code decides scores and tables; relative to the package.
 ORACLE = tuple(f"shapes/{name}.py" for name in ("oracle", "render", "grammar", "world"))
 SCORING_CODE = (
-    *(f"benchmarks/{name}.py" for name in ("backends", "layout", "limit", "listing", "scoring")),
+    *(f"benchmarks/{name}.py" for name in ("backends", "layout", "limit", "listing", "perception", "scoring")),
     *("captions/prompts.py", "text_files.py", "scores.py", "images.py", "pixels.py"),
 )
 JUDGE_CODE = ("templates.py", "json_reply.py", "benchmarks/templates.py", "benchmarks/replies.py", "judges")

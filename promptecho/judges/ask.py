@@ -16,10 +16,11 @@ from promptecho.config.judges import JudgeSection
 from promptecho.judges.base import Answer, Estimate, Question
 from promptecho.judges.errors import JudgeBudgetError, JudgeError
 from promptecho.judges.keys import decides, former_endpoints, normal_endpoint, token_limit
+from promptecho.judges.names import judge_name, model_identity
 from promptecho.judges.patience import Backoff
 from promptecho.judges.prepare import Prepared, Preparer
 from promptecho.judges.record import Record, Row
-from promptecho.judges.registry import judge_name, load_judge, model_identity
+from promptecho.judges.registry import load_judge
 from promptecho.judges.results import Failure, Results
 from promptecho.judges.workers import BACKOFF, Workers, usd
 from promptecho.progress import progress

@@ -18,7 +18,7 @@ from promptecho.config.judges import JudgeSection
 from promptecho.judges.base import Reply
 from promptecho.judges.errors import JudgeBusyError, JudgeError, JudgeRejectedError
 from promptecho.judges.keys import PROVIDER_ENDPOINTS, normal_endpoint
-from promptecho.judges.registry import judge_name
+from promptecho.judges.names import judge_name
 
 KEY_VARIABLES = {"gemini": "GEMINI_API_KEY", "openai": "OPENAI_API_KEY", "azure": "AZURE_OPENAI_API_KEY"}
 AZURE_HOSTS = (".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azure.com")

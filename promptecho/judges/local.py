@@ -10,7 +10,7 @@ from promptecho.errors import DataError
 from promptecho.images import load_image
 from promptecho.judges.base import Payload, Reply
 from promptecho.judges.errors import JudgeRejectedError
-from promptecho.judges.registry import judge_name, model_identity
+from promptecho.judges.names import judge_name, model_identity
 
 
 class LocalJudge:

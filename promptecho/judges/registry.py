@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-from functools import cache
-from pathlib import Path
-from urllib.parse import parse_qsl, urlsplit
-
 from promptecho.config.judges import JudgeSection
-from promptecho.errors import ConfigError
 from promptecho.judges.base import Judge
-from promptecho.judges.keys import normal_endpoint
-from promptecho.shipped import model_path
+from promptecho.judges.names import judge_name
 
 
 def load_judge(settings: JudgeSection) -> Judge:
@@ -33,41 +27,3 @@ def load_judge(settings: JudgeSection) -> Judge:
     from promptecho.judges.local import LocalJudge
 
     return LocalJudge(settings)
-
-
-def judge_name(settings: JudgeSection) -> str:
-    """The model: what tables and records call the judge. Its address is no part of it, so that a server may move.
-
-    Raises:
-        ConfigError: the endpoint is no plain http(s) URL, or holds a password or a query other than api-version.
-    """
-    endpoint = normal_endpoint(settings)
-    if endpoint is None:
-        return settings.model
-    parts = urlsplit(endpoint)
-    if parts.username or parts.password or parts.fragment or {name for name, _ in parse_qsl(parts.query)} - {
-        "api-version"
-    }:
-        raise ConfigError(
-            f"endpoint of judge {settings.model}: a URL with user, password or a query other than api-version; give "
-            "the key in the environment variable that api_key_env names"
-        )
-    if parts.path.rstrip("/").endswith("/chat/completions"):
-        raise ConfigError(f"endpoint of judge {settings.model}: give it without /chat/completions, which is added")
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigError(f"endpoint of judge {settings.model}: {endpoint!r} is no URL such as https://host:8000/v1")
-    return settings.model
-
-
-def model_identity(settings: JudgeSection) -> str:
-    """What a record's key calls the model: its name, and for a folder a hash of its weights."""
-    if settings.kind != "local" or not Path(model_path(settings.model, "vlm")).expanduser().is_dir():
-        return settings.model
-    return _folder_revision(settings.model)
-
-
-@cache
-def _folder_revision(path: str) -> str:
-    from promptecho.vlm.model import model_revision
-
-    return model_revision(path)

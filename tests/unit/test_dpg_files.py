@@ -16,7 +16,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from promptecho.benchmarks.backends import PerceptionFailure
 from promptecho.benchmarks.dpg.grid import cell_of, compose, resolution_of
 from promptecho.benchmarks.dpg.judge import parse_yes_no
 from promptecho.benchmarks.dpg.layout import DpgLayout, list_images
@@ -24,6 +23,7 @@ from promptecho.benchmarks.dpg.oracle import OracleVqa, read_question
 from promptecho.benchmarks.dpg.questions import COLUMNS, parse_questions, prompts_of, read_rows
 from promptecho.benchmarks.dpg.score import DpgScorer
 from promptecho.benchmarks.dpg.vqa import load_vqa
+from promptecho.benchmarks.perception import PerceptionFailure
 from promptecho.benchmarks.registry import load_layout, load_scorer
 from promptecho.benchmarks.scoring import ImageFolder, ScoringOptions
 from promptecho.config.judges import JudgeSection

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 from tiny_perception import save_perception, tiny_mask2former
 
-from promptecho.benchmarks.backends import PerceptionFailure, load_backend
+from promptecho.benchmarks.backends import load_backend
 from promptecho.benchmarks.geneval.classes import CLASSES, check_labels
 from promptecho.benchmarks.geneval.clip_colors import ClipColors, clip_pixels
 from promptecho.benchmarks.geneval.crops import object_crop
@@ -30,6 +30,7 @@ from promptecho.benchmarks.geneval.mask2former import (
 from promptecho.benchmarks.geneval.prompts import COLORS, read_prompts
 from promptecho.benchmarks.geneval.score import GenevalScorer
 from promptecho.benchmarks.geneval.scorer import Options, evaluate_image
+from promptecho.benchmarks.perception import PerceptionFailure
 from promptecho.benchmarks.scoring import ImageFolder, ScoringOptions
 from promptecho.errors import DataError, ModelError
 from promptecho.files import read_jsonl

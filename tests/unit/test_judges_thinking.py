@@ -16,8 +16,8 @@ from promptecho.judges.ask import ask_all, estimate
 from promptecho.judges.base import Question
 from promptecho.judges.errors import JudgeError
 from promptecho.judges.keys import ImageFacts, former_key, record_key
+from promptecho.judges.names import judge_name
 from promptecho.judges.prepare import Preparer
-from promptecho.judges.registry import judge_name
 from promptecho.provenance import without_address
 
 KINDS = pytest.mark.parametrize("kind", ["gemini", "openai"])

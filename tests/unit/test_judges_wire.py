@@ -15,7 +15,8 @@ from PIL import Image
 from promptecho.errors import ConfigError
 from promptecho.judges.base import Payload
 from promptecho.judges.errors import JudgeBusyError, JudgeError
-from promptecho.judges.registry import judge_name, load_judge
+from promptecho.judges.names import judge_name
+from promptecho.judges.registry import load_judge
 
 KINDS = pytest.mark.parametrize("kind", ["gemini", "openai"])
 

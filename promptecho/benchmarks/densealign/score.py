@@ -7,7 +7,7 @@ from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from promptecho.benchmarks.backends import READERS, PerceptionFailure, Reader, load_reader
+from promptecho.benchmarks.backends import READERS, load_reader
 from promptecho.benchmarks.captions.prompts import prompts_digest
 from promptecho.benchmarks.captions.scorer import claim_of
 from promptecho.benchmarks.densealign import reply
@@ -15,6 +15,7 @@ from promptecho.benchmarks.densealign.bias import analyse_position, comparisons_
 from promptecho.benchmarks.densealign.facts import compare, fulfilment
 from promptecho.benchmarks.densealign.pairs import Pair, list_pairs
 from promptecho.benchmarks.densealign.scorer import is_swapped, outcome_of, rates
+from promptecho.benchmarks.perception import PerceptionFailure, Reader
 from promptecho.benchmarks.scoring import ImageFolder, JudgeBackend, Judged, Scored, ScoringOptions, judge_all
 from promptecho.benchmarks.templates import load_template
 from promptecho.errors import ConfigError, DataError, ModelError

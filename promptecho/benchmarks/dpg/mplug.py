@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from promptecho.benchmarks.backends import PerceptionFailure
+from promptecho.benchmarks.perception import PerceptionFailure
 from promptecho.config.defaults import MPLUG
 from promptecho.errors import ModelError
 from promptecho.memory import shortage

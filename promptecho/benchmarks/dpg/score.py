@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from promptecho.benchmarks.backends import PerceptionFailure
 from promptecho.benchmarks.dpg.judge import VlmJudge
 from promptecho.benchmarks.dpg.layout import ImageEntry, list_images, lost_in_official, read_questions, tag_of
 from promptecho.benchmarks.dpg.questions import Question, Row, prompts_of, rows_digest
@@ -31,6 +30,7 @@ from promptecho.benchmarks.dpg.scorer import (
 )
 from promptecho.benchmarks.dpg.vqa import Asked, Vqa, load_vqa
 from promptecho.benchmarks.limit import first_prompts
+from promptecho.benchmarks.perception import PerceptionFailure
 from promptecho.benchmarks.scoring import ImageFolder, Scored, ScoringOptions
 from promptecho.errors import ConfigError, DataError
 from promptecho.progress import progress

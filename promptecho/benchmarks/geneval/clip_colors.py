@@ -19,9 +19,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from promptecho.benchmarks.backends import PerceptionFailure
 from promptecho.benchmarks.geneval.colors import classify_colors, color_texts
 from promptecho.benchmarks.geneval.weights import WHERE, exact_float32, load_frozen, one_line
+from promptecho.benchmarks.perception import PerceptionFailure
 from promptecho.errors import ModelError
 from promptecho.models.place import at_hand
 from promptecho.vlm.model import model_revision

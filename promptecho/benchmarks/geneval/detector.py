@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from promptecho.benchmarks.backends import Boxes, Colors, Detector
 from promptecho.benchmarks.geneval.classes import CLASSES
 from promptecho.benchmarks.geneval.clip_colors import ClipColors
 from promptecho.benchmarks.geneval.crops import BACKGROUND, object_crop
@@ -23,6 +22,7 @@ from promptecho.benchmarks.geneval.mask2former import (
 )
 from promptecho.benchmarks.geneval.prompts import COLORS
 from promptecho.benchmarks.geneval.scorer import Options
+from promptecho.benchmarks.perception import Boxes, Colors, Detector
 from promptecho.config.defaults import CLIP, MASK2FORMER
 from promptecho.errors import DataError, ModelError
 

@@ -27,9 +27,9 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from promptecho.benchmarks.backends import PerceptionFailure
 from promptecho.benchmarks.geneval.classes import check_labels
 from promptecho.benchmarks.geneval.weights import exact_float32, load_frozen
+from promptecho.benchmarks.perception import PerceptionFailure
 from promptecho.config.memory import score_keys
 from promptecho.memory import MemoryAdvice
 from promptecho.models.place import at_hand

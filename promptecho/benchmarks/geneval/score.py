@@ -6,11 +6,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from promptecho.benchmarks.backends import Detector, PerceptionFailure, load_backend
+from promptecho.benchmarks.backends import load_backend
 from promptecho.benchmarks.geneval.layout import ImageEntry, list_images, tag_of
 from promptecho.benchmarks.geneval.prompts import Prompt, prompts_digest, read_prompts
 from promptecho.benchmarks.geneval.scorer import Options, evaluate_image, summarize
 from promptecho.benchmarks.limit import first_prompts
+from promptecho.benchmarks.perception import Detector, PerceptionFailure
 from promptecho.benchmarks.scoring import ImageFolder, Judged, Scored, ScoringOptions, judge_all
 from promptecho.errors import ConfigError
 from promptecho.images import load_image

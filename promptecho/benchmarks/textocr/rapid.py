@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from promptecho.benchmarks.backends import PerceptionFailure
+from promptecho.benchmarks.perception import PerceptionFailure
 from promptecho.errors import ModelError
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from functools import partial
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from promptecho.benchmarks.backends import PerceptionFailure
 from promptecho.benchmarks.limit import first_prompts
+from promptecho.benchmarks.perception import PerceptionFailure
 from promptecho.benchmarks.scoring import ImageFolder, JudgeBackend, Judged, Scored, ScoringOptions, judge_all
 from promptecho.benchmarks.templates import load_template
 from promptecho.benchmarks.textocr.layout import ImageEntry, list_images, tag_of

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from promptecho.benchmarks.backends import PerceptionFailure, load_reader
+from promptecho.benchmarks.backends import load_reader
 from promptecho.benchmarks.limit import first_prompts
+from promptecho.benchmarks.perception import PerceptionFailure
 from promptecho.benchmarks.scoring import ImageFolder, JudgeBackend, Scored, ScoringOptions
 from promptecho.benchmarks.tiif.judge import WORDINGS, load_templates, question_of, wording_of
 from promptecho.benchmarks.tiif.layout import ImageEntry, check_images_per_prompt, list_images, tag_of
