@@ -22,7 +22,10 @@ GRID = 24
 TURNS = (-10.0, -5.0, 0.0, 5.0, 10.0)  # objects are drawn turned by up to 8 degrees
 # IoU with the template that the smallest clean renders of a shape reach (5th percentile of 150); thin arms lose most.
 CLEAN_IOU = {"circle": 0.90, "cross": 0.85, "ring": 0.80, "square": 0.89, "star": 0.69, "triangle": 0.81}
-WELL_FORMED = 0.6  # least score of an object; one below it is broken, hence its image wrong
+SHORTFALL = (0.04, 0.08, 0.2)  # below CLEAN_IOU: a score of 1, of 0.9 (the least that GenEval counts), of 0
+# Least score of an object, at 0.06 below CLEAN_IOU; one below it is broken, hence its image wrong. Chosen on objects
+# labelled by eye (docs/shapes.md).
+WELL_FORMED = 0.95
 MIN_AREA = 30  # pixels; the smallest object drawn covers about 60
 _PALETTE = np.array(list(COLORS.values()), np.float32)
 _NAMES = tuple(COLORS)
@@ -48,7 +51,7 @@ def _templates() -> tuple[list[str], np.ndarray]:
 
 def score_of(shape: str, iou: float, stretch: float) -> float:
     """How well-formed an object is, from its IoU with the template of `shape` and the ratio of its box's sides."""
-    score = float(np.clip(0.9 + (iou - CLEAN_IOU[shape] + 0.08) * 7.5, 0.0, 1.0))
+    score = float(np.interp(CLEAN_IOU[shape] - iou, SHORTFALL, (1.0, 0.9, 0.0)))
     return score * (1.0 if stretch < 1.5 else 0.5)
 
 
