@@ -17,7 +17,7 @@ from statistics import fmean, stdev
 
 from scipy.stats import t as student
 
-from promptecho.errors import DataError
+from promptecho.errors import DataError, counted
 from promptecho.files import read_jsonl
 from promptecho.scores import read_scores
 from promptecho.statistics import Difference, mean_of_group_means, paired_difference, pool_seeds
@@ -81,11 +81,11 @@ def table(results: Path, first: str, second: str, step: int, benchmark: str) -> 
         scores = f"{share(first, [seed])} | {share(second, [seed])}"
         lines.append(f"| {seed} | {scores} | {told(one.value, one.low, one.high)} | {shown} |")
     every = difference(seeds)
-    head = f"| {len(seeds)} seeds, over prompts | {share(first, seeds)} | {share(second, seeds)}"
+    head = f"| {counted(len(seeds), 'seed')}, over prompts | {share(first, seeds)} | {share(second, seeds)}"
     lines.append(f"{head} | {told(every.value, every.low, every.high)} | |")
     spread = told(every.value, *over_seeds([difference([seed]).value for seed in seeds]))
     reward = told(fmean(rewards), *over_seeds(rewards), decimals=3, scale=1) if rewards else "–"
-    lines.append(f"| {len(seeds)} seeds, over seeds | | | {spread} | {reward} |")
+    lines.append(f"| {counted(len(seeds), 'seed')}, over seeds | | | {spread} | {reward} |")
     return "\n".join(lines)
 
 
