@@ -145,12 +145,6 @@ def _signs(name: str, n: int, resamples: int, seed: int) -> np.ndarray:
     return rng.integers(0, 2, size=(resamples, n), dtype=np.int8) * np.int8(2) - np.int8(1)
 
 
-def _product(small: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """`small[R, P] @ columns[P, K]` in float64, without a float64 copy of all of `small`."""
-    parts = [small[start : start + CHUNK].astype(np.float64) @ columns for start in range(0, len(small), CHUNK)]
-    return np.concatenate(parts)
-
-
 def _weighted(weights: Weights, values: Mapping[str, float]) -> float:
     return math.fsum(weight * values[name] for name, weight in weights.items())
 
@@ -271,7 +265,8 @@ def _difference(
     flipped = np.zeros(resamples)
     for group in chosen:
         signs = _signs(group.name, len(group.sums), resamples, seed)
-        flipped += weights[group.name] * _product(signs, group.sums[:, None])[:, 0] / group.counts.sum()
+        sums = np.concatenate([signs[start : start + CHUNK] @ group.sums for start in range(0, resamples, CHUNK)])
+        flipped += weights[group.name] * sums / group.counts.sum()
     # The tolerance keeps ties ties: the same flips summed in another order differ in the last bits.
     hits = int(np.sum(np.abs(flipped) >= abs(value) - 1e-12))
     n_items, n_prompts = sum(g.n_items for g in chosen), sum(len(g.sums) for g in chosen)

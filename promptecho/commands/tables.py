@@ -51,7 +51,8 @@ def tables(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Folder to write NAME.md, .html, .csv, .tex and .json to. Needed, except with --print or --json."
+            help="Folder to write NAME.md, .html, .csv, .tex, .json and short/NAME.tex to. Needed, except with --print "
+            "or --json."
         ),
     ] = None,
     benchmark: Annotated[

@@ -22,7 +22,7 @@ from promptecho.statistics import (
 )
 from promptecho.tables.bold import Compared, Judged, bold_note, is_significant, pairable
 from promptecho.tables.collect import ScoreFile, same_items
-from promptecho.tables.notes import footnotes, limit_told, mixed_versions, warnings
+from promptecho.tables.notes import footnotes, limit_told, mixed_versions, short_footnotes, warnings
 from promptecho.tables.table import Cell, Column, Panel, Table
 
 MAX_FAILURE_SHARE = 0.01
@@ -293,12 +293,13 @@ def comparison(
             for panel in panels
         ]
         columns = _with_seeds(kind, columns)
+    bold = bold_note(kind, compared)
     table = Table(
         name=name,
         title=f"{kind.title}, {experiments} (%){limit_told(files)}",
         columns=columns,
         rows=rows,
-        footnotes=footnotes(kind, files, lost, bool(pooled), bold_note(kind, compared)),
+        footnotes=footnotes(kind, files, lost, bool(pooled), bold),
         warnings=warnings(kind, files, bases),
         provenance={
             "package_version": promptecho.__version__,
@@ -306,6 +307,7 @@ def comparison(
             "scores": [file.scores.provenance.model_dump(mode="json") for file in files],
         },
         panels=panels,
+        short_notes=short_footnotes(kind, files, lost, bold),
     )
     table.highlight_best(lambda index, column: is_significant(kind, compared[index], column))
     return table

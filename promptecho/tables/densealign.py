@@ -44,8 +44,9 @@ class DenseAlignKind(Kind):
         baselines = ", ".join(sorted({str(file.scores.provenance.baseline or "base @ 0") for file in files}))
         return [
             f"Compared with {baselines}. Win: the row's image was preferred, loss: the baseline's. Net is win minus "
-            "loss from the counts, in points, so that it can differ by 0.1 from the printed rates; its p is for no "
-            "difference from the baseline, by sign-flip test over prompts, two-sided.",
+            "loss from the counts, in points, so that it can differ by 0.1 from the printed rates; its interval is "
+            "that of Bonett and Price, its p for no difference from the baseline, by sign-flip test over prompts, "
+            "two-sided.",
             "Position bias p: chi-square test of independence of the order in which the images were shown and the "
             "winner; a small p means that the order mattered.",
         ]

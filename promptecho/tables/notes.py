@@ -107,7 +107,7 @@ def interval_note(kind: Kind) -> str:
     """How the intervals are made."""
     within = f", each {kind.group_word} by itself" if kind.stratified else ""
     return (
-        f"In brackets: {CONFIDENCE:.0%} intervals: Wilson's at the effective number of {kind.unit}, which takes all "
+        f"Intervals of {CONFIDENCE:.0%} are Wilson's at the effective number of {kind.unit}, which takes all "
         f"{kind.unit} of a prompt together{within}; they have a width also where all {kind.unit} agree."
     )
 
@@ -161,6 +161,13 @@ def seeds_note(kind: Kind) -> str:
         "these trainings is over prompts of this kind, not where another seed would end. For that see s.d. over seeds: "
         f"the standard deviation (n - 1) of the runs' {gain} in points, on the same prompts and image noise."
     )
+
+
+def short_footnotes(kind: Kind, files: Sequence[ScoreFile], lost: int, bold: str = "") -> list[str]:
+    """The footnotes without which no table can be read: what is counted, by whom, on what; what bold means."""
+    unanswered = unanswered_note(files)
+    notes = [rules_note(kind, files), *kind.notes(files), bold, count_note(kind, files, lost), unanswered]
+    return [note for note in notes if note]
 
 
 def footnotes(kind: Kind, files: Sequence[ScoreFile], lost: int, pooled: bool, bold: str) -> list[str]:

@@ -34,6 +34,7 @@ from promptecho.tables.notes import (
     origin_note,
     rules_note,
     seeds_note,
+    short_footnotes,
     unanswered_note,
 )
 from promptecho.tables.published import PublishedTable, agrees, published
@@ -212,17 +213,18 @@ class PaperTables:
         if self._one_version:
             for scorer in dict.fromkeys(scorer for ours in every for scorer in ours.measured):
                 check_versions([file for ours in every for file in getattr(ours.measured.get(scorer), "files", [])])
-        notes, warnings = _notes(every)
+        notes, short, warnings = _notes(every)
         if without:
             notes.append(f"No score files of ours for: {', '.join(without)}.")
         files = [file for ours in every for found in ours.measured.values() for file in found.files]
+        told = f"(paper): as published in arXiv {source.arxiv}, Table {number}; no intervals there."
         return Table(
             name=name,
             title=f"Table {number} of arXiv {source.arxiv}: {table.title}",
             columns=[MODEL, *by_key.values()],
             rows=out,
             footnotes=[
-                f"(paper): as published in arXiv {source.arxiv}, Table {number}; no intervals there.",
+                told,
                 *([AGREE, *verdicts] if verdicts else []),
                 *notes,
             ],
@@ -234,6 +236,7 @@ class PaperTables:
                 "published": source.model_dump(mode="json"),
             },
             panels=panels if len(panels) > 1 else [],
+            short_notes=[told, *short],
         )
 
 
@@ -284,9 +287,9 @@ def _agreement(label: str, row: dict[str, Cell], titled: Sequence[tuple[str, Col
     return f"{label}: {agreeing} of {len(compared)} published numbers agree{told}."
 
 
-def _notes(every: Sequence[_Ours]) -> tuple[list[str], list[str]]:
-    """Footnotes and warnings by benchmark."""
-    notes, warnings = [], []
+def _notes(every: Sequence[_Ours]) -> tuple[list[str], list[str], list[str]]:
+    """Footnotes, those of the short form, and warnings by benchmark."""
+    notes, short, warnings = [], [], []
     scorers = list(dict.fromkeys(scorer for ours in every for scorer in ours.measured))
     for scorer in scorers:
         kind = KINDS[scorer]
@@ -296,7 +299,9 @@ def _notes(every: Sequence[_Ours]) -> tuple[list[str], list[str]]:
         lost = sum(found.lost for found in measured)
         mine = [rules_note(kind, files), *kind.notes(files), interval_note(kind), count_note(kind, files, lost)]
         mine += [note] if (note := unanswered_note(files)) else []
-        notes += [f"{kind.title}: {note}" if len(scorers) > 1 else note for note in mine]
+        of = f"{kind.title}: " if len(scorers) > 1 else ""
+        notes += [f"{of}{note}" for note in mine]
+        short += [f"{of}{note}" for note in short_footnotes(kind, files, lost)]
         if note := limit_note(files):
             warnings.append(f"{kind.title}: {note}")
         if odd := odd_items(files):
@@ -308,4 +313,4 @@ def _notes(every: Sequence[_Ours]) -> tuple[list[str], list[str]]:
     if pooled := [scorer for ours in every for scorer, found in ours.measured.items() if len(found.files) > 1]:
         notes.append(seeds_note(KINDS[pooled[0]]))
     files = [file for ours in every for found in ours.measured.values() for file in found.files]
-    return notes + ([origin_note(files)] if files else []), warnings
+    return notes + ([origin_note(files)] if files else []), short, warnings

@@ -1,4 +1,4 @@
-"""One Table object, its texts and a terminal print: every rendering shows the same numbers (html.py has one more)."""
+"""One Table object, its texts and a terminal print; html.py and latex.py have more. All show the same numbers."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Panel:
 @dataclass
 class Table:
     """Rows map column keys to cells; an absent key is an empty cell. Where there are `panels`, text columns lead each
-    of them; csv and json hold one row with all columns."""
+    of them; csv and json hold one row with all columns. `short_notes` are what a short form keeps of the footnotes."""
 
     name: str
     title: str
@@ -61,6 +61,7 @@ class Table:
     warnings: list[str] = field(default_factory=list)
     provenance: dict[str, Any] = field(default_factory=dict)
     panels: list[Panel] = field(default_factory=list)
+    short_notes: list[str] = field(default_factory=list)
 
     def highlight_best(self, significant: Callable[[int, Column], bool]) -> None:
         """Mark the highest value of each `best` column; equal as printed is equally best. All equal: none is.
@@ -113,7 +114,8 @@ def to_markdown(table: Table) -> str:
     """GitHub Markdown: best values bold, warnings first, a heading above each panel."""
 
     def escape(text: str) -> str:
-        return re.sub(r"([\\|*_`])", r"\\\1", text).replace("\n", " ").replace("<", "&lt;")
+        text = re.sub(r"([\\|*_`])", r"\\\1", text).replace("\n", " ")
+        return re.sub(r"<(?=\S)", "&lt;", text)  # "p < 0.001" is no tag
 
     lines = [f"# {escape(table.title)}", ""]
     lines += [f"> **WARNING:** {escape(warning)}\n" for warning in table.warnings]
@@ -154,63 +156,6 @@ def to_csv(table: Table) -> str:
             values += [cell.note] if column.key in noted else []
         writer.writerow(["" if value is None else value for value in values])
     return stream.getvalue()
-
-
-LATEX_SPECIAL = {
-    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "_": r"\_", "%": r"\%",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
-    "|": r"\textbar{}", '"': r"\textquotedbl{}", "–": "--", "Δ": r"$\Delta$", "×": r"$\times$", "−": "$-$",
-    "[": "{[}", "]": "{]}",
-    "\n": " ",
-}  # fmt: skip
-
-
-def escape_latex(text: str) -> str:
-    """Text safe inside a tabular: special characters escaped; brackets too, since `\\\\ [` reads as a length."""
-    return "".join(LATEX_SPECIAL.get(character, character) for character in text)
-
-
-def to_latex(table: Table) -> str:
-    """Booktabs tables: need `\\usepackage{booktabs}`; best values bold, intervals small below their values.
-
-    Each panel is a float of its own, so that none outgrows its page.
-    """
-    grids = table.grids()
-    lines = [f"% WARNING: {' '.join(warning.split())}" for warning in table.warnings]
-    for index, (title, columns) in enumerate(grids):
-        lines += [r"\begin{table*}", r"\centering\small\setlength{\tabcolsep}{4pt}"]
-        lines += [
-            rf"\caption{{{escape_latex(f'{table.title}: {title}' if title else table.title)}}}",
-            rf"\label{{tab:{table.name}{f'-{index + 1}' if index else ''}}}",
-            *_tabular(table, columns),
-        ]
-        if table.footnotes and index == len(grids) - 1:
-            lines += ["", r"\medskip", r"\begin{minipage}{\linewidth}\footnotesize"]
-            lines += [escape_latex(note) + r"\\" for note in table.footnotes[:-1]] + [escape_latex(table.footnotes[-1])]
-            lines.append(r"\end{minipage}")
-        lines.append(r"\end{table*}")
-    return "\n".join(lines) + "\n"
-
-
-def _tabular(table: Table, columns: list[Column]) -> list[str]:
-    def escape(text: str, column: Column) -> str:
-        text = escape_latex(text)
-        return text if column.decimals is None else re.sub(r"(?<!\w)-(?=\d)", "$-$", text)
-
-    alignment = "".join("l" if column.decimals is None else "r" for column in columns)
-    lines = [rf"\begin{{tabular}}{{{alignment}}}", r"\toprule"]
-    lines.append(" & ".join(escape_latex(heading(c)) for c in columns) + r" \\")
-    lines.append(r"\midrule")
-    for row in table.rows:
-        texts = []
-        for column, side in zip(columns, alignment, strict=True):
-            cell = table.cell(row, column)
-            main, rest = parts(cell, column)
-            main = rf"\textbf{{{escape(main, column)}}}" if cell.highlight else escape(main, column)
-            below = "".join(rf"\\{{\tiny {escape(part, column)}}}" for part in rest)
-            texts.append(rf"\shortstack[{side}]{{{main}{below}}}" if below else main)
-        lines.append(" & ".join(texts) + r" \\")
-    return [*lines, r"\bottomrule", r"\end{tabular}"]
 
 
 def to_json(table: Table) -> str:

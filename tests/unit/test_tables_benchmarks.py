@@ -19,7 +19,8 @@ from promptecho.intervals import wilson_interval
 from promptecho.scores import read_scores
 from promptecho.tables.collect import find_score_files, read_score_files
 from promptecho.tables.kinds import make_table
-from promptecho.tables.table import print_rich, to_csv, to_json, to_latex, to_markdown
+from promptecho.tables.latex import to_latex
+from promptecho.tables.table import print_rich, to_csv, to_json, to_markdown
 
 
 def table_of(root, scorer, *, experiment="zimage", **options):
@@ -129,9 +130,9 @@ def test_tiif_reads_well_in_every_format(tmp_path, width):
     shown = {key for panel in table.panels for key in panel.keys}
     assert shown == {column.key for column in table.columns} - {"model"}
     markdown, latex = to_markdown(table), to_latex(table)
-    assert markdown.count("\n## ") == latex.count(r"\begin{table*}") == latex.count(r"\end{table*}") == 4
+    assert markdown.count("\n## ") == latex.count(r"\begin{tabular}") == latex.count(r"\end{tabular}") == 4
     assert max(line.count("|") for line in markdown.splitlines()) <= 11
-    assert latex.count(r"\label{tab:tiif}") == 1 and r"\label{tab:tiif-4}" in latex
+    assert latex.count(r"\label{tab:tiif}") == latex.count(r"\textit{Long prompts, advanced") == 1
     assert latex.count(r"\begin{minipage}") == 1  # footnotes once
     stream = io.StringIO()
     print_rich(table, Console(file=stream, width=width))
@@ -300,8 +301,8 @@ def test_every_table_by_command_twice_the_same(tmp_path, scorer):
     for out in ("a", "b"):
         run = CliRunner().invoke(app, [*call, str(tmp_path / out)])
         assert run.exit_code == 0, run.output
-    names = [f"mine.{kind}" for kind in ("csv", "html", "json", "md", "tex")]
-    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == names
+    names = [*(f"mine.{kind}" for kind in ("csv", "html", "json", "md", "tex")), "short/mine.tex"]
+    assert sorted(str(path.relative_to(tmp_path / "a")) for path in (tmp_path / "a").rglob("*.*")) == names
     for name in names:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     assert f"{scorer}-judge 1.0" in (tmp_path / "a/mine.md").read_text()  # who judged

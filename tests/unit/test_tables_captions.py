@@ -19,7 +19,8 @@ from promptecho.scores import ScoreItem, Scores, write_scores
 from promptecho.shapes.world import KINDS
 from promptecho.tables.captions import captions_table
 from promptecho.tables.collect import find_score_files, read_score_files
-from promptecho.tables.table import to_csv, to_json, to_latex, to_markdown
+from promptecho.tables.latex import to_latex
+from promptecho.tables.table import to_csv, to_json, to_markdown
 
 PROMPTS = 120
 KIND_OF = [KINDS[p % 8 % 4 if p % 8 < 5 else 3] for p in range(PROMPTS)]  # "pair" more often than the others
@@ -167,8 +168,8 @@ def test_all_formats_show_the_same_numbers(results):
     assert float(last["delta"]) == pytest.approx(20) and float(last["seed_sd"]) == pytest.approx(10)
     assert json.loads(to_json(table))["rows"][-1]["delta"]["value"] == float(last["delta"])
     low, high = (f"{float(last[key]):+.1f}" for key in ("delta_low", "delta_high"))
-    assert f"+20.0 [{low}, {high}] p &lt; 0.001" in to_markdown(table)
-    assert f"+20.0\\\\{{\\tiny {{[}}{low}, {high}{{]}}}}" in to_latex(table)
+    assert f"+20.0 [{low}, {high}] p < 0.001" in to_markdown(table)
+    assert f"+20.0 & $_{{{low}}}^{{{high}}}$ " in to_latex(table)
 
 
 def test_tables_command(results, tmp_path):
@@ -177,5 +178,5 @@ def test_tables_command(results, tmp_path):
     run = CliRunner().invoke(app, [*arguments, "--out", str(out), "--print"])
     assert run.exit_code == 0, run.output
     kinds = ("csv", "html", "json", "md", "tex")
-    assert sorted(path.name for path in out.iterdir()) == [f"heldout.{kind}" for kind in kinds]
+    assert sorted(path.name for path in out.iterdir()) == [*(f"heldout.{kind}" for kind in kinds), "short"]
     assert "3 seeds" in run.stdout and "+20.0" in run.stdout

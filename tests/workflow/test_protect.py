@@ -259,6 +259,7 @@ for option, value in zip(words, words[1:]):
             files = [out / "a"]
         elif words[0] == "tables":
             files = [out / f"{name}.{kind}" for kind in ("md", "csv", "tex", "json", "html")]
+            files.append(out / "short" / f"{name}.tex")
         elif words[:2] == ["figures", "curves"]:
             files = [out / file.format("curves_" + name) for file in FIGURE]
         elif words[:2] == ["figures", "training"]:

@@ -2,7 +2,7 @@
 
 
 rule table:
-    """Compute one table of an experiment and write it in five formats."""
+    """Compute one table of an experiment and write it in five formats, one of them in two lengths."""
     localrule: True
     input:
         lambda wildcards: score_files(wildcards.E, wildcards.table),
@@ -16,11 +16,14 @@ rule table:
         ),
         csv="results/{E}/tables/{table}.csv",
         tex="results/{E}/tables/{table}.tex",
+        short_tex="results/{E}/tables/short/{table}.tex",
         json="results/{E}/tables/{table}.json",
     log:
         "results/{E}/logs/table/{table}.log",
     benchmark:
         "results/{E}/timings/table/{table}.tsv"
+    wildcard_constraints:
+        table=r"[^/]+",
     params:
         digest=slice_of("tables"),
         refused=lambda wildcards: refused_by_table(wildcards.E, wildcards.table),
