@@ -165,9 +165,8 @@ def seeds_note(kind: Kind) -> str:
 
 def short_footnotes(kind: Kind, files: Sequence[ScoreFile], lost: int, bold: str = "") -> list[str]:
     """The footnotes without which no table can be read: what is counted, by whom, on what; what bold means."""
-    unanswered = unanswered_note(files)
-    notes = [rules_note(kind, files), *kind.notes(files), bold, count_note(kind, files, lost), unanswered]
-    return [note for note in notes if note]
+    notes = [limit_note(files), rules_note(kind, files), *kind.notes(files), bold, count_note(kind, files, lost)]
+    return [note for note in [*notes, unanswered_note(files)] if note]
 
 
 def footnotes(kind: Kind, files: Sequence[ScoreFile], lost: int, pooled: bool, bold: str) -> list[str]:
