@@ -4,29 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from promptecho.intervals import CONFIDENCE
-from promptecho.scores import ScoreItem
-from promptecho.statistics import Difference, pool_seeds
-from promptecho.tables.collect import ScoreFile
+from promptecho.statistics import Difference
+from promptecho.tables.kind import Judged, Kind
 from promptecho.tables.table import Column
-
-if TYPE_CHECKING:
-    from promptecho.tables.compare import Kind
-
-
-@dataclass(frozen=True)
-class Judged:
-    """What a row is made of: items, and parts with groups of their own."""
-
-    items: list[ScoreItem]
-    parts: list[ScoreItem]
-
-    @classmethod
-    def of(cls, files: Sequence[ScoreFile]) -> Judged:
-        """A file, or the seeds of one training as further images of the same prompts."""
-        return cls(pool_seeds([f.scores.items for f in files]), pool_seeds([f.scores.parts for f in files]))
 
 
 @dataclass(frozen=True)
@@ -48,12 +30,6 @@ def is_significant(kind: Kind, compared: Compared, column: Column) -> bool:
     if compared.base is None and kind.has_base:
         return False
     return significant(kind.column_difference(column.key, compared.base or compared.row, compared.row, compared.what))
-
-
-def pairable(first: Sequence[ScoreItem], second: Sequence[ScoreItem]) -> bool:
-    """Whether these are the same items, and some have an outcome on both sides."""
-    left, right = ({(i.prompt_id, i.image_index): i for i in items} for items in (first, second))
-    return left.keys() == right.keys() and any(not (left[key].failed or right[key].failed) for key in left)
 
 
 def bold_note(kind: Kind, rows: Sequence[Compared]) -> str:

@@ -5,18 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from promptecho.tables.collect import ScoreFile
-from promptecho.tables.compare import (
-    DELTA,
-    FAILURES,
-    IMAGES,
-    MAX_FAILURE_SHARE,
-    MODEL,
-    OVERALL,
-    PERCENT,
-    FailureShare,
-    Kind,
-    comparison,
-)
+from promptecho.tables.compare import MAX_FAILURE_SHARE, FailureShare, comparison
+from promptecho.tables.kind import DELTA, FAILURES, IMAGES, MODEL, OVERALL, PERCENT, Kind
 from promptecho.tables.table import Table
 
 SUBTASKS = {

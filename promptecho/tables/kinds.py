@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 from promptecho.tables.captions import CAPTIONS
 from promptecho.tables.collect import ScoreFile
-from promptecho.tables.compare import MAX_FAILURE_SHARE, FailureShare, Kind, comparison
+from promptecho.tables.compare import MAX_FAILURE_SHARE, FailureShare, comparison
 from promptecho.tables.densealign import DENSEALIGN
 from promptecho.tables.dpg import DPG
 from promptecho.tables.geneval import GENEVAL
+from promptecho.tables.kind import Kind
 from promptecho.tables.table import Table
 from promptecho.tables.textocr import TEXTOCR, textocr_kind
 from promptecho.tables.tiif import TIIF

@@ -6,16 +6,12 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from promptecho.intervals import CONFIDENCE
 from promptecho.provenance import without_address
 from promptecho.scores import raw_path
 from promptecho.tables.collect import ScoreFile, same_items
-
-if TYPE_CHECKING:
-    from promptecho.tables.compare import Kind
-
+from promptecho.tables.kind import Kind
 
 _VERSION = re.compile(r'"model_version": ?"((?:[^"\\]|\\.)*)"')
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from promptecho.tables.collect import ScoreFile
-from promptecho.tables.compare import DELTA, FAILURES, IMAGES, MODEL, OVERALL, PERCENT, PROMPTS, Kind
+from promptecho.tables.kind import DELTA, FAILURES, IMAGES, MODEL, OVERALL, PERCENT, PROMPTS, Kind
 
 ERROR_RATE = "character_error_rate"
 

@@ -8,9 +8,8 @@ from dataclasses import dataclass, replace
 from promptecho.benchmarks.tiif.attributes import ATTRIBUTES, COLUMNS, LENGTHS, column_weights
 from promptecho.scores import ScoreItem
 from promptecho.statistics import Difference, Estimate, Weights, paired_difference, weighted_means
-from promptecho.tables.bold import Judged, pairable
 from promptecho.tables.collect import ScoreFile
-from promptecho.tables.compare import DELTA, FAILURES, IMAGES, MODEL, PERCENT, PROMPTS, Kind, cell_of
+from promptecho.tables.kind import DELTA, FAILURES, IMAGES, MODEL, PERCENT, PROMPTS, Judged, Kind, cell_of, pairable
 from promptecho.tables.table import Cell, Column, Panel
 
 LABELS = {

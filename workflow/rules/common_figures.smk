@@ -2,7 +2,7 @@
 
 # Files whose code decides a figure; relative to the package.
 FIGURES_CODE = ("figures", "statistics.py", "intervals.py", "scores.py", "images.py", "pixels.py", "train/metrics.py")
-FIGURES_CODE += tuple(f"tables/{name}.py" for name in ("bold", "collect", "compare", "notes", "table", "tiif"))
+FIGURES_CODE += tuple(f"tables/{name}.py" for name in ("bold", "collect", "compare", "kind", "notes", "table", "tiif"))
 FIGURES_CODE += ("benchmarks/tiif/attributes.py",)
 
 

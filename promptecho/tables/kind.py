@@ -1,0 +1,131 @@
+"""What one benchmark's table has of its own, and the columns that most tables have."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from statistics import fmean
+
+from promptecho.scores import ScoreItem
+from promptecho.statistics import Difference, Estimate, mean_of_group_means, paired_difference, pool_seeds
+from promptecho.tables.collect import ScoreFile
+from promptecho.tables.table import Cell, Column, Panel
+
+PERCENT = Column(key="", label="", decimals=1, unit="%", interval=True, best=True)
+MODEL = Column("model", "Model", decimals=None)
+OVERALL = replace(PERCENT, key="overall", label="Overall")
+DELTA = replace(PERCENT, key="delta", label="Δ vs base", signed=True, best=False)
+PROMPTS = Column("prompts", "Prompts", decimals=0)
+IMAGES = Column("images", "Images", decimals=0)
+FAILURES = Column("failures", "Failed", decimals=0)
+# Only where seeds are taken together; after what each seed gains.
+SEEDS = Column("seeds", "Seeds", decimals=0)
+SEED_SD = replace(DELTA, key="seed_sd", label="s.d. over seeds", signed=False, interval=False)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What a row is made of: items, and parts with groups of their own."""
+
+    items: list[ScoreItem]
+    parts: list[ScoreItem]
+
+    @classmethod
+    def of(cls, files: Sequence[ScoreFile]) -> Judged:
+        """A file, or the seeds of one training as further images of the same prompts."""
+        return cls(pool_seeds([f.scores.items for f in files]), pool_seeds([f.scores.parts for f in files]))
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What one benchmark's table has of its own.
+
+    `groups`: name -> label of those with a column; `ungrouped`: groups that count for Overall alone. `stratified`:
+    Overall is the unweighted mean of the groups, otherwise the mean over all items, or `per_prompt` over the prompts.
+    `told`: columns whose values the scorer's summary tells (column -> key there), with an interval where the score
+    files have parts of that group, whose mean the value is. `rules` is the first footnote, formatted with the
+    provenance's `mode` and `judge_model`. `unit`: what an item is. `gains`: column of what a run gains -> column of its
+    standard deviation over seeds.
+    """
+
+    title: str
+    groups: dict[str, str]
+    columns: list[Column]
+    rules: str
+    stratified: bool = False
+    group_word: str = "group"
+    ungrouped: tuple[str, ...] = ()
+    per_prompt: bool = False
+    told: dict[str, str] = field(default_factory=dict)
+    unit: str = "images"
+    gains: dict[str, str] = field(default_factory=lambda: {"delta": "seed_sd"})
+    has_base: bool = True
+    panels: tuple[Panel, ...] = ()
+
+    def cells(self, items: Sequence[ScoreItem], files: Sequence[ScoreFile], what: str) -> dict[str, Cell]:
+        """Column -> cell of what these items, pooled from `files`, show."""
+        overall, groups = self._estimates(items, what)
+        cells = {**{group: cell_of(estimate) for group, estimate in groups.items()}, "overall": cell_of(overall)}
+        parts = pool_seeds([file.scores.parts for file in files])
+        for column, key in self.told.items():
+            mine = [part for part in parts if part.group == key]
+            if mine:
+                cells[column] = cell_of(mean_of_group_means(mine, what=what)[0])
+            elif all(key in file.scores.summary for file in files):
+                cells[column] = Cell(100 * fmean(file.scores.summary[key] for file in files))
+        return cells
+
+    def differences(self, first: Sequence[ScoreItem], second: Sequence[ScoreItem], what: str) -> dict[str, Difference]:
+        """Column -> what `second` has more than `first`, paired."""
+        how = {"ungrouped": not self.stratified, "per_prompt": self.per_prompt}
+        return {"delta": paired_difference(first, second, **how, what=what)}
+
+    def column_difference(self, column: str, first: Judged, second: Judged, what: str) -> Difference | None:
+        """What `second` has more than `first` in a column of scores, paired; None where the two cannot be paired."""
+        if column == "overall":
+            how = {"ungrouped": not self.stratified, "per_prompt": self.per_prompt}
+            sides = [first.items, second.items]
+        else:
+            how, group = {}, self.told.get(column, column)
+            sides = [
+                [item for item in (judged.parts if column in self.told else judged.items) if item.group == group]
+                for judged in (first, second)
+            ]
+        return paired_difference(*sides, **how, what=what) if pairable(*sides) else None
+
+    def absent(self, items: Sequence[ScoreItem]) -> list[str]:
+        """Groups with a column of which no item has an outcome."""
+        there = {item.group for item in items if not item.failed}
+        return [group for group in self.groups if group not in there]
+
+    def known_groups(self) -> set[str] | None:
+        """Groups that items may have; None: any."""
+        return {*self.groups, *self.ungrouped}
+
+    def notes(self, files: Sequence[ScoreFile]) -> list[str]:
+        """Footnotes of this benchmark alone, after its rules."""
+        labels = {column.key: column.label for column in self.columns}
+        absent = [labels[c] for c, key in self.told.items() if not all(key in file.scores.summary for file in files)]
+        return [f"A dash: the scorer's summary tells no {' and no '.join(absent)}."] if absent else []
+
+    def _estimates(self, items: Sequence[ScoreItem], what: str) -> tuple[Estimate, dict[str, Estimate]]:
+        if self.stratified:
+            return mean_of_group_means(items, what=what)
+        judged = {item.group for item in items if not item.failed}
+        groups = {
+            group: mean_of_group_means([item for item in items if item.group == group], what=what)[0]
+            for group in self.groups
+            if group in judged
+        }
+        return mean_of_group_means(items, ungrouped=True, per_prompt=self.per_prompt, what=what)[0], groups
+
+
+def cell_of(estimate: Estimate | Difference, note: str = "") -> Cell:
+    """An estimate in percent."""
+    return Cell(100 * estimate.value, 100 * estimate.low, 100 * estimate.high, note=note)
+
+
+def pairable(first: Sequence[ScoreItem], second: Sequence[ScoreItem]) -> bool:
+    """Whether these are the same items, and some have an outcome on both sides."""
+    left, right = ({(i.prompt_id, i.image_index): i for i in items} for items in (first, second))
+    return left.keys() == right.keys() and any(not (left[key].failed or right[key].failed) for key in left)
