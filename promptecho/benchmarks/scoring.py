@@ -134,7 +134,7 @@ class JudgeBackend:
         answers = ask_all(self._settings, questions, self._folder, backoff=backoff, again=self._options.again)
         versions = Counter(one.model_version for one in answers if one.failure is None)
         failed = Counter(one.kind for one in answers if one.failure is not None)
-        orders = Counter(one.order for one in answers if one.failure is None)
+        orders = Counter(one.message for one in answers if one.failure is None)
         self.facts = JudgeFacts(*(dict(sorted(counts.items())) for counts in (versions, failed, orders)))
         return answers
 

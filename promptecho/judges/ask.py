@@ -15,7 +15,7 @@ from pathlib import Path
 from promptecho.config.judges import JudgeSection
 from promptecho.judges.base import Answer, Estimate, Question
 from promptecho.judges.errors import JudgeBudgetError, JudgeError
-from promptecho.judges.keys import decides, former_endpoints, normal_endpoint, token_limit
+from promptecho.judges.keys import decides, former_endpoints, normal_endpoint, sent_format, token_limit
 from promptecho.judges.names import judge_name, model_identity
 from promptecho.judges.patience import Backoff
 from promptecho.judges.prepare import Prepared, Preparer
@@ -57,7 +57,7 @@ def ask_all(
         asked = {one.key for one in pending}
         found = [results.of(one, failures.get(one.key)) for one in prepared]
         _check_failures(settings, prepared, found)
-        return [_answer(one, result, record.replies(one.key), one.key not in asked)
+        return [_answer(settings, one, result, record.replies(one.key), one.key not in asked)
                 for one, result in zip(prepared, found, strict=True)]
 
 
@@ -102,7 +102,7 @@ def _prepare(settings: JudgeSection, questions: Sequence[Question], record: Reco
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     for one in prepared:
-        record.adopt(one.key, one.former)
+        record.adopt(one.key, one.former, one.as_png)
     return prepared
 
 
@@ -187,11 +187,19 @@ def _check_failures(settings: JudgeSection, prepared: list[Prepared], results: l
     )
 
 
-def _answer(one: Prepared, result: tuple[object, str] | Failure, replies: list[Row], cached: bool) -> Answer:
+def _answer(
+    settings: JudgeSection, one: Prepared, result: tuple[object, str] | Failure, replies: list[Row], cached: bool
+) -> Answer:
     last = replies[-1] if replies else None
     order = "official" if last and last.order == "official" else "images_first"
     version = last.model_version if last else ""
-    common = dict(cached=cached, attempts=len(replies), model_version=version, order=order)
+    # Rows without format are of before: under this key they are what it tells, under others png.
+    image_format = sent_format(settings, one.question)[0]
+    if last and last.key != one.key:
+        image_format = last.format or "png"
+    common = dict(
+        cached=cached, attempts=len(replies), model_version=version, order=order, image_format=image_format
+    )
     if isinstance(result, Failure):
         return Answer(one.question, failure=result.text, kind=result.kind, text=last.text if last else "", **common)
     return Answer(one.question, value=result[0], text=result[1], **common)

@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol
 from pydantic import BaseModel
 
 Order = Literal["images_first", "official"]
+ImageFormat = Literal["png", "jpeg"]
 ImageSource = Path | Callable[[], bytes]  # an image file (PNG best), or what makes the bytes of one; read when asked
 
 
@@ -22,7 +23,8 @@ class Question:
     into the answer. It raises ValueError for a reply that is none, which is asked again, and RefusedError for one that
     declines, which is final. `schema` is the JSON that the reply should be, for judges that can be held to one.
     `template` is the digest of the template that the texts were made from; `repeat` tells apart questions that are
-    equal otherwise. `temperature` holds where the judge's settings give none.
+    equal otherwise. `temperature` holds where the judge's settings give none, and `image_format` where they leave it to
+    the benchmark.
     """
 
     id: str
@@ -36,6 +38,7 @@ class Question:
     repeat: int = 0
     order: Order = "images_first"
     labels: tuple[str, ...] = ()
+    image_format: ImageFormat = "png"
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,13 @@ class Answer:
     model_version: str = ""
     kind: str = ""
     order: Order = "images_first"
+    image_format: ImageFormat = "png"
+
+    @property
+    def message(self) -> str:
+        """How the message was put together, as scores tell it."""
+        as_usual = self.image_format == self.question.image_format
+        return self.order if as_usual else f"{self.order}, images as {self.image_format}"
 
     def record(self) -> dict[str, Any]:
         """What the raw record of a score keeps of it, so that a verdict can be looked into."""

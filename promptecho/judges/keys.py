@@ -13,10 +13,11 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel
 
 from promptecho.config.judges import JudgeSection
-from promptecho.judges.base import Question
+from promptecho.judges.base import ImageFormat, Question
 
 PIXELS_PER_TOKEN = 28 * 28  # the Qwen-VL families' count; other models take fewer for a large image
 MIN_IMAGE_TOKENS = 560  # Gemini counts 258 to 1120, however small the image
+OFFICIAL_JPEG_QUALITY = 95  # DenseAlignBench's evaluator
 PROVIDER_ENDPOINTS = {
     "gemini": "https://generativelanguage.googleapis.com",
     "openai": "https://api.openai.com/v1",
@@ -46,6 +47,13 @@ class ImageFacts:
 def sampling_temperature(settings: JudgeSection, question: Question) -> float:
     """The settings' temperature, or where they give none the question's own."""
     return question.temperature if settings.temperature is None else settings.temperature
+
+
+def sent_format(settings: JudgeSection, question: Question) -> tuple[ImageFormat, int | None]:
+    """Format in which images are sent, and the quality of jpeg."""
+    if settings.image_format == "official":
+        return question.image_format, OFFICIAL_JPEG_QUALITY if question.image_format == "jpeg" else None
+    return settings.image_format, settings.jpeg_quality if settings.image_format == "jpeg" else None
 
 
 def asked_beside(settings: JudgeSection) -> dict[str, Any]:
@@ -111,6 +119,7 @@ def _order(question: Question) -> dict[str, Any]:
 def _shared(
     settings: JudgeSection, model: str, question: Question, images: tuple[ImageFacts, ...]
 ) -> dict[str, Any]:
+    image_format, jpeg_quality = sent_format(settings, question)
     return {
         "kind": settings.kind,
         "model": model,
@@ -119,8 +128,8 @@ def _shared(
         "system": question.system,
         "text": question.text,
         "images": [image.sha256 for image in images],
-        "image_format": settings.image_format,
-        "jpeg_quality": settings.jpeg_quality if settings.image_format == "jpeg" else None,
+        "image_format": image_format,
+        "jpeg_quality": jpeg_quality,
         "temperature": float(sampling_temperature(settings, question)),
         "structured_output": settings.structured_output,
         "schema": json_schema(question.schema),

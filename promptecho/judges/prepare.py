@@ -8,7 +8,7 @@ import json
 import math
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from promptecho.judges.keys import (
     json_schema,
     record_key,
     sampling_temperature,
+    sent_format,
 )
 from promptecho.seeds import derive_seed
 
@@ -37,13 +38,15 @@ MEDIA_TYPES = {"PNG": "image/png", "JPEG": "image/jpeg"}
 
 @dataclass(frozen=True)
 class Prepared:
-    """A question with its record's key; `input_tokens` is a guess. `former`: its keys in journals of before."""
+    """A question with its record's key; `input_tokens` is a guess. `former`: its keys in journals of before, which sent
+    images first; `as_png`: its keys in those that sent images as png, whatever the benchmark's authors do."""
 
     question: Question
     key: str
     former: tuple[str, ...]
     images: tuple[ImageFacts, ...]
     input_tokens: int
+    as_png: tuple[str, ...] = ()
 
 
 class Preparer:
@@ -53,7 +56,7 @@ class Preparer:
     def __init__(self, settings: JudgeSection, model: str, places: Sequence[Place] = ()):
         self.settings, self.model, self.places = settings, model, tuple(places)
         self._facts: dict[ImageSource, ImageFacts] = {}  # many questions share an image
-        self._encoded: OrderedDict[str, tuple[str, bytes]] = OrderedDict()  # of the last few
+        self._encoded: OrderedDict[tuple, tuple[str, bytes]] = OrderedDict()  # of the last few
         self._lock = threading.Lock()
 
     def prepare(self, question: Question) -> Prepared:
@@ -67,10 +70,18 @@ class Preparer:
         size = sum(len(text.encode("utf-8", "replace")) for text in texts)
         tokens = OVERHEAD_TOKENS + math.ceil(size / BYTES_PER_TOKEN) + sum(image.tokens for image in images)
         known = (self.settings, self.model, question, images)
-        former = [former_key(*known, place) for place in self.places]
+        former, as_png = list(self._former(question, images)), ()
+        if question.image_format != "png" and self.settings.image_format == "official":
+            other = replace(question, image_format="png")
+            former += self._former(other, images)
+            as_png = (record_key(self.settings, self.model, other, images),)
+        return Prepared(question, record_key(*known), tuple(former), images, tokens, as_png)
+
+    def _former(self, question: Question, images: tuple[ImageFacts, ...]) -> Iterator[str]:
+        for place in self.places:
+            yield former_key(self.settings, self.model, question, images, place)
         if question.order != "images_first":  # as everything was asked once
-            former.append(record_key(self.settings, self.model, replace(question, order="images_first"), images))
-        return Prepared(question, record_key(*known), tuple(former), images, tokens)
+            yield record_key(self.settings, self.model, replace(question, order="images_first"), images)
 
     def payload(self, prepared: Prepared, attempt: int) -> Payload:
         """What is sent, with the images as they were when the key was found.
@@ -90,16 +101,17 @@ class Preparer:
         )  # fmt: skip
 
     def _encoded_once(self, source: ImageSource, facts: ImageFacts, question: Question) -> tuple[str, bytes]:
+        place = (facts.sha256, *sent_format(self.settings, question))
         with self._lock:
-            if facts.sha256 in self._encoded:
-                self._encoded.move_to_end(facts.sha256)
-                return self._encoded[facts.sha256]
+            if place in self._encoded:
+                self._encoded.move_to_end(place)
+                return self._encoded[place]
         data = _read(source, question)
         if hashlib.sha256(data).hexdigest() != facts.sha256:
             raise DataError(f"{question.id}: {_name(source)} changed while it was judged; run this again")
         found = self._encode(data, source, question)
         with self._lock:
-            self._encoded[facts.sha256] = found
+            self._encoded[place] = found
             while len(self._encoded) > max(KEPT_IMAGES, 2 * self.settings.concurrency):
                 self._encoded.popitem(last=False)
         return found
@@ -119,11 +131,12 @@ class Preparer:
 
     def _encode(self, data: bytes, source: ImageSource, question: Question) -> tuple[str, bytes]:
         """(media type, bytes) in the format of the settings; bytes that have it already stay as they are."""
-        wanted = self.settings.image_format.upper()
+        image_format, quality = sent_format(self.settings, question)
+        wanted = image_format.upper()
         if _open(data, source, question).format == wanted:
             return MEDIA_TYPES[wanted], data
         buffer = io.BytesIO()
-        options: dict[str, Any] = {"quality": self.settings.jpeg_quality} if wanted == "JPEG" else {}
+        options: dict[str, Any] = {} if quality is None else {"quality": quality}
         try:
             load_image(io.BytesIO(data)).save(buffer, wanted, **options)
         except (DataError, OSError, ValueError, SyntaxError) as error:

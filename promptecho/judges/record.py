@@ -34,8 +34,8 @@ class Row(BaseModel):
     row that began it. Tokens are those to be charged: of a begun or lost call the most it may cost, of a failed one
     none. `estimated`: the reply named no tokens, so these are those reserved. `guess`: what the input was taken for
     beforehand. `limit`: most tokens that the reply was allowed; `finish`: why it ended; `thinking_tokens` are part of
-    the output's. `order` of the message's parts; earlier versions, which sent images first, wrote none. A row
-    `given_up` ends no call: its question was left without answer."""
+    the output's. `order` of the message's parts and `format` of its images; earlier versions, which sent images first
+    and by default as png, wrote none. A row `given_up` ends no call: its question was left without answer."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
@@ -57,6 +57,7 @@ class Row(BaseModel):
     finish: str = ""
     thinking_tokens: int = 0
     order: str = ""
+    format: str = ""
 
 
 @dataclass
@@ -87,7 +88,7 @@ class Record:
         self._journals: dict[str, _Journal] = {}
         self._replies: dict[str, list[tuple[float, str, Row]]] = defaultdict(list)
         self._given_up: dict[str, Row] = {}
-        self._former: dict[str, tuple[str, ...]] = {}
+        self._former: dict[str, tuple[tuple[str, ...], ...]] = {}
         self.former_limits: set[tuple[str, int]] = set()  # (judge, limit of tokens) of calls of earlier versions
         self._own: _Journal | None = None
         self._file: int | None = None
@@ -96,14 +97,19 @@ class Record:
     def replies(self, key: str) -> list[Row]:
         """What was answered to the question of this key so far, oldest first."""
         with self._lock:
-            former = [entry for one in self._former.get(key, ()) for entry in self._replies.get(one, ())]
+            former, as_png = (
+                [entry for one in keys for entry in self._replies.get(one, ())]
+                for keys in self._former.get(key, ((), ()))
+            )
             entries = [*self._replies.get(key, ()), *(entry for entry in former if not entry[2].order)]
+            entries += [entry for entry in as_png if not entry[2].format]
             return [row for _, _, row in sorted(entries, key=lambda entry: entry[:2])]
 
-    def adopt(self, key: str, former: tuple[str, ...]) -> None:
-        """Take what earlier versions recorded under other keys as answers to the question of `key`."""
+    def adopt(self, key: str, former: tuple[str, ...], as_png: tuple[str, ...] = ()) -> None:
+        """Take what earlier versions recorded under other keys as answers to the question of `key`: under `former`
+        before they knew an order of parts, under `as_png` before they recorded the format of images."""
         with self._lock:
-            self._former[key] = tuple(one for one in former if one in self._replies)
+            self._former[key] = tuple(tuple(one for one in keys if one in self._replies) for keys in (former, as_png))
 
     def given_up(self, key: str) -> str | None:
         """Why the question of this key was left without an answer when it was last asked; None: it was not."""
@@ -155,7 +161,7 @@ class Record:
 
     def begin(
         self, key: str, id: str, attempt: int, *, input_tokens: int, output_tokens: int, guess: int,
-        order: str = "images_first",
+        order: str = "images_first", format: str = "png",
     ) -> Row:  # fmt: skip
         """Write down that a call is about to be made, and what it may cost; within `transaction`. `output_tokens` is
         the most that the reply is allowed."""
@@ -164,7 +170,7 @@ class Record:
             row = Row(
                 call=own.lines, judge=self.judge, key=key, id=id, attempt=attempt, status="begun", time=time.time(),
                 input_tokens=input_tokens, output_tokens=output_tokens, guess=guess, limit=output_tokens,
-                order=order,
+                order=order, format=format,
             )  # fmt: skip
             self._append(row)
             return row

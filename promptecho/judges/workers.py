@@ -19,7 +19,7 @@ from promptecho.judges.errors import (
     JudgeRejectedError,
     RefusedError,
 )
-from promptecho.judges.keys import token_limit
+from promptecho.judges.keys import sent_format, token_limit
 from promptecho.judges.patience import Backoff, Patience
 from promptecho.judges.prepare import Prepared, Preparer
 from promptecho.judges.record import Record, Row
@@ -323,6 +323,7 @@ class Workers:
                     return self.record.begin(
                         one.key, one.question.id, attempt, input_tokens=reserve, output_tokens=output,
                         guess=one.input_tokens, order=one.question.order,
+                        format=sent_format(self.settings, one.question)[0],
                     )
             self._stop.wait(POLL_S)
         raise _StoppedError

@@ -58,7 +58,7 @@ def mixed_versions(files: Sequence[ScoreFile]) -> str | None:
 
 
 def mixed_orders(files: Sequence[ScoreFile]) -> str | None:
-    """A warning where a judge was sent images first for some questions and in the authors' order for others."""
+    """A warning where a judge was sent messages of different order, or images of different format."""
     rows: dict[str, list[str]] = {}
     for file in files:
         provenance = file.scores.provenance
@@ -68,7 +68,7 @@ def mixed_orders(files: Sequence[ScoreFile]) -> str | None:
     if len(rows) < 2:
         return None
     told = "; ".join(f"{order}: {', '.join(labels)}" for order, labels in sorted(rows.items()))
-    return f"the judge's messages had different orders of text and images ({told}); compare rows with care"
+    return f"the judge's messages were put together in different ways ({told}); compare rows with care"
 
 
 def unanswered_note(files: Sequence[ScoreFile]) -> str | None:

@@ -193,6 +193,29 @@ def test_keys_of_earlier_versions_are_what_they_were():
     assert now == "93b5b9d0852f80ced9d10097f520a80a0516393398efbcc074bc208d666c6c05"
 
 
+def test_images_have_the_authors_format_and_answers_of_before_are_kept(tmp_path):
+    """Earlier versions sent png unless told otherwise, and recorded no format; png on purpose is another question."""
+    asked = [replace(one, order="official", image_format="jpeg") for one in questions(4, tmp_path)]
+    with serving() as server:
+        settings = section("openai", server)
+        as_png = settings.model_copy(update={"image_format": "png"})
+        ask_all(as_png, asked[:2], tmp_path / "a")
+        [journal] = (tmp_path / "a").glob("*.jsonl")
+        lines = journal.read_text().splitlines()
+        assert all('"format":"png"' in line for line in lines)
+        journal.write_text("".join(line.replace(',"format":"png"', "") + "\n" for line in lines))
+        answers = ask_all(settings, asked[:3], tmp_path / "a")
+        assert [answer.cached for answer in answers] == [True, True, False]
+        assert [answer.message for answer in answers] == ["official, images as png"] * 2 + ["official"]
+        ask_all(as_png, asked, tmp_path / "a")
+        ask_all(settings, asked, tmp_path / "a")
+        assert [sent["images"][0][0].removeprefix("image/") for sent in server.log] == ["png"] * 2 + ["jpeg"] + [
+            "png", "png", "jpeg"
+        ]  # fmt: skip
+        explicit = settings.model_copy(update={"image_format": "jpeg"})
+        assert all(answer.cached for answer in ask_all(explicit, asked[2:], tmp_path / "a")), "quality 95 is the same"
+
+
 def test_the_spelling_of_a_part_is_no_part_of_a_key():
     question, pairs = Question("id", "q", (), str), [
         ("gemini", {"thinkingConfig": {"thinkingBudget": 9}}, {"thinking_config": {"thinking_budget": 9}}),

@@ -20,6 +20,7 @@ from promptecho.benchmarks.tiif.oracle import answer  # noqa: E402
 from promptecho.shapes.oracle import detect  # noqa: E402
 
 SCORE = "results/tiny/scores/tiif/base/0.json"
+TABLE = "results/tiny/tables/tiif.md"
 EDITS = {
     "image_sets:": "image_sets:\n  tiif: {benchmark: tiif, shapes: {per_tag: 1, seed: 1}, images_per_prompt: 1, "
     "num_inference_steps: 2, guidance_scale: 1.0, num_shards: 1}",
@@ -27,6 +28,8 @@ EDITS = {
     "api_key_env: JUDGE_KEY, concurrency: 1}\nbenchmarks:\n  "
     "tiif: {image_set: tiif, scorer: tiif, backend: judge, judge: one, mode: fixed, limit: 10}",
     "evaluate:": "evaluate:\n  - {benchmark: tiif}",
+    "runs:\n  echo-s1: {seed: 1}": "runs: {}",  # the base model alone: nothing is trained for its table
+    "tables: [geneval]": "tables: [tiif]",
 }
 
 
@@ -62,9 +65,10 @@ def test_a_judge_is_asked_once_and_scores_are_made_again_from_its_answers(judged
     module = judged.root / "promptecho/benchmarks/tiif/__init__.py"
     module.write_text(module.read_text() + "\n# reworded\n")
     assert judged.planned(SCORE) == {"judge": 1, "score": 1}
-    again = judged.snakemake("--cores", "2", SCORE)
+    again = judged.snakemake("--cores", "2", TABLE)
     assert again.returncode == 0, again.stdout
     assert json.loads((judged.root / SCORE).read_text())["items"] == scores["items"]
+    assert "limit: first 10 of 13 prompts" in (judged.root / TABLE).read_text()
 
     # With a larger limit the other images are made, and asked about.
     judged.edit("config/experiments/tiny.yaml", "limit: 10", "limit: 12")

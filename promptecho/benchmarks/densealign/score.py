@@ -68,6 +68,7 @@ def question_of(
         temperature=TEMPERATURE,
         order=order,
         labels=LABELS if order == "official" else (),
+        image_format="jpeg" if order == "official" else "png",
     )
 
 
