@@ -16,13 +16,13 @@ import typer
 import typer.core
 
 import promptecho
-from promptecho import commands
+from promptecho import commands, plugins
 from promptecho.commands import examples
 from promptecho.errors import PromptEchoError
 
 # As a reader meets them: the stages in the order in which the workflow runs them, then what prepares and watches them.
 STAGES = ("caption", "train", "generate", "judge", "score", "tables", "figures")
-BESIDE = ("show", "reward", "plan", "models", "adapter", "benchmarks", "config", "gpus", "shapes")
+BESIDE = ("show", "reward", "list", "plan", "models", "adapter", "benchmarks", "config", "gpus", "shapes")
 
 
 class _Group(typer.core.TyperGroup):
@@ -64,9 +64,15 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def _options(
     debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error instead of one line."),
+    allow_plugins: bool = typer.Option(
+        False,
+        "--allow-plugins",
+        help="Run the code that a configuration from outside this folder names in `plugins`.",
+    ),
     version: bool = typer.Option(False, "--version", callback=_print_version, is_eager=True, help="Print the version."),
 ) -> None:
-    pass
+    if allow_plugins:
+        plugins.allow()
 
 
 for _module in sorted(module.name for module in pkgutil.iter_modules(commands.__path__)):
@@ -82,6 +88,9 @@ def main() -> None:
     debug = "--debug" in sys.argv
     if debug:
         sys.argv.remove("--debug")  # accepted anywhere on the line
+    if "--allow-plugins" in sys.argv:
+        sys.argv.remove("--allow-plugins")
+        plugins.allow()
     try:
         app()
     except PromptEchoError as error:

@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 from rich.table import Table
 
-from promptecho.rewards.echo import DEFAULT_QUERY, EchoReward
+from promptecho.rewards.echo.reward import DEFAULT_QUERY, EchoReward
 from promptecho.vlm import Vlm, load_vlm
 from promptecho.vlm.inputs import batch_inputs, label_text
 

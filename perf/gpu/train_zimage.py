@@ -33,7 +33,7 @@ from promptecho.captions.merge import MergeSpec, import_prompts
 from promptecho.cluster.device import choose_device
 from promptecho.config import TrainingConfig, load_experiment, run_training, run_vlm
 from promptecho.files import read_jsonl
-from promptecho.rewards.echo import EchoReward
+from promptecho.rewards.echo.reward import EchoReward
 from promptecho.t2i.registry import load_configured
 from promptecho.train.data import normal
 from promptecho.train.setup import load_prompts

@@ -12,9 +12,10 @@ from pathlib import Path
 
 from promptecho.captions.readers import Reader, t2i_reader, vlm_readers
 from promptecho.config import ExperimentConfig, reward_templates, run_rewards, run_vlm
-from promptecho.config.rewards import InferScoreSection, VlmSection
+from promptecho.config.rewards import RewardSection, VlmSection
 from promptecho.errors import ModelError, listed
 from promptecho.progress import Progress
+from promptecho.templates import Template
 
 CHUNK = 2000  # texts between two looks at the clock
 
@@ -75,11 +76,16 @@ def run_readers(config: ExperimentConfig, run: str) -> list[list[Reader]]:
         ModelError: the VLM's processor cannot be loaded.
     """
     asked = list(zip(run_rewards(config, run), reward_templates(config, run), strict=True))
-    queries = [entry.query or config.captions.query for entry, template in asked if template is None]
+    queries = [entry.query or config.captions.query for entry, template in asked if _answers(entry, template)]
     templates = [(template, _reply(entry)) for entry, template in asked if template is not None]
+    if not queries and not templates:
+        return [[] for _ in asked]
     found = _of_vlm(config, run_vlm(config, run), queries, templates)
     of_queries, of_templates = iter(found[: len(queries)]), iter(found[len(queries) :])
-    return [[next(of_queries if template is None else of_templates)] for _, template in asked]
+    return [
+        [next(of_templates)] if template is not None else [next(of_queries)] if _answers(entry, template) else []
+        for entry, template in asked
+    ]
 
 
 def _of_vlm(config: ExperimentConfig, section: VlmSection, queries: list[str], templates: list) -> list[Reader]:
@@ -97,10 +103,18 @@ def _asked(config: ExperimentConfig) -> list[tuple[VlmSection, list[str], list]]
             if template is not None:
                 if (template, _reply(entry)) not in templates:
                     templates.append((template, _reply(entry)))
+            elif not _answers(entry, template):
+                continue
             elif entry.label is None and (query := entry.query or config.captions.query) not in queries:
                 queries.append(query)
-    return list(found.values())
+    return [one for one in found.values() if one[1] or one[2]]
 
 
-def _reply(entry) -> int:
-    return (entry.inferscore or InferScoreSection()).max_new_tokens
+def _answers(entry: RewardSection, template: Template | None) -> bool:
+    """Whether the VLM gets the label as its answer to a query."""
+    return template is None and "query" in entry.reward.takes
+
+
+def _reply(entry: RewardSection) -> int:
+    """Tokens to keep free for a reply."""
+    return entry.options.max_new_tokens if entry.reward.writes else 0

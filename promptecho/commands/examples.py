@@ -87,6 +87,14 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "# model and question of an experiment:",
         "promptecho reward results/shapes/captions/images/00001.png --config config/experiments/shapes.yaml"
         ' --label "Two blue squares." --json',
+        "# another reward, here one for which the model writes a score:",
+        "promptecho reward results/shapes/captions/images/00001.png --vlm shapes --name inferscore --samples 2"
+        ' --label "Two blue squares."',
+    ),
+    "list rewards": (
+        "promptecho list rewards",
+        "# with those that an experiment file names in `plugins`:",
+        "promptecho list rewards --config config/experiments/shapes.yaml --json",
     ),
     "models list": ("promptecho models list --config config/experiments/zimage.yaml",),
     "models fetch": (

@@ -50,7 +50,9 @@ def plan(
     images: Annotated[
         int | None, typer.Option(min=1, help="Images to caption. Default: those of `captions` that are here.")
     ] = None,
-    reply_tokens: Annotated[int, typer.Option(min=1, help="Assumed: tokens of an InferScore reply.")] = 100,
+    reply_tokens: Annotated[
+        int, typer.Option(min=1, help="Assumed: tokens of a reply that a reward lets the VLM write.")
+    ] = 100,
     root: Annotated[
         Path | None, typer.Option(help="Folder of fetched models. Default: models_root in config/config.yaml.")
     ] = None,

@@ -1,31 +1,29 @@
-"""`promptecho reward`: rewards of images for a text: PromptEcho's, token by token, or InferScore's, with replies."""
+"""`promptecho reward`: rewards of images for a text, with what the reward tells of each: its tokens, or its replies."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from promptecho.commands.files import given_files
 from promptecho.commands.options import DEVICE, TRUST_REMOTE_CODE, VLM_DTYPE
 
+if TYPE_CHECKING:
+    from promptecho.config.descriptors import Reward
+    from promptecho.rewards import Details
+
 
 def register(app: typer.Typer) -> None:
     app.command("reward")(reward)
 
 
-OF_INFERSCORE = ("temperature", "samples", "max_new_tokens", "template")
-
-
 def reward(
     more: list[Path] = typer.Argument(None, metavar="[IMAGE]...", help="Image files."),
-    name: str = typer.Option(
-        "echo", "--name", help="Which reward: echo (PromptEcho) or inferscore (the model writes a score)."
-    ),
+    name: str = typer.Option("echo", "--name", help="Which reward; `promptecho list rewards` tells which there are."),
     vlm: str | None = typer.Option(
         None,
         "--vlm",
@@ -38,7 +36,7 @@ def reward(
     label: str | None = typer.Option(
         None,
         "--label",
-        help="The prompt that the images should show; echo: the text whose likelihood is the reward. Needed, except "
+        help="The prompt that the images should show; for echo the text whose likelihood is the reward. Needed, except "
         "with --labels.",
     ),
     labels: Path | None = typer.Option(
@@ -48,31 +46,47 @@ def reward(
         "label. Default: --label for all.",
     ),
     query: str | None = typer.Option(
-        None, "--query", help="echo: what the model is asked about the image. Default: captions.query."
+        None, "--query", help="What the model is asked about the image, as by echo. Default: captions.query."
     ),
     config: Path | None = typer.Option(
-        None, "--config", help="Experiment file or resolved configuration that names model and question. Default: none."
+        None,
+        "--config",
+        help="Experiment file or resolved configuration that names model, question and the reward's settings. "
+        "Default: none.",
     ),
-    include_eos: bool = typer.Option(False, "--include-eos", help="echo: count the token that ends the answer too."),
+    include_eos: bool = typer.Option(
+        False, "--include-eos", help="Count the token that ends the answer too; for echo."
+    ),
     temperature: float | None = typer.Option(
         None,
         "--temperature",
         min=0,
-        help="inferscore: 0 takes always the likeliest token; above 0: sampled. Default: that of --config, or 0.7.",
+        help="Where the model writes replies: 0 takes always the likeliest token; above 0: sampled. Default: that of "
+        "--config, or the reward's own.",
     ),
     samples: int | None = typer.Option(
-        None, "--samples", min=1, help="inferscore: replies for each image. Default: that of --config, or 1."
+        None, "--samples", min=1, help="Replies for each image. Default: that of --config, or the reward's own."
     ),
     max_new_tokens: int | None = typer.Option(
-        None, "--max-new-tokens", min=1, help="inferscore: longest reply, in tokens. Default: that of --config, or 256."
+        None,
+        "--max-new-tokens",
+        min=1,
+        help="Longest reply, in tokens. Default: that of --config, or the reward's own.",
     ),
     template: Path | None = typer.Option(
         None,
         "--template",
-        help="inferscore: text file with the question; {prompt} stands for the label. Default: the project's own.",
+        help="Text file with the question; {prompt} stands for the label. Default: that of --config, or the reward's "
+        "own.",
+    ),
+    setting: list[str] = typer.Option(
+        None,
+        "--set",
+        metavar="KEY=VALUE",
+        help="Any setting of the reward; repeat it for several. Default: those of --config, or the reward's own.",
     ),
     seed: int = typer.Option(
-        1, "--seed", min=0, help="inferscore: seed of what is sampled, together with the image's file name."
+        1, "--seed", min=0, help="Seed of what is sampled, together with the image's file name."
     ),
     dtype: str | None = VLM_DTYPE,
     device: str = DEVICE,
@@ -82,76 +96,121 @@ def reward(
 ) -> None:
     """Print the reward of images for a prompt.
 
-    echo: the model is asked QUERY about the image; the reward is the mean log-probability of the tokens of LABEL as
-    its answer. inferscore: the model writes scores from 0 to 10; the reward is their mean, divided by 10.
+    For echo, PromptEcho's own, the model is asked QUERY about the image; the reward is the mean log-probability of the
+    tokens of LABEL as its answer. `promptecho list rewards` tells which others there are.
     """
     from promptecho.captions.settings import read_settings
+    from promptecho.config.descriptors import REWARDS, reward_named
 
     settings = read_settings(config)
-    if vlm is None and settings.vlm is None:
+    if name not in REWARDS.names():
+        raise typer.BadParameter(f"--name {name}: choose {' or '.join(REWARDS.names())}")
+    chosen = reward_named(name)
+    if chosen.needs_vlm and vlm is None and settings.vlm is None:
         raise typer.BadParameter("give --vlm, or a --config that names it")
-    asked = dict(zip(OF_INFERSCORE, (temperature, samples, max_new_tokens, template), strict=True))
-    asked = {key: value for key, value in asked.items() if value is not None}
-    if name not in ("echo", "inferscore"):
-        raise typer.BadParameter(f"--name {name}: choose echo or inferscore")
-    foreign = asked if name == "echo" else {"query": query, "include_eos": include_eos or None}
-    for key in (key for key, value in foreign.items() if value is not None):
+    shared = {"query": query, "include_eos": include_eos or None}
+    for key in (key for key, value in shared.items() if value is not None and key not in chosen.takes):
         raise typer.BadParameter(f"--{key.replace('_', '-')}: {name} has no such option")
+    asked = {"temperature": temperature, "samples": samples, "max_new_tokens": max_new_tokens, "template": template}
+    options = _options(chosen, settings.rewards, asked, setting or [])
     own = settings.vlm if vlm is None else None  # what the configuration says of its model holds for that model only
     files = given_files("--image", image, more)
     texts = _labels(files, label, labels)
-    images = _checked(own.path if own else vlm, own.revision if own else None, files, settings.captions)
+    model_place = (own.path if own else vlm, own.revision if own else None) if chosen.needs_vlm else None
+    images = _checked(model_place, files, settings.captions)
     # What is missing is said before these seconds.
     from promptecho.cluster.device import choose_device
     from promptecho.config.memory import reward_keys
     from promptecho.memory import MemoryAdvice
-    from promptecho.rewards import make_reward
-    from promptecho.vlm import load_vlm
+    from promptecho.rewards import RewardContext, make_reward
 
     dtype = dtype or (own.dtype if own else "float32")
-    memory = MemoryAdvice(choose_device(device), partial(reward_keys, batch_size, dtype))
-    with memory("load_vlm"):
-        model = load_vlm(
-            own.path if own else vlm,
-            dtype=dtype,
-            device=device,
-            revision=own.revision if own else None,
-            trust_remote_code=trust_remote_code or bool(own and own.trust_remote_code),
-        )
-    if name == "inferscore":
-        with memory("reward"):
-            replies = _inferscore(model, settings.rewards, asked, batch_size, seed, images, texts)
-        _print_replies(files, replies, as_json)
-        return
-    echo = make_reward(
-        "echo", model, query=settings.pick("query", query), batch_size=batch_size, include_eos=include_eos
-    )
+    where = choose_device(device)
+    memory = MemoryAdvice(where, partial(reward_keys, batch_size, dtype))
+    model = None
+    if model_place is not None:
+        from promptecho.vlm import load_vlm
+
+        with memory("load_vlm"):
+            model = load_vlm(
+                model_place[0],
+                dtype=dtype,
+                device=device,
+                revision=model_place[1],
+                trust_remote_code=trust_remote_code or bool(own and own.trust_remote_code),
+            )
+    import torch
+
+    context = RewardContext(
+        vlm=model, device=torch.device(where), options=options, query=settings.pick("query", query),
+        batch_size=batch_size, seed=seed, include_eos=include_eos,
+    )  # fmt: skip
+    if chosen.writes:
+        for picture in images:  # its name decides what is sampled, not where it lies
+            picture.info["path"] = Path(picture.info["path"]).name
     names = [f"of {path}" for path in files] if labels else ["--label"] * len(files)
     with memory("reward"):
-        details = echo.score_details(images, texts, names)
+        details = make_reward(name, context).details(images, texts, names)
+    _print(files, details, as_json)
+
+
+def _options(reward: Reward, entries: Any, asked: dict[str, Any], given: list[str]) -> Any:
+    """Settings of the configuration's first entry of that reward, with those of the command line on top.
+
+    Raises:
+        ConfigError: `--set` names no setting of the reward, or a value that it does not take.
+    """
+    import yaml
+    from pydantic import ValidationError
+
+    from promptecho.errors import ConfigError
+    from promptecho.suggest import did_you_mean
+
+    asked = {key: str(value) if isinstance(value, Path) else value for key, value in asked.items() if value is not None}
+    known = [] if reward.options is None else list(reward.options.model_fields)
+    for key in (key for key in asked if key not in known):
+        raise typer.BadParameter(f"--{key.replace('_', '-')}: {reward.name} has no such option")
+    for one in given:
+        key, equals, value = one.partition("=")
+        if not equals or key not in known:
+            wrong = f"no such setting of {reward.name}; {did_you_mean(key, known)}" if equals else "expected KEY=VALUE"
+            raise ConfigError(f"--set {one}: {wrong}")
+        asked[key] = yaml.safe_load(value)
+    if reward.options is None:
+        return None
+    configured = next((entry.options for entry in entries if entry.name == reward.name), None)
+    try:
+        return reward.options.model_validate({**dict(configured or ()), **asked})
+    except ValidationError as error:
+        lines = [f"--set {'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
+        raise ConfigError("\n".join(lines)) from None
+
+
+def _print(files: list[Path], details: Details, as_json: bool) -> None:
     if as_json:
-        rows = [
-            {"image": str(path), "reward": detail.mean, "tokens": detail.tokens, "log_probs": detail.log_probs.tolist()}
-            for path, detail in zip(files, details, strict=True)
-        ]
+        facts = zip(files, details.rewards, details.facts, strict=True)
+        rows = [{"image": str(path), "reward": reward, **more} for path, reward, more in facts]
         typer.echo(json.dumps(rows, ensure_ascii=False, allow_nan=False))
         return
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(caption="log-probability per token (natural log); the reward is their mean")
+    rows = details.rows or [[()] for _ in files]
+    table = Table(caption=details.caption or None, show_lines=any(len(some) > 1 for some in rows))
     table.add_column("image", overflow="fold")
     table.add_column("reward", justify="right")
-    table.add_column("tokens", overflow="fold")
-    for path, detail in zip(files, details, strict=True):
-        tokens = "  ".join(f"{t!r} {p:.2f}" for t, p in zip(detail.tokens, detail.log_probs.tolist(), strict=True))
-        table.add_row(Text(str(path)), f"{detail.mean:.4f}", Text(tokens))
+    for column in details.columns:
+        table.add_column(column, overflow="fold")
+    for path, reward, some in zip(files, details.rewards, rows, strict=True):
+        for number, cells in enumerate(some):
+            first = (Text(str(path)), "none" if reward is None else f"{reward:.4f}") if number == 0 else ("", "")
+            table.add_row(*first, *map(Text, cells))
     Console().print(table)
 
 
-def _checked(vlm: str, revision: str | None, files: list[Path], captions: Any) -> list:
-    """The images, as the captioner of these settings sees them.
+def _checked(model: tuple[str, str | None] | None, files: list[Path], captions: Any) -> list:
+    """The images, as the captioner of these settings sees them; `model`: the VLM's path and revision, if one is needed.
 
     Raises:
         DataError: some cannot be read, or the model is not to be had; names all of them.
@@ -163,7 +222,8 @@ def _checked(vlm: str, revision: str | None, files: list[Path], captions: Any) -
 
     images, problems = [], []
     try:
-        check_model_path(model_path(vlm, "vlm"), revision=revision)
+        if model is not None:
+            check_model_path(model_path(model[0], "vlm"), revision=model[1])
     except ModelError as error:
         problems.append(str(error))
     for path in files:
@@ -215,45 +275,3 @@ def _labels(files: list[Path], label: str | None, source: Path | None) -> list[s
     if problems:
         raise DataError(listed(problems, "problems"))
     return [found[name] for name in names]
-
-
-def _inferscore(model, rewards, asked: dict, batch_size: int, seed: int, images: list, labels: list[str]) -> list:
-    """Replies for each image; settings of the configuration's first inferscore, with `asked` on top."""
-    from promptecho.config.rewards import InferScoreSection
-    from promptecho.rewards import make_reward
-
-    configured = next((entry.inferscore for entry in rewards if entry.name == "inferscore"), None)
-    settings = InferScoreSection().model_copy(update={**dict(configured or ()), **asked})
-    for picture in images:  # its name decides what is sampled, not where it lies
-        picture.info["path"] = Path(picture.info["path"]).name
-    reward = make_reward("inferscore", model, settings=settings, batch_size=batch_size, seed=seed)
-    return reward.replies(images, labels, ["--label"] * len(images))
-
-
-def _print_replies(files: list[Path], replies: list, as_json: bool) -> None:
-    from promptecho.rewards.inferscore import mean_score
-
-    readable = [any(reply.score is not None for reply in some) for some in replies]
-    rewards = [mean_score(some) if any_score else None for some, any_score in zip(replies, readable, strict=True)]
-    if as_json:
-        rows = [
-            {"image": str(path), "reward": reward, "replies": [asdict(reply) for reply in some]}
-            for path, reward, some in zip(files, rewards, replies, strict=True)
-        ]
-        typer.echo(json.dumps(rows, ensure_ascii=False, allow_nan=False))
-        return
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(caption="the reward is the mean of readable scores, divided by 10", show_lines=True)
-    table.add_column("image", overflow="fold")
-    table.add_column("reward", justify="right")
-    table.add_column("score", justify="right")
-    table.add_column("reply", overflow="fold")
-    for path, reward, some in zip(files, rewards, replies, strict=True):
-        for number, reply in enumerate(some):
-            first = (Text(str(path)), "none" if reward is None else f"{reward:.4f}") if number == 0 else ("", "")
-            score = "none" if reply.score is None else f"{reply.score:g}"
-            table.add_row(*first, score, Text(f"{reply.text} ({reply.problem})" if reply.problem else reply.text))
-    Console().print(table)

@@ -21,7 +21,7 @@ from promptecho.config.models import (
     ImageSetSection,
     ModelsSection,
 )
-from promptecho.config.rewards import reward_problems
+from promptecho.config.rewards import placement_problem, reward_problems
 from promptecho.config.scorers import BACKENDS, BENCHMARK_OF, PAIRWISE, WITH_FIXED_MODE
 from promptecho.config.suggestions import choices_at, keys_at, unknown_key
 from promptecho.config.training import TrainingConfig
@@ -154,6 +154,8 @@ def _message(item: dict[str, Any], value: Any, where: tuple, place: tuple, root:
     path = (*place, *where)
     if item["type"] == "extra_forbidden":
         return unknown_key(path, root)
+    if item["type"] == "invalid_key":
+        return f"YAML reads this key as {item['input']!r}, which is no text; put it in quotes"
     message = item["msg"].removeprefix("Value error, ")
     if item["type"] == "string_pattern_mismatch":
         message = "must be lower-case letters, digits, '.', '_' or '-', starting with a letter or digit"
@@ -163,7 +165,8 @@ def _message(item: dict[str, Any], value: Any, where: tuple, place: tuple, root:
         message = "must hold keys with values" + (f", such as `{keys[0]}: ...`" if keys else "")
     shown = "" if isinstance(found, (dict, list)) and len(str(found)) > 40 else f" (found {found!r})"
     meant = closest(found, _choices(path, value, where, root)) if isinstance(found, str) else None
-    return message[:1].lower() + message[1:] + shown + (f"; did you mean {meant}?" if meant else "")
+    hint = f"; {item['ctx']['hint']}" if "hint" in item.get("ctx", {}) else ""
+    return message[:1].lower() + message[1:] + shown + (f"; did you mean {meant}?" if meant else hint)
 
 
 def _choices(path: tuple, value: Any, where: tuple, root: type[Section]) -> list[str]:
@@ -204,6 +207,10 @@ def cross_problems(sections: dict[str, Any], problems: Problems) -> None:
         problems[f"adapters.{name}"] = "is a run already; choose another name"
     for key, message in reward_problems(sections.get("rewards") or []):
         problems.setdefault(f"rewards.{key}", message)
+    for name, training in (runs or {}).items():
+        rewards = training.rewards or sections.get("rewards") or []
+        if rewards and (problem := placement_problem(rewards, training.reward_placement.mode)):
+            problems.setdefault("training.reward_placement.mode", f"{problem} (run {name})")
     judges = sections.get("judges")
     for name, benchmark in (benchmarks or {}).items():
         _check_backend(f"benchmarks.{name}", benchmark, judges.models if judges else None, problems)

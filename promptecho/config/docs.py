@@ -95,7 +95,7 @@ def _table(model: type[Section], prefix: str = "") -> str:
 
 def _rows(model: type[Section], prefix: str) -> list[tuple[str, str, str, str]]:
     rows = []
-    for name, field in model.model_fields.items():
+    for name, field in model.written_fields(ours_only=True).items():
         if model is ExperimentConfig and name in NOT_WRITTEN:
             continue
         inner = _section_in(field.annotation)

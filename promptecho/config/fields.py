@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictStr
+from pydantic.fields import FieldInfo
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]*$"
 
@@ -40,3 +41,9 @@ class Section(BaseModel):
     """Base of all sections: unknown keys are errors, defaults are validated, values do not change."""
 
     model_config = ConfigDict(extra="forbid", validate_default=True, frozen=True, protected_namespaces=())
+
+    @classmethod
+    def written_fields(cls, ours_only: bool = False) -> dict[str, FieldInfo]:
+        """The keys that may be written in it, for documents and for guesses; some depend on the plugins at hand, which
+        `ours_only` leaves out."""
+        return cls.model_fields

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from promptecho.config.load import run_vlm
+from promptecho.config.load import needs_vlm, run_vlm
 from promptecho.config.models import ExperimentConfig
 from promptecho.errors import DataError
 from promptecho.file_hashes import FileHashes, files_below
@@ -47,7 +47,7 @@ def inputs_of(
     elif stage == "train" and run is not None:
         own = config.runs[run].reward_vlm is not None if run in config.runs else False
         key = f"runs.{run}.reward_vlm.path" if own else "models.vlm.path"
-        found = {**t2i, key: run_vlm(config, run).path}
+        found = {**t2i, key: run_vlm(config, run).path if run not in config.runs or needs_vlm(config, run) else None}
     elif stage == "generate" and image_set is not None:
         found = {**t2i, f"image_sets.{image_set}.prompts": config.image_sets[image_set].prompts}
     elif stage == "adapter" and run is not None:

@@ -11,12 +11,13 @@ import yaml
 from promptecho.config.checks import Problems, check_runs, check_sections, cross_problems
 from promptecho.config.models import ExperimentConfig, SiteConfig
 from promptecho.config.presets import with_preset
-from promptecho.config.rewards import InferScoreSection, RewardSection, VlmSection
+from promptecho.config.rewards import RewardSection, VlmSection
 from promptecho.config.scorers import PAIRWISE
 from promptecho.config.suggestions import is_adapter
 from promptecho.config.training import TrainingConfig
 from promptecho.config.yaml_files import deep_merge, read_yaml
 from promptecho.errors import ConfigError, DataError
+from promptecho.plugins import check_trusted, load_plugins, only
 from promptecho.suggest import maybe
 from promptecho.templates import Template, read_template
 
@@ -34,17 +35,30 @@ def _merge_run(training: Any, own: Any) -> Any:
 
 
 def parse_experiment(
-    raw: dict[str, Any], source: str = "configuration", presets: Path | None = None
+    raw: dict[str, Any], source: str = "configuration", presets: Path | None = None, file: Path | None = None
 ) -> ExperimentConfig:
-    """Validate the content of an experiment file; `raw["experiment"]` must be set.
+    """Validate the content of an experiment file; `raw["experiment"]` must be set. What it names in `plugins` is
+    imported.
 
     Args:
         presets: folder of the user's own presets (`training.preset`), beside those of the checkout.
+        file: where the content comes from, which decides where plugins are found and whether they may be; None: from
+            code, which is trusted, and plugins are found where the process was started.
 
     Raises:
         ConfigError: one line per problem, each `SOURCE: dotted.path: what is wrong`.
     """
-    raw = copy.deepcopy(raw)
+    specs = raw.get("plugins")
+    specs = [spec for spec in specs if isinstance(spec, str)] if isinstance(specs, list) else []
+    if file is not None:
+        check_trusted(file, specs)
+    folder = raw.get("plugins_folder") or (Path() if file is None else file.parent)
+    faulty = dict(line.split(": ", 1) for line in load_plugins(specs, str(folder), source))
+    with only(specs):
+        return _parse(copy.deepcopy(raw), source, presets, faulty)
+
+
+def _parse(raw: dict[str, Any], source: str, presets: Path | None, faulty: Problems) -> ExperimentConfig:
     training = raw.pop("training", None)
     training = {} if training is None else training
     runs = raw.pop("runs", None)
@@ -67,6 +81,8 @@ def parse_experiment(
     _, name_problems = check_sections(ExperimentConfig, {"runs": {name: {} for name in merged}})
     problems.update({path: text for path, text in name_problems.items() if path.startswith("runs.")})
     cross_problems(sections, problems)
+    if faulty:  # what they would have brought is not missing for a reason of its own
+        problems = {path: text for path, text in problems.items() if "rewards" not in path.split(".")} | faulty
     _report({_as_written(path, published): text for path, text in problems.items()}, source)
     return ExperimentConfig.model_validate(
         {**raw, "training": training, "runs": {name: pair[0] for name, pair in merged.items()}}
@@ -96,7 +112,10 @@ def load_experiment(path: str | Path, overrides: dict[str, Any] | None = None) -
     """
     raw = read_yaml(path)
     raw.setdefault("experiment", Path(path).stem)
-    return parse_experiment(deep_merge(raw, overrides or {}), str(path), Path(path).resolve().parent.parent / "presets")
+    if raw.get("plugins"):
+        raw.setdefault("plugins_folder", str(Path(path).parent))
+    presets = Path(path).resolve().parent.parent / "presets"
+    return parse_experiment(deep_merge(raw, overrides or {}), str(path), presets, Path(path))
 
 
 def run_training(config: ExperimentConfig, run: str) -> TrainingConfig:
@@ -126,18 +145,23 @@ def reward_templates(config: ExperimentConfig, run: str) -> list[Template | None
     """
     found: list[Template | None] = []
     for index, entry in enumerate(run_rewards(config, run)):
-        template = None
-        if entry.name == "inferscore":
+        template, place = None, entry.reward.template_file(entry.options)
+        if place is not None:
             try:
-                template = read_template((entry.inferscore or InferScoreSection()).template_file)
+                template = read_template(place)
                 template.fill(prompt="")
             except DataError as error:
                 own, general = run_training(config, run).rewards, config.training.rewards
                 where = "" if own is None else "training." if own == general else f"runs.{run}."
-                key = f"{where}rewards.{index}.inferscore.template"
+                key = f"{where}rewards.{index}.{entry.name}.template"
                 raise ConfigError(f"{config.experiment}: {key}: {error}") from None
         found.append(template)
     return found
+
+
+def needs_vlm(config: ExperimentConfig, run: str) -> bool:
+    """Whether any reward of `run` is built with a VLM."""
+    return any(entry.reward.needs_vlm for entry in run_rewards(config, run))
 
 
 def run_vlm(config: ExperimentConfig, run: str) -> VlmSection:

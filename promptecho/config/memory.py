@@ -5,7 +5,7 @@ Unless it is said otherwise, the keys change no result, so a run goes on from it
 
 from __future__ import annotations
 
-from promptecho.config.load import run_rewards, run_training, run_vlm
+from promptecho.config.load import needs_vlm, run_rewards, run_training, run_vlm
 from promptecho.config.models import ExperimentConfig
 from promptecho.config.rewards import VlmSection
 
@@ -40,7 +40,9 @@ def training_keys(config: ExperimentConfig, run: str, processes: int, phase: str
     if phase in ("update", "precompute"):
         found += _lower("training.micro_batch_size", training.micro_batch_size)
     # What lies there beside it.
-    if device != "cpu" and mode in ("colocated", "replicated") and phase != "load_t2i":
+    if not needs_vlm(config, run):
+        pass
+    elif device != "cpu" and mode in ("colocated", "replicated") and phase != "load_t2i":
         found.append("set training.reward_placement.mode: offloaded")
     elif device == "cpu" and mode == "replicated" and processes > 1 and phase != "load_t2i":
         found.append("set training.reward_placement.mode: colocated")
@@ -51,7 +53,7 @@ def training_keys(config: ExperimentConfig, run: str, processes: int, phase: str
         found.append("set training.zero_stage: 3")
     if phase in ("reward", "load_vlm"):
         key = "training.reward_vlm" if training.reward_vlm else "models.vlm"
-        found += _bfloat16(key, run_vlm(config, run).dtype)
+        found += _bfloat16(key, run_vlm(config, run).dtype) if needs_vlm(config, run) else []
     else:
         found += _bfloat16("models.t2i", t2i.dtype)
     return found

@@ -28,7 +28,7 @@ Name = Annotated[str, Field(strict=True, pattern=NAME_PATTERN)]
 # Keys that an experiment takes from the site's file.
 FROM_SITE = ("models_root", "models_offline", "models_staging", "models_prompt_cache")
 # Filled in when a file is read, never written in one; the adapters are entries of `runs` there.
-NOT_WRITTEN = ("experiment", "adapters", *FROM_SITE)
+NOT_WRITTEN = ("experiment", "adapters", "plugins_folder", *FROM_SITE)
 
 
 PadPrompts = Literal["none", "masked", "unmasked"]
@@ -305,6 +305,15 @@ class ExperimentConfig(Section):
     benchmarks: dict[Name, BenchmarkSection] = Field(default_factory=dict, description="Benchmarks by name.")
     evaluate: list[EvaluateSection] = Field(default_factory=list, description="Which benchmark runs where.")
     tables: list[Text] = Field(default_factory=list, description="Benchmarks (keys of `benchmarks`) to tabulate.")
+    plugins: list[Text] = Field(
+        default_factory=list,
+        description="What is not installed and comes from outside, such as a reward of your own: `module:object` of "
+        "each, the module beside the experiment file or on Python's path (docs/extending.md). This code runs with your "
+        "rights, so that a file from outside the folder where you start needs `--allow-plugins`.",
+    )
+    plugins_folder: Text | None = Field(
+        None, description="Filled in, not written in the file: the experiment file's folder, where it names plugins."
+    )
     models_root: Text | None = Field(
         None, description="Taken from the site configuration, not written in the file: where relative model paths are."
     )
@@ -347,6 +356,10 @@ class SiteConfig(Section):
 
     experiments: list[Name] = Field(min_length=1, description="Experiments that `all` builds.")
     experiments_dir: Text = Field("config/experiments", description="Folder of the experiment files.")
+    allow_plugins: Flag = Field(
+        False,
+        description="Run the code that an experiment file from outside the folder where you start names in `plugins`.",
+    )
     models_root: Text | None = Field(
         None, description="A relative model path that exists in this folder is taken from there; null: as it is."
     )

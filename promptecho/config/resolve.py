@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from promptecho import plugins
 from promptecho.config.load import dump_yaml, load_site, parse_experiment
 from promptecho.config.models import NOT_WRITTEN, ExperimentConfig, SiteConfig
 from promptecho.config.slices import config_digest
@@ -64,6 +65,10 @@ def resolve_experiment(site: SiteConfig, name: str, overrides: dict[str, Any]) -
     changes = overrides.get(name, [])
     raw = as_written(_apply(read_yaml(path), changes, str(path)), str(path))
     raw["experiment"] = name
+    if raw.get("plugins"):
+        raw["plugins_folder"] = site.experiments_dir
+        if site.allow_plugins:
+            plugins.allow()
     offline = site.models.offline
     raw["models_offline"] = site.models_root is not None if offline is None else offline
     raw["models_staging"] = site.models.staging
@@ -73,7 +78,7 @@ def resolve_experiment(site: SiteConfig, name: str, overrides: dict[str, Any]) -
         raw["models_root"] = site.models_root
         _find_models(raw, Path(site.models_root), str(path))
     try:
-        return parse_experiment(raw, str(path), path.resolve().parent.parent / "presets")
+        return parse_experiment(raw, str(path), path.resolve().parent.parent / "presets", path)
     except ConfigError as error:
         raise ConfigError(_where_it_was_given(str(error), str(path), name, changes)) from None
 
@@ -101,6 +106,7 @@ def as_written(raw: dict[str, Any], source: str) -> dict[str, Any]:
 
 _NOT_HERE = {key: "remove it: it comes from config/config.yaml" for key in NOT_WRITTEN} | {
     "experiment": "remove it: the file's name is the experiment's",
+    "plugins_folder": "remove it: plugins lie beside the experiment file, or on Python's path",
     "adapters": "a published adapter is an entry of `runs`, such as `authors: {adapter: owner/name}`",
 }
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Literal
+import copy
+import functools
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, ConfigDict, Field, create_model, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError
 
-from promptecho.config.fields import Count, Flag, NonNegative, Real, Section, Share, Text
-
-QUESTION = Path(__file__).parents[1] / "rewards" / "templates" / "inferscore.txt"
+from promptecho.config.descriptors import REWARDS, Reward, reward_named, rewards_at_hand
+from promptecho.config.fields import Count, Flag, Real, Section, Text
+from promptecho.errors import ConfigError
 
 
 class VlmSection(Section):
@@ -24,48 +27,112 @@ class VlmSection(Section):
     trust_remote_code: Flag = Field(False, description="Run Python code that comes with the model. Off unless needed.")
 
 
-class InferScoreSection(Section):
-    """How inferscore asks for a score. The paper compares with it (section 4.3.1) and leaves its settings open."""
+def _known(name: str) -> str:
+    known = REWARDS.names()
+    if name not in known:
+        hint = "a reward from outside is installed, or named in `plugins` (docs/extending.md)"
+        expected = f"{', '.join(map(repr, known[:-1]))} or {known[-1]!r}"
+        raise PydanticCustomError("unknown", "Input should be {expected}", {"expected": expected, "hint": hint})
+    try:
+        reward_named(name)
+    except ConfigError as error:
+        raise PydanticCustomError("plugin", "{message}", {"message": str(error)}) from None
+    return name
 
-    temperature: NonNegative = Field(
-        0.7, description="0: greedy; above: sampled, with a seed per image, prompt and sample."
-    )
-    samples: Count = Field(1, description="Replies per image; their mean is the reward.")
-    max_new_tokens: Count = Field(256, description="Longest reply in tokens of the VLM.")
-    template: Text | None = Field(
-        None,
-        description="Text file with the question, {prompt} standing for the prompt; null: the one that ships with "
-        "the project. The reply must be JSON with a number `score` from 0 to 10.",
-    )
-    max_failure_share: Share = Field(
-        0.05,
-        description="Training stops above this share of unreadable replies in an iteration. An image without any "
-        "readable reply takes no part in its group's mean and has advantage 0. Raising it does not restart a run.",
-    )
 
-    @property
-    def template_file(self) -> Path:
-        return QUESTION if self.template is None else Path(self.template)
+@functools.cache
+def _settings_model(rewards: tuple[tuple[str, type[Section]], ...]) -> type[Section]:
+    """What may stand beside the shared keys: the settings of each reward, under its name."""
+    # By aliases, as a name may be that of an attribute of all models.
+    fields: dict[str, Any] = {
+        f"of_{index}": (options | None, Field(None, alias=name)) for index, (name, options) in enumerate(rewards)
+    }
+    return create_model("Settings", __base__=Section, **fields)
 
 
 class RewardSection(Section):
     """One reward; the advantages of several are added up with their weights (`training.advantage.scale` says whether
     they are brought to one size first)."""
 
-    name: Literal["echo", "inferscore"] = Field(
-        "echo", description="Which reward: echo (PromptEcho), inferscore (the VLM writes a score)."
-    )
+    model_config = ConfigDict(extra="allow")  # the settings of each reward under its name; `_settings` checks them
+
+    name: Annotated[Text, AfterValidator(_known)] = Field("echo", description="Which reward")
     weight: Real = Field(1.0, description="Weight of its advantage in the sum.")
-    query: Text | None = Field(None, description="echo: what the VLM is asked; null: `captions.query`.")
+    query: Text | None = Field(None, description="what the VLM is asked; null: `captions.query`.")
     label: Text | None = Field(
         None,
-        description="echo: what the VLM should answer. null: the prompt; else a .jsonl or .csv file with data_id and "
+        description="what the VLM should answer. null: the prompt; else a .jsonl or .csv file with data_id and "
         "label for every training prompt, the label a text or a JSON value (relative to where you start).",
     )
-    inferscore: InferScoreSection | None = Field(
-        None, description="Settings of name: inferscore; null: its defaults. Not for echo."
-    )
-    batch_size: Count = Field(16, description="Images (inferscore: replies) that the VLM takes together.")
+    batch_size: Count = Field(16, description="Images (or replies, where the VLM writes some) that are taken together.")
+
+    @model_validator(mode="after")
+    def _settings(self) -> RewardSection:
+        given = self.__pydantic_extra__ or {}
+        if given:
+            rewards = [found.thing for found in rewards_at_hand()]
+            model = _settings_model(tuple((one.name, one.options) for one in rewards if one.options is not None))
+            checked = model.model_validate(given)
+            by_name = {str(field.alias): getattr(checked, key) for key, field in model.model_fields.items()}
+            given.clear()
+            given.update({name: settings for name, settings in by_name.items() if settings is not None})
+        return self
+
+    @property
+    def reward(self) -> Reward:
+        """What is said of this reward."""
+        return reward_named(self.name)
+
+    @property
+    def options(self) -> Any:
+        """Its settings, those that are not written at their defaults; None for a reward without any."""
+        model = self.reward.options
+        return (self.model_extra or {}).get(self.name) or (None if model is None else model())
+
+    @classmethod
+    def written_fields(cls, ours_only: bool = False) -> dict[str, FieldInfo]:
+        return _written_fields(tuple(found.thing for found in rewards_at_hand(ours_only)))
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: Any, handler: Any) -> Any:
+        """Of the project's own rewards; those from outside may stand beside them."""
+        schema = handler(core_schema)
+        inner = handler.resolve_ref_schema(schema)
+        properties = inner["properties"]
+        for key, field in cls.written_fields(ours_only=True).items():
+            if key not in properties:
+                options = reward_named(key).options.__pydantic_core_schema__  # type: ignore[union-attr]
+                properties[key] = {"anyOf": [handler(options), {"type": "null"}], "default": None}
+            properties[key]["description"] = field.description
+        names = list(REWARDS.built_in)
+        told = {key: value for key, value in properties["name"].items() if key not in ("type", "minLength")}
+        properties["name"] = {**told, "anyOf": [{"enum": names}, {"type": "string", "minLength": 1}]}
+        inner["additionalProperties"] = {"type": ["object", "null"]}
+        return schema
+
+
+@functools.cache
+def _written_fields(rewards: tuple[Reward, ...]) -> dict[str, FieldInfo]:
+    """The keys of an entry that may name any of these rewards."""
+    fields = dict(RewardSection.model_fields)
+    told = ", ".join(f"{one.name} ({one.summary})" for one in rewards)
+    names = tuple(one.name for one in rewards)
+    fields["name"] = _retold(fields["name"], f"Which reward: {told}; or one from outside (docs/extending.md).")
+    fields["name"].annotation = Literal[names]  # type: ignore[assignment, valid-type]
+    for key in ("query", "label"):
+        takers = " and ".join(one.name for one in rewards if key in one.takes)
+        fields[key] = _retold(fields[key], f"{takers}: {fields[key].description}")
+    for one in rewards:
+        if one.options is not None:
+            told = f"Settings of name: {one.name}; null: its defaults."
+            fields[one.name] = FieldInfo(annotation=one.options | None, default=None, description=told)
+    return fields
+
+
+def _retold(field: FieldInfo, description: str) -> FieldInfo:
+    retold = copy.copy(field)
+    retold.description = description
+    return retold
 
 
 def unequal_sizes(rewards: list[RewardSection], scale: str) -> str:
@@ -84,19 +151,29 @@ def reward_problems(rewards: list[RewardSection]) -> list[tuple[str, str]]:
     """Impossible combinations: (key within the list, what is wrong and how to fix it)."""
     problems = []
     for index, entry in enumerate(rewards):
-        if entry.name == "echo" and entry.inferscore is not None:
-            problems.append((f"{index}.inferscore", "echo has no such settings; remove it, or set name: inferscore"))
-        if entry.name == "inferscore":
-            for key in ("query", "label"):
-                if getattr(entry, key) is not None:
-                    problems.append((f"{index}.{key}", "inferscore has none: its question is inferscore.template"))
-            settings = entry.inferscore or InferScoreSection()
-            if settings.temperature == 0 and settings.samples > 1:
-                problems.append(
-                    (f"{index}.inferscore.samples", f"{settings.samples} greedy replies are one and the same; set 1, "
-                     "or a temperature above 0")
-                )  # fmt: skip
+        reward, options = entry.reward, entry.options
+        for other in entry.model_extra or {}:
+            if other != entry.name:
+                message = f"{entry.name} has no such settings; remove it, or set name: {other}"
+                problems.append((f"{index}.{other}", message))
+        for key in ("query", "label"):
+            if getattr(entry, key) is not None and key not in reward.takes:
+                instead = f": its question is {entry.name}.template" if reward.template else "; remove it"
+                problems.append((f"{index}.{key}", f"{entry.name} has none{instead}"))
+        if reward.writes and options.temperature == 0 and options.samples > 1:
+            problems.append(
+                (f"{index}.{entry.name}.samples", f"{options.samples} greedy replies are one and the same; set 1, "
+                 "or a temperature above 0")
+            )  # fmt: skip
     return problems
+
+
+def placement_problem(rewards: list[RewardSection], mode: str) -> str | None:
+    """Why rewards cannot be computed in this placement; None where they can."""
+    if mode not in ("offloaded", "dedicated") or any(entry.reward.needs_vlm for entry in rewards):
+        return None
+    names = " and ".join(dict.fromkeys(entry.name for entry in rewards))
+    return f"{mode} says where the reward's VLM sits, and {names} needs none; set colocated"
 
 
 class PlacementSection(Section):

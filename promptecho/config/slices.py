@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import promptecho
+from promptecho.config.descriptors import REWARDS
 from promptecho.config.fields import Section
-from promptecho.config.load import reward_templates, run_rewards, run_training, run_vlm
+from promptecho.config.load import needs_vlm, reward_templates, run_rewards, run_training, run_vlm
 from promptecho.config.models import ExperimentConfig
-from promptecho.config.rewards import InferScoreSection
 from promptecho.config.scorers import BENCHMARK_OF, USES_DEVICE
 from promptecho.errors import ConfigError
 from promptecho.files import digest, sha256_file
@@ -133,9 +133,10 @@ def slice_value(
             training["sampling"]["old_log_prob"] = "of the weights that sample"
         if training["heldout"]["patience"] is None:
             training.pop("heldout")  # merely watched
+        own = {"vlm": _model(config, run_vlm(config, run), "vlm")} if needs_vlm(config, run) else {}
         return {
             "version": STAGE_VERSION["train"],
-            "models": {**models, "vlm": _model(config, run_vlm(config, run), "vlm")},
+            "models": {"t2i": models["t2i"], **own},
             "captions": _merge_slice(captions, models),
             "rewards": _rewards_slice(config, run),
             "training": {key: value for key, value in training.items() if key not in _NOT_IN_TRAINING},
@@ -161,12 +162,17 @@ def slice_value(
 
 def _rewards_slice(config: ExperimentConfig, run: str) -> list[dict[str, Any]]:
     rewards = []
+    elsewhere = {name: None for name in REWARDS.built_in if REWARDS.find(name).thing.null_elsewhere}
     for entry, template in zip(run_rewards(config, run), reward_templates(config, run), strict=True):
-        keys = {key: value for key, value in _keys(entry, "rewards").items() if key not in _NOT_IN_REWARD}
-        if template is not None:  # its text counts, not where it lies; when to give up changes no reward
-            asked = _keys(entry.inferscore or InferScoreSection(), "rewards.inferscore")
-            keys["inferscore"] = {**asked, "template": template.digest}
-            del keys["inferscore"]["max_failure_share"]
+        found, left_out = REWARDS.find(entry.name), {*_NOT_IN_REWARD, *(entry.model_extra or {})}
+        keys = {key: value for key, value in _keys(entry, "rewards").items() if key not in left_out} | elsewhere
+        if entry.options is not None:
+            own = _keys(entry.options, f"rewards.{entry.name}")
+            if template is not None:  # its text counts, not where it lies
+                own["template"] = template.digest
+            keys[entry.name] = {key: value for key, value in own.items() if key not in found.thing.not_in_digest}
+        if found.thing.version > 1 or not found.is_ours:  # digests are older than the versions of our own
+            keys["version"] = found.thing.version
         rewards.append(keys)
     return rewards
 

@@ -54,7 +54,7 @@ def keys_at(place: Path, root: type[Section] = ExperimentConfig) -> list[str]:
     section = section_at(place, root)
     if section is None:
         return []
-    keys = [key for key in section.model_fields if not (section is ExperimentConfig and key in NOT_WRITTEN)]
+    keys = [key for key in section.written_fields() if not (section is ExperimentConfig and key in NOT_WRITTEN)]
     return [*keys, "adapter"] if root is ExperimentConfig and len(place) == 2 and place[0] == "runs" else keys
 
 
@@ -100,8 +100,8 @@ def _is_section(annotation: Any) -> bool:
 def _inner(annotation: Any, part: Any) -> Any:
     """The annotation of key, entry or position `part`; None where there is no such thing."""
     for one in _alternatives(annotation):
-        if _is_section(one) and part in one.model_fields:
-            return one.model_fields[part].annotation
+        if _is_section(one) and part in (fields := one.written_fields()):
+            return fields[part].annotation
         if typing.get_origin(one) is dict:
             return typing.get_args(one)[1]
         if typing.get_origin(one) is list:
@@ -114,15 +114,16 @@ def _below(place: Path, root: type[Section]) -> Iterator[Path]:
     section = section_at(place, root)
     if section is None:
         return
+    fields = section.written_fields()
     for key in keys_at(place, root):
-        if key == "adapter" and key not in section.model_fields:
+        if key == "adapter" and key not in fields:
             yield (key,)
             continue
         yield (key,)
         if section is ExperimentConfig and key == "runs":
             yield (key, "NAME", "adapter")
             continue  # the others are those of `training`
-        for one in _alternatives(section.model_fields[key].annotation):
+        for one in _alternatives(fields[key].annotation):
             kind = typing.get_origin(one)
             inner = () if _is_section(one) else ("NAME",) if kind is dict else ("0",) if kind is list else None
             if inner is not None:

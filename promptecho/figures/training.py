@@ -11,12 +11,12 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from promptecho.errors import DataError
+from promptecho.config.descriptors import reward_named
+from promptecho.errors import ConfigError, DataError
 from promptecho.figures.curves import groups_of
 from promptecho.files import write_json
 from promptecho.train.metrics import Row, series
 
-REWARD_UNITS = {"echo": "nats per token", "inferscore": "score from 0 to 1"}  # a reward by its name in the metrics
 MIXED = "weighted sum"  # of several rewards, or of one with another weight than 1
 SMOOTHING = 15  # the running mean covers one fifteenth of a run
 
@@ -39,7 +39,15 @@ def reward_unit(rows: list[Row]) -> str:
     if len(names) != 1:
         return MIXED if names else ""
     name, beside = names.popitem()
-    return REWARD_UNITS.get(name, name) if max(map(abs, beside)) < 1e-6 else MIXED
+    return _unit(name) if max(map(abs, beside)) < 1e-6 else MIXED
+
+
+def _unit(reward: str) -> str:
+    """What the numbers of a reward are; its name, where that is not known here."""
+    try:
+        return reward_named(reward).unit or reward
+    except ConfigError:  # one from outside that is not installed; only the runs know it
+        return reward
 
 
 def training_data(experiment: str, metrics: dict[str, list[Row]]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from promptecho.config import ExperimentConfig
+from promptecho.config import ExperimentConfig, needs_vlm
 from promptecho.config.defaults import CLIP, MASK2FORMER, MPLUG
 from promptecho.config.slices import as_written
 from promptecho.errors import ConfigError
@@ -90,8 +90,9 @@ def _uses(config: ExperimentConfig) -> Iterator[Model]:
         for name, run in config.runs.items()
         if run.reward_vlm != config.training.reward_vlm
     }
+    rewarded = not config.runs or any(needs_vlm(config, run) for run in config.runs)
     for key, vlm in vlms.items():
-        if vlm is not None:
+        if vlm is not None and (rewarded or (key == "models.vlm" and config.captions.prompts is None)):
             yield Model(as_written(config, vlm.path), "transformers", vlm.revision, (key,), vlm.trust_remote_code)
     for name, adapter in config.adapters.items():
         yield Model(adapter.adapter, "adapter", adapter.revision, (f"runs.{name}",))

@@ -194,26 +194,27 @@ class VlmCosts:
         self._deep = Deep(vlm.model, VLM_SHALLOW)
         self._label = self._text(prompt_tokens)
 
-    def echo(self, n: int, query: str) -> Cost:
-        """Rewards of `n` images in one pass."""
-        from promptecho.rewards.echo import EchoReward
-
-        reward = EchoReward(self.vlm, query=query, batch_size=n)
-        return self._known.get(("echo", n, query), lambda: self._deep.trace(lambda: self._ask(reward, n)))
-
-    def first_token(self, n: int, entry: RewardSection) -> Cost:
-        """What `n` replies to an image each take up to their first token."""
-        from promptecho.rewards.inferscore import InferScoreReward
-
-        settings = self._settings(entry, 1)
+    def reward(self, n: int, entry: RewardSection, query: str) -> Cost:
+        """Rewards of `n` images together, the passes of the VLM: the reward's own code runs without values. Of replies
+        that the VLM writes, up to the first token of one for each image."""
+        options = self._settings(entry, 1)
+        asked = entry.query or query
+        told = None if options is None else options.model_dump_json()
         return self._known.get(
-            ("first token", n, settings.template),
-            lambda: self._deep.trace(lambda: self._ask(InferScoreReward(self.vlm, settings, batch_size=n), n)),
+            ("reward", n, entry.name, asked, told),
+            lambda: self._deep.trace(lambda: self._ask(self._built(entry, options, asked, n), n)),
         )
+
+    def _built(self, entry: RewardSection, options: Any, query: str, n: int) -> Any:
+        from promptecho.rewards.base import RewardContext
+        from promptecho.rewards.make import make_reward
+
+        context = RewardContext(vlm=self.vlm, device=META, options=options, query=query, batch_size=n)
+        return make_reward(entry.name, context)
 
     def more_tokens(self, n: int, entry: RewardSection, tokens: int) -> Cost:
         """The rest of `n` replies of `tokens` tokens."""
-        return self.more(n, self.input_tokens(entry), tokens, self._settings(entry, 1).temperature)
+        return self.more(n, self.input_tokens(entry), tokens, entry.options.temperature)
 
     def caption_start(self, n: int, query: str) -> Cost:
         """What captions of `n` images take up to their first token."""
@@ -251,10 +252,9 @@ class VlmCosts:
         return Cost(flops, three_tokens.peak + n * self.cache_bytes(tokens) if steps else 0)
 
     def _settings(self, entry: RewardSection, tokens: int) -> Any:
-        from promptecho.config.rewards import InferScoreSection
-
-        settings = entry.inferscore or InferScoreSection()
-        return settings.model_copy(update={"max_new_tokens": tokens, "samples": 1})
+        if not entry.reward.writes:
+            return entry.options
+        return entry.options.model_copy(update={"max_new_tokens": tokens, "samples": 1})
 
     def cache_bytes(self, tokens: int) -> int:
         """Keys and values of `tokens` tokens in all layers."""
@@ -267,7 +267,9 @@ class VlmCosts:
         """Tokens of one image with the question about it."""
         from promptecho.templates import read_template
 
-        return self.question_tokens(read_template(self._settings(entry, 1).template_file).fill(prompt=self._label))
+        place = entry.reward.template_file(entry.options)
+        question = self._label if place is None else read_template(place).fill(prompt=self._label)
+        return self.question_tokens(question)
 
     def question_tokens(self, question: str) -> int:
         """Tokens of one image with a question."""

@@ -47,12 +47,15 @@ class GpuMemory:
         }  # fmt: skip
 
 
-def vlm_share(vlm: VlmCosts, mode: str, ranks: int) -> tuple[int, int]:
+def vlm_share(vlm: VlmCosts | None, mode: str, ranks: int) -> tuple[int, int]:
     """(bytes of the reward's VLM that a GPU holds, bytes that a pass gathers besides), as vlm/sharding.py says.
 
     Args:
+        vlm: None where no reward needs one.
         ranks: GPUs of a node that share one copy.
     """
+    if vlm is None:
+        return 0, 0
     if mode == "replicated" or (mode != "offloaded" and ranks == 1):
         return vlm.bytes, 0
     held = 0 if mode == "offloaded" else -(-vlm.bytes // ranks)
@@ -60,7 +63,7 @@ def vlm_share(vlm: VlmCosts, mode: str, ranks: int) -> tuple[int, int]:
 
 
 def trainer_memory(
-    t2i: T2iCosts, vlm: VlmCosts, rewards: list[RewardSection], training: TrainingConfig, layout: Layout,
+    t2i: T2iCosts, vlm: VlmCosts | None, rewards: list[RewardSection], training: TrainingConfig, layout: Layout,
     settings: Settings,
 ) -> GpuMemory:  # fmt: skip
     """One GPU that trains, with the largest share of an iteration's images."""
@@ -150,9 +153,9 @@ def generation_memory(t2i: T2iCosts, batch_size: int, guidance_scale: float, set
     return GpuMemory("generation", held, _without_zeros(phases))
 
 
-def host_bytes(vlm: VlmCosts, training: TrainingConfig) -> int:
+def host_bytes(vlm: VlmCosts | None, training: TrainingConfig) -> int:
     """Pinned host memory of a node for the reward's VLM."""
-    return vlm.bytes if training.reward_placement.mode == "offloaded" else 0
+    return vlm.bytes if vlm is not None and training.reward_placement.mode == "offloaded" else 0
 
 
 def _encoding(t2i: T2iCosts, settings: Settings) -> dict[str, int]:
@@ -170,22 +173,26 @@ def _references(training: TrainingConfig) -> int:
     return (training.kl_ema.weight > 0) + (training.kl_base.weight > 0)
 
 
-def _reward_activations(vlm: VlmCosts, rewards: list[RewardSection], images: int, settings: Settings) -> int:
+def _reward_activations(vlm: VlmCosts | None, rewards: list[RewardSection], images: int, settings: Settings) -> int:
     peaks = []
     for entry in rewards:
         n = reward_batch(entry, images)
-        if entry.name == "echo":
-            peaks.append(vlm.echo(n, entry.query or settings.query).peak)
-        else:
-            tokens = settings.longest_reply(entry)
-            peaks += [vlm.first_token(n, entry).peak, vlm.more_tokens(n, entry, tokens).peak]
-    return max(peaks)
+        if not entry.reward.needs_vlm:
+            continue
+        peaks.append(vlm.reward(n, entry, settings.query).peak)
+        if entry.reward.writes:
+            peaks.append(vlm.more_tokens(n, entry, settings.longest_reply(entry)).peak)
+    return max(peaks, default=0)
 
 
 def reward_batch(entry: RewardSection, images: int) -> int:
     """Images, or replies, that the VLM takes together on a GPU that has so many images."""
-    samples = entry.inferscore.samples if entry.inferscore else 1
-    return min(entry.batch_size, images * samples)
+    return min(entry.batch_size, images * samples_of(entry))
+
+
+def samples_of(entry: RewardSection) -> int:
+    """Replies that the VLM writes for an image; 1 where it writes none."""
+    return entry.options.samples if entry.reward.writes else 1
 
 
 def _without_zeros(phases: dict[str, dict[str, int]]) -> dict[str, dict[str, int]]:

@@ -8,7 +8,7 @@ from promptecho.config.rewards import RewardSection
 from promptecho.config.training import TrainingConfig
 from promptecho.plan.costs import T2iCosts, VlmCosts
 from promptecho.plan.gpus import Gpu
-from promptecho.plan.memory import FLOAT32, reward_batch
+from promptecho.plan.memory import FLOAT32, reward_batch, samples_of
 from promptecho.plan.settings import Settings
 from promptecho.plan.trace import Cost
 from promptecho.train.placement.layout import Layout
@@ -59,8 +59,9 @@ class Clock:
 
 
 def iteration_phases(
-    t2i: T2iCosts, vlm: VlmCosts, rewards: list[RewardSection], training: TrainingConfig, layout: Layout, clock: Clock
-) -> list[Phase]:
+    t2i: T2iCosts, vlm: VlmCosts | None, rewards: list[RewardSection], training: TrainingConfig, layout: Layout,
+    clock: Clock,
+) -> list[Phase]:  # fmt: skip
     """The phases of one iteration, without held-out evaluations."""
     images = _images(training)
     phases = rollout_phases(
@@ -95,8 +96,8 @@ def iteration_phases(
 
 
 def rollout_phases(
-    t2i: T2iCosts, vlm: VlmCosts, rewards: list[RewardSection], training: TrainingConfig, layout: Layout, clock: Clock,
-    n_prompts: int, per_prompt: int,
+    t2i: T2iCosts, vlm: VlmCosts | None, rewards: list[RewardSection], training: TrainingConfig, layout: Layout,
+    clock: Clock, n_prompts: int, per_prompt: int,
 ) -> list[Phase]:  # fmt: skip
     """Prompts to rewards: of an iteration, or of the held-out captions."""
     images, world = n_prompts * per_prompt, layout.trainers
@@ -138,7 +139,7 @@ def rollout_phases(
 
 
 def reward_work(
-    vlm: VlmCosts, rewards: list[RewardSection], training: TrainingConfig, images: int, ranks: int, clock: Clock,
+    vlm: VlmCosts | None, rewards: list[RewardSection], training: TrainingConfig, images: int, ranks: int, clock: Clock,
     usual: int,
 ) -> list[Phase]:  # fmt: skip
     """What `images` images take on one GPU; FLOPs are this GPU's.
@@ -162,26 +163,26 @@ def reward_work(
     phases = []
     for entry in rewards:
         n = reward_batch(entry, images)
-        samples = entry.inferscore.samples if entry.inferscore else 1
-        rows = images * samples
+        rows = images * samples_of(entry)
         together = reward_batch(entry, usual)
         passes, share = -(-rows // n), rows / together
-        if entry.name == "echo":
-            cost = vlm.echo(together, entry.query or settings.query).times(share)
-            ways = {way: passes * seconds for way, seconds in moved(vlm.bytes).items()}
-            phases.append(_phase("reward", cost, clock.compute(cost), **ways))
+        if seconds := images * entry.reward.seconds_per_image:
+            phases.append(Phase("reward", 0, seconds, "computing"))
+        if not entry.reward.needs_vlm:
+            continue
+        cost = vlm.reward(together, entry, settings.query).times(share)
+        ways = {way: passes * seconds for way, seconds in moved(vlm.bytes).items()}
+        phases.append(_phase("reward", cost, clock.compute(cost), **ways))
+        if not entry.reward.writes:
             continue
         tokens = settings.reply(entry)
-        first = vlm.first_token(together, entry).times(share)
-        ways = {way: passes * seconds for way, seconds in moved(vlm.bytes).items()}
-        phases.append(_phase("reward", first, clock.compute(first), **ways))
         more = vlm.more_tokens(together, entry, tokens).times(share)
         steps = passes * (tokens - 1)
         cache = n * vlm.cache_bytes(vlm.input_tokens(entry) + tokens // 2)
         ways = {way: steps * seconds for way, seconds in moved(vlm.text_bytes).items()}
         ways["memory"] = steps * clock.read(vlm.text_bytes + cache)
         phases.append(_phase("reward", more, clock.compute(more), **ways))
-    return phases
+    return phases or [Phase("reward", 0, 0.0, "computing")]
 
 
 def _images(training: TrainingConfig) -> int:

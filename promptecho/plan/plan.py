@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from promptecho.config import ExperimentConfig, run_rewards, run_training, run_vlm
+from promptecho.config import ExperimentConfig, needs_vlm, run_rewards, run_training, run_vlm
 from promptecho.config.models import ImageSetSection
 from promptecho.config.training import TrainingConfig
 from promptecho.errors import ConfigError, DataError
@@ -21,7 +21,7 @@ from promptecho.plan.gpus import Gpu
 from promptecho.plan.memory import GpuMemory, generation_memory, host_bytes, server_memory, trainer_memory
 from promptecho.plan.phases import Clock, iteration_phases, rollout_phases
 from promptecho.plan.remedies import remedy
-from promptecho.plan.result import Cluster, Plan, RunPlan
+from promptecho.plan.result import NO_VLM, Cluster, Plan, RunPlan
 from promptecho.plan.settings import Settings
 from promptecho.train.placement.layout import Layout, make_layout
 
@@ -103,7 +103,7 @@ class Planner:
             heldout = sum(phase.seconds for phase in found) / watched.every
         return RunPlan(
             run, training.iterations, training.reward_placement.mode, _sharing(training, layout), training.zero_stage,
-            {"text-to-image": config.models.t2i.path, "reward VLM": section.path},
+            {"text-to-image": config.models.t2i.path, "reward VLM": section.path if vlm is not None else NO_VLM},
             self.memory(config, cluster, run), host_bytes(vlm, training),
             iteration_phases(t2i, vlm, rewards, training, layout, clock), heldout, cluster.gpus,
         )  # fmt: skip
@@ -151,7 +151,10 @@ class Planner:
         models = config.models.model_copy(update={"t2i": t2i})
         return self.t2i(config.model_copy(update={"models": models}), run_training(config, run))
 
-    def vlm(self, config: ExperimentConfig, run: str) -> VlmCosts:
+    def vlm(self, config: ExperimentConfig, run: str) -> VlmCosts | None:
+        """The VLM of a run's rewards; None where they need none."""
+        if not needs_vlm(config, run):
+            return None
         section, t2i = run_vlm(config, run), config.models.t2i
         key = "models.vlm" if run_training(config, run).reward_vlm is None else f"runs.{run}.reward_vlm"
         return self._known.get(

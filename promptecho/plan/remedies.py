@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from promptecho.config import ExperimentConfig, run_rewards, run_training
+from promptecho.config import ExperimentConfig, needs_vlm, run_rewards, run_training
 from promptecho.plan.memory import GpuMemory
 from promptecho.plan.result import Cluster, Fits, RunPlan
 
@@ -61,7 +61,7 @@ def candidates(config: ExperimentConfig, cluster: Cluster, run: str, plan: RunPl
         for servers in range(placement.per_node + 1, cluster.per_node):
             text = f"set training.reward_placement.per_node: {servers}"
             yield _training(run, text, reward_placement={"per_node": servers})
-    if placement.mode != "offloaded":
+    if placement.mode != "offloaded" and needs_vlm(config, run):
         yield _training(run, "set training.reward_placement.mode: offloaded", reward_placement={"mode": "offloaded"})
     if training.zero_stage != 3 and cluster.gpus > 1 and worst.who == "trainer":
         yield _training(run, "set training.zero_stage: 3", zero_stage=3)

@@ -14,6 +14,8 @@ from promptecho.plan.memory import GpuMemory
 from promptecho.plan.phases import Phase
 from promptecho.plan.settings import Settings
 
+NO_VLM = "none"  # in place of a model's path
+
 
 @dataclass(frozen=True)
 class Cluster:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from promptecho.config import ExperimentConfig, load_site, read_yaml
 from promptecho.config.models import SiteModels
-from promptecho.config.rewards import InferScoreSection, RewardSection
+from promptecho.config.rewards import RewardSection
 
 SITE = Path("config/config.yaml")
 TOKENS_PER_WORD = 1.35
@@ -20,9 +20,9 @@ class Settings:
 
     `mfu`: share of the datasheet's FLOP/s that computing reaches; `transfer`: share of the datasheet's bandwidths, of
     memory and of links; `network_gb_s`: between nodes, for each GPU; `reserve_gb`: memory of each GPU that the plan
-    leaves to CUDA, NCCL, kernels' workspace and fragmentation. `prompt_tokens`: of each prompt; `reply_tokens`: of an
-    InferScore reply, the longest of a batch (memory is planned for replies of full length). `prompt_cache`: embeddings
-    of prompts are kept on disk, and the text encoder is on the GPU only while one is missing.
+    leaves to CUDA, NCCL, kernels' workspace and fragmentation. `prompt_tokens`: of each prompt; `reply_tokens`: of a
+    reply that a reward lets the VLM write, the longest of a batch (memory is planned for replies of full length).
+    `prompt_cache`: embeddings of prompts are kept on disk; the text encoder is on the GPU only while one is missing.
     """
 
     mfu: float
@@ -36,7 +36,7 @@ class Settings:
 
     def longest_reply(self, entry: RewardSection) -> int:
         """Tokens of the longest reply that memory is planned for."""
-        return (entry.inferscore or InferScoreSection()).max_new_tokens
+        return entry.options.max_new_tokens
 
     def reply(self, entry: RewardSection) -> int:
         """Tokens of a reply that time is planned for."""

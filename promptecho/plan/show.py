@@ -11,7 +11,7 @@ from rich.text import Text
 
 from promptecho.plan.evaluation import Evaluation
 from promptecho.plan.memory import GpuMemory
-from promptecho.plan.result import Plan, RunPlan
+from promptecho.plan.result import NO_VLM, Plan, RunPlan
 
 WHERE = {"trainer": "each GPU that trains", "reward server": "each GPU that serves rewards", "generation": "its GPU"}
 WHERE |= {"captioning": "its GPU"}
@@ -46,6 +46,8 @@ def _run(run: RunPlan, plan: Plan) -> list[RenderableType]:
     told = f"{run.iterations} iterations, {run.hours:.1f} hours, {run.hours * run.gpus:,.0f} GPU-hours"
     shared = f" over {run.sharing} GPUs" if run.sharing > 1 else ""
     vlm = f"reward VLM {run.models['reward VLM']}, {run.placement}{shared}; ZeRO {run.zero_stage}"
+    if run.models["reward VLM"] == NO_VLM:
+        vlm = f"rewards without a VLM; ZeRO {run.zero_stage}"
     if run.host_bytes:
         vlm += f"; {_gb(run.host_bytes)} GB of each node's host memory, pinned"
     parts: list[RenderableType] = [Text.assemble((run.run, "bold cyan"), ": ", (told, "bold")), _indented(Text(vlm))]
@@ -136,7 +138,7 @@ def _assumptions(plan: Plan) -> list[RenderableType]:
         f"{gpu.memory_gb_s:g} GB/s, link {gpu.link_gb_s:g}, host {gpu.host_gb_s:g} ({gpu.source}).",
         f"Assumed: {a.mfu:.0%} of these FLOP/s (--mfu), {a.transfer:.0%} of these bandwidths (--transfer), "
         f"{a.network_gb_s:g} GB/s between nodes (--network-gb-s), {a.reserve_gb:g} GB in reserve (--reserve-gb), "
-        f"prompts of {a.prompt_tokens} tokens (--prompt-tokens), InferScore replies of {a.reply_tokens} "
+        f"prompts of {a.prompt_tokens} tokens (--prompt-tokens), replies of {a.reply_tokens} "
         "(--reply-tokens).",
         "Prompts' embeddings are kept on disk (models.prompt_cache)." if a.prompt_cache
         else "Prompts are encoded in every iteration (models.prompt_cache: null).",

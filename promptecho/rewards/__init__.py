@@ -1,6 +1,15 @@
-"""Rewards of images for prompts, behind one protocol; `make_reward(name, ...)` builds one by name."""
+"""Rewards of images for prompts; one folder each. `make_reward(name, context)` builds one by its name.
 
-from promptecho.rewards.base import Reward
-from promptecho.rewards.registry import make_reward
+A reward from outside imports what it needs from here; how to write one: docs/extending.md. Nothing here imports torch.
+"""
 
-__all__ = ["Reward", "make_reward"]
+from promptecho.config.descriptors import ReplyOptions, Reward
+from promptecho.config.fields import Section
+from promptecho.errors import RewardError
+from promptecho.rewards.base import Details, ImageScore, RewardContext, RewardFunction
+from promptecho.rewards.make import make_reward
+
+__all__ = [
+    "Details", "ImageScore", "ReplyOptions", "Reward", "RewardContext", "RewardError", "RewardFunction", "Section",
+    "make_reward",
+]  # fmt: skip

@@ -1,11 +1,38 @@
-"""What every reward looks like."""
+"""What a reward is built from, and what every built one looks like."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from PIL import Image
+
+if TYPE_CHECKING:
+    import torch
+
+    from promptecho.templates import Template
+    from promptecho.vlm import Vlm
+
+
+@dataclass(frozen=True)
+class RewardContext:
+    """What a reward is built from.
+
+    `vlm` is None for a reward that says `needs_vlm=False`. Where several GPUs share a VLM, each pass is an exchange
+    between them: call it through `promptecho.vlm` only. `device` is where this process computes; `options` the reward's
+    settings; `query` what an entry of `rewards` asks the VLM (its own, or `captions.query`); `template` the question of
+    a reward that has a template; `batch_size` how many images to take together; `seed` that of the run, for what is
+    sampled; `include_eos` whether the token that ends an answer counts (`promptecho reward --include-eos`).
+    """
+
+    vlm: Vlm | None = None
+    device: torch.device | None = None
+    options: Any = None
+    query: str = "Describe this image in detail."
+    template: Template | None = None
+    batch_size: int = 16
+    seed: int = 0
+    include_eos: bool = False
 
 
 @dataclass(frozen=True)
@@ -21,15 +48,35 @@ class ImageScore:
     failures: tuple[str, ...] = ()
 
 
-class Reward(Protocol):
-    """A score of how well each image fits its prompt; higher is better.
+@dataclass(frozen=True)
+class Details:
+    """What `promptecho reward` prints of N images beside their names.
+
+    Args:
+        rewards: N numbers; None for an image that has none.
+        facts: N mappings for `--json`.
+        caption: line below the table.
+        columns: heads of the columns after image and reward.
+        rows: for each image the lines of the table, each with a text for each of `columns`.
+    """
+
+    rewards: list[float | None]
+    facts: list[dict[str, Any]]
+    caption: str = ""
+    columns: tuple[str, ...] = ()
+    rows: list[list[tuple[str, ...]]] | None = None
+
+
+class RewardFunction(Protocol):
+    """A score of how well each image fits its prompt; higher is better. This is what a descriptor's `build` returns.
 
     An image's reward is a function of image, prompt and, where sampling is involved, of a seed, the prompt's id and
     `image.info["path"]`; never of its neighbours in a call.
-    """
 
-    name: str
-    may_be_missing: bool  # NaN then means "no reward"; otherwise it is an error like infinity
+    A plain function of (images, prompts, prompt_ids) will do: only the call is needed. It may also have
+    `may_be_missing = True` (NaN then means "no reward"; otherwise it is an error like infinity), `score` (as the call,
+    but a list of ImageScore) and `details` (the same arguments, to a Details).
+    """
 
     def __call__(self, images: list[Image.Image], prompts: list[str], prompt_ids: list[str]) -> list[float]:
         """Rewards of `images[N]` for `prompts[N]`; the ids name the culprit in errors.
@@ -37,10 +84,6 @@ class Reward(Protocol):
         Raises:
             RewardError: a reward could not be computed or is not finite.
         """
-        ...
-
-    def score(self, images: list[Image.Image], prompts: list[str], prompt_ids: list[str]) -> list[ImageScore]:
-        """As `__call__`, with what became of replies."""
         ...
 
 

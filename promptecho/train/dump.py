@@ -13,20 +13,28 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from promptecho.config.descriptors import REWARDS
 from promptecho.errors import DataError
 from promptecho.files import atomic_path, read_json, write_json
 
 SCHEMA_VERSION = 1
 
 
-def dump_reward(folder: Path, image: Image.Image, facts: dict[str, Any], vlm: str) -> str:
-    """Write image and facts (prompt_id, label, query, ...); returns the command that scores the image again."""
+def dump_reward(folder: Path, image: Image.Image, facts: dict[str, Any], vlm: str | None) -> str:
+    """Write image and facts (reward, prompt_id, label, query, ...); returns the command that scores the image again.
+
+    Args:
+        vlm: None where the run's rewards need none.
+    """
+    found = REWARDS.find(facts["reward"])
     with atomic_path(folder) as temporary:
         temporary.mkdir()
         image.save(temporary / "image.png")
         command = [
-            "promptecho", "reward", "--vlm", vlm, "--image", str(Path(folder) / "image.png"),
-            "--label", facts["label"], "--query", facts["query"], "--json",
+            "promptecho", "reward", "--name", found.thing.name, *([] if found.is_ours else ["--config", "..."]),
+            *(["--vlm", vlm] if vlm is not None and found.thing.needs_vlm else []),
+            "--image", str(Path(folder) / "image.png"), "--label", facts["label"],
+            *(["--query", facts["query"]] if "query" in found.thing.takes else []), "--json",
         ]  # fmt: skip
         write_json(temporary / "dump.json", {"schema_version": SCHEMA_VERSION, **facts, "command": shlex.join(command)})
     return shlex.join(command)

@@ -18,7 +18,7 @@ def _folder(work: Path, iteration: int) -> Path:
     return work / f"not-finite-{iteration}-rank{dist.get_rank()}"
 
 
-def report_reward(error: NotFiniteRewardError, work: Path, iteration: int, vlm: str) -> RewardError:
+def report_reward(error: NotFiniteRewardError, work: Path, iteration: int, vlm: str | None) -> RewardError:
     """Write image, label and query; the error names them and the command that scores the image again."""
     folder = _folder(work, iteration)
     command = dump_reward(folder, error.image, {**error.facts, "iteration": iteration}, vlm)

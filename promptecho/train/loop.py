@@ -174,7 +174,7 @@ def _serve(
     with stop.loading(serves=True):
         with memory("load_vlm"):
             vlm = load_reward_vlm(segment.config, segment.run, device, layout)
-        return serve(setup.with_models(rewards, vlm), vlm, layout, launch.store, memory, stop) == 0
+        return serve(setup.with_models(rewards, vlm, device), vlm, layout, launch.store, memory, stop) == 0
 
 
 def _run(trainer: Trainer, state: TrainingState) -> bool:

@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from PIL import Image
 
-from promptecho.config import run_vlm
+from promptecho.config import needs_vlm, run_vlm
 from promptecho.config.training import TrainingConfig
 from promptecho.errors import PromptEchoError, RewardError
 from promptecho.memory import in_phase
@@ -77,8 +77,9 @@ def sample_and_score(
         with trainer.memory("reward"), trainer.stop.listening():
             local = trainer.rewarder.collect(lambda n: moved("reward", n))
     except NotFiniteRewardError as caught:
-        vlm = run_vlm(trainer.segment.config, trainer.segment.run)
-        error = report_reward(caught, trainer.segment.work, iteration, vlm.path)
+        config, run = trainer.segment.config, trainer.segment.run
+        vlm = run_vlm(config, run).path if needs_vlm(config, run) else None
+        error = report_reward(caught, trainer.segment.work, iteration, vlm)
     except PromptEchoError as caught:
         error = caught
     moved("exchange", 0)

@@ -12,7 +12,8 @@ from PIL import Image
 from promptecho import awm
 from promptecho.config.training import TrainingConfig
 from promptecho.errors import RewardError
-from promptecho.rewards.base import ImageScore, Reward
+from promptecho.rewards.base import ImageScore, RewardContext
+from promptecho.rewards.make import BuiltReward
 from promptecho.seeds import derive_seed
 from promptecho.train.data import Prompt
 
@@ -21,17 +22,17 @@ from promptecho.train.data import Prompt
 class WeightedReward:
     """One entry of the config's `rewards`. `labels` by prompt id; None: the prompts themselves.
 
-    `reward` is None on a rank that has its rewards from another one; `options` are what else than the VLM it is built
-    from.
+    `reward` is None on a rank that has its rewards from another one; `context` is what it is built from, but for the
+    VLM.
     """
 
     name: str
     weight: float
     query: str
     labels: dict[str, str] | None = None
-    options: dict[str, Any] = field(default_factory=dict)
+    context: RewardContext = field(default_factory=RewardContext)
     max_failure_share: float = 0.0
-    reward: Reward | None = None
+    reward: BuiltReward | None = None
 
     def label(self, prompt: Prompt) -> str:
         return prompt.text if self.labels is None else self.labels[prompt.prompt_id]

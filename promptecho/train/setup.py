@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 
-from promptecho.config import ExperimentConfig, reward_templates, run_rewards, run_training
+from promptecho.config import ExperimentConfig, needs_vlm, reward_templates, run_rewards, run_training
 from promptecho.config.models import T2iSection
-from promptecho.config.rewards import InferScoreSection
 from promptecho.config.training import TrainingConfig
 from promptecho.errors import DataError, counted
+from promptecho.rewards.base import RewardContext
 from promptecho.t2i.base import Family
 from promptecho.train.data import Prompt
 from promptecho.train.labels import load_labels as load_labels
@@ -81,16 +81,14 @@ def list_rewards(config: ExperimentConfig, run: str, prompts: Sequence[Prompt]) 
     for index, (entry, template) in enumerate(
         zip(run_rewards(config, run), reward_templates(config, run), strict=True)
     ):
-        query, share = entry.query or config.captions.query, 0.0
-        options: dict[str, Any] = {"batch_size": entry.batch_size}
-        if entry.name == "inferscore":
-            settings = entry.inferscore or InferScoreSection()
-            options |= {"settings": settings, "template": template, "seed": run_training(config, run).seed}
-            query, share = template.text, settings.max_failure_share
-        else:
-            options["query"] = query
+        context = RewardContext(
+            options=entry.options, query=entry.query or config.captions.query, template=template,
+            batch_size=entry.batch_size, seed=run_training(config, run).seed,
+        )  # fmt: skip
+        question = context.query if template is None else template.text
+        share = entry.options.max_failure_share if entry.reward.writes else 0.0
         labels = load_labels(entry, index, prompts)
-        found.append(WeightedReward(entry.name, entry.weight, query, labels, options, share))
+        found.append(WeightedReward(entry.name, entry.weight, question, labels, context, share))
     return found
 
 
@@ -124,11 +122,15 @@ def check_texts(
         raise DataError("\n".join(problems))
 
 
-def with_models(rewards: list[WeightedReward], vlm: Vlm) -> list[WeightedReward]:
-    """The same rewards, computed by `vlm`."""
-    from promptecho.rewards.registry import make_reward
+def with_models(rewards: list[WeightedReward], vlm: Vlm | None, device: torch.device) -> list[WeightedReward]:
+    """The same rewards, computed by `vlm`, or on `device` where they need none."""
+    from promptecho.rewards.make import make_reward
 
-    return [replace(entry, reward=make_reward(entry.name, vlm, **entry.options)) for entry in rewards]
+    contexts = [replace(entry.context, vlm=vlm, device=device) for entry in rewards]
+    return [
+        replace(entry, reward=make_reward(entry.name, context))
+        for entry, context in zip(rewards, contexts, strict=True)
+    ]
 
 
 def make_rewarder(
@@ -146,5 +148,6 @@ def make_rewarder(
         return RemoteRewarder(address, bytes.fromhex(key), server=server, rewards=len(rewards), stop=stop)
     from promptecho.train.placement.local import LocalRewarder, load_reward_vlm
 
-    vlm = load_reward_vlm(segment.config, segment.run, device, layout, turn)
-    return LocalRewarder(with_models(rewards, vlm), vlm, stop)
+    needed = needs_vlm(segment.config, segment.run)
+    vlm = load_reward_vlm(segment.config, segment.run, device, layout, turn) if needed else None
+    return LocalRewarder(with_models(rewards, vlm, device), vlm, stop)

@@ -23,9 +23,10 @@ from pathlib import Path
 from typing import Any
 
 import promptecho
+from promptecho import plugins
 from promptecho.cluster.gpus import detect, visible
 from promptecho.cluster.ranks import free_port
-from promptecho.config import ExperimentConfig, load_experiment, run_training
+from promptecho.config import ExperimentConfig, load_experiment, needs_vlm, run_training
 from promptecho.errors import ConfigError, PromptEchoError
 from promptecho.files import read_json, read_jsonl, write_json
 
@@ -124,7 +125,9 @@ def _smoke(folder: Path, config: Path | None, run: str | None, ranks: int, devic
     experiment = load_experiment(config) if config is not None else None
     raw = settings(experiment, run, ranks, folder, small=device == "cpu")
     write_prompts(folder, raw["training"]["prompts_per_iteration"])
-    spread = {mode: _write(folder, raw, mode) for mode in ("colocated", "offloaded", "replicated")}
+    spread = {mode: _write(folder, raw, mode) for mode in ("replicated", "colocated")}
+    offloads = needs_vlm(load_experiment(spread["colocated"]), RUN)  # else there is nothing to offload
+    spread["offloaded"] = _write(folder, raw, "offloaded") if offloads else spread["colocated"]
     stage = f"ZeRO-{raw['training']['zero_stage']}"
     alone = spread["replicated" if device == "cpu" else "offloaded"]
     plan = [
@@ -164,7 +167,8 @@ def settings(
             raise ConfigError("train --smoke: the experiment has no run to try; add one to runs")
         training = run_training(experiment, run)
         whole = experiment.model_dump(mode="json")
-        raw = {key: whole[key] for key in ("models", "rewards", *(key for key in whole if key.startswith("models_")))}
+        kept = ("models", "rewards", *(key for key in whole if key.startswith(("models_", "plugins"))))
+        raw = {key: whole[key] for key in kept}
         raw["training"] = training.model_dump(mode="json")
         for rewards in (raw["rewards"], raw["training"]["rewards"] or []):
             for entry in rewards:
@@ -202,6 +206,7 @@ def _write(folder: Path, raw: dict[str, Any], mode: str) -> Path:
     path = folder / f"{mode}.yaml"
     training = {**raw["training"], "reward_placement": {"mode": mode}}
     write_json(path, {**raw, "training": training})  # JSON is YAML
+    plugins.allow()  # the experiment itself was allowed to name them
     load_experiment(path)
     return path
 
@@ -211,7 +216,7 @@ def _try(trial: Trial, folder: Path, config: Path, to: int, before: str | None, 
     place = folder / trial.name
     arguments = [
         "train", "--config", str(config), "--run", RUN, "--to", str(to), "--captions", str(folder / "captions.h5"),
-        "--out", str(place / str(to)), "--work", str(place / "work"), "--device", device,
+        "--out", str(place / str(to)), "--work", str(place / "work"), "--device", device, "--allow-plugins",
         *(["--resume", str(folder / before / str(to - 1))] if before else []),
     ]  # fmt: skip
     place.mkdir()
@@ -236,7 +241,8 @@ def _start(ranks: int, threads: int, arguments: list[str], output: Any) -> int:
 
 def preload() -> None:
     """Import once what every forked process needs; nothing of it computes, as threads do not survive a fork."""
-    import promptecho.rewards.registry
+    import promptecho.rewards.echo.reward
+    import promptecho.rewards.inferscore.reward
     import promptecho.t2i.qwenimage
     import promptecho.t2i.zimage
     import promptecho.train.loop

@@ -12,7 +12,8 @@ import transformers.models.qwen3_vl.processing_qwen3_vl  # noqa: F401
 import promptecho.captions.shard
 import promptecho.cli
 import promptecho.generate
-import promptecho.rewards.registry
+import promptecho.rewards.echo.reward
+import promptecho.rewards.inferscore.reward
 import promptecho.t2i.qwenimage
 import promptecho.t2i.zimage
 import promptecho.train.loop

@@ -20,7 +20,7 @@ from pathlib import Path
 PLACES = {
     "sample": ("promptecho.t2i.diffusers_family", "DiffusersFamily.sample"),
     "decode": ("promptecho.t2i.diffusers_family", "DiffusersFamily.decode"),
-    "reward": ("promptecho.rewards.echo", "EchoReward.score_details"),
+    "reward": ("promptecho.rewards.echo.reward", "EchoReward.score_details"),
     "precompute": ("promptecho.train.loop", "precompute"),
     "update": ("promptecho.train.loop", "update"),
     "caption": ("promptecho.captions.shard", "caption_images"),

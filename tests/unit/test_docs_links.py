@@ -10,6 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PLACES = ("", "docs", "config", "profiles", "results", "tests", "perf", "envs", "promptecho", "tests/slurm", "perf/gpu")
+PLACES += ("examples/reward",)
 PAGES = sorted(page for place in PLACES for page in (ROOT / place).glob("*.md"))
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 NAMED = re.compile(r"\b(?:docs|profiles|config|results|perf)/[\w/-]+\.md\b")

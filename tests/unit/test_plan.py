@@ -25,7 +25,7 @@ from typer.testing import CliRunner
 
 from promptecho.config import load_experiment
 from promptecho.config.models import T2iSection
-from promptecho.config.rewards import InferScoreSection, RewardSection, VlmSection
+from promptecho.config.rewards import RewardSection, VlmSection
 from promptecho.config.training import LoraSection, TrainingConfig
 from promptecho.models.inventory import Found
 from promptecho.models.needed import Model
@@ -222,7 +222,7 @@ def vlm_costs() -> VlmCosts:
 
 
 def test_the_echo_reward_counts_as_it_runs():
-    from promptecho.rewards.echo import EchoReward
+    from promptecho.rewards.echo.reward import EchoReward
     from promptecho.vlm import load_vlm
 
     costs = vlm_costs()
@@ -230,7 +230,8 @@ def test_the_echo_reward_counts_as_it_runs():
     reward = EchoReward(vlm, query="Describe this image.", batch_size=4)
     label = costs._label
     images = [Image.new("RGB", (32, 32), "grey")] * 3
-    assert costs.echo(3, "Describe this image.").total == counted(lambda: reward(images, [label] * 3, list("abc")))
+    real = counted(lambda: reward(images, [label] * 3, list("abc")))
+    assert costs.reward(3, RewardSection(), "Describe this image.").total == real
     assert costs.bytes == sum(p.numel() * 4 for p in vlm.model.parameters()) + sum(
         b.numel() * b.element_size() for b in vlm.model.buffers()
     )
@@ -239,7 +240,8 @@ def test_the_echo_reward_counts_as_it_runs():
 
 def test_inferscore_counts_every_token_of_a_reply(tmp_path):
     """The tiny model's replies don't end by themselves: all have `max_new_tokens`."""
-    from promptecho.rewards.inferscore import InferScoreReward
+    from promptecho.rewards.inferscore import InferScoreSection
+    from promptecho.rewards.inferscore.reward import InferScoreReward
     from promptecho.vlm import load_vlm
 
     costs, tokens = vlm_costs(), 7
@@ -248,9 +250,9 @@ def test_inferscore_counts_every_token_of_a_reply(tmp_path):
     entry = RewardSection(name="inferscore", inferscore=asked)
     vlm = load_vlm(tiny_vlm.shared_folder())
     vlm = type(vlm)(vlm.path, vlm.model, vlm.processor, vlm.context_length, (-1,))
-    reward = InferScoreReward(vlm, entry.inferscore, batch_size=2)
+    reward = InferScoreReward(vlm, entry.options, batch_size=2)
     real = counted(lambda: reward.replies([Image.new("RGB", (32, 32), "grey")] * 2, [costs._label] * 2, ["a", "b"]))
-    planned = costs.first_token(2, entry).total + costs.more_tokens(2, entry, tokens).total
+    planned = costs.reward(2, entry, "").total + costs.more_tokens(2, entry, tokens).total
     assert planned == pytest.approx(real, rel=0.01)
 
 

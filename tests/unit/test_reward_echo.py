@@ -11,7 +11,7 @@ from forked import ended
 from tiny_vlm import image, shared_folder
 
 from promptecho.errors import ConfigError, DataError, RewardError
-from promptecho.rewards import make_reward
+from promptecho.rewards import RewardContext, make_reward
 from promptecho.vlm import load_vlm
 
 
@@ -21,7 +21,7 @@ def vlm():
 
 
 def test_reward_is_the_mean_of_the_details(vlm):
-    echo = make_reward("echo", vlm, batch_size=2)
+    echo = make_reward("echo", RewardContext(vlm=vlm, batch_size=2))
     images, prompts, ids = [image(i) for i in range(3)], ["A star", "A red circle.", "x"], ["0", "1", "2"]
     rewards = echo(images, prompts, ids)
     details = echo.score_details(images, prompts, ids)
@@ -30,7 +30,8 @@ def test_reward_is_the_mean_of_the_details(vlm):
 
 
 def test_query_is_part_of_the_question(vlm):
-    a, b = (make_reward("echo", vlm, query=q)([image(0)], ["A star"], ["0"]) for q in ("What is it?", "Describe."))
+    contexts = [RewardContext(vlm=vlm, query=query) for query in ("What is it?", "Describe.")]
+    a, b = (make_reward("echo", context)([image(0)], ["A star"], ["0"]) for context in contexts)
     assert a != b
 
 
@@ -40,20 +41,20 @@ def test_non_finite_reward_names_prompt_and_image():
         vlm.model.model.language_model.norm.weight.fill_(float("nan"))
     picture = image(0)
     with pytest.raises(RewardError, match="prompt p17, image 0: the reward is not finite"):
-        make_reward("echo", vlm)([picture], ["A star"], ["p17"])
+        make_reward("echo", RewardContext(vlm=vlm))([picture], ["A star"], ["p17"])
     picture.info["path"] = "/data/a.png"
     with pytest.raises(RewardError, match="prompt p17, image /data/a.png"):
-        make_reward("echo", vlm)([picture], ["A star"], ["p17"])
+        make_reward("echo", RewardContext(vlm=vlm))([picture], ["A star"], ["p17"])
 
 
 def test_empty_prompt_is_named(vlm):
     with pytest.raises(DataError, match="prompt p3: the label is empty"):
-        make_reward("echo", vlm)([image(0)], [" "], ["p3"])
+        make_reward("echo", RewardContext(vlm=vlm))([image(0)], [" "], ["p3"])
 
 
 def test_unknown_reward_lists_the_known(vlm):
     with pytest.raises(ConfigError, match="unknown reward 'clip'; known: echo"):
-        make_reward("clip", vlm)
+        make_reward("clip", RewardContext(vlm=vlm))
 
 
 def test_command_prints_what_the_library_computes(vlm, tmp_path):
@@ -64,7 +65,8 @@ def test_command_prints_what_the_library_computes(vlm, tmp_path):
     shown = [part for file in files for part in ("--image", str(file))]
     asked = ["reward", "--vlm", str(shared_folder()), *shown, "--label", "A red circle."]
     rows = json.loads(ended([*asked, "--json"])[0])
-    expected = make_reward("echo", vlm).score_details([image(0), image(1)], ["A red circle."] * 2, ["0", "1"])
+    echo = make_reward("echo", RewardContext(vlm=vlm)).function
+    expected = echo.score_details([image(0), image(1)], ["A red circle."] * 2, ["0", "1"])
     assert [row["image"] for row in rows] == [str(file) for file in files]
     for row, detail in zip(rows, expected, strict=True):
         assert row["reward"] == pytest.approx(detail.mean, abs=1e-5)

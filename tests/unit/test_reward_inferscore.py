@@ -19,13 +19,11 @@ from typer.testing import CliRunner
 from promptecho import awm
 from promptecho.cli import app
 from promptecho.config import load_experiment, slice_digest
-from promptecho.config.rewards import QUESTION, InferScoreSection
 from promptecho.errors import ConfigError, DataError
-from promptecho.figures.training import REWARD_UNITS
 from promptecho.files import read_jsonl, write_jsonl
-from promptecho.rewards import make_reward
-from promptecho.rewards.inferscore import ScoredReply, mean_score, read_reply
-from promptecho.rewards.registry import REWARDS
+from promptecho.rewards import RewardContext, make_reward
+from promptecho.rewards.inferscore import REWARD, InferScoreSection
+from promptecho.rewards.inferscore.reward import ScoredReply, mean_score, read_reply
 from promptecho.train.data import Rollout
 from promptecho.train.loop import train_segment
 from promptecho.train.rollout import reply_metrics, reward_metrics
@@ -56,7 +54,7 @@ def vlm(folder):
 
 def inferscore(vlm, *, batch_size: int = 16, seed: int = 0, **options):
     section = InferScoreSection(**{"max_new_tokens": 1, "temperature": 3.0, "samples": 3, **options})
-    return make_reward("inferscore", vlm, settings=section, batch_size=batch_size, seed=seed)
+    return make_reward("inferscore", RewardContext(vlm=vlm, options=section, batch_size=batch_size, seed=seed)).function
 
 
 # Replies.
@@ -196,7 +194,7 @@ def test_scores_travel_as_json_and_join(vlm):
     from promptecho.train.data import Prompt
 
     entries = [
-        WeightedReward("echo", 1.0, "", reward=make_reward("echo", vlm)),
+        WeightedReward("echo", 1.0, "", reward=make_reward("echo", RewardContext(vlm=vlm))),
         WeightedReward("inferscore", 1.0, "", max_failure_share=0.5, reward=inferscore(vlm, samples=1)),
     ]
     images, prompts = [image(index) for index in range(12)], [Prompt(f"p{index}", "A star.") for index in range(12)]
@@ -267,7 +265,7 @@ def test_the_question_counts_and_a_bad_one_is_named(tmp_path):
         rewards = [{"name": "inferscore", "inferscore": inferscore, "batch_size": inferscore.pop("batch", 16)}]
         return slice_digest(configured(tmp_path, run={"rewards": rewards}), "train", run="r")
 
-    own.write_text(QUESTION.read_text())
+    own.write_text(REWARD.template.read_text())
     first = train_digest()
     assert train_digest(template=str(own), max_failure_share=0.5, batch=4) == first
     assert train_digest(samples=2) != first
@@ -348,7 +346,3 @@ def test_training_stops_when_replies_cannot_be_read(tmp_path):
         assert "iteration 1: 16 of 16 replies (100.0%) to rewards.0 (inferscore) are unreadable" in line
         assert "its max_failure_share of 5.0%; prompt " in line and ", image 0 of iteration 1: the reply '" in line
     assert not (tmp_path / "stop" / "1").exists()
-
-
-def test_figures_know_the_unit_of_every_reward():
-    assert set(REWARD_UNITS) == set(REWARDS)

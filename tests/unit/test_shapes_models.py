@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from promptecho.measure_shapes import within_prompt_auc
-from promptecho.rewards.echo import EchoReward
+from promptecho.rewards.echo.reward import EchoReward
 from promptecho.seeds import derive_seed
 from promptecho.shapes.grammar import corrupt, random_claim, scene_of, write, write_places
 from promptecho.shapes.oracle import detect

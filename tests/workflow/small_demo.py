@@ -24,7 +24,7 @@ from forked import ended  # noqa: E402
 
 # What each job would do, its outputs among it.
 VERBOSE = ("--quiet", "host")
-COPIED = ("Snakefile", "workflow", "config", "profiles", "envs", "scripts", "Makefile", "README.md", "docs")
+COPIED = ("Snakefile", "workflow", "config", "profiles", "envs", "scripts", "Makefile", "README.md", "docs", "examples")
 
 # Both read JSON, a list of lists of words, and write a list of [exit code, output]: the first in the folder and from
 # the file that it is given, the second from standard input.

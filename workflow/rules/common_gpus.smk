@@ -51,7 +51,9 @@ def images_on_gpu(wildcards):
 
 
 def training_on_gpu(wildcards):
-    models = (experiment(wildcards).models.t2i, configuration.run_vlm(experiment(wildcards), wildcards.R))
+    chosen, models = experiment(wildcards), [experiment(wildcards).models.t2i]
+    if configuration.needs_vlm(chosen, wildcards.R):
+        models.append(configuration.run_vlm(chosen, wildcards.R))
     return any(model.path != "shapes" for model in models)
 
 

@@ -8,6 +8,8 @@ def _models_of_job(job):
     if kind in ("caption_shard", "captions"):
         return {"models.vlm"} if experiment(names).captions.prompts is None else set()
     if kind == "train":
+        if not configuration.needs_vlm(experiment(names), names.R):
+            return {"models.t2i"}
         own = {f"runs.{names.R}.reward_vlm", "training.reward_vlm"}
         chosen = configuration.run_training(experiment(names), names.R).reward_vlm
         return {"models.t2i"} | (own if chosen is not None else {"models.vlm"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import torch
 import torch.distributed as dist
@@ -24,11 +25,12 @@ class LocalRewarder:
     Collective where it is shared.
     """
 
-    def __init__(self, rewards: list[WeightedReward], vlm: Vlm, stop: StopCheck):
-        self.rewards, self.vlm = rewards, vlm
-        with vlm.in_step():  # where the VLM is sharded, its first passes belong to loading
+    def __init__(self, rewards: list[WeightedReward], vlm: Vlm | None, stop: StopCheck):
+        self.rewards, self.in_step = rewards, nullcontext if vlm is None else vlm.in_step
+        with self.in_step():  # where the VLM is sharded, its first passes belong to loading
             pass
-        stop.watch_passes(vlm.model)  # a rank that breaks off still takes part in the other ranks' passes
+        if vlm is not None:
+            stop.watch_passes(vlm.model)  # a rank that breaks off still takes part in the other ranks' passes
         self.images: list[Image.Image] = []
         self.prompts: list[Prompt] = []
         self.names: list[str] = []
@@ -41,7 +43,7 @@ class LocalRewarder:
     def collect(self, moved: Callable[[int], None]) -> Scores:
         images, prompts, names = self.images, self.prompts, self.names
         self.images, self.prompts, self.names = [], [], []
-        with self.vlm.in_step():
+        with self.in_step():
             return score_images(self.rewards, images, prompts, names, moved)
 
     def close(self, exit_code: int) -> None:

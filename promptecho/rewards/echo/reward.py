@@ -5,7 +5,7 @@ from __future__ import annotations
 from PIL import Image
 
 from promptecho.errors import RewardError
-from promptecho.rewards.base import ImageScore, image_name
+from promptecho.rewards.base import Details, RewardContext, image_name
 from promptecho.vlm import TokenLogProbs, Vlm, label_log_probs
 
 DEFAULT_QUERY = "Describe this image in detail."
@@ -17,9 +17,6 @@ class EchoReward:
     Source: PromptEcho (arXiv 2604.12652), section 3.1, equation 1. One forward pass, no sampling. The end token
     is not part of the label unless `include_eos`.
     """
-
-    name = "echo"
-    may_be_missing = False
 
     def __init__(self, vlm: Vlm, *, query: str = DEFAULT_QUERY, batch_size: int = 16, include_eos: bool = False):
         self.vlm, self.query, self.batch_size, self.include_eos = vlm, query, batch_size, include_eos
@@ -33,9 +30,17 @@ class EchoReward:
         """
         return [detail.mean for detail in self.score_details(images, prompts, prompt_ids)]
 
-    def score(self, images: list[Image.Image], prompts: list[str], prompt_ids: list[str]) -> list[ImageScore]:
-        """As `__call__`; there are no replies that could fail."""
-        return [ImageScore(reward) for reward in self(images, prompts, prompt_ids)]
+    def details(self, images: list[Image.Image], prompts: list[str], prompt_ids: list[str]) -> Details:
+        """As `__call__`, token by token."""
+        found = self.score_details(images, prompts, prompt_ids)
+        pairs = [list(zip(one.tokens, one.log_probs.tolist(), strict=True)) for one in found]
+        return Details(
+            [one.mean for one in found],
+            [{"tokens": one.tokens, "log_probs": one.log_probs.tolist()} for one in found],
+            "log-probability per token (natural log); the reward is their mean",
+            ("tokens",),
+            [[("  ".join(f"{token!r} {value:.2f}" for token, value in some),)] for some in pairs],
+        )
 
     def score_details(
         self, images: list[Image.Image], prompts: list[str], prompt_ids: list[str]
@@ -54,3 +59,10 @@ class EchoReward:
                     index=index,
                 )
         return details
+
+
+def build(context: RewardContext) -> EchoReward:
+    """As a descriptor's `build`."""
+    return EchoReward(
+        context.vlm, query=context.query, batch_size=context.batch_size, include_eos=context.include_eos
+    )

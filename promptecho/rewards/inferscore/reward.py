@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from math import nan
+from dataclasses import asdict, dataclass
+from math import isnan, nan
 from typing import Annotated
 
 from PIL import Image
 from pydantic import BaseModel, Field
 
-from promptecho.config.rewards import InferScoreSection
 from promptecho.errors import DataError
 from promptecho.json_reply import parse_json
-from promptecho.rewards.base import ImageScore, image_name
+from promptecho.rewards.base import Details, ImageScore, RewardContext, image_name
+from promptecho.rewards.inferscore import REWARD, InferScoreSection
 from promptecho.seeds import derive_seed
 from promptecho.templates import Template, read_template
 from promptecho.vlm.generation import complete
@@ -73,7 +73,6 @@ class InferScoreReward:
         DataError: the template is unreadable, lacks {prompt} or has another placeholder.
     """
 
-    name = "inferscore"
     may_be_missing = True
 
     def __init__(
@@ -81,7 +80,7 @@ class InferScoreReward:
         batch_size: int = 16, seed: int = 0,
     ):  # fmt: skip
         self.vlm, self.settings = vlm, settings or InferScoreSection()
-        self.template = template or read_template(self.settings.template_file)
+        self.template = template or read_template(REWARD.template_file(self.settings))
         self.template.fill(prompt="")
         self.batch_size, self.seed = batch_size, seed
         self.counts: Counter[str] = Counter()  # images, replies and failed so far
@@ -105,6 +104,17 @@ class InferScoreReward:
             )  # fmt: skip
             found.append(ImageScore(mean_score(replies), len(replies), failures))
         return found
+
+    def details(self, images: list[Image.Image], prompts: list[str], prompt_ids: list[str]) -> Details:
+        """As `__call__`, with every reply."""
+        rewards, facts, rows = [], [], []
+        for replies in self.replies(images, prompts, prompt_ids):
+            score = mean_score(replies)
+            rewards.append(None if isnan(score) else score)
+            facts.append({"replies": [asdict(reply) for reply in replies]})
+            rows.append([_row(reply) for reply in replies])
+        caption = "the reward is the mean of readable scores, divided by 10"
+        return Details(rewards, facts, caption, ("score", "reply"), rows)
 
     def replies(
         self, images: list[Image.Image], prompts: list[str], prompt_ids: list[str]
@@ -143,3 +153,15 @@ class InferScoreReward:
             if token in prompt:
                 raise DataError(f"prompt {prompt_id}: contains the control token {token!r}; remove it from the text")
         return render_prompt(self.vlm, self.template.fill(prompt=prompt))
+
+
+def _row(reply: ScoredReply) -> tuple[str, str]:
+    score = "none" if reply.score is None else f"{reply.score:g}"
+    return score, f"{reply.text} ({reply.problem})" if reply.problem else reply.text
+
+
+def build(context: RewardContext) -> InferScoreReward:
+    """As a descriptor's `build`."""
+    return InferScoreReward(
+        context.vlm, context.options, template=context.template, batch_size=context.batch_size, seed=context.seed
+    )

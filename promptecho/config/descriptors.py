@@ -1,0 +1,147 @@
+"""What is said of each thing that can be chosen by name in an experiment file: all else follows from that.
+
+Descriptors are found by promptecho/plugins.py. They are imported without torch: heavy parts are named by
+`module:object` strings.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError
+
+from promptecho.config.fields import Count, NonNegative, Section, Share, Text
+from promptecho.errors import ConfigError
+from promptecho.plugins import SPEC, Found, Plugins
+
+# Keys of an entry of `rewards` that all rewards have; a reward's own settings stand under its name beside them.
+SHARED = ("name", "weight", "query", "label", "batch_size")
+NAME = re.compile(r"[a-z][a-z0-9_-]*")
+TAKES = {"query", "label", "include_eos"}
+
+
+class ReplyOptions(Section):
+    """Settings of a reward that is read from replies which the VLM writes. Subclasses may add their own."""
+
+    temperature: NonNegative = Field(
+        0.7, description="0: greedy; above: sampled, with a seed per image, prompt and sample."
+    )
+    samples: Count = Field(1, description="Replies per image; their mean is the reward.")
+    max_new_tokens: Count = Field(256, description="Longest reply in tokens of the VLM.")
+    template: Text | None = Field(
+        None,
+        description="Text file with the question, {prompt} standing for the prompt; null: the one that ships with "
+        "the project. The reply must be JSON with a number `score` from 0 to 10.",
+    )
+    max_failure_share: Share = Field(
+        0.05,
+        description="Training stops above this share of unreadable replies in an iteration. An image without any "
+        "readable reply takes no part in its group's mean and has advantage 0. Raising it does not restart a run.",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reward:
+    """One reward.
+
+    Args:
+        name: by which an experiment's `rewards` choose it; lower-case letters, digits, `_` and `-`.
+        summary: what it is, in a few words.
+        build: `module:object`, called with one `promptecho.rewards.RewardContext`; returns a function of
+            (images, prompts, prompt_ids) that gives a number for each image (promptecho/rewards/base.py).
+        version: raise it when a change of the code makes other rewards: trainings with it are then made again.
+        options: pydantic model of its settings, a subclass of `Section`, all keys with defaults; they stand under its
+            name beside `weight`. One of `ReplyOptions` says that the VLM writes replies.
+        needs_vlm: whether it is built with the experiment's VLM; where no reward is, none is loaded.
+        takes: which of the shared settings it heeds: `query`, `label` (keys of an entry of `rewards`) and `include_eos`
+            (of `promptecho reward`). The others are refused.
+        template: the text file with its question, in which {prompt} stands for the prompt; `options.template`, where
+            there is one, names another.
+        not_in_digest: keys of `options` that change no reward, so that changing them makes no training again.
+        unit: what its numbers are, for figures.
+        seconds_per_image: for `promptecho plan`: what it takes on a GPU beside the VLM's passes, which are counted.
+        null_elsewhere: its options stand as null in the digests of other rewards; true for those that are as old as
+            these digests.
+    """
+
+    name: str
+    summary: str
+    build: str
+    version: int = 1
+    options: type[Section] | None = None
+    needs_vlm: bool = True
+    takes: frozenset[str] = frozenset()
+    template: Path | None = None
+    not_in_digest: frozenset[str] = frozenset()
+    unit: str = ""
+    seconds_per_image: float = 0.0
+    null_elsewhere: bool = False
+
+    def __post_init__(self) -> None:
+        problems = []
+        if not NAME.fullmatch(self.name) or self.name in SHARED:
+            problems.append(f"name {self.name!r}: take lower-case letters, digits, _ and -, and none of {SHARED}")
+        if not SPEC.fullmatch(self.build):
+            problems.append(f"build {self.build!r}: expected MODULE:OBJECT")
+        if type(self.version) is not int or self.version < 1:
+            problems.append(f"version {self.version!r}: count from 1")
+        if unknown := set(self.takes) - TAKES:
+            problems.append(f"takes {', '.join(sorted(unknown))}: choose of {', '.join(sorted(TAKES))}")
+        if self.options is not None:
+            if not (isinstance(self.options, type) and issubclass(self.options, Section)):
+                problems.append("options: must be a subclass of promptecho.rewards.Section")
+            else:
+                try:
+                    self.options()
+                except ValidationError as error:
+                    keys = ", ".join(".".join(map(str, item["loc"])) for item in error.errors())
+                    problems.append(f"options: {keys}: must have a default that is valid")
+        if problems:
+            raise ValueError(f"Reward: {'; '.join(problems)}")
+
+    @property
+    def writes(self) -> bool:
+        """Whether the VLM writes replies for it."""
+        return self.options is not None and issubclass(self.options, ReplyOptions)
+
+    @property
+    def needs(self) -> str:
+        """What it needs, in words."""
+        if not self.needs_vlm:
+            return "no VLM"
+        return "a VLM that writes" if self.writes else "a VLM"
+
+    def template_file(self, options: Any) -> Path | None:
+        """The file of its question with these options; None where it has no such file."""
+        own = getattr(options, "template", None)
+        return Path(own) if own is not None else self.template
+
+
+REWARDS: Plugins[Reward] = Plugins(
+    "rewards",
+    Reward,
+    {"echo": "promptecho.rewards.echo:REWARD", "inferscore": "promptecho.rewards.inferscore:REWARD"},
+)
+
+
+def reward_named(name: str) -> Reward:
+    """The descriptor of a reward.
+
+    Raises:
+        ConfigError: there is none of that name, or it cannot be imported.
+    """
+    return REWARDS.find(name).thing
+
+
+def rewards_at_hand(ours_only: bool = False) -> list[Found[Reward]]:
+    """All rewards that may be written now and can be imported, ours first."""
+    found = []
+    for name in REWARDS.built_in if ours_only else REWARDS.names():
+        try:
+            found.append(REWARDS.find(name))
+        except ConfigError:  # told where it is used, and by `promptecho list`
+            continue
+    return found

@@ -1,0 +1,11 @@
+"""The PromptEcho reward: how likely a frozen vision-language model finds the prompt as its own answer."""
+
+from promptecho.config.descriptors import Reward
+
+REWARD = Reward(
+    name="echo",
+    summary="PromptEcho",
+    build="promptecho.rewards.echo.reward:build",
+    takes=frozenset({"query", "label", "include_eos"}),
+    unit="nats per token",
+)
