@@ -158,7 +158,7 @@ def reward_problems(rewards: list[RewardSection]) -> list[tuple[str, str]]:
                 problems.append((f"{index}.{other}", message))
         for key in ("query", "label"):
             if getattr(entry, key) is not None and key not in reward.takes:
-                instead = f": its question is {entry.name}.template" if reward.template else "; remove it"
+                instead = f": its question is {entry.name}.template" if hasattr(options, "template") else "; remove it"
                 problems.append((f"{index}.{key}", f"{entry.name} has none{instead}"))
         if reward.writes and options.temperature == 0 and options.samples > 1:
             problems.append(

@@ -166,10 +166,10 @@ def _rewards_slice(config: ExperimentConfig, run: str) -> list[dict[str, Any]]:
     for entry, template in zip(run_rewards(config, run), reward_templates(config, run), strict=True):
         found, left_out = REWARDS.find(entry.name), {*_NOT_IN_REWARD, *(entry.model_extra or {})}
         keys = {key: value for key, value in _keys(entry, "rewards").items() if key not in left_out} | elsewhere
-        if entry.options is not None:
-            own = _keys(entry.options, f"rewards.{entry.name}")
-            if template is not None:  # its text counts, not where it lies
-                own["template"] = template.digest
+        own = {} if entry.options is None else _keys(entry.options, f"rewards.{entry.name}")
+        if template is not None:  # its text counts, not where it lies
+            own["template"] = template.digest
+        if own:
             keys[entry.name] = {key: value for key, value in own.items() if key not in found.thing.not_in_digest}
         if found.thing.version > 1 or not found.is_ours:  # digests are older than the versions of our own
             keys["version"] = found.thing.version

@@ -35,7 +35,7 @@ def test_the_example_is_checked_planned_asked_and_trained_with(folder):
     config = "mine/shapes-yes.yaml"
     run(["config", "check", config])
     yes = facts("list", "rewards", "--config", config)[-1]
-    assert (yes["name"], yes["settings"], yes["from"]) == ("yes", ["question"], f"{config}: plugins.0")
+    assert (yes["name"], yes["settings"], yes["from"]) == ("yes", ["answer", "against"], f"{config}: plugins.0")
 
     plan = facts("plan", "--config", config, "--gpus-per-node", 1)
     [reward] = [phase for phase in plan["runs"][0]["phases"] if phase["name"] == "reward"]
@@ -43,10 +43,11 @@ def test_the_example_is_checked_planned_asked_and_trained_with(folder):
 
     image(0).save("a.png")
     [asked] = facts("reward", "--name", "yes", "--config", config, "--label", "A star.", "a.png")
-    echo = ("reward", "--config", config, "--query", "Does this image show: A star.", "a.png", "--label")
+    question = (EXAMPLE / "question.txt").read_text().replace("{prompt}", "A star.")
+    echo = ("reward", "--config", config, "--query", question, "a.png", "--label")
     for_yes, for_no = (sum(facts(*echo, answer)[0]["log_probs"]) for answer in ("Yes", "No"))
     assert asked["reward"] == pytest.approx(for_yes - for_no, abs=1e-4)
-    other = ("reward", "--name", "yes", "--config", config, "--label", "A star.", "--set", "question=Is it {prompt}?")
+    other = ("reward", "--name", "yes", "--config", config, "--label", "A star.", "--set", "against=Maybe")
     assert facts(*other, "a.png")[0]["reward"] != asked["reward"]
 
     # As the workflow does it: jobs read the resolved configuration.
