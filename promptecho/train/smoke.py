@@ -10,6 +10,7 @@ of the sampler and timesteps are as few as possible.
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 import os
@@ -241,14 +242,15 @@ def _start(ranks: int, threads: int, arguments: list[str], output: Any) -> int:
 
 def preload() -> None:
     """Import once what every forked process needs; nothing of it computes, as threads do not survive a fork."""
-    import promptecho.rewards.echo.reward
-    import promptecho.rewards.inferscore.reward
     import promptecho.t2i.qwenimage
     import promptecho.t2i.zimage
     import promptecho.train.loop
     import promptecho.vlm  # noqa: F401
+    from promptecho.config.descriptors import rewards_at_hand
     from promptecho.train.engine import import_deepspeed
 
+    for found in rewards_at_hand(ours_only=True):
+        importlib.import_module(found.thing.build.partition(":")[0])
     import_deepspeed()
 
 
