@@ -157,6 +157,28 @@ def test_a_broken_package_harms_only_who_uses_it(tmp_path):
     assert problem in listed.output and listed.exit_code == 0
 
 
+def test_the_command_asks_one_without_a_vlm_with_any_of_its_settings(tmp_path):
+    import json
+
+    from PIL import Image
+
+    picture = Image.new("RGB", (4, 4))
+    picture.paste((255, 255, 255), (0, 0, 2, 4))
+    picture.save("a.png")
+    config = experiment(module(tmp_path / "mine"), rewards=[{"name": "sharpness", "sharpness": {"scale": 2}}])
+    words = ["reward", "--name", "sharpness", "--config", str(config), "--label", "x", "a.png"]
+    [row] = json.loads(CliRunner().invoke(app, [*words, "--json"]).output)
+    assert row == {"image": "a.png", "reward": pytest.approx(2 * 255 / 3)}
+    [row] = json.loads(CliRunner().invoke(app, [*words, "--json", "--set", "scale=3"]).output)
+    assert row["reward"] == pytest.approx(255)
+    assert f"{2 * 255 / 3:.4f}" in CliRunner().invoke(app, words).output
+    for wrong in (["--set", "scael=3"], ["--set", "scale=wide"], ["--set", "scale"]):
+        error = CliRunner().invoke(app, [*words, *wrong]).exception
+        assert isinstance(error, ConfigError) and str(error).startswith("--set sc"), wrong
+    for wrong in (["--query", "Q"], ["--temperature", "1"], ["--include-eos"], ["--name", "sharp"]):
+        assert CliRunner().invoke(app, [*words, *wrong]).exit_code == 2, wrong
+
+
 # Two of one name.
 
 
