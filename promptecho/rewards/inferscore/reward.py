@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 from promptecho.errors import DataError
 from promptecho.json_reply import parse_json
 from promptecho.rewards.base import Details, ImageScore, RewardContext, image_name
-from promptecho.rewards.inferscore import REWARD, InferScoreSection
+from promptecho.rewards.inferscore.options import QUESTION, InferScoreSection
 from promptecho.seeds import derive_seed
 from promptecho.templates import Template, read_template
 from promptecho.vlm.generation import complete
@@ -80,7 +80,7 @@ class InferScoreReward:
         batch_size: int = 16, seed: int = 0,
     ):  # fmt: skip
         self.vlm, self.settings = vlm, settings or InferScoreSection()
-        self.template = template or read_template(REWARD.template_file(self.settings))
+        self.template = template or read_template(self.settings.template or QUESTION)
         self.template.fill(prompt="")
         self.batch_size, self.seed = batch_size, seed
         self.counts: Counter[str] = Counter()  # images, replies and failed so far
