@@ -12,7 +12,7 @@ from scipy.stats import rankdata
 
 from promptecho.intervals import wilson_interval
 from promptecho.progress import Progress
-from promptecho.rewards.echo import EchoReward
+from promptecho.rewards.echo.reward import EchoReward
 from promptecho.seeds import derive_seed
 from promptecho.shapes.grammar import Claim, corrupt, describe, random_claim, scene_of, write, wrong_fact
 from promptecho.shapes.oracle import WELL_FORMED, detect, judge
