@@ -37,10 +37,6 @@ def test_the_example_is_checked_planned_asked_and_trained_with(folder):
     yes = facts("list", "rewards", "--config", config)[-1]
     assert (yes["name"], yes["settings"], yes["from"]) == ("yes", ["answer", "against"], f"{config}: plugins.0")
 
-    plan = facts("plan", "--config", config, "--gpus-per-node", 1)
-    [reward] = [phase for phase in plan["runs"][0]["phases"] if phase["name"] == "reward"]
-    assert reward["flops"] > 0  # its own passes were counted
-
     image(0).save("a.png")
     [asked] = facts("reward", "--name", "yes", "--config", config, "--label", "A star.", "a.png")
     question = (EXAMPLE / "question.txt").read_text().replace("{prompt}", "A star.")
@@ -59,6 +55,10 @@ def test_the_example_is_checked_planned_asked_and_trained_with(folder):
         "print(write_resolved(resolve(site)['shapes-yes'], 'config'))\n"
     )
     resolved = ended([], script=folder / "write.py")[0].strip()
+    plan = facts("plan", "--config", resolved, "--gpus-per-node", 1)
+    [reward] = [phase for phase in plan["runs"][0]["phases"] if phase["name"] == "reward"]
+    assert reward["flops"] > 0  # its own passes were counted
+
     (folder / "p.txt").write_text("A red circle.\nTwo blue squares.\nA green star.\nThree rings.\n")
     run(["caption", "prompts", "--prompts", "p.txt", "--heldout", "0", "--out", "c.h5", "--heldout-out", "h.jsonl"])
     words = ["--run", "yes-s1", "--to", "2", "--captions", "c.h5", "--out", "out/2", "--work", "work"]
