@@ -43,3 +43,9 @@ def _escape(found: re.Match[str]) -> str:
 def _unescape(found: re.Match[str]) -> str:
     byte, code = found.groups()
     return chr(0xDC00 + int(byte, 16)) if byte else chr(int(code, 16)) if code else "\\"
+
+
+def by_number(name: str) -> tuple:
+    """A key that sorts names as people do: seeds r-s2 before r-s10. Different names have different keys."""
+    parts = re.split(r"(\d+)", name)
+    return (tuple(int(part) if k % 2 else part for k, part in enumerate(parts)), name)

@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
 from promptecho.errors import DataError
 from promptecho.files import read_json, write_json
@@ -42,7 +42,7 @@ class Scores(BaseModel):
 
     schema_version: int = SCHEMA_VERSION
     provenance: Provenance
-    summary: dict[str, float]
+    summary: dict[str, FiniteFloat]
     items: list[ScoreItem] = Field(min_length=1)
     parts: list[ScoreItem] = Field(
         default_factory=list,

@@ -27,6 +27,7 @@ from promptecho.seeds import derive_seed
 
 RESAMPLES = 10_000  # random signs of the test
 SEED = 0
+SMALL = 128  # prompts of a group: 1 MB of signs
 CHUNK = 1000  # resamples at a time: what is multiplied stays in the processor's cache
 
 ALL = "all"  # the one group where items' own groups do not matter
@@ -138,11 +139,18 @@ def _interval(
     return min(float(low), value), max(float(high), value)
 
 
-@functools.lru_cache(maxsize=256)
 def _signs(name: str, n: int, resamples: int, seed: int) -> np.ndarray:
-    """Random signs `[resamples, n]`."""
+    """Random signs `[resamples, n]`; many small ones are kept, such as those of attributes, and two large ones."""
+    return (_small_signs if n <= SMALL else _large_signs)(name, n, resamples, seed)
+
+
+def _draw_signs(name: str, n: int, resamples: int, seed: int) -> np.ndarray:
     rng = np.random.default_rng(derive_seed(seed, "sign-flip", name))
     return rng.integers(0, 2, size=(resamples, n), dtype=np.int8) * np.int8(2) - np.int8(1)
+
+
+_small_signs = functools.lru_cache(maxsize=256)(_draw_signs)
+_large_signs = functools.lru_cache(maxsize=2)(_draw_signs)  # of 9,000 prompts: 90 MB each
 
 
 def _weighted(weights: Weights, values: Mapping[str, float]) -> float:

@@ -14,6 +14,7 @@ from typing import Any
 from promptecho.errors import DataError
 from promptecho.files import write_json
 from promptecho.intervals import CONFIDENCE
+from promptecho.names import by_number
 from promptecho.scores import ScoreItem
 from promptecho.statistics import Estimate, mean_of_group_means, pool_seeds
 from promptecho.tables import tiif
@@ -24,7 +25,7 @@ from promptecho.tables.compare import SEED_OF_RUN
 def groups_of(runs: list[str]) -> dict[str, list[str]]:
     """Runs by what they are seeds of, by name; a run without siblings is a group of its own name."""
     groups: dict[str, list[str]] = {}
-    for run in sorted(runs):
+    for run in sorted(runs, key=by_number):
         match = SEED_OF_RUN.fullmatch(run)
         groups.setdefault(match["name"] if match else run, []).append(run)
     return {(name if len(members) > 1 else members[0]): members for name, members in groups.items()}

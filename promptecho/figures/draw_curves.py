@@ -35,9 +35,10 @@ def _score(axes: Axes, data: dict[str, Any], score: dict[str, Any]) -> None:
     axes.set_ylabel("\n".join([f"{shortened(data['benchmark'], 26)}:", *told]))
     groups, base = data["groups"], score["base"]
     last = max((point["iteration"] for points in score["runs"].values() for point in points), default=0)
+    apart = _apart(score, len(groups))
     for index, (name, members) in enumerate(groups.items()):
         look = point_style(index)
-        aside = (index - (len(groups) - 1) / 2) * 0.015 * last  # bars at one iteration stand beside each other
+        aside = (index - (len(groups) - 1) / 2) * apart  # bars at one iteration stand beside each other
         several = len(members) > 1
         if several:
             for run in members:
@@ -57,8 +58,16 @@ def _score(axes: Axes, data: dict[str, Any], score: dict[str, Any]) -> None:
         axes.axhline(value, color=BASE_COLOR, linestyle=":", linewidth=0.9)
         axes.plot([0], [value], color=BASE_COLOR, marker="s", markersize=4)
         _bars(axes, [0], [base], BASE_COLOR)
-    axes.set_xlim(-0.05 * (last or 1), 1.05 * (last or 1))
+    edge = 0.05 * (last or 1) + apart * (len(groups) - 1) / 2
+    axes.set_xlim(-edge, (last or 1) + edge)
     axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10], integer=True))
+
+
+def _apart(score: dict[str, Any], groups: int) -> float:
+    """Iterations between the points of one checkpoint and the next group's: all stay nearer to it than to others."""
+    steps = sorted({0, *(point["iteration"] for points in score["runs"].values() for point in points)})
+    nearest = min((after - before for before, after in zip(steps, steps[1:], strict=False)), default=0)
+    return min(0.015 * steps[-1], 0.6 * nearest / max(groups, 1))
 
 
 def _handles(data: dict[str, Any]) -> list[Line2D]:

@@ -45,7 +45,8 @@ def _metric(axes: Axes, groups: dict[str, list[str]], panel: dict[str, Any]) -> 
         several = len(members) > 1
         for run in members:
             if run in panel["runs"]:
-                axes.plot(*_columns(panel["runs"][run]), **look, **FAINT)
+                lone = {"marker": "o", "markersize": 2.5} if len(panel["runs"][run]) == 1 else {}  # a line needs two
+                axes.plot(*_columns(panel["runs"][run]), **look, **FAINT, **lone)
             if several and run in panel["heldout"]:
                 axes.plot(*_columns(panel["heldout"][run]), color=look["color"], **FAINT)
         which = ("means_smoothed", "heldout_means") if several else ("runs_smoothed", "heldout")
@@ -62,9 +63,16 @@ def _handles(data: dict[str, Any]) -> list[Line2D]:
         text = shortened(f"{name}, mean of {len(members)} seeds" if len(members) > 1 else name, 48)
         handles.append(Line2D([], [], **line_style(index), **BOLD, label=text))
     handles.append(Line2D([], [], color=BASE_COLOR, linewidth=0.5, alpha=0.6, label="each iteration"))
+    if any(_smooth(panel) for panel in data["panels"]):
+        handles.append(Line2D([], [], color=BASE_COLOR, **BOLD, label="running mean, last 1/15 of a run"))
     if any(panel["heldout"] for panel in data["panels"]):
         handles.append(Line2D([], [], color=BASE_COLOR, **WATCHED, label="reward on held-out captions"))
     return handles
+
+
+def _smooth(panel: dict[str, Any]) -> bool:
+    """Whether a bold curve is another than the faint one: short runs have no running mean."""
+    return any(panel[f"{key}_smoothed"] != panel[key] for key in ("runs", "means"))
 
 
 def _columns(curve: Curve) -> tuple[list[float], list[float]]:

@@ -127,7 +127,8 @@ def choose(columns: Sequence[Column], n: int, image_index: int = 0) -> Choice:
         counts = {side: len(found) for side, found in members.items()}
         parts = {side: sorted(spread(members[side], k)) for side, k in shares(counts, min(n, len(sides))).items()}
         shown = [key for side in SIDES for key in parts[side]]
-        title = _title(columns, counts, {side: len(found) for side, found in parts.items()}, len(keys) - len(sides))
+        dealt = {side: len(found) for side, found in parts.items()}
+        title = _title(columns, counts, dealt, len(keys) - len(sides), keys)
         chosen = Choice(shown, {key: sides[key] for key in shown}, counts, len(keys) - len(sides), title)
     check(columns, chosen.keys)
     return chosen
@@ -163,14 +164,17 @@ def spread(keys: Sequence[Key], n: int) -> list[Key]:
     return [keys[(2 * k + 1) * len(keys) // (2 * n)] for k in range(n)]
 
 
-def _title(columns: Sequence[Column], counts: dict[str, int], shown: dict[str, int], failed: int) -> str:
-    """Proportions in the whole set, and how many of each are shown."""
+def _title(
+    columns: Sequence[Column], counts: dict[str, int], shown: dict[str, int], failed: int, keys: Sequence[Key]
+) -> str:
+    """Proportions in the whole set, and how many of each are shown; which image, where prompts have several."""
     total = sum(counts.values())
     told = ", ".join(f"{_counted(side, count)} ({count / total:.1%})" for side, count in counts.items())
     against = "the baseline" if columns[-1].difference else columns[0].label
     lost = f", {failed} more without a verdict" if failed else ""
+    which = f"{total} prompts" + (f" (image {keys[0][1]} of each)" if len(columns[0].images) > len(keys) else "")
     here = ", ".join(_counted(side, shown[side]) for side in SIDES)
-    return f"{columns[-1].label} against {against} on {total} prompts: {told}{lost}. Shown in proportion: {here}."
+    return f"{columns[-1].label} against {against} on {which}: {told}{lost}. Shown in proportion: {here}."
 
 
 def _counted(side: str, count: int) -> str:

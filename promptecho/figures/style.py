@@ -23,6 +23,7 @@ MARKERS = ("o", "D", "^", "v", "P", "X")
 BASE_COLOR = "#555555"
 RIGHT, WRONG, FAILED = COLORS[2], COLORS[1], "#999999"
 
+LEGEND_LETTER = 7 * 0.6 / 72  # inches: a character of the legend, rather too much than too little
 SMALLEST = 6  # points; what is smaller can't be read in print
 _STYLE = {
     "font.size": 7.5,
@@ -96,13 +97,15 @@ def line_style(index: int) -> dict[str, str]:
 
 
 def point_style(index: int) -> dict[str, str]:
-    """Colour and marker of the points number `index`."""
-    return {"color": COLORS[index % len(COLORS)], "marker": MARKERS[index % len(MARKERS)]}
+    """Colour and marker of the points number `index`; 36 differ, the second six have each colour's next marker."""
+    return {"color": COLORS[index % len(COLORS)], "marker": MARKERS[(index + index // len(COLORS)) % len(MARKERS)]}
 
 
 def legend_below(figure: Figure, handles: Sequence[Artist], width: float) -> None:
-    """A legend below all panels, in one column or three; the figure grows by its height, the panels keep theirs."""
-    columns = 1 if width < DOUBLE else min(3, len(handles))
+    """A legend below all panels, in as many columns as its texts have room for, at most three; the figure grows by its
+    height, the panels keep theirs."""
+    longest = max(len(str(handle.get_label())) for handle in handles)
+    columns = max(1, min(3, len(handles), int(width / (longest * LEGEND_LETTER + 0.55))))
     figure.set_figheight(figure.get_figheight() + 0.15 * -(-len(handles) // columns))
     figure.legend(handles=handles, loc="outside lower left", ncols=columns)
 

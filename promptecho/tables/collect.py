@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from promptecho.errors import DataError
+from promptecho.names import by_number
 from promptecho.scores import Scores, read_scores
 
 
@@ -24,8 +25,9 @@ class ScoreFile:
 
     @property
     def order(self) -> tuple:
+        """Experiment, base first, then runs by name, those of ten seeds in the order of their numbers."""
         provenance = self.scores.provenance
-        return (provenance.experiment, provenance.run != "base", provenance.run, provenance.step)
+        return (provenance.experiment, provenance.run != "base", by_number(provenance.run), provenance.step)
 
 
 def same_items(first: ScoreFile, second: ScoreFile) -> bool:
@@ -58,6 +60,7 @@ def find_score_files(sources: list[Path], benchmark: str) -> list[Path]:
     for source in sources:
         if source.is_dir():
             found = sorted((source / "scores" / benchmark).glob("*/*.json"))
+            found = [path for path in found if path.stem.isdigit()]  # not ._40.json of a copy from another system
             if not found:
                 there = sorted({path.parent.parent.name for path in source.glob("scores/*/*/*.json")})
                 fix = f"give --benchmark, one of: {', '.join(there)}" if there else "run the scoring first"

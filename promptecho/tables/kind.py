@@ -68,8 +68,9 @@ class Kind:
         cells = {**{group: cell_of(estimate) for group, estimate in groups.items()}, "overall": cell_of(overall)}
         parts = pool_seeds([file.scores.parts for file in files])
         for column, key in self.told.items():
-            mine = [part for part in parts if part.group == key]
-            if mine:
+            mine = [part for part in parts if part.group == key and not part.failed]
+            # Seeds whose files have no parts (older versions') would be missing from the mean without a word.
+            if mine and all(any(part.group == key for part in file.scores.parts) for file in files):
                 cells[column] = cell_of(mean_of_group_means(mine, what=what)[0])
             elif all(key in file.scores.summary for file in files):
                 cells[column] = Cell(100 * fmean(file.scores.summary[key] for file in files))

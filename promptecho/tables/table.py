@@ -114,7 +114,8 @@ def to_markdown(table: Table) -> str:
     """GitHub Markdown: best values bold, warnings first, a heading above each panel."""
 
     def escape(text: str) -> str:
-        text = re.sub(r"([\\|*_`])", r"\\\1", text).replace("\n", " ")
+        text = re.sub(r"([\\|*_`~]|(?<=\])\()", r"\\\1", text).replace("\n", " ")
+        text = re.sub(r"&(?=#?\w+;)", "&amp;", text)
         return re.sub(r"<(?=\S)", "&lt;", text)  # "p < 0.001" is no tag
 
     lines = [f"# {escape(table.title)}", ""]
@@ -168,10 +169,16 @@ def print_rich(table: Table, console: Any = None) -> None:
 
     Where the terminal is too narrow for one line per row, rows become columns, as many side by side as fit.
     """
+    from rich.cells import chop_cells
     from rich.console import Console
     from rich.text import Text
 
     console = console or Console()
+    width = console.width
+
+    def name(text: str) -> str:
+        """On as many lines as a column of half the terminal's width takes, so that it stays readable beside numbers."""
+        return "\n".join("\n".join(chop_cells(line, max(width // 2, 20))) for line in text.split("\n"))
 
     def texts(row: dict[str, Cell], columns: list[Column]) -> list[Text]:
         line = []
@@ -179,7 +186,8 @@ def print_rich(table: Table, console: Any = None) -> None:
             cell = table.cell(row, column)
             main, rest = parts(cell, column)
             # a run's step goes below its name: names are the widest cells
-            text = Text(main.replace(" @ ", "\n@ "), style="bold green" if cell.highlight else "")
+            main = name(main.replace(" @ ", "\n@ ")) if column.decimals is None else main
+            text = Text(main, style="bold green" if cell.highlight else "")
             line.append(text.append("".join(f"\n{part}" for part in rest), style="not bold dim"))
         return line
 
@@ -197,9 +205,10 @@ def print_rich(table: Table, console: Any = None) -> None:
                     blocks.append([head])
                 blocks[-1].append(row)
             blocks = [_turned(block) for block in blocks]
-        console.width = max(console.width, *map(_width, blocks))
+        console.width = max(width, *map(_width, blocks))
         for block in blocks:
             console.print(_rich(block))
+        console.width = width
     for warning in table.warnings:
         console.print(Text(f"WARNING: {warning}", style="bold red"))
     for note in table.footnotes:

@@ -3,20 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
+from promptecho.scores import ScoreItem
+from promptecho.statistics import Difference, Estimate, paired_difference
 from promptecho.tables.collect import ScoreFile
-from promptecho.tables.kind import DELTA, FAILURES, IMAGES, MODEL, OVERALL, PERCENT, PROMPTS, Kind
+from promptecho.tables.kind import (
+    DELTA,
+    FAILURES,
+    IMAGES,
+    MODEL,
+    OVERALL,
+    PERCENT,
+    PROMPTS,
+    SEEDS,
+    Judged,
+    Kind,
+    pairable,
+)
 
 ERROR_RATE = "character_error_rate"
 
 
 @dataclass(frozen=True)
 class TextOcrKind(Kind):
-    """Groups are whatever the prompt set tells."""
+    """Groups are whatever the prompt set tells. `keys`: group -> column, where another column has the group's name."""
+
+    keys: dict[str, str] = field(default_factory=dict)
 
     def known_groups(self) -> None:
         return None
+
+    def column_difference(self, column: str, first: Judged, second: Judged, what: str) -> Difference | None:
+        group = next((group for group, key in self.keys.items() if key == column), column)
+        if group == column:
+            return super().column_difference(column, first, second, what)
+        sides = [[item for item in judged.items if item.group == group] for judged in (first, second)]
+        return paired_difference(*sides, what=what) if pairable(*sides) else None
+
+    def _estimates(self, items: Sequence[ScoreItem], what: str) -> tuple[Estimate, dict[str, Estimate]]:
+        overall, groups = super()._estimates(items, what)
+        return overall, {self.keys.get(group, group): estimate for group, estimate in groups.items()}
 
 
 TEXTOCR = TextOcrKind(
@@ -45,5 +72,9 @@ def textocr_kind(files: Sequence[ScoreFile]) -> Kind:
     groups = groups if len(groups) > 1 else {}
     told = TEXTOCR.told if any(ERROR_RATE in file.scores.summary for file in files) else {}
     columns = [column for column in TEXTOCR.columns[1:] if column.key != ERROR_RATE or told]
-    by_group = [replace(PERCENT, key=group, label=group.capitalize()) for group in groups]
-    return replace(TEXTOCR, groups=groups, told=told, columns=[MODEL, *by_group, *columns])
+    taken = {column.key for column in TEXTOCR.columns} | {SEEDS.key, *TEXTOCR.gains.values()}
+    keys = {group: f"group {group}" for group in groups if group in taken}
+    labels = {group: group[:1].upper() + group[1:] for group in groups}
+    plain = len(set(labels.values())) < len(labels)  # "title" and "Title" stay two
+    by_group = [replace(PERCENT, key=keys.get(g, g), label=g if plain else labels[g]) for g in groups]
+    return replace(TEXTOCR, groups=groups, keys=keys, told=told, columns=[MODEL, *by_group, *columns])

@@ -100,7 +100,7 @@ class TiifKind(Kind):
             "are means over the attributes that are there, and a dash where none is; such rows do not compare with "
             "published ones."
             for told, labels in rows.items()
-        ]
+        ] + ["Prompts, Questions and Failed count short and long prompts together; one prompt has both lengths."]
 
 
 def _column(length: str, key: str) -> Column:
