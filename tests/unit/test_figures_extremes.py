@@ -41,7 +41,7 @@ def test_every_point_of_a_dozen_runs_is_inside_the_axes_and_the_legend_inside_th
         assert all(abs(x - step) < 1 for x, step in zip(first.get_xdata(), (10, 12, 30), strict=True))  # 12 is not 10
         (legend,) = figure.legends
         assert legend.get_window_extent(renderer).x1 <= figure.bbox.x1 + 1
-        names = [text.get_text().rpartition("-")[2] for text in legend.findobj(Text)]
+        names = [text.get_text().rpartition("-")[2] for text in legend.get_texts()]
         assert names[:12] == [f"v{k}" for k in range(1, 13)]
 
 
