@@ -88,7 +88,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "promptecho reward results/shapes/captions/images/00001.png --config config/experiments/shapes.yaml"
         ' --label "Two blue squares." --json',
         "# another reward, here one for which the model writes a score:",
-        "promptecho reward results/shapes/captions/images/00001.png --vlm shapes --name inferscore --samples 2"
+        "promptecho reward PHOTO.jpg --vlm models/Qwen3-VL-8B-Instruct --name inferscore --samples 2"
         ' --label "Two blue squares."',
     ),
     "list rewards": (

@@ -211,5 +211,6 @@ def test_a_line_holds_what_is_said(tmp_path):
         "guess",
         "limit",
         "order",
+        "format",
     }
     assert end["call"] == begun["call"] and end["text"] == "yes" and end["model_version"] == "v1"

@@ -24,7 +24,7 @@ def test_reward_is_the_mean_of_the_details(vlm):
     echo = make_reward("echo", RewardContext(vlm=vlm, batch_size=2))
     images, prompts, ids = [image(i) for i in range(3)], ["A star", "A red circle.", "x"], ["0", "1", "2"]
     rewards = echo(images, prompts, ids)
-    details = echo.score_details(images, prompts, ids)
+    details = echo.function.score_details(images, prompts, ids)
     assert rewards == [pytest.approx(d.log_probs.mean().item(), abs=1e-6) for d in details]
     assert all(math.isfinite(r) and r < 0 for r in rewards)
 

@@ -23,7 +23,7 @@ NOT_RUN = {
     "promptecho models fetch": "network",
     "promptecho models verify": "reads models that were fetched",
     "promptecho models unstage": "deletes copies on a node's disk",
-    "promptecho benchmarks verify": "answers of the official evaluators, which are not in the project",
+    "promptecho benchmarks verify": "tests/unit/test_benchmarks_golden.py",
     "promptecho benchmarks labels": "a judge, or prompts that the reader brings",
     "promptecho benchmarks pack": "moves images into images.tar, as it says (tests/unit/test_packing.py)",
     "promptecho judge": "images of an experiment that takes days",
