@@ -74,9 +74,8 @@ placements: demo ## The demo's training with each placement of the reward, on tw
 	    --set-threads train=1 -- results/shapes/tables/heldout.md
 	@$(BIN)/promptecho show results/shapes --table heldout
 
-# Files of tests side by side, each on one core, or with a Slurm cluster of its own: the latter wait most of the time.
+# Files of tests side by side, each on one core, or with a Slurm cluster of its own: most wait for other processes.
 TEST_JOBS ?= 2
-test-slurm: TEST_JOBS = 3
 PYTEST = $(BIN)/pytest --numprocesses $(TEST_JOBS) --dist loadfile --no-loadscope-reorder
 
 test: setup ## Run the unit and workflow tests (TEST_JOBS=2 files at a time).
@@ -112,7 +111,7 @@ test-slurm: export PATH := $(if $(SLURM),$(abspath $(SLURM))/bin:)$(PATH)
 other-slurm: ## Fetch the Slurm of another Debian suite (SUITE=sid) for `make test-slurm SLURM=.venv/slurm-sid`.
 	@[ -d $(VENV)/slurm-$(SUITE) ] || python3 tests/slurm/other_slurm.py --suite $(SUITE) --folder $(VENV)/slurm-$(SUITE)
 
-test-slurm: setup ## Run the tests on a real Slurm cluster, started on this machine (needs root and apt-get; TEST_JOBS=3).
+test-slurm: setup ## Run the tests on a real Slurm cluster, started on this machine (needs root and apt-get).
 	@[ -z "$(SLURM)" ] || [ -x "$(SLURM)/bin/slurmctld" ] || { echo "SLURM=$(SLURM): no Slurm there; make other-slurm" >&2; exit 1; }
 	@$(BIN)/python tests/slurm/cluster.py install
 	@[ -d $(STANDARD) ] || $(BIN)/pip install -q --no-deps --target $(STANDARD) $(STANDARD_PINS) || \

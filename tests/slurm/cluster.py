@@ -142,7 +142,7 @@ class Cluster:
             self.start("slurmctld")
             for node in self.nodes():
                 self.start(f"slurmd.{node}")
-            self.wait(self._all_idle, "all nodes idle")
+            self.wait(self.all_idle, "all nodes idle")
         except BaseException:
             self.down(keep_logs=True)
             raise
@@ -365,7 +365,8 @@ class Cluster:
         done = subprocess.run(command, env=self.environment, capture_output=True, timeout=30)
         return done.returncode == 0
 
-    def _all_idle(self) -> bool:
+    def all_idle(self) -> bool:
+        """Whether every node waits for work."""
         states = self.run("sinfo", "-h", "-N", "-o", "%N %T", check=False).split("\n")
         return {line for line in states if line} == {f"{node} idle" for node in self.nodes()}
 

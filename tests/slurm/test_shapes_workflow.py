@@ -113,17 +113,17 @@ def test_all_survives_a_kill_while_captions_are_queued_and_running(suite, cluste
     assert code == 0 and "Nothing to be done" in text
 
 
-# Training on two nodes with two ranks each, on what the first test has captioned.
+# Training on two nodes with a rank each, on what the first test has captioned; test_training_nodes.py has two on each.
 
 
 RANKS = [
-    "--set-resources", "train:nodes=2", "train:tasks_per_node=2", "train:gpus_per_node=2", "train:mem_mb=6000",
+    "--set-resources", "train:nodes=2", "train:tasks_per_node=1", "train:gpus_per_node=1", "train:mem_mb=6000",
     "train:slurm_partition=spot",
 ]  # fmt: skip
 
 
 def train(suite: Suite, name: str, cluster: Cluster, segments: tuple[int, ...], disturb: dict[int, Callable]) -> Path:
-    """Segments of the run by four ranks; something disturbs the training in the middle of some of them."""
+    """Segments of the run by two ranks; something disturbs the training in the middle of some of them."""
     folder = suite.folder.parent / name
     shutil.copytree(suite.folder, folder, symlinks=True, ignore=shutil.ignore_patterns("runs", "work", "bin", "calls*"))
     shutil.rmtree(folder / ".snakemake" / "submitit", ignore_errors=True)
@@ -148,7 +148,7 @@ def stand_still(suite: Suite, why_ever: Callable[[], object], until: Callable[[l
     """Stop the ranks, two iterations before their end, so that they can't end before; let them go on `until`."""
     ranks = list(training_ranks(folder=suite.folder).values())
     send(ranks, signal.SIGSTOP)
-    assert len(ranks) == 4, suite.text[-3000:]
+    assert len(ranks) == 2, suite.text[-3000:]
     asked = set(stop_files(suite))
     why_ever()
     suite.wait(lambda: until(ranks, set(stop_files(suite)) - asked), "the training to be disturbed")
@@ -206,7 +206,7 @@ def undisturbed(suite, cluster) -> Path:
     assert lives(run) == 2
     name = "--name=pe.train.shapes.promptecho-s1.3"
     used = cluster.run("sacct", "-X", "-n", "-P", "-S", "2000-01-01", name, "-o", "AllocTRES")
-    assert "gres/gpu=4" in used and "node=2" in used
+    assert "gres/gpu=2" in used and "node=2" in used
     return run
 
 
@@ -250,7 +250,7 @@ def test_the_same_rules_run_under_snakemake_s_standard_slurm_plugin(suite, undis
     one.wrap("srun", f'export SLURM_CONF={quote(str(cluster.conf))}\nexec {one.real("srun")} "$@"')
     # GPUs in the one word that both plugins know.
     ranks = [word for word in RANKS if "gpus_per_node" not in word]
-    ranks += ["train:gpu=4", "train:mpi='srun'", "--set-threads", "train=1"]
+    ranks += ["train:gpu=2", "train:mpi='srun'", "--set-threads", "train=1"]
     code, text = one.run(*ranks, "--", f"{RUN}/3/metrics.jsonl", timeout=600)
     assert code == 0, text[-6000:]
     assert "Taken up" not in text and not (folder / ".snakemake/submitit").exists()
