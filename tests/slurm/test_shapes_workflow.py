@@ -248,9 +248,9 @@ def test_the_same_rules_run_under_snakemake_s_standard_slurm_plugin(suite, undis
     for name in COUNTED:  # the step that this plugin starts a job in drops SLURM_CONF
         one.wrap(name, f'export SLURM_CONF={quote(str(cluster.conf))}\nexec {one.real(name)} "$@"')
     one.wrap("srun", f'export SLURM_CONF={quote(str(cluster.conf))}\nexec {one.real("srun")} "$@"')
-    # GPUs in the one word that both plugins know.
-    ranks = [word for word in RANKS if "gpus_per_node" not in word]
-    ranks += ["train:gpu=2", "train:mpi='srun'", "--set-threads", "train=1"]
+    # Both ranks on one node, as this plugin wants more than one on each; GPUs in the one word that both plugins know.
+    ranks = [word for word in RANKS if not word.startswith(("train:gpus_per_node", "train:nodes", "train:tasks_per"))]
+    ranks += ["train:nodes=1", "train:tasks_per_node=2", "train:gpu=2", "train:mpi='srun'", "--set-threads", "train=1"]
     code, text = one.run(*ranks, "--", f"{RUN}/3/metrics.jsonl", timeout=600)
     assert code == 0, text[-6000:]
     assert "Taken up" not in text and not (folder / ".snakemake/submitit").exists()
