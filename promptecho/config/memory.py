@@ -40,12 +40,12 @@ def training_keys(config: ExperimentConfig, run: str, processes: int, phase: str
     if phase in ("update", "precompute"):
         found += _lower("training.micro_batch_size", training.micro_batch_size)
     # What lies there beside it.
-    if not needs_vlm(config, run):
-        pass
-    elif device != "cpu" and mode in ("colocated", "replicated") and phase != "load_t2i":
-        found.append("set training.reward_placement.mode: offloaded")
-    elif device == "cpu" and mode == "replicated" and processes > 1 and phase != "load_t2i":
-        found.append("set training.reward_placement.mode: colocated")
+    has_vlm = needs_vlm(config, run)
+    if has_vlm and phase != "load_t2i":
+        if device != "cpu" and mode in ("colocated", "replicated"):
+            found.append("set training.reward_placement.mode: offloaded")
+        elif device == "cpu" and mode == "replicated" and processes > 1:
+            found.append("set training.reward_placement.mode: colocated")
     own_process = mode == "dedicated" and phase in ("reward", "load_vlm")
     if _keeps_encoder(config, phase, device) and not own_process:
         found.append(CACHE)
@@ -53,7 +53,7 @@ def training_keys(config: ExperimentConfig, run: str, processes: int, phase: str
         found.append("set training.zero_stage: 3")
     if phase in ("reward", "load_vlm"):
         key = "training.reward_vlm" if training.reward_vlm else "models.vlm"
-        found += _bfloat16(key, run_vlm(config, run).dtype) if needs_vlm(config, run) else []
+        found += _bfloat16(key, run_vlm(config, run).dtype) if has_vlm else []
     else:
         found += _bfloat16("models.t2i", t2i.dtype)
     return found

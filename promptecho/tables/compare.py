@@ -12,10 +12,7 @@ import promptecho
 from promptecho.errors import DataError
 from promptecho.provenance import Provenance, git_commit, without_address
 from promptecho.scores import ScoreItem
-from promptecho.statistics import (
-    Difference,
-    pool_seeds,
-)
+from promptecho.statistics import Difference, pool_seeds
 from promptecho.tables.bold import Compared, bold_note, is_significant
 from promptecho.tables.collect import ScoreFile, same_items
 from promptecho.tables.kind import SEED_SD, SEEDS, Judged, Kind, cell_of

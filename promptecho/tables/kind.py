@@ -87,12 +87,16 @@ class Kind:
             how = {"ungrouped": not self.stratified, "per_prompt": self.per_prompt}
             sides = [first.items, second.items]
         else:
-            how, group = {}, self.told.get(column, column)
+            how, group = {}, self.group_of(column)
             sides = [
                 [item for item in (judged.parts if column in self.told else judged.items) if item.group == group]
                 for judged in (first, second)
             ]
         return paired_difference(*sides, **how, what=what) if pairable(*sides) else None
+
+    def group_of(self, column: str) -> str:
+        """The group of items, or of parts, whose mean a column of scores is."""
+        return self.told.get(column, column)
 
     def absent(self, items: Sequence[ScoreItem]) -> list[str]:
         """Groups with a column of which no item has an outcome."""

@@ -6,21 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from promptecho.scores import ScoreItem
-from promptecho.statistics import Difference, Estimate, paired_difference
+from promptecho.statistics import Estimate
 from promptecho.tables.collect import ScoreFile
-from promptecho.tables.kind import (
-    DELTA,
-    FAILURES,
-    IMAGES,
-    MODEL,
-    OVERALL,
-    PERCENT,
-    PROMPTS,
-    SEEDS,
-    Judged,
-    Kind,
-    pairable,
-)
+from promptecho.tables.kind import DELTA, FAILURES, IMAGES, MODEL, OVERALL, PERCENT, PROMPTS, SEEDS, Kind
 
 ERROR_RATE = "character_error_rate"
 
@@ -34,12 +22,8 @@ class TextOcrKind(Kind):
     def known_groups(self) -> None:
         return None
 
-    def column_difference(self, column: str, first: Judged, second: Judged, what: str) -> Difference | None:
-        group = next((group for group, key in self.keys.items() if key == column), column)
-        if group == column:
-            return super().column_difference(column, first, second, what)
-        sides = [[item for item in judged.items if item.group == group] for judged in (first, second)]
-        return paired_difference(*sides, what=what) if pairable(*sides) else None
+    def group_of(self, column: str) -> str:
+        return next((group for group, key in self.keys.items() if key == column), super().group_of(column))
 
     def _estimates(self, items: Sequence[ScoreItem], what: str) -> tuple[Estimate, dict[str, Estimate]]:
         overall, groups = super()._estimates(items, what)
