@@ -11,8 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError,
 from promptecho.errors import DataError
 from promptecho.files import read_json, write_json
 from promptecho.provenance import Provenance
+from promptecho.schema import read_schema
 
 SCHEMA_VERSION = 1
+FIX = "delete the file and score again"
 
 
 class ScoreItem(BaseModel):
@@ -51,8 +53,6 @@ class Scores(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> Scores:
-        if self.schema_version != SCHEMA_VERSION:
-            raise ValueError(f"schema_version is {self.schema_version}, this version reads {SCHEMA_VERSION}")
         for what, items in (("image", self.items), ("part", self.parts)):
             counts = Counter((item.prompt_id, item.image_index) for item in items)
             for key, count in counts.most_common(1):
@@ -72,19 +72,20 @@ def write_scores(path: str | Path, scores: Scores) -> None:
 
 
 def read_scores(path: str | Path) -> Scores:
-    """Read and validate a score file.
+    """Read and validate a score file; one without a schema version is of before they were written.
 
     Raises:
-        DataError: the file is missing, not JSON or breaks the contract (names the file and the key).
+        DataError: the file is missing, not JSON, of a newer schema or breaks the contract (names the file and the key).
     """
     value = read_json(path)
+    read_schema(path, value, SCHEMA_VERSION, FIX)
     try:
         return Scores.model_validate(value)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"]) or "the file"
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        raise DataError(f"{path}: {key}: {first['msg']}{more}; delete the file and score again") from None
+        raise DataError(f"{path}: {key}: {first['msg']}{more}; {FIX}") from None
 
 
 def raw_path(path: str | Path) -> Path:

@@ -10,8 +10,9 @@ from typing import Any
 
 from promptecho.errors import DataError
 from promptecho.files import read_json
+from promptecho.schema import KEY, read_schema
 from promptecho.suggest import maybe
-from promptecho.tables.table import Cell, Column, Panel, Table, number, print_rich
+from promptecho.tables.table import SCHEMA_VERSION, Cell, Column, Panel, Table, number, print_rich
 
 
 @dataclass(frozen=True)
@@ -30,19 +31,20 @@ class Gain:
 
 
 def read_table(path: Path) -> Table:
-    """A table from the NAME.json that `promptecho tables` writes.
+    """A table from the NAME.json that `promptecho tables` writes, or wrote before it said its schema version.
 
     Raises:
-        DataError: the file is missing, or holds anything else (names it).
+        DataError: the file is missing, of a newer schema, or holds anything else (names it).
     """
     value = read_json(path)
+    read_schema(path, value, SCHEMA_VERSION, "make it again with `promptecho tables`")
     try:
         return Table(
-            **value
+            **{key: entry for key, entry in value.items() if key != KEY}
             | {
                 "columns": [Column(**column) for column in value["columns"]],
                 "rows": [{key: Cell(**cell) for key, cell in row.items()} for row in value["rows"]],
-                "panels": [Panel(panel["title"], tuple(panel["keys"])) for panel in value["panels"]],
+                "panels": [Panel(panel["title"], tuple(panel["keys"])) for panel in value.get("panels", ())],
             }
         )
     except (KeyError, TypeError, AttributeError) as error:

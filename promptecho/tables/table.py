@@ -10,7 +10,10 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from promptecho.schema import KEY
+
 MISSING = "–"
+SCHEMA_VERSION = 1  # of NAME.json; files of before it was written have none, and are of this one
 
 
 @dataclass(frozen=True)
@@ -161,7 +164,8 @@ def to_csv(table: Table) -> str:
 
 def to_json(table: Table) -> str:
     """Everything, unrounded."""
-    return json.dumps(asdict(table), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    value = {KEY: SCHEMA_VERSION, **asdict(table)}
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def print_rich(table: Table, console: Any = None) -> None:

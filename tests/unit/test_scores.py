@@ -48,6 +48,21 @@ def test_a_score_file_survives_a_round_trip(tmp_path):
     assert set(json.loads(path.read_text())) == {"schema_version", "provenance", "summary", "items"}
 
 
+def test_scores_without_a_schema_version_are_read_and_newer_ones_refused_in_one_line(tmp_path):
+    path = tmp_path / "10.json"
+    write_scores(path, scores())
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({key: value for key, value in content.items() if key != "schema_version"}))
+    assert read_scores(path) == scores()
+    path.write_text(json.dumps(content | {"schema_version": 9, "keys": "that this version does not know"}))
+    with pytest.raises(DataError) as error:
+        read_scores(path)
+    assert str(error.value) == (
+        f"{path}: schema_version is 9, this version reads up to 1: a newer version of promptecho wrote it; read it "
+        "with that one"
+    )
+
+
 def spoil(keys, value):
     def change(content):
         inner = content
@@ -62,7 +77,9 @@ def spoil(keys, value):
 @pytest.mark.parametrize(
     ("change", "culprit"),
     [
-        (spoil(["schema_version"], 9), "schema_version is 9"),
+        (spoil(["schema_version"], 0), "schema_version is 0"),
+        (spoil(["schema_version"], "1"), "schema_version is '1'"),
+        (spoil(["schema_version"], True), "schema_version is True"),
         (spoil(["items", 0, "outcome"], None), "items.0"),
         (spoil(["items", 1, "outcome"], 0.0), "a failed item has outcome null"),
         (spoil(["items", 1, "image_index"], 0), "prompt 00000, image 0 occurs 2 times"),

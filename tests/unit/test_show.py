@@ -46,6 +46,20 @@ def test_a_table_is_read_as_it_was_written(results, tmp_path, name):
         assert path.read_bytes() == (results / "tables" / path.relative_to(tmp_path)).read_bytes()
 
 
+def test_tables_of_before_schema_versions_are_read_and_newer_ones_refused_in_one_line(results, tmp_path):
+    path, copy = results / "tables/geneval.json", tmp_path / "geneval.json"
+    content = json.loads(path.read_text())
+    assert list(content)[0] == "schema_version" and content["schema_version"] == 1
+    without = {key: value for key, value in content.items() if key not in ("schema_version", "panels", "short_notes")}
+    copy.write_text(json.dumps(without))
+    assert read_table(copy).rows == read_table(path).rows
+    copy.write_text(json.dumps(content | {"schema_version": 2, "colours": []}))
+    with pytest.raises(DataError) as error:
+        read_table(copy)
+    assert f"{copy}: schema_version is 2, this version reads up to 1: a newer version" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize("width", [80, 200])
 def test_no_line_is_wider_than_the_terminal_and_nothing_is_escaped(results, width):
     text = shown(results, width=width)
