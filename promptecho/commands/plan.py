@@ -18,8 +18,12 @@ def register(app: typer.Typer) -> None:
 
 def plan(
     config: Annotated[Path, typer.Option(help="Experiment file or resolved configuration.")],
-    nodes: Annotated[int, typer.Option(min=1, help="Number of nodes that train.")] = 1,
-    gpus_per_node: Annotated[int, typer.Option(min=1, help="Number of GPUs on each node; each has one process.")] = 8,
+    nodes: Annotated[
+        int | None, typer.Option(min=1, help="Nodes that train. Default: 1; without --gpus-per-node: by `resources`.")
+    ] = None,
+    gpus_per_node: Annotated[
+        int | None, typer.Option(min=1, help="GPUs of each node, a process each. Default: by `resources`.")
+    ] = None,
     gpu: Annotated[
         str, typer.Option(help="Kind of GPU: h100, h200, h20, a100-80, a100-40, l40s, b200, or another.")
     ] = "h100",
@@ -63,6 +67,7 @@ def plan(
     Needs no GPU and no weights. Exit code 1 if something does not fit; the message then says what to change.
     """
     from promptecho.config import load_experiment
+    from promptecho.config.resources import cluster_resources
     from promptecho.plan.gpus import find_gpu
     from promptecho.plan.settings import Settings, caches_prompts, usual_prompt_tokens
 
@@ -83,7 +88,9 @@ def plan(
     from promptecho.plan.result import Cluster
     from promptecho.plan.show import show
 
-    made = Planner(settings, root).plan(loaded, Cluster(device, nodes, gpus_per_node), names, images)
+    asked = cluster_resources(loaded, "train", on_gpu=True)
+    cluster = Cluster(device, nodes or (1 if gpus_per_node else asked.nodes), gpus_per_node or asked.tasks_per_node)
+    made = Planner(settings, root).plan(loaded, cluster, names, images)
     if as_json:
         typer.echo(json.dumps(made.facts(), indent=2))
     else:

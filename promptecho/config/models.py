@@ -21,6 +21,7 @@ from promptecho.config.fields import (
     Text,
 )
 from promptecho.config.judges import JudgesSection
+from promptecho.config.resources import ResourcesSection
 from promptecho.config.rewards import RewardSection, VlmSection
 from promptecho.config.training import TrainingConfig
 
@@ -305,6 +306,7 @@ class ExperimentConfig(Section):
     benchmarks: dict[Name, BenchmarkSection] = Field(default_factory=dict, description="Benchmarks by name.")
     evaluate: list[EvaluateSection] = Field(default_factory=list, description="Which benchmark runs where.")
     tables: list[Text] = Field(default_factory=list, description="Benchmarks (keys of `benchmarks`) to tabulate.")
+    resources: ResourcesSection = Field(default_factory=ResourcesSection, description="What jobs ask a cluster for.")
     plugins: list[Text] = Field(
         default_factory=list,
         description="What is not installed and comes from outside, such as a reward of your own: `module:object` of "

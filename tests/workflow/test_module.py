@@ -116,7 +116,6 @@ def test_a_module_s_queued_jobs_read_the_configuration_they_were_made_for(user, 
 def test_from_another_folder_also_with_the_executor(tmp_path, python, checkout):
     folder = own_folder(tmp_path / "mine", "experiments: [tiny]\n")
     words = ["-s", str(checkout.root / "Snakefile"), "--profile", str(checkout.root / "profiles/slurm"), "-n"]
-    words += ["--set-resources", "train:nodes=1", "train:tasks_per_node=1"]  # the profile's are for large models
     # Without an installation Snakemake finds the executor on Python's path.
     text = snakemake(python, folder, *words, "--submitit-skip-checks", PYTHONPATH=str(checkout.root))
     assert "caption_shard" in text and "tiny: train echo-s1 to iteration 4" in text

@@ -47,11 +47,12 @@ rule caption_shard:
         # It takes `output`, so Snakemake does not record it.
         earlier=lambda wildcards, output: placed(f"results/{wildcards.E}/captions.replaced-*/shards/{wildcards.shard}.h5"),
         launcher=gpus_launcher,
-    threads: 1
+    threads: asks("caption", "threads", captions_on_gpu, here=1)
     resources:
-        runtime=240,
-        mem_mb=4000,
+        runtime=asks("caption", "runtime", captions_on_gpu, here=240),
+        mem_mb=asks("caption", "mem_mb", captions_on_gpu, here=4000),
         gpu=gpus_of("caption_shard", captions_on_gpu),
+        gpus_per_node=asks("caption", "gpus_per_node", captions_on_gpu),
         resumable=True,
     conda:
         "../../envs/caption.yaml"

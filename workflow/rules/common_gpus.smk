@@ -2,6 +2,7 @@
 # GPUs (or `--resources gpu=N`), and `promptecho gpus run` gives its command GPUs that no other job has, also between
 # two Snakemakes. Without GPUs nothing of this is there.
 from promptecho.cluster import gpus as machine
+from promptecho.config.resources import cluster_resources
 from promptecho.errors import PromptEchoError
 from promptecho.train.placement.layout import make_layout
 
@@ -17,6 +18,9 @@ def _gpus_here():
 
 
 GPUS_HERE = _gpus_here()
+ON_CLUSTER = workflow.remote_exec or workflow.resource_settings.nodes is not None
+RULE_OF = {"caption": "caption_shard", "generate": "generate_shard"}  # other stages are rules of the same name
+OF_CLUSTERS = {"gpus_per_node", "nodes", "tasks_per_node"}  # one machine's GPUs are found, or given by a profile
 RANKS = str(workflow.source_path("../scripts/ranks.sh") if ROOT is None else ROOT / "workflow/scripts/ranks.sh")
 if GPUS_HERE and workflow.global_resources.get("gpu").value is None:
     workflow.register_resource("gpu", GPUS_HERE)
@@ -28,6 +32,12 @@ def _asked(rule, resource):
     if resource not in overwritten or overwritten[resource].is_evaluable():
         return None
     return overwritten[resource].value
+
+
+def _says_gpus(rule):
+    """Whether `set-resources` says in other words, of the whole job or Slurm's, how many GPUs a job gets."""
+    overwritten = workflow.resource_settings.overwrite_resources.get(MODIFIER.modify_rulename(rule), {})
+    return "gpu" in overwritten or ("gres" in overwritten and "gpu" in str(overwritten["gres"].value))
 
 
 def gpus_of(rule, needs):
@@ -67,6 +77,22 @@ def score_on_gpu(wildcards):
     return benchmark_of(wildcards).backend in USES_DEVICE
 
 
+def asks(stage, resource, needs, here=None):
+    """A resource function: what a job of `stage` asks for, as the experiment says (`resources`). On this machine what
+    it says itself, else `here`; on a cluster else what its size says, with GPUs where `needs` says so."""
+
+    def value(wildcards):
+        config = experiment(wildcards)
+        if resource == "gpus_per_node" and _says_gpus(RULE_OF.get(stage, stage)):
+            return None
+        if ON_CLUSTER:
+            return getattr(cluster_resources(config, stage, needs(wildcards)), resource)
+        said = getattr(getattr(config.resources, stage), resource)
+        return here if said is None or resource in OF_CLUSTERS else said
+
+    return value
+
+
 def gpus_launcher(wildcards, output, resources):
     """What gives a command the GPUs of its job; nothing without GPUs here."""
     return _with_gpus(resources.get("gpu"))
@@ -93,8 +119,8 @@ def ranks_launcher(wildcards, output, resources, threads):
         make_layout(training, 0, resources.nodes * tasks, tasks)
     except PromptEchoError as error:
         raise UserError(
-            f"{wildcards.E}: run {wildcards.R}: {error} (set-resources: train: nodes, tasks_per_node; here "
-            f"{resources.nodes} x {tasks})"
+            f"{wildcards.E}: run {wildcards.R}: {error} (resources.train, or set-resources: train: nodes, "
+            f"tasks_per_node; here {resources.nodes} x {tasks})"
         )
     if resources.nodes * tasks == 1:
         return _with_gpus(gpu)

@@ -73,11 +73,12 @@ rule generate_shard:
         out=lambda wildcards, output: os.path.dirname(os.path.dirname(output[0])),
         work=work_folder("generate", "generate_shard/{R}/{N}/{S}/{K}", image_set="S"),
         launcher=gpus_launcher,
-    threads: 1
+    threads: asks("generate", "threads", images_on_gpu, here=1)
     resources:
-        runtime=240,
-        mem_mb=4000,
+        runtime=asks("generate", "runtime", images_on_gpu, here=240),
+        mem_mb=asks("generate", "mem_mb", images_on_gpu, here=4000),
         gpu=gpus_of("generate_shard", images_on_gpu),
+        gpus_per_node=asks("generate", "gpus_per_node", images_on_gpu),
         resumable=True,
     conda:
         "../../envs/generate.yaml"

@@ -15,11 +15,12 @@ rule judge:
         digest=made_from("score", benchmark="B"),
         options=judging_options,
         launcher=gpus_launcher,
-    threads: 1
+    threads: asks("judge", "threads", judge_on_gpu, here=1)
     resources:
-        runtime=720,
-        mem_mb=4000,
+        runtime=asks("judge", "runtime", judge_on_gpu, here=720),
+        mem_mb=asks("judge", "mem_mb", judge_on_gpu, here=4000),
         gpu=gpus_of("judge", judge_on_gpu),
+        gpus_per_node=asks("judge", "gpus_per_node", judge_on_gpu),
         resumable=True,
         requeue_limit=3,  # an endpoint that hangs must not hold one allocation after the other
     conda:
@@ -46,11 +47,12 @@ rule score:
         digest=made_from("score", benchmark="B"),
         options=judging_options,
         launcher=gpus_launcher,
-    threads: 1
+    threads: asks("score", "threads", score_on_gpu, here=1)
     resources:
-        runtime=60,
-        mem_mb=4000,
+        runtime=asks("score", "runtime", score_on_gpu, here=60),
+        mem_mb=asks("score", "mem_mb", score_on_gpu, here=4000),
         gpu=gpus_of("score", score_on_gpu),
+        gpus_per_node=asks("score", "gpus_per_node", score_on_gpu),
     conda:
         scoring_environment
     message:

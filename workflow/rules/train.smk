@@ -27,14 +27,15 @@ rule train:
         # The rolling state of a running segment is no output: Snakemake deletes outputs when a job starts again.
         work=work_folder("train", "train/{R}/{N}", run="R"),
         launcher=ranks_launcher,
-    threads: 2  # of each process
+    threads: asks("train", "threads", training_on_gpu, here=2)  # of each process
     resources:
-        runtime=240,
-        mem_mb=6000,  # of each node
+        runtime=asks("train", "runtime", training_on_gpu, here=240),
+        mem_mb=asks("train", "mem_mb", training_on_gpu, here=6000),  # of each node
         gpu=gpus_of("train", training_on_gpu),
-        # Processes of DeepSpeed; more than one node needs Slurm. A profile raises them with `set-resources`.
-        nodes=1,
-        tasks_per_node=1,
+        gpus_per_node=asks("train", "gpus_per_node", training_on_gpu),
+        # Processes of DeepSpeed; more than one node needs Slurm.
+        nodes=asks("train", "nodes", training_on_gpu, here=1),
+        tasks_per_node=asks("train", "tasks_per_node", training_on_gpu, here=1),
         # It goes on from its last state, so a time limit is no failure.
         resumable=True,
     conda:

@@ -1,0 +1,50 @@
+"""What an experiment's jobs ask a cluster for."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from promptecho.config.models import ExperimentConfig
+from promptecho.config.resources import PRESETS, cluster_resources, size_of
+
+
+def experiment(t2i: str = "shapes", vlm: str = "shapes", runs: dict | None = None, **resources) -> ExperimentConfig:
+    return ExperimentConfig.model_validate(
+        {
+            "experiment": "e", "models": {"t2i": {"path": t2i}, "vlm": {"path": vlm}}, "runs": runs or {},
+            "captions": {"shapes": {"count": 40, "seed": 1}, "heldout": 0}, "resources": resources,
+        }
+    )  # fmt: skip
+
+
+def test_the_models_say_the_size_unless_the_experiment_does():
+    assert size_of(experiment()) == "small"
+    assert size_of(experiment(t2i="/models/real")) == size_of(experiment(vlm="Qwen/Qwen3-VL-2B")) == "large"
+    assert size_of(experiment(runs={"r": {"reward_vlm": {"path": "/models/other"}}})) == "large"
+    assert size_of(experiment(t2i="/models/real", size="small")) == "small"
+    assert size_of(experiment(size="large")) == "large"
+
+
+def test_presets_say_everything_of_every_stage():
+    for stages in PRESETS.values():
+        assert {stage: [k for k, v in one.model_dump().items() if v is None] for stage, one in stages.items()} == {
+            stage: [] for stage in ("caption", "train", "generate", "judge", "score")
+        }
+
+
+def test_gpus_and_ranks_of_training_say_each_other():
+    def ranks(on_gpu=True, **train):
+        found = cluster_resources(experiment(t2i="/models/real", train=train), "train", on_gpu)
+        return found.nodes, found.tasks_per_node, found.gpus_per_node
+
+    assert ranks() == (4, 8, 8)
+    assert ranks(tasks_per_node=4) == ranks(gpus_per_node=4) == (4, 4, 4)
+    assert ranks(nodes=1, tasks_per_node=2, gpus_per_node=4) == (1, 2, 4)
+    assert ranks(on_gpu=False, nodes=1, tasks_per_node=2) == (1, 2, 0)
+    assert ranks(gpus_per_node=0)[2] == 0
+
+
+def test_a_misspelt_key_is_refused():
+    with pytest.raises(ValidationError, match=r"resources\.train\.node\b"):
+        experiment(train={"node": 2})
