@@ -251,7 +251,9 @@ class Cluster:
         end = time.monotonic() + timeout
         while not condition():
             if time.monotonic() > end:
-                raise ClusterError(f"{self.root}: waited {timeout:.0f} s for {what}")
+                nodes = self.nodes() if self.conf.exists() else []
+                states = ", ".join(f"{node} {self.state_of(node)}" for node in nodes)
+                raise ClusterError(f"{self.root}: waited {timeout:.0f} s for {what}; {states}")
             time.sleep(0.1)
 
     # Files.
@@ -367,8 +369,18 @@ class Cluster:
 
     def all_idle(self) -> bool:
         """Whether every node waits for work."""
-        states = self.run("sinfo", "-h", "-N", "-o", "%N %T", check=False).split("\n")
-        return {line for line in states if line} == {f"{node} idle" for node in self.nodes()}
+        return all(map(self.is_idle, self.nodes()))
+
+    def is_idle(self, node: str) -> bool:
+        """Whether a node waits for work. It stays `planned` where the job that it was planned for was cancelled and no
+        other is queued."""
+        return self.state_of(node) in ("idle", "planned")
+
+    def state_of(self, node: str) -> str:
+        try:
+            return self.run("sinfo", "-h", "-N", "-p", "main", "-n", node, "-o", "%T", timeout=20).strip()
+        except (ClusterError, subprocess.TimeoutExpired):
+            return "unknown: sinfo does not answer"
 
     def processes_of(self, job: str) -> list[int]:
         """A job's daemon and processes; other clusters on this machine may have a job of the same number."""

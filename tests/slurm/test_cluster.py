@@ -86,7 +86,7 @@ def test_a_lost_node_is_down_and_comes_back(cluster):
         os.kill(pid, signal.SIGKILL)
     wait_for(cluster, job, "NODE_FAIL")
     cluster.start("slurmd.n2")
-    cluster.wait(lambda: "n2 idle" in cluster.run("sinfo", "-h", "-N", "-o", "%N %T"), "n2 to be idle")
+    cluster.wait(lambda: cluster.is_idle("n2"), "n2 to be idle")
 
 
 def test_two_clusters_do_not_meet_and_down_leaves_nothing(cluster, tmp_path):

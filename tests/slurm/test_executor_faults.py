@@ -139,7 +139,7 @@ def test_a_lost_node_requeues_its_job(cluster, flow):
         assert len(starts(one)) == 2 and one.lines("counted.txt") == ["8"]
     finally:
         cluster.start(f"slurmd.{node}")
-        cluster.wait(lambda: "idle" in cluster.run("sinfo", "-h", "-n", node, "-o", "%T"), f"{node} idle")
+        cluster.wait(lambda: cluster.is_idle(node), f"{node} idle")
 
 
 def test_an_operator_s_scancel_is_a_clear_failure(cluster, flow):

@@ -62,13 +62,13 @@ def test_a_node_without_the_working_folder_is_named_and_not_tried_again(cluster,
     cluster.stop("slurmd.n2")
     try:
         cluster.start("slurmd.n2", before=hide)
-        cluster.wait(lambda: "idle" in cluster.run("sinfo", "-h", "-n", "n2", "-o", "%T"), "n2 idle")
+        cluster.wait(lambda: cluster.is_idle("n2"), "n2 idle")
         code, text = one.run("--submitit-logdir", str(logs))
         without_log, unexplained = one.run()  # the node has not the log folder either
     finally:
         cluster.stop("slurmd.n2")
         cluster.start("slurmd.n2")
-        cluster.wait(lambda: "idle" in cluster.run("sinfo", "-h", "-n", "n2", "-o", "%T"), "n2 idle")
+        cluster.wait(lambda: cluster.is_idle("n2"), "n2 idle")
     assert code == 1 and f"could not be started on n2: {one.folder}: No such file or directory" in text, text
     assert without_log == 1 and "did not begin, and left no log" in unexplained, unexplained
     assert "signal" not in unexplained and str(one.folder / ".snakemake/submitit/lost") in unexplained
