@@ -11,7 +11,6 @@ import textwrap
 
 import typer
 
-RESULTS = "results/shapes"
 EXAMPLES: dict[str, tuple[str, ...]] = {
     "caption list": (
         "# which images would be captioned, and what else lies there:",

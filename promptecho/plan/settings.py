@@ -11,7 +11,6 @@ from promptecho.config.rewards import RewardSection
 
 SITE = Path("config/config.yaml")
 TOKENS_PER_WORD = 1.35
-REPLY_TOKENS = 100  # two or three short sentences and a score, in JSON
 
 
 @dataclass(frozen=True)
