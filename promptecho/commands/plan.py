@@ -67,7 +67,7 @@ def plan(
     Needs no GPU and no weights. Exit code 1 if something does not fit; the message then says what to change.
     """
     from promptecho.config import load_experiment
-    from promptecho.config.resources import cluster_resources
+    from promptecho.config.job_sizes import cluster_resources
     from promptecho.plan.gpus import find_gpu
     from promptecho.plan.settings import Settings, caches_prompts, usual_prompt_tokens
 

@@ -2,7 +2,7 @@
 # GPUs (or `--resources gpu=N`), and `promptecho gpus run` gives its command GPUs that no other job has, also between
 # two Snakemakes. Without GPUs nothing of this is there.
 from promptecho.cluster import gpus as machine
-from promptecho.config.resources import cluster_resources
+from promptecho.config.job_sizes import cluster_resources
 from promptecho.errors import PromptEchoError
 from promptecho.train.placement.layout import make_layout
 

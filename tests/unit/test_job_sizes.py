@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
+from promptecho.config.job_sizes import PRESETS, cluster_resources, size_of
 from promptecho.config.models import ExperimentConfig
-from promptecho.config.resources import PRESETS, cluster_resources, size_of
 
 
 def experiment(t2i: str = "shapes", vlm: str = "shapes", runs: dict | None = None, **resources) -> ExperimentConfig:
