@@ -102,7 +102,7 @@ def test_rules_that_profiles_name_are_rules():
 def snippets() -> list[str]:
     """YAML and single `key: value` of the profiles' README, each as a whole profile."""
     text = (ROOT / "profiles/README.md").read_text()
-    text = re.sub(r"```yaml\nresources:.*?```", "", text, flags=re.DOTALL)  # of experiment files
+    text = re.sub(r"```yaml\nresources:.*?```|`resources: [^`]+`", "", text, flags=re.DOTALL)  # of experiment files
     inline = [f"set-resources: {{train: {{{pair}}}}}" for pair in re.findall(r"`([a-z_]+: [^`]+)`", text)]
     return [*re.findall(r"```yaml\n(.*?)```", text, re.DOTALL), *(one for one in inline if "set-threads" not in one)]
 
