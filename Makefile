@@ -3,6 +3,8 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# The Slurm executor, a package of its own.
+PLUGIN := plugins/snakemake-executor-plugin-submitit
 # The workflow's Python and its jobs' Python are the one of .venv, whatever the shell's PATH says.
 SNAKEMAKE := PATH="$$PWD/$(BIN):$$PATH" $(BIN)/snakemake --profile profiles/local
 
@@ -16,15 +18,15 @@ setup: $(STAMP) ## Create .venv and install the pinned dependencies (about 2 GB 
 	@echo "setup: $(VENV) is ready"
 
 # The stamp is written last, so an installation that was cut short is taken up again; pip keeps what it has.
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml constraints.txt $(PLUGIN)/pyproject.toml
 	@echo "setup 1/3: virtual environment in $(VENV)"
 	@command -v $(PYTHON) > /dev/null || { echo "setup: $(PYTHON) not found; install Python 3.11 or set PYTHON=..." >&2; exit 1; }
 	@$(BIN)/python -c "import pip, sys; sys.exit(sys.version_info < (3, 11))" 2> /dev/null || $(PYTHON) -m venv --clear $(VENV)
 	@$(BIN)/python scripts/mend_venv.py
 	@echo "setup 2/3: torch, the largest package"
 	$(BIN)/pip install --progress-bar on -c constraints.txt torch==2.13.0
-	@echo "setup 3/3: all other packages, and promptecho itself from this checkout"
-	$(BIN)/pip install --progress-bar on -c constraints.txt --config-settings editable_mode=compat -e ".[all,test]"
+	@echo "setup 3/3: all other packages, and from this checkout promptecho itself and the Slurm executor"
+	$(BIN)/pip install --progress-bar on -c constraints.txt --config-settings editable_mode=compat -e ".[all,test]" -e $(PLUGIN)
 	@$(BIN)/promptecho --version > /dev/null
 	@touch $@
 
@@ -79,7 +81,7 @@ TEST_JOBS ?= 2
 PYTEST = $(BIN)/pytest --numprocesses $(TEST_JOBS) --dist loadfile --no-loadscope-reorder
 
 test: setup ## Run the unit and workflow tests (TEST_JOBS=2 files at a time).
-	OMP_NUM_THREADS=1 $(PYTEST) tests/unit tests/workflow
+	OMP_NUM_THREADS=1 $(PYTEST) tests/unit tests/workflow $(PLUGIN)/tests
 
 lint: setup ## Check the Python code and the workflow.
 	$(BIN)/ruff check .

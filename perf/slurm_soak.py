@@ -41,7 +41,8 @@ from rich.table import Table
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests" / "slurm"))
-sys.path.insert(0, str(ROOT))
+PLUGIN = ROOT / "plugins" / "snakemake-executor-plugin-submitit"
+sys.path.insert(0, str(PLUGIN))
 
 from cluster import Cluster  # noqa: E402
 
@@ -97,7 +98,7 @@ class Driver:
         self.folder, self.cluster, self.n, self.interval = folder, cluster, n, interval
         self.lives: list[Life] = []
         self.cpu_s, self.peak_mb, self.codes = 0.0, 0.0, []
-        self.environment = {**cluster.environment, "HOME": str(folder), "PYTHONPATH": str(ROOT)}
+        self.environment = {**cluster.environment, "HOME": str(folder), "PYTHONPATH": str(PLUGIN)}
         self.environment["PATH"] = f"{Path(sys.executable).parent}:{self.environment['PATH']}"
         self.process: subprocess.Popen | None = None
         self.start()

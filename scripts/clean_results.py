@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(ROOT / "plugins/snakemake-executor-plugin-submitit"))  # the checkout's own
 KEPT_RECORDS = ("conda", "conda-archive", "singularity")
 
 

@@ -10,11 +10,12 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PLACES = ("", "docs", "config", "profiles", "results", "tests", "perf", "envs", "promptecho", "tests/slurm", "perf/gpu")
-PLACES += ("examples/reward",)
+EXECUTOR = "plugins/snakemake-executor-plugin-submitit"
+PLACES += ("examples/reward", EXECUTOR, f"{EXECUTOR}/docs")
 PAGES = sorted(page for place in PLACES for page in (ROOT / place).glob("*.md"))
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 NAMED = re.compile(r"\b(?:docs|profiles|config|results|perf)/[\w/-]+\.md\b")
-FOLDERS = ("promptecho", "config", "profiles", "workflow", "snakemake_executor_plugin_submitit", "scripts", "perf")
+FOLDERS = ("promptecho", "config", "profiles", "workflow", "plugins", "scripts", "perf")
 SOURCES = sorted(
     path
     for place in FOLDERS

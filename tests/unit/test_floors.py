@@ -19,6 +19,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parent.parent.parent
 TABLE = "docs/architecture.md"
 HOUSE, PLUGIN, BESIDE = "promptecho", "snakemake_executor_plugin_submitit", ("perf", "scripts")
+ABOVE_PLUGIN = "plugins/snakemake-executor-plugin-submitit/"
 # Names built-in rewards and their like as `module:object`, and finds them when they are asked for, as it does users'.
 LOOKS_UP = f"{HOUSE}/config/descriptors.py"
 HEAVY = {"torch", "transformers", "diffusers", "peft", "deepspeed", "accelerate", "h5py"}
@@ -62,14 +63,19 @@ def imports_in(text: str) -> list[Found]:
     return found
 
 
+def module_of(file: str) -> list[str]:
+    """The name under which a file is imported, in parts."""
+    return file.removeprefix(ABOVE_PLUGIN).removesuffix(".py").removesuffix("/__init__").split("/")
+
+
 class House:
     """The product's files below `root`, and the arrows between them."""
 
     def __init__(self, root: Path):
         self.root = root
-        folders = (HOUSE, PLUGIN, *BESIDE)
+        folders = (HOUSE, ABOVE_PLUGIN + PLUGIN, *BESIDE)
         self.files = sorted(str(path.relative_to(root)) for name in folders for path in (root / name).rglob("*.py"))
-        self.modules = {re.sub(r"(/__init__)?\.py$", "", file).replace("/", "."): file for file in self.files}
+        self.modules = {".".join(module_of(file)): file for file in self.files}
         rules = [path for path in (root / "workflow").rglob("*") if path.suffix in (".smk", ".py")]
         self.rules = sorted(str(path.relative_to(root)) for path in rules)
         self.texts = {file: (root / file).read_text(encoding="utf-8") for file in (*self.files, *self.rules)}
@@ -96,7 +102,7 @@ class House:
         return found
 
     def _arrows(self, file: str, imports: list[Found]) -> Iterator[Arrow]:
-        own = file.removesuffix(".py").removesuffix("/__init__").split("/")
+        own = module_of(file)
         package = own if file.endswith("/__init__.py") else own[:-1]
         for one in imports:
             if one.string and file == LOOKS_UP:
@@ -140,7 +146,7 @@ class House:
             for name in self.floors.keys() - set(rooms.values())
         ]
         for arrow in self.arrows:
-            whence, where = (file.partition("/")[0] for file in (arrow.source, arrow.target))
+            whence, where = (module_of(file)[0] for file in (arrow.source, arrow.target))
             told = f"{arrow.source}:{arrow.line}: imports {arrow.target}"
             if where in BESIDE and whence != where:
                 found.append(f"{told}; nothing imports what lies in {where}/: move what both need into {HOUSE}/")
@@ -203,7 +209,7 @@ def test_imports_go_down_and_every_file_has_its_floor():
 
 
 def test_what_breaks_the_floors_is_named_with_file_and_line(tmp_path):
-    for name in (HOUSE, PLUGIN, *BESIDE, "workflow"):
+    for name in (HOUSE, ABOVE_PLUGIN + PLUGIN, *BESIDE, "workflow"):
         kept = shutil.ignore_patterns("weights", "__pycache__", "*.json", "*.txt", "*.jsonl")
         shutil.copytree(ROOT / name, tmp_path / name, ignore=kept)
     (tmp_path / "docs").mkdir()
@@ -222,7 +228,7 @@ def test_what_breaks_the_floors_is_named_with_file_and_line(tmp_path):
     string = write(f"{HOUSE}/models/reach.py", '\nNAMED = "promptecho.judges.ask:ask_all"\n')
     looked_up = write(LOOKS_UP, '\nNAMED = "promptecho.judges.ask:ask_all"\n')
     beside = write(f"{HOUSE}/generate.py", "\nfrom perf import alone\n")
-    foreign = write(f"{PLUGIN}/marks.py", "\nfrom promptecho import files\n")
+    foreign = write(f"{ABOVE_PLUGIN}{PLUGIN}/marks.py", "\nfrom promptecho import files\n")
     write(f"{HOUSE}/new.py", "")
     write(f"{HOUSE}/seeds.py", "\nfrom promptecho.progress import progress\n")
     write(f"{HOUSE}/progress.py", "\n\ndef late():\n    from . import seeds\n")

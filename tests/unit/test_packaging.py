@@ -12,12 +12,15 @@ from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+PLUGIN = ROOT / "plugins/snakemake-executor-plugin-submitit"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 OPTIONAL = {"heic"}  # installed by those who want it; nothing is tested with other versions of it
 STAGES = sorted(set(EXTRAS) - {"all", "test"} - OPTIONAL)
+FROM_CHECKOUT = ("promptecho", "snakemake-executor-plugin-submitit")
 APART = {"mplug"}  # needs packages that the others do not work with, so that it is no extra
 
 
@@ -40,7 +43,7 @@ def test_every_installed_package_is_pinned_and_every_pin_installed():
         for one in importlib.metadata.distributions(path=site.getsitepackages())
     }
     brought = {name for name in installed if name.startswith(("nvidia-", "cuda-", "triton"))}
-    installed = {name: installed[name] for name in set(installed) - brought - {"pip", "promptecho"}}
+    installed = {name: installed[name] for name in set(installed) - brought - {"pip", *FROM_CHECKOUT}}
     lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
     pinned = {plain(name): version for name, _, version in (line.partition("==") for line in lines)}
     wanted = dict(pin.split("==") for name in OPTIONAL for pin in EXTRAS[name])
@@ -51,6 +54,14 @@ def test_every_installed_package_is_pinned_and_every_pin_installed():
 def test_all_holds_every_stage():
     (everything,) = EXTRAS["all"]
     assert sorted(re.fullmatch(r"promptecho\[(.*)\]", everything).group(1).split(",")) == STAGES
+
+
+def test_the_executor_is_tried_with_versions_within_its_ranges():
+    """Its ranges are wide; what is installed beside it here is one version of each."""
+    executor = tomllib.loads((PLUGIN / "pyproject.toml").read_text())["project"]
+    pinned = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line)
+    for requirement in map(Requirement, executor["dependencies"]):
+        assert requirement.specifier.contains(pinned[requirement.name]), f"{requirement}: {pinned[requirement.name]}"
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -23,7 +23,7 @@ def checkout(tmp_path: Path) -> Path:
     (root / "scripts").mkdir(parents=True)
     for name in ("Makefile", "scripts/clean_results.py"):
         shutil.copy(ROOT / name, root / name)
-    (root / "snakemake_executor_plugin_submitit").symlink_to(ROOT / "snakemake_executor_plugin_submitit")
+    (root / "plugins").symlink_to(ROOT / "plugins")
     (root / ".venv").symlink_to(sys.prefix)
     for name in (
         "results/README.md",

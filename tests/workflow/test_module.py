@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from conftest import EXPERIMENT, ROOT, Workflow, copy_checkout
 
-EXECUTOR = "snakemake_executor_plugin_submitit"
+EXECUTOR = "plugins/snakemake-executor-plugin-submitit"
 
 MODULE = """
 configfile: "config/config.yaml"
@@ -117,7 +117,7 @@ def test_from_another_folder_also_with_the_executor(tmp_path, python, checkout):
     folder = own_folder(tmp_path / "mine", "experiments: [tiny]\n")
     words = ["-s", str(checkout.root / "Snakefile"), "--profile", str(checkout.root / "profiles/slurm"), "-n"]
     # Without an installation Snakemake finds the executor on Python's path.
-    text = snakemake(python, folder, *words, "--submitit-skip-checks", PYTHONPATH=str(checkout.root))
+    text = snakemake(python, folder, *words, "--submitit-skip-checks", PYTHONPATH=str(checkout.root / EXECUTOR))
     assert "caption_shard" in text and "tiny: train echo-s1 to iteration 4" in text
     assert [path.name for path in (folder / "results").iterdir()] == ["tiny"]
 
