@@ -9,7 +9,7 @@ PLUGIN := plugins/snakemake-executor-plugin-submitit
 SNAKEMAKE := PATH="$$PWD/$(BIN):$$PATH" $(BIN)/snakemake --profile profiles/local
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo study recipes placements test test-browser lint docs test-slurm other-slurm clean-results
+.PHONY: help setup demo study recipes placements test test-browser test-plugin lint docs test-slurm other-slurm clean-results
 
 help: ## Print this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -82,6 +82,9 @@ PYTEST = $(BIN)/pytest --numprocesses $(TEST_JOBS) --dist loadfile --no-loadscop
 
 test: setup ## Run the unit and workflow tests (TEST_JOBS=2 files at a time).
 	OMP_NUM_THREADS=1 $(PYTEST) tests/unit tests/workflow $(PLUGIN)/tests
+
+test-plugin: ## Build the executor and test it alone, with the lowest and the highest versions it allows (needs a package index).
+	$(PYTHON) $(PLUGIN)/tests/both_ends.py
 
 lint: setup ## Check the Python code and the workflow.
 	$(BIN)/ruff check .

@@ -16,6 +16,8 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 PAGES = (
     "README.md",
     *sorted(str(page.relative_to(ROOT)) for page in (ROOT / "docs").glob("*.md")),
+    *sorted(str(page.relative_to(ROOT)) for page in (ROOT / "plugins").glob("*/docs/*.md")),
+    *sorted(str(page.relative_to(ROOT)) for page in (ROOT / "plugins").glob("*/README.md")),
     *(f"{folder}/README.md" for folder in ("profiles", "config", "results", "tests", "perf")),
 )
 # Blocks in `bash` hold commands only; other blocks hold output and files too, among them lines that begin so.

@@ -53,6 +53,7 @@ OTHERS = {
     "python -m pip install": "network",
     "python -c": "looks at torch",
     "python -m snakemake": "Snakemake itself",
+    "python -m pytest": "the tests themselves",
     "python evaluation/evaluate_images.py": "a file of GenEval's repository",
     "python my_own_script.py": "the reader's own",
     "tensorboard": "a server",

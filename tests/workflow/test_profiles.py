@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 PROFILES = sorted(path.parent.name for path in ROOT.glob("profiles/*/config.yaml"))
 EXPERIMENTS = sorted(path.stem for path in ROOT.glob("config/experiments/*.yaml"))
 DOCS = [ROOT / "README.md", *sorted(ROOT.glob("*/README.md")), *sorted((ROOT / "docs").glob("*.md"))]
+DOCS += sorted(ROOT.glob("plugins/*/README.md")) + sorted(ROOT.glob("plugins/*/docs/*.md"))
 # What is text; all else that a profile sets is a number.
 TEXTS = {
     "slurm_partition", "slurm_account", "slurm_extra", "qos", "constraint", "reservation", "gpu_model", "gres", "mpi",

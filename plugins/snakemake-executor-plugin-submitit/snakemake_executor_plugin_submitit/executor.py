@@ -33,7 +33,7 @@ _SHUTDOWN_STEP_S = 0.5
 
 
 class Executor(RemoteExecutor):
-    """Submits Snakemake jobs through submitit; docs/slurm.md tells what happens when."""
+    """Submits Snakemake jobs through submitit; docs/further.md tells what happens when."""
 
     def __init__(self, workflow, logger):
         # Before the base class starts its thread, because the thread reads the environment too.

@@ -65,7 +65,7 @@ def _script(job) -> str | None:
 
 
 def label_of(job) -> str:
-    """Rule and wildcards for people: `train E=shapes R=promptecho-s1 N=20`."""
+    """Rule and wildcards for people: `align sample=a part=20`."""
     if job.is_group():
         return f"group {job.groupid} ({', '.join(sorted({one.rule.name for one in single_jobs(job)}))})"
     return " ".join([job.rule.name, *(f"{name}={value}" for name, value in _wildcards(job).items())])
@@ -83,7 +83,7 @@ def natural_order(job) -> list:
 
 
 def job_name(prefix: str, job) -> str:
-    """Name in squeue: prefix, rule and wildcard values, such as `pe.train.shapes.promptecho-s1.20`."""
+    """Name in squeue: prefix, rule and wildcard values, such as `smk.align.a.20`."""
     values = [] if job.is_group() else list(_wildcards(job).values())
     return _name([prefix, rule_of(job), *values])
 

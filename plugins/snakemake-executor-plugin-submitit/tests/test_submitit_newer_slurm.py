@@ -70,7 +70,7 @@ CONFIG = """\
 Configuration data as of 2026-11-27T06:44:54
 AccountingStorageEnforce = associations
 CertgenParameters       = (null)
-ClusterName             = promptecho
+ClusterName             = mini
 MaxArraySize            = 101
 MetricsType             = (null)
 PriorityFlags           = ""
@@ -175,12 +175,12 @@ def test_sinfo():
 
 def test_configuration_reservations_and_associations():
     config = parse_config(CONFIG)
-    assert config["ClusterName"] == "promptecho" and config["MaxArraySize"] == "101"
+    assert config["ClusterName"] == "mini" and config["MaxArraySize"] == "101"
     assert parse_reservations(RESERVATION) == {"course"}
     assert parse_reservations("No reservations in the system\n") == frozenset()
-    rows = "root|lab|promptecho|root||normal\nroot|lab|promptecho|lab||normal\n"
+    rows = "root|lab|mini|root||normal\nroot|lab|mini|lab||normal\n"
     allowed = frozenset({"normal"})
-    assert parse_associations(rows, "promptecho") == ("lab", (Association("root", "", allowed),
+    assert parse_associations(rows, "mini") == ("lab", (Association("root", "", allowed),
                                                              Association("lab", "", allowed)))  # fmt: skip
 
 

@@ -32,7 +32,7 @@ Configuration data as of 2026-11-23T22:53:01
 AccountingStorageBackupHost = (null)
 AccountingStorageEnforce = associations
 AccountingStorageTRES   = cpu,mem,energy,node,billing,fs/disk,vmem,pages,gres/gpu
-ClusterName             = promptecho
+ClusterName             = mini
 EnforcePartLimits       = NO
 MaxArraySize            = 101
 SLURM_VERSION           = 22.05.8
@@ -40,8 +40,8 @@ SLURM_VERSION           = 22.05.8
 Slurmctld(primary) at vm is UP
 """
 ASSOCIATIONS = """\
-root|lab|promptecho|part|urgent|normal|
-root|lab|promptecho|lab||normal,+long|
+root|lab|mini|part|urgent|normal|
+root|lab|mini|lab||normal,+long|
 root|lab|elsewhere|other||normal|
 """
 RESERVATION = (
@@ -102,7 +102,7 @@ def test_configuration_and_arrays():
 
 
 def test_associations_of_this_cluster_only():
-    default, found = parse_associations(ASSOCIATIONS, "promptecho")
+    default, found = parse_associations(ASSOCIATIONS, "mini")
     assert default == "lab"
     assert found == (
         Association("part", "urgent", frozenset({"normal"})),
@@ -331,5 +331,5 @@ def test_commands_that_hang_or_fail_leave_the_cluster_unknown(tmp_path, monkeypa
 
 @pytest.mark.parametrize("user", ["CORP\\jo", "jo@corp.org", "jo.o'neil"])
 def test_users_with_domains(user):
-    default, found = parse_associations(f"{user}|lab|promptecho|lab||normal|\n", "promptecho")
+    default, found = parse_associations(f"{user}|lab|mini|lab||normal|\n", "mini")
     assert associations_command(user)[5] == user and default == "lab" and [a.account for a in found] == ["lab"]
