@@ -10,6 +10,7 @@ import torch
 from PIL import Image, ImageDraw
 from scipy.stats import rankdata
 
+from promptecho.config.families import DEFAULT, family_in
 from promptecho.intervals import wilson_interval
 from promptecho.progress import Progress
 from promptecho.rewards.echo.reward import EchoReward
@@ -18,6 +19,7 @@ from promptecho.shapes.grammar import Claim, corrupt, describe, random_claim, sc
 from promptecho.shapes.oracle import WELL_FORMED, detect, judge
 from promptecho.shapes.render import render
 from promptecho.shapes.world import wide_scene
+from promptecho.shipped import model_path
 from promptecho.t2i.lora import load_adapter
 from promptecho.t2i.registry import load_family
 from promptecho.train.data import normal
@@ -105,7 +107,7 @@ def measure(
     for index in range(prompts):
         claims.append(random_claim(np.random.default_rng(derive_seed(seed, "measure prompts", index))))
     texts = [write(claim, index % 3) for index, claim in enumerate(claims)]
-    family = load_family("zimage", t2i, dtype="float32")
+    family = load_family(family_in(model_path(t2i, "t2i")) or DEFAULT, t2i, dtype="float32")
     who = "base"
     if adapter is not None:
         who, family.transformer = "adapter", load_adapter(family.transformer, adapter)

@@ -30,6 +30,8 @@ from typing import Any, Generic, TypeVar
 from promptecho.errors import ConfigError
 from promptecho.suggest import maybe
 
+# What mistakes in code raise. Not RuntimeError, which is how torch tells that memory has run out.
+MISTAKES = (ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, NameError, TypeError, ValueError)
 SPEC = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 OURS = "promptecho"
 
@@ -89,7 +91,7 @@ class Plugins(Generic[T]):
                 raise ConfigError(f"unknown {self.noun} {name!r}; known: {', '.join(known)}{maybe(name, known)}")
             if len(places) > 1:
                 both = " and ".join(f"{spec} of {origin}" for spec, origin in places)
-                raise ConfigError(f"{self.noun}s: two are called {name}: {both}; uninstall or rename one of them")
+                raise ConfigError(f"{self.kind}: two are called {name}: {both}; uninstall or rename one of them")
             [(spec, origin)] = places
             thing = import_object(spec, f"{self.noun} {name} ({origin})")
             if not isinstance(thing, self.expected):

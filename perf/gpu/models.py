@@ -1,7 +1,7 @@
 """Models of real size, or tiny ones, with random weights: written to a folder once, loaded like downloaded ones.
 
 Speed and memory don't depend on the weights, as long as activations stay finite. Architectures are those that
-`promptecho plan` computes with (promptecho/plan/models/*.json), so that its figures and the measured ones are about
+`promptecho plan` computes with, so that its figures and the measured ones are about
 the same models. The tokenizer is that of the embedded world: a real Qwen2 one with few tokens, whose ids all exist in
 the large vocabularies too.
 """
@@ -18,9 +18,7 @@ from typing import Any
 
 import torch
 
-import promptecho
-
-SHIPPED = Path(promptecho.__file__).parent / "plan" / "models"
+NAMES = {"zimage": "Tongyi-MAI/Z-Image", "qwen3vl-8b": "Qwen/Qwen3-VL-8B-Instruct"}
 STD = 0.02  # of all matrices and kernels; norms and biases are left at one and zero
 CONTEXT = 4096  # tokens that the tokenizer is told are allowed
 
@@ -67,7 +65,9 @@ TINY_VLM: dict[str, Any] = {
 
 def architecture(name: str, tiny: dict[str, Any], use_tiny: bool) -> dict[str, Any]:
     """The description of a model of real size (zimage, qwen3vl-8b), or the tiny one."""
-    return copy.deepcopy(tiny) if use_tiny else json.loads((SHIPPED / f"{name}.json").read_text(encoding="utf-8"))
+    from promptecho.plan.architectures import description
+
+    return copy.deepcopy(tiny) if use_tiny else description(NAMES[name])
 
 
 def zimage(folder: Path, device: torch.device, dtype: torch.dtype, *, tiny: bool) -> Path:

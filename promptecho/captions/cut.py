@@ -16,14 +16,15 @@ class Cutter:
     """Cuts a text to `max_words` white-space separated words, then to `max_tokens` tokens of `tokenizer`, then to what
     each of `readers` can take.
 
-    `tokenizer` is a folder with a tokenizer, or the folder or hub id of a diffusers pipeline that has one in its
-    `tokenizer/`; None leaves tokens uncounted. Control tokens don't count.
+    `tokenizer` is a folder with a tokenizer, or the folder or hub id of a diffusers pipeline that has one, called
+    `part`; None leaves tokens uncounted. Control tokens don't count.
     """
 
     max_words: int
     max_tokens: int | None = None
     tokenizer: str | None = None
     revision: str | None = None
+    part: str = "tokenizer"
     readers: Sequence[Reader] = ()
 
     def __call__(self, text: str) -> str:
@@ -62,4 +63,4 @@ class Cutter:
 
     @cached_property
     def _loaded(self) -> Any:
-        return load_tokenizer(str(self.tokenizer), self.revision)
+        return load_tokenizer(str(self.tokenizer), self.revision, self.part)

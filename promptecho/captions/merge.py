@@ -35,6 +35,7 @@ class MergeSpec:
     max_rejected_share: float = 0.05
     seed: int = 0
     tokenizer_revision: str | None = None
+    tokenizer_part: str = "tokenizer"
     readers: Sequence[Reader] = ()
 
 
@@ -153,7 +154,8 @@ def _write(
     if empty := [row.image_id for row in rows if row.rejected is None and not row.caption.strip()]:
         lines = [f"{name}: the caption is empty but not marked as rejected; caption its shard again" for name in empty]
         raise DataError(listed(lines, "empty captions"))
-    cutter = Cutter(spec.max_words, spec.max_tokens, spec.tokenizer, spec.tokenizer_revision, spec.readers)
+    place = (spec.tokenizer, spec.tokenizer_revision, spec.tokenizer_part)
+    cutter = Cutter(spec.max_words, spec.max_tokens, *place, readers=spec.readers)
     whole = [row for row in rows if row.rejected is None]
     bar = Progress("merge: cut captions", len(whole), "captions") if len(whole) > CHUNK else None
     cuts = []

@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from promptecho.config.families import family_named
 from promptecho.config.models import T2iSection
 from promptecho.config.rewards import VlmSection
 from promptecho.errors import DataError, ModelError
@@ -91,8 +92,8 @@ class Reader:
         return re.compile("|".join(map(re.escape, sorted(self.special_tokens, key=len, reverse=True))) or "(?!)")
 
 
-def load_tokenizer(path: str, revision: str | None = None) -> Any:
-    """The tokenizer in a folder, or of the folder or hub id of a diffusers pipeline.
+def load_tokenizer(path: str, revision: str | None = None, part: str = "tokenizer") -> Any:
+    """The tokenizer in a folder, or of the folder or hub id of a diffusers pipeline, where it is called `part`.
 
     Raises:
         ModelError: it cannot be loaded.
@@ -102,7 +103,7 @@ def load_tokenizer(path: str, revision: str | None = None) -> Any:
 
     found = locate(path, revision)
     folder = Path(found).expanduser()
-    inside = "" if folder.is_dir() and not (folder / "tokenizer").is_dir() else "tokenizer"
+    inside = "" if folder.is_dir() and not (folder / part).is_dir() else part
     try:
         tokenizer = AutoTokenizer.from_pretrained(found, subfolder=inside, revision=revision)
     except (OSError, ValueError, KeyError) as error:
@@ -114,21 +115,24 @@ def load_tokenizer(path: str, revision: str | None = None) -> Any:
 
 
 def t2i_reader(section: T2iSection) -> Reader:
-    """The text-to-image model's text encoder.
+    """The text-to-image model's text encoder, the one that gets the whole prompt.
 
     Raises:
         ModelError: its tokenizer cannot be loaded.
     """
-    from promptecho.t2i.registry import family_class
+    from promptecho.t2i.registry import family_class, guarded
 
-    family, path = family_class(section.family), model_path(section.path, "t2i")
-    tokenizer = load_tokenizer(path, section.revision)
-    configs = {part: _config(path, section.revision, part) for part in ("text_encoder", "transformer")}
+    descriptor, path = family_named(section.family), model_path(section.path, "t2i")
+    model_class = family_class(section.family)
+    limit, templated = (guarded(section.family, one) for one in (model_class.prompt_limit, model_class.templated))
+    tokenizer = load_tokenizer(path, section.revision, descriptor.reader.tokenizer)
+    parts = [*(one.part for one in descriptor.text_encoders), "transformer"]
+    configs = {part: _config(path, section.revision, part) for part in parts}
     return Reader(
         f"models.t2i ({section.path})",
         tokenizer,
-        family.prompt_limit(configs),
-        lambda text: family.templated(tokenizer, text),
+        limit(configs),
+        lambda text: templated(tokenizer, text),
         [token.content for token in tokenizer.added_tokens_decoder.values() if token.special],
     )
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from promptecho.config.families import family_named
 from promptecho.config.models import CaptionsSection, ExperimentConfig, T2iSection, VlmSection
 from promptecho.config.rewards import RewardSection
 from promptecho.errors import ConfigError
@@ -35,9 +36,13 @@ class CaptionSettings:
             raise ConfigError(f"captions.{key} is not set; give --{key.replace('_', '-')} or a --config that has it")
         return value
 
-    def tokenizer(self) -> tuple[str | None, str | None]:
-        """Where the text-to-image model's tokenizer is, and its revision."""
-        return (None, None) if self.t2i is None else (model_path(self.t2i.path, "t2i"), self.t2i.revision)
+    def tokenizer(self) -> dict[str, str | None]:
+        """Where the text-to-image model's tokenizer is, as `MergeSpec` has it."""
+        if self.t2i is None:
+            return {}
+        part = family_named(self.t2i.family).reader.tokenizer
+        path = model_path(self.t2i.path, "t2i")
+        return {"tokenizer": path, "tokenizer_revision": self.t2i.revision, "tokenizer_part": part}
 
 
 def read_settings(config: Path | None) -> CaptionSettings:

@@ -44,6 +44,7 @@ def import_adapter(
     as_json: Annotated[bool, typer.Option("--json", help="Print the facts as JSON.")] = False,
 ) -> None:
     """Check an adapter against the model and write it as an adapter folder."""
+    from promptecho.config.families import family_named
     from promptecho.hub_record import HUB_ID
     from promptecho.models.place import job_config, locate
     from promptecho.shipped import model_path
@@ -57,7 +58,7 @@ def import_adapter(
     locate(model_path(t2i.path, "t2i"), t2i.revision)
     from promptecho.t2i.external import convert_adapter, load_target, resolve_adapter
 
-    target = load_target(model_path(t2i.path, "t2i"), t2i.revision)
+    target = load_target(family_named(t2i.family), model_path(t2i.path, "t2i"), t2i.revision)
     found = resolve_adapter(source, cache, revision)
     imported = convert_adapter(found, out, target, alpha=alpha, origin=source)
     typer.echo(json.dumps(asdict(imported), indent=2) if as_json else f"{out}: {imported.describe()}")

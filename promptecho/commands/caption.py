@@ -292,18 +292,17 @@ def _merge_spec(
     from promptecho.captions.settings import read_settings
 
     settings = read_settings(config)
-    configured, revision = settings.tokenizer()
+    counted = {"tokenizer": tokenizer} if tokenizer else settings.tokenizer()
     return MergeSpec(
         out=out,
         heldout_out=heldout_out,
         heldout=settings.pick("heldout", heldout),
         max_words=settings.pick("max_words", max_words),
         max_tokens=settings.pick("max_tokens", max_tokens),
-        tokenizer=tokenizer or configured,
-        tokenizer_revision=None if tokenizer else revision,
         readers=prompt_readers(settings.experiment) if settings.experiment else (),
         max_rejected_share=settings.pick("max_rejected_share", max_rejected_share),
         seed=settings.pick("seed", seed),
+        **counted,
     )
 
 

@@ -58,7 +58,11 @@ def show(
 def new(
     name: str = typer.Argument(..., help="Name of the experiment, such as mine: its file is FOLDER/mine.yaml."),
     t2i: str = typer.Option(..., help="Text-to-image model to train: folder or hub id of its diffusers pipeline."),
-    family: str = typer.Option("zimage", help="Family of that model: zimage or qwenimage."),
+    family: str | None = typer.Option(
+        None,
+        help="Family of that model, as `promptecho list families` has them. Default: the one that its folder is of; "
+        "for a model that is not here, the first of the list.",
+    ),
     vlm: str = typer.Option(..., help="Vision-language model that writes captions and gives the reward."),
     judge: str = typer.Option(..., help="Vision-language model that judges images; better not that of --vlm."),
     images: str | None = typer.Option(None, help="Folder of images to caption. Needed, except with --prompts."),

@@ -3,44 +3,71 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import typer
 
+from promptecho.plugins import Plugins
+
 
 def register(app: typer.Typer) -> None:
-    listed = typer.Typer(no_args_is_help=True, help="What can be chosen by name in an experiment file: rewards.")
+    listed = typer.Typer(no_args_is_help=True, help="What can be chosen by name in an experiment file.")
     listed.command("rewards")(rewards)
+    listed.command("families")(families)
     app.add_typer(listed, name="list")
 
 
-def rewards(
-    config: Path | None = typer.Option(
-        None, "--config", help="Experiment file, whose `plugins` are listed too. Default: none."
-    ),
-    as_json: bool = typer.Option(False, "--json", help="Print JSON."),
-) -> None:
+CONFIG = typer.Option(None, "--config", help="Experiment file, whose `plugins` are listed too. Default: none.")
+AS_JSON = typer.Option(False, "--json", help="Print JSON.")
+
+
+def rewards(config: Path | None = CONFIG, as_json: bool = AS_JSON) -> None:
     """List the rewards: those of the project, those of installed packages, and those that an experiment file names."""
+    from promptecho.config.descriptors import REWARDS, Reward
+
+    def facts(one: Reward) -> dict[str, Any]:
+        settings = [] if one.options is None else list(one.options.model_fields)
+        return {"summary": one.summary, "needs": one.needs, "settings": settings}
+
+    headings = {"summary": "what it is", "needs": "needs", "settings": "settings"}
+    _show(REWARDS, facts, headings, config, as_json)
+
+
+def families(config: Path | None = CONFIG, as_json: bool = AS_JSON) -> None:
+    """List the families of text-to-image models: those of the project, of installed packages, and of an experiment
+    file."""
+    from promptecho.config.families import FAMILIES, Family
+
+    def facts(one: Family) -> dict[str, Any]:
+        size, guidance = f"{one.height} x {one.width}", [one.guidance_of_training, one.guidance_scale]
+        return {"title": one.title, "pipeline": one.pipeline_class, "size": size, "guidance_scale": guidance}
+
+    headings = {"title": "what it is", "pipeline": "pipeline in diffusers", "size": "height x width"}
+    headings |= {"guidance_scale": "guidance in training, evaluation"}
+    _show(FAMILIES, facts, headings, config, as_json)
+
+
+def _show(
+    kind: Plugins[Any], facts: Callable[[Any], dict[str, Any]], headings: dict[str, str], config: Path | None,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Print all of one kind: `facts` of each, in a table under `headings`."""
     from promptecho.config import load_experiment
-    from promptecho.config.descriptors import REWARDS
     from promptecho.errors import ConfigError
 
     if config is not None:
         load_experiment(config)
     rows: list[dict[str, Any]] = []
-    for name in REWARDS.names():
+    for name in kind.names():
         try:
-            found = REWARDS.find(name)
+            found = kind.find(name)
         except ConfigError as error:
             rows.append({"name": name, "problem": str(error)})
             continue
-        one = found.thing
-        settings = [] if one.options is None else list(one.options.model_fields)
-        rows.append(
-            {"name": name, "summary": one.summary, "needs": one.needs, "settings": settings, "version": one.version,
-             "from": found.origin, "object": found.spec}
-        )  # fmt: skip
+        about = {"version": found.thing.version, "from": found.origin, "object": found.spec}
+        rows.append({"name": name, **facts(found.thing), **about})
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
         return
@@ -48,14 +75,14 @@ def rewards(
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(caption="a reward of your own: docs/extending.md")
-    for column in ("name", "what it is", "needs", "settings", "version", "from"):
+    table = Table(caption=f"a {kind.noun} of your own: docs/extending.md")
+    for column in ("name", *headings.values(), "version", "from"):
         table.add_column(column, overflow="fold")
     for row in rows:
         if "problem" in row:
-            table.add_row(row["name"], Text(row["problem"], style="red"), "", "", "", "")
+            table.add_row(row["name"], Text(row["problem"], style="red"), *[""] * (len(headings) + 1))
             continue
-        settings = ", ".join(row["settings"])
-        cells = (row["summary"], row["needs"], settings, str(row["version"]), row["from"])
+        values = [row[key] for key in (*headings, "version", "from")]
+        cells = [", ".join(map(str, one)) if isinstance(one, list) else str(one) for one in values]
         table.add_row(row["name"], *map(Text, cells))
     Console().print(table)

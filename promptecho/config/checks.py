@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from promptecho.config.families import families_at_hand, family_named, misfit
 from promptecho.config.fields import Section
 from promptecho.config.models import (
     BenchmarkSection,
@@ -26,6 +27,7 @@ from promptecho.config.scorers import BACKENDS, BENCHMARK_OF, PAIRWISE, WITH_FIX
 from promptecho.config.suggestions import choices_at, keys_at, unknown_key
 from promptecho.config.training import TrainingConfig
 from promptecho.config.training_checks import training_problems
+from promptecho.shipped import model_path
 from promptecho.suggest import closest, maybe
 
 Problems = dict[str, str]  # dotted path -> what is wrong; a dict, so that nothing is told twice
@@ -196,7 +198,7 @@ def cross_problems(sections: dict[str, Any], problems: Problems) -> None:
                 f"{captions.heldout} leaves no caption to train on: captions.shapes.count is {captions.shapes.count}",
             )
     image_sets, benchmarks, runs = (sections.get(key) for key in ("image_sets", "benchmarks", "runs"))
-    _check_padding(sections, problems)
+    _check_family(sections, problems)
     for name, image_set in (image_sets or {}).items():
         _check_image_set(name, image_set, sections.get("models"), captions, problems)
     if captions is not None:
@@ -248,12 +250,19 @@ def cross_problems(sections: dict[str, Any], problems: Problems) -> None:
             problems[f"tables.{index}"] = f"{table} has nothing to show: no entry of evaluate names that benchmark"
 
 
-def _check_padding(sections: dict[str, Any], problems: Problems) -> None:
+def _check_family(sections: dict[str, Any], problems: Problems) -> None:
     t2i = models.t2i if (models := sections.get("models")) else None
+    if t2i is None:
+        return
+    family = family_named(t2i.family)
+    if problem := misfit(family, model_path(t2i.path, "t2i")):
+        problems["models.t2i.path"] = f"{t2i.path}: {problem}"
     padded = {f"adapters.{name}": entry.pad_prompts for name, entry in (sections.get("adapters") or {}).items()}
-    for path, value in {"models.t2i": t2i and t2i.pad_prompts, **padded}.items():
-        if value not in (None, "none") and t2i is not None and t2i.family == "zimage":
-            problems[f"{path}.pad_prompts"] = "zimage drops all padding of prompts; remove it (it is for qwenimage)"
+    for path, value in {"models.t2i": t2i.pad_prompts, **padded}.items():
+        if value not in (None, "none") and "pad_prompts" not in family.takes:
+            known = [found.thing for found in families_at_hand()]
+            takers = " and ".join(one.name for one in known if "pad_prompts" in one.takes)
+            problems[f"{path}.pad_prompts"] = f"{family.name} has no such choice; remove it (it is for {takers})"
 
 
 def _check_image_set(

@@ -29,6 +29,7 @@ NonNegative = Annotated[Real, Field(ge=0)]
 Share = Annotated[Real, Field(ge=0, le=1)]
 Decay = Annotated[Real, Field(ge=0, lt=1)]
 
+OF_FAMILY = "A family from outside may have another default."
 Schedule = Literal["pipeline", "scheduler"]
 SCHEDULE = (
     "Where the sampler's times come from. pipeline: the family's diffusers pipeline (before the shift 1 down to "

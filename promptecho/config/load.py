@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from promptecho.config.checks import Problems, check_runs, check_sections, cross_problems
+from promptecho.config.families import with_defaults
 from promptecho.config.models import ExperimentConfig, SiteConfig
 from promptecho.config.presets import with_preset
 from promptecho.config.rewards import RewardSection, VlmSection
@@ -69,8 +70,10 @@ def _parse(raw: dict[str, Any], source: str, presets: Path | None, faulty: Probl
         if published:
             raw["adapters"] = {**(raw.get("adapters") or {}), **published}
             runs = {name: own for name, own in runs.items() if name not in published}
-    sections, problems = check_sections(ExperimentConfig, raw)
-    training = with_preset(training, "training", presets, problems)
+    problems: Problems = {}
+    raw, training = with_defaults(raw, with_preset(training, "training", presets, problems))
+    sections, found = check_sections(ExperimentConfig, raw)
+    problems |= found
     if isinstance(runs, dict):
         runs = {name: with_preset(own, f"runs.{name}", presets, problems) for name, own in runs.items()}
     if not isinstance(runs, dict):
@@ -82,7 +85,8 @@ def _parse(raw: dict[str, Any], source: str, presets: Path | None, faulty: Probl
     problems.update({path: text for path, text in name_problems.items() if path.startswith("runs.")})
     cross_problems(sections, problems)
     if faulty:  # what they would have brought is not missing for a reason of its own
-        problems = {path: text for path, text in problems.items() if "rewards" not in path.split(".")} | faulty
+        brought = ("rewards", "family")
+        problems = {path: text for path, text in problems.items() if not {*path.split(".")} & {*brought}} | faulty
     _report({_as_written(path, published): text for path, text in problems.items()}, source)
     return ExperimentConfig.model_validate(
         {**raw, "training": training, "runs": {name: pair[0] for name, pair in merged.items()}}

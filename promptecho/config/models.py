@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, StrictStr, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, StrictStr, WithJsonSchema
+from pydantic.fields import FieldInfo
 
+from promptecho.config.choices import choice_schema, name_of
+from promptecho.config.families import DEFAULT as DEFAULT_FAMILY
+from promptecho.config.families import FAMILIES, families_at_hand
 from promptecho.config.fields import (
     NAME_PATTERN,
+    OF_FAMILY,
     SCHEDULE,
     Count,
     CountOrZero,
@@ -38,28 +45,57 @@ PadPrompts = Literal["none", "masked", "unmasked"]
 class T2iSection(Section):
     """The text-to-image model that is trained and evaluated."""
 
-    family: Literal["zimage", "qwenimage"] = Field(
-        "zimage", description="Family of the model: which adapter in promptecho/t2i handles it."
+    family: Annotated[Text, AfterValidator(name_of(FAMILIES))] = Field(
+        DEFAULT_FAMILY, description="Family of the model"
     )
     path: Text = Field(
         description="Folder, or hub id, of the diffusers pipeline; `shapes`: the model that ships with the project."
     )
     revision: Text | None = Field(None, description="Hub revision (commit); null: the folder as it is.")
     dtype: Literal["float32", "bfloat16"] = Field("bfloat16", description="Type of the frozen weights.")
-    height: Count = Field(1024, description="Height of training and evaluation images in pixels.")
-    width: Count = Field(1024, description="Width of training and evaluation images in pixels.")
+    height: Count = Field(
+        1024, description=f"Height of training and evaluation images in pixels. {OF_FAMILY}"
+    )
+    width: Count = Field(1024, description=f"Width of training and evaluation images in pixels. {OF_FAMILY}")
     negative_prompt: StrictStr = Field("", description="Negative prompt: what guidance leads away from.")
     pad_prompts: PadPrompts = Field(
         "none",
-        description="For qwenimage: none: prompts of a batch are padded to the longest of them and masked, so that "
-        "padding changes nothing; masked: to 512 tokens and masked, as the authors' script has it: the same images but "
-        "for rounding, and dearer; unmasked: to 512 tokens that take part, as where a version of diffusers ignores the "
-        "mask: other images. Z-Image's padding is always dropped.",
+        description="none: prompts of a batch are padded to the longest of them and masked, so that padding changes "
+        "nothing; masked: to 512 tokens and masked, as the authors' script has it: the same images but for rounding, "
+        "and dearer; unmasked: to 512 tokens that take part, as where a version of diffusers ignores the mask: other "
+        "images. Other families have no such choice.",
     )
     vae_slicing: Flag = Field(False, description="Decode images one by one: less memory, the same pixels.")
     vae_tiling: Flag = Field(
         False, description="Decode large images in overlapping tiles: less memory, and slightly other pixels."
     )
+
+    @classmethod
+    def written_fields(cls, ours_only: bool = False) -> dict[str, FieldInfo]:
+        families = [found.thing for found in families_at_hand(ours_only)]
+        return _t2i_fields(tuple((one.name, one.title, "pad_prompts" in one.takes) for one in families))
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: Any, handler: Any) -> Any:
+        """Of the project's own families; others may be named, too."""
+        schema = handler(core_schema)
+        properties = handler.resolve_ref_schema(schema)["properties"]
+        for key, field in cls.written_fields(ours_only=True).items():
+            properties[key]["description"] = field.description
+        properties["family"] = choice_schema(properties["family"], FAMILIES)
+        return schema
+
+
+@functools.cache
+def _t2i_fields(families: tuple[tuple[str, str, bool], ...]) -> dict[str, FieldInfo]:
+    """The keys of `models.t2i` with these families: name, title, and whether it pads prompts."""
+    fields = {key: copy.copy(field) for key, field in T2iSection.model_fields.items()}
+    named = ", ".join(f"{name} ({title})" for name, title, _ in families)
+    fields["family"].description = f"{fields['family'].description}: {named}; or one from outside (docs/extending.md)."
+    fields["family"].annotation = Literal[tuple(name for name, *_ in families)]  # type: ignore[assignment]
+    takers = " and ".join(name for name, _, pads in families if pads)
+    fields["pad_prompts"].description = f"For {takers}: {fields['pad_prompts'].description}"
+    return fields
 
 
 class ModelsSection(Section):
@@ -176,7 +212,7 @@ class ImageSetSection(Section):
     images_per_prompt: Count = Field(4, description="Images for each prompt.")
     height: Count | None = Field(None, description="Image height in pixels; null: that of models.t2i.")
     width: Count | None = Field(None, description="Image width in pixels; null: that of models.t2i.")
-    guidance_scale: NonNegative = Field(4.0, description="Guidance scale in evaluation.")
+    guidance_scale: NonNegative = Field(4.0, description=f"Guidance scale in evaluation. {OF_FAMILY}")
     num_inference_steps: Count = Field(50, description="ODE steps in evaluation.")
     schedule: Schedule = Field("pipeline", description=SCHEDULE)
     seed: Seed = Field(0, description="Seed of the images' noise, together with prompt id and image index.")

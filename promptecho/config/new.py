@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+from promptecho.config.families import DEFAULT, family_in, family_named
 from promptecho.config.fields import NAME_PATTERN
 from promptecho.config.load import load_experiment
 from promptecho.errors import ConfigError
@@ -15,13 +16,14 @@ TEMPLATE = Path(__file__).parent / "templates" / "own.yaml"
 
 
 def new_experiment(
-    folder: Path, name: str, *, family: str, t2i: str, vlm: str, judge: str, images: str | None, prompts: str | None,
-    heldout: int,
+    folder: Path, name: str, *, family: str | None, t2i: str, vlm: str, judge: str, images: str | None,
+    prompts: str | None, heldout: int,
 ) -> Path:  # fmt: skip
     """Write `folder/NAME.yaml` from the template and return its path.
 
     Raises:
-        ConfigError: the name can't be one, the file exists already, or what was given makes no valid experiment.
+        ConfigError: the name can't be one, the file exists already, there is no such family, or what was given makes
+            no valid experiment.
     """
     if not re.match(NAME_PATTERN, name):
         raise ConfigError(f"{name}: a name has lower-case letters, digits, '.', '_' and '-', and begins with one of "
@@ -31,10 +33,13 @@ def new_experiment(
         raise ConfigError(f"{path}: exists already; choose another name, or edit that file")
     if (images is None) == (prompts is None):
         raise ConfigError("config new: give either --images FOLDER, to be captioned, or --prompts FILE")
+    of = family_named(family or family_in(t2i) or DEFAULT)
     source = ("images", images) if images is not None else ("prompts", prompts)
     watched = min(64, heldout // 4)
     values = {
-        "FAMILY": family, "T2I": _text(t2i), "VLM": _text(vlm), "JUDGE": _text(judge),
+        "FAMILY": of.name, "T2I": _text(t2i), "VLM": _text(vlm), "JUDGE": _text(judge),
+        "HEIGHT": str(of.height), "WIDTH": str(of.width), "GUIDANCE": str(of.guidance_of_training),
+        "EVALUATED_WITH": str(of.guidance_scale),
         "SOURCE": f"{source[0]}: {_text(str(source[1]))}", "HELDOUT": str(heldout), "WATCHED": str(watched),
         "JUDGED": str(heldout - watched), "NAME": name,
     }  # fmt: skip

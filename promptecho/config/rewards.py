@@ -8,11 +8,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, create_model, model_validator
 from pydantic.fields import FieldInfo
-from pydantic_core import PydanticCustomError
 
+from promptecho.config.choices import choice_schema, name_of
 from promptecho.config.descriptors import REWARDS, Reward, reward_named, rewards_at_hand
 from promptecho.config.fields import Count, Flag, Real, Section, Text
-from promptecho.errors import ConfigError
 
 
 class VlmSection(Section):
@@ -25,19 +24,6 @@ class VlmSection(Section):
     revision: Text | None = Field(None, description="Hub revision (commit); null: the folder as it is.")
     dtype: Literal["float32", "bfloat16"] = Field("bfloat16", description="Type of the weights.")
     trust_remote_code: Flag = Field(False, description="Run Python code that comes with the model. Off unless needed.")
-
-
-def _known(name: str) -> str:
-    known = REWARDS.names()
-    if name not in known:
-        hint = "a reward from outside is installed, or named in `plugins` (docs/extending.md)"
-        expected = f"{', '.join(map(repr, known[:-1]))} or {known[-1]!r}"
-        raise PydanticCustomError("unknown", "Input should be {expected}", {"expected": expected, "hint": hint})
-    try:
-        reward_named(name)
-    except ConfigError as error:
-        raise PydanticCustomError("plugin", "{message}", {"message": str(error)}) from None
-    return name
 
 
 @functools.cache
@@ -56,7 +42,7 @@ class RewardSection(Section):
 
     model_config = ConfigDict(extra="allow")  # the settings of each reward under its name; `_settings` checks them
 
-    name: Annotated[Text, AfterValidator(_known)] = Field("echo", description="Which reward")
+    name: Annotated[Text, AfterValidator(name_of(REWARDS))] = Field("echo", description="Which reward")
     weight: Real = Field(1.0, description="Weight of its advantage in the sum.")
     query: Text | None = Field(None, description="what the VLM is asked; null: `captions.query`.")
     label: Text | None = Field(
@@ -104,9 +90,7 @@ class RewardSection(Section):
                 options = reward_named(key).options.__pydantic_core_schema__  # type: ignore[union-attr]
                 properties[key] = {"anyOf": [handler(options), {"type": "null"}], "default": None}
             properties[key]["description"] = field.description
-        names = list(REWARDS.built_in)
-        told = {key: value for key, value in properties["name"].items() if key not in ("type", "minLength")}
-        properties["name"] = {**told, "anyOf": [{"enum": names}, {"type": "string", "minLength": 1}]}
+        properties["name"] = choice_schema(properties["name"], REWARDS)
         inner["additionalProperties"] = {"type": ["object", "null"]}
         return schema
 

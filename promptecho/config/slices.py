@@ -8,9 +8,10 @@ from typing import Any
 
 import promptecho
 from promptecho.config.descriptors import REWARDS
+from promptecho.config.families import version_in_digest
 from promptecho.config.fields import Section
 from promptecho.config.load import needs_vlm, reward_templates, run_rewards, run_training, run_vlm
-from promptecho.config.models import ExperimentConfig
+from promptecho.config.models import ExperimentConfig, T2iSection
 from promptecho.config.scorers import BENCHMARK_OF, USES_DEVICE
 from promptecho.errors import ConfigError
 from promptecho.files import digest, sha256_file
@@ -213,8 +214,9 @@ def _model(config: ExperimentConfig, section: Section, name: str) -> dict[str, A
     if keys["path"] == SHAPES:
         keys["files"] = _folder_digest(model_path(SHAPES, name))
     keys["path"] = as_written(config, keys["path"])
-    if "vae_slicing" in keys:  # the same pixels
-        keys["vae_slicing"] = False
+    if isinstance(section, T2iSection):
+        keys["vae_slicing"] = False  # the same pixels
+        keys |= version_in_digest(section.family)
     return keys
 
 

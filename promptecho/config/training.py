@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from promptecho.config.fields import (
+    OF_FAMILY,
     SCHEDULE,
     Count,
     CountOrZero,
@@ -54,7 +55,7 @@ class SamplingSection(Section):
 
     num_inference_steps: Count = Field(30, description="ODE steps per training image.")
     guidance_scale: NonNegative = Field(
-        3.5, description="Guidance scale as the family's diffusers pipeline understands it."
+        3.5, description=f"Guidance scale as the family's diffusers pipeline understands it. {OF_FAMILY}"
     )
     schedule: Schedule = Field("pipeline", description=SCHEDULE)
     batch_size: Count = Field(8, description="Images sampled together by one process.")

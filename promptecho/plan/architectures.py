@@ -1,11 +1,12 @@
 """Models without weights: the real classes on torch's meta device, from a model folder's own configuration files.
 
 Where this machine does not have a model of the paper, a description that ships with the project stands in for its
-configuration files (`models/*.json`, each with its source).
+configuration files (`models/*.json`, and those that families name as `sizes`; each with its source).
 """
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch
 from torch import nn
 
 from promptecho.config import ExperimentConfig
+from promptecho.config.families import INDEX, Family, families_at_hand, family_named, misfit
 from promptecho.config.models import T2iSection
 from promptecho.config.rewards import VlmSection
 from promptecho.config.slices import as_written
@@ -23,16 +25,15 @@ from promptecho.files import read_json
 from promptecho.models.inventory import Found, find, models_folder
 from promptecho.models.needed import Kind, Model
 from promptecho.plan.stand_ins import CountingTokenizer, counting_processor
-from promptecho.t2i.base import Family
+from promptecho.t2i.base import T2iModel
 from promptecho.vlm.model import DTYPES, Vlm, wrap_vlm
 
 SHIPPED = Path(__file__).parent / "models"
-PARTS = ("transformer", "text_encoder", "vae", "scheduler")
 META = torch.device("meta")
 
 
 def locate(config: ExperimentConfig, section: T2iSection | VlmSection, key: str, root: Path | None) -> Found:
-    """Where a model is; `path` None for a model that is described in `models/`.
+    """Where a model is; `path` None for a model that the project, or a family from outside, describes.
 
     Args:
         key: the section's place in the configuration, for messages.
@@ -54,35 +55,40 @@ def locate(config: ExperimentConfig, section: T2iSection | VlmSection, key: str,
     return found
 
 
+def _descriptions() -> list[dict[str, Any]]:
+    of_families = [path for found in families_at_hand() for path in found.thing.sizes]
+    return [read_json(path) for path in [*sorted(SHIPPED.glob("*.json")), *of_families]]
+
+
 def known() -> list[str]:
-    """Names of the models that are described in `models/`."""
-    return [name for path in sorted(SHIPPED.glob("*.json")) for name in read_json(path)["names"]]
+    """Names of the models that are described."""
+    return [name for content in _descriptions() for name in content["names"]]
 
 
 def description(source: str) -> dict[str, Any] | None:
-    """What `models/` says of the model `source`; None where it says nothing."""
-    for path in sorted(SHIPPED.glob("*.json")):
-        content = read_json(path)
-        if source in content["names"]:
-            return content
-    return None
+    """What is said of the model `source`; None where nothing is."""
+    return next((content for content in _descriptions() if source in content["names"]), None)
 
 
-def build_family(found: Found, section: T2iSection) -> Family:
-    """The family's adapter around a pipeline of meta tensors, as `load` would return it.
+def build_family(found: Found, section: T2iSection) -> T2iModel:
+    """The family's model around a pipeline of meta tensors, as `load` would return it.
 
     Raises:
         ModelError: the folder is not a pipeline of this family.
     """
     import diffusers
 
-    from promptecho.t2i.registry import family_class
+    from promptecho.t2i.diffusers_model import pipeline_class
+    from promptecho.t2i.registry import as_built, family_class, guarded
 
-    family = family_class(section.family)
-    content = description(found.model.source) if found.path is None else _read_pipeline(Path(found.path))
+    family = family_named(section.family)
+    if found.path is not None and (problem := misfit(family, found.path)):
+        raise ModelError(f"models.t2i.path: {found.path}: {problem}")
+    content = description(found.model.source) if found.path is None else _read_pipeline(Path(found.path), family)
     index = content["model_index"]
-    classes = {part: index.get(part, [None, None])[1] for part in PARTS}
-    if index.get("_class_name") != family.pipeline_class or classes["transformer"] != family.transformer_class:
+    parts = ("transformer", "vae", *(one.part for one in family.text_encoders))
+    classes = {part: (index.get(part) or [None, None])[1] for part in parts}
+    if (index.get("_class_name"), classes["transformer"]) != family.classes:
         raise ModelError(
             f"models.t2i.path: {found.model.source} is no {family.title} pipeline; check models.t2i.family and "
             "models.t2i.path"
@@ -91,18 +97,22 @@ def build_family(found: Found, section: T2iSection) -> Family:
     transformer = _diffusers_part(classes["transformer"], content["transformer"], dtype)
     vae = _diffusers_part(classes["vae"], content["vae"], torch.float32)
     scheduler = diffusers.FlowMatchEulerDiscreteScheduler.from_config(content["scheduler"])
-    encoder = _text_encoder(classes["text_encoder"], content["text_encoder"], dtype, found.model.source)
-    pipeline = getattr(diffusers, family.pipeline_class)(
-        scheduler=scheduler, vae=vae, text_encoder=encoder, tokenizer=CountingTokenizer(family.name),
-        transformer=transformer,
-    )  # fmt: skip
+    others: dict[str, Any] = {}
+    for one in family.text_encoders:
+        if classes[one.part] is not None:  # some pipelines do without one of theirs
+            others[one.tokenizer] = CountingTokenizer(one)
+            others[one.part] = _text_encoder(classes[one.part], content[one.part], dtype, found.model.source)
+    whole = pipeline_class(family)
+    pipeline = whole(
+        **{**dict.fromkeys(_needed(whole)), "scheduler": scheduler, "vae": vae, "transformer": transformer, **others}
+    )
     if section.vae_slicing:
         vae.enable_slicing()
     if section.vae_tiling:
         vae.enable_tiling()
-    built = family(pipeline, negative_prompt=section.negative_prompt)
-    built.device = META
-    return built
+    made = guarded(family.name, family_class(family.name))(family, pipeline, negative_prompt=section.negative_prompt)
+    made.device = META
+    return as_built(family.name, made)
 
 
 def build_vlm(found: Found, section: VlmSection) -> Vlm:
@@ -141,14 +151,24 @@ def n_bytes(module: nn.Module) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in [*module.parameters(), *module.buffers()])
 
 
-def _read_pipeline(folder: Path) -> dict[str, Any]:
-    files = {"model_index": folder / "model_index.json"}
-    files |= {part: folder / part / "config.json" for part in PARTS[:-1]}
+def _needed(pipeline: type) -> list[str]:
+    """The parts that a pipeline's class asks for and has no default for."""
+    parameters = list(inspect.signature(pipeline.__init__).parameters.values())[1:]
+    return [one.name for one in parameters if one.default is inspect.Parameter.empty]
+
+
+def _read_pipeline(folder: Path, family: Family) -> dict[str, Any]:
+    if not (folder / INDEX).is_file():
+        raise ModelError(f"models.t2i.path: {folder / INDEX} is missing; is {folder} a diffusers pipeline?")
+    index = read_json(folder / INDEX)
+    parts = ["transformer", "vae", *(one.part for one in family.text_encoders if (index.get(one.part) or [None])[0])]
+    files = {part: folder / part / "config.json" for part in parts}
     files["scheduler"] = folder / "scheduler" / "scheduler_config.json"
     for path in files.values():
         if not path.is_file():
             raise ModelError(f"models.t2i.path: {path} is missing; is {folder} a diffusers pipeline?")
-    return {part: json.loads(path.read_text(encoding="utf-8")) for part, path in files.items()}
+    contents = {part: json.loads(path.read_text(encoding="utf-8")) for part, path in files.items()}
+    return {"model_index": index, **contents}
 
 
 def _diffusers_part(name: str, config: dict[str, Any], dtype: torch.dtype) -> nn.Module:

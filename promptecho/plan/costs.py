@@ -16,7 +16,7 @@ from promptecho.config.rewards import RewardSection, VlmSection
 from promptecho.config.training import LoraSection, TrainingConfig
 from promptecho.models.inventory import Found
 from promptecho.plan.architectures import META, build_family, build_vlm, n_bytes
-from promptecho.plan.depth import Deep
+from promptecho.plan.depth import Deep, trace_deep
 from promptecho.plan.stand_ins import words
 from promptecho.plan.trace import Cost, trace
 from promptecho.vlm.sharding import find_blocks
@@ -41,7 +41,7 @@ class T2iCosts:
     """The text-to-image model with an adapter.
 
     Args:
-        prompt_tokens: length of a prompt in tokens of its text encoder.
+        prompt_tokens: length of a prompt in tokens of its text encoders.
     """
 
     def __init__(
@@ -53,10 +53,12 @@ class T2iCosts:
         self.family = family = build_family(found, section)
         self.transformer_bytes = n_bytes(family.transformer)
         self.transformer_params = sum(p.numel() for p in family.transformer.parameters())
-        self.text_encoder_bytes = n_bytes(family.pipeline.text_encoder)
+        encoders = [getattr(family.pipeline, one.part) for one in family.descriptor.text_encoders]
+        encoders = [encoder for encoder in encoders if encoder is not None]
+        self.text_encoder_bytes = sum(n_bytes(encoder) for encoder in encoders)
         self.vae_bytes = n_bytes(family.pipeline.vae)
         self._deep = Deep(family.transformer, T2I_SHALLOW)
-        self._deep_encoder = Deep(family.pipeline.text_encoder, T2I_SHALLOW)
+        self._deep_encoders = [Deep(encoder, T2I_SHALLOW) for encoder in encoders]
         if checkpointing:
             family.enable_activation_checkpointing()
         family.transformer = add_lora(family.transformer, lora, 0, family.lora_targets)
@@ -74,7 +76,9 @@ class T2iCosts:
     def encode(self) -> Cost:
         """One prompt."""
         texts = [words(self.prompt_tokens)]
-        return self._known.get("encode", lambda: self._deep_encoder.trace(lambda: self.family.encode_prompts(texts)))
+        return self._known.get(
+            "encode", lambda: trace_deep(self._deep_encoders, lambda: self.family.encode_prompts(texts))
+        )
 
     def sample_step(self, n: int, guidance_scale: float) -> Cost:
         """One step of the ODE for `n` images together, with guidance, without gradient; the adapter folded in where
@@ -146,8 +150,9 @@ class T2iCosts:
         return result[0]
 
     def _inputs(self, n: int) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
-        if self.family._negative is None:
-            self.family.set_negative(self._encoded(self.family.negative_prompt))
+        self._known.get(
+            "negative", lambda: self.family.set_negative(self._encoded(self.family.negative_prompt))
+        )
         return torch.empty((n, *self._shape), device=META), torch.empty(n, device=META), [self._prompt] * n
 
     def _batch(self, n: int, times: int, training: TrainingConfig) -> Any:

@@ -6,7 +6,7 @@ the peak, which with layers of a size that matters it does; tests compare with m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -35,13 +35,7 @@ class Deep:
 
     def trace(self, code: Callable[[], Any]) -> Cost:
         """`trace(code)` for code that runs the model."""
-        second = trace(code)
-        if self.layers is None:
-            return second
-        with self._shallow():
-            first = trace(code)
-        flops = {kind: n + self.more * (n - first.flops.get(kind, 0)) for kind, n in second.flops.items()}
-        return Cost(flops, second.peak + self.more * (second.peak - first.peak))
+        return trace_deep([self], code)
 
     def number(self, count: Callable[[], int]) -> int:
         """A number that grows by the same with each layer, such as bytes of weights."""
@@ -59,6 +53,19 @@ class Deep:
             yield
         finally:
             self.layers._modules = kept
+
+
+def trace_deep(models: Sequence[Deep], code: Callable[[], Any]) -> Cost:
+    """`trace(code)` for code that runs all of `models`."""
+    whole = trace(code)
+    flops, peak = dict(whole.flops), whole.peak
+    for deep in models:
+        if deep.layers is not None:
+            with deep._shallow():
+                less = trace(code)
+            flops = {kind: n + deep.more * (whole.flops[kind] - less.flops.get(kind, 0)) for kind, n in flops.items()}
+            peak += deep.more * (whole.peak - less.peak)
+    return Cost(flops, peak)
 
 
 def repeated_layers(model: nn.Module) -> nn.ModuleList | None:

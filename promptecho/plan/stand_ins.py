@@ -6,10 +6,9 @@ from typing import Any
 
 import torch
 
+from promptecho.config.families import TextEncoder
+
 WORD = "token"  # one token
-# Tokens that a family's chat template puts around a prompt.
-TEMPLATE_TOKENS = {"zimage": 8, "qwenimage": 39}
-OTHER_TEMPLATE = 16
 
 CHAT_TEMPLATE = (
     "{%- for message in messages -%}{{ '<|im_start|> ' + message.role + ' ' }}"
@@ -26,18 +25,30 @@ def words(n: int) -> str:
 
 
 class CountingTokenizer:
-    """What an adapter asks of its pipeline's tokenizer: ids of a text of `words`, with the chat template's tokens."""
+    """What a family asks of a pipeline's tokenizer: ids of a text of `words`, with what else its encoder gets."""
 
-    def __init__(self, family: str) -> None:
-        self.template = TEMPLATE_TOKENS.get(family, OTHER_TEMPLATE)
+    def __init__(self, encoder: TextEncoder) -> None:
+        self.template, self.model_max_length = encoder.template_tokens, encoder.max_length
 
     def apply_chat_template(self, messages: list[dict[str, str]], **_: Any) -> str:
         return messages[0]["content"]
 
-    def __call__(self, texts: list[str], **_: Any):
+    def batch_decode(self, ids: torch.Tensor, **_: Any) -> list[str]:
+        return [""] * len(ids)
+
+    def __call__(
+        self, text: str | list[str], *, padding: Any = False, truncation: Any = False, max_length: int | None = None,
+        **_: Any,
+    ) -> Any:  # fmt: skip
         from transformers import BatchEncoding
 
-        ids = torch.zeros((1, texts[0].split().count(WORD) + self.template), dtype=torch.int64)
+        texts = [text] if isinstance(text, str) else text
+        counts = [one.split().count(WORD) + self.template for one in texts]
+        longest = self.model_max_length if max_length is None else max_length
+        if truncation:
+            counts = [min(count, longest) for count in counts]
+        length = longest if padding == "max_length" else max(counts)
+        ids = torch.zeros((len(texts), length), dtype=torch.int64)
         return BatchEncoding({"input_ids": ids, "attention_mask": torch.ones_like(ids)})
 
 

@@ -9,11 +9,8 @@ from PIL import Image
 
 from promptecho.config.descriptors import REWARDS
 from promptecho.errors import ConfigError, PromptEchoError, RewardError
-from promptecho.plugins import import_object
+from promptecho.plugins import MISTAKES, import_object
 from promptecho.rewards.base import Details, ImageScore, RewardContext
-
-# What mistakes in code raise. Not RuntimeError, which is how torch tells that memory has run out.
-MISTAKES = (ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, NameError, TypeError, ValueError)
 
 
 class BuiltReward:

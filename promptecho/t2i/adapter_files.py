@@ -1,4 +1,4 @@
-"""The three file formats that an adapter is saved in."""
+"""The file formats that an adapter is saved in."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import save_file
 
+from promptecho.config.families import Family
 from promptecho.files import atomic_path, write_json
-from promptecho.t2i.comfyui import COMFYUI_FILE, comfyui_bytes
+from promptecho.t2i.comfyui import COMFYUI_FILE, comfyui_bytes, family_note
+from promptecho.t2i.diffusers_model import pipeline_class
 from promptecho.t2i.lora_files import peft_lora
 
 if TYPE_CHECKING:
@@ -21,11 +23,11 @@ def write_adapter(
     folder: Path,
     state: dict[str, torch.Tensor],
     config: LoraConfig,
-    pipeline_class: type,
+    family: Family,
     extra: dict[str, Any] | None = None,
 ) -> None:
-    """Write an adapter folder from PEFT's weights by name: for PEFT, for diffusers, and for readers that look for
-    `.alpha` entries, such as ComfyUI; `extra` holds further JSON files by name.
+    """Write an adapter folder from PEFT's weights by name: for PEFT, for diffusers, and, where the family says how, for
+    readers that look for `.alpha` entries, such as ComfyUI; `extra` holds further JSON files by name.
 
     Raises:
         DataError: the disk is full or not writable.
@@ -42,15 +44,17 @@ def write_adapter(
         save_file(dict(sorted(state.items())), temporary / "adapter_model.safetensors", metadata={"format": "pt"})
         text = json.dumps(config, indent=2, sort_keys=True, default=str)
         (temporary / "adapter_config.json").write_text(text + "\n", encoding="utf-8")
-        pipeline_class.save_lora_weights(
+        pipeline_class(family).save_lora_weights(
             str(temporary),
             transformer_lora_layers=layers,
             transformer_lora_adapter_metadata={key: config[key] for key in keys},
             safe_serialization=True,
         )
         _sort_metadata(temporary / "pytorch_lora_weights.safetensors")
-        (temporary / COMFYUI_FILE).write_bytes(comfyui_bytes(peft_lora(state, config, folder, folder)))
-        for name, content in (extra or {}).items():
+        if family.comfyui_prefix is not None:
+            lora = peft_lora(state, config, folder, folder)
+            (temporary / COMFYUI_FILE).write_bytes(comfyui_bytes(lora, family.comfyui_prefix))
+        for name, content in {**family_note(family), **(extra or {})}.items():
             write_json(temporary / name, content)
 
 

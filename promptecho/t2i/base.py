@@ -1,25 +1,26 @@
-"""One protocol for all text-to-image families; what a family does differently stays inside its adapter."""
+"""One protocol for the models of all text-to-image families; what a family does differently stays behind it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
 from PIL import Image
 
+from promptecho.config import families
 from promptecho.config.fields import Schedule
 
 
-class Family(Protocol):
+class T2iModel(Protocol):
     """A flow-matching text-to-image model: x_t = (1 - t) x0 + t noise, velocity = noise - x0, t in (0, 1].
 
     `transformer` is the module that gets the LoRA adapter; everything else is frozen.
     """
 
-    name: str
+    descriptor: families.Family  # what is said of its family
     negative_prompt: str
-    lora_targets: tuple[str, ...]  # name endings of the linear layers that get an adapter by default
+    lora_targets: Mapping[str, tuple[str, ...]]  # layers that get an adapter, for each value of training.lora.layers
     transformer: torch.nn.Module
     pipeline: Any
     device: torch.device  # where latents and conditionings are
@@ -33,7 +34,7 @@ class Family(Protocol):
         ...
 
     def negative(self, n: int) -> list[torch.Tensor]:
-        """The family's empty (negative) conditioning, `n` times."""
+        """The negative prompt's conditioning, `n` times."""
         ...
 
     def velocity(self, x_t: torch.Tensor, t: torch.Tensor, cond: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -68,7 +69,7 @@ class Family(Protocol):
         ...
 
     def move_text_encoder(self, device: torch.device | str) -> None:
-        """Bring the text encoder to a device, or take it off the GPU with "cpu"."""
+        """Bring the text encoders to a device, or take them off the GPU with "cpu"."""
         ...
 
     @property
@@ -79,3 +80,6 @@ class Family(Protocol):
     def set_negative(self, embedding: torch.Tensor) -> None:
         """Take the negative prompt's conditioning from elsewhere (a cache)."""
         ...
+
+
+Family = T2iModel  # as train/ calls it

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from promptecho.config.families import Family, misfit
 from promptecho.errors import ConfigError, DataError, ModelError, counted
 from promptecho.files import sha256_file
 from promptecho.hub_record import HUB_ID, read_record
@@ -27,9 +28,9 @@ PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
 class Target(NamedTuple):
-    """What an adapter must fit: the pipeline's class and the (out, in) features of the transformer's linear layers."""
+    """What an adapter must fit: the model's family and the (out, in) features of the transformer's linear layers."""
 
-    pipeline_class: type
+    family: Family
     linears: dict[str, tuple[int, int]]
 
 
@@ -114,25 +115,22 @@ def _only_file(source: str, names: list[str]) -> str:
     return files[0]
 
 
-def load_target(path: str, revision: str | None = None) -> Target:
+def load_target(family: Family, path: str, revision: str | None = None) -> Target:
     """The layers of a pipeline's transformer, from its configuration files alone: no weights are read.
 
     Raises:
-        ModelError: the pipeline cannot be read, or its transformer is not one of diffusers' own classes.
+        ModelError: the pipeline cannot be read, or it is none of this family.
     """
     import diffusers
 
     path = locate(path, revision)
+    if problem := misfit(family, path):
+        raise ModelError(f"{path}: {problem}")
     try:
-        index = diffusers.DiffusionPipeline.load_config(path, revision=revision)
-        library, name = index["transformer"]
-        if library != "diffusers":
-            raise ValueError(f"its transformer is {library}.{name}, not a class of diffusers")
-        transformer_class = getattr(diffusers, name)
+        transformer_class = getattr(diffusers, family.transformer_class)
         config = transformer_class.load_config(path, subfolder="transformer", revision=revision)
         with torch.device("meta"):
             transformer = transformer_class.from_config(config)
-        pipeline_class = getattr(diffusers, index["_class_name"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ModelError(f"{path}: cannot read the pipeline's configuration ({reason}); check models.t2i") from error
@@ -141,7 +139,7 @@ def load_target(path: str, revision: str | None = None) -> Target:
         for module_name, module in transformer.named_modules()
         if isinstance(module, torch.nn.Linear)
     }
-    return Target(pipeline_class, linears)
+    return Target(family, linears)
 
 
 def convert_adapter(
@@ -163,7 +161,7 @@ def convert_adapter(
     form, path = find_weights(source)
     if form == "PEFT folder" and alpha is not None:
         raise ConfigError(f"{path / PEFT_CONFIG} tells alpha; leave --alpha (`alpha:` in the configuration) out")
-    lora = read_peft(path) if form == "PEFT folder" else read_lora_file(path, target.pipeline_class, alpha)
+    lora = read_peft(path) if form == "PEFT folder" else read_lora_file(path, target.family, alpha)
     _check_fit(lora, target, path)
     _check_values(lora, path)
     files = [path / PEFT_CONFIG, path / PEFT_FILE] if form == "PEFT folder" else [path]
@@ -269,4 +267,4 @@ def _write(lora: Lora, out: Path, target: Target, imported: Imported) -> None:
         alpha_pattern={f"^{name}": pair.alpha for name, pair in sorted(lora.pairs.items()) if pair.alpha != alpha},
         use_rslora=lora.use_rslora,
     )
-    write_adapter(out, state, config, target.pipeline_class, {"source.json": asdict(imported)})
+    write_adapter(out, state, config, target.family, {"source.json": asdict(imported)})

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
@@ -13,38 +12,36 @@ from peft.tuners.lora import LoraLayer
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from promptecho.config.families import Family
 from promptecho.config.training import LoraSection
 from promptecho.errors import DataError, ModelError, counted
 from promptecho.seeds import derive_seed
 from promptecho.t2i.adapter_files import write_adapter
 
-# diffusers' names of the projections of attention, the image's and the text's.
-ATTENTION = ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
 
-
-def add_lora(transformer: torch.nn.Module, lora: LoraSection, seed: int, targets: Sequence[str]) -> PeftModel:
+def add_lora(
+    transformer: torch.nn.Module, lora: LoraSection, seed: int, targets: Mapping[str, Sequence[str]]
+) -> PeftModel:
     """Wrap `transformer` with a fresh adapter in float32; its initial values depend on `seed` alone.
 
     Weights, gradients and optimizer are float32. Products are computed in the type of what flows through the layer, as
     `torch.autocast` would: their result is rounded to that type anyway, where it joins the base layer's.
 
     Args:
-        targets: the family's own list, where `lora.target_modules` names none; `lora.layers` may ask for attention's.
+        targets: the family's own lists by `lora.layers`, where `lora.target_modules` names none.
 
     Raises:
         ModelError: a target module does not exist in this transformer.
     """
     names = {name for name, module in transformer.named_modules() if isinstance(module, torch.nn.Linear)}
-    if lora.layers == "attention":
-        targets = [name for name in targets if name in ATTENTION]
-    targets = sorted(lora.target_modules or targets)
-    for target in targets:
+    chosen = sorted(lora.target_modules or targets[lora.layers])
+    for target in chosen:
         if not any(name == target or name.endswith(f".{target}") for name in names):
             raise ModelError(f"training.lora.target_modules: no linear layer of the transformer ends in {target!r}")
     config = LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,
-        target_modules=targets,
+        target_modules=chosen,
         init_lora_weights="gaussian" if lora.init == "gaussian" else True,
     )
     with torch.random.fork_rng(devices=[]):
@@ -107,15 +104,15 @@ def merged(model: PeftModel) -> Iterator[None]:
             layer.get_base_layer().weight.data = weight
 
 
-def save_adapter(model: PeftModel, weights: dict[str, torch.Tensor], folder: Path, pipeline: Any) -> None:
-    """Save `weights` (as `lora_parameters` names them) as a PEFT folder that also holds diffusers' and ComfyUI's files.
+def save_adapter(model: PeftModel, weights: dict[str, torch.Tensor], folder: Path, family: Family) -> None:
+    """Save `weights` (as `lora_parameters` names them) as a PEFT folder with files for diffusers and ComfyUI, too.
 
     `pytorch_lora_weights.safetensors` carries rank and alpha as metadata; without it diffusers would load the
     adapter at half strength for alpha = 2 r.
     """
     named = get_peft_model_state_dict(model, state_dict=dict(weights))
     state = {name: value.detach().to("cpu", torch.float32) for name, value in named.items()}
-    write_adapter(folder, state, model.peft_config["default"], type(pipeline))
+    write_adapter(folder, state, model.peft_config["default"], family)
 
 
 def load_adapter(transformer: torch.nn.Module, folder: Path) -> PeftModel:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
+from promptecho.config.families import Family
 from promptecho.errors import ConfigError, DataError
 from promptecho.foreign import START, other_kind
 from promptecho.pointers import pointer_problem
@@ -104,7 +105,7 @@ def peft_lora(tensors: dict[str, torch.Tensor], config: Any, where: Path, config
     return _with_config(pairs, config, config_path)
 
 
-def read_lora_file(path: Path, pipeline_class: type, alpha: float | None = None) -> Lora:
+def read_lora_file(path: Path, family: Family, alpha: float | None = None) -> Lora:
     """Read one LoRA file as diffusers' pipelines do, whichever tool wrote it.
 
     Alpha comes from the file's metadata or from its `.alpha` entries. Where a module has neither, it is its rank,
@@ -135,7 +136,7 @@ def read_lora_file(path: Path, pipeline_class: type, alpha: float | None = None)
             "alpha as it was trained with (--alpha; `alpha:` beside `adapter:` in the configuration)"
         )
     pairs = {}
-    for name, place in find_modules(raw, pipeline_class, path).items():
+    for name, place in find_modules(raw, family, path).items():
         one = raw[place.pair]
         own = one.alpha if one.alpha is not None else alpha if alpha is not None else one.rank
         up = one.up[place.start : place.stop]

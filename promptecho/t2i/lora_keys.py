@@ -16,7 +16,9 @@ from typing import NamedTuple
 
 import torch
 
+from promptecho.config.families import Family
 from promptecho.errors import DataError
+from promptecho.t2i.diffusers_model import pipeline_class
 
 PAIR = re.compile(r"(?P<base>.+)\.(?P<half>lora_A|lora_B|lora_down|lora_up|lora\.down|lora\.up)"
                   r"(?:\.(?P<adapter>[^.]+))?\.weight")  # fmt: skip
@@ -26,8 +28,6 @@ DOWN = ("lora_A", "lora_down", "lora.down")
 # Prefixes before a dotted name, and before one with underscores (kohya, SimpleTuner's LyCORIS, OneTrainer).
 DOTTED = ("base_model.model.", "model.diffusion_model.", "diffusion_model.", "transformer.")
 FLAT = ("lora_unet_", "lycoris_", "lora_transformer_")
-# Z-Image's own names for what diffusers calls to_q, to_k, to_v and to_out.0.
-FUSED = re.compile(r"\.attention\.(qkv|out)$")
 
 _NOT_PLAIN = "which is not plain LoRA on linear layers, and only that is read"
 # What else a file may hold, and what is said of it.
@@ -157,17 +157,21 @@ def _raw_pair(base: str, pair: dict[str, torch.Tensor], alpha: float | None, whe
     return RawPair(base, prefix, down, up, alpha)
 
 
-def find_modules(pairs: Sequence[RawPair], pipeline_class: type, where: Path) -> dict[str, Place]:
-    """Which module of the transformer each pair is for, by diffusers' own conversion.
+def find_modules(pairs: Sequence[RawPair], family: Family, where: Path) -> dict[str, Place]:
+    """Which module of the transformer each pair is for, by diffusers' own conversion; where diffusers has none for
+    pipelines of this family, by diffusers' names behind a prefix.
 
     Raises:
         DataError: diffusers cannot convert the file, or would leave a pair or an alpha out.
     """
-    flat = any(pair.prefix in FLAT or FUSED.search(pair.bare) for pair in pairs)
+    fused = tuple(f".{name}" for name in family.lora_fused)
+    flat = any(pair.prefix in FLAT or pair.bare.endswith(fused) for pair in pairs)
     names = [f"lora_unet_{p.bare.replace('.', '_')}" if flat else f"diffusion_model.{p.bare}" for p in pairs]
     for name, pair in zip(names, pairs, strict=True):
         if names.count(name) > 1:
             raise DataError(f"{where}: {pair.base} is there twice, under two names; save the one that is meant")
+    if not family.lora_converted:
+        return _as_named(pairs, family, where)
     probes = {}
     for number, (name, pair) in enumerate(zip(names, pairs, strict=True)):
         # Odd numbers name the pair, rows count themselves, and an alpha that is used doubles what it belongs to.
@@ -176,7 +180,7 @@ def find_modules(pairs: Sequence[RawPair], pipeline_class: type, where: Path) ->
         if pair.alpha is not None:
             probes[f"{name}.alpha"] = torch.tensor(2.0 * pair.rank)
     try:
-        converted = pipeline_class.lora_state_dict(probes)
+        converted = pipeline_class(family).lora_state_dict(probes)
     except (ValueError, KeyError, AttributeError, RuntimeError, IndexError) as error:
         reason = " ".join(str(error).split())[:200]
         raise DataError(f"{where}: diffusers cannot convert this LoRA ({reason})") from error
@@ -195,17 +199,27 @@ def find_modules(pairs: Sequence[RawPair], pipeline_class: type, where: Path) ->
         places[name] = Place(number, int(up[0, 0]), int(up[-1, 0]) + 1)
         rows[number] += len(up)
     for number, pair in enumerate(pairs):
-        if rows[number] != len(pair.up) and not _repeats_others(pair, pairs):
+        if rows[number] != len(pair.up) and not _repeats_others(pair, pairs, family):
             raise DataError(f"{where}: diffusers leaves out {pair.base}, and nothing else in the file says the same")
     return places
 
 
-def _repeats_others(pair: RawPair, pairs: Sequence[RawPair]) -> bool:
+def _as_named(pairs: Sequence[RawPair], family: Family, where: Path) -> dict[str, Place]:
+    if foreign := [pair for pair in pairs if pair.prefix in FLAT]:
+        raise DataError(
+            f"{where}: {foreign[0].base}: diffusers does not read such names for {family.title}; convert the file to "
+            "diffusers' names (`transformer.` and the layer's name), or give the PEFT folder"
+        )
+    return {pair.bare: Place(number, 0, len(pair.up)) for number, pair in enumerate(pairs)}
+
+
+def _repeats_others(pair: RawPair, pairs: Sequence[RawPair], family: Family) -> bool:
     """Whether a fused pair says what its split neighbours say too, as some trainers write it, so that one is enough."""
-    parts = {"qkv": (("to_q", "to_k", "to_v"), ("to.q", "to.k", "to.v")), "out": (("to_out.0",), ("to_out_0",))}
-    block, last = pair.base[:-3], pair.base[-3:]
     by_base = {other.base: other for other in pairs}
-    for names in parts.get(last, ()):
+    lasts = {name.rpartition(".")[2]: parts for name, parts in family.lora_fused.items()}
+    last = next((last for last in lasts if pair.base.endswith(last)), "")
+    block = pair.base[: len(pair.base) - len(last)]
+    for names in lasts.get(last, ()):
         if all(f"{block}{name}" in by_base for name in names):
             change = torch.cat([by_base[f"{block}{name}"].change() for name in names])
             own = pair.change()

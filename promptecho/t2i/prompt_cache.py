@@ -27,7 +27,7 @@ import torch
 
 from promptecho.errors import DataError
 from promptecho.files import atomic_path, digest, write_json
-from promptecho.t2i.base import Family
+from promptecho.t2i.base import T2iModel
 
 AHEAD = 256  # prompts encoded before they are needed, since the encoder is there
 RESERVE = 1 << 30  # bytes that stay free on the cache's disk
@@ -43,7 +43,7 @@ class PromptCache:
             that others have meanwhile written.
     """
 
-    def __init__(self, family: Family, folder: str | Path | None, *, turn: tuple[int, int] = (0, 1)) -> None:
+    def __init__(self, family: T2iModel, folder: str | Path | None, *, turn: tuple[int, int] = (0, 1)) -> None:
         self.family, self.turn = family, turn
         self.folder: Path | None = None
         self._negative_is_set = self._cannot_write = False
@@ -160,7 +160,7 @@ class PromptCache:
             print(f"prompt cache: {error}; embeddings are computed anew each time", file=sys.stderr, flush=True)
 
 
-def _about(family: Family) -> dict[str, str]:
+def _about(family: T2iModel) -> dict[str, str]:
     """What decides an embedding's bits besides the prompt."""
     import transformers
 

@@ -1,50 +1,89 @@
-"""Families by name. A new family is one file and one line here."""
+"""Models of text-to-image families, by the family's name."""
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from promptecho.config import ExperimentConfig
-from promptecho.errors import ModelError
-from promptecho.t2i.base import Family
+from promptecho.config.families import FAMILIES
+from promptecho.errors import ModelError, PromptEchoError
+from promptecho.plugins import MISTAKES, import_object
+from promptecho.t2i.base import T2iModel
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+NEEDED = (
+    "latent_shape", "encode_prompts", "negative", "velocity", "guided_velocity", "timesteps", "sample", "decode",
+    "enable_activation_checkpointing", "move_text_encoder", "set_negative",
+)  # fmt: skip
 
 
 def load_family(
     name: str, path: str, *, revision: str | None = None, dtype: str = "float32", device="cpu", **options: Any
-) -> Family:
+) -> T2iModel:
     """Load a model of family `name`; `options` are those of the family's `load`.
 
     Raises:
-        ModelError: unknown family, or a missing or unfit model folder.
+        ConfigError: unknown family, or its code cannot be imported.
+        ModelError: a missing or unfit model folder, or code from outside fails.
     """
     from promptecho.models.place import at_hand
     from promptecho.shipped import model_path
 
-    family = family_class(name)
+    model_class = family_class(name)
     path = at_hand(model_path(path, "t2i"), revision)
-    return family.load(path, revision=revision, dtype=DTYPES[dtype], device=device, **options)
+    load = guarded(name, model_class.load)
+    descriptor = FAMILIES.find(name).thing
+    return as_built(name, load(descriptor, path, revision=revision, dtype=DTYPES[dtype], device=device, **options))
 
 
 def family_class(name: str) -> Any:
-    """The adapter of family `name`.
+    """The class of models of family `name`.
 
     Raises:
-        ModelError: unknown family.
+        ConfigError: unknown family, or its code cannot be imported.
     """
-    from promptecho.t2i.qwenimage import QwenImage
-    from promptecho.t2i.zimage import ZImage
-
-    families = {family.name: family for family in (ZImage, QwenImage)}
-    if name not in families:
-        raise ModelError(f"models.t2i.family: {name!r} is unknown; known families: {', '.join(families)}")
-    return families[name]
+    found = FAMILIES.find(name)
+    return import_object(found.thing.model, f"family {name} ({found})")
 
 
-def load_configured(config: ExperimentConfig, device="cpu", **options: Any) -> Family:
+def as_built(name: str, model: Any) -> T2iModel:
+    """A model of family `name`, so that mistakes in code from outside are told as such.
+
+    Raises:
+        ModelError: it lacks something that all models have.
+    """
+    if missing := [one for one in NEEDED if not callable(getattr(model, one, None))]:
+        raise ModelError(f"family {name} ({FAMILIES.find(name)}): its models lack {', '.join(missing)}")
+    if not FAMILIES.find(name).is_ours:
+        for one in NEEDED:
+            setattr(model, one, guarded(name, getattr(model, one)))
+    return model
+
+
+def guarded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function` of family `name`; where it is from outside, with one line in place of what its mistakes raise."""
+    found = FAMILIES.find(name)
+    if found.is_ours:
+        return function
+
+    @functools.wraps(function)
+    def call(*arguments: Any, **options: Any) -> Any:
+        try:
+            return function(*arguments, **options)
+        except PromptEchoError:
+            raise
+        except MISTAKES as error:
+            what = f"{function.__name__} fails: {type(error).__name__}: {error}"
+            raise ModelError(f"family {name} ({found}): {what}; --debug shows where") from error
+
+    return call
+
+
+def load_configured(config: ExperimentConfig, device="cpu", **options: Any) -> T2iModel:
     """The text-to-image model that a configuration names."""
     t2i = config.models.t2i
     return load_family(

@@ -108,7 +108,7 @@ def write_checkpoint(out: Path, family, model, state: TrainingState, evaluated: 
     checkpoint has all three."""
     state.facts = facts()
     save_state(state, out / "state")
-    save_adapter(model, state.tensors[evaluated], out / "adapter", family.pipeline)
+    save_adapter(model, state.tensors[evaluated], out / "adapter", family.descriptor)
     write_jsonl(out / "metrics.jsonl", list(rows))
 
 

@@ -242,15 +242,15 @@ def _start(ranks: int, threads: int, arguments: list[str], output: Any) -> int:
 
 def preload() -> None:
     """Import once what every forked process needs; nothing of it computes, as threads do not survive a fork."""
-    import promptecho.t2i.qwenimage
-    import promptecho.t2i.zimage
     import promptecho.train.loop
     import promptecho.vlm  # noqa: F401
     from promptecho.config.descriptors import rewards_at_hand
+    from promptecho.config.families import families_at_hand
     from promptecho.train.engine import import_deepspeed
 
-    for found in rewards_at_hand(ours_only=True):
-        importlib.import_module(found.thing.build.partition(":")[0])
+    heavy = [found.thing.build for found in rewards_at_hand(ours_only=True)]
+    for spec in heavy + [found.thing.model for found in families_at_hand(ours_only=True)]:
+        importlib.import_module(spec.partition(":")[0])
     import_deepspeed()
 
 

@@ -15,6 +15,7 @@ from diffusers import QwenImagePipeline, QwenImageTransformer2DModel, ZImagePipe
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file
 
+from promptecho.config.families import family_named
 from promptecho.t2i.external import Target, load_target
 from promptecho.t2i.lora import load_adapter
 
@@ -66,7 +67,7 @@ def target(family: str) -> Target:
     model.save_config(folder / "transformer")
     index = {"_class_name": PIPELINES[family].__name__, "transformer": ["diffusers", type(model).__name__]}
     (folder / "model_index.json").write_text(json.dumps(index))
-    return load_target(str(folder))
+    return load_target(family_named(family), str(folder))
 
 
 def weights(family: str, names: list[str], rank: int = 4, ranks: dict[str, int] | None = None):

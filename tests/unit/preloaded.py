@@ -14,8 +14,8 @@ import promptecho.cli
 import promptecho.generate
 import promptecho.rewards.echo.reward
 import promptecho.rewards.inferscore.reward
-import promptecho.t2i.qwenimage
-import promptecho.t2i.zimage
+import promptecho.t2i.qwenimage.model
+import promptecho.t2i.zimage.model
 import promptecho.train.loop
 import promptecho.vlm  # noqa: F401
 from promptecho.train.engine import import_deepspeed

@@ -18,8 +18,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 PLACES = {
-    "sample": ("promptecho.t2i.diffusers_family", "DiffusersFamily.sample"),
-    "decode": ("promptecho.t2i.diffusers_family", "DiffusersFamily.decode"),
+    "sample": ("promptecho.t2i.diffusers_model", "DiffusersModel.sample"),
+    "decode": ("promptecho.t2i.diffusers_model", "DiffusersModel.decode"),
     "reward": ("promptecho.rewards.echo.reward", "EchoReward.score_details"),
     "precompute": ("promptecho.train.loop", "precompute"),
     "update": ("promptecho.train.loop", "update"),

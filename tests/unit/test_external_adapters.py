@@ -18,6 +18,7 @@ from tiny_experiment import Experiment
 from typer.testing import CliRunner
 
 from promptecho.cli import app
+from promptecho.config.families import family_named
 from promptecho.errors import ConfigError, DataError, ModelError
 from promptecho.files import read_json
 from promptecho.t2i.comfyui import COMFYUI_FILE, export
@@ -37,7 +38,7 @@ def family():
 
 @functools.cache
 def target():
-    return load_target(str(tiny_t2i.shared_folder()))
+    return load_target(family_named("zimage"), str(tiny_t2i.shared_folder()))
 
 
 def latents(model, transformer) -> torch.Tensor:
@@ -163,7 +164,7 @@ def test_what_does_not_fit_is_named(trained, tmp_path, case):
 
 
 def test_an_adapter_of_another_width_is_named(trained, tmp_path):
-    other = load_target(str(tiny_t2i.build(tmp_path / "t2i", dim=64)))
+    other = load_target(family_named("zimage"), str(tiny_t2i.build(tmp_path / "t2i", dim=64)))
     with pytest.raises(DataError, match="context_refiner.* is .* .out x in., the adapter's"):
         convert_adapter(trained.folder / "peft", tmp_path / "out", other)
 
@@ -183,7 +184,7 @@ def test_pickles_and_unclear_folders_are_refused(trained, tmp_path):
     with pytest.raises(DataError, match="a.safetensors: not a readable safetensors file"):
         convert_adapter(tmp_path / "empty" / "a.safetensors", tmp_path / "out", target())
     with pytest.raises(ModelError, match="cannot read the pipeline's configuration"):
-        load_target(str(tmp_path))
+        load_target(family_named("zimage"), str(tmp_path))
 
 
 def test_a_path_is_taken_as_it_is(trained, tmp_path):
@@ -241,7 +242,7 @@ def test_the_same_adapter_becomes_the_same_bytes(trained, tmp_path):
 
 def test_another_family_is_read_from_its_configuration_alone(tmp_path):
     """Qwen-Image has other names and other modules; no weights are needed to check an adapter against it."""
-    from diffusers import QwenImagePipeline, QwenImageTransformer2DModel
+    from diffusers import QwenImageTransformer2DModel
 
     transformer = QwenImageTransformer2DModel(
         in_channels=16, out_channels=4, num_layers=2, attention_head_dim=16, num_attention_heads=2,
@@ -250,8 +251,8 @@ def test_another_family_is_read_from_its_configuration_alone(tmp_path):
     transformer.save_config(tmp_path / "t2i" / "transformer")
     index = {"_class_name": "QwenImagePipeline", "transformer": ["diffusers", "QwenImageTransformer2DModel"]}
     (tmp_path / "t2i" / "model_index.json").write_text(json.dumps(index))
-    qwen = load_target(str(tmp_path / "t2i"))
-    assert qwen.pipeline_class is QwenImagePipeline and qwen.linears["transformer_blocks.1.attn.to_q"] == (32, 32)
+    qwen = load_target(family_named("qwenimage"), str(tmp_path / "t2i"))
+    assert qwen.family.name == "qwenimage" and qwen.linears["transformer_blocks.1.attn.to_q"] == (32, 32)
     options = {"target_modules": ["to_q", "net.0.proj"], "init_lora_weights": False}
     adapted = get_peft_model(transformer, LoraConfig(r=2, lora_alpha=4, **options))
     adapted.save_pretrained(tmp_path / "peft")

@@ -83,7 +83,7 @@ def adapter(experiment) -> Path:
     model = add_lora(family.transformer, LoraSection(rank=4, alpha=8), 1, family.lora_targets)
     generator = torch.Generator().manual_seed(0)
     weights = {name: 0.2 * torch.randn(p.shape, generator=generator) for name, p in lora_parameters(model).items()}
-    save_adapter(model, weights, experiment.folder / "adapter", family.pipeline)
+    save_adapter(model, weights, experiment.folder / "adapter", family.descriptor)
     return experiment.folder / "adapter"
 
 
@@ -187,7 +187,7 @@ def test_only_what_changed_is_generated_again(experiment, config, adapter, capsy
     family = load_family("zimage", str(tiny_t2i.shared_folder()))
     model = add_lora(family.transformer, LoraSection(rank=4, alpha=8), 2, family.lora_targets)
     save_adapter(model, {n: p.detach() for n, p in lora_parameters(model).items()}, experiment.folder / "new",
-                 family.pipeline)  # fmt: skip
+                 family.descriptor)  # fmt: skip
     said = generate_again(experiment, other, "again", capsys, run="r", step=2, adapter=experiment.folder / "new")
     assert "12 images, 0 already done" in said
 
@@ -266,7 +266,7 @@ def test_a_diverged_adapter_is_named_by_its_first_image(experiment, config):
     model = add_lora(family.transformer, LoraSection(rank=4, alpha=8), 1, family.lora_targets)
     nan = {name: torch.full_like(p, float("nan")) for name, p in lora_parameters(model).items()}
     folder = experiment.folder / "nan" / "adapter"
-    save_adapter(model, nan, folder, family.pipeline)
+    save_adapter(model, nan, folder, family.descriptor)
     says = "prompt 00000 image 0: the model's latents are not finite; the adapter"
     for place, content, suspect in (
         (folder / "source.json", {"source": "owner/name"}, "from owner/name may be meant for another model"),

@@ -74,7 +74,7 @@ def t2i_costs(name: str, *, checkpointing=False, folder: Path | None = None, **s
 def real_family(name: str, dtype="float32", *, checkpointing=False, folder: Path | None = None):
     """The same model with weights, on prompts of the same number of tokens."""
     family = tiny_policy.adapted(name, dtype, checkpointing=checkpointing, lora=LORA, folder=folder)
-    family.pipeline.tokenizer = CountingTokenizer(name)
+    family.pipeline.tokenizer = CountingTokenizer(family.descriptor.reader)
     return family
 
 

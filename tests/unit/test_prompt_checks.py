@@ -20,9 +20,9 @@ from promptecho.config.models import T2iSection
 from promptecho.config.rewards import VlmSection
 from promptecho.errors import DataError, StateError
 from promptecho.files import read_json, read_jsonl, write_json, write_jsonl
-from promptecho.t2i.qwenimage import QwenImage
+from promptecho.t2i.qwenimage.model import QwenImage
 from promptecho.t2i.registry import load_family
-from promptecho.t2i.zimage import BLOCK, ZImage
+from promptecho.t2i.zimage.model import BLOCK, ZImage
 from promptecho.train.checkpoint import find_start
 from promptecho.train.labels import prompt_use
 from promptecho.train.loop import train_segment

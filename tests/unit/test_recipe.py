@@ -14,12 +14,12 @@ import yaml
 from peft import LoraConfig, get_peft_model
 
 from promptecho.config import load_experiment, run_training, slice_digest, write_resolved
+from promptecho.config.families import family_named
 from promptecho.config.load import parse_experiment
 from promptecho.config.training import EmaSection, KlEmaSection, LoraSection
 from promptecho.errors import ConfigError
 from promptecho.seeds import derive_seed
 from promptecho.t2i.lora import add_lora, lora_parameters
-from promptecho.t2i.registry import family_class
 
 RAW = {
     "experiment": "tiny",
@@ -35,7 +35,7 @@ def layers() -> torch.nn.Module:
 
 
 def adapter(init: str, seed: int = 1) -> dict[str, torch.Tensor]:
-    model = add_lora(layers(), LoraSection(init=init), seed, tuple(WIDTHS))
+    model = add_lora(layers(), LoraSection(init=init), seed, {"all": tuple(WIDTHS)})
     return {name: value.detach() for name, value in lora_parameters(model).items()}
 
 
@@ -72,9 +72,9 @@ def test_kaiming_is_what_peft_does_by_itself():
     ],
 )
 def test_attention_alone_leaves_the_feed_forward_layers_out(family, attention):
-    names = family_class(family).lora_targets
+    descriptor = family_named(family)
     model = torch.nn.Module()
-    for name in names:
+    for name in descriptor.lora_targets:
         parent = model
         *parents, last = name.split(".")
         for part in parents:
@@ -82,7 +82,7 @@ def test_attention_alone_leaves_the_feed_forward_layers_out(family, attention):
                 parent.add_module(part, torch.nn.Module())
             parent = getattr(parent, part)
         parent.add_module(last, torch.nn.Linear(2, 2))
-    model = add_lora(model, LoraSection(rank=2, layers="attention"), 1, names)
+    model = add_lora(model, LoraSection(rank=2, layers="attention"), 1, {"attention": descriptor.lora_attention})
     assert sorted(model.peft_config["default"].target_modules) == attention
 
 
@@ -178,7 +178,7 @@ def test_padding_is_refused_where_the_family_drops_it():
         ({**RAW, "models": {**RAW["models"], "t2i": padded}}, "models.t2i.pad_prompts"),
         ({**RAW, "runs": {"authors": {"adapter": "a/b", "pad_prompts": "masked"}}}, "runs.authors.pad_prompts"),
     ):
-        with pytest.raises(ConfigError, match=f"FILE: {key}: zimage drops all padding") as caught:
+        with pytest.raises(ConfigError, match=f"FILE: {key}: zimage has no such choice") as caught:
             parse_experiment(raw, "FILE")
         assert "\n" not in str(caught.value)
         raw["models"] = {**raw["models"], "t2i": {**raw["models"]["t2i"], "family": "qwenimage"}}

@@ -7,8 +7,8 @@ import pytest
 import tiny_t2i
 import torch
 
-from promptecho.errors import DataError, ModelError
-from promptecho.t2i.diffusers_family import image_shift
+from promptecho.errors import ConfigError, DataError, ModelError
+from promptecho.t2i.diffusers_model import image_shift
 from promptecho.t2i.registry import load_family
 
 PROMPTS = ["A red circle.", "Three blue squares.", "a photo of a star", "The image shows a ring and a black cross."]
@@ -164,7 +164,7 @@ def test_bfloat16_keeps_latents_in_float32_and_the_vae_too():
 
 
 def test_unknown_family_and_missing_or_foreign_folders_are_one_line(tmp_path):
-    with pytest.raises(ModelError, match="models.t2i.family: 'sdxl' is unknown; known families: zimage"):
+    with pytest.raises(ConfigError, match="unknown family 'sdxl'; known: zimage, qwenimage"):
         load_family("sdxl", "x")
     (tmp_path / "empty").mkdir()
     (tmp_path / "broken").mkdir()

@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 
 from promptecho import awm
 from promptecho.t2i.lora import lora_parameters, merged
-from promptecho.t2i.qwenimage import pack
+from promptecho.t2i.qwenimage.model import pack
 from promptecho.train.data import Batch
 from promptecho.train.engine import Engine
 from promptecho.train.launch import init_distributed

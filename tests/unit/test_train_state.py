@@ -95,10 +95,11 @@ def test_a_state_of_another_schema_is_refused(tmp_path, monkeypatch):
 def test_an_adapter_on_a_full_disk_is_one_line(tmp_path):
     code = (  # a limit on file size stands for a full disk
         "import resource, sys, torch\nfrom pathlib import Path\nfrom peft import LoraConfig\n"
+        "from promptecho.config.families import family_named\n"
         "from promptecho.t2i.adapter_files import write_adapter\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))\n"
         "state = {'base_model.model.to_q.lora_A.weight': torch.ones(8, 512)}\n"
-        "write_adapter(Path(sys.argv[1]), state, LoraConfig(target_modules=['to_q']), object)"
+        "write_adapter(Path(sys.argv[1]), state, LoraConfig(target_modules=['to_q']), family_named('zimage'))"
     )
     done = subprocess.run([sys.executable, "-c", code, tmp_path / "a"], capture_output=True, text=True)
     assert f"DataError: {tmp_path / 'a'}: cannot write" in done.stderr and os.listdir(tmp_path) == []
@@ -255,7 +256,7 @@ def saved(tmp_path_factory):
     family, model = adapted()
     weights, folder = random_weights(model), tmp_path_factory.mktemp("adapter") / "adapter"
     before = {name: p.detach().clone() for name, p in lora_parameters(model).items()}
-    save_adapter(model, weights, folder, family.pipeline)
+    save_adapter(model, weights, folder, family.descriptor)
     assert all(torch.equal(p, before[name]) for name, p in lora_parameters(model).items())
     return folder, weights
 
@@ -284,7 +285,7 @@ def test_a_merged_adapter_gives_the_same_velocities_and_leaves_the_base_weights_
 
 def test_saving_is_deterministic_and_names_no_path(saved, tmp_path):
     family, model = adapted()
-    save_adapter(model, saved[1], tmp_path / "again", family.pipeline)
+    save_adapter(model, saved[1], tmp_path / "again", family.descriptor)
     for path in saved[0].iterdir():
         assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes(), path.name
     assert str(tiny_t2i.shared_folder()) not in (saved[0] / "adapter_config.json").read_text()

@@ -1,6 +1,6 @@
-"""Qwen-Image (and Qwen-Image-2512) behind the family protocol.
+"""Qwen-Image (and Qwen-Image-2512) behind the protocol of base.py.
 
-Conventions that the adapter hides: latents are packed into 2 x 2 patches, a row each; the transformer predicts
+Conventions that are hidden here: latents are packed into 2 x 2 patches, a row each; the transformer predicts
 noise - x0 and takes t as time; guidance is neg + s (pos - neg), scaled back patch by patch to the norm of pos, and
 applied above s = 1 only; the scheduler's shift grows with the image; the VAE is one for video, with a mean and a
 standard deviation per channel; the text encoder sees a fixed instruction, whose tokens are cut off again.
@@ -16,21 +16,13 @@ import numpy as np
 import torch
 
 from promptecho.errors import DataError
-from promptecho.t2i.diffusers_family import DiffusersFamily
+from promptecho.t2i.diffusers_model import DiffusersModel
 
 PADDED_LENGTH = 512  # tokens
 
 
-class QwenImage(DiffusersFamily):
-    """Adapter of diffusers' `QwenImagePipeline`. Its `true_cfg_scale` is our `guidance_scale`."""
-
-    name, title = "qwenimage", "Qwen-Image"
-    pipeline_class, transformer_class = "QwenImagePipeline", "QwenImageTransformer2DModel"
-    # Both streams of every block: attention and feed-forward layers. Modulation and embeddings stay as they are.
-    lora_targets = (
-        "to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out",
-        "img_mlp.net.0.proj", "img_mlp.net.2", "txt_mlp.net.0.proj", "txt_mlp.net.2",
-    )  # fmt: skip
+class QwenImage(DiffusersModel):
+    """diffusers' `QwenImagePipeline`. Its `true_cfg_scale` is our `guidance_scale`."""
 
     @property
     def latent_channels(self) -> int:

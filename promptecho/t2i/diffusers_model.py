@@ -9,41 +9,41 @@ from typing import Any, ClassVar
 import torch
 from PIL import Image
 
+from promptecho.config.families import Family, misfit
 from promptecho.config.fields import Schedule
 from promptecho.errors import ModelError
 from promptecho.files import digest, fingerprint
 from promptecho.models.place import cached
 
 
-class DiffusersFamily:
-    """Base of the adapters. A family says how it encodes, predicts and decodes; the rest is here.
+class DiffusersModel:
+    """Base of the models. A family says how it encodes, predicts and decodes; the rest is here.
 
     Args:
-        pipeline: an instance of `pipeline_class`; its modules are frozen here.
+        descriptor: what is said of the family.
+        pipeline: an instance of its `pipeline_class`; its modules are frozen here.
         negative_prompt: what guidance leads away from.
     """
 
-    name: ClassVar[str]
-    title: ClassVar[str]
-    pipeline_class: ClassVar[str]  # in diffusers
-    lora_targets: ClassVar[tuple[str, ...]]
     patch_size: ClassVar[int] = 2
     pad_prompts: str = "none"  # for families that may pad what the transformer sees
 
-    def __init__(self, pipeline: Any, *, negative_prompt: str = "") -> None:
-        self.pipeline = pipeline
+    def __init__(self, descriptor: Family, pipeline: Any, *, negative_prompt: str = "") -> None:
+        self.descriptor, self.pipeline = descriptor, pipeline
         self.transformer = pipeline.transformer
         self.vae, self.scheduler = pipeline.vae, pipeline.scheduler
+        self.text_encoders = encoders_of(descriptor, pipeline)
         self.negative_prompt = negative_prompt
         self.device = self.transformer.device
         self._negative: torch.Tensor | None = None
         self._source: tuple[str, str | None] = (str(getattr(pipeline.config, "_name_or_path", "")), None)
-        for module in (pipeline.transformer, pipeline.text_encoder, pipeline.vae):
+        for module in (pipeline.transformer, *self.text_encoders, pipeline.vae):
             module.requires_grad_(False).eval()
 
     @classmethod
     def load(
         cls,
+        descriptor: Family,
         path: str,
         *,
         revision: str | None = None,
@@ -61,12 +61,11 @@ class DiffusersFamily:
         Args:
             transformer_device: where the transformer stays if not on `device`: on the CPU, for an engine that takes
                 it from there piece by piece.
-            text_encoder_device: likewise for the text encoder: on the CPU, until a prompt has to be encoded.
+            text_encoder_device: likewise for the text encoders: on the CPU, until a prompt has to be encoded.
 
         Raises:
             ModelError: the folder is missing or not a pipeline of this family.
         """
-        import diffusers
         from diffusers.utils import logging as diffusers_logging
         from transformers.utils import logging as transformers_logging
 
@@ -74,18 +73,22 @@ class DiffusersFamily:
         diffusers_logging.set_verbosity_error()
         diffusers_logging.disable_progress_bar()
         transformers_logging.disable_progress_bar()
+        if problem := misfit(descriptor, path):
+            raise ModelError(f"{path}: {problem}")
         try:
-            pipeline = getattr(diffusers, cls.pipeline_class).from_pretrained(path, revision=revision, dtype=dtype)
+            pipeline = pipeline_class(descriptor).from_pretrained(path, revision=revision, dtype=dtype)
         except Exception as error:  # anything from OSError to SafetensorError; all mean the same here
             reason = " ".join(str(error).split())[:300]
-            raise ModelError(f"{path}: cannot load a {cls.title} pipeline ({reason}); check models.t2i.path") from error
-        if type(pipeline.transformer).__name__ != cls.transformer_class:
+            title = descriptor.title
+            raise ModelError(f"{path}: cannot load a {title} pipeline ({reason}); check models.t2i.path") from error
+        if type(pipeline.transformer).__name__ != descriptor.transformer_class:
             raise ModelError(
-                f"{path}: holds a {type(pipeline.transformer).__name__}, not a {cls.title} pipeline; check "
+                f"{path}: holds a {type(pipeline.transformer).__name__}, not a {descriptor.title} pipeline; check "
                 "models.t2i.family and models.t2i.path"
             )
         pipeline.vae.to(device)
-        pipeline.text_encoder.to(device if text_encoder_device is None else text_encoder_device)
+        for encoder in encoders_of(descriptor, pipeline):
+            encoder.to(device if text_encoder_device is None else text_encoder_device)
         pipeline.transformer.to(device if transformer_device is None else transformer_device)
         pipeline.vae.to(torch.float32)
         if vae_slicing:
@@ -93,31 +96,30 @@ class DiffusersFamily:
         if vae_tiling:
             pipeline.vae.enable_tiling()
         pipeline.set_progress_bar_config(disable=True)
-        family = cls(pipeline, negative_prompt=negative_prompt)
-        family.device = torch.device(device)
-        family._source, family.pad_prompts = (path, revision), pad_prompts
-        return family
+        model = cls(descriptor, pipeline, negative_prompt=negative_prompt)
+        model.device = torch.device(device)
+        model._source, model.pad_prompts = (path, revision), pad_prompts
+        return model
 
     # What a family provides.
 
-    transformer_class: ClassVar[str]
-
     def default_sigmas(self, num_inference_steps: int) -> Any:
-        """The pipeline's own, before the scheduler's shift."""
-        raise NotImplementedError
+        """The pipeline's own, before the scheduler's shift; None: the scheduler's spacing."""
+        return None
 
     def step_time(self, t: torch.Tensor) -> torch.Tensor:
         """A sampler's time in [0, 1] with the rounding that it has after the pipeline's way over [0, 1000]."""
-        raise NotImplementedError
+        return t
 
     @staticmethod
     def templated(tokenizer: Any, prompt: str) -> str:
-        """The whole text that the text encoder sees of a prompt."""
-        raise NotImplementedError
+        """The whole text that the text encoder sees of a prompt, but for what the tokenizer adds by itself."""
+        return prompt
 
     @classmethod
     def prompt_limit(cls, configs: dict[str, dict[str, Any]]) -> int:
-        """How many tokens `templated` may have; `configs` are those of "text_encoder" and "transformer", or {}."""
+        """How many tokens `templated` may have; `configs` are those of the text encoders and the transformer by their
+        names in the pipeline, {} where there is none."""
         raise NotImplementedError
 
     def encode_prompts(self, prompts: Sequence[str]) -> list[torch.Tensor]:
@@ -136,7 +138,12 @@ class DiffusersFamily:
 
     @property
     def latent_channels(self) -> int:
-        raise NotImplementedError
+        """Channels of the VAE's latents, of which the transformer has as many."""
+        return self.transformer.config.in_channels
+
+    @property
+    def lora_targets(self) -> dict[str, tuple[str, ...]]:
+        return {"all": self.descriptor.lora_targets, "attention": self.descriptor.lora_attention}
 
     def latent_shape(self, height: int, width: int) -> tuple[int, ...]:
         scale = self.pipeline.vae_scale_factor * self.patch_size
@@ -163,8 +170,8 @@ class DiffusersFamily:
         config = self.scheduler.config
         scheduler = type(self.scheduler).from_config(config)
         mu = image_shift((h // 2) * (w // 2), config)
-        given = {"sigmas": self.default_sigmas(num_inference_steps)}
-        given = given if schedule == "pipeline" else {"num_inference_steps": num_inference_steps}
+        sigmas = self.default_sigmas(num_inference_steps) if schedule == "pipeline" else None
+        given = {"num_inference_steps": num_inference_steps} if sigmas is None else {"sigmas": sigmas}
         scheduler.set_timesteps(**given, mu=mu, device=self.device)
         return scheduler.sigmas.float()
 
@@ -194,30 +201,53 @@ class DiffusersFamily:
         self.pipeline.transformer.enable_gradient_checkpointing()
 
     def move_text_encoder(self, device: torch.device | str) -> None:
-        """Bring the text encoder to a device, or take it off the GPU with "cpu"."""
-        encoder = self.pipeline.text_encoder
-        if encoder.device == torch.device(device):
-            return
-        encoder.to(device)
-        if self.device.type == "cuda":
+        """Bring the text encoders to a device, or take them off the GPU with "cpu"."""
+        elsewhere = [encoder for encoder in self.text_encoders if encoder.device != torch.device(device)]
+        for encoder in elsewhere:
+            encoder.to(device)
+        if elsewhere and self.device.type == "cuda":
             torch.cuda.empty_cache()
 
     @property
     def text_identity(self) -> str:
-        """What decides a prompt's embedding besides the prompt: family, encoder and tokenizer, and their type.
+        """What decides a prompt's embedding besides the prompt: family, encoders and tokenizers, and their type.
 
         Raises:
             ModelError: the pipeline was not loaded from files, or they are gone.
         """
         path, revision = self._source
         folder = Path(path) if Path(path).is_dir() else cached(path, revision)
+        names = [name for one in self.descriptor.text_encoders for name in (one.part, one.tokenizer)]
         files = [] if folder is None else sorted(
-            file for name in ("text_encoder", "tokenizer") for file in (folder / name).rglob("*") if file.is_file()
+            file for name in names for file in (folder / name).rglob("*") if file.is_file()
         )  # fmt: skip
         if not files:
             raise ModelError(f"{path}: no text encoder's files in it; load it again, or set models.prompt_cache: null")
         weights = [[str(file.relative_to(folder)), fingerprint(file)] for file in files]
-        return digest([self.name, str(self.pipeline.text_encoder.dtype), weights])
+        version = [self.descriptor.version] if self.descriptor.version > 1 else []
+        return digest([self.descriptor.name, str(self.text_encoders[0].dtype), weights, *version])
+
+
+def encoders_of(descriptor: Family, pipeline: Any) -> list[torch.nn.Module]:
+    """The text encoders that a pipeline has; some do without one of theirs."""
+    found = [getattr(pipeline, one.part, None) for one in descriptor.text_encoders]
+    return [encoder for encoder in found if encoder is not None]
+
+
+def pipeline_class(descriptor: Family) -> Any:
+    """The class of a family's pipelines.
+
+    Raises:
+        ModelError: this version of diffusers does not have it.
+    """
+    import diffusers
+
+    try:
+        return getattr(diffusers, descriptor.pipeline_class)
+    except AttributeError:
+        raise ModelError(
+            f"family {descriptor.name}: diffusers {diffusers.__version__} has no {descriptor.pipeline_class}"
+        ) from None
 
 
 def image_shift(image_seq_len: int, config: Any) -> float:

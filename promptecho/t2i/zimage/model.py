@@ -1,6 +1,6 @@
-"""Z-Image behind the family protocol.
+"""Z-Image behind the protocol of base.py.
 
-Conventions that the adapter hides: the transformer predicts the negated velocity and takes 1 - t as time; the
+Conventions that are hidden here: the transformer predicts the negated velocity and takes 1 - t as time; the
 pipeline's guidance is pos + s (pos - neg), applied whenever s > 0; the scheduler's shift is static; latents are
 normalised with the VAE's scale and shift; the pipeline's encoder overwrites the prompt list that it is given.
 """
@@ -13,18 +13,14 @@ from typing import Any
 import torch
 
 from promptecho.errors import DataError
-from promptecho.t2i.diffusers_family import DiffusersFamily
+from promptecho.t2i.diffusers_model import DiffusersModel
 
 MAX_SEQUENCE_LENGTH = 512
 BLOCK = 32  # tokens to whose multiples the transformer pads; diffusers' SEQ_MULTI_OF, not imported to stay light
 
 
-class ZImage(DiffusersFamily):
-    """Adapter of diffusers' `ZImagePipeline`."""
-
-    name, title = "zimage", "Z-Image"
-    pipeline_class, transformer_class = "ZImagePipeline", "ZImageTransformer2DModel"
-    lora_targets = ("to_q", "to_k", "to_v", "to_out.0", "feed_forward.w1", "feed_forward.w2", "feed_forward.w3")
+class ZImage(DiffusersModel):
+    """diffusers' `ZImagePipeline`."""
 
     @property
     def latent_channels(self) -> int:
