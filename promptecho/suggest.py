@@ -34,7 +34,6 @@ ELSEWHERE = {
     "max_length": ("max_new_tokens", "max_tokens"),
     "bf16": ("bfloat16",),
     "fp32": ("float32",),
-    "z_image": ("zimage",),
     "gpt": ("openai",),
     "google": ("gemini",),
 }

@@ -90,6 +90,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "promptecho reward PHOTO.jpg --vlm models/Qwen3-VL-8B-Instruct --name inferscore --samples 2"
         ' --label "Two blue squares."',
     ),
+    "list families": (
+        "promptecho list families",
+        "# with those that an experiment file names in `plugins`:",
+        "promptecho list families --config examples/family/shapes-sd3.yaml --json",
+    ),
     "list rewards": (
         "promptecho list rewards",
         "# with those that an experiment file names in `plugins`:",
