@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,8 @@ from promptecho.train.prompts import CAPTIONS, captions_problem
 
 # The rules are known by the names of their outputs: a workflow that takes ours as a module may rename rules.
 TRAINING, MERGE = {"adapter", "state", "metrics"}, {"captions", "heldout"}
+# What looks at a plan in place of the guard: `promptecho upgrade` reads it, in a process that starts nothing.
+READER: Callable[[Protection], None] | None = None
 
 
 def protect(
@@ -59,7 +61,7 @@ def protect(
             workflow.dag._checked_needrun_jobs.update(workflow.dag.needrun_jobs())
         if workflow.is_main_process and workflow.executor_plugin is not None and not workflow.touch:
             try:
-                Protection(workflow, experiments, inputs, placed).look()
+                (READER or Protection.look)(Protection(workflow, experiments, inputs, placed))
             except PromptEchoError as error:
                 raise UserError(str(error)) from None
 
@@ -98,6 +100,24 @@ class Protection:
         """
         if self.experiments.unwritten and not self.workflow.dryrun and any(True for _ in self.dag.needrun_jobs()):
             raise DataError("\n".join(self.experiments.unwritten))
+        conflicts, again = self.find()
+        for name in self.experiments:
+            self.inputs(name).save()
+        if conflicts:
+            raise DataError(refusal(conflicts))
+        for name, run in sorted(self._named() - set(again)):
+            print(f"retrain: {name}/{run}: nothing of it that is finished would be made again", file=sys.stderr)
+        if again:
+            self._make_again(again)
+        if not (self.workflow.dryrun or self.persistence.locked):  # with another Snakemake at work here, this one ends
+            self._keep_captions()
+
+    def find(self) -> tuple[list[Conflict], dict[tuple[str, str], list[Any]]]:
+        """What is finished and would be made again, and the trainings among it that `retrain` names.
+
+        Raises:
+            ConfigError: `retrain` names something that is not there.
+        """
         chosen = self._named()
         self._adopt([job for jobs in self.trainings.values() for job in jobs])
         conflicts = [found for job in self.merges if (found := self._captions(job)) is not None]
@@ -112,16 +132,7 @@ class Protection:
             elif conflict is not None:
                 follows = conflict.shared and key in told and set(conflict.keys) <= set(told[key])
                 conflicts += [] if follows else [conflict]
-        for name in self.experiments:
-            self.inputs(name).save()
-        if conflicts:
-            raise DataError(refusal(conflicts))
-        for name, run in sorted(chosen - set(again)):
-            print(f"retrain: {name}/{run}: nothing of it that is finished would be made again", file=sys.stderr)
-        if again:
-            self._make_again(again)
-        if not (self.workflow.dryrun or self.persistence.locked):  # with another Snakemake at work here, this one ends
-            self._keep_captions()
+        return conflicts, again
 
     def _named(self) -> set[tuple[str, str]]:
         if self.experiments.retrain is None:
@@ -159,10 +170,14 @@ class Protection:
         replaced = self.inputs(name).changed(inputs_of(config, "train", run))
         return made == slice_digest(config, "train", run) and not replaced
 
+    def plan_again(self, jobs: Iterable[Any]) -> None:
+        """Have Snakemake plan these jobs, and all that follows from them."""
+        self.dag.forcefiles.update(file for job in jobs for file in job.output)
+        self.workflow.async_run(self.dag.update_needrun())
+
     def _make_again(self, again: dict[tuple[str, str], list[Any]]) -> None:
         """Have the runs planned whole and, unless this is a dry run, move their old results aside."""
-        self.dag.forcefiles.update(file for jobs in again.values() for job in jobs for file in job.output)
-        self.workflow.async_run(self.dag.update_needrun())
+        self.plan_again(job for jobs in again.values() for job in jobs)
         if self.workflow.dryrun or self.persistence.locked:
             return
         for (name, run), jobs in again.items():
@@ -180,7 +195,7 @@ class Protection:
             own = [job for job in jobs if any(Path(file).is_relative_to(folder) for file in job.output)]
             # Snakemake takes all that a killed one has left for half-written; of our files none is.
             files = [file for job in own for file in job.output if os.path.isfile(file) or not self._incomplete(job)]
-            made = [recorded for job in own if os.path.exists(job.output[0]) and (recorded := self._recorded(job))]
+            made = [recorded for job in own if os.path.exists(job.output[0]) and (recorded := self.recorded(job))]
             aside = set_captions_aside(folder.parent, map(str, files), made[0] if made else "unknown")
             if aside is not None:
                 print(f"{name}: captions are made again; the old ones are in {aside} now", file=sys.stderr)
@@ -192,7 +207,7 @@ class Protection:
         users = finished_checkpoints(_results(job))
         if not (users and self.dag.needrun(job) and self._finished(job)):
             return None
-        keys, why = self._changed(job, "merge", None, self._recorded(job))
+        keys, why = self.changed(job, "merge", None, self.recorded(job))
         name = job.wildcards.E
         if why and not keys and not self.dag.reason(job).forced and {"prompts"} <= set(job.input.keys()):
             # A mended line must not cost a run that has not come to it: states know the prompts that they have used.
@@ -241,9 +256,9 @@ class Protection:
         """(changed keys, reasons in words) why a finished checkpoint is not what the configuration asks for."""
         run = job.wildcards.R
         digests = state_digests(Path(job.output.adapter).parent)
-        config, recorded = self.experiments[job.wildcards.E], self._recorded(job)
+        config, recorded = self.experiments[job.wildcards.E], self.recorded(job)
         of_state, now = digests.get(SLICE), slice_digest(config, "train", run)
-        keys, why = self._changed(job, "train", run, recorded if of_state in (None, now) else of_state)
+        keys, why = self.changed(job, "train", run, recorded if of_state in (None, now) else of_state)
         if of_state == now and why:  # the configuration is the same, so it is what lies outside of it
             replaced = self.inputs(job.wildcards.E).changed(inputs_of(config, "train", run))
             why = [_replaced(key, path) for key, path in replaced.items()]
@@ -279,7 +294,7 @@ class Protection:
                 files[f"label file of rewards.{index}"] = (f"rewards.{index}.label", self.placed(entry.label))
         return files
 
-    def _changed(self, job: Any, stage: str, run: str | None, made: str | None) -> tuple[list[Change], list[str]]:
+    def changed(self, job: Any, stage: str, run: str | None, made: str | None) -> tuple[list[Change], list[str]]:
         """(changed keys, reasons in words) between the slice with digest `made` and the one of now."""
         config = self.experiments[job.wildcards.E]
         now, inputs = slice_value(config, stage, run), inputs_of(config, stage, run)
@@ -305,7 +320,7 @@ class Protection:
         """Whether Snakemake has begun to make the job's outputs, and has not recorded their end."""
         return bool(self.workflow.async_run(self.persistence.incomplete(job)))
 
-    def _recorded(self, job: Any) -> str | None:
+    def recorded(self, job: Any) -> str | None:
         """The digest that Snakemake recorded when it made the job's outputs."""
         for text in self.persistence.params(job.output[0]) or ():
             if len(text) == 18 and text[0] == text[-1] == "'":

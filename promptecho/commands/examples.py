@@ -81,6 +81,13 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "promptecho plan --config config/experiments/zimage.yaml --nodes 4 --gpus-per-node 8 --gpu h100",
         "promptecho plan --config config/experiments/shapes.yaml --gpus-per-node 1 --gpu l40s --json",
     ),
+    "upgrade": (
+        "promptecho upgrade --dry-run",
+        "# one experiment, as a script reads it:",
+        "promptecho upgrade results/shapes --json",
+        "# GPU-hours of what has never been timed, from a file with the output of `promptecho plan --json`:",
+        "promptecho upgrade results/zimage --profile profiles/slurm --plan plan.json",
+    ),
     "reward": (
         'promptecho reward results/shapes/captions/images/0000*.png --vlm shapes --label "A red circle."',
         "# model and question of an experiment:",

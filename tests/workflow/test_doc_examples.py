@@ -31,6 +31,7 @@ NOT_RUN = {
     "promptecho tables --paper": "results of experiments that take days",
     "promptecho tables --table tiif --scores results/zimage": "results of experiments that take days",
     "promptecho plan": "tests/unit/test_plan_paper.py plans the paper's experiments",
+    "promptecho upgrade results/zimage": "results of experiments that take days",
     "promptecho train --config": "the demo is made by such commands",
     "promptecho train --smoke": "tests/unit/test_train_smoke.py",
     "promptecho shapes train-": "an hour each",

@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -42,6 +44,15 @@ def judged(workflow):
     return workflow
 
 
+def upgraded(root: Path) -> dict[str, Any]:
+    """What `promptecho upgrade` says, without key and endpoint."""
+    command = [sys.executable, "-m", "promptecho", "upgrade", "--json"]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
 def test_a_judge_is_asked_once_and_scores_are_made_again_from_its_answers(judged, monkeypatch):
     def honest(text: str) -> str:
         ((_, data),) = server.log[-1]["images"]
@@ -65,6 +76,9 @@ def test_a_judge_is_asked_once_and_scores_are_made_again_from_its_answers(judged
     module = judged.root / "promptecho/benchmarks/tiif/__init__.py"
     module.write_text(module.read_text() + "\n# reworded\n")
     assert judged.planned(SCORE) == {"judge": 1, "score": 1}
+    (calls,) = upgraded(judged.root)["judge"]
+    assert (calls["benchmark"], calls["run"], calls["step"]) == ("tiif", "base", 0)
+    assert (calls["calls"], calls["recorded"]) == (0, images)
     again = judged.snakemake("--cores", "2", TABLE)
     assert again.returncode == 0, again.stdout
     assert json.loads((judged.root / SCORE).read_text())["items"] == scores["items"]
@@ -73,6 +87,8 @@ def test_a_judge_is_asked_once_and_scores_are_made_again_from_its_answers(judged
     # With a larger limit the other images are made, and asked about.
     judged.edit("config/experiments/tiny.yaml", "limit: 10", "limit: 12")
     assert judged.planned(SCORE) == {"generate_shard": 1, "judge": 1, "score": 1}
+    (calls,) = upgraded(judged.root)["judge"]
+    assert calls["unknown"] == "its images are made first"
 
     # The key went to the endpoint and nowhere else.
     written = [Path(folder) / name for folder, _, names in os.walk(judged.root) for name in names]

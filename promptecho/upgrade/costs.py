@@ -1,0 +1,98 @@
+"""What jobs cost: seconds that they took before, a plan's estimate where there are none, and calls of judges."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from promptecho.config import ExperimentConfig, run_training
+from promptecho.errors import ConfigError, DataError
+from promptecho.files import read_json
+
+
+def recorded_seconds(timing: Path) -> float | None:
+    """Wall seconds of a job from the file that Snakemake writes beside the results; None where there is none."""
+    try:
+        with open(timing, encoding="utf-8", newline="") as file:
+            return sum(float(row["s"]) for row in csv.DictReader(file, delimiter="\t"))
+    except (OSError, KeyError, ValueError, TypeError):  # not there, or cut off by a kill: then nothing is known
+        return None
+
+
+def gpus_of(resources: dict[str, int]) -> int:
+    """GPUs that a job takes, by its resources under the profile; 0 where these name none."""
+    nodes = max(resources.get("nodes", 1), 1)
+    if "gpus_per_node" in resources:
+        return resources["gpus_per_node"] * nodes
+    return resources.get("gpu", 0)
+
+
+class PlanFile:
+    """What `promptecho plan --json` printed, for jobs that were never timed.
+
+    Raises:
+        DataError: it is no such file.
+    """
+
+    def __init__(self, path: Path):
+        facts = read_json(path)
+        try:
+            self.experiment: str = facts["experiment"]
+            self.runs = {run["run"]: run["gpu_hours"] / run["iterations"] for run in facts["runs"]}
+            self.sets = {one["name"]: (one["gpu_hours"], one["shards"]) for one in facts["evaluations"]}
+            captions = facts["captions"]
+            self.captions: float | None = captions["gpu_hours"] if captions else None
+        except (KeyError, TypeError, ZeroDivisionError):
+            raise DataError(f"{path}: not what `promptecho plan --json` prints; make it again") from None
+
+    def gpu_hours(self, config: ExperimentConfig, job: dict[str, Any]) -> float | None:
+        """Of one job; None where the plan says nothing about it."""
+        names = job["wildcards"]
+        if job["experiment"] != self.experiment:
+            return None
+        if job["rule"] == "train" and names["R"] in self.runs:
+            try:
+                steps = [0, *run_training(config, names["R"]).checkpoint_steps]
+                return self.runs[names["R"]] * (int(names["N"]) - steps[steps.index(int(names["N"])) - 1])
+            except (ConfigError, ValueError):
+                return None
+        if job["rule"] == "generate_shard":
+            hours, shards = self.sets.get(names["S"], (None, 1))
+            return None if hours is None else hours / shards
+        if job["rule"] == "caption_shard" and self.captions is not None:
+            return self.captions / config.captions.num_shards
+        return None
+
+
+def judge_calls(shadow: Path, options: str, environment: dict[str, str]) -> dict[str, Any]:
+    """`calls` still to make and how many are `recorded`, of a job of the rule `judge`; nothing is asked.
+
+    `unknown` says instead why that cannot be told.
+    """
+    words = shlex.split(options)
+    images = shadow / words[words.index("--images") + 1]
+    if (images / "images.tar").is_file():
+        return {"unknown": "its images are packed: `promptecho judge --estimate` unpacks them to count"}
+    if not images.is_dir():
+        return {"unknown": "its images are not there"}
+    done = subprocess.run(
+        [sys.executable, "-m", "promptecho", "judge", *words, "--estimate", "--json"],
+        cwd=shadow, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    try:
+        facts = json.loads(done.stdout)
+        return {"calls": facts["calls"], "recorded": facts["recorded"], "usd": facts["usd"]}
+    except (ValueError, KeyError):
+        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        return {"unknown": lines[-1].removeprefix("promptecho: ")}
+
+
+def environment_of(package: Path) -> dict[str, str]:
+    """The environment of a process in the shadow, which finds this package."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(package), os.environ.get("PYTHONPATH")]))}

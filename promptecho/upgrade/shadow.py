@@ -1,0 +1,69 @@
+"""A folder like the one in which Snakemake is started, to plan in it without writing to the real one.
+
+Even a dry run keeps records: resolved configurations, hashes of inputs, Snakemake's own. In the shadow these are
+copies; everything else is a link to the original.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from promptecho.errors import DataError
+
+RECORDS = ".snakemake"
+# Parts of .snakemake that a plan does not read.
+_LEFT_OUT = ("conda", "conda-archive", "singularity", "log", "locks", "shadow", "submitit", "auxiliary", "source-cache")
+_HASHES = "file_hashes.json"
+
+
+@contextlib.contextmanager
+def shadow_of(root: Path) -> Iterator[Path]:
+    """The shadow of `root`, gone afterwards.
+
+    Raises:
+        DataError: records cannot be read, or there is no room for the copies.
+    """
+    with tempfile.TemporaryDirectory(prefix="promptecho-upgrade-") as folder:
+        shadow = Path(folder)
+        try:
+            _cast(root, shadow)
+        except OSError as error:
+            raise DataError(f"{error.filename or root}: cannot be read or copied ({error.strerror or error})") from None
+        yield shadow
+
+
+def _cast(root: Path, shadow: Path) -> None:
+    for entry in sorted(root.iterdir()):
+        if entry.name not in ("results", RECORDS, "promptecho"):  # the package is found on Python's path
+            _link(entry, shadow / entry.name)
+    if (root / RECORDS).is_dir():
+        ignored = shutil.ignore_patterns(*_LEFT_OUT)
+        shutil.copytree(root / RECORDS, shadow / RECORDS, ignore=ignored, copy_function=shutil.copyfile)
+    (shadow / "results").mkdir()
+    results = root / "results"
+    for experiment in sorted(results.iterdir()) if results.is_dir() else ():
+        if not experiment.is_dir():
+            continue
+        own = shadow / "results" / experiment.name
+        own.mkdir()
+        for entry in sorted(experiment.iterdir()):
+            if entry.name == "config" and entry.is_dir():
+                shutil.copytree(entry, own / entry.name)
+            elif entry.name != "work":
+                _link(entry, own / entry.name)
+        (own / "work").mkdir()
+        if (experiment / "work" / _HASHES).is_file():
+            shutil.copyfile(experiment / "work" / _HASHES, own / "work" / _HASHES)
+
+
+def _link(original: Path, link: Path) -> None:
+    """A link as old as what it leads to: Snakemake looks at the times of both."""
+    link.symlink_to(original.resolve())
+    with contextlib.suppress(OSError):  # of a link that leads nowhere
+        times = original.stat()
+        os.utime(link, ns=(times.st_atime_ns, times.st_mtime_ns), follow_symlinks=False)

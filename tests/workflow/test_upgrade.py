@@ -1,0 +1,128 @@
+"""`promptecho upgrade`: what a newer version would make again of finished results, why, and what it costs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT, copy_checkout
+from finished_demo import unpack
+
+CHEAP = {"score", "table", "curves", "samples", "training_curves"}
+MARKER = "torch-was-imported"
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory) -> Path:
+    """A checkout of now with the finished demo of an earlier version."""
+    root = copy_checkout(tmp_path_factory.mktemp("demo")).root
+    (root / "config/config.yaml").write_text("experiments: [shapes]\n")
+    (root / "promptecho/shapes/weights").symlink_to(ROOT / "promptecho/shapes/weights")
+    unpack(root)
+    for name, seconds in (("score/geneval.base.0", 30), ("train/promptecho-s1.20", 1800)):
+        timing = root / f"results/shapes/timings/{name}.tsv"
+        timing.parent.mkdir(parents=True)
+        timing.write_text(f"s\th:m:s\tmax_rss\n{seconds}.0\t0:00:01\t9\n")
+    return root
+
+
+def upgrade(root: Path, *arguments: str, watched: Path) -> subprocess.CompletedProcess[str]:
+    """The command in `root`; `watched` gets the file MARKER where it, or what it starts, imports torch."""
+    guard = watched / "guard/torch"
+    guard.mkdir(parents=True, exist_ok=True)
+    (guard / "__init__.py").write_text(f"open({str(watched / MARKER)!r}, 'w').close()\nraise ImportError('torch')\n")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(guard.parent), str(root)])}
+    command = [sys.executable, "-m", "promptecho", "upgrade", *arguments]
+    return subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
+
+
+def listing(root: Path) -> dict[str, tuple[int, str]]:
+    found = {}
+    for path in sorted(root.rglob("*")):
+        if "__pycache__" not in path.parts and path.is_file():
+            content = hashlib.sha256(path.read_bytes()).hexdigest()
+            found[str(path.relative_to(root))] = (path.stat().st_mtime_ns, content)
+    return found
+
+
+def by_rule(report: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    found: dict[str, list[dict[str, Any]]] = {}
+    for group in report["again"]:
+        found.setdefault(group["rule"], []).append(group)
+    return found
+
+
+def test_scores_of_an_earlier_version_are_named_with_why_and_what_they_cost_and_nothing_is_written(demo, tmp_path):
+    before = listing(demo)
+    result = upgrade(demo, "--dry-run", "--json", watched=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert listing(demo) == before
+    assert not (tmp_path / MARKER).exists()
+    report = json.loads(result.stdout)
+    groups = by_rule(report)
+    assert set(groups) <= CHEAP and report["refused"] is None and report["judge"] == []
+    (scores,) = groups["score"]
+    assert scores["jobs"] == 11 and scores["why"] == ["the code of its rules"]
+    assert len(scores["digests"]) == 6  # one of each benchmark
+    assert all(re.fullmatch(r"[0-9a-f]{16}", one) for pair in scores["digests"] for one in pair)
+    assert (scores["timed"], scores["seconds"]) == (1, 30)
+    assert report["finished_jobs"] > 15
+    assert report["command"] == "snakemake --profile profiles/local -- all"
+
+
+def test_a_training_that_would_be_refused_is_priced_by_its_timing_and_by_a_plan(demo, tmp_path):
+    """With the training all that follows is counted, though Snakemake refuses before it looks so far."""
+    plan = tmp_path / "plan.json"
+    run = {"run": "promptecho-s1", "gpu_hours": 80.0, "iterations": 40}
+    evaluations = [{"name": "geneval", "gpu_hours": 3.0, "shards": 1}]
+    plan.write_text(json.dumps({"experiment": "shapes", "runs": [run], "evaluations": evaluations, "captions": None}))
+    before = listing(demo / "results")
+    setting = "shapes.training.learning_rate=1e-4"
+    result = upgrade(demo, "results/shapes", "--set", setting, "--plan", str(plan), "--json", watched=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert listing(demo / "results") == before
+    report = json.loads(result.stdout)
+    first, second = by_rule(report)["train"]
+    assert first["why"] == ["changed since: training.learning_rate (was 0.00025, now 0.0001)"]
+    assert first["seconds"] == 1800 and first["gpu_hours"] == 0  # on a machine without GPUs
+    assert second["files"][0].startswith("results/shapes/runs/promptecho-s1/40/") and second["gpu_hours"] == 40
+    (images,) = by_rule(report)["generate_shard"]
+    assert (images["jobs"], images["priced"], images["gpu_hours"]) == (6, 1, 3.0)
+    assert "runs/promptecho-s1 (checkpoints 20, 40): changed since" in report["refused"]
+    assert "--config retrain=shapes/promptecho-s1" in report["refused"]
+
+
+def test_files_of_an_earlier_schema_are_counted_and_newer_ones_named_in_the_terminal_too(demo, tmp_path):
+    tables = demo / "results/shapes/tables"
+    contents = {path: path.read_bytes() for path in tables.glob("*.json")}
+    try:
+        for path in contents:
+            path.write_text('{"name": "x"}')
+        (tables / "geneval.json").write_text('{"schema_version": 7}')
+        result = upgrade(demo, watched=tmp_path)
+    finally:
+        for path, content in contents.items():
+            path.write_bytes(content)
+    assert result.returncode == 0, result.stderr
+    assert "5 score or table files of 17 are of an earlier schema and are read as they are" in result.stdout
+    assert "tables/geneval.json: schema_version is 7, this version reads up to 1: a newer version" in result.stdout
+    assert "shapes: score, 11 jobs: the code of its rules" in result.stdout
+    assert "30 s when they were made (1 of 11 jobs), of 10 jobs no time is on record" in result.stdout
+    assert result.stdout.endswith("to make it: snakemake --profile profiles/local -- all\n")
+
+
+def test_what_cannot_be_planned_is_one_error(demo, tmp_path):
+    for arguments, said in (
+        (["--set", "shapes.training.lerning_rate=1"], "did you mean learning_rate?"),
+        (["config"], "config: not results/E of this folder; start where you start Snakemake"),
+        (["--profile", "profiles/lokal"], "--profile profiles/lokal: no such folder"),
+    ):
+        result = upgrade(demo, *arguments, watched=tmp_path)
+        assert result.returncode == 1 and said in result.stderr and "Traceback" not in result.stderr, result.stderr
