@@ -22,7 +22,8 @@ from promptecho.errors import PromptEchoError
 
 # As a reader meets them: the stages in the order in which the workflow runs them, then what prepares and watches them.
 STAGES = ("caption", "train", "generate", "judge", "score", "tables", "figures")
-BESIDE = ("show", "reward", "list", "plan", "upgrade", "models", "adapter", "benchmarks", "config", "gpus", "shapes")
+BESIDE = ("show", "reward", "list", "plan", "upgrade", "clean")
+BESIDE += ("models", "adapter", "benchmarks", "config", "gpus", "shapes")
 
 
 class _Group(typer.core.TyperGroup):

@@ -88,6 +88,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "# GPU-hours of what has never been timed, from a file with the output of `promptecho plan --json`:",
         "promptecho upgrade results/zimage --profile profiles/slurm --plan plan.json",
     ),
+    "clean": (
+        "promptecho clean --dry-run",
+        "# delete what was listed, of one experiment:",
+        "promptecho clean results/shapes --yes",
+    ),
     "reward": (
         'promptecho reward results/shapes/captions/images/0000*.png --vlm shapes --label "A red circle."',
         "# model and question of an experiment:",

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, StrictStr, WithJson
 from pydantic.fields import FieldInfo
 
 from promptecho.config.choices import choice_schema, name_of
+from promptecho.config.clean import CleanSection
 from promptecho.config.families import DEFAULT as DEFAULT_FAMILY
 from promptecho.config.families import FAMILIES, families_at_hand
 from promptecho.config.fields import (
@@ -403,6 +404,7 @@ class SiteConfig(Section):
     )
     models: SiteModels = Field(default_factory=SiteModels, description="How jobs get at models.")
     benchmarks: SiteBenchmarks = Field(default_factory=SiteBenchmarks, description="The benchmarks' official files.")
+    clean: CleanSection = Field(default_factory=CleanSection, description="What `promptecho clean` may delete.")
     paper_rows: dict[str, Text] = Field(
         default_factory=dict,
         description="For `snakemake paper`: which run stands beside which row of the paper's tables, for example "

@@ -32,6 +32,7 @@ NOT_RUN = {
     "promptecho tables --table tiif --scores results/zimage": "results of experiments that take days",
     "promptecho plan": "tests/unit/test_plan_paper.py plans the paper's experiments",
     "promptecho upgrade results/zimage": "results of experiments that take days",
+    "promptecho clean results/shapes --yes": "deletes, as it says (tests/unit/test_clean.py)",
     "promptecho train --config": "the demo is made by such commands",
     "promptecho train --smoke": "tests/unit/test_train_smoke.py",
     "promptecho shapes train-": "an hour each",

@@ -1,0 +1,69 @@
+"""Who still works on results: a Snakemake, a job that it has begun, a command on this machine."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+RECORDS = ".snakemake"
+_LOOKS = {b"--watch", b"show", b"clean", b"upgrade", b"plan", b"list"}
+
+
+def at_work(root: Path, experiment: str) -> str | None:
+    """Why nothing of `results/EXPERIMENT` may be deleted now, in words; None where nobody works on it.
+
+    Args:
+        root: the folder in which Snakemake is started.
+    """
+    records = root / RECORDS
+    if not records.is_dir():
+        return f"{records}: not there, so nobody can know whether a job still runs; start where you start Snakemake"
+    if any((records / "locks").glob("*")):
+        return (
+            "Snakemake is at work here, or was killed: let it finish, or stop it with Ctrl-C; if none is running any "
+            "more, run: snakemake --profile profiles/local --unlock"
+        )
+    begun = [path for path in begun_outputs(records) if Path(path).parts[:2] == ("results", experiment)]
+    if begun:
+        return (
+            f"a job was begun, and Snakemake has not recorded its end ({sorted(begun)[0]}): if it still runs, on a "
+            "cluster say, let it end; then start Snakemake once more, which takes it up"
+        )
+    found = [pid for pid in jobs_here(root) if pid != os.getpid()]
+    if found:
+        return f"a command of the workflow runs here (process {', '.join(map(str, found))}): let it end, or stop it"
+    return None
+
+
+def begun_outputs(records: Path) -> Iterator[str]:
+    """Outputs of jobs that have begun: Snakemake marks each with a file whose name is the path in base64, long ones in
+    folders (`@PART/@PART/PART`)."""
+    marks = records / "incomplete"
+    for folder, _, names in os.walk(marks):
+        parts = [part.removeprefix("@") for part in Path(folder).relative_to(marks).parts]
+        for name in names:
+            try:
+                yield base64.urlsafe_b64decode("".join([*parts, name])).decode()
+            except (binascii.Error, UnicodeDecodeError):
+                continue  # a note of Snakemake's about its own records
+
+
+def jobs_here(root: Path) -> Iterator[int]:
+    """Processes of our command on this machine that were started in `root`, but those that only look."""
+    here = root.resolve()
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (folder / "cmdline").read_bytes().split(b"\0")
+            inside = (folder / "cwd").resolve() == here
+        except OSError:  # it has just ended, or is somebody else's
+            continue
+        ours = words[3:] if words[1:3] == [b"-m", b"promptecho"] else words[2:] if _is_script(words) else None
+        if inside and ours is not None and _LOOKS.isdisjoint(ours):
+            yield int(folder.name)
+
+
+def _is_script(words: list[bytes]) -> bool:
+    return len(words) > 1 and os.path.basename(words[1]) == b"promptecho"

@@ -1,0 +1,172 @@
+"""What in `results/E` is no longer needed, by kind. Nothing is deleted here, and no link is followed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import tarfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from promptecho.benchmarks.packing import PACKED
+from promptecho.config.clean import CleanSection
+from promptecho.config.reruns import REPLACED
+from promptecho.errors import DataError
+
+KINDS = {
+    "work": "work in progress of finished jobs",
+    "not_finite": "dumps of numbers that were not finite",
+    "restored_images": "images that were unpacked",
+    "half_written": "half-written files",
+    "logs": "old logs",
+    "prompt_cache": "embeddings of prompts",
+    "replaced": "results that were replaced",
+}
+_TRAINED = ("adapter", "state", "metrics.jsonl")
+_DUMP = "not-finite-"
+_HALF_WRITTEN = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
+_UNPACKED = (".restoring-", ".unpacked-")
+# What `--config retrain=` and captions that are made again leave (config/reruns.py), below results/E.
+_ASIDE = ("captions", "work/train/*", "work/generate_shard/*", "images/*", "scores/*/*", "answers/*/*")
+_ASIDE += ("tensorboard/*", "runs/*", "logs/train/*", "timings/train/*")
+_DAY = 86400
+
+
+@dataclass
+class Found:
+    """`paths`: kind -> files and folders that may go. `links`: links on the way to some, which are not followed."""
+
+    paths: dict[str, list[Path]] = field(default_factory=lambda: {kind: [] for kind in KINDS})
+    links: list[Path] = field(default_factory=list)
+
+
+def find(results: Path, policy: CleanSection, now: float | None = None) -> Found:
+    """What the policy lets go in `results/E`.
+
+    Raises:
+        DataError: an `images.tar` is damaged.
+    """
+    found = Found()
+    if results.is_symlink():
+        found.links.append(results)
+        return found
+    finders = {
+        "work": _work(results) if policy.work else (),
+        "not_finite": _dumps(results) if policy.not_finite else (),
+        "restored_images": _restored(results) if policy.restored_images else (),
+        "half_written": _half_written(results) if policy.half_written else (),
+        "logs": _logs(results, policy.logs_days, now) if policy.logs_days is not None else (),
+        "prompt_cache": [results / "work/prompts"] if policy.prompt_cache else (),
+        "replaced": _replaced(results) if policy.replaced else (),
+    }
+    taken: set[Path] = set()
+    for kind, paths in reversed(finders.items()):  # what was replaced goes whole, with the work in it
+        for path in sorted(set(paths)):
+            if taken.isdisjoint([path, *path.parents]) and os.path.lexists(path) and _reached(path, results, found):
+                found.paths[kind].append(path)
+        taken.update(found.paths[kind])
+    return found
+
+
+def _reached(path: Path, results: Path, found: Found) -> bool:
+    """Whether no folder on the way to it is a link."""
+    for folder in [path, *path.parents]:
+        if folder == results:
+            return True
+        if folder.is_symlink() and (folder != path or path.is_dir()):
+            if folder not in found.links:
+                found.links.append(folder)
+            return False
+    return False
+
+
+def _work(results: Path) -> Iterator[Path]:
+    """Folders below work/RULE/ of jobs that have all their outputs."""
+    for folder in results.glob("work/caption_shard/*/*"):
+        if (results / f"captions/shards/{folder.parent.name}.h5").is_file():
+            yield folder
+    for folder in results.glob("work/generate_shard/*/*/*/*/*"):
+        run, step, image_set, shard = folder.parts[-5:-1]
+        images = results / "images" / run / step / image_set
+        if (images / f"shards/{shard}.jsonl").is_file() or _newer(images / "packed.json", folder):
+            yield folder
+    for folder in _trained(results):
+        entries = list(folder.iterdir()) if folder.is_dir() else []
+        dumps = [entry for entry in entries if entry.name.startswith(_DUMP)]
+        yield from (entry for entry in entries if entry not in dumps) if dumps else [folder]
+
+
+def _newer(packed: Path, folder: Path) -> bool:
+    """Whether the images were deleted (`keep: none`, which deletes their listings too) after the work in `folder`;
+    older, packed.json is of before they were begun again."""
+    if not packed.is_file():
+        return False
+    times = [(Path(place) / name).lstat().st_mtime for place, _, names in os.walk(folder) for name in names]
+    return packed.stat().st_mtime >= max(times, default=0.0)
+
+
+def _dumps(results: Path) -> Iterator[Path]:
+    for folder in _trained(results):
+        yield from folder.glob(f"{_DUMP}*")
+
+
+def _trained(results: Path) -> Iterator[Path]:
+    """Work folders of segments whose checkpoint is finished."""
+    for folder in results.glob("work/train/*/*/*"):
+        run, step = folder.parts[-3:-1]
+        if all((results / "runs" / run / step / name).exists() for name in _TRAINED):
+            yield folder
+
+
+def _restored(results: Path) -> Iterator[Path]:
+    for begin in _UNPACKED:
+        yield from results.glob(f"images/*/*/{begin}*")
+        yield from results.glob(f"images/*/*/*/{begin}*")
+    for packed in results.glob(f"images/*/*/*/{PACKED}"):
+        yield from _twice(packed)
+
+
+def _twice(packed: Path) -> Iterator[Path]:
+    """Loose images that the packed file holds as well, with the same bytes."""
+    loose = [path for path in packed.parent.rglob("*.png") if not any(part.startswith(".") for part in path.parts)]
+    if not loose:
+        return
+    try:
+        with tarfile.open(packed) as archive:
+            for path in loose:
+                try:
+                    entry = archive.extractfile(str(path.relative_to(packed.parent)))
+                except KeyError:
+                    continue
+                with open(path, "rb") as file:
+                    digests = [hashlib.file_digest(one, "sha256").digest() for one in (entry, file) if one]
+                if len(digests) == 2 and digests[0] == digests[1]:
+                    yield path
+    except (tarfile.TarError, OSError) as error:
+        raise DataError(f"{packed}: cannot read ({error}); delete it and generate the images again") from None
+
+
+def _half_written(results: Path) -> Iterator[Path]:
+    for folder, folders, files in os.walk(results):  # follows no links
+        for name in [*folders, *files]:
+            if _HALF_WRITTEN.fullmatch(name):
+                yield Path(folder) / name
+        folders[:] = [name for name in folders if not _HALF_WRITTEN.fullmatch(name)]
+
+
+def _logs(results: Path, days: int, now: float | None) -> Iterator[Path]:
+    before = (time.time() if now is None else now) - days * _DAY
+    for folder, _, files in os.walk(results / "logs"):
+        for name in files:
+            path = Path(folder) / name
+            if path.lstat().st_mtime < before:
+                yield path
+
+
+def _replaced(results: Path) -> Iterator[Path]:
+    for pattern in _ASIDE:
+        yield from results.glob(f"{pattern}{REPLACED}*")
+
