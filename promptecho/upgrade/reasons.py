@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from promptecho.config.changes import changes
+from promptecho.config.inputs import inputs_of
 from promptecho.config.load import load_experiment
 from promptecho.config.slices import slice_value
 from promptecho.errors import PromptEchoError
@@ -97,6 +98,9 @@ class Reasons:
             _, why = self.protection.changed(job, stage, names.get("run"), self.protection.recorded(job))
             if why:
                 return why
+        digests = {text.strip("'")[:16] for text in (*changed.only_old, *changed.only_new)}
+        if stage == "generate" and len(digests) == 1:
+            return ["another number of its prompts is wanted (benchmarks.NAME.limit)"]
         return [self._slice(job, stage, names)]
 
     def _slice(self, job: Any, stage: str, names: dict[str, str]) -> str:
@@ -111,7 +115,11 @@ class Reasons:
                 return "its slice of the configuration, which this version cannot read as it was"
         if old is not None and old != now:
             return f"changed since: {', '.join(map(str, changes(stage, old, now)))}"
-        return "the code of its rules" if "code" in now else "the version of its stage, or its inputs"
+        known = self.protection.inputs(job.wildcards.E)
+        replaced = known.changed(inputs_of(self.protection.experiments[job.wildcards.E], stage, **names))
+        if replaced:
+            return "; ".join(f"{key}: {path} does not hold what it held then" for key, path in replaced.items())
+        return "the code of its rules" if "code" in now else "the version of its stage, or a file that ships with it"
 
 
 def _named(files: Any) -> str:

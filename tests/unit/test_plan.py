@@ -40,6 +40,7 @@ from promptecho.plan.trace import Tally
 from promptecho.t2i.lora import lora_parameters
 from promptecho.train.data import Batch
 from promptecho.train.update import awm_loss, velocity
+from promptecho.upgrade.costs import PlanFile
 
 LORA = LoraSection(rank=4, alpha=8)
 TRAINING = TrainingConfig(lora=LORA, kl_base={"weight": 0.1})
@@ -365,6 +366,14 @@ def test_json_and_page_say_the_same(tmp_path):
     assert run["seconds_per_iteration"] == pytest.approx(
         sum(phase["seconds"] for phase in run["phases"]) + run["heldout_seconds_per_iteration"]
     )
+    # What `promptecho upgrade --plan` takes from it: the last segment's share of the run.
+    file, config = tmp_path / "plan.json", load_experiment(tmp_path / "e.yaml")
+    file.write_text(result.stdout)
+    *_, last = steps = [0, *config.runs["r"].checkpoint_steps]
+    job = {"experiment": facts["experiment"], "rule": "train", "wildcards": {"R": "r", "N": str(last)}}
+    share = run["gpu_hours"] * (last - steps[-2]) / run["iterations"]
+    assert PlanFile(file).gpu_hours(config, job) == pytest.approx(share) and share > 0
+    assert PlanFile(file).gpu_hours(config, job | {"rule": "score"}) is None
     page = command(tmp_path, "--gpus-per-node", "4")
     assert page.exit_code == 0
     assert "Nothing here was measured" in page.stdout and "fits" in page.stdout

@@ -77,15 +77,20 @@ def test_scores_of_an_earlier_version_are_named_with_why_and_what_they_cost_and_
     assert report["command"] == "snakemake --profile profiles/local -- all"
 
 
-def test_a_training_that_would_be_refused_is_priced_by_its_timing_and_by_a_plan(demo, tmp_path):
+def test_a_raised_version_and_a_training_that_would_be_refused_are_priced_by_timings_and_a_plan(demo, tmp_path):
     """With the training all that follows is counted, though Snakemake refuses before it looks so far."""
-    plan = tmp_path / "plan.json"
+    slices, plan = demo / "promptecho/config/slices.py", tmp_path / "plan.json"
     run = {"run": "promptecho-s1", "gpu_hours": 80.0, "iterations": 40}
     evaluations = [{"name": "geneval", "gpu_hours": 3.0, "shards": 1}]
     plan.write_text(json.dumps({"experiment": "shapes", "runs": [run], "evaluations": evaluations, "captions": None}))
-    before = listing(demo / "results")
-    setting = "shapes.training.learning_rate=1e-4"
-    result = upgrade(demo, "results/shapes", "--set", setting, "--plan", str(plan), "--json", watched=tmp_path)
+    before, code = listing(demo / "results"), slices.read_text()
+    assert code.count('"generate": 1}') == 1
+    slices.write_text(code.replace('"generate": 1}', '"generate": 2}'))
+    try:
+        setting = "shapes.training.learning_rate=1e-4"
+        result = upgrade(demo, "results/shapes", "--set", setting, "--plan", str(plan), "--json", watched=tmp_path)
+    finally:
+        slices.write_text(code)
     assert result.returncode == 0, result.stderr
     assert listing(demo / "results") == before
     report = json.loads(result.stdout)
@@ -93,8 +98,11 @@ def test_a_training_that_would_be_refused_is_priced_by_its_timing_and_by_a_plan(
     assert first["why"] == ["changed since: training.learning_rate (was 0.00025, now 0.0001)"]
     assert first["seconds"] == 1800 and first["gpu_hours"] == 0  # on a machine without GPUs
     assert second["files"][0].startswith("results/shapes/runs/promptecho-s1/40/") and second["gpu_hours"] == 40
-    (images,) = by_rule(report)["generate_shard"]
-    assert (images["jobs"], images["priced"], images["gpu_hours"]) == (6, 1, 3.0)
+    base, others = by_rule(report)["generate_shard"]
+    assert base["why"] == ["the version of its stage, or a file that ships with it"] and base["digests"]
+    assert others["why"] == ["what it is made from is made again"]
+    for images in (base, others):
+        assert (images["jobs"], images["priced"], images["gpu_hours"]) == (6, 1, 3.0)
     assert "runs/promptecho-s1 (checkpoints 20, 40): changed since" in report["refused"]
     assert "--config retrain=shapes/promptecho-s1" in report["refused"]
 
@@ -123,6 +131,8 @@ def test_what_cannot_be_planned_is_one_error(demo, tmp_path):
         (["--set", "shapes.training.lerning_rate=1"], "did you mean learning_rate?"),
         (["config"], "config: not results/E of this folder; start where you start Snakemake"),
         (["--profile", "profiles/lokal"], "--profile profiles/lokal: no such folder"),
+        (["--plan", "profiles/local/config.yaml"], "profiles/local/config.yaml: not valid JSON"),
+        (["--plan", "results/shapes/runs/promptecho-s1/20/state/state.json"], "not what `promptecho plan --json`"),
     ):
         result = upgrade(demo, *arguments, watched=tmp_path)
         assert result.returncode == 1 and said in result.stderr and "Traceback" not in result.stderr, result.stderr
