@@ -154,7 +154,8 @@ def slice_value(
     if stage == "score":
         return _score_slice(config, _needed(benchmark, stage, "benchmark"))
     if stage == "adapter":
-        return _entry(config, "adapters", _needed(run, stage, "run"))
+        entry = _entry(config, "adapters", _needed(run, stage, "run"))
+        return entry | version_in_digest(config.models.t2i.family)
     if stage == "tables":
         return {"code": code_digest(*TABLES_CODE)}
     known = "images, caption, merge, train, adapter, prompts, generate, score, tables"
