@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from promptecho.config import ExperimentConfig, run_training
-from promptecho.errors import ConfigError, DataError
+from promptecho import plugins
+from promptecho.errors import DataError
 from promptecho.files import read_json
 
 
@@ -45,29 +45,22 @@ class PlanFile:
         try:
             self.experiment: str = facts["experiment"]
             self.runs = {run["run"]: run["gpu_hours"] / run["iterations"] for run in facts["runs"]}
-            self.sets = {one["name"]: (one["gpu_hours"], one["shards"]) for one in facts["evaluations"]}
+            self.sets = {one["name"]: one["gpu_hours"] for one in facts["evaluations"]}
             captions = facts["captions"]
             self.captions: float | None = captions["gpu_hours"] if captions else None
         except (KeyError, TypeError, ZeroDivisionError):
             raise DataError(f"{path}: not what `promptecho plan --json` prints; make it again") from None
 
-    def gpu_hours(self, config: ExperimentConfig, job: dict[str, Any]) -> float | None:
-        """Of one job; None where the plan says nothing about it."""
-        names = job["wildcards"]
+    def gpu_hours(self, job: dict[str, Any]) -> float | None:
+        """Of one job of `planned.py`; None where the plan says nothing about it."""
         if job["experiment"] != self.experiment:
             return None
-        if job["rule"] == "train" and names["R"] in self.runs:
-            try:
-                steps = [0, *run_training(config, names["R"]).checkpoint_steps]
-                return self.runs[names["R"]] * (int(names["N"]) - steps[steps.index(int(names["N"])) - 1])
-            except (ConfigError, ValueError):
-                return None
-        if job["rule"] == "generate_shard":
-            hours, shards = self.sets.get(names["S"], (None, 1))
-            return None if hours is None else hours / shards
-        if job["rule"] == "caption_shard" and self.captions is not None:
-            return self.captions / config.captions.num_shards
-        return None
+        hours = {
+            "train": self.runs.get(job["wildcards"].get("R")),  # of an iteration
+            "generate_shard": self.sets.get(job["wildcards"].get("S")),
+            "caption_shard": self.captions,
+        }.get(job["rule"])
+        return None if hours is None else hours * job.get("iterations", job.get("part", 0))
 
 
 def judge_calls(shadow: Path, options: str, environment: dict[str, str]) -> dict[str, Any]:
@@ -81,8 +74,9 @@ def judge_calls(shadow: Path, options: str, environment: dict[str, str]) -> dict
         return {"unknown": "its images are packed: `promptecho judge --estimate` unpacks them to count"}
     if not images.is_dir():
         return {"unknown": "its images are not there"}
+    allowed = ["--allow-plugins"] if plugins.allowed() else []
     done = subprocess.run(
-        [sys.executable, "-m", "promptecho", "judge", *words, "--estimate", "--json"],
+        [sys.executable, "-m", "promptecho", "judge", *words, "--estimate", "--json", *allowed],
         cwd=shadow, env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
     try:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from promptecho import protect
+from promptecho.config import ExperimentConfig, run_training
 from promptecho.config.reruns import refusal
 from promptecho.files import write_json
 from promptecho.upgrade.reasons import FOLLOWS, Reasons, Why
@@ -36,7 +37,7 @@ def read(protection: protect.Protection) -> dict[str, Any]:
     levels = [needed.intersection(level) for level in dag.toposorted()]
     jobs = [job for level in levels for job in sorted(level, key=lambda job: (job.rule.name, str(job.output[0])))]
     return {
-        "jobs": [_job(job, why.get(job, FOLLOWS), needed) for job in jobs],
+        "jobs": [_job(job, why.get(job, FOLLOWS), needed) | _share(job, protection.experiments) for job in jobs],
         "finished_jobs": sum(1 for job in dag.jobs if job.output and job not in needed),
         "experiments": sorted(protection.experiments),
         "refused": refusal(conflicts) if conflicts else None,
@@ -68,6 +69,20 @@ def _job(job: Any, why: Why, needed: set[Any]) -> dict[str, Any]:
         found["judge"] = str(job.params.options)
         found["images_are_made_first"] = not made.isdisjoint(map(str, job.input))
     return found
+
+
+def _share(job: Any, experiments: dict[str, ExperimentConfig]) -> dict[str, Any]:
+    """What a plan's figures are to be multiplied with: `iterations` of a training's segment, or the job's `part` of all
+    shards."""
+    if job.rule.name == "train":
+        steps = [0, *run_training(experiments[job.wildcards.E], job.wildcards.R).checkpoint_steps]
+        step = int(job.wildcards.N)
+        return {"iterations": step - steps[steps.index(step) - 1]}
+    if job.rule.name == "caption_shard":
+        return {"part": 1 / experiments[job.wildcards.E].captions.num_shards}
+    if job.rule.name == "generate_shard":
+        return {"part": 1 / experiments[job.wildcards.E].image_sets[job.wildcards.S].num_shards}
+    return {}
 
 
 if __name__ == "__main__":

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import promptecho
-from promptecho.config import load_experiment
-from promptecho.errors import DataError, PromptEchoError
+from promptecho import plugins
+from promptecho.errors import DataError
 from promptecho.files import read_json
 from promptecho.upgrade.costs import PlanFile, environment_of, gpus_of, judge_calls, recorded_seconds
 from promptecho.upgrade.files import Schemas, read_schemas
@@ -83,8 +83,7 @@ def make_report(
             options = [*arguments, *([] if "--config" in arguments else ["--config"]), retrain]
             planned = _planned(shadow, options, environment)
         again = [job for job in planned["jobs"] if job["there"]]
-        configs = _configs(shadow, again)
-        groups = _groups(root, again, configs, plan)
+        groups = _groups(root, again, plan)
         judged = [job for job in planned["jobs"] if job["rule"] == "judge"]
         calls = [_judge(shadow, job, environment) for job in judged]
     missing = Counter(job["rule"] for job in planned["jobs"] if not job["there"])
@@ -123,12 +122,11 @@ def _arguments(root: Path, experiments: list[str], profile: str, settings: str |
     found += ["--profile", place]
     given = [f"experiments=[{','.join(experiments)}]"] if experiments else []
     given += [f"set={settings}"] if settings else []
+    given += ["allow_plugins=true"] if plugins.allowed() else []
     return [*found, *(["--config", *given] if given else [])]
 
 
-def _groups(
-    root: Path, jobs: list[dict[str, Any]], configs: dict[str, Any], plan: PlanFile | None
-) -> list[Group]:
+def _groups(root: Path, jobs: list[dict[str, Any]], plan: PlanFile | None) -> list[Group]:
     found: dict[tuple, Group] = {}
     for job in jobs:
         key = (job["experiment"], job["rule"], tuple(job["why"]))
@@ -143,23 +141,11 @@ def _groups(
         if seconds is not None:
             group.timed, group.seconds = group.timed + 1, group.seconds + seconds
             planned = seconds * gpus / 3600
-        elif plan is not None and job["experiment"] in configs:
-            planned = plan.gpu_hours(configs[job["experiment"]], job)
+        elif plan is not None:
+            planned = plan.gpu_hours(job)
         if planned is not None:
             group.priced, group.gpu_hours = group.priced + 1, group.gpu_hours + planned
     return list(found.values())
-
-
-def _configs(shadow: Path, jobs: list[dict[str, Any]]) -> dict[str, Any]:
-    """Experiment -> configuration, as Snakemake has just resolved it."""
-    found = {}
-    for name in sorted({job["experiment"] for job in jobs if job["experiment"]}):
-        written = sorted((shadow / "results" / name / "config").glob("*.yaml"), key=lambda file: file.stat().st_mtime)
-        try:
-            found[name] = load_experiment(written[-1])
-        except (PromptEchoError, IndexError):
-            continue
-    return found
 
 
 def _judge(shadow: Path, job: dict[str, Any], environment: dict[str, str]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ RECORDS = ".snakemake"
 # Parts of .snakemake that a plan does not read.
 _LEFT_OUT = ("conda", "conda-archive", "singularity", "log", "locks", "shadow", "submitit", "auxiliary", "source-cache")
 _HASHES = "file_hashes.json"
+_LEVELS = 3  # as far as relative paths lead upwards
 
 
 @contextlib.contextmanager
@@ -29,12 +30,24 @@ def shadow_of(root: Path) -> Iterator[Path]:
         DataError: records cannot be read, or there is no room for the copies.
     """
     with tempfile.TemporaryDirectory(prefix="promptecho-upgrade-") as folder:
-        shadow = Path(folder)
+        shadow = Path(folder).joinpath(*root.resolve().parts[1:])
         try:
+            shadow.mkdir(parents=True)
+            _surround(root.resolve(), Path(folder))
             _cast(root, shadow)
         except OSError as error:
             raise DataError(f"{error.filename or root}: cannot be read or copied ({error.strerror or error})") from None
         yield shadow
+
+
+def _surround(root: Path, folder: Path) -> None:
+    """Links to what lies beside the folder and those above it: a configuration may name `../photos`."""
+    for parent in list(root.parents)[:_LEVELS]:
+        own = folder.joinpath(*parent.parts[1:])
+        with contextlib.suppress(PermissionError):  # a folder that may be entered and not read
+            for entry in parent.iterdir():
+                if not os.path.lexists(own / entry.name):
+                    (own / entry.name).symlink_to(entry)
 
 
 def _cast(root: Path, shadow: Path) -> None:

@@ -15,6 +15,8 @@ import pytest
 from conftest import ROOT, copy_checkout
 from finished_demo import unpack
 
+from promptecho.upgrade.shadow import shadow_of
+
 CHEAP = {"score", "table", "curves", "samples", "training_curves"}
 MARKER = "torch-was-imported"
 
@@ -124,6 +126,23 @@ def test_files_of_an_earlier_schema_are_counted_and_newer_ones_named_in_the_term
     assert "shapes: score, 11 jobs: the code of its rules" in result.stdout
     assert "30 s when they were made (1 of 11 jobs), of 10 jobs no time is on record" in result.stdout
     assert result.stdout.endswith("to make it: snakemake --profile profiles/local -- all\n")
+
+
+def test_relative_paths_lead_out_of_the_shadow_as_they_lead_out_of_the_folder(tmp_path):
+    root = tmp_path / "projects/checkout"
+    (root / "results/e/work").mkdir(parents=True)
+    (root / "results/e/work/file_hashes.json").write_text("{}")
+    for place in ("projects/photos", "models", "projects/checkout/data", "projects/checkout/results/e/runs"):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "a").write_text(place)
+    with shadow_of(root) as shadow:
+        for path in ("../photos", "../../models", "data", "results/e/runs"):
+            assert (shadow / path / "a").read_text() == str((root / path).resolve().relative_to(tmp_path))
+            assert (shadow / path / "a").stat().st_mtime_ns == (root / path / "a").stat().st_mtime_ns
+        (shadow / "results/e/work/file_hashes.json").write_text("changed")
+        (shadow / "results/e/work/new").write_text("")
+    assert not shadow.exists()
+    assert (root / "results/e/work/file_hashes.json").read_text() == "{}" and not (root / "results/e/work/new").exists()
 
 
 def test_what_cannot_be_planned_is_one_error(demo, tmp_path):
