@@ -61,6 +61,7 @@ def _job(job: Any, why: Why, needed: set[Any]) -> dict[str, Any]:
         "why": list(why.reasons) if there else [],
         "before": list(why.before),
         "now": list(why.now),
+        "newer": list(why.newer),
         "timing": str(job.benchmark) if job.benchmark else None,
         "resources": {name: value for name, value in resources.items() if isinstance(value, int)},
     }

@@ -37,11 +37,12 @@ _SHOWN = 3  # files that a reason names
 
 
 class Why(NamedTuple):
-    """Reasons in words, and the recorded parameters (digests) that are others now."""
+    """Reasons in words, the recorded parameters (digests) that are others now, and inputs that are newer."""
 
     reasons: tuple[str, ...]
     before: tuple[str, ...] = ()
     now: tuple[str, ...] = ()
+    newer: tuple[str, ...] = ()
 
 
 FOLLOWS = Why(("what it is made from is made again",))
@@ -63,16 +64,16 @@ class Reasons:
         if reason.forced:
             found.append("its inputs are other ones now")
         if reason.missing_output:
-            found.append(f"not there: {_named(reason.missing_output)}")
+            found.append(f"some of its files are not there ({_named(reason.missing_output)})")
         if reason.incomplete_output:
             found.append("an interrupted job left it")
         if reason.params_changed:
             found += self._parameters(job, reason.params_changed)
         if reason.input_changed:
             found.append("it is made from other files now")
-        newer = set(reason.updated_input) - set(reason.updated_input_run)
+        newer = tuple(sorted(map(str, set(reason.updated_input) - set(reason.updated_input_run))))
         if newer:
-            found.append(f"newer inputs: {_named(newer)}")
+            found.append("what it is made from is newer")
         if reason.code_changed:
             found.append("the command of its rule is another one")
         if reason.software_stack_changed:
@@ -80,10 +81,10 @@ class Reasons:
         if not found:
             return FOLLOWS if reason.updated_input_run else Why(("Snakemake asks for it",))
         if not reason.params_changed:
-            return Why(tuple(found))
+            return Why(tuple(found), newer=newer)
         sides = (reason.params_changed.only_old, reason.params_changed.only_new)
         before, now = (tuple(sorted(text.strip("'") for text in side)) for side in sides)
-        return Why(tuple(found), before, now)
+        return Why(tuple(found), before, now, newer)
 
     def _parameters(self, job: Any, changed: Any) -> list[str]:
         """Why the recorded parameters are others: the digest of a slice or of code, or a setting."""

@@ -29,7 +29,7 @@ PACKAGE = Path(promptecho.__file__).resolve().parent.parent  # the folder that h
 class Group:
     """Jobs of one rule and experiment with the same reasons. `seconds` and `gpu_hours` are of the `timed` and the
     `priced` of them; the others were never timed here, and no plan was given. `digests`: pairs of what was recorded and
-    what holds now, where those differ."""
+    what holds now, where those differ; `newer`: inputs that are newer than what was made from them."""
 
     experiment: str | None
     rule: str
@@ -37,6 +37,7 @@ class Group:
     jobs: int = 0
     files: list[str] = field(default_factory=list)
     digests: list[tuple[str, str]] = field(default_factory=list)
+    newer: list[str] = field(default_factory=list)
     timed: int = 0
     seconds: float = 0.0
     priced: int = 0
@@ -135,6 +136,7 @@ def _groups(root: Path, jobs: list[dict[str, Any]], plan: PlanFile | None) -> li
         group.files += job["there"]
         pair = (", ".join(job["before"]), ", ".join(job["now"]))
         group.digests += [pair] if any(pair) and pair not in group.digests else []
+        group.newer += [path for path in job["newer"] if path not in group.newer]
         gpus = gpus_of(job["resources"])
         seconds = recorded_seconds(root / job["timing"]) if job["timing"] else None
         planned = None

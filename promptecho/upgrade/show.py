@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from promptecho.errors import counted
 from promptecho.upgrade.report import Group, Report
 
+SHOWN = 3  # files of a kind
+
 
 def lines(report: Report) -> Iterator[str]:
     """The report in plain lines, the finished results that would be made again first."""
@@ -21,6 +23,9 @@ def lines(report: Report) -> Iterator[str]:
             if group.digests:
                 pairs = ", ".join(f"{old or 'nothing'} -> {new or 'nothing'}" for old, new in group.digests)
                 yield f"    recorded -> now: {pairs}"
+            if group.newer:
+                more = f" and {len(group.newer) - SHOWN} more" if len(group.newer) > SHOWN else ""
+                yield f"    newer: {', '.join(group.newer[:SHOWN])}{more}"
             yield f"    {_cost(group)}"
         yield from _total(report.again, jobs)
     if report.missing:

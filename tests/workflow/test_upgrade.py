@@ -109,22 +109,27 @@ def test_a_raised_version_and_a_training_that_would_be_refused_are_priced_by_tim
     assert "--config retrain=shapes/promptecho-s1" in report["refused"]
 
 
-def test_files_of_an_earlier_schema_are_counted_and_newer_ones_named_in_the_terminal_too(demo, tmp_path):
-    tables = demo / "results/shapes/tables"
-    contents = {path: path.read_bytes() for path in tables.glob("*.json")}
+def test_newer_inputs_and_files_of_other_schemas_are_named_in_the_terminal_too(demo, tmp_path):
+    tables, prompts = demo / "results/shapes/tables", demo / "results/shapes/prompts/tiif/metadata.jsonl"
+    contents, time = {path: path.read_bytes() for path in tables.glob("*.json")}, prompts.stat().st_mtime_ns
     try:
         for path in contents:
             path.write_text('{"name": "x"}')
         (tables / "geneval.json").write_text('{"schema_version": 7}')
+        os.utime(prompts)
         result = upgrade(demo, watched=tmp_path)
     finally:
         for path, content in contents.items():
             path.write_bytes(content)
+        os.utime(prompts, ns=(time, time))
     assert result.returncode == 0, result.stderr
     assert "5 score or table files of 17 are of an earlier schema and are read as they are" in result.stdout
     assert "tables/geneval.json: schema_version is 7, this version reads up to 1: a newer version" in result.stdout
-    assert "shapes: score, 11 jobs: the code of its rules" in result.stdout
-    assert "30 s when they were made (1 of 11 jobs), of 10 jobs no time is on record" in result.stdout
+    newer = "newer: results/shapes/prompts/tiif/metadata.jsonl"
+    assert f"shapes: generate_shard, 2 jobs: what it is made from is newer\n    {newer}" in result.stdout
+    assert "shapes: score, 9 jobs: the code of its rules\n    recorded -> now: " in result.stdout
+    assert "shapes: score, 2 jobs: what it is made from is made again\n" in result.stdout
+    assert "30 s when they were made (1 of 9 jobs), of 8 jobs no time is on record" in result.stdout
     assert result.stdout.endswith("to make it: snakemake --profile profiles/local -- all\n")
 
 
