@@ -19,8 +19,9 @@ def at_work(root: Path, experiment: str) -> str | None:
         root: the folder in which Snakemake is started.
     """
     records = root / RECORDS
-    if not records.is_dir():
-        return f"{records}: not there, so nobody can know whether a job still runs; start where you start Snakemake"
+    if not (records / "incomplete").is_dir():  # Snakemake makes it, and marks there what has begun
+        marks = records / "incomplete"
+        return f"{marks}: not there, so nobody can know whether a job still runs; start where you start Snakemake"
     if any((records / "locks").glob("*")):
         return (
             "Snakemake is at work here, or was killed: let it finish, or stop it with Ctrl-C; if none is running any "

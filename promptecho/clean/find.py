@@ -28,6 +28,7 @@ KINDS = {
 _TRAINED = ("adapter", "state", "metrics.jsonl")
 _DUMP = "not-finite-"
 _HALF_WRITTEN = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
+_REPLACED = re.compile(rf".+{re.escape(REPLACED)}(?:[0-9a-f]{{16}}|unknown)(?:-\d+)?(?:\.\d+\.\w+)?")
 _UNPACKED = (".restoring-", ".unpacked-")
 # What `--config retrain=` and captions that are made again leave (config/reruns.py), below results/E.
 _ASIDE = ("captions", "work/train/*", "work/generate_shard/*", "images/*", "scores/*/*", "answers/*/*")
@@ -154,7 +155,8 @@ def _half_written(results: Path) -> Iterator[Path]:
         for name in [*folders, *files]:
             if _HALF_WRITTEN.fullmatch(name):
                 yield Path(folder) / name
-        folders[:] = [name for name in folders if not _HALF_WRITTEN.fullmatch(name)]
+        paid = {"judges"} if Path(folder) == results else set()
+        folders[:] = [name for name in folders if name not in paid and not _HALF_WRITTEN.fullmatch(name)]
 
 
 def _logs(results: Path, days: int, now: float | None) -> Iterator[Path]:
@@ -168,5 +170,5 @@ def _logs(results: Path, days: int, now: float | None) -> Iterator[Path]:
 
 def _replaced(results: Path) -> Iterator[Path]:
     for pattern in _ASIDE:
-        yield from results.glob(f"{pattern}{REPLACED}*")
+        yield from (path for path in results.glob(f"{pattern}{REPLACED}*") if _REPLACED.fullmatch(path.name))
 

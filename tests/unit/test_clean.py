@@ -33,14 +33,14 @@ MAY_GO = {
     "logs": ["logs/train/r.20.log"],
     "prompt_cache": ["work/prompts/aa/b.safetensors"],
     "replaced": [
-        "runs/r.replaced-cc/20/adapter/a",
-        "images/r.replaced-cc/20/geneval/0.png",
-        "scores/geneval/r.replaced-cc/20.json",
-        "answers/tiif/r.replaced-cc/20.json",
-        "tensorboard/r.replaced-cc/events",
-        "work/train/r.replaced-cc/40/aaaa/states/000001/state.json",
-        "captions.replaced-dd/shards/00000.h5",
-        "logs/train/r.replaced-cc.20.log",
+        "runs/r.replaced-0123456789abcdef/20/adapter/a",
+        "images/r.replaced-0123456789abcdef/20/geneval/0.png",
+        "scores/geneval/r.replaced-0123456789abcdef/20.json",
+        "answers/tiif/r.replaced-0123456789abcdef/20.json",
+        "tensorboard/r.replaced-0123456789abcdef/events",
+        "work/train/r.replaced-0123456789abcdef/40/aaaa/states/000001/state.json",
+        "captions.replaced-unknown-2/shards/00000.h5",
+        "logs/train/r.replaced-0123456789abcdef.20.log",
     ],
 }
 STAYS = [
@@ -62,6 +62,8 @@ STAYS = [
     "images/base/0/geneval/shards/0.jsonl",
     "images/base/0/dpg/packed.json",
     "judges/gemini/journal.jsonl",
+    "judges/gemini/.journal.jsonl.0123abcd.tmp",
+    "runs/mine.replaced-by-hand/20/adapter/a",
     "scores/geneval/base/0.json",
     "timings/train/r.20.tsv",
     "logs/train/r.60.log",  # of today
@@ -116,7 +118,7 @@ def test_nothing_goes_without_yes_and_sizes_are_told_by_kind(root):
 
 
 def test_by_default_nothing_finished_goes(root):
-    gone = {name for kind in DEFAULT for name in MAY_GO[kind]} | {"logs/train/r.replaced-cc.20.log"}
+    gone = {name for kind in DEFAULT for name in MAY_GO[kind]} | {"logs/train/r.replaced-0123456789abcdef.20.log"}
     before = there(root)
     code, output = clean("--yes")
     assert code == 0 and "deleted: 1.1 KB" in output
@@ -131,7 +133,7 @@ def test_each_key_of_the_policy_is_for_its_kind_alone(root, kind):
     policy(root, **off)
     assert "there is nothing to clean" in clean("--yes")[1]
     policy(root, **off | ({"logs_days": 30} if kind == "logs" else {kind: True}))
-    gone = set(MAY_GO[kind]) | ({"logs/train/r.replaced-cc.20.log"} if kind == "logs" else set())
+    gone = set(MAY_GO[kind]) | ({"logs/train/r.replaced-0123456789abcdef.20.log"} if kind == "logs" else set())
     before = there(root)
     assert clean("--yes")[0] == 0
     assert before - there(root) == gone

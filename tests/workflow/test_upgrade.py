@@ -15,6 +15,7 @@ import pytest
 from conftest import ROOT, copy_checkout
 from finished_demo import unpack
 
+from promptecho.upgrade.reasons import CODE, STAGES
 from promptecho.upgrade.shadow import shadow_of
 
 CHEAP = {"score", "table", "curves", "samples", "training_curves"}
@@ -131,6 +132,20 @@ def test_newer_inputs_and_files_of_other_schemas_are_named_in_the_terminal_too(d
     assert "shapes: score, 2 jobs: what it is made from is made again\n" in result.stdout
     assert "30 s when they were made (1 of 9 jobs), of 8 jobs no time is on record" in result.stdout
     assert result.stdout.endswith("to make it: snakemake --profile profiles/local -- all\n")
+
+
+def test_every_rule_with_a_digest_has_reasons_of_its_own():
+    """Stage and names as the rule gives them to the digest."""
+    found = {}
+    for file in sorted((ROOT / "workflow/rules").glob("*.smk")):
+        for rule in re.split(r"^rule (?=\w+:$)", file.read_text(), flags=re.MULTILINE)[1:]:
+            if digest := re.search(r"^ +digest=(.+),$", rule, re.MULTILINE):
+                found[rule.partition(":")[0]] = digest[1]
+    assert set(found) == {*STAGES, *CODE}
+    made = {"generate_shard": 'made_from("generate", image_set="S")'}  # with the limit of its prompts
+    for rule, (stage, names) in STAGES.items():
+        arguments = "".join(f', {argument}="{wildcard}"' for argument, wildcard in names.items())
+        assert re.fullmatch(rf'(made_from|slice_of)\("{stage}"{arguments}\)', made.get(rule, found[rule])), rule
 
 
 def test_relative_paths_lead_out_of_the_shadow_as_they_lead_out_of_the_folder(tmp_path):
