@@ -13,7 +13,8 @@ import torch
 
 from promptecho.cluster.device import choose_device
 from promptecho.config import load_experiment, run_training
-from promptecho.train import loop
+from promptecho.train import loop, setup
+from promptecho.train.phases import Phases
 from promptecho.train.stop import StopCheck
 from promptecho.train.trainer import Segment, Trainer
 from promptecho.train.watchdog import Watchdog
@@ -38,4 +39,5 @@ def alone(config: Path, run: str, captions: Path, **changes: Any) -> Iterator[Tr
         work = Path(folder)
         segment = Segment(experiment, run, training.iterations, captions, work, work)
         with Watchdog(work / "ranks", 0, 1, 10**6, 10**6) as watchdog:
-            yield loop.prepare(segment, training, device, watchdog, layout, launch, StopCheck(None))
+            phase = Phases(watchdog, StopCheck(None), device, lambda *_: [])
+            yield setup.prepare(segment, training, layout, launch, phase)

@@ -31,7 +31,6 @@ from promptecho.config import TrainingConfig
 from promptecho.progress import Progress
 from promptecho.train import loop
 from promptecho.train.data import Rollout
-from promptecho.train.meter import Meter
 from promptecho.train.scoring import combined_advantages
 from promptecho.train.trainer import Trainer
 from promptecho.train.update import draw_timesteps_and_noise, velocity
@@ -125,7 +124,7 @@ def main() -> None:
         again: dict[str, list[torch.Tensor]] = {name: [] for name in rows}
         bar = Progress("gradient signal", arguments.sets * len(rows), "gradients")
         for number in range(arguments.sets):
-            rollout = loop.collect(trainer, number, Meter(trainer.engine.device))
+            rollout = loop.collect(trainer, number, trainer.engine.weights())
             for name, (changed, band) in rows.items():
                 found[name].append(gradient(trainer, rollout, changed, number, band))
                 again[name].append(gradient(trainer, rollout, changed, number + arguments.sets, band))

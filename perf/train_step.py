@@ -87,6 +87,7 @@ def main() -> None:
     configured = run_training(load_experiment(arguments.config), arguments.run)
     changes = {
         "kl_base": configured.kl_base.model_copy(update={"weight": arguments.kl_base}),
+        "ema": configured.ema.model_copy(update={"decay": None}),  # is no part of what is compared
         "per_timestep": True,
         "passes": arguments.passes or configured.passes,
     }
@@ -98,27 +99,19 @@ def main() -> None:
         engine = trainer.engine
         kl_ema = engine.weights()  # the start's weights, so that average and policy differ after one iteration
         for iteration in range(arguments.iterations):
-            meter = Meter(device)
-            rollout = loop.collect(trainer, iteration, meter)
+            trainer.phase.begin(iteration + 1)
+            measured = trainer.phase.meter
+            rollout = loop.collect(trainer, iteration, engine.weights())
             before, moments, steps = engine.weights(), engine.moments(), engine.optimizer_steps
             ours_first = iteration % 2 == 0
             results = {}
             for ours in (ours_first, not ours_first):
                 engine.set_state(before, moments, steps)
                 start = time.monotonic()
-                lap = Meter(device) if not ours else meter
+                trainer.phase.meter = measured if ours else Meter(device)
+                batch = precompute(trainer, rollout, iteration, kl_ema)
                 if ours:
-                    lap._reset()
-                mine, batch = precompute(
-                    trainer.family, engine, rollout, training, iteration, kl_ema, trainer.grid, lambda *_: None
-                )
-                if ours:
-                    lap.lap("precompute")
-                    update(
-                        trainer.family, engine, mine, batch, len(rollout.latents), training, iteration,
-                        lambda: None, lambda *_: None,
-                    )  # fmt: skip
-                    lap.lap("update")
+                    update(trainer, batch, iteration, before)
                 else:
                     start = time.monotonic()  # it needs no precomputation; only its draws are taken over
                     straightforward_update(trainer, rollout, batch, training, iteration, before, kl_ema)
@@ -127,9 +120,9 @@ def main() -> None:
             differences.append(
                 max(float((results[True][1][k] - v).abs().max()) for k, v in results[False][1].items())
             )
-            for name, seconds in meter.laps.items():
+            for name, seconds in measured.seconds.items():
                 phases.setdefault(name, []).append(seconds)
-                memory.setdefault(name, []).append(meter.memory[name])
+                memory.setdefault(name, []).append(measured.memory[name])
             print(f"iteration {iteration + 1}/{arguments.iterations}: ratio {ratios[-1]:.2f}", file=sys.stderr)
     report(phases, memory, ratios, differences, training, arguments, device)
 

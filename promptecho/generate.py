@@ -24,6 +24,7 @@ from promptecho.config.scorers import image_set_limit
 from promptecho.errors import ConfigError, DataError, counted
 from promptecho.files import atomic_path, digest, read_json, sha256_file, write_json, write_jsonl
 from promptecho.memory import MemoryAdvice, in_phase
+from promptecho.phases import Phase
 from promptecho.progress import Progress
 from promptecho.suggest import maybe
 from promptecho.t2i.prompt_cache import PromptCache
@@ -101,7 +102,7 @@ def generate_shard(job: GenerateJob) -> Path:
     if missing:
         _check_prompts(job, layout)
         cache = job.config.models_prompt_cache
-        with memory("load_t2i"):
+        with memory(Phase.LOAD_T2I):
             own = _published(job, "pad_prompts")
             options = {"pad_prompts": own} if own else {}
             family = load_configured(job.config, job.device, text_encoder_device="cpu" if cache else None, **options)
@@ -119,9 +120,9 @@ def generate_shard(job: GenerateJob) -> Path:
                 # A prompt's images share one encoding.
                 texts = [layout.texts[p] for p, _ in batch]
                 upcoming = (layout.texts[p] for _, later in missing[index + 1 :] for p, _ in later)
-                with memory("encode"):
+                with memory(Phase.ENCODE):
                     cond = encoder.encode(texts, upcoming)
-                with memory("sample"):
+                with memory(Phase.SAMPLE):
                     _generate_batch(job, family, settings, layout, shape, batch, cond)
                 _write_record(job, recipe, layout, k, batches[k], batch)
                 bar.advance(len(batch))
@@ -167,7 +168,7 @@ def _generate_batch(
         raise DataError(
             f"prompt {layout.ids[bad[0][0]]} image {bad[0][1]}: the model's latents are not finite; {_suspect(job)}"
         )
-    with in_phase("decode"):
+    with in_phase(Phase.DECODE):
         images = family.decode(latents)
     for (p, i), image in zip(batch, images, strict=True):
         with atomic_path(layout.image_path(p, i)) as temporary:

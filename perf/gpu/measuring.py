@@ -72,9 +72,9 @@ class Taken:
 def take(code: Callable[[], Any], device: torch.device) -> Taken:
     """Run once; memory as training measures it (promptecho/train/meter.py)."""
     meter, cpu = Meter(device), time.process_time()
-    value = code()
-    meter.lap("all")
-    return Taken(meter.laps["all"], time.process_time() - cpu, meter.memory["all"], value)
+    with meter("all"):
+        value = code()
+    return Taken(meter.seconds["all"], time.process_time() - cpu, meter.memory["all"], value)
 
 
 def in_rounds(

@@ -33,6 +33,7 @@ from promptecho.captions.merge import MergeSpec, import_prompts
 from promptecho.cluster.device import choose_device
 from promptecho.config import TrainingConfig, load_experiment, run_training, run_vlm
 from promptecho.files import read_jsonl
+from promptecho.phases import MEASURED, PART_OF
 from promptecho.rewards.echo.reward import EchoReward
 from promptecho.t2i.registry import load_configured
 from promptecho.train.data import normal
@@ -41,9 +42,6 @@ from promptecho.vlm import load_vlm
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN = "measured"
-PHASES = ("sample", "reward", "precompute", "update")
-# What the plan tells apart and the metrics do not.
-PART_OF = {"encode": "sample", "decode": "sample"}
 TINY = {
     "models.t2i.height": 32, "models.t2i.width": 32, "training.passes": 2, "training.micro_batch_size": 2,
     "training.lora.rank": 4, "training.lora.alpha": 8, "training.sampling.num_inference_steps": 3,
@@ -213,7 +211,7 @@ def report(facts: dict[str, Any], gpu: str) -> None:
     )
     for column in ("phase", "seconds", "MFU", "peak memory, GB", f"plan ({gpu}): seconds", "plan: GB"):
         table.add_column(column, justify="left" if column == "phase" else "right")
-    for phase in PHASES:
+    for phase in MEASURED:
         times = [row[f"seconds_{phase}"] for row in rows]
         used = facts["useful_flops_per_iteration"][phase] / max(statistics.median(times), 1e-9)
         held = max(row[f"memory_gb_{phase}"] for row in facts["iterations"])

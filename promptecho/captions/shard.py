@@ -34,6 +34,7 @@ from promptecho.files import atomic_path, digest
 from promptecho.images import load_image
 from promptecho.memory import in_phase
 from promptecho.names import shown
+from promptecho.phases import Phase
 from promptecho.progress import progress
 from promptecho.vlm import Vlm, load_vlm, model_revision
 
@@ -96,7 +97,7 @@ def caption_shard(spec: ShardSpec) -> dict[str, Any]:
     with Journal(journal_path, header) as journal:
         done = _finished_rows(journal, items)
         if len(done) < len(items):
-            with in_phase("load_vlm"):
+            with in_phase(Phase.LOAD_VLM):
                 vlm = load_vlm(
                     spec.vlm, dtype=spec.settings.dtype, device=spec.device, revision=spec.revision,
                     trust_remote_code=spec.trust_remote_code,

@@ -122,6 +122,7 @@ def reward(
     from promptecho.cluster.device import choose_device
     from promptecho.config.memory import reward_keys
     from promptecho.memory import MemoryAdvice
+    from promptecho.phases import Phase
     from promptecho.rewards import RewardContext, make_reward
 
     dtype = dtype or (own.dtype if own else "float32")
@@ -131,7 +132,7 @@ def reward(
     if model_place is not None:
         from promptecho.vlm import load_vlm
 
-        with memory("load_vlm"):
+        with memory(Phase.LOAD_VLM):
             model = load_vlm(
                 model_place[0],
                 dtype=dtype,
@@ -149,7 +150,7 @@ def reward(
         for picture in images:  # its name decides what is sampled, not where it lies
             picture.info["path"] = Path(picture.info["path"]).name
     names = [f"of {path}" for path in files] if labels else ["--label"] * len(files)
-    with memory("reward"):
+    with memory(Phase.REWARD):
         details = make_reward(name, context).details(images, texts, names)
     _print(files, details, as_json)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from promptecho.config.load import needs_vlm, run_rewards, run_training, run_vlm
 from promptecho.config.models import ExperimentConfig
 from promptecho.config.rewards import VlmSection
+from promptecho.phases import Phase
 
 ANEW = "(other results: begins anew)"
 CACHE = "set models.prompt_cache of the site's file to a folder"  # the text encoder then leaves the GPU
@@ -17,41 +18,41 @@ def training_keys(config: ExperimentConfig, run: str, processes: int, phase: str
     """What lowers a phase of `promptecho train` on one of so many processes: phrases such as "lower KEY (8)".
 
     Args:
-        phase: load_t2i, load_vlm, optimizer, encode, sample, decode, reward, precompute, update.
+        phase: one of promptecho/phases.py.
     """
     training = run_training(config, run)
     t2i, mode = config.models.t2i, training.reward_placement.mode
     found = []
-    if phase == "sample":
+    if phase == Phase.SAMPLE:
         found += _lower("training.sampling.batch_size", training.sampling.batch_size)
-    if phase == "decode":
+    if phase == Phase.DECODE:
         found += _decoding(config, "training.sampling.batch_size", training.sampling.batch_size)
-    if phase == "reward":
+    if phase == Phase.REWARD:
         section = "training.rewards" if training.rewards else "rewards"
         for index, entry in enumerate(run_rewards(config, run)):
             found += _lower(f"{section}.{index}.batch_size", entry.batch_size)
         if mode == "dedicated":
             found.append(f"raise training.reward_placement.per_node ({training.reward_placement.per_node})")
-    if phase == "update":
+    if phase == Phase.UPDATE:
         if not training.activation_checkpointing:
             found.append("set training.activation_checkpointing: true")
         if not training.per_timestep and training.timesteps.per_sample > 1:
             found.append(f"set training.per_timestep: true {ANEW}")
-    if phase in ("update", "precompute"):
+    if phase in (Phase.UPDATE, Phase.PRECOMPUTE):
         found += _lower("training.micro_batch_size", training.micro_batch_size)
     # What lies there beside it.
     has_vlm = needs_vlm(config, run)
-    if has_vlm and phase != "load_t2i":
+    if has_vlm and phase != Phase.LOAD_T2I:
         if device != "cpu" and mode in ("colocated", "replicated"):
             found.append("set training.reward_placement.mode: offloaded")
         elif device == "cpu" and mode == "replicated" and processes > 1:
             found.append("set training.reward_placement.mode: colocated")
-    own_process = mode == "dedicated" and phase in ("reward", "load_vlm")
+    own_process = mode == "dedicated" and phase in (Phase.REWARD, Phase.LOAD_VLM)
     if _keeps_encoder(config, phase, device) and not own_process:
         found.append(CACHE)
     if training.zero_stage < 3 and processes > 1 and device != "cpu" and not own_process:
         found.append("set training.zero_stage: 3")
-    if phase in ("reward", "load_vlm"):
+    if phase in (Phase.REWARD, Phase.LOAD_VLM):
         key = "training.reward_vlm" if training.reward_vlm else "models.vlm"
         found += _bfloat16(key, run_vlm(config, run).dtype) if has_vlm else []
     else:
@@ -63,9 +64,9 @@ def generation_keys(config: ExperimentConfig, image_set: str, phase: str, device
     """... of `promptecho generate`: load_t2i, encode, sample, decode."""
     key, size = f"image_sets.{image_set}.batch_size", config.image_sets[image_set].batch_size
     found = []
-    if phase == "sample":
+    if phase == Phase.SAMPLE:
         found += _lower(key, size)
-    if phase == "decode":
+    if phase == Phase.DECODE:
         found += _decoding(config, key, size)
     if _keeps_encoder(config, phase, device):
         found.append(CACHE)
@@ -80,7 +81,7 @@ def caption_keys(vlm: VlmSection | None, batch_size: int, dtype: str, phase: str
 
 def reward_keys(batch_size: int, dtype: str, phase: str, device: str) -> list[str]:
     """... of `promptecho reward`: load_vlm, reward."""
-    return (_lower("--batch-size", batch_size) if phase == "reward" else []) + _dtype_option(dtype)
+    return (_lower("--batch-size", batch_size) if phase == Phase.REWARD else []) + _dtype_option(dtype)
 
 
 def score_keys(config: ExperimentConfig | None, judge: str | None, phase: str, device: str) -> list[str]:
@@ -98,7 +99,7 @@ def score_keys(config: ExperimentConfig | None, judge: str | None, phase: str, d
 
 def _keeps_encoder(config: ExperimentConfig, phase: str, device: str) -> bool:
     """Whether the text encoder is on the GPU without being needed there."""
-    return device != "cpu" and config.models_prompt_cache is None and phase != "encode"
+    return device != "cpu" and config.models_prompt_cache is None and phase != Phase.ENCODE
 
 
 def _decoding(config: ExperimentConfig, key: str, size: int) -> list[str]:

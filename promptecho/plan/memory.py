@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from promptecho.config.rewards import RewardSection
 from promptecho.config.training import TrainingConfig
+from promptecho.phases import Phase
 from promptecho.plan.costs import T2iCosts, VlmCosts
 from promptecho.plan.settings import Settings
 from promptecho.train.placement.layout import Layout
@@ -96,26 +97,26 @@ def trainer_memory(
     mine = min(images, share * training.passes) if world > 1 else images
     one = rows * t2i.latent_bytes
     phases = {
-        "encode": _encoding(t2i, settings),
-        "sample": {
+        Phase.ENCODE: _encoding(t2i, settings),
+        Phase.SAMPLE: {
             "activations": t2i.sample_step(sampled, training.sampling.guidance_scale).peak,
             "folded adapter": t2i.folded_bytes, **live,
         },
-        "decode": {"activations": t2i.decode(sampled).peak, "folded adapter": t2i.folded_bytes},
+        Phase.DECODE: {"activations": t2i.decode(sampled).peak, "folded adapter": t2i.folded_bytes},
     }  # fmt: skip
     if mode != "dedicated":
-        phases["reward"] = {
+        phases[Phase.REWARD] = {
             "activations": _reward_activations(vlm, rewards, share, settings),
             "gathered layers": gathered_vlm,
         }
-    phases["precompute"] = {
+    phases[Phase.PRECOMPUTE] = {
         "activations": t2i.velocity(min(micro, share), training).peak, **live,
         # Noise and velocities of this rank's images; what all ranks found, on its way to those who need it.
         "noise and references": share * one * (2 + references)
         + ((images + mine * references) * one if world > 1 and references else 0),
     }  # fmt: skip
     per_forward = 1 if training.per_timestep else training.timesteps.per_sample
-    phases["update"] = {
+    phases[Phase.UPDATE] = {
         "activations": t2i.loss(micro, training).peak, **live,
         "noise and references": mine * (t2i.latent_bytes + one * (1 + references)),
         "micro-batch": micro * per_forward * t2i.latent_bytes * (2 + references),
@@ -135,7 +136,7 @@ def server_memory(
         "activations": _reward_activations(vlm, rewards, -(-request // servers), settings),
         "gathered layers": gathered,
     }
-    return GpuMemory("reward server", {"reward VLM": held}, _without_zeros({"reward": parts}))
+    return GpuMemory("reward server", {"reward VLM": held}, _without_zeros({Phase.REWARD: parts}))
 
 
 def generation_memory(t2i: T2iCosts, batch_size: int, guidance_scale: float, settings: Settings) -> GpuMemory:
@@ -144,11 +145,11 @@ def generation_memory(t2i: T2iCosts, batch_size: int, guidance_scale: float, set
         "transformer": t2i.transformer_bytes, "VAE": t2i.vae_bytes, "LoRA weights": FLOAT32 * t2i.lora_params,
     } | ({} if settings.prompt_cache else {"text encoder": t2i.text_encoder_bytes})  # fmt: skip
     phases = {
-        "encode": _encoding(t2i, settings),
-        "sample": {
+        Phase.ENCODE: _encoding(t2i, settings),
+        Phase.SAMPLE: {
             "activations": t2i.sample_step(batch_size, guidance_scale).peak, "folded adapter": t2i.folded_bytes
         },
-        "decode": {"activations": t2i.decode(batch_size).peak, "folded adapter": t2i.folded_bytes},
+        Phase.DECODE: {"activations": t2i.decode(batch_size).peak, "folded adapter": t2i.folded_bytes},
     }  # fmt: skip
     return GpuMemory("generation", held, _without_zeros(phases))
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from promptecho.config.rewards import RewardSection
 from promptecho.config.training import TrainingConfig
+from promptecho.phases import Phase
 from promptecho.plan.costs import T2iCosts, VlmCosts
 from promptecho.plan.gpus import Gpu
 from promptecho.plan.memory import FLOAT32, reward_batch, samples_of
@@ -15,10 +16,10 @@ from promptecho.train.placement.layout import Layout
 
 
 @dataclass(frozen=True)
-class Phase:
+class PlannedPhase:
     """`flops` of all GPUs, `seconds` of the slowest, and what bounds these: computing, memory, link, host, network."""
 
-    name: str
+    name: Phase
     flops: int
     seconds: float
     bound: str
@@ -61,7 +62,7 @@ class Clock:
 def iteration_phases(
     t2i: T2iCosts, vlm: VlmCosts | None, rewards: list[RewardSection], training: TrainingConfig, layout: Layout,
     clock: Clock,
-) -> list[Phase]:  # fmt: skip
+) -> list[PlannedPhase]:  # fmt: skip
     """The phases of one iteration, without held-out evaluations."""
     images = _images(training)
     phases = rollout_phases(
@@ -76,7 +77,7 @@ def iteration_phases(
     sets = 1 + (training.kl_ema.weight > 0 and training.kl_ema.decay > 0) + (training.kl_base.weight > 0)
     batches = sets * rows * -(-share // micro)
     phases.append(
-        _phase("precompute", once.times(sets * rows * images), clock.compute(once.times(sets * rows * share)),
+        _phase(Phase.PRECOMPUTE, once.times(sets * rows * images), clock.compute(once.times(sets * rows * share)),
                network=batches * gather)
     )  # fmt: skip
 
@@ -85,20 +86,21 @@ def iteration_phases(
     loss = t2i.loss(training.micro_batch_size, training)
     mine = forwards // world
     # Under ZeRO-3 forward and backward gather the layers, once each.
-    phases.append(_phase("update", loss.times(forwards), clock.compute(loss.times(mine)), network=2 * mine * gather))
+    network = 2 * mine * gather
+    phases.append(_phase(Phase.UPDATE, loss.times(forwards), clock.compute(loss.times(mine)), network=network))
 
     adapter, steps = FLOAT32 * t2i.lora_params, training.passes * images // training.batch_size
     others = (world - 1) / world
     references = rows * ((training.kl_ema.weight > 0) + (training.kl_base.weight > 0))
     moved = 2 * others * (steps * adapter + images * t2i.latent_bytes * (1 + references))
-    phases.append(_phase("exchange", Cost(), 0.0, network=clock.ranks(moved)))
+    phases.append(_phase(Phase.EXCHANGE, Cost(), 0.0, network=clock.ranks(moved)))
     return phases
 
 
 def rollout_phases(
     t2i: T2iCosts, vlm: VlmCosts | None, rewards: list[RewardSection], training: TrainingConfig, layout: Layout,
     clock: Clock, n_prompts: int, per_prompt: int,
-) -> list[Phase]:  # fmt: skip
+) -> list[PlannedPhase]:  # fmt: skip
     """Prompts to rewards: of an iteration, or of the held-out captions."""
     images, world = n_prompts * per_prompt, layout.trainers
     share = -(-images // world)
@@ -115,15 +117,15 @@ def rollout_phases(
     encoded = -(-n_prompts // world) if clock.settings.prompt_cache else n_prompts
     total = n_prompts if clock.settings.prompt_cache else n_prompts * world
     phases = [
-        _phase("encode", encode.times(total), clock.compute(encode.times(encoded)),
+        _phase(Phase.ENCODE, encode.times(total), clock.compute(encode.times(encoded)),
                memory=encoded * clock.read(t2i.text_encoder_bytes)),
-        _phase("sample", step.times(steps * images), clock.compute(step.times(steps * share)),
+        _phase(Phase.SAMPLE, step.times(steps * images), clock.compute(step.times(steps * share)),
                network=steps * batches * gather),
-        _phase("decode", decode.times(images), clock.compute(decode.times(share))),
+        _phase(Phase.DECODE, decode.times(images), clock.compute(decode.times(share))),
     ]  # fmt: skip
     if training.reward_placement.mode != "dedicated":
         found = reward_work(vlm, rewards, training, share, layout.trainers_per_node, clock, iteration_share)
-        phases.append(_merged("reward", found, images / share))
+        phases.append(_merged(Phase.REWARD, found, images / share))
         return phases
     # Images go to the node's servers batch by batch: all but the last batch are scored while sampling goes on.
     per_node, servers = layout.trainers_per_node, layout.servers_per_node
@@ -133,15 +135,15 @@ def rollout_phases(
     whole = per_node * batches * one
     sampling = phases[1].seconds + phases[2].seconds
     waiting = max(per_node * one, whole - sampling * (batches - 1) / batches)
-    phase = _merged("reward", found, images / request)
-    phases.append(Phase("reward", phase.flops, waiting, phase.bound))
+    phase = _merged(Phase.REWARD, found, images / request)
+    phases.append(PlannedPhase(Phase.REWARD, phase.flops, waiting, phase.bound))
     return phases
 
 
 def reward_work(
     vlm: VlmCosts | None, rewards: list[RewardSection], training: TrainingConfig, images: int, ranks: int, clock: Clock,
     usual: int,
-) -> list[Phase]:  # fmt: skip
+) -> list[PlannedPhase]:  # fmt: skip
     """What `images` images take on one GPU; FLOPs are this GPU's.
 
     Args:
@@ -167,12 +169,12 @@ def reward_work(
         together = reward_batch(entry, usual)
         passes, share = -(-rows // n), rows / together
         if seconds := images * entry.reward.seconds_per_image:
-            phases.append(Phase("reward", 0, seconds, "computing"))
+            phases.append(PlannedPhase(Phase.REWARD, 0, seconds, "computing"))
         if not entry.reward.needs_vlm:
             continue
         cost = vlm.reward(together, entry, settings.query).times(share)
         ways = {way: passes * seconds for way, seconds in moved(vlm.bytes).items()}
-        phases.append(_phase("reward", cost, clock.compute(cost), **ways))
+        phases.append(_phase(Phase.REWARD, cost, clock.compute(cost), **ways))
         if not entry.reward.writes:
             continue
         tokens = settings.reply(entry)
@@ -181,8 +183,8 @@ def reward_work(
         cache = n * vlm.cache_bytes(vlm.input_tokens(entry) + tokens // 2)
         ways = {way: steps * seconds for way, seconds in moved(vlm.text_bytes).items()}
         ways["memory"] = steps * clock.read(vlm.text_bytes + cache)
-        phases.append(_phase("reward", more, clock.compute(more), **ways))
-    return phases or [Phase("reward", 0, 0.0, "computing")]
+        phases.append(_phase(Phase.REWARD, more, clock.compute(more), **ways))
+    return phases or [PlannedPhase(Phase.REWARD, 0, 0.0, "computing")]
 
 
 def _images(training: TrainingConfig) -> int:
@@ -196,14 +198,14 @@ def _zero3_gather(t2i: T2iCosts, training: TrainingConfig, layout: Layout, clock
     return clock.ranks(t2i.transformer_bytes * (layout.trainers - 1) / layout.trainers)
 
 
-def _phase(name: str, total: Cost, computing: float, **ways: float) -> Phase:
+def _phase(name: Phase, total: Cost, computing: float, **ways: float) -> PlannedPhase:
     """Computing and each way of moving bytes overlap; the longest bounds the phase."""
     bounds = {"computing": computing, **ways}
     bound = max(bounds, key=lambda key: bounds[key])
-    return Phase(name, total.total, bounds[bound], bound)
+    return PlannedPhase(name, total.total, bounds[bound], bound)
 
 
-def _merged(name: str, parts: list[Phase], times: float) -> Phase:
+def _merged(name: Phase, parts: list[PlannedPhase], times: float) -> PlannedPhase:
     """Parts in turn, with the FLOPs of `times` as many GPUs; the longest part names the bound."""
     longest = max(parts, key=lambda part: part.seconds)
-    return Phase(name, round(times * sum(p.flops for p in parts)), sum(p.seconds for p in parts), longest.bound)
+    return PlannedPhase(name, round(times * sum(p.flops for p in parts)), sum(p.seconds for p in parts), longest.bound)

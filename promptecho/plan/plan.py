@@ -13,6 +13,7 @@ from promptecho.config import ExperimentConfig, needs_vlm, run_rewards, run_trai
 from promptecho.config.models import ImageSetSection
 from promptecho.config.training import TrainingConfig
 from promptecho.errors import ConfigError, DataError
+from promptecho.phases import Phase
 from promptecho.plan.architectures import locate
 from promptecho.plan.captioning import Captioning, image_size, plan_captions
 from promptecho.plan.costs import Known, T2iCosts, VlmCosts
@@ -61,7 +62,7 @@ class Planner:
         }
         for name, memory in generation.items():
             if (problem := self.problem([memory], cluster.gpu)) is not None:
-                decoding = "set models.t2i.vae_slicing: true or lower" if memory.peak_phase == "decode" else "lower"
+                decoding = "set models.t2i.vae_slicing: true or lower" if memory.peak_phase == Phase.DECODE else "lower"
                 problems.append(
                     f"image_sets.{name}: {problem}; {decoding} image_sets.{name}.batch_size, or take GPUs with more "
                     "memory"

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from promptecho.config import ExperimentConfig, needs_vlm, run_rewards, run_training
+from promptecho.phases import Phase
 from promptecho.plan.memory import GpuMemory
 from promptecho.plan.result import Cluster, Fits, RunPlan
 
@@ -44,17 +45,17 @@ def candidates(config: ExperimentConfig, cluster: Cluster, run: str, plan: RunPl
     phase, placement = worst.peak_phase, training.reward_placement
     if placement.mode == "replicated" and cluster.per_node > 1:
         yield _training(run, "set training.reward_placement.mode: colocated", reward_placement={"mode": "colocated"})
-    if phase == "decode" and not config.models.t2i.vae_slicing:
+    if phase == Phase.DECODE and not config.models.t2i.vae_slicing:
         yield _t2i("set models.t2i.vae_slicing: true", vae_slicing=True)
-    if phase == "update" and not training.activation_checkpointing:
+    if phase == Phase.UPDATE and not training.activation_checkpointing:
         yield _training(run, "set training.activation_checkpointing: true", activation_checkpointing=True)
-    if phase in ("update", "precompute"):
+    if phase in (Phase.UPDATE, Phase.PRECOMPUTE):
         for size in _halves(training.micro_batch_size):
             yield _training(run, f"set training.micro_batch_size: {size}", micro_batch_size=size)
-    if phase in ("sample", "decode"):
+    if phase in (Phase.SAMPLE, Phase.DECODE):
         for size in _halves(training.sampling.batch_size):
             yield _training(run, f"set training.sampling.batch_size: {size}", sampling={"batch_size": size})
-    if phase == "reward":
+    if phase == Phase.REWARD:
         for size in _halves(max(entry.batch_size for entry in run_rewards(config, run))):
             yield _rewards(run, size)
     if worst.who == "reward server":
@@ -65,7 +66,7 @@ def candidates(config: ExperimentConfig, cluster: Cluster, run: str, plan: RunPl
         yield _training(run, "set training.reward_placement.mode: offloaded", reward_placement={"mode": "offloaded"})
     if training.zero_stage != 3 and cluster.gpus > 1 and worst.who == "trainer":
         yield _training(run, "set training.zero_stage: 3", zero_stage=3)
-    if phase == "decode" and not config.models.t2i.vae_tiling:
+    if phase == Phase.DECODE and not config.models.t2i.vae_tiling:
         yield _t2i("set models.t2i.vae_tiling: true", vae_tiling=True)
     if placement.mode == "colocated" and cluster.per_node < 8:
         yield _per_node(8)

@@ -11,7 +11,7 @@ from promptecho.plan.captioning import Captioning
 from promptecho.plan.evaluation import Evaluation
 from promptecho.plan.gpus import Gpu
 from promptecho.plan.memory import GpuMemory
-from promptecho.plan.phases import Phase
+from promptecho.plan.phases import PlannedPhase
 from promptecho.plan.settings import Settings
 
 NO_VLM = "none"  # in place of a model's path
@@ -45,7 +45,7 @@ class RunPlan:
     models: dict[str, str]
     memory: list[GpuMemory]
     host_bytes: int
-    phases: list[Phase]
+    phases: list[PlannedPhase]
     heldout_seconds: float
     gpus: int
 

@@ -6,21 +6,24 @@ from pathlib import Path
 
 import torch.distributed as dist
 
+from promptecho.config import needs_vlm, run_vlm
 from promptecho.errors import PromptEchoError, RewardError
 from promptecho.train.data import NotFiniteError
 from promptecho.train.dump import dump_batch, dump_reward
 from promptecho.train.engine import Engine
 from promptecho.train.ranks import agree
 from promptecho.train.scoring import NotFiniteRewardError
+from promptecho.train.trainer import Segment
 
 
 def _folder(work: Path, iteration: int) -> Path:
     return work / f"not-finite-{iteration}-rank{dist.get_rank()}"
 
 
-def report_reward(error: NotFiniteRewardError, work: Path, iteration: int, vlm: str | None) -> RewardError:
+def report_reward(error: NotFiniteRewardError, segment: Segment, iteration: int) -> RewardError:
     """Write image, label and query; the error names them and the command that scores the image again."""
-    folder = _folder(work, iteration)
+    folder, config, run = _folder(segment.work, iteration), segment.config, segment.run
+    vlm = run_vlm(config, run).path if needs_vlm(config, run) else None
     command = dump_reward(folder, error.image, {**error.facts, "iteration": iteration}, vlm)
     return RewardError(f"{error}; to score it again: {command}")
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 
 from promptecho.config.training import HeldoutSection, TrainingConfig
+from promptecho.phases import Phase
 from promptecho.train import rollout as ro
+from promptecho.train.state import TrainingState
 from promptecho.train.trainer import Trainer
 
 
@@ -36,26 +38,37 @@ def is_due(iteration: int, training: TrainingConfig) -> bool:
     return bool(training.heldout.prompts) and iteration % training.heldout.every == 0
 
 
-def evaluate(trainer: Trainer, weights: dict[str, torch.Tensor], iteration: int) -> dict[str, float]:
+def watch(trainer: Trainer, state: TrainingState) -> dict[str, float]:
+    """Evaluate the weights that would be saved, and note in the state whether they are the best so far.
+
+    Returns {} where no evaluation is due.
+    """
+    training = trainer.training
+    if not is_due(state.iteration, training):
+        return {}
+    weights = state.tensors["ema" if training.ema.decay is not None else "weights"]
+    found = evaluate(trainer, weights)
+    early = EarlyStop(**state.early_stop)
+    if early.update(found["heldout_reward"], state.iteration, training.heldout) and training.heldout.patience:
+        state.tensors = {**state.tensors, "best": weights}
+    state.early_stop = asdict(early)
+    return found
+
+
+def evaluate(trainer: Trainer, weights: dict[str, torch.Tensor]) -> dict[str, float]:
     """Mean rewards of `weights` on the held-out prompts: "heldout_reward" (weighted sum), and one per reward.
 
     Sampling settings are those of training; every process takes its share.
     """
-    training, engine, prompts = trainer.training, trainer.engine, trainer.heldout
-    per_prompt = training.heldout.images_per_prompt
-    first = {"sample": 0, "reward": len(prompts) * per_prompt}
-
-    def moved(phase: str, step: int) -> None:
-        trainer.watchdog("heldout", iteration, first.get(phase, first["reward"] + len(trainer.rewards)) + step)
-
-    policy = engine.weights()
-    engine.use_weights(weights)
-    rewards = ro.sample_and_score(
-        trainer, prompts, per_prompt, (training.seed, "heldout"), iteration, "image {image} held out", moved
-    ).rewards
+    training, engine = trainer.training, trainer.engine
+    key = (training.seed, "heldout")
+    series = ro.Series(trainer.heldout, training.heldout.images_per_prompt, key, "image {image} held out")
+    with trainer.phase(Phase.HELDOUT):
+        policy = engine.weights()
+        rewards, _ = ro.score(trainer, ro.sample(trainer, weights, series))
+        engine.use_weights(policy)
     # Images without a reward are left out.
     scores = rewards.nanmean((1, 2)) if rewards.isnan().any() else rewards.mean((1, 2))
-    engine.use_weights(policy)
     combined = sum(entry.weight * float(score) for entry, score in zip(trainer.rewards, scores, strict=True))
     return {
         "heldout_reward": combined,

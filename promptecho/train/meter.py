@@ -1,4 +1,4 @@
-"""Time and memory of the phases of an iteration."""
+"""Time and memory of the phases of an iteration, or of loading."""
 
 from __future__ import annotations
 
@@ -10,73 +10,57 @@ from pathlib import Path
 import torch
 
 from promptecho.models.place import staging_seconds
+from promptecho.phases import Phase
 
 PEAK_RESET = Path("/proc/self/clear_refs")  # writing 5 starts the peak of resident memory anew
 
 
 class Meter:
-    """`lap(phase)` ends a phase: seconds since the last lap, and memory in GB.
+    """`with meter(phase): ...` as often as a phase comes: its seconds, without those of staging, and its peak in GB.
 
-    Memory is the phase's peak: of allocated tensors on a GPU, else of the process's resident memory.
+    Memory is that of allocated tensors on a GPU, else the process's resident memory. What lies between two phases
+    counts for none, but for the whole.
     """
 
     def __init__(self, device: torch.device):
         self.device = device
-        self.laps: dict[str, float] = {}
+        self.seconds: dict[str, float] = {}
         self.memory: dict[str, float] = {}
-        self._reset()
+        self.staging = 0.0
+        self._begun = time.monotonic()
 
-    def _reset(self) -> None:
-        if self.device.type == "cuda":
+    @contextmanager
+    def __call__(self, phase: str) -> Iterator[None]:
+        on_gpu = self.device.type == "cuda"
+        if on_gpu:
             torch.cuda.synchronize(self.device)
             torch.cuda.reset_peak_memory_stats(self.device)
         else:
             PEAK_RESET.write_text("5")
-        self._last = time.monotonic()
-
-    def lap(self, phase: str) -> None:
-        if self.device.type == "cuda":
+        begun, staging = time.monotonic(), staging_seconds()
+        yield
+        if on_gpu:
             torch.cuda.synchronize(self.device)
-            self.memory[phase] = torch.cuda.max_memory_allocated(self.device) / 1e9
-        else:
-            self.memory[phase] = peak_resident_gb()
-        self.laps[phase] = self.laps.get(phase, 0.0) + time.monotonic() - self._last
-        self._reset()
+        staged = staging_seconds() - staging
+        self.staging += staged
+        self.seconds[phase] = self.seconds.get(phase, 0.0) + time.monotonic() - begun - staged
+        peak = torch.cuda.max_memory_allocated(self.device) / 1e9 if on_gpu else peak_resident_gb()
+        self.memory[phase] = max(self.memory.get(phase, 0.0), peak)
 
-    @property
-    def seconds(self) -> float:
-        return sum(self.laps.values())
-
-    def metrics(self) -> dict[str, float]:
-        """Keys seconds_PHASE, seconds and memory_gb_PHASE."""
+    def metrics(self, images: int) -> dict[str, float]:
+        """Keys seconds_PHASE, seconds, memory_gb_PHASE and images_per_s, of an iteration of so many images."""
+        whole = time.monotonic() - self._begun
         return {
-            **{f"seconds_{phase}": round(value, 3) for phase, value in self.laps.items()},
-            "seconds": round(self.seconds, 3),
+            **{f"seconds_{phase}": round(value, 3) for phase, value in self.seconds.items()},
+            "seconds": round(whole, 3),
             **{f"memory_gb_{phase}": round(value, 3) for phase, value in self.memory.items()},
+            "images_per_s": round(images / whole, 4),
         }
 
-
-class LoadTimes:
-    """Seconds until a segment's models are loaded: `with times("t2i"): ...`; staging is counted apart."""
-
-    def __init__(self) -> None:
-        self.laps: dict[str, float] = {}
-
-    @contextmanager
-    def __call__(self, what: str) -> Iterator[None]:
-        start, staging = time.monotonic(), staging_seconds()
-        yield
-        staged = staging_seconds() - staging
-        self.laps[what] = time.monotonic() - start - staged
-        self.laps["staging"] = self.laps.get("staging", 0.0) + staged
-
-    def metrics(self) -> dict[str, float]:
+    def load_metrics(self) -> dict[str, float]:
         """Keys seconds_load_t2i, seconds_load_vlm, seconds_load_staging."""
-        return {f"seconds_load_{what}": round(value, 3) for what, value in self.laps.items()}
-
-    def describe(self) -> str:
-        """One line."""
-        return ", ".join(f"{what} {value:.1f} s" for what, value in self.laps.items())
+        found = {phase: self.seconds[phase] for phase in (Phase.LOAD_T2I, Phase.LOAD_VLM)}
+        return {f"seconds_{key}": round(value, 3) for key, value in (found | {"load_staging": self.staging}).items()}
 
 
 def peak_resident_gb() -> float:

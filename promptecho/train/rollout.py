@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
-from PIL import Image
 
-from promptecho.config import needs_vlm, run_vlm
-from promptecho.config.training import TrainingConfig
-from promptecho.errors import PromptEchoError, RewardError
+from promptecho.errors import RewardError
 from promptecho.memory import in_phase
-from promptecho.t2i.base import Family
+from promptecho.phases import Phase
 from promptecho.t2i.lora import merged
 from promptecho.train.data import Prompt, Rollout, normal
 from promptecho.train.failures import report_reward
@@ -24,124 +21,108 @@ from promptecho.train.trainer import Trainer
 REPLIES_FIX = "raise max_new_tokens if replies are cut off, write another template, or take a better VLM"
 
 
+@dataclass(frozen=True)
+class Series:
+    """Images to make, prompt-major: `per_prompt` of each prompt.
+
+    `key`, with the prompt's id and the image's number in its group, seeds each image's noise; `called` is what messages
+    call an image, with {image} for that number.
+    """
+
+    prompts: list[Prompt]
+    per_prompt: int
+    key: tuple[int | str, ...]
+    called: str
+
+    @property
+    def total(self) -> int:
+        return len(self.prompts) * self.per_prompt
+
+
 @dataclass
-class Scored:
-    """What `sample_and_score` made: this rank's images, everyone's rewards."""
+class Sampled:
+    """This rank's share of a series."""
 
+    series: Series
     cond: list[torch.Tensor]  # per prompt
-    mine: list[int]  # this rank's images, prompt-major indices
+    mine: list[int]  # which of the series' images
     latents: torch.Tensor  # [len(mine), ...], float32
-    rewards: torch.Tensor  # [rewards, G, K], float64; NaN where an image has none
-    replies: dict[str, float]  # metrics about failed replies
 
 
-def sample_and_score(
-    trainer: Trainer, prompts: list[Prompt], per_prompt: int, key: tuple[int | str, ...], iteration: int, where: str,
-    moved: Callable[[str, int], None], upcoming: Iterable[str] = (),
-) -> Scored:  # fmt: skip
-    """Collective: `per_prompt` images of each prompt and their rewards, shared out over the ranks.
+def sample(
+    trainer: Trainer, weights: dict[str, torch.Tensor], series: Series, upcoming: Iterable[str] = ()
+) -> Sampled:
+    """Make this rank's share of the images with `weights`, which stay in the module, and hand them to the rewarder.
 
     Args:
-        key: with the prompt's id and the image's number in its group it seeds each image's noise.
-        iteration: the one under way, as people count, for messages and dumps.
-        where: what an image is called in messages; {image} is its number in its group, {iteration} the iteration.
-        moved: called with phase and step of this rank: ("sample", images done), ("reward", 0) between the two halves,
-            ("reward", rewards done), ("exchange", 0).
         upcoming: texts of prompts that come next, for the prompt cache.
 
     Raises:
-        OutOfMemoryError: where sampling met it; on every rank where rewards did.
-        PromptEchoError: on every rank; a reward failed or is not finite (the image and its label are dumped), or too
-            many replies are unreadable.
+        OutOfMemoryError: on the rank that met it.
         StopRequestedError: on every rank.
     """
-    total = len(prompts) * per_prompt
-    mine = share_of_rank(total, dist.get_rank(), dist.get_world_size())
-    with trainer.memory("encode"):
-        cond = trainer.encoder.encode([prompt.text for prompt in prompts], upcoming)
-
-    def made(indices: list[int], images: list[Image.Image]) -> None:
-        names = [where.format(image=i % per_prompt, iteration=iteration) for i in indices]
-        trainer.rewarder.submit(images, [prompts[i // per_prompt] for i in indices], names)
-
-    together = trainer.training.zero_stage == 3  # its passes are exchanges
-    with trainer.memory("sample"), trainer.stop.listening(in_step=together), merged(trainer.engine.model):
-        latents = sample_images(
-            trainer.family, prompts, cond, trainer.training, trainer.shape, mine, per_prompt, key, made,
-            lambda n: moved("sample", n),
-        )  # fmt: skip
-    moved("reward", 0)
-    trainer.stop()
-    local, error = None, None
-    try:
-        with trainer.memory("reward"), trainer.stop.listening():
-            local = trainer.rewarder.collect(lambda n: moved("reward", n))
-    except NotFiniteRewardError as caught:
-        config, run = trainer.segment.config, trainer.segment.run
-        vlm = run_vlm(config, run).path if needs_vlm(config, run) else None
-        error = report_reward(caught, trainer.segment.work, iteration, vlm)
-    except PromptEchoError as caught:
-        error = caught
-    moved("exchange", 0)
-    agree(error)
-    trainer.stop()
-    scores = gather_scores(local, mine, total)
-    if (problem := too_many_failures(trainer.rewards, scores)) is not None:
-        index, message = problem
-        example = local.examples[index]  # of this rank; another one may have none
-        agree(RewardError(f"iteration {iteration}: {message}; {example}; {REPLIES_FIX}") if example else None)
-        raise RewardError(f"iteration {iteration}: {message}; {REPLIES_FIX}")
-    rewards = scores.rewards.reshape(len(trainer.rewards), len(prompts), -1)
-    return Scored(cond, mine, latents, rewards, reply_metrics(trainer.rewards, scores))
-
-
-def gather_scores(local: Scores, mine: list[int], total: int) -> Scores:
-    """Collective: everyone's scores, but for the examples."""
-    rows = torch.cat([local.rewards, local.replies, local.failed]).T.contiguous()
-    return Scores(*gather_by_index(rows, mine, total).T.contiguous().chunk(3), local.examples)
-
-
-def sample_images(
-    family: Family, prompts: list[Prompt], cond: list[torch.Tensor], training: TrainingConfig, shape: tuple[int, ...],
-    images: list[int], per_prompt: int, key: tuple[int | str, ...],
-    made: Callable[[list[int], list[Image.Image]], None], moved: Callable[[int], None],
-) -> torch.Tensor:  # fmt: skip
-    """Sample the given image indices (prompt-major, `per_prompt` each) in batches.
-
-    Args:
-        key: with the prompt's id and the image's number in its group it seeds each image's noise.
-        made: called with the indices and images of each batch.
-        moved: called with the number of images that this rank has done.
-
-    Returns:
-        latents [n, ...]
-    """
-    size = training.sampling.batch_size
-    latents = []
-    batches = [images[start : start + size] for start in range(0, len(images), size)]
+    training = trainer.training
+    size, world_size = training.sampling.batch_size, dist.get_world_size()
+    mine = share_of_rank(series.total, dist.get_rank(), world_size)
+    batches = [mine[start : start + size] for start in range(0, len(mine), size)]
     if training.zero_stage == 3:  # every pass is one of all ranks: those with less sample an image for nobody
-        wanted = rounds(len(prompts) * per_prompt, dist.get_world_size(), size)
-        batches += [[]] * (wanted - len(batches))
-    done = 0
-    for batch in batches:
-        chunk = batch or [0]
-        noise = torch.stack([normal(shape, *key, prompts[i // per_prompt].prompt_id, i % per_prompt) for i in chunk])
-        x0 = family.sample(
-            noise.to(cond[0].device),
-            [cond[i // per_prompt] for i in chunk],
-            num_inference_steps=training.sampling.num_inference_steps,
-            guidance_scale=training.sampling.guidance_scale,
-            schedule=training.sampling.schedule,
-        )
-        if not batch:
-            continue
-        latents.append(x0.float())
-        with in_phase("decode"):
-            decoded = family.decode(x0)
-        made(chunk, decoded)
-        done += len(chunk)
-        moved(done)
-    return torch.cat(latents) if latents else torch.zeros((0, *shape), device=cond[0].device)
+        batches += [[]] * (rounds(series.total, world_size, size) - len(batches))
+    latents, done = [], 0
+    with trainer.phase(Phase.SAMPLE):
+        trainer.engine.use_weights(weights)
+        with in_phase(Phase.ENCODE):
+            cond = trainer.encoder.encode([prompt.text for prompt in series.prompts], upcoming)
+        latents.append(torch.zeros((0, *trainer.shape), device=cond[0].device))
+        with merged(trainer.engine.model):
+            for batch in batches:
+                groups, numbers = zip(*(divmod(image, series.per_prompt) for image in batch or [0]), strict=True)
+                prompts = [series.prompts[group] for group in groups]
+                keys = [(p.prompt_id, number) for p, number in zip(prompts, numbers, strict=True)]
+                noise = [normal(trainer.shape, *series.key, *key) for key in keys]
+                x0 = trainer.family.sample(
+                    torch.stack(noise).to(cond[0].device),
+                    [cond[group] for group in groups],
+                    num_inference_steps=training.sampling.num_inference_steps,
+                    guidance_scale=training.sampling.guidance_scale,
+                    schedule=training.sampling.schedule,
+                )
+                if not batch:
+                    continue
+                latents.append(x0.float())
+                with in_phase(Phase.DECODE):
+                    images = trainer.family.decode(x0)
+                trainer.rewarder.submit(images, prompts, [series.called.format(image=n) for n in numbers])
+                done += len(batch)
+                trainer.phase.moved(done)
+    return Sampled(series, cond, mine, torch.cat(latents))
+
+
+def score(trainer: Trainer, sampled: Sampled) -> tuple[torch.Tensor, dict[str, float]]:
+    """Collective: rewards [rewards, G, K] of all images of the series in float64, NaN where an image has none; and
+    metrics about failed replies.
+
+    Raises:
+        PromptEchoError: on every rank; a reward failed or is not finite (the image and its label are dumped), memory
+            ran out, or too many replies are unreadable.
+        StopRequestedError: on every rank.
+    """
+    series, iteration = sampled.series, trainer.phase.iteration
+    with trainer.phase(Phase.REWARD):
+        try:
+            local = trainer.rewarder.collect(trainer.phase.moved)
+        except NotFiniteRewardError as error:
+            raise report_reward(error, trainer.segment, iteration) from error
+    with trainer.phase(Phase.EXCHANGE):
+        rows = torch.cat([local.rewards, local.replies, local.failed]).T.contiguous()
+        rows = gather_by_index(rows, sampled.mine, series.total)
+        scores = Scores(*rows.T.contiguous().chunk(3), local.examples)
+        if (problem := too_many_failures(trainer.rewards, scores)) is not None:
+            index, message = problem
+            example = local.examples[index]  # of this rank; another one may have none
+            agree(RewardError(f"iteration {iteration}: {message}; {example}; {REPLIES_FIX}") if example else None)
+            raise RewardError(f"iteration {iteration}: {message}; {REPLIES_FIX}")
+    rewards = scores.rewards.reshape(len(trainer.rewards), len(series.prompts), -1)
+    return rewards, reply_metrics(trainer.rewards, scores)
 
 
 def reply_metrics(rewards: list[WeightedReward], scores: Scores) -> dict[str, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,17 +14,54 @@ from promptecho.config import ExperimentConfig, needs_vlm, reward_templates, run
 from promptecho.config.models import T2iSection
 from promptecho.config.training import TrainingConfig
 from promptecho.errors import DataError, counted
+from promptecho.phases import Phase
 from promptecho.rewards.base import RewardContext
 from promptecho.t2i.base import Family
+from promptecho.t2i.lora import add_lora
+from promptecho.t2i.prompt_cache import PromptCache
 from promptecho.train.data import Prompt
+from promptecho.train.engine import Engine
 from promptecho.train.labels import load_labels as load_labels
 from promptecho.train.launch import Launch
+from promptecho.train.phases import Phases
 from promptecho.train.placement.base import Rewarder
-from promptecho.train.placement.layout import Layout
+from promptecho.train.placement.layout import Layout, accumulation
 from promptecho.train.scoring import WeightedReward
-from promptecho.train.stop import StopCheck
-from promptecho.train.trainer import Segment
+from promptecho.train.trainer import Segment, Trainer
 from promptecho.vlm import Vlm
+
+
+def prepare(segment: Segment, training: TrainingConfig, layout: Layout, launch: Launch, phase: Phases) -> Trainer:
+    """Everything that is loaded before the first iteration. Collective."""
+    device = phase.device
+    prompts, watched = all_prompts(segment, training)
+    rewards = list_rewards(segment.config, segment.run, [*prompts, *watched])
+    check_texts(segment, prompts, watched, rewards, quiet=layout.index != 0)
+    with phase(Phase.LOAD_T2I):
+        family = load_policy(segment.config, training, device)
+        turn = layout.index, layout.trainers
+        encoder = PromptCache(family, segment.config.models_prompt_cache, turn=turn)
+    if training.activation_checkpointing:
+        family.enable_activation_checkpointing()
+    with phase(Phase.LOAD_VLM):
+        rewarder = make_rewarder(segment, layout, launch, rewards, phase)
+    with phase(Phase.OPTIMIZER):
+        family.transformer = add_lora(family.transformer, training.lora, training.seed, family.lora_targets)
+        engine = Engine(family.transformer, training, device, accumulation=accumulation(training, layout.trainers))
+    phase.stop.watch_passes(family.transformer)
+    t2i, times = segment.config.models.t2i, phase.meter.load_metrics()
+    trainer = Trainer(
+        segment, training, family, encoder, engine, rewards, rewarder, prompts, watched,
+        family.latent_shape(t2i.height, t2i.width), sampler_grid(family, training, t2i), phase, first_row=times,
+    )  # fmt: skip
+    told = ", ".join(f"{key.removeprefix('seconds_load_')} {value:.1f} s" for key, value in times.items())
+    trainer.say(f"models loaded: {told}")
+    return trainer
+
+
+def all_prompts(segment: Segment, training: TrainingConfig) -> tuple[list[Prompt], list[Prompt]]:
+    """What is trained on, and the held-out captions that are watched."""
+    return load_prompts(segment.captions), load_heldout(segment.heldout, training.heldout.prompts)
 
 
 def load_prompts(captions: Path) -> list[Prompt]:
@@ -134,10 +171,9 @@ def with_models(rewards: list[WeightedReward], vlm: Vlm | None, device: torch.de
 
 
 def make_rewarder(
-    segment: Segment, layout: Layout, launch: Launch, device: torch.device, rewards: list[WeightedReward],
-    stop: StopCheck, turn: Callable[[int], None],
-) -> Rewarder:  # fmt: skip
-    """Where this trainer gets its rewards, as `training.reward_placement` says. Collective; `turn`: load_reward_vlm."""
+    segment: Segment, layout: Layout, launch: Launch, rewards: list[WeightedReward], phase: Phases
+) -> Rewarder:
+    """Where this trainer gets its rewards, as `training.reward_placement` says. Collective."""
     if layout.servers_per_node:
         from promptecho.train.placement.client import RemoteRewarder
         from promptecho.train.placement.server import store_key
@@ -145,9 +181,9 @@ def make_rewarder(
         address, key = launch.store.get(store_key(layout.node)).decode().split()
         first = (layout.node + 1) * layout.per_node - layout.servers_per_node
         server = f"the reward server, rank {first} of {layout.world_size} ({socket.gethostname()}),"
-        return RemoteRewarder(address, bytes.fromhex(key), server=server, rewards=len(rewards), stop=stop)
+        return RemoteRewarder(address, bytes.fromhex(key), server=server, rewards=len(rewards), stop=phase.stop)
     from promptecho.train.placement.local import LocalRewarder, load_reward_vlm
 
     needed = needs_vlm(segment.config, segment.run)
-    vlm = load_reward_vlm(segment.config, segment.run, device, layout, turn) if needed else None
-    return LocalRewarder(with_models(rewards, vlm, device), vlm, stop)
+    vlm = load_reward_vlm(segment.config, segment.run, phase.device, layout, phase.moved) if needed else None
+    return LocalRewarder(with_models(rewards, vlm, phase.device), vlm, phase.stop)

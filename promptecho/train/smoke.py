@@ -30,11 +30,12 @@ from promptecho.cluster.ranks import free_port
 from promptecho.config import ExperimentConfig, load_experiment, needs_vlm, run_training
 from promptecho.errors import ConfigError, PromptEchoError
 from promptecho.files import read_json, read_jsonl, write_json
+from promptecho.phases import MEASURED, Phase
 
 RUN = "smoke"
 PROGRAM = Path(promptecho.__file__).with_name("__main__.py")  # what `python -m promptecho` runs
 SHAPES = {"t2i": {"path": "shapes", "dtype": "float32", "height": 64, "width": 64}, "vlm": {"path": "shapes"}}
-PHASES = ("load_t2i", "load_vlm", "sample", "reward", "precompute", "update")
+PHASES = (Phase.LOAD_T2I, Phase.LOAD_VLM, *MEASURED)
 # Several ranks add and batch in another order, which bfloat16 shows early: a gradient that is nearly zero may change
 # its sign, and Adam makes a whole step of it. A wrong exchange is off by half or more.
 TOLERANCES = {

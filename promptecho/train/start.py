@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import torch.distributed as dist
@@ -57,12 +56,10 @@ def start(trainer: Trainer) -> tuple[TrainingState, list[dict]]:
         state = TrainingState(0, 0, tensors, digests, prompts=trainer.use.record(0))
     elif state.prompts["since"] == state.iteration > 0:
         trainer.first_row["captions_changed"] = 1
-        if dist.get_rank() == 0:
-            print(
-                f"train {segment.run}: from iteration {state.iteration + 1} on with other captions than before, as "
-                "asked; state and metrics tell it",
-                file=sys.stderr, flush=True,
-            )  # fmt: skip
+        trainer.say(
+            f"from iteration {state.iteration + 1} on with other captions than before, as asked; state and metrics "
+            "tell it"
+        )
     engine.set_state(
         state.tensors["weights"], {key: state.tensors[key] for key in ("exp_avg", "exp_avg_sq")}, state.optimizer_steps
     )

@@ -143,6 +143,11 @@ def _read_facts(path: Path) -> dict[str, Any]:
     return content
 
 
+def averaged(average: dict, weights: dict, decay: float) -> dict[str, torch.Tensor]:
+    """A moving average of weights by name, one step further."""
+    return {name: decay * average[name] + (1 - decay) * weights[name] for name in weights}
+
+
 def distance(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> float:
     """Euclidean distance of two sets of weights."""
     return sum(float((after[name] - before[name]).double().square().sum()) for name in before) ** 0.5

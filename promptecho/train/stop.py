@@ -7,8 +7,8 @@ ranks end at once. After that there are two ways:
   that look for themselves would see a file at different steps and wait for each other for ever.
 - Between two boundaries, where a phase runs for minutes without any exchange, a rank that hears of a request breaks
   the phase off by itself (`listening`, `poll`) and goes straight to the boundary at its end, where the others meet it.
-  So every such phase ends in a boundary, and nothing is exchanged between the two. A request known to one rank is
-  known to all of them within a second, through the store in which they have found each other.
+  So every such phase ends in a boundary, and nothing is exchanged between the two; phases.py sees to both. A request
+  known to one rank is known to all of them within a second, through the store in which they have found each other.
 
 Light to import: a command is ready to be stopped before it imports torch.
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -9,18 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 from promptecho.config import ExperimentConfig, TrainingConfig
-from promptecho.memory import MemoryAdvice
 from promptecho.t2i.base import Family
 from promptecho.t2i.prompt_cache import PromptCache
 from promptecho.train.data import Prompt
 from promptecho.train.engine import Engine
+from promptecho.train.phases import Phases
 from promptecho.train.placement.base import Rewarder
 from promptecho.train.prompts import PromptUse
 from promptecho.train.scoring import WeightedReward
-from promptecho.train.stop import StopCheck
-from promptecho.train.watchdog import Watchdog
 
 
 @dataclass
@@ -57,12 +57,9 @@ class Trainer:
     heldout: list[Prompt]
     shape: tuple[int, ...]  # of one image's latents
     grid: torch.Tensor  # the sampler's timesteps
-    stop: StopCheck
-    watchdog: Watchdog
-    memory: MemoryAdvice
+    phase: Phases
     rows: list[dict[str, Any]] = field(default_factory=list)
-    load_seconds: dict[str, float] = field(default_factory=dict)  # for this process's first row of metrics
-    first_row: dict[str, Any] = field(default_factory=dict)  # likewise
+    first_row: dict[str, Any] = field(default_factory=dict)  # what this process's first row of metrics tells besides
 
     @cached_property
     def use(self) -> PromptUse:
@@ -70,7 +67,7 @@ class Trainer:
         labels = [entry.labels for entry in self.rewards if entry.labels is not None]
         return PromptUse(self.prompts, labels, self.training.seed, self.training.prompts_per_iteration)
 
-    def boundary(self, phase: str, iteration: int, step: int = 0) -> None:
-        """For step boundaries that all ranks share: tell the watchdog, and leave if asked to stop."""
-        self.watchdog(phase, iteration, step)
-        self.stop()
+    def say(self, message: str) -> None:
+        """Rank 0 tells it, in one line."""
+        if dist.get_rank() == 0:
+            print(f"train {self.segment.run}: {message}", file=sys.stderr, flush=True)

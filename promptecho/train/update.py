@@ -10,18 +10,20 @@ precomputed at all, which is why ours moves per iteration.
 from __future__ import annotations
 
 from collections import defaultdict
-from contextlib import nullcontext
 
 import torch
 import torch.distributed as dist
 
 from promptecho import awm
 from promptecho.config.training import TrainingConfig
+from promptecho.phases import Phase
 from promptecho.seeds import derive_seed
 from promptecho.t2i.base import Family
 from promptecho.train.data import Batch, NotFiniteError, Rollout, batches_of, normal
 from promptecho.train.engine import Engine
 from promptecho.train.ranks import any_rank, gather_by_index, rounds, share_of_rank
+from promptecho.train.state import averaged
+from promptecho.train.trainer import Trainer
 
 _SMALL = ("small gradients", "counted gradients")
 
@@ -70,88 +72,78 @@ def draw_timesteps_and_noise(
     return torch.cat(times, 1).to(device), torch.stack(noises, 1).to(device)
 
 
-def precompute(
-    family: Family, engine: Engine, rollout: Rollout, training: TrainingConfig, iteration: int,
-    kl_ema: dict[str, torch.Tensor], grid: torch.Tensor, boundary, listening=nullcontext,
-) -> tuple[list[int], Batch]:  # fmt: skip
-    """The images that this rank will train on (indices into the rollout), and everything without gradient on them.
+def precompute(trainer: Trainer, rollout: Rollout, iteration: int, average: dict[str, torch.Tensor]) -> Batch:
+    """The images that this rank will train on (`images_of_rank`), and everything without gradient on them.
 
     Passes are shared out like the images themselves, each image once, and their results exchanged: a rank meets an
     image in some of its passes, and other ranks meet it in others.
 
     Args:
-        boundary: called with ("precompute", passes done), and with ("exchange", passes done) on all ranks together.
-        listening: a context for the passes between two exchanges, which it may end early; `boundary` then raises.
+        average: of the policy's weights, which are in the module.
     """
-    total, world_size = len(rollout.latents), dist.get_world_size()
-    mine = images_of_rank(total, training, iteration)
-    share = share_of_rank(total, dist.get_rank(), world_size)
-    t, noise = draw_timesteps_and_noise(rollout, share, training, iteration, grid)
-    x0 = rollout.latents[share]
-    cond = [rollout.cond[rollout.prompt_of(i)] for i in share]
-    policy = engine.weights()
-    same_as_policy = all(torch.equal(kl_ema[name], policy[name]) for name in policy)
-    size, steps = training.micro_batch_size, 0
-    chunks = [slice(start, start + size) for start in range(0, len(share), size)]
-    # Under ZeRO-3 every pass is one of all ranks: those with less make one for nobody.
-    spare = rounds(total, world_size, size) - len(chunks) if engine.partitioned else 0
-
-    def velocities() -> torch.Tensor:
-        nonlocal steps
-        result = torch.zeros_like(noise)
-        with torch.no_grad():
-            for index in range(len(t)):
-                for chunk in chunks:
-                    x_t = awm.interpolate(x0[chunk], noise[index, chunk], t[index, chunk])
-                    result[index, chunk] = velocity(family, x_t, t[index, chunk], cond[chunk], training)
-                    steps += 1
-                    boundary("precompute", steps)
-                for _ in range(spare):
-                    one = rollout.latents[:1]
-                    velocity(family, one, torch.ones(1, device=one.device), rollout.cond[:1], training)
-        return result
-
-    def exchanged(values: torch.Tensor) -> torch.Tensor:
-        """[T, share, ...] of every rank to [T, mine, ...]."""
-        if world_size == 1:
-            return values
-        return gather_by_index(values.transpose(0, 1).contiguous(), share, total)[mine].transpose(0, 1)
-
-    old = ema_velocity = base_velocity = None
-    average_samples = training.sampling.policy == "ema" and not same_as_policy
-    with listening():
-        if average_samples:
-            engine.use_weights(kl_ema)
-        old = velocities()  # of the weights that sampled
-        if average_samples:
+    training, engine, total = trainer.training, trainer.engine, len(rollout.latents)
+    share = share_of_rank(total, dist.get_rank(), dist.get_world_size())
+    with trainer.phase(Phase.PRECOMPUTE):
+        t, noise = draw_timesteps_and_noise(rollout, share, training, iteration, trainer.grid)
+        policy = engine.weights()
+        same = all(torch.equal(average[name], policy[name]) for name in policy)
+        average_samples = training.sampling.policy == "ema" and not same
+        of_policy = None if average_samples else velocities(trainer, rollout, share, t, noise)
+        of_average, of_base = of_policy, None
+        if average_samples or (training.kl_ema.weight > 0 and not same):
+            engine.use_weights(average)
+            of_average = velocities(trainer, rollout, share, t, noise)
             engine.use_weights(policy)
-        if training.kl_ema.weight > 0:
-            if same_as_policy or average_samples:
-                ema_velocity = old
-            else:
-                engine.use_weights(kl_ema)
-                ema_velocity = velocities()
-                engine.use_weights(policy)
         if training.kl_base.weight > 0:
             with engine.model.disable_adapter():
-                base_velocity = velocities()
-    boundary("exchange", steps)
-    old_log_prob = torch.stack(
-        [
-            awm.matching_log_prob(old[i], x0, noise[i], t[i], weighting=training.weighting, power=training.ghuber_power)
-            for i in range(len(t))
-        ]
-    )
-    ema_velocity, base_velocity = (
-        None if value is None else exchanged(value) for value in (ema_velocity, base_velocity)
-    )
-    old_log_prob = exchanged(old_log_prob)
-    if world_size > 1:
-        t, noise = draw_timesteps_and_noise(rollout, mine, training, iteration, grid)
-        x0, cond = rollout.latents[mine], [rollout.cond[rollout.prompt_of(i)] for i in mine]
-    ids = [rollout.prompts[rollout.prompt_of(i)].prompt_id for i in mine]
-    advantages = rollout.advantages[mine]
-    return mine, Batch(ids, x0, cond, advantages, t, noise, old_log_prob, base_velocity, ema_velocity)
+                of_base = velocities(trainer, rollout, share, t, noise)
+    with trainer.phase(Phase.EXCHANGE):
+        x0, old = rollout.latents[share], of_average if average_samples else of_policy  # of the weights that sampled
+        options = {"weighting": training.weighting, "power": training.ghuber_power}
+        log_probs = [awm.matching_log_prob(old[i], x0, noise[i], t[i], **options) for i in range(len(t))]
+        mine = images_of_rank(total, training, iteration)
+        ema_velocity = exchanged(of_average, share, mine, total) if training.kl_ema.weight > 0 else None
+        base_velocity = exchanged(of_base, share, mine, total) if of_base is not None else None
+        old_log_prob = exchanged(torch.stack(log_probs), share, mine, total)
+        if mine != share:
+            t, noise = draw_timesteps_and_noise(rollout, mine, training, iteration, trainer.grid)
+        owners = [rollout.prompt_of(image) for image in mine]
+        return Batch(
+            [rollout.prompts[i].prompt_id for i in owners], rollout.latents[mine], [rollout.cond[i] for i in owners],
+            rollout.advantages[mine], t, noise, old_log_prob, base_velocity, ema_velocity,
+        )  # fmt: skip
+
+
+@torch.no_grad()
+def velocities(
+    trainer: Trainer, rollout: Rollout, share: list[int], t: torch.Tensor, noise: torch.Tensor
+) -> torch.Tensor:
+    """Velocities [T, n, ...] of the images in `share`, by the weights that are in the module."""
+    training, done = trainer.training, trainer.phase.step
+    size = training.micro_batch_size
+    chunks = [slice(start, start + size) for start in range(0, len(share), size)]
+    most = rounds(len(rollout.latents), dist.get_world_size(), size)  # chunks of the rank with the largest share
+    result = torch.zeros_like(noise)
+    for row in range(len(t)):
+        for chunk in chunks:
+            cond = [rollout.cond[rollout.prompt_of(image)] for image in share[chunk]]
+            x_t = awm.interpolate(rollout.latents[share[chunk]], noise[row, chunk], t[row, chunk])
+            result[row, chunk] = velocity(trainer.family, x_t, t[row, chunk], cond, training)
+            trainer.phase.moved(trainer.phase.step + 1)
+        # Under ZeRO-3 every pass is one of all ranks: those with less make one for nobody.
+        for _ in range(most - len(chunks) if trainer.engine.partitioned else 0):
+            one = rollout.latents[:1]
+            velocity(trainer.family, one, torch.ones(1, device=one.device), rollout.cond[:1], training)
+        done += most  # all ranks count alike, so that those that wait are ahead
+        trainer.phase.moved(done)
+    return result
+
+
+def exchanged(values: torch.Tensor, share: list[int], mine: list[int], total: int) -> torch.Tensor:
+    """Collective: [T, share, ...] of every rank to [T, mine, ...]; the shares are all `total` images."""
+    if dist.get_world_size() == 1:
+        return values
+    return gather_by_index(values.transpose(0, 1).contiguous(), share, total)[mine].transpose(0, 1)
 
 
 def images_of_rank(n_images: int, training: TrainingConfig, iteration: int) -> list[int]:
@@ -170,48 +162,50 @@ def images_of_rank(n_images: int, training: TrainingConfig, iteration: int) -> l
 
 
 def update(
-    family: Family, engine: Engine, mine: list[int], batch: Batch, n_images: int, training: TrainingConfig,
-    iteration: int, after_step, boundary,
-) -> dict[str, float]:  # fmt: skip
-    """All optimizer steps of an iteration; returns the means of their metrics.
+    trainer: Trainer, batch: Batch, iteration: int, ema: dict[str, torch.Tensor]
+) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
+    """All optimizer steps of an iteration: the means of their metrics, and the moving average `ema` after them.
 
     Args:
-        mine: which of the iteration's `n_images` images `batch` holds.
-        after_step: called after every optimizer step (moving averages).
-        boundary: called between optimizer steps with ("update", step); raises to leave the iteration.
+        batch: what `precompute` made.
+        ema: the average of weights that is evaluated (`training.ema`), where there is one.
 
     Raises:
         NotFiniteError: a loss or gradient is not finite, on every rank; the weights are as before that step.
+        StopRequestedError: on every rank, between two steps.
     """
+    family, engine, training = trainer.family, trainer.engine, trainer.training
+    n_images = training.prompts_per_iteration * training.images_per_prompt
+    position = {image: index for index, image in enumerate(images_of_rank(n_images, training, iteration))}
     sums: dict[str, float] = defaultdict(float)
     count = steps = 0
-    rank, world_size = dist.get_rank(), dist.get_world_size()
-    position = {image: index for index, image in enumerate(mine)}
     for pass_index in range(training.passes):
         groups = timestep_groups(training, pass_index)
         for images in batches_of(n_images, training, iteration, pass_index):
-            boundary("update", steps)
-            local = [position[image] for image in images[rank::world_size]]
-            for start in range(0, len(local), training.micro_batch_size):
-                for times in groups:
-                    chunk = batch.take(local[start : start + training.micro_batch_size], times)
-                    loss, metrics = awm_loss(family, chunk, training)
-                    engine.backward(loss)
-                    for key, value in metrics.items():
-                        sums[key] += float(value)
-                    count += 1
-            if engine.overflow:  # same on all ranks; the step was skipped
-                what, guilty = find_not_finite(family, engine, batch.take(local), training, groups)
-                raise NotFiniteError(what, batch.take([local[i] for i in guilty], sum(groups, [])), steps)
-            sums["grad_norm"] += engine.grad_norm
-            for key, value in zip(_SMALL, engine.small_gradients(), strict=True):
-                sums[key] += value
-            steps += 1
-            after_step()
+            with trainer.phase(Phase.UPDATE, step=steps):
+                local = [position[image] for image in images[dist.get_rank() :: dist.get_world_size()]]
+                for start in range(0, len(local), training.micro_batch_size):
+                    for times in groups:
+                        chunk = batch.take(local[start : start + training.micro_batch_size], times)
+                        loss, metrics = awm_loss(family, chunk, training)
+                        engine.backward(loss)
+                        for key, value in metrics.items():
+                            sums[key] += float(value)
+                        count += 1
+                if engine.overflow:  # same on all ranks; the step was skipped
+                    what, guilty = find_not_finite(family, engine, batch.take(local), training, groups)
+                    raise NotFiniteError(what, batch.take([local[i] for i in guilty], sum(groups, [])), steps)
+                sums["grad_norm"] += engine.grad_norm
+                for key, value in zip(_SMALL, engine.small_gradients(), strict=True):
+                    sums[key] += value
+                steps += 1
+                if training.ema.decay is not None:
+                    ema = averaged(ema, engine.weights(), training.ema.decay_at(engine.optimizer_steps))
     per_step = ("grad_norm", *_SMALL)
-    means = _mean_over_ranks({key: value / (steps if key in per_step else count) for key, value in sums.items()})
+    with trainer.phase(Phase.EXCHANGE):
+        means = _mean_over_ranks({key: value / (steps if key in per_step else count) for key, value in sums.items()})
     small, counted = (means.pop(key) for key in _SMALL)
-    return {**means, "grad_below_eps": small / counted if counted else 0.0}
+    return {**means, "grad_below_eps": small / counted if counted else 0.0}, ema
 
 
 def timestep_groups(training: TrainingConfig, pass_index: int) -> list[list[int]]:

@@ -20,29 +20,30 @@ from pathlib import Path
 
 from promptecho.errors import DataError, counted
 from promptecho.files import read_json, write_json
+from promptecho.phases import LOADING, Phase
 from promptecho.train.meter import resident_gb
 
 EXIT_CODE = 70  # EX_SOFTWARE
-LOADING = ("start", "load_t2i", "load_vlm", "optimizer", "resume")
-PHASES = (*LOADING, "sample", "reward", "exchange", "precompute", "update", "heldout", "save", "end")
+ORDER = tuple(Phase)
 TELL_S = 60.0  # between two lines about what is loading
 SLOW = ", or raise that key if the models' disk is merely slow"
 
 
 @dataclass(frozen=True)
 class Position:
-    """Where a rank is: the boundary it passed last."""
+    """Where a rank is. `boundary`: how many times it has come to where all ranks meet."""
 
     rank: int
     iteration: int = 0
-    phase: str = "start"
+    phase: str = Phase.START
     step: int = 0
     host: str = ""
     pid: int = 0
+    boundary: int = 0
 
     @property
-    def order(self) -> tuple[int, int, int]:
-        return self.iteration, PHASES.index(self.phase), self.step
+    def order(self) -> tuple[int, int, int, int]:
+        return self.iteration, self.boundary, ORDER.index(self.phase), self.step
 
     def __str__(self) -> str:
         return (
@@ -68,7 +69,7 @@ def blame(positions: list[Position]) -> str:
 
 
 class Watchdog:
-    """Call it at every step boundary; `with` starts and ends its thread.
+    """Call it at every step; `with` starts and ends its thread. `boundary` is counted by who knows where ranks meet.
 
     Args:
         folder: for the ranks' positions, on a file system that all ranks share.
@@ -78,7 +79,7 @@ class Watchdog:
 
     def __init__(self, folder: Path, rank: int, world_size: int, timeout_s: float, load_timeout_s: float):
         self.folder, self.world_size = Path(folder), world_size
-        self.timeout_s, self.load_timeout_s = timeout_s, load_timeout_s
+        self.timeout_s, self.load_timeout_s, self.boundary = timeout_s, load_timeout_s, 0
         self.position = Position(rank, host=socket.gethostname(), pid=os.getpid())
         self._interval = min(5.0, timeout_s / 5, load_timeout_s / 5)
         self._done = threading.Event()
@@ -95,8 +96,10 @@ class Watchdog:
         self._write()  # where an error was met
 
     def __call__(self, phase: str, iteration: int, step: int = 0) -> None:
-        """This rank passed a boundary."""
-        self.position = replace(self.position, phase=phase, iteration=iteration, step=step)
+        """This rank moved on."""
+        self.position = replace(
+            self.position, phase=phase, iteration=iteration, step=step, boundary=self.boundary
+        )
 
     @property
     def _limit(self) -> tuple[str, float]:

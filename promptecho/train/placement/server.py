@@ -21,6 +21,7 @@ from PIL import Image
 
 from promptecho.errors import PromptEchoError
 from promptecho.memory import MemoryAdvice
+from promptecho.phases import Phase
 from promptecho.train.data import Prompt
 from promptecho.train.placement.layout import Layout
 from promptecho.train.placement.messages import receive_images, receive_json, send_json
@@ -166,7 +167,7 @@ class _Scorer:
     def _score_part(self, part: Request) -> dict[str, Any]:
         images, prompts, names = part
         try:
-            with self.memory("reward"), self.vlm.in_step():
+            with self.memory(Phase.REWARD), self.vlm.in_step():
                 return score_images(self.rewards, images, prompts, names, lambda n: None).to_json()
         except NotFiniteRewardError as error:
             return {"error": str(error), "facts": error.facts, "index": names.index(error.facts["image"])}
