@@ -58,9 +58,10 @@ class Meter:
         }
 
     def load_metrics(self) -> dict[str, float]:
-        """Keys seconds_load_t2i, seconds_load_vlm, seconds_load_staging."""
-        found = {phase: self.seconds[phase] for phase in (Phase.LOAD_T2I, Phase.LOAD_VLM)}
-        return {f"seconds_{key}": round(value, 3) for key, value in (found | {"load_staging": self.staging}).items()}
+        """Keys seconds_load_t2i, seconds_load_staging, seconds_load_vlm."""
+        t2i, vlm = (self.seconds[phase] for phase in (Phase.LOAD_T2I, Phase.LOAD_VLM))
+        found = {Phase.LOAD_T2I: t2i, "load_staging": self.staging, Phase.LOAD_VLM: vlm}
+        return {f"seconds_{key}": round(value, 3) for key, value in found.items()}
 
 
 def peak_resident_gb() -> float:
