@@ -66,6 +66,7 @@ NEW_WORK = {
     "experiments=mine": "an experiment of the reader's own",
     "experiments=zimage": "another experiment",
     "experiments=shapes-yes": "another experiment",
+    "experiments=shapes-sd3": "another experiment",
     "set=": "another run, or another value",
     "shapes={": "another value",
     "paper": "tables of the paper are not made by `all`",
