@@ -25,6 +25,7 @@ _PLACES = {
         ("captions.tokenizer.", "models.t2i."),
         ("captions.version", "version of the captioning"),
         ("version", "version of the training"),
+        ("models.t2i.family_version", "version of the family"),
     ),
     "merge": (("vlm.", "models.vlm."), ("tokenizer.", "models.t2i."), ("version", "version of the captioning")),
 }

@@ -19,8 +19,10 @@ from forked import ended, run
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from promptecho.config import load_experiment, slice_digest
+from promptecho.config import load_experiment
+from promptecho.config.changes import changes
 from promptecho.config.families import FAMILIES, family_named
+from promptecho.config.slices import slice_value
 from promptecho.errors import DataError
 from promptecho.files import read_json, read_jsonl
 from promptecho.t2i.comfyui import COMFYUI_FILE, export
@@ -178,21 +180,22 @@ def test_a_file_with_names_that_diffusers_does_not_read_for_it_is_refused(traine
 
 
 def test_a_raised_version_makes_trainings_images_and_imports_again_and_no_captions(folder):
-    def digests() -> list[str]:
+    def slices() -> list[dict]:
         config = load_experiment("mine/shapes-sd3.yaml", {"runs": {"authors": {"adapter": "owner/name"}}})
         return [
-            slice_digest(config, "train", "echo-s1"), slice_digest(config, "generate", image_set="heldout"),
-            slice_digest(config, "adapter", "authors"), slice_digest(config, "merge"),
+            slice_value(config, "train", "echo-s1"), slice_value(config, "generate", image_set="heldout"),
+            slice_value(config, "adapter", "authors"), slice_value(config, "merge"),
         ]  # fmt: skip
 
-    first, file = digests(), folder / "mine/sd3_family.py"
+    first, file = slices(), folder / "mine/sd3_family.py"
     text = file.read_text()
     try:
         file.write_text(text.replace('name="sd3",', 'name="sd3",\n    version=2,'))
         FAMILIES.named.clear()
         del sys.modules["sd3_family"]
         importlib.invalidate_caches()
-        second = digests()
+        second = slices()
     finally:
         file.write_text(text)
     assert [old != new for old, new in zip(first, second, strict=True)] == [True, True, True, False]
+    assert [str(one) for one in changes("train", first[0], second[0])] == ["version of the family (was 1, now 2)"]
