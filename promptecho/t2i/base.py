@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import torch
 from PIL import Image
 
-from promptecho.config import families
+from promptecho.config.families import Family
 from promptecho.config.fields import Schedule
 
 
@@ -18,7 +18,7 @@ class T2iModel(Protocol):
     `transformer` is the module that gets the LoRA adapter; everything else is frozen.
     """
 
-    descriptor: families.Family  # what is said of its family
+    descriptor: Family  # what is said of its family
     negative_prompt: str
     lora_targets: Mapping[str, tuple[str, ...]]  # layers that get an adapter, for each value of training.lora.layers
     transformer: torch.nn.Module
@@ -80,6 +80,3 @@ class T2iModel(Protocol):
     def set_negative(self, embedding: torch.Tensor) -> None:
         """Take the negative prompt's conditioning from elsewhere (a cache)."""
         ...
-
-
-Family = T2iModel  # as train/ calls it

@@ -16,7 +16,7 @@ from promptecho.config.training import TrainingConfig
 from promptecho.errors import DataError, counted
 from promptecho.phases import Phase
 from promptecho.rewards.base import RewardContext
-from promptecho.t2i.base import Family
+from promptecho.t2i.base import T2iModel
 from promptecho.t2i.lora import add_lora
 from promptecho.t2i.prompt_cache import PromptCache
 from promptecho.train.data import Prompt
@@ -91,13 +91,13 @@ def load_heldout(path: Path | None, n: int) -> list[Prompt]:
     return [Prompt(row.image_id, row.caption) for row in rows[-n:]]
 
 
-def load_family(config: ExperimentConfig, device: torch.device, **options: Any) -> Family:
+def load_family(config: ExperimentConfig, device: torch.device, **options: Any) -> T2iModel:
     from promptecho.t2i.registry import load_configured
 
     return load_configured(config, device, **options)
 
 
-def load_policy(config: ExperimentConfig, training: TrainingConfig, device: torch.device) -> Family:
+def load_policy(config: ExperimentConfig, training: TrainingConfig, device: torch.device) -> T2iModel:
     """The family, placed for training: what is on the GPU only now and then begins on the CPU."""
     return load_family(
         config, device,
@@ -106,7 +106,7 @@ def load_policy(config: ExperimentConfig, training: TrainingConfig, device: torc
     )  # fmt: skip
 
 
-def sampler_grid(family: Family, training: TrainingConfig, t2i: T2iSection) -> torch.Tensor:
+def sampler_grid(family: T2iModel, training: TrainingConfig, t2i: T2iSection) -> torch.Tensor:
     """The times at which the sampler looks at an image, from 1 downwards, without the 0 at its end."""
     sampling = training.sampling
     return family.timesteps(sampling.num_inference_steps, t2i.height, t2i.width, sampling.schedule)[:-1]

@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 
 from promptecho.config import ExperimentConfig, TrainingConfig
-from promptecho.t2i.base import Family
+from promptecho.t2i.base import T2iModel
 from promptecho.t2i.prompt_cache import PromptCache
 from promptecho.train.data import Prompt
 from promptecho.train.engine import Engine
@@ -48,7 +48,7 @@ class Trainer:
 
     segment: Segment
     training: TrainingConfig
-    family: Family
+    family: T2iModel
     encoder: PromptCache
     engine: Engine
     rewards: list[WeightedReward]

@@ -18,7 +18,7 @@ from promptecho import awm
 from promptecho.config.training import TrainingConfig
 from promptecho.phases import Phase
 from promptecho.seeds import derive_seed
-from promptecho.t2i.base import Family
+from promptecho.t2i.base import T2iModel
 from promptecho.train.data import Batch, NotFiniteError, Rollout, batches_of, normal
 from promptecho.train.engine import Engine
 from promptecho.train.ranks import any_rank, gather_by_index, rounds, share_of_rank
@@ -28,7 +28,9 @@ from promptecho.train.trainer import Trainer
 _SMALL = ("small gradients", "counted gradients")
 
 
-def velocity(family: Family, x_t: torch.Tensor, t: torch.Tensor, cond: list, training: TrainingConfig) -> torch.Tensor:
+def velocity(
+    family: T2iModel, x_t: torch.Tensor, t: torch.Tensor, cond: list, training: TrainingConfig
+) -> torch.Tensor:
     """The policy's velocity as the loss sees it: with guidance only if `train_guidance`."""
     if training.train_guidance:
         return family.guided_velocity(x_t, t, cond, training.sampling.guidance_scale)
@@ -217,7 +219,7 @@ def timestep_groups(training: TrainingConfig, pass_index: int) -> list[list[int]
 
 
 def find_not_finite(
-    family: Family, engine: Engine, batch: Batch, training: TrainingConfig, groups: list[list[int]]
+    family: T2iModel, engine: Engine, batch: Batch, training: TrainingConfig, groups: list[list[int]]
 ) -> tuple[str, list[int]]:
     """Go through a batch image by image: ("loss is nan" | "gradient is not finite", indices of the images at fault).
 
@@ -254,7 +256,7 @@ def _mean_over_ranks(values: dict[str, float]) -> dict[str, float]:
     return dict(zip(sorted(values), (total / dist.get_world_size()).tolist(), strict=True))
 
 
-def awm_loss(family: Family, batch: Batch, training: TrainingConfig) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+def awm_loss(family: T2iModel, batch: Batch, training: TrainingConfig) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Loss of a batch [T, n] through one forward pass of T * n images, and what to watch."""
     n_times, n_images = batch.t.shape
     x0 = batch.x0.repeat(n_times, *[1] * (batch.x0.ndim - 1))
