@@ -10,41 +10,18 @@ import importlib
 import pkgutil
 import sys
 import traceback
-from typing import Any
 
 import typer
-import typer.core
 
 import promptecho
 from promptecho import commands, plugins
 from promptecho.commands import examples
+from promptecho.commands.group import Group
 from promptecho.errors import PromptEchoError
-
-# As a reader meets them: the stages in the order in which the workflow runs them, then what prepares and watches them.
-STAGES = ("caption", "train", "generate", "judge", "score", "tables", "figures")
-BESIDE = ("show", "reward", "list", "plan", "upgrade", "clean")
-BESIDE += ("models", "adapter", "benchmarks", "config", "gpus", "shapes")
-
-
-class _Group(typer.core.TyperGroup):
-    """Lists its commands in the order above, with their whole sentences."""
-
-    def list_commands(self, ctx: typer.Context) -> list[str]:
-        order = [*STAGES, *BESIDE]
-        return sorted(super().list_commands(ctx), key=lambda name: order.index(name) if name in order else len(order))
-
-    def format_commands(self, ctx: typer.Context, formatter: Any) -> None:
-        rows = [(name, self.commands[name].get_short_help_str(1000)) for name in self.list_commands(ctx)]
-        stages = [row for row in rows if row[0] in STAGES]
-        for title, some in (("Stages, in the order of the workflow", stages), ("Beside them", rows[len(stages) :])):
-            if some:
-                with formatter.section(title if stages else "Commands"):
-                    formatter.write_dl(some)
-
 
 app = typer.Typer(
     name="promptecho",
-    cls=_Group,
+    cls=Group,
     help="Make a text-to-image model follow its prompts better: a vision-language model looks at each image, and how "
     "likely it finds the prompt as the description is the reward. Each stage of the workflow is a command; Snakemake "
     "starts them, and so can you. `promptecho COMMAND --help` explains one.",
@@ -80,7 +57,8 @@ for _module in sorted(module.name for module in pkgutil.iter_modules(commands.__
     if hasattr(_loaded := importlib.import_module(f"promptecho.commands.{_module}"), "register"):
         _loaded.register(app)
 for _info in app.registered_groups:
-    _info.cls = _Group
+    _own = _info.typer_instance.info.cls
+    _info.cls = _own if isinstance(_own, type) and issubclass(_own, Group) else Group
 examples.attach(app)
 
 

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import promptecho
-from promptecho.benchmarks.sources import RAW, Source, SourceFile, sha256
+from promptecho.config.prompt_sources import RAW, Source, SourceFile, sha256
 from promptecho.errors import DataError, counted
 from promptecho.files import atomic_path, read_json, write_json
+from promptecho.plugins import import_object
 from promptecho.progress import progress
 
 RECORD = "SOURCE.json"
@@ -84,7 +85,8 @@ def fetch(source: Source, out: Path, origin: Origin) -> dict[str, Any]:
                 "fetched_from": origin_of_it,
             }
             bar.advance()
-    _pack(source, folder)
+    if source.make:
+        import_object(source.make, f"prompt set {source.name}")(folder)
     record = {
         "name": source.name,
         "title": source.title,
@@ -95,15 +97,15 @@ def fetch(source: Source, out: Path, origin: Origin) -> dict[str, Any]:
         "files": files,
     }
     write_json(folder / RECORD, record)
-    prompts = {str(folder / name): count_prompts(folder / name) for name in source.prompts}
+    prompts = {str(folder / name): count_prompts(folder / name, source.id_column) for name in source.prompts}
     return {**record, "folder": str(folder), "prompts": prompts}
 
 
-def count_prompts(path: Path) -> int:
-    """Prompts in a prompt file: the lines of JSON Lines, the distinct `item_id` of DPG-Bench's table."""
+def count_prompts(path: Path, id_column: str = "") -> int:
+    """Prompts in a prompt file: the lines of JSON Lines, or what is distinct in the `id_column` of a CSV."""
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".csv":
-        return len({row["item_id"] for row in csv.DictReader(text.splitlines(keepends=True))})
+        return len({row[id_column] for row in csv.DictReader(text.splitlines(keepends=True))})
     return sum(bool(line.strip()) for line in text.split("\n"))
 
 
@@ -174,16 +176,6 @@ def _download_once(url: str) -> bytes:
     if expected is not None and expected.isdigit() and len(content) != int(expected):
         raise _Transient(f"the connection ended after {len(content)} of {expected} bytes")
     return content
-
-
-def _pack(source: Source, folder: Path) -> None:
-    """Make the prompt files that are not official files themselves."""
-    if not source.packs:
-        return
-    from promptecho.benchmarks.tiif.prompts import pack, write_prompts
-
-    for name, (prompts, questions) in source.packs.items():
-        write_prompts(folder / name, pack(folder / prompts, folder / questions))
 
 
 def _recorded(folder: Path) -> dict[str, str]:

@@ -1,13 +1,12 @@
 """Golden cases: inputs with the answers of the official evaluators; run them against this package.
 
 A golden folder, or a tar archive of one, holds one folder per benchmark with JSON Lines files, a case a line. What a
-file holds is told by its folder and name (`geneval/cases.jsonl`, `geneval/cases_more.jsonl`), or else by the keys of
+file holds is told by its folder and name (`NAME/cases.jsonl`, `NAME/cases_more.jsonl`), or else by the keys of
 its first case. Files without a check here are listed by name, never passed over in silence.
 """
 
 from __future__ import annotations
 
-import importlib
 import json
 import lzma
 import os
@@ -18,44 +17,22 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from promptecho.benchmarks.golden_case import Check
+from promptecho.config.benchmarks import benchmarks_at_hand, load_part
 from promptecho.errors import DataError, PromptEchoError
 
 
-@dataclass(frozen=True)
-class Kind:
-    """One kind of golden file: the keys that tell its cases from others, and `module.function` of its check, relative
-    to this package. A check takes the case, and what it `needs`: GenEval's tags, or the file's folder."""
-
-    keys: frozenset[str]
-    check: str
-    needs: Literal["tags", "folder"] | None = None
-
-    def load(self) -> Callable[..., list[str]]:
-        module, _, name = self.check.rpartition(".")
-        return getattr(importlib.import_module(f"promptecho.benchmarks.{module}"), name)
-
-
-CHECKS = {
-    "geneval/cases.jsonl": Kind(frozenset({"metadata", "detections"}), "geneval.golden.check_geneval_case"),
-    "geneval/relations.jsonl": Kind(frozenset({"relations_of_a_to_b"}), "geneval.golden.check_geneval_relation"),
-    "geneval/summary.jsonl": Kind(
-        frozenset({"rows_prompt_image_correct"}), "geneval.golden.check_geneval_summary", "tags"
-    ),
-    "geneval/crops.jsonl": Kind(frozenset({"image_rgb_b64"}), "geneval.golden.check_geneval_crop"),
-    "geneval/color_zero_shot.jsonl": Kind(
-        frozenset({"text_features_color_template_dim"}), "geneval.golden.check_geneval_color"
-    ),
-    "dpg/scenarios.jsonl": Kind(frozenset({"answers_item_crop_question"}), "dpg.golden.check_dpg_scenario", "folder"),
-    "tiif/extract_yes_no.jsonl": Kind(frozenset({"model_output", "n_questions"}), "tiif.golden.check_tiif_extract"),
-    "tiif/summary.jsonl": Kind(frozenset({"answers", "judge"}), "tiif.golden.check_tiif_summary"),
-}
+def checks() -> dict[str, Check]:
+    """The checks of all benchmarks, by the name of their file."""
+    named = (found.thing for found in benchmarks_at_hand() if found.thing.golden)
+    return {name: check for one in named for name, check in load_part(one.name, "golden").items()}  # type: ignore
 
 
 @dataclass
 class FileReport:
-    """Result of one golden file; `kind` is a key of CHECKS."""
+    """Result of one golden file; `kind` is a key of `checks()`."""
 
     file: str
     kind: str
@@ -78,8 +55,8 @@ def verify(golden: Path, prompts: Path | None = None) -> tuple[list[FileReport],
 
     Args:
         golden: the folder, or the archive.
-        prompts: GenEval's evaluation_metadata.jsonl; by default the one in `../mirror/geneval/` seen from a folder,
-            and without it the official set's tags, which are all that is needed of it.
+        prompts: the official prompts, for benchmarks whose checks need them; by default those in `../mirror/` seen
+            from a folder, and without them what the check knows of the official set.
 
     Returns:
         A report per checked file, and the names of the files without a check.
@@ -110,8 +87,8 @@ def _verify_folder(golden: Path, prompts: Path | None, given: Path) -> tuple[lis
     golden = Path(os.path.abspath(golden))  # names as they are given, not what links stand for
     paths = _find(golden)
     if not paths:
-        raise DataError(f"{given}: no golden files (*/*.jsonl) in it; give the folder that holds geneval/ and others")
-    reports, skipped = [], []
+        raise DataError(f"{given}: no golden files (*/*.jsonl) in it; give the folder that holds those of benchmarks")
+    reports, skipped, known = [], [], checks()
     for path in paths:
         name, cases = path.relative_to(golden).as_posix(), _read_cases(path)
         kind = find_kind(path, [case for _, case in cases])
@@ -119,7 +96,7 @@ def _verify_folder(golden: Path, prompts: Path | None, given: Path) -> tuple[lis
             skipped.append(name)
             continue
         report = FileReport(name, kind)
-        check, extra = CHECKS[kind].load(), _extra(CHECKS[kind], golden, path, prompts)
+        check, extra = known[kind].function, _extra(known[kind], golden, path, prompts)
         for label, case in cases:
             report.add(label, _check(check, case, extra))
         if not cases:
@@ -139,26 +116,20 @@ def _find(golden: Path) -> list[Path]:
 
 
 def find_kind(path: Path, cases: list[dict | str]) -> str | None:
-    """Which of CHECKS a file is: by folder and name, which may go on (`cases_more`), or by its first object's keys."""
-    for kind in CHECKS:
+    """Which of `checks()` a file is: by folder and name, which may go on (`cases_more`), or by its first object."""
+    known = checks()
+    for kind in known:
         folder, stem = kind.removesuffix(".jsonl").split("/")
         if path.parent.name == folder and re.fullmatch(rf"{stem}(?![a-z]).*", path.stem):
             return kind
     first = next((case for case in cases if isinstance(case, dict)), {})
-    fitting = [kind for kind, facts in CHECKS.items() if facts.keys <= first.keys()]
+    fitting = [kind for kind, facts in known.items() if facts.keys <= first.keys()]
     return fitting[0] if len(fitting) == 1 else None
 
 
-def _extra(kind: Kind, golden: Path, path: Path, prompts: Path | None) -> tuple[Any, ...]:
-    """What the kind's check takes besides the case."""
-    if kind.needs == "folder":
-        return (path.parent,)
-    if kind.needs == "tags":
-        from promptecho.benchmarks.geneval.golden import read_tags
-
-        mirrored = golden.resolve().parent / "mirror" / "geneval" / "evaluation_metadata.jsonl"
-        return (read_tags(prompts or (mirrored if mirrored.is_file() else None)),)
-    return ()
+def _extra(kind: Check, golden: Path, path: Path, prompts: Path | None) -> tuple[Any, ...]:
+    """What the kind's function takes besides the case."""
+    return () if kind.also is None else (kind.also(golden, path, prompts),)
 
 
 def _read_cases(path: Path) -> list[tuple[str, dict | str]]:

@@ -1,4 +1,4 @@
-"""Image folders that list themselves: images beside a metadata.jsonl, one line an image, the format of DenseAlignBench.
+"""Image folders that list themselves: images beside a metadata.jsonl, one line an image.
 
 Where a prompt has several images its id is on as many lines, in the order of the images; an evaluator that expects one
 then takes the last.
@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Generic, Protocol, TypeVar
 
 from promptecho.benchmarks.layout import refuse_missing, refuse_mixed_sizes
 from promptecho.errors import DataError
-from promptecho.files import read_jsonl, write_jsonl
+from promptecho.files import digest, read_jsonl, write_jsonl
+from promptecho.text_files import read_rows
 
 METADATA = "metadata.jsonl"
 
@@ -27,6 +28,34 @@ class ListedPrompt(Protocol):
 
 
 P = TypeVar("P", bound=ListedPrompt)
+
+
+def read_prompts(path: str | Path, read: Callable[[dict, str], P]) -> list[P]:
+    """Read a prompt set, a row a prompt (JSON Lines, CSV, ...).
+
+    Args:
+        read: makes the prompt of a row; gets the row and how to name it in an error.
+
+    Raises:
+        DataError: the file is missing, empty or faulty (names the prompt), or an id occurs twice.
+    """
+    prompts: dict[str, P] = {}
+    for number, (_, row) in enumerate(read_rows(path), start=1):
+        prompt = read(row, f"{path}: prompt {number}")
+        if prompt.data_id in prompts:
+            raise DataError(
+                f"{path}: prompt {number} (data_id {prompt.data_id!r}): the id occurs twice; make ids unique"
+            )
+        prompts[prompt.data_id] = prompt
+    if not prompts:
+        raise DataError(f"{path}: holds no prompts; write one JSON object a line")
+    return list(prompts.values())
+
+
+def prompts_digest(prompts: Sequence[Any]) -> str:
+    """Digest of prompts, which are dataclasses: two score files with equal digests judge the same prompts in the same
+    order."""
+    return digest([asdict(prompt) for prompt in prompts])
 
 
 @dataclass(frozen=True)

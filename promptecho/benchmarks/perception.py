@@ -23,7 +23,7 @@ class Detector(Protocol):
     """Finds objects in an image.
 
     `detector(image, metadata)` returns `(boxes, colors)`: class -> `[n][5]` boxes x1, y1, x2, y2, score in pixels,
-    and class -> colour of each detection, aligned by index. `metadata` (the GenEval object) lets a backend ask for
+    and class -> colour of each detection, aligned by index. `metadata` (the prompt's own object) lets a backend ask for
     colours only where they matter. Raises PerceptionFailure where an image has no answer.
     `name` says which models look, with their revisions; `settings` what else decides the answers, for the raw records.
     """

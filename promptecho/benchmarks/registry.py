@@ -2,39 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from promptecho.errors import ConfigError
+from promptecho.config.benchmarks import benchmark_named, load_part
 
 if TYPE_CHECKING:
     from promptecho.benchmarks.layout import Layout
     from promptecho.benchmarks.scoring import Scorer, ScoringOptions
-
-# Module and class, relative to this package: imported when asked for.
-LAYOUTS = {
-    "geneval": "geneval.layout.GenevalLayout",
-    "captions": "captions.layout.CaptionsLayout",
-    "dpg": "dpg.layout.DpgLayout",
-    "tiif": "tiif.layout.TiifLayout",
-    "textocr": "textocr.layout.TextOcrLayout",
-}
-SCORERS = {
-    "geneval": "geneval.score.GenevalScorer",
-    "captions": "captions.score.CaptionsScorer",
-    "densealign": "densealign.score.DenseAlignScorer",
-    "dpg": "dpg.score.DpgScorer",
-    "tiif": "tiif.score.TiifScorer",
-    "textocr": "textocr.score.TextOcrScorer",
-}
-
-
-def _load(known: dict[str, str], name: str, what: str) -> Any:
-    if name not in known:
-        raise ConfigError(f"{what} {name!r} is unknown; known {what}s: {', '.join(known)}")
-    module, _, attribute = known[name].rpartition(".")
-    return getattr(importlib.import_module(f"promptecho.benchmarks.{module}"), attribute)
 
 
 def load_layout(name: str, prompts: Path, root: Path, images_per_prompt: int, limit: int | None = None) -> Layout:
@@ -44,14 +19,15 @@ def load_layout(name: str, prompts: Path, root: Path, images_per_prompt: int, li
         ConfigError: unknown benchmark.
         DataError: the prompt file is missing or faulty.
     """
-    return _load(LAYOUTS, name, "benchmark")(prompts, root, images_per_prompt, limit)
+    layout = load_part(benchmark_named(name).images, "layout")
+    return layout(prompts, root, images_per_prompt, limit)  # type: ignore[operator]
 
 
 def load_scorer(name: str, options: ScoringOptions) -> Scorer:
-    """The scorer `name`.
+    """The scorer of benchmark `name`.
 
     Raises:
-        ConfigError: unknown scorer, or a mode that it does not have.
+        ConfigError: unknown benchmark, or a mode that it does not have.
         ModelError: unknown backend, or one that is not available.
     """
-    return _load(SCORERS, name, "scorer")(options)
+    return load_part(name, "scorer")(options)  # type: ignore[operator]

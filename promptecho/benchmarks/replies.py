@@ -2,7 +2,7 @@
 
 One place for all benchmarks. What a model puts around its answer does not matter: thoughts in tags, ``` fences, prose
 before or after, CRLF, a number written as text. What could mean two things stays unread: two objects, a key twice, yes
-and no. The official rules are elsewhere (`json_reply`, `tiif.answers`, `dpg.judge`) and are taken with
+and no. The official rules are elsewhere (`json_reply`, and in the folders of benchmarks) and are taken with
 `parser: official`.
 """
 

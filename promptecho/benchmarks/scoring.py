@@ -56,7 +56,7 @@ class ScoringOptions:
     `templates` is a folder whose BENCH/NAME.txt replace the project's own texts for the judge. `seed` decides what a
     scorer draws (the order of a pair). `model` is a model folder that replaces the backend's own. `parser` says how
     replies are read: see benchmarks/replies.py. `order` is that of a message's parts, where the authors' is known.
-    `questions_per_call`: of one image, asked together (dpg). `outage_s` bounds the wait for an endpoint that answers
+    `questions_per_call`: of one image, asked together. `outage_s` bounds the wait for an endpoint that answers
     nobody; with `again` questions that were given up before are asked once more in any case.
     """
 

@@ -3,27 +3,43 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from promptecho.benchmarks.textocr.command import labels
 from promptecho.commands.files import given_files
+from promptecho.commands.group import BenchmarksGroup
+from promptecho.commands.options import PluginsConfig, load_plugins_of
 from promptecho.errors import counted
+
+
+class _Group(BenchmarksGroup):
+    prefix = "benchmarks"
+
+    def of_benchmarks(self) -> dict[str, tuple[Callable[..., Any], str]]:
+        from promptecho.config.benchmarks import BENCHMARKS, benchmarks_at_hand
+        from promptecho.plugins import import_object
+
+        found = {}
+        for one in benchmarks_at_hand():
+            for name, spec in one.thing.commands.items():
+                command = import_object(spec, f"benchmark {one.thing.name} ({BENCHMARKS.find(one.thing.name)})")
+                found[name] = (command, command.__doc__ or "")
+        return found
 
 
 def register(app: typer.Typer) -> None:
     benchmarks = typer.Typer(
-        no_args_is_help=True, help="The benchmarks' prompts and images, and checks of their scorers."
+        cls=_Group, no_args_is_help=True, help="The benchmarks' prompts and images, and checks of their scorers."
     )
     benchmarks.callback()(lambda: None)
     benchmarks.command()(fetch)
     benchmarks.command()(verify)
     benchmarks.command()(heldout)
     benchmarks.command()(pack)
-    benchmarks.command()(labels)
     app.add_typer(benchmarks, name="benchmarks")
 
 
@@ -31,7 +47,7 @@ def fetch(
     out: Annotated[Path, typer.Option(help="Folder to write to; each benchmark gets OUT/NAME/.")],
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[NAME]...", help="Which of geneval, dpg, tiif, densealign, longtext. Default: all."),
+        typer.Argument(metavar="[NAME]...", help="Prompt sets by name, such as a benchmark's. Default: all."),
     ] = None,
     mirror: Annotated[
         Path | None,
@@ -43,12 +59,15 @@ def fetch(
     base_url: Annotated[
         str | None, typer.Option(help="Server to download from, as BASE_URL/OWNER/NAME/COMMIT/PATH. Default: GitHub's.")
     ] = None,
+    config: PluginsConfig = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was fetched as JSON.")] = False,
 ) -> None:
     """Fetch the official prompt sets at pinned commits, checked by hash, with licence and citation."""
     from promptecho.benchmarks import fetch as fetching
-    from promptecho.benchmarks.sources import RAW, find_sources
+    from promptecho.benchmarks.sources import find_sources
+    from promptecho.config.prompt_sources import RAW
 
+    load_plugins_of(config)
     origin = fetching.Origin(mirror, base_url or RAW)
     records, problem = fetching.fetch_all(find_sources(names or []), out, origin)
     if as_json:
@@ -115,25 +134,25 @@ def verify(
     golden: Annotated[
         Path,
         typer.Option(
-            help="Cases with the official evaluators' answers: a folder (geneval/cases.jsonl, ...), or a tar archive "
+            help="Cases with the official evaluators' answers: a folder (NAME/cases.jsonl, ...), or a tar archive "
             "of one, such as the repository's tests/data/golden.tar.xz."
         ),
     ],
     prompts: Annotated[
         Path | None,
         typer.Option(
-            help="GenEval's evaluation_metadata.jsonl. Default: the one in GOLDEN/../mirror/geneval/; "
-            "without it, the tags of the official set."
+            help="Official prompt file, for checks that need it. Default: the one in GOLDEN/../mirror/NAME/; "
+            "without it, what is known of the official set."
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Compare the scorers with the official evaluators' answers, case by case."""
-    from promptecho.benchmarks.golden import CHECKS
+    from promptecho.benchmarks.golden import checks
     from promptecho.benchmarks.golden import verify as run
 
     reports, skipped = run(golden, prompts)
-    missing = sorted(set(CHECKS) - {report.kind for report in reports})
+    missing = sorted(set(checks()) - {report.kind for report in reports})
     if as_json:
         facts = {"files": [asdict(report) for report in reports], "skipped": skipped, "missing": missing}
         typer.echo(json.dumps(facts, indent=2))

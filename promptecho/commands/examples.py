@@ -107,6 +107,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "# with those that an experiment file names in `plugins`:",
         "promptecho list families --config examples/family/shapes-sd3.yaml --json",
     ),
+    "list benchmarks": (
+        "promptecho list benchmarks",
+        "# those that an experiment file names, too:",
+        "promptecho list benchmarks --config examples/benchmark/shapes-tint.yaml",
+    ),
     "list rewards": (
         "promptecho list rewards",
         "# with those that an experiment file names in `plugins`:",
@@ -190,6 +195,11 @@ def attach(app: typer.Typer, *words: str) -> None:
         group.epilog = _epilog((*own, *firsts))
     if not words:
         app.info.epilog = _epilog(FIRST)
+
+
+def epilog(command: str) -> str | None:
+    """The examples of a command, given by all its words."""
+    return _epilog(EXAMPLES.get(command, ()))
 
 
 def _epilog(lines: tuple[str, ...]) -> str | None:

@@ -10,6 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from promptecho.commands.files import given_files
+from promptecho.commands.options import PluginsConfig as Config
+from promptecho.commands.options import plugins_of
 
 
 def register(app: typer.Typer) -> None:
@@ -33,13 +35,15 @@ def curves(
             help="Folder to write curves_BENCHMARK.png, .pdf, .json and .html to, single_column/ has a narrow .pdf."
         ),
     ],
+    config: Config = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was drawn as JSON.")] = False,
 ) -> None:
     """Draw a benchmark's scores with their intervals at the evaluated checkpoints of all runs."""
     from promptecho.figures.curves import curve_data, write_curves
     from promptecho.figures.sources import read_curve_sources
 
-    data = curve_data(read_curve_sources(given_files("SOURCES", sources), benchmark))
+    with plugins_of(config):
+        data = curve_data(read_curve_sources(given_files("SOURCES", sources), benchmark))
     _tell(data, write_curves(data, out), as_json)
 
 
@@ -95,6 +99,7 @@ def samples(
     max_columns: Annotated[
         int, typer.Option(min=2, help="Most checkpoints; of more image folders so many are chosen, evenly.")
     ] = 6,
+    config: Config = None,
 ) -> None:
     """Draw a grid of images: the same prompts and noise at every checkpoint, with the score of each image."""
     from promptecho.benchmarks.packing import unpacked
@@ -105,7 +110,7 @@ def samples(
 
     if out.suffix not in (".png", ".pdf"):
         raise ConfigError(f"--out {out}: must end in .png or .pdf")
-    with contextlib.ExitStack() as stack:
+    with plugins_of(config), contextlib.ExitStack() as stack:
         folders = [stack.enter_context(unpacked(folder)) for folder in given_files("IMAGES", images)]
         columns = thin(read_columns(folders, scores), max_columns)
         paths = write_samples(columns, choose(columns, prompts, image_index), out.with_suffix(""))

@@ -16,6 +16,7 @@ def register(app: typer.Typer) -> None:
     listed = typer.Typer(no_args_is_help=True, help="What can be chosen by name in an experiment file.")
     listed.command("rewards")(rewards)
     listed.command("families")(families)
+    listed.command("benchmarks")(benchmarks)
     app.add_typer(listed, name="list")
 
 
@@ -47,6 +48,21 @@ def families(config: Path | None = CONFIG, as_json: bool = AS_JSON) -> None:
     headings = {"title": "what it is", "pipeline": "pipeline in diffusers", "size": "height x width"}
     headings |= {"guidance_scale": "guidance in training, evaluation"}
     _show(FAMILIES, facts, headings, config, as_json)
+
+
+def benchmarks(config: Path | None = CONFIG, as_json: bool = AS_JSON) -> None:
+    """List the benchmarks: those of the project, of installed packages, and those that an experiment file names."""
+    from promptecho.config.benchmarks import BENCHMARKS, Benchmark
+
+    def facts(one: Benchmark) -> dict[str, Any]:
+        return {
+            "title": one.title, "summary": one.summary, "images": one.images, "backends": one.backend_names,
+            "needs": {backend.name: backend.needs for backend in one.backends},
+            "modes": list(one.modes), "prompts": [source.name for source in one.sources],
+        }  # fmt: skip
+
+    headings = {"title": "title", "summary": "what it measures", "backends": "backends"}
+    _show(BENCHMARKS, facts, headings, config, as_json)
 
 
 def _show(

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
 import typer
 
 DEVICE = typer.Option(
@@ -14,3 +19,32 @@ VLM_DTYPE = typer.Option(
     help="Type of the weights: float32, bfloat16, float16. Default: models.vlm.dtype; with --vlm float32.",
 )
 TRUST_REMOTE_CODE = typer.Option(False, "--trust-remote-code", help="Run Python code that comes with the model.")
+PluginsConfig = Annotated[
+    Path | None,
+    typer.Option(
+        "--config", help="Experiment file, for a benchmark that its `plugins` bring; others need none. Default: none."
+    ),
+]
+
+
+def load_plugins_of(config: Path | None) -> None:
+    """Import what an experiment file names in `plugins`."""
+    if config is not None:
+        from promptecho.config import load_experiment
+
+        load_experiment(config)
+
+
+@contextlib.contextmanager
+def plugins_of(config: Path | None) -> Iterator[None]:
+    """With what an experiment file names in `plugins`; an unknown benchmark is told with how it may be known."""
+    from promptecho.errors import ConfigError
+
+    load_plugins_of(config)
+    try:
+        yield
+    except ConfigError as error:
+        if config is None and str(error).startswith("unknown benchmark"):
+            told = f"{error}; one that the plugins of an experiment bring needs its file: --config FILE"
+            raise ConfigError(told) from None
+        raise

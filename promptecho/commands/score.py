@@ -16,7 +16,8 @@ from promptecho.suggest import maybe
 
 if TYPE_CHECKING:
     from promptecho.benchmarks.scoring import ImageFolder, Scored, Scorer
-    from promptecho.config.models import BenchmarkSection, ExperimentConfig
+    from promptecho.config.evaluation import BenchmarkSection
+    from promptecho.config.models import ExperimentConfig
     from promptecho.memory import MemoryAdvice
 
 
@@ -49,7 +50,7 @@ PerPrompt = Annotated[
 Baseline = Annotated[
     Path | None,
     typer.Option(
-        "--baseline", help="Image folder to compare with, for densealign, which compares pairs. Default: none."
+        "--baseline", help="Image folder to compare with, for benchmarks of pairs. Default: none."
     ),
 ]
 Answers = Annotated[
@@ -74,7 +75,9 @@ def score(
     scorer: Annotated[
         str, typer.Option(help="Rules of which benchmark. Default: that of --config; without it, the benchmark's name.")
     ] = "",
-    backend: Annotated[str, typer.Option(help="Who looks at the images. Default: that of --config, or oracle.")] = "",
+    backend: Annotated[
+        str, typer.Option(help="Who looks at the images. Default: that of --config, or the benchmark's first.")
+    ] = "",
     mode: Annotated[
         str,
         typer.Option(
@@ -174,11 +177,12 @@ def judge(
 
     All answers are kept; promptecho score then needs neither key nor network.
     """
+    from promptecho.config.scorers import backend_of
     from promptecho.errors import ConfigError
     from promptecho.files import write_json
 
     section, whole = _section(config, benchmark)
-    if section.backend != "judge":
+    if not backend_of(section).is_judge:
         raise ConfigError(f"{config}: benchmarks.{benchmark}: backend {section.backend} asks no judge; run score")
     if estimate == (out is not None):
         raise ConfigError("give either --out FILE, to ask, or --estimate")
@@ -225,12 +229,14 @@ def _folder(
 
 def _section(config: Path | None, benchmark: str, **given: str) -> tuple[BenchmarkSection, ExperimentConfig | None]:
     """The benchmark's section of the config with what is given over it; all of it where there is no config."""
+    from promptecho.config.benchmarks import benchmark_named
     from promptecho.errors import ConfigError
     from promptecho.models.place import job_config
 
     given = {key: value for key, value in given.items() if value}
     if config is None:
-        values = {"image_set": benchmark, "scorer": benchmark, "backend": "oracle", **given}
+        first = benchmark_named(given.get("scorer", benchmark)).backend_names[0]
+        values = {"image_set": benchmark, "scorer": benchmark, "backend": first, **given}
         return _validated(values), None
     whole = job_config(config)
     if benchmark not in whole.benchmarks:
@@ -244,18 +250,14 @@ def _section(config: Path | None, benchmark: str, **given: str) -> tuple[Benchma
 def _validated(values: dict) -> BenchmarkSection:
     from pydantic import ValidationError
 
-    from promptecho.config.models import BenchmarkSection
-    from promptecho.config.scorers import BACKENDS
+    from promptecho.config.benchmarks import benchmark_named
+    from promptecho.config.evaluation import BenchmarkSection
     from promptecho.errors import ConfigError
 
-    scorer, backend = values["scorer"], values["backend"]
-    if scorer not in BACKENDS:
-        known = f"{', '.join(BACKENDS)}{maybe(scorer, BACKENDS)}"
-        raise ConfigError(f"scorer {scorer!r} is unknown; known scorers: {known}")
-    if backend not in BACKENDS[scorer]:
-        known = ", ".join(BACKENDS[scorer])
-        meant = maybe(backend, BACKENDS[scorer])
-        raise ConfigError(f"backend {backend!r}: {scorer} has no such backend; known backends: {known}{meant}")
+    scorer, backend = benchmark_named(values["scorer"]), values["backend"]
+    if backend not in (backends := scorer.backend_names):
+        known, meant = ", ".join(backends), maybe(backend, backends)
+        raise ConfigError(f"backend {backend!r}: {scorer.name} has no such backend; known backends: {known}{meant}")
     try:
         return BenchmarkSection.model_validate(values)
     except ValidationError as error:
@@ -268,10 +270,10 @@ def _scorer(
 ) -> Scorer:
     from promptecho.benchmarks.registry import load_scorer
     from promptecho.benchmarks.scoring import ScoringOptions
-    from promptecho.config.scorers import USES_DEVICE, max_failed_share
+    from promptecho.config.scorers import backend_of, max_failed_share
 
     judges = whole.judges if whole else None
-    if section.backend in USES_DEVICE:
+    if backend_of(section).uses_gpu:
         from promptecho.cluster.device import choose_device
 
         device = choose_device(device)
@@ -304,11 +306,11 @@ def _check_failed(benchmark: str, section: BenchmarkSection, whole: ExperimentCo
     Raises:
         DataError: more items failed than the configuration allows.
     """
-    from promptecho.config.scorers import max_failed_share
+    from promptecho.config.scorers import backend_of, max_failed_share
     from promptecho.errors import DataError
 
     failures, n = sum(item.failed for item in scored.items), len(scored.items)
-    if whole is None or section.backend != "judge" or failures <= max_failed_share(whole, section) * n:
+    if whole is None or not backend_of(section).is_judge or failures <= max_failed_share(whole, section) * n:
         return
     why = scored.judge.unanswered if scored.judge else {}
     told = f" (questions without answer: {', '.join(f'{count} {kind}' for kind, count in why.items())})" if why else ""

@@ -3,20 +3,58 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import typer
 
-from promptecho.commands.options import THREADS
+from promptecho.commands.group import BenchmarksGroup
+from promptecho.commands.options import THREADS, PluginsConfig
 
-shapes = typer.Typer(no_args_is_help=True, help="The embedded world: its images and prompts, and its small models.")
-PROMPTS = typer.Option(..., "--out", help="JSON Lines file to write.")
 MODEL = typer.Option(..., "--out", help="Folder to write the model to.")
+
+
 SEED = typer.Option(0, "--seed", help="Seed of everything that is drawn.")
+PER_TAG = typer.Option(
+    ..., "--per-tag", min=1, help="Prompts for each tag, category or attribute; fewer where the vocabulary has no more."
+)
+
+
+class _Group(BenchmarksGroup):
+    prefix = "shapes"
+
+    def of_benchmarks(self) -> dict[str, tuple[Callable[..., Any], str]]:
+        from promptecho.config.benchmarks import benchmarks_at_hand
+
+        found = [one.thing for one in benchmarks_at_hand() if one.thing.shapes]
+        told = "Write prompts of {} over the embedded world."
+        return {one.name: (_writer(one.name), told.format(one.title)) for one in found}
+
+
+shapes = typer.Typer(
+    cls=_Group, no_args_is_help=True, help="The embedded world: its images and prompts, and its small models."
+)
 
 
 def register(app: typer.Typer) -> None:
     app.add_typer(shapes, name="shapes")
+
+
+def _writer(benchmark: str) -> Callable[..., None]:
+    def write_prompts(
+        per_tag: int = PER_TAG,
+        seed: int = SEED,
+        out: Path = typer.Option(..., "--out", help="File to write, as its ending says; else JSON Lines."),
+        config: PluginsConfig = None,
+    ) -> None:
+        from promptecho.config.benchmarks import load_part
+        from promptecho.errors import counted
+
+        write = load_part(benchmark, "shapes")
+        print(f"{out}: {counted(write(per_tag, seed, out), 'prompt')}")  # type: ignore[operator]
+
+    return write_prompts
 
 
 def _threads(threads: int | None) -> None:
@@ -57,47 +95,6 @@ def render(
         from promptecho.file_hashes import FileHashes
 
         write_list(images_list, with_hashes(image_list(out), FileHashes()))
-
-
-PER_TAG = typer.Option(
-    ..., "--per-tag", min=1, help="Prompts for each tag, category or attribute; fewer where the vocabulary has no more."
-)
-
-
-@shapes.command("geneval")
-def geneval(per_tag: int = PER_TAG, seed: int = SEED, out: Path = PROMPTS) -> None:
-    """Write GenEval prompts over the shapes vocabulary."""
-    from promptecho.shapes.datasets import write_geneval_prompts
-
-    print(f"{out}: {write_geneval_prompts(per_tag, seed, out)} prompts")
-
-
-@shapes.command("dpg")
-def dpg(
-    per_tag: int = PER_TAG,
-    seed: int = SEED,
-    out: Path = typer.Option(..., "--out", help="File to write: CSV if it ends in .csv, else JSON Lines."),
-) -> None:
-    """Write DPG-Bench prompts and questions over the shapes vocabulary."""
-    from promptecho.shapes.dpg import write_dpg_questions
-
-    print(f"{out}: {write_dpg_questions(per_tag, seed, out)} prompts with their questions")
-
-
-@shapes.command("tiif")
-def tiif(per_tag: int = PER_TAG, seed: int = SEED, out: Path = PROMPTS) -> None:
-    """Write TIIF-Bench prompts and questions over the shapes vocabulary."""
-    from promptecho.shapes.tiif import write_tiif_prompts
-
-    print(f"{out}: {write_tiif_prompts(per_tag, seed, out)} prompts, short and long")
-
-
-@shapes.command("textocr")
-def textocr(per_tag: int = PER_TAG, seed: int = SEED, out: Path = PROMPTS) -> None:
-    """Write prompts that ask for a word, and as many that ask for none."""
-    from promptecho.shapes.textocr import write_textocr_prompts
-
-    print(f"{out}: {write_textocr_prompts(per_tag, seed, out)} prompts")
 
 
 @shapes.command("train-vae")

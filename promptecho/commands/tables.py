@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from promptecho.commands.files import given_files
-from promptecho.suggest import maybe
+from promptecho.commands.options import PluginsConfig, plugins_of
 
 if TYPE_CHECKING:
     from promptecho.tables.table import Table
-
-TABLES = ("geneval", "dpg", "tiif", "densealign", "textocr", "captions")
 
 
 def register(app: typer.Typer) -> None:
@@ -31,7 +29,11 @@ def tables(
         typer.Argument(metavar="[SCORES]...", help="Experiment folders, results/E, or score files."),
     ] = None,
     table: Annotated[
-        str, typer.Option(help=f"Which table: one of {', '.join(TABLES)}. Default: geneval.", show_default=False)
+        str,
+        typer.Option(
+            help="Which table: the name of a benchmark (promptecho list benchmarks). Default: the first of them.",
+            show_default=False,
+        ),
     ] = "",
     paper: Annotated[
         str,
@@ -68,6 +70,7 @@ def tables(
     mixed_versions: Annotated[
         str, typer.Option(help="warn or refuse where different versions of one judge answered.")
     ] = "warn",
+    config: PluginsConfig = None,
     print_it: Annotated[bool, typer.Option("--print", help="Print the table in the terminal.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON; several tables as a list.")] = False,
 ) -> None:
@@ -85,10 +88,11 @@ def tables(
     if mixed_versions not in ("warn", "refuse"):
         raise ConfigError(f"--mixed-versions {mixed_versions!r}: warn or refuse")
     sources, shares, strict = given_files("--scores", scores, more), _shares(max_failures), mixed_versions == "refuse"
-    if paper:
-        made = _paper(paper, sources, paper_rows or [], shares, strict)
-    else:
-        made = [_table(table or "geneval", sources, benchmark, shares, strict)]
+    with plugins_of(config):
+        if paper:
+            made = _paper(paper, sources, paper_rows or [], shares, strict)
+        else:
+            made = [_table(table, sources, benchmark, shares, strict)]
     values = []
     for one in made:
         paths = [str(path) for path in write(one, out)] if out else []
@@ -122,14 +126,12 @@ def _shares(given: list[str] | None) -> dict[str, float]:
 
 
 def _table(name: str, sources: list[Path], benchmark: str, shares: dict[str, float], one_version: bool) -> Table:
-    from promptecho.errors import ConfigError
+    from promptecho.config.benchmarks import BENCHMARKS
     from promptecho.tables.collect import find_score_files, read_score_files
     from promptecho.tables.compare import check_versions
     from promptecho.tables.kinds import make_table
 
-    if name not in TABLES:
-        known = f"{', '.join(TABLES)} (--table){maybe(name, TABLES)}"
-        raise ConfigError(f"table {name!r} is unknown; known tables: {known}")
+    name = BENCHMARKS.find(name or BENCHMARKS.names()[0]).thing.name
     benchmark = benchmark or name
     files = read_score_files(find_score_files(sources, benchmark), scorer=name)
     if one_version:

@@ -13,24 +13,25 @@ from typing import Annotated, Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from promptecho.config.benchmarks import BENCHMARKS, benchmark_named
+from promptecho.config.evaluation_checks import (
+    Problems,
+    benchmark_problems,
+    exactly_one,
+    image_set_problems,
+    no_such,
+)
 from promptecho.config.families import families_at_hand, family_named, misfit
 from promptecho.config.fields import Section
 from promptecho.config.models import (
-    BenchmarkSection,
-    CaptionsSection,
     ExperimentConfig,
-    ImageSetSection,
-    ModelsSection,
 )
 from promptecho.config.rewards import placement_problem, reward_problems
-from promptecho.config.scorers import BACKENDS, BENCHMARK_OF, PAIRWISE, WITH_FIXED_MODE
 from promptecho.config.suggestions import choices_at, keys_at, unknown_key
 from promptecho.config.training import TrainingConfig
 from promptecho.config.training_checks import training_problems
 from promptecho.shipped import model_path
-from promptecho.suggest import closest, maybe
-
-Problems = dict[str, str]  # dotted path -> what is wrong; a dict, so that nothing is told twice
+from promptecho.suggest import closest
 
 
 def check_sections(model: type[Section], raw: dict[str, Any]) -> tuple[dict[str, Any], Problems]:
@@ -180,10 +181,9 @@ def _choices(path: tuple, value: Any, where: tuple, root: type[Section]) -> list
         for part in where[:-1]:
             value = value[part]
         scorer = value.get("scorer")
-        if path[-1] == "backend" and scorer in BACKENDS:
-            choices = list(BACKENDS[scorer])
-        if path[-1] == "mode" and scorer not in WITH_FIXED_MODE:
-            choices = ["official"]
+        if scorer in BENCHMARKS.names():
+            benchmark = benchmark_named(scorer)
+            choices = benchmark.backend_names if path[-1] == "backend" else [*benchmark.modes]
     return choices
 
 
@@ -191,7 +191,7 @@ def cross_problems(sections: dict[str, Any], problems: Problems) -> None:
     """Add what is wrong between sections; those that could not be built are left out."""
     captions = sections.get("captions")
     if captions is not None:
-        _exactly_one(captions, "captions", ("images", "prompts", "shapes"), problems)
+        exactly_one(captions, "captions", ("images", "prompts", "shapes"), problems)
         if captions.shapes is not None and captions.heldout >= captions.shapes.count:
             problems.setdefault(
                 "captions.heldout",
@@ -200,7 +200,7 @@ def cross_problems(sections: dict[str, Any], problems: Problems) -> None:
     image_sets, benchmarks, runs = (sections.get(key) for key in ("image_sets", "benchmarks", "runs"))
     _check_family(sections, problems)
     for name, image_set in (image_sets or {}).items():
-        _check_image_set(name, image_set, sections.get("models"), captions, problems)
+        image_set_problems(name, image_set, sections.get("models"), captions, problems)
     if captions is not None:
         _watched_apart(captions, image_sets or {}, runs or {}, problems)
     for name in {"base"} & {*(runs or {}), *(sections.get("adapters") or {})}:
@@ -213,27 +213,10 @@ def cross_problems(sections: dict[str, Any], problems: Problems) -> None:
         rewards = training.rewards or sections.get("rewards") or []
         if rewards and (problem := placement_problem(rewards, training.reward_placement.mode)):
             problems.setdefault("training.reward_placement.mode", f"{problem} (run {name})")
-    judges = sections.get("judges")
-    for name, benchmark in (benchmarks or {}).items():
-        _check_backend(f"benchmarks.{name}", benchmark, judges.models if judges else None, problems)
-        _check_baseline(f"benchmarks.{name}.baseline", benchmark, runs, sections.get("adapters"), problems)
-        if image_sets is None:
-            continue
-        if benchmark.image_set not in image_sets:
-            problems[f"benchmarks.{name}.image_set"] = _no_such(benchmark.image_set, "image_sets", image_sets)
-        elif image_sets[benchmark.image_set].benchmark != BENCHMARK_OF[benchmark.scorer]:
-            problems[f"benchmarks.{name}.scorer"] = (
-                f"{benchmark.scorer} cannot score image set {benchmark.image_set}, "
-                f"which is of {image_sets[benchmark.image_set].benchmark}"
-            )
-        elif benchmark.backend == "oracle" and not _of_embedded_world(image_sets[benchmark.image_set], captions):
-            problems[f"benchmarks.{name}.backend"] = (
-                f"oracle sees the embedded world only; the prompts of image set {benchmark.image_set} are neither "
-                f"`shapes` prompts nor held-out captions of `captions.shapes`. {_instead_of_oracle(benchmark.scorer)}"
-            )
+    benchmark_problems(sections, problems)
     for index, entry in enumerate(sections.get("evaluate") or []):
         if benchmarks is not None and entry.benchmark not in benchmarks:
-            problems[f"evaluate.{index}.benchmark"] = _no_such(entry.benchmark, "benchmarks", benchmarks)
+            problems[f"evaluate.{index}.benchmark"] = no_such(entry.benchmark, "benchmarks", benchmarks)
         if isinstance(entry.at, list):
             for run, training in (runs or {}).items():
                 beyond = [step for step in entry.at if step not in training.checkpoint_steps]
@@ -245,7 +228,7 @@ def cross_problems(sections: dict[str, Any], problems: Problems) -> None:
     named = [entry.benchmark for entry in sections.get("evaluate") or []]
     for index, table in enumerate(sections.get("tables") or []):
         if benchmarks is not None and table not in benchmarks:
-            problems[f"tables.{index}"] = _no_such(table, "benchmarks", benchmarks)
+            problems[f"tables.{index}"] = no_such(table, "benchmarks", benchmarks)
         elif benchmarks is not None and table not in named:
             problems[f"tables.{index}"] = f"{table} has nothing to show: no entry of evaluate names that benchmark"
 
@@ -265,74 +248,6 @@ def _check_family(sections: dict[str, Any], problems: Problems) -> None:
             problems[f"{path}.pad_prompts"] = f"{family.name} has no such choice; remove it (it is for {takers})"
 
 
-def _check_image_set(
-    name: str, image_set: ImageSetSection, models: ModelsSection | None, captions: CaptionsSection | None,
-    problems: Problems,
-):  # fmt: skip
-    path = f"image_sets.{name}"
-    _exactly_one(image_set, path, ("prompts", "shapes", "heldout"), problems)
-    if image_set.heldout is not None and image_set.benchmark != "captions":
-        problems[f"{path}.heldout"] = f"held-out captions are no {image_set.benchmark} prompts; set benchmark: captions"
-    elif image_set.heldout is not None and captions is not None and image_set.heldout > captions.heldout:
-        problems[f"{path}.heldout"] = f"{image_set.heldout} is more than captions.heldout, which is {captions.heldout}"
-    if image_set.benchmark == "dpg" and models is not None and len(set(image_set.size(models.t2i))) > 1:
-        height, width = image_set.size(models.t2i)
-        problems[f"{path}.height"] = f"{height} x {width}: DPG-Bench's grids have square cells; set height and width"
-    if image_set.benchmark == "tiif" and image_set.images_per_prompt != 1:
-        problems[f"{path}.images_per_prompt"] = "TIIF-Bench has one image per description; set it to 1"
-    if image_set.shapes is not None and image_set.benchmark == "captions":
-        problems[f"{path}.shapes"] = "makes no captions; give heldout or prompts"
-
-
-def _check_backend(path: str, benchmark: BenchmarkSection, judges: dict | None, problems: Problems) -> None:
-    scorer = benchmark.scorer
-    if benchmark.backend not in BACKENDS[scorer]:
-        problems[f"{path}.backend"] = f"{scorer} has no {benchmark.backend}; it has {', '.join(BACKENDS[scorer])}"
-    elif (benchmark.backend == "judge") != (benchmark.judge is not None):
-        problems[f"{path}.judge"] = "names a key of judges.models; it goes with backend: judge, and only with it"
-    elif benchmark.judge is not None and judges is not None and benchmark.judge not in judges:
-        problems[f"{path}.judge"] = _no_such(benchmark.judge, "judges.models", judges)
-    if benchmark.questions_per_call > 1 and (scorer != "dpg" or benchmark.backend != "judge"):
-        problems[f"{path}.questions_per_call"] = "only for scorer dpg with backend judge; remove it"
-    elif benchmark.questions_per_call > 1 and benchmark.parser == "official":
-        problems[f"{path}.questions_per_call"] = "parser official reads one answer a call; set one of them otherwise"
-    if benchmark.mode == "fixed" and scorer not in WITH_FIXED_MODE:
-        problems[f"{path}.mode"] = f"{scorer} has only official: its published rules have no bug to fix"
-
-
-def _instead_of_oracle(scorer: str) -> str:
-    """What looks at images of the real world; told where somebody has the embedded world's oracle for them."""
-    others = [backend for backend in BACKENDS[scorer] if backend != "oracle"]
-    if not others:
-        return "For images of real models take scorer: densealign with backend: judge on the same image set"
-    need = " with a model of judges.models as `judge`" if "judge" in others else ""
-    return f"Write backend: {' or '.join(others)}{need} (docs/benchmarks.md)"
-
-
-def _check_baseline(path: str, benchmark: BenchmarkSection, runs: dict | None, adapters: dict | None, problems):
-    if benchmark.baseline is None or benchmark.baseline == "base":
-        return
-    run, at, step = benchmark.baseline.partition("@")
-    if benchmark.scorer not in PAIRWISE:
-        problems[path] = f"{benchmark.scorer} compares no pairs of images; remove it"
-    elif not (at and step.isdecimal()):
-        near = closest(run, ["base"]) if not at else None
-        meant = f"; did you mean {near}?" if near else ""
-        problems[path] = f"expected base or RUN@STEP (found {benchmark.baseline!r}){meant}"
-    elif runs is not None and run not in {**runs, **(adapters or {})}:
-        problems[path] = _no_such(run, "runs", {**runs, **(adapters or {})})
-    elif run in (runs or {}) and int(step) not in runs[run].checkpoint_steps:
-        steps = ", ".join(map(str, runs[run].checkpoint_steps))
-        problems[path] = f"run {run} has no checkpoint {step} (checkpoints: {steps})"
-    elif run in (adapters or {}) and int(step) != adapters[run].step:
-        problems[path] = f"adapter {run} is of step {adapters[run].step}, not {step}"
-
-
-def _of_embedded_world(image_set: ImageSetSection, captions: CaptionsSection | None) -> bool:
-    """True also where the captions section is at fault, which is told already."""
-    return image_set.prompts is None and (image_set.heldout is None or captions is None or captions.shapes is not None)
-
-
 def _watched_apart(captions: Section, image_sets: dict, runs: dict, problems: Problems) -> None:
     """Captions that a run watches exist, and those that it may stop on are none that it is judged on."""
     judged = max((entry.heldout or 0 for entry in image_sets.values()), default=0)
@@ -348,15 +263,3 @@ def _watched_apart(captions: Section, image_sets: dict, runs: dict, problems: Pr
         else:
             continue
         problems["training.heldout.prompts"] = message
-
-
-def _exactly_one(section: Section, path: str, keys: tuple[str, ...], problems: Problems) -> None:
-    given = [key for key in keys if getattr(section, key) is not None]
-    if any(reported.startswith(f"{path}.{key}") for reported in problems for key in keys):
-        return  # one of them is faulty and was dropped
-    if len(given) != 1:
-        problems[path] = f"give exactly one of {', '.join(keys)} (found {', '.join(given) or 'none'})"
-
-
-def _no_such(name: str, section: str, known: dict) -> str:
-    return f"{name}: no such entry of {section} (known: {', '.join(known) or 'none'}){maybe(name, known)}"

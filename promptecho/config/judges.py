@@ -48,7 +48,7 @@ class JudgeSection(Section):
     )
     image_format: Literal["official", "png", "jpeg"] = Field(
         "official", description="How images are sent. official: as the benchmark's authors do where its `order` is "
-        "official (densealign: jpeg of quality 95), otherwise png. Answers about png that earlier versions got count."
+        "official and that is known, otherwise png. Answers about png that earlier versions got count."
     )  # fmt: skip
     jpeg_quality: Count = Field(95, description="Quality of images sent where image_format is jpeg.", le=100)
     structured_output: Literal["json_schema", "json_object", "none"] = Field(

@@ -13,7 +13,7 @@ from promptecho.config.families import with_defaults
 from promptecho.config.models import ExperimentConfig, SiteConfig
 from promptecho.config.presets import with_preset
 from promptecho.config.rewards import RewardSection, VlmSection
-from promptecho.config.scorers import PAIRWISE
+from promptecho.config.scorers import is_pairwise
 from promptecho.config.suggestions import is_adapter
 from promptecho.config.training import TrainingConfig
 from promptecho.config.yaml_files import deep_merge, read_yaml
@@ -85,8 +85,8 @@ def _parse(raw: dict[str, Any], source: str, presets: Path | None, faulty: Probl
     problems.update({path: text for path, text in name_problems.items() if path.startswith("runs.")})
     cross_problems(sections, problems)
     if faulty:  # what they would have brought is not missing for a reason of its own
-        brought = ("rewards", "family")
-        problems = {path: text for path, text in problems.items() if not {*path.split(".")} & {*brought}} | faulty
+        brought = {"rewards", "family", "benchmark", "scorer", "backend"}
+        problems = {path: text for path, text in problems.items() if not brought.intersection(path.split("."))} | faulty
     _report({_as_written(path, published): text for path, text in problems.items()}, source)
     return ExperimentConfig.model_validate(
         {**raw, "training": training, "runs": {name: pair[0] for name, pair in merged.items()}}
@@ -185,7 +185,7 @@ def evaluation_steps(config: ExperimentConfig, benchmark: str, run: str) -> list
             f"{maybe(benchmark, config.benchmarks)}"
         )
     entries = [entry for entry in config.evaluate if entry.benchmark == benchmark]
-    pairs = config.benchmarks[benchmark].scorer in PAIRWISE
+    pairs = is_pairwise(config.benchmarks[benchmark])
     if run == "base":
         return [0] if any(entry.base for entry in entries) and not pairs else []
     if run in config.adapters:

@@ -6,17 +6,17 @@ import copy
 import functools
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, StrictStr, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, StrictStr
 from pydantic.fields import FieldInfo
 
 from promptecho.config.choices import choice_schema, name_of
 from promptecho.config.clean import CleanSection
+from promptecho.config.evaluation import BenchmarkSection, EvaluateSection, ImageSetSection
 from promptecho.config.families import DEFAULT as DEFAULT_FAMILY
 from promptecho.config.families import FAMILIES, families_at_hand
 from promptecho.config.fields import (
     NAME_PATTERN,
     OF_FAMILY,
-    SCHEDULE,
     Count,
     CountOrZero,
     Flag,
@@ -183,142 +183,6 @@ class AdapterSection(Section):
     )
 
 
-class RenderedPrompts(Section):
-    """Benchmark prompts over the embedded world's vocabulary."""
-
-    per_tag: Count = Field(description="Prompts of each of the benchmark's tags, categories or attributes.")
-    seed: Seed = Field(description="Seed of the prompts.")
-
-
-class ImageSetSection(Section):
-    """Images that one or several benchmarks score."""
-
-    benchmark: Literal["geneval", "captions", "dpg", "tiif", "textocr"] = Field(
-        description="Benchmark whose prompts and folder layout the images have; captions: DenseAlignBench's."
-    )
-    prompts: Text | None = Field(
-        None,
-        description="The benchmark's prompt file; one below data/benchmarks, such as "
-        "data/benchmarks/geneval/evaluation_metadata.jsonl, is fetched. For captions as `captions.prompts`. "
-        "Relative to where you start.",
-    )
-    shapes: RenderedPrompts | None = Field(
-        None, description="Prompts over the embedded world, in the benchmark's format; not for captions."
-    )
-    heldout: Count | None = Field(
-        None,
-        description="Number of held-out captions of the experiment to take, from the first on; for benchmark: "
-        "captions.",
-    )
-    images_per_prompt: Count = Field(4, description="Images for each prompt.")
-    height: Count | None = Field(None, description="Image height in pixels; null: that of models.t2i.")
-    width: Count | None = Field(None, description="Image width in pixels; null: that of models.t2i.")
-    guidance_scale: NonNegative = Field(4.0, description=f"Guidance scale in evaluation. {OF_FAMILY}")
-    num_inference_steps: Count = Field(50, description="ODE steps in evaluation.")
-    schedule: Schedule = Field("pipeline", description=SCHEDULE)
-    seed: Seed = Field(0, description="Seed of the images' noise, together with prompt id and image index.")
-    num_shards: Count = Field(8, description="Number of generation jobs for each checkpoint.")
-    keep: Literal["loose", "packed", "none"] = Field(
-        "loose",
-        description="What becomes of the images when all scores and figures of a checkpoint are made. loose: they "
-        "stay as "
-        "they are; packed: they are moved into one file, images.tar, from which scoring can read them again; none: "
-        "they are deleted, and made again if something new is asked of them.",
-    )
-    batch_size: Count = Field(8, description="Images generated together.")
-
-    def size(self, t2i: T2iSection) -> tuple[int, int]:
-        """Height and width of the images in pixels."""
-        return self.height or t2i.height, self.width or t2i.width
-
-
-class BenchmarkSection(Section):
-    """A scorer on an image set."""
-
-    image_set: Text = Field(description="Key of `image_sets` whose images are scored.")
-    scorer: Literal["geneval", "captions", "densealign", "dpg", "tiif", "textocr"] = Field(
-        description="Which rules score: those of the benchmark of that name; captions (an image is right when it shows "
-        "what its caption claims); densealign (pairs: the image of a run against that of `baseline`)."
-    )
-    backend: Literal["oracle", "mask2former", "mplug", "rapidocr", "judge"] = Field(
-        description="Who looks at the images: oracle (embedded world only), mask2former with CLIP (geneval), mplug "
-        "(dpg), rapidocr (textocr), judge (dpg, tiif, densealign, textocr: a model of `judges`)."
-    )
-    mode: Literal["official", "fixed"] = Field(
-        "official", description="official: the published rules, bug for bug; fixed: without their bugs (dpg, tiif)."
-    )
-    judge: Text | None = Field(None, description="Key of `judges.models`, for backend judge.")
-    parser: Literal["tolerant", "official"] = Field(
-        "tolerant",
-        description="How a judge's replies are read. tolerant: every reply that holds exactly one unmistakable answer; "
-        "official: as the benchmark's authors read them, and other replies are asked again (docs/judges.md).",
-    )
-    order: Literal["official", "images_first"] = Field(
-        "official",
-        description="How a message to a judge is put together. official: as the benchmark's authors do, where that is "
-        "known (tiif: text, then image; densealign: text, then each image after its label), and for others images "
-        "first. Answers of earlier versions, which sent images first, are kept (docs/judges.md).",
-    )
-    questions_per_call: Count = Field(
-        1,
-        description="For dpg by a judge: how many questions about one image are asked in one call. More than 1 costs "
-        "less and is another way to ask: such scores compare with each other only.",
-    )
-    max_failed_share: Share | None = Field(
-        None,
-        description="Largest share of failed items, such as images without an answer of the judge: tables refuse more, "
-        "and with backend judge `judge` and `score` too. null: that of the judge, or 0.01.",
-    )
-    limit: Count | None = Field(
-        None,
-        description="For a smoke test: only the first so many prompts, drawn from all tags in their proportions; "
-        "images of others are not generated unless another benchmark wants them. Scores and tables tell it. null: all "
-        "(docs/benchmarks.md).",
-    )
-    baseline: Text | None = Field(
-        None,
-        description="For densealign: the images to compare with: those of `base` (also if null) or of RUN@STEP, "
-        "which has "
-        "then no score itself.",
-    )
-    model: Text | None = Field(
-        None, description="Folder of the backend's model, in place of the one it takes from the hub."
-    )
-    seed: Seed = Field(
-        0, description="Seed of a scorer's random choices, such as which image of a pair is shown first."
-    )
-
-
-def _steps(value: Any) -> Any:
-    if value in ("all", "last"):
-        return value
-    if isinstance(value, list) and value and all(type(step) is int and step > 0 for step in value):
-        return value
-    raise ValueError("expected all, last, or a list of steps such as [100, 300]")
-
-
-At = Annotated[
-    Any,
-    BeforeValidator(_steps),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"enum": ["all", "last"]},
-                {"type": "array", "items": {"type": "integer", "minimum": 1}, "minItems": 1},
-            ]
-        }
-    ),
-]
-
-
-class EvaluateSection(Section):
-    """One benchmark and the checkpoints at which it runs."""
-
-    benchmark: Text = Field(description="Key of `benchmarks`.")
-    at: At = Field("all", description="all checkpoints, the last one, or a list of steps.")
-    base: Flag = Field(True, description="Score the untrained model too.")
-
-
 class ExperimentConfig(Section):
     """One experiment: `config/experiments/NAME.yaml`. Each entry of `runs` holds `training` with its overrides."""
 
@@ -386,7 +250,7 @@ class SiteBenchmarks(Section):
     """Where this site keeps the benchmarks' official files."""
 
     mirror: Text | None = Field(
-        None, description="Folder with copies of the official files (MIRROR/geneval/, ...), for sites without internet."
+        None, description="Folder with copies of the official files (MIRROR/NAME/...), for sites without internet."
     )
 
 

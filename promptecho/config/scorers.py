@@ -1,34 +1,16 @@
-"""What each scorer can be combined with."""
+"""What several stages ask of an experiment's benchmarks."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from promptecho.config.benchmarks import Backend, benchmark_named
+
 if TYPE_CHECKING:
-    from promptecho.config.models import BenchmarkSection, ExperimentConfig
+    from promptecho.config.evaluation import BenchmarkSection
+    from promptecho.config.models import ExperimentConfig
 
 MAX_FAILED_SHARE = 0.01  # where nothing else is said
-
-# Whose images a scorer reads: pairs of images are compared on DenseAlignBench's captions.
-BENCHMARK_OF = {
-    "geneval": "geneval",
-    "captions": "captions",
-    "densealign": "captions",
-    "dpg": "dpg",
-    "tiif": "tiif",
-    "textocr": "textocr",
-}
-BACKENDS = {
-    "geneval": ("oracle", "mask2former"),
-    "captions": ("oracle",),
-    "densealign": ("oracle", "judge"),
-    "dpg": ("oracle", "mplug", "judge"),
-    "tiif": ("oracle", "judge"),
-    "textocr": ("rapidocr", "judge"),
-}
-WITH_FIXED_MODE = ("dpg", "tiif")
-PAIRWISE = ("densealign",)
-USES_DEVICE = ("mask2former", "mplug")  # backends that are models of torch
 
 
 def image_set_limit(config: ExperimentConfig, image_set: str) -> int | None:
@@ -44,3 +26,13 @@ def max_failed_share(config: ExperimentConfig, benchmark: BenchmarkSection) -> f
         return benchmark.max_failed_share
     judge = config.judges.models.get(benchmark.judge or "")
     return MAX_FAILED_SHARE if judge is None else judge.max_failed_share
+
+
+def is_pairwise(benchmark: BenchmarkSection) -> bool:
+    """Whether it compares each image with the baseline's."""
+    return benchmark_named(benchmark.scorer).pairwise
+
+
+def backend_of(benchmark: BenchmarkSection) -> Backend:
+    """What looks at its images."""
+    return benchmark_named(benchmark.scorer).backend(benchmark.backend)

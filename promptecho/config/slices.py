@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import promptecho
+from promptecho.config.benchmarks import BENCHMARKS, benchmark_named
 from promptecho.config.descriptors import REWARDS
 from promptecho.config.families import version_in_digest
 from promptecho.config.fields import Section
 from promptecho.config.load import needs_vlm, reward_templates, run_rewards, run_training, run_vlm
 from promptecho.config.models import ExperimentConfig, T2iSection
-from promptecho.config.scorers import BENCHMARK_OF, USES_DEVICE
+from promptecho.config.scorers import backend_of
 from promptecho.errors import ConfigError
 from promptecho.files import digest, sha256_file
 from promptecho.shipped import SHAPES, model_path
@@ -65,6 +67,7 @@ FORMER_BEHAVIOUR: dict[str, Any] = {
 }
 
 # Files whose code decides scores and tables; relative to the package.
+NOT_SCORING = ("__init__.py", "table.py", "shapes.py", "golden.py")  # in the folder of a benchmark
 ORACLE = tuple(f"shapes/{name}.py" for name in ("oracle", "render", "grammar", "world"))
 SCORING_CODE = (
     *(f"benchmarks/{name}.py" for name in ("backends", "layout", "limit", "listing", "perception", "scoring")),
@@ -72,7 +75,6 @@ SCORING_CODE = (
 )
 JUDGE_CODE = ("templates.py", "json_reply.py", "benchmarks/templates.py", "benchmarks/replies.py", "judges")
 TABLES_CODE = ("tables", "statistics.py", "intervals.py", "scores.py", "provenance.py")
-TABLES_CODE += ("benchmarks/tiif/attributes.py",)
 
 
 def config_digest(config: ExperimentConfig) -> str:
@@ -80,8 +82,9 @@ def config_digest(config: ExperimentConfig) -> str:
     return digest(config.model_dump(mode="json"))
 
 
-def code_digest(*names: str) -> str:
-    """Digest of files and folders of the package (its Python and template files), named relative to it.
+def code_digest(*names: str, leave_out: Sequence[str] = ()) -> str:
+    """Digest of files and folders of the package (its Python and template files), named relative to it, without files
+    of the names `leave_out` in those folders.
 
     Raises:
         FileNotFoundError: there is no such file or folder; a renamed file would silently stop counting.
@@ -90,7 +93,7 @@ def code_digest(*names: str) -> str:
     texts = {}
     for name in names:
         found = sorted(path for suffix in ("py", "txt", "json") for path in (root / name).rglob(f"*.{suffix}"))
-        for file in found or [root / name]:
+        for file in [path for path in found if path.name not in leave_out] or [root / name]:
             texts[str(file.relative_to(root))] = file.read_text(encoding="utf-8")
     return digest(texts)
 
@@ -113,7 +116,7 @@ def slice_value(
     Args:
         stage: `images` (rendered training images), `caption` (one shard), `merge` (the training captions),
             `train` and `adapter` (need `run`), `prompts` and `generate` (need `image_set`), `score` (needs
-            `benchmark`), `tables`.
+            `benchmark`), `tables` (of `benchmark`, or of all).
 
     Raises:
         ConfigError: an unknown stage, run, image set or benchmark.
@@ -148,7 +151,7 @@ def slice_value(
         keys.pop("keep")
         if stage == "prompts":
             keys = {key: keys[key] for key in ("benchmark", "prompts", "shapes", "heldout")}
-            return {"version": STAGE_VERSION["prompts"], "image_set": keys}
+            return {"version": STAGE_VERSION["prompts"], "image_set": keys, **_prompts_version(keys["benchmark"])}
         keys = {key: value for key, value in keys.items() if value is not None or key not in ("height", "width")}
         return {"version": STAGE_VERSION["generate"], "t2i": models["t2i"], "image_set": keys}
     if stage == "score":
@@ -157,7 +160,9 @@ def slice_value(
         entry = _entry(config, "adapters", _needed(run, stage, "run"))
         return entry | version_in_digest(config.models.t2i.family)
     if stage == "tables":
-        return {"code": code_digest(*TABLES_CODE)}
+        names = [benchmark] if benchmark else [*config.benchmarks]
+        scorers = {_entry(config, "benchmarks", name)["scorer"] for name in names}
+        return {**versions_of(scorers), "code": code_digest(*TABLES_CODE, *folders_of(scorers))}
     known = "images, caption, merge, train, adapter, prompts, generate, score, tables"
     raise ConfigError(f"{stage}: no such stage (known: {known})")
 
@@ -182,11 +187,10 @@ def _rewards_slice(config: ExperimentConfig, run: str) -> list[dict[str, Any]]:
 def _score_slice(config: ExperimentConfig, benchmark: str) -> dict[str, Any]:
     keys = _entry(config, "benchmarks", benchmark)
     del keys["max_failed_share"]
-    scorer = config.benchmarks[benchmark].scorer
-    folders = {f"benchmarks/{scorer}", f"benchmarks/{BENCHMARK_OF[scorer]}"}
-    code = [*SCORING_CODE, *sorted(folders), *(ORACLE if keys["backend"] == "oracle" else ())]
-    code += ["config/defaults.py"] if keys["backend"] in USES_DEVICE else []
-    value = {"benchmark": keys}
+    scorer, backend = benchmark_named(config.benchmarks[benchmark].scorer), backend_of(config.benchmarks[benchmark])
+    code = [*SCORING_CODE, *folders_of({scorer.name, scorer.images}), *(ORACLE if backend.embedded_only else ())]
+    code += ["config/defaults.py"] if backend.models else []
+    value = {"benchmark": keys, **versions_of({scorer.name, scorer.images})}
     if keys["judge"] is not None:
         code += JUDGE_CODE
         judge = _keys(config.judges.models[keys["judge"]], "judges.models")
@@ -195,7 +199,25 @@ def _score_slice(config: ExperimentConfig, benchmark: str) -> dict[str, Any]:
         if templates and not Path(templates).is_dir():
             raise ConfigError(f"{config.experiment}: judges.templates: {templates}: no such folder")
         value["templates"] = _folder_digest(templates) if templates else None
-    return {**value, "code": code_digest(*code)}
+    return {**value, "code": code_digest(*code, leave_out=NOT_SCORING)}
+
+
+def folders_of(benchmarks: Iterable[str]) -> list[str]:
+    """Folders of the package that hold the code of these benchmarks, those from outside left out."""
+    return [f"benchmarks/{name}" for name in sorted(benchmarks) if BENCHMARKS.find(name).is_ours]
+
+
+def versions_of(benchmarks: Iterable[str]) -> dict[str, Any]:
+    """The versions of benchmarks from outside, whose code does not count, and those that were raised."""
+    found = {name: BENCHMARKS.find(name) for name in sorted(benchmarks)}
+    raised = {name: one.thing.version for name, one in found.items() if one.thing.version > 1 or not one.is_ours}
+    return {"versions": raised} if raised else {}
+
+
+def _prompts_version(benchmark: str) -> dict[str, int]:
+    found = BENCHMARKS.find(benchmark)
+    raised = found.thing.prompts_version > 1 or not found.is_ours
+    return {"prompts_version": found.thing.prompts_version} if raised else {}
 
 
 def _merge_slice(captions: dict[str, Any], models: dict[str, Any]) -> dict[str, Any]:

@@ -11,13 +11,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from promptecho.config.benchmarks import Benchmark, Curve, benchmark_named
 from promptecho.errors import DataError
 from promptecho.files import write_json
 from promptecho.intervals import CONFIDENCE
 from promptecho.names import by_number
+from promptecho.plugins import import_object
 from promptecho.scores import ScoreItem
 from promptecho.statistics import Estimate, mean_of_group_means, pool_seeds
-from promptecho.tables import tiif
 from promptecho.tables.collect import ScoreFile
 from promptecho.tables.compare import SEED_OF_RUN
 
@@ -31,18 +32,9 @@ def groups_of(runs: list[str]) -> dict[str, list[str]]:
     return {(name if len(members) > 1 else members[0]): members for name, members in groups.items()}
 
 
-# Scorers whose tables have several overall scores: the names of these in a file's summary.
-SERIES = {"tiif": ("short.overall", "long.overall")}
-TITLES = {
-    ("densealign", "overall"): "net preference over the baseline (points)",
-    ("textocr", "overall"): "images with all text right (%)",
-    ("tiif", "short.overall"): "overall, short prompts (%)",
-    ("tiif", "long.overall"): "overall, long prompts (%)",
-}
-
-
-def overall(file: ScoreFile, seeds: Sequence[ScoreFile] = (), series: str = "overall") -> Estimate:
-    """A score file's own `series` with its interval; with `seeds`, that of the seeds together, as in the tables.
+def overall(file: ScoreFile, seeds: Sequence[ScoreFile] = (), curve: Curve | None = None) -> Estimate:
+    """A score file's own score of `curve` (its benchmark's first) with its interval; with `seeds`, that of the seeds
+    together, as in the tables.
 
     Overall is the mean of the groups' means, of all images, or of the prompts, whichever the file's summary tells.
 
@@ -50,38 +42,35 @@ def overall(file: ScoreFile, seeds: Sequence[ScoreFile] = (), series: str = "ove
         DataError: the file tells neither, so that the interval would belong to another number, or a seed was judged on
             other images.
     """
-    told = file.scores.summary.get(series)
-    scorer = file.scores.provenance.scorer
-    ways = (tiif_way(series),) if scorer in SERIES else (NET,) if scorer == "densealign" else WAYS
-    for way, tolerance in ways:
+    benchmark = benchmark_named(file.scores.provenance.scorer)
+    curve = curve or benchmark.curves[0]
+    told = file.scores.summary.get(curve.key)
+    for way, tolerance in _ways(benchmark, curve):
         estimate = way(*_pooled([file]))
         if told is not None and math.isclose(estimate.value, told, rel_tol=1e-9, abs_tol=tolerance):
             return way(*_pooled(seeds)) if seeds else estimate
     raise DataError(
-        f"{file.path}: summary.{series} {told} is neither the mean of the groups nor of the images; score again"
+        f"{file.path}: summary.{curve.key} {told} is neither the mean of the groups nor of the images; score again"
     )
 
 
+Way = tuple[Callable[[Sequence[ScoreItem], str], Estimate], float]
 # (items, what) -> estimate, and how far it may be off the summary's
-WAYS: tuple[tuple[Callable[[Sequence[ScoreItem], str], Estimate], float], ...] = (
+WAYS: tuple[Way, ...] = (
     (lambda items, what: mean_of_group_means(items, what=what)[0], 1e-12),
     (lambda items, what: mean_of_group_means(items, ungrouped=True, what=what)[0], 1e-12),
     (lambda items, what: mean_of_group_means(items, ungrouped=True, per_prompt=True, what=what)[0], 1e-12),
 )
-# DenseAlignBench's outcomes are differences: +1 won, 0 tie, -1 lost.
-NET = (lambda items, what: mean_of_group_means(items, ungrouped=True, signed=True, what=what)[0], 1e-12)
+# Outcomes of pairs are differences: +1 won, 0 tie, -1 lost.
+NET: Way = (lambda items, what: mean_of_group_means(items, ungrouped=True, signed=True, what=what)[0], 1e-12)
 
 
-def tiif_way(series: str) -> tuple[Callable[[Sequence[ScoreItem], str], Estimate], float]:
-    """TIIF-Bench's overall of one length; the official one is rounded on the way."""
-
-    def way(items: Sequence[ScoreItem], what: str) -> Estimate:
-        found = tiif.estimates(items, what, series)
-        if series not in found:
-            raise DataError(f"{what}: no outcome that counts for {series}; score again")
-        return found[series]
-
-    return way, tiif.ROUNDING
+def _ways(benchmark: Benchmark, curve: Curve) -> tuple[Way, ...]:
+    """How the score may be estimated; the first that gives the summary's number does it."""
+    if not curve.estimate:
+        return (NET,) if benchmark.pairwise else WAYS
+    estimate = import_object(curve.estimate, f"benchmark {benchmark.name}: curve {curve.key}")
+    return ((lambda items, what: estimate(items, what, curve.key), curve.tolerance),)
 
 
 def _pooled(files: Sequence[ScoreFile]) -> tuple[list[ScoreItem], str]:
@@ -111,8 +100,8 @@ def curve_data(files: list[ScoreFile]) -> dict[str, Any]:
             raise DataError(f"score files differ in {key}: {told}; draw one figure for each")
     groups = groups_of(list(dict.fromkeys(one.run for one in provenance if one.step)))
     by_place = {(one.run, one.step): file for one, file in zip(provenance, files, strict=True)}
-    scorer = provenance[0].scorer
-    scores = [_series(name, scorer, groups, by_place) for name in SERIES.get(scorer, ("overall",))]
+    benchmark = benchmark_named(provenance[0].scorer)
+    scores = [_series(curve, benchmark.pairwise, groups, by_place) for curve in benchmark.curves]
     return {
         "experiment": provenance[0].experiment,
         "benchmark": provenance[0].benchmark,
@@ -126,15 +115,14 @@ def curve_data(files: list[ScoreFile]) -> dict[str, Any]:
 
 
 def _series(
-    name: str, scorer: str, groups: dict[str, list[str]], by_place: dict[tuple[str, int], ScoreFile]
+    curve: Curve, pairwise: bool, groups: dict[str, list[str]], by_place: dict[tuple[str, int], ScoreFile]
 ) -> dict[str, Any]:
     """One overall score of all runs: `base` (None where the runs are compared with it in the score itself), the points
     of each run, and those of seeds taken together."""
-    title = TITLES.get((scorer, name), "overall score (%)")
     runs = {run: [] for members in groups.values() for run in members}
     base = None
     for (run, step), file in by_place.items():
-        point = _point(step, overall(file, series=name))
+        point = _point(step, overall(file, curve=curve))
         if step == 0:
             base = base or point
         else:
@@ -144,8 +132,8 @@ def _series(
         if len(members) > 1:
             shared = set.intersection(*({point["iteration"] for point in runs[run]} for run in members))
             seeds = {step: [by_place[run, step] for run in members] for step in sorted(shared)}
-            means[group] = [_point(step, overall(found[0], found, name)) for step, found in seeds.items()]
-    return {"name": name, "title": title, "difference": scorer == "densealign", "base": base, "runs": runs,
+            means[group] = [_point(step, overall(found[0], found, curve)) for step, found in seeds.items()]
+    return {"name": curve.key, "title": curve.title, "difference": pairwise, "base": base, "runs": runs,
             "means": means}  # fmt: skip
 
 

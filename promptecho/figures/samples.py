@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from promptecho.config.benchmarks import benchmark_named, load_part
 from promptecho.errors import DataError
 from promptecho.files import read_jsonl
 from promptecho.scores import Scores, read_scores
@@ -84,24 +85,17 @@ def read_column(folder: Path, scores: Path | None = None) -> Column:
         if (read.provenance.run, str(read.provenance.step)) != (run, step):
             told = f"{read.provenance.run} at {read.provenance.step}"
             raise DataError(f"{scores}: scores of {told}, the images are of {run} at {step}")
-        verdicts, difference = verdicts_of(read), read.provenance.scorer == "densealign"
+        verdicts, difference = verdicts_of(read), benchmark_named(read.provenance.scorer).pairwise
     return Column(run if step == "0" else f"{run} @ {step}", images, verdicts, difference)
 
 
 def verdicts_of(scores: Scores) -> dict[Key, float | None]:
-    """What a score file says of each image: its outcome, or None where all of its judging failed.
-
-    TIIF-Bench's items are questions: an image's verdict is the share of those about it that were answered as expected.
-    """
-    if scores.provenance.scorer != "tiif":
-        return {(item.prompt_id, item.image_index): item.outcome for item in scores.items}
-    answers: dict[Key, list[float]] = {}
-    for item in scores.items:
-        length = item.group.partition(":")[0]
-        attribute, _, number = item.prompt_id.rpartition("/")
-        about = answers.setdefault((f"{attribute}/{length}/{number}", 0), [])  # as the image's listing names it
-        about += [] if item.outcome is None else [item.outcome]
-    return {key: sum(about) / len(about) if about else None for key, about in answers.items()}
+    """What a score file says of each image: its outcome, or None where all of its judging failed. Where items are no
+    images, the benchmark's descriptor says how to tell (`verdicts`)."""
+    scorer = scores.provenance.scorer
+    if benchmark_named(scorer).verdicts:
+        return load_part(scorer, "verdicts")(scores.items)  # type: ignore[operator]
+    return {(item.prompt_id, item.image_index): item.outcome for item in scores.items}
 
 
 def choose(columns: Sequence[Column], n: int, image_index: int = 0) -> Choice:

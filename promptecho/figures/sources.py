@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from promptecho.config.benchmarks import benchmark_named
 from promptecho.errors import DataError
 from promptecho.figures.samples import Column, read_column
 from promptecho.scores import read_scores
@@ -80,4 +81,4 @@ def read_columns(folders: list[Path], scores: Path | None) -> list[Column]:
 
 def _pairwise(scores: Path) -> bool:
     found = sorted(scores.glob("*/[0-9]*.json"))
-    return bool(found) and read_scores(found[0]).provenance.scorer == "densealign"
+    return bool(found) and benchmark_named(read_scores(found[0]).provenance.scorer).pairwise

@@ -17,7 +17,7 @@ from promptecho.judges.base import ImageFormat, Question
 
 PIXELS_PER_TOKEN = 28 * 28  # the Qwen-VL families' count; other models take fewer for a large image
 MIN_IMAGE_TOKENS = 560  # Gemini counts 258 to 1120, however small the image
-OFFICIAL_JPEG_QUALITY = 95  # DenseAlignBench's evaluator
+OFFICIAL_JPEG_QUALITY = 95  # of the authors who send JPEG
 PROVIDER_ENDPOINTS = {
     "gemini": "https://generativelanguage.googleapis.com",
     "openai": "https://api.openai.com/v1",

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from promptecho.config import ExperimentConfig, needs_vlm
-from promptecho.config.defaults import CLIP, MASK2FORMER, MPLUG
+from promptecho.config.benchmarks import benchmark_named
 from promptecho.config.slices import as_written
 from promptecho.errors import ConfigError
 from promptecho.hub_record import HUB_ID
@@ -102,9 +102,7 @@ def _uses(config: ExperimentConfig) -> Iterator[Model]:
             yield Model(judge.model, "transformers", None, (key,), judge.trust_remote_code)
     for name, benchmark in config.benchmarks.items():
         key = f"benchmarks.{name}"
-        if benchmark.backend == "mask2former":
-            yield Model(benchmark.model or MASK2FORMER, "transformers", None, (key,))
-            if not (benchmark.model and Path(benchmark.model).expanduser().is_dir()):  # such a folder holds both
-                yield Model(CLIP, "transformers", None, (key,))
-        elif benchmark.backend == "mplug":
-            yield Model(benchmark.model or MPLUG, "modelscope", None, (key,))
+        models = benchmark_named(benchmark.scorer).backend(benchmark.backend).models
+        holds_all = benchmark.model is not None and Path(benchmark.model).expanduser().is_dir()
+        for index, (source, kind) in enumerate(models[:1] if holds_all else models):
+            yield Model(source if index else benchmark.model or source, kind, None, (key,))  # type: ignore[arg-type]

@@ -7,15 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from promptecho.config import ExperimentConfig, baseline_of, evaluation_steps
-from promptecho.config.models import ImageSetSection
-from promptecho.config.scorers import PAIRWISE, image_set_limit
+from promptecho.config.benchmarks import benchmark_named, benchmarks_at_hand, load_part
+from promptecho.config.evaluation import ImageSetSection
+from promptecho.config.scorers import image_set_limit, is_pairwise
 from promptecho.plan.costs import T2iCosts
 from promptecho.plan.phases import Clock
-
-# Prompts of the official sets by file, for where they are not fetched yet (docs/benchmarks.md).
-OFFICIAL = {
-    "evaluation_metadata.jsonl": 553, "dpg_bench.csv": 1065, "testmini.jsonl": 2 * 277, "metadata.jsonl": 2000,
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -64,8 +60,8 @@ def evaluate(config: ExperimentConfig, name: str, t2i: T2iCosts, clock: Clock) -
 def count_prompts(section: ImageSetSection, limit: int | None = None) -> int | None:
     """Prompts of an image set whose images are made; None where its file is not here and is none of the official."""
     known = _count_all(section)
-    # TIIF-Bench's prompts are pairs of descriptions, of which a limit counts one and images are made for each.
-    most = None if limit is None else limit * (2 if section.benchmark == "tiif" else 1)
+    # A limit counts prompts; one of them may stand for several texts, each with images of its own.
+    most = None if limit is None else limit * benchmark_named(section.benchmark).texts_per_prompt
     return known if known is None or most is None else min(known, most)
 
 
@@ -77,25 +73,22 @@ def _count_all(section: ImageSetSection) -> int | None:
     if section.shapes is not None:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "prompts.jsonl"
-            _write_shapes(section, path)
+            load_part(section.benchmark, "shapes")(section.shapes.per_tag, section.shapes.seed, path)  # type: ignore
             return len(load_layout(section.benchmark, path, Path(folder), section.images_per_prompt).ids)
     path = Path(section.prompts)
     if path.is_file():
         return len(load_layout(section.benchmark, path, path.parent, section.images_per_prompt).ids)
-    return OFFICIAL.get(path.name)
+    return _official(section.benchmark, path.name)
 
 
-def _write_shapes(section: ImageSetSection, path: Path) -> None:
-    from promptecho.shapes.datasets import write_geneval_prompts
-    from promptecho.shapes.dpg import write_dpg_questions
-    from promptecho.shapes.textocr import write_textocr_prompts
-    from promptecho.shapes.tiif import write_tiif_prompts
-
-    writers = {
-        "geneval": write_geneval_prompts, "dpg": write_dpg_questions, "tiif": write_tiif_prompts,
-        "textocr": write_textocr_prompts,
-    }  # fmt: skip
-    writers[section.benchmark](section.shapes.per_tag, section.shapes.seed, path)
+def _official(benchmark: str, file: str) -> int | None:
+    """Texts of an official prompt file, where it is not fetched yet; None for other files."""
+    for found in benchmarks_at_hand():
+        if found.thing.images == benchmark:
+            for source in found.thing.sources:
+                if count := source.prompts.get(file):
+                    return count * found.thing.texts_per_prompt
+    return None
 
 
 def _checkpoints(config: ExperimentConfig, image_set: str) -> int:
@@ -106,6 +99,6 @@ def _checkpoints(config: ExperimentConfig, image_set: str) -> int:
             continue
         for run in ("base", *config.runs, *config.adapters):
             found |= {(run, step) for step in evaluation_steps(config, key, run)}
-        if benchmark.scorer in PAIRWISE:
+        if is_pairwise(benchmark):
             found.add(baseline_of(config, key))
     return len(found)

@@ -22,7 +22,7 @@ GRID = 24
 TURNS = (-10.0, -5.0, 0.0, 5.0, 10.0)  # objects are drawn turned by up to 8 degrees
 # IoU with the template that the smallest clean renders of a shape reach (5th percentile of 150); thin arms lose most.
 CLEAN_IOU = {"circle": 0.90, "cross": 0.85, "ring": 0.80, "square": 0.89, "star": 0.69, "triangle": 0.81}
-SHORTFALL = (0.04, 0.08, 0.2)  # below CLEAN_IOU: a score of 1, of 0.9 (the least that GenEval counts), of 0
+SHORTFALL = (0.04, 0.08, 0.2)  # below CLEAN_IOU: a score of 1, of 0.9 (the least that detectors count), of 0
 # Least score of an object, at 0.06 below CLEAN_IOU; one below it is broken, hence its image wrong. Chosen on objects
 # labelled by eye (docs/shapes.md).
 WELL_FORMED = 0.95
@@ -98,7 +98,7 @@ def _read_object(color: str, alpha: np.ndarray, labels: np.ndarray, label: int) 
 def judge(claim: Claim, detections: list[Detection], min_score: float = WELL_FORMED) -> bool:
     """Whether an image shows exactly what a claim says: these objects, no others, in this relation.
 
-    Stricter than GenEval, which ignores additional objects in most of its tasks.
+    Stricter than rules of benchmarks that ignore additional objects in most of their tasks.
     """
     found = [d for d in detections if d.score >= min_score]
     if len(found) != len(detections) or len(found) != sum(group.count for group in claim.groups):
@@ -117,7 +117,7 @@ def judge(claim: Claim, detections: list[Detection], min_score: float = WELL_FOR
 
 
 def directions(a: Detection, b: Detection) -> set[str]:
-    """Directions of `a` as seen from `b` by more than 30 degrees off the other axis (GenEval's rule)."""
+    """Directions of `a` as seen from `b` by more than 30 degrees off the other axis."""
     offset = np.array([(a.box[i] + a.box[i + 2] - b.box[i] - b.box[i + 2]) / 2 for i in (0, 1)])
     dx, dy = offset / max(float(np.linalg.norm(offset)), 1e-9)
     names = set()

@@ -12,22 +12,16 @@ import promptecho
 from promptecho.errors import DataError
 from promptecho.provenance import Provenance, git_commit, without_address
 from promptecho.scores import ScoreItem
-from promptecho.statistics import Difference, pool_seeds
+from promptecho.statistics import pool_seeds
 from promptecho.tables.bold import Compared, bold_note, is_significant
 from promptecho.tables.collect import ScoreFile, same_items
-from promptecho.tables.kind import SEED_SD, SEEDS, Judged, Kind, cell_of
+from promptecho.tables.kind import SEED_SD, SEEDS, Judged, Kind, difference_cell
 from promptecho.tables.notes import footnotes, limit_told, mixed_versions, short_footnotes, warnings
 from promptecho.tables.table import Cell, Column, Table
 
 MAX_FAILURE_SHARE = 0.01
 FailureShare = float | Mapping[str, float]  # of all, or by BENCHMARK or EXPERIMENT/BENCHMARK, "" for the others
 SEED_OF_RUN = re.compile(r"(?P<name>.+)-s[0-9]+")  # how runs that differ by seed alone are named
-
-
-def difference_cell(difference: Difference) -> Cell:
-    """A difference in points with its p-value."""
-    p_value = difference.p_value
-    return cell_of(difference, "p < 0.001" if p_value < 0.001 else f"p = {p_value:.3f}")
 
 
 def count_cells(items: Sequence[ScoreItem]) -> dict[str, Cell]:

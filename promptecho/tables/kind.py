@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean
+from typing import Any
 
 from promptecho.scores import ScoreItem
 from promptecho.statistics import Difference, Estimate, mean_of_group_means, paired_difference, pool_seeds
@@ -21,6 +22,11 @@ FAILURES = Column("failures", "Failed", decimals=0)
 # Only where seeds are taken together; after what each seed gains.
 SEEDS = Column("seeds", "Seeds", decimals=0)
 SEED_SD = replace(DELTA, key="seed_sd", label="s.d. over seeds", signed=False, interval=False)
+
+
+def percent_columns(labels: Mapping[str, str], **changes: Any) -> list[Column]:
+    """A column in percent for each key -> label; `changes` are other settings of all."""
+    return [replace(PERCENT, key=key, label=label, **changes) for key, label in labels.items()]
 
 
 @dataclass(frozen=True)
@@ -128,6 +134,12 @@ class Kind:
 def cell_of(estimate: Estimate | Difference, note: str = "") -> Cell:
     """An estimate in percent."""
     return Cell(100 * estimate.value, 100 * estimate.low, 100 * estimate.high, note=note)
+
+
+def difference_cell(difference: Difference) -> Cell:
+    """A difference in points with its p-value."""
+    p_value = difference.p_value
+    return cell_of(difference, "p < 0.001" if p_value < 0.001 else f"p = {p_value:.3f}")
 
 
 def pairable(first: Sequence[ScoreItem], second: Sequence[ScoreItem]) -> bool:

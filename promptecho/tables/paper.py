@@ -20,9 +20,9 @@ from promptecho.tables.compare import (
     check_file,
     check_versions,
     count_cells,
-    difference_cell,
 )
-from promptecho.tables.kinds import KINDS
+from promptecho.tables.kind import difference_cell
+from promptecho.tables.kinds import kind_of
 from promptecho.tables.notes import (
     count_note,
     delta_note,
@@ -132,13 +132,13 @@ class PaperTables:
         self._known: dict[tuple[str, Place], _Measured | None] = {}
 
     def _step(self, place: Place) -> int | None:
-        scorers = list(dict.fromkeys(key.partition(".")[0] for key in published().columns))
-        return self._results.last_step(place.experiment, place.run, scorers) if place.step is None else place.step
+        own = self._results.last_step
+        return own(place.experiment, place.run, published().scorers) if place.step is None else place.step
 
     def _measure(self, scorer: str, place: Place) -> _Measured | None:
         """None where there are no files."""
         if (scorer, place) not in self._known:
-            step, kind = self._step(place), KINDS[scorer]
+            step, kind = self._step(place), kind_of(scorer)
             files = []
             if step is not None and (step or kind.has_base):
                 files = self._results.find(scorer, place.experiment, place.run, step)
@@ -146,7 +146,7 @@ class PaperTables:
         return self._known[scorer, place]
 
     def _of_files(self, scorer: str, place: Place, files: list[ScoreFile]) -> _Measured:
-        kind = KINDS[scorer]
+        kind = kind_of(scorer)
         for file in files:
             check_file(kind, file, self._max_failure_share)
             if not same_items(files[0], file):
@@ -250,15 +250,16 @@ def _scaled(cell: Cell, key: str) -> Cell:
 
 def _column(table: PublishedTable, key: str) -> Column:
     scorer, _, name = key.partition(".")
+    known = {column.key: column for column in kind_of(scorer).columns}
     if key in published().columns:
         column = published().columns[key]
         # one digit more than printed where the unit is a fraction: ours are not rounded to whole percents
         decimals = column.decimals + (column.scale < 1)
         unit = "" if column.scale < 1 else "%"
         label = table.labels.get(key, column.label)
-        return Column(key, label, decimals=decimals, unit=unit, interval=True, signed=key == "densealign.net")
-    known = {column.key: column for column in KINDS[scorer].columns}[name]
-    return replace(known, key=key, label=table.labels.get(key, known.label), best=False)
+        signed = name in known and known[name].signed
+        return Column(key, label, decimals=decimals, unit=unit, interval=True, signed=signed)
+    return replace(known[name], key=key, label=table.labels.get(key, known[name].label), best=False)
 
 
 def _paper_row(label: str, row: str, ours: _Ours, columns: Sequence[Column]) -> dict[str, Cell]:
@@ -292,7 +293,7 @@ def _notes(every: Sequence[_Ours]) -> tuple[list[str], list[str], list[str]]:
     notes, short, warnings = [], [], []
     scorers = list(dict.fromkeys(scorer for ours in every for scorer in ours.measured))
     for scorer in scorers:
-        kind = KINDS[scorer]
+        kind = kind_of(scorer)
         measured = [ours.measured[scorer] for ours in every if scorer in ours.measured]
         files = [file for found in measured for file in found.files]
         check_comparable(files, keys=())
@@ -308,9 +309,9 @@ def _notes(every: Sequence[_Ours]) -> tuple[list[str], list[str], list[str]]:
             warnings.append(f"{kind.title}: {odd}")
         mixed = [note for note in (mixed_versions(files), mixed_orders(files)) if note]
         warnings += [f"{kind.title}: {note}" for note in mixed]
-    if with_base := [KINDS[scorer] for scorer in scorers if KINDS[scorer].has_base]:
+    if with_base := [kind_of(scorer) for scorer in scorers if kind_of(scorer).has_base]:
         notes.append(delta_note(with_base[0]))
     if pooled := [scorer for ours in every for scorer, found in ours.measured.items() if len(found.files) > 1]:
-        notes.append(seeds_note(KINDS[pooled[0]]))
+        notes.append(seeds_note(kind_of(pooled[0])))
     files = [file for ours in every for found in ours.measured.values() for file in found.files]
     return notes + ([origin_note(files)] if files else []), short, warnings

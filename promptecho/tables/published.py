@@ -62,6 +62,11 @@ class Published(_Model):
     tables: dict[str, PublishedTable]
     values: dict[str, dict[str, float]]
 
+    @property
+    def scorers(self) -> list[str]:
+        """The benchmarks whose numbers the paper has."""
+        return list(dict.fromkeys(key.partition(".")[0] for key in self.columns))
+
 
 @functools.cache
 def published() -> Published:

@@ -15,8 +15,10 @@ from typer.testing import CliRunner
 
 from promptecho.benchmarks import fetch as fetching
 from promptecho.benchmarks.fetch import Origin, fetch, fetch_all
-from promptecho.benchmarks.sources import SOURCES, Source, find_sources, git_blob_id, sha256_sums
+from promptecho.benchmarks.sources import find_sources
 from promptecho.cli import app
+from promptecho.config.benchmarks import official_sources
+from promptecho.config.prompt_sources import Source, git_blob_id, sha256_sums
 from promptecho.errors import ConfigError, DataError
 from promptecho.files import read_json
 
@@ -27,8 +29,8 @@ PATH = "/o/r/c0ffee/data/table.csv"
 def made_source(**changes) -> Source:
     facts = {
         "name": "made", "title": "Made-up", "repository": "o/r", "commit": "c0ffee", "folder": "data",
-        "licence": "MIT", "citation": "Nobody", "prompts": ("table.csv",), "mirror": "made_mirror",
-        "git_blobs": {"table.csv": git_blob_id(CONTENT)},
+        "licence": "MIT", "citation": "Nobody", "prompts": {"table.csv": 2}, "id_column": "item_id",
+        "mirror": "made_mirror", "git_blobs": {"table.csv": git_blob_id(CONTENT)},
     }  # fmt: skip
     return Source(**{**facts, **changes})
 
@@ -166,16 +168,17 @@ def test_no_name_leads_out_of_the_folder(server, tmp_path):
     with pytest.raises(DataError, match="leads out of"):
         fetch(made_source(git_blobs={"../../x": git_blob_id(CONTENT)}), tmp_path / "out", server.origin())
     assert not (tmp_path / "x").exists()
-    names = [name for source in SOURCES.values() for file in source.files for name in (file.name, file.path)]
+    names = [name for source in official_sources() for file in source.files for name in (file.name, file.path)]
     assert names and not [name for name in names if name.startswith("/") or ".." in name.split("/")]
 
 
 def test_every_source_is_pinned():
-    for source in SOURCES.values():
+    for source in official_sources():
         assert len(source.commit) == 40 and source.files and source.citation
         assert all(file.sha256 or file.git_blob for file in source.files)
         assert source.licence or source.name == "tiif"
-    assert sum(len(source.files) for source in SOURCES.values()) == len(sha256_sums()) + 1  # dpg_bench.csv
+    listed = [len(sha256_sums(source.sums)) for source in official_sources() if source.sums]
+    assert sum(len(source.files) for source in official_sources()) == sum(listed) + 1  # dpg_bench.csv
     assert [s.name for s in find_sources(["longtext_bench", "geneval", "geneval"])] == ["geneval", "longtext"]
     with pytest.raises(ConfigError, match="gen_eval: no such prompt set; known: geneval, dpg, tiif"):
         find_sources(["gen_eval"])
@@ -225,7 +228,7 @@ def test_official_names_over_http(shared, server, tmp_path):
     """Names with a plus arrive, and the prompt files that are packed here are the readers' format."""
     from promptecho.benchmarks.tiif.prompts import read_prompts
 
-    source = SOURCES["tiif"]
+    [source] = find_sources(["tiif"])
     for file in source.files:
         content = (shared / "benchmarks" / "mirror" / "tiif" / file.name).read_bytes()
         server.answers[f"/{source.repository}/{source.commit}/data/{file.name}"] = [(content, len(content))]

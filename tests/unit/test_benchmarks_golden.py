@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from promptecho.benchmarks.geneval.golden import OFFICIAL_COUNTS, read_tags
-from promptecho.benchmarks.golden import CHECKS, find_kind, verify
+from promptecho.benchmarks.golden import checks, find_kind, verify
 from promptecho.benchmarks.tiif.golden import check_tiif_summary
 from promptecho.cli import app
 from promptecho.errors import DataError
@@ -136,7 +136,7 @@ def test_an_archive_writes_nothing_outside(tmp_path):
 
 
 def test_every_check_is_there():
-    assert all(callable(kind.load()) for kind in CHECKS.values())
+    assert all(callable(kind.function) for kind in checks().values())
 
 
 def test_a_scenario_without_its_question_file_is_a_failed_case(golden_folder, tmp_path):

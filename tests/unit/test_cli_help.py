@@ -12,8 +12,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from promptecho.cli import BESIDE, STAGES, app
+from promptecho.cli import app
 from promptecho.commands.examples import EXAMPLES
+from promptecho.commands.group import BESIDE, STAGES
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 UsageError = typer.BadParameter.__bases__[0]

@@ -12,9 +12,9 @@ import pytest
 from typer.testing import CliRunner
 
 from promptecho.config import parse_experiment, read_yaml, resolve
+from promptecho.config.benchmarks import benchmarks_at_hand
 from promptecho.config.models import NOT_WRITTEN, ExperimentConfig
 from promptecho.config.resolve import as_written
-from promptecho.config.scorers import BACKENDS
 from promptecho.config.suggestions import _below, choices_at, keys_at, meant_keys
 from promptecho.errors import ConfigError
 
@@ -171,7 +171,9 @@ def test_every_misspelt_choice_gets_one_that_fits():
             wrong = choice[:-2] + choice[-1] + choice[-2] if len(set(choice[-2:])) > 1 else choice + "x"
             raw = at(path, wrong)
             if path[-1] == "backend":
-                raw["benchmarks"]["c"]["scorer"] = next(one for one, known in BACKENDS.items() if choice in known)
+                raw["benchmarks"]["c"]["scorer"] = next(
+                    found.thing.name for found in benchmarks_at_hand() if choice in found.thing.backend_names
+                )
             if path[-1] == "mode":
                 raw["benchmarks"]["c"]["scorer"] = "tiif"
             tried += 1

@@ -10,10 +10,11 @@ from densealign_world import write_folder, write_pairs
 from PIL import Image
 
 from promptecho.benchmarks.captions.layout import METADATA
-from promptecho.benchmarks.captions.prompts import prompts_digest, read_prompts
+from promptecho.benchmarks.captions.prompts import read_prompts
 from promptecho.benchmarks.densealign.bias import position_bias
 from promptecho.benchmarks.densealign.pairs import list_pairs
 from promptecho.benchmarks.densealign.score import summary_of
+from promptecho.benchmarks.listing import prompts_digest
 from promptecho.benchmarks.registry import load_scorer
 from promptecho.benchmarks.scoring import ImageFolder, Scored, ScoringOptions
 from promptecho.errors import ConfigError, DataError, ModelError

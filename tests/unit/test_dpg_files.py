@@ -22,6 +22,7 @@ from promptecho.benchmarks.dpg.layout import DpgLayout, list_images
 from promptecho.benchmarks.dpg.oracle import OracleVqa, read_question
 from promptecho.benchmarks.dpg.questions import COLUMNS, parse_questions, prompts_of, read_rows
 from promptecho.benchmarks.dpg.score import DpgScorer
+from promptecho.benchmarks.dpg.shapes import dpg_rows, write_dpg_questions
 from promptecho.benchmarks.dpg.vqa import load_vqa
 from promptecho.benchmarks.perception import PerceptionFailure
 from promptecho.benchmarks.registry import load_layout, load_scorer
@@ -29,7 +30,6 @@ from promptecho.benchmarks.scoring import ImageFolder, ScoringOptions
 from promptecho.config.judges import JudgeSection
 from promptecho.errors import ConfigError, DataError, ModelError
 from promptecho.files import atomic_path, read_jsonl, write_jsonl
-from promptecho.shapes.dpg import dpg_rows, write_dpg_questions
 from promptecho.shapes.grammar import parse, scene_of
 from promptecho.shapes.oracle import detect, judge
 from promptecho.shapes.render import render

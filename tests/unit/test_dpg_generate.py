@@ -8,10 +8,10 @@ from tiny_experiment import Experiment
 
 from promptecho.benchmarks.dpg.layout import list_images
 from promptecho.benchmarks.dpg.questions import read_rows
+from promptecho.benchmarks.dpg.shapes import write_dpg_questions
 from promptecho.config import load_experiment
 from promptecho.files import read_jsonl
 from promptecho.generate import GenerateJob, generate_shard
-from promptecho.shapes.dpg import write_dpg_questions
 
 torch.set_num_threads(1)
 

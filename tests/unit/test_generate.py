@@ -19,12 +19,12 @@ from promptecho.benchmarks.captions import layout as captions_layout
 from promptecho.benchmarks.captions import prompts as captions_prompts
 from promptecho.benchmarks.geneval.layout import list_images
 from promptecho.benchmarks.geneval.prompts import read_prompts
+from promptecho.benchmarks.geneval.shapes import geneval_prompts
 from promptecho.config import load_experiment
 from promptecho.config.training import LoraSection
 from promptecho.errors import ConfigError, DataError, ModelError
 from promptecho.files import read_jsonl, write_jsonl
 from promptecho.generate import GenerateJob, generate_shard
-from promptecho.shapes.datasets import geneval_prompts
 from promptecho.t2i.lora import add_lora, lora_parameters, save_adapter
 from promptecho.t2i.registry import load_family
 

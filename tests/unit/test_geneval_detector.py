@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 from tiny_perception import save_perception, tiny_mask2former
 
-from promptecho.benchmarks.backends import load_backend
+from promptecho.benchmarks.geneval.backends import load_backend
 from promptecho.benchmarks.geneval.classes import CLASSES, check_labels
 from promptecho.benchmarks.geneval.clip_colors import ClipColors, clip_pixels
 from promptecho.benchmarks.geneval.crops import object_crop

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, ImageDraw
 from typer.testing import CliRunner
 
-from promptecho.benchmarks.backends import load_backend
+from promptecho.benchmarks.geneval.backends import load_backend
 from promptecho.benchmarks.geneval.layout import image_path, list_images
 from promptecho.benchmarks.geneval.prompts import TAGS, prompts_digest, read_prompts
 from promptecho.benchmarks.geneval.score import score_folder, summary_of
@@ -183,7 +183,7 @@ def test_score_command_from_pixels_to_score_file(images, tmp_path):
         ({"step": 0}, "the run 'base' has step 0"),
         ({"mode": "fixed"}, "GenEval has only 'official'"),
         ({"backend": "yolo"}, "known backends"),
-        ({"benchmark": "drawbench"}, "known scorers"),
+        ({"benchmark": "drawbench"}, "unknown benchmark 'drawbench'"),
         ({"out": "scores.txt"}, "N.json"),
     ],
 )

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from tables_world import densealign
 
+from promptecho.benchmarks.densealign.table import DENSEALIGN
 from promptecho.errors import DataError
 from promptecho.tables.collect import find_score_files, read_score_files
 from promptecho.tables.compare import check_comparable, check_versions, comparison
-from promptecho.tables.densealign import DENSEALIGN
 
 
 def table(root: Path, **values):

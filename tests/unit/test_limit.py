@@ -12,20 +12,21 @@ from hypothesis import strategies as st
 from PIL import Image
 from typer.testing import CliRunner
 
+from promptecho.benchmarks import listing
+from promptecho.benchmarks.dpg.shapes import write_dpg_questions
+from promptecho.benchmarks.geneval.shapes import write_geneval_prompts
 from promptecho.benchmarks.limit import first_places, first_prompts
 from promptecho.benchmarks.registry import load_layout, load_scorer
 from promptecho.benchmarks.scoring import ImageFolder, Scored, ScoringOptions
 from promptecho.benchmarks.textocr import prompts as textocr
 from promptecho.benchmarks.textocr.layout import list_images, tag_of
+from promptecho.benchmarks.textocr.shapes import write_textocr_prompts
+from promptecho.benchmarks.tiif.shapes import write_tiif_prompts
 from promptecho.cli import app
 from promptecho.errors import DataError
 from promptecho.files import write_jsonl
 from promptecho.provenance import Limit
 from promptecho.scores import read_scores
-from promptecho.shapes.datasets import write_geneval_prompts
-from promptecho.shapes.dpg import write_dpg_questions
-from promptecho.shapes.textocr import write_textocr_prompts
-from promptecho.shapes.tiif import write_tiif_prompts
 from promptecho.tables.collect import read_score_files
 from promptecho.tables.kinds import make_table
 from promptecho.tables.latex import to_latex
@@ -106,7 +107,7 @@ def test_a_limited_folder_a_whole_one_and_a_grown_one_score_alike(name, tmp_path
             entries = list_images(folder.root, read, folder.images_per_prompt, only)
             found = list(dict.fromkeys(entry.prompt for entry in entries))
             names = [(entry.prompt, entry.image_index) for entry in entries]
-            return Scored(names, [], textocr.prompts_digest(found), {}, limit=told)
+            return Scored(names, [], listing.prompts_digest(found), {}, limit=told)
         return load_scorer(name, ScoringOptions("oracle")).score(folder)
 
     scored = score("few", 5)

@@ -16,11 +16,11 @@ from forked import Started, ranks, run, start
 from safetensors.torch import load_file
 from tiny_experiment import Experiment, metrics_without_times, same_bytes
 
+from promptecho.benchmarks.geneval.shapes import geneval_prompts
 from promptecho.config import load_experiment, resolve
 from promptecho.errors import DataError
 from promptecho.files import read_json, write_jsonl
 from promptecho.generate import GenerateJob, generate_shard
-from promptecho.shapes.datasets import geneval_prompts
 from promptecho.t2i import prompt_cache as module
 from promptecho.t2i.prompt_cache import PromptCache
 from promptecho.t2i.registry import load_family

@@ -13,9 +13,10 @@ from PIL import Image
 
 import promptecho
 from promptecho.benchmarks.geneval.prompts import TAGS, read_prompts
+from promptecho.benchmarks.geneval.shapes import geneval_prompts, write_geneval_prompts
 from promptecho.errors import DataError
 from promptecho.files import sha256_file
-from promptecho.shapes.datasets import geneval_prompts, render_images, write_geneval_prompts
+from promptecho.shapes.datasets import render_images
 from promptecho.shapes.grammar import Claim, Group, corrupt, describe, parse, plural, random_claim, scene_of, write
 from promptecho.shapes.oracle import detect, judge
 from promptecho.shapes.render import damage, render

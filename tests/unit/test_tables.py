@@ -19,7 +19,7 @@ from promptecho.errors import DataError
 from promptecho.provenance import Provenance
 from promptecho.scores import ScoreItem, Scores, write_scores
 from promptecho.tables.collect import find_score_files, read_score_files
-from promptecho.tables.geneval import geneval_table
+from promptecho.tables.kinds import make_table
 from promptecho.tables.latex import to_latex
 from promptecho.tables.table import Cell, Column, Table, print_rich, to_csv, to_json, to_markdown
 
@@ -56,7 +56,8 @@ def results(tmp_path):
 
 
 def table_of(*folders, **options):
-    return geneval_table(read_score_files(find_score_files(list(folders), "geneval"), "geneval"), **options)
+    files = read_score_files(find_score_files(list(folders), "geneval"), "geneval")
+    return make_table("geneval", files, **{"name": "geneval", **options})
 
 
 def labels(table):
@@ -238,4 +239,4 @@ def test_tables_command(results, tmp_path):
     run = CliRunner().invoke(app, ["tables", "--scores", str(results / "shapes")])
     assert "nothing to do" in str(run.exception)
     run = CliRunner().invoke(app, ["tables", "--scores", str(results / "shapes"), "--table", "none", "--print"])
-    assert "known tables: geneval" in str(run.exception)
+    assert "unknown benchmark" in str(run.exception)

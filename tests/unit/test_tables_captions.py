@@ -17,8 +17,8 @@ from promptecho.errors import DataError
 from promptecho.provenance import Provenance
 from promptecho.scores import ScoreItem, Scores, write_scores
 from promptecho.shapes.world import KINDS
-from promptecho.tables.captions import captions_table
 from promptecho.tables.collect import find_score_files, read_score_files
+from promptecho.tables.kinds import make_table
 from promptecho.tables.latex import to_latex
 from promptecho.tables.table import to_csv, to_json, to_markdown
 
@@ -62,7 +62,7 @@ def results(tmp_path) -> Path:
 
 def table_of(root: Path, **options):
     files = read_score_files(find_score_files([root / "shapes"], "heldout"), "captions")
-    return captions_table(files, name="heldout", **options)
+    return make_table("captions", files, name="heldout", **options)
 
 
 def test_gains_are_paired_and_seeds_are_taken_together(results):

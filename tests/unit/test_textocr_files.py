@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 from PIL import Image
 
+from promptecho.benchmarks.listing import prompts_digest
 from promptecho.benchmarks.registry import load_layout
 from promptecho.benchmarks.textocr.layout import list_images
-from promptecho.benchmarks.textocr.prompts import ALL, Prompt, prompts_digest, read_prompts
+from promptecho.benchmarks.textocr.prompts import ALL, Prompt, read_prompts
 from promptecho.benchmarks.textocr.scorer import language_of
 from promptecho.errors import DataError
 from promptecho.files import read_jsonl, write_jsonl
@@ -123,7 +124,7 @@ def test_images_of_numbered_prompts_bear_the_number_that_the_public_evaluator_re
 
 def test_prompts_of_shapes():
     from promptecho.benchmarks.textocr.prompts import parse_prompt
-    from promptecho.shapes.textocr import textocr_prompts
+    from promptecho.benchmarks.textocr.shapes import textocr_prompts
     from promptecho.shapes.tokenizer import build_tokenizer
     from promptecho.shapes.world import COLORS
 

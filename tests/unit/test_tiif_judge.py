@@ -19,13 +19,13 @@ from promptecho.benchmarks.tiif.judge import WORDINGS, load_templates, question_
 from promptecho.benchmarks.tiif.layout import TiifLayout, list_images
 from promptecho.benchmarks.tiif.oracle import answer
 from promptecho.benchmarks.tiif.score import items_of, summary_of
+from promptecho.benchmarks.tiif.shapes import tiif_prompts
 from promptecho.config.judges import JudgeSection
 from promptecho.errors import ConfigError, DataError, PromptEchoError
 from promptecho.files import write_jsonl
 from promptecho.shapes.grammar import parse, scene_of
 from promptecho.shapes.oracle import detect
 from promptecho.shapes.render import render
-from promptecho.shapes.tiif import tiif_prompts
 
 Reply = Callable[[list[str], Image.Image], str]
 KINDS = ("shape+color", "2d_spatial_relation", "numeracy")

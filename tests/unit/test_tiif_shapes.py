@@ -14,12 +14,12 @@ from PIL import Image
 from promptecho.benchmarks.tiif.attributes import ATTRIBUTES, SUBSCORES, column_weights
 from promptecho.benchmarks.tiif.oracle import answer, check_questions
 from promptecho.benchmarks.tiif.prompts import Prompt, read_prompts
+from promptecho.benchmarks.tiif.shapes import KINDS, tiif_claims, tiif_prompts, write_tiif_prompts
 from promptecho.errors import DataError
 from promptecho.files import read_jsonl
 from promptecho.shapes.grammar import Claim, Group, corrupt, parse
 from promptecho.shapes.oracle import Detection, detect
 from promptecho.shapes.render import render
-from promptecho.shapes.tiif import KINDS, tiif_claims, tiif_prompts, write_tiif_prompts
 from promptecho.shapes.world import COLORS, Scene, Thing, place, relation
 
 

@@ -67,6 +67,7 @@ NEW_WORK = {
     "experiments=zimage": "another experiment",
     "experiments=shapes-yes": "another experiment",
     "experiments=shapes-sd3": "another experiment",
+    "experiments=shapes-tint": "another experiment",
     "set=": "another run, or another value",
     "shapes={": "another value",
     "paper": "tables of the paper are not made by `all`",

@@ -11,10 +11,11 @@ rule official_prompts:
     benchmark:
         "data/timings/{set}.{file}.tsv"
     wildcard_constraints:
-        set="geneval|dpg|tiif|densealign|longtext",
+        set="|".join(source.name for source in listed_sources()),
         file="[^/]+",
     params:
         mirror=benchmarks_mirror,
+        plugins=source_option,
         out=lambda wildcards, output: os.path.dirname(os.path.dirname(output[0])),
     threads: 1
     resources:
@@ -25,5 +26,5 @@ rule official_prompts:
     message:
         "fetch the prompts of {wildcards.set}"
     shell:
-        "python -m promptecho benchmarks fetch {wildcards.set} --out {params.out:q} {params.mirror}"
+        "python -m promptecho benchmarks fetch {wildcards.set} --out {params.out:q} {params.mirror} {params.plugins}"
         " 2>&1 | tee -i {log:q}"

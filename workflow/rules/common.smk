@@ -19,8 +19,9 @@ from promptecho import config as configuration
 from promptecho.config.inputs import Inputs, inputs_of
 from promptecho.config.reruns import names_in
 from promptecho.config.resolve import split_site
-from promptecho.config.scorers import MAX_FAILED_SHARE, PAIRWISE, USES_DEVICE, image_set_limit, max_failed_share
-from promptecho.config.slices import TABLES_CODE
+from promptecho.config.benchmarks import BENCHMARKS, benchmarks_at_hand, official_sources
+from promptecho.config.scorers import MAX_FAILED_SHARE, backend_of, image_set_limit, is_pairwise, max_failed_share
+from promptecho.config.slices import TABLES_CODE, folders_of, versions_of
 from promptecho.errors import ConfigError, DataError
 from promptecho.file_hashes import FileHashes
 from promptecho.plain_errors import UserError
@@ -124,6 +125,11 @@ def inputs_of_experiment(name):
         results = placed(f"results/{name}")
         INPUTS[name] = Inputs(f"{results}/config", FileHashes(f"{results}/work/file_hashes.json"), placed)
     return INPUTS[name]
+
+
+def listed_experiments():
+    """The experiments that the site lists, in whatever process: what their plugins bring is known from then on."""
+    return {name: EXPERIMENTS[name] for name in EXPERIMENTS.site.experiments}
 
 
 def slice_of(stage, **names):
@@ -283,4 +289,22 @@ def prompts_command(wildcards, input, output):
         return f"benchmarks heldout --captions {shlex.quote(input.heldout)} --count {chosen.heldout}"
     if chosen.shapes is None:
         raise UserError(f"{wildcards.E}: image_sets.{wildcards.S} has prompts of its own; there are none to write")
-    return f"shapes {chosen.benchmark} --per-tag {chosen.shapes.per_tag} --seed {chosen.shapes.seed}"
+    told = f"shapes {chosen.benchmark} --per-tag {chosen.shapes.per_tag} --seed {chosen.shapes.seed}"
+    return f"{told} {plugins_option(wildcards, output)}".rstrip()
+
+
+def source_option(wildcards, output):
+    """The same for an official prompt set, which belongs to no single experiment."""
+    for name, chosen in listed_experiments().items():
+        scorers = {entry.scorer for entry in chosen.benchmarks.values()} if chosen.plugins else ()
+        found = [source.name for scorer in scorers for source in BENCHMARKS.find(scorer).thing.sources]
+        if wildcards.set in found:
+            return f"--config {shlex.quote(EXPERIMENTS.paths[name])}"
+    return ""
+
+
+def plugins_option(wildcards, output):
+    """Where a command finds the benchmarks that the experiment's plugins bring; nothing for all others."""
+    if not experiment(wildcards).plugins:
+        return ""
+    return f"--config {shlex.quote(config_path(wildcards, output))}"

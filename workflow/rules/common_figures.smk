@@ -2,8 +2,14 @@
 
 # Files whose code decides a figure; relative to the package.
 FIGURES_CODE = ("figures", "statistics.py", "intervals.py", "scores.py", "images.py", "pixels.py", "train/metrics.py")
-FIGURES_CODE += tuple(f"tables/{name}.py" for name in ("bold", "collect", "compare", "kind", "notes", "table", "tiif"))
-FIGURES_CODE += ("benchmarks/tiif/attributes.py",)
+FIGURES_CODE += tuple(f"tables/{name}.py" for name in ("bold", "collect", "compare", "kind", "notes", "table"))
+
+
+def figures_code(name, *benchmarks):
+    """A parameter: the digest of the code of figures of these benchmarks of an experiment."""
+    scorers = {EXPERIMENTS[name].benchmarks[benchmark].scorer for benchmark in benchmarks}
+    code = configuration.code_digest(*FIGURES_CODE, *folders_of(scorers))
+    return " ".join([code, *(f"{scorer} {version}" for scorer, version in versions_of(scorers).get("versions", {}).items())])
 
 
 # A figure's files: over two columns of a paper and in one, its numbers, and a page for the report.
@@ -35,7 +41,7 @@ def sampled_benchmark(name, run):
     One that judges each image by itself goes before one that compares it with the baseline's.
     """
     chosen = EXPERIMENTS[name]
-    tables = sorted(chosen.tables, key=lambda table: chosen.benchmarks[table].scorer in PAIRWISE)
+    tables = sorted(chosen.tables, key=lambda table: is_pairwise(chosen.benchmarks[table]))
     return next((table for table in tables if configuration.evaluation_steps(chosen, table, run)), None)
 
 

@@ -74,7 +74,7 @@ def judge_on_gpu(wildcards):
 
 
 def score_on_gpu(wildcards):
-    return benchmark_of(wildcards).backend in USES_DEVICE
+    return backend_of(benchmark_of(wildcards)).uses_gpu
 
 
 def asks(stage, resource, needs, here=None):

@@ -21,7 +21,7 @@ def judged_images(wildcards):
     """Inputs of a judgement: every generation shard, those of the baseline for pairs, and the prompts."""
     prompts = _prompts(wildcards, benchmark_of(wildcards).image_set)
     inputs = {"shards": _shards(wildcards, wildcards.R, wildcards.N), "prompts": prompts}
-    if benchmark_of(wildcards).scorer in PAIRWISE:
+    if is_pairwise(benchmark_of(wildcards)):
         baseline = configuration.baseline_of(experiment(wildcards), wildcards.B)
         if baseline == (wildcards.R, int(wildcards.N)):
             raise UserError(f"{wildcards.E}: {wildcards.B} compares with {wildcards.R} at {wildcards.N} itself")
@@ -39,10 +39,10 @@ def scored_answers(wildcards):
 def scoring_environment(wildcards):
     """The conda environment of a backend: only some need torch, an API client or packages that clash with others."""
     entry = benchmark_of(wildcards)
-    name = {"mask2former": "detect", "rapidocr": "ocr", "mplug": "mplug", "judge": "judge"}.get(entry.backend, "score")
+    environment = backend_of(entry).environment
     if entry.judge is not None and experiment(wildcards).judges.models[entry.judge].kind == "local":
-        name = "detect"
-    return f"../../envs/{name}.yaml"
+        environment = "detect"
+    return str(environment) if isinstance(environment, Path) else f"../../envs/{environment}.yaml"
 
 
 def _folder_of(shards):
@@ -92,7 +92,7 @@ def _uses(name, image_set):
             for step in configuration.evaluation_steps(chosen, benchmark, run):
                 score = f"results/{name}/scores/{benchmark}/{run}/{step}.json"
                 uses.setdefault((run, step), []).append(score)
-                if entry.scorer in PAIRWISE:
+                if is_pairwise(entry):
                     uses.setdefault(configuration.baseline_of(chosen, benchmark), []).append(score)
     for run in chosen.runs:
         benchmark = sampled_benchmark(name, run)
@@ -120,6 +120,26 @@ def listed_packs():
         if entry.keep != "loose"
         for run, step in _uses(name, image_set)
     ]
+
+
+def listed_sources():
+    listed_experiments()
+    return official_sources()
+
+
+def benchmark_names():
+    """Benchmarks that get a rule of their name: all but our `captions`, which is a stage."""
+    listed_experiments()
+    names = []
+    for found in benchmarks_at_hand():
+        try:
+            getattr(rules, found.thing.name)
+        except WorkflowError:  # no rule has this name
+            names.append(found.thing.name)
+            continue
+        if not found.is_ours:
+            raise UserError(f"benchmark {found.thing.name} ({found}): a rule has this name; give it another one")
+    return names
 
 
 def listed_scores(scorer):

@@ -22,7 +22,8 @@ rule curves:
     benchmark:
         "results/{E}/timings/curves/{B}.tsv"
     params:
-        digest=lambda wildcards: configuration.code_digest(*FIGURES_CODE),
+        digest=lambda wildcards: figures_code(wildcards.E, wildcards.B),
+        plugins=plugins_option,
         out=lambda wildcards, output: os.path.dirname(output.png),
     threads: 1
     resources:
@@ -33,7 +34,7 @@ rule curves:
     message:
         "{wildcards.E}: draw the scores on {wildcards.B}"
     shell:
-        "python -m promptecho figures curves {input.scores:q} --benchmark {wildcards.B} --out {params.out:q}"
+        "python -m promptecho figures curves {input.scores:q} --benchmark {wildcards.B} --out {params.out:q} {params.plugins}"
         " 2>&1 | tee -i {log:q}"
 
 
@@ -58,7 +59,7 @@ rule training_curves:
     benchmark:
         "results/{E}/timings/training_curves.tsv"
     params:
-        digest=lambda wildcards: configuration.code_digest(*FIGURES_CODE),
+        digest=lambda wildcards: figures_code(wildcards.E),
         out=lambda wildcards, output: os.path.dirname(output.png),
     threads: 1
     resources:
@@ -95,7 +96,8 @@ rule samples:
     benchmark:
         "results/{E}/timings/samples/{R}.tsv"
     params:
-        digest=lambda wildcards: configuration.code_digest(*FIGURES_CODE),
+        digest=lambda wildcards: figures_code(wildcards.E, sampled_benchmark(wildcards.E, wildcards.R)),
+        plugins=plugins_option,
         images=lambda wildcards, input: list(
             dict.fromkeys(os.path.dirname(os.path.dirname(shard)) for shard in input.shards)
         ),
@@ -109,7 +111,7 @@ rule samples:
     message:
         "{wildcards.E}: show samples of {wildcards.R}"
     shell:
-        "python -m promptecho figures samples {params.images:q} --scores {params.scores:q} --out {output.png:q}"
+        "python -m promptecho figures samples {params.images:q} --scores {params.scores:q} --out {output.png:q} {params.plugins}"
         " 2>&1 | tee -i {log:q}"
 
 

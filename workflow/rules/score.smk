@@ -89,33 +89,3 @@ rule pack_images:
     shell:
         "python -m promptecho benchmarks pack {params.folder:q} {params.delete} --out {output:q}"
         " 2>&1 | tee -i {log:q}"
-
-
-rule geneval:
-    """All GenEval scores of the listed experiments."""
-    input:
-        listed_scores("geneval"),
-
-
-rule dpg:
-    """All DPG-Bench scores of the listed experiments."""
-    input:
-        listed_scores("dpg"),
-
-
-rule tiif:
-    """All TIIF-Bench scores of the listed experiments."""
-    input:
-        listed_scores("tiif"),
-
-
-rule densealign:
-    """All DenseAlignBench comparisons of the listed experiments."""
-    input:
-        listed_scores("densealign"),
-
-
-rule textocr:
-    """All text-rendering scores of the listed experiments."""
-    input:
-        listed_scores("textocr"),

@@ -25,10 +25,11 @@ rule table:
     wildcard_constraints:
         table=r"[^/]+",
     params:
-        digest=slice_of("tables"),
+        digest=slice_of("tables", benchmark="table"),
         refused=lambda wildcards: refused_by_table(wildcards.E, wildcards.table),
         scorer=lambda wildcards: EXPERIMENTS[wildcards.E].benchmarks[wildcards.table].scorer,
         out=lambda wildcards, output: os.path.dirname(output.md),
+        plugins=plugins_option,
     threads: 1
     resources:
         runtime=10,
@@ -39,7 +40,7 @@ rule table:
         "{wildcards.E}: write table {wildcards.table}"
     shell:
         "python -m promptecho tables --table {params.scorer} --benchmark {wildcards.table} --scores {input:q}"
-        " --out {params.out:q} {params.refused}"
+        " --out {params.out:q} {params.refused} {params.plugins}"
         " 2>&1 | tee -i {log:q}"
 
 
@@ -53,7 +54,7 @@ rule paper_tables:
     """Make the paper's tables from the scores of the listed experiments, the published numbers beside them."""
     localrule: True
     input:
-        [path for scorer in ("geneval", "dpg", "tiif", "densealign") for path in listed_scores(scorer)],
+        [path for scorer in published().scorers for path in listed_scores(scorer)],
     output:
         report(
             directory("results/paper/tables"),
@@ -67,7 +68,7 @@ rule paper_tables:
     benchmark:
         "results/paper/timings/paper_tables.tsv"
     params:
-        digest=configuration.code_digest(*TABLES_CODE),
+        digest=configuration.code_digest(*TABLES_CODE, *folders_of(published().scorers)),
         rows=paper_rows(),
         refused=refused_by_paper(),
     threads: 1

@@ -1,1 +1,15 @@
 """Captions as a benchmark: an image is right when it shows what its caption claims. Folders as DenseAlignBench's."""
+
+from promptecho.config.benchmarks import ORACLE, Benchmark
+
+BENCHMARK = Benchmark(
+    name="captions",
+    title="Captions",
+    summary="whether an image shows what its caption claims, and nothing else",
+    layout="promptecho.benchmarks.captions.layout:CaptionsLayout",
+    scorer="promptecho.benchmarks.captions.score:CaptionsScorer",
+    backends=(ORACLE,),
+    takes_heldout=True,
+    table="promptecho.benchmarks.captions.table:CAPTIONS",
+    instead_of_oracle="For images of real models take scorer: densealign with backend: judge on the same image set",
+)

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from promptecho.errors import DataError, counted
-from promptecho.files import digest, write_jsonl
+from promptecho.files import write_jsonl
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,3 @@ def write_first(captions: str | Path, count: int, out: str | Path) -> None:
         asked = counted(count, "caption is", "captions are")
         raise DataError(f"{captions}: {asked} asked for, it holds {len(prompts)}; hold out more")
     write_jsonl(out, [asdict(prompt) for prompt in prompts[:count]])
-
-
-def prompts_digest(prompts: list[Prompt]) -> str:
-    """Digest of a prompt set: two score files with equal digests judge the same prompts in the same order."""
-    return digest([asdict(prompt) for prompt in prompts])

@@ -8,9 +8,10 @@ from typing import Any
 
 from promptecho.benchmarks.backends import load_reader
 from promptecho.benchmarks.captions.layout import ImageEntry, list_images, tag_of
-from promptecho.benchmarks.captions.prompts import prompts_digest, read_prompts
+from promptecho.benchmarks.captions.prompts import read_prompts
 from promptecho.benchmarks.captions.scorer import GROUPS, OTHER, claim_of, evaluate, group_of
 from promptecho.benchmarks.limit import first_prompts
+from promptecho.benchmarks.listing import prompts_digest
 from promptecho.benchmarks.perception import PerceptionFailure, Reader
 from promptecho.benchmarks.scoring import ImageFolder, Judged, Scored, ScoringOptions, judge_all
 from promptecho.errors import ConfigError, DataError

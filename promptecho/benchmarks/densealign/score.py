@@ -8,13 +8,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from promptecho.benchmarks.backends import READERS, load_reader
-from promptecho.benchmarks.captions.prompts import prompts_digest
 from promptecho.benchmarks.captions.scorer import claim_of
 from promptecho.benchmarks.densealign import reply
 from promptecho.benchmarks.densealign.bias import analyse_position, comparisons_of
 from promptecho.benchmarks.densealign.facts import compare, fulfilment
 from promptecho.benchmarks.densealign.pairs import Pair, list_pairs
 from promptecho.benchmarks.densealign.scorer import is_swapped, outcome_of, rates
+from promptecho.benchmarks.listing import prompts_digest
 from promptecho.benchmarks.perception import PerceptionFailure, Reader
 from promptecho.benchmarks.scoring import ImageFolder, JudgeBackend, Judged, Scored, ScoringOptions, judge_all
 from promptecho.benchmarks.templates import load_template

@@ -9,6 +9,7 @@ from typing import Any
 
 from promptecho.benchmarks.dpg.questions import read_rows
 from promptecho.benchmarks.dpg.scorer import ImageScore, ItemFailure, items_of, score_image, summarize
+from promptecho.benchmarks.golden_case import Check
 
 TOLERANCE = 1e-9  # of percent, and of fractions
 
@@ -74,3 +75,10 @@ def check_dpg_scenario(case: dict[str, Any], folder: Path) -> list[str]:
         target = expected[name] if name else {"overall": expected["overall"]}
         problems += _differ(name, {key: 100 * value for key, value in found.items()}, target)
     return problems
+
+
+CHECKS = {
+    "dpg/scenarios.jsonl": Check(
+        frozenset({"answers_item_crop_question"}), check_dpg_scenario, lambda golden, file, prompts: file.parent
+    ),
+}

@@ -1,6 +1,6 @@
 """Answers to questions about images of the shapes world, read from the pixels.
 
-The questions are those that shapes.dpg writes: whether a shape is there, its colour, its number, where it lies as seen
+The questions are those that shapes.py writes: whether a shape is there, its colour, its number, where it lies as seen
 from another, and how many objects there are in all. Said of several alike, a colour or place must hold for all.
 """
 
@@ -27,7 +27,7 @@ class OracleVqa:
 
     def answers(self, image: Image.Image, questions: Sequence[str]) -> list[str]:
         """Raises:
-        DataError: a question is none of shapes.dpg's.
+        DataError: a question is none of shapes.py's.
         """
         from promptecho.shapes.oracle import detect
 
@@ -40,7 +40,7 @@ def read_question(question: str) -> Answer:
     """What answers a question.
 
     Raises:
-        DataError: it is not in the language of shapes.dpg.
+        DataError: it is not in the language of shapes.py.
     """
     from promptecho.shapes.grammar import LONG_RELATION, plural
     from promptecho.shapes.world import COLORS, NUMBERS, SHAPES

@@ -9,7 +9,7 @@ import numpy as np
 
 from promptecho.benchmarks.geneval import colors, crops, scorer
 from promptecho.benchmarks.geneval.prompts import read_prompts
-from promptecho.benchmarks.golden_case import differs
+from promptecho.benchmarks.golden_case import Check, differs
 
 # Prompts of each tag in the official evaluation_metadata.jsonl, in its order.
 OFFICIAL_COUNTS = {
@@ -119,3 +119,17 @@ def check_geneval_summary(case: dict, tags: list[str]) -> list[str]:
         *differs("tags", list(tags.items()), list(expected["tags"].items())),
         *differs("overall", float(f"{summary['overall']:.5f}"), expected["overall"]),
     ]
+
+
+def _tags(golden: Path, file: Path, prompts: Path | None) -> list[str]:
+    mirrored = golden.resolve().parent / "mirror" / "geneval" / "evaluation_metadata.jsonl"
+    return read_tags(prompts or (mirrored if mirrored.is_file() else None))
+
+
+CHECKS = {
+    "geneval/cases.jsonl": Check(frozenset({"metadata", "detections"}), check_geneval_case),
+    "geneval/relations.jsonl": Check(frozenset({"relations_of_a_to_b"}), check_geneval_relation),
+    "geneval/summary.jsonl": Check(frozenset({"rows_prompt_image_correct"}), check_geneval_summary, _tags),
+    "geneval/crops.jsonl": Check(frozenset({"image_rgb_b64"}), check_geneval_crop),
+    "geneval/color_zero_shot.jsonl": Check(frozenset({"text_features_color_template_dim"}), check_geneval_color),
+}

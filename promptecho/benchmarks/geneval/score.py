@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from promptecho.benchmarks.backends import load_backend
+from promptecho.benchmarks.geneval.backends import load_backend
 from promptecho.benchmarks.geneval.layout import ImageEntry, list_images, tag_of
 from promptecho.benchmarks.geneval.prompts import Prompt, prompts_digest, read_prompts
 from promptecho.benchmarks.geneval.scorer import Options, evaluate_image, summarize

@@ -1,1 +1,34 @@
 """Text rendering: does an image show the text that its prompt asks for, character by character?"""
+
+from pathlib import Path
+
+from promptecho.config.benchmarks import JUDGE, Backend, Benchmark, Curve
+from promptecho.config.prompt_sources import Source
+
+BENCHMARK = Benchmark(
+    name="textocr",
+    title="Text rendering",
+    summary="text in images, character by character",
+    layout="promptecho.benchmarks.textocr.layout:TextOcrLayout",
+    scorer="promptecho.benchmarks.textocr.score:TextOcrScorer",
+    backends=(Backend(name="rapidocr", summary="RapidOCR", environment="ocr"), JUDGE),
+    table="promptecho.benchmarks.textocr.table:textocr_kind",
+    curves=(Curve(title="images with all text right (%)"),),
+    shapes="promptecho.benchmarks.textocr.shapes:write_textocr_prompts",
+    commands={"labels": "promptecho.benchmarks.textocr.command:labels"},
+    sources=(
+        Source(
+            name="longtext",
+            title="LongText-Bench",
+            repository="X-Omni-Team/X-Omni",
+            commit="2b8237bb3789638c290eeda3e83ed81bd3652c3b",
+            folder="textbench",
+            licence="Apache-2.0",
+            citation="Z. Geng et al.: X-Omni: Reinforcement Learning Makes Discrete Autoregressive Image Generative "
+            "Models Great Again. 2025, arXiv:2507.22058",
+            prompts={"text_prompts.jsonl": None},
+            mirror="longtext_bench",
+            sums=Path(__file__).with_name("sha256sums.txt"),
+        ),
+    ),
+)

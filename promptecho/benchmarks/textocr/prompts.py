@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from promptecho.benchmarks import listing
 from promptecho.benchmarks.listing import is_writable, read_id, read_text
 from promptecho.errors import DataError
-from promptecho.files import digest
-from promptecho.text_files import read_rows
 
 ALL = "all"  # the group of prompts without category
 
@@ -61,24 +60,5 @@ def parse_prompt(row: dict, where: str) -> Prompt:
 
 
 def read_prompts(path: str | Path) -> list[Prompt]:
-    """Read a prompt set.
-
-    Raises:
-        DataError: the file is missing, empty or faulty (names the prompt), or an id occurs twice.
-    """
-    prompts: dict[str, Prompt] = {}
-    for number, (_, row) in enumerate(read_rows(path), start=1):
-        prompt = parse_prompt(row, f"{path}: prompt {number}")
-        if prompt.data_id in prompts:
-            raise DataError(
-                f"{path}: prompt {number} (data_id {prompt.data_id!r}): the id occurs twice; make ids unique"
-            )
-        prompts[prompt.data_id] = prompt
-    if not prompts:
-        raise DataError(f"{path}: holds no prompts; write one JSON object a line")
-    return list(prompts.values())
-
-
-def prompts_digest(prompts: list[Prompt]) -> str:
-    """Digest of a prompt set: two score files with equal digests judge the same prompts in the same order."""
-    return digest([asdict(prompt) for prompt in prompts])
+    """Read a prompt set, see `listing.read_prompts`."""
+    return listing.read_prompts(path, parse_prompt)

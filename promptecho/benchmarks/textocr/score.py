@@ -9,11 +9,12 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from promptecho.benchmarks.limit import first_prompts
+from promptecho.benchmarks.listing import prompts_digest
 from promptecho.benchmarks.perception import PerceptionFailure
 from promptecho.benchmarks.scoring import ImageFolder, JudgeBackend, Judged, Scored, ScoringOptions, judge_all
 from promptecho.benchmarks.templates import load_template
 from promptecho.benchmarks.textocr.layout import ImageEntry, list_images, tag_of
-from promptecho.benchmarks.textocr.prompts import prompts_digest, read_prompts
+from promptecho.benchmarks.textocr.prompts import read_prompts
 from promptecho.errors import ConfigError, DataError, ModelError
 from promptecho.images import load_image
 from promptecho.scores import ScoreItem

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 
 LENGTHS = ("short", "long")
+# Mode official rounds accuracies to four decimals before it averages them.
+ROUNDING = 1e-4
 
 # The nine sub-scores, by the columns' names; `a+b` asks for both in one image.
 SUBSCORES: dict[str, tuple[str, ...]] = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from statistics import fmean
 
+from promptecho.benchmarks.golden_case import Check
 from promptecho.benchmarks.tiif.answers import AnswerCountError, extract_yes_no
 from promptecho.benchmarks.tiif.attributes import ATTRIBUTES
 from promptecho.benchmarks.tiif.scorer import Tally, column_scores, tally
@@ -87,3 +88,9 @@ def _compare(tallies: dict[str, Tally], expected: dict) -> list[str]:
             if not same:
                 problems.append(f"{label}, {length}: expected {theirs!r}, found {ours!r}")
     return problems
+
+
+CHECKS = {
+    "tiif/extract_yes_no.jsonl": Check(frozenset({"model_output", "n_questions"}), check_tiif_extract),
+    "tiif/summary.jsonl": Check(frozenset({"answers", "judge"}), check_tiif_summary),
+}

@@ -1,7 +1,7 @@
 """Yes/no questions about images of the embedded world, answered from what its oracle finds in them.
 
-A small closed language, worded as TIIF-Bench words its questions; promptecho.shapes.tiif writes it. A name is a shape
-or `object`, one or many, with a colour or without: "red circle", "squares", "black objects".
+A small closed language, worded as TIIF-Bench words its questions; shapes.py beside this writes it. A name is a shape or
+`object`, one or many, with a colour or without: "red circle", "squares", "black objects".
 """
 
 from __future__ import annotations

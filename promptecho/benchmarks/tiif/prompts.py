@@ -161,3 +161,13 @@ def pack(prompts: str | Path, questions: str | Path, out: str | Path | None = No
     if out is not None:
         write_prompts(out, packed)
     return packed
+
+
+def pack_set(folder: Path) -> None:
+    """Make `testmini.jsonl` and `test.jsonl` of a fetched set from its official folders.
+
+    Raises:
+        DataError: as `pack`.
+    """
+    for name in ("testmini", "test"):
+        pack(folder / f"{name}_prompts", folder / f"{name}_eval_prompts", folder / f"{name}.jsonl")

@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 from promptecho.scores import ScoreItem
 from promptecho.statistics import Difference, difference_from_zero, mean_of_group_means
 from promptecho.tables.collect import ScoreFile
-from promptecho.tables.compare import difference_cell
-from promptecho.tables.kind import FAILURES, IMAGES, MODEL, PERCENT, PROMPTS, Judged, Kind, cell_of
+from promptecho.tables.kind import FAILURES, IMAGES, MODEL, PERCENT, PROMPTS, Judged, Kind, cell_of, difference_cell
 from promptecho.tables.table import Cell, Column
 
 SIDES = {"win": 1, "loss": -1, "tie": 0}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from promptecho.tables.kind import DELTA, FAILURES, IMAGES, MODEL, OVERALL, PERCENT, PROMPTS, Kind
+from promptecho.tables.kind import DELTA, FAILURES, IMAGES, MODEL, OVERALL, PROMPTS, Kind, percent_columns
 
 CATEGORIES = {
     "global": "Global",
@@ -13,14 +13,13 @@ CATEGORIES = {
     "relation": "Relation",
     "other": "Other",
 }
-TWO = replace(PERCENT, decimals=2)  # as published
 DPG = Kind(
     title="DPG-Bench",
     groups={},
     ungrouped=("all",),
     columns=[
         MODEL,
-        *(replace(TWO, key=key, label=label) for key, label in CATEGORIES.items()),
+        *percent_columns(CATEGORIES, decimals=2),  # as published
         replace(OVERALL, decimals=2),
         replace(DELTA, decimals=2),
         PROMPTS,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from promptecho.benchmarks.tiif.attributes import ATTRIBUTES, COLUMNS, LENGTHS, column_weights
+from promptecho.benchmarks.tiif.attributes import ATTRIBUTES, COLUMNS, LENGTHS, ROUNDING, column_weights
+from promptecho.errors import DataError
 from promptecho.scores import ScoreItem
 from promptecho.statistics import Difference, Estimate, Weights, paired_difference, weighted_means
 from promptecho.tables.collect import ScoreFile
@@ -26,7 +27,6 @@ LABELS = {
     "advanced_avg": "Adv. Avg",
     "real_world": "Real World",
 }  # in the order of the published table
-ROUNDING = 1e-4  # mode official rounds accuracies to four decimals before it averages them
 
 
 def columns_of(names: Sequence[str]) -> dict[str, Weights]:
@@ -46,6 +46,29 @@ def estimates(items: Sequence[ScoreItem], what: str, only: str = "") -> dict[str
         return {column: weights for column, weights in columns_of(names).items() if only in ("", column)}
 
     return weighted_means(items, chosen, what=what)
+
+
+def overall(items: Sequence[ScoreItem], what: str, key: str) -> Estimate:
+    """The column `key`, LENGTH.overall, of curves.
+
+    Raises:
+        DataError: no outcome counts for it.
+    """
+    found = estimates(items, what, key)
+    if key not in found:
+        raise DataError(f"{what}: no outcome that counts for {key}; score again")
+    return found[key]
+
+
+def verdicts(items: Sequence[ScoreItem]) -> dict[tuple[str, int], float | None]:
+    """Of each image: the share of the questions about it that were answered as expected; None where none was."""
+    answers: dict[tuple[str, int], list[float]] = {}
+    for item in items:
+        length = item.group.partition(":")[0]
+        attribute, _, number = item.prompt_id.rpartition("/")
+        about = answers.setdefault((f"{attribute}/{length}/{number}", 0), [])  # as the image's listing names it
+        about += [] if item.outcome is None else [item.outcome]
+    return {key: sum(about) / len(about) if about else None for key, about in answers.items()}
 
 
 @dataclass(frozen=True)

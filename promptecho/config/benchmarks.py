@@ -1,0 +1,240 @@
+"""What is said of each benchmark: from its descriptor follow choices, checks, rules, environments, tables, plans.
+
+A descriptor stands in the benchmark's own folder (promptecho/benchmarks/NAME/__init__.py) and is found by
+promptecho/plugins.py. It is imported without torch: heavy parts are named by `module:object` strings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from promptecho.config.descriptors import NAME
+from promptecho.config.prompt_sources import Source
+from promptecho.errors import ConfigError
+from promptecho.plugins import SPEC, Found, Plugins, import_object
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backend:
+    """What looks at a benchmark's images.
+
+    Args:
+        name: by which an entry of `benchmarks` chooses it.
+        summary: what it is, in a few words.
+        environment: the conda environment of its jobs: the name of a file of envs/, or the path of a YAML file.
+        uses_gpu: it is a model of torch, which takes a GPU where there is one.
+        uses_network: it must reach the internet, or an endpoint, while it looks.
+        is_judge: a model of `judges` is asked (promptecho/benchmarks/scoring.py has the helpers).
+        embedded_only: it knows the embedded world and no other, so that prompts must be of that world.
+        models: (hub id, kind) of what it loads; `benchmarks.NAME.model` takes the place of the first, and of all where
+            it is a folder. Kinds: `transformers`, `modelscope`.
+    """
+
+    name: str
+    summary: str
+    environment: str | Path = "score"
+    uses_gpu: bool = False
+    uses_network: bool = False
+    is_judge: bool = False
+    embedded_only: bool = False
+    models: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def needs(self) -> str:
+        """What it needs, in words."""
+        if self.is_judge:
+            return "a judge"
+        words = ["a GPU"] * self.uses_gpu + ["network"] * self.uses_network
+        return " and ".join(words) or ("the embedded world" if self.embedded_only else "nothing")
+
+
+ORACLE = Backend(name="oracle", summary="the embedded world's own eye", embedded_only=True)
+JUDGE = Backend(name="judge", summary="a model of `judges`", environment="judge", is_judge=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """One score that is drawn against the iteration.
+
+    Args:
+        key: of the score file's summary.
+        title: of the axis.
+        estimate: `module:object`, called with (items, what, key): the score with its interval, of items that are those
+            of one file or of several seeds. Without it, the mean of the groups' means, of all images, or of the
+            prompts, whichever the summary tells.
+        tolerance: how far the estimate may be off the summary's number.
+    """
+
+    key: str = "overall"
+    title: str = "overall score (%)"
+    estimate: str = ""
+    tolerance: float = 1e-12
+
+
+@dataclass(frozen=True, kw_only=True)
+class Benchmark:
+    """One benchmark.
+
+    Args:
+        name: by which `image_sets` and `benchmarks` choose it, of its table and of its rule (`snakemake NAME`);
+            lower-case letters, digits, `_` and `-`.
+        title: as people write it.
+        summary: what it measures, in a few words.
+        scorer: `module:object`, called with `ScoringOptions`; returns a `Scorer` (promptecho/benchmarks/scoring.py).
+        backends: what may look at its images.
+        table: `module:object`, a `Kind` (promptecho/tables/kind.py), or a function of score files that returns one.
+        layout: `module:object` of its image folder, a `Layout` (promptecho/benchmarks/layout.py); "" where it looks at
+            images of another benchmark.
+        images_of: the benchmark whose image sets it scores; "": its own.
+        version: raise it when a change of the code makes other scores, tables or curves: these are then made again.
+        prompts_version: the same for the prompts that `shapes` writes; images are then made again, too.
+        shapes: `module:object`, called with (per tag, seed, file): writes prompts over the embedded world to the file
+            and returns how many; "" where it has none.
+        takes_heldout: image sets may take the experiment's held-out captions as prompts.
+        sources: official prompt sets, for `promptecho benchmarks fetch`.
+        curves: what is drawn against the iteration.
+        modes: `official`: the published rules; and `fixed` where a version without their bugs exists.
+        pairwise: it compares each image with the baseline's: an outcome is 1 (won), 0 (tie) or -1 (lost).
+        images_per_prompt: the only number that it takes, and why: (1, "..."); None: any.
+        square_images: why its images must be square; "": they need not be.
+        texts_per_prompt: how many texts one of its prompts stands for, each with images of its own.
+        message: how the authors put a question to a judge together, for `order: official`; "": images first.
+        questions_per_call: a judge may be asked several questions about one image at once.
+        verdicts: `module:object`, called with a score file's items: (prompt id, image index) -> outcome or None, for
+            figures of samples, where an item is not an image.
+        golden: `module:object`, the checks of its cases with the official code's answers (promptecho/benchmarks/
+            golden.py).
+        commands: further commands of `promptecho benchmarks`: name -> `module:object`.
+        instead_of_oracle: what to write for images of real models where `oracle` is the only backend.
+    """
+
+    name: str
+    title: str
+    summary: str
+    scorer: str
+    backends: tuple[Backend, ...]
+    table: str
+    layout: str = ""
+    images_of: str = ""
+    version: int = 1
+    prompts_version: int = 1
+    shapes: str = ""
+    takes_heldout: bool = False
+    sources: tuple[Source, ...] = ()
+    curves: tuple[Curve, ...] = (Curve(),)
+    modes: tuple[str, ...] = ("official",)
+    pairwise: bool = False
+    images_per_prompt: tuple[int, str] | None = None
+    square_images: str = ""
+    texts_per_prompt: int = 1
+    message: str = ""
+    questions_per_call: bool = False
+    verdicts: str = ""
+    golden: str = ""
+    commands: Mapping[str, str] = field(default_factory=dict)
+    instead_of_oracle: str = ""
+
+    def __post_init__(self) -> None:
+        problems = []
+        if not NAME.fullmatch(self.name):
+            problems.append(f"name {self.name!r}: take lower-case letters, digits, _ and -")
+        specs = {key: getattr(self, key) for key in ("scorer", "table", "layout", "shapes", "verdicts", "golden")}
+        specs |= {f"commands.{key}": spec for key, spec in self.commands.items()}
+        specs |= {f"curves.{curve.key}.estimate": curve.estimate for curve in self.curves}
+        for key, spec in specs.items():
+            if not SPEC.fullmatch(spec) and (spec or key in ("scorer", "table")):
+                problems.append(f"{key} {spec!r}: expected MODULE:OBJECT")
+        for key in ("version", "prompts_version", "texts_per_prompt"):
+            value = getattr(self, key)
+            if type(value) is not int or value < 1:
+                problems.append(f"{key} {value!r}: count from 1")
+        if bool(self.layout) == bool(self.images_of):
+            problems.append("give either layout, or images_of for one that scores the images of another")
+        if not self.backends:
+            problems.append("backends: give one at least")
+        if len({one.name for one in self.backends}) < len(self.backends):
+            problems.append("backends: two have one name")
+        if any(one.is_judge != (one.name == "judge") for one in self.backends):
+            problems.append("backends: the one that asks a model of `judges` is called judge, and no other")
+        if not self.curves:
+            problems.append("curves: give one at least")
+        if self.modes not in (("official",), ("official", "fixed")):
+            problems.append(f"modes {self.modes}: (official,), or (official, fixed)")
+        if problems:
+            raise ValueError(f"Benchmark: {'; '.join(problems)}")
+
+    @property
+    def images(self) -> str:
+        """The benchmark whose image sets it scores."""
+        return self.images_of or self.name
+
+    def backend(self, name: str) -> Backend:
+        """Its backend called `name`.
+
+        Raises:
+            ConfigError: it has none of that name.
+        """
+        for one in self.backends:
+            if one.name == name:
+                return one
+        raise ConfigError(f"{self.name} has no backend {name}; it has {', '.join(self.backend_names)}")
+
+    @property
+    def backend_names(self) -> list[str]:
+        return [one.name for one in self.backends]
+
+    @property
+    def real_backends(self) -> list[Backend]:
+        """Those that look at images of real models."""
+        return [one for one in self.backends if not one.embedded_only]
+
+
+# Also the order in which tables, rules and help texts name them.
+BENCHMARKS: Plugins[Benchmark] = Plugins(
+    "benchmarks",
+    Benchmark,
+    {
+        name: f"promptecho.benchmarks.{name}:BENCHMARK"
+        for name in ("geneval", "dpg", "tiif", "densealign", "textocr", "captions")
+    },
+)
+
+
+def benchmark_named(name: str) -> Benchmark:
+    """The descriptor of a benchmark.
+
+    Raises:
+        ConfigError: there is none of that name, or it cannot be imported.
+    """
+    return BENCHMARKS.find(name).thing
+
+
+def benchmarks_at_hand(ours_only: bool = False) -> list[Found[Benchmark]]:
+    """All benchmarks that may be written now and can be imported, ours first."""
+    found = []
+    for name in BENCHMARKS.built_in if ours_only else BENCHMARKS.names():
+        try:
+            found.append(BENCHMARKS.find(name))
+        except ConfigError:  # told where it is used, and by `promptecho list`
+            continue
+    return found
+
+
+def load_part(benchmark: str, key: str) -> object:
+    """What a benchmark's `module:object` of `key` names, such as its `scorer`.
+
+    Raises:
+        ConfigError: it has none, or it cannot be imported.
+    """
+    found = BENCHMARKS.find(benchmark)
+    spec = getattr(found.thing, key)
+    if not spec:
+        raise ConfigError(f"benchmark {benchmark} ({found}): has no {key}")
+    return import_object(spec, f"benchmark {benchmark} ({found})")
+
+
+def official_sources() -> list[Source]:
+    """The official prompt sets of all benchmarks at hand."""
+    return [source for found in benchmarks_at_hand() for source in found.thing.sources]
