@@ -61,11 +61,12 @@ class Plugins(Generic[T]):
         kind: what they are called together, such as `rewards`; the group of entry points is `promptecho.KIND`.
         expected: their class; its attribute `name` is what each is found by.
         built_in: those of the project, `module:object` by name.
+        noun: what one of them is called in messages; "": as their class.
     """
 
-    def __init__(self, kind: str, expected: type[T], built_in: Mapping[str, str]):
+    def __init__(self, kind: str, expected: type[T], built_in: Mapping[str, str], noun: str = ""):
         self.kind, self.expected, self.built_in = kind, expected, dict(built_in)
-        self.noun = expected.__name__.lower()
+        self.noun = noun or expected.__name__.lower()
         self.named: dict[str, Found[T]] = {}  # by experiment files of this process
         self._loaded: dict[str, Found[T]] = {}
         KINDS.append(self)

@@ -112,6 +112,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "# those that an experiment file names, too:",
         "promptecho list benchmarks --config examples/benchmark/shapes-tint.yaml",
     ),
+    "list judges": (
+        "promptecho list judges",
+        "# those that an experiment file names, too:",
+        "promptecho list judges --config examples/judge/shapes-ollama.yaml --json",
+    ),
     "list rewards": (
         "promptecho list rewards",
         "# with those that an experiment file names in `plugins`:",

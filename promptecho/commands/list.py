@@ -17,6 +17,7 @@ def register(app: typer.Typer) -> None:
     listed.command("rewards")(rewards)
     listed.command("families")(families)
     listed.command("benchmarks")(benchmarks)
+    listed.command("judges")(judges)
     app.add_typer(listed, name="list")
 
 
@@ -63,6 +64,17 @@ def benchmarks(config: Path | None = CONFIG, as_json: bool = AS_JSON) -> None:
 
     headings = {"title": "title", "summary": "what it measures", "backends": "backends"}
     _show(BENCHMARKS, facts, headings, config, as_json)
+
+
+def judges(config: Path | None = CONFIG, as_json: bool = AS_JSON) -> None:
+    """List the kinds of judges: those of the project, of installed packages, and those that an experiment file
+    names."""
+    from promptecho.config.judge_kinds import JUDGE_KINDS, JudgeKind
+
+    def facts(one: JudgeKind) -> dict[str, Any]:
+        return {"summary": one.summary, "needs": one.needs, "provider": one.provider}
+
+    _show(JUDGE_KINDS, facts, {"summary": "what it is", "needs": "needs"}, config, as_json)
 
 
 def _show(

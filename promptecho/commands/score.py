@@ -270,6 +270,7 @@ def _scorer(
 ) -> Scorer:
     from promptecho.benchmarks.registry import load_scorer
     from promptecho.benchmarks.scoring import ScoringOptions
+    from promptecho.config.judge_kinds import judge_kind
     from promptecho.config.scorers import backend_of, max_failed_share
 
     judges = whole.judges if whole else None
@@ -292,7 +293,7 @@ def _scorer(
             device=device,
             model=section.model,
             parser=section.parser,
-            order="images_first" if judge is not None and judge.kind == "local" else section.order,
+            order="images_first" if judge is not None and judge_kind(judge.kind).images_first else section.order,
             questions_per_call=section.questions_per_call,
             outage_s=judges.outage_s if judges else None,
             again=again,

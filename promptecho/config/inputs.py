@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from promptecho.config.judge_kinds import judge_kind
 from promptecho.config.load import needs_vlm, run_vlm
 from promptecho.config.models import ExperimentConfig
 from promptecho.errors import DataError
@@ -55,7 +56,7 @@ def inputs_of(
     elif stage == "score" and benchmark is not None:
         entry = config.benchmarks[benchmark]
         found = {f"benchmarks.{benchmark}.model": entry.model}
-        if entry.judge is not None and config.judges.models[entry.judge].kind == "local":
+        if entry.judge is not None and judge_kind(config.judges.models[entry.judge].kind).in_process:
             found[f"judges.models.{entry.judge}.model"] = config.judges.models[entry.judge].model
         prompts = config.image_sets[entry.image_set].prompts if entry.image_set in config.image_sets else None
         found[f"image_sets.{entry.image_set}.prompts"] = prompts

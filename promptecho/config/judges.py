@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import json
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, JsonValue, model_validator
+from pydantic import AfterValidator, Field, JsonValue, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 
+from promptecho.config.choices import choice_schema, name_of
 from promptecho.config.fields import NAME_PATTERN, Count, Flag, NonNegative, Positive, Section, Share, Text
-
-# What `request` may not hold: the question's own part of a call, and what would hold keys or change what comes back.
-_OURS = {
-    "openai": {"model", "messages", "stream", "n", "extra_headers", "extra_query", "timeout"},
-    "gemini": {"system_instruction", "systemInstruction", "http_options", "httpOptions", "candidate_count",
-               "candidateCount", "automatic_function_calling", "automaticFunctionCalling"},
-}  # fmt: skip
+from promptecho.config.judge_kinds import JUDGE_KINDS, JudgeKind, judge_kind, judge_kinds_at_hand
 
 
 class JudgeSection(Section):
     """A model that answers questions about images. Its key comes from the environment, never from a file."""
 
-    kind: Literal["gemini", "openai", "local"] = Field(
-        description="gemini: Google's API; openai: any OpenAI-compatible endpoint (OpenAI, DashScope, vLLM, SGLang, "
-        "`transformers serve`); local: a vision-language model in this process."
-    )
+    kind: Annotated[Text, AfterValidator(name_of(JUDGE_KINDS))] = Field(description="How the model is asked")
     model: Text = Field(description="Model name at the endpoint; for local a folder or hub id, or `shapes`.")
     endpoint: Text | None = Field(
         None, description="Base URL; null: the provider's own. It may move "
@@ -31,8 +25,8 @@ class JudgeSection(Section):
     )  # fmt: skip
     api_key_env: Text | None = Field(
         None,
-        description="Name of the environment variable that holds the key; null: GEMINI_API_KEY, OPENAI_API_KEY, or for "
-        "Azure AZURE_OPENAI_API_KEY. An endpoint of your own needs none: leave the variable unset.",
+        description="Name of the environment variable that holds the key; null: the kind's own. An endpoint of your "
+        "own needs none: leave the variable unset.",
     )
     temperature: NonNegative | None = Field(None, description="Sampling temperature; null: the benchmark's own.")
     max_output_tokens: Count = Field(
@@ -76,26 +70,60 @@ class JudgeSection(Section):
 
     @model_validator(mode="after")
     def _fits(self) -> JudgeSection:
-        if self.kind == "local" and (self.endpoint or self.api_key_env or self.request):
-            raise ValueError("a local judge has neither endpoint nor api_key_env nor request")
-        self._check_request()
+        kind = judge_kind(self.kind)
+        if kind.in_process and (self.endpoint or self.api_key_env or self.request):
+            raise ValueError(f"a {kind.name} judge has neither endpoint nor api_key_env nor request")
+        if not kind.in_process and not kind.provider and not self.endpoint:
+            raise ValueError(f"kind {kind.name} has no address of its own; give endpoint")
+        self._check_request(kind)
         prices = (self.usd_per_million_input_tokens, self.usd_per_million_output_tokens)
         if self.budget_usd is not None and None in prices:
             raise ValueError("budget_usd needs usd_per_million_input_tokens and usd_per_million_output_tokens")
         return self
 
-
-    def _check_request(self) -> None:
-        extra = self.request.get("extra_body") if self.kind == "openai" else None
-        if extra is not None and not isinstance(extra, dict):
-            raise ValueError("request.extra_body: expected a mapping")
-        ours = sorted({*self.request, *(extra or {})} & _OURS.get(self.kind, set()))
-        if ours:
+    def _check_request(self, kind: JudgeKind) -> None:
+        given = set(self.request)
+        for name in kind.unpacked:
+            inner = self.request.get(name)
+            if inner is not None and not isinstance(inner, dict):
+                raise ValueError(f"request.{name}: expected a mapping")
+            given |= set(inner or {})
+        if kind.request is not None:
+            try:
+                kind.request.model_validate(self.request)
+            except ValidationError as error:
+                problem = error.errors(include_url=False)[0]
+                raise ValueError(f"request.{'.'.join(map(str, problem['loc']))}: {problem['msg']}") from None
+        if ours := sorted(given & kind.own_parts):
             raise ValueError(f"request.{ours[0]}: not to be set here; it is the suite's own part of a call")
         try:
             json.dumps(self.request, allow_nan=False)
         except ValueError:
             raise ValueError("request: infinity and not-a-number are no JSON") from None
+
+
+    @classmethod
+    def written_fields(cls, ours_only: bool = False) -> dict[str, FieldInfo]:
+        kinds = [found.thing for found in judge_kinds_at_hand(ours_only)]
+        fields = {key: copy.copy(field) for key, field in cls.model_fields.items()}
+        told = "; ".join(f"{one.name}: {one.summary}" for one in kinds)
+        fields["kind"].description = f"{fields['kind'].description}. {told}; or one from outside (docs/extending.md)."
+        fields["kind"].annotation = Literal[tuple(one.name for one in kinds)]  # type: ignore[assignment]
+        keys = ", ".join(f"{one.name}: {one.key_variable}" for one in kinds if one.key_variable)
+        keys += "".join(f", {one.azure_key_variable} for Azure" for one in kinds if one.azure_key_variable)
+        before = str(fields["api_key_env"].description)
+        fields["api_key_env"].description = before.replace("the kind's own", f"the kind's own ({keys})")
+        return fields
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: Any, handler: Any) -> Any:
+        """Of the project's own kinds; others may be named, too."""
+        schema = handler(core_schema)
+        properties = handler.resolve_ref_schema(schema)["properties"]
+        for key, field in cls.written_fields(ours_only=True).items():
+            properties[key]["description"] = field.description
+        properties["kind"] = choice_schema(properties["kind"], JUDGE_KINDS)
+        return schema
 
 
 class JudgesSection(Section):

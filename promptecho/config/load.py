@@ -85,7 +85,7 @@ def _parse(raw: dict[str, Any], source: str, presets: Path | None, faulty: Probl
     problems.update({path: text for path, text in name_problems.items() if path.startswith("runs.")})
     cross_problems(sections, problems)
     if faulty:  # what they would have brought is not missing for a reason of its own
-        brought = {"rewards", "family", "benchmark", "scorer", "backend"}
+        brought = {"rewards", "family", "benchmark", "scorer", "backend", "kind"}
         problems = {path: text for path, text in problems.items() if not brought.intersection(path.split("."))} | faulty
     _report({_as_written(path, published): text for path, text in problems.items()}, source)
     return ExperimentConfig.model_validate(

@@ -5,6 +5,7 @@ Unless it is said otherwise, the keys change no result, so a run goes on from it
 
 from __future__ import annotations
 
+from promptecho.config.judge_kinds import judge_kind
 from promptecho.config.load import needs_vlm, run_rewards, run_training, run_vlm
 from promptecho.config.models import ExperimentConfig
 from promptecho.config.rewards import VlmSection
@@ -91,7 +92,7 @@ def score_keys(config: ExperimentConfig | None, judge: str | None, phase: str, d
         judge: key of `judges.models` where one of this process answers.
     """
     found = []
-    if config is not None and judge is not None and config.judges.models[judge].kind == "local":
+    if config is not None and judge is not None and judge_kind(config.judges.models[judge].kind).in_process:
         key, section = f"judges.models.{judge}", config.judges.models[judge]
         found += [f"lower {key}.max_output_tokens ({section.max_output_tokens})", *_bfloat16(key, section.dtype)]
     return [*found, *([] if device == "cpu" else ["end other processes on it", "use --device cpu"])]

@@ -12,6 +12,7 @@ from promptecho.config.benchmarks import BENCHMARKS, benchmark_named
 from promptecho.config.descriptors import REWARDS
 from promptecho.config.families import version_in_digest
 from promptecho.config.fields import Section
+from promptecho.config.judge_kinds import judge_kind
 from promptecho.config.load import needs_vlm, reward_templates, run_rewards, run_training, run_vlm
 from promptecho.config.models import ExperimentConfig, T2iSection
 from promptecho.config.scorers import backend_of
@@ -194,6 +195,8 @@ def _score_slice(config: ExperimentConfig, benchmark: str) -> dict[str, Any]:
     if keys["judge"] is not None:
         code += JUDGE_CODE
         judge = _keys(config.judges.models[keys["judge"]], "judges.models")
+        if (version := judge_kind(judge["kind"]).version) > 1:  # digests are older than the versions of our own
+            judge["kind_version"] = version
         value["judge"] = {key: setting for key, setting in judge.items() if key not in _NOT_IN_ANSWERS}
         templates = config.judges.templates
         if templates and not Path(templates).is_dir():

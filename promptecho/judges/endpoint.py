@@ -14,13 +14,13 @@ from email.utils import parsedate_to_datetime
 from typing import NoReturn
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
+from promptecho.config.judge_kinds import judge_kind
 from promptecho.config.judges import JudgeSection
 from promptecho.judges.base import Reply
 from promptecho.judges.errors import JudgeBusyError, JudgeError, JudgeRejectedError
-from promptecho.judges.keys import PROVIDER_ENDPOINTS, normal_endpoint
+from promptecho.judges.keys import normal_endpoint
 from promptecho.judges.names import judge_name
 
-KEY_VARIABLES = {"gemini": "GEMINI_API_KEY", "openai": "OPENAI_API_KEY", "azure": "AZURE_OPENAI_API_KEY"}
 AZURE_HOSTS = (".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azure.com")
 BUSY = (408, 409, 425, 429)  # and all from 500 on
 REJECTED = (400, 413, 415, 422)  # about one request
@@ -49,14 +49,16 @@ class Endpoint:
 
     def __init__(self, settings: JudgeSection):
         self.name, self.model = judge_name(settings), settings.model
-        parts = urlsplit(normal_endpoint(settings) or PROVIDER_ENDPOINTS[settings.kind])
+        kind = judge_kind(settings.kind)
+        parts = urlsplit(normal_endpoint(settings) or kind.provider)
         self.host, self.url = parts.netloc, urlunsplit(parts._replace(query="")).rstrip("/")
         self.query = dict(parse_qsl(parts.query))  # api-version, nothing else
         # Azure takes its key in a header of its own.
-        self.azure = settings.kind == "openai" and bool(self.query or (parts.hostname or "").endswith(AZURE_HOSTS))
-        self.variable = settings.api_key_env or KEY_VARIABLES["azure" if self.azure else settings.kind]
-        self._key = os.environ.get(self.variable, "").strip()
-        if not self._key and normal_endpoint(settings) is None:
+        of_azure = bool(self.query or (parts.hostname or "").endswith(AZURE_HOSTS))
+        self.azure = bool(kind.azure_key_variable) and of_azure
+        self.variable = settings.api_key_env or (kind.azure_key_variable if self.azure else kind.key_variable)
+        self._key = os.environ.get(self.variable, "").strip() if self.variable else ""
+        if not self._key and kind.key_variable and normal_endpoint(settings) is None:
             raise JudgeError(f"judge {self.name}: no key; set the environment variable {self.variable}")
         # No HTTP header holds such a key; the clients' own errors about it would quote it, or blame the endpoint.
         if not self._key.isascii() or not self._key.isprintable() or " " in self._key:

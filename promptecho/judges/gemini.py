@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from promptecho.config.judge_kinds import JudgeKind
 from promptecho.config.judges import JudgeSection
 from promptecho.judges.base import Payload, Reply
 from promptecho.judges.endpoint import Endpoint, missing_package, retry_after
@@ -15,6 +16,21 @@ DECLINED = (
     "SAFETY", "RECITATION", "LANGUAGE", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "IMAGE_SAFETY",
     "IMAGE_PROHIBITED_CONTENT", "IMAGE_RECITATION",
 )
+
+
+KIND = JudgeKind(
+    name="gemini",
+    summary="Google's API",
+    build="promptecho.judges.gemini:GeminiJudge",
+    provider="https://generativelanguage.googleapis.com",
+    key_variable="GEMINI_API_KEY",
+    own_parts=frozenset(
+        {"system_instruction", "systemInstruction", "http_options", "httpOptions", "candidate_count",
+         "candidateCount", "automatic_function_calling", "automaticFunctionCalling"}
+    ),
+    limit_keys=("max_output_tokens", "maxOutputTokens"),
+    camel_case=True,
+)  # fmt: skip
 
 
 class GeminiJudge:

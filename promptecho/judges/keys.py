@@ -12,22 +12,13 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel
 
+from promptecho.config.judge_kinds import judge_kind
 from promptecho.config.judges import JudgeSection
 from promptecho.judges.base import ImageFormat, Question
 
 PIXELS_PER_TOKEN = 28 * 28  # the Qwen-VL families' count; other models take fewer for a large image
 MIN_IMAGE_TOKENS = 560  # Gemini counts 258 to 1120, however small the image
 OFFICIAL_JPEG_QUALITY = 95  # of the authors who send JPEG
-PROVIDER_ENDPOINTS = {
-    "gemini": "https://generativelanguage.googleapis.com",
-    "openai": "https://api.openai.com/v1",
-}
-# Keys of `request` that limit a reply's length, by kind.
-LIMITS = {
-    "openai": ("max_completion_tokens", "max_tokens"),
-    "gemini": ("max_output_tokens", "maxOutputTokens"),
-    "local": (),
-}
 Place = tuple[str | None, int]  # address and limit of tokens that a journal of before was asked with
 
 
@@ -57,28 +48,27 @@ def sent_format(settings: JudgeSection, question: Question) -> tuple[ImageFormat
 
 
 def asked_beside(settings: JudgeSection) -> dict[str, Any]:
-    """The user's `request`, with what the openai package calls `extra_body` at the level where it is sent.
-
-    For gemini names are as google-genai's fields are called, whichever of both spellings was written.
-    """
-    values = dict(settings.request)
-    if settings.kind == "openai":
-        values |= values.pop("extra_body", None) or {}
-    if settings.kind == "gemini":
+    """The user's `request`, with what is to be unpacked (`extra_body` of the openai package) at the level where it is
+    sent. Where a kind takes two spellings, names are in snake_case, whichever was written."""
+    values, kind = dict(settings.request), judge_kind(settings.kind)
+    for name in kind.unpacked:
+        values |= values.pop(name, None) or {}
+    if kind.camel_case:
         values = {_snake(name): value for name, value in values.items()}
     return values
 
 
 def decides(settings: JudgeSection) -> dict[str, Any]:
     """What of the user's `request` decides an answer: all but limits of its length."""
-    asked = {name: one for name, one in asked_beside(settings).items() if name not in LIMITS[settings.kind]}
-    return _spelt(asked) if settings.kind == "gemini" else asked
+    kind = judge_kind(settings.kind)
+    asked = {name: one for name, one in asked_beside(settings).items() if name not in kind.limit_keys}
+    return _spelt(asked) if kind.camel_case else asked
 
 
 def token_limit(settings: JudgeSection) -> int:
     """Most tokens of a reply, thoughts included."""
     asked = asked_beside(settings)
-    told = [asked[name] for name in LIMITS[settings.kind] if type(asked.get(name)) is int]
+    told = [asked[name] for name in judge_kind(settings.kind).limit_keys if type(asked.get(name)) is int]
     return told[0] if told else settings.max_output_tokens
 
 
@@ -87,9 +77,10 @@ def record_key(settings: JudgeSection, model: str, question: Question, images: t
 
     Not the address, which a server may change, and no limit of length or time: a reply that was not cut is the same.
     """
-    value = _shared(settings, model, question, images)
+    value, version = _shared(settings, model, question, images), judge_kind(settings.kind).version
     asked = decides(settings)
-    return _sha(value | ({"request": asked} if asked else {}) | _order(question))
+    raised = {"kind_version": version} if version > 1 else {}  # keys are older than the versions
+    return _sha(value | raised | ({"request": asked} if asked else {}) | _order(question))
 
 
 def former_key(
@@ -123,7 +114,7 @@ def _shared(
     return {
         "kind": settings.kind,
         "model": model,
-        "dtype": settings.dtype if settings.kind == "local" else None,
+        "dtype": settings.dtype if judge_kind(settings.kind).in_process else None,
         "template": question.template,
         "system": question.system,
         "text": question.text,
@@ -150,7 +141,7 @@ def json_schema(schema: type[BaseModel] | None) -> dict[str, Any] | None:
 def normal_endpoint(settings: JudgeSection) -> str | None:
     """The endpoint without a final slash; None for the provider's own and for a local model."""
     endpoint = (settings.endpoint or "").rstrip("/")
-    return None if not endpoint or endpoint == PROVIDER_ENDPOINTS.get(settings.kind) else endpoint
+    return None if not endpoint or endpoint == judge_kind(settings.kind).provider else endpoint
 
 
 def _spelt(value: Any) -> Any:

@@ -5,12 +5,22 @@ from __future__ import annotations
 import io
 import threading
 
+from promptecho.config.judge_kinds import JudgeKind
 from promptecho.config.judges import JudgeSection
 from promptecho.errors import DataError
 from promptecho.images import load_image
 from promptecho.judges.base import Payload, Reply
 from promptecho.judges.errors import JudgeRejectedError
 from promptecho.judges.names import judge_name, model_identity
+
+KIND = JudgeKind(
+    name="local",
+    summary="a vision-language model in this process",
+    build="promptecho.judges.local:LocalJudge",
+    in_process=True,
+    images_first=True,
+    environment="detect",
+)
 
 
 class LocalJudge:

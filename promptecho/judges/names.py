@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
+from promptecho.config.judge_kinds import judge_kind
 from promptecho.config.judges import JudgeSection
 from promptecho.errors import ConfigError
 from promptecho.judges.keys import normal_endpoint
@@ -38,7 +39,7 @@ def judge_name(settings: JudgeSection) -> str:
 
 def model_identity(settings: JudgeSection) -> str:
     """What a record's key calls the model: its name, and for a folder a hash of its weights."""
-    if settings.kind != "local" or not Path(model_path(settings.model, "vlm")).expanduser().is_dir():
+    if not judge_kind(settings.kind).in_process or not Path(model_path(settings.model, "vlm")).expanduser().is_dir():
         return settings.model
     return _folder_revision(settings.model)
 

@@ -5,11 +5,24 @@ from __future__ import annotations
 import base64
 from typing import Any
 
+from promptecho.config.judge_kinds import JudgeKind
 from promptecho.config.judges import JudgeSection
 from promptecho.judges.base import Payload, Reply
 from promptecho.judges.endpoint import Endpoint, missing_package, retry_after
 from promptecho.judges.errors import JudgeError
-from promptecho.judges.keys import LIMITS, asked_beside, normal_endpoint
+from promptecho.judges.keys import asked_beside, normal_endpoint
+
+KIND = JudgeKind(
+    name="openai",
+    summary="any OpenAI-compatible endpoint (OpenAI, Azure, DashScope, vLLM, SGLang, `transformers serve`)",
+    build="promptecho.judges.openai_compatible:OpenAIJudge",
+    provider="https://api.openai.com/v1",
+    key_variable="OPENAI_API_KEY",
+    azure_key_variable="AZURE_OPENAI_API_KEY",
+    own_parts=frozenset({"model", "messages", "stream", "n", "extra_headers", "extra_query", "timeout"}),
+    limit_keys=("max_completion_tokens", "max_tokens"),
+    unpacked=("extra_body",),
+)
 
 
 class OpenAIJudge:
@@ -95,7 +108,7 @@ class OpenAIJudge:
             messages.insert(0, {"role": "system", "content": payload.system})
         request = {"model": self.settings.model, "messages": messages, "temperature": payload.temperature}
         more = asked_beside(self.settings)
-        if not any(more.get(name) is not None for name in LIMITS["openai"]):
+        if not any(more.get(name) is not None for name in KIND.limit_keys):
             # OpenAI's newer models refuse max_tokens, and servers of others may not know its successor.
             own = normal_endpoint(self.settings) is None or self.endpoint.azure
             request["max_completion_tokens" if own else "max_tokens"] = self.settings.max_output_tokens

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from promptecho.config.judge_kinds import judge_kind
 from promptecho.config.judges import JudgeSection
 from promptecho.judges.base import Question
 from promptecho.judges.errors import RefusedError
@@ -79,7 +80,7 @@ class Results:
 
     def _most_replies(self, question: Question) -> int:
         """After how many unusable replies a question has failed: a local model at temperature 0 repeats itself."""
-        local = self._settings.kind == "local" and not sampling_temperature(self._settings, question)
+        local = judge_kind(self._settings.kind).in_process and not sampling_temperature(self._settings, question)
         return 1 if local else self._settings.max_attempts
 
 

@@ -9,6 +9,7 @@ from typing import Literal
 
 from promptecho.config import ExperimentConfig, needs_vlm
 from promptecho.config.benchmarks import benchmark_named
+from promptecho.config.judge_kinds import judge_kind
 from promptecho.config.slices import as_written
 from promptecho.errors import ConfigError
 from promptecho.hub_record import HUB_ID
@@ -97,7 +98,7 @@ def _uses(config: ExperimentConfig) -> Iterator[Model]:
     for name, adapter in config.adapters.items():
         yield Model(adapter.adapter, "adapter", adapter.revision, (f"runs.{name}",))
     for name, judge in config.judges.models.items():
-        if judge.kind == "local":
+        if judge_kind(judge.kind).in_process:
             key = f"judges.models.{name}"
             yield Model(judge.model, "transformers", None, (key,), judge.trust_remote_code)
     for name, benchmark in config.benchmarks.items():

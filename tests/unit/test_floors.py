@@ -21,7 +21,10 @@ TABLE = "docs/architecture.md"
 HOUSE, PLUGIN, BESIDE = "promptecho", "snakemake_executor_plugin_submitit", ("perf", "scripts")
 ABOVE_PLUGIN = "plugins/snakemake-executor-plugin-submitit/"
 # Names built-in rewards and their like as `module:object`, and finds them when they are asked for, as it does users'.
-LOOKS_UP = (f"{HOUSE}/config/descriptors.py", f"{HOUSE}/config/families.py", f"{HOUSE}/config/benchmarks.py")
+LOOKS_UP = (
+    f"{HOUSE}/config/descriptors.py", f"{HOUSE}/config/families.py", f"{HOUSE}/config/benchmarks.py",
+    f"{HOUSE}/config/judge_kinds.py",
+)
 HEAVY = {"torch", "transformers", "diffusers", "peft", "deepspeed", "accelerate", "h5py"}
 OBJECT = re.compile(rf"({HOUSE}(?:\.\w+)+):\w+")
 IN_RULES = re.compile(rf"^\s*(?:from\s+({HOUSE}[\w.]*)\s+import\s+(.+)|import\s+({HOUSE}[\w.]*))", re.MULTILINE)

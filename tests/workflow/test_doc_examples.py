@@ -68,6 +68,7 @@ NEW_WORK = {
     "experiments=shapes-yes": "another experiment",
     "experiments=shapes-sd3": "another experiment",
     "experiments=shapes-tint": "another experiment",
+    "experiments=shapes-ollama": "another experiment",
     "set=": "another run, or another value",
     "shapes={": "another value",
     "paper": "tables of the paper are not made by `all`",

@@ -70,7 +70,7 @@ def training_on_gpu(wildcards):
 def judge_on_gpu(wildcards):
     judge = benchmark_of(wildcards).judge
     model = experiment(wildcards).judges.models[judge] if judge is not None else None
-    return model is not None and model.kind == "local" and model.model != "shapes"
+    return model is not None and judge_kind(model.kind).in_process and model.model != "shapes"
 
 
 def score_on_gpu(wildcards):

@@ -40,8 +40,8 @@ def scoring_environment(wildcards):
     """The conda environment of a backend: only some need torch, an API client or packages that clash with others."""
     entry = benchmark_of(wildcards)
     environment = backend_of(entry).environment
-    if entry.judge is not None and experiment(wildcards).judges.models[entry.judge].kind == "local":
-        environment = "detect"
+    if entry.judge is not None:
+        environment = judge_kind(experiment(wildcards).judges.models[entry.judge].kind).environment
     return str(environment) if isinstance(environment, Path) else f"../../envs/{environment}.yaml"
 
 
