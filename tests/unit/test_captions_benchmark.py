@@ -308,7 +308,7 @@ def test_what_cannot_be_judged_fails_with_its_reason_and_is_no_zero(images, tmp_
     [
         ({"mode": "fixed"}, "captions have only 'official'"),
         ({"backend": "yolo"}, "backend 'yolo'"),
-        ({"scorer": "none"}, "scorer 'none'"),
+        ({"scorer": "none"}, "unknown benchmark 'none'"),
         ({"images-per-prompt": 3}, "not 3; generate the images again"),
     ],
 )
