@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import importlib
 import json
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -193,3 +194,30 @@ def test_faults_of_its_prompts_are_told_with_their_line(folder, row, told):
     with pytest.raises(DataError) as caught:
         load_layout("tint", folder / "p.jsonl", folder, 1)
     assert told in str(caught.value)
+
+
+# Where a benchmark may be named outside of its own folder, and why.
+NAMED = {
+    "promptecho/config/benchmarks.py": "the list of our own, in the order of tables",
+    "promptecho/tables/published.json": "the paper's tables and numbers",
+    "promptecho/commands/examples.py": "examples of the embedded and the paper's experiments",
+    "promptecho/config/templates/own.yaml": "an experiment file",
+    "promptecho/config/training.py": "what the authors of AWM trained on",
+    "workflow/schemas/experiment.schema.json": "generated",
+}
+
+
+def test_no_file_but_a_benchmarks_own_names_it():
+    names = [name for name in BENCHMARKS.built_in if name != "captions"]  # which are also training's
+    own = re.compile(rf"promptecho/benchmarks/({'|'.join(BENCHMARKS.built_in)})/")
+    named = re.compile("|".join([*names, "DPG-Bench", "TIIF-Bench", "DenseAlign"]), re.IGNORECASE)
+    found = {}
+    for folder in ("promptecho", "workflow", "profiles"):
+        for path in sorted((EXAMPLE.parents[1] / folder).rglob("*")):
+            file = str(path.relative_to(EXAMPLE.parents[1]))
+            if path.suffix in (".py", ".smk", ".yaml", ".json", ".rst") and not own.match(file):
+                lines = path.read_text(encoding="utf-8").splitlines()
+                if told := [line.strip() for line in lines if named.search(line)]:
+                    found[file] = told
+    assert {file: lines for file, lines in found.items() if file not in NAMED} == {}
+    assert NAMED.keys() <= found.keys()
