@@ -128,7 +128,7 @@ def listed_sources():
 
 
 def benchmark_names():
-    """Benchmarks that get a rule of their name: all but our `captions`, which is a stage."""
+    """Benchmarks that are targets by their names, which is all but our `captions`, a stage."""
     listed_experiments()
     names = []
     for found in benchmarks_at_hand():
