@@ -38,6 +38,14 @@ def upgrade(
             help="File with what `promptecho plan --json` printed, for jobs that have never been timed. Default: none."
         ),
     ] = None,
+    unpack: Annotated[
+        bool,
+        typer.Option(
+            "--unpack",
+            help="Count the calls of judges about packed images, too: each set is unpacked for it in the folder for "
+            "temporary files.",
+        ),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the facts as JSON.")] = False,
 ) -> None:
     """List what this version would make again of finished results, why, and what it costs.
@@ -55,5 +63,5 @@ def upgrade(
         if folder.resolve().parent != (root / "results").resolve():
             raise DataError(f"{folder}: not results/E of this folder; start where you start Snakemake")
         names.append(folder.resolve().name)
-    report = make_report(root, names, profile, settings or None, PlanFile(plan) if plan else None)
+    report = make_report(root, names, profile, settings or None, PlanFile(plan) if plan else None, unpack)
     typer.echo(json.dumps(report.facts(), indent=2) if as_json else "\n".join(lines(report)))

@@ -6,12 +6,14 @@ import csv
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 from promptecho import plugins
+from promptecho.benchmarks.packing import PACKED
 from promptecho.errors import DataError
 from promptecho.files import read_json
 
@@ -63,17 +65,27 @@ class PlanFile:
         return None if hours is None else hours * job.get("iterations", job.get("part", 0))
 
 
-def judge_calls(shadow: Path, options: str, environment: dict[str, str]) -> dict[str, Any]:
+def judge_calls(shadow: Path, options: str, environment: dict[str, str], unpack: bool = False) -> dict[str, Any]:
     """`calls` still to make and how many are `recorded`, of a job of the rule `judge`; nothing is asked.
 
     `unknown` says instead why that cannot be told.
+
+    Args:
+        unpack: whether packed images shall be unpacked for it, in the shadow.
     """
     words = shlex.split(options)
-    images = shadow / words[words.index("--images") + 1]
-    if (images / "images.tar").is_file():
-        return {"unknown": "its images are packed: `promptecho judge --estimate` unpacks them to count"}
-    if not images.is_dir():
-        return {"unknown": "its images are not there"}
+    for place in [k + 1 for k, word in enumerate(words) if word in ("--images", "--baseline")]:
+        images = shadow / words[place]
+        if not images.is_dir():
+            return {"unknown": f"{words[place]} is not there"}
+        if (images / PACKED).is_file():
+            size, free = (images / PACKED).stat().st_size, shutil.disk_usage(shadow).free
+            if not unpack:
+                return {"unknown": "its images are packed: --unpack unpacks them to count"}
+            if size > 0.9 * free:
+                return {"unknown": f"its images take {size / 1e9:.1f} GB unpacked, and the folder for temporary files "
+                        f"has {free / 1e9:.1f} GB: set TMPDIR"}  # fmt: skip
+            words[place] = str(_beside_the_original(shadow, images))
     allowed = ["--allow-plugins"] if plugins.allowed() else []
     done = subprocess.run(
         [sys.executable, "-m", "promptecho", "judge", *words, "--estimate", "--json", *allowed],
@@ -85,6 +97,15 @@ def judge_calls(shadow: Path, options: str, environment: dict[str, str]) -> dict
     except (ValueError, KeyError):
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
         return {"unknown": lines[-1].removeprefix("promptecho: ")}
+
+
+def _beside_the_original(shadow: Path, images: Path) -> Path:
+    """A link to a folder of packed images: they are unpacked beside the path that is given."""
+    link = shadow.joinpath(".packed", *images.parts[-3:])
+    link.parent.mkdir(parents=True, exist_ok=True)
+    if not link.is_symlink():
+        link.symlink_to(images.resolve())
+    return link
 
 
 def environment_of(package: Path) -> dict[str, str]:

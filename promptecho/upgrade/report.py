@@ -64,12 +64,14 @@ class Report:
 
 
 def make_report(
-    root: Path, experiments: list[str], profile: str, settings: str | None = None, plan: PlanFile | None = None
-) -> Report:
+    root: Path, experiments: list[str], profile: str, settings: str | None = None, plan: PlanFile | None = None,
+    unpack: bool = False,
+) -> Report:  # fmt: skip
     """The report on `experiments` (empty: those that `config/config.yaml` lists) in the folder `root`.
 
     Args:
         settings: what `--config set=` takes, for runs that were added on the command line.
+        unpack: whether packed images shall be unpacked in the folder for temporary files, to count calls of judges.
 
     Raises:
         DataError: Snakemake cannot plan here; says why.
@@ -86,7 +88,7 @@ def make_report(
         again = [job for job in planned["jobs"] if job["there"]]
         groups = _groups(root, again, plan)
         judged = [job for job in planned["jobs"] if job["rule"] == "judge"]
-        calls = [_judge(shadow, job, environment) for job in judged]
+        calls = [_judge(shadow, job, environment, unpack) for job in judged]
     missing = Counter(job["rule"] for job in planned["jobs"] if not job["there"])
     return Report(
         promptecho.__version__, groups, dict(sorted(missing.items())), planned["finished_jobs"], calls,
@@ -150,12 +152,12 @@ def _groups(root: Path, jobs: list[dict[str, Any]], plan: PlanFile | None) -> li
     return list(found.values())
 
 
-def _judge(shadow: Path, job: dict[str, Any], environment: dict[str, str]) -> dict[str, Any]:
+def _judge(shadow: Path, job: dict[str, Any], environment: dict[str, str], unpack: bool) -> dict[str, Any]:
     names = job["wildcards"]
     facts = {"experiment": names["E"], "benchmark": names["B"], "run": names["R"], "step": int(names["N"])}
     if job["images_are_made_first"]:
         return facts | {"unknown": "its images are made first"}
-    return facts | judge_calls(shadow, job["judge"], environment)
+    return facts | judge_calls(shadow, job["judge"], environment, unpack)
 
 
 def _told(output: str) -> str:

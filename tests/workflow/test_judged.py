@@ -18,6 +18,7 @@ sys.path.insert(0, str(ROOT / "tests" / "unit"))
 
 from judge_server import KEY, serving  # noqa: E402
 
+from promptecho.benchmarks.packing import pack  # noqa: E402
 from promptecho.benchmarks.tiif.oracle import answer  # noqa: E402
 from promptecho.shapes.oracle import detect  # noqa: E402
 
@@ -44,9 +45,9 @@ def judged(workflow):
     return workflow
 
 
-def upgraded(root: Path) -> dict[str, Any]:
+def upgraded(root: Path, *options: str) -> dict[str, Any]:
     """What `promptecho upgrade` says, without key and endpoint."""
-    command = [sys.executable, "-m", "promptecho", "upgrade", "--json"]
+    command = [sys.executable, "-m", "promptecho", "upgrade", "--json", *options]
     environment = {**os.environ, "PYTHONPATH": str(root)}
     done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -76,7 +77,11 @@ def test_a_judge_is_asked_once_and_scores_are_made_again_from_its_answers(judged
     module = judged.root / "promptecho/benchmarks/tiif/__init__.py"
     module.write_text(module.read_text() + "\n# reworded\n")
     assert judged.planned(SCORE) == {"judge": 1, "score": 1}
-    (calls,) = upgraded(judged.root)["judge"]
+    folder = judged.root / "results/tiny/images/base/0/tiif"
+    pack(folder)
+    packed = sorted(str(path) for path in folder.parent.rglob("*"))
+    (calls,) = upgraded(judged.root, "--unpack")["judge"]
+    assert sorted(str(path) for path in folder.parent.rglob("*")) == packed
     assert (calls["benchmark"], calls["run"], calls["step"]) == ("tiif", "base", 0)
     assert (calls["calls"], calls["recorded"]) == (0, images)
     again = judged.snakemake("--cores", "2", TABLE)

@@ -15,6 +15,7 @@ import pytest
 from conftest import ROOT, copy_checkout
 from finished_demo import unpack
 
+from promptecho.upgrade.costs import judge_calls
 from promptecho.upgrade.reasons import CODE, STAGES
 from promptecho.upgrade.shadow import shadow_of
 
@@ -132,6 +133,13 @@ def test_newer_inputs_and_files_of_other_schemas_are_named_in_the_terminal_too(d
     assert "shapes: score, 2 jobs: what it is made from is made again\n" in result.stdout
     assert "30 s when they were made (1 of 9 jobs), of 8 jobs no time is on record" in result.stdout
     assert result.stdout.endswith("to make it: snakemake --profile profiles/local -- all\n")
+
+
+def test_packed_images_are_unpacked_only_if_asked_for(tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images/images.tar").write_bytes(b"")
+    assert "--unpack" in judge_calls(tmp_path, "--images images --config x", {})["unknown"]
+    assert judge_calls(tmp_path, "--images nothing --config x", {})["unknown"] == "nothing is not there"
 
 
 def test_every_rule_with_a_digest_has_reasons_of_its_own():
