@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from promptecho.files import write_json
 from promptecho.t2i.comfyui import export, family_note
 from promptecho.t2i.registry import load_family
 
+ROOT = Path(__file__).resolve().parents[2]
 OURS = {"title": "Ours", "pipeline_class": "OurPipeline", "transformer_class": "OurTransformer"}
 DESCRIPTOR = """
 from promptecho.t2i import Family
@@ -120,6 +122,18 @@ def test_names_that_there_are_not_and_settings_that_it_does_not_heed_are_told(tm
     (tmp_path / "broken.py").write_text("1 / 0\n")
     [line] = refusal(experiment(tmp_path, {"family": "nothing"}, specs=["broken:FAMILY"]))
     assert line.startswith("plugins.0: broken:FAMILY: its import fails: ZeroDivisionError")
+
+
+def test_the_example_is_read_where_there_is_no_torch():
+    """As experiment files are where Snakemake starts: what is heavy stays unloaded."""
+    code = (
+        "import sys; from promptecho.config import load_experiment; "
+        "config = load_experiment(sys.argv[1]); heavy = {'torch', 'diffusers', 'transformers'} & set(sys.modules); "
+        "print(config.models.t2i.family, sorted(heavy))"
+    )
+    (tmp := Path("family")).symlink_to(ROOT / "examples/family")  # below the folder where we are
+    done = subprocess.run([sys.executable, "-c", code, tmp / "shapes-sd3.yaml"], capture_output=True, text=True)
+    assert done.stdout == "sd3 []\n", done.stderr
 
 
 def test_two_of_one_name_are_refused_by_both_their_names(tmp_path):
