@@ -28,7 +28,8 @@ class TextEncoder:
         tokenizer: likewise that of its tokenizer.
         starts_only: of a long prompt it gets the start only, as in the pipeline, while another one gets the whole.
         template_tokens: how many tokens it gets beside those of the prompt; for plans.
-        max_length: to how many tokens its tokenizer cuts and pads where it is asked to; for plans.
+        max_length: how many tokens it takes with these, and to how many its tokenizer pads and cuts where it is asked
+            to; for plans.
     """
 
     part: str = "text_encoder"

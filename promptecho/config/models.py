@@ -158,10 +158,10 @@ class CaptionsSection(Section):
         1000, description="Number of captions kept out of training, chosen by the image's hash."
     )
     max_words: Count = Field(200, description="Captions are cut after this many words, once, when shards are merged.")
-    max_tokens: Annotated[int, Field(strict=True, ge=1, le=504)] = Field(
+    max_tokens: Count = Field(
         504,
-        description="Captions are cut after this many tokens of the text-to-image model: its 512 less eight for "
-        "the chat template.",
+        description="Captions are cut after this many tokens of the text-to-image model, and earlier where its text "
+        "encoder takes fewer. 504: 512 less eight for Z-Image's chat template.",
     )
     max_rejected_share: Share = Field(0.05, description="Largest share of rejected captions; above it the merge fails.")
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from promptecho.config import ExperimentConfig, load_site, read_yaml
+from promptecho.config.families import family_named
 from promptecho.config.models import SiteModels
 from promptecho.config.rewards import RewardSection
 
@@ -52,9 +53,11 @@ def caches_prompts(file: Path) -> bool:
 
 
 def usual_prompt_tokens(config: ExperimentConfig) -> int:
-    """Tokens of a prompt where nobody says: captions are cut to `max_words`, and most are longer than that."""
-    captions = config.captions
+    """Tokens of a prompt where nobody says: captions are cut to `max_words`, and most are longer than that; and to what
+    the text encoder takes."""
+    captions, reader = config.captions, family_named(config.models.t2i.family).reader
     limits = [captions.max_tokens, round(TOKENS_PER_WORD * captions.max_words)]
+    limits.append(reader.max_length - reader.template_tokens)
     if captions.prompts is None:
         limits.append(captions.max_new_tokens)
     return min(limits)

@@ -124,6 +124,15 @@ def test_names_that_there_are_not_and_settings_that_it_does_not_heed_are_told(tm
     assert line.startswith("plugins.0: broken:FAMILY: its import fails: ZeroDivisionError")
 
 
+def test_prompts_are_planned_as_long_as_the_family_takes_them(tmp_path):
+    from promptecho.plan.settings import usual_prompt_tokens
+
+    family(tmp_path)
+    prompts = {"prompts": "prompts.txt", "heldout": 2, "max_words": 1000, "max_tokens": 1000}
+    for name, tokens in (("ours", 512 - 16), ("zimage", 504), ("qwenimage", 1000)):
+        assert usual_prompt_tokens(load_experiment(experiment(tmp_path, {"family": name}, captions=prompts))) == tokens
+
+
 def test_the_example_is_read_where_there_is_no_torch():
     """As experiment files are where Snakemake starts: what is heavy stays unloaded."""
     code = (
