@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import signal
 import time
 
@@ -71,13 +72,26 @@ class _Unread:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
-        with contextlib.suppress(BrokenPipeError):
+        try:
             self._stream.write(text)
+        except BrokenPipeError:
+            self._write_nowhere()
         return len(text)
 
     def flush(self) -> None:
-        with contextlib.suppress(BrokenPipeError):
+        try:
             self._stream.flush()
+        except BrokenPipeError:
+            self._write_nowhere()
+
+    def _write_nowhere(self) -> None:
+        """What the stream has kept is written again at Python's end, which would then exit with 120."""
+        with contextlib.suppress(OSError, ValueError):  # a stream without a descriptor
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            try:
+                os.dup2(nowhere, self._stream.fileno())
+            finally:
+                os.close(nowhere)
 
 
 def speak_to_nobody(logger: logging.Logger) -> None:

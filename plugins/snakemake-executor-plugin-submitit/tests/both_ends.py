@@ -82,8 +82,10 @@ def test(end: str, folder: Path, wheel: Path, sdist: Path) -> list[str]:
     bounds = lower_bounds()
     constraints.write_text("".join(f"{name}=={low}\n" for name, low in bounds.items()) if end == "lowest" else "")
     run(python, "-m", "pip", "install", "-q", "-c", constraints, f"{wheel}[test]", cwd=here)
-    shutil.copytree(sdist / "tests", here / "tests")
-    shutil.copy(sdist / "pyproject.toml", here)  # pytest's settings
+    for name in ("tests", "docs"):
+        shutil.copytree(sdist / name, here / name)
+    for name in ("pyproject.toml", "README.md"):  # not the package itself: what is tested is what was installed
+        shutil.copy(sdist / name, here)
     run(python, "-m", "pip", "check", cwd=here)
     run(python, "-m", "pytest", "-q", "tests", cwd=here)
     version = ".".join(map(str, sys.version_info[:3]))

@@ -1,10 +1,12 @@
-"""README and docs tell what there is: every setting with its default, every resource."""
+"""README and docs tell what there is: every setting with its default, every resource, the versions that were tried."""
 
 from __future__ import annotations
 
 import dataclasses
 import re
 from pathlib import Path
+
+from both_ends import lower_bounds
 
 from snakemake_executor_plugin_submitit import ExecutorSettings
 from snakemake_executor_plugin_submitit.resources import KNOWN
@@ -37,3 +39,9 @@ def test_every_resource_is_told():
     assert sorted(listed) == sorted([*KNOWN, CLUSTER])
     rows = [line.split("|")[1] for line in (PACKAGE / "docs/further.md").read_text().splitlines() if line[:3] == "| `"]
     assert {*KNOWN, CLUSTER} <= {name for row in rows for name in named(row)}
+
+
+def test_the_lowest_versions_that_were_tried_are_the_lower_bounds():
+    rows = [line.split("|") for line in section("README.md", "Tested versions").splitlines() if line.startswith("| ")]
+    tried = {row[1].strip(): row[2].strip() for row in rows if row[1].strip()}
+    assert {name: version for name, version in tried.items() if name in lower_bounds()} == lower_bounds()

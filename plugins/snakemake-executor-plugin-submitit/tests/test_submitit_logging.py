@@ -6,11 +6,10 @@ import json
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).resolve().parent.parent
 
 SCRIPT = """
 import json, logging, os, sys
@@ -41,14 +40,15 @@ print(json.dumps({
 }))
 """
 PACKAGE = "snakemake_executor_plugin_submitit"
-EVERYTHING = sorted(f"{PACKAGE}.{path.stem}" for path in (ROOT / PACKAGE).glob("*.py") if path.stem != "__init__")
+FILES = list(Path(find_spec(PACKAGE).origin).parent.glob("*.py"))
+EVERYTHING = sorted(f"{PACKAGE}.{path.stem}" for path in FILES if path.stem != "__init__")
 
 
 def after_importing(modules: list[str], level: str | None) -> dict:
     environment = {key: value for key, value in os.environ.items() if key != "SUBMITIT_LOG_LEVEL"}
     environment |= {"SUBMITIT_LOG_LEVEL": level} if level else {}
     command = [sys.executable, "-c", SCRIPT, *modules]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert done.stderr == ""
     return json.loads(done.stdout)
 
@@ -68,7 +68,7 @@ def test_submitit_itself_would_close_them():
 def test_submitit_is_imported_in_one_place():
     found = {
         path.name
-        for path in (ROOT / PACKAGE).glob("*.py")
+        for path in FILES
         for line in path.read_text().splitlines()
         if line.strip().startswith(("import submitit", "from submitit"))
     }

@@ -60,8 +60,9 @@ def process():
 
     def start(same_s: float, moment: str) -> subprocess.Popen:
         command = [sys.executable, "-c", SCRIPT, str(same_s), moment]
+        environment = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
         one = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )  # fmt: skip
         started.append(one)
