@@ -41,6 +41,8 @@ echo $id
 
 
 def test_a_workflow_runs_as_jobs_and_leaves_nothing_open(tmp_path):
+    tmp_path = tmp_path / "it's a flöw"  # a name that shells trip over
+    tmp_path.mkdir()
     (tmp_path / "Snakefile").write_text(SNAKEFILE)
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin/sbatch").write_text(SBATCH)
