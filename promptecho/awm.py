@@ -182,15 +182,16 @@ def sample_timesteps(
         t = shift * t / (1 + (shift - 1) * t)
     elif distribution == "uniform":
         t = 1 - torch.rand(per_sample, n, generator=generator, dtype=torch.float64)
-    elif distribution in ("sampler_grid", "stratified_grid") and (grid is None or per_sample > len(grid)):
-        raise ValueError(f"{distribution} needs a grid of at least {per_sample} timesteps")
-    elif distribution == "stratified_grid":
-        bounds = torch.tensor([len(grid) * i // per_sample for i in range(per_sample + 1)])[:, None]
-        u = torch.rand(per_sample, n, generator=generator, dtype=torch.float64)
-        t = grid.double().cpu()[bounds[:-1] + (u * (bounds[1:] - bounds[:-1])).long()]
-    elif distribution == "sampler_grid":
-        order = torch.rand(len(grid), n, generator=generator, dtype=torch.float64).argsort(0)[:per_sample]
-        t = grid.double()[order.sort(0).values]
+    elif distribution in ("sampler_grid", "stratified_grid"):
+        if grid is None or per_sample > len(grid):
+            raise ValueError(f"{distribution} needs a grid of at least {per_sample} timesteps")
+        if distribution == "stratified_grid":
+            bounds = torch.tensor([len(grid) * i // per_sample for i in range(per_sample + 1)])[:, None]
+            u = torch.rand(per_sample, n, generator=generator, dtype=torch.float64)
+            t = grid.double().cpu()[bounds[:-1] + (u * (bounds[1:] - bounds[:-1])).long()]
+        else:
+            order = torch.rand(len(grid), n, generator=generator, dtype=torch.float64).argsort(0)[:per_sample]
+            t = grid.double()[order.sort(0).values]
     else:
         raise ValueError(
             f"timestep distribution {distribution!r}: choose stratified_logit_normal, uniform, sampler_grid, "

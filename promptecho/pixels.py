@@ -20,7 +20,7 @@ import io
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, ImageFile
 
 SRGB_TOLERANCE = 2  # of 255, on a grid of colours
 _BITS_PER_SAMPLE, _PHOTOMETRIC = 258, 262  # tags of TIFF; photometric 0: white is zero
@@ -57,13 +57,13 @@ def to_rgb(
         if mask.getextrema() == (0, 0) and raw.get("format") in ("TGA", "BMP"):
             mask = None  # these formats have files whose fourth byte is merely unused
     image = _to_srgb(image, profile, done)
-    if mask is not None and mask.getextrema()[0] < 255:
+    if mask is not None and mask.getextrema() != (255, 255):
         done.append("transparency")
         image = Image.composite(image, Image.new("RGB", image.size, background), mask)
     return image, done
 
 
-def facts(opened: Image.Image) -> dict[str, Any]:
+def facts(opened: ImageFile.ImageFile) -> dict[str, Any]:
     """What only an opened, not yet decoded file tells: format, raw mode, TIFF's bits and photometric interpretation."""
     tile = opened.tile[0] if opened.tile else None
     args = tile.args if tile is not None else None
@@ -119,15 +119,21 @@ def _mask(image: Image.Image, raw: dict[str, Any]) -> Image.Image | None:
 
 def _to_srgb(image: Image.Image, profile: bytes | None, done: list[str]) -> Image.Image:
     if image.mode == "LAB":
-        return ImageCms.applyTransform(image, _lab())
+        return _applied(_lab(), image)
     if image.mode not in _COLOURS:
         image = image.convert("RGB")  # 1, P, YCbCr, HSV, RGBX
     if profile:
         transform, note = _transform(profile, image.mode)
         done += [note] if note else []
         if transform is not None:
-            return ImageCms.applyTransform(image, transform)
+            return _applied(transform, image)
     return image.convert("RGB")
+
+
+def _applied(transform: ImageCms.ImageCmsTransform, image: Image.Image) -> Image.Image:
+    converted = ImageCms.applyTransform(image, transform)
+    assert converted is not None, "only a change in place returns nothing"
+    return converted
 
 
 @functools.lru_cache(maxsize=32)  # the photographs of one camera share a profile

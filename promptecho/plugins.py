@@ -25,7 +25,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from promptecho.errors import ConfigError
 from promptecho.suggest import maybe
@@ -35,7 +35,14 @@ MISTAKES = (ArithmeticError, AssertionError, AttributeError, ImportError, Lookup
 SPEC = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 OURS = "promptecho"
 
-T = TypeVar("T")
+class Named(Protocol):
+    """What all descriptors have: the name by which a configuration asks for them."""
+
+    @property
+    def name(self) -> str: ...
+
+
+T = TypeVar("T", bound=Named)
 
 
 @dataclass(frozen=True)

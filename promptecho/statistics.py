@@ -186,8 +186,11 @@ def weighted_means(
     Raises:
         DataError: no items with an outcome, or an outcome out of range (named by `what`).
     """
-    judged = [i for i in items if i.outcome is not None]
-    rows = [(ALL if ungrouped else i.group, i.prompt_id, i.image_index, float(i.outcome)) for i in judged]
+    rows = [
+        (ALL if ungrouped else i.group, i.prompt_id, i.image_index, float(i.outcome))
+        for i in items
+        if i.outcome is not None
+    ]
     _check_range(rows, -1.0 if signed else 0.0, what)
     groups = {group.name: group for group in _groups(rows, what, per_prompt)}
     means = {name: group.mean for name, group in groups.items()}
@@ -228,8 +231,9 @@ def mean_of_group_means(
     def columns(names: list[str]) -> dict[str, Weights]:
         return {"": equal_weights(names), **{f"={name}": {name: 1.0} for name in names}}
 
-    options = {"ungrouped": ungrouped, "per_prompt": per_prompt, "signed": signed, "confidence": confidence}
-    estimates = weighted_means(items, columns, **options, what=what)
+    estimates = weighted_means(
+        items, columns, ungrouped=ungrouped, per_prompt=per_prompt, signed=signed, confidence=confidence, what=what
+    )
     return estimates.pop(""), {name.removeprefix("="): estimate for name, estimate in estimates.items()}
 
 

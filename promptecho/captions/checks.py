@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from promptecho.captions.readers import Reader, t2i_reader, vlm_readers
@@ -56,7 +57,7 @@ def prompt_readers(config: ExperimentConfig) -> list[Reader]:
     """
     found = [t2i_reader(config.models.t2i)]
     for asked in _asked(config):
-        found += at_hand(lambda asked=asked: _of_vlm(config, *asked))
+        found += at_hand(partial(_of_vlm, config, *asked))
     return found
 
 

@@ -61,7 +61,8 @@ def walk(root: Path) -> Found:
     found, problems = Found(), []
     visited = {_identity(os.stat(root))}
     heif = importlib.util.find_spec("pillow_heif") is not None
-    queue, links = deque([""]), deque()  # links are followed after all real folders, so that these have their own names
+    queue = deque([""])
+    links: deque[str] = deque()  # followed after all real folders, so that these have their own names
     while queue or links:
         folder = queue.popleft() if queue else links.popleft()
         here = os.path.join(root, folder)

@@ -27,6 +27,7 @@ def read_prompts(path: str | Path) -> list[CaptionRow]:
             text, an id occurs twice; names all faulty prompts at once.
     """
     path = Path(path)
+    entries: list[tuple[int, Any, Any]]  # line, id, text
     if suffix_of(path) in LISTS:
         entries = [(number, f"{number:06d}", line) for number, line in read_lines(path)]
     elif suffix_of(path) in TABLES:

@@ -20,6 +20,7 @@ from promptecho.errors import DataError, ModelError
 from promptecho.files import read_json
 from promptecho.models.place import locate
 from promptecho.shipped import model_path
+from promptecho.templates import Template
 
 START = 12  # letters
 
@@ -175,11 +176,14 @@ def vlm_readers(
 
         return whole
 
+    def filled(template: Template) -> Callable[[str], str]:
+        return lambda text: render_prompt(vlm, template.fill(prompt=text))
+
     for query in queries:
         add(answered(query), render_prompt(vlm, query), 0)
     for template, reply in templates:
         prompt = render_prompt(vlm, template.fill(prompt="x"))
-        add(lambda text, template=template: render_prompt(vlm, template.fill(prompt=text)), prompt, reply)
+        add(filled(template), prompt, reply)
     return readers
 
 

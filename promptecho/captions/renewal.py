@@ -53,11 +53,11 @@ class Renewal:
         """Lines for the log of the experiment `name`; none where all is as it was."""
         if not self.new:
             return []
-        lines = told([name_of(item.image_id) for item in self.listed.items], self.listed.left_out)
         shards = f"shard {', '.join(map(str, self.shards))}" if self.shards else "nothing"
         again = f"; captioned again: {shards}" if self.captioned else ""
         changed = f"images have changed since they were listed: {', '.join(self.changes)}{again}"
-        lines = [*([changed] if self.changes else []), *lines]
+        lines = [changed] if self.changes else []
+        lines += told([name_of(item.image_id) for item in self.listed.items], self.listed.left_out)
         if self.listed.unlisted:
             count, some = len(self.listed.unlisted), _some(self.listed.unlisted)
             lines.append(
@@ -135,7 +135,8 @@ def _now(
         replace(item, sha256=before[item.image_id].sha256 if item.image_id in same else contents.get(item.path))
         for item in items
     ]
-    touched, replaced = [], []
+    touched: list[str] = []
+    replaced: list[str] = []
     for item in items:
         was = before.get(item.image_id)
         if was is not None and was.size is not None and item.image_id not in same and item.sha256 != was.sha256:

@@ -106,7 +106,7 @@ def pack(
     for folder in given_files("IMAGES", images):
         if delete:
             count = discard(folder)
-            facts = {"images": 0, "deleted": count}
+            facts: dict[str, Any] = {"images": 0, "deleted": count}
             typer.echo(f"{folder}: {counted(count, 'image')} deleted")
         else:
             count = pack(folder)

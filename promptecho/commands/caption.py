@@ -165,9 +165,9 @@ def shard(
     from promptecho.captions.settings import read_settings
 
     settings = read_settings(config)
-    if vlm is None and settings.vlm is None:
-        raise typer.BadParameter("give --vlm, or a --config that names it")
     own = settings.vlm if vlm is None else None  # what the configuration says of its model holds for that model only
+    if (path := own.path if own else vlm) is None:
+        raise typer.BadParameter("give --vlm, or a --config that names it")
     images = settings.pick("images", images)
 
     import torch
@@ -188,7 +188,7 @@ def shard(
         batch_size=settings.pick("batch_size", batch_size),
     )
     spec = ShardSpec(
-        vlm=own.path if own else vlm,
+        vlm=path,
         images=images,
         query=settings.pick("query", query),
         shard=shard,

@@ -189,10 +189,12 @@ FIRST = (
 def attach(app: typer.Typer, *words: str) -> None:
     """Give every command of `app` its examples, and every group the first one of each of its commands."""
     for info in app.registered_commands:
+        assert info.callback is not None, "each is made from a function"
         name = " ".join((*words, info.name or info.callback.__name__.replace("_", "-")))
         info.epilog = _epilog(EXAMPLES.get(name, ()))
     for group in app.registered_groups:
         path = (*words, str(group.name))
+        assert group.typer_instance is not None, "each is added as one"
         attach(group.typer_instance, *path)
         own = EXAMPLES.get(" ".join(path), ())
         of_commands = [lines for name, lines in EXAMPLES.items() if name.startswith(" ".join(path) + " ")]

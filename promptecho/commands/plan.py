@@ -68,6 +68,7 @@ def plan(
     """
     from promptecho.config import load_experiment
     from promptecho.config.job_sizes import cluster_resources
+    from promptecho.config.resources import TrainResources
     from promptecho.plan.gpus import find_gpu
     from promptecho.plan.settings import Settings, caches_prompts, usual_prompt_tokens
 
@@ -89,6 +90,8 @@ def plan(
     from promptecho.plan.show import show
 
     asked = cluster_resources(loaded, "train", on_gpu=True)
+    assert isinstance(asked, TrainResources), "of training"
+    assert asked.nodes is not None and asked.tasks_per_node is not None, "no key of it is null"
     cluster = Cluster(device, nodes or (1 if gpus_per_node else asked.nodes), gpus_per_node or asked.tasks_per_node)
     made = Planner(settings, root).plan(loaded, cluster, names, images)
     if as_json:

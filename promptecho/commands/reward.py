@@ -106,17 +106,18 @@ def reward(
     if name not in REWARDS.names():
         raise typer.BadParameter(f"--name {name}: choose {' or '.join(REWARDS.names())}")
     chosen = reward_named(name)
-    if chosen.needs_vlm and vlm is None and settings.vlm is None:
+    own = settings.vlm if vlm is None else None  # what the configuration says of its model holds for that model only
+    path = own.path if own else vlm
+    if chosen.needs_vlm and path is None:
         raise typer.BadParameter("give --vlm, or a --config that names it")
     shared = {"query": query, "include_eos": include_eos or None}
     for key in (key for key, value in shared.items() if value is not None and key not in chosen.takes):
         raise typer.BadParameter(f"--{key.replace('_', '-')}: {name} has no such option")
     asked = {"temperature": temperature, "samples": samples, "max_new_tokens": max_new_tokens, "template": template}
     options = _options(chosen, settings.rewards, asked, setting or [])
-    own = settings.vlm if vlm is None else None  # what the configuration says of its model holds for that model only
     files = given_files("--image", image, more)
     texts = _labels(files, label, labels)
-    model_place = (own.path if own else vlm, own.revision if own else None) if chosen.needs_vlm else None
+    model_place = (path, own.revision if own else None) if chosen.needs_vlm and path is not None else None
     images = _checked(model_place, files, settings.captions)
     # What is missing is said before these seconds.
     from promptecho.cluster.device import choose_device
@@ -197,13 +198,13 @@ def _print(files: list[Path], details: Details, as_json: bool) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    rows = details.rows or [[()] for _ in files]
-    table = Table(caption=details.caption or None, show_lines=any(len(some) > 1 for some in rows))
+    lines = details.rows or [[()] for _ in files]
+    table = Table(caption=details.caption or None, show_lines=any(len(some) > 1 for some in lines))
     table.add_column("image", overflow="fold")
     table.add_column("reward", justify="right")
     for column in details.columns:
         table.add_column(column, overflow="fold")
-    for path, reward, some in zip(files, details.rewards, rows, strict=True):
+    for path, reward, some in zip(files, details.rewards, lines, strict=True):
         for number, cells in enumerate(some):
             first = (Text(str(path)), "none" if reward is None else f"{reward:.4f}") if number == 0 else ("", "")
             table.add_row(*first, *map(Text, cells))
@@ -246,10 +247,10 @@ def _labels(files: list[Path], label: str | None, source: Path | None) -> list[s
     from promptecho.errors import DataError, counted, listed
     from promptecho.text_files import LISTS, differing, read_lines, read_rows, suffix_of, value_of
 
-    if (label is None) == (source is None):
-        raise typer.BadParameter("give either --label TEXT, for all images, or --labels FILE")
-    if source is None:
+    if label is not None and source is None:
         return [label] * len(files)
+    if label is not None or source is None:
+        raise typer.BadParameter("give either --label TEXT, for all images, or --labels FILE")
     if suffix_of(source) in LISTS:
         lines = [line for _, line in read_lines(source)]
         if len(lines) != len(files):
@@ -275,4 +276,4 @@ def _labels(files: list[Path], label: str | None, source: Path | None) -> list[s
     ]
     if problems:
         raise DataError(listed(problems, "problems"))
-    return [found[name] for name in names]
+    return [found[name] for name in names if name is not None]

@@ -119,14 +119,15 @@ def train(
     if missing or once:
         wrong = f"missing {', '.join(missing)}" if missing else "--once is for --watch alone"
         raise ConfigError(f"train: {wrong}; to look at runs instead: promptecho train --watch results/EXPERIMENT")
+    assert config and run, "none is missing"
     if len(run) > 1:
         raise ConfigError(f"train: --run {' --run '.join(run)}: one run is trained at a time; give one")
-    (run,) = run
+    (name,) = run
     from promptecho.train.stop import EXIT_CODE, leave_while_importing
 
     def tell(finished: bool) -> None:
         if as_json and os.environ.get("RANK", "0") == "0":
-            print(json.dumps({"run": run, "to": to, "finished": finished, "out": str(out)}), file=stdout, flush=True)
+            print(json.dumps({"run": name, "to": to, "finished": finished, "out": str(out)}), file=stdout, flush=True)
 
     stdout = sys.stdout
     leave_while_importing(lambda: tell(False))
@@ -134,7 +135,7 @@ def train(
         finished = _train(
             threads,
             config=config,
-            run=run,
+            run=name,
             to=to,
             captions=captions,
             out=out,

@@ -51,7 +51,8 @@ def readme() -> str:
         model = _section_in(field.annotation)
         if model is None or name in ("runs", "adapters"):
             continue
-        entry = {list: f"{name}[i]", dict: f"{name}.NAME"}.get(typing.get_origin(field.annotation), name)
+        forms: dict[Any, str] = {list: f"{name}[i]", dict: f"{name}.NAME"}
+        entry = forms.get(typing.get_origin(field.annotation), name)
         parts += [f"\n### `{name}`\n\n", f"{_summary(model)}\n\n", _table(model, f"{entry}.")]
     parts.append(
         "\n### `runs`\n\nEach entry is a run by name, for example `promptecho-s1: {seed: 1}`. It may set any key of\n"
@@ -99,13 +100,14 @@ def _rows(model: type[Section], prefix: str) -> list[tuple[str, str, str, str]]:
         if model is ExperimentConfig and name in NOT_WRITTEN:
             continue
         inner = _section_in(field.annotation)
-        plain = inner is not None and typing.get_origin(field.annotation) not in (list, dict)
-        if plain and (prefix or model is SiteConfig) and type(None) not in typing.get_args(field.annotation):
-            rows += _rows(inner, f"{prefix}{name}.")
+        plain = inner if typing.get_origin(field.annotation) not in (list, dict) else None
+        optional = type(None) in typing.get_args(field.annotation)
+        if plain is not None and (prefix or model is SiteConfig) and not optional:
+            rows += _rows(plain, f"{prefix}{name}.")
             continue
         rows.append((f"`{prefix}{name}`", _type(field.annotation), _default(field), field.description or ""))
-        if plain and prefix:  # an optional section: its keys follow it
-            rows += _rows(inner, f"{prefix}{name}.")
+        if plain is not None and prefix:  # an optional section: its keys follow it
+            rows += _rows(plain, f"{prefix}{name}.")
         elif inner is not None and prefix and typing.get_origin(field.annotation) is dict:
             rows += _rows(inner, f"{prefix}{name}.NAME.")
     return rows

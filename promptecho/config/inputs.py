@@ -40,7 +40,8 @@ def inputs_of(
     What is not here: held-out captions and label files of a training, whose hashes are in its state; templates, whose
     text is in the slice; photographs, which have a list of their own.
     """
-    t2i, found = {"models.t2i.path": config.models.t2i.path}, {}
+    found: dict[str, str | None] = {}
+    t2i = {"models.t2i.path": config.models.t2i.path}
     if stage == "caption":
         found = {"models.vlm.path": config.models.vlm.path}
     elif stage == "merge":

@@ -11,7 +11,7 @@ from promptecho.shipped import SHAPES
 Stage = Literal["caption", "train", "generate", "judge", "score"]
 Size = Literal["small", "large"]
 
-_SMALL = {
+_SMALL: dict[Stage, StageResources] = {
     "caption": StageResources(gpus_per_node=1, threads=1, mem_mb=4_000, runtime=240),
     "train": TrainResources(gpus_per_node=1, threads=2, mem_mb=6_000, runtime=240, nodes=1, tasks_per_node=1),
     "generate": StageResources(gpus_per_node=1, threads=1, mem_mb=4_000, runtime=240),
@@ -19,7 +19,7 @@ _SMALL = {
     "score": StageResources(gpus_per_node=1, threads=1, mem_mb=4_000, runtime=120),
 }
 # Four nodes of eight GPUs are the paper's; eight ranks share a node's processors.
-_LARGE = {
+_LARGE: dict[Stage, StageResources] = {
     "caption": StageResources(gpus_per_node=1, threads=8, mem_mb=64_000, runtime=240),
     "train": TrainResources(gpus_per_node=8, threads=8, mem_mb=800_000, runtime=1_440, nodes=4, tasks_per_node=8),
     "generate": StageResources(gpus_per_node=1, threads=8, mem_mb=64_000, runtime=240),
@@ -33,9 +33,9 @@ def size_of(config: ExperimentConfig) -> Size:
     """The size of an experiment's jobs: what it says, or what its models are."""
     if config.resources.size != "auto":
         return config.resources.size
-    runs = [run.reward_vlm for run in config.runs.values() if run.reward_vlm is not None]
-    models = [config.models.t2i, config.models.vlm, *runs]
-    return "small" if all(model.path == SHAPES for model in models) else "large"
+    own = [run.reward_vlm.path for run in config.runs.values() if run.reward_vlm is not None]
+    paths = [config.models.t2i.path, config.models.vlm.path, *own]
+    return "small" if all(path == SHAPES for path in paths) else "large"
 
 
 def cluster_resources(config: ExperimentConfig, stage: Stage, on_gpu: bool) -> StageResources:

@@ -102,14 +102,15 @@ def _written_fields(rewards: tuple[Reward, ...]) -> dict[str, FieldInfo]:
     told = ", ".join(f"{one.name} ({one.summary})" for one in rewards)
     names = tuple(one.name for one in rewards)
     fields["name"] = _retold(fields["name"], f"Which reward: {told}; or one from outside (docs/extending.md).")
-    fields["name"].annotation = Literal[names]  # type: ignore[assignment, valid-type]
+    fields["name"].annotation = Literal[names]  # type: ignore[assignment]  # made when it is asked for
     for key in ("query", "label"):
         takers = " and ".join(one.name for one in rewards if key in one.takes)
         fields[key] = _retold(fields[key], f"{takers}: {fields[key].description}")
     for one in rewards:
         if one.options is not None:
             told = f"Settings of name: {one.name}; null: its defaults."
-            fields[one.name] = FieldInfo(annotation=one.options | None, default=None, description=told)
+            optional: Any = one.options | None
+            fields[one.name] = FieldInfo(annotation=optional, default=None, description=told)
     return fields
 
 

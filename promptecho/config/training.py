@@ -199,6 +199,7 @@ class EmaSection(Section):
 
     def decay_at(self, step: int) -> float:
         """The decay after the `step`-th optimizer step, counted from 1; only where there is an average."""
+        assert self.decay is not None, "there is an average"
         return min(self.decay, (1 + step) / (10 + step)) if self.warmup else self.decay
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from promptecho.config.benchmarks import Benchmark, Curve, benchmark_named
 from promptecho.errors import DataError
@@ -21,6 +21,17 @@ from promptecho.scores import ScoreItem
 from promptecho.statistics import Estimate, mean_of_group_means, pool_seeds
 from promptecho.tables.collect import ScoreFile
 from promptecho.tables.compare import SEED_OF_RUN
+
+
+class Point(TypedDict):
+    """The score of a checkpoint with its interval."""
+
+    iteration: int
+    value: float
+    low: float
+    high: float
+    n_items: int
+    n_prompts: int
 
 
 def groups_of(runs: list[str]) -> dict[str, list[str]]:
@@ -119,7 +130,7 @@ def _series(
 ) -> dict[str, Any]:
     """One overall score of all runs: `base` (None where the runs are compared with it in the score itself), the points
     of each run, and those of seeds taken together."""
-    runs = {run: [] for members in groups.values() for run in members}
+    runs: dict[str, list[Point]] = {run: [] for members in groups.values() for run in members}
     base = None
     for (run, step), file in by_place.items():
         point = _point(step, overall(file, curve=curve))
@@ -137,7 +148,7 @@ def _series(
             "means": means}  # fmt: skip
 
 
-def _point(iteration: int, estimate: Estimate) -> dict[str, float]:
+def _point(iteration: int, estimate: Estimate) -> Point:
     return {"iteration": iteration, "value": estimate.value, "low": estimate.low, "high": estimate.high,
             "n_items": estimate.n_items, "n_prompts": estimate.n_prompts}  # fmt: skip
 

@@ -10,9 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from promptecho.figures.style import BASE_COLOR, DOUBLE, legend_below, point_style, shortened
+from promptecho.figures.style import BASE_COLOR, DOUBLE, Look, legend_below, point_style, shortened
 
-BAR = {"capsize": 2, "elinewidth": 0.9, "capthick": 0.9}
+SINGLE_SEED: Look = {"linestyle": "none", "markersize": 3, "markerfacecolor": "none", "markeredgewidth": 0.7}
+POINT: Look = {"linestyle": "none", "markersize": 4}
 
 
 def draw(data: dict[str, Any], width: float) -> Figure:
@@ -43,13 +44,12 @@ def _score(axes: Axes, data: dict[str, Any], score: dict[str, Any]) -> None:
         if several:
             for run in members:
                 xs, ys = _xy(score["runs"][run], aside)
-                axes.plot(xs, ys, **look, linestyle="none", markersize=3, markerfacecolor="none", alpha=0.7,
-                          markeredgewidth=0.7)  # fmt: skip
+                axes.plot(xs, ys, **(look | SINGLE_SEED), alpha=0.7)
         points = score["means"].get(name, []) if several else score["runs"][name]
         if points:
             xs, ys = _xy(points, aside)
             axes.plot(xs, ys, color=look["color"], linewidth=0.7, alpha=0.5)
-            axes.plot(xs, ys, **look, linestyle="none", markersize=4)
+            axes.plot(xs, ys, **(look | POINT))
             _bars(axes, xs, points, look["color"])
     if score["difference"]:  # from the baseline, which is 0
         axes.axhline(0, color=BASE_COLOR, linestyle=":", linewidth=0.9)
@@ -75,10 +75,10 @@ def _handles(data: dict[str, Any]) -> list[Line2D]:
     handles = []
     for index, (name, members) in enumerate(data["groups"].items()):
         text = shortened(f"{name}, mean of {len(members)} seeds" if len(members) > 1 else name, 48)
-        handles.append(Line2D([], [], **point_style(index), linestyle="none", markersize=4, label=text))
+        handles.append(Line2D([], [], **(point_style(index) | POINT), label=text))
     if any(len(members) > 1 for members in data["groups"].values()):
-        hollow = {"marker": "o", "markersize": 3, "markerfacecolor": "none", "markeredgewidth": 0.7}
-        handles.append(Line2D([], [], color=BASE_COLOR, **hollow, linestyle="none", label="single seeds"))
+        look = SINGLE_SEED | {"color": BASE_COLOR, "marker": "o"}
+        handles.append(Line2D([], [], **look, label="single seeds"))
     if data["score"]["base"]:
         handles.append(Line2D([], [], color=BASE_COLOR, marker="s", markersize=4, linestyle=":", linewidth=0.9,
                               label="base model"))  # fmt: skip
@@ -92,7 +92,7 @@ def _bars(axes: Axes, xs: list[float], points: list[dict[str, float]], color: st
     """Each from its interval's lower end to the upper one, wherever between them the value lies."""
     middle = [50 * (point["low"] + point["high"]) for point in points]
     half = [50 * (point["high"] - point["low"]) for point in points]
-    axes.errorbar(xs, middle, yerr=half, color=color, linestyle="none", **BAR)
+    axes.errorbar(xs, middle, yerr=half, color=color, linestyle="none", capsize=2, elinewidth=0.9, capthick=0.9)
 
 
 def _xy(points: list[dict[str, float]], aside: float) -> tuple[list[float], list[float]]:

@@ -42,7 +42,7 @@ def layout(prompts: Sequence[str], rows: int, width: float, head: float) -> Grid
     """The largest images with which all fits a page; where none does, the smallest.
 
     Args:
-        prompts: their texts.
+        prompts: their texts, at least one.
         rows: images of each prompt.
         width: of the figure, in inches.
         head: height of the title, in inches.
@@ -56,6 +56,7 @@ def layout(prompts: Sequence[str], rows: int, width: float, head: float) -> Grid
         grid = Grid(across, rows, cell, tuple(max(lines[k : k + across]) for k in range(0, len(lines), across)))
         if grid.top(len(grid.lines)) + head <= PAGE and cell <= 1.1:
             break
+    assert grid is not None, "there is at least one prompt"
     return grid
 
 

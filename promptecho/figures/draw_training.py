@@ -9,12 +9,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from promptecho.figures.style import BASE_COLOR, DOUBLE, legend_below, line_style, shortened
+from promptecho.figures.style import BASE_COLOR, DOUBLE, Look, legend_below, line_style, shortened
 
 Curve = list[list[float]]
-FAINT = {"linewidth": 0.5, "alpha": 0.35}
-BOLD = {"linewidth": 1.4}
-WATCHED = {"marker": "o", "markersize": 3.5, "markerfacecolor": "white", "markeredgewidth": 0.9, "linewidth": 0.8}
+FAINT: Look = {"linewidth": 0.5, "alpha": 0.35}
+LONE: Look = {"marker": "o", "markersize": 2.5}  # a line needs two points
+BOLD: Look = {"linewidth": 1.4}
+WATCHED: Look = {"marker": "o", "markersize": 3.5, "markerfacecolor": "white", "markeredgewidth": 0.9,
+                 "linewidth": 0.8}  # fmt: skip
 
 
 def draw(data: dict[str, Any], width: float) -> Figure:
@@ -45,28 +47,28 @@ def _metric(axes: Axes, groups: dict[str, list[str]], panel: dict[str, Any]) -> 
         several = len(members) > 1
         for run in members:
             if run in panel["runs"]:
-                lone = {"marker": "o", "markersize": 2.5} if len(panel["runs"][run]) == 1 else {}  # a line needs two
-                axes.plot(*_columns(panel["runs"][run]), **look, **FAINT, **lone)
+                lone = LONE if len(panel["runs"][run]) == 1 else Look()
+                axes.plot(*_columns(panel["runs"][run]), **(look | FAINT | lone))
             if several and run in panel["heldout"]:
-                axes.plot(*_columns(panel["heldout"][run]), color=look["color"], **FAINT)
+                axes.plot(*_columns(panel["heldout"][run]), **(FAINT | {"color": look["color"]}))
         which = ("means_smoothed", "heldout_means") if several else ("runs_smoothed", "heldout")
         bold, watched = (panel[key].get(name) for key in which)
         if bold:
-            axes.plot(*_columns(bold), **look, **BOLD)
+            axes.plot(*_columns(bold), **(look | BOLD))
         if watched:
-            axes.plot(*_columns(watched), **look, **WATCHED)
+            axes.plot(*_columns(watched), **(look | WATCHED))
 
 
 def _handles(data: dict[str, Any]) -> list[Line2D]:
     handles = []
     for index, (name, members) in enumerate(data["groups"].items()):
         text = shortened(f"{name}, mean of {len(members)} seeds" if len(members) > 1 else name, 48)
-        handles.append(Line2D([], [], **line_style(index), **BOLD, label=text))
+        handles.append(Line2D([], [], **(line_style(index) | BOLD), label=text))
     handles.append(Line2D([], [], color=BASE_COLOR, linewidth=0.5, alpha=0.6, label="each iteration"))
     if any(_smooth(panel) for panel in data["panels"]):
-        handles.append(Line2D([], [], color=BASE_COLOR, **BOLD, label="running mean, last 1/15 of a run"))
+        handles.append(Line2D([], [], **(BOLD | {"color": BASE_COLOR}), label="running mean, last 1/15 of a run"))
     if any(panel["heldout"] for panel in data["panels"]):
-        handles.append(Line2D([], [], color=BASE_COLOR, **WATCHED, label="reward on held-out captions"))
+        handles.append(Line2D([], [], **(WATCHED | {"color": BASE_COLOR}), label="reward on held-out captions"))
     return handles
 
 

@@ -72,10 +72,11 @@ def read_columns(folders: list[Path], scores: Path | None) -> list[Column]:
     columns = []
     for folder in folders:
         run, step = folder.absolute().parts[-3:-1]
-        path = scores / run / f"{step}.json" if scores is not None else None
-        if path is not None and not path.exists() and _pairwise(scores):
-            path = None
-        columns.append(read_column(folder, path))
+        verdicts = None
+        if scores is not None:
+            path = scores / run / f"{step}.json"
+            verdicts = path if path.exists() or not _pairwise(scores) else None
+        columns.append(read_column(folder, verdicts))
     return columns
 
 

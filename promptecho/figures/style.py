@@ -6,10 +6,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypedDict
 
 import matplotlib
 from matplotlib.artist import Artist
 from matplotlib.figure import Figure
+from matplotlib.typing import LineStyleType, RcKeyType
 
 from promptecho.files import atomic_path
 
@@ -18,14 +20,14 @@ PAGE = 9.0  # inches: a figure that is higher fits on no page
 
 # Okabe and Ito, "Color Universal Design" (2008), without the yellow that is faint on white.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-LINES = ("-", "--", ":", "-.")  # the second six curves are dashed, and so on
+LINES: tuple[LineStyleType, ...] = ("-", "--", ":", "-.")  # the second six curves are dashed, and so on
 MARKERS = ("o", "D", "^", "v", "P", "X")
 BASE_COLOR = "#555555"
 RIGHT, WRONG, FAILED = COLORS[2], COLORS[1], "#999999"
 
 LEGEND_LETTER = 7 * 0.6 / 72  # inches: a character of the legend, rather too much than too little
 SMALLEST = 6  # points; what is smaller can't be read in print
-_STYLE = {
+_STYLE: dict[RcKeyType, object] = {
     "font.size": 7.5,
     "axes.titlesize": 7.5,
     "axes.titlelocation": "left",
@@ -91,12 +93,25 @@ def write_widths(draw: Callable[[float], Figure], stem: Path) -> list[Path]:
     return double + single
 
 
-def line_style(index: int) -> dict[str, str]:
+class Look(TypedDict, total=False):
+    """How a line and its points are drawn: arguments of `Line2D` and of `Axes.plot`."""
+
+    color: str
+    linestyle: LineStyleType
+    linewidth: float  # points, like all sizes here
+    alpha: float
+    marker: str
+    markersize: float
+    markerfacecolor: str
+    markeredgewidth: float
+
+
+def line_style(index: int) -> Look:
     """Colour and dashes of the curve number `index`."""
     return {"color": COLORS[index % len(COLORS)], "linestyle": LINES[index // len(COLORS) % len(LINES)]}
 
 
-def point_style(index: int) -> dict[str, str]:
+def point_style(index: int) -> Look:
     """Colour and marker of the points number `index`; 36 differ, the second six have each colour's next marker."""
     return {"color": COLORS[index % len(COLORS)], "marker": MARKERS[(index + index // len(COLORS)) % len(MARKERS)]}
 

@@ -107,7 +107,7 @@ def _means(groups: dict[str, list[str]], runs: dict[str, Curve]) -> dict[str, Cu
     means = {}
     for name, members in groups.items():
         if len(members) > 1 and all(run in runs for run in members):
-            values = [dict(map(tuple, runs[run])) for run in members]
+            values = [{iteration: value for iteration, value in runs[run]} for run in members]
             shared = sorted(set.intersection(*(set(one) for one in values)))
             means[name] = [[iteration, fmean(one[iteration] for one in values)] for iteration in shared]
     return means

@@ -10,6 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from promptecho.config.judges import JudgeSection
@@ -21,7 +22,7 @@ from promptecho.judges.patience import Backoff
 from promptecho.judges.prepare import Prepared, Preparer
 from promptecho.judges.record import Record, Row
 from promptecho.judges.registry import load_judge
-from promptecho.judges.results import Failure, Results
+from promptecho.judges.results import Failure, Result, Results
 from promptecho.judges.workers import BACKOFF, Workers, usd
 from promptecho.progress import progress
 
@@ -56,9 +57,8 @@ def ask_all(
             failures |= _ask_pending(settings, prepared, pending, record, results, backoff)
         asked = {one.key for one in pending}
         found = [results.of(one, failures.get(one.key)) for one in prepared]
-        _check_failures(settings, prepared, found)
         return [_answer(settings, one, result, record.replies(one.key), one.key not in asked)
-                for one, result in zip(prepared, found, strict=True)]
+                for one, result in zip(prepared, _ended(settings, prepared, found), strict=True)]
 
 
 def estimate(settings: JudgeSection, questions: Sequence[Question], folder: Path) -> Estimate:
@@ -137,7 +137,7 @@ def _ask_pending(
     for one in prepared:
         groups[one.key].append(one)
 
-    def results(key: str, failure: str | None = None) -> list:
+    def results(key: str, failure: str | None = None) -> list[Result | None]:
         return [known.of(one, failure) for one in groups[key]]
 
     def count_failed(key: str, failure: str | None = None) -> int:
@@ -173,36 +173,41 @@ def _ask_pending(
     return failures
 
 
-def _check_failures(settings: JudgeSection, prepared: list[Prepared], results: list) -> None:
+def _ended(settings: JudgeSection, prepared: list[Prepared], results: list[Result | None]) -> list[Result]:
+    """The results of all questions.
+
+    Raises:
+        JudgeError: too many failed, after which some may not have been asked.
+    """
     failed = [(one, result) for one, result in zip(prepared, results, strict=True) if isinstance(result, Failure)]
-    if len(failed) <= settings.max_failed_share * len(prepared) and None not in results:
-        return
+    ended = [result for result in results if result is not None]
+    if len(failed) <= settings.max_failed_share * len(prepared) and len(ended) == len(results):
+        return ended
     kinds = ", ".join(f"{count} {kind}" for kind, count in Counter(result.kind for _, result in failed).most_common())
-    asked = sum(result is not None for result in results)
-    one, result = failed[0]
+    one, first = failed[0]
     raise JudgeError(
-        f"judge {judge_name(settings)}: {len(failed)} of {asked} questions failed ({kinds}), more than "
+        f"judge {judge_name(settings)}: {len(failed)} of {len(ended)} questions failed ({kinds}), more than "
         f"max_failed_share {settings.max_failed_share:g} of all {len(prepared)}; the first: {one.question.id}: "
-        f"{result.text}; all replies are recorded: see to the cause or raise max_failed_share, then rerun"
+        f"{first.text}; all replies are recorded: see to the cause or raise max_failed_share, then rerun"
     )
 
 
 def _answer(
-    settings: JudgeSection, one: Prepared, result: tuple[object, str] | Failure, replies: list[Row], cached: bool
+    settings: JudgeSection, one: Prepared, result: Result, replies: list[Row], cached: bool
 ) -> Answer:
     last = replies[-1] if replies else None
-    order = "official" if last and last.order == "official" else "images_first"
     version = last.model_version if last else ""
     # Rows without format are of before: under this key they are what it tells, under others png.
     image_format = sent_format(settings, one.question)[0]
     if last and last.key != one.key:
-        image_format = last.format or "png"
-    common = dict(
-        cached=cached, attempts=len(replies), model_version=version, order=order, image_format=image_format
-    )
+        image_format = "jpeg" if last.format == "jpeg" else "png"
+    answer = Answer(
+        one.question, cached=cached, attempts=len(replies), model_version=version,
+        order="official" if last and last.order == "official" else "images_first", image_format=image_format,
+    )  # fmt: skip
     if isinstance(result, Failure):
-        return Answer(one.question, failure=result.text, kind=result.kind, text=last.text if last else "", **common)
-    return Answer(one.question, value=result[0], text=result[1], **common)
+        return replace(answer, failure=result.text, kind=result.kind, text=last.text if last else "")
+    return replace(answer, value=result[0], text=result[1])
 
 
 @contextmanager

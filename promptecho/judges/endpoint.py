@@ -166,8 +166,9 @@ class Endpoint:
         if status in BUSY or status >= 500:
             throttled = status == 429 or retry_after is not None
             what = "too many requests" if status == 429 else "the endpoint is busy or broken"
-            how = {"retry_after": retry_after, "throttled": throttled, "by_status": True}
-            return self.busy(f"HTTP {status}: {what}{told}", **how)
+            return self.busy(
+                f"HTTP {status}: {what}{told}", retry_after=retry_after, throttled=throttled, by_status=True
+            )
         if status == 401:
             which = f"the key in {self.variable} is refused" if self._key else f"it wants a key; set {self.variable}"
             return JudgeError(f"{at}: {which}")

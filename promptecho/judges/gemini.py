@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from pydantic import ValidationError
+
 from promptecho.config.judge_kinds import JudgeKind
 from promptecho.config.judges import JudgeSection
 from promptecho.judges.base import Payload, Reply
@@ -49,7 +51,7 @@ class GeminiJudge:
         self.name = self.endpoint.name
         try:
             genai.types.GenerateContentConfig.model_validate(asked_beside(settings))
-        except ValueError as error:
+        except ValidationError as error:
             problem = error.errors()[0]
             where = ".".join(str(part) for part in problem["loc"])
             told = f"request.{where}: {problem['msg']}"
@@ -107,15 +109,15 @@ class GeminiJudge:
     def _config(self, payload: Payload) -> Any:
         from google.genai import types
 
-        structured = payload.schema is not None and self.settings.structured_output != "none"
-        whole = structured and self.settings.structured_output == "json_schema"
+        schema = payload.schema if self.settings.structured_output != "none" else None
+        whole = schema is not None and self.settings.structured_output == "json_schema"
         values: dict[str, Any] = {
             "system_instruction": payload.system or None,
             "temperature": payload.temperature,
             "max_output_tokens": self.settings.max_output_tokens,
-            "response_mime_type": "application/json" if structured else None,
+            "response_mime_type": "application/json" if schema is not None else None,
             # Not response_schema: that one knows no additionalProperties.
-            "response_json_schema": payload.schema.model_json_schema() if whole else None,
+            "response_json_schema": schema.model_json_schema() if schema is not None and whole else None,
             "automatic_function_calling": types.AutomaticFunctionCallingConfig(disable=True),
         }
         return types.GenerateContentConfig.model_validate(values | asked_beside(self.settings))

@@ -52,7 +52,8 @@ def asked_beside(settings: JudgeSection) -> dict[str, Any]:
     sent. Where a kind takes two spellings, names are in snake_case, whichever was written."""
     values, kind = dict(settings.request), judge_kind(settings.kind)
     for name in kind.unpacked:
-        values |= values.pop(name, None) or {}
+        if isinstance(more := values.pop(name, None), dict):
+            values |= more
     if kind.camel_case:
         values = {_snake(name): value for name, value in values.items()}
     return values

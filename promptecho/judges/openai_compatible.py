@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 from typing import Any
 
+from pydantic import BaseModel
+
 from promptecho.config.judge_kinds import JudgeKind
 from promptecho.config.judges import JudgeSection
 from promptecho.judges.base import Payload, Reply
@@ -92,7 +94,8 @@ class OpenAIJudge:
             return None
         code, message = error.get("code"), str(error.get("message") or "")
         told = str(error.get("type") or "") if isinstance(code, int) else str(code or "")
-        status = int(code) if str(code).isdigit() and 400 <= int(code) < 600 else 502
+        number = int(str(code)) if str(code).isdecimal() else 0
+        status = number if 400 <= number < 600 else 502
         return self.endpoint.filtered(status, message, [told]) or self.endpoint.status_error(status, message, told)
 
     def _request(self, payload: Payload) -> dict[str, Any]:
@@ -113,18 +116,18 @@ class OpenAIJudge:
             own = normal_endpoint(self.settings) is None or self.endpoint.azure
             request["max_completion_tokens" if own else "max_tokens"] = self.settings.max_output_tokens
         if payload.schema is not None and self.settings.structured_output != "none":
-            request["response_format"] = self._response_format(payload)
+            request["response_format"] = self._response_format(payload.schema)
         return {name: value for name, value in {**request, **more}.items() if value is not None}
 
-    def _response_format(self, payload: Payload) -> dict[str, Any]:
+    def _response_format(self, schema: type[BaseModel]) -> dict[str, Any]:
         if self.settings.structured_output == "json_object":
             return {"type": "json_object"}
         import openai
 
         # This is the SDK's public way to the strict form of a pydantic model's schema.
-        schema = openai.pydantic_function_tool(payload.schema)["function"]["parameters"]
+        strict = openai.pydantic_function_tool(schema)["function"]["parameters"]
         return {"type": "json_schema",
-                "json_schema": {"name": payload.schema.__name__, "schema": schema, "strict": True}}
+                "json_schema": {"name": schema.__name__, "schema": strict, "strict": True}}
 
     def _reply(self, response: Any) -> Reply | JudgeError:
         if problem := self._error_within(response):
@@ -135,7 +138,7 @@ class OpenAIJudge:
         if message is None and not empty:
             return self.endpoint.busy("garbage: the body is no chat completion", maybe_billed=True)
         text, refusal, finish = "", None, ""
-        if message is not None:
+        if message is not None and choices:
             text, finish = _text(message.content), str(choices[0].finish_reason or "")
             if message.refusal:
                 refusal = self.endpoint.scrub(" ".join(str(message.refusal).split()))[:300]

@@ -70,7 +70,8 @@ class Preparer:
         size = sum(len(text.encode("utf-8", "replace")) for text in texts)
         tokens = OVERHEAD_TOKENS + math.ceil(size / BYTES_PER_TOKEN) + sum(image.tokens for image in images)
         known = (self.settings, self.model, question, images)
-        former, as_png = list(self._former(question, images)), ()
+        former = list(self._former(question, images))
+        as_png: tuple[str, ...] = ()
         if question.image_format != "png" and self.settings.image_format == "official":
             other = replace(question, image_format="png")
             former += self._former(other, images)

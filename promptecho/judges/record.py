@@ -229,6 +229,7 @@ class Record:
 
     def _append(self, row: Row) -> None:
         own = self._open_own()
+        assert self._file is not None, "open from the first row to `close`"
         data = (row.model_dump_json(exclude_defaults=True) + "\n").encode()
         try:
             while data:

@@ -25,6 +25,9 @@ class Failure:
     text: str
 
 
+Result = tuple[object, str] | Failure  # (value, text) of the reply that answers, or why none does
+
+
 class Results:
     """Reads each recorded reply once for each question.
 
@@ -36,7 +39,7 @@ class Results:
         # By identity, which holds: the record keeps its rows, and `ask_all` its questions.
         self._parsed: dict[tuple[int, int], object | ValueError] = {}
 
-    def of(self, one: Prepared, given_up: str | None = None) -> tuple[object, str] | Failure | None:
+    def of(self, one: Prepared, given_up: str | None = None) -> Result | None:
         """(value, text) of the first reply that the question's `parse` takes, or why there is none; None: ask (again).
 
         `given_up`: why it was left without an answer.

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from promptecho.config.judges import JudgeSection
 from promptecho.errors import PromptEchoError
@@ -22,7 +23,7 @@ from promptecho.judges.errors import (
 from promptecho.judges.keys import sent_format, token_limit
 from promptecho.judges.patience import Backoff, Patience
 from promptecho.judges.prepare import Prepared, Preparer
-from promptecho.judges.record import Record, Row
+from promptecho.judges.record import Record, Row, Status
 from promptecho.judges.turns import Trouble, Turns
 
 RESERVE = 2.0  # a call's input tokens are reserved at so many times their guess
@@ -72,8 +73,17 @@ class RateLimit:
 
 def usd(settings: JudgeSection, input_tokens: int, output_tokens: int) -> float | None:
     """Price of the tokens; None where the settings name no prices."""
-    prices = (settings.usd_per_million_input_tokens, settings.usd_per_million_output_tokens)
-    return None if None in prices else (input_tokens * prices[0] + output_tokens * prices[1]) / 1e6
+    price_in, price_out = settings.usd_per_million_input_tokens, settings.usd_per_million_output_tokens
+    if price_in is None or price_out is None:
+        return None
+    return (input_tokens * price_in + output_tokens * price_out) / 1e6
+
+
+def _cost(settings: JudgeSection, input_tokens: int, output_tokens: int) -> float:
+    """`usd` under a budget."""
+    cost = usd(settings, input_tokens, output_tokens)
+    assert cost is not None, "settings with budget_usd and without prices are refused"
+    return cost
 
 
 class Workers:
@@ -271,8 +281,9 @@ class Workers:
 
     def _take(self, one: Prepared, begun: Row, reply: Reply) -> None:
         """Record a reply before anything is done with it."""
-        values = {
-            "text": _clean(reply.text), "model_version": _clean(reply.model_version), "finish": _clean(reply.finish),
+        text = _clean(reply.text)
+        values: dict[str, Any] = {
+            "text": text, "model_version": _clean(reply.model_version), "finish": _clean(reply.finish),
             "thinking_tokens": reply.thinking_tokens,
         }  # fmt: skip
         if reply.input_tokens or reply.output_tokens:
@@ -285,14 +296,14 @@ class Workers:
             return
         problem: BaseException | None = None
         try:
-            one.question.parse(values["text"])
+            one.question.parse(text)
         except BaseException as error:  # a bug in `parse` too: the reply is paid for, so it is kept
             problem = error
         if problem is None:
             self.record.end(begun, "ok", **values)
             return
         reason = " ".join(str(problem).split())[:300]
-        status = "unparsable"
+        status: Status = "unparsable"
         if isinstance(problem, RefusedError):
             status, reason = "refused", f"in words: {reason}"
         elif reply.empty:
@@ -336,9 +347,9 @@ class Workers:
         if settings.budget_usd is None:
             return True
         calls, on_way_in, on_way_out = record.reserved()
-        cost = usd(settings, input_tokens, output_tokens)
-        spent = usd(settings, record.input_tokens, record.output_tokens)
-        if spent + usd(settings, on_way_in, on_way_out) + cost <= settings.budget_usd:
+        cost = _cost(settings, input_tokens, output_tokens)
+        spent = _cost(settings, record.input_tokens, record.output_tokens)
+        if spent + _cost(settings, on_way_in, on_way_out) + cost <= settings.budget_usd:
             return True
         if calls:
             return False

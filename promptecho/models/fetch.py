@@ -115,8 +115,8 @@ def fetch(model: Model, root: Path, hub: Hub, *, full: bool = False) -> Fetched:
 
 def _fetch(model: Model, folder: Path, record: Record | None, hub: Hub) -> Fetched:
     # A repair, or a model that is not pinned, stays at its commit.
-    fits = record is not None and record.fits(model.revision)
-    commit, endpoint, remote = _describe(model, record.commit if fits else model.revision, hub)
+    fitting = record if record is not None and record.fits(model.revision) else None
+    commit, endpoint, remote = _describe(model, fitting.commit if fitting else model.revision, hub)
     components = _components(model, commit, remote, hub)
     names = select_files(model.source, remote, model.kind, components=components, code=model.code)
     wanted = {name: remote[name] for name in names}
@@ -146,7 +146,7 @@ def _fetch(model: Model, folder: Path, record: Record | None, hub: Hub) -> Fetch
         name: RecordedFile(size=wanted[name].size, sha256=hashes[name], mtime_ns=(temporary / name).stat().st_mtime_ns)
         for name in wanted
     }
-    revision = record.revision if fits and model.revision is None else model.revision
+    revision = fitting.revision if fitting and model.revision is None else model.revision
     new = Record(hub_id=model.source, revision=revision, commit=commit, endpoint=endpoint, files=files)
     write_record(temporary, new)
     if not adopted:

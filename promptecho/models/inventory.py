@@ -72,8 +72,8 @@ def models_folder(config: ExperimentConfig, given: Path | None) -> Path | None:
 def find(model: Model, root: Path | None) -> Found:
     """Look for a model where a job would: in `root`, as a folder, in the hub's cache."""
     if model.source == SHAPES:
-        kind = "t2i" if model.kind == "pipeline" else "vlm"
-        return _in_folder(model, "shipped", Path(model_path(SHAPES, kind)))
+        shipped = Path(model_path(SHAPES, "t2i" if model.kind == "pipeline" else "vlm"))
+        return _in_folder(model, "shipped", shipped)
     if root is not None and not Path(model.source).is_absolute() and (root / model.source).is_dir():
         return _in_folder(model, "models_root", root / model.source)
     folder = Path(model.source).expanduser()
@@ -83,8 +83,8 @@ def find(model: Model, root: Path | None) -> Found:
         return Found(model, "elsewhere")  # ModelScope's hub; docs/benchmarks.md
     if not model.on_hub:
         return Found(model, "missing", problem="no such folder")
-    if (folder := cached(model.source, model.revision)) is not None:
-        return Found(model, "hub cache", str(folder), _size(folder))
+    if (copy := cached(model.source, model.revision)) is not None:
+        return Found(model, "hub cache", str(copy), _size(copy))
     return Found(model, "missing", problem="promptecho models fetch gets it")
 
 

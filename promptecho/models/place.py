@@ -54,7 +54,9 @@ def use(config: ExperimentConfig) -> None:
 def _forbid() -> None:
     """The hub's client asks nobody from here on."""
     os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when huggingface_hub is imported
-    if constants := sys.modules.get("huggingface_hub.constants"):
+    if "huggingface_hub.constants" in sys.modules:
+        from huggingface_hub import constants
+
         constants.HF_HUB_OFFLINE = True
 
 

@@ -83,7 +83,8 @@ def unstage(staging: str | Path) -> tuple[list[str], list[str]]:
         home = private_folder(staging)
     except _NotStagedError as error:
         raise DataError(str(error)) from None
-    deleted, kept = [], []
+    deleted: list[str] = []
+    kept: list[str] = []
     with _lock(home, home):
         for copy in sorted(path for path in home.iterdir() if path.is_dir()):
             (deleted if _delete_unused(copy) else kept).append(copy.name)

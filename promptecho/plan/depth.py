@@ -27,7 +27,8 @@ class Deep:
     """
 
     def __init__(self, model: nn.Module, shallow: int) -> None:
-        self.shallow, self.layers, self.more = shallow, None, 0
+        self.shallow, self.more = shallow, 0
+        self.layers: nn.ModuleList | None = None
         layers = repeated_layers(model)
         if layers is not None and len(layers) > shallow + 1:
             self.layers, self.more = layers, len(layers) - shallow - 1
@@ -42,17 +43,17 @@ class Deep:
         second = count()
         if self.layers is None:
             return second
-        with self._shallow():
+        with self._shallow(self.layers):
             return second + self.more * (second - count())
 
     @contextmanager
-    def _shallow(self) -> Iterator[None]:
-        kept = self.layers._modules
-        self.layers._modules = _first(self.layers, self.shallow)
+    def _shallow(self, layers: nn.ModuleList) -> Iterator[None]:
+        kept = layers._modules
+        layers._modules = _first(layers, self.shallow)
         try:
             yield
         finally:
-            self.layers._modules = kept
+            layers._modules = kept
 
 
 def trace_deep(models: Sequence[Deep], code: Callable[[], Any]) -> Cost:
@@ -61,7 +62,7 @@ def trace_deep(models: Sequence[Deep], code: Callable[[], Any]) -> Cost:
     flops, peak = dict(whole.flops), whole.peak
     for deep in models:
         if deep.layers is not None:
-            with deep._shallow():
+            with deep._shallow(deep.layers):
                 less = trace(code)
             flops = {kind: n + deep.more * (whole.flops[kind] - less.flops.get(kind, 0)) for kind, n in flops.items()}
             peak += deep.more * (whole.peak - less.peak)

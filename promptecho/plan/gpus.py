@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from promptecho.errors import ConfigError
 from promptecho.files import read_json
@@ -62,6 +63,6 @@ def find_gpu(name: str, memory_gb: float | None = None, tflops: float | None = N
     if memory_gb is not None:
         gpu = replace(gpu, memory_gb=memory_gb)
     if tflops is not None:
-        rates = {kind: tflops * share for kind, share in OTHER.items()}
+        rates: dict[str, Any] = {kind: tflops * share for kind, share in OTHER.items()}
         gpu = replace(gpu, bfloat16=tflops, **rates)
     return gpu

@@ -180,6 +180,7 @@ def _reward_activations(vlm: VlmCosts | None, rewards: list[RewardSection], imag
         n = reward_batch(entry, images)
         if not entry.reward.needs_vlm:
             continue
+        assert vlm is not None, "there is one where a reward needs it"
         peaks.append(vlm.reward(n, entry, settings.query).peak)
         if entry.reward.writes:
             peaks.append(vlm.more_tokens(n, entry, settings.longest_reply(entry)).peak)

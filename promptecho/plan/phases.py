@@ -172,6 +172,7 @@ def reward_work(
             phases.append(PlannedPhase(Phase.REWARD, 0, seconds, "computing"))
         if not entry.reward.needs_vlm:
             continue
+        assert vlm is not None, "there is one where a reward needs it"
         cost = vlm.reward(together, entry, settings.query).times(share)
         ways = {way: passes * seconds for way, seconds in moved(vlm.bytes).items()}
         phases.append(_phase(Phase.REWARD, cost, clock.compute(cost), **ways))

@@ -116,6 +116,7 @@ class Planner:
         t2i, vlm = self.t2i(config, training), self.vlm(config, run)
         found = [trainer_memory(t2i, vlm, rewards, training, layout, self.settings)]
         if layout.servers_per_node:
+            assert vlm is not None, "there is one where GPUs serve it"
             found.append(server_memory(vlm, rewards, training, layout, self.settings))
         return found
 

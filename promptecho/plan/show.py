@@ -124,6 +124,7 @@ def _evaluations(plan: Plan) -> RenderableType:
 def _evaluation(row: Evaluation) -> list[str]:
     if row.images is None:
         return ["unknown", "", str(row.shards), "", "", str(row.checkpoints), ""]
+    assert row.flops is not None and row.hours is not None and row.gpu_hours is not None, "known where images are"
     return [
         f"{row.images:,}", _pflop(row.flops), str(row.shards), f"{row.hours:.2f}", f"{row.gpu_hours:,.1f}",
         str(row.checkpoints), f"{row.gpu_hours * row.checkpoints:,.1f}",

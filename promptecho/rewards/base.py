@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -64,7 +65,7 @@ class Details:
     facts: list[dict[str, Any]]
     caption: str = ""
     columns: tuple[str, ...] = ()
-    rows: list[list[tuple[str, ...]]] | None = None
+    rows: Sequence[Sequence[tuple[str, ...]]] | None = None
 
 
 class RewardFunction(Protocol):

@@ -7,6 +7,8 @@ Same values as diffusers' processor up to float rounding; only the shapes traini
 from __future__ import annotations
 
 import torch
+from diffusers import ZImageTransformer2DModel
+from diffusers.models.transformers.transformer_z_image import RopeEmbedder, ZImageTransformerBlock
 
 
 def _rotate(x: torch.Tensor, freqs_cis: torch.Tensor) -> torch.Tensor:
@@ -35,18 +37,23 @@ class PlainAttention:
         return attn.to_out[0](output.transpose(1, 2).flatten(2))
 
 
-def use_plain_attention(transformer: torch.nn.Module, compile_blocks: bool = True) -> None:
+class RealRope(RopeEmbedder):
+    """The rotary table as real pairs, each axis [positions, D/2 of the axis, 2]."""
+
+    freqs_cis: list[torch.Tensor]  # type: ignore[assignment]  # the base class begins with None
+
+    def __call__(self, ids: torch.Tensor) -> torch.Tensor:
+        return torch.cat([self.freqs_cis[axis][ids[:, axis]] for axis in range(len(self.axes_dims))], dim=-2)
+
+
+def use_plain_attention(transformer: ZImageTransformer2DModel, compile_blocks: bool = True) -> None:
     """Switch a Z-Image transformer to `PlainAttention`, its rotary table to real pairs, and compile its blocks."""
     rope = transformer.rope_embedder
-    tables = type(rope).precompute_freqs_cis(rope.axes_dims, rope.axes_lens, theta=rope.theta)
-    rope.freqs_cis = [torch.view_as_real(table) for table in tables]  # [positions, D/2 of the axis, 2]
-
-    class RealRope(type(rope)):
-        def __call__(self, ids: torch.Tensor) -> torch.Tensor:
-            return torch.cat([self.freqs_cis[axis][ids[:, axis]] for axis in range(len(self.axes_dims))], dim=-2)
-
+    tables = rope.precompute_freqs_cis(rope.axes_dims, rope.axes_lens, theta=rope.theta)
     rope.__class__ = RealRope
+    rope.freqs_cis = [torch.view_as_real(table) for table in tables]  # type: ignore[assignment]  # as above
     for block in (*transformer.noise_refiner, *transformer.context_refiner, *transformer.layers):
-        block.attention.set_processor(PlainAttention())
+        assert isinstance(block, ZImageTransformerBlock), "the transformer's three lists hold nothing else"
+        block.attention.set_processor(PlainAttention())  # type: ignore[arg-type]  # any callable will do
         if compile_blocks:
             block.compile(dynamic=False)

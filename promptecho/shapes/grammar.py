@@ -177,7 +177,7 @@ def describe(scene: Scene, rng: np.random.Generator) -> Claim:
     counts = Counter((thing.shape, thing.color) for thing in things)
     kinds = list(counts)
     rng.shuffle(kinds)
-    return Claim(tuple(Group(counts[tuple(kind)], str(kind[0]), str(kind[1])) for kind in kinds))
+    return Claim(tuple(Group(counts[shape, color], str(shape), str(color)) for shape, color in kinds))
 
 
 def wrong_fact(claim: Claim, wrong: Claim) -> str:
@@ -207,7 +207,7 @@ def corrupt(claim: Claim, rng: np.random.Generator) -> Claim:
     if len(groups) == 2 and groups[0].color and groups[1].color and groups[0].color != groups[1].color:
         options += ["swap", "swap"]
     what = str(rng.choice(options))
-    if what == "relation":
+    if what == "relation" and claim.relation:
         return Claim(claim.groups, OPPOSITE[claim.relation])
     if what == "swap":
         a, b = groups

@@ -7,7 +7,7 @@ import math
 import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, ZImageTransformer2DModel
 from transformers import (
-    Qwen2TokenizerFast,
+    Qwen2Tokenizer,
     Qwen3Config,
     Qwen3Model,
     Qwen3VLConfig,
@@ -60,7 +60,7 @@ def build_transformer() -> ZImageTransformer2DModel:
     )
 
 
-def build_text_encoder(tokenizer: Qwen2TokenizerFast) -> Qwen3Model:
+def build_text_encoder(tokenizer: Qwen2Tokenizer) -> Qwen3Model:
     """Qwen3 decoder; the pipeline reads the hidden states before its last layer."""
     return Qwen3Model(
         Qwen3Config(
@@ -86,9 +86,14 @@ def build_scheduler() -> FlowMatchEulerDiscreteScheduler:
     return FlowMatchEulerDiscreteScheduler(num_train_timesteps=1000, shift=2.0, use_dynamic_shifting=False)
 
 
-def build_vlm(tokenizer: Qwen2TokenizerFast) -> Qwen3VLForConditionalGeneration:
+def build_vlm(tokenizer: Qwen2Tokenizer) -> Qwen3VLForConditionalGeneration:
     """64 patches of 8x8 pixels, merged to 16 image tokens, one DeepStack level."""
-    token = tokenizer.convert_tokens_to_ids
+
+    def token(text: str) -> int:
+        found = tokenizer.convert_tokens_to_ids(text)
+        assert isinstance(found, int), "one token has one id"
+        return found
+
     return Qwen3VLForConditionalGeneration(
         Qwen3VLConfig(
             text_config={

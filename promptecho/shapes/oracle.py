@@ -85,8 +85,8 @@ def _read_object(color: str, alpha: np.ndarray, labels: np.ndarray, label: int) 
     rows, columns = np.where(soft.max(1) > 0.5)[0], np.where(soft.max(0) > 0.5)[0]
     y1, y2 = rows[0], rows[-1] + 1
     x1, x2 = columns[0], columns[-1] + 1
-    patch = Image.fromarray(soft).resize((GRID, GRID), Image.Resampling.BILINEAR, box=(x1, y1, x2, y2))
-    patch = np.asarray(patch)
+    resized = Image.fromarray(soft).resize((GRID, GRID), Image.Resampling.BILINEAR, box=(x1, y1, x2, y2))
+    patch = np.asarray(resized)
     names, ideals = _templates()
     ious = np.minimum(patch, ideals).sum((1, 2)) / np.maximum(patch, ideals).sum((1, 2))
     best = int((ious / np.array([CLEAN_IOU[name] for name in names])).argmax())

@@ -33,9 +33,10 @@ def _polygon(shape: str) -> list[tuple[float, float]]:
 
 
 RING_HOLE = 0.52
+Fill = int | tuple[int, ...]  # a grey level, or one number for each channel
 
 
-def _draw(draw: ImageDraw.ImageDraw, thing: Thing, color: tuple, hole: tuple, scale: int) -> None:
+def _draw(draw: ImageDraw.ImageDraw, thing: Thing, color: Fill, hole: Fill, scale: int) -> None:
     x, y, r = thing.x * scale, thing.y * scale, thing.radius * scale
     if thing.shape in ("circle", "ring"):
         draw.ellipse((x - r, y - r, x + r, y + r), fill=color)
@@ -84,9 +85,9 @@ def damage(image: Image.Image, rng: np.random.Generator) -> Image.Image:
         image = Image.fromarray(np.asarray(image)[y, x]).filter(ImageFilter.GaussianBlur(0.4))
     if rng.random() < 0.3:
         pixels = np.asarray(image, np.float32)
-        pixels = pixels + rng.normal(0, rng.uniform(2, 14), pixels.shape)
-        image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+        noisy = pixels + rng.normal(0, rng.uniform(2, 14), pixels.shape)
+        image = Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8))
     if rng.random() < 0.2:
-        pixels = np.asarray(image, np.float32) * rng.uniform(0.9, 1.08, 3) + rng.uniform(-10, 10)
-        image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+        tinted = np.asarray(image, np.float32) * rng.uniform(0.9, 1.08, 3) + rng.uniform(-10, 10)
+        image = Image.fromarray(np.clip(tinted, 0, 255).astype(np.uint8))
     return image

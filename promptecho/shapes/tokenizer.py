@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-from transformers import Qwen2TokenizerFast
+from transformers import Qwen2Tokenizer
 from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
 from promptecho.shapes.grammar import EMPTY, describe, plural, write
@@ -46,7 +46,7 @@ def _corpus() -> list[str]:
     )
 
 
-def build_tokenizer(max_length: int = 512) -> Qwen2TokenizerFast:
+def build_tokenizer(max_length: int = 512) -> Qwen2Tokenizer:
     """Learn the merges (seconds, deterministic) and wrap them in Qwen's own tokenizer class."""
     learner = Tokenizer(models.BPE())
     learner.normalizer = normalizers.NFC()
@@ -61,9 +61,9 @@ def build_tokenizer(max_length: int = 512) -> Qwen2TokenizerFast:
     trainer = trainers.BpeTrainer(vocab_size=560, initial_alphabet=alphabet, show_progress=False, min_frequency=2)
     learner.train_from_iterator(_corpus(), trainer)
     model = json.loads(learner.to_str())["model"]
-    tokenizer = Qwen2TokenizerFast(
+    tokenizer = Qwen2Tokenizer(
         vocab=model["vocab"],
-        merges=[tuple(merge) for merge in model["merges"]],
+        merges=[tuple(merge) for merge in model["merges"]],  # type: ignore[misc]  # it takes pairs too
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
         additional_special_tokens=list(SPECIAL_TOKENS[1:]),

@@ -8,6 +8,7 @@ so that several samples of one prompt differ in what they show. That is what gro
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,7 +40,8 @@ def encode_pool(vae: AutoencoderKL, size: int, seed: int) -> tuple[torch.Tensor,
         chunk = [random_claim(rng) for _ in range(min(128, size - start))]
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
             mean = vae.encode(to_tensor([render(scene_of(claim, rng), rng) for claim in chunk])).latent_dist.mean
-        latents.append((mean.float() - vae.config.shift_factor) * vae.config.scaling_factor)
+        settings: Any = vae.config  # whose keys are attributes too
+        latents.append((mean.float() - settings.shift_factor) * settings.scaling_factor)
         claims += chunk
         bar.advance(len(chunk))
     return torch.cat(latents), claims

@@ -55,4 +55,5 @@ def train_vae(out: Path, log: Path, *, steps: int = 1400, batch_size: int = 24, 
         mean = vae.encode(batch(seed + 1, 0, 256)).latent_dist.mean
     vae.register_to_config(scaling_factor=round(1 / float(mean.std()), 4), shift_factor=round(float(mean.mean()), 4))
     with atomic_path(out) as temporary:
-        vae.to(torch.float16).save_pretrained(temporary, safe_serialization=True)
+        # The library's wrapper of `to` has lost `self`.
+        vae.to(torch.float16).save_pretrained(temporary, safe_serialization=True)  # type: ignore[arg-type]

@@ -18,6 +18,8 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
+from transformers import Qwen3VLForConditionalGeneration
 
 from promptecho.files import atomic_path
 from promptecho.seeds import derive_seed
@@ -60,7 +62,7 @@ def patchify(images: torch.Tensor) -> torch.Tensor:
 class Example:
     """An image, what is asked about it, and the true answer."""
 
-    image: np.ndarray
+    image: Image.Image
     query: str
     answer: str
 
@@ -158,7 +160,7 @@ def train_vlm(out: Path, log: Path, *, steps: int = 1500, batch_size: int = 96, 
     save_vlm(model, tokenizer, out)
 
 
-def save_vlm(model: torch.nn.Module, tokenizer, out: Path) -> None:
+def save_vlm(model: Qwen3VLForConditionalGeneration, tokenizer, out: Path) -> None:
     """Write half-precision weights, tokenizer, chat template and image settings; the live model stays float32."""
     state = {name: value.to(torch.float16) for name, value in model.state_dict().items()}
     with atomic_path(out) as temporary:

@@ -21,13 +21,16 @@ class HybridOptimizer:
     """
 
     def __init__(self, modules: list[torch.nn.Module], lr: float, muon_lr: float, weight_decay: float):
-        matrices, others = [], []
+        matrices: list[torch.nn.Parameter] = []
+        others: list[torch.nn.Parameter] = []
         for module in modules:
             for name, parameter in module.named_parameters():
                 inside = "layers." in name or "blocks." in name or "refiner." in name
                 (matrices if inside and parameter.ndim == 2 else others).append(parameter)
         self.parameters = matrices + others
-        self.optimizers = [torch.optim.AdamW(others, lr=lr, betas=(0.9, 0.98), weight_decay=0.0)]
+        self.optimizers: list[torch.optim.Optimizer] = [
+            torch.optim.AdamW(others, lr=lr, betas=(0.9, 0.98), weight_decay=0.0)
+        ]
         if matrices:
             muon = torch.optim.Muon(
                 matrices, lr=muon_lr, weight_decay=weight_decay, momentum=0.95, adjust_lr_fn="match_rms_adamw"

@@ -82,7 +82,7 @@ def load_vlm(
     model.requires_grad_(False)
     model.eval()
     try:
-        model.to(device)
+        model.to(device)  # type: ignore[arg-type]  # the library's wrapper of `to` has lost `self`
     except (RuntimeError, AssertionError) as error:
         raise ModelError(f"{path}: cannot move the model to {device} ({str(error).splitlines()[0]})") from error
     return wrap_vlm(str(path), model, processor)

@@ -54,7 +54,7 @@ def load_processor(path: str | Path, *, revision: str | None = None, trust_remot
     return processor
 
 
-def _processor_class(path: str, options: dict[str, Any]) -> type | None:
+def _processor_class(path: str, options: dict[str, Any]) -> Any:
     """The library's processor class for this model, or None where it has none (remote code, for example)."""
     from transformers import PROCESSOR_MAPPING, AutoConfig
 
@@ -62,7 +62,7 @@ def _processor_class(path: str, options: dict[str, Any]) -> type | None:
     return PROCESSOR_MAPPING.get(type(config), None)
 
 
-def _has_optional_video(family: type) -> bool:
+def _has_optional_video(family: Any) -> bool:
     """Whether the class takes image processor and tokenizer first and can be built without a video processor."""
     parameters = inspect.signature(family.__init__).parameters
     names = list(parameters)
@@ -72,7 +72,7 @@ def _has_optional_video(family: type) -> bool:
     return optional and names.index("video_processor") > max(names.index("image_processor"), names.index("tokenizer"))
 
 
-def _without_video(family: type) -> type:
+def _without_video(family: Any) -> Any:
     """A subclass of a processor class whose parts are all but the video processor."""
 
     class ImageOnly(family):

@@ -38,7 +38,9 @@ def on_cpu(group: dist.ProcessGroup) -> dist.ProcessGroup:
 def group_timeout() -> timedelta:
     """How long ranks wait for each other in the world's group. Torch gives any other group minutes, whatever the world
     has, while one rank may wait for another's loading."""
-    backend = dist.group.WORLD._get_backend(torch.device("cpu"))  # no public name; torch is pinned
+    world = dist.group.WORLD
+    assert world is not None, "asked for when the group of all ranks is there"
+    backend = world._get_backend(torch.device("cpu"))  # no public name; torch is pinned
     return backend.options._timeout
 
 
@@ -142,6 +144,7 @@ class Turns:
             )
         mine = "image" if any(kwargs.get(name) is not None for name in self.image_inputs) else "text"
         while (turn := self._next_turn(mine)) != mine:
+            assert turn is not None, "this rank wants a pass"
             self._idle(turn)
         self._begin(mine)
 

@@ -25,7 +25,7 @@ def textocr_prompts(per_tag: int, seed: int) -> list[dict[str, Any]]:
     as "word", it spells in bytes.
     """
     kinds = [(color, shape) for color in COLORS for shape in SHAPES]
-    options = {
+    options: dict[str, list[tuple[str, list[str]]]] = {
         "none": [(f"a photo of a {color} {shape}", []) for color, shape in kinds],
         "word": [
             (f'a photo of a {color} {shape} and the word "{word}"', [word])

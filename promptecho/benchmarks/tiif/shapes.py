@@ -57,6 +57,7 @@ def _color(group: Group) -> Asked:
 def _relations(claim: Claim, colored: bool = True) -> list[Asked]:
     """The claim's relation and its opposite."""
     first, second = claim.groups
+    assert claim.relation is not None, "asked only of claims that have one"
     return [
         (f"{_be(first)} the {_name(first, colored)} {LONG_RELATION[word]} the {_name(second, colored)}?", expected)
         for word, expected in ((claim.relation, YES), (OPPOSITE[claim.relation], NO))

@@ -63,6 +63,7 @@ class EchoReward:
 
 def build(context: RewardContext) -> EchoReward:
     """As a descriptor's `build`."""
+    assert context.vlm is not None, "its descriptor says that it needs one"
     return EchoReward(
         context.vlm, query=context.query, batch_size=context.batch_size, include_eos=context.include_eos
     )

@@ -162,6 +162,7 @@ def _row(reply: ScoredReply) -> tuple[str, str]:
 
 def build(context: RewardContext) -> InferScoreReward:
     """As a descriptor's `build`."""
+    assert context.vlm is not None, "its descriptor says that it needs one"
     return InferScoreReward(
         context.vlm, context.options, template=context.template, batch_size=context.batch_size, seed=context.seed
     )
