@@ -150,6 +150,7 @@ def test_what_is_no_reply_is_told_and_asked_again(kind, name):
         ({"code": 429, "message": "slow down"}, JudgeBusyError, r"HTTP 429: too many requests \(slow down\)"),
         ({"code": "502", "message": "no upstream"}, JudgeBusyError, "HTTP 502"),
         ({"message": "it broke", "type": "server_error"}, JudgeBusyError, "HTTP 502: .*it broke"),
+        ({"code": "\u00b2", "message": "a digit, no number"}, JudgeBusyError, "HTTP 502"),
         ({"code": 400, "message": "bad image"}, JudgeRejectedError, "HTTP 400"),
         ({"code": 401, "message": "who"}, JudgeError, "the key in OPENAI_API_KEY is refused"),
         ({"code": 402, "message": "Insufficient Balance"}, JudgeError, "no credit left"),
