@@ -107,7 +107,7 @@ def generate_shard(job: GenerateJob) -> Path:
             options = {"pad_prompts": own} if own else {}
             family = load_configured(job.config, job.device, text_encoder_device="cpu" if cache else None, **options)
         encoder = PromptCache(family, cache, turn=(job.shard, job.num_shards))
-        fold = contextlib.nullcontext()
+        fold: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
         if job.adapter is not None:
             from promptecho.t2i.lora import load_adapter, merged
 
@@ -178,7 +178,7 @@ def _generate_batch(
 def _published(job: GenerateJob, key: str) -> str | None:
     """How a published adapter's images are made, where its entry says so; None for all others."""
     entry = job.config.adapters.get(job.run)
-    return entry and getattr(entry, key)
+    return getattr(entry, key) if entry is not None else None
 
 
 def _suspect(job: GenerateJob) -> str:
@@ -194,9 +194,10 @@ def _suspect(job: GenerateJob) -> str:
 
 def _recipe(job: GenerateJob) -> dict[str, str | None]:
     """What decides the images of a shard besides their prompts: model and sampling, and the adapter's own files."""
-    adapter = job.adapter and digest([sha256_file(job.adapter / name) for name in ADAPTER_FILES])
+    files = [] if job.adapter is None else [sha256_file(job.adapter / name) for name in ADAPTER_FILES]
     own = {key: value for key in ("schedule", "pad_prompts") if (value := _published(job, key))}
-    return {"settings": slice_digest(job.config, "generate", image_set=job.image_set), "adapter": adapter, **own}
+    settings = slice_digest(job.config, "generate", image_set=job.image_set)
+    return {"settings": settings, "adapter": digest(files) if files else None, **own}
 
 
 def _row(layout: Layout, p: int, i: int) -> dict:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import tarfile
@@ -31,7 +30,7 @@ _HALF_WRITTEN = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
 _REPLACED = re.compile(rf".+{re.escape(REPLACED)}(?:[0-9a-f]{{16}}|unknown)(?:-\d+)?(?:\.\d+\.\w+)?")
 _UNPACKED = (".restoring-", ".unpacked-")
 # What `--config retrain=` and captions that are made again leave (config/reruns.py), below results/E.
-_ASIDE = ("captions", "work/train/*", "work/generate_shard/*", "images/*", "scores/*/*", "answers/*/*")
+_ASIDE: tuple[str, ...] = ("captions", "work/train/*", "work/generate_shard/*", "images/*", "scores/*/*", "answers/*/*")
 _ASIDE += ("tensorboard/*", "runs/*", "logs/train/*", "timings/train/*")
 _DAY = 86400
 
@@ -142,9 +141,7 @@ def _twice(packed: Path) -> Iterator[Path]:
                     entry = archive.extractfile(str(path.relative_to(packed.parent)))
                 except KeyError:
                     continue
-                with open(path, "rb") as file:
-                    digests = [hashlib.file_digest(one, "sha256").digest() for one in (entry, file) if one]
-                if len(digests) == 2 and digests[0] == digests[1]:
+                if entry is not None and entry.read() == path.read_bytes():
                     yield path
     except (tarfile.TarError, OSError) as error:
         raise DataError(f"{packed}: cannot read ({error}); delete it and generate the images again") from None

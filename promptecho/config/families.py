@@ -171,11 +171,11 @@ def with_defaults(raw: Mapping[str, Any], training: Any) -> tuple[dict[str, Any]
     """
     models, sets = raw.get("models"), raw.get("image_sets")
     t2i = models.get("t2i") if isinstance(models, dict) else None
+    if not isinstance(models, dict) or not isinstance(t2i, dict):
+        return dict(raw), training
     try:
-        family = family_named(str(t2i.get("family", DEFAULT))) if isinstance(t2i, dict) else None
+        family = family_named(str(t2i.get("family", DEFAULT)))
     except ConfigError:
-        family = None
-    if family is None:
         return dict(raw), training
     t2i = {"height": family.height, "width": family.width, **t2i}
     made = {**raw, "models": {**models, "t2i": t2i}}

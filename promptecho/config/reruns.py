@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,8 +19,8 @@ REPLACED = ".replaced-"
 SLICE = "training configuration"  # the name among a state's digests of the digest of its slice
 # What belongs to a run, below results/E, and what a name there begins with. The run itself comes last: as long as it is
 # in its place, moving was cut short and is taken up again.
-_FOLDERS = ("work/train/{run}", "work/generate_shard/{run}")  # or the new run would go on from the old one's states
-_FOLDERS += ("images/{run}", "scores/*/{run}", "answers/*/{run}", "tensorboard/{run}", "runs/{run}")
+_STATES = ("work/train/{run}", "work/generate_shard/{run}")  # or the new run would go on from the old one's states
+_FOLDERS = (*_STATES, "images/{run}", "scores/*/{run}", "answers/*/{run}", "tensorboard/{run}", "runs/{run}")
 _FILES = ("logs/train", "timings/train")
 
 
@@ -63,7 +63,7 @@ def names_in(text: object) -> list[str]:
     return [str(name) for name in (text if isinstance(text, list | tuple) else str(text).replace(",", " ").split())]
 
 
-def named_runs(text: object, experiments: dict[str, Iterable[str]]) -> set[tuple[str, str]]:
+def named_runs(text: object, experiments: Mapping[str, Iterable[str]]) -> set[tuple[str, str]]:
     """(experiment, run) pairs that `--config retrain=` names: `RUN`, `E/RUN`, several with commas.
 
     Args:

@@ -70,6 +70,12 @@ def description(source: str) -> dict[str, Any] | None:
     return next((content for content in _descriptions() if source in content["names"]), None)
 
 
+def _described(model: Model) -> dict[str, Any]:
+    content = description(model.source)
+    assert content is not None, "a model without files is planned with only where it is described"
+    return content
+
+
 def build_family(found: Found, section: T2iSection) -> T2iModel:
     """The family's model around a pipeline of meta tensors, as `load` would return it.
 
@@ -84,7 +90,7 @@ def build_family(found: Found, section: T2iSection) -> T2iModel:
     family = family_named(section.family)
     if found.path is not None and (problem := misfit(family, found.path)):
         raise ModelError(f"models.t2i.path: {found.path}: {problem}")
-    content = description(found.model.source) if found.path is None else _read_pipeline(Path(found.path), family)
+    content = _described(found.model) if found.path is None else _read_pipeline(Path(found.path), family)
     index = content["model_index"]
     parts = ("transformer", "vae", *(one.part for one in family.text_encoders))
     classes = {part: (index.get(part) or [None, None])[1] for part in parts}
@@ -95,7 +101,7 @@ def build_family(found: Found, section: T2iSection) -> T2iModel:
         )
     dtype = DTYPES[section.dtype]
     transformer = _diffusers_part(classes["transformer"], content["transformer"], dtype)
-    vae = _diffusers_part(classes["vae"], content["vae"], torch.float32)
+    vae: Any = _diffusers_part(classes["vae"], content["vae"], torch.float32)
     scheduler = diffusers.FlowMatchEulerDiscreteScheduler.from_config(content["scheduler"])
     others: dict[str, Any] = {}
     for one in family.text_encoders:
@@ -124,8 +130,7 @@ def build_vlm(found: Found, section: VlmSection) -> Vlm:
     from transformers import AutoConfig, AutoModelForImageTextToText
 
     if found.path is None:
-        content = description(found.model.source)
-        config = AutoConfig.for_model(**content["config"])
+        config = AutoConfig.for_model(**_described(found.model)["config"])
     else:
         try:
             config = AutoConfig.from_pretrained(found.path, trust_remote_code=section.trust_remote_code)
@@ -138,6 +143,7 @@ def build_vlm(found: Found, section: VlmSection) -> Vlm:
 
     model = _on_meta(make, DTYPES[section.dtype], found.model.source)
     if found.path is None:
+        content = _described(found.model)
         processor = counting_processor(content["preprocessor"], content["config"])
     else:
         from promptecho.vlm.processor import load_processor
@@ -151,7 +157,7 @@ def n_bytes(module: nn.Module) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in [*module.parameters(), *module.buffers()])
 
 
-def _needed(pipeline: type) -> list[str]:
+def _needed(pipeline: Any) -> list[str]:
     """The parts that a pipeline's class asks for and has no default for."""
     parameters = list(inspect.signature(pipeline.__init__).parameters.values())[1:]
     return [one.name for one in parameters if one.default is inspect.Parameter.empty]

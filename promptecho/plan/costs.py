@@ -61,8 +61,8 @@ class T2iCosts:
         self._deep_encoders = [Deep(encoder, T2I_SHALLOW) for encoder in encoders]
         if checkpointing:
             family.enable_activation_checkpointing()
-        family.transformer = add_lora(family.transformer, lora, 0, family.lora_targets)
-        self._adapter = lambda: list(lora_parameters(family.transformer).values())
+        family.transformer = self._adapted = add_lora(family.transformer, lora, 0, family.lora_targets)
+        self._adapter = lambda: list(lora_parameters(self._adapted).values())
         self.lora_params = self._deep.number(lambda: sum(p.numel() for p in self._adapter()))
         self.folded_bytes = self._deep.number(self._folded)
         self._shape = family.latent_shape(section.height, section.width)
@@ -92,7 +92,7 @@ class T2iCosts:
                 return x + t[0] * self.family.guided_velocity(x, t, cond, guidance_scale)
 
         def traced() -> Cost:
-            with merged(self.family.transformer):
+            with merged(self._adapted):
                 return self._deep.trace(step)
 
         # By how much it guides changes nothing; families differ in where guidance begins, at 0 or at 1.
@@ -174,10 +174,11 @@ class T2iCosts:
         """Bytes that folding the adapter in takes beside the weights themselves."""
         from peft.tuners.lora import LoraLayer
 
-        layers = [m.get_base_layer().weight for m in self.family.transformer.modules() if isinstance(m, LoraLayer)]
-        if any(weight.dtype != torch.float32 for weight in layers):
+        layers = [module.get_base_layer() for module in self._adapted.modules() if isinstance(module, LoraLayer)]
+        weights = [layer.get_parameter("weight") for layer in layers]
+        if any(weight.dtype != torch.float32 for weight in weights):
             return 0
-        return sum(4 * weight.numel() for weight in layers)
+        return sum(4 * weight.numel() for weight in weights)
 
 
 class VlmCosts:

@@ -32,27 +32,26 @@ def write_adapter(
     Raises:
         DataError: the disk is full or not writable.
     """
-    config = config.to_dict()
-    config = {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}
-    config["inference_mode"] = True
-    config["base_model_name_or_path"] = None  # a path of one machine says nothing on another
+    written = {key: sorted(value) if isinstance(value, set) else value for key, value in config.to_dict().items()}
+    written["inference_mode"] = True
+    written["base_model_name_or_path"] = None  # a path of one machine says nothing on another
     layers = {name.removeprefix("base_model.model."): value for name, value in sorted(state.items())}
     keys = ["r", "lora_alpha", "target_modules", "lora_dropout", "bias", "use_rslora"]
-    keys += [key for key in ("rank_pattern", "alpha_pattern") if config[key]]
+    keys += [key for key in ("rank_pattern", "alpha_pattern") if written[key]]
     with atomic_path(folder) as temporary:
         temporary.mkdir()
         save_file(dict(sorted(state.items())), temporary / "adapter_model.safetensors", metadata={"format": "pt"})
-        text = json.dumps(config, indent=2, sort_keys=True, default=str)
+        text = json.dumps(written, indent=2, sort_keys=True, default=str)
         (temporary / "adapter_config.json").write_text(text + "\n", encoding="utf-8")
         pipeline_class(family).save_lora_weights(
             str(temporary),
             transformer_lora_layers=layers,
-            transformer_lora_adapter_metadata={key: config[key] for key in keys},
+            transformer_lora_adapter_metadata={key: written[key] for key in keys},
             safe_serialization=True,
         )
         _sort_metadata(temporary / "pytorch_lora_weights.safetensors")
         if family.comfyui_prefix is not None:
-            lora = peft_lora(state, config, folder, folder)
+            lora = peft_lora(state, written, folder, folder)
             (temporary / COMFYUI_FILE).write_bytes(comfyui_bytes(lora, family.comfyui_prefix))
         for name, content in {**family_note(family), **(extra or {})}.items():
             write_json(temporary / name, content)

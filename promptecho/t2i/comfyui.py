@@ -69,7 +69,7 @@ def export(folders: Sequence[Path], out: Path | None = None) -> list[dict[str, A
     if none := [str(folder) for folder, adapter in zip(folders, found, strict=True) if adapter is None]:
         raise DataError(f"{', '.join(none)}: no {PEFT_CONFIG} there or in adapter/; give runs/R/N or runs/R/N/adapter")
     facts = []
-    for adapter in found:
+    for adapter in (adapter for adapter in found if adapter is not None):
         lora, file = read_peft(adapter), out or adapter / COMFYUI_FILE
         content = comfyui_bytes(lora, _prefix(adapter))
         written = not (file.is_file() and file.read_bytes() == content)

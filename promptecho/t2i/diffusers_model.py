@@ -221,7 +221,7 @@ class DiffusersModel:
         files = [] if folder is None else sorted(
             file for name in names for file in (folder / name).rglob("*") if file.is_file()
         )  # fmt: skip
-        if not files:
+        if folder is None or not files:
             raise ModelError(f"{path}: no text encoder's files in it; load it again, or set models.prompt_cache: null")
         weights = [[str(file.relative_to(folder)), fingerprint(file)] for file in files]
         version = [self.descriptor.version] if self.descriptor.version > 1 else []

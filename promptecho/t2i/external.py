@@ -84,8 +84,8 @@ def resolve_adapter(source: str, cache: Path | None = None, revision: str | None
         raise DataError(f"{source}: no such folder or file, and no hub id (owner/name) either")
     # An endpoint that is given is asked as it is: `locate` looks for the site's own. Where the hub is
     # forbidden, none is asked.
-    if ("endpoint" not in hub or reach.forbidden()) and (found := locate(source, revision)) != source:
-        return Path(found)
+    if ("endpoint" not in hub or reach.forbidden()) and (known := locate(source, revision)) != source:
+        return Path(known)
     import httpx2
     from huggingface_hub import HfApi, snapshot_download
 
@@ -260,7 +260,7 @@ def _write(lora: Lora, out: Path, target: Target, imported: Imported) -> None:
         state[f"base_model.model.{name}.lora_B.weight"] = pair.up
     config = LoraConfig(
         r=rank,
-        lora_alpha=alpha,
+        lora_alpha=alpha,  # type: ignore[arg-type]  # PEFT divides it, as any number
         # Names from the root, and patterns anchored there: each means one module.
         target_modules=sorted(lora.pairs),
         rank_pattern={f"^{name}": pair.rank for name, pair in sorted(lora.pairs.items()) if pair.rank != rank},

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
@@ -40,7 +41,7 @@ def add_lora(
             raise ModelError(f"training.lora.target_modules: no linear layer of the transformer ends in {target!r}")
     config = LoraConfig(
         r=lora.rank,
-        lora_alpha=lora.alpha,
+        lora_alpha=lora.alpha,  # type: ignore[arg-type]  # PEFT divides it, as any number
         target_modules=chosen,
         init_lora_weights="gaussian" if lora.init == "gaussian" else True,
     )
@@ -74,7 +75,7 @@ def _computing_as_the_base(model: PeftModel) -> PeftModel:
     return model
 
 
-def lora_parameters(model: PeftModel) -> dict[str, torch.nn.Parameter]:
+def lora_parameters(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
     """The trained parameters by name, sorted."""
     return {name: p for name, p in sorted(model.named_parameters()) if p.requires_grad}
 
@@ -87,7 +88,8 @@ def merged(model: PeftModel) -> Iterator[None]:
     so there nothing is folded. Nor where the weights are partitioned over ranks (ZeRO-3). The base weights are put
     back as they were, bit for bit.
     """
-    layers = [module for module in model.modules() if isinstance(module, LoraLayer)]
+    # Their common class does not declare what each kind of them has.
+    layers: list[Any] = [module for module in model.modules() if isinstance(module, LoraLayer)]
     weights = [layer.get_base_layer().weight for layer in layers]
     if any(weight.dtype != torch.float32 or hasattr(weight, "ds_id") for weight in weights):
         yield
@@ -112,7 +114,9 @@ def save_adapter(model: PeftModel, weights: dict[str, torch.Tensor], folder: Pat
     """
     named = get_peft_model_state_dict(model, state_dict=dict(weights))
     state = {name: value.detach().to("cpu", torch.float32) for name, value in named.items()}
-    write_adapter(folder, state, model.peft_config["default"], family)
+    config = model.peft_config["default"]
+    assert isinstance(config, LoraConfig), "`add_lora` made it"
+    write_adapter(folder, state, config, family)
 
 
 def load_adapter(transformer: torch.nn.Module, folder: Path) -> PeftModel:

@@ -217,13 +217,15 @@ def _with_config(pairs: dict[str, Pair], config: Any, where: Path) -> Lora:
         raise DataError(f"{where}: expected a JSON object, found {type(config).__name__}")
     _refuse_variants(config, where)
     _check_settings(config, where)
-    ranks, alphas = config.get("rank_pattern") or {}, config.get("alpha_pattern") or {}
+    ranks: dict[str, Any] = config.get("rank_pattern") or {}
+    alphas: dict[str, Any] = config.get("alpha_pattern") or {}
     made = {}
     for name, pair in pairs.items():
-        rank = ranks.get(get_pattern_key(ranks, name), config["r"])
+        rank = ranks.get(get_pattern_key(list(ranks), name), config["r"])
         if rank != pair.rank:
             raise DataError(f"{where}: {name} has rank {pair.rank} in the weights, {rank} in the configuration")
-        alpha = float(alphas.get(get_pattern_key(alphas, name), config["lora_alpha"]))
+        key = get_pattern_key(list(alphas), name)
+        alpha = float(alphas[key] if key in alphas else config["lora_alpha"])
         made[name] = replace(pair, alpha=alpha * (pair.alpha / pair.rank))
     targets = config.get("target_modules")
     if not targets:

@@ -65,14 +65,15 @@ class PromptCache:
         """
         wanted = list(dict.fromkeys(prompts))
         if self.folder is None:
-            found = dict(zip(wanted, self.family.encode_prompts(wanted), strict=True))
-            return [found[prompt] for prompt in prompts]
+            made = dict(zip(wanted, self.family.encode_prompts(wanted), strict=True))
+            return [made[prompt] for prompt in prompts]
         if not self._negative_is_set:
             wanted.append(self.family.negative_prompt)
-        found = {prompt: self._load(prompt) for prompt in wanted}
-        missing = [prompt for prompt, embedding in found.items() if embedding is None]
+        read = {prompt: self._load(prompt) for prompt in wanted}
+        found = {prompt: embedding for prompt, embedding in read.items() if embedding is not None}
+        missing = [prompt for prompt in read if prompt not in found]
         if missing:
-            later = islice((prompt for prompt in dict.fromkeys(upcoming) if prompt not in found), AHEAD)
+            later = islice((prompt for prompt in dict.fromkeys(upcoming) if prompt not in read), AHEAD)
             found |= self._compute(missing, [] if self._cannot_write else list(later))
         if not self._negative_is_set:
             self.family.set_negative(found[self.family.negative_prompt])
@@ -102,6 +103,7 @@ class PromptCache:
         return found
 
     def _path(self, prompt: str) -> Path:
+        assert self.folder is not None, "without a folder nothing is read or written"
         name = hashlib.sha256(prompt.encode()).hexdigest()
         return self.folder / name[:2] / f"{name}.safetensors"
 
@@ -112,7 +114,8 @@ class PromptCache:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
-            return self._damaged(path, str(error))
+            self._damaged(path, str(error))
+            return None
         return self._read(path, data, prompt)
 
     def _read(self, path: Path, data: bytes, prompt: str) -> torch.Tensor | None:
@@ -122,10 +125,12 @@ class PromptCache:
         try:
             tensors, facts = load(data), _facts(data)
         except (SafetensorError, ValueError, KeyError) as error:  # cut short, or no such file at all
-            return self._damaged(path, str(error))
+            self._damaged(path, str(error))
+            return None
         embedding = tensors.get(NAME)
         if embedding is None or facts.get("prompt") != prompt or facts.get("sha256") != _sha256(embedding):
-            return self._damaged(path, "its content is not what was written")
+            self._damaged(path, "its content is not what was written")
+            return None
         return embedding.to(self.family.device)
 
     def _damaged(self, path: Path, why: str) -> None:
@@ -141,9 +146,10 @@ class PromptCache:
         value = embedding.cpu().contiguous()
 
         def write() -> None:
-            if shutil.disk_usage(self.folder).free < RESERVE:
+            path = self._path(prompt)
+            if shutil.disk_usage(path.parents[1]).free < RESERVE:
                 raise DataError(f"{self.folder}: less than {RESERVE / 1e9:.1f} GB are free there")
-            with atomic_path(self._path(prompt)) as temporary:
+            with atomic_path(path) as temporary:
                 # One key: several would be written in any order.
                 facts = json.dumps({"prompt": prompt, "sha256": _sha256(value)})
                 save_file({NAME: value}, temporary, {FACTS: facts})

@@ -123,7 +123,8 @@ def _without_models() -> Any:
     """The pipeline without its parts: it brings the instruction and the lengths."""
     import diffusers
 
-    return diffusers.QwenImagePipeline(None, None, None, None, None)
+    none: Any = None
+    return diffusers.QwenImagePipeline(none, none, none, none, none)
 
 
 def pack(latents: torch.Tensor) -> torch.Tensor:
