@@ -99,9 +99,10 @@ def _floats(table: Table, layout: _Layout, kind: str, width: float) -> Iterator[
 
 def _same(table: Table) -> dict[str, float]:
     """Columns of counts -> the count that all rows have that have one."""
-    found = {}
+    found: dict[str, float] = {}
     for column in table.columns:
-        values = {row[column.key].value for row in table.rows if column.key in row} - {None}
+        cells = [row[column.key] for row in table.rows if column.key in row]
+        values = {cell.value for cell in cells if cell.value is not None}
         if column.decimals == 0 and not (column.interval or column.best) and len(values) == 1:
             found[column.key] = values.pop()
     return found
@@ -192,9 +193,9 @@ def _texts(cell: Cell, column: Column, layout: _Layout) -> tuple[list[str], list
 def _tabulars(table: Table, columns: Sequence[Column], layout: _Layout, title: str, first: bool) -> Iterator[_Piece]:
     """The rows of a block in as many tabulars as pages have to be filled."""
     paired = [any(_limits(table.cell(row, c), c, layout) for row in table.rows) for c in columns]
-    head = [[_across(escape_latex(line), pair) for line in _head(c)] for c, pair in zip(columns, paired, strict=True)]
-    head = _beside([[_across("", pair)] * (max(map(len, head)) - len(cell)) + cell
-                    for cell, pair in zip(head, paired, strict=True)], paired)  # fmt: skip
+    heads = [[_across(escape_latex(line), pair) for line in _head(c)] for c, pair in zip(columns, paired, strict=True)]
+    head = _beside([[_across("", pair)] * (max(map(len, heads)) - len(cell)) + cell
+                    for cell, pair in zip(heads, paired, strict=True)], paired)  # fmt: skip
     rows = []
     for row in table.rows:
         cells = [_lines(table.cell(row, c), c, layout, pair) for c, pair in zip(columns, paired, strict=True)]
@@ -202,10 +203,10 @@ def _tabulars(table: Table, columns: Sequence[Column], layout: _Layout, title: s
     sides = ["l" if c.decimals is None else "r@{}l" if pair else "r" for c, pair in zip(columns, paired, strict=True)]
     line = 1.2 * (layout.points + 2)
     chunks: list[list[list[str]]] = [[]]
-    for row in rows:
-        if chunks[-1] and line * (len(head) + 4 + sum(len(one) + 0.2 for one in [*chunks[-1], row])) > HEIGHT:
+    for texts in rows:
+        if chunks[-1] and line * (len(head) + 4 + sum(len(one) + 0.2 for one in [*chunks[-1], texts])) > HEIGHT:
             chunks.append([])
-        chunks[-1].append(row)
+        chunks[-1].append(texts)
     for index, chunk in enumerate(chunks):
         body = [r"\addlinespace[2pt]"] * any(len(row) > 1 for row in rows)
         body = [text for row in chunk for text in [*body, *row]][len(body) :]

@@ -62,7 +62,8 @@ def _character(character: str) -> str:
         return _SPECIAL.get(character, character)
     if character in _KNOWN:
         return _KNOWN[character]
-    letter, *marks = unicodedata.normalize("NFD", character)
+    parts = unicodedata.normalize("NFD", character)
+    letter, marks = parts[0], parts[1:]
     if letter.isascii() and letter.isalpha() and len(marks) == 1 and marks[0] in _ACCENTS:
         return rf"\{_ACCENTS[marks[0]]}{{{letter}}}"
     return f"(U+{ord(character):04X})"

@@ -123,7 +123,7 @@ def count_note(kind: Kind, files: Sequence[ScoreFile], lost: int) -> str:
     prompts = [len({item.prompt_id for item in file.scores.items}) for file in files]
     per_prompt = [file.scores.provenance.n / number for file, number in zip(files, prompts, strict=True)]
 
-    def span(values: list[float]) -> str:
+    def span(values: Sequence[float]) -> str:
         low, high = f"{min(values):.4g}", f"{max(values):.4g}"
         return low if low == high else f"{low} to {high}"
 

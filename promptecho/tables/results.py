@@ -81,7 +81,7 @@ class Results:
 
     def last_step(self, experiment: str, run: str, scorers: Sequence[str]) -> int | None:
         """The last step that all of these scorers have that scored the run at all; None without scores."""
-        keys = {self._key(experiment, scorer) for scorer in scorers} - {None}
+        keys = {key for scorer in scorers if (key := self._key(experiment, scorer)) is not None}
         steps = [set(found) for key in sorted(keys) if (found := self._runs(experiment, run, key))]
         if not steps:
             return None

@@ -83,7 +83,8 @@ def gains(table: Table) -> list[Gain]:
             cell = table.cell(row, column)
             if cell.value is not None and cell.low is not None and cell.high is not None:
                 counted = table.cell(row, prompts).value if prompts else None
-                found.append(_gain(table, _model(row), column, cell, counted))
+                numbers = (cell.value, cell.low, cell.high)
+                found.append(_gain(table, _model(row), column, numbers, cell.note, counted))
     return found
 
 
@@ -91,20 +92,23 @@ def _model(row: dict[str, Cell]) -> str:
     return row["model"].text if "model" in row else ""
 
 
-def _gain(table: Table, model: str, column: Column, cell: Cell, prompts: float | None) -> Gain:
+def _gain(
+    table: Table, model: str, column: Column, numbers: tuple[float, float, float], note: str, prompts: float | None
+) -> Gain:
+    """`numbers`: a gain, and both ends of its interval."""
+    value, low, high = numbers
     against = "base" if "base" in column.label else "the baseline"
-    value, low, high = (number(one, column) for one in (cell.value, cell.low, cell.high))
     where = f"{table.name} ({column.key.partition('.')[0]} prompts)" if "." in column.key else table.name
-    told = f"{value} points [{low}, {high}]"
-    note = f", {cell.note}" if cell.note else ""
+    told = f"{number(value, column)} points [{number(low, column)}, {number(high, column)}]"
+    more = f", {note}" if note else ""
     n = f"{prompts:.0f} prompts" if prompts else "these prompts"
-    if cell.low > 0:
-        sentence = f"{where}: {model} gains {told} over {against}{note}"
-    elif cell.high < 0:
-        sentence = f"{where}: {model} loses {told} against {against}{note}"
+    if low > 0:
+        sentence = f"{where}: {model} gains {told} over {against}{more}"
+    elif high < 0:
+        sentence = f"{where}: {model} loses {told} against {against}{more}"
     else:
-        sentence = f"{where}: {model} has {told} against {against}{note}: no difference that {n} could show"
-    return Gain(table.name, model, column.label, against, cell.value, cell.low, cell.high, cell.note, sentence)
+        sentence = f"{where}: {model} has {told} against {against}{more}: no difference that {n} could show"
+    return Gain(table.name, model, column.label, against, value, low, high, note, sentence)
 
 
 def look_next(folder: Path) -> list[tuple[str, str]]:

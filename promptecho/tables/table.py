@@ -74,11 +74,14 @@ class Table:
         """
         for column in (c for c in self.columns if c.best):
             there = {index: row[column.key] for index, row in enumerate(self.rows) if column.key in row}
-            there = {index: cell for index, cell in there.items() if cell.value is not None}
-            shown = {index: float(number(cell.value, column, cell.decimals)) for index, cell in there.items()}
-            for index, cell in there.items():
-                best = len(set(shown.values())) > 1 and shown[index] == max(shown.values())
-                cell.highlight = best and significant(index, column)
+            shown = {
+                index: float(number(cell.value, column, cell.decimals))
+                for index, cell in there.items()
+                if cell.value is not None
+            }
+            for index, value in shown.items():
+                best = len(set(shown.values())) > 1 and value == max(shown.values())
+                there[index].highlight = best and significant(index, column)
 
     def cell(self, row: dict[str, Cell], column: Column) -> Cell:
         return row.get(column.key, Cell(text=MISSING))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from promptecho.tables.html import to_html
 from promptecho.tables.latex import to_latex
 from promptecho.tables.table import Table, to_csv, to_json, to_markdown
 
-FORMATS = {
+FORMATS: dict[str, Callable[[Table], str]] = {
     "{}.md": to_markdown,
     "{}.html": to_html,
     "{}.csv": to_csv,

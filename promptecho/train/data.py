@@ -53,13 +53,16 @@ class Batch:
     def take(self, images: list[int], times: list[int] | slice = slice(None)) -> Batch:
         """Some images at some timesteps."""
 
-        def pick(value: torch.Tensor | None) -> torch.Tensor | None:
-            return None if value is None else value[times][:, images]
+        def pick(value: torch.Tensor) -> torch.Tensor:
+            return value[times][:, images]
+
+        def pick_any(value: torch.Tensor | None) -> torch.Tensor | None:
+            return None if value is None else pick(value)
 
         return Batch(
             [self.prompt_ids[i] for i in images], self.x0[images], [self.cond[i] for i in images],
             self.advantages[images], pick(self.t), pick(self.noise), pick(self.old_log_prob),
-            pick(self.base_velocity), pick(self.ema_velocity),
+            pick_any(self.base_velocity), pick_any(self.ema_velocity),
         )  # fmt: skip
 
 

@@ -6,8 +6,11 @@ the same world size again.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
+from peft import PeftModel
 
 from promptecho.config.training import TrainingConfig
 from promptecho.t2i.lora import lora_parameters
@@ -44,6 +47,7 @@ class Engine:
         deepspeed.utils.logger.setLevel("WARNING")
         # On CPUs DeepSpeed would compile its own shared-memory all-reduce first: a minute, and g++. Gloo does.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+        assert isinstance(model, PeftModel), "its adapter is what is trained"
         self.model = model
         self.parameters = lora_parameters(model)
         self.shapes = {name: p.shape for name, p in self.parameters.items()}  # ZeRO-3 leaves empty parameters behind
@@ -181,7 +185,7 @@ class Engine:
 
         rank = dist.get_rank()
 
-        def part(value: torch.Tensor, p: torch.nn.Parameter) -> torch.Tensor:
+        def part(value: torch.Tensor, p: Any) -> torch.Tensor:
             size = p.ds_tensor.ds_numel
             flat = torch.zeros(size * dist.get_world_size())
             flat[: value.numel()] = value.flatten()

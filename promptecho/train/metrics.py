@@ -85,7 +85,7 @@ def read_run(experiment: Path, run: str) -> RunMetrics:
         else:
             segments = {step: path for step, path in segments.items() if step < under_way}
     merged: dict[int, Row] = {}
-    if under_way is not None:
+    if newest is not None and under_way is not None:
         same = [path for path in live if path.parent.name == newest.parent.name]
         for path in sorted(same, key=lambda path: int(path.parents[1].name)):
             if int(path.parents[1].name) <= under_way:
@@ -97,7 +97,7 @@ def read_run(experiment: Path, run: str) -> RunMetrics:
         rows=[merged[iteration] for iteration in sorted(merged)],
         finished=sorted(segments),
         live=under_way,
-        last_write=live[newest] if under_way is not None else None,
+        last_write=live[newest] if newest is not None and under_way is not None else None,
     )
 
 

@@ -60,16 +60,24 @@ class Scores:
     examples: list[str]
 
     @classmethod
+    def of(cls, facts: torch.Tensor, examples: list[str]) -> Scores:
+        """From the three tensors as one, [3, rewards, n]."""
+        rewards, replies, failed = facts
+        return cls(rewards, replies, failed, examples)
+
+    @classmethod
     def none(cls, n_rewards: int) -> Scores:
         """Scores of no image."""
-        return cls(*torch.zeros((3, n_rewards, 0), dtype=torch.float64), [""] * n_rewards)
+        return cls.of(torch.zeros((3, n_rewards, 0), dtype=torch.float64), [""] * n_rewards)
 
     @classmethod
     def joined(cls, parts: list[Scores]) -> Scores:
         """Those of all images of `parts`, in their order."""
-        tensors = (torch.cat([getattr(p, key) for p in parts], 1) for key in ("rewards", "replies", "failed"))
+        rewards, replies, failed = (
+            torch.cat([getattr(p, key) for p in parts], 1) for key in ("rewards", "replies", "failed")
+        )
         examples = [next(filter(None, texts), "") for texts in zip(*(p.examples for p in parts), strict=True)]
-        return cls(*tensors, examples)
+        return cls(rewards, replies, failed, examples)
 
     def to_json(self) -> dict[str, Any]:
         """A value for `json`, whose numbers include NaN on both ends in Python."""
@@ -78,7 +86,8 @@ class Scores:
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Scores:
         values = [value["rewards"], value["replies"], value["failed"]]
-        return cls(*torch.tensor(values, dtype=torch.float64).view(3, len(value["examples"]), -1), value["examples"])
+        examples = value["examples"]
+        return cls.of(torch.tensor(values, dtype=torch.float64).view(3, len(examples), -1), examples)
 
 
 def score_images(
@@ -93,6 +102,7 @@ def score_images(
     for index, entry in enumerate(rewards):
         for image, name in zip(images, names, strict=True):
             image.info["path"] = name
+        assert entry.reward is not None, "it is built where images are scored"
         labels = [entry.label(prompt) for prompt in prompts]
         scores: list[ImageScore] = []
         try:
@@ -112,7 +122,7 @@ def score_images(
         rows.append(torch.tensor(facts, dtype=torch.float64).view(-1, 3).T)
         examples.append(next((failure for score in scores for failure in score.failures), ""))
         moved(index + 1)
-    return Scores(*torch.stack(rows, 1), examples)
+    return Scores.of(torch.stack(rows, 1), examples)
 
 
 def too_many_failures(rewards: list[WeightedReward], scores: Scores) -> tuple[int, str] | None:
@@ -144,9 +154,12 @@ def advantage_parts(rewards: torch.Tensor, weights: list[float], training: Train
     A reward that an image lacks (NaN) adds nothing to its advantage; its other rewards do.
     """
     advantage = training.advantage
-    options = {"scale": advantage.scale, "clip": advantage.clip or float("inf"), "factor": advantage.factor}
+    clip = advantage.clip or float("inf")
     parts = [
-        weight * awm.group_advantages(values, missing=values.isnan(), **options)
+        weight
+        * awm.group_advantages(
+            values, scale=advantage.scale, clip=clip, missing=values.isnan(), factor=advantage.factor
+        )
         for values, weight in zip(rewards, weights, strict=True)
     ]
     return torch.stack(parts)

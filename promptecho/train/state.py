@@ -120,6 +120,7 @@ def _prompts(
         return record or use.record(facts["iteration"])
     problem = f"its {HELDOUT} is another" if HELDOUT in changed else change(facts, use)
     if problem is None:
+        assert record is not None, "a state without one has a problem"
         return record
     if accept:
         return restarted(record or {}, facts["iteration"])

@@ -133,6 +133,7 @@ def frame(experiment: str, views: list[RunView]) -> RenderableType:
     for shown in views:
         parts += [Text(), _header(shown)]
         if shown.state == "stalled":
+            assert shown.seconds_since_row is not None, "a run without a row waits"
             since = _duration(shown.seconds_since_row)
             parts.append(
                 Padding(Text(f"! no new row for {since}: killed, hanging or queued again", "bold red"), (0, 0, 0, 2))
