@@ -57,6 +57,7 @@ for _module in sorted(module.name for module in pkgutil.iter_modules(commands.__
     if hasattr(_loaded := importlib.import_module(f"promptecho.commands.{_module}"), "register"):
         _loaded.register(app)
 for _info in app.registered_groups:
+    assert _info.typer_instance is not None, "each is added as one"
     _own = _info.typer_instance.info.cls
     _info.cls = _own if isinstance(_own, type) and issubclass(_own, Group) else Group
 examples.attach(app)

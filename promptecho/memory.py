@@ -48,7 +48,7 @@ def in_phase(name: str) -> Iterator[None]:
     except Exception as error:
         found = shortage(error)
         if found is not None and not hasattr(found, "memory_phase"):
-            found.memory_phase = name
+            vars(found)["memory_phase"] = name
         raise
 
 

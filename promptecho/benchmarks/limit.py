@@ -23,7 +23,8 @@ def first_places(
     if limit is None or limit >= len(prompts):
         return list(range(len(prompts)))
     tags = [tag_of(prompt) for prompt in prompts]
-    sizes, seen = Counter(tags), defaultdict(int)
+    sizes = Counter(tags)
+    seen: defaultdict[str, int] = defaultdict(int)
     order = []
     for place, tag in enumerate(tags):
         nth = seen[tag]

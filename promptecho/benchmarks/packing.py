@@ -81,7 +81,8 @@ def _names(packed: Path) -> list[str]:
 def _check(root: Path, packed: Path) -> None:
     listed = {row["filename"]: row["sha256"] for path in root.glob("shards/*.jsonl") for row in read_jsonl(path)}
     with tarfile.open(packed) as archive:
-        found = {entry.name: hashlib.file_digest(archive.extractfile(entry), "sha256").hexdigest() for entry in archive}
+        files = {entry.name: archive.extractfile(entry) for entry in archive if entry.isfile()}
+        found = {name: hashlib.sha256(file.read()).hexdigest() for name, file in files.items() if file is not None}
     for name, expected in sorted(listed.items()):
         if found.get(name) != expected:
             raise DataError(f"{root / name}: is not the image that was generated; generate it again")

@@ -123,7 +123,7 @@ def read_yes_no(text: str) -> str:
         bare = {True: "yes", False: "no"}[answer] if isinstance(answer, bool) else str(answer)
     lead = _LEAD.match(bare)
     if lead:
-        word = re.search(r"(yes|no)$", lead[0], re.IGNORECASE)[1].lower()
+        word = "no" if lead[0].lower().endswith("no") else "yes"
         rest = bare[lead.end() :]
         words = {word, *_standing(rest)}
         if _taken_back(word, rest) or (word == "no" and declines(bare)):

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 from promptecho.errors import ConfigError, DataError
 from promptecho.progress import progress
@@ -14,7 +14,7 @@ from promptecho.scores import ScoreItem
 
 if TYPE_CHECKING:
     from promptecho.config.judges import JudgeSection
-    from promptecho.judges.base import Answer, Estimate, Question
+    from promptecho.judges.base import Answer, Estimate, Order, Question
     from promptecho.provenance import Limit
 
 Entry = TypeVar("Entry")
@@ -69,7 +69,7 @@ class ScoringOptions:
     device: str = "cpu"
     model: str | None = None
     parser: str = "tolerant"
-    order: str = "images_first"
+    order: Order = "images_first"
     questions_per_call: int = 1
     outage_s: float | None = None
     again: bool = False
@@ -105,6 +105,13 @@ class Scorer(Protocol):
             DataError: images are missing or not those of the prompt set, or every one failed.
         """
         ...
+
+
+@runtime_checkable
+class Estimating(Protocol):
+    """A scorer that tells what asking its judge would take."""
+
+    def estimate(self, folder: ImageFolder) -> Estimate: ...
 
 
 class JudgeBackend:

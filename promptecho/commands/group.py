@@ -17,13 +17,16 @@ BESIDE += ("models", "adapter", "benchmarks", "config", "gpus", "shapes")
 
 
 class Group(typer.core.TyperGroup):
-    """Lists its commands in the order above, with their whole sentences."""
+    """Lists its commands in the order above, with their whole sentences.
 
-    def list_commands(self, ctx: typer.Context) -> list[str]:
+    Contexts and formatters are those of typer's own copy of click, which it does not export.
+    """
+
+    def list_commands(self, ctx: Any) -> list[str]:
         order = [*STAGES, *BESIDE]
         return sorted(super().list_commands(ctx), key=lambda name: order.index(name) if name in order else len(order))
 
-    def format_commands(self, ctx: typer.Context, formatter: Any) -> None:
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
         rows = [(name, self.commands[name].get_short_help_str(1000)) for name in self.list_commands(ctx)]
         stages = [row for row in rows if row[0] in STAGES]
         for title, some in (("Stages, in the order of the workflow", stages), ("Beside them", rows[len(stages) :])):

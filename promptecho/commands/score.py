@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -177,6 +177,7 @@ def judge(
 
     All answers are kept; promptecho score then needs neither key nor network.
     """
+    from promptecho.benchmarks.scoring import Estimating
     from promptecho.config.scorers import backend_of
     from promptecho.errors import ConfigError
     from promptecho.files import write_json
@@ -187,10 +188,12 @@ def judge(
     if estimate == (out is not None):
         raise ConfigError("give either --out FILE, to ask, or --estimate")
     looking = _scorer(section, whole, answers, device, again=again)
-    facts = {"benchmark": benchmark, "judge": looking.judge_model}
+    if estimate and not isinstance(looking, Estimating):
+        raise ConfigError(f"benchmark {section.scorer}: its scorer has no `estimate`, so that the costs are not known")
+    facts: dict[str, Any] = {"benchmark": benchmark, "judge": looking.judge_model}
     looked_at = _folder(benchmark, section, images, prompts, images_per_prompt, baseline)
     with _memory(section, whole, device)("judge"), looked_at as folder:
-        if estimate:
+        if estimate and isinstance(looking, Estimating):
             facts |= asdict(looking.estimate(folder))
         else:
             scored = looking.score(folder)
@@ -279,7 +282,7 @@ def _scorer(
 
         device = choose_device(device)
     judge = judges.models[section.judge] if judges and section.judge else None
-    if judge is not None:
+    if whole and judge is not None:
         judge = judge.model_copy(update={"max_failed_share": max_failed_share(whole, section)})
     return load_scorer(
         section.scorer,

@@ -222,7 +222,7 @@ def benchmarks_at_hand(ours_only: bool = False) -> list[Found[Benchmark]]:
     return found
 
 
-def load_part(benchmark: str, key: str) -> object:
+def load_part(benchmark: str, key: str) -> Any:
     """What a benchmark's `module:object` of `key` names, such as its `scorer`.
 
     Raises:

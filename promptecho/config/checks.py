@@ -12,6 +12,7 @@ import re
 from typing import Annotated, Any
 
 from pydantic import TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
 
 from promptecho.config.benchmarks import BENCHMARKS, benchmark_named
 from promptecho.config.evaluation_checks import (
@@ -23,9 +24,7 @@ from promptecho.config.evaluation_checks import (
 )
 from promptecho.config.families import families_at_hand, family_named, misfit
 from promptecho.config.fields import Section
-from promptecho.config.models import (
-    ExperimentConfig,
-)
+from promptecho.config.models import CaptionsSection, ExperimentConfig
 from promptecho.config.rewards import placement_problem, reward_problems
 from promptecho.config.suggestions import choices_at, keys_at, unknown_key
 from promptecho.config.training import TrainingConfig
@@ -151,7 +150,7 @@ def _drop(value: Any, where: tuple) -> bool:
     return True
 
 
-def _message(item: dict[str, Any], value: Any, where: tuple, place: tuple, root: type[Section]) -> str:
+def _message(item: ErrorDetails, value: Any, where: tuple, place: tuple, root: type[Section]) -> str:
     if item["type"] == "missing":
         return "is missing"
     path = (*place, *where)
@@ -248,7 +247,7 @@ def _check_family(sections: dict[str, Any], problems: Problems) -> None:
             problems[f"{path}.pad_prompts"] = f"{family.name} has no such choice; remove it (it is for {takers})"
 
 
-def _watched_apart(captions: Section, image_sets: dict, runs: dict, problems: Problems) -> None:
+def _watched_apart(captions: CaptionsSection, image_sets: dict, runs: dict, problems: Problems) -> None:
     """Captions that a run watches exist, and those that it may stop on are none that it is judged on."""
     judged = max((entry.heldout or 0 for entry in image_sets.values()), default=0)
     for training in runs.values():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import typing
 from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
@@ -19,8 +20,11 @@ OUTSIDE = "or one from outside (docs/extending.md)"
 class Sized(Protocol):
     """What says how large images are where an image set does not."""
 
-    height: int
-    width: int
+    @property
+    def height(self) -> int: ...
+
+    @property
+    def width(self) -> int: ...
 
 
 def _with_images(name: str) -> str:
@@ -71,7 +75,7 @@ class _Chosen(Section):
             properties[key]["description"] = field.description
             if key in cls.open_choices():
                 told = {name: value for name, value in properties[key].items() if name not in ("type", "minLength")}
-                names = [*field.annotation.__args__]
+                names = list(typing.get_args(field.annotation))
                 properties[key] = {**told, "anyOf": [{"enum": names}, {"type": "string", "minLength": 1}]}
         return schema
 

@@ -89,7 +89,9 @@ def _instead(benchmark: Benchmark) -> str:
     return f"Write backend: {' or '.join(one.name for one in others)}{need} (docs/benchmarks.md)"
 
 
-def _check_baseline(path: str, benchmark: BenchmarkSection, runs: dict | None, adapters: dict | None, problems):
+def _check_baseline(
+    path: str, benchmark: BenchmarkSection, runs: dict | None, adapters: dict | None, problems: Problems
+) -> None:
     if benchmark.baseline is None or benchmark.baseline == "base":
         return
     run, at, step = benchmark.baseline.partition("@")
@@ -101,10 +103,10 @@ def _check_baseline(path: str, benchmark: BenchmarkSection, runs: dict | None, a
         problems[path] = f"expected base or RUN@STEP (found {benchmark.baseline!r}){meant}"
     elif runs is not None and run not in {**runs, **(adapters or {})}:
         problems[path] = no_such(run, "runs", {**runs, **(adapters or {})})
-    elif run in (runs or {}) and int(step) not in runs[run].checkpoint_steps:
+    elif runs and run in runs and int(step) not in runs[run].checkpoint_steps:
         steps = ", ".join(map(str, runs[run].checkpoint_steps))
         problems[path] = f"run {run} has no checkpoint {step} (checkpoints: {steps})"
-    elif run in (adapters or {}) and int(step) != adapters[run].step:
+    elif adapters and run in adapters and int(step) != adapters[run].step:
         problems[path] = f"adapter {run} is of step {adapters[run].step}, not {step}"
 
 

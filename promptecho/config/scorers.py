@@ -17,7 +17,8 @@ def image_set_limit(config: ExperimentConfig, image_set: str) -> int | None:
     """How many of an image set's prompts its benchmarks look at; None: all. The largest limit, since what a smaller one
     takes a larger one takes too."""
     limits = [benchmark.limit for benchmark in config.benchmarks.values() if benchmark.image_set == image_set]
-    return None if None in limits else max(limits, default=None)
+    numbers = [limit for limit in limits if limit is not None]
+    return max(numbers, default=None) if len(numbers) == len(limits) else None
 
 
 def max_failed_share(config: ExperimentConfig, benchmark: BenchmarkSection) -> float:

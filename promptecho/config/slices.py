@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import promptecho
 from promptecho.config.benchmarks import BENCHMARKS, benchmark_named
@@ -132,7 +132,8 @@ def slice_value(
     if stage == "merge":
         return _merge_slice(captions, models)
     if stage == "train":
-        training = _keys(run_training(config, _needed(run, stage, "run")), "training")
+        run = _needed(run, stage, "run")
+        training = _keys(run_training(config, run), "training")
         training["sampling"].pop("batch_size")
         if training["sampling"]["policy"] == "ema":  # once they were those of the trained weights
             training["sampling"]["old_log_prob"] = "of the weights that sample"
@@ -231,7 +232,7 @@ def _merge_slice(captions: dict[str, Any], models: dict[str, Any]) -> dict[str, 
     return {"version": version, "vlm": models["vlm"], "tokenizer": tokenizer, "captions": keys}
 
 
-def _model(config: ExperimentConfig, section: Section, name: str) -> dict[str, Any]:
+def _model(config: ExperimentConfig, section: Section, name: Literal["t2i", "vlm"]) -> dict[str, Any]:
     """Keys of a model of kind `name`; its path as written, so that moving `models_root` restarts nothing.
 
     A model that ships with the project may change with it, so its files count too.

@@ -96,7 +96,7 @@ def trainer_memory(
     references = _references(training)
     mine = min(images, share * training.passes) if world > 1 else images
     one = rows * t2i.latent_bytes
-    phases = {
+    phases: dict[str, dict[str, int]] = {
         Phase.ENCODE: _encoding(t2i, settings),
         Phase.SAMPLE: {
             "activations": t2i.sample_step(sampled, training.sampling.guidance_scale).peak,
@@ -144,7 +144,7 @@ def generation_memory(t2i: T2iCosts, batch_size: int, guidance_scale: float, set
     held = {
         "transformer": t2i.transformer_bytes, "VAE": t2i.vae_bytes, "LoRA weights": FLOAT32 * t2i.lora_params,
     } | ({} if settings.prompt_cache else {"text encoder": t2i.text_encoder_bytes})  # fmt: skip
-    phases = {
+    phases: dict[str, dict[str, int]] = {
         Phase.ENCODE: _encoding(t2i, settings),
         Phase.SAMPLE: {
             "activations": t2i.sample_step(batch_size, guidance_scale).peak, "folded adapter": t2i.folded_bytes

@@ -148,11 +148,11 @@ def comparison(
         base = bases.get(experiment)
         if base is file or base is not None and not same_items(base, file):
             base = None
-        compared.append(Compared(Judged.of([file]), base and Judged.of([base]), str(file.path)))
+        compared.append(Compared(Judged.of([file]), Judged.of([base]) if base else None, str(file.path)))
         if base is not None:
-            found = kind.differences(base.scores.items, file.scores.items, f"{file.path} against {base.path}")
-            lost += sum(difference.n_lost for difference in found.values())
-            row |= {key: difference_cell(difference) for key, difference in found.items()}
+            gained = kind.differences(base.scores.items, file.scores.items, f"{file.path} against {base.path}")
+            lost += sum(difference.n_lost for difference in gained.values())
+            row |= {key: difference_cell(difference) for key, difference in gained.items()}
         by_place[file.order] = row
         rows.append(row)
     pooled = seed_groups(files)
@@ -162,17 +162,18 @@ def comparison(
         items = pool_seeds([file.scores.items for file in found])
         row = _row(kind, f"{experiment}: {label}" if several else label, found, items, what)
         row["seeds"] = Cell(len(found))
-        base = None
+        judged_base = None
         if kind.has_base and any(key in by_place[found[0].order] for key in kind.gains):
-            base = Judged.of([bases[experiment]] * len(found))
-            differences = kind.differences(base.items, items, what)
+            judged_base = Judged.of([bases[experiment]] * len(found))
+            differences = kind.differences(judged_base.items, items, what)
             row |= {key: difference_cell(difference) for key, difference in differences.items()}
         for key, spread in kind.gains.items():
-            gains = [by_place[file.order][key].value for file in found if key in by_place[file.order]]
+            cells = [by_place[file.order][key] for file in found if key in by_place[file.order]]
+            gains = [cell.value for cell in cells if cell.value is not None]
             if len(gains) == len(found):
                 row[spread] = Cell(float(np.std(gains, ddof=1)))
         rows.append(row)
-        compared.append(Compared(Judged.of(found), base, what))
+        compared.append(Compared(Judged.of(found), judged_base, what))
     experiments = ", ".join(dict.fromkeys(file.scores.provenance.experiment for file in files))
     columns, panels = list(kind.columns), list(kind.panels)
     if pooled:

@@ -84,21 +84,24 @@ class Kind:
 
     def differences(self, first: Sequence[ScoreItem], second: Sequence[ScoreItem], what: str) -> dict[str, Difference]:
         """Column -> what `second` has more than `first`, paired."""
-        how = {"ungrouped": not self.stratified, "per_prompt": self.per_prompt}
-        return {"delta": paired_difference(first, second, **how, what=what)}
+        return {"delta": self._overall_difference(first, second, what)}
 
     def column_difference(self, column: str, first: Judged, second: Judged, what: str) -> Difference | None:
         """What `second` has more than `first` in a column of scores, paired; None where the two cannot be paired."""
         if column == "overall":
-            how = {"ungrouped": not self.stratified, "per_prompt": self.per_prompt}
-            sides = [first.items, second.items]
-        else:
-            how, group = {}, self.group_of(column)
-            sides = [
-                [item for item in (judged.parts if column in self.told else judged.items) if item.group == group]
-                for judged in (first, second)
-            ]
-        return paired_difference(*sides, **how, what=what) if pairable(*sides) else None
+            sides = (first.items, second.items)
+            return self._overall_difference(*sides, what) if pairable(*sides) else None
+        group = self.group_of(column)
+        before, after = (
+            [item for item in (judged.parts if column in self.told else judged.items) if item.group == group]
+            for judged in (first, second)
+        )
+        return paired_difference(before, after, what=what) if pairable(before, after) else None
+
+    def _overall_difference(self, first: Sequence[ScoreItem], second: Sequence[ScoreItem], what: str) -> Difference:
+        return paired_difference(
+            first, second, ungrouped=not self.stratified, per_prompt=self.per_prompt, what=what
+        )
 
     def group_of(self, column: str) -> str:
         """The group of items, or of parts, whose mean a column of scores is."""

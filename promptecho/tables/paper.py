@@ -95,7 +95,9 @@ def _place(row: str, text: str, given: bool) -> Place:
     match = PLACE.fullmatch(text)
     if not match:
         raise ConfigError(f"--paper-rows {row!r}: {text!r} is not EXPERIMENT/RUN or EXPERIMENT/RUN@STEP")
-    step = 0 if match["run"] == "base" else match["step"] and int(match["step"])
+    step = int(match["step"]) if match["step"] else None
+    if match["run"] == "base":
+        step = 0
     return Place(match["experiment"], match["run"], step, given)
 
 
@@ -270,7 +272,7 @@ def _paper_row(label: str, row: str, ours: _Ours, columns: Sequence[Column]) -> 
             continue
         decimals, mine = published().columns[column.key].decimals, ours.cells.get(column.key)
         note = ""
-        if mine is not None and mine.low is not None:
+        if mine is not None and mine.low is not None and mine.high is not None:
             note = "agrees" if agrees(value, decimals, mine.low, mine.high) else "differs"
         cells[column.key] = Cell(value, note=note, decimals=decimals)
     return cells

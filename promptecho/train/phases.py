@@ -93,6 +93,7 @@ class Phases:
     def moved(self, step: int) -> None:
         """This rank has done so many steps of its phase."""
         self.step = step
+        assert self._outermost is not None, "within a phase"
         self.watchdog(self._outermost, self.iteration, step)
 
     def _arrive(self, phase: Phase, step: int = 0) -> None:

@@ -115,7 +115,8 @@ def score(trainer: Trainer, sampled: Sampled) -> tuple[torch.Tensor, dict[str, f
     with trainer.phase(Phase.EXCHANGE):
         rows = torch.cat([local.rewards, local.replies, local.failed]).T.contiguous()
         rows = gather_by_index(rows, sampled.mine, series.total)
-        scores = Scores(*rows.T.contiguous().chunk(3), local.examples)
+        rewards, replies, failed = rows.T.contiguous().chunk(3)
+        scores = Scores(rewards, replies, failed, local.examples)
         if (problem := too_many_failures(trainer.rewards, scores)) is not None:
             index, message = problem
             example = local.examples[index]  # of this rank; another one may have none

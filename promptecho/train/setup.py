@@ -150,9 +150,9 @@ def check_texts(
             readers += found
         else:
             labels = [(one.prompt_id, entry.labels[one.prompt_id]) for one in [*prompts, *watched]]
-            labelled.append((found, labels, section.label, "labels"))
+            labelled.append((found, labels, str(section.label), "labels"))
     texts = [
-        (readers, [(one.prompt_id, one.text) for one in group], file, "prompts")
+        (readers, [(one.prompt_id, one.text) for one in group], str(file), "prompts")
         for group, file in ((prompts, segment.captions), (watched, segment.heldout))
     ]
     if problems := [problem for one in [*texts, *labelled] if (problem := problems_of(*one, quiet=quiet))]:

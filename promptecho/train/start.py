@@ -34,7 +34,9 @@ def start(trainer: Trainer) -> tuple[TrainingState, list[dict]]:
     """The state to go on from, put into the engine, and this segment's metrics so far."""
     segment, engine = trainer.segment, trainer.engine
     digests = digests_of(segment, trainer.training)
-    state, rows, error = None, [], None
+    state: TrainingState | None = None
+    rows: list[dict] = []
+    error: PromptEchoError | None = None
     try:
         state, rows = checkpoint.find_start(
             segment.work, segment.resume, digests, segment.to, announce=dist.get_rank() == 0, use=trainer.use,

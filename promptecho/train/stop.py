@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
+    from torch.distributed import Store
 
     from promptecho.train.launch import Launch
 
@@ -77,7 +78,9 @@ class StopCheck:
         self._looked = 0.0
         self._poll: Callable[[], None] | None = None  # what `poll` does now
         # Of its own: a call in another thread may hold the connection for as long as it waits.
-        self.store = None if launch is None else launch.store.clone()
+        self.store: Store | None = None
+        if launch is not None:
+            self.store = launch.store.clone()  # type: ignore[attr-defined]  # torch does not declare it
         self._loading = False
 
     def install(self) -> None:
@@ -104,19 +107,22 @@ class StopCheck:
         Args:
             serves: a reward server, whose trainers say when all have loaded.
         """
+        launch, store = self.launch, self.store
+        assert launch is not None and store is not None, "a process that loads models was launched"
         pipe = os.pipe()
         for end in pipe:
             os.set_blocking(end, False)
         # Signals wake the thread by themselves: handlers wait until the main thread is back from a library's call.
         before = signal.set_wakeup_fd(pipe[1], warn_on_full_buffer=False)
         over = threading.Event()
-        thread = threading.Thread(target=self._watch_loading, args=(pipe[0], over), name="stop", daemon=True)
+        watched = (pipe[0], over, launch, store)
+        thread = threading.Thread(target=self._watch_loading, args=watched, name="stop", daemon=True)
         self._loading = True
         thread.start()
         try:
             yield
             if not serves:
-                self._agree_to_run()
+                self._agree_to_run(store)
         finally:
             over.set()
             os.write(pipe[1], b"\0")
@@ -126,7 +132,7 @@ class StopCheck:
             for end in pipe:
                 os.close(end)
 
-    def _watch_loading(self, pipe: int, over: threading.Event) -> None:
+    def _watch_loading(self, pipe: int, over: threading.Event, launch: Launch, store: Store) -> None:
         ended = False
         while not ended:
             ready, *_ = select.select([pipe], [], [], POLL_S / 2)
@@ -134,42 +140,42 @@ class StopCheck:
             woken = os.read(pipe, 64) if ready else b""
             self.signalled |= any(number in woken for number in REQUESTS if _is_ours(number))
             try:
-                if self._seen() or self.store.check([STAGE]):
+                if self._seen() or store.check([STAGE]):
                     # Whichever comes first holds for all ranks: that they leave, or that they run.
-                    if self.store.compare_set(STAGE, "", LEAVING.decode()) == LEAVING:
-                        self._end_process()
+                    if store.compare_set(STAGE, "", LEAVING.decode()) == LEAVING:
+                        self._end_process(launch, store)
                     return
             except RuntimeError:  # the rank that keeps the store is gone, which the main thread meets too
                 return
 
-    def _end_process(self) -> None:
+    def _end_process(self, launch: Launch, store: Store) -> None:
         from promptecho.train.ranks import FAILED
 
         code = EXIT_CODE
         # Together: the store goes with rank 0, and a rank that waits for one that is gone would call it a failure.
         with suppress(RuntimeError):  # rank 0 has waited long enough and left, with the store
-            if self.store.check([FAILED]):  # the launcher ends us for that, and that rank says why
+            if store.check([FAILED]):  # the launcher ends us for that, and that rank says why
                 code = 1
-            elif self.store.add(LEFT, 1) == 1:
+            elif store.add(LEFT, 1) == 1:
                 os.write(2, NOTHING_LOST)
         self.on_leave()
         end = time.monotonic() + LEAVE_TOGETHER_S
         with suppress(RuntimeError):
-            while code == EXIT_CODE and self.store.add(LEFT, 0) < self.launch.world_size and time.monotonic() < end:
+            while code == EXIT_CODE and store.add(LEFT, 0) < launch.world_size and time.monotonic() < end:
                 time.sleep(0.05)
-        if self.launch.rank == 0 and self.launch.world_size > 1:
+        if launch.rank == 0 and launch.world_size > 1:
             time.sleep(0.3)  # for the others' last look
         os._exit(code)
 
-    def _agree_to_run(self) -> None:
+    def _agree_to_run(self, store: Store) -> None:
         import torch
         import torch.distributed as dist
 
         if dist.get_world_size() > 1:
             dist.all_reduce(torch.zeros(1))
         if dist.get_rank() == 0:
-            self.store.compare_set(STAGE, "", RUNNING.decode())
-        self.store.wait([STAGE])
+            store.compare_set(STAGE, "", RUNNING.decode())
+        store.wait([STAGE])
 
     # Between two shared boundaries.
 

@@ -53,7 +53,7 @@ def draw_timesteps_and_noise(
         t, noise = [], []
         for draw in range(draws):
             own = image % rollout.images_per_prompt if training.timesteps.shared_by == "none" else "shared"
-            key = (training.seed, "loss", iteration, prompt, own)
+            key: tuple[int | str, ...] = (training.seed, "loss", iteration, prompt, own)
             key = (*key, "pass", draw) if draws > 1 else key
             t.append(
                 awm.sample_timesteps(
@@ -101,10 +101,17 @@ def precompute(trainer: Trainer, rollout: Rollout, iteration: int, average: dict
                 of_base = velocities(trainer, rollout, share, t, noise)
     with trainer.phase(Phase.EXCHANGE):
         x0, old = rollout.latents[share], of_average if average_samples else of_policy  # of the weights that sampled
-        options = {"weighting": training.weighting, "power": training.ghuber_power}
-        log_probs = [awm.matching_log_prob(old[i], x0, noise[i], t[i], **options) for i in range(len(t))]
+        assert old is not None, "computed for the one or the other"
+        log_probs = [
+            awm.matching_log_prob(
+                old[i], x0, noise[i], t[i], weighting=training.weighting, power=training.ghuber_power
+            )
+            for i in range(len(t))
+        ]
         mine = images_of_rank(total, training, iteration)
-        ema_velocity = exchanged(of_average, share, mine, total) if training.kl_ema.weight > 0 else None
+        ema_velocity = None
+        if of_average is not None and training.kl_ema.weight > 0:
+            ema_velocity = exchanged(of_average, share, mine, total)
         base_velocity = exchanged(of_base, share, mine, total) if of_base is not None else None
         old_log_prob = exchanged(torch.stack(log_probs), share, mine, total)
         if mine != share:
@@ -198,8 +205,8 @@ def update(
                     what, guilty = find_not_finite(family, engine, batch.take(local), training, groups)
                     raise NotFiniteError(what, batch.take([local[i] for i in guilty], sum(groups, [])), steps)
                 sums["grad_norm"] += engine.grad_norm
-                for key, value in zip(_SMALL, engine.small_gradients(), strict=True):
-                    sums[key] += value
+                for key, number in zip(_SMALL, engine.small_gradients(), strict=True):
+                    sums[key] += number
                 steps += 1
                 if training.ema.decay is not None:
                     ema = averaged(ema, engine.weights(), training.ema.decay_at(engine.optimizer_steps))
@@ -264,8 +271,10 @@ def awm_loss(family: T2iModel, batch: Batch, training: TrainingConfig) -> tuple[
     v = velocity(family, awm.interpolate(x0, noise, t), t, batch.cond * n_times, training)
     log_prob = awm.matching_log_prob(v, x0, noise, t, weighting=training.weighting, power=training.ghuber_power)
     log_prob = log_prob.view(n_times, n_images)
-    options = {"clip_range": training.clip_range, "per_timestep": training.per_timestep}
-    policy = awm.policy_loss(log_prob, batch.old_log_prob, batch.advantages, **options)
+    clip_range, per_timestep = training.clip_range, training.per_timestep
+    policy = awm.policy_loss(
+        log_prob, batch.old_log_prob, batch.advantages, clip_range=clip_range, per_timestep=per_timestep
+    )
     loss = policy
     metrics = {"policy_loss": policy.detach()}
     for name, reference, weight, kind in (
@@ -277,7 +286,9 @@ def awm_loss(family: T2iModel, batch: Batch, training: TrainingConfig) -> tuple[
             loss = loss + weight * kl
             metrics[name] = kl.detach()
     with torch.no_grad():
-        ratio = awm.policy_ratio(log_prob, batch.old_log_prob, per_timestep=training.per_timestep)
+        ratio = awm.policy_ratio(log_prob, batch.old_log_prob, per_timestep=per_timestep)
         metrics["ratio_mean"] = ratio.mean()
-        metrics["clip_fraction"] = awm.clip_fraction(log_prob, batch.old_log_prob, **options)
+        metrics["clip_fraction"] = awm.clip_fraction(
+            log_prob, batch.old_log_prob, clip_range=clip_range, per_timestep=per_timestep
+        )
     return loss.float(), metrics

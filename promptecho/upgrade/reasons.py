@@ -89,8 +89,8 @@ class Reasons:
     def _parameters(self, job: Any, changed: Any) -> list[str]:
         """Why the recorded parameters are others: the digest of a slice or of code, or a setting."""
         if job.rule.name in CODE:
-            digests = all(re.fullmatch(r"'[0-9a-f]{16}'", text) for text in (*changed.only_old, *changed.only_new))
-            return [f"the code of {CODE[job.rule.name]}" if digests else "its settings"]
+            are_digests = all(re.fullmatch(r"'[0-9a-f]{16}'", text) for text in (*changed.only_old, *changed.only_new))
+            return [f"the code of {CODE[job.rule.name]}" if are_digests else "its settings"]
         if job.rule.name not in STAGES:
             return ["its parameters"]
         stage, wildcards = STAGES[job.rule.name]

@@ -39,10 +39,10 @@ def judge(entry: ImageEntry, reader: Reader) -> Judged:
 
 def summary_of(items: list[ScoreItem]) -> dict[str, float]:
     """Name -> fraction of right images, overall and by group; failed items leave the denominators."""
-    judged = [item for item in items if not item.failed]
-    by_group = {group: [item.outcome for item in judged if item.group == group] for group in GROUPS}
+    judged = [(item.group, item.outcome) for item in items if item.outcome is not None]
+    by_group = {group: [outcome for found, outcome in judged if found == group] for group in GROUPS}
     return {
-        "overall": fmean(item.outcome for item in judged),
+        "overall": fmean(outcome for _, outcome in judged),
         **{group: fmean(outcomes) for group, outcomes in by_group.items() if outcomes},
     }
 

@@ -77,11 +77,11 @@ def comparisons_of(rows: Iterable[dict[str, Any]], where: str) -> list[tuple[boo
     found = []
     for number, row in enumerate(rows, start=1):
         failed, swapped, outcome = (row.get(key) for key in ("failed", "swapped", "outcome"))
-        if failed is True:
-            continue
-        if failed is not False or not isinstance(swapped, bool) or outcome not in OUTCOMES.values():
+        known = isinstance(outcome, int | float) and outcome in OUTCOMES.values()
+        if failed is False and isinstance(swapped, bool) and known:
+            found.append((swapped, int(outcome)))
+        elif failed is not True:
             raise DataError(f"{where}: record {number} is no comparison (failed, swapped, outcome); score again")
-        found.append((swapped, outcome))
     return found
 
 

@@ -51,10 +51,10 @@ def list_pairs(folder: ImageFolder) -> tuple[list[Pair], Limit | None]:
         for side in (root, baseline)
     ]
     fix = "generate both on the same prompts with as many images each"
-    if only := sorted(sides[0].keys() ^ sides[1].keys()):
-        (data_id, index), holder = only[0], root if only[0] in sides[0] else baseline
+    if lone := sorted(sides[0].keys() ^ sides[1].keys()):
+        (data_id, index), holder = lone[0], root if lone[0] in sides[0] else baseline
         raise DataError(
-            f"{root} and {baseline}: {counted(len(only), 'image is', 'images are')} in one folder only, e.g. prompt "
+            f"{root} and {baseline}: {counted(len(lone), 'image is', 'images are')} in one folder only, e.g. prompt "
             f"{data_id!r}, image {index} only in {holder}; {fix}"
         )
     for key, entry in sides[0].items():

@@ -24,7 +24,7 @@ from promptecho.scores import ScoreItem
 from promptecho.templates import Template
 
 if TYPE_CHECKING:
-    from promptecho.judges.base import Answer, Estimate, Question
+    from promptecho.judges.base import Answer, Estimate, Order, Question
 
 GROUP = "all"  # a comparison has no sub-task
 JUDGE = "judge"
@@ -52,7 +52,7 @@ def _fail(key: dict[str, Any], record: dict[str, Any], reason: str) -> Judged:
 
 
 def question_of(
-    pair: Pair, template: Template, seed: int, parser: str = "tolerant", order: str = "images_first"
+    pair: Pair, template: Template, seed: int, parser: str = "tolerant", order: Order = "images_first"
 ) -> Question:
     """The question about a pair: the image shown first is Image A."""
     from promptecho.judges.base import Question

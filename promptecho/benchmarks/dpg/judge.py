@@ -93,14 +93,14 @@ class VlmJudge:
         from promptecho.judges.base import Question as Asking
 
         where = f"prompt {entry.prompt.item_id}, image {entry.image_index}, question"
-        common = {"images": (image,), "template": self._template.digest}
+        asking = functools.partial(Asking, images=(image,), template=self._template.digest)
         if self._per_call == 1:
             text = self._template.fill(question=questions[0].text)
-            return Asking(f"{where} {questions[0].id}", text, parse=self._parse, **common)
+            return asking(f"{where} {questions[0].id}", text, parse=self._parse)
         numbered = "\n".join(f"{number}. {question.text}" for number, question in enumerate(questions, 1))
         parse = functools.partial(read_yes_no_list, questions=len(questions))
         names = ", ".join(str(question.id) for question in questions)
-        return Asking(f"{where}s {names}", self._template.fill(questions=numbered), parse=parse, **common)
+        return asking(f"{where}s {names}", self._template.fill(questions=numbered), parse=parse)
 
     def ask(self, entries: Sequence[ImageEntry], items: Items) -> list[Asked]:
         """What came back about each image; an unreadable image and an unanswered question are failures.

@@ -80,7 +80,8 @@ def check_ids(prompts: Sequence[Prompt], source: str | Path) -> None:
 
 def tag_of(prompt: Prompt) -> str:
     """By what a limit is stratified: the data set that a prompt is from, with which its item_id begins."""
-    return re.match(r"[^\W\d_]*", prompt.item_id)[0]
+    found = re.match(r"[^\W\d_]*", prompt.item_id)
+    return found[0] if found else ""
 
 
 def lost_in_official(rows: Sequence[Row]) -> set[int]:

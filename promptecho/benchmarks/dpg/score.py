@@ -101,16 +101,17 @@ def records_of(
     results, raw = [], []
     for entry, one, score in zip(entries, asked, scores, strict=True):
         key = {"prompt_id": entry.prompt.item_id, "image_index": entry.image_index, "group": GROUP}
-        failed = isinstance(score, str)
         questions = [_question_record(q) for q in items.get(entry.prompt.item_id, ())]
         for record, answer in zip(questions, one.records, strict=False):  # of an unreadable image none came back
             record |= answer
-        if not failed:
+        if isinstance(score, str):
+            outcome, verdict = None, {"failed": True, "reason": score}
+        else:
             for record, answered, counted in zip(questions, score.answered, score.counted, strict=True):
                 record |= {"answered": answered, "counted": counted}
-        verdict = {"failed": True, "reason": score} if failed else {"failed": False, "score": score.score}
+            outcome, verdict = score.score, {"failed": False, "score": score.score}
         raw.append({**key, "prompt": entry.prompt.text, "filename": entry.path.name, **verdict, "questions": questions})
-        results.append(ScoreItem(**key, outcome=None if failed else score.score, failed=failed))
+        results.append(ScoreItem(**key, outcome=outcome, failed=outcome is None))
     if all(item.failed for item in results):
         raise DataError(
             f"{entries[0].path.parent}: all {len(results)} images failed; the first time: {raw[0]['reason']}"
@@ -141,9 +142,9 @@ class DpgScorer:
     def __init__(self, options: ScoringOptions):
         check_mode(options.mode)
         self._mode = options.mode
-        self._judge = VlmJudge(options) if options.backend == "judge" else None
-        self._vqa = None if self._judge else load_vqa(options)
-        self.judge_model = (self._judge or self._vqa).name
+        self._looking: VlmJudge | Vqa = VlmJudge(options) if options.backend == "judge" else load_vqa(options)
+        self._judge = self._looking if isinstance(self._looking, VlmJudge) else None
+        self.judge_model = self._looking.name
         self.template_digest = self._judge.template_digest if self._judge else None
 
     def _read(self, folder: ImageFolder) -> tuple[list[Row], Items, list[ImageEntry], Limit | None]:
@@ -171,7 +172,10 @@ class DpgScorer:
 
     def score(self, folder: ImageFolder) -> Scored:
         rows, items, entries, limit = self._read(folder)
-        asked = self._judge.ask(entries, items) if self._judge else ask_vqa(self._vqa, entries, items)
+        if isinstance(self._looking, VlmJudge):
+            asked = self._looking.ask(entries, items)
+        else:
+            asked = ask_vqa(self._looking, entries, items)
         results, raw, parts, summary = records_of(entries, items, asked, self._mode)
         detailed = {f"l2:{name}": value for name, value in summary.detailed.items()}
         values = {"overall": summary.overall, **summary.broad, **detailed}

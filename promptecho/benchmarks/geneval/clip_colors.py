@@ -40,7 +40,7 @@ def clip_pixels(crop: Image.Image, size: int = 224) -> np.ndarray:
         image = image.resize((size, other) if image.width <= image.height else (other, size), Image.Resampling.BICUBIC)
     left, top = round((image.width - size) / 2), round((image.height - size) / 2)
     image = image.crop((left, top, left + size, top + size))
-    normal = (np.asarray(image, np.float32) / 255 - np.float32(MEAN)) / np.float32(STD)
+    normal = (np.asarray(image, np.float32) / 255 - np.asarray(MEAN, np.float32)) / np.asarray(STD, np.float32)
     return normal.transpose(2, 0, 1)
 
 

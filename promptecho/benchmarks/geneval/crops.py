@@ -14,7 +14,7 @@ BACKGROUND = "#999"
 
 def object_crop(
     image: Image.Image,
-    box: Sequence[float],
+    box: Sequence[float] | np.ndarray,
     mask: np.ndarray | None = None,
     *,
     background: str = BACKGROUND,
@@ -39,4 +39,5 @@ def object_crop(
         blank = image.copy() if background == "original" else Image.new("RGB", image.size, color=background)
         image = Image.composite(image, blank, Image.fromarray(mask.astype(bool)))
     # Pillow 13 rejects numpy arrays as boxes, so plain floats go in.
-    return image.crop(tuple(float(side) for side in box[:4])) if crop else image
+    left, top, right, bottom = (float(side) for side in box[:4])
+    return image.crop((left, top, right, bottom)) if crop else image

@@ -105,7 +105,7 @@ def check_geneval_summary(case: dict, tags: list[str]) -> list[str]:
     """Many images: the numbers that the official summary prints, at its printed precision. `tags`: of every prompt."""
     rows = [(tags[p], str(p), bool(correct)) for p, _, correct in case["rows_prompt_image_correct"]]
     summary, expected = scorer.summarize(rows), case["expected"]
-    tags = {
+    by_tag = {
         tag: {"pct": round(float(f"{v['mean']:.2%}"[:-1]), 2), "correct": v["correct"], "total": v["total"]}
         for tag, v in summary["tags"].items()
     }
@@ -116,7 +116,7 @@ def check_geneval_summary(case: dict, tags: list[str]) -> list[str]:
         *differs(
             "pct_correct_prompts", float(f"{summary['prompts_any_correct']:.2%}"[:-1]), expected["pct_correct_prompts"]
         ),
-        *differs("tags", list(tags.items()), list(expected["tags"].items())),
+        *differs("tags", list(by_tag.items()), list(expected["tags"].items())),
         *differs("overall", float(f"{summary['overall']:.5f}"), expected["overall"]),
     ]
 

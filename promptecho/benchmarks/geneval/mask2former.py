@@ -67,15 +67,15 @@ def frame_of(height: int, width: int) -> Frame:
     """Sizes for an image: aspect ratio kept, edges rounded to the nearest pixel and at least 1."""
     scale = min(LONGEST_EDGE / max(height, width), SHORTEST_EDGE / min(height, width))
     h, w = (max(1, int(edge * scale + 0.5)) for edge in (height, width))
-    padded = tuple(math.ceil(edge / DIVISOR) * DIVISOR for edge in (h, w))
-    return Frame((height, width), (h, w), padded)
+    padded_h, padded_w = (math.ceil(edge / DIVISOR) * DIVISOR for edge in (h, w))
+    return Frame((height, width), (h, w), (padded_h, padded_w))
 
 
 def pixel_values(image: Image.Image, frame: Frame) -> torch.Tensor:
     """Input `[1, 3, H, W]` float32 of the detector: resized, normalised, zeros as padding."""
     height, width = frame.resized
     resized = image.convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
-    normal = (np.asarray(resized, np.float32) / 255 - np.float32(MEAN)) / np.float32(STD)
+    normal = (np.asarray(resized, np.float32) / 255 - np.asarray(MEAN, np.float32)) / np.asarray(STD, np.float32)
     values = torch.zeros(1, 3, *frame.padded)
     values[0, :, :height, :width] = torch.from_numpy(normal).permute(2, 0, 1)
     return values

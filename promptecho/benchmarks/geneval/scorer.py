@@ -88,8 +88,8 @@ def keep_boxes(boxes: Sequence[Sequence[float]], threshold: float, options: Opti
     `max_overlap` 1.0 (the default) means no NMS, even for identical boxes.
     """
     array = np.asarray(boxes, dtype=np.float32).reshape(-1, 5)
-    order = np.argsort(array[:, 4], kind="stable")[::-1]
-    order = order[array[order, 4] > np.float32(threshold)][: options.max_objects].tolist()
+    best_first = np.argsort(array[:, 4], kind="stable")[::-1]
+    order = best_first[array[best_first, 4] > np.float32(threshold)][: options.max_objects].tolist()
     kept = []
     while order:
         best = order.pop(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from promptecho.shapes.world import COLORS, NUMBERS, RELATIONS, SHAPES
 POSITION_NAMES = {"left": "left of", "right": "right of", "above": "above", "below": "below"}
 
 
-def geneval_prompts(per_tag: int, seed: int) -> list[dict]:
+def geneval_prompts(per_tag: int, seed: int) -> list[dict[str, Any]]:
     """Up to `per_tag` prompts of each of GenEval's six tags over the shapes vocabulary, in the official format.
 
     All are distinct, so a tag has fewer where the vocabulary has no more: there are six shapes, hence six
@@ -23,10 +24,11 @@ def geneval_prompts(per_tag: int, seed: int) -> list[dict]:
     pairs = [(a, b) for a in SHAPES for b in SHAPES if a != b]
     color_pairs = [(a, b) for a in COLORS for b in COLORS if a != b]
 
-    def one(shape: str, count: int = 1, **keys) -> dict:
+    def one(shape: str, count: int = 1, **keys: Any) -> dict[str, Any]:
         return {"class": shape, "count": count, **keys}
 
-    everything = {
+    # (objects to include, prompt), and for counts (objects to exclude)
+    everything: dict[str, list[tuple[Any, ...]]] = {
         "single_object": [([one(s)], f"a photo of a {s}") for s in SHAPES],
         "two_object": [([one(a), one(b)], f"a photo of a {a} and a {b}") for a, b in pairs],
         "counting": [

@@ -18,7 +18,7 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 
-def load_frozen(family: type, path: str, what: str, device: str) -> Any:
+def load_frozen(family: Any, path: str, what: str, device: str) -> Any:
     """`family.from_pretrained(path)` in eval mode on `device`, without gradients.
 
     The library fills weights that a checkpoint lacks with random ones and only warns; here that is an error.

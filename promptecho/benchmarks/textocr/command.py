@@ -45,14 +45,14 @@ def labels(
         raise ConfigError(f"{config}: judges.models.{judge}: no such judge (known: {known})")
     texts = labelling.read_texts(prompts)
     asking = (texts, judges.models[judge], answers)
-    if estimate:
+    if out is None:
         facts = asdict(labelling.estimate_labels(*asking, templates=judges.templates))
         typer.echo(json.dumps(facts) if as_json else "; ".join(f"{key}: {value}" for key, value in facts.items()))
         return
     made = labelling.write_labels(*asking, out, templates=judges.templates, outage_s=judges.outage_s)
     if as_json:
-        facts = {"out": str(out), "written": made.written, "failed": made.failed}
-        typer.echo(json.dumps(facts, ensure_ascii=False))
+        told = {"out": str(out), "written": made.written, "failed": made.failed}
+        typer.echo(json.dumps(told, ensure_ascii=False))
         return
     typer.echo(f"{out}: {counted(made.written, 'label')}")
     for name, reason in made.failed.items():

@@ -34,7 +34,7 @@ class Prompt:
 
     def row(self) -> dict[str, Any]:
         """The prompt as a JSON object that `parse_prompt` reads back."""
-        row = {"data_id": self.data_id, "prompt": self.prompt}
+        row: dict[str, Any] = {"data_id": self.data_id, "prompt": self.prompt}
         if self.text is not None:
             row["text"] = list(self.text)
         return {**row, **{key: getattr(self, key) for key in ("category", "length") if getattr(self, key) is not None}}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from statistics import fmean
+from typing import Any
 
 from promptecho.benchmarks.golden_case import Check
 from promptecho.benchmarks.tiif.answers import AnswerCountError, extract_yes_no
@@ -26,7 +27,8 @@ GROUPS = {
     "Overall average score of 9 sub-attributes": "overall",
 }
 WORDS = {"y": "yes", "n": "no", "Y": "Yes", "N": "No"}
-NOTHING = {"accuracy_4dp": {}, "total": {}, "correct": {}, "groups": {}}  # for a model that only one side has
+# For a model that only one side has.
+NOTHING: dict[str, dict[str, Any]] = {"accuracy_4dp": {}, "total": {}, "correct": {}, "groups": {}}
 PRINTED = 6e-5  # groups are printed with four decimals
 
 
@@ -34,7 +36,7 @@ def check_tiif_extract(case: dict) -> list[str]:
     """One reply: the answers in it, or the official error with its message."""
     expected = case["expected"]
     try:
-        found = {"preds": extract_yes_no(case["model_output"], case["n_questions"])}
+        found: dict[str, Any] = {"preds": extract_yes_no(case["model_output"], case["n_questions"])}
     except AnswerCountError as error:
         message = f"Preds count {error.found} != questions count {error.questions}"
         found = {"error": "OutputFormatError", "message": message}
@@ -67,7 +69,7 @@ def _tally(letters: str) -> Tally:
 def _compare(tallies: dict[str, Tally], expected: dict) -> list[str]:
     """Against one model's `expected`; keys of `tallies` are `ATTRIBUTE/LENGTH`."""
     exact = [value.correct / value.total for value in tallies.values() if value.total]
-    found = {
+    found: dict[str, dict[str, Any]] = {
         "accuracy_4dp": {key: value.accuracy("official") for key, value in tallies.items()}
         | {"Mean_Accuracy": round(fmean(exact), 4) if exact else None},
         "total": {key: value.total for key, value in tallies.items()},

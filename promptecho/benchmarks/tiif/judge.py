@@ -11,7 +11,7 @@ from promptecho.benchmarks.templates import load_template
 from promptecho.benchmarks.tiif.answers import extract_yes_no
 from promptecho.benchmarks.tiif.layout import ImageEntry
 from promptecho.files import digest
-from promptecho.judges.base import Question
+from promptecho.judges.base import Order, Question
 from promptecho.seeds import derive_seed
 from promptecho.templates import Template
 
@@ -49,7 +49,8 @@ def wording_of(seed: int, image_id: str) -> int:
 
 
 def question_of(
-    entry: ImageEntry, templates: Templates, seed: int, mode: str, parser: str = "tolerant", order: str = "images_first"
+    entry: ImageEntry, templates: Templates, seed: int, mode: str, parser: str = "tolerant",
+    order: Order = "images_first",
 ) -> Question:
     """The call for one image. A reply with too many or too few answers is none, so that the judge is asked again:
     a bounded number of times, officially forever.

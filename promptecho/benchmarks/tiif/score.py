@@ -12,7 +12,7 @@ from typing import Any
 
 from promptecho.benchmarks.backends import load_reader
 from promptecho.benchmarks.limit import first_prompts
-from promptecho.benchmarks.perception import PerceptionFailure
+from promptecho.benchmarks.perception import PerceptionFailure, Reader
 from promptecho.benchmarks.scoring import ImageFolder, JudgeBackend, Scored, ScoringOptions
 from promptecho.benchmarks.tiif.judge import WORDINGS, load_templates, question_of, wording_of
 from promptecho.benchmarks.tiif.layout import ImageEntry, check_images_per_prompt, list_images, tag_of
@@ -104,7 +104,7 @@ class TiifScorer:
 
     def score(self, folder: ImageFolder) -> Scored:
         prompts, entries, limit = self._list(folder)
-        raw = self._look(entries) if self._reader else self._ask(entries)
+        raw = self._look(self._reader, entries) if self._reader else self._ask(entries)
         if all(record["failed"] for record in raw):
             reason = raw[0]["reason"]
             raise DataError(f"{folder.root}: no answer about any of {len(raw)} images; the first time: {reason}")
@@ -131,7 +131,7 @@ class TiifScorer:
         entries = list_images(folder.root, prompts, only)
         return [entry.prompt for entry in entries if entry.length == "short"], entries, limit
 
-    def _look(self, entries: list[ImageEntry]) -> list[dict[str, Any]]:
+    def _look(self, reader: Reader, entries: list[ImageEntry]) -> list[dict[str, Any]]:
         for entry in entries:
             check_questions(entry.prompt)
         raw = []
@@ -139,7 +139,7 @@ class TiifScorer:
             for entry in entries:
                 image = load_image(entry.path, fix="delete it and rerun the generation")
                 try:
-                    objects = self._reader(image)
+                    objects = reader(image)
                     raw.append(record_of(entry, [answer(question, objects) for question in entry.prompt.questions]))
                 except PerceptionFailure as failure:
                     raw.append(record_of(entry, None, str(failure)))

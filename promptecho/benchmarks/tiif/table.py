@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from promptecho.benchmarks.tiif.attributes import ATTRIBUTES, COLUMNS, LENGTHS, ROUNDING, column_weights
 from promptecho.errors import DataError
@@ -31,7 +32,7 @@ LABELS = {
 
 def columns_of(names: Sequence[str]) -> dict[str, Weights]:
     """`LENGTH.COLUMN` -> group -> weight, for the groups `LENGTH:ATTRIBUTE` that have outcomes."""
-    columns = {}
+    columns: dict[str, Mapping[str, float]] = {}
     for length in LENGTHS:
         present = {name.removeprefix(f"{length}:") for name in names if name.startswith(f"{length}:")}
         for column, weights in column_weights(present).items():
@@ -71,16 +72,24 @@ def verdicts(items: Sequence[ScoreItem]) -> dict[tuple[str, int], float | None]:
     return {key: sum(about) / len(about) if about else None for key, about in answers.items()}
 
 
+def _overall_of(length: str, names: list[str]) -> Mapping[str, float]:
+    """The groups' weights in the overall score of one length."""
+    return columns_of(names)[f"{length}.overall"]
+
+
 @dataclass(frozen=True)
 class TiifKind(Kind):
     """TIIF-Bench's weighted means."""
 
     def cells(self, items: Sequence[ScoreItem], files: Sequence[ScoreFile], what: str) -> dict[str, Cell]:
-        cells = {column: cell_of(estimate) for column, estimate in estimates(items, what).items()}
-        for column, cell in cells.items():
+        cells = {}
+        for column, estimate in estimates(items, what).items():
+            cell = cells[column] = cell_of(estimate)
             told = 100 * files[0].scores.summary.get(column, float("nan"))
-            if len(files) == 1 and abs(told - cell.value) <= 100 * ROUNDING:  # the official number, rounded twice
-                cell.value, cell.low, cell.high = told, min(cell.low, told), max(cell.high, told)
+            # The official number, rounded twice.
+            if len(files) == 1 and abs(told - 100 * estimate.value) <= 100 * ROUNDING:
+                cell.value = told
+                cell.low, cell.high = min(100 * estimate.low, told), max(100 * estimate.high, told)
         return cells
 
     def differences(self, first: Sequence[ScoreItem], second: Sequence[ScoreItem], what: str) -> dict[str, Difference]:
@@ -89,7 +98,7 @@ class TiifKind(Kind):
             sides = [[item for item in items if item.group.startswith(f"{length}:")] for items in (first, second)]
             if any(item.outcome is not None for item in sides[1]):
                 found[f"{length}.delta"] = paired_difference(
-                    *sides, weigh=lambda names, length=length: columns_of(names)[f"{length}.overall"], what=what
+                    *sides, weigh=partial(_overall_of, length), what=what
                 )
         return found
 

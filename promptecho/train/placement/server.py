@@ -152,6 +152,7 @@ class _Scorer:
     def _take(self, parts: list[Any] | None) -> Any:
         """This rank's part. Pickled by torch, between processes of one job that share their group's store."""
         if self.size == 1:
+            assert parts is not None, "a single rank leads"
             return parts[0]
         mine: list[Any] = [None]
         dist.scatter_object_list(mine, parts, src=self.first, group=self.group)
