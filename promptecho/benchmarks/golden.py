@@ -27,7 +27,7 @@ from promptecho.errors import DataError, PromptEchoError
 def checks() -> dict[str, Check]:
     """The checks of all benchmarks, by the name of their file."""
     named = (found.thing for found in benchmarks_at_hand() if found.thing.golden)
-    return {name: check for one in named for name, check in load_part(one.name, "golden").items()}  # type: ignore
+    return {name: check for one in named for name, check in load_part(one.name, "golden").items()}
 
 
 @dataclass

@@ -20,7 +20,7 @@ def load_layout(name: str, prompts: Path, root: Path, images_per_prompt: int, li
         DataError: the prompt file is missing or faulty.
     """
     layout = load_part(benchmark_named(name).images, "layout")
-    return layout(prompts, root, images_per_prompt, limit)  # type: ignore[operator]
+    return layout(prompts, root, images_per_prompt, limit)
 
 
 def load_scorer(name: str, options: ScoringOptions) -> Scorer:
@@ -30,4 +30,4 @@ def load_scorer(name: str, options: ScoringOptions) -> Scorer:
         ConfigError: unknown benchmark, or a mode that it does not have.
         ModelError: unknown backend, or one that is not available.
     """
-    return load_part(name, "scorer")(options)  # type: ignore[operator]
+    return load_part(name, "scorer")(options)

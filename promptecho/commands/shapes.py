@@ -52,7 +52,7 @@ def _writer(benchmark: str) -> Callable[..., None]:
         from promptecho.errors import counted
 
         write = load_part(benchmark, "shapes")
-        print(f"{out}: {counted(write(per_tag, seed, out), 'prompt')}")  # type: ignore[operator]
+        print(f"{out}: {counted(write(per_tag, seed, out), 'prompt')}")
 
     return write_prompts
 

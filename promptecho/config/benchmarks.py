@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from promptecho.config.descriptors import NAME
 from promptecho.config.prompt_sources import Source

@@ -94,7 +94,7 @@ def verdicts_of(scores: Scores) -> dict[Key, float | None]:
     images, the benchmark's descriptor says how to tell (`verdicts`)."""
     scorer = scores.provenance.scorer
     if benchmark_named(scorer).verdicts:
-        return load_part(scorer, "verdicts")(scores.items)  # type: ignore[operator]
+        return load_part(scorer, "verdicts")(scores.items)
     return {(item.prompt_id, item.image_index): item.outcome for item in scores.items}
 
 

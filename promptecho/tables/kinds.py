@@ -18,7 +18,7 @@ def kind_of(scorer: str, files: Sequence[ScoreFile] = ()) -> Kind:
         ConfigError: there is no such benchmark, or its table cannot be imported.
     """
     table = load_part(scorer, "table")
-    return table if isinstance(table, Kind) else table(files)  # type: ignore[operator]
+    return table if isinstance(table, Kind) else table(files)
 
 
 def make_table(

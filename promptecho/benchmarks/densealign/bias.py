@@ -77,9 +77,8 @@ def comparisons_of(rows: Iterable[dict[str, Any]], where: str) -> list[tuple[boo
     found = []
     for number, row in enumerate(rows, start=1):
         failed, swapped, outcome = (row.get(key) for key in ("failed", "swapped", "outcome"))
-        known = isinstance(outcome, int | float) and outcome in OUTCOMES.values()
-        if failed is False and isinstance(swapped, bool) and known:
-            found.append((swapped, int(outcome)))
+        if outcome in OUTCOMES.values() and failed is False and isinstance(swapped, bool):
+            found.append((swapped, int(row["outcome"])))
         elif failed is not True:
             raise DataError(f"{where}: record {number} is no comparison (failed, swapped, outcome); score again")
     return found
