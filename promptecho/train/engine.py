@@ -24,7 +24,8 @@ def import_deepspeed():
     That alone would load all of torch's compiler: two seconds in every process.
     """
     compile_ = torch.compile
-    torch.compile = lambda model=None, **_: model or (lambda function: function)
+    stand_in: Any = lambda model=None, **_: model or (lambda function: function)  # noqa: E731
+    torch.compile = stand_in
     try:
         import deepspeed
         import deepspeed.runtime.zero.muon.muon_optimizer
