@@ -86,8 +86,9 @@ test: setup ## Run the unit and workflow tests (TEST_JOBS=2 files at a time).
 test-plugin: ## Build the executor and test it alone, with the lowest and the highest versions it allows (needs a package index).
 	$(PYTHON) $(PLUGIN)/tests/both_ends.py
 
-lint: setup ## Check the Python code and the workflow.
+lint: setup ## Check the Python code, its types and the workflow.
 	$(BIN)/ruff check .
+	$(BIN)/mypy
 	$(SNAKEMAKE) --lint
 	$(BIN)/promptecho config docs --check
 
