@@ -93,8 +93,7 @@ class Phases:
     def moved(self, step: int) -> None:
         """This rank has done so many steps of its phase."""
         self.step = step
-        assert self._outermost is not None, "within a phase"
-        self.watchdog(self._outermost, self.iteration, step)
+        self.watchdog(self._outermost or self._working, self.iteration, step)
 
     def _arrive(self, phase: Phase, step: int = 0) -> None:
         """This rank is where all meet, ahead of those that are not yet."""
