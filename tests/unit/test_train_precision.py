@@ -37,7 +37,7 @@ def gradients_of(loss: torch.Tensor, family) -> dict[str, torch.Tensor]:
     found = dict(zip(parameters, torch.autograd.grad(loss, [*parameters.values()], allow_unused=True), strict=True))
     used = {key: gradient for key, gradient in found.items() if gradient is not None and gradient.any()}
     last = f"transformer_blocks.{len(blocks(family)) - 1}."
-    assert all(family.name == "qwenimage" and last in key for key in found.keys() - used.keys())
+    assert all(family.descriptor.name == "qwenimage" and last in key for key in found.keys() - used.keys())
     return used
 
 
