@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from promptecho.benchmarks.densealign.scorer import rates
+from promptecho.benchmarks.densealign.rules import rates
 from promptecho.benchmarks.geneval.prompts import TAGS
-from promptecho.benchmarks.geneval.score import summary_of as geneval_summary
+from promptecho.benchmarks.geneval.scorer import summary_of as geneval_summary
 from promptecho.benchmarks.tiif.attributes import ATTRIBUTES, LENGTHS
-from promptecho.benchmarks.tiif.score import summary_of as tiif_summary
+from promptecho.benchmarks.tiif.scorer import summary_of as tiif_summary
 from promptecho.provenance import Provenance
 from promptecho.scores import ScoreItem, Scores, write_scores
 

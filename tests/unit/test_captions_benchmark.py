@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from promptecho.benchmarks.captions.layout import METADATA, CaptionsLayout, list_images
 from promptecho.benchmarks.captions.prompts import Prompt, read_prompts
-from promptecho.benchmarks.captions.scorer import GROUPS, claim_of, evaluate, group_of
+from promptecho.benchmarks.captions.rules import GROUPS, claim_of, evaluate, group_of
 from promptecho.benchmarks.listing import prompts_digest
 from promptecho.cli import app
 from promptecho.errors import DataError, PromptEchoError

@@ -19,9 +19,9 @@ import pytest
 from densealign_world import write_pairs
 from PIL import Image
 
-from promptecho.benchmarks.captions.scorer import claim_of
+from promptecho.benchmarks.captions.rules import claim_of
 from promptecho.benchmarks.densealign.facts import compare
-from promptecho.benchmarks.densealign.score import summary_of
+from promptecho.benchmarks.densealign.scorer import summary_of
 from promptecho.benchmarks.registry import load_scorer
 from promptecho.benchmarks.scoring import ImageFolder, ScoringOptions
 from promptecho.config.judges import JudgeSection

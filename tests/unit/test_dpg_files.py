@@ -21,7 +21,7 @@ from promptecho.benchmarks.dpg.judge import parse_yes_no
 from promptecho.benchmarks.dpg.layout import DpgLayout, list_images
 from promptecho.benchmarks.dpg.oracle import OracleVqa, read_question
 from promptecho.benchmarks.dpg.questions import COLUMNS, parse_questions, prompts_of, read_rows
-from promptecho.benchmarks.dpg.score import DpgScorer
+from promptecho.benchmarks.dpg.scorer import DpgScorer
 from promptecho.benchmarks.dpg.shapes import dpg_rows, write_dpg_questions
 from promptecho.benchmarks.dpg.vqa import load_vqa
 from promptecho.benchmarks.perception import PerceptionFailure

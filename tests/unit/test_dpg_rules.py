@@ -21,7 +21,7 @@ from promptecho.benchmarks.dpg.questions import (
     read_rows,
     rows_digest,
 )
-from promptecho.benchmarks.dpg.scorer import ItemFailure, check_mode, items_of, score_image, summarize
+from promptecho.benchmarks.dpg.rules import ItemFailure, check_mode, items_of, score_image, summarize
 from promptecho.errors import ConfigError, DataError
 from promptecho.files import read_jsonl, write_jsonl
 

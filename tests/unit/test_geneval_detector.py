@@ -28,8 +28,8 @@ from promptecho.benchmarks.geneval.mask2former import (
     resize_mask,
 )
 from promptecho.benchmarks.geneval.prompts import COLORS, read_prompts
-from promptecho.benchmarks.geneval.score import GenevalScorer
-from promptecho.benchmarks.geneval.scorer import Options, evaluate_image
+from promptecho.benchmarks.geneval.rules import Options, evaluate_image
+from promptecho.benchmarks.geneval.scorer import GenevalScorer
 from promptecho.benchmarks.perception import PerceptionFailure
 from promptecho.benchmarks.scoring import ImageFolder, ScoringOptions
 from promptecho.errors import DataError, ModelError

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from promptecho.benchmarks.geneval.backends import load_backend
 from promptecho.benchmarks.geneval.layout import image_path, list_images
 from promptecho.benchmarks.geneval.prompts import TAGS, prompts_digest, read_prompts
-from promptecho.benchmarks.geneval.score import score_folder, summary_of
+from promptecho.benchmarks.geneval.scorer import score_folder, summary_of
 from promptecho.benchmarks.perception import PerceptionFailure
 from promptecho.cli import app
 from promptecho.errors import DataError, ModelError, PromptEchoError

@@ -13,7 +13,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from promptecho.benchmarks.geneval.prompts import TAGS
-from promptecho.benchmarks.geneval.score import summary_of
+from promptecho.benchmarks.geneval.scorer import summary_of
 from promptecho.cli import app
 from promptecho.errors import DataError
 from promptecho.provenance import Provenance

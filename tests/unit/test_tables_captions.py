@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from promptecho.benchmarks.captions.score import summary_of
+from promptecho.benchmarks.captions.scorer import summary_of
 from promptecho.cli import app
 from promptecho.errors import DataError
 from promptecho.provenance import Provenance

@@ -9,7 +9,7 @@ from promptecho.benchmarks.listing import prompts_digest
 from promptecho.benchmarks.registry import load_layout
 from promptecho.benchmarks.textocr.layout import list_images
 from promptecho.benchmarks.textocr.prompts import ALL, Prompt, read_prompts
-from promptecho.benchmarks.textocr.scorer import language_of
+from promptecho.benchmarks.textocr.rules import language_of
 from promptecho.errors import DataError
 from promptecho.files import read_jsonl, write_jsonl
 

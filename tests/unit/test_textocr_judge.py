@@ -24,7 +24,7 @@ from promptecho.benchmarks.textocr.labels import (
     reward_query,
     write_labels,
 )
-from promptecho.benchmarks.textocr.score import summary_of
+from promptecho.benchmarks.textocr.scorer import summary_of
 from promptecho.config.judges import JudgeSection
 from promptecho.config.models import RewardSection
 from promptecho.errors import DataError, PromptEchoError

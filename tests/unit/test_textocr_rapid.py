@@ -12,7 +12,7 @@ from textocr_world import draw, write_folder
 from promptecho.benchmarks.registry import load_scorer
 from promptecho.benchmarks.scoring import ImageFolder, ScoringOptions
 from promptecho.benchmarks.textocr.rapid import Line, RapidReader, reading_order
-from promptecho.benchmarks.textocr.score import summary_of
+from promptecho.benchmarks.textocr.scorer import summary_of
 from promptecho.errors import ConfigError, DataError, ModelError
 from promptecho.files import write_jsonl
 

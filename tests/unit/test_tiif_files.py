@@ -13,7 +13,7 @@ from promptecho.benchmarks.scoring import ImageFolder, ScoringOptions
 from promptecho.benchmarks.tiif.attributes import ATTRIBUTES
 from promptecho.benchmarks.tiif.layout import METADATA, TiifLayout, image_path, list_images
 from promptecho.benchmarks.tiif.prompts import pack, prompts_digest, read_prompts
-from promptecho.benchmarks.tiif.score import items_of, summary_of
+from promptecho.benchmarks.tiif.scorer import items_of, summary_of
 from promptecho.errors import ConfigError, DataError, ModelError
 from promptecho.files import read_jsonl, write_jsonl
 from promptecho.shapes.render import render

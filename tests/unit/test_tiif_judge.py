@@ -18,7 +18,7 @@ from promptecho.benchmarks.scoring import ImageFolder, ScoringOptions
 from promptecho.benchmarks.tiif.judge import WORDINGS, load_templates, question_of, wording_of
 from promptecho.benchmarks.tiif.layout import TiifLayout, list_images
 from promptecho.benchmarks.tiif.oracle import answer
-from promptecho.benchmarks.tiif.score import items_of, summary_of
+from promptecho.benchmarks.tiif.scorer import items_of, summary_of
 from promptecho.benchmarks.tiif.shapes import tiif_prompts
 from promptecho.config.judges import JudgeSection
 from promptecho.errors import ConfigError, DataError, PromptEchoError

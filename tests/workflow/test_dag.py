@@ -179,7 +179,7 @@ def test_images_are_packed_when_all_is_made_of_them(workflow):
     assert workflow.planned("results/tiny/images/base/0/geneval/packed.json")["samples"] == 1
     workflow.finish()
     assert workflow.planned() == {}
-    module = workflow.root / "promptecho/benchmarks/geneval/scorer.py"
+    module = workflow.root / "promptecho/benchmarks/geneval/rules.py"
     module.write_text(module.read_text() + "\n# reworded\n")
     assert workflow.planned() == {"score": 3, "pack_images": 3, **ENDS}
     shown = workflow.snakemake("--dry-run", "results/tiny/images/base/0/nothing/packed.json").stdout
@@ -194,7 +194,7 @@ def test_deleted_images_are_made_again_only_where_they_are_needed(workflow):
     for listing in workflow.root.glob("results/tiny/images/*/*/geneval/shards/*.jsonl"):
         listing.unlink()
     assert workflow.planned() == {}
-    module = workflow.root / "promptecho/benchmarks/geneval/scorer.py"
+    module = workflow.root / "promptecho/benchmarks/geneval/rules.py"
     module.write_text(module.read_text() + "\n# reworded\n")
     assert workflow.planned() == {"generate_shard": 6, "score": 3, "pack_images": 3, **ENDS}
 
@@ -292,9 +292,9 @@ def test_evaluation_guidance_reruns_images_but_not_training(finished):
 @pytest.mark.parametrize(
     ("file", "expected"),
     [
-        ("benchmarks/geneval/scorer.py", {"score": 3, **ENDS}),
+        ("benchmarks/geneval/rules.py", {"score": 3, **ENDS}),
         ("benchmarks/geneval/table.py", ENDS),
-        ("benchmarks/dpg/scorer.py", {}),
+        ("benchmarks/dpg/rules.py", {}),
         ("judges/__init__.py", {}),
         ("tables/__init__.py", {"table": 1}),
         ("figures/__init__.py", {"curves": 1, "samples": 1, "training_curves": 1}),

@@ -74,7 +74,7 @@ def test_a_judge_is_asked_once_and_scores_are_made_again_from_its_answers(judged
 
     # The endpoint is gone, and the key too.
     monkeypatch.delenv("JUDGE_KEY")
-    module = judged.root / "promptecho/benchmarks/tiif/score.py"
+    module = judged.root / "promptecho/benchmarks/tiif/scorer.py"
     module.write_text(module.read_text() + "\n# reworded\n")
     assert judged.planned(SCORE) == {"judge": 1, "score": 1}
     folder = judged.root / "results/tiny/images/base/0/tiif"

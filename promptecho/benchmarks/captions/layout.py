@@ -32,7 +32,7 @@ class CaptionsLayout(listing.ListedLayout):
 
 def tag_of(prompt: Prompt) -> str:
     """By what a limit is stratified: what a caption of shapes claims; other captions have no tags."""
-    from promptecho.benchmarks.captions.scorer import OTHER, claim_of, group_of
+    from promptecho.benchmarks.captions.rules import OTHER, claim_of, group_of
 
     try:
         return group_of(claim_of(prompt.caption))

@@ -1,55 +1,67 @@
-"""Whether an image fulfils its caption's claim: pure functions of caption and what the oracle read."""
+"""From a folder of images to score items: read the image, read the caption, compare."""
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass
+from dataclasses import asdict
+from statistics import fmean
+from typing import Any
 
-from promptecho.errors import DataError
-from promptecho.shapes.grammar import Claim, parse
-from promptecho.shapes.oracle import WELL_FORMED, Detection, judge
-from promptecho.shapes.world import KINDS
-
-OTHER = "other"  # captions that claim nothing of the four kinds
-GROUPS = (*KINDS, OTHER)
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """`reason` says what a wrong image shows; empty for a right one."""
-
-    correct: bool
-    reason: str
+from promptecho.benchmarks.backends import load_reader
+from promptecho.benchmarks.captions.layout import ImageEntry, list_images, tag_of
+from promptecho.benchmarks.captions.prompts import read_prompts
+from promptecho.benchmarks.captions.rules import GROUPS, OTHER, claim_of, evaluate, group_of
+from promptecho.benchmarks.limit import first_prompts
+from promptecho.benchmarks.listing import prompts_digest
+from promptecho.benchmarks.perception import PerceptionFailure, Reader
+from promptecho.benchmarks.scoring import ImageFolder, Judged, Scored, ScoringOptions, judge_all
+from promptecho.errors import ConfigError, DataError
+from promptecho.images import load_image
+from promptecho.scores import ScoreItem
 
 
-def claim_of(caption: str) -> Claim:
-    """What a caption claims, if it can be judged.
+def judge(entry: ImageEntry, reader: Reader) -> Judged:
+    """Judge one image: its score item and its raw record (objects and reason).
 
-    Raises:
-        DataError: the caption is not in the language of shapes, names one thing twice, or relates groups of several,
-            for which there is no rule.
+    A caption that cannot be judged, an image that cannot be decoded and a reader without answer are failed items.
     """
-    claim = parse(caption)
-    if claim.relation and any(group.count != 1 for group in claim.groups):
-        raise DataError(f"caption {caption!r}: a relation between several objects has no rule")
-    for index, group in enumerate(claim.groups):
-        for other in claim.groups[:index]:
-            if group.shape == other.shape and (group.color == other.color or None in (group.color, other.color)):
-                raise DataError(f"caption {caption!r}: names {group.shape} twice, so that it is not clear how many")
-    return claim
+    key: dict[str, Any] = {"prompt_id": entry.prompt.data_id, "image_index": entry.image_index, "group": OTHER}
+    record: dict[str, Any] = {"caption": entry.prompt.caption, "filename": entry.path.name}
+    try:
+        claim = claim_of(entry.prompt.caption)
+        key["group"] = group_of(claim)
+        objects = reader(load_image(entry.path, fix="delete it and rerun the generation"))
+    except (DataError, PerceptionFailure) as failure:
+        return ScoreItem(**key, outcome=None, failed=True), {**key, **record, "failed": True, "reason": str(failure)}
+    verdict = evaluate(claim, objects)
+    record |= {"objects": [asdict(o) for o in objects], "correct": verdict.correct, "reason": verdict.reason}
+    return ScoreItem(**key, outcome=float(verdict.correct), failed=False), {**key, **record, "failed": False}
 
 
-def group_of(claim: Claim) -> str:
-    """The benchmark's group: the claim's kind, or `other` for a claim of no object."""
-    return claim.kind if claim.groups else OTHER
+def summary_of(items: list[ScoreItem]) -> dict[str, float]:
+    """Name -> fraction of right images, overall and by group; failed items leave the denominators."""
+    judged = [(item.group, item.outcome) for item in items if item.outcome is not None]
+    by_group = {group: [outcome for found, outcome in judged if found == group] for group in GROUPS}
+    return {
+        "overall": fmean(outcome for _, outcome in judged),
+        **{group: fmean(outcomes) for group, outcomes in by_group.items() if outcomes},
+    }
 
 
-def evaluate(claim: Claim, detections: list[Detection]) -> Verdict:
-    """Judge an image: exactly the objects claimed and no others, in the relation claimed (shapes.oracle.judge)."""
-    if judge(claim, detections):
-        return Verdict(True, "")
-    seen = Counter(f"{d.color} {d.shape}" + (" (malformed)" if d.score < WELL_FORMED else "") for d in detections)
-    shown = ", ".join(f"{count} {what}" for what, count in sorted(seen.items())) or "nothing"
-    only_misplaced = claim.relation and judge(Claim(claim.groups), detections)
-    where = f", not {claim.relation}" if only_misplaced else ""
-    return Verdict(False, f"shows {shown}{where}")
+class CaptionsScorer:
+    """`Scorer` by what captions claim. There are no published rules with a bug, so `official` is the only mode."""
+
+    template_digest: str | None = None
+
+    def __init__(self, options: ScoringOptions):
+        if options.mode != "official":
+            raise ConfigError(f"mode {options.mode!r}: captions have only 'official'; set mode: official")
+        self._reader = load_reader(options.backend)
+        self.judge_model = self._reader.name
+
+    def score(self, folder: ImageFolder) -> Scored:
+        prompts = read_prompts(folder.prompts) if folder.prompts else None
+        only, limit = first_prompts(prompts, tag_of, folder.limit)
+        entries = list_images(folder.root, prompts, folder.images_per_prompt, only)
+        items, raw = judge_all("captions", folder.root, entries, lambda entry: judge(entry, self._reader))
+        digest = prompts_digest(list(dict.fromkeys(entry.prompt for entry in entries)))
+        return Scored(items, raw, digest, summary_of(items), limit=limit)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from promptecho.benchmarks.densealign.scorer import Preference
+from promptecho.benchmarks.densealign.rules import Preference
 from promptecho.shapes.grammar import Claim, Group
 from promptecho.shapes.oracle import WELL_FORMED, Detection, directions
 

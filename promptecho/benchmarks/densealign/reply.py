@@ -7,7 +7,7 @@ import re
 
 from pydantic import BaseModel, ConfigDict, Field, StrictStr
 
-from promptecho.benchmarks.densealign.scorer import PREFERENCES, Preference
+from promptecho.benchmarks.densealign.rules import PREFERENCES, Preference
 from promptecho.benchmarks.replies import read_object
 
 

@@ -9,7 +9,7 @@ BENCHMARK = Benchmark(
     title="DPG-Bench",
     summary="dense prompts, by yes/no questions that depend on each other",
     layout="promptecho.benchmarks.dpg.layout:DpgLayout",
-    scorer="promptecho.benchmarks.dpg.score:DpgScorer",
+    scorer="promptecho.benchmarks.dpg.scorer:DpgScorer",
     backends=(
         ORACLE,
         Backend(

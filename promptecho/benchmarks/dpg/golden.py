@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import Any
 
 from promptecho.benchmarks.dpg.questions import read_rows
-from promptecho.benchmarks.dpg.scorer import ImageScore, ItemFailure, items_of, score_image, summarize
+from promptecho.benchmarks.dpg.rules import ImageScore, ItemFailure, items_of, score_image, summarize
 from promptecho.benchmarks.golden_case import Check
 
 TOLERANCE = 1e-9  # of percent, and of fractions

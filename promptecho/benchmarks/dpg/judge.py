@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from promptecho.benchmarks.dpg.layout import ImageEntry
 from promptecho.benchmarks.dpg.questions import Question
-from promptecho.benchmarks.dpg.scorer import Items
+from promptecho.benchmarks.dpg.rules import Items
 from promptecho.benchmarks.dpg.vqa import Asked
 from promptecho.benchmarks.replies import read_yes_no, read_yes_no_list
 from promptecho.benchmarks.scoring import JudgeBackend, JudgeFacts, ScoringOptions

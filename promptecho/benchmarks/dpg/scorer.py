@@ -1,183 +1,183 @@
-"""DPG-Bench's rules as pure functions of answers (github.com/TencentQQGYLab/ELLA, 3c228f1, compute_dpg_bench.py).
+"""DPG-Bench from a folder of pictures to score items: ask about every image, then apply the rules.
 
-Mode `official` reproduces a run of the official evaluator in one process, for comparison with published numbers:
-- the file's first row is dropped; where a later question depends on it, its prompt fails (a KeyError there);
-- of a prompt whose rows lie in several blocks, the last block replaces the others;
-- a question counts 0 if a parent counts 0, worked out in place and in file order, so that a zero reaches a question
-  only from above it;
-- categories are means over the questions of each prompt's LAST image, before that zeroing.
+Backends: `mplug` is the official model. `judge` asks a vision-language model instead, one question a call; that is a
+different metric, not comparable with published DPG numbers: name it so, e.g. "DPG (VLM judge)". `oracle` reads images
+of the shapes world.
 
-Mode `fixed` drops no row and merges blocks; a question counts where it and all that it depends on, directly or
-through others, are answered yes, whatever the order of rows; categories are means over all images, after zeroing, so
-that they and Overall count the same thing. Its category columns are therefore lower than published ones, which are
-all official ones.
-
-Both: an answer counts if it is exactly "yes"; an image is the mean over its questions, a prompt the mean over its
-images, Overall the mean over prompts. Not reproduced: with several processes the official categories are mixed up
-(ranks gather them in the order of a set); Overall is the same there.
+An item is one image: its outcome is the mean over its questions (0-1), its group `all`, since a prompt has questions of
+many categories. The summary holds `overall`, the L1 categories by name (entity, ...) and L2 as "l2:entity - whole".
+Its raw record holds the questions, so that categories can be aggregated again without asking (see `records_of`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import groupby
-from statistics import fmean
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-from promptecho.benchmarks.dpg.questions import Question, Row, parse_questions
-from promptecho.errors import ConfigError, DataError, PromptEchoError
+from promptecho.benchmarks.dpg.judge import VlmJudge
+from promptecho.benchmarks.dpg.layout import ImageEntry, list_images, lost_in_official, read_questions, tag_of
+from promptecho.benchmarks.dpg.questions import Question, Row, prompts_of, rows_digest
+from promptecho.benchmarks.dpg.rules import (
+    ImageScore,
+    ItemFailure,
+    Items,
+    Summary,
+    categorized,
+    check_mode,
+    items_of,
+    score_image,
+    summarize,
+)
+from promptecho.benchmarks.dpg.vqa import Asked, Vqa, load_vqa
+from promptecho.benchmarks.limit import first_prompts
+from promptecho.benchmarks.perception import PerceptionFailure
+from promptecho.benchmarks.scoring import ImageFolder, Scored, ScoringOptions
+from promptecho.errors import ConfigError, DataError
+from promptecho.progress import progress
+from promptecho.provenance import Limit
+from promptecho.scores import ScoreItem
 
-MODES = ("official", "fixed")
-Items = dict[str, list[Question]]
+if TYPE_CHECKING:
+    from promptecho.judges.base import Estimate
 
-
-class ItemFailure(PromptEchoError):
-    """A prompt cannot be scored: it counts as failed, never as 0."""
-
-
-@dataclass(frozen=True)
-class ImageScore:
-    """One image: per question in order 1.0 or 0.0 as `answered` and as `counted` (after zeroing); their mean."""
-
-    answered: list[float]
-    counted: list[float]
-
-    @property
-    def score(self) -> float:
-        # sum and division as officially: the last digits are the same
-        return sum(self.counted) / len(self.counted)
-
-
-@dataclass(frozen=True)
-class Summary:
-    """Fractions: Overall, and means by category: `broad` (L1: entity, ...) and `detailed` (L2: entity - whole, ...)."""
-
-    overall: float
-    broad: dict[str, float] = field(default_factory=dict)
-    detailed: dict[str, float] = field(default_factory=dict)
+GROUP = "all"
 
 
-def check_mode(mode: str) -> None:
-    """Raises:
-    ConfigError: `mode` is none of MODES.
-    """
-    if mode not in MODES:
-        raise ConfigError(f"mode {mode!r}: DPG-Bench has {' and '.join(MODES)}")
+def ask_vqa(vqa: Vqa, entries: Sequence[ImageEntry], items: Items) -> list[Asked]:
+    """Ask about every image. An unreadable one, and one without answer, is a failure."""
+    found = []
+    with progress("DPG-Bench", len(entries), "images") as bar:
+        for entry in entries:
+            questions = [question.text for question in items.get(entry.prompt.item_id, ())]
+            try:
+                image = entry.load()
+            except DataError as error:
+                found.append(Asked(failure=str(error)))
+            else:
+                try:
+                    found.append(Asked([{"answer": answer} for answer in vqa.answers(image, questions)]))
+                except PerceptionFailure as failure:
+                    found.append(Asked(failure=str(failure)))
+            bar.advance()
+    return found
 
 
-def _official_items(rows: Sequence[Row]) -> Items:
-    items: Items = {}
-    pairs = zip(rows[1:], parse_questions(rows[1:]), strict=True)
-    for item_id, block in groupby(pairs, key=lambda pair: pair[0].item_id):
-        # a repeated proposition_id keeps its first place and takes its last content, as in a dict
-        items[item_id] = list({question.id: question for _, question in block}.values())
-    return items
+def _score_prompt(questions: list[Question], asked: list[Asked], mode: str) -> list[ImageScore | str]:
+    """The images of one prompt: scores, or why there is none. Officially one failure fails the whole prompt."""
+    found: list[ImageScore | str] = []
+    for one in asked:
+        try:
+            found.append(one.failure or score_image(questions, [record["answer"] for record in one.records], mode))
+        except ItemFailure as failure:
+            found.append(str(failure))
+    bad = next((i for i, score in enumerate(found) if isinstance(score, str)), None)
+    if mode != "official" or bad is None:
+        return found
+    return [score if isinstance(score, str) else f"image {bad} of the prompt failed: {found[bad]}" for score in found]
 
 
-def _fixed_items(rows: Sequence[Row]) -> Items:
-    items: dict[str, dict[int, tuple[Question, Row]]] = {}
-    for row, question in zip(rows, parse_questions(rows), strict=True):
-        first, its_row = items.setdefault(row.item_id, {}).setdefault(question.id, (question, row))
-        if (first.text, first.parents, first.category) != (question.text, question.parents, question.category):
-            raise DataError(
-                f"{row.where}: item_id {row.item_id!r} has another question {question.id} at {its_row.where}; "
-                "give it a proposition_id of its own"
-            )
-    return {item_id: [question for question, _ in found.values()] for item_id, found in items.items()}
+def records_of(
+    entries: Sequence[ImageEntry], items: Items, asked: Sequence[Asked], mode: str
+) -> tuple[list[ScoreItem], list[dict[str, Any]], list[ScoreItem], Summary]:
+    """Items, raw records, the answers that count for categories, and summary of what came back about all images.
 
-
-def items_of(rows: Sequence[Row], mode: str) -> Items:
-    """item_id -> its questions in the order in which they are asked. In mode official the prompt of the first row has
-    none where that is its only one.
+    A raw record: {prompt_id, image_index, group, prompt, filename, failed, score | reason, questions: [{id, question,
+    category (L2), broad (L1), parents, answer, answered, counted}]}. `answer` is as it came (of a judge with reply,
+    model_version and where there is none failure), `answered` and `counted` are 1.0 or 0.0 before and after zeroing.
+    Records of failed images lack these two, and `answer` where nothing was asked.
 
     Raises:
-        DataError: a malformed row (in mode official not the first, which is dropped), or for mode fixed two different
-            questions of one number.
+        DataError: every image failed.
     """
-    return {"official": _official_items, "fixed": _fixed_items}[mode](rows)
-
-
-def _parent(counted: Mapping[int, float], parent: int, question: Question) -> float:
-    if parent not in counted:
-        raise ItemFailure(
-            f"question {question.id} depends on question {parent}, which the prompt does not have (in mode official: "
-            "any more, where that was the file's first row)"
+    scores: list[ImageScore | str] = []
+    by_prompt: dict[str, list[Asked]] = {}
+    for entry, one in zip(entries, asked, strict=True):
+        by_prompt.setdefault(entry.prompt.item_id, []).append(one)
+    scored: dict[str, list[ImageScore]] = {}
+    for item_id, images in by_prompt.items():  # entries lie prompt by prompt, so `scores` is in their order
+        found = _score_prompt(items.get(item_id, []), images, mode)
+        scores += found
+        scored[item_id] = [score for score in found if isinstance(score, ImageScore)]
+    results, raw = [], []
+    for entry, one, score in zip(entries, asked, scores, strict=True):
+        key = {"prompt_id": entry.prompt.item_id, "image_index": entry.image_index, "group": GROUP}
+        questions = [_question_record(q) for q in items.get(entry.prompt.item_id, ())]
+        for record, answer in zip(questions, one.records, strict=False):  # of an unreadable image none came back
+            record |= answer
+        if isinstance(score, str):
+            outcome, verdict = None, {"failed": True, "reason": score}
+        else:
+            for record, answered, counted in zip(questions, score.answered, score.counted, strict=True):
+                record |= {"answered": answered, "counted": counted}
+            outcome, verdict = score.score, {"failed": False, "score": score.score}
+        raw.append({**key, "prompt": entry.prompt.text, "filename": entry.path.name, **verdict, "questions": questions})
+        results.append(ScoreItem(**key, outcome=outcome, failed=outcome is None))
+    if all(item.failed for item in results):
+        raise DataError(
+            f"{entries[0].path.parent}: all {len(results)} images failed; the first time: {raw[0]['reason']}"
         )
-    return counted[parent]
+    parts = [
+        ScoreItem(prompt_id=item_id, image_index=k, group=question.broad, outcome=value, failed=False)
+        for item_id, scores in scored.items()
+        for k, (question, value) in enumerate(categorized(items.get(item_id, []), scores, mode))
+    ]
+    return results, raw, parts, summarize(items, scored, mode)
 
 
-def _official_zeroing(questions: Sequence[Question], answered: Mapping[int, float]) -> dict[int, float]:
-    counted = dict(answered)
-    for question in questions:
-        for parent in question.parents:  # looked up one by one: a missing parent behind a zero is not noticed
-            if parent != 0 and _parent(counted, parent, question) == 0:
-                counted[question.id] = 0.0
-                break
-    return counted
+def _question_record(question: Question) -> dict[str, Any]:
+    return {
+        "id": question.id,
+        "question": question.text,
+        "category": question.category,
+        "broad": question.broad,
+        "parents": list(question.parents),
+    }
 
 
-def _fixed_zeroing(questions: Sequence[Question], answered: Mapping[int, float]) -> dict[int, float]:
-    children: dict[int, list[int]] = {}
-    for question in questions:
-        for parent in question.parents:
-            if parent != 0:
-                _parent(answered, parent, question)
-                children.setdefault(parent, []).append(question.id)
-    counted = dict(answered)
-    zeros = [number for number, value in answered.items() if value == 0]
-    while zeros:  # from every no downwards; also ends where questions depend on each other in a circle
-        for child in children.get(zeros.pop(), ()):
-            if counted[child] != 0:
-                counted[child] = 0.0
-                zeros.append(child)
-    return counted
+class DpgScorer:
+    """`Scorer` by DPG-Bench's rules; modes as in rules.py, backends as above."""
 
+    template_digest: str | None = None
 
-ZEROING: dict[str, Callable[[Sequence[Question], Mapping[int, float]], dict[int, float]]] = {
-    "official": _official_zeroing,
-    "fixed": _fixed_zeroing,
-}
+    def __init__(self, options: ScoringOptions):
+        check_mode(options.mode)
+        self._mode = options.mode
+        self._looking: VlmJudge | Vqa = VlmJudge(options) if options.backend == "judge" else load_vqa(options)
+        self._judge = self._looking if isinstance(self._looking, VlmJudge) else None
+        self.judge_model = self._looking.name
+        self.template_digest = self._judge.template_digest if self._judge else None
 
+    def _read(self, folder: ImageFolder) -> tuple[list[Row], Items, list[ImageEntry], Limit | None]:
+        """With a limit, the rows of the chosen prompts alone; what mode official does to the file is done before."""
+        rows = read_questions(folder.root, folder.prompts)
+        items = items_of(rows, self._mode)
+        only, limit = first_prompts(prompts_of(rows), tag_of, folder.limit, last=lost_in_official(rows))
+        entries = list_images(folder.root, rows, folder.images_per_prompt, only)
+        if only is not None:
+            chosen = {prompt.item_id for prompt in only}
+            rows = [row for row in rows if row.item_id in chosen]
+        return rows, items, entries, limit
 
-def score_image(questions: Sequence[Question], answers: Sequence[str], mode: str) -> ImageScore:
-    """Score one image from its raw answers, aligned with `questions`.
+    def estimate(self, folder: ImageFolder) -> Estimate:
+        """What scoring would cost, for the backend `judge`.
 
-    Raises:
-        ItemFailure: a question depends on one that the prompt does not have, or there are no questions.
-    """
-    if not questions:
-        raise ItemFailure("no questions about this prompt (in mode official the file's first row is dropped)")
-    answered = {q.id: float(answer == "yes") for q, answer in zip(questions, answers, strict=True)}
-    counted = ZEROING[mode](questions, answered)
-    return ImageScore([answered[q.id] for q in questions], [counted[q.id] for q in questions])
+        Raises:
+            ConfigError: the backend makes no calls.
+            DataError: as `score`.
+        """
+        if self._judge is None:
+            raise ConfigError(f"backend {self.judge_model}: makes no calls, so there is nothing to estimate")
+        _, items, entries, _ = self._read(folder)
+        return self._judge.estimate(entries, items)
 
-
-def categorized(
-    questions: Sequence[Question], scores: Sequence[ImageScore], mode: str
-) -> Iterator[tuple[Question, float]]:
-    """The answers about a prompt's images that count for categories: officially those about the last image alone, as
-    they were before zeroing."""
-    for image in scores[-1:] if mode == "official" else scores:
-        yield from zip(questions, image.answered if mode == "official" else image.counted, strict=True)
-
-
-def summarize(items: Items, images: Mapping[str, Sequence[ImageScore]], mode: str) -> Summary:
-    """Summary of the scored images of each prompt, in their order; prompts without any are left out.
-
-    Raises:
-        DataError: no image was scored.
-    """
-    images = {item_id: scores for item_id, scores in images.items() if scores}
-    if not images:
-        raise DataError("DPG-Bench summary: no image was scored")
-    broad: dict[str, list[float]] = {}
-    detailed: dict[str, list[float]] = {}
-    for item_id, scores in images.items():
-        for question, value in categorized(items[item_id], scores, mode):
-            detailed.setdefault(question.category, []).append(value)
-            broad.setdefault(question.broad, []).append(value)
-    return Summary(
-        overall=fmean(fmean(image.score for image in scores) for scores in images.values()),
-        broad={name: fmean(values) for name, values in sorted(broad.items())},
-        detailed={name: fmean(values) for name, values in sorted(detailed.items())},
-    )
+    def score(self, folder: ImageFolder) -> Scored:
+        rows, items, entries, limit = self._read(folder)
+        if isinstance(self._looking, VlmJudge):
+            asked = self._looking.ask(entries, items)
+        else:
+            asked = ask_vqa(self._looking, entries, items)
+        results, raw, parts, summary = records_of(entries, items, asked, self._mode)
+        detailed = {f"l2:{name}": value for name, value in summary.detailed.items()}
+        values = {"overall": summary.overall, **summary.broad, **detailed}
+        facts = self._judge.facts if self._judge else None
+        return Scored(results, raw, rows_digest(rows), values, parts, facts, limit)

@@ -11,7 +11,7 @@ BENCHMARK = Benchmark(
     title="GenEval",
     summary="objects, counts, colours and positions, found by a detector",
     layout="promptecho.benchmarks.geneval.layout:GenevalLayout",
-    scorer="promptecho.benchmarks.geneval.score:GenevalScorer",
+    scorer="promptecho.benchmarks.geneval.scorer:GenevalScorer",
     backends=(
         ORACLE,
         Backend(

@@ -21,7 +21,7 @@ from promptecho.benchmarks.geneval.mask2former import (
     InstanceDetector,
 )
 from promptecho.benchmarks.geneval.prompts import COLORS
-from promptecho.benchmarks.geneval.scorer import Options
+from promptecho.benchmarks.geneval.rules import Options
 from promptecho.benchmarks.perception import Boxes, Colors, Detector
 from promptecho.config.defaults import CLIP, MASK2FORMER
 from promptecho.errors import DataError, ModelError

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from promptecho.benchmarks.geneval import colors, crops, scorer
+from promptecho.benchmarks.geneval import colors, crops, rules
 from promptecho.benchmarks.geneval.prompts import read_prompts
 from promptecho.benchmarks.golden_case import Check, differs
 
@@ -28,7 +28,7 @@ def read_tags(path: Path | None) -> list[str]:
     return [prompt.tag for prompt in read_prompts(path)]
 
 
-def _boxes(detections: list[scorer.Detection]) -> list[list[np.float32]]:
+def _boxes(detections: list[rules.Detection]) -> list[list[np.float32]]:
     return [list(detection.box) for detection in detections]
 
 
@@ -39,8 +39,8 @@ def _float32(boxes: list[list[float]]) -> list[list[np.float32]]:
 def check_geneval_case(case: dict) -> list[str]:
     """One image: verdict, verbatim reason, kept boxes, boxes sent to the colour classifier. `colors` may be left out
     where no clause asks for a colour, `options` where they are the official ones."""
-    options = scorer.Options(**case.get("options", {}))
-    verdict = scorer.evaluate_image(case["metadata"], case["detections"], case.get("colors", {}), options)
+    options = rules.Options(**case.get("options", {}))
+    verdict = rules.evaluate_image(case["metadata"], case["detections"], case.get("colors", {}), options)
     expected = case["expected"]
     return [
         *differs("correct", verdict.correct, expected["correct"]),
@@ -61,8 +61,8 @@ def check_geneval_case(case: dict) -> list[str]:
 def check_geneval_relation(case: dict) -> list[str]:
     """Two boxes: relations and IoU."""
     return [
-        *differs("relations", sorted(scorer.relations(case["a"], case["b"])), sorted(case["relations_of_a_to_b"])),
-        *differs("iou", np.float32(scorer.iou(case["a"], case["b"])), np.float32(case["iou"])),
+        *differs("relations", sorted(rules.relations(case["a"], case["b"])), sorted(case["relations_of_a_to_b"])),
+        *differs("iou", np.float32(rules.iou(case["a"], case["b"])), np.float32(case["iou"])),
     ]
 
 
@@ -104,7 +104,7 @@ def check_geneval_color(case: dict) -> list[str]:
 def check_geneval_summary(case: dict, tags: list[str]) -> list[str]:
     """Many images: the numbers that the official summary prints, at its printed precision. `tags`: of every prompt."""
     rows = [(tags[p], str(p), bool(correct)) for p, _, correct in case["rows_prompt_image_correct"]]
-    summary, expected = scorer.summarize(rows), case["expected"]
+    summary, expected = rules.summarize(rows), case["expected"]
     by_tag = {
         tag: {"pct": round(float(f"{v['mean']:.2%}"[:-1]), 2), "correct": v["correct"], "total": v["total"]}
         for tag, v in summary["tags"].items()

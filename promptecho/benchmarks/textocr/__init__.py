@@ -10,7 +10,7 @@ BENCHMARK = Benchmark(
     title="Text rendering",
     summary="text in images, character by character",
     layout="promptecho.benchmarks.textocr.layout:TextOcrLayout",
-    scorer="promptecho.benchmarks.textocr.score:TextOcrScorer",
+    scorer="promptecho.benchmarks.textocr.scorer:TextOcrScorer",
     backends=(Backend(name="rapidocr", summary="RapidOCR", environment="ocr"), JUDGE),
     table="promptecho.benchmarks.textocr.table:textocr_kind",
     curves=(Curve(title="images with all text right (%)"),),

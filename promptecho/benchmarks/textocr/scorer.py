@@ -1,130 +1,196 @@
-"""Comparing required text with recognised text: pure functions of strings.
-
-Two texts count as equal when they agree after `normalize`: letters, digits, punctuation and case all count; white space
-does not, because a line break in an image stands for a space or for nothing and recognisers drop spaces.
-"""
+"""From a folder of images to score items: does each show the text of its prompt, without any error?"""
 
 from __future__ import annotations
 
-import re
-import unicodedata
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict
+from functools import partial
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
 
-from rapidfuzz.distance import Levenshtein
+from promptecho.benchmarks.limit import first_prompts
+from promptecho.benchmarks.listing import prompts_digest
+from promptecho.benchmarks.perception import PerceptionFailure
+from promptecho.benchmarks.scoring import ImageFolder, JudgeBackend, Judged, Scored, ScoringOptions, judge_all
+from promptecho.benchmarks.templates import load_template
+from promptecho.benchmarks.textocr.layout import ImageEntry, list_images, tag_of
+from promptecho.benchmarks.textocr.prompts import read_prompts
+from promptecho.errors import ConfigError, DataError, ModelError
+from promptecho.images import load_image
+from promptecho.scores import ScoreItem
 
-# Shapes of one mark that NFKC keeps apart and a recogniser cannot be expected to: quotation marks and dashes.
-_MARKS = str.maketrans({**dict.fromkeys("‘’‚‛′", "'"), **dict.fromkeys("“”„‟″", '"'), **dict.fromkeys("‐‑‒–—―−", "-")})
-# What LongText-Bench's evaluator keeps of a text.
-_KEPT = "\u4e00-\u9fa5a-zA-Z0-9àâäéèêëîïôöùûüçÀÂÄÉÈÊËÎÏÔÖÙÛÜÇ"
-_CHINESE = re.compile("[\u4e00-\u9fa5]")
+if TYPE_CHECKING:
+    from promptecho.benchmarks.textocr.rapid import TextReader
+    from promptecho.judges.base import Answer, Estimate, Question
+    from promptecho.provenance import Limit
+
+RAPIDOCR, JUDGE = "rapidocr", "judge"
+WHAT = "text rendering"
 
 
-def normalize(text: str) -> str:
-    """The form in which texts are compared: a string of visible Unicode code points.
+def _begin(entry: ImageEntry) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The key of an image's item, and how its raw record starts."""
+    prompt = entry.prompt
+    key = {"prompt_id": prompt.data_id, "image_index": entry.image_index, "group": prompt.group}
+    required = None if prompt.text is None else list(prompt.text)
+    return key, {**key, "length": prompt.length, "filename": entry.path.name, "required": required}
 
-    Unicode NFKC (full-width forms become ordinary ones, accents one code point with their letter), then typographic
-    quotation marks and dashes become ' " and -, then white space, control and format characters go.
+
+def _fail(key: dict[str, Any], record: dict[str, Any], reason: str) -> Judged:
+    return ScoreItem(**key, outcome=None, failed=True), record | {"outcome": None, "failed": True, "reason": reason}
+
+
+def _end(key: dict[str, Any], record: dict[str, Any], outcome: float, reason: str) -> Judged:
+    return ScoreItem(**key, outcome=outcome, failed=False), record | {
+        "outcome": outcome, "failed": False, "reason": reason
+    }  # fmt: skip
+
+
+def judged_by_reader(entry: ImageEntry, reader: TextReader) -> Judged:
+    """An image's item and raw record from the lines of text that a reader finds in it.
+
+    An image that cannot be decoded and a reader without answer are failed items.
     """
-    text = unicodedata.normalize("NFKC", text.translate(_MARKS)).translate(_MARKS)  # NFKC makes some from others
-    text = "".join(c for c in text if not c.isspace() and unicodedata.category(c) not in ("Cc", "Cf"))
-    return unicodedata.normalize("NFC", text)  # an invisible character may have stood between letter and accent
+    from promptecho.benchmarks.textocr.rules import compare, language_of, longtext_recall
+
+    key, record = _begin(entry)
+    try:
+        lines = reader(load_image(entry.path, fix="delete it and rerun the generation"))
+    except (DataError, PerceptionFailure) as failure:
+        return _fail(key, record, str(failure))
+    required, texts = entry.prompt.text or (), [line.text for line in lines]
+    comparison, language = compare(required, texts), language_of(required)
+    recalled, of = longtext_recall(required, "\n".join(texts), language)
+    record |= {
+        "lines": [asdict(line) for line in lines],
+        "edits": comparison.edits,
+        "characters": comparison.characters,
+        "language": language,
+        "recalled": recalled,
+        "recall_of": of,
+    }
+    reason = "" if comparison.exact else f"{comparison.edits} edits from what is required; found {texts}"
+    return _end(key, record, float(comparison.exact), reason)
 
 
-def edit_distance(a: str, b: str) -> int:
-    """Levenshtein distance: the fewest insertions, deletions and substitutions of code points from `a` to `b`."""
-    return Levenshtein.distance(a, b)
+def judged_by_model(judged: tuple[ImageEntry, Answer]) -> Judged:
+    """An image's item and raw record from a judge's answer; one without value is a failed item."""
+    entry, answer = judged
+    key, record = _begin(entry)
+    record |= answer.record()
+    if answer.failure is not None:
+        return _fail(key, record, answer.failure)
+    record |= answer.value.model_dump()
+    return _end(key, record, answer.value.outcome, answer.value.reasoning)
 
 
-def character_error_rate(required: str, found: str) -> float:
-    """Edit distance of the normalised texts over the length of the required one; above 1 where much is added.
+def summary_of(raw: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """The summary of raw records; failed ones leave the denominators.
 
-    Where nothing is required it is the number of characters found.
+    Names: overall, the share of images without any error (paper, section 4.4); from a reader also exact_match (the
+    same), character_error_rate (edits over required characters of all images; above 1 where much is added), and
+    LongText-Bench's metric as word_recall (English) and character_recall (Chinese), where prompts of that language are.
+
+    Raises:
+        DataError: all failed.
     """
-    required, found = normalize(required), normalize(found)
-    return edit_distance(required, found) / max(len(required), 1)
+    judged = [row for row in raw if not row["failed"]]
+    if not judged:
+        raise DataError(f"{WHAT}: no image was judged")
+    overall = fmean(row["outcome"] for row in judged)
+    summary = {"overall": overall}
+    if "edits" not in judged[0]:
+        return summary
+    summary["exact_match"] = overall
+    rates = {"character_error_rate": ("edits", "characters", judged)}
+    for name, language in (("word_recall", "en"), ("character_recall", "zh")):
+        rates[name] = ("recalled", "recall_of", [row for row in judged if row["language"] == language])
+    for name, (part, whole, rows) in rates.items():
+        if total := sum(row[whole] for row in rows):
+            summary[name] = sum(row[part] for row in rows) / total
+    return summary
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """`edits` turn what is required, `characters` long, into what is shown."""
+class TextOcrScorer:
+    """`Scorer` of text rendering: an image counts where all required text is shown and nothing else, else it does not.
 
-    edits: int
-    characters: int
-
-    @property
-    def exact(self) -> bool:
-        """Every required text is there, character by character, and nothing else."""
-        return self.edits == 0
-
-    @property
-    def error_rate(self) -> float:
-        return self.edits / max(self.characters, 1)
-
-
-def compare(required: Sequence[str], lines: Sequence[str]) -> Comparison:
-    """Compare required texts with the lines read in an image, given in reading order.
-
-    Order counts within a text but not between texts: a prompt may tell a sign at the top after the one below it. The
-    fewer edits of two arrangements count: each line given to the text that it fits best, the lines of a text in reading
-    order (a text broken over several lines, columns, any order of texts); and all texts as told against all lines as
-    read (texts that were read as one line). The first is found greedily, longest line first, so `edits` is at most a
-    little above the fewest possible.
-
-    Where no text is required nothing is compared, whatever the image shows: the paper's B.3 gives its point at once.
+    Backend `rapidocr` compares what RapidOCR reads with the prompt's `text`; its own errors count against the image.
+    Backend `judge` asks a vision-language model the question of the paper's Appendix B.3 (the paper asks Qwen3.5-Plus),
+    which finds out itself what the prompt requires. An image whose prompt requires no text counts with either.
     """
-    texts = [normalize(text) for text in required]
-    found = [line for line in map(normalize, lines) if line]
-    if not texts:
-        return Comparison(0, 0)
-    whole = edit_distance("".join(texts), "".join(found))
-    return Comparison(min(whole, _assigned(texts, found)), sum(map(len, texts)))
 
+    template_digest: str | None = None
 
-def _assigned(texts: list[str], lines: list[str]) -> int:
-    """Edits where each line goes to one text, or to none and counts as added."""
-    given: list[list[int]] = [[] for _ in texts]
-    edits = [len(text) for text in texts]
-    added = 0
-    for line in sorted(range(len(lines)), key=lambda k: (-len(lines[k]), k)):
-        best, best_key = None, (0, 0)
-        for t, text in enumerate(texts):
-            after = edit_distance(text, "".join(lines[k] for k in sorted([*given[t], line])))
-            saved = edits[t] + len(lines[line]) - after  # against counting the line as added
-            if saved > 0 and (best is None or (-saved, after) < best_key):  # of equals, the text that it completes
-                best, best_key = t, (-saved, after)
-        if best is None:
-            added += len(lines[line])
+    def __init__(self, options: ScoringOptions):
+        """
+        Raises:
+            ConfigError: a mode but "official" (there are no rules with a bug), a model for `rapidocr`, or no judge for
+                `judge`.
+            ModelError: the backend is unknown or not installed.
+            DataError: the user's template is faulty.
+        """
+        if options.mode != "official":
+            raise ConfigError(f"mode {options.mode!r}: textocr has only 'official'; set mode: official")
+        self._reader: TextReader | None = None
+        self._parser = options.parser
+        if options.backend == JUDGE:
+            self._judge = JudgeBackend(options)
+            self._template = load_template("textocr", "judge", options.templates)
+            self._template.fill(prompt="")  # a faulty one is told before any image is read
+            self.judge_model, self.template_digest = self._judge.name, self._template.digest
+        elif options.backend == RAPIDOCR:
+            from promptecho.benchmarks.textocr.rapid import RapidReader
+
+            if options.model:
+                raise ConfigError(f"model {options.model!r}: rapidocr has its model in its package; remove `model`")
+            self._reader = RapidReader()
+            self.judge_model = self._reader.name
         else:
-            given[best].append(line)
-            edits[best] = best_key[1]
-    return sum(edits) + added
+            raise ModelError(f"backend {options.backend!r} is unknown; known backends: {JUDGE}, {RAPIDOCR}")
 
+    def _entries(self, folder: ImageFolder) -> tuple[list[ImageEntry], Limit | None]:
+        prompts = read_prompts(folder.prompts) if folder.prompts else None
+        only, limit = first_prompts(prompts, tag_of, folder.limit)
+        return list_images(folder.root, prompts, folder.images_per_prompt, only), limit
 
-def language_of(required: Sequence[str]) -> str:
-    """`zh` where a required text holds a Chinese character, else `en`.
+    def _questions(self, entries: Sequence[ImageEntry]) -> list[Question]:
+        from promptecho.benchmarks.textocr.judge import question_of
 
-    The public evaluator is told the language with the file; this agrees with it on every row of LongText-Bench.
-    """
-    return "zh" if any(map(_CHINESE.search, required)) else "en"
+        return [question_of(entry, self._template, self._parser) for entry in entries]
 
+    def estimate(self, folder: ImageFolder) -> Estimate:
+        """What the judge would take; nothing for other backends.
 
-def longtext_recall(required: Sequence[str], found: str, language: str) -> tuple[int, int]:
-    """LongText-Bench's metric (X-Omni, arXiv 2507.22058) for one image: (found, required) words or characters.
+        Raises:
+            DataError: as score, before anything is judged.
+        """
+        from promptecho.judges.base import Estimate
 
-    Both texts lose everything but letters, digits, Chinese characters and (`en`) white space. `en`: lower case, a bag
-    of words; `zh`: a bag of characters. A word counts as often as it is required at most; order and additions do not
-    count. A benchmark's score is the sum of the found over the sum of the required of all images.
+        entries, _ = self._entries(folder)
+        if self._reader is not None:
+            return Estimate(calls=0, recorded=0, input_tokens=0, output_tokens=0, usd=0.0)
+        return self._judge.estimate(self._questions(entries))
 
-    Deviation: the public evaluator reads images with Qwen2.5-VL-7B and strips that model's stock phrases from the
-    reply; here the recogniser is another, so the numbers compare with each other and not with published ones.
-    """
-    wanted, shown = (Counter(_units(text, language)) for text in (" ".join(required), found))
-    return (wanted & shown).total(), wanted.total()
+    def score(self, folder: ImageFolder) -> Scored:
+        """Judge all images.
 
-
-def _units(text: str, language: str) -> list[str]:
-    if language == "en":
-        return re.sub(rf"[^{_KEPT}\s]", "", text).lower().split()
-    return list(re.sub(f"[^{_KEPT}]", "", text))
+        Raises:
+            DataError: images are missing or not those of the prompt set, a prompt does not tell its text to `rapidocr`,
+                or every image failed.
+            JudgeError: more questions than allowed stayed without answer, or the budget is used up.
+        """
+        entries, limit = self._entries(folder)
+        if self._reader is not None:
+            untold = [entry.prompt.data_id for entry in entries if entry.prompt.text is None]
+            if untold:
+                raise DataError(
+                    f"{folder.root}: prompt {untold[0]!r} has no `text`, which backend rapidocr compares with; add it "
+                    "to the prompts ([] for none), or use backend judge"
+                )
+            items, raw = judge_all(WHAT, folder.root, entries, partial(judged_by_reader, reader=self._reader))
+        else:
+            answers = self._judge.ask(self._questions(entries))
+            items, raw = judge_all(WHAT, folder.root, list(zip(entries, answers, strict=True)), judged_by_model)
+        prompts = prompts_digest(list(dict.fromkeys(entry.prompt for entry in entries)))
+        facts = None if self._reader else self._judge.facts
+        return Scored(items, raw, prompts, summary_of(raw), judge=facts, limit=limit)

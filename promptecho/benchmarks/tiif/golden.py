@@ -8,7 +8,7 @@ from typing import Any
 from promptecho.benchmarks.golden_case import Check
 from promptecho.benchmarks.tiif.answers import AnswerCountError, extract_yes_no
 from promptecho.benchmarks.tiif.attributes import ATTRIBUTES
-from promptecho.benchmarks.tiif.scorer import Tally, column_scores, tally
+from promptecho.benchmarks.tiif.rules import Tally, column_scores, tally
 
 # The official names of the columns.
 GROUPS = {

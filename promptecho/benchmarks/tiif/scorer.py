@@ -1,104 +1,165 @@
-"""TIIF-Bench's official summary as pure functions of answers (github.com/A113N-W3I/TIIF-Bench, 3aae750).
+"""TIIF-Bench from a tree of images to score items, one for each question about an image.
 
-Mode `official` keeps what `summary_results.py` and `summary_dimension_results.py` do: answers and expected answers are
-paired up to the shorter list, an attribute's accuracy is rounded to four decimals before anything is averaged, and an
-attribute without answers leaves all averages without a word. Mode `fixed` repairs these: lists of unequal length are
-an error, nothing is rounded, and an attribute of the prompt set that lost all its answers is an error.
+An item's group is `short:ATTRIBUTE` or `long:ATTRIBUTE`, its prompt_id `ATTRIBUTE/INDEX` (both images of a prompt, all
+their questions), its image_index the number of the question within the prompt: first those about the image of the
+short description, then the same questions about that of the long one. So an interval that takes prompts as units
+holds questions about one image together. All questions of an image without answers are failed items.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import Any
 
-from promptecho.benchmarks.tiif.attributes import ATTRIBUTES, column_weights
-from promptecho.errors import DataError, counted
+from promptecho.benchmarks.backends import load_reader
+from promptecho.benchmarks.limit import first_prompts
+from promptecho.benchmarks.perception import PerceptionFailure, Reader
+from promptecho.benchmarks.scoring import ImageFolder, JudgeBackend, Scored, ScoringOptions
+from promptecho.benchmarks.tiif.judge import WORDINGS, load_templates, question_of, wording_of
+from promptecho.benchmarks.tiif.layout import ImageEntry, check_images_per_prompt, list_images, tag_of
+from promptecho.benchmarks.tiif.oracle import answer, check_questions
+from promptecho.benchmarks.tiif.prompts import Prompt, prompts_digest, read_prompts
+from promptecho.benchmarks.tiif.rules import MODES, Tally, as_expected, summarize
+from promptecho.errors import ConfigError, DataError, ModelError
+from promptecho.images import load_image
+from promptecho.judges.base import Estimate, Question
+from promptecho.progress import progress
+from promptecho.provenance import Limit
+from promptecho.scores import ScoreItem
 
-MODES = ("official", "fixed")
-
-
-@dataclass(frozen=True)
-class Tally:
-    """Answers that were as expected, of all."""
-
-    correct: int = 0
-    total: int = 0
-
-    def __add__(self, other: Tally) -> Tally:
-        return Tally(self.correct + other.correct, self.total + other.total)
-
-    def accuracy(self, mode: str = "official") -> float | None:
-        """Share of right answers, None where there are none; rounded to four decimals in mode official."""
-        if not self.total:
-            return None
-        share = self.correct / self.total
-        return round(share, 4) if mode == "official" else share
+BACKENDS = ("judge", "oracle")
 
 
-def as_expected(expected: Sequence[str], answers: Sequence[str], mode: str = "official") -> list[bool]:
-    """Whether each answer is the expected one; case and white space around it do not count.
-
-    Raises:
-        DataError: in mode fixed, the numbers differ; official drops the rest of the longer list.
-    """
-    if mode == "fixed" and len(expected) != len(answers):
-        raise DataError(f"{counted(len(answers), 'answer')} to {counted(len(expected), 'question')}; ask again")
-    return [a.strip().lower() == b.strip().lower() for a, b in zip(expected, answers, strict=False)]
-
-
-def tally(expected: Sequence[str], answers: Sequence[str], mode: str = "official") -> Tally:
-    """The questions of one image.
-
-    Raises:
-        DataError: as as_expected.
-    """
-    right = as_expected(expected, answers, mode)
-    return Tally(sum(right), len(right))
-
-
-def column_scores(tallies: Mapping[str, Tally], mode: str = "official") -> dict[str, float]:
-    """Column (attributes.COLUMNS) -> score of one length, from attribute -> tally over questions (not images).
-
-    Attributes without answers leave the means, columns without attributes are not there.
-
-    Raises:
-        DataError: an unknown attribute; in mode fixed, one without an answer.
-    """
-    if unknown := sorted(tallies.keys() - set(ATTRIBUTES)):
-        raise DataError(f"TIIF summary: attribute {unknown[0]!r} is unknown; known: {', '.join(ATTRIBUTES)}")
-    accuracies = {attribute: found.accuracy(mode) for attribute, found in tallies.items()}
-    empty = sorted(attribute for attribute, accuracy in accuracies.items() if accuracy is None)
-    if mode == "fixed" and empty:
-        raise DataError(
-            f"TIIF summary: every question of attribute {empty[0]!r} failed; score again, or in mode official, which "
-            "leaves it out"
-        )
-    values = {attribute: accuracy for attribute, accuracy in accuracies.items() if accuracy is not None}
+def record_of(entry: ImageEntry, answers: list[str] | None, reason: str = "", **more: Any) -> dict[str, Any]:
+    """The raw record of one image: all that items_of needs. `answers` None: there are none, and `reason` says why."""
     return {
-        column: math.fsum(weight * values[attribute] for attribute, weight in weights.items())
-        for column, weights in column_weights(values).items()
+        "prompt_id": entry.prompt.prompt_id,
+        "length": entry.length,
+        "group": entry.group,
+        "questions": entry.prompt.questions,
+        "expected": entry.prompt.answers,
+        "answers": answers,
+        "failed": answers is None,
+        "reason": reason,
+        **more,
     }
 
 
-def summarize(tallies: Mapping[tuple[str, str], Tally], mode: str = "official") -> dict[str, float]:
-    """The summary of a score file from (length, attribute) -> tally.
-
-    Names: `short.COLUMN` and `long.COLUMN` for each column that has data; `short.coverage` and `long.coverage`, the
-    share of the 39 attributes that have data: below 1, overall and the averages are those of what is there and are
-    not comparable with published ones; `overall`, the mean of short.overall and long.overall, which is this
-    project's: the official tables never mix the two.
+def items_of(record: dict[str, Any], mode: str) -> list[ScoreItem]:
+    """The score items of one image from its raw record, without asking anybody.
 
     Raises:
-        DataError: as column_scores, or a length has no answer at all.
+        DataError: as rules.as_expected.
     """
-    summary: dict[str, float] = {}
-    for length in ("short", "long"):
-        mine = {attribute: found for (found_length, attribute), found in tallies.items() if found_length == length}
-        columns = column_scores(mine, mode)
-        if not columns:
-            raise DataError(f"TIIF summary: no question about images of {length} prompts was answered; score again")
-        covered = sum(found.total > 0 for found in mine.values())
-        summary |= {f"{length}.{name}": value for name, value in columns.items()}
-        summary[f"{length}.coverage"] = covered / len(ATTRIBUTES)
-    return {"overall": (summary["short.overall"] + summary["long.overall"]) / 2, **summary}
+    count = len(record["expected"])
+    outcomes: list[float | None] = [None] * count
+    if not record["failed"]:
+        outcomes = [float(right) for right in as_expected(record["expected"], record["answers"], mode)]
+    first = count if record["length"] == "long" else 0
+    return [
+        ScoreItem(
+            prompt_id=record["prompt_id"],
+            image_index=first + number,
+            group=record["group"],
+            outcome=outcome,
+            failed=outcome is None,
+        )
+        for number, outcome in enumerate(outcomes)
+    ]
+
+
+def summary_of(items: list[ScoreItem], mode: str) -> dict[str, float]:
+    """The summary (rules.summarize) of score items; failed ones leave the denominators.
+
+    Raises:
+        DataError: as rules.summarize.
+    """
+    tallies: dict[tuple[str, str], Tally] = {}
+    for item in items:
+        length, _, attribute = item.group.partition(":")
+        one = Tally() if item.outcome is None else Tally(int(item.outcome), 1)
+        tallies[length, attribute] = tallies.get((length, attribute), Tally()) + one
+    return summarize(tallies, mode)
+
+
+class TiifScorer:
+    """`Scorer` by TIIF-Bench's rules, modes as in rules.py. Backends: `judge`, a model that is asked all questions
+    of an image in one call; `oracle`, for prompts over the embedded world."""
+
+    template_digest: str | None = None
+
+    def __init__(self, options: ScoringOptions):
+        if options.mode not in MODES:
+            raise ConfigError(f"mode {options.mode!r}: TIIF-Bench has {' and '.join(MODES)}; set mode to one of them")
+        if options.backend not in BACKENDS:
+            raise ModelError(f"backend {options.backend!r} is unknown; known backends: {', '.join(BACKENDS)}")
+        self._mode, self._seed, self._options = options.mode, options.seed, options
+        self._reader = None
+        if options.backend == "oracle":
+            self._reader = load_reader(options.backend)
+            self.judge_model = self._reader.name
+            return
+        self._judge = JudgeBackend(options)
+        self._templates = load_templates(options.templates)
+        self.judge_model, self.template_digest = self._judge.name, self._templates.digest
+
+    def score(self, folder: ImageFolder) -> Scored:
+        prompts, entries, limit = self._list(folder)
+        raw = self._look(self._reader, entries) if self._reader else self._ask(entries)
+        if all(record["failed"] for record in raw):
+            reason = raw[0]["reason"]
+            raise DataError(f"{folder.root}: no answer about any of {len(raw)} images; the first time: {reason}")
+        items = [item for record in raw for item in items_of(record, self._mode)]
+        facts = None if self._reader else self._judge.facts
+        summary = summary_of(items, self._mode)
+        return Scored(items, raw, prompts_digest(prompts), summary, judge=facts, limit=limit)
+
+    def estimate(self, folder: ImageFolder) -> Estimate:
+        """What asking the judge would take.
+
+        Raises:
+            ConfigError: the backend is no judge.
+        """
+        if self._reader:
+            raise ConfigError(f"backend {self._reader.name}: asks no judge, so that there is nothing to estimate")
+        _, entries, _ = self._list(folder)
+        return self._judge.estimate(self._questions(entries))
+
+    def _list(self, folder: ImageFolder) -> tuple[list[Prompt], list[ImageEntry], Limit | None]:
+        check_images_per_prompt(folder.images_per_prompt)
+        prompts = read_prompts(folder.prompts) if folder.prompts else None
+        only, limit = first_prompts(prompts, tag_of, folder.limit)
+        entries = list_images(folder.root, prompts, only)
+        return [entry.prompt for entry in entries if entry.length == "short"], entries, limit
+
+    def _look(self, reader: Reader, entries: list[ImageEntry]) -> list[dict[str, Any]]:
+        for entry in entries:
+            check_questions(entry.prompt)
+        raw = []
+        with progress("TIIF-Bench", len(entries), "images") as bar:
+            for entry in entries:
+                image = load_image(entry.path, fix="delete it and rerun the generation")
+                try:
+                    objects = reader(image)
+                    raw.append(record_of(entry, [answer(question, objects) for question in entry.prompt.questions]))
+                except PerceptionFailure as failure:
+                    raw.append(record_of(entry, None, str(failure)))
+                bar.advance()
+        return raw
+
+    def _questions(self, entries: list[ImageEntry]) -> list[Question]:
+        how = (self._mode, self._options.parser, self._options.order)
+        return [question_of(entry, self._templates, self._seed, *how) for entry in entries]
+
+    def _ask(self, entries: list[ImageEntry]) -> list[dict[str, Any]]:
+        answers = self._judge.ask(self._questions(entries))
+        return [
+            record_of(
+                entry,
+                None if found.failure else found.value,
+                found.failure or "",
+                **found.record(),
+                template=WORDINGS[wording_of(self._seed, entry.image_id)],
+                seed=self._seed,
+            )
+            for entry, found in zip(entries, answers, strict=True)
+        ]

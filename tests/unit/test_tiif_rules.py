@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from promptecho.benchmarks.tiif.answers import AnswerCountError, extract_yes_no
 from promptecho.benchmarks.tiif.attributes import ADVANCED, ATTRIBUTES, BASIC, COLUMNS, SUBSCORES, column_weights
 from promptecho.benchmarks.tiif.golden import check_tiif_extract, check_tiif_summary
-from promptecho.benchmarks.tiif.scorer import Tally, as_expected, column_scores, summarize, tally
+from promptecho.benchmarks.tiif.rules import Tally, as_expected, column_scores, summarize, tally
 from promptecho.errors import DataError
 from promptecho.files import read_json, read_jsonl
 

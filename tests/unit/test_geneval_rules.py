@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from promptecho.benchmarks import golden
-from promptecho.benchmarks.geneval import scorer
+from promptecho.benchmarks.geneval import rules
 from promptecho.benchmarks.geneval.colors import classify_colors
-from promptecho.benchmarks.geneval.scorer import Options, evaluate_image, iou, keep_boxes, relations, summarize
+from promptecho.benchmarks.geneval.rules import Options, evaluate_image, iou, keep_boxes, relations, summarize
 from promptecho.cli import app
 from promptecho.errors import DataError
 
@@ -42,7 +42,7 @@ WRONG_RULES = {
 def test_golden_cases_notice_a_wrong_rule(golden_folder, monkeypatch, rule):
     """The comparison itself works: each of these known slips makes golden cases fail."""
     name, spoil = WRONG_RULES[rule]
-    monkeypatch.setattr(scorer, name, spoil(getattr(scorer, name)))
+    monkeypatch.setattr(rules, name, spoil(getattr(rules, name)))
     reports, _ = golden.verify(golden_folder)
     assert any(report.failures for report in reports)
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from promptecho.benchmarks.textocr.scorer import (
+from promptecho.benchmarks.textocr.rules import (
     character_error_rate,
     compare,
     edit_distance,
