@@ -88,6 +88,7 @@ test-plugin: ## Build the executor and test it alone, with the lowest and the hi
 
 lint: setup ## Check the Python code, its types and the workflow.
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(SNAKEMAKE) --lint
 	$(BIN)/promptecho config docs --check

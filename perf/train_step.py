@@ -117,9 +117,7 @@ def main() -> None:
                     straightforward_update(trainer, rollout, batch, training, iteration, before, kl_ema)
                 results[ours] = (time.monotonic() - start, engine.weights())
             ratios.append(results[False][0] / results[True][0])
-            differences.append(
-                max(float((results[True][1][k] - v).abs().max()) for k, v in results[False][1].items())
-            )
+            differences.append(max(float((results[True][1][k] - v).abs().max()) for k, v in results[False][1].items()))
             for name, seconds in measured.seconds.items():
                 phases.setdefault(name, []).append(seconds)
                 memory.setdefault(name, []).append(measured.memory[name])

@@ -82,8 +82,10 @@ def _by_range(image: Image.Image, raw: dict[str, Any], done: list[str]) -> Image
     if image.mode == "F":
         low, high = float(values.min()), float(values.max())
         if not (low >= 0 and high <= 1):  # also where one of them is not a number
-            raise RangeError(f"floating-point pixels from {low:.6g} to {high:.6g}, where black is 0 and white is 1; "
-                             "convert it to that range or to 8 or 16 bits")
+            raise RangeError(
+                f"floating-point pixels from {low:.6g} to {high:.6g}, where black is 0 and white is 1; "
+                "convert it to that range or to 8 or 16 bits"
+            )
         grey = np.rint(values * np.float32(255)).astype(np.uint8)
         done.append("floating point")
     else:
@@ -92,8 +94,10 @@ def _by_range(image: Image.Image, raw: dict[str, Any], done: list[str]) -> Image
         if wide:
             low, high = int(values.min()), int(values.max())
             bits = raw.get("bits", 32)
-            raise RangeError(f"whole numbers of {bits} bits, from {low} to {high}, none of which is white by any rule; "
-                             "convert it to 8 bits, or to 16 bits without sign")
+            raise RangeError(
+                f"whole numbers of {bits} bits, from {low} to {high}, none of which is white by any rule; "
+                "convert it to 8 bits, or to 16 bits without sign"
+            )
         white = 2 ** raw["bits"] - 1 if "bits" in raw and 8 < raw["bits"] < 16 else 65535
         grey = ((values.astype(np.uint32).clip(0, white) * 255 + white // 2) // white).astype(np.uint8)
         done.append("more than 8 bits")

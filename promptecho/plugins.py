@@ -35,6 +35,7 @@ MISTAKES = (ArithmeticError, AssertionError, AttributeError, ImportError, Lookup
 SPEC = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 OURS = "promptecho"
 
+
 class Named(Protocol):
     """What all descriptors have: the name by which a configuration asks for them."""
 

@@ -15,9 +15,7 @@ FAMILY = Family(
     # CLIP sees the first 77 tokens of a prompt; T5 sees the whole.
     text_encoders=(
         TextEncoder(starts_only=True, template_tokens=2, max_length=77),
-        TextEncoder(
-            part="text_encoder_2", tokenizer="tokenizer_2", starts_only=True, template_tokens=2, max_length=77
-        ),
+        TextEncoder(part="text_encoder_2", tokenizer="tokenizer_2", starts_only=True, template_tokens=2, max_length=77),
         TextEncoder(part="text_encoder_3", tokenizer="tokenizer_3", template_tokens=1, max_length=256),
     ),
     # The image's stream, then the text's.

@@ -97,15 +97,17 @@ class Journal:
         except ValueError as error:
             row = error
         if not isinstance(row, dict):
-            raise DataError(f"{self.path}:{number}: damaged line; delete the journal to start over, or the lines from "
-                            f"{number} on to keep what is before")
+            raise DataError(
+                f"{self.path}:{number}: damaged line; delete the journal to start over, or the lines from "
+                f"{number} on to keep what is before"
+            )
         return row
 
     def _write(self, rows: list[dict[str, Any]]) -> None:
         data = "".join(json.dumps(row, ensure_ascii=True, allow_nan=False) + "\n" for row in rows).encode()
         try:
             while data:
-                data = data[os.write(self._file, data):]
+                data = data[os.write(self._file, data) :]
             os.fsync(self._file)
         except OSError as error:
             raise DataError(

@@ -136,8 +136,10 @@ def _refuse_gaps(rows: dict[str, CaptionRow], wanted: dict[str, str | None]) -> 
         for what, names in groups.items() if names
     ]  # fmt: skip
     if problems:
-        raise DataError(f"the shards are not of the listed images: {'; '.join(problems)}; run the workflow again, or "
-                        "caption these shards again")
+        raise DataError(
+            f"the shards are not of the listed images: {'; '.join(problems)}; run the workflow again, or "
+            "caption these shards again"
+        )
 
 
 def import_prompts(path: str | Path, spec: MergeSpec) -> dict[str, Any]:

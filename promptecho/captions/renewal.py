@@ -117,9 +117,7 @@ def _adopted(found: ImageList, shards: dict[int, list[tuple[str, str]]]) -> Imag
     return ImageList(found.source, items, found.left_out, sorted(places.keys() - set(ids)))
 
 
-def _now(
-    found: ImageList, old: ImageList, hashes: FileHashes, captioned: set[str]
-) -> tuple[ImageList, list[str]]:
+def _now(found: ImageList, old: ImageList, hashes: FileHashes, captioned: set[str]) -> tuple[ImageList, list[str]]:
     """The list as the images are now, and how it differs from `old`. Of a file that may be another one the content is
     read if there is a caption that was made of the file before."""
     before = {item.image_id: item for item in old.items}

@@ -90,7 +90,10 @@ def caption_shard(spec: ShardSpec) -> dict[str, Any]:
     _refuse_changed(spec, items)
     done_to: Counter[str] = Counter()
     header = {
-        "journal": 1, "vlm_revision": source.vlm_revision, "query": source.query, "generation": source.generation,
+        "journal": 1,
+        "vlm_revision": source.vlm_revision,
+        "query": source.query,
+        "generation": source.generation,
         "shard": f"{spec.shard}/{spec.num_shards}",
         "images": digest([[item.image_id, _size(item.path)] for item in items]),
     }
@@ -99,7 +102,10 @@ def caption_shard(spec: ShardSpec) -> dict[str, Any]:
         if len(done) < len(items):
             with in_phase(Phase.LOAD_VLM):
                 vlm = load_vlm(
-                    spec.vlm, dtype=spec.settings.dtype, device=spec.device, revision=spec.revision,
+                    spec.vlm,
+                    dtype=spec.settings.dtype,
+                    device=spec.device,
+                    revision=spec.revision,
                     trust_remote_code=spec.trust_remote_code,
                 )
             _caption_missing(vlm, items, done, journal, spec, done_to)
@@ -200,13 +206,17 @@ def listed_images(images: str | Path, images_list: Path | None) -> ImageList:
 
 
 def _caption_missing(
-    vlm: Vlm, items: Sequence[ImageItem], done: dict[str, CaptionRow], journal: Journal, spec: ShardSpec,
+    vlm: Vlm,
+    items: Sequence[ImageItem],
+    done: dict[str, CaptionRow],
+    journal: Journal,
+    spec: ShardSpec,
     done_to: Counter[str],
 ) -> None:
     size = spec.settings.batch_size
     with progress(f"caption shard {spec.shard + 1}/{spec.num_shards}", len(items), "images", done=len(done)) as bar:
         for start in range(0, len(items), size):
-            batch = items[start:start + size]
+            batch = items[start : start + size]
             missing = {item.image_id for item in batch} - done.keys()
             if not missing:
                 continue
@@ -217,9 +227,7 @@ def _caption_missing(
             bar.advance(len(rows))
 
 
-def _caption_batch(
-    vlm: Vlm, batch: Sequence[ImageItem], spec: ShardSpec, done_to: Counter[str]
-) -> list[CaptionRow]:
+def _caption_batch(vlm: Vlm, batch: Sequence[ImageItem], spec: ShardSpec, done_to: Counter[str]) -> list[CaptionRow]:
     rows: dict[str, CaptionRow] = {}
     usable, images, hashes = [], [], {}
     for item in batch:

@@ -9,9 +9,7 @@ from promptecho.captions.store import CaptionRow
 from promptecho.errors import DataError, counted
 
 
-def split_captions(
-    rows: Sequence[CaptionRow], heldout: int, seed: int
-) -> tuple[list[CaptionRow], list[CaptionRow]]:
+def split_captions(rows: Sequence[CaptionRow], heldout: int, seed: int) -> tuple[list[CaptionRow], list[CaptionRow]]:
     """Return (training rows, exactly `heldout` held-out rows), each in the order of `rows`.
 
     Distinct captions are put in the order of a hash of `seed` and their image's hash (the smallest, where several
@@ -25,7 +23,8 @@ def split_captions(
     first: dict[str, CaptionRow] = {}
     for row in rows:
         if row.caption not in first or (row.image_sha256, row.image_id) < (
-            first[row.caption].image_sha256, first[row.caption].image_id
+            first[row.caption].image_sha256,
+            first[row.caption].image_id,
         ):
             first[row.caption] = row
     ordered = sorted(first.values(), key=lambda row: (_hash(seed, row.image_sha256), row.image_id))

@@ -146,8 +146,9 @@ def read_captions(path: str | Path) -> CaptionFile:
             missing = [name for name in COLUMNS if name not in file]
             missing += [name for name in ATTRIBUTES if name not in attributes]
             if missing:
-                raise DataError(f"{path}: not a caption file ({', '.join(missing)} missing); give one made by "
-                                "`promptecho caption`")
+                raise DataError(
+                    f"{path}: not a caption file ({', '.join(missing)} missing); give one made by `promptecho caption`"
+                )
             if int(attributes["schema_version"]) != SCHEMA_VERSION:
                 raise DataError(
                     f"{path}: caption schema {attributes['schema_version']}, this version reads {SCHEMA_VERSION}; "
@@ -156,7 +157,9 @@ def read_captions(path: str | Path) -> CaptionFile:
             columns = {name: file[name].asstr()[...].tolist() for name in TEXT_COLUMNS}
             columns["n_tokens"] = [int(value) for value in file["n_tokens"][...]]
             source = CaptionSource(
-                str(attributes["vlm"]), str(attributes["vlm_revision"]), str(attributes["query"]),
+                str(attributes["vlm"]),
+                str(attributes["vlm_revision"]),
+                str(attributes["query"]),
                 json.loads(attributes["generation"]),
             )
             merge = json.loads(attributes.get("merge", "{}"))

@@ -168,4 +168,3 @@ def _logs(results: Path, days: int, now: float | None) -> Iterator[Path]:
 def _replaced(results: Path) -> Iterator[Path]:
     for pattern in _ASIDE:
         yield from (path for path in results.glob(f"{pattern}{REPLACED}*") if _REPLACED.fullmatch(path.name))
-

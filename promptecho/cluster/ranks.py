@@ -37,8 +37,11 @@ class Ranks:
         # a lease of GPUs lasts until the last of them is gone.
         self.processes = [
             subprocess.Popen(
-                command, env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}, close_fds=False,
-                start_new_session=True, preexec_fn=_die_with_parent,
+                command,
+                env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+                close_fds=False,
+                start_new_session=True,
+                preexec_fn=_die_with_parent,
             )  # fmt: skip
             for rank in range(count)
         ]

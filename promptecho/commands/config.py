@@ -34,9 +34,7 @@ def check(files: list[Path] = typer.Argument(..., help="Experiment files.")) -> 
             experiment = load_experiment(file)
             typer.echo(f"{file}: valid")
             for run in experiment.runs:
-                if text := unequal_sizes(
-                    run_rewards(experiment, run), run_training(experiment, run).advantage.scale
-                ):
+                if text := unequal_sizes(run_rewards(experiment, run), run_training(experiment, run).advantage.scale):
                     typer.echo(f"{file}: warning: runs.{run}: {text}", err=True)
         except ConfigError as error:
             problems.append(str(error))

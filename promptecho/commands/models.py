@@ -24,9 +24,7 @@ def register(app: typer.Typer) -> None:
     app.add_typer(models, name="models")
 
 
-Config = Annotated[
-    list[Path] | None, typer.Option(help="The same as an option; several may follow it. Default: none.")
-]
+Config = Annotated[list[Path] | None, typer.Option(help="The same as an option; several may follow it. Default: none.")]
 More = Annotated[
     list[Path] | None,
     typer.Argument(metavar="[CONFIG]...", help="Experiment files or resolved configurations."),

@@ -85,9 +85,7 @@ def reward(
         metavar="KEY=VALUE",
         help="Any setting of the reward; repeat it for several. Default: those of --config, or the reward's own.",
     ),
-    seed: int = typer.Option(
-        1, "--seed", min=0, help="Seed of what is sampled, together with the image's file name."
-    ),
+    seed: int = typer.Option(1, "--seed", min=0, help="Seed of what is sampled, together with the image's file name."),
     dtype: str | None = VLM_DTYPE,
     device: str = DEVICE,
     batch_size: int = typer.Option(8, "--batch-size", min=1, help="Images that the model takes together."),

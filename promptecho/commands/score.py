@@ -49,9 +49,7 @@ PerPrompt = Annotated[
 ]
 Baseline = Annotated[
     Path | None,
-    typer.Option(
-        "--baseline", help="Image folder to compare with, for benchmarks of pairs. Default: none."
-    ),
+    typer.Option("--baseline", help="Image folder to compare with, for benchmarks of pairs. Default: none."),
 ]
 Answers = Annotated[
     Path | None, typer.Option(help="Folder that keeps what a judge answered, results/E/judges/JUDGE. Default: none.")

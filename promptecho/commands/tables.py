@@ -139,9 +139,7 @@ def _table(name: str, sources: list[Path], benchmark: str, shares: dict[str, flo
     return make_table(name, files, name=benchmark, max_failure_share=shares)
 
 
-def _paper(
-    name: str, sources: list[Path], rows: list[str], shares: dict[str, float], one_version: bool
-) -> list[Table]:
+def _paper(name: str, sources: list[Path], rows: list[str], shares: dict[str, float], one_version: bool) -> list[Table]:
     from promptecho.tables.paper import PaperTables, parse_rows
     from promptecho.tables.published import published
     from promptecho.tables.results import Results

@@ -263,5 +263,3 @@ class EvaluateSection(Section):
     benchmark: Text = Field(description="Key of `benchmarks`.")
     at: At = Field("all", description="all checkpoints, the last one, or a list of steps.")
     base: Flag = Field(True, description="Score the untrained model too.")
-
-

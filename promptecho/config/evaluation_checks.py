@@ -36,9 +36,7 @@ def benchmark_problems(sections: dict[str, Any], problems: Problems) -> None:
             )
 
 
-def image_set_problems(
-    name: str, image_set: ImageSetSection, models: Any, captions: Any, problems: Problems
-) -> None:
+def image_set_problems(name: str, image_set: ImageSetSection, models: Any, captions: Any, problems: Problems) -> None:
     """Add what is wrong with an entry of `image_sets`."""
     path = f"image_sets.{name}"
     exactly_one(image_set, path, ("prompts", "shapes", "heldout"), problems)

@@ -101,7 +101,6 @@ class JudgeSection(Section):
         except ValueError:
             raise ValueError("request: infinity and not-a-number are no JSON") from None
 
-
     @classmethod
     def written_fields(cls, ours_only: bool = False) -> dict[str, FieldInfo]:
         kinds = [found.thing for found in judge_kinds_at_hand(ours_only)]

@@ -54,9 +54,7 @@ class T2iSection(Section):
     )
     revision: Text | None = Field(None, description="Hub revision (commit); null: the folder as it is.")
     dtype: Literal["float32", "bfloat16"] = Field("bfloat16", description="Type of the frozen weights.")
-    height: Count = Field(
-        1024, description=f"Height of training and evaluation images in pixels. {OF_FAMILY}"
-    )
+    height: Count = Field(1024, description=f"Height of training and evaluation images in pixels. {OF_FAMILY}")
     width: Count = Field(1024, description=f"Width of training and evaluation images in pixels. {OF_FAMILY}")
     negative_prompt: StrictStr = Field("", description="Negative prompt: what guidance leads away from.")
     pad_prompts: PadPrompts = Field(

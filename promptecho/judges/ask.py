@@ -57,8 +57,10 @@ def ask_all(
             failures |= _ask_pending(settings, prepared, pending, record, results, backoff)
         asked = {one.key for one in pending}
         found = [results.of(one, failures.get(one.key)) for one in prepared]
-        return [_answer(settings, one, result, record.replies(one.key), one.key not in asked)
-                for one, result in zip(prepared, _ended(settings, prepared, found), strict=True)]
+        return [
+            _answer(settings, one, result, record.replies(one.key), one.key not in asked)
+            for one, result in zip(prepared, _ended(settings, prepared, found), strict=True)
+        ]
 
 
 def estimate(settings: JudgeSection, questions: Sequence[Question], folder: Path) -> Estimate:
@@ -111,9 +113,7 @@ def _given_up(prepared: list[Prepared], record: Record) -> dict[str, str]:
     return {one.key: reason for one in prepared if (reason := record.given_up(one.key)) is not None}
 
 
-def _too_many(
-    settings: JudgeSection, prepared: list[Prepared], results: Results, failures: dict[str, str]
-) -> bool:
+def _too_many(settings: JudgeSection, prepared: list[Prepared], results: Results, failures: dict[str, str]) -> bool:
     known = [results.of(one, failures.get(one.key)) for one in prepared]
     return sum(isinstance(one, Failure) for one in known) > settings.max_failed_share * len(prepared)
 
@@ -149,8 +149,12 @@ def _ask_pending(
         return failures  # calls would cost and change nothing
     name = judge_name(settings)
     workers = Workers(
-        settings, load_judge(settings), record, Preparer(settings, model_identity(settings)),
-        lambda one: None not in results(one.key), backoff,
+        settings,
+        load_judge(settings),
+        record,
+        Preparer(settings, model_identity(settings)),
+        lambda one: None not in results(one.key),
+        backoff,
     )
     bar = progress(f"judge {name}", len(groups), "questions", len(groups) - len(pending))
     try:
@@ -192,9 +196,7 @@ def _ended(settings: JudgeSection, prepared: list[Prepared], results: list[Resul
     )
 
 
-def _answer(
-    settings: JudgeSection, one: Prepared, result: Result, replies: list[Row], cached: bool
-) -> Answer:
+def _answer(settings: JudgeSection, one: Prepared, result: Result, replies: list[Row], cached: bool) -> Answer:
     last = replies[-1] if replies else None
     version = last.model_version if last else ""
     # Rows without format are of before: under this key they are what it tells, under others png.

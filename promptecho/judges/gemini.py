@@ -15,8 +15,15 @@ from promptecho.judges.keys import asked_beside
 
 # Finish reasons with which the model declined; others (STOP, MAX_TOKENS, ...) leave a text to be parsed.
 DECLINED = (
-    "SAFETY", "RECITATION", "LANGUAGE", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "IMAGE_SAFETY",
-    "IMAGE_PROHIBITED_CONTENT", "IMAGE_RECITATION",
+    "SAFETY",
+    "RECITATION",
+    "LANGUAGE",
+    "BLOCKLIST",
+    "PROHIBITED_CONTENT",
+    "SPII",
+    "IMAGE_SAFETY",
+    "IMAGE_PROHIBITED_CONTENT",
+    "IMAGE_RECITATION",
 )
 
 
@@ -80,9 +87,7 @@ class GeminiJudge:
         # Errors are raised outside the handlers: the SDK's own hold the request with its headers.
         contents, config = self._contents(payload), self._config(payload)
         try:
-            response = self._client.models.generate_content(
-                model=self.settings.model, contents=contents, config=config
-            )
+            response = self._client.models.generate_content(model=self.settings.model, contents=contents, config=config)
         except errors.APIError as error:
             return self._status_error(error)
         except ValueError:  # no JSON, or JSON of another form (pydantic's errors are ValueErrors)

@@ -108,9 +108,7 @@ def _order(question: Question) -> dict[str, Any]:
     return {} if question.order == "images_first" else {"order": [question.order, *question.labels]}
 
 
-def _shared(
-    settings: JudgeSection, model: str, question: Question, images: tuple[ImageFacts, ...]
-) -> dict[str, Any]:
+def _shared(settings: JudgeSection, model: str, question: Question, images: tuple[ImageFacts, ...]) -> dict[str, Any]:
     image_format, jpeg_quality = sent_format(settings, question)
     return {
         "kind": settings.kind,

@@ -23,9 +23,12 @@ def judge_name(settings: JudgeSection) -> str:
     if endpoint is None:
         return settings.model
     parts = urlsplit(endpoint)
-    if parts.username or parts.password or parts.fragment or {name for name, _ in parse_qsl(parts.query)} - {
-        "api-version"
-    }:
+    if (
+        parts.username
+        or parts.password
+        or parts.fragment
+        or {name for name, _ in parse_qsl(parts.query)} - {"api-version"}
+    ):
         raise ConfigError(
             f"endpoint of judge {settings.model}: a URL with user, password or a query other than api-version; give "
             "the key in the environment variable that api_key_env names"

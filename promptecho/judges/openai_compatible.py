@@ -126,8 +126,7 @@ class OpenAIJudge:
 
         # This is the SDK's public way to the strict form of a pydantic model's schema.
         strict = openai.pydantic_function_tool(schema)["function"]["parameters"]
-        return {"type": "json_schema",
-                "json_schema": {"name": schema.__name__, "schema": strict, "strict": True}}
+        return {"type": "json_schema", "json_schema": {"name": schema.__name__, "schema": strict, "strict": True}}
 
     def _reply(self, response: Any) -> Reply | JudgeError:
         if problem := self._error_within(response):

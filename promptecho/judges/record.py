@@ -233,7 +233,7 @@ class Record:
         data = (row.model_dump_json(exclude_defaults=True) + "\n").encode()
         try:
             while data:
-                data = data[os.write(self._file, data):]
+                data = data[os.write(self._file, data) :]
             os.fsync(self._file)
         except OSError as error:
             raise self._disk_error(own.path, error) from None

@@ -332,8 +332,13 @@ class Workers:
                     raise _ElsewhereError
                 if self._fits(reserve, output):
                     return self.record.begin(
-                        one.key, one.question.id, attempt, input_tokens=reserve, output_tokens=output,
-                        guess=one.input_tokens, order=one.question.order,
+                        one.key,
+                        one.question.id,
+                        attempt,
+                        input_tokens=reserve,
+                        output_tokens=output,
+                        guess=one.input_tokens,
+                        order=one.question.order,
                         format=sent_format(self.settings, one.question)[0],
                     )
             self._stop.wait(POLL_S)

@@ -150,9 +150,7 @@ class T2iCosts:
         return result[0]
 
     def _inputs(self, n: int) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
-        self._known.get(
-            "negative", lambda: self.family.set_negative(self._encoded(self.family.negative_prompt))
-        )
+        self._known.get("negative", lambda: self.family.set_negative(self._encoded(self.family.negative_prompt)))
         return torch.empty((n, *self._shape), device=META), torch.empty(n, device=META), [self._prompt] * n
 
     def _batch(self, n: int, times: int, training: TrainingConfig) -> Any:

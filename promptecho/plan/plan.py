@@ -37,9 +37,7 @@ class Planner:
     def __init__(self, settings: Settings, root: Path | None = None) -> None:
         self.settings, self.root, self._known = settings, root, Known()
 
-    def plan(
-        self, config: ExperimentConfig, cluster: Cluster, runs: list[str], images: int | None = None
-    ) -> Plan:
+    def plan(self, config: ExperimentConfig, cluster: Cluster, runs: list[str], images: int | None = None) -> Plan:
         """The plan of `runs`, and of captioning so many `images` (None: those that are here).
 
         Raises:

@@ -99,9 +99,7 @@ class Kind:
         return paired_difference(before, after, what=what) if pairable(before, after) else None
 
     def _overall_difference(self, first: Sequence[ScoreItem], second: Sequence[ScoreItem], what: str) -> Difference:
-        return paired_difference(
-            first, second, ungrouped=not self.stratified, per_prompt=self.per_prompt, what=what
-        )
+        return paired_difference(first, second, ungrouped=not self.stratified, per_prompt=self.per_prompt, what=what)
 
     def group_of(self, column: str) -> str:
         """The group of items, or of parts, whose mean a column of scores is."""

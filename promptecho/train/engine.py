@@ -41,9 +41,7 @@ class Engine:
     the batch, and DeepSpeed divides by `accumulation`.
     """
 
-    def __init__(
-        self, model: torch.nn.Module, training: TrainingConfig, device: torch.device, *, accumulation: int
-    ):
+    def __init__(self, model: torch.nn.Module, training: TrainingConfig, device: torch.device, *, accumulation: int):
         deepspeed = import_deepspeed()
         deepspeed.utils.logger.setLevel("WARNING")
         # On CPUs DeepSpeed would compile its own shared-memory all-reduce first: a minute, and g++. Gloo does.

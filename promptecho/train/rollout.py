@@ -49,9 +49,7 @@ class Sampled:
     latents: torch.Tensor  # [len(mine), ...], float32
 
 
-def sample(
-    trainer: Trainer, weights: dict[str, torch.Tensor], series: Series, upcoming: Iterable[str] = ()
-) -> Sampled:
+def sample(trainer: Trainer, weights: dict[str, torch.Tensor], series: Series, upcoming: Iterable[str] = ()) -> Sampled:
     """Make this rank's share of the images with `weights`, which stay in the module, and hand them to the rewarder.
 
     Args:

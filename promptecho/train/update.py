@@ -103,9 +103,7 @@ def precompute(trainer: Trainer, rollout: Rollout, iteration: int, average: dict
         x0, old = rollout.latents[share], of_average if average_samples else of_policy  # of the weights that sampled
         assert old is not None, "computed for the one or the other"
         log_probs = [
-            awm.matching_log_prob(
-                old[i], x0, noise[i], t[i], weighting=training.weighting, power=training.ghuber_power
-            )
+            awm.matching_log_prob(old[i], x0, noise[i], t[i], weighting=training.weighting, power=training.ghuber_power)
             for i in range(len(t))
         ]
         mine = images_of_rank(total, training, iteration)

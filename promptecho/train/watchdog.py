@@ -97,9 +97,7 @@ class Watchdog:
 
     def __call__(self, phase: str, iteration: int, step: int = 0) -> None:
         """This rank moved on."""
-        self.position = replace(
-            self.position, phase=phase, iteration=iteration, step=step, boundary=self.boundary
-        )
+        self.position = replace(self.position, phase=phase, iteration=iteration, step=step, boundary=self.boundary)
 
     @property
     def _limit(self) -> tuple[str, float]:

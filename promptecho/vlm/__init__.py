@@ -5,5 +5,11 @@ from promptecho.vlm.model import Vlm, load_vlm, model_revision, wrap_vlm
 from promptecho.vlm.processor import load_processor
 
 __all__ = [
-    "TokenLogProbs", "Vlm", "label_log_probs", "load_processor", "load_vlm", "model_revision", "wrap_vlm",
+    "TokenLogProbs",
+    "Vlm",
+    "label_log_probs",
+    "load_processor",
+    "load_vlm",
+    "model_revision",
+    "wrap_vlm",
 ]

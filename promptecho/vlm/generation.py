@@ -67,8 +67,13 @@ def complete(
         processors.append(SeededSampling(torch.stack(uniforms).to(vlm.device), temperature))
     pad = vlm.tokenizer.pad_token_id
     config = GenerationConfig(
-        max_new_tokens=max_new_tokens, do_sample=False, num_beams=1, repetition_penalty=1.0, use_cache=True,
-        eos_token_id=list(vlm.eos_ids), pad_token_id=vlm.eos_ids[0] if pad is None else pad,
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        num_beams=1,
+        repetition_penalty=1.0,
+        use_cache=True,
+        eos_token_id=list(vlm.eos_ids),
+        pad_token_id=vlm.eos_ids[0] if pad is None else pad,
     )
     output = vlm.model.generate(**inputs, generation_config=config, logits_processor=processors)
     return [_answer(vlm, ids) for ids in output[:, length:].tolist()]

@@ -70,7 +70,7 @@ def label_text(vlm: Vlm, query: str, label: str, *, name: str, include_eos: bool
     for boundary in (start, opening):  # a white-space gap may be a token of its own, or part of the label's first
         prefix = encode(whole[:boundary])
         if ids[: len(prefix)] == prefix and len(ids) > len(prefix):
-            return LabelledText(whole[:end] + eos, ids[len(prefix):] + eos_ids)
+            return LabelledText(whole[:end] + eos, ids[len(prefix) :] + eos_ids)
     raise DataError(
         f"{name}: the first token of the label {label[:40]!r} merges with the chat template of {vlm.path}; "
         f"strip white space at its start"
@@ -93,7 +93,7 @@ def label_span(vlm: Vlm, query: str, label: str, *, name: str) -> tuple[str, int
     prompt = render_prompt(vlm, query)
     whole = render_prompt(vlm, query, label)
     start = whole.find(label, len(prompt))
-    if not whole.startswith(prompt) or start < 0 or whole[len(prompt):start].strip():
+    if not whole.startswith(prompt) or start < 0 or whole[len(prompt) : start].strip():
         raise ModelError(
             f"{name}: the chat template of {vlm.path} does not give the label back behind its generation prompt "
             f"(label {label[:40]!r}); strip white space at the label's ends, or use a model without such a template"

@@ -67,7 +67,7 @@ def label_log_probs(
     results: list[TokenLogProbs | None] = [None] * len(texts)
     order = sorted(range(len(texts)), key=lambda index: len(texts[index].label_ids))  # less padding
     for start in range(0, len(order), batch_size):
-        chosen = order[start:start + batch_size]
+        chosen = order[start : start + batch_size]
         rows = _batch_log_probs(
             vlm, [images[i] for i in chosen], [texts[i] for i in chosen], [names[i] for i in chosen]
         )
@@ -90,16 +90,18 @@ def _batch_log_probs(
                 f"{name}: the label's {count} tokens and {length - count} of image and query exceed the context of "
                 f"{vlm.path} ({vlm.context_length} tokens); shorten the label or the image"
             )
-        if input_ids[row, length - count:length].tolist() != text.label_ids:
+        if input_ids[row, length - count : length].tolist() != text.label_ids:
             raise DataError(f"{name}: the processor of {vlm.path} changes the label's tokens; it cannot be scored")
-        keep[row, length - count - 1:length - 1] = True
+        keep[row, length - count - 1 : length - 1] = True
     keep = keep.to(input_ids.device)
     logits = vlm.model(**inputs, logits_to_keep=keep, use_cache=False).logits  # [sum of label lengths, V]
     targets = input_ids[:, 1:][keep[:, :-1]]  # the token after each kept position
-    log_probs = torch.cat([
-        -F.cross_entropy(part.float(), target, reduction="none")
-        for part, target in zip(logits.split(ROWS_PER_SOFTMAX), targets.split(ROWS_PER_SOFTMAX), strict=True)
-    ]).cpu()
+    log_probs = torch.cat(
+        [
+            -F.cross_entropy(part.float(), target, reduction="none")
+            for part, target in zip(logits.split(ROWS_PER_SOFTMAX), targets.split(ROWS_PER_SOFTMAX), strict=True)
+        ]
+    ).cpu()
     parts = log_probs.split([len(text.label_ids) for text in texts])
     return [
         TokenLogProbs([vlm.tokenizer.decode([i]) for i in text.label_ids], list(text.label_ids), part.clone())

@@ -59,9 +59,7 @@ def shard_vlm(
     return replace(sharded, in_step=turns.in_step)
 
 
-def load_in_turn(
-    load: Callable[[], T], group: dist.ProcessGroup, done: Callable[[int], None] = lambda _: None
-) -> T:
+def load_in_turn(load: Callable[[], T], group: dist.ProcessGroup, done: Callable[[int], None] = lambda _: None) -> T:
     """Collective: what `load` returns, called on one rank of `group` after the other; rank 0 prints a line for each,
     and every rank calls `done` with their number.
 

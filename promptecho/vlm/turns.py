@@ -68,7 +68,8 @@ class Turns:
         self.kind: str | None = None  # of the pass that is running
         self.idle_inputs = {"image": _tiny_inputs(vlm, with_image=True), "text": _tiny_inputs(vlm, with_image=False)}
         self.image_inputs = [
-            name for name, value in self.idle_inputs["image"].items()
+            name
+            for name, value in self.idle_inputs["image"].items()
             if torch.is_tensor(value) and value.is_floating_point() and name not in self.idle_inputs["text"]
         ]
         for block in blocks:
@@ -172,7 +173,7 @@ class Turns:
         if self.kind is None:
             return
         try:
-            missing = self.order.get(self.kind, self.gathered)[len(self.gathered):]
+            missing = self.order.get(self.kind, self.gathered)[len(self.gathered) :]
             if missing or output is None:
                 self.model.reset_iter_state()
             for block in missing:

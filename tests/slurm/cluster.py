@@ -406,9 +406,13 @@ class Cluster:
                 command = (entry / "cmdline").read_bytes()
                 environment = (entry / "environ").read_bytes().split(b"\0")
                 # A newer slurmstepd has overwritten its environment; it works in the folder of its slurmd.
-                if ours in environment or spool in command or (
-                    command.startswith(b"slurmstepd: [")
-                    and os.readlink(entry / "cwd").removesuffix(" (deleted)") == str(self.root)
+                if (
+                    ours in environment
+                    or spool in command
+                    or (
+                        command.startswith(b"slurmstepd: [")
+                        and os.readlink(entry / "cwd").removesuffix(" (deleted)") == str(self.root)
+                    )
                 ):
                     yield int(entry.name), command, environment
 

@@ -57,8 +57,7 @@ class MemoryLimits:
         kind = "CgroupPlugin=cgroup/v1\n" if version >= (22, 5) else ""  # older Slurm has no other
         automount = "CgroupAutomount=no\n" if version < (23, 11) else ""
         (self.root / "cgroup.conf").write_text(
-            f"{kind}{automount}CgroupMountpoint={self.view.parent}\nConstrainRAMSpace=yes\n"
-            f"MinRAMSpace={LEAST_MB}\n"
+            f"{kind}{automount}CgroupMountpoint={self.view.parent}\nConstrainRAMSpace=yes\nMinRAMSpace={LEAST_MB}\n"
         )
 
     def remove(self) -> None:

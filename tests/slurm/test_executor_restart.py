@@ -105,7 +105,7 @@ def test_a_job_without_outcome_whose_outputs_are_there_is_closed(cluster, flow):
     one.kill(process)
     one.go()
     one.wait(lambda: not one.queue(), "the end of the job")
-    outcome, = one.folder.glob(".snakemake/submitit/part/*/*.outcome.json")
+    (outcome,) = one.folder.glob(".snakemake/submitit/part/*/*.outcome.json")
     outcome.write_text("")  # as a node leaves it that has lost its power
     ledger = one.folder / ".snakemake/submitit/ledger.jsonl"
     code, text = one.run()

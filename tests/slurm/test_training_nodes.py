@@ -31,10 +31,7 @@ class Life:
         folder.mkdir()
         # Each rank's own exit code, also where srun ends the step: bash waits for its command before it traps.
         command = shlex.join([sys.executable, "-m", "promptecho", *arguments])
-        rank = (
-            f"trap : TERM; {command}; code=$?; echo $code > {folder}/$SLURM_PROCID.code; "
-            "exit $code"
-        )
+        rank = f"trap : TERM; {command}; code=$?; echo $code > {folder}/$SLURM_PROCID.code; exit $code"
         (folder / "job.sh").write_text(
             f"#!/bin/bash\ncd {ROOT}\nexport OMP_NUM_THREADS=1\n"
             f"bash workflow/scripts/ranks.sh 2 2 1 bash -c {shlex.quote(rank)}\necho $? > {folder}/srun.code\n"

@@ -120,7 +120,7 @@ def ask(request: str, children: list[int], stop_file: Path) -> None:
         time.sleep(3)
         os.kill(children[1], signal.SIGCONT)
     else:
-        for child in children[int(request == "term1"):]:
+        for child in children[int(request == "term1") :]:
             os.kill(child, signal.SIGTERM)
 
 

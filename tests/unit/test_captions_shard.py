@@ -229,11 +229,18 @@ def test_foreign_and_damaged_journals_stop_in_one_line(folder, tmp_path):
 def test_config_gives_the_defaults_and_flags_override(folder, tmp_path):
     vlm = build(tmp_path / "vlm")
     config = tmp_path / "tiny.yaml"
-    config.write_text(yaml.safe_dump({
-        "models": {"t2i": {"family": "zimage", "path": "shapes"}, "vlm": {"path": str(vlm), "dtype": "float32"}},
-        "captions": {"images": str(folder), "max_new_tokens": 5, "num_shards": 16, "query": "What is it?"},
-        "runs": {"a": {}},
-    }))
+    config.write_text(
+        yaml.safe_dump(
+            {
+                "models": {
+                    "t2i": {"family": "zimage", "path": "shapes"},
+                    "vlm": {"path": str(vlm), "dtype": "float32"},
+                },
+                "captions": {"images": str(folder), "max_new_tokens": 5, "num_shards": 16, "query": "What is it?"},
+                "runs": {"a": {}},
+            }
+        )
+    )
     done = CliRunner().invoke(app, [
         "caption", "shard", "--config", str(config), "--shard", "00003", "--out", str(tmp_path / "3.h5"),
         "--work", str(tmp_path / "w"), "--max-new-tokens", "4", "--json",

@@ -22,7 +22,9 @@ HOUSE, PLUGIN, BESIDE = "promptecho", "snakemake_executor_plugin_submitit", ("pe
 ABOVE_PLUGIN = "plugins/snakemake-executor-plugin-submitit/"
 # Names built-in rewards and their like as `module:object`, and finds them when they are asked for, as it does users'.
 LOOKS_UP = (
-    f"{HOUSE}/config/descriptors.py", f"{HOUSE}/config/families.py", f"{HOUSE}/config/benchmarks.py",
+    f"{HOUSE}/config/descriptors.py",
+    f"{HOUSE}/config/families.py",
+    f"{HOUSE}/config/benchmarks.py",
     f"{HOUSE}/config/judge_kinds.py",
 )
 HEAVY = {"torch", "transformers", "diffusers", "peft", "deepspeed", "accelerate", "h5py"}

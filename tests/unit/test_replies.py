@@ -137,7 +137,7 @@ def test_refusals_in_prose_are_refusals(text):
             parse(text)
 
 
-@given(st.text(alphabet='{}[]"\':, \n`yesnoimag_ab1', max_size=60))
+@given(st.text(alphabet="{}[]\"':, \n`yesnoimag_ab1", max_size=60))
 def test_no_text_breaks_a_reader(text):
     """And what the official rules take is read as they read it."""
     lists = (lambda t: read_yes_no_list(t, 1), lambda t: extract_yes_no(t, 1))

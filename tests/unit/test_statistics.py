@@ -81,9 +81,7 @@ def test_swapping_the_runs_turns_the_sign(outcomes, data):
     assert there.value == -back.value
     assert (there.low, there.high) == (pytest.approx(-back.high, abs=1e-12), pytest.approx(-back.low, abs=1e-12))
     assert there.p_value == back.p_value
-    assert there.value == pytest.approx(
-        mean_of_group_means(second)[0].value - mean_of_group_means(first)[0].value
-    )
+    assert there.value == pytest.approx(mean_of_group_means(second)[0].value - mean_of_group_means(first)[0].value)
     assert there.low <= there.value <= there.high
 
 

@@ -168,8 +168,12 @@ def training(mode: str, per_node: int = 1, **options) -> TrainingConfig:
         (training("colocated"), (6, 4), "6 processes are not a multiple of 4 on each node"),
         # Nodes of eight with the paper's batch: all numbers that work are named.
         *(
-            (training("dedicated", servers), (32, 8), rf"of 8 process.es. on each of 4 node.s. {8 - servers} train, "
-             rf"and training.batch_size 128 over {4 * (8 - servers)} .*per_node to 4, 6 or 7; start 1, 2 or 4 process")
+            (
+                training("dedicated", servers),
+                (32, 8),
+                rf"of 8 process.es. on each of 4 node.s. {8 - servers} train, and training.batch_size 128 over "
+                rf"{4 * (8 - servers)} .*per_node to 4, 6 or 7; start 1, 2 or 4 process",
+            )
             for servers in (1, 2, 3)
         ),
     ],

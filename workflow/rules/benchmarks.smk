@@ -2,8 +2,6 @@
 
 
 rule official_prompts:
-    """Fetch an official prompt set: from the mirror that the site configuration names, or from its source."""
-    localrule: True  # compute nodes may have no internet
     output:
         "data/benchmarks/{set}/{file}",
     log:
@@ -13,16 +11,18 @@ rule official_prompts:
     wildcard_constraints:
         set="|".join(source.name for source in listed_sources()),
         file="[^/]+",
-    params:
-        mirror=benchmarks_mirror,
-        plugins=source_option,
-        out=lambda wildcards, output: os.path.dirname(os.path.dirname(output[0])),
+    """Fetch an official prompt set: from the mirror that the site configuration names, or from its source."""
+    localrule: True  # compute nodes may have no internet
+    conda:
+        "../../envs/score.yaml"
     threads: 1
     resources:
         runtime=60,
         mem_mb=2000,
-    conda:
-        "../../envs/score.yaml"
+    params:
+        mirror=benchmarks_mirror,
+        plugins=source_option,
+        out=lambda wildcards, output: os.path.dirname(os.path.dirname(output[0])),
     message:
         "fetch the prompts of {wildcards.set}"
     shell:

@@ -9,17 +9,17 @@ rule training_images:
         "results/{E}/logs/training_images.log",
     benchmark:
         "results/{E}/timings/training_images.tsv"
+    conda:
+        "../../envs/score.yaml"
+    threads: 1
+    resources:
+        runtime=30,
+        mem_mb=2000,
     params:
         digest=slice_of("images"),
         number=lambda wildcards: experiment(wildcards).captions.shapes.count,
         seed=lambda wildcards: experiment(wildcards).captions.shapes.seed,
         images_list=images_list,
-    threads: 1
-    resources:
-        runtime=30,
-        mem_mb=2000,
-    conda:
-        "../../envs/score.yaml"
     message:
         "{wildcards.E}: render {params.number} training images"
     shell:
@@ -38,15 +38,8 @@ rule caption_shard:
         "results/{E}/logs/caption_shard/{shard}.log",
     benchmark:
         "results/{E}/timings/caption_shard/{shard}.tsv"
-    params:
-        digest=made_from("caption"),
-        num_shards=lambda wildcards: experiment(wildcards).captions.num_shards,
-        config=config_path,
-        images_list=images_list,
-        work=work_folder("caption", "caption_shard/{shard}"),
-        # It takes `output`, so Snakemake does not record it.
-        earlier=lambda wildcards, output: placed(f"results/{wildcards.E}/captions.replaced-*/shards/{wildcards.shard}.h5"),
-        launcher=gpus_launcher,
+    conda:
+        "../../envs/caption.yaml"
     threads: asks("caption", "threads", captions_on_gpu, here=1)
     resources:
         runtime=asks("caption", "runtime", captions_on_gpu, here=240),
@@ -54,8 +47,17 @@ rule caption_shard:
         gpu=gpus_of("caption_shard", captions_on_gpu),
         gpus_per_node=asks("caption", "gpus_per_node", captions_on_gpu),
         resumable=True,
-    conda:
-        "../../envs/caption.yaml"
+    params:
+        digest=made_from("caption"),
+        num_shards=lambda wildcards: experiment(wildcards).captions.num_shards,
+        config=config_path,
+        images_list=images_list,
+        work=work_folder("caption", "caption_shard/{shard}"),
+        # It takes `output`, so Snakemake does not record it.
+        earlier=lambda wildcards, output: placed(
+            f"results/{wildcards.E}/captions.replaced-*/shards/{wildcards.shard}.h5"
+        ),
+        launcher=gpus_launcher,
     message:
         "{wildcards.E}: caption shard {wildcards.shard} of {params.num_shards}"
     shell:
@@ -76,18 +78,20 @@ rule captions:
         "results/{E}/logs/captions.log",
     benchmark:
         "results/{E}/timings/captions.tsv"
-    params:
-        digest=made_from("merge"),
-        config=config_path,
-        source=lambda wildcards, input: (
-            f"prompts --prompts {shlex.quote(input.prompts)}" if "prompts" in input.keys() else f"merge --shards {shlex.join(input.shards)} {merged_images(wildcards)}"
-        ),
+    conda:
+        "../../envs/caption.yaml"
     threads: 1
     resources:
         runtime=60,
         mem_mb=4000,
-    conda:
-        "../../envs/caption.yaml"
+    params:
+        digest=made_from("merge"),
+        config=config_path,
+        source=lambda wildcards, input: (
+            f"prompts --prompts {shlex.quote(input.prompts)}"
+            if "prompts" in input.keys()
+            else f"merge --shards {shlex.join(input.shards)} {merged_images(wildcards)}"
+        ),
     message:
         "{wildcards.E}: merge the captions and keep some out of training"
     shell:

@@ -49,7 +49,9 @@ class Experiments(dict):
         super().__init__()
         raw = dict(raw)
         # A module may be given a part of the configuration only.
-        given = raw.pop("resolved_configs", None) or workflow.config_settings.overwrite_config.get("resolved_configs", {})
+        given = raw.pop("resolved_configs", None) or workflow.config_settings.overwrite_config.get(
+            "resolved_configs", {}
+        )
         self.paths = {key.removeprefix(PREFIX): path for key, path in given.items() if key.startswith(PREFIX)}
         self.retrain = raw.pop("retrain", None)
         self.unwritten = []
@@ -222,7 +224,11 @@ def training_inputs(wildcards):
     inputs = {"captions": bound(wildcards, f"results/{wildcards.E}/captions/captions.h5")}
     if configuration.run_training(chosen, wildcards.R).heldout.prompts:
         inputs["heldout"] = bound(wildcards, f"results/{wildcards.E}/captions/heldout.jsonl")
-    labels = [bound(wildcards, entry.label) for entry in configuration.run_rewards(chosen, wildcards.R) if entry.label is not None]
+    labels = [
+        bound(wildcards, entry.label)
+        for entry in configuration.run_rewards(chosen, wildcards.R)
+        if entry.label is not None
+    ]
     return inputs | ({"labels": labels} if labels else {})
 
 

@@ -9,7 +9,9 @@ def figures_code(name, *benchmarks):
     """A parameter: the digest of the code of figures of these benchmarks of an experiment."""
     scorers = {EXPERIMENTS[name].benchmarks[benchmark].scorer for benchmark in benchmarks}
     code = configuration.code_digest(*FIGURES_CODE, *folders_of(scorers))
-    return " ".join([code, *(f"{scorer} {version}" for scorer, version in versions_of(scorers).get("versions", {}).items())])
+    return " ".join(
+        [code, *(f"{scorer} {version}" for scorer, version in versions_of(scorers).get("versions", {}).items())]
+    )
 
 
 # A figure's files: over two columns of a paper and in one, its numbers, and a page for the report.
@@ -21,7 +23,9 @@ def training_metrics(name):
     chosen = EXPERIMENTS[name]
     files = []
     for run, training in chosen.runs.items():
-        last = max((step for table in chosen.tables for step in configuration.evaluation_steps(chosen, table, run)), default=0)
+        last = max(
+            (step for table in chosen.tables for step in configuration.evaluation_steps(chosen, table, run)), default=0
+        )
         steps = [step for step in training.checkpoint_steps if step <= last]
         files += [f"results/{name}/runs/{run}/{step}/metrics.jsonl" for step in steps]
     return files

@@ -2,8 +2,6 @@
 
 
 rule curves:
-    """Draw a benchmark's scores of an experiment's runs against the iteration."""
-    localrule: True
     input:
         scores=lambda wildcards: score_files(wildcards.E, wildcards.B),
     output:
@@ -21,16 +19,18 @@ rule curves:
         "results/{E}/logs/curves/{B}.log",
     benchmark:
         "results/{E}/timings/curves/{B}.tsv"
-    params:
-        digest=lambda wildcards: figures_code(wildcards.E, wildcards.B),
-        plugins=plugins_option,
-        out=lambda wildcards, output: os.path.dirname(output.png),
+    """Draw a benchmark's scores of an experiment's runs against the iteration."""
+    localrule: True
+    conda:
+        "../../envs/tables.yaml"
     threads: 1
     resources:
         runtime=10,
         mem_mb=2000,
-    conda:
-        "../../envs/tables.yaml"
+    params:
+        digest=lambda wildcards: figures_code(wildcards.E, wildcards.B),
+        plugins=plugins_option,
+        out=lambda wildcards, output: os.path.dirname(output.png),
     message:
         "{wildcards.E}: draw the scores on {wildcards.B}"
     shell:
@@ -39,8 +39,6 @@ rule curves:
 
 
 rule training_curves:
-    """Draw reward, KL and diversity of an experiment's runs against the iteration."""
-    localrule: True
     input:
         metrics=trained_metrics,
     output:
@@ -58,25 +56,24 @@ rule training_curves:
         "results/{E}/logs/training_curves.log",
     benchmark:
         "results/{E}/timings/training_curves.tsv"
-    params:
-        digest=lambda wildcards: figures_code(wildcards.E),
-        out=lambda wildcards, output: os.path.dirname(output.png),
+    """Draw reward, KL and diversity of an experiment's runs against the iteration."""
+    localrule: True
+    conda:
+        "../../envs/tables.yaml"
     threads: 1
     resources:
         runtime=10,
         mem_mb=2000,
-    conda:
-        "../../envs/tables.yaml"
+    params:
+        digest=lambda wildcards: figures_code(wildcards.E),
+        out=lambda wildcards, output: os.path.dirname(output.png),
     message:
         "{wildcards.E}: draw how the runs trained"
     shell:
-        "python -m promptecho figures training {input.metrics:q} --out {params.out:q}"
-        " 2>&1 | tee -i {log:q}"
+        "python -m promptecho figures training {input.metrics:q} --out {params.out:q}" " 2>&1 | tee -i {log:q}"
 
 
 rule samples:
-    """Show the images of a run's checkpoints on the same prompts and noise."""
-    localrule: True
     input:
         shards=sampled_shards,
         scores=sampled_scores,
@@ -95,6 +92,14 @@ rule samples:
         "results/{E}/logs/samples/{R}.log",
     benchmark:
         "results/{E}/timings/samples/{R}.tsv"
+    """Show the images of a run's checkpoints on the same prompts and noise."""
+    localrule: True
+    conda:
+        "../../envs/tables.yaml"
+    threads: 1
+    resources:
+        runtime=10,
+        mem_mb=2000,
     params:
         digest=lambda wildcards: figures_code(wildcards.E, sampled_benchmark(wildcards.E, wildcards.R)),
         plugins=plugins_option,
@@ -102,12 +107,6 @@ rule samples:
             dict.fromkeys(os.path.dirname(os.path.dirname(shard)) for shard in input.shards)
         ),
         scores=lambda wildcards, input: os.path.dirname(os.path.dirname(input.scores[0])),
-    threads: 1
-    resources:
-        runtime=10,
-        mem_mb=2000,
-    conda:
-        "../../envs/tables.yaml"
     message:
         "{wildcards.E}: show samples of {wildcards.R}"
     shell:

@@ -2,8 +2,6 @@
 
 
 rule benchmark_prompts:
-    """Write an image set's prompts: over the embedded world's vocabulary, or held-out captions."""
-    localrule: True
     input:
         unpack(prompts_source),
     output:
@@ -12,41 +10,42 @@ rule benchmark_prompts:
         "results/{E}/logs/benchmark_prompts/{S}.log",
     benchmark:
         "results/{E}/timings/benchmark_prompts/{S}.tsv"
-    params:
-        digest=slice_of("prompts", image_set="S"),
-        command=prompts_command,
+    """Write an image set's prompts: over the embedded world's vocabulary, or held-out captions."""
+    localrule: True
+    conda:
+        "../../envs/score.yaml"
     threads: 1
     resources:
         runtime=10,
         mem_mb=2000,
-    conda:
-        "../../envs/score.yaml"
+    params:
+        digest=slice_of("prompts", image_set="S"),
+        command=prompts_command,
     message:
         "{wildcards.E}: write the prompts of image set {wildcards.S}"
     shell:
-        "python -m promptecho {params.command} --out {output:q}"
-        " 2>&1 | tee -i {log:q}"
+        "python -m promptecho {params.command} --out {output:q}" " 2>&1 | tee -i {log:q}"
 
 
 rule import_adapter:
-    """Take a published adapter into the experiment, in the layout of its own ones."""
-    localrule: True  # it may be downloaded, and compute nodes may have no internet
     output:
         directory("results/{E}/adapters/{R}"),
     log:
         "results/{E}/logs/import_adapter/{R}.log",
     benchmark:
         "results/{E}/timings/import_adapter/{R}.tsv"
-    params:
-        digest=made_from("adapter", run="R"),
-        config=config_path,
-        source=published_adapter,
+    """Take a published adapter into the experiment, in the layout of its own ones."""
+    localrule: True  # it may be downloaded, and compute nodes may have no internet
+    conda:
+        "../../envs/generate.yaml"
     threads: 1
     resources:
         runtime=60,
         mem_mb=4000,
-    conda:
-        "../../envs/generate.yaml"
+    params:
+        digest=made_from("adapter", run="R"),
+        config=config_path,
+        source=published_adapter,
     message:
         "{wildcards.E}: import the adapter {wildcards.R}"
     shell:
@@ -65,6 +64,15 @@ rule generate_shard:
         "results/{E}/logs/generate_shard/{R}.{N}.{S}.{K}.log",
     benchmark:
         "results/{E}/timings/generate_shard/{R}.{N}.{S}.{K}.tsv"
+    conda:
+        "../../envs/generate.yaml"
+    threads: asks("generate", "threads", images_on_gpu, here=1)
+    resources:
+        runtime=asks("generate", "runtime", images_on_gpu, here=240),
+        mem_mb=asks("generate", "mem_mb", images_on_gpu, here=4000),
+        gpu=gpus_of("generate_shard", images_on_gpu),
+        gpus_per_node=asks("generate", "gpus_per_node", images_on_gpu),
+        resumable=True,
     params:
         digest=wanted_images,
         num_shards=lambda wildcards: experiment(wildcards).image_sets[wildcards.S].num_shards,
@@ -73,15 +81,6 @@ rule generate_shard:
         out=lambda wildcards, output: os.path.dirname(os.path.dirname(output[0])),
         work=work_folder("generate", "generate_shard/{R}/{N}/{S}/{K}", image_set="S"),
         launcher=gpus_launcher,
-    threads: asks("generate", "threads", images_on_gpu, here=1)
-    resources:
-        runtime=asks("generate", "runtime", images_on_gpu, here=240),
-        mem_mb=asks("generate", "mem_mb", images_on_gpu, here=4000),
-        gpu=gpus_of("generate_shard", images_on_gpu),
-        gpus_per_node=asks("generate", "gpus_per_node", images_on_gpu),
-        resumable=True,
-    conda:
-        "../../envs/generate.yaml"
     message:
         "{wildcards.E}: generate {wildcards.S} images of {wildcards.R} at {wildcards.N}, "
         "shard {wildcards.K} of {params.num_shards}"

@@ -11,10 +11,8 @@ rule judge:
         "results/{E}/logs/judge/{B}.{R}.{N}.log",
     benchmark:
         "results/{E}/timings/judge/{B}.{R}.{N}.tsv"
-    params:
-        digest=made_from("score", benchmark="B"),
-        options=judging_options,
-        launcher=gpus_launcher,
+    conda:
+        scoring_environment
     threads: asks("judge", "threads", judge_on_gpu, here=1)
     resources:
         runtime=asks("judge", "runtime", judge_on_gpu, here=720),
@@ -23,13 +21,14 @@ rule judge:
         gpus_per_node=asks("judge", "gpus_per_node", judge_on_gpu),
         resumable=True,
         requeue_limit=3,  # an endpoint that hangs must not hold one allocation after the other
-    conda:
-        scoring_environment
+    params:
+        digest=made_from("score", benchmark="B"),
+        options=judging_options,
+        launcher=gpus_launcher,
     message:
         "{wildcards.E}: judge {wildcards.B} of {wildcards.R} at {wildcards.N}"
     shell:
-        "{params.launcher}python -m promptecho judge {params.options} --out {output:q}"
-        " 2>&1 | tee -i {log:q}"
+        "{params.launcher}python -m promptecho judge {params.options} --out {output:q}" " 2>&1 | tee -i {log:q}"
 
 
 rule score:
@@ -43,18 +42,18 @@ rule score:
         "results/{E}/logs/score/{B}.{R}.{N}.log",
     benchmark:
         "results/{E}/timings/score/{B}.{R}.{N}.tsv"
-    params:
-        digest=made_from("score", benchmark="B"),
-        options=judging_options,
-        launcher=gpus_launcher,
+    conda:
+        scoring_environment
     threads: asks("score", "threads", score_on_gpu, here=1)
     resources:
         runtime=asks("score", "runtime", score_on_gpu, here=60),
         mem_mb=asks("score", "mem_mb", score_on_gpu, here=4000),
         gpu=gpus_of("score", score_on_gpu),
         gpus_per_node=asks("score", "gpus_per_node", score_on_gpu),
-    conda:
-        scoring_environment
+    params:
+        digest=made_from("score", benchmark="B"),
+        options=judging_options,
+        launcher=gpus_launcher,
     message:
         "{wildcards.E}: score {wildcards.B} of {wildcards.R} at {wildcards.N}"
     shell:
@@ -64,8 +63,6 @@ rule score:
 
 
 rule pack_images:
-    """Move the images of one checkpoint and image set into one file, or delete them, once all is made of them."""
-    localrule: True
     input:
         images_in_use,
     output:
@@ -75,15 +72,17 @@ rule pack_images:
         "results/{E}/logs/pack_images/{R}.{N}.{S}.log",
     benchmark:
         "results/{E}/timings/pack_images/{R}.{N}.{S}.tsv"
-    params:
-        folder=lambda wildcards, output: os.path.dirname(output[0]),
-        delete=lambda wildcards: "--delete" if experiment(wildcards).image_sets[wildcards.S].keep == "none" else "",
+    """Move the images of one checkpoint and image set into one file, or delete them, once all is made of them."""
+    localrule: True
+    conda:
+        "../../envs/score.yaml"
     threads: 1
     resources:
         runtime=60,
         mem_mb=2000,
-    conda:
-        "../../envs/score.yaml"
+    params:
+        folder=lambda wildcards, output: os.path.dirname(output[0]),
+        delete=lambda wildcards: "--delete" if experiment(wildcards).image_sets[wildcards.S].keep == "none" else "",
     message:
         "{wildcards.E}: pack or delete the {wildcards.S} images of {wildcards.R} at {wildcards.N}"
     shell:

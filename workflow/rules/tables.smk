@@ -2,8 +2,6 @@
 
 
 rule table:
-    """Compute one table of an experiment and write it in five formats, one of them in two lengths."""
-    localrule: True
     input:
         lambda wildcards: score_files(wildcards.E, wildcards.table),
     output:
@@ -24,18 +22,20 @@ rule table:
         "results/{E}/timings/table/{table}.tsv"
     wildcard_constraints:
         table=r"[^/]+",
+    """Compute one table of an experiment and write it in five formats, one of them in two lengths."""
+    localrule: True
+    conda:
+        "../../envs/tables.yaml"
+    threads: 1
+    resources:
+        runtime=10,
+        mem_mb=2000,
     params:
         digest=slice_of("tables", benchmark="table"),
         refused=lambda wildcards: refused_by_table(wildcards.E, wildcards.table),
         scorer=lambda wildcards: EXPERIMENTS[wildcards.E].benchmarks[wildcards.table].scorer,
         out=lambda wildcards, output: os.path.dirname(output.md),
         plugins=plugins_option,
-    threads: 1
-    resources:
-        runtime=10,
-        mem_mb=2000,
-    conda:
-        "../../envs/tables.yaml"
     message:
         "{wildcards.E}: write table {wildcards.table}"
     shell:
@@ -51,8 +51,6 @@ rule tables:
 
 
 rule paper_tables:
-    """Make the paper's tables from the scores of the listed experiments, the published numbers beside them."""
-    localrule: True
     input:
         [path for scorer in published().scorers for path in listed_scores(scorer)],
     output:
@@ -67,16 +65,18 @@ rule paper_tables:
         "results/paper/logs/paper_tables.log",
     benchmark:
         "results/paper/timings/paper_tables.tsv"
-    params:
-        digest=configuration.code_digest(*TABLES_CODE, *folders_of(published().scorers)),
-        rows=paper_rows(),
-        refused=refused_by_paper(),
+    """Make the paper's tables from the scores of the listed experiments, the published numbers beside them."""
+    localrule: True
+    conda:
+        "../../envs/tables.yaml"
     threads: 1
     resources:
         runtime=10,
         mem_mb=2000,
-    conda:
-        "../../envs/tables.yaml"
+    params:
+        digest=configuration.code_digest(*TABLES_CODE, *folders_of(published().scorers)),
+        rows=paper_rows(),
+        refused=refused_by_paper(),
     message:
         "write the paper's tables"
     shell:

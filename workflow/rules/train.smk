@@ -14,6 +14,19 @@ rule train:
         "results/{E}/logs/train/{R}.{N}.log",
     benchmark:
         "results/{E}/timings/train/{R}.{N}.tsv"
+    conda:
+        "../../envs/train.yaml"
+    threads: asks("train", "threads", training_on_gpu, here=2)  # of each process
+    resources:
+        runtime=asks("train", "runtime", training_on_gpu, here=240),
+        mem_mb=asks("train", "mem_mb", training_on_gpu, here=6000),  # of each node
+        gpu=gpus_of("train", training_on_gpu),
+        gpus_per_node=asks("train", "gpus_per_node", training_on_gpu),
+        # Processes of DeepSpeed; more than one node needs Slurm.
+        nodes=asks("train", "nodes", training_on_gpu, here=1),
+        tasks_per_node=asks("train", "tasks_per_node", training_on_gpu, here=1),
+        # It goes on from its last state, so a time limit is no failure.
+        resumable=True,
     params:
         digest=made_from("train", run="R"),
         config=config_path,
@@ -27,19 +40,6 @@ rule train:
         # The rolling state of a running segment is no output: Snakemake deletes outputs when a job starts again.
         work=work_folder("train", "train/{R}/{N}", run="R"),
         launcher=ranks_launcher,
-    threads: asks("train", "threads", training_on_gpu, here=2)  # of each process
-    resources:
-        runtime=asks("train", "runtime", training_on_gpu, here=240),
-        mem_mb=asks("train", "mem_mb", training_on_gpu, here=6000),  # of each node
-        gpu=gpus_of("train", training_on_gpu),
-        gpus_per_node=asks("train", "gpus_per_node", training_on_gpu),
-        # Processes of DeepSpeed; more than one node needs Slurm.
-        nodes=asks("train", "nodes", training_on_gpu, here=1),
-        tasks_per_node=asks("train", "tasks_per_node", training_on_gpu, here=1),
-        # It goes on from its last state, so a time limit is no failure.
-        resumable=True,
-    conda:
-        "../../envs/train.yaml"
     message:
         "{wildcards.E}: train {wildcards.R} to iteration {wildcards.N}"
     shell:
@@ -47,5 +47,5 @@ rule train:
         " --captions {input.captions:q} {params.heldout} {params.resume} --threads {threads} --out {params.out:q}"
         " --work {params.work:q} --tensorboard {params.tensorboard:q}"
         # An executor names the file with which it asks the job to save and leave.
-        " ${{SNAKEMAKE_STOP_FILE:+--stop-file \"$SNAKEMAKE_STOP_FILE\"}}"
+        ' ${{SNAKEMAKE_STOP_FILE:+--stop-file "$SNAKEMAKE_STOP_FILE"}}'
         " 2>&1 | tee -i {log:q}"

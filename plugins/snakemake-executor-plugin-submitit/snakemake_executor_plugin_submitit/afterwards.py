@@ -113,9 +113,7 @@ def read_ends(job_ids: set[str]) -> dict[str, End]:
     """
     asked = f"--jobs={','.join(sorted(job_ids))}"
     columns = "--format=JobID,State,ReqMem,MaxRSS,ExitCode"
-    return parse_ends(
-        slurm.call("sacct", "--noheader", "--parsable2", columns, asked, timeout_s=_TIMEOUT_S), job_ids
-    )
+    return parse_ends(slurm.call("sacct", "--noheader", "--parsable2", columns, asked, timeout_s=_TIMEOUT_S), job_ids)
 
 
 def parse_ends(text: str, job_ids: set[str]) -> dict[str, End]:

@@ -37,9 +37,7 @@ class Elsewhere:
         Raises:
             WorkflowError: some of `jobs` are made by such jobs.
         """
-        found = [
-            (job, *self.jobs[min(keys)]) for job in jobs if (keys := identity.keys_of(job) & self.jobs.keys())
-        ]
+        found = [(job, *self.jobs[min(keys)]) for job in jobs if (keys := identity.keys_of(job) & self.jobs.keys())]
         if found:
             some = identity.some([f"{identity.label_of(job)} (Slurm job {job_id})" for job, _, job_id in found])
             raise WorkflowError(

@@ -54,9 +54,7 @@ class Executor(RemoteExecutor):
 
         check_expressions(self.workflow)
         self.settings = self.workflow.executor_settings
-        self.folder = private_folder(
-            Path(self.settings.logdir).absolute(), Path.cwd(), self.settings.log_access
-        )
+        self.folder = private_folder(Path(self.settings.logdir).absolute(), Path.cwd(), self.settings.log_access)
         try:
             self.owners = Owners(self.folder)
             self.owners.begin()

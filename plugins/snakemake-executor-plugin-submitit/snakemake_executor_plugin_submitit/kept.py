@@ -172,4 +172,3 @@ class Kept:
 
 def _between(too_many: int) -> int:
     return max(min((too_many + 1) // 2, too_many - 1), 1)
-

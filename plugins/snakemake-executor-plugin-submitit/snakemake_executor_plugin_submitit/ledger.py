@@ -211,9 +211,7 @@ class Ledger:
                 self._append(*events)
         except OSError as error:
             gone = "" if self.path.parent.exists() else " (somebody has removed the log folder)"
-            raise WorkflowError(
-                f"{error.filename or self.path}: {error.strerror}{gone}; {WITHOUT_LEDGER}"
-            ) from None
+            raise WorkflowError(f"{error.filename or self.path}: {error.strerror}{gone}; {WITHOUT_LEDGER}") from None
 
     def _append(self, *events: dict) -> None:
         with self._alone():

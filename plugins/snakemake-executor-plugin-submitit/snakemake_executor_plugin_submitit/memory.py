@@ -15,10 +15,10 @@ _MIB = 2**20  # Slurm's MB
 def read(proc: Path = Path("/proc")) -> dict:
     """Of the Slurm job that this process is part of:
 
-        kills      processes that the kernel has killed for lack of memory; None: it does not say
-        of_job     these were the job's own; else any of the node's, as where Slurm has no memory control group
-        limit_mb   what the job may use on this node; None: not known, or no limit
-        peak_mb    the most that it has used; None: not known
+    kills      processes that the kernel has killed for lack of memory; None: it does not say
+    of_job     these were the job's own; else any of the node's, as where Slurm has no memory control group
+    limit_mb   what the job may use on this node; None: not known, or no limit
+    peak_mb    the most that it has used; None: not known
     """
     found = {"kills": None, "of_job": False, "limit_mb": None, "peak_mb": None}
     for path, job, version in _groups(proc):

@@ -83,8 +83,10 @@ def kind_of(text: str) -> Kind:
         return Kind(LIMIT, own=True)
     # What sbatch says last is slurmctld's answer; what stands before it may be a plugin's or a library's.
     last = _LAST.split(text)[-1]
-    if "unspecified error" in last.lower() and "\n" in text.strip() and (
-        _PLUGIN.search(text) or not _DAEMONS.search(text)
+    if (
+        "unspecified error" in last.lower()
+        and "\n" in text.strip()
+        and (_PLUGIN.search(text) or not _DAEMONS.search(text))
     ):
         return Kind(REFUSED)  # by a plugin, in its own words
     for part in dict.fromkeys((last, text)):

@@ -260,9 +260,7 @@ def test_limits_beyond_the_nodes():
     assert lines(cpus_per_task=5, tasks_per_node=3) == [
         "cpus_per_task (or threads)=5 x 3 tasks on a node: it allows 12 CPUs per node at most"
     ]
-    assert lines(mem_mb_per_cpu=8001, cpus_per_task=4) == [
-        "mem_mb_per_cpu=8001 x 4 CPUs: it allows 32000 MB per node"
-    ]
+    assert lines(mem_mb_per_cpu=8001, cpus_per_task=4) == ["mem_mb_per_cpu=8001 x 4 CPUs: it allows 32000 MB per node"]
     assert len(lines(nodes=1, mem_mb=0, cpus_per_task=13)) == 3
     assert limit_problems(limits, Request(nodes=2, mem_mb=0), "it", 32000) == []
 

@@ -49,7 +49,11 @@ def wording_of(seed: int, image_id: str) -> int:
 
 
 def question_of(
-    entry: ImageEntry, templates: Templates, seed: int, mode: str, parser: str = "tolerant",
+    entry: ImageEntry,
+    templates: Templates,
+    seed: int,
+    mode: str,
+    parser: str = "tolerant",
     order: Order = "images_first",
 ) -> Question:
     """The call for one image. A reply with too many or too few answers is none, so that the judge is asked again:

@@ -97,9 +97,7 @@ class TiifKind(Kind):
         for length in LENGTHS:
             sides = [[item for item in items if item.group.startswith(f"{length}:")] for items in (first, second)]
             if any(item.outcome is not None for item in sides[1]):
-                found[f"{length}.delta"] = paired_difference(
-                    *sides, weigh=partial(_overall_of, length), what=what
-                )
+                found[f"{length}.delta"] = paired_difference(*sides, weigh=partial(_overall_of, length), what=what)
         return found
 
     def column_difference(self, column: str, first: Judged, second: Judged, what: str) -> Difference | None:

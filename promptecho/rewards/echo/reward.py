@@ -47,7 +47,12 @@ class EchoReward:
     ) -> list[TokenLogProbs]:
         """As `__call__`, with the log-probability of every token."""
         details = label_log_probs(
-            self.vlm, images, prompts, self.query, batch_size=self.batch_size, include_eos=self.include_eos,
+            self.vlm,
+            images,
+            prompts,
+            self.query,
+            batch_size=self.batch_size,
+            include_eos=self.include_eos,
             names=[f"prompt {prompt_id}" for prompt_id in prompt_ids],
         )
         for index, (detail, prompt_id, image) in enumerate(zip(details, prompt_ids, images, strict=True)):
@@ -64,6 +69,4 @@ class EchoReward:
 def build(context: RewardContext) -> EchoReward:
     """As a descriptor's `build`."""
     assert context.vlm is not None, "its descriptor says that it needs one"
-    return EchoReward(
-        context.vlm, query=context.query, batch_size=context.batch_size, include_eos=context.include_eos
-    )
+    return EchoReward(context.vlm, query=context.query, batch_size=context.batch_size, include_eos=context.include_eos)

@@ -116,9 +116,7 @@ class InferScoreReward:
         caption = "the reward is the mean of readable scores, divided by 10"
         return Details(rewards, facts, caption, ("score", "reply"), rows)
 
-    def replies(
-        self, images: list[Image.Image], prompts: list[str], prompt_ids: list[str]
-    ) -> list[list[ScoredReply]]:
+    def replies(self, images: list[Image.Image], prompts: list[str], prompt_ids: list[str]) -> list[list[ScoredReply]]:
         """`settings.samples` replies for each of `images[N]`."""
         questions = [self._question(prompt, prompt_id) for prompt, prompt_id in zip(prompts, prompt_ids, strict=True)]
         rows = [(image, sample) for image in range(len(images)) for sample in range(self.settings.samples)]
