@@ -26,7 +26,7 @@ class RecordedFile(BaseModel):
     mtime_ns: int | None = None
 
 
-class Record(BaseModel):
+class HubRecord(BaseModel):
     """A fetched model: its hub id, the revision asked for (None: the hub's default), the commit that this was."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -50,7 +50,7 @@ class Record(BaseModel):
         return bool(_COMMIT.fullmatch(revision)) and self.commit.startswith(revision)
 
 
-def read_record(folder: Path) -> Record | None:
+def read_record(folder: Path) -> HubRecord | None:
     """The record in a model's folder; None where there is none, as in a folder that was copied by hand.
 
     Raises:
@@ -60,14 +60,14 @@ def read_record(folder: Path) -> Record | None:
     if not path.is_file():
         return None
     try:
-        return Record.model_validate(read_json(path))
+        return HubRecord.model_validate(read_json(path))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise DataError(f"{path}: {where}: {first['msg'].lower()}; fetch the model again") from None
 
 
-def write_record(folder: Path, record: Record) -> None:
+def write_record(folder: Path, record: HubRecord) -> None:
     """Write it, atomically."""
     value: dict[str, Any] = record.model_dump(mode="json")
     write_json(Path(folder) / RECORD, value)

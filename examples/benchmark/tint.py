@@ -104,9 +104,9 @@ def colour_share(image, rgb):
 
 def table(files):
     """What the table has of its own; `files` are the score files that go into it."""
-    from promptecho.tables.kind import DELTA, FAILURES, IMAGES, MODEL, OVERALL, Kind, percent_columns
+    from promptecho.tables.kind import DELTA, FAILURES, IMAGES, MODEL, OVERALL, TableKind, percent_columns
 
-    return Kind(
+    return TableKind(
         title="Tint",
         groups=GROUPS,
         columns=[MODEL, *percent_columns(GROUPS), OVERALL, DELTA, IMAGES, FAILURES],

@@ -11,7 +11,7 @@ from promptecho.errors import ModelError
 if TYPE_CHECKING:
     from PIL import Image
 
-    from promptecho.shapes.oracle import Detection
+    from promptecho.shapes.oracle import DetectedShape
 
 
 class OracleReader:
@@ -19,7 +19,7 @@ class OracleReader:
 
     name = "oracle"
 
-    def __call__(self, image: Image.Image) -> list[Detection]:
+    def __call__(self, image: Image.Image) -> list[DetectedShape]:
         from promptecho.shapes.oracle import detect
 
         return detect(image)

@@ -9,7 +9,7 @@ from promptecho.errors import PromptEchoError
 if TYPE_CHECKING:
     from PIL import Image
 
-    from promptecho.shapes.oracle import Detection
+    from promptecho.shapes.oracle import DetectedShape
 
 Boxes = dict[str, list[list[float]]]
 Colors = dict[str, list[str]]
@@ -39,4 +39,4 @@ class Reader(Protocol):
 
     name: str
 
-    def __call__(self, image: Image.Image) -> list[Detection]: ...
+    def __call__(self, image: Image.Image) -> list[DetectedShape]: ...

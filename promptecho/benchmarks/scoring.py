@@ -14,7 +14,7 @@ from promptecho.scores import ScoreItem
 
 if TYPE_CHECKING:
     from promptecho.config.judges import JudgeSection
-    from promptecho.judges.base import Answer, Estimate, Order, Question
+    from promptecho.judges.base import Answer, CallEstimate, Order, Question
     from promptecho.provenance import Limit
 
 Entry = TypeVar("Entry")
@@ -111,7 +111,7 @@ class Scorer(Protocol):
 class Estimating(Protocol):
     """A scorer that tells what asking its judge would take."""
 
-    def estimate(self, folder: ImageFolder) -> Estimate: ...
+    def estimate(self, folder: ImageFolder) -> CallEstimate: ...
 
 
 class JudgeBackend:
@@ -145,7 +145,7 @@ class JudgeBackend:
         self.facts = JudgeFacts(*(dict(sorted(counts.items())) for counts in (versions, failed, orders)))
         return answers
 
-    def estimate(self, questions: Sequence[Question]) -> Estimate:
+    def estimate(self, questions: Sequence[Question]) -> CallEstimate:
         """What `ask` would take now, without a call."""
         from promptecho.judges.ask import estimate
 

@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image
 
 from promptecho.seeds import derive_seed
-from promptecho.vlm.generation import Answer, complete
+from promptecho.vlm.generation import Completion, complete
 from promptecho.vlm.inputs import batch_inputs, render_prompt
 from promptecho.vlm.model import Vlm
 
@@ -32,7 +32,7 @@ class GenerationSettings:
 
 def caption_images(
     vlm: Vlm, images: Sequence[Image.Image], image_ids: Sequence[str], query: str, settings: GenerationSettings
-) -> list[Answer]:
+) -> list[Completion]:
     """One answer to `query` for each of `images[B]`, as one batch.
 
     A sampled answer is a function of (seed, image id, image) up to float tolerance, whatever the batch.

@@ -85,7 +85,7 @@ class Benchmark:
         summary: what it measures, in a few words.
         scorer: `module:object`, called with `ScoringOptions`; returns a `Scorer` (promptecho/benchmarks/scoring.py).
         backends: what may look at its images.
-        table: `module:object`, a `Kind` (promptecho/tables/kind.py), or a function of score files that returns one.
+        table: `module:object`, a `TableKind` (promptecho/tables/kind.py) or a function of score files that returns one.
         layout: `module:object` of its image folder, a `Layout` (promptecho/benchmarks/layout.py); "" where it looks at
             images of another benchmark.
         images_of: the benchmark whose image sets it scores; "": its own.

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from promptecho.config.judges import JudgeSection
-from promptecho.judges.base import Answer, Estimate, Question
+from promptecho.judges.base import Answer, CallEstimate, Question
 from promptecho.judges.errors import JudgeBudgetError, JudgeError
 from promptecho.judges.keys import decides, former_endpoints, normal_endpoint, sent_format, token_limit
 from promptecho.judges.names import judge_name, model_identity
@@ -63,7 +63,7 @@ def ask_all(
         ]
 
 
-def estimate(settings: JudgeSection, questions: Sequence[Question], folder: Path) -> Estimate:
+def estimate(settings: JudgeSection, questions: Sequence[Question], folder: Path) -> CallEstimate:
     """What `ask_all` would take now, without a call: one call for each different question that has no answer yet.
 
     Tokens are scaled by what this judge's recorded replies took. Without any, input tokens are a guess from the
@@ -80,7 +80,7 @@ def estimate(settings: JudgeSection, questions: Sequence[Question], folder: Path
     length = sum(row.output_tokens for row in known) / len(known) if known else token_limit(settings)
     input_tokens = math.ceil(scale * sum(one.input_tokens for one in pending))
     output_tokens = math.ceil(length * len(pending))
-    return Estimate(
+    return CallEstimate(
         calls=len(pending),
         recorded=len({one.key for one in prepared}) - len(pending),
         input_tokens=input_tokens,

@@ -138,7 +138,7 @@ class Judge(Protocol):
 
 
 @dataclass(frozen=True)
-class Estimate:
+class CallEstimate:
     """What asking would take: `calls` still to make, `recorded` already answered; tokens and USD are estimates.
 
     `usd` None: the judge's settings name no prices.

@@ -24,7 +24,7 @@ from typing import Any
 
 from promptecho.errors import DataError, ModelError, PromptEchoError
 from promptecho.files import read_json, sha256_file
-from promptecho.hub_record import RECORD, Record, RecordedFile, read_record, write_record
+from promptecho.hub_record import RECORD, HubRecord, RecordedFile, read_record, write_record
 from promptecho.models.needed import Model
 from promptecho.models.reach import unreachable
 from promptecho.models.selection import INDEX, select_files
@@ -68,7 +68,7 @@ class Fetched:
     hub_id: str
     folder: Path
     status: str
-    record: Record
+    record: HubRecord
     files: int = 0
     bytes: int = 0
     pin: bool = False  # the configuration names no commit
@@ -113,7 +113,7 @@ def fetch(model: Model, root: Path, hub: Hub, *, full: bool = False) -> Fetched:
         return _fetch(model, folder, record, hub)
 
 
-def _fetch(model: Model, folder: Path, record: Record | None, hub: Hub) -> Fetched:
+def _fetch(model: Model, folder: Path, record: HubRecord | None, hub: Hub) -> Fetched:
     # A repair, or a model that is not pinned, stays at its commit.
     fitting = record if record is not None and record.fits(model.revision) else None
     commit, endpoint, remote = _describe(model, fitting.commit if fitting else model.revision, hub)
@@ -147,7 +147,7 @@ def _fetch(model: Model, folder: Path, record: Record | None, hub: Hub) -> Fetch
         for name in wanted
     }
     revision = fitting.revision if fitting and model.revision is None else model.revision
-    new = Record(hub_id=model.source, revision=revision, commit=commit, endpoint=endpoint, files=files)
+    new = HubRecord(hub_id=model.source, revision=revision, commit=commit, endpoint=endpoint, files=files)
     write_record(temporary, new)
     if not adopted:
         _put_in_place(temporary, folder)
@@ -155,7 +155,7 @@ def _fetch(model: Model, folder: Path, record: Record | None, hub: Hub) -> Fetch
     return Fetched(model.source, folder, "fetched", new, len(missing), size, pin=model.revision != commit)
 
 
-def changed_files(folder: Path, record: Record, *, full: bool = True) -> dict[str, str]:
+def changed_files(folder: Path, record: HubRecord, *, full: bool = True) -> dict[str, str]:
     """Files that are not what the record says: name -> missing | size | content.
 
     Without `full`, files whose time of change is the recorded one are not read.

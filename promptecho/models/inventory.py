@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from promptecho.config import ExperimentConfig, load_site, read_yaml
 from promptecho.errors import DataError
-from promptecho.hub_record import RECORD, Record, read_record, revision_problem
+from promptecho.hub_record import RECORD, HubRecord, read_record, revision_problem
 from promptecho.models import reach
 from promptecho.models.fetch import changed_files
 from promptecho.models.needed import Model, models_of
@@ -31,7 +31,7 @@ class Found:
     where: Literal["shipped", "folder", "models_root", "hub cache", "missing", "elsewhere"]
     path: str | None = None
     bytes: int | None = None
-    record: Record | None = None
+    record: HubRecord | None = None
     problem: str | None = None
 
     @property

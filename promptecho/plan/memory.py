@@ -9,7 +9,7 @@ from promptecho.config.training import TrainingConfig
 from promptecho.phases import Phase
 from promptecho.plan.costs import T2iCosts, VlmCosts
 from promptecho.plan.settings import Settings
-from promptecho.train.placement.layout import Layout
+from promptecho.train.placement.layout import RankLayout
 
 FLOAT32 = 4
 REDUCE_BUCKET = 500_000_000 * FLOAT32  # bytes, DeepSpeed's default, allocated for every backward pass
@@ -64,7 +64,7 @@ def vlm_share(vlm: VlmCosts | None, mode: str, ranks: int) -> tuple[int, int]:
 
 
 def trainer_memory(
-    t2i: T2iCosts, vlm: VlmCosts | None, rewards: list[RewardSection], training: TrainingConfig, layout: Layout,
+    t2i: T2iCosts, vlm: VlmCosts | None, rewards: list[RewardSection], training: TrainingConfig, layout: RankLayout,
     settings: Settings,
 ) -> GpuMemory:  # fmt: skip
     """One GPU that trains, with the largest share of an iteration's images."""
@@ -126,7 +126,7 @@ def trainer_memory(
 
 
 def server_memory(
-    vlm: VlmCosts, rewards: list[RewardSection], training: TrainingConfig, layout: Layout, settings: Settings
+    vlm: VlmCosts, rewards: list[RewardSection], training: TrainingConfig, layout: RankLayout, settings: Settings
 ) -> GpuMemory:
     """One GPU that serves rewards (mode dedicated)."""
     servers = layout.servers_per_node

@@ -12,7 +12,7 @@ from promptecho.plan.gpus import Gpu
 from promptecho.plan.memory import FLOAT32, reward_batch, samples_of
 from promptecho.plan.settings import Settings
 from promptecho.plan.trace import Cost
-from promptecho.train.placement.layout import Layout
+from promptecho.train.placement.layout import RankLayout
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Clock:
 
 
 def iteration_phases(
-    t2i: T2iCosts, vlm: VlmCosts | None, rewards: list[RewardSection], training: TrainingConfig, layout: Layout,
+    t2i: T2iCosts, vlm: VlmCosts | None, rewards: list[RewardSection], training: TrainingConfig, layout: RankLayout,
     clock: Clock,
 ) -> list[PlannedPhase]:  # fmt: skip
     """The phases of one iteration, without held-out evaluations."""
@@ -98,7 +98,7 @@ def iteration_phases(
 
 
 def rollout_phases(
-    t2i: T2iCosts, vlm: VlmCosts | None, rewards: list[RewardSection], training: TrainingConfig, layout: Layout,
+    t2i: T2iCosts, vlm: VlmCosts | None, rewards: list[RewardSection], training: TrainingConfig, layout: RankLayout,
     clock: Clock, n_prompts: int, per_prompt: int,
 ) -> list[PlannedPhase]:  # fmt: skip
     """Prompts to rewards: of an iteration, or of the held-out captions."""
@@ -192,7 +192,7 @@ def _images(training: TrainingConfig) -> int:
     return training.prompts_per_iteration * training.images_per_prompt
 
 
-def _zero3_gather(t2i: T2iCosts, training: TrainingConfig, layout: Layout, clock: Clock) -> float:
+def _zero3_gather(t2i: T2iCosts, training: TrainingConfig, layout: RankLayout, clock: Clock) -> float:
     """Seconds to gather all layers of the transformer for one pass."""
     if training.zero_stage != 3 or layout.trainers == 1:
         return 0.0

@@ -24,7 +24,7 @@ from promptecho.plan.phases import Clock, iteration_phases, rollout_phases
 from promptecho.plan.remedies import remedy
 from promptecho.plan.result import NO_VLM, Cluster, Plan, RunPlan
 from promptecho.plan.settings import Settings
-from promptecho.train.placement.layout import Layout, make_layout
+from promptecho.train.placement.layout import RankLayout, make_layout
 
 
 class Planner:
@@ -176,7 +176,7 @@ class Planner:
         return max(one.peak for one in memory) / 1e9
 
 
-def _sharing(training: TrainingConfig, layout: Layout) -> int:
+def _sharing(training: TrainingConfig, layout: RankLayout) -> int:
     mode = training.reward_placement.mode
     if mode == "replicated":
         return 1

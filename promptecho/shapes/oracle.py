@@ -32,7 +32,7 @@ _NAMES = tuple(COLORS)
 
 
 @dataclass(frozen=True)
-class Detection:
+class DetectedShape:
     """One object found. `box` is (x1, y1, x2, y2) in pixels; `score` in 0-1 says how well-formed its shape is: 1 for
     clean renders, 0.9 at an IoU of 0.08 below what the smallest clean renders reach, 0.3 at 0.16 below."""
 
@@ -55,7 +55,7 @@ def score_of(shape: str, iou: float, stretch: float) -> float:
     return score * (1.0 if stretch < 1.5 else 0.5)
 
 
-def detect(image: Image.Image) -> list[Detection]:
+def detect(image: Image.Image) -> list[DetectedShape]:
     """All objects of an image, largest first."""
     pixels = np.asarray(image.convert("RGB"), np.float32)
     border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
@@ -79,7 +79,7 @@ def detect(image: Image.Image) -> list[Detection]:
     return [detection for _, detection in sorted(found, key=lambda pair: -pair[0])]
 
 
-def _read_object(color: str, alpha: np.ndarray, labels: np.ndarray, label: int) -> Detection:
+def _read_object(color: str, alpha: np.ndarray, labels: np.ndarray, label: int) -> DetectedShape:
     mask = ndimage.binary_dilation(labels == label, iterations=1) & ((labels == label) | (labels == 0))
     soft = np.where(mask, np.clip(alpha / 0.95, 0, 1), 0).astype(np.float32)
     rows, columns = np.where(soft.max(1) > 0.5)[0], np.where(soft.max(0) > 0.5)[0]
@@ -92,10 +92,10 @@ def _read_object(color: str, alpha: np.ndarray, labels: np.ndarray, label: int) 
     best = int((ious / np.array([CLEAN_IOU[name] for name in names])).argmax())
     shape, iou = names[best], float(ious[best])
     stretch = max((x2 - x1) / (y2 - y1), (y2 - y1) / (x2 - x1))
-    return Detection(shape, color, (float(x1), float(y1), float(x2), float(y2)), score_of(shape, iou, stretch))
+    return DetectedShape(shape, color, (float(x1), float(y1), float(x2), float(y2)), score_of(shape, iou, stretch))
 
 
-def judge(claim: Claim, detections: list[Detection], min_score: float = WELL_FORMED) -> bool:
+def judge(claim: Claim, detections: list[DetectedShape], min_score: float = WELL_FORMED) -> bool:
     """Whether an image shows exactly what a claim says: these objects, no others, in this relation.
 
     Stricter than rules of benchmarks that ignore additional objects in most of their tasks.
@@ -104,7 +104,7 @@ def judge(claim: Claim, detections: list[Detection], min_score: float = WELL_FOR
     if len(found) != len(detections) or len(found) != sum(group.count for group in claim.groups):
         return False
     left = list(found)
-    chosen: list[Detection] = []
+    chosen: list[DetectedShape] = []
     for group in claim.groups:
         matches = [d for d in left if d.shape == group.shape and group.color in (None, d.color)]
         if len(matches) != group.count:
@@ -116,7 +116,7 @@ def judge(claim: Claim, detections: list[Detection], min_score: float = WELL_FOR
     return claim.relation is None or claim.relation in directions(chosen[0], chosen[1])
 
 
-def directions(a: Detection, b: Detection) -> set[str]:
+def directions(a: DetectedShape, b: DetectedShape) -> set[str]:
     """Directions of `a` as seen from `b` by more than 30 degrees off the other axis."""
     offset = np.array([(a.box[i] + a.box[i + 2] - b.box[i] - b.box[i + 2]) / 2 for i in (0, 1)])
     dx, dy = offset / max(float(np.linalg.norm(offset)), 1e-9)

@@ -76,7 +76,7 @@ class RawPair:
         return self.up @ self.down * (1.0 if self.alpha is None else self.alpha / self.rank)
 
 
-class Place(NamedTuple):
+class LayerPlace(NamedTuple):
     """The rows `start` to `stop` of pair number `pair`'s `up` belong to a module."""
 
     pair: int
@@ -157,7 +157,7 @@ def _raw_pair(base: str, pair: dict[str, torch.Tensor], alpha: float | None, whe
     return RawPair(base, prefix, down, up, alpha)
 
 
-def find_modules(pairs: Sequence[RawPair], family: Family, where: Path) -> dict[str, Place]:
+def find_modules(pairs: Sequence[RawPair], family: Family, where: Path) -> dict[str, LayerPlace]:
     """Which module of the transformer each pair is for, by diffusers' own conversion; where diffusers has none for
     pipelines of this family, by diffusers' names behind a prefix.
 
@@ -184,7 +184,7 @@ def find_modules(pairs: Sequence[RawPair], family: Family, where: Path) -> dict[
     except (ValueError, KeyError, AttributeError, RuntimeError, IndexError) as error:
         reason = " ".join(str(error).split())[:200]
         raise DataError(f"{where}: diffusers cannot convert this LoRA ({reason})") from error
-    places: dict[str, Place] = {}
+    places: dict[str, LayerPlace] = {}
     rows = [0] * len(pairs)
     for key, value in sorted(converted.items()):
         if not key.endswith(".lora_A.weight"):
@@ -196,7 +196,7 @@ def find_modules(pairs: Sequence[RawPair], family: Family, where: Path) -> dict[
         number = ((mark // 2 if used else mark) - 1) // 2
         if used != (pairs[number].alpha is not None):
             raise DataError(f"{where}: diffusers leaves out the alpha of {pairs[number].base}; it can't be applied")
-        places[name] = Place(number, int(up[0, 0]), int(up[-1, 0]) + 1)
+        places[name] = LayerPlace(number, int(up[0, 0]), int(up[-1, 0]) + 1)
         rows[number] += len(up)
     for number, pair in enumerate(pairs):
         if rows[number] != len(pair.up) and not _repeats_others(pair, pairs, family):
@@ -204,13 +204,13 @@ def find_modules(pairs: Sequence[RawPair], family: Family, where: Path) -> dict[
     return places
 
 
-def _as_named(pairs: Sequence[RawPair], family: Family, where: Path) -> dict[str, Place]:
+def _as_named(pairs: Sequence[RawPair], family: Family, where: Path) -> dict[str, LayerPlace]:
     if foreign := [pair for pair in pairs if pair.prefix in FLAT]:
         raise DataError(
             f"{where}: {foreign[0].base}: diffusers does not read such names for {family.title}; convert the file to "
             "diffusers' names (`transformer.` and the layer's name), or give the PEFT folder"
         )
-    return {pair.bare: Place(number, 0, len(pair.up)) for number, pair in enumerate(pairs)}
+    return {pair.bare: LayerPlace(number, 0, len(pair.up)) for number, pair in enumerate(pairs)}
 
 
 def _repeats_others(pair: RawPair, pairs: Sequence[RawPair], family: Family) -> bool:

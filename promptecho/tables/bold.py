@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from promptecho.intervals import CONFIDENCE
 from promptecho.statistics import Difference
-from promptecho.tables.kind import Judged, Kind
+from promptecho.tables.kind import Judged, TableKind
 from promptecho.tables.table import Column
 
 
@@ -25,14 +25,14 @@ def significant(difference: Difference | None) -> bool:
     return difference is not None and difference.low > 0 and difference.p_value < 1 - CONFIDENCE
 
 
-def is_significant(kind: Kind, compared: Compared, column: Column) -> bool:
+def is_significant(kind: TableKind, compared: Compared, column: Column) -> bool:
     """Whether a row's value in `column` is significantly better than its base's."""
     if compared.base is None and kind.has_base:
         return False
     return significant(kind.column_difference(column.key, compared.base or compared.row, compared.row, compared.what))
 
 
-def bold_note(kind: Kind, rows: Sequence[Compared]) -> str:
+def bold_note(kind: TableKind, rows: Sequence[Compared]) -> str:
     """What bold means in this table."""
     level = f"p < {1 - CONFIDENCE:.2f} by sign-flip test over prompts, and an interval above 0"
     if not kind.has_base:

@@ -15,7 +15,7 @@ from promptecho.scores import ScoreItem
 from promptecho.statistics import pool_seeds
 from promptecho.tables.bold import Compared, bold_note, is_significant
 from promptecho.tables.collect import ScoreFile, same_items
-from promptecho.tables.kind import SEED_SD, SEEDS, Judged, Kind, difference_cell
+from promptecho.tables.kind import SEED_SD, SEEDS, Judged, TableKind, difference_cell
 from promptecho.tables.notes import footnotes, limit_told, mixed_versions, short_footnotes, warnings
 from promptecho.tables.table import Cell, Column, Table
 
@@ -39,7 +39,7 @@ def failure_share(shares: FailureShare, provenance: Provenance) -> float:
     return next((shares[name] for name in names if name in shares), MAX_FAILURE_SHARE)
 
 
-def check_file(kind: Kind, file: ScoreFile, max_failure_share: FailureShare) -> None:
+def check_file(kind: TableKind, file: ScoreFile, max_failure_share: FailureShare) -> None:
     """Refuse a file that cannot go into a table.
 
     Raises:
@@ -105,12 +105,14 @@ def seed_groups(files: Sequence[ScoreFile]) -> dict[tuple[str, str, int], list[S
     }
 
 
-def _row(kind: Kind, label: str, files: Sequence[ScoreFile], items: Sequence[ScoreItem], what: str) -> dict[str, Cell]:
+def _row(
+    kind: TableKind, label: str, files: Sequence[ScoreFile], items: Sequence[ScoreItem], what: str
+) -> dict[str, Cell]:
     cells = kind.cells(items, files, what)
     return {"model": Cell(text=label), **cells, **count_cells(items)}
 
 
-def _with_seeds(kind: Kind, columns: Sequence[Column]) -> list[Column]:
+def _with_seeds(kind: TableKind, columns: Sequence[Column]) -> list[Column]:
     """The columns with those of seeds after each gain; the number of seeds after the first."""
     out: list[Column] = []
     for column in columns:
@@ -122,7 +124,7 @@ def _with_seeds(kind: Kind, columns: Sequence[Column]) -> list[Column]:
 
 
 def comparison(
-    kind: Kind, files: list[ScoreFile], *, name: str, max_failure_share: FailureShare = MAX_FAILURE_SHARE
+    kind: TableKind, files: list[ScoreFile], *, name: str, max_failure_share: FailureShare = MAX_FAILURE_SHARE
 ) -> Table:
     """Build a table from score files sorted as `read_score_files` returns them: base, runs by step, seeds together.
 

@@ -43,7 +43,7 @@ class Judged:
 
 
 @dataclass(frozen=True)
-class Kind:
+class TableKind:
     """What one benchmark's table has of its own.
 
     `groups`: name -> label of those with a column; `ungrouped`: groups that count for Overall alone. `stratified`:

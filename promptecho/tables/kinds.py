@@ -7,18 +7,18 @@ from collections.abc import Sequence
 from promptecho.config.benchmarks import load_part
 from promptecho.tables.collect import ScoreFile
 from promptecho.tables.compare import MAX_FAILURE_SHARE, FailureShare, comparison
-from promptecho.tables.kind import Kind
+from promptecho.tables.kind import TableKind
 from promptecho.tables.table import Table
 
 
-def kind_of(scorer: str, files: Sequence[ScoreFile] = ()) -> Kind:
+def kind_of(scorer: str, files: Sequence[ScoreFile] = ()) -> TableKind:
     """The kind of a benchmark's tables; some depend on the groups that the files have.
 
     Raises:
         ConfigError: there is no such benchmark, or its table cannot be imported.
     """
     table = load_part(scorer, "table")
-    return table if isinstance(table, Kind) else table(files)
+    return table if isinstance(table, TableKind) else table(files)
 
 
 def make_table(

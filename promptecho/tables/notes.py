@@ -11,12 +11,12 @@ from promptecho.intervals import CONFIDENCE
 from promptecho.provenance import without_address
 from promptecho.scores import raw_path
 from promptecho.tables.collect import ScoreFile, same_items
-from promptecho.tables.kind import Kind
+from promptecho.tables.kind import TableKind
 
 _VERSION = re.compile(r'"model_version": ?"((?:[^"\\]|\\.)*)"')
 
 
-def rules_note(kind: Kind, files: Sequence[ScoreFile]) -> str:
+def rules_note(kind: TableKind, files: Sequence[ScoreFile]) -> str:
     """What the numbers are, and who judged."""
     first = files[0].scores.provenance
     if first.backend != "judge":
@@ -99,7 +99,7 @@ def limit_note(files: Sequence[ScoreFile]) -> str | None:
     )
 
 
-def interval_note(kind: Kind) -> str:
+def interval_note(kind: TableKind) -> str:
     """How the intervals are made."""
     within = f", each {kind.group_word} by itself" if kind.stratified else ""
     return (
@@ -108,7 +108,7 @@ def interval_note(kind: Kind) -> str:
     )
 
 
-def delta_note(kind: Kind) -> str:
+def delta_note(kind: TableKind) -> str:
     """How differences are made."""
     indices = "image indices" if kind.unit == "images" else kind.unit
     return (
@@ -118,7 +118,7 @@ def delta_note(kind: Kind) -> str:
     )
 
 
-def count_note(kind: Kind, files: Sequence[ScoreFile], lost: int) -> str:
+def count_note(kind: TableKind, files: Sequence[ScoreFile], lost: int) -> str:
     """How many prompts and items there are, and what became of failed ones."""
     prompts = [len({item.prompt_id for item in file.scores.items}) for file in files]
     per_prompt = [file.scores.provenance.n / number for file, number in zip(files, prompts, strict=True)]
@@ -147,7 +147,7 @@ def origin_note(files: Sequence[ScoreFile]) -> str:
     )
 
 
-def seeds_note(kind: Kind) -> str:
+def seeds_note(kind: TableKind) -> str:
     """What a row of several seeds is."""
     gain = "Δ" if kind.has_base else "net"
     return (
@@ -159,13 +159,13 @@ def seeds_note(kind: Kind) -> str:
     )
 
 
-def short_footnotes(kind: Kind, files: Sequence[ScoreFile], lost: int, bold: str = "") -> list[str]:
+def short_footnotes(kind: TableKind, files: Sequence[ScoreFile], lost: int, bold: str = "") -> list[str]:
     """The footnotes without which no table can be read: what is counted, by whom, on what; what bold means."""
     notes = [limit_note(files), rules_note(kind, files), *kind.notes(files), bold, count_note(kind, files, lost)]
     return [note for note in [*notes, unanswered_note(files)] if note]
 
 
-def footnotes(kind: Kind, files: Sequence[ScoreFile], lost: int, pooled: bool, bold: str) -> list[str]:
+def footnotes(kind: TableKind, files: Sequence[ScoreFile], lost: int, pooled: bool, bold: str) -> list[str]:
     """All footnotes of one benchmark's table; `bold` says what bold means."""
     notes = [rules_note(kind, files), *kind.notes(files), interval_note(kind)]
     notes[:0] = [note] if (note := limit_note(files)) else []
@@ -200,7 +200,7 @@ def odd_items(files: Sequence[ScoreFile]) -> str | None:
     )
 
 
-def warnings(kind: Kind, files: Sequence[ScoreFile], bases: Mapping[str, ScoreFile]) -> list[str]:
+def warnings(kind: TableKind, files: Sequence[ScoreFile], bases: Mapping[str, ScoreFile]) -> list[str]:
     """What a reader must know before comparing rows."""
     found = [note for note in (odd_items(files), mixed_versions(files), mixed_orders(files)) if note]
     for experiment in sorted({file.scores.provenance.experiment for file in files}):

@@ -52,7 +52,7 @@ AGREE = (
 
 
 @dataclass(frozen=True)
-class Place:
+class PaperPlace:
     """A run of an experiment; `step` None is its last that all benchmarks have. `given` by the user, or a default."""
 
     experiment: str
@@ -61,7 +61,7 @@ class Place:
     given: bool
 
 
-def parse_rows(texts: Sequence[str]) -> dict[str, Place]:
+def parse_rows(texts: Sequence[str]) -> dict[str, PaperPlace]:
     """`ROW=EXPERIMENT/RUN[@STEP]` each, or a YAML file of such pairs; over the defaults of published.json.
 
     Raises:
@@ -91,14 +91,14 @@ def _row_texts(text: str) -> dict[str, str]:
     return {row.strip(): place.strip()}
 
 
-def _place(row: str, text: str, given: bool) -> Place:
+def _place(row: str, text: str, given: bool) -> PaperPlace:
     match = PLACE.fullmatch(text)
     if not match:
         raise ConfigError(f"--paper-rows {row!r}: {text!r} is not EXPERIMENT/RUN or EXPERIMENT/RUN@STEP")
     step = int(match["step"]) if match["step"] else None
     if match["run"] == "base":
         step = 0
-    return Place(match["experiment"], match["run"], step, given)
+    return PaperPlace(match["experiment"], match["run"], step, given)
 
 
 @dataclass(frozen=True)
@@ -126,18 +126,18 @@ class PaperTables:
     """
 
     def __init__(
-        self, results: Results, rows: Mapping[str, Place], *, max_failure_share: FailureShare = MAX_FAILURE_SHARE,
+        self, results: Results, rows: Mapping[str, PaperPlace], *, max_failure_share: FailureShare = MAX_FAILURE_SHARE,
         one_version: bool = False,
     ):  # fmt: skip
         self._one_version = one_version
         self._results, self._rows, self._max_failure_share = results, rows, max_failure_share
-        self._known: dict[tuple[str, Place], _Measured | None] = {}
+        self._known: dict[tuple[str, PaperPlace], _Measured | None] = {}
 
-    def _step(self, place: Place) -> int | None:
+    def _step(self, place: PaperPlace) -> int | None:
         own = self._results.last_step
         return own(place.experiment, place.run, published().scorers) if place.step is None else place.step
 
-    def _measure(self, scorer: str, place: Place) -> _Measured | None:
+    def _measure(self, scorer: str, place: PaperPlace) -> _Measured | None:
         """None where there are no files."""
         if (scorer, place) not in self._known:
             step, kind = self._step(place), kind_of(scorer)
@@ -147,7 +147,7 @@ class PaperTables:
             self._known[scorer, place] = self._of_files(scorer, place, files) if files else None
         return self._known[scorer, place]
 
-    def _of_files(self, scorer: str, place: Place, files: list[ScoreFile]) -> _Measured:
+    def _of_files(self, scorer: str, place: PaperPlace, files: list[ScoreFile]) -> _Measured:
         kind = kind_of(scorer)
         for file in files:
             check_file(kind, file, self._max_failure_share)
@@ -166,7 +166,7 @@ class PaperTables:
             lost = sum(difference.n_lost for difference in found.values())
         return _Measured(files, cells, lost)
 
-    def _ours(self, table: PublishedTable, place: Place) -> _Ours:
+    def _ours(self, table: PublishedTable, place: PaperPlace) -> _Ours:
         ours, seeds = _Ours(), 0
         for scorer in dict.fromkeys(key.partition(".")[0] for key in table.keys):
             if measured := self._measure(scorer, place):

@@ -13,7 +13,7 @@ import torch
 
 from promptecho.config.training import TrainingConfig
 from promptecho.seeds import derive_seed
-from promptecho.train.prompts import Prompt as Prompt  # from here as well: data.py is where one looks
+from promptecho.train.prompts import TrainingPrompt as TrainingPrompt  # from here as well: data.py is where one looks
 from promptecho.train.prompts import prompts_of as prompts_of
 
 
@@ -21,7 +21,7 @@ from promptecho.train.prompts import prompts_of as prompts_of
 class Rollout:
     """All images of an iteration, prompt-major: image g * K + k is the k-th of prompt g. Same on every rank."""
 
-    prompts: list[Prompt]
+    prompts: list[TrainingPrompt]
     cond: list[torch.Tensor]  # per prompt
     latents: torch.Tensor  # [G * K, ...], float32
     rewards: torch.Tensor  # [rewards, G, K], float64; NaN where an image has none

@@ -9,7 +9,7 @@ from pathlib import Path
 from promptecho.config import ExperimentConfig, run_rewards, run_training
 from promptecho.config.rewards import RewardSection
 from promptecho.errors import DataError, listed
-from promptecho.train.prompts import Prompt, PromptUse
+from promptecho.train.prompts import PromptUse, TrainingPrompt
 
 
 def prompt_use(
@@ -22,7 +22,7 @@ def prompt_use(
     """
     from promptecho.captions.store import load_training_captions
 
-    prompts = [Prompt(caption.prompt_id, caption.text) for caption in load_training_captions(captions)]
+    prompts = [TrainingPrompt(caption.prompt_id, caption.text) for caption in load_training_captions(captions)]
     rewards = [
         entry if entry.label is None else entry.model_copy(update={"label": placed(entry.label)})
         for entry in run_rewards(config, run)
@@ -32,7 +32,7 @@ def prompt_use(
     return PromptUse(prompts, [one for one in labels if one is not None], training.seed, training.prompts_per_iteration)
 
 
-def load_labels(entry: RewardSection, index: int, prompts: Sequence[Prompt]) -> dict[str, str] | None:
+def load_labels(entry: RewardSection, index: int, prompts: Sequence[TrainingPrompt]) -> dict[str, str] | None:
     """Labels by prompt id of a reward that brings its own; None where the prompt is the label.
 
     A file of rows (promptecho/text_files.py). A label that is not a text is written as JSON, as a VLM that is asked for

@@ -14,7 +14,7 @@ from torch.distributed.rendezvous import rendezvous
 from promptecho.cluster.slurm_env import ranks_of_step
 from promptecho.config.training import TrainingConfig
 from promptecho.errors import ConfigError
-from promptecho.train.placement.layout import Layout, make_layout
+from promptecho.train.placement.layout import RankLayout, make_layout
 
 JOIN_TIMEOUT_S = 300  # for the slowest node to start Python and import torch
 
@@ -50,7 +50,9 @@ def find_launch() -> Launch:
     return Launch(rank, world_size, int(per_node) if per_node else None, store)
 
 
-def init_distributed(training: TrainingConfig, device: torch.device, timeout_s: int = 1800) -> tuple[Layout, Launch]:
+def init_distributed(
+    training: TrainingConfig, device: torch.device, timeout_s: int = 1800
+) -> tuple[RankLayout, Launch]:
     """Join the process group of those that do the same as this process: all, or trainers and reward servers apart.
 
     Apart, because DeepSpeed takes the whole group for its own.

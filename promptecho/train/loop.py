@@ -46,7 +46,7 @@ from promptecho.train.failures import report_not_finite
 from promptecho.train.launch import Launch, init_distributed
 from promptecho.train.log import MetricsLog
 from promptecho.train.phases import Phases
-from promptecho.train.placement.layout import Layout
+from promptecho.train.placement.layout import RankLayout
 from promptecho.train.placement.local import load_reward_vlm
 from promptecho.train.placement.server import serve
 from promptecho.train.ranks import gather_by_index, named
@@ -103,7 +103,7 @@ def train_segment(segment: Segment) -> bool:
     return finished
 
 
-def _serve(segment: Segment, device: torch.device, layout: Layout, launch: Launch, memory: MemoryAdvice) -> bool:
+def _serve(segment: Segment, device: torch.device, layout: RankLayout, launch: Launch, memory: MemoryAdvice) -> bool:
     """Serve rewards until the trainers of this node are done; returns what they return."""
     # Trainers heed requests, and end this process when they are done; while models load, all heed what one has heard.
     for number in (signal.SIGTERM, signal.SIGINT):

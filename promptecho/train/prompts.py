@@ -22,14 +22,14 @@ CAPTIONS = "captions file"  # its name among a state's digests
 
 
 @dataclass(frozen=True)
-class Prompt:
+class TrainingPrompt:
     """A training prompt; `prompt_id` is the id of the image that it captions."""
 
     prompt_id: str
     text: str
 
 
-def prompts_of(prompts: list[Prompt], seed: int, iteration: int, n: int) -> list[Prompt]:
+def prompts_of(prompts: list[TrainingPrompt], seed: int, iteration: int, n: int) -> list[TrainingPrompt]:
     """The `n` distinct prompts of an iteration (from 0), without replacement until all were used.
 
     Raises:
@@ -52,7 +52,7 @@ def _order(seed: int, epoch: int, count: int) -> np.ndarray:
 class PromptUse:
     """What a run's iterations use: prompts, and a dict of id -> label for each reward that has labels of its own."""
 
-    prompts: list[Prompt]
+    prompts: list[TrainingPrompt]
     labels: Sequence[dict[str, str]]
     seed: int
     per_iteration: int

@@ -12,10 +12,10 @@ from promptecho.errors import RewardError
 from promptecho.memory import in_phase
 from promptecho.phases import Phase
 from promptecho.t2i.lora import merged
-from promptecho.train.data import Prompt, Rollout, normal
+from promptecho.train.data import Rollout, TrainingPrompt, normal
 from promptecho.train.failures import report_reward
 from promptecho.train.ranks import agree, gather_by_index, rounds, share_of_rank
-from promptecho.train.scoring import NotFiniteRewardError, Scores, WeightedReward, too_many_failures
+from promptecho.train.scoring import NotFiniteRewardError, RolloutScores, WeightedReward, too_many_failures
 from promptecho.train.trainer import Trainer
 
 REPLIES_FIX = "raise max_new_tokens if replies are cut off, write another template, or take a better VLM"
@@ -29,7 +29,7 @@ class Series:
     call an image, with {image} for that number.
     """
 
-    prompts: list[Prompt]
+    prompts: list[TrainingPrompt]
     per_prompt: int
     key: tuple[int | str, ...]
     called: str
@@ -114,7 +114,7 @@ def score(trainer: Trainer, sampled: Sampled) -> tuple[torch.Tensor, dict[str, f
         rows = torch.cat([local.rewards, local.replies, local.failed]).T.contiguous()
         rows = gather_by_index(rows, sampled.mine, series.total)
         rewards, replies, failed = rows.T.contiguous().chunk(3)
-        scores = Scores(rewards, replies, failed, local.examples)
+        scores = RolloutScores(rewards, replies, failed, local.examples)
         if (problem := too_many_failures(trainer.rewards, scores)) is not None:
             index, message = problem
             example = local.examples[index]  # of this rank; another one may have none
@@ -124,7 +124,7 @@ def score(trainer: Trainer, sampled: Sampled) -> tuple[torch.Tensor, dict[str, f
     return rewards, reply_metrics(trainer.rewards, scores)
 
 
-def reply_metrics(rewards: list[WeightedReward], scores: Scores) -> dict[str, float]:
+def reply_metrics(rewards: list[WeightedReward], scores: RolloutScores) -> dict[str, float]:
     """Replies that could not be read, their share, and images that have no reward; {} where nothing is read."""
     found: dict[str, float] = {}
     for index, entry in enumerate(rewards):

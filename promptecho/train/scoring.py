@@ -15,7 +15,7 @@ from promptecho.errors import RewardError
 from promptecho.rewards.base import ImageScore, RewardContext
 from promptecho.rewards.make import BuiltReward
 from promptecho.seeds import derive_seed
-from promptecho.train.data import Prompt
+from promptecho.train.data import TrainingPrompt
 
 
 @dataclass
@@ -34,7 +34,7 @@ class WeightedReward:
     max_failure_share: float = 0.0
     reward: BuiltReward | None = None
 
-    def label(self, prompt: Prompt) -> str:
+    def label(self, prompt: TrainingPrompt) -> str:
         return prompt.text if self.labels is None else self.labels[prompt.prompt_id]
 
 
@@ -47,7 +47,7 @@ class NotFiniteRewardError(RewardError):
 
 
 @dataclass
-class Scores:
+class RolloutScores:
     """What all rewards say of n images; three tensors [rewards, n] in float64, and one text for each reward.
 
     `rewards` are NaN where an image has none, which only some rewards may say. Of `replies` that were asked for, so
@@ -60,18 +60,18 @@ class Scores:
     examples: list[str]
 
     @classmethod
-    def of(cls, facts: torch.Tensor, examples: list[str]) -> Scores:
+    def of(cls, facts: torch.Tensor, examples: list[str]) -> RolloutScores:
         """From the three tensors as one, [3, rewards, n]."""
         rewards, replies, failed = facts
         return cls(rewards, replies, failed, examples)
 
     @classmethod
-    def none(cls, n_rewards: int) -> Scores:
+    def none(cls, n_rewards: int) -> RolloutScores:
         """Scores of no image."""
         return cls.of(torch.zeros((3, n_rewards, 0), dtype=torch.float64), [""] * n_rewards)
 
     @classmethod
-    def joined(cls, parts: list[Scores]) -> Scores:
+    def joined(cls, parts: list[RolloutScores]) -> RolloutScores:
         """Those of all images of `parts`, in their order."""
         rewards, replies, failed = (
             torch.cat([getattr(p, key) for p in parts], 1) for key in ("rewards", "replies", "failed")
@@ -84,15 +84,15 @@ class Scores:
         return {key: value.tolist() if torch.is_tensor(value) else value for key, value in asdict(self).items()}
 
     @classmethod
-    def from_json(cls, value: dict[str, Any]) -> Scores:
+    def from_json(cls, value: dict[str, Any]) -> RolloutScores:
         values = [value["rewards"], value["replies"], value["failed"]]
         examples = value["examples"]
         return cls.of(torch.tensor(values, dtype=torch.float64).view(3, len(examples), -1), examples)
 
 
 def score_images(
-    rewards: list[WeightedReward], images: list[Image.Image], prompts: list[Prompt], names: list[str], moved
-) -> Scores:
+    rewards: list[WeightedReward], images: list[Image.Image], prompts: list[TrainingPrompt], names: list[str], moved
+) -> RolloutScores:
     """What all rewards say of `images[n]`.
 
     Raises:
@@ -122,10 +122,10 @@ def score_images(
         rows.append(torch.tensor(facts, dtype=torch.float64).view(-1, 3).T)
         examples.append(next((failure for score in scores for failure in score.failures), ""))
         moved(index + 1)
-    return Scores.of(torch.stack(rows, 1), examples)
+    return RolloutScores.of(torch.stack(rows, 1), examples)
 
 
-def too_many_failures(rewards: list[WeightedReward], scores: Scores) -> tuple[int, str] | None:
+def too_many_failures(rewards: list[WeightedReward], scores: RolloutScores) -> tuple[int, str] | None:
     """Which reward failed too often for its images to be trained on, and how; None if none did."""
     for index, entry in enumerate(rewards):
         replies, failed = int(scores.replies[index].sum()), int(scores.failed[index].sum())
@@ -139,7 +139,9 @@ def too_many_failures(rewards: list[WeightedReward], scores: Scores) -> tuple[in
     return None
 
 
-def _raise_for(index: int, message: str, entry: WeightedReward, images, prompts: list[Prompt], names: list[str]):
+def _raise_for(
+    index: int, message: str, entry: WeightedReward, images, prompts: list[TrainingPrompt], names: list[str]
+):
     prompt = prompts[index]
     facts = {
         "kind": "reward", "reward": entry.name, "query": entry.query, "label": entry.label(prompt),

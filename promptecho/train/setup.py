@@ -19,19 +19,19 @@ from promptecho.rewards.base import RewardContext
 from promptecho.t2i.base import T2iModel
 from promptecho.t2i.lora import add_lora
 from promptecho.t2i.prompt_cache import PromptCache
-from promptecho.train.data import Prompt
+from promptecho.train.data import TrainingPrompt
 from promptecho.train.engine import Engine
 from promptecho.train.labels import load_labels as load_labels
 from promptecho.train.launch import Launch
 from promptecho.train.phases import Phases
 from promptecho.train.placement.base import Rewarder
-from promptecho.train.placement.layout import Layout, accumulation
+from promptecho.train.placement.layout import RankLayout, accumulation
 from promptecho.train.scoring import WeightedReward
 from promptecho.train.trainer import Segment, Trainer
 from promptecho.vlm import Vlm
 
 
-def prepare(segment: Segment, training: TrainingConfig, layout: Layout, launch: Launch, phase: Phases) -> Trainer:
+def prepare(segment: Segment, training: TrainingConfig, layout: RankLayout, launch: Launch, phase: Phases) -> Trainer:
     """Everything that is loaded before the first iteration. Collective."""
     device = phase.device
     prompts, watched = all_prompts(segment, training)
@@ -59,19 +59,19 @@ def prepare(segment: Segment, training: TrainingConfig, layout: Layout, launch: 
     return trainer
 
 
-def all_prompts(segment: Segment, training: TrainingConfig) -> tuple[list[Prompt], list[Prompt]]:
+def all_prompts(segment: Segment, training: TrainingConfig) -> tuple[list[TrainingPrompt], list[TrainingPrompt]]:
     """What is trained on, and the held-out captions that are watched."""
     return load_prompts(segment.captions), load_heldout(segment.heldout, training.heldout.prompts)
 
 
-def load_prompts(captions: Path) -> list[Prompt]:
+def load_prompts(captions: Path) -> list[TrainingPrompt]:
     """The training prompts of captions.h5."""
     from promptecho.captions.store import load_training_captions
 
-    return [Prompt(caption.prompt_id, caption.text) for caption in load_training_captions(captions)]
+    return [TrainingPrompt(caption.prompt_id, caption.text) for caption in load_training_captions(captions)]
 
 
-def load_heldout(path: Path | None, n: int) -> list[Prompt]:
+def load_heldout(path: Path | None, n: int) -> list[TrainingPrompt]:
     """The last `n` held-out captions of heldout.jsonl; benchmarks take the first ones, so that what a run may stop on
     is not what it is judged on.
 
@@ -88,7 +88,7 @@ def load_heldout(path: Path | None, n: int) -> list[Prompt]:
     if len(rows) < n:
         there = counted(len(rows), "held-out caption")
         raise DataError(f"{path}: {there}, but training.heldout.prompts is {n}; lower it")
-    return [Prompt(row.image_id, row.caption) for row in rows[-n:]]
+    return [TrainingPrompt(row.image_id, row.caption) for row in rows[-n:]]
 
 
 def load_family(config: ExperimentConfig, device: torch.device, **options: Any) -> T2iModel:
@@ -112,7 +112,7 @@ def sampler_grid(family: T2iModel, training: TrainingConfig, t2i: T2iSection) ->
     return family.timesteps(sampling.num_inference_steps, t2i.height, t2i.width, sampling.schedule)[:-1]
 
 
-def list_rewards(config: ExperimentConfig, run: str, prompts: Sequence[Prompt]) -> list[WeightedReward]:
+def list_rewards(config: ExperimentConfig, run: str, prompts: Sequence[TrainingPrompt]) -> list[WeightedReward]:
     """The run's rewards with labels for all of `prompts`, without the models that compute them."""
     found = []
     for index, (entry, template) in enumerate(
@@ -130,8 +130,8 @@ def list_rewards(config: ExperimentConfig, run: str, prompts: Sequence[Prompt]) 
 
 
 def check_texts(
-    segment: Segment, prompts: Sequence[Prompt], watched: Sequence[Prompt], rewards: Sequence[WeightedReward], *,
-    quiet: bool = False,
+    segment: Segment, prompts: Sequence[TrainingPrompt], watched: Sequence[TrainingPrompt],
+    rewards: Sequence[WeightedReward], *, quiet: bool = False,
 ) -> None:  # fmt: skip
     """Look at all texts that the run will need, with tokenizers alone; `quiet`: another rank shows the progress.
 
@@ -171,7 +171,7 @@ def with_models(rewards: list[WeightedReward], vlm: Vlm | None, device: torch.de
 
 
 def make_rewarder(
-    segment: Segment, layout: Layout, launch: Launch, rewards: list[WeightedReward], phase: Phases
+    segment: Segment, layout: RankLayout, launch: Launch, rewards: list[WeightedReward], phase: Phases
 ) -> Rewarder:
     """Where this trainer gets its rewards, as `training.reward_placement` says. Collective."""
     if layout.servers_per_node:

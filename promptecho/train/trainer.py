@@ -15,7 +15,7 @@ import torch.distributed as dist
 from promptecho.config import ExperimentConfig, TrainingConfig
 from promptecho.t2i.base import T2iModel
 from promptecho.t2i.prompt_cache import PromptCache
-from promptecho.train.data import Prompt
+from promptecho.train.data import TrainingPrompt
 from promptecho.train.engine import Engine
 from promptecho.train.phases import Phases
 from promptecho.train.placement.base import Rewarder
@@ -53,8 +53,8 @@ class Trainer:
     engine: Engine
     rewards: list[WeightedReward]
     rewarder: Rewarder
-    prompts: list[Prompt]
-    heldout: list[Prompt]
+    prompts: list[TrainingPrompt]
+    heldout: list[TrainingPrompt]
     shape: tuple[int, ...]  # of one image's latents
     grid: torch.Tensor  # the sampler's timesteps
     phase: Phases

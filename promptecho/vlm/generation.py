@@ -13,7 +13,7 @@ from promptecho.vlm.model import Vlm
 
 
 @dataclass(frozen=True)
-class Answer:
+class Completion:
     """What the model wrote: `text` without control tokens, `n_tokens` without the end token, stop | length."""
 
     text: str
@@ -45,7 +45,7 @@ class SeededSampling(LogitsProcessor):
 def complete(
     vlm: Vlm, inputs: dict[str, torch.Tensor], names: Sequence[str], seeds: Sequence[int], *, max_new_tokens: int,
     temperature: float,
-) -> list[Answer]:  # fmt: skip
+) -> list[Completion]:  # fmt: skip
     """Continue the rows of `inputs[B]` (from `batch_inputs`, padded left); row i is sampled with `seeds[i]`, or
     greedily at temperature 0. `names` are for errors.
 
@@ -79,9 +79,9 @@ def complete(
     return [_answer(vlm, ids) for ids in output[:, length:].tolist()]
 
 
-def _answer(vlm: Vlm, ids: list[int]) -> Answer:
+def _answer(vlm: Vlm, ids: list[int]) -> Completion:
     end = next((index for index, token in enumerate(ids) if token in vlm.eos_ids), None)
     written = ids[:end]
     # HDF5 texts end at a NUL; nobody misses it.
     text = vlm.tokenizer.decode(written, skip_special_tokens=True).replace("\0", "").strip()
-    return Answer(text, len(written), "length" if end is None else "stop")
+    return Completion(text, len(written), "length" if end is None else "stop")

@@ -13,7 +13,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from promptecho.benchmarks.captions.layout import METADATA, CaptionsLayout, list_images
-from promptecho.benchmarks.captions.prompts import Prompt, read_prompts
+from promptecho.benchmarks.captions.prompts import CaptionPrompt, read_prompts
 from promptecho.benchmarks.captions.rules import GROUPS, claim_of, evaluate, group_of
 from promptecho.benchmarks.listing import prompts_digest
 from promptecho.cli import app
@@ -204,8 +204,8 @@ def test_folders_that_are_not_whole_are_refused(tmp_path):
     rows, prompts = read_jsonl(root / METADATA), read_prompts(path)
     for expected, images, problem in (
         (prompts[:2], 2, "its 3 prompts are not the 2 of the prompt set"),
-        ([*prompts, Prompt("d", "x")], 2, "its 3 prompts are not the 4"),
-        ([prompts[0], Prompt("b", "another"), prompts[2]], 2, r"e.g. 'b' \('caption 1'\)"),
+        ([*prompts, CaptionPrompt("d", "x")], 2, "its 3 prompts are not the 4"),
+        ([prompts[0], CaptionPrompt("b", "another"), prompts[2]], 2, r"e.g. 'b' \('caption 1'\)"),
         (prompts, 3, "2 images of prompt 'a', not 3"),
     ):
         with pytest.raises(DataError, match=problem):

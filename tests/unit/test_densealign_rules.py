@@ -20,7 +20,7 @@ from promptecho.benchmarks.densealign.rules import PREFERENCES, is_swapped, outc
 from promptecho.errors import DataError
 from promptecho.files import write_jsonl
 from promptecho.shapes.grammar import Claim, Group, corrupt, random_claim, scene_of
-from promptecho.shapes.oracle import Detection, detect, judge
+from promptecho.shapes.oracle import DetectedShape, detect, judge
 from promptecho.shapes.render import render
 from promptecho.shapes.world import COLORS, SHAPES
 
@@ -141,12 +141,12 @@ def test_the_rules_load_nothing_heavy():
 # --- facts of a claim ----------------------------------------------------------------------------------------------
 
 
-def seen(*objects: str) -> list[Detection]:
+def seen(*objects: str) -> list[DetectedShape]:
     """'red circle', 'red circle broken', each further right than the one before."""
     found = []
     for index, text in enumerate(objects):
         color, shape, *broken = text.split()
-        found.append(Detection(shape, color, (12.0 * index, 20.0, 12.0 * index + 10, 30.0), 0.3 if broken else 1.0))
+        found.append(DetectedShape(shape, color, (12.0 * index, 20.0, 12.0 * index + 10, 30.0), 0.3 if broken else 1.0))
     return found
 
 
@@ -196,7 +196,7 @@ def test_more_facts_then_fewer_further_objects(caption):
 
 detections = st.lists(
     st.builds(
-        lambda shape, color, x, y, score: Detection(shape, color, (x, y, x + 10.0, y + 10.0), score),
+        lambda shape, color, x, y, score: DetectedShape(shape, color, (x, y, x + 10.0, y + 10.0), score),
         st.sampled_from(SHAPES[:3]), st.sampled_from(list(COLORS)[:3]), st.integers(0, 54).map(float),
         st.integers(0, 54).map(float), st.sampled_from([1.0, 1.0, 1.0, 0.3]),
     ),

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from promptecho.benchmarks.dpg.golden import check_dpg_scenario
 from promptecho.benchmarks.dpg.questions import (
     COLUMNS,
-    Prompt,
+    DpgPrompt,
     Question,
     parse_questions,
     prompts_of,
@@ -56,7 +56,7 @@ def test_csv_and_json_lines_are_the_same_questions(tmp_path):
     from_jsonl = read_rows(tmp_path / "q.jsonl")
     assert [row.cells for row in from_csv] == [row.cells for row in from_jsonl] == rows
     assert rows_digest(from_csv) == rows_digest(from_jsonl) != rows_digest(from_csv[1:])
-    assert prompts_of(from_csv) == [Prompt("007", "prompt 007"), Prompt("b", 'one, "two"\nthree')]
+    assert prompts_of(from_csv) == [DpgPrompt("007", "prompt 007"), DpgPrompt("b", 'one, "two"\nthree')]
     assert [row.nth for row in from_csv] == [0, 1, 0]
     assert [q.parents for q in parse_questions(from_csv)] == [(0,), (1,), (0,)]
 

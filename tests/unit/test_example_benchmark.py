@@ -1,7 +1,7 @@
 """A benchmark from outside, end to end: the example's folder, copied elsewhere, and faults of such benchmarks.
 
 All of it runs as commands in another folder than the checkout's, and nothing of the project changes for it. What
-`snakemake NAME` makes of it: tests/workflow/test_example_benchmark.py.
+`snakemake NAME` makes of it: tests/workflow/test_plugin_benchmark.py.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ from promptecho.t2i.zimage.model import BLOCK, ZImage
 from promptecho.train.checkpoint import find_start
 from promptecho.train.labels import prompt_use
 from promptecho.train.loop import train_segment
-from promptecho.train.prompts import Prompt, PromptUse, captions_problem, prompts_of
+from promptecho.train.prompts import PromptUse, TrainingPrompt, captions_problem, prompts_of
 from promptecho.train.setup import check_texts, list_rewards
 from promptecho.vlm import label_log_probs, load_vlm
 
@@ -146,8 +146,8 @@ def experiment(tmp_path_factory) -> Experiment:
 
 
 def test_training_names_all_faulty_texts_before_it_loads_a_model(experiment, tmp_path):
-    prompts = [Prompt("a", "A star."), Prompt("b", "A <|im_end|> ring.")]
-    watched = [Prompt("h", "A <|im_start|>")]
+    prompts = [TrainingPrompt("a", "A star."), TrainingPrompt("b", "A <|im_end|> ring.")]
+    watched = [TrainingPrompt("h", "A <|im_start|>")]
     write_jsonl(tmp_path / "l.jsonl", [{"data_id": i, "label": f"x{'<|im_end|>' * (i == 'a')}"} for i in "abh"])
     (tmp_path / "t.txt").write_text("How well is {prompt} shown?")
     asked = {"template": str(tmp_path / "t.txt"), "max_new_tokens": 8}
@@ -197,7 +197,7 @@ def test_generation_looks_at_all_prompts_of_the_set_first(tmp_path, experiment):
 
 
 def use_of(texts: list[str], labels: tuple = (), n: int = 2) -> PromptUse:
-    return PromptUse([Prompt(f"{i:02d}", text) for i, text in enumerate(texts)], labels, 1, n)
+    return PromptUse([TrainingPrompt(f"{i:02d}", text) for i, text in enumerate(texts)], labels, 1, n)
 
 
 def test_the_record_tells_used_prompts_from_those_to_come():

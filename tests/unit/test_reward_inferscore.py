@@ -28,7 +28,7 @@ from promptecho.train.data import Rollout
 from promptecho.train.loop import train_segment
 from promptecho.train.rollout import reply_metrics, reward_metrics
 from promptecho.train.scoring import (
-    Scores,
+    RolloutScores,
     WeightedReward,
     combined_advantages,
     permuted,
@@ -191,18 +191,19 @@ def test_metrics_and_advantages_leave_missing_rewards_out():
 
 
 def test_scores_travel_as_json_and_join(vlm):
-    from promptecho.train.data import Prompt
+    from promptecho.train.data import TrainingPrompt
 
     entries = [
         WeightedReward("echo", 1.0, "", reward=make_reward("echo", RewardContext(vlm=vlm))),
         WeightedReward("inferscore", 1.0, "", max_failure_share=0.5, reward=inferscore(vlm, samples=1)),
     ]
-    images, prompts = [image(index) for index in range(12)], [Prompt(f"p{index}", "A star.") for index in range(12)]
+    images = [image(index) for index in range(12)]
+    prompts = [TrainingPrompt(f"p{index}", "A star.") for index in range(12)]
     names = [f"image {index} of iteration 3" for index in range(12)]
     whole = score_images(entries, images, prompts, names, lambda n: None)
     parts = [score_images(entries, images[cut], prompts[cut], names[cut], lambda n: None)
              for cut in (slice(0, 5), slice(5, 5), slice(5, 12))]  # fmt: skip
-    joined = Scores.joined([Scores.from_json(json.loads(json.dumps(part.to_json()))) for part in parts])
+    joined = RolloutScores.joined([RolloutScores.from_json(json.loads(json.dumps(part.to_json()))) for part in parts])
     for key in ("rewards", "replies", "failed"):
         assert torch.allclose(getattr(joined, key), getattr(whole, key), atol=1e-5, equal_nan=True)
     assert joined.examples == whole.examples and whole.examples[0] == ""
@@ -222,9 +223,9 @@ def test_scores_travel_as_json_and_join(vlm):
 def test_without_any_reward_training_stops_whatever_the_share():
     entries = [WeightedReward("inferscore", 1.0, "", max_failure_share=1.0) for _ in range(2)]
     ones, failed = torch.ones((2, 2)).double(), torch.tensor([[1.0, 0.0], [0.0, 1.0]]).double()
-    scores = Scores(torch.tensor([[nan, 0.5], [0.5, nan]]).double(), ones, failed, ["a", "b"])
+    scores = RolloutScores(torch.tensor([[nan, 0.5], [0.5, nan]]).double(), ones, failed, ["a", "b"])
     assert "no image has all of its rewards" in too_many_failures(entries, scores)[1]
-    scores = Scores(torch.tensor([[nan, nan], [0.5, 0.5]]).double(), ones, torch.ones((2, 2)), ["a", "b"])
+    scores = RolloutScores(torch.tensor([[nan, nan], [0.5, 0.5]]).double(), ones, torch.ones((2, 2)), ["a", "b"])
     assert "not one reply to rewards.0" in too_many_failures(entries, scores)[1]
 
 

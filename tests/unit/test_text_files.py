@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from promptecho.benchmarks.captions.layout import list_images
-from promptecho.benchmarks.captions.prompts import Prompt
+from promptecho.benchmarks.captions.prompts import CaptionPrompt
 from promptecho.benchmarks.captions.prompts import read_prompts as read_benchmark
 from promptecho.benchmarks.geneval.prompts import read_prompts as read_geneval
 from promptecho.captions.inputs import list_images as list_of_images
@@ -24,7 +24,7 @@ from promptecho.errors import DataError
 from promptecho.files import write_jsonl
 from promptecho.templates import read_template
 from promptecho.text_files import read_lines, read_rows, read_text
-from promptecho.train.data import Prompt as TrainingPrompt
+from promptecho.train.data import TrainingPrompt
 from promptecho.train.setup import load_heldout, load_labels
 
 TEXTS = [
@@ -191,7 +191,7 @@ def test_all_that_people_bring_goes_through_the_reader(tmp_path):
         load_labels(entry, 0, [])
     (tmp_path / "h.txt").write_bytes(codecs.BOM_UTF8 + b"one\r\ntwo\r\n")
     assert load_heldout(tmp_path / "h.txt", 1) == [TrainingPrompt("000002", "two")]
-    assert read_benchmark(tmp_path / "h.txt")[0] == Prompt("000001", "one")
+    assert read_benchmark(tmp_path / "h.txt")[0] == CaptionPrompt("000001", "one")
     row = '{"tag": "single_object", "include": [{"class": "cup", "count": 1}], "prompt": "a cup"}\r\n'
     (tmp_path / "g.jsonl").write_bytes(mark + row.encode("utf-16-le"))
     assert read_geneval(tmp_path / "g.jsonl")[0].prompt == "a cup"
@@ -218,7 +218,12 @@ def test_lists_of_images_in_every_form(tmp_path):
 
 def test_folders_of_the_authors_inference_script(tmp_path):
     """`index` is the place in the script's own shuffle; against a prompt set, captions tell which is which."""
-    prompts = [Prompt("000001", "one"), Prompt("000002", "two words"), Prompt("000003", "three"), Prompt("x", "three")]
+    prompts = [
+        CaptionPrompt("000001", "one"),
+        CaptionPrompt("000002", "two words"),
+        CaptionPrompt("000003", "three"),
+        CaptionPrompt("x", "three"),
+    ]
     shuffled = ["three", "one", "three", "two  words"]
     (tmp_path / "images").mkdir()
     rows = []
@@ -233,7 +238,7 @@ def test_folders_of_the_authors_inference_script(tmp_path):
     with pytest.raises(DataError, match=r"image 1 .index 0.: no prompt of the prompt set has its caption .'three'"):
         list_images(tmp_path, prompts[:2])
     with pytest.raises(DataError, match=r"no image of 1 of the 5 prompts of the prompt set, e.g. 'y'"):
-        list_images(tmp_path, [*prompts, Prompt("y", "four")])
+        list_images(tmp_path, [*prompts, CaptionPrompt("y", "four")])
     rows[1]["index"] = None
     write_jsonl(tmp_path / "metadata.jsonl", rows)
     with pytest.raises(DataError, match="image 2: index None is no id"):

@@ -8,7 +8,7 @@ from PIL import Image
 from promptecho.benchmarks.listing import prompts_digest
 from promptecho.benchmarks.registry import load_layout
 from promptecho.benchmarks.textocr.layout import list_images
-from promptecho.benchmarks.textocr.prompts import ALL, Prompt, read_prompts
+from promptecho.benchmarks.textocr.prompts import ALL, TextOcrPrompt, read_prompts
 from promptecho.benchmarks.textocr.rules import language_of
 from promptecho.errors import DataError
 from promptecho.files import read_jsonl, write_jsonl
@@ -40,10 +40,10 @@ def test_one_format_reads_longtext_bench_and_our_own(tmp_path):
     write_jsonl(path, ROWS)
     prompts = read_prompts(path)
     assert prompts == [
-        Prompt("12", 'A board says "OPEN".', ("OPEN",), "sign", "short"),
-        Prompt("a/../b", "A wall.", ()),
-        Prompt("7", "海报写着“新年”。", ("新年", "a"), "mine"),
-        Prompt("judge", "A sign, you know which.", None),
+        TextOcrPrompt("12", 'A board says "OPEN".', ("OPEN",), "sign", "short"),
+        TextOcrPrompt("a/../b", "A wall.", ()),
+        TextOcrPrompt("7", "海报写着“新年”。", ("新年", "a"), "mine"),
+        TextOcrPrompt("judge", "A sign, you know which.", None),
     ]
     assert [prompt.group for prompt in prompts] == ["sign", ALL, "mine", ALL]
     write_jsonl(path, [prompt.row() for prompt in prompts])

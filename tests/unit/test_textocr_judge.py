@@ -30,7 +30,7 @@ from promptecho.config.models import RewardSection
 from promptecho.errors import DataError, PromptEchoError
 from promptecho.files import read_jsonl, write_jsonl
 from promptecho.json_reply import parse_json
-from promptecho.train.data import Prompt
+from promptecho.train.data import TrainingPrompt
 from promptecho.train.setup import load_labels
 
 ROWS = [
@@ -180,7 +180,7 @@ def test_labels_are_written_as_training_reads_them(tmp_path):
     assert (made.written, made.failed, read_jsonl(failed_path(out))) == (2, {}, [])
     assert read_jsonl(out)[0] == {"data_id": "a", "label": LABEL} and "新年" in out.read_text(encoding="utf-8")
     entry = RewardSection(label=str(out), query=reward_query())
-    assert load_labels(entry, 0, [Prompt(name, text) for name, text in prompts.items()])["a"] == LABEL
+    assert load_labels(entry, 0, [TrainingPrompt(name, text) for name, text in prompts.items()])["a"] == LABEL
 
 
 def test_prompts_without_label_are_listed_and_too_many_write_nothing(tmp_path):

@@ -13,12 +13,12 @@ from PIL import Image
 
 from promptecho.benchmarks.tiif.attributes import ATTRIBUTES, SUBSCORES, column_weights
 from promptecho.benchmarks.tiif.oracle import answer, check_questions
-from promptecho.benchmarks.tiif.prompts import Prompt, read_prompts
+from promptecho.benchmarks.tiif.prompts import TiifPrompt, read_prompts
 from promptecho.benchmarks.tiif.shapes import KINDS, tiif_claims, tiif_prompts, write_tiif_prompts
 from promptecho.errors import DataError
 from promptecho.files import read_jsonl
 from promptecho.shapes.grammar import Claim, Group, corrupt, parse
-from promptecho.shapes.oracle import Detection, detect
+from promptecho.shapes.oracle import DetectedShape, detect
 from promptecho.shapes.render import render
 from promptecho.shapes.world import COLORS, Scene, Thing, place, relation
 
@@ -99,9 +99,9 @@ def test_bytes_are_the_same(tmp_path):
     assert read_jsonl(tmp_path / "a") == tiif_prompts(2, 7)
 
 
-RED, BLUE = Detection("circle", "red", (0, 0, 10, 10), 1.0), Detection("circle", "blue", (40, 0, 50, 10), 1.0)
-STAR = Detection("star", "red", (0, 40, 10, 50), 1.0)
-BROKEN = Detection("star", "black", (40, 40, 50, 50), 0.3)
+RED, BLUE = DetectedShape("circle", "red", (0, 0, 10, 10), 1.0), DetectedShape("circle", "blue", (40, 0, 50, 10), 1.0)
+STAR = DetectedShape("star", "red", (0, 40, 10, 50), 1.0)
+BROKEN = DetectedShape("star", "black", (40, 40, 50, 50), 0.3)
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_questions_mean_what_they_say(question, objects, expected):
 def test_other_questions_are_refused(question):
     with pytest.raises(DataError, match="not in the language"):
         answer(question, [RED])
-    prompt = Prompt(
+    prompt = TiifPrompt(
         type="numeracy", index=3, short_description="s", long_description="l", questions=[question], answers=["no"]
     )
     with pytest.raises(DataError, match="prompt numeracy/3: the oracle does not understand"):

@@ -22,7 +22,7 @@ from promptecho.config.rewards import PlacementSection
 from promptecho.config.training import TrainingConfig
 from promptecho.errors import ConfigError, DataError
 from promptecho.train.loop import train_segment
-from promptecho.train.placement.layout import Layout, make_layout
+from promptecho.train.placement.layout import RankLayout, make_layout
 
 FOUR = ranks(4)
 TWO_NODES = ranks(4, LOCAL_WORLD_SIZE=2)  # as on two nodes with two ranks each
@@ -145,7 +145,7 @@ def wait_until(process: Started, there: Callable[[], bool]) -> None:
 @given(st.integers(1, 5), st.integers(1, 8), st.data())
 def test_every_rank_has_one_role_and_knows_its_node(nodes, per_node, data):
     servers = data.draw(st.integers(0, per_node - 1))
-    layouts = [Layout(rank, nodes * per_node, per_node, servers) for rank in range(nodes * per_node)]
+    layouts = [RankLayout(rank, nodes * per_node, per_node, servers) for rank in range(nodes * per_node)]
     for serves, number in ((False, layouts[0].trainers), (True, layouts[0].servers)):
         same = [layout for layout in layouts if layout.serves == serves]
         assert [layout.index for layout in same] == list(range(number))

@@ -21,7 +21,7 @@ from promptecho.files import read_json, write_json
 from promptecho.t2i.lora import add_lora, load_adapter, lora_parameters, merged, save_adapter
 from promptecho.t2i.registry import load_family
 from promptecho.train.checkpoint import find_start, save_rolling
-from promptecho.train.data import Prompt, Rollout, batches_of, normal, prompts_of
+from promptecho.train.data import Rollout, TrainingPrompt, batches_of, normal, prompts_of
 from promptecho.train.ranks import share_of_rank
 from promptecho.train.state import FILES, TrainingState, load_state, save_state
 from promptecho.train.update import draw_timesteps_and_noise
@@ -395,7 +395,7 @@ def test_images_of_a_prompt_share_their_loss_noise_where_asked_to(shared_by, red
     training = TrainingConfig(
         images_per_prompt=k, passes=2, timesteps=TimestepsSection(shared_by=shared_by, redraw=redraw, per_sample=3)
     )
-    prompts = [Prompt(f"p{i}", "") for i in range(3)]
+    prompts = [TrainingPrompt(f"p{i}", "") for i in range(3)]
     rollout = Rollout(prompts, [], torch.zeros(12, 2, 5), torch.zeros(1, 3, k), torch.zeros(12))
     t, noise = draw_timesteps_and_noise(rollout, images, training, 0, torch.linspace(1, 0.1, 4))
     draws = 3 if redraw == "iteration" else 6

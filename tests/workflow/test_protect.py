@@ -16,7 +16,7 @@ from permissions import obey_permissions, writable
 
 from promptecho.captions.store import read_captions, write_captions
 from promptecho.files import read_json, sha256_file, write_json
-from promptecho.train.prompts import Prompt, PromptUse, prompts_of
+from promptecho.train.prompts import PromptUse, TrainingPrompt, prompts_of
 
 ROOT = Path(__file__).resolve().parents[2]
 # What may be made again by a newer version: it carries digests of its code, and takes seconds.
@@ -75,7 +75,7 @@ def test_captions_count_as_far_as_they_were_used(demo):
     """A caption that is mended before its turn leaves the run alone; one that it has used does not."""
     results = demo.root / "results/shapes"
     captions, (source, rows) = results / "captions/captions.h5", _captions(results / "captions/captions.h5")
-    prompts = [Prompt(row.image_id, row.caption) for row in rows]
+    prompts = [TrainingPrompt(row.image_id, row.caption) for row in rows]
     use = PromptUse(prompts, [], 1, 12)
     used = {one.prompt_id for step in range(40) for one in prompts_of(prompts, 1, step, 12)}
     for step in (20, 40):

@@ -10,13 +10,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 from promptecho.benchmarks import listing
-from promptecho.benchmarks.captions.prompts import Prompt, read_prompts
+from promptecho.benchmarks.captions.prompts import CaptionPrompt, read_prompts
 from promptecho.benchmarks.limit import first_places
 from promptecho.benchmarks.listing import METADATA as METADATA  # part of this format
 from promptecho.errors import DataError
 from promptecho.files import read_jsonl
 
-ImageEntry = listing.ImageEntry[Prompt]
+ImageEntry = listing.ImageEntry[CaptionPrompt]
 
 
 class CaptionsLayout(listing.ListedLayout):
@@ -30,7 +30,7 @@ class CaptionsLayout(listing.ListedLayout):
         self.chosen = first_places(read, tag_of, limit)
 
 
-def tag_of(prompt: Prompt) -> str:
+def tag_of(prompt: CaptionPrompt) -> str:
     """By what a limit is stratified: what a caption of shapes claims; other captions have no tags."""
     from promptecho.benchmarks.captions.rules import OTHER, claim_of, group_of
 
@@ -41,8 +41,8 @@ def tag_of(prompt: Prompt) -> str:
 
 
 def list_images(
-    root: str | Path, prompts: list[Prompt] | None = None, images_per_prompt: int | None = None,
-    only: list[Prompt] | None = None,
+    root: str | Path, prompts: list[CaptionPrompt] | None = None, images_per_prompt: int | None = None,
+    only: list[CaptionPrompt] | None = None,
 ) -> list[ImageEntry]:  # fmt: skip
     """All images of a folder, see `listing.list_images`; found by their captions where its lines have an `index`."""
     if prompts is not None and _has_index(Path(root)):
@@ -59,15 +59,15 @@ def _has_index(root: Path) -> bool:
 
 
 def _by_caption(
-    root: str | Path, prompts: list[Prompt], images_per_prompt: int | None, only: list[Prompt] | None
+    root: str | Path, prompts: list[CaptionPrompt], images_per_prompt: int | None, only: list[CaptionPrompt] | None
 ) -> list[ImageEntry]:
     """The images in the order of `prompts`, each named after the prompt with its caption (white space aside)."""
-    named: dict[str, list[Prompt]] = {}
+    named: dict[str, list[CaptionPrompt]] = {}
     for prompt in prompts:
         named.setdefault(" ".join(prompt.caption.split()), []).append(prompt)
     seen: dict[str, dict[str, int]] = {}  # caption -> the indices that have it, in the order of the file
 
-    def read(row: dict, where: str) -> Prompt:
+    def read(row: dict, where: str) -> CaptionPrompt:
         found = _read_prompt(row, where)
         text = " ".join(found.caption.split())
         if text not in named:
@@ -90,7 +90,7 @@ def _by_caption(
     return sorted(entries, key=lambda entry: (order[entry.prompt.data_id], entry.image_index))
 
 
-def _read_prompt(row: dict, where: str) -> Prompt:
+def _read_prompt(row: dict, where: str) -> CaptionPrompt:
     key = "index" if "data_id" not in row and "index" in row else "data_id"
     data_id = listing.read_id(row.get(key), where, key)
-    return Prompt(data_id, listing.read_text(row, "caption", f"{where} ({key} {data_id!r})"))
+    return CaptionPrompt(data_id, listing.read_text(row, "caption", f"{where} ({key} {data_id!r})"))

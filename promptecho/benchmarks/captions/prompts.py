@@ -10,14 +10,14 @@ from promptecho.files import write_jsonl
 
 
 @dataclass(frozen=True)
-class Prompt:
+class CaptionPrompt:
     """One prompt; `data_id` names it in scores and may be any text, a path for example."""
 
     data_id: str
     caption: str
 
 
-def read_prompts(path: str | Path) -> list[Prompt]:
+def read_prompts(path: str | Path) -> list[CaptionPrompt]:
     """Read a prompt set, checked as training prompts are (captions.prompts.read_prompts).
 
     Raises:
@@ -25,7 +25,7 @@ def read_prompts(path: str | Path) -> list[Prompt]:
     """
     from promptecho.captions.prompts import read_prompts as read
 
-    return [Prompt(row.image_id, row.caption) for row in read(path)]
+    return [CaptionPrompt(row.image_id, row.caption) for row in read(path)]
 
 
 def write_first(captions: str | Path, count: int, out: str | Path) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from promptecho.errors import DataError
 from promptecho.shapes.grammar import Claim, parse
-from promptecho.shapes.oracle import WELL_FORMED, Detection, judge
+from promptecho.shapes.oracle import WELL_FORMED, DetectedShape, judge
 from promptecho.shapes.world import KINDS
 
 OTHER = "other"  # captions that claim nothing of the four kinds
@@ -44,7 +44,7 @@ def group_of(claim: Claim) -> str:
     return claim.kind if claim.groups else OTHER
 
 
-def evaluate(claim: Claim, detections: list[Detection]) -> Verdict:
+def evaluate(claim: Claim, detections: list[DetectedShape]) -> Verdict:
     """Judge an image: exactly the objects claimed and no others, in the relation claimed (shapes.oracle.judge)."""
     if judge(claim, detections):
         return Verdict(True, "")

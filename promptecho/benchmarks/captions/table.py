@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from promptecho.tables.kind import DELTA, FAILURES, IMAGES, MODEL, OVERALL, PROMPTS, Kind, percent_columns
+from promptecho.tables.kind import DELTA, FAILURES, IMAGES, MODEL, OVERALL, PROMPTS, TableKind, percent_columns
 
 GROUPS = {"single": "Single", "count": "Count", "relation": "Relation", "pair": "Pair"}
-CAPTIONS = Kind(
+CAPTIONS = TableKind(
     title="Captions",
     groups=GROUPS,
     columns=[

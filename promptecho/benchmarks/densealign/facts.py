@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from promptecho.benchmarks.densealign.rules import Preference
 from promptecho.shapes.grammar import Claim, Group
-from promptecho.shapes.oracle import WELL_FORMED, Detection, directions
+from promptecho.shapes.oracle import WELL_FORMED, DetectedShape, directions
 
 
 @dataclass(frozen=True, order=True)
@@ -22,7 +22,7 @@ class Fulfilment:
         return -self.extras_negated
 
 
-def fulfilment(claim: Claim, detections: Sequence[Detection]) -> Fulfilment:
+def fulfilment(claim: Claim, detections: Sequence[DetectedShape]) -> Fulfilment:
     """Count the facts of a claim that hold in an image, and the objects that it does not speak of.
 
     Facts: each claimed object (there is one of its shape), the colour of each, each group's number, and the relation.
@@ -30,7 +30,7 @@ def fulfilment(claim: Claim, detections: Sequence[Detection]) -> Fulfilment:
     than every one that does not.
     """
     left = [d for d in detections if d.score >= WELL_FORMED]
-    matched: dict[Group, list[Detection]] = {group: [] for group in claim.groups}
+    matched: dict[Group, list[DetectedShape]] = {group: [] for group in claim.groups}
     facts = 0
     for with_color in (True, False):  # right objects first, then those right but for their colour
         for group, chosen in matched.items():
@@ -48,7 +48,7 @@ def fulfilment(claim: Claim, detections: Sequence[Detection]) -> Fulfilment:
     return Fulfilment(facts, -(len(left) + broken))
 
 
-def compare(claim: Claim, a: Sequence[Detection], b: Sequence[Detection]) -> Preference:
+def compare(claim: Claim, a: Sequence[DetectedShape], b: Sequence[DetectedShape]) -> Preference:
     """Which image shows more of a claim; symmetric in `a` and `b`."""
     first, second = fulfilment(claim, a), fulfilment(claim, b)
     return "tie" if first == second else "image_a" if first > second else "image_b"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from promptecho.benchmarks.captions.layout import list_images, tag_of
-from promptecho.benchmarks.captions.prompts import Prompt, read_prompts
+from promptecho.benchmarks.captions.prompts import CaptionPrompt, read_prompts
 from promptecho.benchmarks.limit import first_prompts
 from promptecho.benchmarks.scoring import ImageFolder
 from promptecho.errors import ConfigError, DataError, counted
@@ -19,7 +19,7 @@ SHOWN = 60  # characters of a caption that an error shows
 class Pair:
     """One comparison; `image_index` counts the images of a prompt in each folder."""
 
-    prompt: Prompt
+    prompt: CaptionPrompt
     image_index: int
     candidate: Path
     baseline: Path

@@ -24,7 +24,7 @@ from promptecho.scores import ScoreItem
 from promptecho.templates import Template
 
 if TYPE_CHECKING:
-    from promptecho.judges.base import Answer, Estimate, Order, Question
+    from promptecho.judges.base import Answer, CallEstimate, Order, Question
 
 GROUP = "all"  # a comparison has no sub-task
 JUDGE = "judge"
@@ -169,17 +169,17 @@ class DenseAlignScorer:
         how = (self._seed, self._options.parser, self._options.order)
         return [question_of(pair, self._template, *how) for pair in pairs]
 
-    def estimate(self, folder: ImageFolder) -> Estimate:
+    def estimate(self, folder: ImageFolder) -> CallEstimate:
         """What the judge would take; nothing for other backends.
 
         Raises:
             ConfigError, DataError: as list_pairs.
         """
-        from promptecho.judges.base import Estimate
+        from promptecho.judges.base import CallEstimate
 
         pairs, _ = list_pairs(folder)
         if self._reader is not None:
-            return Estimate(calls=0, recorded=0, input_tokens=0, output_tokens=0, usd=0.0)
+            return CallEstimate(calls=0, recorded=0, input_tokens=0, output_tokens=0, usd=0.0)
         return self._judge.estimate(self._questions(pairs))
 
     def score(self, folder: ImageFolder) -> Scored:

@@ -8,7 +8,17 @@ from dataclasses import dataclass, replace
 from promptecho.scores import ScoreItem
 from promptecho.statistics import Difference, difference_from_zero, mean_of_group_means
 from promptecho.tables.collect import ScoreFile
-from promptecho.tables.kind import FAILURES, IMAGES, MODEL, PERCENT, PROMPTS, Judged, Kind, cell_of, difference_cell
+from promptecho.tables.kind import (
+    FAILURES,
+    IMAGES,
+    MODEL,
+    PERCENT,
+    PROMPTS,
+    Judged,
+    TableKind,
+    cell_of,
+    difference_cell,
+)
 from promptecho.tables.table import Cell, Column
 
 SIDES = {"win": 1, "loss": -1, "tie": 0}
@@ -16,7 +26,7 @@ LABELS = {"win": "Win", "loss": "Loss", "tie": "Tie"}
 
 
 @dataclass(frozen=True)
-class DenseAlignKind(Kind):
+class DenseAlignKind(TableKind):
     """Outcomes 1 (win), 0 (tie), -1 (loss): the comparison with the baseline is in every file."""
 
     def cells(self, items: Sequence[ScoreItem], files: Sequence[ScoreFile], what: str) -> dict[str, Cell]:

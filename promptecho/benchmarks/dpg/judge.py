@@ -22,7 +22,7 @@ from promptecho.benchmarks.templates import load_template
 from promptecho.errors import DataError
 
 if TYPE_CHECKING:
-    from promptecho.judges.base import Answer, Estimate, ImageSource
+    from promptecho.judges.base import Answer, CallEstimate, ImageSource
     from promptecho.judges.base import Question as JudgeQuestion
 
 YES_NO = re.compile(r"\W*(yes|no)\W*", re.IGNORECASE)
@@ -123,7 +123,7 @@ class VlmJudge:
             return [answer] * count
         return [replace(answer, value=value) for value in answer.value]
 
-    def estimate(self, entries: Sequence[ImageEntry], items: Items) -> Estimate:
+    def estimate(self, entries: Sequence[ImageEntry], items: Items) -> CallEstimate:
         """What asking would take."""
         return self._judge.estimate(_flat(self._questions(entries, items)))
 

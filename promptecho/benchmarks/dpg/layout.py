@@ -25,7 +25,7 @@ from pathlib import Path
 from PIL import Image
 
 from promptecho.benchmarks.dpg.grid import COUNTS, cell_of, compose
-from promptecho.benchmarks.dpg.questions import Prompt, Row, prompts_of, read_rows
+from promptecho.benchmarks.dpg.questions import DpgPrompt, Row, prompts_of, read_rows
 from promptecho.benchmarks.layout import refuse_missing, refuse_mixed_sizes
 from promptecho.benchmarks.limit import first_places
 from promptecho.errors import DataError
@@ -47,7 +47,7 @@ def _picture(path: Path, changed: int) -> Image.Image:
 class ImageEntry:
     """One image to judge: cell `image_index` of the `count` images in the picture at `path`."""
 
-    prompt: Prompt
+    prompt: DpgPrompt
     image_index: int
     count: int
     path: Path
@@ -68,7 +68,7 @@ class ImageEntry:
         return image
 
 
-def check_ids(prompts: Sequence[Prompt], source: str | Path) -> None:
+def check_ids(prompts: Sequence[DpgPrompt], source: str | Path) -> None:
     """Raises:
     DataError: an item_id cannot be the name of a picture.
     """
@@ -78,7 +78,7 @@ def check_ids(prompts: Sequence[Prompt], source: str | Path) -> None:
         )
 
 
-def tag_of(prompt: Prompt) -> str:
+def tag_of(prompt: DpgPrompt) -> str:
     """By what a limit is stratified: the data set that a prompt is from, with which its item_id begins."""
     found = re.match(r"[^\W\d_]*", prompt.item_id)
     return found[0] if found else ""
@@ -170,7 +170,7 @@ def _grids_folder(root: Path) -> Path:
     return root / GRIDS if (root / GRIDS).is_dir() else root
 
 
-def _images_per_prompt(root: Path, prompts: Sequence[Prompt]) -> int:
+def _images_per_prompt(root: Path, prompts: Sequence[DpgPrompt]) -> int:
     counts = [len(list((root / CELLS / prompt.item_id).glob("[0-9]*.png"))) for prompt in prompts]
     if max(counts, default=0) not in COUNTS:
         raise DataError(
@@ -192,7 +192,7 @@ def read_questions(root: Path, questions: Path | None) -> list[Row]:
 
 
 def list_images(
-    root: str | Path, rows: Sequence[Row], images_per_prompt: int | None = None, only: Sequence[Prompt] | None = None
+    root: str | Path, rows: Sequence[Row], images_per_prompt: int | None = None, only: Sequence[DpgPrompt] | None = None
 ) -> list[ImageEntry]:
     """All images of a folder, by prompt in the order of the questions, then cell; `only`: of some of the prompts.
 

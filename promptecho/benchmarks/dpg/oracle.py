@@ -15,9 +15,9 @@ from promptecho.errors import DataError
 if TYPE_CHECKING:
     from PIL import Image
 
-    from promptecho.shapes.oracle import Detection
+    from promptecho.shapes.oracle import DetectedShape
 
-Answer = Callable[[list["Detection"]], bool]  # of all detections of an image
+Answer = Callable[[list["DetectedShape"]], bool]  # of all detections of an image
 
 
 class OracleVqa:
@@ -76,14 +76,14 @@ def read_question(question: str) -> Answer:
     )
 
 
-def _those(found: list[Detection], shape: str) -> list[Detection]:
+def _those(found: list[DetectedShape], shape: str) -> list[DetectedShape]:
     """The whole objects of a shape; a broken one is none."""
     from promptecho.shapes.oracle import WELL_FORMED
 
     return [d for d in found if d.shape == shape and d.score >= WELL_FORMED]
 
 
-def _lies(found: list[Detection], shape: str, relation: str, other: str) -> bool:
+def _lies(found: list[DetectedShape], shape: str, relation: str, other: str) -> bool:
     from promptecho.shapes.grammar import Claim, Group
     from promptecho.shapes.oracle import judge
 

@@ -64,7 +64,7 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Prompt:
+class DpgPrompt:
     """One prompt: `text` is what its images are generated from."""
 
     item_id: str
@@ -105,7 +105,7 @@ def read_rows(path: str | Path) -> list[Row]:
     return rows
 
 
-def prompts_of(rows: Sequence[Row]) -> list[Prompt]:
+def prompts_of(rows: Sequence[Row]) -> list[DpgPrompt]:
     """The distinct prompts in order of first appearance, each with the text of its first row.
 
     Raises:
@@ -118,7 +118,7 @@ def prompts_of(rows: Sequence[Row]) -> list[Prompt]:
             raise DataError(
                 f"{row.where}: item_id {row.item_id!r} has another text than before; one item_id is one prompt"
             )
-    return [Prompt(item_id, text) for item_id, text in texts.items()]
+    return [DpgPrompt(item_id, text) for item_id, text in texts.items()]
 
 
 def question_of(row: Row) -> Question:

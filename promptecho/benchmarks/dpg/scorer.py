@@ -38,7 +38,7 @@ from promptecho.provenance import Limit
 from promptecho.scores import ScoreItem
 
 if TYPE_CHECKING:
-    from promptecho.judges.base import Estimate
+    from promptecho.judges.base import CallEstimate
 
 GROUP = "all"
 
@@ -158,7 +158,7 @@ class DpgScorer:
             rows = [row for row in rows if row.item_id in chosen]
         return rows, items, entries, limit
 
-    def estimate(self, folder: ImageFolder) -> Estimate:
+    def estimate(self, folder: ImageFolder) -> CallEstimate:
         """What scoring would cost, for the backend `judge`.
 
         Raises:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from promptecho.tables.kind import DELTA, FAILURES, IMAGES, MODEL, OVERALL, PROMPTS, Kind, percent_columns
+from promptecho.tables.kind import DELTA, FAILURES, IMAGES, MODEL, OVERALL, PROMPTS, TableKind, percent_columns
 
 CATEGORIES = {
     "global": "Global",
@@ -13,7 +13,7 @@ CATEGORIES = {
     "relation": "Relation",
     "other": "Other",
 }
-DPG = Kind(
+DPG = TableKind(
     title="DPG-Bench",
     groups={},
     ungrouped=("all",),

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from promptecho.benchmarks.geneval.prompts import Prompt, parse_prompt, read_prompts
+from promptecho.benchmarks.geneval.prompts import GenevalPrompt, parse_prompt, read_prompts
 from promptecho.benchmarks.layout import refuse_missing, refuse_mixed_sizes
 from promptecho.benchmarks.limit import first_places
 from promptecho.errors import DataError
@@ -22,14 +22,14 @@ class ImageEntry:
     prompt_index: int
     image_index: int
     path: Path
-    prompt: Prompt
+    prompt: GenevalPrompt
 
     @property
     def prompt_id(self) -> str:
         return f"{self.prompt_index:05}"
 
 
-def tag_of(prompt: Prompt) -> str:
+def tag_of(prompt: GenevalPrompt) -> str:
     """By what a limit is stratified."""
     return prompt.tag
 
@@ -68,7 +68,7 @@ class GenevalLayout:
             write_jsonl(self._root / self.ids[p] / "metadata.jsonl", [self._prompts[p].metadata()])
 
 
-def _read_folder_prompt(folder: Path) -> Prompt:
+def _read_folder_prompt(folder: Path) -> GenevalPrompt:
     path = folder / "metadata.jsonl"
     rows = read_jsonl(path)
     if len(rows) != 1:
@@ -77,7 +77,7 @@ def _read_folder_prompt(folder: Path) -> Prompt:
 
 
 def list_images(
-    root: str | Path, prompts: list[Prompt] | None = None, images_per_prompt: int | None = None,
+    root: str | Path, prompts: list[GenevalPrompt] | None = None, images_per_prompt: int | None = None,
     limit: int | None = None,
 ) -> list[ImageEntry]:  # fmt: skip
     """All images of a folder, by prompt, then image; with `limit` those of the first of `prompts` alone (limit.py).

@@ -39,7 +39,7 @@ class Exclude(_Strict):
     count: int = Field(ge=1)
 
 
-class Prompt(_Strict):
+class GenevalPrompt(_Strict):
     """One prompt with the conditions its images must meet."""
 
     tag: Tag
@@ -48,7 +48,7 @@ class Prompt(_Strict):
     prompt: str = Field(min_length=1)
 
     @model_validator(mode="after")
-    def _targets_come_first(self) -> Prompt:
+    def _targets_come_first(self) -> GenevalPrompt:
         for index, clause in enumerate(self.include):
             if clause.position is not None and not 0 <= clause.position[1] < index:
                 raise ValueError(f"include[{index}].position points to clause {clause.position[1]}, not to an earlier")
@@ -59,14 +59,14 @@ class Prompt(_Strict):
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
-def parse_prompt(row: dict, where: str) -> Prompt:
+def parse_prompt(row: dict, where: str) -> GenevalPrompt:
     """Validate one metadata object; `where` (file:line) names it in errors.
 
     Raises:
         DataError: the object is not in GenEval's format.
     """
     try:
-        return Prompt.model_validate(row)
+        return GenevalPrompt.model_validate(row)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"]) or "the object"
@@ -74,7 +74,7 @@ def parse_prompt(row: dict, where: str) -> Prompt:
         raise DataError(f"{where}: {key}: {first['msg']}{more}; expected GenEval's metadata format") from None
 
 
-def read_prompts(path: str | Path) -> list[Prompt]:
+def read_prompts(path: str | Path) -> list[GenevalPrompt]:
     """Read a prompt set; the position in the list is the prompt's index in the image folder.
 
     Raises:
@@ -86,6 +86,6 @@ def read_prompts(path: str | Path) -> list[Prompt]:
     return [parse_prompt(row, f"{path}:{line}") for line, row in rows]
 
 
-def prompts_digest(prompts: list[Prompt]) -> str:
+def prompts_digest(prompts: list[GenevalPrompt]) -> str:
     """Digest of a prompt set: two score files with equal digests judge the same prompts in the same order."""
     return digest([prompt.metadata() for prompt in prompts])

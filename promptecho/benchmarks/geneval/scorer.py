@@ -8,7 +8,7 @@ from typing import Any
 
 from promptecho.benchmarks.geneval.backends import load_backend
 from promptecho.benchmarks.geneval.layout import ImageEntry, list_images, tag_of
-from promptecho.benchmarks.geneval.prompts import Prompt, prompts_digest, read_prompts
+from promptecho.benchmarks.geneval.prompts import GenevalPrompt, prompts_digest, read_prompts
 from promptecho.benchmarks.geneval.rules import Options, evaluate_image, summarize
 from promptecho.benchmarks.limit import first_prompts
 from promptecho.benchmarks.perception import Detector, PerceptionFailure
@@ -62,7 +62,7 @@ def score_folder(
     images: Path,
     detector: Detector,
     *,
-    prompts: list[Prompt] | None = None,
+    prompts: list[GenevalPrompt] | None = None,
     images_per_prompt: int | None = None,
     options: Options | None = None,
     limit: int | None = None,

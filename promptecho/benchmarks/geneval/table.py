@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from promptecho.tables.kind import DELTA, FAILURES, IMAGES, MODEL, OVERALL, Kind, percent_columns
+from promptecho.tables.kind import DELTA, FAILURES, IMAGES, MODEL, OVERALL, TableKind, percent_columns
 
 SUBTASKS = {
     "single_object": "Single Obj.",
@@ -12,7 +12,7 @@ SUBTASKS = {
     "position": "Position",
     "color_attr": "Attr. Bind.",
 }
-GENEVAL = Kind(
+GENEVAL = TableKind(
     title="GenEval",
     groups=SUBTASKS,
     columns=[

@@ -22,7 +22,7 @@ from promptecho.files import write_jsonl
 
 if TYPE_CHECKING:
     from promptecho.config.judges import JudgeSection
-    from promptecho.judges.base import Estimate, Question
+    from promptecho.judges.base import CallEstimate, Question
 
 FIELDS = ("main_title", "subtitle", "selling_points", "other_text")
 TEMPERATURE = 0.0  # B.1 tells none
@@ -113,7 +113,7 @@ def questions_of(prompts: Mapping[str, str], templates: str | Path | None = None
 
 def estimate_labels(
     prompts: Mapping[str, str], settings: JudgeSection, folder: Path, templates: str | Path | None = None
-) -> Estimate:
+) -> CallEstimate:
     """What `write_labels` would still ask."""
     from promptecho.judges.ask import estimate
 

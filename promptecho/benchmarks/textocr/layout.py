@@ -10,9 +10,9 @@ from pathlib import Path
 
 from promptecho.benchmarks import listing
 from promptecho.benchmarks.limit import first_places
-from promptecho.benchmarks.textocr.prompts import Prompt, parse_prompt, read_prompts
+from promptecho.benchmarks.textocr.prompts import TextOcrPrompt, parse_prompt, read_prompts
 
-ImageEntry = listing.ImageEntry[Prompt]
+ImageEntry = listing.ImageEntry[TextOcrPrompt]
 
 
 class TextOcrLayout(listing.ListedLayout):
@@ -27,14 +27,14 @@ class TextOcrLayout(listing.ListedLayout):
         super().__init__(root, images_per_prompt, [prompt.row() for prompt in read], numbers)
 
 
-def tag_of(prompt: Prompt) -> str:
+def tag_of(prompt: TextOcrPrompt) -> str:
     """By what a limit is stratified: the prompt's category."""
     return prompt.group
 
 
 def list_images(
-    root: str | Path, prompts: list[Prompt] | None = None, images_per_prompt: int | None = None,
-    only: list[Prompt] | None = None,
+    root: str | Path, prompts: list[TextOcrPrompt] | None = None, images_per_prompt: int | None = None,
+    only: list[TextOcrPrompt] | None = None,
 ) -> list[ImageEntry]:  # fmt: skip
     """All images of a folder, see `listing.list_images`."""
     return listing.list_images(

@@ -14,7 +14,7 @@ ALL = "all"  # the group of prompts without category
 
 
 @dataclass(frozen=True)
-class Prompt:
+class TextOcrPrompt:
     """One prompt; `data_id` names it in scores.
 
     `text` are the texts that the image must show, in the order in which the prompt tells them: empty where it must show
@@ -40,7 +40,7 @@ class Prompt:
         return {**row, **{key: getattr(self, key) for key in ("category", "length") if getattr(self, key) is not None}}
 
 
-def parse_prompt(row: dict, where: str) -> Prompt:
+def parse_prompt(row: dict, where: str) -> TextOcrPrompt:
     """Check one object: `data_id` or LongText-Bench's `prompt_id`, `prompt`, and `text`; other keys are let be.
 
     Raises:
@@ -56,9 +56,9 @@ def parse_prompt(row: dict, where: str) -> Prompt:
             raise DataError(f"{where}: text holds a NUL or half a character; correct it")
         texts = tuple(text.strip() for text in texts)
     labels = {key: read_text(row, key, where) for key in ("category", "length") if row.get(key) is not None}
-    return Prompt(data_id, read_text(row, "prompt", where), texts, **labels)
+    return TextOcrPrompt(data_id, read_text(row, "prompt", where), texts, **labels)
 
 
-def read_prompts(path: str | Path) -> list[Prompt]:
+def read_prompts(path: str | Path) -> list[TextOcrPrompt]:
     """Read a prompt set, see `listing.read_prompts`."""
     return listing.read_prompts(path, parse_prompt)

@@ -21,7 +21,7 @@ from promptecho.scores import ScoreItem
 
 if TYPE_CHECKING:
     from promptecho.benchmarks.textocr.rapid import TextReader
-    from promptecho.judges.base import Answer, Estimate, Question
+    from promptecho.judges.base import Answer, CallEstimate, Question
     from promptecho.provenance import Limit
 
 RAPIDOCR, JUDGE = "rapidocr", "judge"
@@ -158,17 +158,17 @@ class TextOcrScorer:
 
         return [question_of(entry, self._template, self._parser) for entry in entries]
 
-    def estimate(self, folder: ImageFolder) -> Estimate:
+    def estimate(self, folder: ImageFolder) -> CallEstimate:
         """What the judge would take; nothing for other backends.
 
         Raises:
             DataError: as score, before anything is judged.
         """
-        from promptecho.judges.base import Estimate
+        from promptecho.judges.base import CallEstimate
 
         entries, _ = self._entries(folder)
         if self._reader is not None:
-            return Estimate(calls=0, recorded=0, input_tokens=0, output_tokens=0, usd=0.0)
+            return CallEstimate(calls=0, recorded=0, input_tokens=0, output_tokens=0, usd=0.0)
         return self._judge.estimate(self._questions(entries))
 
     def score(self, folder: ImageFolder) -> Scored:

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field, replace
 from promptecho.scores import ScoreItem
 from promptecho.statistics import Estimate
 from promptecho.tables.collect import ScoreFile
-from promptecho.tables.kind import DELTA, FAILURES, IMAGES, MODEL, OVERALL, PERCENT, PROMPTS, SEEDS, Kind
+from promptecho.tables.kind import DELTA, FAILURES, IMAGES, MODEL, OVERALL, PERCENT, PROMPTS, SEEDS, TableKind
 
 ERROR_RATE = "character_error_rate"
 
 
 @dataclass(frozen=True)
-class TextOcrKind(Kind):
+class TextOcrKind(TableKind):
     """Groups are whatever the prompt set tells. `keys`: group -> column, where another column has the group's name."""
 
     keys: dict[str, str] = field(default_factory=dict)
@@ -49,7 +49,7 @@ TEXTOCR = TextOcrKind(
 )
 
 
-def textocr_kind(files: Sequence[ScoreFile]) -> Kind:
+def textocr_kind(files: Sequence[ScoreFile]) -> TableKind:
     """The table with a column for each group that the files have, in the files' order, where there are several; and
     without that of character errors where no reader tells them (a judge answers right or wrong)."""
     groups = {item.group: item.group for file in files for item in file.scores.items}

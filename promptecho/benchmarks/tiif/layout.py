@@ -14,7 +14,7 @@ from pathlib import Path
 from promptecho.benchmarks.layout import refuse_missing, refuse_mixed_sizes
 from promptecho.benchmarks.limit import first_places
 from promptecho.benchmarks.tiif.attributes import LENGTHS
-from promptecho.benchmarks.tiif.prompts import Prompt, read_prompts, write_prompts
+from promptecho.benchmarks.tiif.prompts import TiifPrompt, read_prompts, write_prompts
 from promptecho.errors import ConfigError, DataError
 
 MODEL = "model"
@@ -25,7 +25,7 @@ METADATA = "metadata.jsonl"
 class ImageEntry:
     """One image to judge."""
 
-    prompt: Prompt
+    prompt: TiifPrompt
     length: str
     path: Path
 
@@ -39,12 +39,12 @@ class ImageEntry:
         return f"{self.length}/{self.prompt.prompt_id}"
 
 
-def image_path(root: Path, prompt: Prompt, length: str, model: str = MODEL) -> Path:
+def image_path(root: Path, prompt: TiifPrompt, length: str, model: str = MODEL) -> Path:
     """Where the official layout keeps one image."""
     return root / prompt.type / model / f"{length}_description" / f"{prompt.index}.png"
 
 
-def tag_of(prompt: Prompt) -> str:
+def tag_of(prompt: TiifPrompt) -> str:
     """By what a limit is stratified."""
     return prompt.type
 
@@ -94,7 +94,7 @@ class TiifLayout:
             write_prompts(self._root / METADATA, self._chosen_prompts)
 
 
-def _same(listing: Path, prompts: list[Prompt]) -> bool:
+def _same(listing: Path, prompts: list[TiifPrompt]) -> bool:
     try:
         return read_prompts(listing) == prompts
     except DataError:  # damaged, or of another benchmark: not ours either way
@@ -111,7 +111,7 @@ def _model_of(root: Path) -> str:
 
 
 def list_images(
-    root: str | Path, prompts: list[Prompt] | None = None, only: list[Prompt] | None = None
+    root: str | Path, prompts: list[TiifPrompt] | None = None, only: list[TiifPrompt] | None = None
 ) -> list[ImageEntry]:
     """All images of a tree, by prompt, the short description's first.
 

@@ -10,10 +10,10 @@ import re
 from collections.abc import Callable
 from itertools import product
 
-from promptecho.benchmarks.tiif.prompts import Prompt
+from promptecho.benchmarks.tiif.prompts import TiifPrompt
 from promptecho.errors import DataError
 from promptecho.shapes.grammar import LONG_RELATION, plural
-from promptecho.shapes.oracle import WELL_FORMED, Detection, directions
+from promptecho.shapes.oracle import WELL_FORMED, DetectedShape, directions
 from promptecho.shapes.world import COLORS, SHAPES
 
 OBJECT = "object"
@@ -28,7 +28,7 @@ def _name(number: str = "") -> str:
     return rf"(?:(?P<color{number}>{_COLOR}) )?(?P<noun{number}>{nouns})"
 
 
-def _named(match: re.Match, objects: list[Detection], number: str = "") -> list[Detection]:
+def _named(match: re.Match, objects: list[DetectedShape], number: str = "") -> list[DetectedShape]:
     """The well-formed objects that a name means. A malformed one is an object, and of no shape."""
     color, noun = match[f"color{number}"], _NOUNS[match[f"noun{number}"]]
     return [
@@ -38,36 +38,36 @@ def _named(match: re.Match, objects: list[Detection], number: str = "") -> list[
     ]
 
 
-def _at_least(count: int) -> Callable[[re.Match, list[Detection]], bool]:
+def _at_least(count: int) -> Callable[[re.Match, list[DetectedShape]], bool]:
     return lambda match, objects: len(_named(match, objects)) >= count
 
 
-def _number(match: re.Match, objects: list[Detection]) -> bool:
+def _number(match: re.Match, objects: list[DetectedShape]) -> bool:
     return len(_named(match, objects)) == int(match["number"])
 
 
-def _colored(match: re.Match, objects: list[Detection]) -> bool:
+def _colored(match: re.Match, objects: list[DetectedShape]) -> bool:
     found = _named(match, objects)
     return bool(found) and all(one.color == match["asked"] for one in found)
 
 
-def _related(match: re.Match, objects: list[Detection]) -> bool:
+def _related(match: re.Match, objects: list[DetectedShape]) -> bool:
     """Every one of the first in that relation to every one of the second, and there are some of both."""
     pairs = list(product(_named(match, objects, "1"), _named(match, objects, "2")))
     return bool(pairs) and all(_RELATIONS[match["relation"]] in directions(a, b) for a, b in pairs)
 
 
-def _more(match: re.Match, objects: list[Detection]) -> bool:
+def _more(match: re.Match, objects: list[DetectedShape]) -> bool:
     return len(_named(match, objects, "1")) > len(_named(match, objects, "2"))
 
 
-def _different(match: re.Match, objects: list[Detection]) -> bool:
+def _different(match: re.Match, objects: list[DetectedShape]) -> bool:
     found = _named(match, objects)
     values = {one.color if match["what"] == "colors" else one.shape for one in found}
     return len(found) == 2 and len(values) == 2
 
 
-_RULES: list[tuple[re.Pattern, Callable[[re.Match, list[Detection]], bool]]] = [
+_RULES: list[tuple[re.Pattern, Callable[[re.Match, list[DetectedShape]], bool]]] = [
     (re.compile(rf"Is there an? {_name()} in the image\?"), _at_least(1)),
     (re.compile(rf"Are there {_name()} in the image\?"), _at_least(2)),
     (re.compile(rf"Is the number of {_name()} (?P<number>\d+)\?"), _number),
@@ -78,14 +78,14 @@ _RULES: list[tuple[re.Pattern, Callable[[re.Match, list[Detection]], bool]]] = [
 ]
 
 
-def _find(question: str) -> tuple[re.Match, Callable[[re.Match, list[Detection]], bool]] | None:
+def _find(question: str) -> tuple[re.Match, Callable[[re.Match, list[DetectedShape]], bool]] | None:
     for pattern, rule in _RULES:
         if match := pattern.fullmatch(question.strip()):
             return match, rule
     return None
 
 
-def check_questions(prompt: Prompt) -> None:
+def check_questions(prompt: TiifPrompt) -> None:
     """Refuse prompts of another world: the oracle would find nothing there and answer all the same.
 
     Raises:
@@ -99,7 +99,7 @@ def check_questions(prompt: Prompt) -> None:
             )
 
 
-def answer(question: str, objects: list[Detection]) -> str:
+def answer(question: str, objects: list[DetectedShape]) -> str:
     """`yes` or `no`, from all objects of an image.
 
     Raises:

@@ -21,7 +21,7 @@ from promptecho.text_files import read_rows
 PROMPTS, EVAL = "_prompts.jsonl", "_eval_prompts.jsonl"
 
 
-class Prompt(BaseModel):
+class TiifPrompt(BaseModel):
     """One line of the packed file. `type` is the attribute, `index` the prompt's line in the attribute's files."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -49,7 +49,7 @@ class Prompt(BaseModel):
         return value
 
     @model_validator(mode="after")
-    def _answered(self) -> Prompt:
+    def _answered(self) -> TiifPrompt:
         if len(self.questions) != len(self.answers):
             raise ValueError(f"{len(self.questions)} questions and {len(self.answers)} answers")
         for question, answer in zip(self.questions, self.answers, strict=True):
@@ -70,9 +70,9 @@ class Prompt(BaseModel):
         return self.model_dump(mode="json")
 
 
-def _parse(row: dict, where: str) -> Prompt:
+def _parse(row: dict, where: str) -> TiifPrompt:
     try:
-        return Prompt.model_validate(row)
+        return TiifPrompt.model_validate(row)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"]) or "the object"
@@ -81,7 +81,7 @@ def _parse(row: dict, where: str) -> Prompt:
         raise DataError(f"{where}: {key}: {told}{more}; expected TIIF-Bench's format") from None
 
 
-def _check_order(prompts: list[Prompt], path: Path) -> None:
+def _check_order(prompts: list[TiifPrompt], path: Path) -> None:
     """An attribute's indices are its lines: 0, 1, 2, ... in this order. A gap would shift images against questions."""
     counts: dict[str, int] = {}
     for prompt in prompts:
@@ -94,7 +94,7 @@ def _check_order(prompts: list[Prompt], path: Path) -> None:
         counts[prompt.type] = expected + 1
 
 
-def read_prompts(path: str | Path) -> list[Prompt]:
+def read_prompts(path: str | Path) -> list[TiifPrompt]:
     """Read a packed prompt file.
 
     Raises:
@@ -109,17 +109,17 @@ def read_prompts(path: str | Path) -> list[Prompt]:
     return prompts
 
 
-def write_prompts(path: str | Path, prompts: list[Prompt]) -> None:
+def write_prompts(path: str | Path, prompts: list[TiifPrompt]) -> None:
     """Write a packed prompt file."""
     write_jsonl(path, [prompt.row() for prompt in prompts])
 
 
-def prompts_digest(prompts: list[Prompt]) -> str:
+def prompts_digest(prompts: list[TiifPrompt]) -> str:
     """Digest of a prompt set: two score files with equal digests judge the same prompts in the same order."""
     return digest([prompt.row() for prompt in prompts])
 
 
-def pack(prompts: str | Path, questions: str | Path, out: str | Path | None = None) -> list[Prompt]:
+def pack(prompts: str | Path, questions: str | Path, out: str | Path | None = None) -> list[TiifPrompt]:
     """The official folders `X_prompts` and `X_eval_prompts` as one list, attributes sorted by name; written to `out`.
 
     Lines are aligned by number. `corrspond_idx` of some real_world lines is where the prompt stands in another version
@@ -140,7 +140,7 @@ def pack(prompts: str | Path, questions: str | Path, out: str | Path | None = No
         odd = sorted(names ^ judged)
         culprit = f"attribute {odd[0]!r} has only one of its two files" if odd else f"no files *{PROMPTS}"
         raise DataError(f"{folders[0]} and {folders[1]}: {culprit}; fetch the set again")
-    packed: list[Prompt] = []
+    packed: list[TiifPrompt] = []
     for name in sorted(names):
         texts_path, questions_path = folders[0] / f"{name}{PROMPTS}", folders[1] / f"{name}{EVAL}"
         texts, asked = ([row for _, row in read_rows(file)] for file in (texts_path, questions_path))

@@ -17,11 +17,11 @@ from promptecho.benchmarks.scoring import ImageFolder, JudgeBackend, Scored, Sco
 from promptecho.benchmarks.tiif.judge import WORDINGS, load_templates, question_of, wording_of
 from promptecho.benchmarks.tiif.layout import ImageEntry, check_images_per_prompt, list_images, tag_of
 from promptecho.benchmarks.tiif.oracle import answer, check_questions
-from promptecho.benchmarks.tiif.prompts import Prompt, prompts_digest, read_prompts
+from promptecho.benchmarks.tiif.prompts import TiifPrompt, prompts_digest, read_prompts
 from promptecho.benchmarks.tiif.rules import MODES, Tally, as_expected, summarize
 from promptecho.errors import ConfigError, DataError, ModelError
 from promptecho.images import load_image
-from promptecho.judges.base import Estimate, Question
+from promptecho.judges.base import CallEstimate, Question
 from promptecho.progress import progress
 from promptecho.provenance import Limit
 from promptecho.scores import ScoreItem
@@ -113,7 +113,7 @@ class TiifScorer:
         summary = summary_of(items, self._mode)
         return Scored(items, raw, prompts_digest(prompts), summary, judge=facts, limit=limit)
 
-    def estimate(self, folder: ImageFolder) -> Estimate:
+    def estimate(self, folder: ImageFolder) -> CallEstimate:
         """What asking the judge would take.
 
         Raises:
@@ -124,7 +124,7 @@ class TiifScorer:
         _, entries, _ = self._list(folder)
         return self._judge.estimate(self._questions(entries))
 
-    def _list(self, folder: ImageFolder) -> tuple[list[Prompt], list[ImageEntry], Limit | None]:
+    def _list(self, folder: ImageFolder) -> tuple[list[TiifPrompt], list[ImageEntry], Limit | None]:
         check_images_per_prompt(folder.images_per_prompt)
         prompts = read_prompts(folder.prompts) if folder.prompts else None
         only, limit = first_prompts(prompts, tag_of, folder.limit)

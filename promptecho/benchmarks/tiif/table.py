@@ -11,7 +11,18 @@ from promptecho.errors import DataError
 from promptecho.scores import ScoreItem
 from promptecho.statistics import Difference, Estimate, Weights, paired_difference, weighted_means
 from promptecho.tables.collect import ScoreFile
-from promptecho.tables.kind import DELTA, FAILURES, IMAGES, MODEL, PERCENT, PROMPTS, Judged, Kind, cell_of, pairable
+from promptecho.tables.kind import (
+    DELTA,
+    FAILURES,
+    IMAGES,
+    MODEL,
+    PERCENT,
+    PROMPTS,
+    Judged,
+    TableKind,
+    cell_of,
+    pairable,
+)
 from promptecho.tables.table import Cell, Column, Panel
 
 LABELS = {
@@ -78,7 +89,7 @@ def _overall_of(length: str, names: list[str]) -> Mapping[str, float]:
 
 
 @dataclass(frozen=True)
-class TiifKind(Kind):
+class TiifKind(TableKind):
     """TIIF-Bench's weighted means."""
 
     def cells(self, items: Sequence[ScoreItem], files: Sequence[ScoreFile], what: str) -> dict[str, Cell]:

@@ -7,18 +7,18 @@ from typing import Protocol
 
 from PIL import Image
 
-from promptecho.train.data import Prompt
-from promptecho.train.scoring import Scores
+from promptecho.train.data import TrainingPrompt
+from promptecho.train.scoring import RolloutScores
 
 
 class Rewarder(Protocol):
     """Images go in as they are made, rewards come out together."""
 
-    def submit(self, images: list[Image.Image], prompts: list[Prompt], names: list[str]) -> None:
+    def submit(self, images: list[Image.Image], prompts: list[TrainingPrompt], names: list[str]) -> None:
         """Take images of the given prompts; `names` are unique in an iteration. May begin to score them."""
         ...
 
-    def collect(self, moved: Callable[[int], None]) -> Scores:
+    def collect(self, moved: Callable[[int], None]) -> RolloutScores:
         """Scores of all images since the last call, in their order.
 
         Collective where ranks share a VLM. `moved` is called now and then with the number of steps done.

@@ -8,9 +8,9 @@ from multiprocessing.connection import Client
 from PIL import Image
 
 from promptecho.errors import PromptEchoError, RewardError
-from promptecho.train.data import Prompt
+from promptecho.train.data import TrainingPrompt
 from promptecho.train.placement.messages import receive_json, send_images, send_json
-from promptecho.train.scoring import NotFiniteRewardError, Scores
+from promptecho.train.scoring import NotFiniteRewardError, RolloutScores
 from promptecho.train.stop import POLL_S, StopCheck
 
 GONE = (EOFError, ConnectionError, BrokenPipeError, OSError)
@@ -31,16 +31,16 @@ class RemoteRewarder:
         except GONE as error:
             raise self._gone(error) from error
 
-    def submit(self, images: list[Image.Image], prompts: list[Prompt], names: list[str]) -> None:
+    def submit(self, images: list[Image.Image], prompts: list[TrainingPrompt], names: list[str]) -> None:
         try:
             send_images(self.connection, images, prompts, names)
         except GONE as error:
             raise self._gone(error) from error
         self.sent.append(images)
 
-    def collect(self, moved: Callable[[int], None]) -> Scores:
+    def collect(self, moved: Callable[[int], None]) -> RolloutScores:
         sent, self.sent = self.sent, []
-        parts, failed = [Scores.none(self.rewards)], None
+        parts, failed = [RolloutScores.none(self.rewards)], None
         for step, images in enumerate(sent, start=1):
             try:
                 while not self.connection.poll(POLL_S):
@@ -51,14 +51,14 @@ class RemoteRewarder:
             if "error" in answer:  # go on, so that the next iteration's answers are not mistaken for these
                 failed = failed or (answer, images)
             else:
-                parts.append(Scores.from_json(answer))
+                parts.append(RolloutScores.from_json(answer))
             moved(step)
         if failed is not None:
             answer, images = failed
             if "facts" in answer:
                 raise NotFiniteRewardError(answer["error"], images[answer["index"]], answer["facts"])
             raise RewardError(answer["error"])
-        return Scores.joined(parts)
+        return RolloutScores.joined(parts)
 
     def close(self, exit_code: int) -> None:
         try:

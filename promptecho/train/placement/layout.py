@@ -9,7 +9,7 @@ from promptecho.errors import ConfigError, DataError
 
 
 @dataclass(frozen=True)
-class Layout:
+class RankLayout:
     """Ranks are counted node by node, `per_node` on each; the last `servers_per_node` of a node serve rewards."""
 
     rank: int
@@ -58,7 +58,7 @@ class Layout:
         return [list(range(node * size, (node + 1) * size)) for node in range(self.nodes)]
 
 
-def make_layout(training: TrainingConfig, rank: int, world_size: int, per_node: int | None) -> Layout:
+def make_layout(training: TrainingConfig, rank: int, world_size: int, per_node: int | None) -> RankLayout:
     """The layout that the launcher and the configuration ask for.
 
     Args:
@@ -82,7 +82,7 @@ def make_layout(training: TrainingConfig, rank: int, world_size: int, per_node: 
             f"{world_size} processes are not a multiple of {per_node} on each node; start equally many on every node"
         )
     servers = placement.per_node if placement.mode == "dedicated" else 0
-    layout = Layout(rank, world_size, per_node, servers)
+    layout = RankLayout(rank, world_size, per_node, servers)
     if servers >= per_node:
         raise ConfigError(
             f"training.reward_placement.per_node {servers}: of {per_node} process(es) on each node none is left to "
@@ -108,7 +108,7 @@ def deal_problem(training: TrainingConfig, trainers: int) -> str | None:
     return f"{what} is not a multiple of micro_batch_size {training.micro_batch_size}"
 
 
-def _ways_out(training: TrainingConfig, layout: Layout) -> str:
+def _ways_out(training: TrainingConfig, layout: RankLayout) -> str:
     """Every number of reward GPUs, of batch and micro-batch size with which these processes work."""
     ways = []
     dedicated = training.reward_placement.mode == "dedicated"

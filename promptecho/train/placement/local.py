@@ -10,9 +10,9 @@ import torch.distributed as dist
 from PIL import Image
 
 from promptecho.config import ExperimentConfig, run_training, run_vlm
-from promptecho.train.data import Prompt
-from promptecho.train.placement.layout import Layout
-from promptecho.train.scoring import Scores, WeightedReward, score_images
+from promptecho.train.data import TrainingPrompt
+from promptecho.train.placement.layout import RankLayout
+from promptecho.train.scoring import RolloutScores, WeightedReward, score_images
 from promptecho.train.stop import StopCheck
 from promptecho.vlm import Vlm, load_vlm
 from promptecho.vlm.sharding import load_in_turn, shard_vlm
@@ -32,15 +32,15 @@ class LocalRewarder:
         if vlm is not None:
             stop.watch_passes(vlm.model)  # a rank that breaks off still takes part in the other ranks' passes
         self.images: list[Image.Image] = []
-        self.prompts: list[Prompt] = []
+        self.prompts: list[TrainingPrompt] = []
         self.names: list[str] = []
 
-    def submit(self, images: list[Image.Image], prompts: list[Prompt], names: list[str]) -> None:
+    def submit(self, images: list[Image.Image], prompts: list[TrainingPrompt], names: list[str]) -> None:
         self.images += images
         self.prompts += prompts
         self.names += names
 
-    def collect(self, moved: Callable[[int], None]) -> Scores:
+    def collect(self, moved: Callable[[int], None]) -> RolloutScores:
         images, prompts, names = self.images, self.prompts, self.names
         self.images, self.prompts, self.names = [], [], []
         with self.in_step():
@@ -51,7 +51,7 @@ class LocalRewarder:
 
 
 def load_reward_vlm(
-    config: ExperimentConfig, run: str, device: torch.device, layout: Layout,
+    config: ExperimentConfig, run: str, device: torch.device, layout: RankLayout,
     turn: Callable[[int], None] = lambda _: None,
 ) -> Vlm:  # fmt: skip
     """The VLM of a run's rewards on this rank: whole, or this rank's share of it.

@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import Image
 
-from promptecho.train.data import Prompt
+from promptecho.train.data import TrainingPrompt
 
 
 def send_json(connection: Connection, value: dict[str, Any]) -> None:
@@ -19,7 +19,9 @@ def receive_json(connection: Connection) -> dict[str, Any]:
     return json.loads(connection.recv_bytes())
 
 
-def send_images(connection: Connection, images: list[Image.Image], prompts: list[Prompt], names: list[str]) -> None:
+def send_images(
+    connection: Connection, images: list[Image.Image], prompts: list[TrainingPrompt], names: list[str]
+) -> None:
     """One request: a header, then each image's pixels."""
     rows = [
         {"size": image.size, "mode": image.mode, "prompt_id": prompt.prompt_id, "prompt": prompt.text, "name": name}
@@ -32,7 +34,7 @@ def send_images(connection: Connection, images: list[Image.Image], prompts: list
 
 def receive_images(
     connection: Connection, rows: list[dict[str, Any]]
-) -> tuple[list[Image.Image], list[Prompt], list[str]]:
+) -> tuple[list[Image.Image], list[TrainingPrompt], list[str]]:
     """The rest of a request whose header held `rows`."""
     images = [Image.frombytes(row["mode"], tuple(row["size"]), connection.recv_bytes()) for row in rows]
-    return images, [Prompt(row["prompt_id"], row["prompt"]) for row in rows], [row["name"] for row in rows]
+    return images, [TrainingPrompt(row["prompt_id"], row["prompt"]) for row in rows], [row["name"] for row in rows]

@@ -22,16 +22,16 @@ from PIL import Image
 from promptecho.errors import PromptEchoError
 from promptecho.memory import MemoryAdvice
 from promptecho.phases import Phase
-from promptecho.train.data import Prompt
-from promptecho.train.placement.layout import Layout
+from promptecho.train.data import TrainingPrompt
+from promptecho.train.placement.layout import RankLayout
 from promptecho.train.placement.messages import receive_images, receive_json, send_json
 from promptecho.train.ranks import share_of_rank
-from promptecho.train.scoring import NotFiniteRewardError, Scores, WeightedReward, score_images
+from promptecho.train.scoring import NotFiniteRewardError, RolloutScores, WeightedReward, score_images
 from promptecho.train.stop import StopCheck
 from promptecho.vlm import Vlm
 from promptecho.vlm.turns import group_timeout
 
-Request = tuple[list[Image.Image], list[Prompt], list[str]]
+Request = tuple[list[Image.Image], list[TrainingPrompt], list[str]]
 
 
 def store_key(node: int) -> str:
@@ -40,7 +40,12 @@ def store_key(node: int) -> str:
 
 
 def serve(
-    rewards: list[WeightedReward], vlm: Vlm, layout: Layout, store: dist.Store, memory: MemoryAdvice, stop: StopCheck
+    rewards: list[WeightedReward],
+    vlm: Vlm,
+    layout: RankLayout,
+    store: dist.Store,
+    memory: MemoryAdvice,
+    stop: StopCheck,
 ) -> int:
     """Answer until the node's trainers are done; returns the exit code they end with.
 
@@ -111,7 +116,7 @@ def _read(connection: Connection, requests: queue.Queue, leaving: threading.Even
 class _Scorer:
     """Scores a request on this rank, or parts of it on all servers of the node."""
 
-    def __init__(self, rewards: list[WeightedReward], vlm: Vlm, layout: Layout, memory: MemoryAdvice):
+    def __init__(self, rewards: list[WeightedReward], vlm: Vlm, layout: RankLayout, memory: MemoryAdvice):
         self.rewards, self.vlm, self.size, self.memory = rewards, vlm, layout.servers_per_node, memory
         self.rank = layout.index % self.size
         self.leads = self.rank == 0
@@ -132,7 +137,7 @@ class _Scorer:
             if "error" in answer:
                 return {**answer, "index": answer.get("index", 0) + offset}
             offset += len(share)
-        return Scores.joined([Scores.from_json(answer) for answer in answers]).to_json()
+        return RolloutScores.joined([RolloutScores.from_json(answer) for answer in answers]).to_json()
 
     def follow(self) -> int:
         """Score parts as the leader deals them out; returns its exit code."""
