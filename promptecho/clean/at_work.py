@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 RECORDS = ".snakemake"
-_LOOKS = {b"--watch", b"show", b"clean", b"upgrade", b"plan", b"list"}
+_LOOKS = {b"show", b"clean", b"upgrade", b"plan", b"list"}  # commands, or commands of a group
 
 
 def at_work(root: Path, experiment: str) -> str | None:
@@ -62,7 +62,7 @@ def jobs_here(root: Path) -> Iterator[int]:
         except OSError:  # it has just ended, or is somebody else's
             continue
         ours = words[3:] if words[1:3] == [b"-m", b"promptecho"] else words[2:] if _is_script(words) else None
-        if inside and ours is not None and _LOOKS.isdisjoint(ours):
+        if inside and ours is not None and _LOOKS.isdisjoint(ours[:2]) and b"--watch" not in ours:
             yield int(folder.name)
 
 

@@ -26,12 +26,14 @@ class Share:
 
 @dataclass
 class Cleaning:
-    """What may go of `results/E`. `links`: links on the way to some of it, which are not followed. `refused`: why
-    nothing may be deleted now; None where it may."""
+    """What may go of `results/E`. `links`: links on the way to some of it, which are not followed. `named`: replaced
+    results that stay -> the configuration that names them. `refused`: why nothing may be deleted now; None where it
+    may."""
 
     experiment: str
     kinds: dict[str, Share]
     links: list[str]
+    named: dict[str, str]
     refused: str | None
     deleted: bool = False
 
@@ -71,13 +73,16 @@ class Cleaning:
         self.deleted = True
 
 
-def look(results: Path, policy: CleanSection, now: float | None = None) -> Cleaning:
+def look(results: Path, policy: CleanSection, experiments: Path, now: float | None = None) -> Cleaning:
     """What the policy lets go of `results/E`, a path from the folder in which Snakemake is started, which is this one.
 
+    Args:
+        experiments: folder of the experiments' files.
+
     Raises:
-        DataError: an `images.tar` is damaged.
+        DataError: an `images.tar` is damaged, or a configuration cannot be read.
     """
-    found, kinds = find(results, policy, now), {kind: Share() for kind in KINDS}
+    found, kinds = find(results, policy, experiments, now), {kind: Share() for kind in KINDS}
     for kind, paths in found.paths.items():
         for path in paths:
             files, size = measure(path)
@@ -85,15 +90,19 @@ def look(results: Path, policy: CleanSection, now: float | None = None) -> Clean
             kinds[kind].bytes += size
             kinds[kind].paths.append(str(path))
     refused = at_work(Path.cwd(), results.name)
-    return Cleaning(results.name, kinds, [str(link) for link in found.links], refused)
+    return Cleaning(results.name, kinds, [str(link) for link in found.links], found.named, refused)
 
 
 def measure(path: Path) -> tuple[int, int]:
-    """Files and bytes below a path; a link counts itself."""
-    if path.is_symlink() or not path.is_dir():
-        return 1, path.lstat().st_size
-    files = [Path(folder) / name for folder, _, names in os.walk(path) for name in names]
-    return len(files), sum(file.lstat().st_size for file in files)
+    """Files and bytes below a path; a link counts itself, and a file that a job deletes meanwhile nothing."""
+    files = [path]
+    if path.is_dir() and not path.is_symlink():
+        files = [Path(folder) / name for folder, _, names in os.walk(path) for name in names]
+    sizes = []
+    for file in files:
+        with contextlib.suppress(FileNotFoundError):
+            sizes.append(file.lstat().st_size)
+    return len(sizes), sum(sizes)
 
 
 def _remove_empty(folder: Path, results: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import tarfile
@@ -28,6 +29,7 @@ _TRAINED = ("adapter", "state", "metrics.jsonl")
 _DUMP = "not-finite-"
 _HALF_WRITTEN = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
 _REPLACED = re.compile(rf".+{re.escape(REPLACED)}(?:[0-9a-f]{{16}}|unknown)(?:-\d+)?(?:\.\d+\.\w+)?")
+_NAMED = re.compile(rf"[a-z0-9][a-z0-9._-]*{re.escape(REPLACED)}(?:[0-9a-f]{{16}}|unknown)(?:-\d+)?")
 _UNPACKED = (".restoring-", ".unpacked-")
 # What `--config retrain=` and captions that are made again leave (config/reruns.py), below results/E.
 _ASIDE: tuple[str, ...] = ("captions", "work/train/*", "work/generate_shard/*", "images/*", "scores/*/*", "answers/*/*")
@@ -37,17 +39,22 @@ _DAY = 86400
 
 @dataclass
 class Found:
-    """`paths`: kind -> files and folders that may go. `links`: links on the way to some, which are not followed."""
+    """`paths`: kind -> files and folders that may go. `links`: links on the way to some, which are not followed.
+    `named`: replaced results that stay -> the configuration that names them."""
 
     paths: dict[str, list[Path]] = field(default_factory=lambda: {kind: [] for kind in KINDS})
     links: list[Path] = field(default_factory=list)
+    named: dict[str, str] = field(default_factory=dict)
 
 
-def find(results: Path, policy: CleanSection, now: float | None = None) -> Found:
+def find(results: Path, policy: CleanSection, experiments: Path, now: float | None = None) -> Found:
     """What the policy lets go in `results/E`.
 
+    Args:
+        experiments: folder of the experiments' files.
+
     Raises:
-        DataError: an `images.tar` is damaged.
+        DataError: an `images.tar` is damaged, or a configuration cannot be read.
     """
     found = Found()
     if results.is_symlink():
@@ -60,7 +67,7 @@ def find(results: Path, policy: CleanSection, now: float | None = None) -> Found
         "half_written": _half_written(results) if policy.half_written else (),
         "logs": _logs(results, policy.logs_days, now) if policy.logs_days is not None else (),
         "prompt_cache": [results / "work/prompts"] if policy.prompt_cache else (),
-        "replaced": _replaced(results) if policy.replaced else (),
+        "replaced": _replaced(results, experiments, found) if policy.replaced else (),
     }
     taken: set[Path] = set()
     for kind, paths in reversed(finders.items()):  # what was replaced goes whole, with the work in it
@@ -104,8 +111,11 @@ def _newer(packed: Path, folder: Path) -> bool:
     older, packed.json is of before they were begun again."""
     if not packed.is_file():
         return False
-    times = [(Path(place) / name).lstat().st_mtime for place, _, names in os.walk(folder) for name in names]
-    return packed.stat().st_mtime >= max(times, default=0.0)
+    try:
+        times = [(Path(place) / name).lstat().st_mtime for place, _, names in os.walk(folder) for name in names]
+        return packed.stat().st_mtime >= max(times, default=0.0)
+    except FileNotFoundError:  # a job is at work in it
+        return False
 
 
 def _dumps(results: Path) -> Iterator[Path]:
@@ -161,10 +171,30 @@ def _logs(results: Path, days: int, now: float | None) -> Iterator[Path]:
     for folder, _, files in os.walk(results / "logs"):
         for name in files:
             path = Path(folder) / name
-            if path.lstat().st_mtime < before:
-                yield path
+            with contextlib.suppress(FileNotFoundError):  # a job at work has just deleted it
+                if path.lstat().st_mtime < before:
+                    yield path
 
 
-def _replaced(results: Path) -> Iterator[Path]:
+def _replaced(results: Path, experiments: Path, found: Found) -> Iterator[Path]:
+    users = _users(experiments)
     for pattern in _ASIDE:
-        yield from (path for path in results.glob(f"{pattern}{REPLACED}*") if _REPLACED.fullmatch(path.name))
+        for path in results.glob(f"{pattern}{REPLACED}*"):
+            if not _REPLACED.fullmatch(path.name):
+                continue
+            name = next((name for name in users if f"{path.name}.".startswith(f"{name}.")), None)
+            if name is None:
+                yield path
+            else:
+                found.named[str(path)] = users[name]
+
+
+def _users(experiments: Path) -> dict[str, str]:
+    """Names of replaced results that an experiment uses, as an adapter say -> its configuration; also one that was
+    given on the command line and is known by its resolved configuration alone."""
+    files = [*experiments.glob("*.yaml"), *Path("results").glob("*/config/*.yaml")]
+    try:
+        texts = {str(file): file.read_text(encoding="utf-8", errors="replace") for file in sorted(files)}
+    except OSError as error:
+        raise DataError(f"{error.filename}: cannot be read ({error.strerror}): it may name replaced results") from None
+    return {name: file for file, text in texts.items() for name in _NAMED.findall(text)}

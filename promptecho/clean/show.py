@@ -22,6 +22,8 @@ def lines(cleanings: Sequence[Cleaning]) -> Iterator[str]:
                     yield f"  ... and {len(share.paths) - SHOWN} more (--json lists all)"
         for link in one.links:
             yield f"{one.experiment}: {link} is a link, and what it leads to stays"
+        for path, file in one.named.items():
+            yield f"{one.experiment}: {path} is named in {file}, and stays"
         if one.refused:
             yield f"{one.experiment}: nothing can be deleted now: {one.refused}"
     total = sum(one.bytes for one in cleanings)

@@ -38,9 +38,12 @@ def clean(
     if yes and dry_run:
         raise ConfigError("give --dry-run or --yes, not both")
     site = Path("config/config.yaml")
-    policy = load_site(read_yaml(site)).clean if site.is_file() else CleanSection()
+    policy, experiments = CleanSection(), Path("config/experiments")
+    if site.is_file():
+        loaded = load_site(read_yaml(site))
+        policy, experiments = loaded.clean, Path(loaded.experiments_dir)
     folders = [_experiment(folder) for folder in results] if results else sorted(Path("results").glob("*/config"))
-    found = [look(folder if results else folder.parent, policy) for folder in folders]
+    found = [look(folder if results else folder.parent, policy, experiments) for folder in folders]
     if yes:
         if refused := [f"results/{one.experiment}: {one.refused}" for one in found if one.refused]:
             raise DataError("\n".join([*refused, "nothing was deleted"]))
@@ -54,6 +57,6 @@ def _experiment(folder: Path) -> Path:
     from promptecho.errors import DataError
 
     place = folder.relative_to(Path.cwd()) if folder.is_absolute() and folder.is_relative_to(Path.cwd()) else folder
-    if len(place.parts) != 2 or place.parts[0] != "results" or not place.is_dir():
+    if len(place.parts) != 2 or place.parts[0] != "results" or place.name == ".." or not place.is_dir():
         raise DataError(f"{folder}: not results/E of this folder; start where you start Snakemake")
     return place

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from promptecho.config.fields import Count, CountOrZero, Section
 
@@ -31,6 +31,16 @@ class TrainResources(StageResources):
 
     nodes: Count | None = Field(None, description="Number of nodes.")
     tasks_per_node: Count | None = Field(None, description="Processes (ranks) on each node, one GPU each.")
+
+    @model_validator(mode="after")
+    def _one_gpu_each(self) -> Self:
+        gpus, ranks = self.gpus_per_node, self.tasks_per_node
+        if gpus and ranks and gpus < ranks:
+            raise ValueError(
+                f"gpus_per_node {gpus} is less than tasks_per_node {ranks}: each process takes a GPU of its own; give "
+                "one of the two, and the other is the same"
+            )
+        return self
 
 
 class ResourcesSection(Section):

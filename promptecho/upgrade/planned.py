@@ -36,9 +36,11 @@ def read(protection: protect.Protection) -> dict[str, Any]:
     needed = _needed(dag)
     levels = [needed.intersection(level) for level in dag.toposorted()]
     jobs = [job for level in levels for job in sorted(level, key=lambda job: (job.rule.name, str(job.output[0])))]
+    finished = [job for job in dag.jobs if job.output and job not in needed]
     return {
         "jobs": [_job(job, why.get(job, FOLLOWS), needed) | _share(job, protection.experiments) for job in jobs],
-        "finished_jobs": sum(1 for job in dag.jobs if job.output and job not in needed),
+        "finished_jobs": len(finished),
+        "unrecorded": sum(1 for job in finished if not protection.persistence.has_metadata(job)),
         "experiments": sorted(protection.experiments),
         "refused": refusal(conflicts) if conflicts else None,
         "refused_runs": list(dict.fromkeys(f"{one.experiment}/{run}" for one in conflicts for run in one.runs)),

@@ -47,12 +47,14 @@ class Group:
 @dataclass
 class Report:
     """`again`: finished results that would be made again. `missing`: rule -> jobs whose results are not there.
+    `unrecorded`: how many of the `finished_jobs` have no record of Snakemake's, so that only times of files count.
     `judge`: calls of judges; `refused`: what the workflow refuses to make again, with the ways on, or None."""
 
     version: str
     again: list[Group]
     missing: dict[str, int]
     finished_jobs: int
+    unrecorded: int
     judge: list[dict[str, Any]]
     refused: str | None
     schemas: Schemas
@@ -91,8 +93,8 @@ def make_report(
         calls = [_judge(shadow, job, environment, unpack) for job in judged]
     missing = Counter(job["rule"] for job in planned["jobs"] if not job["there"])
     return Report(
-        promptecho.__version__, groups, dict(sorted(missing.items())), planned["finished_jobs"], calls,
-        refused, read_schemas(root / "results", planned["experiments"]),
+        promptecho.__version__, groups, dict(sorted(missing.items())), planned["finished_jobs"],
+        planned["unrecorded"], calls, refused, read_schemas(root / "results", planned["experiments"]),
         shlex.join(["snakemake", *arguments, "--", "all"]),
     )  # fmt: skip
 

@@ -28,6 +28,11 @@ def lines(report: Report) -> Iterator[str]:
                 yield f"    newer: {', '.join(group.newer[:SHOWN])}{more}"
             yield f"    {_cost(group)}"
         yield from _total(report.again, jobs)
+    if report.unrecorded:
+        yield (
+            f"of those that stay, Snakemake has no record (.snakemake) of {report.unrecorded}: what these were made with "
+            "is not known, and they count as they are"
+        )
     if report.missing:
         told = ", ".join(f"{rule} {count}" for rule, count in report.missing.items())
         yield f"not there yet, and made in any case: {told}"

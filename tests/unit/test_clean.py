@@ -169,6 +169,27 @@ def test_work_on_images_that_are_made_again_stays(root):
     assert clean("--yes")[0] == 0 and not work.exists()
 
 
+@pytest.mark.parametrize("file", ["experiments/f.yaml", "results/f/config/0123456789abcdef.yaml"])
+def test_replaced_results_that_a_configuration_names_stay(root, file):
+    """An adapter that another experiment judges, or a run that goes on under its new name."""
+    other = root / "results/e/runs/r.replaced-0123456789abcdef-1/20/adapter/a"
+    other.parent.mkdir(parents=True)
+    other.write_text("another one")
+    (root / file).parent.mkdir(parents=True)
+    (root / file).write_text("runs:\n  old: {adapter: results/e/runs/r.replaced-0123456789abcdef/20/adapter}\n")
+    (root / "config/config.yaml").write_text(
+        "experiments: [e]\nexperiments_dir: experiments\nclean: {replaced: true}\n"
+    )
+    before = there(root)
+    code, output = clean("results/e", "--yes")
+    assert code == 0, output
+    assert f"e: results/e/runs/r.replaced-0123456789abcdef is named in {file}, and stays" in output
+    assert {name for name in MAY_GO["replaced"] if "/r.replaced" in name} - there(root) == {
+        "logs/train/r.replaced-0123456789abcdef.20.log"  # as old as other logs that go
+    }
+    assert not other.exists() and "captions.replaced-unknown-2/shards/00000.h5" in before - there(root)
+
+
 def test_links_are_not_followed(root, tmp_path_factory):
     elsewhere = tmp_path_factory.mktemp("scratch")
     results = root / "results/e"
@@ -217,7 +238,8 @@ def test_nothing_goes_while_somebody_works_on_the_results(root):
     (root / "promptecho.py").write_text(code)
     (root / "bin").mkdir()
     (root / "bin/promptecho").write_text(code)
-    for program in (["-m", "promptecho", "train"], ["bin/promptecho", "judge"], ["bin/promptecho", "train", "--watch"]):
+    commands = (["-m", "promptecho", "train"], ["bin/promptecho", "judge", "--run", "plan"])
+    for program in (*commands, ["bin/promptecho", "train", "--watch"]):
         job = subprocess.Popen([sys.executable, *program], cwd=root, stdout=subprocess.PIPE)
         try:
             assert job.stdout.readline() == b"ready\n"
@@ -237,9 +259,9 @@ def test_nothing_goes_while_somebody_works_on_the_results(root):
 
 def test_what_cannot_be_known_or_is_not_here_is_refused(root):
     before = there(root)
-    for words, said in ((["config"], "not results/E of this folder"), (["results/no"], "not results/E")):
-        code, output = clean(*words, "--yes")
-        assert code == 1 and said in output
+    for folder in ("config", "results/no", "results/..", "results/e/..", str(root / "results/..")):
+        code, output = clean(folder, "--yes")
+        assert code == 1 and "not results/E of this folder" in output, folder
     (root / ".snakemake").rename(root / "elsewhere")
     code, output = clean("--yes")
     assert code == 1 and "nobody can know whether a job still runs" in output

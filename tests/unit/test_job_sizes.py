@@ -48,3 +48,9 @@ def test_gpus_and_ranks_of_training_say_each_other():
 def test_a_misspelt_key_is_refused():
     with pytest.raises(ValidationError, match=r"resources\.train\.node\b"):
         experiment(train={"node": 2})
+
+
+def test_fewer_gpus_than_ranks_are_refused():
+    with pytest.raises(ValidationError, match="gpus_per_node 3 is less than tasks_per_node 4"):
+        experiment(train={"gpus_per_node": 3, "tasks_per_node": 4})
+    assert experiment(train={"gpus_per_node": 0, "tasks_per_node": 4}).resources.train.tasks_per_node == 4
