@@ -194,7 +194,7 @@ def _users(experiments: Path) -> dict[str, str]:
     given on the command line and is known by its resolved configuration alone."""
     files = [*experiments.glob("*.yaml"), *Path("results").glob("*/config/*.yaml")]
     try:
-        texts = {str(file): file.read_text(encoding="utf-8", errors="replace") for file in sorted(files)}
+        texts = {str(file): file.read_text(encoding="utf-8", errors="replace") for file in sorted(files, reverse=True)}
     except OSError as error:
         raise DataError(f"{error.filename}: cannot be read ({error.strerror}): it may name replaced results") from None
     return {name: file for file, text in texts.items() for name in _NAMED.findall(text)}

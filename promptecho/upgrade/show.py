@@ -30,8 +30,8 @@ def lines(report: Report) -> Iterator[str]:
         yield from _total(report.again, jobs)
     if report.unrecorded:
         yield (
-            f"of those that stay, Snakemake has no record (.snakemake) of {report.unrecorded}: what these were made with "
-            "is not known, and they count as they are"
+            f"of those that stay, Snakemake has no record (.snakemake) of {report.unrecorded}: what these were made "
+            "with is not known, and they count as they are"
         )
     if report.missing:
         told = ", ".join(f"{rule} {count}" for rule, count in report.missing.items())
