@@ -48,6 +48,7 @@ class Group:
 class Report:
     """`again`: finished results that would be made again. `missing`: rule -> jobs whose results are not there.
     `unrecorded`: how many of the `finished_jobs` have no record of Snakemake's, so that only times of files count.
+    `others`: experiments with results that were not looked at, because the site does not list them.
     `judge`: calls of judges; `refused`: what the workflow refuses to make again, with the ways on, or None."""
 
     version: str
@@ -55,6 +56,7 @@ class Report:
     missing: dict[str, int]
     finished_jobs: int
     unrecorded: int
+    others: list[str]
     judge: list[dict[str, Any]]
     refused: str | None
     schemas: Schemas
@@ -91,10 +93,12 @@ def make_report(
         groups = _groups(root, again, plan)
         judged = [job for job in planned["jobs"] if job["rule"] == "judge"]
         calls = [_judge(shadow, job, environment, unpack) for job in judged]
+    here = {folder.parent.name for folder in (root / "results").glob("*/config")}
+    others = [] if experiments else sorted(here.difference(planned["experiments"]))
     missing = Counter(job["rule"] for job in planned["jobs"] if not job["there"])
     return Report(
         promptecho.__version__, groups, dict(sorted(missing.items())), planned["finished_jobs"],
-        planned["unrecorded"], calls, refused, read_schemas(root / "results", planned["experiments"]),
+        planned["unrecorded"], others, calls, refused, read_schemas(root / "results", planned["experiments"]),
         shlex.join(["snakemake", *arguments, "--", "all"]),
     )  # fmt: skip
 

@@ -33,6 +33,9 @@ def lines(report: Report) -> Iterator[str]:
             f"of those that stay, Snakemake has no record (.snakemake) of {report.unrecorded}: what these were made "
             "with is not known, and they count as they are"
         )
+    if report.others:
+        names = ", ".join(f"results/{name}" for name in report.others)
+        yield f"not looked at, because config/config.yaml does not list them: {names}"
     if report.missing:
         told = ", ".join(f"{rule} {count}" for rule, count in report.missing.items())
         yield f"not there yet, and made in any case: {told}"

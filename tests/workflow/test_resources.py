@@ -86,3 +86,10 @@ def test_ranks_that_do_not_fit_the_batch_are_refused_before_anything_starts(rena
         file.write("resources: {train: {nodes: 5}}\n")
     shown = renamed.snakemake("--submitit-skip-checks", "--dry-run", "--", "all", profile="slurm")
     assert shown.returncode != 0 and "study: run echo-s1:" in shown.stdout and "resources.train" in shown.stdout
+    for words, said in (
+        (["train:nodes=0"], "train: set-resources says nodes=0; give a whole number, at least 1"),
+        (["train:gpus_per_node=2", "train:tasks_per_node=3"], "study: train: 3 processes on each node have 2 GPUs"),
+    ):
+        options = ["--submitit-skip-checks", "--set-resources", *words, "--dry-run", "--", "all"]
+        shown = renamed.snakemake(*options, profile="slurm")
+        assert shown.returncode != 0 and said in shown.stdout and "Traceback" not in shown.stdout

@@ -122,14 +122,18 @@ def test_newer_inputs_and_files_of_other_schemas_are_named_in_the_terminal_too(d
         (tables / "geneval.json").write_text('{"schema_version": 7}')
         os.utime(prompts)
         record.rename(tmp_path / "record")
+        (demo / "results/renamed/config").mkdir(parents=True)
         result = upgrade(demo, watched=tmp_path)
     finally:
         for path, content in contents.items():
             path.write_bytes(content)
         os.utime(prompts, ns=(time, time))
         (tmp_path / "record").rename(record)
+        (demo / "results/renamed/config").rmdir()
+        (demo / "results/renamed").rmdir()
     assert result.returncode == 0, result.stderr
     assert "of those that stay, Snakemake has no record (.snakemake) of 1: " in result.stdout
+    assert "because config/config.yaml does not list them: results/renamed\n" in result.stdout
     assert "5 score or table files of 17 are of an earlier schema and are read as they are" in result.stdout
     assert "tables/geneval.json: schema_version is 7, this version reads up to 1: a newer version" in result.stdout
     newer = "newer: results/shapes/prompts/tiif/metadata.jsonl"

@@ -106,6 +106,15 @@ def ranks_launcher(wildcards, output, resources, threads):
     """What starts training as `nodes` x `tasks_per_node` processes; on this machine, without `tasks_per_node`, as one
     per GPU. `threads` are each one's CPUs."""
     tasks, gpu = resources.tasks_per_node, resources.get("gpu") if GPUS_HERE else None
+    for name, number in (("nodes", resources.nodes), ("tasks_per_node", tasks)):
+        if not isinstance(number, int) or number < 1:
+            raise UserError(f"train: set-resources says {name}={number}; give a whole number, at least 1")
+    gpus = resources.get("gpus_per_node") if ON_CLUSTER else None
+    if isinstance(gpus, int) and 0 < gpus < tasks:
+        raise UserError(
+            f"{wildcards.E}: train: {tasks} processes on each node have {gpus} GPUs, and each takes one of its own: "
+            f"set-resources must say both, train: {{gpus_per_node: {gpus}, tasks_per_node: {gpus}}}"
+        )
     if gpu is not None:
         wanted = max(tasks, _asked("train", "gpu") or 0) if gpu else 0
         if wanted > gpu and resources.nodes == 1:  # Snakemake cuts a resource at its limit, without a word
