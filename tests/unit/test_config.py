@@ -180,7 +180,7 @@ def test_everything_wrong_is_told_at_once():
             "image_sets.x.shapes",
             "makes no captions; give heldout or prompts",
         ),
-        ("benchmarks.geneval.rules", "captions", "benchmarks.geneval.rules", "cannot score image set geneval"),
+        ("benchmarks.geneval.scorer", "captions", "benchmarks.geneval.scorer", "cannot score image set geneval"),
         ("rewards", [], "rewards", "at least 1 item"),
         ("training.heldout", {"prompts": 9}, "training.heldout.prompts", "9 is more than captions.heldout, which is 8"),
         ("training.heldout", {"patience": 2}, "training.heldout.patience", "needs heldout.prompts above 0"),

@@ -110,3 +110,10 @@ def test_packages_installed_halfway_are_found(tmp_path):
     assert not any(path.exists() for path in broken)
     assert result.stdout.count("was installed halfway") == 3
     assert subprocess.run(script, capture_output=True, text=True, check=True).stdout == ""
+
+
+def test_no_two_files_of_tests_have_one_name():
+    """pytest imports them by name alone, and would leave out the second one of a run."""
+    files = [path.name for folder in ("tests", "plugins") for path in (ROOT / folder).rglob("*.py")]
+    twice = {name for name in files if files.count(name) > 1 and name.startswith("test_")}
+    assert not twice

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import EXPERIMENT, ROOT, Workflow, copy_checkout
+from workflow_copy import EXPERIMENT, ROOT, Workflow, copy_checkout
 
 EXECUTOR = "plugins/snakemake-executor-plugin-submitit"
 

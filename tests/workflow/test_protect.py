@@ -10,9 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import Workflow, copy_checkout
 from finished_demo import unpack
 from permissions import obey_permissions, writable
+from workflow_copy import Workflow, copy_checkout
 
 from promptecho.captions.store import read_captions, write_captions
 from promptecho.files import read_json, sha256_file, write_json

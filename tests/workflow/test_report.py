@@ -12,8 +12,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import Workflow, copy_checkout
 from PIL import Image
+from workflow_copy import Workflow, copy_checkout
 
 from promptecho.figures.page import write_page
 from promptecho.tables.table import Cell, Column, Table

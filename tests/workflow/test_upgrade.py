@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, copy_checkout
 from finished_demo import unpack
+from workflow_copy import ROOT, copy_checkout
 
 from promptecho.upgrade.costs import judge_calls
 from promptecho.upgrade.reasons import CODE, STAGES
