@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ from promptecho.config.inputs import inputs_of
 from promptecho.config.load import load_experiment
 from promptecho.config.slices import slice_value
 from promptecho.errors import PromptEchoError
+from promptecho.files import digest
 
 # Rule -> stage of its slice of the configuration, and the names that the slice takes from its wildcards.
 STAGES: dict[str, tuple[str, dict[str, str]]] = {
@@ -102,25 +104,36 @@ class Reasons:
         digests = {text.strip("'")[:16] for text in (*changed.only_old, *changed.only_new)}
         if stage == "generate" and len(digests) == 1:
             return ["another number of its prompts is wanted (benchmarks.NAME.limit)"]
-        return [self._slice(job, stage, names)]
+        return [self._slice(job, stage, names, {text.strip("'")[:16] for text in changed.only_old})]
 
-    def _slice(self, job: Any, stage: str, names: dict[str, str]) -> str:
+    def _slice(self, job: Any, stage: str, names: dict[str, str], recorded: set[str]) -> str:
         """What is different in the slice of the configuration that made it, as this version reads that, from now's."""
         now = slice_value(self.protection.experiments[job.wildcards.E], stage, **names)
         made = _MADE_WITH.search(self.persistence.shellcmd(job.output[0]) or "")
-        old = None
         if made is not None and Path(made[1]).is_file():
             try:
                 old = slice_value(load_experiment(made[1]), stage, **names)
             except PromptEchoError:  # an earlier version's, with keys that have other names now
                 return "its slice of the configuration, which this version cannot read as it was"
+        else:  # its command takes single settings, no configuration; or somebody has deleted it
+            old = self._resolved(job, stage, names, recorded)
         if old is not None and old != now:
             return f"changed since: {', '.join(map(str, changes(stage, old, now)))}"
         known = self.protection.inputs(job.wildcards.E)
         replaced = known.changed(inputs_of(self.protection.experiments[job.wildcards.E], stage, **names))
         if replaced:
             return "; ".join(f"{key}: {path} does not hold what it held then" for key, path in replaced.items())
-        return "the code of its rules" if "code" in now else "the version of its stage, or a file that ships with it"
+        why = "the code of its rules" if "code" in now else "the version of its stage, or a file that ships with it"
+        return why if old is not None else f"its slice of the configuration, which is not on record; or {why}"
+
+    def _resolved(self, job: Any, stage: str, names: dict[str, str], recorded: set[str]) -> dict[str, Any] | None:
+        """The slice with a recorded digest, from a resolved configuration that has it; None where none has."""
+        for path in sorted(Path(self.protection.placed(f"results/{job.wildcards.E}/config")).glob("*.yaml")):
+            with contextlib.suppress(PromptEchoError):  # an earlier version's, or without this image set
+                value = slice_value(load_experiment(path), stage, **names)
+                if digest(value) in recorded:
+                    return value
+        return None
 
 
 def _named(files: Any) -> str:

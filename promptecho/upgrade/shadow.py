@@ -35,6 +35,9 @@ def shadow_of(root: Path) -> Iterator[Path]:
             shadow.mkdir(parents=True)
             _surround(root.resolve(), Path(folder))
             _cast(root, shadow)
+        except shutil.Error as error:  # of a folder: (original, copy, why) of every file
+            _, copy, why = error.args[0][0]
+            raise DataError(f"{copy}: cannot be written or read ({why}); TMPDIR names another folder") from None
         except OSError as error:
             raise DataError(f"{error.filename or root}: cannot be read or copied ({error.strerror or error})") from None
         yield shadow

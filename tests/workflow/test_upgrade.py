@@ -17,7 +17,7 @@ from finished_demo import unpack
 from workflow_copy import ROOT, copy_checkout
 
 from promptecho.upgrade.costs import judge_calls
-from promptecho.upgrade.reasons import CODE, STAGES
+from promptecho.upgrade.reasons import CODE, FOLLOWS, STAGES
 from promptecho.upgrade.shadow import shadow_of
 
 CHEAP = {"score", "table", "curves", "samples", "training_curves"}
@@ -92,7 +92,7 @@ def test_a_raised_version_and_a_training_that_would_be_refused_are_priced_by_tim
     assert code.count('"generate": 1}') == 1
     slices.write_text(code.replace('"generate": 1}', '"generate": 2}'))
     try:
-        setting = "shapes.training.learning_rate=1e-4"
+        setting = "shapes.training.learning_rate=1e-4 shapes.image_sets.geneval.shapes.per_tag=13"
         result = upgrade(demo, "results/shapes", "--set", setting, "--plan", str(plan), "--json", watched=tmp_path)
     finally:
         slices.write_text(code)
@@ -103,11 +103,13 @@ def test_a_raised_version_and_a_training_that_would_be_refused_are_priced_by_tim
     assert first["why"] == ["changed since: training.learning_rate (was 0.00025, now 0.0001)"]
     assert first["seconds"] == 1800 and first["gpu_hours"] == 0  # on a machine without GPUs
     assert second["files"][0].startswith("results/shapes/runs/promptecho-s1/40/") and second["gpu_hours"] == 40
-    base, others = by_rule(report)["generate_shard"]
-    assert base["why"] == ["the version of its stage, or a file that ships with it"] and base["digests"]
-    assert others["why"] == ["what it is made from is made again"]
-    for images in (base, others):
-        assert (images["jobs"], images["priced"], images["gpu_hours"]) == (6, 1, 3.0)
+    (prompts,) = by_rule(report)["benchmark_prompts"]  # its command names no configuration
+    per_tag = ["changed since: image_set.shapes.per_tag (was 12, now 13)"]
+    assert prompts["why"] == per_tag and prompts["jobs"] == 1
+    images = {group["why"][0]: group for group in by_rule(report)["generate_shard"]}
+    version, follows = images["the version of its stage, or a file that ships with it"], images[FOLLOWS.reasons[0]]
+    assert version["digests"] and (version["jobs"], version["priced"]) == (5, 0)
+    assert (follows["jobs"], follows["priced"], follows["gpu_hours"]) == (7, 2, 6.0)
     assert "runs/promptecho-s1 (checkpoints 20, 40): changed since" in report["refused"]
     assert "--config retrain=shapes/promptecho-s1" in report["refused"]
 
