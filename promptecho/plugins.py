@@ -14,6 +14,7 @@ process was started, as what you have written or copied there does; elsewhere it
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import importlib
 import importlib.metadata
@@ -34,6 +35,15 @@ from promptecho.suggest import maybe
 MISTAKES = (ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, NameError, TypeError, ValueError)
 SPEC = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 OURS = "promptecho"
+# What annotations of descriptors allow, and how it is called.
+PLAIN: dict[str, tuple[tuple[type, ...], str]] = {
+    "str": ((str,), "a text"),
+    "bool": ((bool,), "True or False"),
+    "int": ((int,), "a whole number"),
+    "float": ((int, float), "a number"),
+    "str | Path": ((str, Path), "a text or a Path"),
+    "Path | None": ((Path, type(None)), "a pathlib.Path"),
+}
 
 
 class Named(Protocol):
@@ -109,6 +119,8 @@ class Plugins(Generic[T]):
             if thing.name != name:
                 wrong = f"calls itself {thing.name}, which must be the entry point's name"
                 raise ConfigError(f"{self.noun} {name} ({origin}): {spec} {wrong}")
+            if origin != OURS:
+                check_parts(thing, f"{self.noun} {name} ({origin})")
             self._loaded[name] = Found(thing, spec, origin)
         return self._loaded[name]
 
@@ -181,6 +193,7 @@ def load_plugins(specs: Sequence[str], folder: str | Path, source: str) -> list[
             if kind is None:
                 known = " or ".join(kind.expected.__name__ for kind in KINDS)
                 raise ConfigError(f"{where}: {spec} is {_what(thing)}, not a {known}")
+            check_parts(thing, where)
             try:
                 kind.add(thing, spec, f"{source}: {where}")
             except ConfigError as error:
@@ -229,6 +242,49 @@ def import_object(spec: str, where: str, folder: Path | None = None) -> Any:
     except AttributeError:
         near = maybe(name, [key for key in vars(loaded) if not key.startswith("_")])
         raise ConfigError(f"{where}: {spec}: {getattr(loaded, '__file__', module)} has no {name}{near}") from None
+
+
+def check_parts(thing: Any, where: str) -> None:
+    """Nothing, where the `module:object` strings of a descriptor can be found, as far as no module is imported for it.
+
+    Raises:
+        ConfigError: there is no such module, or a module that is imported already has no such object.
+    """
+    for key, spec in getattr(thing, "parts", {}).items():
+        module, _, name = spec.partition(":")
+        loaded = sys.modules.get(module)
+        try:
+            found = loaded is not None or importlib.util.find_spec(module) is not None
+        except ModuleNotFoundError as error:  # of a package above it, unless that one's own imports fail
+            found = error.name is None or not f"{module}.".startswith(f"{error.name}.")
+        except Exception:  # code of a package above it: told by the job that needs it
+            found = True
+        if not found:
+            raise ConfigError(f"{where}: {thing.name}: {key} {spec!r}: no module {module}; correct {key}")
+        if loaded is not None and not hasattr(loaded, name):
+            near = maybe(name, [one for one in vars(loaded) if not one.startswith("_")])
+            raise ConfigError(f"{where}: {thing.name}: {key} {spec!r}: {module} has no {name}{near}")
+
+
+def wrong_types(thing: Any) -> list[str]:
+    """A line for each field of a descriptor whose value is of another type than its annotation says.
+
+    Only plain annotations are looked at. Any collection will do for a tuple or a set of texts, but no single text.
+    """
+    problems = []
+    for one in dataclasses.fields(thing):
+        value = getattr(thing, one.name)
+        if str(one.type) in PLAIN:
+            types, words = PLAIN[str(one.type)]
+            wrong = not isinstance(value, types) or (isinstance(value, bool) and bool not in types)
+        elif str(one.type) in ("frozenset[str]", "tuple[str, ...]"):
+            words = 'several texts, such as ("a", "b")'
+            wrong = not isinstance(value, list | tuple | set | frozenset) or not all(isinstance(x, str) for x in value)
+        else:
+            continue
+        if wrong:
+            problems.append(f"{one.name} {value!r}: expected {words}")
+    return problems
 
 
 def allow() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from promptecho.config.descriptors import NAME
 from promptecho.config.prompt_sources import Source
 from promptecho.errors import ConfigError
-from promptecho.plugins import SPEC, Found, Plugins, import_object
+from promptecho.plugins import SPEC, Found, Plugins, import_object, wrong_types
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,13 +138,18 @@ class Benchmark:
     instead_of_oracle: str = ""
 
     def __post_init__(self) -> None:
-        problems = []
+        problems = wrong_types(self)
+        for key, kind in (("backends", Backend), ("curves", Curve)):
+            value = getattr(self, key)
+            if not isinstance(value, list | tuple) or not all(isinstance(one, kind) for one in value):
+                problems.append(f"{key} {value!r}: expected ({kind.__name__}(...),), with a comma after each")
+        if self.images_per_prompt is not None and not isinstance(self.images_per_prompt, list | tuple):
+            problems.append(f'images_per_prompt {self.images_per_prompt!r}: expected a number and why: (1, "...")')
+        if problems:
+            raise ValueError(f"Benchmark: {'; '.join(problems)}")
         if not NAME.fullmatch(self.name):
             problems.append(f"name {self.name!r}: take lower-case letters, digits, _ and -")
-        specs = {key: getattr(self, key) for key in ("scorer", "table", "layout", "shapes", "verdicts", "golden")}
-        specs |= {f"commands.{key}": spec for key, spec in self.commands.items()}
-        specs |= {f"curves.{curve.key}.estimate": curve.estimate for curve in self.curves}
-        for key, spec in specs.items():
+        for key, spec in self.specs.items():
             if not SPEC.fullmatch(spec) and (spec or key in ("scorer", "table")):
                 problems.append(f"{key} {spec!r}: expected MODULE:OBJECT")
         for key in ("version", "prompts_version", "texts_per_prompt"):
@@ -165,6 +170,19 @@ class Benchmark:
             problems.append(f"modes {self.modes}: (official,), or (official, fixed)")
         if problems:
             raise ValueError(f"Benchmark: {'; '.join(problems)}")
+
+    @property
+    def specs(self) -> dict[str, str]:
+        """All that may be `module:object` strings, by key; "" where there is none."""
+        specs = {key: getattr(self, key) for key in ("scorer", "table", "layout", "shapes", "verdicts", "golden")}
+        specs |= {f"commands.{key}": spec for key, spec in self.commands.items()}
+        specs |= {f"curves.{curve.key}.estimate": curve.estimate for curve in self.curves}
+        return specs
+
+    @property
+    def parts(self) -> dict[str, str]:
+        """Its `module:object` strings by key."""
+        return {key: spec for key, spec in self.specs.items() if spec}
 
     @property
     def images(self) -> str:

@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError
 
 from promptecho.config.fields import Count, NonNegative, Section, Share, Text
 from promptecho.errors import ConfigError
-from promptecho.plugins import SPEC, Found, Plugins
+from promptecho.plugins import SPEC, Found, Plugins, wrong_types
 
 # Keys of an entry of `rewards` that all rewards have; a reward's own settings stand under its name beside them.
 SHARED = ("name", "weight", "query", "label", "batch_size")
@@ -81,7 +81,8 @@ class Reward:
     null_elsewhere: bool = False
 
     def __post_init__(self) -> None:
-        problems = []
+        if problems := wrong_types(self):
+            raise ValueError(f"Reward: {'; '.join(problems)}")
         if not NAME.fullmatch(self.name) or self.name in SHARED:
             problems.append(f"name {self.name!r}: take lower-case letters, digits, _ and -, and none of {SHARED}")
         if not SPEC.fullmatch(self.build):
@@ -90,6 +91,8 @@ class Reward:
             problems.append(f"version {self.version!r}: count from 1")
         if unknown := set(self.takes) - TAKES:
             problems.append(f"takes {', '.join(sorted(unknown))}: choose of {', '.join(sorted(TAKES))}")
+        if self.template is not None and not self.template.is_file():
+            problems.append(f"template {self.template}: no such file")
         if self.options is not None:
             if not (isinstance(self.options, type) and issubclass(self.options, Section)):
                 problems.append("options: must be a subclass of promptecho.rewards.Section")
@@ -101,6 +104,11 @@ class Reward:
                     problems.append(f"options: {keys}: must have a default that is valid")
         if problems:
             raise ValueError(f"Reward: {'; '.join(problems)}")
+
+    @property
+    def parts(self) -> dict[str, str]:
+        """Its `module:object` strings by key."""
+        return {"build": self.build}
 
     @property
     def writes(self) -> bool:

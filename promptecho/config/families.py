@@ -13,7 +13,7 @@ from typing import Any
 from promptecho.config.descriptors import NAME
 from promptecho.errors import ConfigError, DataError
 from promptecho.files import read_json
-from promptecho.plugins import SPEC, Found, Plugins
+from promptecho.plugins import SPEC, Found, Plugins, wrong_types
 
 INDEX = "model_index.json"
 TAKES = {"pad_prompts"}
@@ -89,7 +89,12 @@ class Family:
     sizes: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
-        problems = []
+        problems = wrong_types(self)
+        encoders = self.text_encoders
+        if not isinstance(encoders, list | tuple) or not all(isinstance(one, TextEncoder) for one in encoders):
+            problems.append("text_encoders: expected (TextEncoder(...),), with a comma after each")
+        if problems:
+            raise ValueError(f"Family: {'; '.join(problems)}")
         if not NAME.fullmatch(self.name):
             problems.append(f"name {self.name!r}: take lower-case letters, digits, _ and -")
         if not SPEC.fullmatch(self.model):
@@ -111,6 +116,11 @@ class Family:
                 problems.append(f"{key} {value!r}: a number")
         if problems:
             raise ValueError(f"Family: {'; '.join(problems)}")
+
+    @property
+    def parts(self) -> dict[str, str]:
+        """Its `module:object` strings by key."""
+        return {"model": self.model}
 
     @property
     def lora_targets(self) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from promptecho.config.descriptors import NAME
 from promptecho.config.fields import Section
 from promptecho.errors import ConfigError
-from promptecho.plugins import SPEC, Found, Plugins
+from promptecho.plugins import SPEC, Found, Plugins, wrong_types
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +55,8 @@ class JudgeKind:
     camel_case: bool = False
 
     def __post_init__(self) -> None:
-        problems = []
+        if problems := wrong_types(self):
+            raise ValueError(f"JudgeKind: {'; '.join(problems)}")
         if not NAME.fullmatch(self.name):
             problems.append(f"name {self.name!r}: take lower-case letters, digits, _ and -")
         if not SPEC.fullmatch(self.build):
@@ -68,6 +69,11 @@ class JudgeKind:
             problems.append("in_process: then it has neither provider nor key_variable")
         if problems:
             raise ValueError(f"JudgeKind: {'; '.join(problems)}")
+
+    @property
+    def parts(self) -> dict[str, str]:
+        """Its `module:object` strings by key."""
+        return {"build": self.build}
 
     @property
     def needs(self) -> str:

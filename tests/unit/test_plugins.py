@@ -219,6 +219,13 @@ def test_a_module_that_another_hides_is_refused_rather_than_replaced(tmp_path):
         ("sharp:REWARD", SHARPNESS.replace("MODULE:build", "build"), "Reward: build 'build': expected MODULE:OBJECT"),
         ("sharp:REWARD", SHARPNESS.replace("float = 1.0", "float"), "Reward: options: scale: must have a default"),
         ("sharp:REWARD", SHARPNESS.replace("version=VERSION", "version=0"), "Reward: version 0: count from 1"),
+        ("sharp:REWARD", SHARPNESS.replace("version=VERSION", "version='2'"), "Reward: version '2': expected a whole"),
+        ("sharp:REWARD", SHARPNESS.replace('"MODULE:build"', "build"), "expected a text"),
+        ("sharp:REWARD", SHARPNESS.replace("=False", "='no'"), "Reward: needs_vlm 'no': expected True or False"),
+        ("sharp:REWARD", SHARPNESS.replace("=False", "=False, template='q.txt'"), "'q.txt': expected a pathlib.Path"),
+        ("sharp:REWARD", SHARPNESS.replace("=False", "=False, takes='query'"), "takes 'query': expected several texts"),
+        ("sharp:REWARD", SHARPNESS.replace(":build", ":biuld"), "sharp has no biuld; did you mean build?"),
+        ("sharp:REWARD", SHARPNESS.replace("MODULE:", "shrap:"), "build 'shrap:build': no module shrap; correct build"),
     ],
 )  # fmt: skip
 def test_a_plugin_that_cannot_be_used_is_one_line_with_its_key(tmp_path, spec, text, told):

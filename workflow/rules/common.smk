@@ -29,10 +29,11 @@ from promptecho.plain_errors import UserError
 from promptecho.tables.published import published
 
 # Jobs find the checkout without its installation, also inside conda environments, whose activation clears
-# PYTHONPATH before this prefix runs. Without conda they use the Python that runs Snakemake.
+# PYTHONPATH before this prefix runs; else what stood there, such as a package of plugins, stays. Without conda they
+# use the Python that runs Snakemake.
 _PREFIX = "set -euo pipefail; "
 if ROOT is not None:
-    _PREFIX += f"export PYTHONPATH={shlex.quote(str(ROOT))}; "
+    _PREFIX += f"export PYTHONPATH={shlex.quote(str(ROOT))}${{PYTHONPATH:+:$PYTHONPATH}}; "
 if not CONDA:
     _PREFIX += f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"; '
 shell.prefix(_PREFIX.replace("{", "{{").replace("}", "}}"))
