@@ -86,11 +86,11 @@ def refusal(path: Path) -> list[str]:
         ({"version": 0}, "version 0: count from 1"),
         ({"text_encoders": (TextEncoder(starts_only=True),)}, "text_encoders: exactly one gets the whole prompt"),
         ({"text_encoders": (TextEncoder(), TextEncoder(part="b"))}, "text_encoders: exactly one gets the whole prompt"),
-        ({"lora_attention": "to_q"}, "lora_attention, lora_feed_forward: tuples of name endings, not both empty"),
+        ({"lora_attention": "to_q"}, "lora_attention 'to_q': expected several texts"),
         ({"lora_attention": ()}, "lora_attention, lora_feed_forward: tuples of name endings, not both empty"),
         ({"takes": {"padding"}}, "takes padding: choose of pad_prompts"),
-        ({"height": 512.0}, "height 512.0: a number of pixels"),
-        ({"guidance_scale": "4"}, "guidance_scale '4': a number"),
+        ({"height": 512.0}, "height 512.0: expected a whole number"),
+        ({"guidance_scale": "4"}, "guidance_scale '4': expected a number"),
     ],
 )
 def test_a_descriptor_that_cannot_be_used_says_which_key_is_wrong(keys, told):
