@@ -110,6 +110,7 @@ class Reasons:
         """What is different in the slice of the configuration that made it, as this version reads that, from now's."""
         now = slice_value(self.protection.experiments[job.wildcards.E], stage, **names)
         made = _MADE_WITH.search(self.persistence.shellcmd(job.output[0]) or "")
+        old: dict[str, Any] | None
         if made is not None and Path(made[1]).is_file():
             try:
                 old = slice_value(load_experiment(made[1]), stage, **names)
