@@ -300,7 +300,7 @@ class Cluster:
             "SelectTypeParameters=CR_CPU_Memory", "DefMemPerCPU=500", "GresTypes=gpu", f"MaxArraySize={max_array_size}",
             "PreemptType=preempt/partition_prio", "PreemptMode=REQUEUE", "JobRequeue=1", "MinJobAge=600", "KillWait=5",
             "SlurmdTimeout=10", "SlurmctldTimeout=10", "InactiveLimit=0", "MessageTimeout=10",
-            "UnkillableStepTimeout=20",
+            "UnkillableStepTimeout=120",
             "SchedulerType=sched/backfill",
             "SchedulerParameters=batch_sched_delay=0,sched_min_interval=200000,bf_interval=1,sched_interval=2",
             "AccountingStorageType=accounting_storage/slurmdbd", "AccountingStorageHost=127.0.0.1",
@@ -370,6 +370,18 @@ class Cluster:
     def all_idle(self) -> bool:
         """Whether every node waits for work."""
         return all(map(self.is_idle, self.nodes()))
+
+    def take_back(self) -> None:
+        """Resume nodes that Slurm has drained, as it does where it took a node for down, requeued its jobs, and then
+        finds them still running there ("Duplicate jobid")."""
+        for node in self.nodes():
+            if self.state_of(node).startswith("drain"):
+                self.run("scontrol", "update", f"NodeName={node}", "State=RESUME", check=False)
+
+    def all_idle_again(self) -> bool:
+        """`all_idle`, after nodes that were drained are taken back."""
+        self.take_back()
+        return self.all_idle()
 
     def is_idle(self, node: str) -> bool:
         """Whether a node waits for work. It stays `planned` where the job that it was planned for was cancelled and no

@@ -181,6 +181,7 @@ def test_munged_away_while_submitting_and_ctrl_c_meanwhile(cluster, flow):
     ended.expect_submitted(1)
     # The next start looks whether the sbatch that got no answer has submitted something.
     assert "whether it got through is found out" in ended.text and len(open_in_ledger(ended)) >= 1
+    cluster.take_back()  # a busy machine is without munged for longer than SlurmdTimeout
 
 
 def test_why_jobs_wait_is_told_once(cluster, flow):

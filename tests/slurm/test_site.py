@@ -73,7 +73,7 @@ test_only.__test__ = False
 )
 def test_sbatch_takes_what_has_no_problems(cluster, site, tmp_path, resources):
     request = request_of("r", resources, 1)
-    cluster.wait(cluster.all_idle, "nodes that work again after the tests before")
+    cluster.wait(cluster.all_idle_again, "nodes that work again after the tests before")
     assert site.problems(request, "r") == [] and test_only(cluster, request, tmp_path)
 
 
