@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import typing
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from pydantic_core import PydanticCustomError
 
+from promptecho.config.fields import Section
 from promptecho.errors import ConfigError
 from promptecho.plugins import Plugins
 
@@ -29,7 +31,27 @@ def name_of(plugins: Plugins[Any]) -> Callable[[str], str]:
     return check
 
 
-def choice_schema(told: dict[str, Any], plugins: Plugins[Any]) -> dict[str, Any]:
+def choice_schema(told: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
     """The JSON schema `told` of such a key: the project's own names, or any other text."""
     told = {key: value for key, value in told.items() if key not in ("type", "minLength")}
-    return {**told, "anyOf": [{"enum": list(plugins.built_in)}, {"type": "string", "minLength": 1}]}
+    return {**told, "anyOf": [{"enum": list(names)}, {"type": "string", "minLength": 1}]}
+
+
+class OpenSection(Section):
+    """A section some of whose keys, and what is told of them, depend on what is at hand."""
+
+    @classmethod
+    def open_choices(cls) -> tuple[str, ...]:
+        """Keys whose value may also be the name of something from outside."""
+        return ()
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: Any, handler: Any) -> Any:
+        """With the project's own names; others may be written, too."""
+        schema = handler(core_schema)
+        properties = handler.resolve_ref_schema(schema)["properties"]
+        for key, field in cls.written_fields(ours_only=True).items():
+            properties[key]["description"] = field.description
+            if key in cls.open_choices():
+                properties[key] = choice_schema(properties[key], typing.get_args(field.annotation))
+        return schema

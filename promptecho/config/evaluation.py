@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import typing
 from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
@@ -11,7 +10,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
 from promptecho.config.benchmarks import BENCHMARKS, Backend, Benchmark, benchmark_named, benchmarks_at_hand
-from promptecho.config.choices import name_of
+from promptecho.config.choices import OpenSection, name_of
 from promptecho.config.fields import OF_FAMILY, SCHEDULE, Count, Flag, NonNegative, Schedule, Section, Seed, Share, Text
 
 OUTSIDE = "or one from outside (docs/extending.md)"
@@ -63,28 +62,6 @@ def _named(benchmarks: list[Benchmark]) -> str:
     return "; ".join(f"{one.name}: {one.title}, {one.summary}" for one in benchmarks)
 
 
-class _Chosen(Section):
-    """A section some of whose keys depend on the benchmarks at hand."""
-
-    @classmethod
-    def __get_pydantic_json_schema__(cls, core_schema: Any, handler: Any) -> Any:
-        """Of the project's own benchmarks; others may be named, too."""
-        schema = handler(core_schema)
-        properties = handler.resolve_ref_schema(schema)["properties"]
-        for key, field in cls.written_fields(ours_only=True).items():
-            properties[key]["description"] = field.description
-            if key in cls.open_choices():
-                told = {name: value for name, value in properties[key].items() if name not in ("type", "minLength")}
-                names = list(typing.get_args(field.annotation))
-                properties[key] = {**told, "anyOf": [{"enum": names}, {"type": "string", "minLength": 1}]}
-        return schema
-
-    @classmethod
-    def open_choices(cls) -> tuple[str, ...]:
-        """Keys whose words depend on what is at hand."""
-        return ()
-
-
 class RenderedPrompts(Section):
     """Benchmark prompts over the embedded world's vocabulary."""
 
@@ -92,7 +69,7 @@ class RenderedPrompts(Section):
     seed: Seed = Field(description="Seed of the prompts.")
 
 
-class ImageSetSection(_Chosen):
+class ImageSetSection(OpenSection):
     """Images that one or several benchmarks score."""
 
     benchmark: Annotated[Text, AfterValidator(_with_images)] = Field(
@@ -156,7 +133,7 @@ class ImageSetSection(_Chosen):
         return fields
 
 
-class BenchmarkSection(_Chosen):
+class BenchmarkSection(OpenSection):
     """A scorer on an image set."""
 
     image_set: Text = Field(description="Key of `image_sets` whose images are scored.")

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import copy
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, JsonValue, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
-from promptecho.config.choices import choice_schema, name_of
+from promptecho.config.choices import OpenSection, name_of
 from promptecho.config.fields import NAME_PATTERN, Count, Flag, NonNegative, Positive, Section, Share, Text
 from promptecho.config.judge_kinds import JUDGE_KINDS, JudgeKind, judge_kind, judge_kinds_at_hand
 
 
-class JudgeSection(Section):
+class JudgeSection(OpenSection):
     """A model that answers questions about images. Its key comes from the environment, never from a file."""
 
     kind: Annotated[Text, AfterValidator(name_of(JUDGE_KINDS))] = Field(description="How the model is asked")
@@ -115,14 +115,8 @@ class JudgeSection(Section):
         return fields
 
     @classmethod
-    def __get_pydantic_json_schema__(cls, core_schema: Any, handler: Any) -> Any:
-        """Of the project's own kinds; others may be named, too."""
-        schema = handler(core_schema)
-        properties = handler.resolve_ref_schema(schema)["properties"]
-        for key, field in cls.written_fields(ours_only=True).items():
-            properties[key]["description"] = field.description
-        properties["kind"] = choice_schema(properties["kind"], JUDGE_KINDS)
-        return schema
+    def open_choices(cls) -> tuple[str, ...]:
+        return ("kind",)
 
 
 class JudgesSection(Section):

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, StrictStr
 from pydantic.fields import FieldInfo
 
-from promptecho.config.choices import choice_schema, name_of
+from promptecho.config.choices import OpenSection, name_of
 from promptecho.config.clean import CleanSection
 from promptecho.config.evaluation import BenchmarkSection, EvaluateSection, ImageSetSection
 from promptecho.config.families import DEFAULT as DEFAULT_FAMILY
@@ -43,7 +43,7 @@ NOT_WRITTEN = ("experiment", "adapters", "plugins_folder", *FROM_SITE)
 PadPrompts = Literal["none", "masked", "unmasked"]
 
 
-class T2iSection(Section):
+class T2iSection(OpenSection):
     """The text-to-image model that is trained and evaluated."""
 
     family: Annotated[Text, AfterValidator(name_of(FAMILIES))] = Field(
@@ -75,14 +75,8 @@ class T2iSection(Section):
         return _t2i_fields(tuple((one.name, one.title, "pad_prompts" in one.takes) for one in families))
 
     @classmethod
-    def __get_pydantic_json_schema__(cls, core_schema: Any, handler: Any) -> Any:
-        """Of the project's own families; others may be named, too."""
-        schema = handler(core_schema)
-        properties = handler.resolve_ref_schema(schema)["properties"]
-        for key, field in cls.written_fields(ours_only=True).items():
-            properties[key]["description"] = field.description
-        properties["family"] = choice_schema(properties["family"], FAMILIES)
-        return schema
+    def open_choices(cls) -> tuple[str, ...]:
+        return ("family",)
 
 
 @functools.cache

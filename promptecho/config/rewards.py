@@ -90,7 +90,7 @@ class RewardSection(Section):
                 options = reward_named(key).options.__pydantic_core_schema__  # type: ignore[union-attr]
                 properties[key] = {"anyOf": [handler(options), {"type": "null"}], "default": None}
             properties[key]["description"] = field.description
-        properties["name"] = choice_schema(properties["name"], REWARDS)
+        properties["name"] = choice_schema(properties["name"], list(REWARDS.built_in))
         inner["additionalProperties"] = {"type": ["object", "null"]}
         return schema
 

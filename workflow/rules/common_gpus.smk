@@ -26,9 +26,14 @@ if GPUS_HERE and workflow.global_resources.get("gpu").value is None:
     workflow.register_resource("gpu", GPUS_HERE)
 
 
+def _overwritten(rule):
+    """What `set-resources` says of a rule."""
+    return workflow.resource_settings.overwrite_resources.get(MODIFIER.modify_rulename(rule), {})
+
+
 def _asked(rule, resource):
     """What `set-resources` says, where it is a plain number."""
-    overwritten = workflow.resource_settings.overwrite_resources.get(MODIFIER.modify_rulename(rule), {})
+    overwritten = _overwritten(rule)
     if resource not in overwritten or overwritten[resource].is_evaluable():
         return None
     return overwritten[resource].value
@@ -36,7 +41,7 @@ def _asked(rule, resource):
 
 def _says_gpus(rule):
     """Whether `set-resources` says in other words, of the whole job or Slurm's, how many GPUs a job gets."""
-    overwritten = workflow.resource_settings.overwrite_resources.get(MODIFIER.modify_rulename(rule), {})
+    overwritten = _overwritten(rule)
     return "gpu" in overwritten or ("gres" in overwritten and "gpu" in str(overwritten["gres"].value))
 
 
