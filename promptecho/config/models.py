@@ -11,6 +11,7 @@ from pydantic.fields import FieldInfo
 
 from promptecho.config.choices import OpenSection, name_of
 from promptecho.config.clean import CleanSection
+from promptecho.config.compute import ComputeSection
 from promptecho.config.evaluation import BenchmarkSection, EvaluateSection, ImageSetSection
 from promptecho.config.families import DEFAULT as DEFAULT_FAMILY
 from promptecho.config.families import FAMILIES, families_at_hand
@@ -200,6 +201,7 @@ class ExperimentConfig(Section):
     evaluate: list[EvaluateSection] = Field(default_factory=list, description="Which benchmark runs where.")
     tables: list[Text] = Field(default_factory=list, description="Benchmarks (keys of `benchmarks`) to tabulate.")
     resources: ResourcesSection = Field(default_factory=ResourcesSection, description="What jobs ask a cluster for.")
+    compute: ComputeSection = Field(default_factory=ComputeSection, description="How models compute.")
     plugins: list[Text] = Field(
         default_factory=list,
         description="What is not installed and comes from outside, such as a reward of your own: `module:object` of "

@@ -293,6 +293,7 @@ EVERYTHING_TRAINED = {"merge", "train"}
         ("image_sets.geneval.seed", 2, {"generate"}),
         ("image_sets.geneval.batch_size", 2, set()),
         ("evaluate.0.at", "last", set()),
+        ("compute", {"compile": "on", "deterministic": True}, set()),
     ],
 )
 def test_a_stage_reruns_when_its_slice_changes(dotted, value, stages):
