@@ -18,6 +18,7 @@ from promptecho.errors import ConfigError
 
 if TYPE_CHECKING:
     from promptecho.config import ExperimentConfig
+    from promptecho.train.speed import Work
 
 
 def register(app: typer.Typer) -> None:
@@ -203,7 +204,35 @@ def _train(threads: int | None, *, config: Path, device: str, **paths) -> bool:
 
     if threads is not None:
         torch.set_num_threads(threads)
-    return train_segment(Segment(config=experiment, device=choose_device(device), **paths))
+    chosen = choose_device(device)
+    work = _work_per_iteration(experiment, paths["run"], paths["captions"], chosen)
+    return train_segment(Segment(config=experiment, device=chosen, work_per_iteration=work, **paths))
+
+
+def _work_per_iteration(experiment: ExperimentConfig, run: str, captions: Path, device: str) -> Work | None:
+    """What metrics need to tell TFLOP/s and MFU, where `compute.mfu` asks for them; on rank 0, which writes metrics."""
+    wanted = experiment.compute.mfu
+    if wanted == "off" or (wanted == "auto" and not device.startswith("cuda")) or not _leads():
+        return None
+    import torch
+
+    from promptecho.plan.gpus import known, of_device
+    from promptecho.plan.useful import prompt_tokens, work_of
+
+    card = torch.cuda.get_device_name(device) if device.startswith("cuda") else "a CPU"
+    listed = of_device(card)
+    gpu = None if listed is None else known()[listed]
+    told = f"MFU is by the datasheet of {gpu.name}" if gpu else f"no datasheet of {card} is known: TFLOP/s, no MFU"
+    try:
+        work = work_of(experiment, run, prompt_tokens(experiment, captions), gpu)
+    except Exception as error:  # what can't be counted, such as a family from outside, can be trained all the same
+        reason = " ".join(str(error).split())[:200]
+        work, told = (
+            None,
+            f"no TFLOP/s and MFU, as the work cannot be counted ({reason}); compute.mfu: off asks for none",
+        )
+    print(f"train {run}: {told}", file=sys.stderr, flush=True)
+    return work
 
 
 def _keep_finished(experiment: ExperimentConfig, run: str, out: Path) -> None:
@@ -221,11 +250,16 @@ def _keep_finished(experiment: ExperimentConfig, run: str, out: Path) -> None:
 
 def _quiet_all_but_one() -> None:
     """Warnings of libraries, already those of their import, are the same on every rank: rank 0 tells them."""
-    from promptecho.cluster.slurm_env import ranks_of_step
-
-    if int({**os.environ, **ranks_of_step(os.environ)}.get("RANK", 0)):
+    if not _leads():
         logging.disable(logging.WARNING)
         warnings.simplefilter("ignore")
+
+
+def _leads() -> bool:
+    """Whether this is rank 0, or alone."""
+    from promptecho.cluster.slurm_env import ranks_of_step
+
+    return not int({**os.environ, **ranks_of_step(os.environ)}.get("RANK", 0))
 
 
 def _replay(config: Path, folder: Path, threads: int | None, device: str) -> dict:

@@ -27,3 +27,9 @@ class ComputeSection(Section):
         "operation that has none ends the command with its name. Slower where attention's backward pass has to add "
         "up in a fixed order.",
     )
+    mfu: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="Whether metrics.jsonl tells each phase's TFLOP/s and, where the GPU's datasheet is known, its MFU "
+        "(docs/performance.md). The work is counted once, before the models are loaded, by one process. auto: on a "
+        "GPU.",
+    )

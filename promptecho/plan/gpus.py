@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ class Gpu:
     link_gb_s: float
     host_gb_s: float
     source: str
+    devices: Sequence[str] = ()  # what CUDA calls it
 
     def rate(self, kind: str) -> float:
         """Peak FLOP/s of operators of a kind, as traces name it."""
@@ -41,6 +43,12 @@ class Gpu:
 def known() -> dict[str, Gpu]:
     """All listed GPUs."""
     return {name: Gpu(**facts) for name, facts in read_json(FILE)["gpus"].items()}
+
+
+def of_device(device_name: str) -> str | None:
+    """The listed GPU (its key) that CUDA calls by this name; None where no datasheet of it is here. Cards of the same
+    chip differ (SXM, PCIe, NVL, a part of one by MIG), so only the very name counts."""
+    return next((name for name, gpu in known().items() if device_name in gpu.devices), None)
 
 
 def find_gpu(name: str, memory_gb: float | None = None, tflops: float | None = None) -> Gpu:
@@ -59,7 +67,7 @@ def find_gpu(name: str, memory_gb: float | None = None, tflops: float | None = N
                 f"--gpu {name}: not listed (known: {', '.join(listed)}); give --gpu-memory-gb and --gpu-tflops (dense "
                 "bfloat16) from its datasheet"
             )
-        gpu = replace(listed["h100"], name=name, source="command line; bandwidths of an H100")
+        gpu = replace(listed["h100"], name=name, devices=(), source="command line; bandwidths of an H100")
     if memory_gb is not None:
         gpu = replace(gpu, memory_gb=memory_gb)
     if tflops is not None:

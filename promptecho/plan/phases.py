@@ -13,6 +13,7 @@ from promptecho.plan.memory import FLOAT32, reward_batch, samples_of
 from promptecho.plan.settings import Settings
 from promptecho.plan.trace import Cost
 from promptecho.train.placement.layout import RankLayout
+from promptecho.train.speed import reference_sets
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def iteration_phases(
     rows = training.timesteps.per_sample * (training.passes if training.timesteps.redraw == "pass" else 1)
     micro = min(training.micro_batch_size, share)
     once = t2i.velocity(micro, training).times(1 / micro)
-    sets = 1 + (training.kl_ema.weight > 0 and training.kl_ema.decay > 0) + (training.kl_base.weight > 0)
+    sets = reference_sets(training, iteration=1)
     batches = sets * rows * -(-share // micro)
     phases.append(
         _phase(Phase.PRECOMPUTE, once.times(sets * rows * images), clock.compute(once.times(sets * rows * share)),

@@ -194,7 +194,7 @@ def iterate(trainer: Trainer, state: TrainingState) -> tuple[TrainingState, dict
         "update_norm": distance(weights, trained),
         "learning_rate": engine.current_learning_rate,
         "optimizer_steps": after.optimizer_steps,
-        **trainer.phase.meter.metrics(len(rollout.latents)),
+        **trainer.measured(iteration, len(rollout.latents)),
     }
 
 

@@ -52,7 +52,8 @@ def prepare(segment: Segment, training: TrainingConfig, layout: RankLayout, laun
     t2i, times = segment.config.models.t2i, phase.meter.load_metrics()
     trainer = Trainer(
         segment, training, family, encoder, engine, rewards, rewarder, prompts, watched,
-        family.latent_shape(t2i.height, t2i.width), sampler_grid(family, training, t2i), phase, first_row=times,
+        family.latent_shape(t2i.height, t2i.width), sampler_grid(family, training, t2i), phase,
+        gpus=launch.world_size, first_row=times,
     )  # fmt: skip
     told = ", ".join(f"{key.removeprefix('seconds_load_')} {value:.1f} s" for key, value in times.items())
     trainer.say(f"models loaded: {told}")

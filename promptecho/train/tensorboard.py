@@ -13,6 +13,9 @@ GROUPS = (
     ("advantage_", "reward/advantage_"),
     ("seconds_", "speed/seconds_"),
     ("seconds", "speed/seconds"),
+    ("tflops", "speed/tflops"),
+    ("mfu", "speed/mfu"),
+    ("hfu", "speed/hfu"),
     ("images_per_s", "speed/images_per_s"),
     ("memory_gb_", "memory/gb_"),
 )

@@ -21,6 +21,7 @@ from promptecho.train.phases import Phases
 from promptecho.train.placement.base import Rewarder
 from promptecho.train.prompts import PromptUse
 from promptecho.train.scoring import WeightedReward
+from promptecho.train.speed import Work, rates, reference_sets
 
 
 @dataclass
@@ -39,6 +40,7 @@ class Segment:
     heldout: Path | None = None
     tensorboard: Path | None = None
     accept_captions: bool = False  # go on although prompts that were used are others now
+    work_per_iteration: Work | None = None  # counted beforehand, for MFU; None: metrics tell seconds alone
     on_leave: Callable[[], None] = lambda: None  # before a process that is asked to stop while it loads ends itself
 
 
@@ -59,6 +61,7 @@ class Trainer:
     grid: torch.Tensor  # the sampler's timesteps
     phase: Phases
     rows: list[dict[str, Any]] = field(default_factory=list)
+    gpus: int = 0  # all processes of the launch, reward servers included; 0: those that train
     first_row: dict[str, Any] = field(default_factory=dict)  # what this process's first row of metrics tells besides
 
     @cached_property
@@ -66,6 +69,14 @@ class Trainer:
         """What the iterations use, for the state's record."""
         labels = [entry.labels for entry in self.rewards if entry.labels is not None]
         return PromptUse(self.prompts, labels, self.training.seed, self.training.prompts_per_iteration)
+
+    def measured(self, iteration: int, images: int) -> dict[str, float]:
+        """Seconds, memory and speed of an iteration (the first is 0) with so many images, for its row of metrics."""
+        found, work = self.phase.meter.metrics(images), self.segment.work_per_iteration
+        if work is None:
+            return found
+        trainers, sets = dist.get_world_size(), reference_sets(self.training, iteration)
+        return found | rates(work, found, sets=sets, trainers=trainers, gpus=self.gpus or trainers)
 
     def say(self, message: str) -> None:
         """Rank 0 tells it, in one line."""

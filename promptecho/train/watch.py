@@ -9,7 +9,7 @@ import json
 import math
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import fmean, median
 
@@ -20,6 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from promptecho.errors import ConfigError, DataError, counted
+from promptecho.phases import MEASURED
 from promptecho.suggest import maybe
 from promptecho.train.metrics import RunMetrics, find_runs, read_run
 from promptecho.train.warning_signs import change, warning_signs
@@ -34,6 +35,7 @@ METRICS = {
     "update_norm": "size of update",
     "grad_below_eps": "gradient below eps",
 }
+SPEED = ("tflops", "mfu", "hfu")
 FIXED_NOISE = {"heldout_reward"}  # the same images every time: single values compare
 BLOCKS = "▁▂▃▄▅▆▇█"
 SPARK_WIDTH = 32
@@ -69,6 +71,9 @@ class RunView:
     seconds_since_row: float | None
     metrics: dict[str, Metric]
     warnings: list[str]
+    speed: dict[str, float] = field(
+        default_factory=dict
+    )  # of the last row that tells any: tflops_PHASE, mfu_PHASE, ...
 
     def to_json(self) -> dict:
         """The numbers, without the whole series."""
@@ -103,7 +108,16 @@ def view(metrics: RunMetrics, total: int | None, now: float) -> RunView:
         seconds_since_row=since,
         metrics={key: _metric(metrics, key) for key in METRICS if metrics.series(key)},
         warnings=warning_signs(metrics.rows),
+        speed=_speed(metrics),
     )
+
+
+def _speed(metrics: RunMetrics) -> dict[str, float]:
+    """TFLOP/s, MFU and HFU of the last row that has any; rows of earlier versions, and of CPUs, have none."""
+    for row in reversed(metrics.rows):
+        if found := {key: value for key, value in row.items() if key.split("_")[0] in SPEED}:
+            return found
+    return {}
 
 
 def _metric(metrics: RunMetrics, key: str) -> Metric:
@@ -140,6 +154,8 @@ def frame(experiment: str, views: list[RunView]) -> RenderableType:
             )
         if shown.metrics:
             parts.append(Padding(_table(shown), (0, 0, 0, 2)))
+        if shown.speed:
+            parts.append(Padding(Text(_told_speed(shown.speed), style="dim"), (0, 0, 0, 2)))
         parts += [Padding(Text(f"! {line}", style="bold yellow"), (0, 0, 0, 2)) for line in shown.warnings]
     if any(metric.change is not None for shown in views for metric in shown.metrics.values()):
         legend = "change: mean of the last 5 iterations minus mean of the first 5; held-out: last minus first"
@@ -175,6 +191,16 @@ def _table(shown: RunView) -> Table:
         behind = f"  (at {metric.iteration})" if metric.iteration != shown.iteration else ""
         table.add_row(METRICS[key], sparkline(metric.values), f"{metric.last:.4g}", changed + behind)
     return table
+
+
+def _told_speed(speed: dict[str, float]) -> str:
+    """Of each phase and the whole iteration."""
+    told = []
+    for phase, suffix in [*((phase, f"_{phase}") for phase in MEASURED), ("iteration", "")]:
+        if (rate := speed.get(f"tflops{suffix}")) is not None:
+            share = speed.get(f"mfu{suffix}")
+            told.append(f"{phase} {rate:.3g}" + ("" if share is None else f" (MFU {share:.0%})"))
+    return f"TFLOP/s per GPU: {', '.join(told)}"
 
 
 def _duration(seconds: float) -> str:

@@ -61,6 +61,21 @@ def test_running_and_waiting(experiment):
     assert "kl_base" not in a.metrics  # never measured, never shown
 
 
+def test_speed_is_shown_where_rows_tell_it(experiment):
+    now = live_file(experiment).stat().st_mtime
+    (before,) = snapshot(experiment, ["a"], now)
+    assert before.speed == {} and "TFLOP/s" not in text_of(experiment, [before])  # as earlier versions wrote
+    told = {"tflops_sample": 396.04, "mfu_sample": 0.4004, "tflops_update": 237.0, "tflops": 326.0, "mfu": 0.3296}
+    with live_file(experiment).open("r+") as file:
+        kept = file.read().rpartition("\n")[0]
+        file.seek(0)
+        file.write(f"{kept}\n{json.dumps(row(16, **told))}\n")
+    (shown,) = snapshot(experiment, ["a"], now)
+    assert shown.speed == told == shown.to_json()["speed"]
+    line = "TFLOP/s per GPU: sample 396 (MFU 40%), update 237, iteration 326 (MFU 33%)"
+    assert line in text_of(experiment, [shown])
+
+
 def test_no_row_for_long_is_a_stall(experiment):
     written = live_file(experiment).stat().st_mtime
     assert snapshot(experiment, ["a"], written + 149)[0].state == "running"

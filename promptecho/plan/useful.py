@@ -1,0 +1,98 @@
+"""What one iteration takes by phase, for MFU: FLOPs of the code that runs, traced without values (costs.py)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from promptecho.config import ExperimentConfig, run_rewards, run_training
+from promptecho.config.training import TrainingConfig
+from promptecho.phases import Phase
+from promptecho.plan.costs import T2iCosts
+from promptecho.plan.gpus import Gpu
+from promptecho.plan.memory import reward_batch
+from promptecho.plan.plan import Planner
+from promptecho.plan.settings import Settings
+from promptecho.plan.trace import Cost
+from promptecho.train.speed import Effort, Work
+
+SAMPLED_CAPTIONS = 256  # whose mean length counts as every prompt's
+
+
+def work_of(
+    config: ExperimentConfig, run: str, prompt_tokens: int, gpu: Gpu | None = None, root: Path | None = None
+) -> Work:
+    """What an iteration of `run` takes, each prompt having `prompt_tokens` tokens.
+
+    Encoding counts where it happens in every iteration, without a prompt cache. Rewards count where the VLM's passes
+    are all there is to them: neither written replies, whose lengths differ, nor a reward without a VLM.
+
+    Args:
+        gpu: whose rates count; None: no datasheet is known.
+        root: as of `Planner`.
+
+    Raises:
+        ModelError: as of `Planner`.
+    """
+    training, rewards = run_training(config, run), run_rewards(config, run)
+    cache = config.models_prompt_cache is not None
+    planner = Planner(Settings(1.0, 1.0, 1.0, 0.0, prompt_tokens, 1, config.captions.query, cache), root)
+    images = training.prompts_per_iteration * training.images_per_prompt
+    keeps_all = without_checkpointing(training)
+    t2i = planner.t2i(config, keeps_all)
+
+    n, sampling = min(training.sampling.batch_size, images), training.sampling
+    step = t2i.sample_step(n, sampling.guidance_scale).times(sampling.num_inference_steps * images / n)
+    encode = Cost() if cache else t2i.encode().times(training.prompts_per_iteration)
+    draws = training.passes if training.timesteps.redraw == "pass" else 1
+    micro = min(training.micro_batch_size, images)
+    one_set = t2i.velocity(micro, training).times(draws * training.timesteps.per_sample * images / micro)
+    costs = {
+        Phase.SAMPLE: encode + step + t2i.decode(n).times(images / n),
+        Phase.PRECOMPUTE: one_set,
+        Phase.UPDATE: _update(t2i, training, images),
+    }
+    if all(entry.reward.needs_vlm and not entry.reward.writes for entry in rewards):
+        vlm = planner.vlm(config, run)
+        assert vlm is not None, "a reward needs it"
+        sizes = [reward_batch(entry, images) for entry in rewards]
+        found = [
+            vlm.reward(size, entry, config.captions.query).times(images / size)
+            for size, entry in zip(sizes, rewards, strict=True)
+        ]
+        costs[Phase.REWARD] = sum(found, Cost())
+    useful = {phase: _effort(cost, gpu) for phase, cost in costs.items()}
+    again = {}
+    if keeps_all != training:
+        again[Phase.UPDATE] = _effort(_update(planner.t2i(config, training), training, images), gpu)
+    return Work(useful, {**useful, **again}, None if gpu is None else gpu.name)
+
+
+def without_checkpointing(training: TrainingConfig) -> TrainingConfig:
+    """The same training that keeps all its activations."""
+    return training.model_copy(update={"activation_checkpointing": False})
+
+
+def prompt_tokens(config: ExperimentConfig, captions: Path) -> int:
+    """Mean tokens of the first training captions, as the plan counts a prompt's: without the template's.
+
+    Raises:
+        DataError, ModelError: captions or tokenizer cannot be read.
+    """
+    from promptecho.captions.readers import t2i_reader
+    from promptecho.captions.store import load_training_captions
+
+    texts = [caption.text for caption in load_training_captions(captions)[:SAMPLED_CAPTIONS]]
+    ids = t2i_reader(config.models.t2i).tokenizer(texts, add_special_tokens=False, verbose=False).input_ids
+    return max(1, round(sum(map(len, ids)) / len(ids)))
+
+
+def _update(t2i: T2iCosts, training: TrainingConfig, images: int) -> Cost:
+    per_forward = 1 if training.per_timestep else training.timesteps.per_sample
+    micro = min(training.micro_batch_size, images)
+    units = training.passes * images * training.timesteps.per_sample
+    return t2i.loss(micro, training).times(units / (micro * per_forward))
+
+
+def _effort(cost: Cost, gpu: Gpu | None) -> Effort:
+    ideal = None if gpu is None else sum(flops / gpu.rate(kind) for kind, flops in cost.flops.items())
+    return Effort(cost.total, ideal)
