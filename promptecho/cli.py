@@ -16,12 +16,12 @@ import typer
 import promptecho
 from promptecho import commands, plugins
 from promptecho.commands import examples
-from promptecho.commands.group import Group
+from promptecho.commands.group import CommandGroup
 from promptecho.errors import PromptEchoError
 
 app = typer.Typer(
     name="promptecho",
-    cls=Group,
+    cls=CommandGroup,
     help="Make a text-to-image model follow its prompts better: a vision-language model looks at each image, and how "
     "likely it finds the prompt as the description is the reward. Each stage of the workflow is a command; Snakemake "
     "starts them, and so can you. `promptecho COMMAND --help` explains one.",
@@ -59,7 +59,7 @@ for _module in sorted(module.name for module in pkgutil.iter_modules(commands.__
 for _info in app.registered_groups:
     assert _info.typer_instance is not None, "each is added as one"
     _own = _info.typer_instance.info.cls
-    _info.cls = _own if isinstance(_own, type) and issubclass(_own, Group) else Group
+    _info.cls = _own if isinstance(_own, type) and issubclass(_own, CommandGroup) else CommandGroup
 examples.attach(app)
 
 

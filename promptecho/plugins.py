@@ -57,7 +57,7 @@ T = TypeVar("T", bound=Named)
 
 
 @dataclass(frozen=True)
-class Found(Generic[T]):
+class Registration(Generic[T]):
     """A descriptor, the `module:object` that it is, and who brings it: `promptecho`, a package, or a file's key."""
 
     thing: T
@@ -85,8 +85,8 @@ class Plugins(Generic[T]):
     def __init__(self, kind: str, expected: type[T], built_in: Mapping[str, str], noun: str = ""):
         self.kind, self.expected, self.built_in = kind, expected, dict(built_in)
         self.noun = noun or expected.__name__.lower()
-        self.named: dict[str, Found[T]] = {}  # by experiment files of this process
-        self._loaded: dict[str, Found[T]] = {}
+        self.named: dict[str, Registration[T]] = {}  # by experiment files of this process
+        self._loaded: dict[str, Registration[T]] = {}
         KINDS.append(self)
 
     def names(self) -> list[str]:
@@ -95,7 +95,7 @@ class Plugins(Generic[T]):
         named = [name for name, found in self.named.items() if scope is None or found.spec in scope]
         return list(dict.fromkeys([*self.built_in, *sorted(self._installed()), *named]))
 
-    def find(self, name: str) -> Found[T]:
+    def find(self, name: str) -> Registration[T]:
         """The descriptor called `name`.
 
         Raises:
@@ -121,7 +121,7 @@ class Plugins(Generic[T]):
                 raise ConfigError(f"{self.noun} {name} ({origin}): {spec} {wrong}")
             if origin != OURS:
                 check_parts(thing, f"{self.noun} {name} ({origin})")
-            self._loaded[name] = Found(thing, spec, origin)
+            self._loaded[name] = Registration(thing, spec, origin)
         return self._loaded[name]
 
     def add(self, thing: T, spec: str, origin: str) -> None:
@@ -131,13 +131,13 @@ class Plugins(Generic[T]):
             ConfigError: another one has its name.
         """
         name = thing.name
-        others = [Found(thing, *place) for place in self._places(name)]
+        others = [Registration(thing, *place) for place in self._places(name)]
         others += [self.named[name]] if name in self.named else []
         for other in others:
             if other.spec != spec or (other.thing is not thing and other.origin == origin):
                 raise ConfigError(f"{origin}: {spec} is called {name} as {other} is; give it another name")
         if not others:
-            self.named[name] = Found(thing, spec, origin)
+            self.named[name] = Registration(thing, spec, origin)
 
     def _places(self, name: str) -> list[tuple[str, str]]:
         own = [(self.built_in[name], OURS)] if name in self.built_in else []

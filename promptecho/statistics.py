@@ -62,7 +62,7 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class _Group:
+class _GroupSums:
     """Per-prompt sums `sums[P]` and item counts `counts[P]` of one group, prompts sorted by id; `values`: of its items,
     or its prompts' means where every prompt counts once."""
 
@@ -95,7 +95,7 @@ class _Group:
         return Moments(weight, n_prompts, n_items, size, plus, minus, v_items, v_prompts)
 
 
-def _groups(rows: Sequence[tuple[str, str, int, float]], what: str, per_prompt: bool = False) -> list[_Group]:
+def _groups(rows: Sequence[tuple[str, str, int, float]], what: str, per_prompt: bool = False) -> list[_GroupSums]:
     """Cluster `(group, prompt_id, image_index, value)` rows by prompt, groups sorted by name.
 
     `per_prompt` counts every prompt once, with the mean of its items.
@@ -112,7 +112,7 @@ def _groups(rows: Sequence[tuple[str, str, int, float]], what: str, per_prompt: 
         if per_prompt:
             values = sums = sums / counts
             counts = np.ones_like(sums)
-        groups.append(_Group(name, sums, counts, values, n_items))
+        groups.append(_GroupSums(name, sums, counts, values, n_items))
     return groups
 
 
@@ -126,7 +126,7 @@ def _check_range(rows: Sequence[tuple[str, str, int, float]], low: float, what: 
 
 
 def _interval(
-    groups: Sequence[_Group], weights: Weights, value: float, signed: bool, confidence: float
+    groups: Sequence[_GroupSums], weights: Weights, value: float, signed: bool, confidence: float
 ) -> tuple[float, float]:
     """(low, high), widened by float rounding to hold `value`."""
     chosen = [group for group in groups if group.name in weights]
@@ -268,7 +268,7 @@ def _pairs(
 
 
 def _difference(
-    groups: list[_Group], weights: Weights, lost: int, *, resamples: int, confidence: float, seed: int
+    groups: list[_GroupSums], weights: Weights, lost: int, *, resamples: int, confidence: float, seed: int
 ) -> Difference:
     """Weighted mean of the groups' mean differences, with score interval and sign-flip p-value."""
     chosen = [group for group in groups if group.name in weights]

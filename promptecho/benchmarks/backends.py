@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
-from promptecho.benchmarks.perception import Reader
+from promptecho.benchmarks.perception import ShapeReader
 from promptecho.errors import ModelError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ class OracleReader:
         return detect(image)
 
 
-READERS: dict[str, Callable[[], Reader]] = {"oracle": OracleReader}
+READERS: dict[str, Callable[[], ShapeReader]] = {"oracle": OracleReader}
 Factory = TypeVar("Factory")
 
 
@@ -40,7 +40,7 @@ def find_backend(backends: Mapping[str, Factory], name: str) -> Factory:
     return backends[name]
 
 
-def load_reader(name: str) -> Reader:
+def load_reader(name: str) -> ShapeReader:
     """The reader of a backend name.
 
     Raises:

@@ -34,7 +34,7 @@ class Detector(Protocol):
     def __call__(self, image: Image.Image, metadata: dict) -> tuple[Boxes, Colors]: ...
 
 
-class Reader(Protocol):
+class ShapeReader(Protocol):
     """Reads all objects of an image, largest first. Raises PerceptionFailure where an image has no answer."""
 
     name: str

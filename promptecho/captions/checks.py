@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from promptecho.captions.readers import Reader, t2i_reader, vlm_readers
+from promptecho.captions.readers import PromptReader, t2i_reader, vlm_readers
 from promptecho.config import ExperimentConfig, reward_templates, run_rewards, run_vlm
 from promptecho.config.rewards import RewardSection, VlmSection
 from promptecho.errors import ModelError, listed
@@ -21,7 +21,7 @@ from promptecho.templates import Template
 CHUNK = 2000  # texts between two looks at the clock
 
 
-def faults(readers: Sequence[Reader], texts: Sequence[str], *, quiet: bool = False) -> dict[int, str]:
+def faults(readers: Sequence[PromptReader], texts: Sequence[str], *, quiet: bool = False) -> dict[int, str]:
     """Index -> why that text cannot be used, by the first reader that cannot take it. Many texts show progress, unless
     `quiet`."""
     found: dict[int, str] = {}
@@ -36,7 +36,7 @@ def faults(readers: Sequence[Reader], texts: Sequence[str], *, quiet: bool = Fal
 
 
 def problems_of(
-    readers: Sequence[Reader], items: Sequence[tuple[str, str]], where: str | Path, what: str = "prompts", *,
+    readers: Sequence[PromptReader], items: Sequence[tuple[str, str]], where: str | Path, what: str = "prompts", *,
     quiet: bool = False,
 ) -> str | None:  # fmt: skip
     """A line for each of `items` (its name, its text) that cannot be used, `where` and their number in front; None
@@ -48,7 +48,7 @@ def problems_of(
     return f"{where}: {len(found)} of {len(items)} {what} cannot be used:\n{listed(lines, what)}"
 
 
-def prompt_readers(config: ExperimentConfig) -> list[Reader]:
+def prompt_readers(config: ExperimentConfig) -> list[PromptReader]:
     """Whoever reads the training prompts of an experiment, as far as their files are on this machine; of a VLM that is
     not, a line says so: training looks again before it begins.
 
@@ -61,7 +61,7 @@ def prompt_readers(config: ExperimentConfig) -> list[Reader]:
     return found
 
 
-def at_hand(load: Callable[[], list[Reader]]) -> list[Reader]:
+def at_hand(load: Callable[[], list[PromptReader]]) -> list[PromptReader]:
     """What `load` finds; [] and a line where the model is not here."""
     try:
         return load()
@@ -70,7 +70,7 @@ def at_hand(load: Callable[[], list[Reader]]) -> list[Reader]:
         return []
 
 
-def run_readers(config: ExperimentConfig, run: str) -> list[list[Reader]]:
+def run_readers(config: ExperimentConfig, run: str) -> list[list[PromptReader]]:
     """For each reward of `run`, who reads its label.
 
     Raises:
@@ -89,7 +89,7 @@ def run_readers(config: ExperimentConfig, run: str) -> list[list[Reader]]:
     ]
 
 
-def _of_vlm(config: ExperimentConfig, section: VlmSection, queries: list[str], templates: list) -> list[Reader]:
+def _of_vlm(config: ExperimentConfig, section: VlmSection, queries: list[str], templates: list) -> list[PromptReader]:
     t2i = config.models.t2i
     return vlm_readers(section, (t2i.height, t2i.width), queries, templates)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from promptecho.captions.readers import Reader, load_tokenizer
+from promptecho.captions.readers import PromptReader, load_tokenizer
 
 
 @dataclass
@@ -25,7 +25,7 @@ class Cutter:
     tokenizer: str | None = None
     revision: str | None = None
     part: str = "tokenizer"
-    readers: Sequence[Reader] = ()
+    readers: Sequence[PromptReader] = ()
 
     def __call__(self, text: str) -> str:
         """The longest start of `text` within all limits, without white space at its ends."""

@@ -38,7 +38,7 @@ TOLD_FOLDERS = 20
 
 
 @dataclass
-class Found:
+class FolderImages:
     """Images of a folder, as paths below it, and how many other files there are for which reasons, by sub-folder."""
 
     names: list[str] = field(default_factory=list)
@@ -52,13 +52,13 @@ class Found:
         return sum(self.left_out.values(), Counter())
 
 
-def walk(root: Path) -> Found:
+def walk(root: Path) -> FolderImages:
     """Find the images below `root`. Links are followed; a folder that was reached already is not taken again.
 
     Raises:
         DataError: folders that cannot be read; all are named.
     """
-    found, problems = Found(), []
+    found, problems = FolderImages(), []
     visited = {_identity(os.stat(root))}
     heif = importlib.util.find_spec("pillow_heif") is not None
     queue = deque([""])

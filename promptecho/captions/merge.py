@@ -13,7 +13,7 @@ from promptecho.captions.checks import CHUNK, faults
 from promptecho.captions.cut import Cutter
 from promptecho.captions.inputs import image_list
 from promptecho.captions.prompts import read_prompts
-from promptecho.captions.readers import Reader
+from promptecho.captions.readers import PromptReader
 from promptecho.captions.split import split_captions
 from promptecho.captions.store import CaptionFile, CaptionRow, CaptionSource, read_captions, write_captions
 from promptecho.errors import DataError, counted, listed
@@ -36,7 +36,7 @@ class MergeSpec:
     seed: int = 0
     tokenizer_revision: str | None = None
     tokenizer_part: str = "tokenizer"
-    readers: Sequence[Reader] = ()
+    readers: Sequence[PromptReader] = ()
 
 
 def wanted_images(images: str | None, images_list: Path | None) -> dict[str, str | None] | None:

@@ -26,7 +26,7 @@ START = 12  # letters
 
 
 @dataclass
-class Reader:
+class PromptReader:
     """One model that reads prompts.
 
     `whole(text)` is the text within the model's template; it raises DataError or ModelError where that cannot be.
@@ -115,7 +115,7 @@ def load_tokenizer(path: str, revision: str | None = None, part: str = "tokenize
     return tokenizer
 
 
-def t2i_reader(section: T2iSection) -> Reader:
+def t2i_reader(section: T2iSection) -> PromptReader:
     """The text-to-image model's text encoder, the one that gets the whole prompt.
 
     Raises:
@@ -129,7 +129,7 @@ def t2i_reader(section: T2iSection) -> Reader:
     tokenizer = load_tokenizer(path, section.revision, descriptor.reader.tokenizer)
     parts = [*(one.part for one in descriptor.text_encoders), "transformer"]
     configs = {part: _config(path, section.revision, part) for part in parts}
-    return Reader(
+    return PromptReader(
         f"models.t2i ({section.path})",
         tokenizer,
         limit(configs),
@@ -140,7 +140,7 @@ def t2i_reader(section: T2iSection) -> Reader:
 
 def vlm_readers(
     section: VlmSection, size: tuple[int, int], queries: Sequence[str], templates: Sequence[tuple[Any, int]] = ()
-) -> list[Reader]:
+) -> list[PromptReader]:
     """A VLM that gets a label as its answer to each of `queries`, and each of `templates` (with the tokens of its
     reply) as a question, always with an image of `size` (height, width).
 
@@ -161,7 +161,7 @@ def vlm_readers(
         ids = vlm.processor(images=[[blank]], text=[prompt], add_special_tokens=own)["input_ids"][0]
         beside = len(ids) - len(vlm.tokenizer(prompt, add_special_tokens=own).input_ids) + reply
         name, limit = f"the VLM {section.path}", vlm.context_length
-        readers.append(Reader(name, vlm.tokenizer, limit, whole, special_tokens(vlm), beside, own))
+        readers.append(PromptReader(name, vlm.tokenizer, limit, whole, special_tokens(vlm), beside, own))
 
     def answered(query: str) -> Callable[[str], str]:
         # Only a label's start can merge with the template, and many labels start alike.

@@ -16,7 +16,7 @@ from promptecho.errors import DataError, listed
 
 
 @dataclass
-class Share:
+class KindTotal:
     """What is there of one kind."""
 
     files: int = 0
@@ -31,7 +31,7 @@ class Cleaning:
     may."""
 
     experiment: str
-    kinds: dict[str, Share]
+    kinds: dict[str, KindTotal]
     links: list[str]
     named: dict[str, str]
     refused: str | None
@@ -82,7 +82,7 @@ def look(results: Path, policy: CleanSection, experiments: Path, now: float | No
     Raises:
         DataError: an `images.tar` is damaged, or a configuration cannot be read.
     """
-    found, kinds = find(results, policy, experiments, now), {kind: Share() for kind in KINDS}
+    found, kinds = find(results, policy, experiments, now), {kind: KindTotal() for kind in KINDS}
     for kind, paths in found.paths.items():
         for path in paths:
             files, size = measure(path)

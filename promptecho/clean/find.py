@@ -38,7 +38,7 @@ _DAY = 86400
 
 
 @dataclass
-class Found:
+class Removable:
     """`paths`: kind -> files and folders that may go. `links`: links on the way to some, which are not followed.
     `named`: replaced results that stay -> the configuration that names them."""
 
@@ -47,7 +47,7 @@ class Found:
     named: dict[str, str] = field(default_factory=dict)
 
 
-def find(results: Path, policy: CleanSection, experiments: Path, now: float | None = None) -> Found:
+def find(results: Path, policy: CleanSection, experiments: Path, now: float | None = None) -> Removable:
     """What the policy lets go in `results/E`.
 
     Args:
@@ -56,7 +56,7 @@ def find(results: Path, policy: CleanSection, experiments: Path, now: float | No
     Raises:
         DataError: an `images.tar` is damaged, or a configuration cannot be read.
     """
-    found = Found()
+    found = Removable()
     if results.is_symlink():
         found.links.append(results)
         return found
@@ -78,7 +78,7 @@ def find(results: Path, policy: CleanSection, experiments: Path, now: float | No
     return found
 
 
-def _reached(path: Path, results: Path, found: Found) -> bool:
+def _reached(path: Path, results: Path, found: Removable) -> bool:
     """Whether no folder on the way to it is a link."""
     for folder in [path, *path.parents]:
         if folder == results:
@@ -176,7 +176,7 @@ def _logs(results: Path, days: int, now: float | None) -> Iterator[Path]:
                     yield path
 
 
-def _replaced(results: Path, experiments: Path, found: Found) -> Iterator[Path]:
+def _replaced(results: Path, experiments: Path, found: Removable) -> Iterator[Path]:
     users = _users(experiments)
     for pattern in _ASIDE:
         for path in results.glob(f"{pattern}{REPLACED}*"):

@@ -17,7 +17,7 @@ ASK_S = 120.0
 
 
 @dataclass(frozen=True)
-class Gpu:
+class CudaDevice:
     """What CUDA can be given alone: a GPU, or one of the MIG devices that a GPU is cut into.
 
     `index` is the GPU's place in `nvidia-smi -L`, which its MIG devices share.
@@ -28,7 +28,7 @@ class Gpu:
     name: str = ""
 
 
-def detect(proc: Path = PROC) -> list[Gpu]:
+def detect(proc: Path = PROC) -> list[CudaDevice]:
     """All GPUs of this machine, by `nvidia-smi -L`, else by the driver's folder; empty without GPU or driver.
 
     Raises:
@@ -46,26 +46,26 @@ def detect(proc: Path = PROC) -> list[Gpu]:
     for index, file in enumerate(sorted(proc.glob("*/information"))):
         facts = dict(re.findall(r"^([^:\n]+):[ \t]*(.*?)[ \t]*$", file.read_text(), re.MULTILINE))
         if facts.get("GPU UUID"):
-            found.append(Gpu(index, facts["GPU UUID"], facts.get("Model", "")))
+            found.append(CudaDevice(index, facts["GPU UUID"], facts.get("Model", "")))
     return found
 
 
-def parse_list(text: str) -> list[Gpu]:
+def parse_list(text: str) -> list[CudaDevice]:
     """The output of `nvidia-smi -L`. Of a GPU that is cut into MIG devices, these count, not the GPU."""
-    found: list[Gpu] = []
+    found: list[CudaDevice] = []
     cut: set[int] = set()
     index = -1
     for line in text.splitlines():
         if whole := re.fullmatch(r"GPU (\d+): (.*) \(UUID: (GPU-[\w-]+)\)", line.strip()):
             index = int(whole[1])
-            found.append(Gpu(index, whole[3], whole[2]))
+            found.append(CudaDevice(index, whole[3], whole[2]))
         elif part := re.fullmatch(r"(MIG .*?) +Device +\d+: \(UUID: (MIG-[\w/-]+)\)", line.strip()):
             cut.add(index)
-            found.append(Gpu(index, part[2], part[1]))
+            found.append(CudaDevice(index, part[2], part[1]))
     return [gpu for gpu in found if gpu.index not in cut or gpu.uuid.startswith("MIG-")]
 
 
-def visible(environ: Mapping[str, str], gpus: list[Gpu]) -> list[Gpu]:
+def visible(environ: Mapping[str, str], gpus: list[CudaDevice]) -> list[CudaDevice]:
     """Those of `gpus` that CUDA_VISIBLE_DEVICES leaves: numbers of `nvidia-smi -L`, UUIDs, or beginnings of UUIDs.
 
     Raises:
@@ -74,7 +74,7 @@ def visible(environ: Mapping[str, str], gpus: list[Gpu]) -> list[Gpu]:
     given = environ.get(VISIBLE)
     if given is None or not gpus:
         return gpus
-    chosen: list[Gpu] = []
+    chosen: list[CudaDevice] = []
     for word in filter(None, (part.strip() for part in given.split(","))):
         if word == "-1":  # what hides all that follows
             break

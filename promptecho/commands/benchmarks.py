@@ -16,7 +16,7 @@ from promptecho.commands.options import PluginsConfig, load_plugins_of
 from promptecho.errors import counted
 
 
-class _Group(BenchmarksGroup):
+class _PromptsGroup(BenchmarksGroup):
     prefix = "benchmarks"
 
     def of_benchmarks(self) -> dict[str, tuple[Callable[..., Any], str]]:
@@ -33,7 +33,7 @@ class _Group(BenchmarksGroup):
 
 def register(app: typer.Typer) -> None:
     benchmarks = typer.Typer(
-        cls=_Group, no_args_is_help=True, help="The benchmarks' prompts and images, and checks of their scorers."
+        cls=_PromptsGroup, no_args_is_help=True, help="The benchmarks' prompts and images, and checks of their scorers."
     )
     benchmarks.callback()(lambda: None)
     benchmarks.command()(fetch)

@@ -16,7 +16,7 @@ BESIDE: tuple[str, ...] = ("show", "reward", "list", "plan", "upgrade", "clean")
 BESIDE += ("models", "adapter", "benchmarks", "config", "gpus", "shapes")
 
 
-class Group(typer.core.TyperGroup):
+class CommandGroup(typer.core.TyperGroup):
     """Lists its commands in the order above, with their whole sentences.
 
     Contexts and formatters are those of typer's own copy of click, which it does not export.
@@ -35,7 +35,7 @@ class Group(typer.core.TyperGroup):
                     formatter.write_dl(some)
 
 
-class BenchmarksGroup(Group):
+class BenchmarksGroup(CommandGroup):
     """A group with further commands, those of the benchmarks at hand: looked for when the group is used, so that the
     command line starts without them. With `--config FILE`, those that the file's plugins bring are among them."""
 

@@ -11,7 +11,7 @@ import typer
 from promptecho.commands.files import given_files
 
 if TYPE_CHECKING:
-    from promptecho.models.inventory import Found
+    from promptecho.models.inventory import ModelStatus
 
 
 def register(app: typer.Typer) -> None:
@@ -146,14 +146,14 @@ def _needed(configs: list[Path], root: Path | None) -> tuple[list, Path | None]:
     return merge(model for config in loaded for model in models_of(config)), folders[0]
 
 
-def _find(configs: list[Path], root: Path | None) -> list[Found]:
+def _find(configs: list[Path], root: Path | None) -> list[ModelStatus]:
     from promptecho.models.inventory import find
 
     models, folder = _needed(configs, root)
     return [find(model, folder) for model in models]
 
 
-def _describe(found: Found) -> str:
+def _describe(found: ModelStatus) -> str:
     model = found.model
     revision = f" @ {model.revision}" if model.revision else ""
     size = f", {_gigabytes(found.bytes)}" if found.bytes is not None else ""

@@ -21,7 +21,7 @@ PER_TAG = typer.Option(
 )
 
 
-class _Group(BenchmarksGroup):
+class _ShapesGroup(BenchmarksGroup):
     prefix = "shapes"
 
     def of_benchmarks(self) -> dict[str, tuple[Callable[..., Any], str]]:
@@ -33,7 +33,7 @@ class _Group(BenchmarksGroup):
 
 
 shapes = typer.Typer(
-    cls=_Group, no_args_is_help=True, help="The embedded world: its images and prompts, and its small models."
+    cls=_ShapesGroup, no_args_is_help=True, help="The embedded world: its images and prompts, and its small models."
 )
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from promptecho.config.descriptors import NAME
 from promptecho.config.prompt_sources import Source
 from promptecho.errors import ConfigError
-from promptecho.plugins import SPEC, Found, Plugins, import_object, wrong_types
+from promptecho.plugins import SPEC, Plugins, Registration, import_object, wrong_types
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,7 +230,7 @@ def benchmark_named(name: str) -> Benchmark:
     return BENCHMARKS.find(name).thing
 
 
-def benchmarks_at_hand(ours_only: bool = False) -> list[Found[Benchmark]]:
+def benchmarks_at_hand(ours_only: bool = False) -> list[Registration[Benchmark]]:
     """All benchmarks that may be written now and can be imported, ours first."""
     found = []
     for name in BENCHMARKS.built_in if ours_only else BENCHMARKS.names():

@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError
 
 from promptecho.config.fields import Count, NonNegative, Section, Share, Text
 from promptecho.errors import ConfigError
-from promptecho.plugins import SPEC, Found, Plugins, wrong_types
+from promptecho.plugins import SPEC, Plugins, Registration, wrong_types
 
 # Keys of an entry of `rewards` that all rewards have; a reward's own settings stand under its name beside them.
 SHARED = ("name", "weight", "query", "label", "batch_size")
@@ -144,7 +144,7 @@ def reward_named(name: str) -> Reward:
     return REWARDS.find(name).thing
 
 
-def rewards_at_hand(ours_only: bool = False) -> list[Found[Reward]]:
+def rewards_at_hand(ours_only: bool = False) -> list[Registration[Reward]]:
     """All rewards that may be written now and can be imported, ours first."""
     found = []
     for name in REWARDS.built_in if ours_only else REWARDS.names():

@@ -13,7 +13,7 @@ from typing import Any
 from promptecho.config.descriptors import NAME
 from promptecho.errors import ConfigError, DataError
 from promptecho.files import read_json
-from promptecho.plugins import SPEC, Found, Plugins, wrong_types
+from promptecho.plugins import SPEC, Plugins, Registration, wrong_types
 
 INDEX = "model_index.json"
 TAKES = {"pad_prompts"}
@@ -157,7 +157,7 @@ def family_named(name: str) -> Family:
     return FAMILIES.find(name).thing
 
 
-def families_at_hand(ours_only: bool = False) -> list[Found[Family]]:
+def families_at_hand(ours_only: bool = False) -> list[Registration[Family]]:
     """All families that may be written now and can be imported, ours first."""
     found = []
     for name in FAMILIES.built_in if ours_only else FAMILIES.names():

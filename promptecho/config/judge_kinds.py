@@ -12,7 +12,7 @@ from pathlib import Path
 from promptecho.config.descriptors import NAME
 from promptecho.config.fields import Section
 from promptecho.errors import ConfigError
-from promptecho.plugins import SPEC, Found, Plugins, wrong_types
+from promptecho.plugins import SPEC, Plugins, Registration, wrong_types
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +105,7 @@ def judge_kind(name: str) -> JudgeKind:
     return JUDGE_KINDS.find(name).thing
 
 
-def judge_kinds_at_hand(ours_only: bool = False) -> list[Found[JudgeKind]]:
+def judge_kinds_at_hand(ours_only: bool = False) -> list[Registration[JudgeKind]]:
     """All kinds that may be written now and can be imported, ours first."""
     found = []
     for name in JUDGE_KINDS.built_in if ours_only else JUDGE_KINDS.names():

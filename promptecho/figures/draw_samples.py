@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from promptecho.figures.page import write_page
-from promptecho.figures.samples import Choice, Column, Key, thin, told
+from promptecho.figures.samples import CheckpointImages, Choice, Key, thin, told
 from promptecho.figures.style import FAILED, PAGE, RIGHT, SMALLEST, WRONG, shortened, write_widths
 from promptecho.files import write_json
 from promptecho.images import load_image
@@ -69,7 +69,7 @@ def wrapped(text: str, width: float, most: int) -> list[str]:
     return textwrap.wrap(text[:400], max(10, int((width - 0.04) / LETTER)), max_lines=most, placeholder=" …")
 
 
-def draw(columns: Sequence[Column], chosen: Choice, width: float) -> Figure:
+def draw(columns: Sequence[CheckpointImages], chosen: Choice, width: float) -> Figure:
     """The title with the proportions, then bands of prompts, `width` inches in all.
 
     Checkpoints for which a page has no room are left out evenly; the first and the last one stay.
@@ -109,7 +109,7 @@ def draw(columns: Sequence[Column], chosen: Choice, width: float) -> Figure:
     return figure
 
 
-def _row_label(columns: Sequence[Column], row: int, height: float) -> str:
+def _row_label(columns: Sequence[CheckpointImages], row: int, height: float) -> str:
     """Run and step on two lines; of several checkpoints of one run, which the title names, the step alone."""
     run, _, step = columns[row].label.partition(" @ ")
     if step and len(columns) > 2 and all(column.label.startswith(f"{run} @ ") for column in columns[1:]):
@@ -121,7 +121,7 @@ def wrapped_title(text: str, width: float) -> list[str]:
     return textwrap.wrap(text, int((width - 0.05) / LETTER))
 
 
-def _show(axes: Axes, column: Column, key: Key) -> None:
+def _show(axes: Axes, column: CheckpointImages, key: Key) -> None:
     """One image in a frame of its verdict's colour, which a mark repeats for those who cannot tell the colours."""
     image = load_image(column.images[key].path, fix="delete it and rerun the generation")
     image.thumbnail((PIXELS, PIXELS))
@@ -139,7 +139,7 @@ def _show(axes: Axes, column: Column, key: Key) -> None:
         )  # fmt: skip
 
 
-def _verdict(column: Column, key: Key) -> tuple[str, str]:
+def _verdict(column: CheckpointImages, key: Key) -> tuple[str, str]:
     """Mark and colour."""
     outcome = column.verdicts.get(key)
     if key not in column.verdicts:
@@ -153,7 +153,7 @@ def _verdict(column: Column, key: Key) -> tuple[str, str]:
     return f"{outcome:.2f}", RIGHT if outcome >= 0.5 else WRONG
 
 
-def write_samples(columns: Sequence[Column], chosen: Choice, stem: Path) -> list[Path]:
+def write_samples(columns: Sequence[CheckpointImages], chosen: Choice, stem: Path) -> list[Path]:
     """Write NAME.png, .pdf, .json, .html and single_column/NAME.pdf; returns their paths.
 
     The JSON and the page have the prompts unabridged, with their ids.

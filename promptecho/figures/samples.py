@@ -32,7 +32,7 @@ class Listed:
 
 
 @dataclass(frozen=True)
-class Column:
+class CheckpointImages:
     """All images of one checkpoint, and their verdicts where they have been scored (None: the judging failed).
 
     `difference`: the verdicts compare with the baseline already, from -1 (lost) to +1 (won).
@@ -59,7 +59,7 @@ class Choice:
     title: str = ""
 
 
-def read_column(folder: Path, scores: Path | None = None) -> Column:
+def read_column(folder: Path, scores: Path | None = None) -> CheckpointImages:
     """Read the listings of an image folder, results/E/images/R/N/SET, and the score file of the same checkpoint.
 
     Raises:
@@ -86,7 +86,7 @@ def read_column(folder: Path, scores: Path | None = None) -> Column:
             told = f"{read.provenance.run} at {read.provenance.step}"
             raise DataError(f"{scores}: scores of {told}, the images are of {run} at {step}")
         verdicts, difference = verdicts_of(read), benchmark_named(read.provenance.scorer).pairwise
-    return Column(run if step == "0" else f"{run} @ {step}", images, verdicts, difference)
+    return CheckpointImages(run if step == "0" else f"{run} @ {step}", images, verdicts, difference)
 
 
 def verdicts_of(scores: Scores) -> dict[Key, float | None]:
@@ -98,7 +98,7 @@ def verdicts_of(scores: Scores) -> dict[Key, float | None]:
     return {(item.prompt_id, item.image_index): item.outcome for item in scores.items}
 
 
-def choose(columns: Sequence[Column], n: int, image_index: int = 0) -> Choice:
+def choose(columns: Sequence[CheckpointImages], n: int, image_index: int = 0) -> Choice:
     """`n` prompts (or all, if fewer), the same image of each: a function of prompt ids and verdicts, never of looks.
 
     Without verdicts: evenly spread over the ids. With them: so many wins, losses and ties that their shares are those
@@ -128,7 +128,7 @@ def choose(columns: Sequence[Column], n: int, image_index: int = 0) -> Choice:
     return chosen
 
 
-def _side(columns: Sequence[Column], key: Key) -> str:
+def _side(columns: Sequence[CheckpointImages], key: Key) -> str:
     """Win, loss or tie of the last column against the first; empty where one of them has no verdict."""
     last, first = columns[-1].verdicts.get(key), columns[0].verdicts.get(key)
     if columns[-1].difference:
@@ -138,7 +138,7 @@ def _side(columns: Sequence[Column], key: Key) -> str:
     return "win" if last > first else "loss" if last < first else "tie"
 
 
-def _last(columns: Sequence[Column], key: Key) -> float:
+def _last(columns: Sequence[CheckpointImages], key: Key) -> float:
     return columns[-1].verdicts[key] or 0.0
 
 
@@ -159,7 +159,7 @@ def spread(keys: Sequence[Key], n: int) -> list[Key]:
 
 
 def _title(
-    columns: Sequence[Column], counts: dict[str, int], shown: dict[str, int], failed: int, keys: Sequence[Key]
+    columns: Sequence[CheckpointImages], counts: dict[str, int], shown: dict[str, int], failed: int, keys: Sequence[Key]
 ) -> str:
     """Proportions in the whole set, and how many of each are shown; which image, where prompts have several."""
     total = sum(counts.values())
@@ -175,7 +175,7 @@ def _counted(side: str, count: int) -> str:
     return f"{count} {side if count == 1 else PLURAL[side]}"
 
 
-def check(columns: Sequence[Column], keys: Sequence[Key]) -> None:
+def check(columns: Sequence[CheckpointImages], keys: Sequence[Key]) -> None:
     """Whether all columns have these images, of the same prompts.
 
     Raises:
@@ -192,14 +192,14 @@ def check(columns: Sequence[Column], keys: Sequence[Key]) -> None:
                 )
 
 
-def thin(columns: list[Column], most: int) -> list[Column]:
+def thin(columns: list[CheckpointImages], most: int) -> list[CheckpointImages]:
     """At most `most` columns (two or more): the first, the last and an even choice between them."""
     if len(columns) <= most:
         return columns
     return [columns[k * (len(columns) - 1) // (most - 1)] for k in range(most)]
 
 
-def told(columns: Sequence[Column], chosen: Choice) -> dict[str, Any]:
+def told(columns: Sequence[CheckpointImages], chosen: Choice) -> dict[str, Any]:
     """What the figure shows, as JSON-able values."""
     return {
         "title": chosen.title,

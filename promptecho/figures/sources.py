@@ -6,7 +6,7 @@ from pathlib import Path
 
 from promptecho.config.benchmarks import benchmark_named
 from promptecho.errors import DataError
-from promptecho.figures.samples import Column, read_column
+from promptecho.figures.samples import CheckpointImages, read_column
 from promptecho.scores import read_scores
 from promptecho.tables.collect import ScoreFile, find_score_files, read_score_files
 from promptecho.train.metrics import Row, find_runs, read_run, read_segment
@@ -61,7 +61,7 @@ def _step(path: Path) -> tuple[str, int]:
     return parts[-3], int(parts[-2])
 
 
-def read_columns(folders: list[Path], scores: Path | None) -> list[Column]:
+def read_columns(folders: list[Path], scores: Path | None) -> list[CheckpointImages]:
     """Image folders results/E/images/R/N/SET with the verdicts in results/E/scores/B/R/N.json.
 
     A benchmark that compares each image with the baseline's has no scores of the baseline: its column has no verdicts.

@@ -20,9 +20,9 @@ from promptecho.judges.keys import decides, former_endpoints, normal_endpoint, s
 from promptecho.judges.names import judge_name, model_identity
 from promptecho.judges.patience import Backoff
 from promptecho.judges.prepare import Prepared, Preparer
-from promptecho.judges.record import Record, Row
+from promptecho.judges.record import JournalRow, Record
 from promptecho.judges.registry import load_judge
-from promptecho.judges.results import Failure, Result, Results
+from promptecho.judges.results import Failure, ParsedReplies, Result
 from promptecho.judges.workers import BACKOFF, Workers, usd
 from promptecho.progress import progress
 
@@ -48,7 +48,7 @@ def ask_all(
         DataError: an image cannot be read (names the question), or the record is damaged.
     """
     with Record(folder, judge_name(settings)) as record:
-        prepared, results = _prepare(settings, questions, record), Results(settings, record)
+        prepared, results = _prepare(settings, questions, record), ParsedReplies(settings, record)
         failures = {} if again else _given_up(prepared, record)
         pending = _pending(prepared, results, failures)
         if failures and (pending or _too_many(settings, prepared, results, failures)):
@@ -74,7 +74,7 @@ def estimate(settings: JudgeSection, questions: Sequence[Question], folder: Path
     """
     record = Record(folder, judge_name(settings))
     prepared = _prepare(settings, questions, record)
-    pending = _pending(prepared, Results(settings, record), {})
+    pending = _pending(prepared, ParsedReplies(settings, record), {})
     known = [row for row in record.all_replies() if not row.estimated and row.guess]
     scale = sum(row.input_tokens for row in known) / sum(row.guess for row in known) if known else 1.0
     length = sum(row.output_tokens for row in known) / len(known) if known else token_limit(settings)
@@ -113,12 +113,14 @@ def _given_up(prepared: list[Prepared], record: Record) -> dict[str, str]:
     return {one.key: reason for one in prepared if (reason := record.given_up(one.key)) is not None}
 
 
-def _too_many(settings: JudgeSection, prepared: list[Prepared], results: Results, failures: dict[str, str]) -> bool:
+def _too_many(
+    settings: JudgeSection, prepared: list[Prepared], results: ParsedReplies, failures: dict[str, str]
+) -> bool:
     known = [results.of(one, failures.get(one.key)) for one in prepared]
     return sum(isinstance(one, Failure) for one in known) > settings.max_failed_share * len(prepared)
 
 
-def _pending(prepared: list[Prepared], results: Results, failures: dict[str, str]) -> list[Prepared]:
+def _pending(prepared: list[Prepared], results: ParsedReplies, failures: dict[str, str]) -> list[Prepared]:
     """The questions to ask, each key once, in order; those of `failures` are not."""
     pending = {}
     for one in prepared:
@@ -129,7 +131,7 @@ def _pending(prepared: list[Prepared], results: Results, failures: dict[str, str
 
 
 def _ask_pending(
-    settings: JudgeSection, prepared: list[Prepared], pending: list[Prepared], record: Record, known: Results,
+    settings: JudgeSection, prepared: list[Prepared], pending: list[Prepared], record: Record, known: ParsedReplies,
     backoff: Backoff,
 ) -> dict[str, str]:  # fmt: skip
     """Make the calls; returns why questions were given up, by key. Ends early where too many failed."""
@@ -196,7 +198,7 @@ def _ended(settings: JudgeSection, prepared: list[Prepared], results: list[Resul
     )
 
 
-def _answer(settings: JudgeSection, one: Prepared, result: Result, replies: list[Row], cached: bool) -> Answer:
+def _answer(settings: JudgeSection, one: Prepared, result: Result, replies: list[JournalRow], cached: bool) -> Answer:
     last = replies[-1] if replies else None
     version = last.model_version if last else ""
     # Rows without format are of before: under this key they are what it tells, under others png.

@@ -19,7 +19,7 @@ from promptecho.judges.base import ImageFormat, Question
 PIXELS_PER_TOKEN = 28 * 28  # the Qwen-VL families' count; other models take fewer for a large image
 MIN_IMAGE_TOKENS = 560  # Gemini counts 258 to 1120, however small the image
 OFFICIAL_JPEG_QUALITY = 95  # of the authors who send JPEG
-Place = tuple[str | None, int]  # address and limit of tokens that a journal of before was asked with
+EndpointAndLimit = tuple[str | None, int]  # address and limit of tokens that a journal of before was asked with
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def record_key(settings: JudgeSection, model: str, question: Question, images: t
 
 
 def former_key(
-    settings: JudgeSection, model: str, question: Question, images: tuple[ImageFacts, ...], place: Place
+    settings: JudgeSection, model: str, question: Question, images: tuple[ImageFacts, ...], place: EndpointAndLimit
 ) -> str:
     """The key under which journals of before keep the same answer: they counted address and limit in, and sent images
     first."""

@@ -20,8 +20,8 @@ from promptecho.errors import DataError
 from promptecho.images import load_image
 from promptecho.judges.base import ImageSource, Payload, Question
 from promptecho.judges.keys import (
+    EndpointAndLimit,
     ImageFacts,
-    Place,
     former_key,
     json_schema,
     record_key,
@@ -53,7 +53,7 @@ class Preparer:
     """Makes questions ready for the judge of `settings`. `model` identifies it: its name, for a folder its weights.
     `places`: (address, limit of tokens) at which journals of before asked."""
 
-    def __init__(self, settings: JudgeSection, model: str, places: Sequence[Place] = ()):
+    def __init__(self, settings: JudgeSection, model: str, places: Sequence[EndpointAndLimit] = ()):
         self.settings, self.model, self.places = settings, model, tuple(places)
         self._facts: dict[ImageSource, ImageFacts] = {}  # many questions share an image
         self._encoded: OrderedDict[tuple, tuple[str, bytes]] = OrderedDict()  # of the last few

@@ -29,7 +29,7 @@ Status = Literal["begun", "ok", "unparsable", "refused", "cut", "empty", "failed
 ANSWERED = ("ok", "unparsable", "refused", "cut", "empty")
 
 
-class Row(BaseModel):
+class JournalRow(BaseModel):
     """One line of a journal. `call` counts within the journal; the row that ends a call repeats the number of the
     row that began it. Tokens are those to be charged: of a begun or lost call the most it may cost, of a failed one
     none. `estimated`: the reply named no tokens, so these are those reserved. `guess`: what the input was taken for
@@ -61,14 +61,14 @@ class Row(BaseModel):
 
 
 @dataclass
-class _Journal:
+class _OtherJournal:
     """Another process's journal, as far as it was read. `open` are calls that did not end yet."""
 
     path: Path
     offset: int = 0
     lines: int = 0
     finished: bool = False
-    open: dict[int, Row] = field(default_factory=dict)
+    open: dict[int, JournalRow] = field(default_factory=dict)
 
 
 class Record:
@@ -85,16 +85,16 @@ class Record:
         self.calls = 0  # begun ever
         self.input_tokens = self.output_tokens = 0  # charged to calls that ended, or were cut off
         self._lock = threading.RLock()
-        self._journals: dict[str, _Journal] = {}
-        self._replies: dict[str, list[tuple[float, str, Row]]] = defaultdict(list)
-        self._given_up: dict[str, Row] = {}
+        self._journals: dict[str, _OtherJournal] = {}
+        self._replies: dict[str, list[tuple[float, str, JournalRow]]] = defaultdict(list)
+        self._given_up: dict[str, JournalRow] = {}
         self._former: dict[str, tuple[tuple[str, ...], ...]] = {}
         self.former_limits: set[tuple[str, int]] = set()  # (judge, limit of tokens) of calls of earlier versions
-        self._own: _Journal | None = None
+        self._own: _OtherJournal | None = None
         self._file: int | None = None
         self.refresh()
 
-    def replies(self, key: str) -> list[Row]:
+    def replies(self, key: str) -> list[JournalRow]:
         """What was answered to the question of this key so far, oldest first."""
         with self._lock:
             former, as_png = (
@@ -122,11 +122,11 @@ class Record:
         with self._lock:
             own = self._open_own()
             self._append(
-                Row(call=own.lines, judge=self.judge, key=key, id=id, attempt=0, status="given_up", time=time.time(),
-                    reason=reason)
+                JournalRow(call=own.lines, judge=self.judge, key=key, id=id, attempt=0, status="given_up",
+                    time=time.time(), reason=reason)
             )  # fmt: skip
 
-    def all_replies(self) -> list[Row]:
+    def all_replies(self) -> list[JournalRow]:
         """Every reply of this judge, in no particular order."""
         with self._lock:
             return [row for rows in self._replies.values() for _, _, row in rows]
@@ -162,12 +162,12 @@ class Record:
     def begin(
         self, key: str, id: str, attempt: int, *, input_tokens: int, output_tokens: int, guess: int,
         order: str = "images_first", format: str = "png",
-    ) -> Row:  # fmt: skip
+    ) -> JournalRow:  # fmt: skip
         """Write down that a call is about to be made, and what it may cost; within `transaction`. `output_tokens` is
         the most that the reply is allowed."""
         with self._lock:
             own = self._open_own()
-            row = Row(
+            row = JournalRow(
                 call=own.lines, judge=self.judge, key=key, id=id, attempt=attempt, status="begun", time=time.time(),
                 input_tokens=input_tokens, output_tokens=output_tokens, guess=guess, limit=output_tokens,
                 order=order, format=format,
@@ -175,7 +175,7 @@ class Record:
             self._append(row)
             return row
 
-    def end(self, begun: Row, status: Status, **values) -> Row:
+    def end(self, begun: JournalRow, status: Status, **values) -> JournalRow:
         """Write down how a call ended; `values` are further fields of its row. Returns once it is on the disk."""
         row = begun.model_copy(update={"status": status, "time": time.time(), **values})
         with self._lock:
@@ -186,7 +186,7 @@ class Record:
         """Read what other processes wrote since."""
         with self._lock:
             for path in sorted(self.folder.glob("[!.]*.jsonl")):
-                journal = self._journals.setdefault(path.name, _Journal(path))
+                journal = self._journals.setdefault(path.name, _OtherJournal(path))
                 if not journal.finished and (self._own is None or path != self._own.path):
                     self._read(journal)
 
@@ -203,10 +203,10 @@ class Record:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _all(self) -> list[_Journal]:
+    def _all(self) -> list[_OtherJournal]:
         return [*self._journals.values(), *([self._own] if self._own else [])]
 
-    def _open_own(self) -> _Journal:
+    def _open_own(self) -> _OtherJournal:
         if self._own is None:
             stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
             path = self.folder / f"{stamp}-{uuid.uuid4().hex[:8]}.jsonl"
@@ -224,10 +224,10 @@ class Record:
                         os.close(folder)
             except OSError as error:
                 raise self._disk_error(path, error) from None
-            self._own = _Journal(path)
+            self._own = _OtherJournal(path)
         return self._own
 
-    def _append(self, row: Row) -> None:
+    def _append(self, row: JournalRow) -> None:
         own = self._open_own()
         assert self._file is not None, "open from the first row to `close`"
         data = (row.model_dump_json(exclude_defaults=True) + "\n").encode()
@@ -245,7 +245,7 @@ class Record:
             f"{path}: cannot write ({error.strerror or error}); free space or fix permissions, then rerun to continue"
         )
 
-    def _count(self, journal: _Journal, row: Row) -> None:
+    def _count(self, journal: _OtherJournal, row: JournalRow) -> None:
         journal.lines += 1
         if row.judge != self.judge and without_address(row.judge) != self.judge:
             return
@@ -267,7 +267,7 @@ class Record:
         if row.status in ANSWERED:
             self._replies[row.key].append((row.time, journal.path.name, row))
 
-    def _read(self, journal: _Journal) -> None:
+    def _read(self, journal: _OtherJournal) -> None:
         alive = _is_locked(journal.path)  # before reading: what a dead process wrote is then all there
         try:
             with open(journal.path, "rb") as file:
@@ -278,7 +278,7 @@ class Record:
         whole = data.rfind(b"\n") + 1  # a line without its end is being written, or was when its process died
         for line in data[:whole].splitlines():
             try:
-                row = Row.model_validate_json(line)
+                row = JournalRow.model_validate_json(line)
             except ValidationError:
                 raise DataError(
                     f"{journal.path}:{journal.lines + 1}: damaged line; delete it to go on without what it recorded"

@@ -10,7 +10,7 @@ from promptecho.judges.base import Question
 from promptecho.judges.errors import RefusedError
 from promptecho.judges.keys import sampling_temperature, token_limit
 from promptecho.judges.prepare import Prepared
-from promptecho.judges.record import Record, Row
+from promptecho.judges.record import JournalRow, Record
 from promptecho.judges.workers import cut_reason
 
 MOST_EMPTY = 2  # replies without a candidate: the first may be a whim of the endpoint
@@ -28,7 +28,7 @@ class Failure:
 Result = tuple[object, str] | Failure  # (value, text) of the reply that answers, or why none does
 
 
-class Results:
+class ParsedReplies:
     """Reads each recorded reply once for each question.
 
     What the record calls ok is not trusted: replies are parsed anew, so that a better parser needs no new call.
@@ -45,9 +45,9 @@ class Results:
         `given_up`: why it was left without an answer.
         """
         reason = ""
-        unusable: list[Row] = []
+        unusable: list[JournalRow] = []
         empty = 0
-        cut: Row | None = None
+        cut: JournalRow | None = None
         for row in self._record.replies(one.key):
             if row.status == "refused":
                 return Failure("refused", f"refused: {row.reason}")
@@ -72,7 +72,7 @@ class Results:
             return Failure("unparsable", f"unparsable: {times}{reason}")
         return Failure(given_up.split(":")[0], given_up) if given_up else None
 
-    def _parse(self, question: Question, row: Row) -> object | ValueError:
+    def _parse(self, question: Question, row: JournalRow) -> object | ValueError:
         place = (id(question), id(row))
         if place not in self._parsed:
             try:
@@ -87,7 +87,7 @@ class Results:
         return 1 if local else self._settings.max_attempts
 
 
-def _was_cut(row: Row) -> bool:
+def _was_cut(row: JournalRow) -> bool:
     """Whether a reply ended at its limit of tokens; earlier versions kept no finish reason, but counted tokens."""
     if row.status == "cut" or row.finish:
         return row.status == "cut"

@@ -24,7 +24,7 @@ class Trouble:
     strikes: int = 0
 
 
-class Turns:
+class QuestionQueue:
     """Whose turn it is: questions in their order, and those that were put off once their time has come."""
 
     def __init__(self) -> None:

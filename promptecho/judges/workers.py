@@ -23,8 +23,8 @@ from promptecho.judges.errors import (
 from promptecho.judges.keys import sent_format, token_limit
 from promptecho.judges.patience import Backoff, Patience
 from promptecho.judges.prepare import Prepared, Preparer
-from promptecho.judges.record import Record, Row, Status
-from promptecho.judges.turns import Trouble, Turns
+from promptecho.judges.record import JournalRow, Record, Status
+from promptecho.judges.turns import QuestionQueue, Trouble
 
 RESERVE = 2.0  # a call's input tokens are reserved at so many times their guess
 POLL_S = 0.1
@@ -104,7 +104,7 @@ class Workers:
         self._answered = bool(record.all_replies())
         self._rate = RateLimit(settings.requests_per_minute)
         self._stop = threading.Event()
-        self._turns = Turns()
+        self._turns = QuestionQueue()
         self._results: queue.SimpleQueue = queue.SimpleQueue()
         self._unanswered = 0
         self._ratio = max(
@@ -276,10 +276,10 @@ class Workers:
         self._patience.replied()
         self._take(one, begun, reply)
 
-    def _end_free(self, begun: Row, error: PromptEchoError) -> None:
+    def _end_free(self, begun: JournalRow, error: PromptEchoError) -> None:
         self.record.end(begun, "failed", reason=str(error), input_tokens=0, output_tokens=0)
 
-    def _take(self, one: Prepared, begun: Row, reply: Reply) -> None:
+    def _take(self, one: Prepared, begun: JournalRow, reply: Reply) -> None:
         """Record a reply before anything is done with it."""
         text = _clean(reply.text)
         values: dict[str, Any] = {
@@ -316,7 +316,7 @@ class Workers:
         if not self.settled(one):
             raise _UnparsableError(reason)
 
-    def _begin(self, one: Prepared, attempt: int) -> Row | None:
+    def _begin(self, one: Prepared, attempt: int) -> JournalRow | None:
         """Reserve what the call may cost; waits while calls on their way may leave enough. None: no call is needed.
 
         Raises:

@@ -21,7 +21,7 @@ FETCH = "promptecho models fetch --config FILE"
 
 
 @dataclass(frozen=True)
-class Found:
+class ModelStatus:
     """A model and its place. `path` None: it is not here; `bytes` None: nobody knows. `problem`: why it won't do.
 
     `elsewhere` is ModelScope, which keeps its own cache and is not looked into.
@@ -69,7 +69,7 @@ def models_folder(config: ExperimentConfig, given: Path | None) -> Path | None:
     return Path(root) if root else None
 
 
-def find(model: Model, root: Path | None) -> Found:
+def find(model: Model, root: Path | None) -> ModelStatus:
     """Look for a model where a job would: in `root`, as a folder, in the hub's cache."""
     if model.source == SHAPES:
         shipped = Path(model_path(SHAPES, "t2i" if model.kind == "pipeline" else "vlm"))
@@ -80,12 +80,12 @@ def find(model: Model, root: Path | None) -> Found:
     if folder.exists():
         return _in_folder(model, "folder", folder)
     if model.kind == "modelscope":
-        return Found(model, "elsewhere")  # ModelScope's hub; docs/benchmarks.md
+        return ModelStatus(model, "elsewhere")  # ModelScope's hub; docs/benchmarks.md
     if not model.on_hub:
-        return Found(model, "missing", problem="no such folder")
+        return ModelStatus(model, "missing", problem="no such folder")
     if (copy := cached(model.source, model.revision)) is not None:
-        return Found(model, "hub cache", str(copy), _size(copy))
-    return Found(model, "missing", problem="promptecho models fetch gets it")
+        return ModelStatus(model, "hub cache", str(copy), _size(copy))
+    return ModelStatus(model, "missing", problem="promptecho models fetch gets it")
 
 
 def not_to_be_had(config: ExperimentConfig, keys: set[str]) -> list[str]:
@@ -114,7 +114,7 @@ def not_to_be_had(config: ExperimentConfig, keys: set[str]) -> list[str]:
     return lines
 
 
-def verify(found: Found) -> Found:
+def verify(found: ModelStatus) -> ModelStatus:
     """Read every file that the model's record names; `problem` then tells which are missing or changed."""
     if found.problem or found.record is None or found.path is None:
         return found
@@ -124,10 +124,10 @@ def verify(found: Found) -> Found:
     named = ", ".join(f"{name} ({what})" for name, what in list(changed.items())[:5])
     more = f" and {len(changed) - 5} more" if len(changed) > 5 else ""
     problem = f"differs from {RECORD}: {named}{more}; promptecho models fetch --full repairs it"
-    return Found(found.model, found.where, found.path, found.bytes, found.record, problem)
+    return ModelStatus(found.model, found.where, found.path, found.bytes, found.record, problem)
 
 
-def missing(models: list[Found]) -> None:
+def missing(models: list[ModelStatus]) -> None:
     """Raise what tells of the models that are not ready; nothing where all are.
 
     Raises:
@@ -138,10 +138,10 @@ def missing(models: list[Found]) -> None:
         raise DataError("\n".join(lines))
 
 
-def _in_folder(model: Model, where: Any, folder: Path) -> Found:
+def _in_folder(model: Model, where: Any, folder: Path) -> ModelStatus:
     record = read_record(folder) if folder.is_dir() else None
     problem = revision_problem(folder, model.revision) or (pointers_in(folder) if folder.is_dir() else None)
-    return Found(model, where, str(folder), _size(folder), record, problem)
+    return ModelStatus(model, where, str(folder), _size(folder), record, problem)
 
 
 def _size(folder: Path) -> int:

@@ -15,7 +15,7 @@ from promptecho.errors import ConfigError
 from promptecho.hub_record import HUB_ID
 from promptecho.shipped import SHAPES
 
-Kind = Literal["pipeline", "transformers", "adapter", "modelscope"]
+ModelKind = Literal["pipeline", "transformers", "adapter", "modelscope"]
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Model:
     """
 
     source: str
-    kind: Kind
+    kind: ModelKind
     revision: str | None
     used_by: tuple[str, ...]
     code: bool = False
@@ -63,7 +63,7 @@ def merge(models: Iterable[Model]) -> list[Model]:
     Raises:
         ConfigError: one hub id at two revisions.
     """
-    found: dict[tuple[str, Kind], Model] = {}
+    found: dict[tuple[str, ModelKind], Model] = {}
     for model in models:
         known = found.get((model.source, model.kind))
         if known is None:

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from promptecho.errors import DataError, ModelError
 from promptecho.files import read_json
-from promptecho.models.needed import Kind
+from promptecho.models.needed import ModelKind
 from promptecho.pointers import pointer_problem
 
 INDEX = "model_index.json"  # a diffusers pipeline
@@ -23,7 +23,7 @@ _FOREIGN = ("consolidated*",)
 
 
 def select_files(
-    hub_id: str, names: Iterable[str], kind: Kind, *, components: Sequence[str] = (), code: bool = False
+    hub_id: str, names: Iterable[str], kind: ModelKind, *, components: Sequence[str] = (), code: bool = False
 ) -> list[str]:
     """The files to fetch of a repository that has `names`, sorted.
 

@@ -22,8 +22,8 @@ from promptecho.config.rewards import VlmSection
 from promptecho.config.slices import as_written
 from promptecho.errors import ModelError
 from promptecho.files import read_json
-from promptecho.models.inventory import Found, find, models_folder
-from promptecho.models.needed import Kind, Model
+from promptecho.models.inventory import ModelStatus, find, models_folder
+from promptecho.models.needed import Model, ModelKind
 from promptecho.plan.stand_ins import CountingTokenizer, counting_processor
 from promptecho.t2i.base import T2iModel
 from promptecho.vlm.model import DTYPES, Vlm, wrap_vlm
@@ -32,7 +32,7 @@ SHIPPED = Path(__file__).parent / "models"
 META = torch.device("meta")
 
 
-def locate(config: ExperimentConfig, section: T2iSection | VlmSection, key: str, root: Path | None) -> Found:
+def locate(config: ExperimentConfig, section: T2iSection | VlmSection, key: str, root: Path | None) -> ModelStatus:
     """Where a model is; `path` None for a model that the project, or a family from outside, describes.
 
     Args:
@@ -42,7 +42,7 @@ def locate(config: ExperimentConfig, section: T2iSection | VlmSection, key: str,
     Raises:
         ModelError: it is not here, and the project has no description of it; or it is here at another revision.
     """
-    kind: Kind = "pipeline" if isinstance(section, T2iSection) else "transformers"
+    kind: ModelKind = "pipeline" if isinstance(section, T2iSection) else "transformers"
     source = as_written(config, section.path)
     found = find(Model(source, kind, section.revision, (key,)), models_folder(config, root))
     if found.path is None and description(source) is None:
@@ -76,7 +76,7 @@ def _described(model: Model) -> dict[str, Any]:
     return content
 
 
-def build_family(found: Found, section: T2iSection) -> T2iModel:
+def build_family(found: ModelStatus, section: T2iSection) -> T2iModel:
     """The family's model around a pipeline of meta tensors, as `load` would return it.
 
     Raises:
@@ -121,7 +121,7 @@ def build_family(found: Found, section: T2iSection) -> T2iModel:
     return as_built(family.name, made)
 
 
-def build_vlm(found: Found, section: VlmSection) -> Vlm:
+def build_vlm(found: ModelStatus, section: VlmSection) -> Vlm:
     """A reward's VLM of meta tensors, with the processor of its folder where it has one.
 
     Raises:

@@ -14,7 +14,7 @@ from PIL import Image
 from promptecho.config.models import T2iSection
 from promptecho.config.rewards import RewardSection, VlmSection
 from promptecho.config.training import LoraSection, TrainingConfig
-from promptecho.models.inventory import Found
+from promptecho.models.inventory import ModelStatus
 from promptecho.plan.architectures import META, build_family, build_vlm, n_bytes
 from promptecho.plan.depth import Deep, trace_deep
 from promptecho.plan.stand_ins import words
@@ -45,7 +45,7 @@ class T2iCosts:
     """
 
     def __init__(
-        self, found: Found, section: T2iSection, lora: LoraSection, *, checkpointing: bool, prompt_tokens: int
+        self, found: ModelStatus, section: T2iSection, lora: LoraSection, *, checkpointing: bool, prompt_tokens: int
     ) -> None:
         from promptecho.t2i.lora import add_lora, lora_parameters
 
@@ -186,7 +186,7 @@ class VlmCosts:
     `rest_bytes`: all else. `text_bytes`: what a pass without images goes through.
     """
 
-    def __init__(self, found: Found, section: VlmSection, *, size: tuple[int, int], prompt_tokens: int) -> None:
+    def __init__(self, found: ModelStatus, section: VlmSection, *, size: tuple[int, int], prompt_tokens: int) -> None:
         self._known, self.prompt_tokens = Known(), prompt_tokens
         self.vlm = vlm = build_vlm(found, section)
         self.image = Image.new("RGB", size, "grey")

@@ -26,7 +26,7 @@ FIRST = ("overall", "delta", "seeds", "seed_sd", "net")
 
 
 @dataclass(frozen=True)
-class _Layout:
+class _TableLayout:
     """How a table is set: `blocks` of each grid; `at` puts a run's step below its name."""
 
     points: float
@@ -75,7 +75,7 @@ def to_latex(table: Table, short: bool = False) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _floats(table: Table, layout: _Layout, kind: str, width: float) -> Iterator[str]:
+def _floats(table: Table, layout: _TableLayout, kind: str, width: float) -> Iterator[str]:
     pieces = [
         piece
         for title, blocks in zip(layout.titles, layout.blocks, strict=True)
@@ -111,7 +111,7 @@ def _same(table: Table) -> dict[str, float]:
 # --- the layout
 
 
-def _layout(table: Table, short: bool, limit: float) -> _Layout:
+def _layout(table: Table, short: bool, limit: float) -> _TableLayout:
     """The layout with the fewest blocks; of these that with the largest letters and the fewest lines."""
     same = _same(table)
     grids = [(title, [c for c in columns if c.key not in same]) for title, columns in table.grids()]
@@ -119,13 +119,13 @@ def _layout(table: Table, short: bool, limit: float) -> _Layout:
     found = []
     for points in SIZES:
         for at in (False, True):
-            layout = _Layout(points, at, short, [title for title, _ in grids])
+            layout = _TableLayout(points, at, short, [title for title, _ in grids])
             layout.blocks.extend(_blocks(table, columns, layout, limit) for _, columns in grids)
             found.append(layout)
-    return min(found, key=_Layout.broken)
+    return min(found, key=_TableLayout.broken)
 
 
-def _blocks(table: Table, columns: Sequence[Column], layout: _Layout, limit: float) -> list[list[Column]]:
+def _blocks(table: Table, columns: Sequence[Column], layout: _TableLayout, limit: float) -> list[list[Column]]:
     """The columns in as many blocks as the width asks for, each behind the text columns, as even as can be; where they
     are several, what counts most is in the first."""
     lead = [column for column in columns if column.decimals is None]
@@ -149,11 +149,11 @@ def _fill(columns: Sequence[Column], widths: dict[str, float], room: float) -> l
     return blocks
 
 
-def _width(table: Table, columns: Sequence[Column], layout: _Layout) -> float:
+def _width(table: Table, columns: Sequence[Column], layout: _TableLayout) -> float:
     return sum(_column_width(table, column, layout) for column in columns) - 2 * SPACE
 
 
-def _column_width(table: Table, column: Column, layout: _Layout) -> float:
+def _column_width(table: Table, column: Column, layout: _TableLayout) -> float:
     """Numbers and limits are columns of their own: the widest of both need not be in one row."""
     widths = [text_width(line, layout.points) for line in _head(column)]
     mains, limits = [], [0.0]
@@ -173,14 +173,14 @@ def _head(column: Column) -> list[str]:
     return wrapped(heading(column), HEAD, 14)
 
 
-def _limits(cell: Cell, column: Column, layout: _Layout) -> list[str]:
+def _limits(cell: Cell, column: Column, layout: _TableLayout) -> list[str]:
     """(low, high) as printed, or nothing."""
     if layout.short or not column.interval or cell.value is None or cell.low is None or cell.high is None:
         return []
     return [number(cell.low, column), number(cell.high, column)]
 
 
-def _texts(cell: Cell, column: Column, layout: _Layout) -> tuple[list[str], list[str]]:
+def _texts(cell: Cell, column: Column, layout: _TableLayout) -> tuple[list[str], list[str]]:
     """A cell's lines, and the small lines below them."""
     main, _ = parts(cell, column)
     if column.decimals is not None:
@@ -190,7 +190,9 @@ def _texts(cell: Cell, column: Column, layout: _Layout) -> tuple[list[str], list
     return lines, wrapped(cell.note, LABEL_NOTE, LABEL_NOTE) if cell.note else []
 
 
-def _tabulars(table: Table, columns: Sequence[Column], layout: _Layout, title: str, first: bool) -> Iterator[_Piece]:
+def _tabulars(
+    table: Table, columns: Sequence[Column], layout: _TableLayout, title: str, first: bool
+) -> Iterator[_Piece]:
     """The rows of a block in as many tabulars as pages have to be filled."""
     paired = [any(_limits(table.cell(row, c), c, layout) for row in table.rows) for c in columns]
     heads = [[_across(escape_latex(line), pair) for line in _head(c)] for c, pair in zip(columns, paired, strict=True)]
@@ -215,7 +217,7 @@ def _tabulars(table: Table, columns: Sequence[Column], layout: _Layout, title: s
         yield _Piece([*lines, r"\bottomrule", r"\end{tabular}"], height, title, first and not index)
 
 
-def _lines(cell: Cell, column: Column, layout: _Layout, pair: bool) -> list[str]:
+def _lines(cell: Cell, column: Column, layout: _TableLayout, pair: bool) -> list[str]:
     main, notes = _texts(cell, column, layout)
     below = [_across(rf"\scriptsize {escape_latex(line)}", pair) for line in notes]
     if column.decimals is None:

@@ -12,11 +12,11 @@ from promptecho.files import read_json
 PATH = Path(__file__).with_name("published.json")
 
 
-class _Model(BaseModel):
+class _PublishedModel(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Source(_Model):
+class PublishedSource(_PublishedModel):
     """Where the numbers are from."""
 
     title: str
@@ -24,7 +24,7 @@ class Source(_Model):
     note: str
 
 
-class PublishedColumn(_Model):
+class PublishedColumn(_PublishedModel):
     """`decimals` as printed; `scale` turns percent into the printed unit."""
 
     label: str
@@ -32,14 +32,14 @@ class PublishedColumn(_Model):
     scale: float = 1.0
 
 
-class PublishedPanel(_Model):
+class PublishedPanel(_PublishedModel):
     """Columns SCORER.COLUMN in their order; `delta`, `prompts`, `images` and `failures` are ours alone."""
 
     title: str
     columns: list[str]
 
 
-class PublishedTable(_Model):
+class PublishedTable(_PublishedModel):
     """`rows`: name in `values` -> label in this table. `labels` replace those of columns."""
 
     title: str
@@ -53,10 +53,10 @@ class PublishedTable(_Model):
         return [key for panel in self.panels for key in panel.columns]
 
 
-class Published(_Model):
+class Published(_PublishedModel):
     """`values`: row -> column -> number as printed. `runs`: row -> EXPERIMENT/RUN where nobody names another."""
 
-    source: Source
+    source: PublishedSource
     columns: dict[str, PublishedColumn]
     runs: dict[str, str]
     tables: dict[str, PublishedTable]

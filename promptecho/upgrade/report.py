@@ -26,7 +26,7 @@ PACKAGE = Path(promptecho.__file__).resolve().parent.parent  # the folder that h
 
 
 @dataclass
-class Group:
+class JobGroup:
     """Jobs of one rule and experiment with the same reasons. `seconds` and `gpu_hours` are of the `timed` and the
     `priced` of them; the others were never timed here, and no plan was given. `digests`: pairs of what was recorded and
     what holds now, where those differ; `newer`: inputs that are newer than what was made from them."""
@@ -52,7 +52,7 @@ class Report:
     `judge`: calls of judges; `refused`: what the workflow refuses to make again, with the ways on, or None."""
 
     version: str
-    again: list[Group]
+    again: list[JobGroup]
     missing: dict[str, int]
     finished_jobs: int
     unrecorded: int
@@ -135,11 +135,11 @@ def _arguments(root: Path, experiments: list[str], profile: str, settings: str |
     return [*found, *(["--config", *given] if given else [])]
 
 
-def _groups(root: Path, jobs: list[dict[str, Any]], plan: PlanFile | None) -> list[Group]:
-    found: dict[tuple, Group] = {}
+def _groups(root: Path, jobs: list[dict[str, Any]], plan: PlanFile | None) -> list[JobGroup]:
+    found: dict[tuple, JobGroup] = {}
     for job in jobs:
         key = (job["experiment"], job["rule"], tuple(job["why"]))
-        group = found.setdefault(key, Group(*key[:2], job["why"]))
+        group = found.setdefault(key, JobGroup(*key[:2], job["why"]))
         group.jobs += 1
         group.files += job["there"]
         pair = (", ".join(job["before"]), ", ".join(job["now"]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from promptecho.errors import counted
-from promptecho.upgrade.report import Group, Report
+from promptecho.upgrade.report import JobGroup, Report
 
 SHOWN = 3  # files of a kind
 
@@ -60,11 +60,11 @@ def lines(report: Report) -> Iterator[str]:
         yield f"nothing was made or changed; to make it: {report.command}"
 
 
-def _cost(group: Group) -> str:
+def _cost(group: JobGroup) -> str:
     return ", ".join(_parts(group.jobs, group.timed, group.seconds, group.priced, group.gpu_hours))
 
 
-def _total(groups: list[Group], jobs: int) -> Iterator[str]:
+def _total(groups: list[JobGroup], jobs: int) -> Iterator[str]:
     timed, priced = sum(group.timed for group in groups), sum(group.priced for group in groups)
     seconds, hours = sum(group.seconds for group in groups), sum(group.gpu_hours for group in groups)
     yield f"  in all: {', '.join(_parts(jobs, timed, seconds, priced, hours))}"

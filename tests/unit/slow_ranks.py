@@ -61,14 +61,14 @@ def slow_down(case: dict, marks: Path, rank: int) -> None:
     if case["slow"] == "load":
         local.load_vlm = load_for_ever
     if case["slow"] == "serve":
-        score = server._Scorer.score
+        score = server._RequestScorer.score
 
         def score_slowly(self, request):
             mark()
             time.sleep(3)
             return score(self, request)
 
-        server._Scorer.score = score_slowly
+        server._RequestScorer.score = score_slowly
 
 
 def run(case: dict) -> dict:

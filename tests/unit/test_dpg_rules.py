@@ -15,7 +15,7 @@ from promptecho.benchmarks.dpg.golden import check_dpg_scenario
 from promptecho.benchmarks.dpg.questions import (
     COLUMNS,
     DpgPrompt,
-    Question,
+    DpgQuestion,
     parse_questions,
     prompts_of,
     read_rows,
@@ -134,8 +134,8 @@ def test_the_official_prompts_and_the_real_annotations(shared):
 # --- the rules -----------------------------------------------------------------------------------------------------
 
 
-def question(number: int, *parents: int, category: str = "entity - whole") -> Question:
-    return Question(number, f"{number}?", parents or (0,), category, number - 1)
+def question(number: int, *parents: int, category: str = "entity - whole") -> DpgQuestion:
+    return DpgQuestion(number, f"{number}?", parents or (0,), category, number - 1)
 
 
 def test_only_exactly_yes_counts():

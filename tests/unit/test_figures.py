@@ -25,7 +25,7 @@ from promptecho.figures.curves import curve_data, groups_of
 from promptecho.figures.draw_curves import draw as draw_curves
 from promptecho.figures.draw_samples import draw as draw_samples
 from promptecho.figures.draw_training import draw as draw_training
-from promptecho.figures.samples import Column, Listed, choose, read_column, shares, thin, verdicts_of
+from promptecho.figures.samples import CheckpointImages, Listed, choose, read_column, shares, thin, verdicts_of
 from promptecho.figures.sources import read_curve_sources, read_training_sources
 from promptecho.figures.style import DOUBLE, PAGE, SINGLE, SMALLEST, style
 from promptecho.figures.training import smoothed, training_data
@@ -260,7 +260,7 @@ def test_prompts_without_verdicts_are_spread_evenly(experiment):
 def judged(label, outcomes, text="prompt", **more):
     """A column of one image per prompt that has these verdicts."""
     listed = {(f"{p:03}", 0): Listed(f"{text} {p}", PIXEL) for p in range(len(outcomes))}
-    return Column(label, listed, dict(zip(listed, outcomes, strict=True)), **more)
+    return CheckpointImages(label, listed, dict(zip(listed, outcomes, strict=True)), **more)
 
 
 PIXEL = Path(__file__).parent / "pixel.png"  # never opened by choose
@@ -330,7 +330,7 @@ def test_figures_have_the_width_of_a_column_and_nothing_overruns(tmp_path, width
     source = png(tmp_path / "pixel.png")
     long = "A prompt of many words that costs $5 and has an unabridgeablylongwordinit, " * 20
     columns = [
-        Column(label, {key: Listed(long, source) for key in one.images}, one.verdicts)
+        CheckpointImages(label, {key: Listed(long, source) for key in one.images}, one.verdicts)
         for label in ("base", *(f"{runs[2]} @ {step}" for step in range(10, 60, 10)))
         for one in [judged(label, [float(len(label) % 2)] * 30)]
     ]

@@ -10,7 +10,7 @@ from matplotlib.text import Text
 from promptecho.figures.curves import curve_data
 from promptecho.figures.draw_curves import draw as draw_curves
 from promptecho.figures.draw_training import draw as draw_training
-from promptecho.figures.samples import Column, Listed, choose
+from promptecho.figures.samples import CheckpointImages, Listed, choose
 from promptecho.figures.sources import read_curve_sources
 from promptecho.figures.style import DOUBLE, MARKERS, SINGLE, point_style, style
 from promptecho.figures.training import training_data
@@ -69,7 +69,7 @@ def test_the_legend_says_what_bold_is():
 def test_a_grid_of_one_image_of_several_says_which(tmp_path):
     def judged(label, outcome, images):
         keys = [(f"p{p}", i) for p in range(8) for i in range(images)]
-        return Column(label, {key: Listed("prompt", tmp_path) for key in keys}, dict.fromkeys(keys, outcome))
+        return CheckpointImages(label, {key: Listed("prompt", tmp_path) for key in keys}, dict.fromkeys(keys, outcome))
 
     several = choose([judged("base", 0.0, 4), judged("echo @ 4", 1.0, 4)], 4, image_index=2)
     assert "on 8 prompts (image 2 of each): 8 wins (100.0%)" in several.title

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from promptecho.cluster.gpus import Gpu, detect, parse_list, visible
+from promptecho.cluster.gpus import CudaDevice, detect, parse_list, visible
 from promptecho.cluster.leases import Leases
 from promptecho.errors import ConfigError, DataError
 
@@ -35,7 +35,7 @@ def test_without_nvidia_smi_the_driver_s_folder_tells(tmp_path, monkeypatch):
     for bus, uuid in (("0000:02:00.0", "GPU-2"), ("0000:01:00.0", "GPU-1")):
         (tmp_path / bus).mkdir()
         (tmp_path / bus / "information").write_text(f"Model: \t\t NVIDIA X\nIRQ:   \t\t 5\nGPU UUID: \t {uuid}\n")
-    assert detect(tmp_path) == [Gpu(0, "GPU-1", "NVIDIA X"), Gpu(1, "GPU-2", "NVIDIA X")]
+    assert detect(tmp_path) == [CudaDevice(0, "GPU-1", "NVIDIA X"), CudaDevice(1, "GPU-2", "NVIDIA X")]
     assert detect(tmp_path / "nothing") == []
     (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho 'has failed because it could not communicate'; exit 9\n")
     (tmp_path / "nvidia-smi").chmod(0o755)
@@ -47,14 +47,14 @@ def test_without_nvidia_smi_the_driver_s_folder_tells(tmp_path, monkeypatch):
     [(None, "123"), ("", ""), ("2,0", "31"), ("GPU-b", "2"), ("1,GPU-b-2", "2"), ("0,-1,1", "1")],
 )
 def test_cuda_visible_devices_is_the_set_to_choose_from(given, expected):
-    gpus = [Gpu(0, "GPU-a-1"), Gpu(1, "GPU-b-2"), Gpu(2, "GPU-c-3")]
+    gpus = [CudaDevice(0, "GPU-a-1"), CudaDevice(1, "GPU-b-2"), CudaDevice(2, "GPU-c-3")]
     environ = {} if given is None else {"CUDA_VISIBLE_DEVICES": given}
     assert "".join(gpu.uuid[-1] for gpu in visible(environ, gpus)) == expected
 
 
 @pytest.mark.parametrize(("given", "problem"), [("3", "names no GPU"), ("GPU-", "names more than one GPU")])
 def test_what_cuda_visible_devices_names_must_be_there(given, problem):
-    gpus = [Gpu(0, "GPU-a-1"), Gpu(1, "GPU-b-2")]
+    gpus = [CudaDevice(0, "GPU-a-1"), CudaDevice(1, "GPU-b-2")]
     with pytest.raises(ConfigError, match=rf"={given}: {given} {problem}; there are: 0 \(GPU-a-1\)"):
         visible({"CUDA_VISIBLE_DEVICES": given}, gpus)
 

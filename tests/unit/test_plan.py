@@ -27,7 +27,7 @@ from promptecho.config import load_experiment
 from promptecho.config.models import T2iSection
 from promptecho.config.rewards import RewardSection, VlmSection
 from promptecho.config.training import LoraSection, TrainingConfig
-from promptecho.models.inventory import Found
+from promptecho.models.inventory import ModelStatus
 from promptecho.models.needed import Model
 from promptecho.plan import depth
 from promptecho.plan.costs import T2iCosts, VlmCosts
@@ -62,8 +62,8 @@ def _attention_backward(gradient, query, key, value, *_, **__) -> int:
 FAMILIES = pytest.mark.parametrize("name", ["zimage", "qwenimage"])
 
 
-def found(folder: Path, kind="pipeline") -> Found:
-    return Found(Model(str(folder), kind, None, ("models.t2i",)), "folder", str(folder))
+def found(folder: Path, kind="pipeline") -> ModelStatus:
+    return ModelStatus(Model(str(folder), kind, None, ("models.t2i",)), "folder", str(folder))
 
 
 def t2i_costs(name: str, *, checkpointing=False, folder: Path | None = None, **section) -> T2iCosts:

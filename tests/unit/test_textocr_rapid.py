@@ -11,7 +11,7 @@ from textocr_world import draw, write_folder
 
 from promptecho.benchmarks.registry import load_scorer
 from promptecho.benchmarks.scoring import ImageFolder, ScoringOptions
-from promptecho.benchmarks.textocr.rapid import Line, RapidReader, reading_order
+from promptecho.benchmarks.textocr.rapid import RapidReader, TextLine, reading_order
 from promptecho.benchmarks.textocr.scorer import summary_of
 from promptecho.errors import ConfigError, DataError, ModelError
 from promptecho.files import write_jsonl
@@ -122,8 +122,8 @@ def test_options_that_make_no_sense(options, error, message):
 
 
 def test_reading_order_is_rows_from_the_top_each_from_the_left():
-    def line(text: str, x: float, y: float, height: float = 20) -> Line:
-        return Line(text, 1.0, (x, y, x + 50, y + height))
+    def line(text: str, x: float, y: float, height: float = 20) -> TextLine:
+        return TextLine(text, 1.0, (x, y, x + 50, y + height))
 
     lines = [line("d", 10, 60), line("b", 80, 8), line("e", 70, 55, 40), line("a", 10, 12), line("c", 5, 33)]
     assert "".join(found.text for found in reading_order(lines)) == "abcde"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from promptecho.benchmarks.tiif.answers import AnswerCountError, extract_yes_no
 from promptecho.benchmarks.tiif.attributes import ADVANCED, ATTRIBUTES, BASIC, COLUMNS, SUBSCORES, column_weights
 from promptecho.benchmarks.tiif.golden import check_tiif_extract, check_tiif_summary
-from promptecho.benchmarks.tiif.rules import Tally, as_expected, column_scores, summarize, tally
+from promptecho.benchmarks.tiif.rules import AnswerCount, as_expected, column_scores, summarize, tally
 from promptecho.errors import DataError
 from promptecho.files import read_json, read_jsonl
 
@@ -64,22 +64,22 @@ def test_attributes_are_the_official_39():
 
 def test_case_and_space_do_not_count_and_the_longer_list_is_cut():
     assert as_expected(["Yes", " no ", "yes"], ["yes", "NO", "no"]) == [True, True, False]
-    assert tally(["yes", "no"], ["yes"]) == Tally(1, 1)
-    assert tally(["yes"], []) == Tally(0, 0)
+    assert tally(["yes", "no"], ["yes"]) == AnswerCount(1, 1)
+    assert tally(["yes"], []) == AnswerCount(0, 0)
     with pytest.raises(DataError, match="1 answer to 2 questions"):
         tally(["yes", "no"], ["yes"], mode="fixed")
 
 
 def test_official_rounds_before_it_averages():
-    tallies = {"numeracy": Tally(1, 3), "negation": Tally(2, 3)}
+    tallies = {"numeracy": AnswerCount(1, 3), "negation": AnswerCount(2, 3)}
     assert column_scores(tallies)["reas"] == pytest.approx((0.3333 + 0.6667) / 2, abs=1e-15)
-    thirds = {"numeracy": Tally(1, 3), "negation": Tally(1, 3)}
+    thirds = {"numeracy": AnswerCount(1, 3), "negation": AnswerCount(1, 3)}
     assert column_scores(thirds)["overall"] == 0.3333
     assert column_scores(thirds, "fixed")["overall"] == pytest.approx(1 / 3, abs=1e-15)
 
 
 def test_averages_are_of_attributes_and_overall_of_sub_scores():
-    tallies = {attribute: Tally(k, 50) for k, attribute in enumerate(ATTRIBUTES)}
+    tallies = {attribute: AnswerCount(k, 50) for k, attribute in enumerate(ATTRIBUTES)}
     accuracy = {attribute: k / 50 for k, attribute in enumerate(ATTRIBUTES)}
     columns = column_scores(tallies)
     assert list(columns) == list(COLUMNS)
@@ -93,7 +93,7 @@ def test_averages_are_of_attributes_and_overall_of_sub_scores():
 
 
 def test_what_has_no_data_is_left_out_and_never_zero():
-    tallies = {"numeracy": Tally(3, 4), "negation": Tally(0, 0), "text": Tally(1, 2)}
+    tallies = {"numeracy": AnswerCount(3, 4), "negation": AnswerCount(0, 0), "text": AnswerCount(1, 2)}
     columns = column_scores(tallies)
     assert columns == {
         "overall": 0.625, "reas": 0.75, "basic_avg": 0.75, "text": 0.5, "advanced_avg": 0.5
@@ -101,18 +101,22 @@ def test_what_has_no_data_is_left_out_and_never_zero():
     with pytest.raises(DataError, match="'negation' failed"):
         column_scores(tallies, "fixed")
     with pytest.raises(DataError, match="'negatoin' is unknown"):
-        column_scores({"negatoin": Tally(1, 2)})
+        column_scores({"negatoin": AnswerCount(1, 2)})
     assert column_scores({}) == {}
 
 
 def test_the_summary_tells_both_lengths_and_what_they_cover():
-    tallies = {("short", "text"): Tally(1, 2), ("short", "style"): Tally(1, 1), ("long", "text"): Tally(1, 4)}
+    tallies = {
+        ("short", "text"): AnswerCount(1, 2),
+        ("short", "style"): AnswerCount(1, 1),
+        ("long", "text"): AnswerCount(1, 4),
+    }
     summary = summarize(tallies)
     assert summary["short.overall"] == 0.75 and summary["long.overall"] == 0.25 and summary["overall"] == 0.5
     assert summary["short.coverage"] == 2 / 39 and summary["long.coverage"] == 1 / 39
     assert "long.style" not in summary and "short.attr" not in summary
     with pytest.raises(DataError, match="long prompts"):
-        summarize({("short", "text"): Tally(1, 2), ("long", "text"): Tally(0, 0)})
+        summarize({("short", "text"): AnswerCount(1, 2), ("long", "text"): AnswerCount(0, 0)})
 
 
 @given(st.sets(st.sampled_from(ATTRIBUTES)))
@@ -127,7 +131,7 @@ def test_weights_of_a_column_sum_to_one(present):
 @given(
     st.dictionaries(
         st.sampled_from(ATTRIBUTES),
-        st.integers(0, 40).flatmap(lambda n: st.builds(Tally, st.integers(0, n), st.just(n))),
+        st.integers(0, 40).flatmap(lambda n: st.builds(AnswerCount, st.integers(0, n), st.just(n))),
         min_size=1,
     )
 )

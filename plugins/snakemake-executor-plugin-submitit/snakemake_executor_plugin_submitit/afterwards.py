@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from . import queue, slurm
 from .queue import State
-from .task import WAITING, Task, Verdict, judge_state
+from .task import WAITING, Task, TaskVerdict, judge_state
 
 PATIENCE_S = 10.0  # for Slurm to notice an end
 _PAUSE_S = 5.0  # between two questions
@@ -48,7 +48,7 @@ class Afterwards:
         self._since: dict[str, float] = {}  # when a job was first seen failed, by id
         self._not_before = -math.inf
 
-    def settle(self, failed: Sequence[tuple[Task, Verdict]], now: float, requeue_limit: int) -> list[Verdict]:
+    def settle(self, failed: Sequence[tuple[Task, TaskVerdict]], now: float, requeue_limit: int) -> list[TaskVerdict]:
         """The verdict for each, in order; WAITING for those that are to be given here again."""
         unclear = [one for one, verdict in failed if verdict.unclear]
         self._since = {one.job_id: self._since.get(one.job_id, now) for one in unclear}
@@ -92,7 +92,7 @@ def _ended(one: Task) -> bool:
     return one.state is not None and not one.state.alive
 
 
-def _clearer(one: Task, verdict: Verdict, end: End, now: float, requeue_limit: int) -> Verdict:
+def _clearer(one: Task, verdict: TaskVerdict, end: End, now: float, requeue_limit: int) -> TaskVerdict:
     if _ended(one):  # judged by Slurm's word already
         if verdict.out_of_memory:
             return replace(verdict, reason=verdict.reason + end.memory)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Hashable, Sequence
 
 from . import queue, slurm
-from .kept import Batch, Kept
+from .kept import JobBatch, Kept
 
 
 class Keeper:
@@ -22,12 +22,12 @@ class Keeper:
         """One job, or one array; kept if the cluster takes no more, or if others wait for the same limit already."""
         scope = _scope_of(request)
         if scope in self._kept:
-            self._kept.keep(scope, Batch(list(jobs), request, resubmissions))
+            self._kept.keep(scope, JobBatch(list(jobs), request, resubmissions))
             return
         try:
             self._submit(jobs, request, resubmissions)
         except slurm.SlurmLimitError as error:
-            self._kept.keep(scope, Batch(error.jobs, request, resubmissions), _reason(error))
+            self._kept.keep(scope, JobBatch(error.jobs, request, resubmissions), _reason(error))
 
     def room_made(self, n: int) -> None:
         """`n` jobs have ended."""

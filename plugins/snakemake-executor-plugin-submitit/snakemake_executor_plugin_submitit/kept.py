@@ -20,20 +20,20 @@ _ALONE_S = 20.0  # of refusals while no job of this user is in the queue
 
 
 @dataclass
-class Batch:
+class JobBatch:
     """Jobs of one rule with the same resources."""
 
     jobs: list
     request: object
     resubmissions: int = 0
-    part_of: Batch | None = None
+    part_of: JobBatch | None = None
 
 
 @dataclass
-class Line:
+class LimitQueue:
     """The jobs that wait for one limit, and what is known about how many fit."""
 
-    batches: deque[Batch] = field(default_factory=deque)
+    batches: deque[JobBatch] = field(default_factory=deque)
     reason: str = ""  # in sbatch's words
     size: int = 1  # to be tried next
     too_many: int | None = None  # as many were refused; None: unknown
@@ -78,14 +78,14 @@ class Kept:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._lines: dict[Hashable, Line] = {}
+        self._lines: dict[Hashable, LimitQueue] = {}
         self._closed = False
 
-    def keep(self, scope: Hashable, batch: Batch, reason: str | None = None) -> None:
+    def keep(self, scope: Hashable, batch: JobBatch, reason: str | None = None) -> None:
         """Behind what waits there already; with a `reason`, sbatch has just refused all of the batch."""
         with self._lock:
             new = scope not in self._lines
-            line = self._lines.setdefault(scope, Line())
+            line = self._lines.setdefault(scope, LimitQueue())
             line.batches.append(batch)
             if reason is not None:
                 line.reason = reason
@@ -110,7 +110,7 @@ class Kept:
             for line in self._lines.values():
                 line.room_made(n, now)
 
-    def take(self, most: int) -> tuple[Hashable, Batch] | None:
+    def take(self, most: int) -> tuple[Hashable, JobBatch] | None:
         """Jobs whose try is due, the longest waiting first; None: none is, or Snakemake ends."""
         with self._lock:
             now = time.monotonic()
@@ -122,10 +122,10 @@ class Kept:
                 taken, batch.jobs = batch.jobs[:n], batch.jobs[n:]
                 if not batch.jobs:
                     line.batches.popleft()
-                return scope, Batch(taken, batch.request, batch.resubmissions, batch)
+                return scope, JobBatch(taken, batch.request, batch.resubmissions, batch)
             return None
 
-    def accepted(self, scope: Hashable, batch: Batch) -> None:
+    def accepted(self, scope: Hashable, batch: JobBatch) -> None:
         """Of jobs that were taken out: they are submitted, or have failed for a reason of their own."""
         with self._lock:
             line = self._lines[scope]
@@ -133,7 +133,7 @@ class Kept:
             if not line.batches:
                 del self._lines[scope]
 
-    def refused(self, scope: Hashable, batch: Batch, reason: str, alone: bool) -> list:
+    def refused(self, scope: Hashable, batch: JobBatch, reason: str, alone: bool) -> list:
         """Of jobs that were taken out: they are kept again, at their old place.
 
         Returns:

@@ -29,7 +29,7 @@ class _LeaveError(Exception):
     """Raised by `checkpoint` in the middle of `__call__`, which then returns instead of being requeued."""
 
 
-class Payload:
+class JobPayload:
     """One Snakemake job's command.
 
     submitit calls it in the job; on SIGUSR2 (before the time limit, or at a preemption where the site says so) it

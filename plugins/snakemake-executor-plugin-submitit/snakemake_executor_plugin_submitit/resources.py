@@ -119,7 +119,7 @@ class Request:
         }
 
 
-class _Reader:
+class _ResourceReader:
     """Reads resources by name and collects what is wrong with them."""
 
     def __init__(self, rule: str, resources: Mapping[str, object], kind: str) -> None:
@@ -186,7 +186,7 @@ def request_of(
     Raises:
         ResourcesError: with all that is wrong with them.
     """
-    read = _Reader(rule, resources, kind)
+    read = _ResourceReader(rule, resources, kind)
     foreign = False
     for key, value in read.given.items():
         if reason := foreign_names.refusal(key, value, (*KNOWN, *foreign_names.CLUSTERS), own):
@@ -228,7 +228,7 @@ def request_of(
 
 
 def _memory(
-    read: _Reader, origin: Mapping[str, int] | None, exclusive: bool, all_of_it: bool
+    read: _ResourceReader, origin: Mapping[str, int] | None, exclusive: bool, all_of_it: bool
 ) -> tuple[int | None, int | None]:
     """Memory per node and per CPU, of which at most one is asked for; 0 per node is all that it has."""
     mem, per_cpu = read.number("mem_mb", least=0), read.number("mem_mb_per_cpu")
@@ -250,7 +250,7 @@ def _memory(
     return (mem, None) if by["mem_mb"] > by["mem_mb_per_cpu"] else (None, per_cpu)
 
 
-def _cluster(read: _Reader, flag: str | bool | None) -> str | None:
+def _cluster(read: _ResourceReader, flag: str | bool | None) -> str | None:
     """The cluster by any of the names for it; which one it may be is judged by who knows the cluster."""
     found = {key: word for key in foreign_names.CLUSTERS if (word := read.word(key)) is not None}
     if isinstance(flag, str):
@@ -262,7 +262,7 @@ def _cluster(read: _Reader, flag: str | bool | None) -> str | None:
     return found.get(first)
 
 
-def _tasks(read: _Reader) -> tuple[int, int]:
+def _tasks(read: _ResourceReader) -> tuple[int, int]:
     """Nodes, and tasks on each."""
     nodes, tasks, per_node = read.number("nodes"), read.number("tasks"), read.number("tasks_per_node")
     if tasks is None:
@@ -279,7 +279,7 @@ def _tasks(read: _Reader) -> tuple[int, int]:
     return nodes, per_node or max(1, tasks // nodes)
 
 
-def _gpus(read: _Reader, nodes: int) -> tuple[int, str | None, str | None]:
+def _gpus(read: _ResourceReader, nodes: int) -> tuple[int, str | None, str | None]:
     """GPUs per node, their type, and other generic resources, from up to four resources that must agree."""
     counts: dict[str, int] = {}
     types: dict[str, str] = {}
@@ -306,7 +306,7 @@ def _gpus(read: _Reader, nodes: int) -> tuple[int, str | None, str | None]:
     return count, next(iter(types.values()), None), others
 
 
-def _gpus_per_node(read: _Reader, counts: dict[str, int], types: dict[str, str]) -> None:
+def _gpus_per_node(read: _ResourceReader, counts: dict[str, int], types: dict[str, str]) -> None:
     """`gpus_per_node`: a number, or, as sbatch has it, TYPE:NUMBER."""
     value = read.given.get("gpus_per_node")
     if not isinstance(value, str):
@@ -319,7 +319,7 @@ def _gpus_per_node(read: _Reader, counts: dict[str, int], types: dict[str, str])
         read.refuse("gpus_per_node", f"must be a whole number or TYPE:NUMBER, such as 'a100:4'{quoted}")
 
 
-def _gres(read: _Reader, counts: dict[str, int], types: dict[str, str]) -> str | None:
+def _gres(read: _ResourceReader, counts: dict[str, int], types: dict[str, str]) -> str | None:
     """`gres` is per node. Its GPUs go to `counts` and `types`; returns the rest."""
     one = r"[A-Za-z_][A-Za-z0-9_/.-]*(:[A-Za-z0-9_.-]+)?(:[0-9]+[KMGT]?)?"
     value = read.word("gres", f"{one}(,{one})*", "NAME, NAME:NUMBER or NAME:TYPE:NUMBER, joined by commas")

@@ -14,7 +14,7 @@ import cloudpickle
 from . import controller, memory
 from . import payload as payload_module
 from .ledger import task_id
-from .payload import Payload
+from .payload import JobPayload
 from .queue import SCRIPT
 from .quiet_submitit import DelayedSubmission, JobPaths, SlurmExecutor
 from .slurm import SlurmError, SlurmLimitError, SlurmUnclearError, SlurmUnreachableError, failure, patiently, run
@@ -68,7 +68,7 @@ class ArrayExecutor(SlurmExecutor):
     def affinity(cls) -> int:
         return 2  # as where srun is found
 
-    def submit_all(self, payloads: Sequence[Payload], patience_s: float, on_wait: Callable) -> str:
+    def submit_all(self, payloads: Sequence[JobPayload], patience_s: float, on_wait: Callable) -> str:
         """One job, or one array of them; returns the Slurm id (of the array).
 
         Raises:

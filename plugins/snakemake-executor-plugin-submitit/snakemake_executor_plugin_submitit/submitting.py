@@ -167,9 +167,9 @@ class Submitter:
     def _payload(
         self, job, command: str, request, folder: Path, signal_delay_s: int, resubmissions: int, *, array: bool
     ):
-        from .payload import Payload
+        from .payload import JobPayload
 
-        return Payload(
+        return JobPayload(
             command,
             identity.job_name(self.settings.jobname_prefix, job),
             identity.outputs_to_check(job),

@@ -96,7 +96,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class TaskVerdict:
     """What is known about a task now: still going, made its outputs, failed, or to be submitted again."""
 
     kind: str  # waiting, success, failed, again
@@ -105,11 +105,11 @@ class Verdict:
     unclear: bool = False  # Slurm may know better why
 
 
-WAITING = Verdict("waiting")
-SUCCESS = Verdict("success")
+WAITING = TaskVerdict("waiting")
+SUCCESS = TaskVerdict("success")
 
 
-def judge_outcome(task: Task) -> Verdict:
+def judge_outcome(task: Task) -> TaskVerdict:
     """From the outcome file, which is renamed into place when the payload has ended.
 
     Raises:
@@ -118,32 +118,32 @@ def judge_outcome(task: Task) -> Verdict:
     outcome = json.loads(task.outcome.read_text())
     where = f"on {outcome['node']} after {outcome['seconds']:.0f} s"
     if outcome["reason"]:
-        return Verdict("failed", f"{outcome['reason']}; {where}")
+        return TaskVerdict("failed", f"{outcome['reason']}; {where}")
     if outcome["returncode"]:
         return _judge_returncode(outcome["returncode"], where, outcome["node"], outcome.get("memory") or {})
     if outcome["missing"]:
-        return Verdict("failed", f"ended without error {where} but did not make {', '.join(outcome['missing'])}")
+        return TaskVerdict("failed", f"ended without error {where} but did not make {', '.join(outcome['missing'])}")
     return SUCCESS
 
 
-def _judge_returncode(returncode: int, where: str, node: str, memory: Mapping) -> Verdict:
+def _judge_returncode(returncode: int, where: str, node: str, memory: Mapping) -> TaskVerdict:
     """A command that failed, and perhaps lost processes to the kernel (payload.memory)."""
     kills = memory.get("kills")
     processes = "a process" if kills == 1 else f"{kills} processes"
     if kills and memory["of_job"]:
         limit = f" at its limit of {memory['limit_mb']} MB" if memory["limit_mb"] else ""
-        return Verdict("failed", f"ran out of memory {where}: the kernel killed {processes} of it{limit}", True)
+        return TaskVerdict("failed", f"ran out of memory {where}: the kernel killed {processes} of it{limit}", True)
     if kills:
         meanwhile = f"the kernel of {node} killed {processes} for lack of memory meanwhile, perhaps of this job"
-        return Verdict("failed", f"failed {where}; {meanwhile}", True, unclear=True)
+        return TaskVerdict("failed", f"failed {where}; {meanwhile}", True, unclear=True)
     if returncode == -9:
         perhaps = "; perhaps for lack of memory" if kills is None else ""
-        return Verdict("failed", f"was killed (signal 9) {where}{perhaps}", unclear=True)
+        return TaskVerdict("failed", f"was killed (signal 9) {where}{perhaps}", unclear=True)
     ended = f"was ended by signal {-returncode}" if returncode < 0 else "failed"
-    return Verdict("failed", f"{ended} {where}", unclear=True)
+    return TaskVerdict("failed", f"{ended} {where}", unclear=True)
 
 
-def judge_state(task: Task, state: State | None, now: float, latency_s: float, requeue_limit: int) -> Verdict:
+def judge_state(task: Task, state: State | None, now: float, latency_s: float, requeue_limit: int) -> TaskVerdict:
     """From what Slurm says about a task without an outcome file; `state` None: Slurm doesn't know it any more.
 
     The outcome file may show up late on a network file system, so the end counts only `latency_s` after it was seen.
@@ -153,13 +153,13 @@ def judge_state(task: Task, state: State | None, now: float, latency_s: float, r
         task.ended_since = None
         return WAITING
     if state is not None and state.stuck:
-        return Verdict("failed", f"Slurm holds it and will not start it again: {state.detail or state.state}")
+        return TaskVerdict("failed", f"Slurm holds it and will not start it again: {state.detail or state.state}")
     if task.ended_since is None:
         task.ended_since = now
     if now - task.ended_since < latency_s:
         return WAITING
     if state is None:
-        return Verdict("failed", "vanished from Slurm without an outcome; was the controller's state lost?")
+        return TaskVerdict("failed", "vanished from Slurm without an outcome; was the controller's state lost?")
     name = state.state
     explained = {
         "TIMEOUT": "reached its time limit before it could be requeued",
@@ -175,12 +175,12 @@ def judge_state(task: Task, state: State | None, now: float, latency_s: float, r
     reason = f"{explained} ({name}{', ' + state.detail if state.detail and 'by' not in state.detail else ''})"
     if name == "FAILED" and not task.started.exists() and not task.log.exists():
         has = "did not begin, and left no log: see whether its node has this folder and may write to it"
-        return Verdict("failed", f"{has}: {task.folder} ({state.detail or name})", unclear=True)
+        return TaskVerdict("failed", f"{has}: {task.folder} ({state.detail or name})", unclear=True)
     if name == "TIMEOUT" and not task.resumable and not task.leaves:
-        return Verdict("failed", f"reached its time limit; {LONGER_OR_RESUMABLE}")
+        return TaskVerdict("failed", f"reached its time limit; {LONGER_OR_RESUMABLE}")
     if name in INFRASTRUCTURE:
         limit = requeue_limit if task.requeue_limit is None else task.requeue_limit
         if task.leaves or task.requeues_used < limit:
-            return Verdict("again", reason)
+            return TaskVerdict("again", reason)
         reason += f"; requeue limit: {limit}"
-    return Verdict("failed", reason, name == "OUT_OF_MEMORY", unclear=name in ("OUT_OF_MEMORY", "FAILED"))
+    return TaskVerdict("failed", reason, name == "OUT_OF_MEMORY", unclear=name in ("OUT_OF_MEMORY", "FAILED"))

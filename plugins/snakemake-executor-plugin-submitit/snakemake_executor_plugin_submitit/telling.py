@@ -7,10 +7,10 @@ import sys
 from . import identity, logs
 from .afterwards import memory_advice
 from .rerun import rerun_command
-from .task import Task, Verdict
+from .task import Task, TaskVerdict
 
 
-def failure_message(job, one: Task, verdict: Verdict, workflow) -> str:
+def failure_message(job, one: Task, verdict: TaskVerdict, workflow) -> str:
     """The reason, the ends of the logs, and the command that runs this job alone again."""
     command = rerun_command(sys.argv, workflow.dag_settings.targets, identity.target_of(job), sys.executable)
     advice = f"; {memory_advice(job.resources)}" if verdict.out_of_memory else ""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from . import controller, queue, requeues, slurm, task
 from .afterwards import Afterwards
 from .reasons import WaitingTold
-from .task import Task, Verdict
+from .task import Task, TaskVerdict
 
 
 class Watcher:
@@ -22,7 +22,7 @@ class Watcher:
         self._afterwards = Afterwards()
         self._waiting = WaitingTold(logger)
 
-    def judge(self, tasks: Sequence[Task]) -> dict[int, Verdict]:
+    def judge(self, tasks: Sequence[Task]) -> dict[int, TaskVerdict]:
         """Verdicts by the ids of the tasks."""
         verdicts = {id(one): self._from_outcome(one) for one in tasks}
         waiting = [one for one in tasks if verdicts[id(one)] == task.WAITING]
@@ -33,7 +33,7 @@ class Watcher:
         verdicts.update({id(one): verdict for (one, _), verdict in zip(failed, settled, strict=True)})
         return verdicts
 
-    def _from_outcome(self, one: Task) -> Verdict:
+    def _from_outcome(self, one: Task) -> TaskVerdict:
         try:
             return task.judge_outcome(one) if one.outcome.exists() else task.WAITING
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -49,7 +49,7 @@ class Watcher:
         self._looked_at = now
         return True
 
-    def _from_slurm(self, tasks: Sequence[Task]) -> dict[int, Verdict]:
+    def _from_slurm(self, tasks: Sequence[Task]) -> dict[int, TaskVerdict]:
         """One squeue for all; sacct for those it does not know. Nothing is concluded while slurmctld is silent."""
         try:
             states = queue.read_squeue()
@@ -75,10 +75,10 @@ class Watcher:
         self._waiting.tell(tasks, states)
         return verdicts
 
-    def _judge(self, one: Task, state: queue.State | None) -> Verdict:
+    def _judge(self, one: Task, state: queue.State | None) -> TaskVerdict:
         return task.judge_state(one, state, time.monotonic(), self._latency_s(), self.settings.requeue_limit)
 
-    def _confirm(self, ends: Sequence[Task], states: dict, accounting: dict) -> dict[int, Verdict]:
+    def _confirm(self, ends: Sequence[Task], states: dict, accounting: dict) -> dict[int, TaskVerdict]:
         """Ask slurmctld itself before an end is believed: squeue's answer may be old, or lack jobs.
 
         What nobody knows the end of is cancelled before it is given up: nothing may run beside a retry.
@@ -92,7 +92,7 @@ class Watcher:
         except slurm.SlurmError as error:
             self._warn("scontrol", f"{error}; an end without a word of squeue or sacct is believed later")
             direct, asked = {}, False
-        verdicts: dict[int, Verdict] = {}
+        verdicts: dict[int, TaskVerdict] = {}
         for one in ends:
             state = one.state_in(direct)
             if state is not None and state.alive:
@@ -113,7 +113,7 @@ class Watcher:
                 verdicts[id(one)] = self._judge(one, one.state)
         return verdicts
 
-    def _give_up(self, one: Task, *, asked: bool, cancel: bool) -> Verdict:
+    def _give_up(self, one: Task, *, asked: bool, cancel: bool) -> TaskVerdict:
         """A task that no source knows. `cancel` is False where its id is another job's by now."""
         if not asked and time.monotonic() - (one.ended_since or 0) < controller.LONGEST_CACHE_S:
             return task.WAITING

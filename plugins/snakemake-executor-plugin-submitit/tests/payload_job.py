@@ -27,11 +27,11 @@ class Job:
         import cloudpickle
 
         import snakemake_executor_plugin_submitit.submission  # noqa: F401  pickles the payload by value
-        from snakemake_executor_plugin_submitit.payload import Payload
+        from snakemake_executor_plugin_submitit.payload import JobPayload
 
         self.folder = folder
         options = {"signal_delay_s": 22, "requeue_limit": 1, "workdir": str(folder), **options}
-        payload = Payload(command, "smk.test", list(outputs), folder=str(folder), **options)
+        payload = JobPayload(command, "smk.test", list(outputs), folder=str(folder), **options)
         (folder / "payload.pkl").write_bytes(cloudpickle.dumps(payload))
         environment = {k: v for k, v in os.environ.items() if not k.startswith("SLURM_")}
         for name, script in {"squeue": squeue, "scontrol": scontrol}.items():

@@ -9,9 +9,9 @@ import pytest
 from snakemake_executor_plugin_submitit.afterwards import Afterwards, memory_advice, parse_ends
 from snakemake_executor_plugin_submitit.ledger import Entry, Submission
 from snakemake_executor_plugin_submitit.queue import State
-from snakemake_executor_plugin_submitit.task import WAITING, Task, Verdict
+from snakemake_executor_plugin_submitit.task import WAITING, Task, TaskVerdict
 
-FAILED = Verdict("failed", "failed on n1 after 3 s", unclear=True)
+FAILED = TaskVerdict("failed", "failed on n1 after 3 s", unclear=True)
 
 
 def task(tmp_path, job_id: str) -> Task:
@@ -81,7 +81,10 @@ def test_an_end_that_slurm_told_gets_its_numbers_at_once(tmp_path, slurm):
     slurm("echo '12|OUT_OF_MEMORY|2G||0:125'; echo '12.batch|OUT_OF_MEMORY||1.90G|0:125'; echo '13|FAILED|||0:9'")
     starved, killed = task(tmp_path, "12"), task(tmp_path, "13")
     starved.state, killed.state = State("OUT_OF_MEMORY"), State("FAILED")
-    told = [Verdict("failed", "ran out of memory", True, unclear=True), Verdict("failed", "ended", unclear=True)]
+    told = [
+        TaskVerdict("failed", "ran out of memory", True, unclear=True),
+        TaskVerdict("failed", "ended", unclear=True),
+    ]
     verdicts = Afterwards().settle(list(zip([starved, killed], told, strict=True)), 0, 3)
     assert verdicts[0].reason == "ran out of memory (of 2G it was seen to use 1.90G)"
     assert (
@@ -91,7 +94,7 @@ def test_an_end_that_slurm_told_gets_its_numbers_at_once(tmp_path, slurm):
 
 def test_clear_failures_ask_nothing(tmp_path, slurm):
     slurm("exit 1")
-    clear = Verdict("failed", "ran out of memory on n1", True)
+    clear = TaskVerdict("failed", "ran out of memory on n1", True)
     assert Afterwards().settle([(task(tmp_path, "12"), clear)], 0, 3) == [clear] and not slurm.calls()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from snakemake_executor_plugin_submitit import kept as kept_module
-from snakemake_executor_plugin_submitit.kept import Batch, Kept
+from snakemake_executor_plugin_submitit.kept import JobBatch, Kept
 
 
 class Cluster:
@@ -15,7 +15,7 @@ class Cluster:
         self.now, self.limit, self.queued, self.calls = 1000.0, limit, 0, []
         monkeypatch.setattr(kept_module.time, "monotonic", lambda: self.now)
         self.kept, self.done = Kept(), []
-        self.kept.keep("q", Batch(list(range(jobs)), "request"), "full")
+        self.kept.keep("q", JobBatch(list(range(jobs)), "request"), "full")
 
     def run(self, seconds: int, most: int = 1000, own: bool = False) -> None:
         for _ in range(seconds):
@@ -82,7 +82,7 @@ def test_an_ended_job_that_still_counts_is_no_reason_to_stop_trying(monkeypatch)
 
 def test_one_job_refused_in_an_empty_queue_is_given_up_with_those_like_it(monkeypatch):
     cluster = Cluster(monkeypatch, 0, jobs=3)
-    cluster.kept.keep("q", Batch(["other"], "smaller"))
+    cluster.kept.keep("q", JobBatch(["other"], "smaller"))
     cluster.run(15, own=True)
     assert not cluster.failed and len(cluster.kept) == 4
     while not cluster.failed:
@@ -105,7 +105,7 @@ def test_a_limit_that_counts_others_jobs_is_waited_for(monkeypatch):
 def test_scopes_wait_apart_and_nothing_is_taken_after_the_end(monkeypatch):
     cluster = Cluster(monkeypatch, 0, jobs=3)
     assert "q" in cluster.kept and "other" not in cluster.kept
-    cluster.kept.keep("other", Batch([7], "request"), "full too")
+    cluster.kept.keep("other", JobBatch([7], "request"), "full too")
     assert cluster.kept.reasons() == ["full", "full too"]
     assert cluster.kept.close() == 4
     cluster.run(100)

@@ -24,7 +24,7 @@ def one(tmp_path) -> Task:
     return Task(Submission("t", str(tmp_path), entries, slurm_id="12"), 0, "rule k=0")
 
 
-def outcome(one: Task, **values) -> task.Verdict:
+def outcome(one: Task, **values) -> task.TaskVerdict:
     base = {"returncode": 0, "missing": [], "reason": None, "node": "n1", "seconds": 2.0, "restarts": 0}
     one.outcome.write_text(json.dumps({**base, **values}))
     return judge_outcome(one)

@@ -16,7 +16,7 @@ from promptecho.benchmarks.listing import METADATA as METADATA  # part of this f
 from promptecho.errors import DataError
 from promptecho.files import read_jsonl
 
-ImageEntry = listing.ImageEntry[CaptionPrompt]
+CaptionImage = listing.ImageEntry[CaptionPrompt]
 
 
 class CaptionsLayout(listing.ListedLayout):
@@ -43,7 +43,7 @@ def tag_of(prompt: CaptionPrompt) -> str:
 def list_images(
     root: str | Path, prompts: list[CaptionPrompt] | None = None, images_per_prompt: int | None = None,
     only: list[CaptionPrompt] | None = None,
-) -> list[ImageEntry]:  # fmt: skip
+) -> list[CaptionImage]:  # fmt: skip
     """All images of a folder, see `listing.list_images`; found by their captions where its lines have an `index`."""
     if prompts is not None and _has_index(Path(root)):
         return _by_caption(root, prompts, images_per_prompt, only)
@@ -60,7 +60,7 @@ def _has_index(root: Path) -> bool:
 
 def _by_caption(
     root: str | Path, prompts: list[CaptionPrompt], images_per_prompt: int | None, only: list[CaptionPrompt] | None
-) -> list[ImageEntry]:
+) -> list[CaptionImage]:
     """The images in the order of `prompts`, each named after the prompt with its caption (white space aside)."""
     named: dict[str, list[CaptionPrompt]] = {}
     for prompt in prompts:

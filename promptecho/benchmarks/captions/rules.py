@@ -15,7 +15,7 @@ GROUPS = (*KINDS, OTHER)
 
 
 @dataclass(frozen=True)
-class Verdict:
+class CaptionVerdict:
     """`reason` says what a wrong image shows; empty for a right one."""
 
     correct: bool
@@ -44,12 +44,12 @@ def group_of(claim: Claim) -> str:
     return claim.kind if claim.groups else OTHER
 
 
-def evaluate(claim: Claim, detections: list[DetectedShape]) -> Verdict:
+def evaluate(claim: Claim, detections: list[DetectedShape]) -> CaptionVerdict:
     """Judge an image: exactly the objects claimed and no others, in the relation claimed (shapes.oracle.judge)."""
     if judge(claim, detections):
-        return Verdict(True, "")
+        return CaptionVerdict(True, "")
     seen = Counter(f"{d.color} {d.shape}" + (" (malformed)" if d.score < WELL_FORMED else "") for d in detections)
     shown = ", ".join(f"{count} {what}" for what, count in sorted(seen.items())) or "nothing"
     only_misplaced = claim.relation and judge(Claim(claim.groups), detections)
     where = f", not {claim.relation}" if only_misplaced else ""
-    return Verdict(False, f"shows {shown}{where}")
+    return CaptionVerdict(False, f"shows {shown}{where}")

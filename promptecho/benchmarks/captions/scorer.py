@@ -7,19 +7,19 @@ from statistics import fmean
 from typing import Any
 
 from promptecho.benchmarks.backends import load_reader
-from promptecho.benchmarks.captions.layout import ImageEntry, list_images, tag_of
+from promptecho.benchmarks.captions.layout import CaptionImage, list_images, tag_of
 from promptecho.benchmarks.captions.prompts import read_prompts
 from promptecho.benchmarks.captions.rules import GROUPS, OTHER, claim_of, evaluate, group_of
 from promptecho.benchmarks.limit import first_prompts
 from promptecho.benchmarks.listing import prompts_digest
-from promptecho.benchmarks.perception import PerceptionFailure, Reader
-from promptecho.benchmarks.scoring import ImageFolder, Judged, Scored, ScoringOptions, judge_all
+from promptecho.benchmarks.perception import PerceptionFailure, ShapeReader
+from promptecho.benchmarks.scoring import ImageFolder, Scored, ScoredItem, ScoringOptions, judge_all
 from promptecho.errors import ConfigError, DataError
 from promptecho.images import load_image
 from promptecho.scores import ScoreItem
 
 
-def judge(entry: ImageEntry, reader: Reader) -> Judged:
+def judge(entry: CaptionImage, reader: ShapeReader) -> ScoredItem:
     """Judge one image: its score item and its raw record (objects and reason).
 
     A caption that cannot be judged, an image that cannot be decoded and a reader without answer are failed items.

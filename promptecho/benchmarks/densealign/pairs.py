@@ -16,7 +16,7 @@ SHOWN = 60  # characters of a caption that an error shows
 
 
 @dataclass(frozen=True)
-class Pair:
+class ImagePair:
     """One comparison; `image_index` counts the images of a prompt in each folder."""
 
     prompt: CaptionPrompt
@@ -25,7 +25,7 @@ class Pair:
     baseline: Path
 
 
-def list_pairs(folder: ImageFolder) -> tuple[list[Pair], Limit | None]:
+def list_pairs(folder: ImageFolder) -> tuple[list[ImagePair], Limit | None]:
     """The images of `folder.root` and `folder.baseline` by data_id and image index, in the order of `root`; and its
     limit where that leaves prompts out.
 
@@ -61,4 +61,4 @@ def list_pairs(folder: ImageFolder) -> tuple[list[Pair], Limit | None]:
         if (theirs := sides[1][key].prompt.caption) != entry.prompt.caption:
             shown = " and ".join(repr(text[:SHOWN]) for text in (entry.prompt.caption, theirs))
             raise DataError(f"{root} and {baseline}: prompt {key[0]!r} has different captions: {shown}; {fix}")
-    return [Pair(e.prompt, e.image_index, e.path, sides[1][key].path) for key, e in sides[0].items()], limit
+    return [ImagePair(e.prompt, e.image_index, e.path, sides[1][key].path) for key, e in sides[0].items()], limit

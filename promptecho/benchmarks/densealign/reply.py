@@ -11,6 +11,7 @@ from promptecho.benchmarks.densealign.rules import PREFERENCES, Preference
 from promptecho.benchmarks.replies import read_object
 
 
+# The name is in the schema that judges are sent, and so in the keys of the record: another name would ask again.
 class Comparison(BaseModel):
     """What the judge answers."""
 

@@ -12,11 +12,11 @@ from promptecho.benchmarks.captions.rules import claim_of
 from promptecho.benchmarks.densealign import reply
 from promptecho.benchmarks.densealign.bias import analyse_position, comparisons_of
 from promptecho.benchmarks.densealign.facts import compare, fulfilment
-from promptecho.benchmarks.densealign.pairs import Pair, list_pairs
+from promptecho.benchmarks.densealign.pairs import ImagePair, list_pairs
 from promptecho.benchmarks.densealign.rules import is_swapped, outcome_of, rates
 from promptecho.benchmarks.listing import prompts_digest
-from promptecho.benchmarks.perception import PerceptionFailure, Reader
-from promptecho.benchmarks.scoring import ImageFolder, JudgeBackend, Judged, Scored, ScoringOptions, judge_all
+from promptecho.benchmarks.perception import PerceptionFailure, ShapeReader
+from promptecho.benchmarks.scoring import ImageFolder, JudgeBackend, Scored, ScoredItem, ScoringOptions, judge_all
 from promptecho.benchmarks.templates import load_template
 from promptecho.errors import ConfigError, DataError, ModelError
 from promptecho.images import load_image
@@ -32,7 +32,7 @@ TEMPERATURE = 0.3  # paper 4.2.1
 LABELS = ("**Image A:**", "**Image B:**")  # the authors' evaluator, before each image
 
 
-def _begin(pair: Pair, seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
+def _begin(pair: ImagePair, seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """The key of a pair's item, and how its raw record starts."""
     key = {"prompt_id": pair.prompt.data_id, "image_index": pair.image_index, "group": GROUP}
     swapped = is_swapped(seed, pair.prompt.data_id, pair.image_index)
@@ -40,19 +40,19 @@ def _begin(pair: Pair, seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
     return key, {**key, "caption": pair.prompt.caption, **files, "swapped": swapped}
 
 
-def _end(key: dict[str, Any], record: dict[str, Any], preference: str, reason: str) -> Judged:
+def _end(key: dict[str, Any], record: dict[str, Any], preference: str, reason: str) -> ScoredItem:
     outcome = outcome_of(preference, record["swapped"])
     verdict = {"preference": preference, "reason": reason, "outcome": outcome, "failed": False}
     return ScoreItem(**key, outcome=float(outcome), failed=False), record | verdict
 
 
-def _fail(key: dict[str, Any], record: dict[str, Any], reason: str) -> Judged:
+def _fail(key: dict[str, Any], record: dict[str, Any], reason: str) -> ScoredItem:
     verdict = {"preference": None, "reason": reason, "outcome": None, "failed": True}
     return ScoreItem(**key, outcome=None, failed=True), record | verdict
 
 
 def question_of(
-    pair: Pair, template: Template, seed: int, parser: str = "tolerant", order: Order = "images_first"
+    pair: ImagePair, template: Template, seed: int, parser: str = "tolerant", order: Order = "images_first"
 ) -> Question:
     """The question about a pair: the image shown first is Image A."""
     from promptecho.judges.base import Question
@@ -72,7 +72,7 @@ def question_of(
     )
 
 
-def judged_by_model(entry: tuple[Pair, Answer], seed: int) -> Judged:
+def judged_by_model(entry: tuple[ImagePair, Answer], seed: int) -> ScoredItem:
     """A pair's item and raw record from a judge's answer; one without value is a failed item."""
     pair, answer = entry
     key, record = _begin(pair, seed)
@@ -82,7 +82,7 @@ def judged_by_model(entry: tuple[Pair, Answer], seed: int) -> Judged:
     return _end(key, record, answer.value.preference, answer.value.reasoning)
 
 
-def judged_by_reader(pair: Pair, reader: Reader, seed: int) -> Judged:
+def judged_by_reader(pair: ImagePair, reader: ShapeReader, seed: int) -> ScoredItem:
     """A pair's item and raw record from the objects that a reader finds in its images.
 
     A caption that cannot be judged, an image that cannot be decoded and a reader without answer are failed items.
@@ -152,7 +152,7 @@ class DenseAlignScorer:
         if options.mode != "official":
             raise ConfigError(f"mode {options.mode!r}: densealign has only 'official'; set mode: official")
         self._seed, self._options = options.seed, options
-        self._reader: Reader | None = None
+        self._reader: ShapeReader | None = None
         if options.backend == JUDGE:
             self._judge = JudgeBackend(options)
             self._template = load_template("densealign", "pairwise", options.templates)
@@ -165,7 +165,7 @@ class DenseAlignScorer:
             known = ", ".join(sorted([JUDGE, *READERS]))
             raise ModelError(f"backend {options.backend!r} is unknown; known backends: {known}")
 
-    def _questions(self, pairs: Sequence[Pair]) -> list[Question]:
+    def _questions(self, pairs: Sequence[ImagePair]) -> list[Question]:
         how = (self._seed, self._options.parser, self._options.order)
         return [question_of(pair, self._template, *how) for pair in pairs]
 

@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import Any
 
 from promptecho.benchmarks.dpg.questions import read_rows
-from promptecho.benchmarks.dpg.rules import ImageScore, ItemFailure, items_of, score_image, summarize
+from promptecho.benchmarks.dpg.rules import DpgScore, ItemFailure, items_of, score_image, summarize
 from promptecho.benchmarks.golden_case import Check
 
 TOLERANCE = 1e-9  # of percent, and of fractions
@@ -39,7 +39,7 @@ def check_dpg_scenario(case: dict[str, Any], folder: Path) -> list[str]:
     """
     items = items_of(read_rows(folder / Path(case["csv"]).name), "official")
     answers, expected = case["answers_item_crop_question"], case["expected"]
-    images: dict[str, list[ImageScore]] = {}
+    images: dict[str, list[DpgScore]] = {}
     failed = list(case.get("extra_files", ()))  # whatever they are: no image, or an image of no prompt
     for item_id in case["items_with_images"]:
         questions = items.get(item_id, [])

@@ -12,18 +12,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from promptecho.benchmarks.dpg.layout import ImageEntry
-from promptecho.benchmarks.dpg.questions import Question
+from promptecho.benchmarks.dpg.layout import DpgImage
+from promptecho.benchmarks.dpg.questions import DpgQuestion
 from promptecho.benchmarks.dpg.rules import Items
-from promptecho.benchmarks.dpg.vqa import Asked
+from promptecho.benchmarks.dpg.vqa import VqaAnswers
 from promptecho.benchmarks.replies import read_yes_no, read_yes_no_list
 from promptecho.benchmarks.scoring import JudgeBackend, JudgeFacts, ScoringOptions
 from promptecho.benchmarks.templates import load_template
 from promptecho.errors import DataError
 
 if TYPE_CHECKING:
-    from promptecho.judges.base import Answer, CallEstimate, ImageSource
-    from promptecho.judges.base import Question as JudgeQuestion
+    from promptecho.judges.base import Answer, CallEstimate, ImageSource, Question
 
 YES_NO = re.compile(r"\W*(yes|no)\W*", re.IGNORECASE)
 
@@ -40,7 +39,7 @@ def parse_yes_no(reply: str) -> str:
     return match[1].lower()
 
 
-def _pixels(entry: ImageEntry) -> bytes:
+def _pixels(entry: DpgImage) -> bytes:
     # Not PNG: a record's key is made from these bytes, and those of a PNG change with the library that compresses it.
     stream = io.BytesIO()
     entry.load().save(stream, format="BMP")
@@ -71,9 +70,9 @@ class VlmJudge:
         """What is told about the answers to the last `ask`."""
         return self._judge.facts
 
-    def _questions(self, entries: Sequence[ImageEntry], items: Items) -> list[list[JudgeQuestion] | str]:
+    def _questions(self, entries: Sequence[DpgImage], items: Items) -> list[list[Question] | str]:
         """Per image its calls, or why it cannot be asked about."""
-        found: list[list[JudgeQuestion] | str] = []
+        found: list[list[Question] | str] = []
         for entry in entries:
             try:
                 entry.load()
@@ -84,16 +83,16 @@ class VlmJudge:
             found.append([self._call(entry, image, chunk) for chunk in self._chunks(entry, items)])
         return found
 
-    def _chunks(self, entry: ImageEntry, items: Items) -> list[list[Question]]:
+    def _chunks(self, entry: DpgImage, items: Items) -> list[list[DpgQuestion]]:
         """An image's questions, by calls."""
         questions = list(items.get(entry.prompt.item_id, ()))
         return [questions[k : k + self._per_call] for k in range(0, len(questions), self._per_call)]
 
-    def _call(self, entry: ImageEntry, image: ImageSource, questions: list[Question]) -> JudgeQuestion:
-        from promptecho.judges.base import Question as Asking
+    def _call(self, entry: DpgImage, image: ImageSource, questions: list[DpgQuestion]) -> Question:
+        from promptecho.judges.base import Question
 
         where = f"prompt {entry.prompt.item_id}, image {entry.image_index}, question"
-        asking = functools.partial(Asking, images=(image,), template=self._template.digest)
+        asking = functools.partial(Question, images=(image,), template=self._template.digest)
         if self._per_call == 1:
             text = self._template.fill(question=questions[0].text)
             return asking(f"{where} {questions[0].id}", text, parse=self._parse)
@@ -102,7 +101,7 @@ class VlmJudge:
         names = ", ".join(str(question.id) for question in questions)
         return asking(f"{where}s {names}", self._template.fill(questions=numbered), parse=parse)
 
-    def ask(self, entries: Sequence[ImageEntry], items: Items) -> list[Asked]:
+    def ask(self, entries: Sequence[DpgImage], items: Items) -> list[VqaAnswers]:
         """What came back about each image; an unreadable image and an unanswered question are failures.
 
         Raises:
@@ -111,7 +110,7 @@ class VlmJudge:
         asked = self._questions(entries, items)
         replies = iter(self._judge.ask(_flat(asked)))
         return [
-            Asked(failure=found)
+            VqaAnswers(failure=found)
             if isinstance(found, str)
             else _asked([one for chunk in self._chunks(entry, items) for one in self._each(next(replies), len(chunk))])
             for entry, found in zip(entries, asked, strict=True)
@@ -123,16 +122,16 @@ class VlmJudge:
             return [answer] * count
         return [replace(answer, value=value) for value in answer.value]
 
-    def estimate(self, entries: Sequence[ImageEntry], items: Items) -> CallEstimate:
+    def estimate(self, entries: Sequence[DpgImage], items: Items) -> CallEstimate:
         """What asking would take."""
         return self._judge.estimate(_flat(self._questions(entries, items)))
 
 
-def _flat(asked: list[list[JudgeQuestion] | str]) -> list[JudgeQuestion]:
+def _flat(asked: list[list[Question] | str]) -> list[Question]:
     return [question for found in asked if not isinstance(found, str) for question in found]
 
 
-def _asked(replies: list[Answer]) -> Asked:
+def _asked(replies: list[Answer]) -> VqaAnswers:
     records = [
         {"answer": reply.value, "reply": reply.text, "model_version": reply.model_version}
         | ({"failure": reply.failure} if reply.failure is not None else {})
@@ -140,5 +139,7 @@ def _asked(replies: list[Answer]) -> Asked:
     ]
     failed = [reply for reply in replies if reply.failure is not None]
     if not failed:
-        return Asked(records)
-    return Asked(records, f"{len(failed)} of {len(replies)} questions without answer; the first: {failed[0].failure}")
+        return VqaAnswers(records)
+    return VqaAnswers(
+        records, f"{len(failed)} of {len(replies)} questions without answer; the first: {failed[0].failure}"
+    )

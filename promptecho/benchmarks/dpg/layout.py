@@ -25,7 +25,7 @@ from pathlib import Path
 from PIL import Image
 
 from promptecho.benchmarks.dpg.grid import COUNTS, cell_of, compose
-from promptecho.benchmarks.dpg.questions import DpgPrompt, Row, prompts_of, read_rows
+from promptecho.benchmarks.dpg.questions import DpgPrompt, QuestionRow, prompts_of, read_rows
 from promptecho.benchmarks.layout import refuse_missing, refuse_mixed_sizes
 from promptecho.benchmarks.limit import first_places
 from promptecho.errors import DataError
@@ -44,7 +44,7 @@ def _picture(path: Path, changed: int) -> Image.Image:
 
 
 @dataclass(frozen=True)
-class ImageEntry:
+class DpgImage:
     """One image to judge: cell `image_index` of the `count` images in the picture at `path`."""
 
     prompt: DpgPrompt
@@ -84,7 +84,7 @@ def tag_of(prompt: DpgPrompt) -> str:
     return found[0] if found else ""
 
 
-def lost_in_official(rows: Sequence[Row]) -> set[int]:
+def lost_in_official(rows: Sequence[QuestionRow]) -> set[int]:
     """Places of prompts that a limit takes last: the first, where mode official drops its only question."""
     return {0} if sum(row.item_id == rows[0].item_id for row in rows) == 1 else set()
 
@@ -180,7 +180,7 @@ def _images_per_prompt(root: Path, prompts: Sequence[DpgPrompt]) -> int:
     return max(counts)
 
 
-def read_questions(root: Path, questions: Path | None) -> list[Row]:
+def read_questions(root: Path, questions: Path | None) -> list[QuestionRow]:
     """The questions of a file, or where that is None those that came with the images.
 
     Raises:
@@ -192,8 +192,11 @@ def read_questions(root: Path, questions: Path | None) -> list[Row]:
 
 
 def list_images(
-    root: str | Path, rows: Sequence[Row], images_per_prompt: int | None = None, only: Sequence[DpgPrompt] | None = None
-) -> list[ImageEntry]:
+    root: str | Path,
+    rows: Sequence[QuestionRow],
+    images_per_prompt: int | None = None,
+    only: Sequence[DpgPrompt] | None = None,
+) -> list[DpgImage]:
     """All images of a folder, by prompt in the order of the questions, then cell; `only`: of some of the prompts.
 
     Officially, prompts without a picture silently leave the mean and other files are skipped. Here the folder must hold
@@ -226,4 +229,4 @@ def list_images(
     if count not in COUNTS:
         raise DataError(f"{root}: DPG-Bench takes 1 or 4 images per prompt, not {count}")
     refuse_mixed_sizes(root, (folder / f"{prompt.item_id}.png" for prompt in wanted))
-    return [ImageEntry(p, i, count, folder / f"{p.item_id}.png") for p in wanted for i in range(count)]
+    return [DpgImage(p, i, count, folder / f"{p.item_id}.png") for p in wanted for i in range(count)]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from promptecho.shapes.oracle import DetectedShape
 
-Answer = Callable[[list["DetectedShape"]], bool]  # of all detections of an image
+Predicate = Callable[[list["DetectedShape"]], bool]  # of all detections of an image
 
 
 class OracleVqa:
@@ -36,7 +36,7 @@ class OracleVqa:
         return ["yes" if answer(found) else "no" for answer in asked]
 
 
-def read_question(question: str) -> Answer:
+def read_question(question: str) -> Predicate:
     """What answers a question.
 
     Raises:
@@ -48,7 +48,7 @@ def read_question(question: str) -> Answer:
     names = {name: shape for shape in SHAPES for name in (shape, plural(shape))}
     name, color, number = "|".join(names), "|".join(COLORS), "|".join(NUMBERS)
     relations = {words: relation for relation, words in LONG_RELATION.items()}
-    forms: list[tuple[str, Callable[..., Answer]]] = [
+    forms: list[tuple[str, Callable[..., Predicate]]] = [
         (rf"(?:is there an?|are there) ({name})", lambda a: lambda found: bool(_those(found, names[a]))),
         (
             rf"(?:is|are) the ({name}) ({color})",

@@ -30,7 +30,7 @@ SHOWN = 3  # faulty rows named in an error before "and n more"
 
 
 @dataclass(frozen=True)
-class Row:
+class QuestionRow:
     """One question as the file has it. `nth` counts the rows of its prompt from 0; `where` names it in errors."""
 
     where: str
@@ -47,7 +47,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Question:
+class DpgQuestion:
     """One question to score. `id` is its proposition_id, `parents` those that must be answered yes for it to count
     (0 is none); `category` the official L2 category, e.g. "entity - whole"; `nth` the row of its prompt."""
 
@@ -81,7 +81,7 @@ def _text(value: object, column: str, where: str) -> str:
     return value
 
 
-def read_rows(path: str | Path) -> list[Row]:
+def read_rows(path: str | Path) -> list[QuestionRow]:
     """All rows of a question file, in its order: CSV where the name ends in .csv, JSON Lines otherwise.
 
     What a row says is checked where it is used (`question_of`), so that a faulty dependency does not hide the prompts.
@@ -93,19 +93,19 @@ def read_rows(path: str | Path) -> list[Row]:
     found = [(f"{path}:{line}", row) for line, row in read_table(path)]
     if not found:
         raise DataError(f"{path}: no questions in it; expected the official columns {', '.join(COLUMNS)}")
-    rows: list[Row] = []
+    rows: list[QuestionRow] = []
     counts: dict[str, int] = {}
     for where, cells in found:
         if absent := [column for column in COLUMNS if column not in cells]:
             raise DataError(f"{where}: no column {absent[0]!r}; expected the official columns {', '.join(COLUMNS)}")
-        row = Row(where, 0, {column: _text(cells[column], column, where) for column in COLUMNS})
+        row = QuestionRow(where, 0, {column: _text(cells[column], column, where) for column in COLUMNS})
         nth = counts.get(row.item_id, 0)
         counts[row.item_id] = nth + 1
-        rows.append(Row(where, nth, row.cells))
+        rows.append(QuestionRow(where, nth, row.cells))
     return rows
 
 
-def prompts_of(rows: Sequence[Row]) -> list[DpgPrompt]:
+def prompts_of(rows: Sequence[QuestionRow]) -> list[DpgPrompt]:
     """The distinct prompts in order of first appearance, each with the text of its first row.
 
     Raises:
@@ -121,7 +121,7 @@ def prompts_of(rows: Sequence[Row]) -> list[DpgPrompt]:
     return [DpgPrompt(item_id, text) for item_id, text in texts.items()]
 
 
-def question_of(row: Row) -> Question:
+def question_of(row: QuestionRow) -> DpgQuestion:
     """A row as a question.
 
     Raises:
@@ -140,10 +140,10 @@ def question_of(row: Row) -> Question:
                 f"{'a number' if column == 'proposition_id' else 'numbers like 0 or 1,2'}; correct the row"
             ) from None
     (number,), parents = numbers
-    return Question(number, row.question, parents, row.cells["tuple"].split("(")[0].strip(), row.nth)
+    return DpgQuestion(number, row.question, parents, row.cells["tuple"].split("(")[0].strip(), row.nth)
 
 
-def parse_questions(rows: Sequence[Row]) -> list[Question]:
+def parse_questions(rows: Sequence[QuestionRow]) -> list[DpgQuestion]:
     """All rows as questions; every malformed one is told, not the first alone.
 
     Raises:
@@ -161,6 +161,6 @@ def parse_questions(rows: Sequence[Row]) -> list[Question]:
     return questions
 
 
-def rows_digest(rows: Sequence[Row]) -> str:
+def rows_digest(rows: Sequence[QuestionRow]) -> str:
     """Digest of a question file's content: equal for the CSV and the same rows as JSON Lines."""
     return digest([row.cells for row in rows])

@@ -24,11 +24,11 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from statistics import fmean
 
-from promptecho.benchmarks.dpg.questions import Question, Row, parse_questions
+from promptecho.benchmarks.dpg.questions import DpgQuestion, QuestionRow, parse_questions
 from promptecho.errors import ConfigError, DataError, PromptEchoError
 
 MODES = ("official", "fixed")
-Items = dict[str, list[Question]]
+Items = dict[str, list[DpgQuestion]]
 
 
 class ItemFailure(PromptEchoError):
@@ -36,7 +36,7 @@ class ItemFailure(PromptEchoError):
 
 
 @dataclass(frozen=True)
-class ImageScore:
+class DpgScore:
     """One image: per question in order 1.0 or 0.0 as `answered` and as `counted` (after zeroing); their mean."""
 
     answered: list[float]
@@ -65,7 +65,7 @@ def check_mode(mode: str) -> None:
         raise ConfigError(f"mode {mode!r}: DPG-Bench has {' and '.join(MODES)}")
 
 
-def _official_items(rows: Sequence[Row]) -> Items:
+def _official_items(rows: Sequence[QuestionRow]) -> Items:
     items: Items = {}
     pairs = zip(rows[1:], parse_questions(rows[1:]), strict=True)
     for item_id, block in groupby(pairs, key=lambda pair: pair[0].item_id):
@@ -74,8 +74,8 @@ def _official_items(rows: Sequence[Row]) -> Items:
     return items
 
 
-def _fixed_items(rows: Sequence[Row]) -> Items:
-    items: dict[str, dict[int, tuple[Question, Row]]] = {}
+def _fixed_items(rows: Sequence[QuestionRow]) -> Items:
+    items: dict[str, dict[int, tuple[DpgQuestion, QuestionRow]]] = {}
     for row, question in zip(rows, parse_questions(rows), strict=True):
         first, its_row = items.setdefault(row.item_id, {}).setdefault(question.id, (question, row))
         if (first.text, first.parents, first.category) != (question.text, question.parents, question.category):
@@ -86,7 +86,7 @@ def _fixed_items(rows: Sequence[Row]) -> Items:
     return {item_id: [question for question, _ in found.values()] for item_id, found in items.items()}
 
 
-def items_of(rows: Sequence[Row], mode: str) -> Items:
+def items_of(rows: Sequence[QuestionRow], mode: str) -> Items:
     """item_id -> its questions in the order in which they are asked. In mode official the prompt of the first row has
     none where that is its only one.
 
@@ -97,7 +97,7 @@ def items_of(rows: Sequence[Row], mode: str) -> Items:
     return {"official": _official_items, "fixed": _fixed_items}[mode](rows)
 
 
-def _parent(counted: Mapping[int, float], parent: int, question: Question) -> float:
+def _parent(counted: Mapping[int, float], parent: int, question: DpgQuestion) -> float:
     if parent not in counted:
         raise ItemFailure(
             f"question {question.id} depends on question {parent}, which the prompt does not have (in mode official: "
@@ -106,7 +106,7 @@ def _parent(counted: Mapping[int, float], parent: int, question: Question) -> fl
     return counted[parent]
 
 
-def _official_zeroing(questions: Sequence[Question], answered: Mapping[int, float]) -> dict[int, float]:
+def _official_zeroing(questions: Sequence[DpgQuestion], answered: Mapping[int, float]) -> dict[int, float]:
     counted = dict(answered)
     for question in questions:
         for parent in question.parents:  # looked up one by one: a missing parent behind a zero is not noticed
@@ -116,7 +116,7 @@ def _official_zeroing(questions: Sequence[Question], answered: Mapping[int, floa
     return counted
 
 
-def _fixed_zeroing(questions: Sequence[Question], answered: Mapping[int, float]) -> dict[int, float]:
+def _fixed_zeroing(questions: Sequence[DpgQuestion], answered: Mapping[int, float]) -> dict[int, float]:
     children: dict[int, list[int]] = {}
     for question in questions:
         for parent in question.parents:
@@ -133,13 +133,13 @@ def _fixed_zeroing(questions: Sequence[Question], answered: Mapping[int, float])
     return counted
 
 
-ZEROING: dict[str, Callable[[Sequence[Question], Mapping[int, float]], dict[int, float]]] = {
+ZEROING: dict[str, Callable[[Sequence[DpgQuestion], Mapping[int, float]], dict[int, float]]] = {
     "official": _official_zeroing,
     "fixed": _fixed_zeroing,
 }
 
 
-def score_image(questions: Sequence[Question], answers: Sequence[str], mode: str) -> ImageScore:
+def score_image(questions: Sequence[DpgQuestion], answers: Sequence[str], mode: str) -> DpgScore:
     """Score one image from its raw answers, aligned with `questions`.
 
     Raises:
@@ -149,19 +149,19 @@ def score_image(questions: Sequence[Question], answers: Sequence[str], mode: str
         raise ItemFailure("no questions about this prompt (in mode official the file's first row is dropped)")
     answered = {q.id: float(answer == "yes") for q, answer in zip(questions, answers, strict=True)}
     counted = ZEROING[mode](questions, answered)
-    return ImageScore([answered[q.id] for q in questions], [counted[q.id] for q in questions])
+    return DpgScore([answered[q.id] for q in questions], [counted[q.id] for q in questions])
 
 
 def categorized(
-    questions: Sequence[Question], scores: Sequence[ImageScore], mode: str
-) -> Iterator[tuple[Question, float]]:
+    questions: Sequence[DpgQuestion], scores: Sequence[DpgScore], mode: str
+) -> Iterator[tuple[DpgQuestion, float]]:
     """The answers about a prompt's images that count for categories: officially those about the last image alone, as
     they were before zeroing."""
     for image in scores[-1:] if mode == "official" else scores:
         yield from zip(questions, image.answered if mode == "official" else image.counted, strict=True)
 
 
-def summarize(items: Items, images: Mapping[str, Sequence[ImageScore]], mode: str) -> Summary:
+def summarize(items: Items, images: Mapping[str, Sequence[DpgScore]], mode: str) -> Summary:
     """Summary of the scored images of each prompt, in their order; prompts without any are left out.
 
     Raises:

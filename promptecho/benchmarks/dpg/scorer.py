@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from promptecho.benchmarks.dpg.judge import VlmJudge
-from promptecho.benchmarks.dpg.layout import ImageEntry, list_images, lost_in_official, read_questions, tag_of
-from promptecho.benchmarks.dpg.questions import Question, Row, prompts_of, rows_digest
+from promptecho.benchmarks.dpg.layout import DpgImage, list_images, lost_in_official, read_questions, tag_of
+from promptecho.benchmarks.dpg.questions import DpgQuestion, QuestionRow, prompts_of, rows_digest
 from promptecho.benchmarks.dpg.rules import (
-    ImageScore,
+    DpgScore,
     ItemFailure,
     Items,
     Summary,
@@ -28,7 +28,7 @@ from promptecho.benchmarks.dpg.rules import (
     score_image,
     summarize,
 )
-from promptecho.benchmarks.dpg.vqa import Asked, Vqa, load_vqa
+from promptecho.benchmarks.dpg.vqa import Vqa, VqaAnswers, load_vqa
 from promptecho.benchmarks.limit import first_prompts
 from promptecho.benchmarks.perception import PerceptionFailure
 from promptecho.benchmarks.scoring import ImageFolder, Scored, ScoringOptions
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 GROUP = "all"
 
 
-def ask_vqa(vqa: Vqa, entries: Sequence[ImageEntry], items: Items) -> list[Asked]:
+def ask_vqa(vqa: Vqa, entries: Sequence[DpgImage], items: Items) -> list[VqaAnswers]:
     """Ask about every image. An unreadable one, and one without answer, is a failure."""
     found = []
     with progress("DPG-Bench", len(entries), "images") as bar:
@@ -52,19 +52,19 @@ def ask_vqa(vqa: Vqa, entries: Sequence[ImageEntry], items: Items) -> list[Asked
             try:
                 image = entry.load()
             except DataError as error:
-                found.append(Asked(failure=str(error)))
+                found.append(VqaAnswers(failure=str(error)))
             else:
                 try:
-                    found.append(Asked([{"answer": answer} for answer in vqa.answers(image, questions)]))
+                    found.append(VqaAnswers([{"answer": answer} for answer in vqa.answers(image, questions)]))
                 except PerceptionFailure as failure:
-                    found.append(Asked(failure=str(failure)))
+                    found.append(VqaAnswers(failure=str(failure)))
             bar.advance()
     return found
 
 
-def _score_prompt(questions: list[Question], asked: list[Asked], mode: str) -> list[ImageScore | str]:
+def _score_prompt(questions: list[DpgQuestion], asked: list[VqaAnswers], mode: str) -> list[DpgScore | str]:
     """The images of one prompt: scores, or why there is none. Officially one failure fails the whole prompt."""
-    found: list[ImageScore | str] = []
+    found: list[DpgScore | str] = []
     for one in asked:
         try:
             found.append(one.failure or score_image(questions, [record["answer"] for record in one.records], mode))
@@ -77,7 +77,7 @@ def _score_prompt(questions: list[Question], asked: list[Asked], mode: str) -> l
 
 
 def records_of(
-    entries: Sequence[ImageEntry], items: Items, asked: Sequence[Asked], mode: str
+    entries: Sequence[DpgImage], items: Items, asked: Sequence[VqaAnswers], mode: str
 ) -> tuple[list[ScoreItem], list[dict[str, Any]], list[ScoreItem], Summary]:
     """Items, raw records, the answers that count for categories, and summary of what came back about all images.
 
@@ -89,15 +89,15 @@ def records_of(
     Raises:
         DataError: every image failed.
     """
-    scores: list[ImageScore | str] = []
-    by_prompt: dict[str, list[Asked]] = {}
+    scores: list[DpgScore | str] = []
+    by_prompt: dict[str, list[VqaAnswers]] = {}
     for entry, one in zip(entries, asked, strict=True):
         by_prompt.setdefault(entry.prompt.item_id, []).append(one)
-    scored: dict[str, list[ImageScore]] = {}
+    scored: dict[str, list[DpgScore]] = {}
     for item_id, images in by_prompt.items():  # entries lie prompt by prompt, so `scores` is in their order
         found = _score_prompt(items.get(item_id, []), images, mode)
         scores += found
-        scored[item_id] = [score for score in found if isinstance(score, ImageScore)]
+        scored[item_id] = [score for score in found if isinstance(score, DpgScore)]
     results, raw = [], []
     for entry, one, score in zip(entries, asked, scores, strict=True):
         key = {"prompt_id": entry.prompt.item_id, "image_index": entry.image_index, "group": GROUP}
@@ -124,7 +124,7 @@ def records_of(
     return results, raw, parts, summarize(items, scored, mode)
 
 
-def _question_record(question: Question) -> dict[str, Any]:
+def _question_record(question: DpgQuestion) -> dict[str, Any]:
     return {
         "id": question.id,
         "question": question.text,
@@ -147,7 +147,7 @@ class DpgScorer:
         self.judge_model = self._looking.name
         self.template_digest = self._judge.template_digest if self._judge else None
 
-    def _read(self, folder: ImageFolder) -> tuple[list[Row], Items, list[ImageEntry], Limit | None]:
+    def _read(self, folder: ImageFolder) -> tuple[list[QuestionRow], Items, list[DpgImage], Limit | None]:
         """With a limit, the rows of the chosen prompts alone; what mode official does to the file is done before."""
         rows = read_questions(folder.root, folder.prompts)
         items = items_of(rows, self._mode)

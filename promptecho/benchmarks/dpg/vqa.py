@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Asked:
+class VqaAnswers:
     """What came back about one image: a record with `answer` per question, and where it failed, why."""
 
     records: list[dict[str, Any]] = field(default_factory=list)

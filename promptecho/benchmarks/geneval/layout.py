@@ -16,7 +16,7 @@ from promptecho.files import read_jsonl, write_jsonl
 
 
 @dataclass(frozen=True)
-class ImageEntry:
+class GenevalImage:
     """One image to judge."""
 
     prompt_index: int
@@ -79,7 +79,7 @@ def _read_folder_prompt(folder: Path) -> GenevalPrompt:
 def list_images(
     root: str | Path, prompts: list[GenevalPrompt] | None = None, images_per_prompt: int | None = None,
     limit: int | None = None,
-) -> list[ImageEntry]:  # fmt: skip
+) -> list[GenevalImage]:  # fmt: skip
     """All images of a folder, by prompt, then image; with `limit` those of the first of `prompts` alone (limit.py).
 
     Missing images would silently leave the denominator of every score, so the folder must be whole: prompts 0..P-1
@@ -121,6 +121,6 @@ def list_images(
                 f"{folders[number] / 'metadata.jsonl'}: prompt {prompt.prompt!r} is not number {number} of the prompt "
                 f"set ({prompts[number].prompt!r}); generate the images again"
             )
-        entries += [ImageEntry(number, i, found[number][i], prompt) for i in range(n_images)]
+        entries += [GenevalImage(number, i, found[number][i], prompt) for i in range(n_images)]
     refuse_mixed_sizes(root, (entry.path for entry in entries))
     return entries

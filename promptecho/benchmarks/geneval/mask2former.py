@@ -41,7 +41,7 @@ CANDIDATES = 100
 # ImageNet's channel means and deviations, as of all Mask2Former checkpoints on COCO.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
-Size = tuple[int, int]  # height, width
+ImageSize = tuple[int, int]  # height, width
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,9 @@ class Instance:
 class Frame:
     """Sizes of one image on its way through the detector: as it is, resized, and padded."""
 
-    original: Size
-    resized: Size
-    padded: Size
+    original: ImageSize
+    resized: ImageSize
+    padded: ImageSize
 
 
 def frame_of(height: int, width: int) -> Frame:

@@ -42,7 +42,7 @@ class Detection:
 
 
 @dataclass
-class Verdict:
+class GenevalVerdict:
     """The answer for one image; `reason` holds one line per unmet condition and is empty when correct."""
 
     correct: bool
@@ -115,7 +115,7 @@ def evaluate_image(
     detections: Mapping[str, Sequence[Sequence[float]]],
     colors: Mapping[str, Sequence[str]],
     options: Options | None = None,
-) -> Verdict:
+) -> GenevalVerdict:
     """Judge one image.
 
     Args:
@@ -131,7 +131,7 @@ def evaluate_image(
     threshold = options.counting_threshold if metadata["tag"] == "counting" else options.threshold
     kept = {name: keep_boxes(boxes, threshold, options) for name, boxes in detections.items()}
     kept = {name: found for name, found in kept.items() if found}
-    verdict = Verdict(correct=True, reason="", kept=kept)
+    verdict = GenevalVerdict(correct=True, reason="", kept=kept)
     reasons: list[str] = []
     matched: list[list[Detection] | None] = []  # per include clause; None where the clause failed
     for clause in metadata.get("include", ()):
@@ -153,7 +153,7 @@ def _check_include(
     matched: list[list[Detection] | None],
     colors: Mapping[str, Sequence[str]],
     options: Options,
-    verdict: Verdict,
+    verdict: GenevalVerdict,
 ) -> list[str]:
     """Reasons why one include clause fails: count, then colour, then (only if these hold) position."""
     name, count = clause["class"], clause["count"]

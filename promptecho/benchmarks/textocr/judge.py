@@ -7,7 +7,7 @@ from functools import partial
 from pydantic import BaseModel, ConfigDict, Field, StrictStr
 
 from promptecho.benchmarks.replies import read_object
-from promptecho.benchmarks.textocr.layout import ImageEntry
+from promptecho.benchmarks.textocr.layout import TextOcrImage
 from promptecho.json_reply import parse_json
 from promptecho.judges.base import Question
 from promptecho.templates import Template
@@ -15,6 +15,7 @@ from promptecho.templates import Template
 TEMPERATURE = 0.0  # B.3 tells none
 
 
+# The name is in the schema that judges are sent, and so in the keys of the record: another name would ask again.
 class Verdict(BaseModel):
     """What the judge answers."""
 
@@ -31,7 +32,7 @@ class Verdict(BaseModel):
         return 1.0 if not self.expected_text.strip() else float(self.score)
 
 
-def question_of(entry: ImageEntry, template: Template, parser: str = "tolerant") -> Question:
+def question_of(entry: TextOcrImage, template: Template, parser: str = "tolerant") -> Question:
     """The question about an image; the template holds {prompt}."""
     read = parse_json if parser == "official" else partial(read_object, optional=("found_text", "reasoning"))
     return Question(

@@ -12,7 +12,7 @@ from promptecho.benchmarks import listing
 from promptecho.benchmarks.limit import first_places
 from promptecho.benchmarks.textocr.prompts import TextOcrPrompt, parse_prompt, read_prompts
 
-ImageEntry = listing.ImageEntry[TextOcrPrompt]
+TextOcrImage = listing.ImageEntry[TextOcrPrompt]
 
 
 class TextOcrLayout(listing.ListedLayout):
@@ -35,7 +35,7 @@ def tag_of(prompt: TextOcrPrompt) -> str:
 def list_images(
     root: str | Path, prompts: list[TextOcrPrompt] | None = None, images_per_prompt: int | None = None,
     only: list[TextOcrPrompt] | None = None,
-) -> list[ImageEntry]:  # fmt: skip
+) -> list[TextOcrImage]:  # fmt: skip
     """All images of a folder, see `listing.list_images`."""
     return listing.list_images(
         root, parse_prompt, prompts, images_per_prompt, shown=lambda prompt: prompt.prompt, only=only

@@ -25,7 +25,7 @@ SAME_ROW = 0.5  # share of the lower line's height by which two lines of one row
 
 
 @dataclass(frozen=True)
-class Line:
+class TextLine:
     """One line of text. `score` in 0-1 is the recogniser's; `box` is (x1, y1, x2, y2) in pixels, upright."""
 
     text: str
@@ -38,15 +38,15 @@ class TextReader(Protocol):
 
     name: str
 
-    def __call__(self, image: Image.Image) -> list[Line]: ...
+    def __call__(self, image: Image.Image) -> list[TextLine]: ...
 
 
-def reading_order(lines: Sequence[Line]) -> list[Line]:
+def reading_order(lines: Sequence[TextLine]) -> list[TextLine]:
     """Lines from top to bottom, those of one row from left to right.
 
     A line belongs to the row above it where it overlaps the row's first line by half of the lower one's height.
     """
-    rows: list[list[Line]] = []
+    rows: list[list[TextLine]] = []
     for line in sorted(lines, key=lambda line: (line.box[1] + line.box[3], line.box[0])):
         _, top, _, bottom = line.box
         _, first_top, _, first_bottom = rows[-1][0].box if rows else (0.0, 0.0, 0.0, 0.0)
@@ -85,7 +85,7 @@ class RapidReader:
         self._engine = rapidocr.RapidOCR(params={"Global.log_level": "error", **threads, **models})
         self._output = rapidocr.utils.output.RapidOCROutput
 
-    def __call__(self, image: Image.Image) -> list[Line]:
+    def __call__(self, image: Image.Image) -> list[TextLine]:
         try:
             found = self._engine(image)
         except Exception as error:  # RapidOCR, OpenCV and onnxruntime raise what they like
@@ -97,7 +97,7 @@ class RapidReader:
             return []
         return reading_order(
             [
-                Line(text, round(float(score), 4), _upright(box))
+                TextLine(text, round(float(score), 4), _upright(box))
                 for text, score, box in zip(found.txts, found.scores, found.boxes, strict=True)
             ]
         )

@@ -47,7 +47,7 @@ def character_error_rate(required: str, found: str) -> float:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class TextComparison:
     """`edits` turn what is required, `characters` long, into what is shown."""
 
     edits: int
@@ -63,7 +63,7 @@ class Comparison:
         return self.edits / max(self.characters, 1)
 
 
-def compare(required: Sequence[str], lines: Sequence[str]) -> Comparison:
+def compare(required: Sequence[str], lines: Sequence[str]) -> TextComparison:
     """Compare required texts with the lines read in an image, given in reading order.
 
     Order counts within a text but not between texts: a prompt may tell a sign at the top after the one below it. The
@@ -77,9 +77,9 @@ def compare(required: Sequence[str], lines: Sequence[str]) -> Comparison:
     texts = [normalize(text) for text in required]
     found = [line for line in map(normalize, lines) if line]
     if not texts:
-        return Comparison(0, 0)
+        return TextComparison(0, 0)
     whole = edit_distance("".join(texts), "".join(found))
-    return Comparison(min(whole, _assigned(texts, found)), sum(map(len, texts)))
+    return TextComparison(min(whole, _assigned(texts, found)), sum(map(len, texts)))
 
 
 def _assigned(texts: list[str], lines: list[str]) -> int:

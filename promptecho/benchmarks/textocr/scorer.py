@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from promptecho.benchmarks.limit import first_prompts
 from promptecho.benchmarks.listing import prompts_digest
 from promptecho.benchmarks.perception import PerceptionFailure
-from promptecho.benchmarks.scoring import ImageFolder, JudgeBackend, Judged, Scored, ScoringOptions, judge_all
+from promptecho.benchmarks.scoring import ImageFolder, JudgeBackend, Scored, ScoredItem, ScoringOptions, judge_all
 from promptecho.benchmarks.templates import load_template
-from promptecho.benchmarks.textocr.layout import ImageEntry, list_images, tag_of
+from promptecho.benchmarks.textocr.layout import TextOcrImage, list_images, tag_of
 from promptecho.benchmarks.textocr.prompts import read_prompts
 from promptecho.errors import ConfigError, DataError, ModelError
 from promptecho.images import load_image
@@ -28,7 +28,7 @@ RAPIDOCR, JUDGE = "rapidocr", "judge"
 WHAT = "text rendering"
 
 
-def _begin(entry: ImageEntry) -> tuple[dict[str, Any], dict[str, Any]]:
+def _begin(entry: TextOcrImage) -> tuple[dict[str, Any], dict[str, Any]]:
     """The key of an image's item, and how its raw record starts."""
     prompt = entry.prompt
     key = {"prompt_id": prompt.data_id, "image_index": entry.image_index, "group": prompt.group}
@@ -36,17 +36,17 @@ def _begin(entry: ImageEntry) -> tuple[dict[str, Any], dict[str, Any]]:
     return key, {**key, "length": prompt.length, "filename": entry.path.name, "required": required}
 
 
-def _fail(key: dict[str, Any], record: dict[str, Any], reason: str) -> Judged:
+def _fail(key: dict[str, Any], record: dict[str, Any], reason: str) -> ScoredItem:
     return ScoreItem(**key, outcome=None, failed=True), record | {"outcome": None, "failed": True, "reason": reason}
 
 
-def _end(key: dict[str, Any], record: dict[str, Any], outcome: float, reason: str) -> Judged:
+def _end(key: dict[str, Any], record: dict[str, Any], outcome: float, reason: str) -> ScoredItem:
     return ScoreItem(**key, outcome=outcome, failed=False), record | {
         "outcome": outcome, "failed": False, "reason": reason
     }  # fmt: skip
 
 
-def judged_by_reader(entry: ImageEntry, reader: TextReader) -> Judged:
+def judged_by_reader(entry: TextOcrImage, reader: TextReader) -> ScoredItem:
     """An image's item and raw record from the lines of text that a reader finds in it.
 
     An image that cannot be decoded and a reader without answer are failed items.
@@ -73,7 +73,7 @@ def judged_by_reader(entry: ImageEntry, reader: TextReader) -> Judged:
     return _end(key, record, float(comparison.exact), reason)
 
 
-def judged_by_model(judged: tuple[ImageEntry, Answer]) -> Judged:
+def judged_by_model(judged: tuple[TextOcrImage, Answer]) -> ScoredItem:
     """An image's item and raw record from a judge's answer; one without value is a failed item."""
     entry, answer = judged
     key, record = _begin(entry)
@@ -148,12 +148,12 @@ class TextOcrScorer:
         else:
             raise ModelError(f"backend {options.backend!r} is unknown; known backends: {JUDGE}, {RAPIDOCR}")
 
-    def _entries(self, folder: ImageFolder) -> tuple[list[ImageEntry], Limit | None]:
+    def _entries(self, folder: ImageFolder) -> tuple[list[TextOcrImage], Limit | None]:
         prompts = read_prompts(folder.prompts) if folder.prompts else None
         only, limit = first_prompts(prompts, tag_of, folder.limit)
         return list_images(folder.root, prompts, folder.images_per_prompt, only), limit
 
-    def _questions(self, entries: Sequence[ImageEntry]) -> list[Question]:
+    def _questions(self, entries: Sequence[TextOcrImage]) -> list[Question]:
         from promptecho.benchmarks.textocr.judge import question_of
 
         return [question_of(entry, self._template, self._parser) for entry in entries]

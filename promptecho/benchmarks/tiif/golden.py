@@ -8,7 +8,7 @@ from typing import Any
 from promptecho.benchmarks.golden_case import Check
 from promptecho.benchmarks.tiif.answers import AnswerCountError, extract_yes_no
 from promptecho.benchmarks.tiif.attributes import ATTRIBUTES
-from promptecho.benchmarks.tiif.rules import Tally, column_scores, tally
+from promptecho.benchmarks.tiif.rules import AnswerCount, column_scores, tally
 
 # The official names of the columns.
 GROUPS = {
@@ -53,7 +53,7 @@ def check_tiif_summary(case: dict) -> list[str]:
     for model in sorted(case["answers"].keys() | case["expected"].keys()):
         attributes = case["answers"].get(model, {})
         tallies = {
-            f"{attribute}/{length}": sum((_tally(letters) for letters in images.values()), start=Tally())
+            f"{attribute}/{length}": sum((_tally(letters) for letters in images.values()), start=AnswerCount())
             for attribute, lengths in attributes.items()
             for length, images in lengths.items()
         }
@@ -61,12 +61,12 @@ def check_tiif_summary(case: dict) -> list[str]:
     return problems
 
 
-def _tally(letters: str) -> Tally:
+def _tally(letters: str) -> AnswerCount:
     expected, answers = ([WORDS[letter] for letter in side] for side in letters.split("|"))
     return tally(expected, answers)
 
 
-def _compare(tallies: dict[str, Tally], expected: dict) -> list[str]:
+def _compare(tallies: dict[str, AnswerCount], expected: dict) -> list[str]:
     """Against one model's `expected`; keys of `tallies` are `ATTRIBUTE/LENGTH`."""
     exact = [value.correct / value.total for value in tallies.values() if value.total]
     found: dict[str, dict[str, Any]] = {

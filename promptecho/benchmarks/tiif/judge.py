@@ -9,7 +9,7 @@ from pathlib import Path
 from promptecho.benchmarks.replies import read_yes_no_list
 from promptecho.benchmarks.templates import load_template
 from promptecho.benchmarks.tiif.answers import extract_yes_no
-from promptecho.benchmarks.tiif.layout import ImageEntry
+from promptecho.benchmarks.tiif.layout import TiifImage
 from promptecho.files import digest
 from promptecho.judges.base import Order, Question
 from promptecho.seeds import derive_seed
@@ -49,7 +49,7 @@ def wording_of(seed: int, image_id: str) -> int:
 
 
 def question_of(
-    entry: ImageEntry,
+    entry: TiifImage,
     templates: Templates,
     seed: int,
     mode: str,

@@ -22,7 +22,7 @@ METADATA = "metadata.jsonl"
 
 
 @dataclass(frozen=True)
-class ImageEntry:
+class TiifImage:
     """One image to judge."""
 
     prompt: TiifPrompt
@@ -112,7 +112,7 @@ def _model_of(root: Path) -> str:
 
 def list_images(
     root: str | Path, prompts: list[TiifPrompt] | None = None, only: list[TiifPrompt] | None = None
-) -> list[ImageEntry]:
+) -> list[TiifImage]:
     """All images of a tree, by prompt, the short description's first.
 
     Missing images would silently leave the denominators, so the tree must be whole. `prompts` None takes the tree's
@@ -142,7 +142,7 @@ def list_images(
             )
     model = _model_of(root)
     every = {
-        (prompt.prompt_id, length): ImageEntry(prompt, length, image_path(root, prompt, length, model))
+        (prompt.prompt_id, length): TiifImage(prompt, length, image_path(root, prompt, length, model))
         for prompt in prompts
         for length in LENGTHS
     }

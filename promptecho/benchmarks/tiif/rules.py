@@ -19,14 +19,14 @@ MODES = ("official", "fixed")
 
 
 @dataclass(frozen=True)
-class Tally:
+class AnswerCount:
     """Answers that were as expected, of all."""
 
     correct: int = 0
     total: int = 0
 
-    def __add__(self, other: Tally) -> Tally:
-        return Tally(self.correct + other.correct, self.total + other.total)
+    def __add__(self, other: AnswerCount) -> AnswerCount:
+        return AnswerCount(self.correct + other.correct, self.total + other.total)
 
     def accuracy(self, mode: str = "official") -> float | None:
         """Share of right answers, None where there are none; rounded to four decimals in mode official."""
@@ -47,17 +47,17 @@ def as_expected(expected: Sequence[str], answers: Sequence[str], mode: str = "of
     return [a.strip().lower() == b.strip().lower() for a, b in zip(expected, answers, strict=False)]
 
 
-def tally(expected: Sequence[str], answers: Sequence[str], mode: str = "official") -> Tally:
+def tally(expected: Sequence[str], answers: Sequence[str], mode: str = "official") -> AnswerCount:
     """The questions of one image.
 
     Raises:
         DataError: as as_expected.
     """
     right = as_expected(expected, answers, mode)
-    return Tally(sum(right), len(right))
+    return AnswerCount(sum(right), len(right))
 
 
-def column_scores(tallies: Mapping[str, Tally], mode: str = "official") -> dict[str, float]:
+def column_scores(tallies: Mapping[str, AnswerCount], mode: str = "official") -> dict[str, float]:
     """Column (attributes.COLUMNS) -> score of one length, from attribute -> tally over questions (not images).
 
     Attributes without answers leave the means, columns without attributes are not there.
@@ -81,7 +81,7 @@ def column_scores(tallies: Mapping[str, Tally], mode: str = "official") -> dict[
     }
 
 
-def summarize(tallies: Mapping[tuple[str, str], Tally], mode: str = "official") -> dict[str, float]:
+def summarize(tallies: Mapping[tuple[str, str], AnswerCount], mode: str = "official") -> dict[str, float]:
     """The summary of a score file from (length, attribute) -> tally.
 
     Names: `short.COLUMN` and `long.COLUMN` for each column that has data; `short.coverage` and `long.coverage`, the

@@ -12,13 +12,13 @@ from typing import Any
 
 from promptecho.benchmarks.backends import load_reader
 from promptecho.benchmarks.limit import first_prompts
-from promptecho.benchmarks.perception import PerceptionFailure, Reader
+from promptecho.benchmarks.perception import PerceptionFailure, ShapeReader
 from promptecho.benchmarks.scoring import ImageFolder, JudgeBackend, Scored, ScoringOptions
 from promptecho.benchmarks.tiif.judge import WORDINGS, load_templates, question_of, wording_of
-from promptecho.benchmarks.tiif.layout import ImageEntry, check_images_per_prompt, list_images, tag_of
+from promptecho.benchmarks.tiif.layout import TiifImage, check_images_per_prompt, list_images, tag_of
 from promptecho.benchmarks.tiif.oracle import answer, check_questions
 from promptecho.benchmarks.tiif.prompts import TiifPrompt, prompts_digest, read_prompts
-from promptecho.benchmarks.tiif.rules import MODES, Tally, as_expected, summarize
+from promptecho.benchmarks.tiif.rules import MODES, AnswerCount, as_expected, summarize
 from promptecho.errors import ConfigError, DataError, ModelError
 from promptecho.images import load_image
 from promptecho.judges.base import CallEstimate, Question
@@ -29,7 +29,7 @@ from promptecho.scores import ScoreItem
 BACKENDS = ("judge", "oracle")
 
 
-def record_of(entry: ImageEntry, answers: list[str] | None, reason: str = "", **more: Any) -> dict[str, Any]:
+def record_of(entry: TiifImage, answers: list[str] | None, reason: str = "", **more: Any) -> dict[str, Any]:
     """The raw record of one image: all that items_of needs. `answers` None: there are none, and `reason` says why."""
     return {
         "prompt_id": entry.prompt.prompt_id,
@@ -73,11 +73,11 @@ def summary_of(items: list[ScoreItem], mode: str) -> dict[str, float]:
     Raises:
         DataError: as rules.summarize.
     """
-    tallies: dict[tuple[str, str], Tally] = {}
+    tallies: dict[tuple[str, str], AnswerCount] = {}
     for item in items:
         length, _, attribute = item.group.partition(":")
-        one = Tally() if item.outcome is None else Tally(int(item.outcome), 1)
-        tallies[length, attribute] = tallies.get((length, attribute), Tally()) + one
+        one = AnswerCount() if item.outcome is None else AnswerCount(int(item.outcome), 1)
+        tallies[length, attribute] = tallies.get((length, attribute), AnswerCount()) + one
     return summarize(tallies, mode)
 
 
@@ -124,14 +124,14 @@ class TiifScorer:
         _, entries, _ = self._list(folder)
         return self._judge.estimate(self._questions(entries))
 
-    def _list(self, folder: ImageFolder) -> tuple[list[TiifPrompt], list[ImageEntry], Limit | None]:
+    def _list(self, folder: ImageFolder) -> tuple[list[TiifPrompt], list[TiifImage], Limit | None]:
         check_images_per_prompt(folder.images_per_prompt)
         prompts = read_prompts(folder.prompts) if folder.prompts else None
         only, limit = first_prompts(prompts, tag_of, folder.limit)
         entries = list_images(folder.root, prompts, only)
         return [entry.prompt for entry in entries if entry.length == "short"], entries, limit
 
-    def _look(self, reader: Reader, entries: list[ImageEntry]) -> list[dict[str, Any]]:
+    def _look(self, reader: ShapeReader, entries: list[TiifImage]) -> list[dict[str, Any]]:
         for entry in entries:
             check_questions(entry.prompt)
         raw = []
@@ -146,11 +146,11 @@ class TiifScorer:
                 bar.advance()
         return raw
 
-    def _questions(self, entries: list[ImageEntry]) -> list[Question]:
+    def _questions(self, entries: list[TiifImage]) -> list[Question]:
         how = (self._mode, self._options.parser, self._options.order)
         return [question_of(entry, self._templates, self._seed, *how) for entry in entries]
 
-    def _ask(self, entries: list[ImageEntry]) -> list[dict[str, Any]]:
+    def _ask(self, entries: list[TiifImage]) -> list[dict[str, Any]]:
         answers = self._judge.ask(self._questions(entries))
         return [
             record_of(

@@ -31,7 +31,7 @@ from promptecho.train.stop import StopCheck
 from promptecho.vlm import Vlm
 from promptecho.vlm.turns import group_timeout
 
-Request = tuple[list[Image.Image], list[TrainingPrompt], list[str]]
+RewardRequest = tuple[list[Image.Image], list[TrainingPrompt], list[str]]
 
 
 def store_key(node: int) -> str:
@@ -52,7 +52,7 @@ def serve(
     Raises:
         PromptEchoError: a trainer is gone without a word.
     """
-    scorer = _Scorer(rewards, vlm, layout, memory)
+    scorer = _RequestScorer(rewards, vlm, layout, memory)
     if not scorer.leads:
         return scorer.follow()
     folder = tempfile.mkdtemp(prefix="promptecho-")  # mode 700
@@ -74,8 +74,8 @@ def serve(
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _answer(scorer: _Scorer, connections: list[Connection]) -> int:
-    requests: queue.Queue[tuple[Connection, Request | int | None]] = queue.Queue()
+def _answer(scorer: _RequestScorer, connections: list[Connection]) -> int:
+    requests: queue.Queue[tuple[Connection, RewardRequest | int | None]] = queue.Queue()
     leaving = threading.Event()
     for connection in connections:
         threading.Thread(target=_read, args=(connection, requests, leaving), daemon=True).start()
@@ -113,7 +113,7 @@ def _read(connection: Connection, requests: queue.Queue, leaving: threading.Even
         requests.put((connection, None))
 
 
-class _Scorer:
+class _RequestScorer:
     """Scores a request on this rank, or parts of it on all servers of the node."""
 
     def __init__(self, rewards: list[WeightedReward], vlm: Vlm, layout: RankLayout, memory: MemoryAdvice):
@@ -127,7 +127,7 @@ class _Scorer:
         self.group = groups[layout.node]
         self.first = layout.node * self.size
 
-    def score(self, request: Request) -> dict[str, Any]:
+    def score(self, request: RewardRequest) -> dict[str, Any]:
         images, prompts, names = request
         shares = [share_of_rank(len(images), rank, self.size) for rank in range(self.size)]
         parts = [([images[i] for i in s], [prompts[i] for i in s], [names[i] for i in s]) for s in shares]
@@ -170,7 +170,7 @@ class _Scorer:
         dist.gather_object(answer, answers if self.leads else None, dst=self.first, group=self.group)
         return answers
 
-    def _score_part(self, part: Request) -> dict[str, Any]:
+    def _score_part(self, part: RewardRequest) -> dict[str, Any]:
         images, prompts, names = part
         try:
             with self.memory(Phase.REWARD), self.vlm.in_step():
