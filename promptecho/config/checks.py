@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from promptecho.config.benchmarks import BENCHMARKS, benchmark_named
+from promptecho.config.compute import compute_problems
 from promptecho.config.evaluation_checks import (
     Problems,
     benchmark_problems,
@@ -198,6 +199,7 @@ def cross_problems(sections: dict[str, Any], problems: Problems) -> None:
             )
     image_sets, benchmarks, runs = (sections.get(key) for key in ("image_sets", "benchmarks", "runs"))
     _check_family(sections, problems)
+    problems.update(compute_problems(sections))
     for name, image_set in (image_sets or {}).items():
         image_set_problems(name, image_set, sections.get("models"), captions, problems)
     if captions is not None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from pydantic import Field
 
 from promptecho.config.fields import Flag, Section
 
 CompileMode = Literal["auto", "on", "off"]
+AttentionKind = Literal["auto", "sdpa", "cudnn", "flash3", "flash4"]
+HALF_ONLY = ("cudnn", "flash3", "flash4")  # they have no float32
+WITHOUT_MASKS = ("flash3", "flash4")
 
 
 class ComputeSection(Section):
@@ -20,6 +24,13 @@ class ComputeSection(Section):
         description="Whether the repeated blocks of the text-to-image model and the layers of the VLM are compiled "
         "(torch.compile), for sampling, the passes without gradient and the update. auto: on a GPU, where what the "
         "compiler needs is there; never on a CPU.",
+    )
+    attention: AttentionKind = Field(
+        "auto",
+        description="Whose attention the text-to-image model and, in training, the reward's VLM take. auto: as the "
+        "libraries have it, torch's own with the kernel that torch chooses; sdpa: torch's own, asked for by name; "
+        "cudnn: torch's kernel of cuDNN (for the VLM as sdpa); flash3 and flash4: FlashAttention 3 and 4, packages of "
+        "their own. The last three are for GPUs and for models in bfloat16, and have not been measured here.",
     )
     deterministic: Flag = Field(
         False,
@@ -33,3 +44,24 @@ class ComputeSection(Section):
         "(docs/performance.md). The work is counted once, before the models are loaded, by one process. auto: on a "
         "GPU.",
     )
+
+
+def compute_problems(sections: Mapping[str, Any]) -> dict[str, str]:
+    """What the models and runs of an experiment can't do in this way: dotted path -> what is wrong."""
+    compute, models, runs = (sections.get(key) for key in ("compute", "models", "runs"))
+    if compute is None or compute.attention not in HALF_ONLY:
+        return {}
+    kind, found = compute.attention, []
+    named = {"models.t2i": models and models.t2i, "models.vlm": models and models.vlm}
+    named |= {f"runs.{name}.reward_vlm": training.reward_vlm for name, training in (runs or {}).items()}
+    full = [f"{path}.dtype" for path, model in named.items() if model is not None and model.dtype == "float32"]
+    if full:
+        found.append(f"{kind} computes in bfloat16, and {' and '.join(full)} say float32")
+    if kind in WITHOUT_MASKS:
+        if models and models.t2i.pad_prompts == "masked":
+            found.append(f"{kind} takes no mask, which models.t2i.pad_prompts: masked asks for")
+        if sharded := [name for name, training in (runs or {}).items() if training.zero_stage == 3]:
+            found.append(f"{kind} takes no mask, which training.zero_stage: 3 needs (run {', '.join(sharded)})")
+        if compute.deterministic:
+            found.append(f"{kind} adds up its gradients in any order, which compute.deterministic forbids")
+    return {"compute.attention": f"{'; '.join(found)}; set it to auto, or change that"} if found else {}

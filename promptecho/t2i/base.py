@@ -24,6 +24,7 @@ class T2iModel(Protocol):
     transformer: torch.nn.Module
     pipeline: Any
     device: torch.device  # where latents and conditionings are
+    one_pass: bool  # a call of `velocity` may not be cut into a pass for each length of prompts (t2i/lengths.py)
 
     def latent_shape(self, height: int, width: int) -> tuple[int, ...]:
         """Shape of one image's latents."""

@@ -14,6 +14,7 @@ from promptecho.config.fields import Schedule
 from promptecho.errors import ModelError
 from promptecho.files import digest, fingerprint
 from promptecho.models.place import cached
+from promptecho.t2i.lengths import Velocity, length_by_length
 
 
 class DiffusersModel:
@@ -27,6 +28,7 @@ class DiffusersModel:
 
     patch_size: ClassVar[int] = 2
     pad_prompts: str = "none"  # for families that may pad what the transformer sees
+    one_pass: bool = False  # each call of `velocity` is one pass, whatever the lengths: where passes are counted
 
     def __init__(self, descriptor: Family, pipeline: Any, *, negative_prompt: str = "") -> None:
         self.descriptor, self.pipeline = descriptor, pipeline
@@ -125,6 +127,11 @@ class DiffusersModel:
     def encode_prompts(self, prompts: Sequence[str]) -> list[torch.Tensor]:
         raise NotImplementedError
 
+    def padded_length(self, tokens: int) -> int:
+        """How many tokens the transformer makes of a prompt's embedding of so many; embeddings for which the number is
+        equal need no mask among each other. The same for all: lengths do not matter to this family."""
+        return 0
+
     def guided_velocity(
         self, x_t: torch.Tensor, t: torch.Tensor, cond: Sequence[torch.Tensor], guidance_scale: float
     ) -> torch.Tensor:
@@ -140,6 +147,14 @@ class DiffusersModel:
     def latent_channels(self) -> int:
         """Channels of the VAE's latents, of which the transformer has as many."""
         return self.transformer.config.in_channels
+
+    def without_masks(
+        self, velocity: Velocity, x_t: torch.Tensor, t: torch.Tensor, cond: Sequence[torch.Tensor]
+    ) -> torch.Tensor:
+        """`velocity(x_t, t, cond)`, in one pass for each length of prompts unless `one_pass` forbids it."""
+        if self.one_pass:
+            return velocity(x_t, t, cond)
+        return length_by_length(velocity, x_t, t, cond, [self.padded_length(len(one)) for one in cond])
 
     @property
     def lora_targets(self) -> dict[str, tuple[str, ...]]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from promptecho.cluster.attention import check_attention, use_attention
 from promptecho.config import ExperimentConfig
 from promptecho.config.families import FAMILIES
 from promptecho.errors import ModelError, PromptEchoError
@@ -84,10 +85,17 @@ def guarded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def load_configured(config: ExperimentConfig, device="cpu", **options: Any) -> T2iModel:
-    """The text-to-image model that a configuration names."""
-    t2i = config.models.t2i
-    return load_family(
+    """The text-to-image model that a configuration names.
+
+    Raises:
+        ModelError: also where `compute.attention` can't be had here.
+    """
+    t2i, attention = config.models.t2i, config.compute.attention
+    check_attention(attention, device)
+    model = load_family(
         t2i.family, t2i.path, revision=t2i.revision, dtype=t2i.dtype, device=device,
         negative_prompt=t2i.negative_prompt, vae_slicing=t2i.vae_slicing, vae_tiling=t2i.vae_tiling,
         **{"pad_prompts": t2i.pad_prompts, **options},
     )  # fmt: skip
+    use_attention(model.transformer, attention)
+    return model

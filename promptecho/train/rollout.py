@@ -11,6 +11,7 @@ import torch.distributed as dist
 from promptecho.errors import RewardError
 from promptecho.memory import in_phase
 from promptecho.phases import Phase
+from promptecho.t2i.lengths import sorted_by_length
 from promptecho.t2i.lora import merged
 from promptecho.train.data import Rollout, TrainingPrompt, normal
 from promptecho.train.failures import report_reward
@@ -62,14 +63,15 @@ def sample(trainer: Trainer, weights: dict[str, torch.Tensor], series: Series, u
     training = trainer.training
     size, world_size = training.sampling.batch_size, dist.get_world_size()
     mine = share_of_rank(series.total, dist.get_rank(), world_size)
-    batches = [mine[start : start + size] for start in range(0, len(mine), size)]
-    if training.zero_stage == 3:  # every pass is one of all ranks: those with less sample an image for nobody
-        batches += [[]] * (rounds(series.total, world_size, size) - len(batches))
     latents, done = [], 0
     with trainer.phase(Phase.SAMPLE):
         trainer.engine.use_weights(weights)
         with in_phase(Phase.ENCODE):
             cond = trainer.encoder.encode([prompt.text for prompt in series.prompts], upcoming)
+        mine = sorted_by_length(trainer.family, mine, lambda image: cond[image // series.per_prompt])
+        batches = [mine[start : start + size] for start in range(0, len(mine), size)]
+        if training.zero_stage == 3:  # every pass is one of all ranks: those with less sample an image for nobody
+            batches += [[]] * (rounds(series.total, world_size, size) - len(batches))
         latents.append(torch.zeros((0, *trainer.shape), device=cond[0].device))
         with merged(trainer.engine.model):
             for batch in batches:

@@ -100,11 +100,13 @@ def load_family(config: ExperimentConfig, device: torch.device, **options: Any) 
 
 def load_policy(config: ExperimentConfig, training: TrainingConfig, device: torch.device) -> T2iModel:
     """The family, placed for training: what is on the GPU only now and then begins on the CPU."""
-    return load_family(
+    family = load_family(
         config, device,
         transformer_device="cpu" if training.zero_stage == 3 else None,  # ZeRO-3 takes it from there piece by piece
         text_encoder_device="cpu" if config.models_prompt_cache else None,
     )  # fmt: skip
+    family.one_pass = training.zero_stage == 3  # passes are those of all ranks, which must have equally many
+    return family
 
 
 def sampler_grid(family: T2iModel, training: TrainingConfig, t2i: T2iSection) -> torch.Tensor:

@@ -19,6 +19,7 @@ from promptecho.config.training import TrainingConfig
 from promptecho.phases import Phase
 from promptecho.seeds import derive_seed
 from promptecho.t2i.base import T2iModel
+from promptecho.t2i.lengths import sorted_by_length
 from promptecho.train.data import Batch, NotFiniteError, Rollout, batches_of, normal
 from promptecho.train.engine import Engine
 from promptecho.train.ranks import any_rank, gather_by_index, rounds, share_of_rank
@@ -128,13 +129,15 @@ def velocities(
     """Velocities [T, n, ...] of the images in `share`, by the weights that are in the module."""
     training, done = trainer.training, trainer.phase.step
     size = training.micro_batch_size
-    chunks = [slice(start, start + size) for start in range(0, len(share), size)]
+    conds = [rollout.cond[rollout.prompt_of(image)] for image in share]
+    order = sorted_by_length(trainer.family, range(len(share)), conds.__getitem__)
+    chunks = [order[start : start + size] for start in range(0, len(share), size)]
     most = rounds(len(rollout.latents), dist.get_world_size(), size)  # chunks of the rank with the largest share
     result = torch.zeros_like(noise)
     for row in range(len(t)):
         for chunk in chunks:
-            cond = [rollout.cond[rollout.prompt_of(image)] for image in share[chunk]]
-            x_t = awm.interpolate(rollout.latents[share[chunk]], noise[row, chunk], t[row, chunk])
+            cond, images = [conds[index] for index in chunk], [share[index] for index in chunk]
+            x_t = awm.interpolate(rollout.latents[images], noise[row, chunk], t[row, chunk])
             result[row, chunk] = velocity(trainer.family, x_t, t[row, chunk], cond, training)
             trainer.phase.moved(trainer.phase.step + 1)
         # Under ZeRO-3 every pass is one of all ranks: those with less make one for nobody.
@@ -191,6 +194,7 @@ def update(
         for images in batches_of(n_images, training, iteration, pass_index):
             with trainer.phase(Phase.UPDATE, step=steps):
                 local = [position[image] for image in images[dist.get_rank() :: dist.get_world_size()]]
+                local = sorted_by_length(family, local, batch.cond.__getitem__)
                 for start in range(0, len(local), training.micro_batch_size):
                     for times in groups:
                         chunk = batch.take(local[start : start + training.micro_batch_size], times)

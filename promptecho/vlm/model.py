@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from promptecho.cluster.attention import attention_option
 from promptecho.errors import ModelError
 from promptecho.files import digest, fingerprint
 from promptecho.models.place import at_hand
@@ -53,11 +54,12 @@ def load_vlm(
     device: str | torch.device = "cpu",
     revision: str | None = None,
     trust_remote_code: bool = False,
+    attention: str = "auto",
 ) -> Vlm:
     """Load any Hugging Face image-text-to-text model for inference: frozen, in eval mode, on `device`.
 
     A local folder is looked at first; `owner/name` is otherwise left to huggingface; `shapes` is the embedded model.
-    Device `auto` is the first GPU where there is one.
+    Device `auto` is the first GPU where there is one. `attention` is `compute.attention`.
 
     Raises:
         ModelError: the folder is missing or incomplete, the dtype is unknown, or the library can't load the model.
@@ -74,11 +76,15 @@ def load_vlm(
     processor = load_processor(checked, revision=revision, trust_remote_code=trust_remote_code)
     try:
         model = transformers.AutoModelForImageTextToText.from_pretrained(
-            checked, dtype=DTYPES[dtype], revision=revision, trust_remote_code=trust_remote_code
-        )
+            checked, dtype=DTYPES[dtype], revision=revision, trust_remote_code=trust_remote_code,
+            **attention_option(attention),
+        )  # fmt: skip
     except Exception as error:  # the library raises anything from OSError to SafetensorError; all mean the same here
         reason = " ".join(str(error).split())[:300]
-        raise ModelError(f"{path}: cannot load the model ({reason}); check that the folder is complete") from error
+        fix = "check that the folder is complete"
+        if attention != "auto":
+            fix += f" and that what compute.attention: {attention} needs is installed"
+        raise ModelError(f"{path}: cannot load the model ({reason}); {fix}") from error
     model.requires_grad_(False)
     model.eval()
     try:

@@ -66,15 +66,20 @@ class QwenImage(DiffusersModel):
             embeddings.append(states[0, drop:].clone().to(self.device))
         return embeddings
 
+    def padded_length(self, tokens: int) -> int:
+        """Its own, or what `models.t2i.pad_prompts` says."""
+        return tokens if self.pad_prompts == "none" else max(tokens, PADDED_LENGTH)
+
     def velocity(self, x_t: torch.Tensor, t: torch.Tensor, cond: Sequence[torch.Tensor]) -> torch.Tensor:
-        return unpack(self._packed_velocity(x_t, t, cond), *x_t.shape[-2:])
+        return unpack(self.without_masks(self._packed_velocity, x_t, t, cond), *x_t.shape[-2:])
 
     def guided_velocity(
         self, x_t: torch.Tensor, t: torch.Tensor, cond: Sequence[torch.Tensor], guidance_scale: float
     ) -> torch.Tensor:
         if guidance_scale <= 1:
             return self.velocity(x_t, t, cond)
-        both = self._packed_velocity(torch.cat([x_t, x_t]), torch.cat([t, t]), [*cond, *self.negative(len(cond))])
+        halves = torch.cat([x_t, x_t]), torch.cat([t, t]), [*cond, *self.negative(len(cond))]
+        both = self.without_masks(self._packed_velocity, *halves)
         positive, negative = both.chunk(2)
         combined = negative + guidance_scale * (positive - negative)
         norm = positive.norm(dim=-1, keepdim=True) / combined.norm(dim=-1, keepdim=True)

@@ -68,7 +68,14 @@ class ZImage(DiffusersModel):
             embeddings.append(states[0].clone().to(self.device))
         return embeddings
 
+    def padded_length(self, tokens: int) -> int:
+        """The transformer pads to whole blocks, of which it takes all tokens for prompt."""
+        return -(-tokens // BLOCK) * BLOCK
+
     def velocity(self, x_t: torch.Tensor, t: torch.Tensor, cond: Sequence[torch.Tensor]) -> torch.Tensor:
+        return self.without_masks(self._velocity, x_t, t, cond)
+
+    def _velocity(self, x_t: torch.Tensor, t: torch.Tensor, cond: Sequence[torch.Tensor]) -> torch.Tensor:
         inputs = list(x_t.to(self.transformer.dtype).unsqueeze(2).unbind(0))
         output = self.transformer(inputs, 1 - t, list(cond), return_dict=False)[0]
         return -torch.stack([item.float() for item in output]).squeeze(2)

@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 from PIL import Image
 
+from promptecho.cluster.attention import check_attention
 from promptecho.config import ExperimentConfig, run_training, run_vlm
 from promptecho.train.data import TrainingPrompt
 from promptecho.train.placement.layout import RankLayout
@@ -60,6 +61,7 @@ def load_reward_vlm(
     that have loaded it.
     """
     section, mode = run_vlm(config, run), run_training(config, run).reward_placement.mode
+    check_attention(config.compute.attention, device)
     groups = layout.node_groups()
     offload = mode == "offloaded"
     sharded = mode != "replicated" and (offload or len(groups[0]) > 1)
@@ -67,7 +69,7 @@ def load_reward_vlm(
     def load(where: torch.device) -> Vlm:
         return load_vlm(
             section.path, dtype=section.dtype, device=where, revision=section.revision,
-            trust_remote_code=section.trust_remote_code,
+            trust_remote_code=section.trust_remote_code, attention=config.compute.attention,
         )  # fmt: skip
 
     if not sharded:
