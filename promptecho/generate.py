@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import PIL.Image
 import torch
 
 from promptecho.benchmarks.layout import Layout
@@ -27,9 +28,11 @@ from promptecho.memory import MemoryAdvice, in_phase
 from promptecho.phases import Phase
 from promptecho.progress import Progress
 from promptecho.suggest import maybe
+from promptecho.t2i.lengths import sorted_by_length
 from promptecho.t2i.prompt_cache import PromptCache
 from promptecho.t2i.registry import load_configured
 from promptecho.train.data import normal
+from promptecho.writer import Writer
 
 Image = tuple[int, int]  # prompt, number among its images
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
@@ -87,45 +90,10 @@ def generate_shard(job: GenerateJob) -> Path:
             listing.unlink(missing_ok=True)
     # Records in the work folder, not the images' folder, say what is done: an image there may stem from an earlier
     # configuration or adapter.
-    recipe = _recipe(job)
-    # The batches of all prompts, so that they stay where they are when a limit changes.
-    batches = [every[start : start + settings.batch_size] for start in range(0, len(every), settings.batch_size)]
-    missing = []
-    for k, batch in enumerate(batches):
-        if open_ := _open(job, recipe, layout, k, batch, [one for one in batch if one[0] in chosen]):
-            missing.append((k, open_))
-    bar = Progress(
-        f"generate {job.image_set} {job.run} {job.step} shard {job.shard}", len(mine), "images",
-        done=len(mine) - sum(len(batch) for _, batch in missing),
-    )  # fmt: skip
-    memory = MemoryAdvice(job.device, partial(generation_keys, job.config, job.image_set))
-    if missing:
-        _check_prompts(job, layout)
-        cache = job.config.models_prompt_cache
-        with memory(Phase.LOAD_T2I):
-            own = _published(job, "pad_prompts")
-            options = {"pad_prompts": own} if own else {}
-            family = load_configured(job.config, job.device, text_encoder_device="cpu" if cache else None, **options)
-        encoder = PromptCache(family, cache, turn=(job.shard, job.num_shards))
-        fold: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
-        if job.adapter is not None:
-            from promptecho.t2i.lora import load_adapter, merged
-
-            family.transformer = load_adapter(family.transformer, job.adapter)
-            fold = merged(family.transformer)
-        shape = family.latent_shape(*settings.size(job.config.models.t2i))
-        print(f"{bar.what}: {counted(len(mine), 'image')}, {bar.count} already done", file=sys.stderr, flush=True)
-        with fold:
-            for index, (k, batch) in enumerate(missing):
-                # A prompt's images share one encoding.
-                texts = [layout.texts[p] for p, _ in batch]
-                upcoming = (layout.texts[p] for _, later in missing[index + 1 :] for p, _ in later)
-                with memory(Phase.ENCODE):
-                    cond = encoder.encode(texts, upcoming)
-                with memory(Phase.SAMPLE):
-                    _generate_batch(job, family, settings, layout, shape, batch, cond)
-                _write_record(job, recipe, layout, k, batches[k], batch)
-                bar.advance(len(batch))
+    made = _recorded(job, recipe := _recipe(job), layout, every)
+    sound = {one for one in mine if one in made and _is_one_of(layout.image_path(*one), made[one])}
+    if len(sound) < len(mine):
+        _make(job, recipe, layout, every, {one: one in sound for one in mine if one in made})
     layout.describe(sorted({p for p, _ in mine}))
     rows = [
         {
@@ -142,19 +110,72 @@ def generate_shard(job: GenerateJob) -> Path:
     return path
 
 
-def _check_prompts(job: GenerateJob, layout: Layout) -> None:
-    """All prompts of the set, not of this shard alone: every shard would be made in vain."""
+def _make(job: GenerateJob, recipe: dict, layout: Layout, every: list[Image], made: dict[Image, bool]) -> None:
+    """Make what is missing of a shard's images `every`.
+
+    Args:
+        made: those wanted ones that were made before, and whether they are still there as they were.
+    """
+    settings, chosen = job.config.image_sets[job.image_set], set(layout.chosen)
+    memory = MemoryAdvice(job.device, partial(generation_keys, job.config, job.image_set))
+    tokens = _check_prompts(job, layout)
+    cache = job.config.models_prompt_cache
+    with memory(Phase.LOAD_T2I):
+        own = _published(job, "pad_prompts")
+        options = {"pad_prompts": own} if own else {}
+        family = load_configured(job.config, job.device, text_encoder_device="cpu" if cache else None, **options)
+    # A batch holds prompts of one length, where there are enough of them. Batches are those of all the shard's images,
+    # so that they stay as they are when a limit changes or a job begins anew.
+    every = sorted_by_length(family, every, lambda image: tokens[image[0]])
+    batches = [every[start : start + settings.batch_size] for start in range(0, len(every), settings.batch_size)]
+    missing = []
+    for k, batch in enumerate(batches):
+        wanted = [one for one in batch if one[0] in chosen]
+        if all(made.get(one, True) for one in wanted):  # else all of it: other neighbours may change the last bits
+            wanted = [one for one in wanted if one not in made]
+        if wanted:
+            missing.append((k, wanted))
+    total = sum(p in chosen for p, _ in every)
+    bar = Progress(
+        f"generate {job.image_set} {job.run} {job.step} shard {job.shard}", total, "images",
+        done=total - sum(len(batch) for _, batch in missing),
+    )  # fmt: skip
+    encoder = PromptCache(family, cache, turn=(job.shard, job.num_shards))
+    fold: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+    if job.adapter is not None:
+        from promptecho.t2i.lora import load_adapter, merged
+
+        family.transformer = load_adapter(family.transformer, job.adapter)
+        fold = merged(family.transformer)
+    shape = family.latent_shape(*settings.size(job.config.models.t2i))
+    print(f"{bar.what}: {counted(total, 'image')}, {bar.count} already done", file=sys.stderr, flush=True)
+    with fold, Writer() as writer:
+        for index, (k, batch) in enumerate(missing):
+            # A prompt's images share one encoding.
+            texts = [layout.texts[p] for p, _ in batch]
+            upcoming = (layout.texts[p] for _, later in missing[index + 1 :] for p, _ in later)
+            with memory(Phase.ENCODE):
+                cond = encoder.encode(texts, upcoming)
+            with memory(Phase.SAMPLE):
+                images = _sample_batch(job, family, settings, layout, shape, batch, cond)
+            writer.put(partial(_write_batch, job, recipe, layout, k, batch, images, bar))
+
+
+def _check_prompts(job: GenerateJob, layout: Layout) -> list[int]:
+    """Token counts of all prompts of the set, not of this shard alone: if one of them can't be used, every shard would
+    be made in vain."""
     from promptecho.captions.checks import problems_of
     from promptecho.captions.readers import t2i_reader
 
-    items = list(zip(layout.ids, layout.texts, strict=True))
-    if problem := problems_of([t2i_reader(job.config.models.t2i)], items, job.prompts):
+    items, reader = list(zip(layout.ids, layout.texts, strict=True)), t2i_reader(job.config.models.t2i)
+    if problem := problems_of([reader], items, job.prompts):
         raise DataError(problem)
+    return reader.lengths(layout.texts)
 
 
-def _generate_batch(
-    job: GenerateJob, family, settings, layout: Layout, shape, batch: list[tuple[int, int]], cond: list[torch.Tensor]
-) -> None:
+def _sample_batch(
+    job: GenerateJob, family, settings, layout: Layout, shape, batch: list[Image], cond: list[torch.Tensor]
+) -> list[PIL.Image.Image]:
     noise = torch.stack([normal(shape, settings.seed, "generate", layout.ids[p], i) for p, i in batch])
     latents = family.sample(
         noise.to(job.device),
@@ -169,10 +190,22 @@ def _generate_batch(
             f"prompt {layout.ids[bad[0][0]]} image {bad[0][1]}: the model's latents are not finite; {_suspect(job)}"
         )
     with in_phase(Phase.DECODE):
-        images = family.decode(latents)
+        return family.decode(latents)
+
+
+def _write_batch(
+    job: GenerateJob, recipe: dict, layout: Layout, k: int, batch: list[Image], images: list[PIL.Image.Image],
+    bar: Progress,
+) -> None:  # fmt: skip
+    """Write a batch's images, then the record that they are done."""
     for (p, i), image in zip(batch, images, strict=True):
-        with atomic_path(layout.image_path(p, i)) as temporary:
-            image.save(temporary, format="PNG")
+        try:
+            with atomic_path(layout.image_path(p, i)) as temporary:
+                image.save(temporary, format="PNG")
+        except DataError as error:
+            raise DataError(f"prompt {layout.ids[p]} image {i}: {error}") from error
+    _write_record(job, recipe, layout, k, batch)
+    bar.advance(len(batch))
 
 
 def _published(job: GenerateJob, key: str) -> str | None:
@@ -210,35 +243,34 @@ def _row(layout: Layout, p: int, i: int) -> dict:
     }
 
 
-def _recorded(job: GenerateJob, recipe: dict, layout: Layout, k: int, batch: list[Image]) -> dict[Image, dict]:
-    """Image -> what was recorded of it when it was made, where that was by this recipe and in this batch. Under a limit
-    a batch's images may be made in several parts."""
+def _recorded(job: GenerateJob, recipe: dict, layout: Layout, every: list[Image]) -> dict[Image, set[str]]:
+    """Image -> hashes of what was made of it by this recipe, in whatever batch."""
+    places = {(layout.ids[p], layout.texts[p], i): (p, i) for p, i in every}
+    found: dict[Image, set[str]] = {}
+    for path in sorted((job.work / "done").glob("[0-9]*.json")):
+        for name, row in _rows_of(path, recipe).items():
+            if name in places:
+                found.setdefault(places[name], set()).add(row["sha256"])
+    return found
+
+
+def _rows_of(record: Path, recipe: dict) -> dict[tuple[str, str, int], dict]:
+    """The rows of a record by prompt id, prompt and image number, if it is of this recipe."""
+    found = read_json(record) if record.is_file() else {}
+    rows = found.pop("images", [])
+    return {(row["prompt_id"], row["prompt"], row["image_index"]): row for row in rows} if found == recipe else {}
+
+
+def _is_one_of(path: Path, hashes: set[str]) -> bool:
+    return path.is_file() and sha256_file(path) in hashes
+
+
+def _write_record(job: GenerateJob, recipe: dict, layout: Layout, k: int, made: list[Image]) -> None:
+    """Say that the images `made` of batch `k` are done, beside what the record tells already: the batch's others under
+    a lower limit, or images of an earlier way to make batches."""
     path = _record(job, k)
-    found = read_json(path) if path.is_file() else {}
-    places = {(layout.ids[p], layout.texts[p], i): (p, i) for p, i in batch}
-    rows = {(row["prompt_id"], row["prompt"], row["image_index"]): row for row in found.pop("images", [])}
-    if found != recipe or not rows.keys() <= places.keys():
-        return {}
-    return {places[name]: row for name, row in rows.items()}
-
-
-def _open(
-    job: GenerateJob, recipe: dict, layout: Layout, k: int, batch: list[Image], wanted: list[Image]
-) -> list[Image]:
-    """Which of a batch's images are to be made: those that never were, or, if a file is not what was made, all."""
-    rows = _recorded(job, recipe, layout, k, batch)
-    there = [one for one in wanted if one in rows]
-    if all(layout.image_path(*one).is_file() and _row(layout, *one) == rows[one] for one in there):
-        return [one for one in wanted if one not in rows]
-    return wanted
-
-
-def _write_record(
-    job: GenerateJob, recipe: dict, layout: Layout, k: int, batch: list[Image], made: list[Image]
-) -> None:
-    """Say that the images `made` of batch `k` are done, beside those that were before."""
-    rows = _recorded(job, recipe, layout, k, batch) | {one: _row(layout, *one) for one in made}
-    write_json(_record(job, k), {**recipe, "images": [rows[one] for one in batch if one in rows]})
+    rows = _rows_of(path, recipe) | {(layout.ids[p], layout.texts[p], i): _row(layout, p, i) for p, i in made}
+    write_json(path, {**recipe, "images": list(rows.values())})
 
 
 def _record(job: GenerateJob, k: int) -> Path:

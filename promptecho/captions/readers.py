@@ -58,6 +58,13 @@ class PromptReader:
                 found[index] = f"{count} tokens with the template{more}, {self.name} takes {self.limit}; shorten it"
         return found
 
+    def lengths(self, texts: Sequence[str]) -> list[int]:
+        """How many tokens each text has in its template, of texts that have no `problems`."""
+        if not texts:
+            return []
+        wholes = [self.whole(text) for text in texts]
+        return [len(one) for one in self.tokenizer(wholes, add_special_tokens=self.add_special_tokens).input_ids]
+
     def _counts(self, wholes: Sequence[str]) -> list[int]:
         """How many tokens of `limit` each text takes; for one that fits in any case, an upper bound."""
         # No tokenizer makes more tokens than there are bytes, but for one at each end.

@@ -9,10 +9,11 @@ same to float tolerance, and the same bits where all lengths are equal, since th
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
+T = TypeVar("T")
 Velocity = Callable[[torch.Tensor, torch.Tensor, Sequence[torch.Tensor]], torch.Tensor]
 
 
@@ -42,14 +43,14 @@ def length_by_length(
     return found[sorted(range(len(order)), key=order.__getitem__)]
 
 
-def sorted_by_length(family: Any, images: Sequence[int], cond_of: Callable[[int], torch.Tensor]) -> list[int]:
+def sorted_by_length(family: Any, images: Sequence[T], tokens_of: Callable[[T], int]) -> list[T]:
     """`images` with those of one length beside each other, in their own order where lengths are equal.
 
     Args:
         family: the model; one without `padded_length` has no use for an order, and `images` stay as they are.
-        cond_of: an image's conditioning [tokens, dim].
+        tokens_of: how many tokens the embedding of an image's prompt has.
     """
     padded_length = getattr(family, "padded_length", None)
     if padded_length is None:
         return list(images)
-    return sorted(images, key=lambda image: padded_length(len(cond_of(image))))
+    return sorted(images, key=lambda image: padded_length(tokens_of(image)))

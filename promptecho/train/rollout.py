@@ -68,7 +68,7 @@ def sample(trainer: Trainer, weights: dict[str, torch.Tensor], series: Series, u
         trainer.engine.use_weights(weights)
         with in_phase(Phase.ENCODE):
             cond = trainer.encoder.encode([prompt.text for prompt in series.prompts], upcoming)
-        mine = sorted_by_length(trainer.family, mine, lambda image: cond[image // series.per_prompt])
+        mine = sorted_by_length(trainer.family, mine, lambda image: len(cond[image // series.per_prompt]))
         batches = [mine[start : start + size] for start in range(0, len(mine), size)]
         if training.zero_stage == 3:  # every pass is one of all ranks: those with less sample an image for nobody
             batches += [[]] * (rounds(series.total, world_size, size) - len(batches))

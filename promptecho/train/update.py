@@ -130,7 +130,7 @@ def velocities(
     training, done = trainer.training, trainer.phase.step
     size = training.micro_batch_size
     conds = [rollout.cond[rollout.prompt_of(image)] for image in share]
-    order = sorted_by_length(trainer.family, range(len(share)), conds.__getitem__)
+    order = sorted_by_length(trainer.family, range(len(share)), lambda index: len(conds[index]))
     chunks = [order[start : start + size] for start in range(0, len(share), size)]
     most = rounds(len(rollout.latents), dist.get_world_size(), size)  # chunks of the rank with the largest share
     result = torch.zeros_like(noise)
@@ -194,7 +194,7 @@ def update(
         for images in batches_of(n_images, training, iteration, pass_index):
             with trainer.phase(Phase.UPDATE, step=steps):
                 local = [position[image] for image in images[dist.get_rank() :: dist.get_world_size()]]
-                local = sorted_by_length(family, local, batch.cond.__getitem__)
+                local = sorted_by_length(family, local, lambda image: len(batch.cond[image]))
                 for start in range(0, len(local), training.micro_batch_size):
                     for times in groups:
                         chunk = batch.take(local[start : start + training.micro_batch_size], times)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -23,10 +24,11 @@ from promptecho.benchmarks.geneval.shapes import geneval_prompts
 from promptecho.config import load_experiment
 from promptecho.config.training import LoraSection
 from promptecho.errors import ConfigError, DataError, ModelError
-from promptecho.files import read_jsonl, write_jsonl
+from promptecho.files import read_json, read_jsonl, write_json, write_jsonl
 from promptecho.generate import GenerateJob, generate_shard
 from promptecho.t2i.lora import add_lora, lora_parameters, save_adapter
 from promptecho.t2i.registry import load_family
+from promptecho.t2i.zimage.model import ZImage
 
 torch.set_num_threads(1)  # tiny matrices; more threads only get in each other's way
 IMAGES = 3
@@ -303,3 +305,46 @@ def test_a_caption_set_has_the_layout_of_densealignbench_and_noise_by_id(experim
                      for paths in ([f"caption-set/{name}" for name in names[2:]],
                                    [f"caption-second/{name}" for name in names[:2]]))  # fmt: skip
     assert all(np.abs(a - b).max() <= 1 for a, b in zip(first, second, strict=True))
+
+
+def test_batches_hold_prompts_of_one_length_and_do_not_depend_on_what_is_done(
+    experiment, tmp_path, monkeypatch, capsys
+):
+    """Long and short prompts in turn: each image is made beside others of its length; taken up again, none is made
+    twice, whatever batches the records are of."""
+    rows = geneval_prompts(1, 0)[:4]
+    for row in rows[::2]:
+        row["prompt"] = " ".join([row["prompt"]] * 6)
+    prompts = tmp_path / "metadata.jsonl"
+    write_jsonl(prompts, rows)
+    passes: list[list[int]] = []
+    sample = ZImage.sample
+    monkeypatch.setattr(ZImage, "sample", lambda *given, **more: passes.append([len(c) for c in given[2]])
+                        or sample(*given, **more))  # fmt: skip
+    config = write_config(experiment, "lengths", prompts=str(prompts))
+    generate_shard(job(experiment, config, "lengths", prompts=prompts))
+    assert [[length > 32 for length in one] for one in passes] == [[False] * 4, [False] * 2 + [True] * 2, [True] * 4]
+    before, listing = png_bytes(experiment.folder / "lengths"), experiment.folder / "lengths/shards/0.jsonl"
+    assert [row["prompt_id"] for row in read_jsonl(listing)] == [f"{p:05}" for p in range(4) for _ in range(IMAGES)]
+    # The records of a version that made batches in the order of the prompts.
+    done = experiment.folder / "lengths-work" / "done"
+    made = {(row["prompt_id"], row["image_index"]): row for path in done.glob("*") for row in read_json(path)["images"]}
+    recipe = {key: value for key, value in read_json(done / "000000.json").items() if key != "images"}
+    shutil.rmtree(done)
+    for k in range(2):
+        write_json(done / f"{k:06}.json", {**recipe, "images": [made[key] for key in sorted(made)[4 * k : 4 * k + 4]]})
+    said = generate_again(experiment, config, "lengths", capsys, prompts=prompts)
+    assert "12 images, 8 already done" in said and png_bytes(experiment.folder / "lengths").keys() == before.keys()
+    assert "already done" not in generate_again(experiment, config, "lengths", capsys, prompts=prompts)
+
+
+def test_what_cannot_be_written_is_told_with_its_prompt_and_keeps_what_is_done(experiment, config, whole, capsys):
+    out = experiment.folder / "blocked"
+    out.mkdir()
+    (out / "00002").write_text("no folder")
+    with pytest.raises(DataError, match="prompt 00002 image 0: .*00000.png: cannot write") as caught:
+        generate_shard(job(experiment, config, "blocked"))
+    assert "\n" not in str(caught.value) and not (out / "shards").exists() and not list(out.rglob("*.tmp"))
+    (out / "00002").unlink()
+    assert "12 images, 4 already done" in generate_again(experiment, config, "blocked", capsys)
+    assert png_bytes(out) == png_bytes(whole)

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
+import tiny_experiment
 import tiny_qwenimage
 import tiny_t2i
 import torch
+from safetensors.torch import load_file
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from promptecho.t2i.lengths import groups_of, sorted_by_length
 from promptecho.t2i.registry import load_family
+from promptecho.train.loop import train_segment
 
 FOLDERS = {"zimage": tiny_t2i.shared_folder, "qwenimage": tiny_qwenimage.shared_folder}
 MIXED = [70, 20, 40, 20]  # tokens; Z-Image makes 96, 32, 64 and 32 of them
@@ -28,10 +31,10 @@ class Attention(TorchFunctionMode):
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        if function is torch.nn.functional.scaled_dot_product_attention:
-            query = kwargs["query"] if "query" in kwargs else args[0]
+        # By name it is called by diffusers alone; transformers' models have masks of their own.
+        if function is torch.nn.functional.scaled_dot_product_attention and "query" in kwargs:
             self.calls["no mask" if kwargs.get("attn_mask") is None else "mask"] += 1
-            self.tokens += query.shape[0] * query.shape[2]
+            self.tokens += kwargs["query"].shape[0] * kwargs["query"].shape[2]
         return function(*args, **kwargs)
 
 
@@ -112,8 +115,24 @@ def test_padding_that_the_configuration_asks_for_is_one_length():
 
 
 def test_images_of_one_length_come_together_in_their_own_order(family):
-    cond = [torch.zeros(k, WIDTH) for k in MIXED]
     assert groups_of([96, 32, 64, 32]) == [[0], [1, 3], [2]]
-    assert sorted_by_length(family, [3, 0, 2, 1], cond.__getitem__) == [3, 1, 2, 0]
-    assert sorted_by_length(family, [2, 1, 0], lambda image: cond[0]) == [2, 1, 0]
-    assert sorted_by_length(object(), [3, 0, 2, 1], cond.__getitem__) == [3, 0, 2, 1]
+    assert sorted_by_length(family, [3, 0, 2, 1], MIXED.__getitem__) == [3, 1, 2, 0]
+    assert sorted_by_length(family, [2, 1, 0], lambda image: 20) == [2, 1, 0]
+    assert sorted_by_length(object(), [3, 0, 2, 1], MIXED.__getitem__) == [3, 0, 2, 1]
+
+
+def test_a_training_on_mixed_lengths_makes_no_mask(tmp_path, monkeypatch):
+    """Micro-batches are made of one length where they can be, and the weights are those of single images."""
+    long = " ".join(["There is a red circle above a blue square."] * 3)
+    monkeypatch.setattr(tiny_experiment, "PROMPTS", ["A red circle.", long, "A blue star.", f"{long} A green ring."])
+    experiment = tiny_experiment.Experiment(tmp_path, t2i=tiny_t2i.shallow_folder())
+    adapters, seen = {}, {}
+    for size in (1, 4):
+        options = {"prompts_per_iteration": 4, "images_per_prompt": 2, "batch_size": 8, "micro_batch_size": size}
+        config = experiment.config(f"size-{size}", iterations=1, checkpoints=[1], passes=1, **options)
+        with Attention() as seen[size]:
+            assert train_segment(experiment.segment(f"size-{size}", config, 1))
+        adapters[size] = load_file(tmp_path / f"size-{size}/1/adapter/adapter_model.safetensors")
+    assert not seen[4].calls["mask"] and seen[4].calls["no mask"] < seen[1].calls["no mask"] / 1.5
+    for name, value in adapters[1].items():
+        torch.testing.assert_close(adapters[4][name], value, rtol=1e-2, atol=2e-4)
