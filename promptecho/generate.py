@@ -140,7 +140,7 @@ def _make(job: GenerateJob, recipe: dict, layout: Layout, every: list[Image], ma
         f"generate {job.image_set} {job.run} {job.step} shard {job.shard}", total, "images",
         done=total - sum(len(batch) for _, batch in missing),
     )  # fmt: skip
-    encoder = PromptCache(family, cache, turn=(job.shard, job.num_shards))
+    encoder = PromptCache.of(job.config, family, turn=(job.shard, job.num_shards))
     fold: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
     if job.adapter is not None:
         from promptecho.t2i.lora import load_adapter, merged

@@ -74,6 +74,7 @@ def resolve_experiment(site: SiteConfig, name: str, overrides: dict[str, Any]) -
     raw["models_staging"] = site.models.staging
     cache = site.models.prompt_cache
     raw["models_prompt_cache"] = cache and cache.replace("{experiment}", name)
+    raw["models_prompt_cache_gb"] = site.models.prompt_cache_gb
     if site.models_root is not None:
         raw["models_root"] = site.models_root
         _find_models(raw, Path(site.models_root), str(path))

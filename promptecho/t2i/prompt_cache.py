@@ -4,7 +4,8 @@
 bits: family, encoder and tokenizer with their files and dtype, the libraries' versions, and what computes (a GPU's
 name; on CPUs the number of threads, which changes rounding). So a run gives the same bytes with a full cache, an empty
 one or none. `FOLDER/KEY/about.json` says what KEY stands for. A prompt takes tokens x width x bytes of the dtype:
-1.3 MB for 250 tokens of Z-Image in bfloat16, 1.8 MB of Qwen-Image.
+1.3 MB for 250 tokens of Z-Image in bfloat16, 1.8 MB of Qwen-Image. Of those of KEY that were not read for the longest
+time, the oldest go when a limit is reached; files are mapped, so that no more than a batch's prompts are in memory.
 
 Any number of processes use a folder at once without waiting for each other: files appear whole (renamed), and whoever
 computes one twice writes the same bytes. The cache is an optimisation: what is damaged in it is named and computed
@@ -13,11 +14,14 @@ again, and where nothing can be written that is told once and nothing more is.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import os
 import platform
 import shutil
 import sys
+import time
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
@@ -25,12 +29,14 @@ from typing import Any
 
 import torch
 
+from promptecho.config import ExperimentConfig
 from promptecho.errors import DataError
 from promptecho.files import atomic_path, digest, write_json
 from promptecho.t2i.base import T2iModel
 
 AHEAD = 256  # prompts encoded before they are needed, since the encoder is there
 RESERVE = 1 << 30  # bytes that stay free on the cache's disk
+SLACK = 0.05  # of the limit: so much is written by all processes between two looks
 NAME, FACTS = "embedding", "promptecho"
 
 
@@ -41,10 +47,16 @@ class PromptCache:
         folder: where embeddings are kept; None: nothing is kept and the text encoder stays where it is.
         turn: (rank, ranks) of processes that need the same prompts: each begins with another one, and finds those
             that others have meanwhile written.
+        limit_gb: about how large KEY may become, in 10^9 bytes; None: no limit.
     """
 
-    def __init__(self, family: T2iModel, folder: str | Path | None, *, turn: tuple[int, int] = (0, 1)) -> None:
+    def __init__(
+        self, family: T2iModel, folder: str | Path | None, *, turn: tuple[int, int] = (0, 1),
+        limit_gb: float | None = None,
+    ) -> None:  # fmt: skip
         self.family, self.turn = family, turn
+        self.limit = None if limit_gb is None else int(limit_gb * 1e9)
+        self._written = 0  # bytes, since this process last looked how large KEY is
         self.folder: Path | None = None
         self._negative_is_set = self._cannot_write = False
         self._told: set[Path] = set()  # damaged files
@@ -52,6 +64,11 @@ class PromptCache:
             about = _about(family)
             self.folder = Path(folder) / digest(about)
             self._try_to_write(lambda: _describe(self.folder / "about.json", about))
+
+    @classmethod
+    def of(cls, config: ExperimentConfig, family: T2iModel, turn: tuple[int, int]) -> PromptCache:
+        """The cache that a configuration names."""
+        return cls(family, config.models_prompt_cache, turn=turn, limit_gb=config.models_prompt_cache_gb)
 
     def encode(self, prompts: Sequence[str], upcoming: Iterable[str] = ()) -> list[torch.Tensor]:
         """One conditioning [tokens, dim] per prompt, on the family's device.
@@ -108,30 +125,29 @@ class PromptCache:
         return self.folder / name[:2] / f"{name}.safetensors"
 
     def _load(self, prompt: str) -> torch.Tensor | None:
+        from safetensors import SafetensorError, safe_open
+
         path = self._path(prompt)
         try:
-            data = path.read_bytes()
+            with safe_open(path, framework="pt") as file:
+                facts, embedding = json.loads(file.metadata()[FACTS]), file.get_tensor(NAME)
+            if facts.get("prompt") != prompt or facts.get("sha256") != _sha256(embedding):
+                self._damaged(path, "its content is not what was written")
+                return None
+            _mark_as_read(path)
         except (FileNotFoundError, NotADirectoryError):
             return None
-        except OSError as error:
+        except (
+            OSError,
+            SafetensorError,
+            ValueError,
+            KeyError,
+            TypeError,
+        ) as error:  # cut short, or no such file at all
             self._damaged(path, str(error))
             return None
-        return self._read(path, data, prompt)
-
-    def _read(self, path: Path, data: bytes, prompt: str) -> torch.Tensor | None:
-        from safetensors import SafetensorError
-        from safetensors.torch import load
-
-        try:
-            tensors, facts = load(data), _facts(data)
-        except (SafetensorError, ValueError, KeyError) as error:  # cut short, or no such file at all
-            self._damaged(path, str(error))
-            return None
-        embedding = tensors.get(NAME)
-        if embedding is None or facts.get("prompt") != prompt or facts.get("sha256") != _sha256(embedding):
-            self._damaged(path, "its content is not what was written")
-            return None
-        return embedding.to(self.family.device)
+        # Out of the mapping, into memory of torch's own alignment: where numbers lie may decide their last bits.
+        return embedding.to(self.family.device) if self.family.device.type != "cpu" else embedding.clone()
 
     def _damaged(self, path: Path, why: str) -> None:
         if path not in self._told:
@@ -153,8 +169,12 @@ class PromptCache:
                 # One key: several would be written in any order.
                 facts = json.dumps({"prompt": prompt, "sha256": _sha256(value)})
                 save_file({NAME: value}, temporary, {FACTS: facts})
+            self._written += path.stat().st_size
 
         self._try_to_write(write)
+        if (limit := self.limit) is not None and self._written > SLACK * limit / self.turn[1]:
+            self._written = 0
+            self._try_to_write(lambda: _trim(self._path(prompt).parents[1], limit))
 
     def _try_to_write(self, write: Any) -> None:
         if self._cannot_write:
@@ -186,10 +206,29 @@ def _describe(path: Path, about: dict[str, str]) -> None:
         write_json(path, about)
 
 
-def _facts(data: bytes) -> dict[str, str]:
-    """What was noted in a safetensors file: its header is JSON behind eight bytes with its length."""
-    size = int.from_bytes(data[:8], "little")
-    return json.loads(json.loads(data[8 : 8 + size])["__metadata__"][FACTS])
+def _mark_as_read(path: Path) -> None:
+    """Note in the file's time that it is in use, at most once an hour: for `_trim`."""
+    if time.time() - path.stat().st_mtime > 3600:
+        with contextlib.suppress(OSError):  # another user's file
+            os.utime(path)
+
+
+def _trim(folder: Path, limit: int) -> None:
+    """Delete embeddings until they take a tenth less than `limit` bytes, those first that were longest not read. Other
+    processes may do the same, or read them: what is gone is computed again."""
+    files = []
+    for path in folder.glob("[0-9a-f][0-9a-f]/*.safetensors"):
+        with contextlib.suppress(FileNotFoundError):
+            found = path.stat()
+            files.append((found.st_mtime, found.st_size, path))
+    total = sum(size for _, size, _ in files)
+    if total <= limit:
+        return
+    for _, size, path in sorted(files):
+        if total <= 0.9 * limit:
+            break
+        path.unlink(missing_ok=True)
+        total -= size
 
 
 def _sha256(value: torch.Tensor) -> str:

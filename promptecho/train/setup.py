@@ -40,7 +40,7 @@ def prepare(segment: Segment, training: TrainingConfig, layout: RankLayout, laun
     with phase(Phase.LOAD_T2I):
         family = load_policy(segment.config, training, device)
         turn = layout.index, layout.trainers
-        encoder = PromptCache(family, segment.config.models_prompt_cache, turn=turn)
+        encoder = PromptCache.of(segment.config, family, turn)
     if training.activation_checkpointing:
         family.enable_activation_checkpointing()
     with phase(Phase.LOAD_VLM):

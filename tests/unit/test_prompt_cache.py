@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import signal
@@ -239,6 +240,28 @@ def test_where_nothing_can_be_written_all_goes_on_without(tmp_path, capsys, monk
         told = capsys.readouterr().err
         assert told.count("\n") == 1 and why in told and "embeddings are computed anew each time" in told
         assert family.moves[-1] == str(family.device) and not files(tmp_path)
+
+
+def test_beyond_the_limit_what_was_longest_not_read_goes(tmp_path):
+    """And is computed again, to the same bits; what is in use stays."""
+    prompts = [f"prompt {i}" for i in range(40)]
+    PromptCache(load(), tmp_path).encode(prompts)
+    size, hour = files(tmp_path)[0].stat().st_size, 3600
+    cache = PromptCache(load(), tmp_path, limit_gb=30 * size / 1e9)
+    old = [cache._path(prompt) for prompt in prompts[:20]]
+    for path in files(tmp_path):
+        written = time.time() - (10 if path in old else 5) * hour
+        os.utime(path, (written, written))
+    expected = load().encode_prompts(prompts)
+    assert same(cache.encode(prompts[:2]), expected[:2])  # read again, so they are the youngest
+    assert len(files(tmp_path)) == 41  # reading deletes nothing
+    cache.encode([f"other {i}" for i in range(3)])
+    left, others = set(files(tmp_path)), {cache._path(f"other {i}") for i in range(3)}
+    assert 20 < len(left) <= 30 and others <= left
+    assert {*old[:2], *map(cache._path, prompts[20:])} <= left  # so what is gone is of the 18 oldest
+    family = load()
+    assert same(PromptCache(family, tmp_path, limit_gb=1).encode(prompts), expected)
+    assert family.passes == 40 - len(left & set(map(cache._path, prompts))) > 10
 
 
 def test_what_is_not_finite_is_not_kept(tmp_path):
