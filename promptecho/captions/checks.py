@@ -24,10 +24,16 @@ CHUNK = 2000  # texts between two looks at the clock
 def faults(readers: Sequence[PromptReader], texts: Sequence[str], *, quiet: bool = False) -> dict[int, str]:
     """Index -> why that text cannot be used, by the first reader that cannot take it. Many texts show progress, unless
     `quiet`."""
+    return _faults(readers, len(texts), lambda part: texts[part], quiet)
+
+
+def _faults(
+    readers: Sequence[Reader], total: int, texts: Callable[[slice], Sequence[str]], quiet: bool
+) -> dict[int, str]:
     found: dict[int, str] = {}
-    bar = Progress("check prompts", len(texts), "prompts") if len(texts) > CHUNK and not quiet else None
-    for start in range(0, len(texts), CHUNK):
-        chunk = texts[start : start + CHUNK]
+    bar = Progress("check prompts", total, "prompts") if total > CHUNK and not quiet else None
+    for start in range(0, total, CHUNK):
+        chunk = texts(slice(start, start + CHUNK))
         for reader in readers:
             found = {start + index: problem for index, problem in reader.problems(chunk).items()} | found
         if bar is not None:
@@ -41,7 +47,7 @@ def problems_of(
 ) -> str | None:  # fmt: skip
     """A line for each of `items` (its name, its text) that cannot be used, `where` and their number in front; None
     where all can."""
-    found = faults(readers, [text for _, text in items], quiet=quiet)
+    found = _faults(readers, len(items), lambda part: [text for _, text in items[part]], quiet)
     if not found:
         return None
     lines = [f"  {items[index][0]}: {problem}" for index, problem in found.items()]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -176,7 +176,7 @@ def _write(
         print(f"merge: rejected as unusable:\n{listed(told, 'captions')}", file=sys.stderr)
     _check_share(rows, reasons, {whole[index].image_id for index in faulty}, spec)
     kept = [
-        (replace(row, caption=text), by)
+        (row._replace(caption=text), by)
         for index, (row, (text, by)) in enumerate(zip(whole, cuts, strict=True))
         if index not in faulty
     ]

@@ -22,7 +22,7 @@ def prompt_use(
     """
     from promptecho.captions.store import load_training_captions
 
-    prompts = [TrainingPrompt(caption.prompt_id, caption.text) for caption in load_training_captions(captions)]
+    prompts = load_training_captions(captions)
     rewards = [
         entry if entry.label is None else entry.model_copy(update={"label": placed(entry.label)})
         for entry in run_rewards(config, run)

@@ -109,8 +109,8 @@ def _serve(segment: Segment, device: torch.device, layout: RankLayout, launch: L
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
     stop = StopCheck(None, launch)
-    prompts, watched = setup.all_prompts(segment, run_training(segment.config, segment.run))
-    rewards = setup.list_rewards(segment.config, segment.run, [*prompts, *watched])
+    prompts, watched = setup.all_prompts(segment, run_training(segment.config, segment.run), check=False)
+    rewards = setup.list_rewards(segment.config, segment.run, prompts, watched)
     with stop.loading(serves=True):
         with memory(Phase.LOAD_VLM):
             vlm = load_reward_vlm(segment.config, segment.run, device, layout)

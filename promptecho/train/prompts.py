@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from promptecho.captions.store import Caption
 from promptecho.errors import DataError, counted
 from promptecho.files import digest, read_json
 from promptecho.seeds import derive_seed
@@ -21,15 +22,10 @@ from promptecho.seeds import derive_seed
 CAPTIONS = "captions file"  # its name among a state's digests
 
 
-@dataclass(frozen=True)
-class TrainingPrompt:
-    """A training prompt; `prompt_id` is the id of the image that it captions."""
-
-    prompt_id: str
-    text: str
+TrainingPrompt = Caption  # what a training uses of a caption: `prompt_id`, `text`
 
 
-def prompts_of(prompts: list[TrainingPrompt], seed: int, iteration: int, n: int) -> list[TrainingPrompt]:
+def prompts_of(prompts: Sequence[TrainingPrompt], seed: int, iteration: int, n: int) -> list[TrainingPrompt]:
     """The `n` distinct prompts of an iteration (from 0), without replacement until all were used.
 
     Raises:
@@ -52,7 +48,7 @@ def _order(seed: int, epoch: int, count: int) -> np.ndarray:
 class PromptUse:
     """What a run's iterations use: prompts, and a dict of id -> label for each reward that has labels of its own."""
 
-    prompts: list[TrainingPrompt]
+    prompts: Sequence[TrainingPrompt]
     labels: Sequence[dict[str, str]]
     seed: int
     per_iteration: int

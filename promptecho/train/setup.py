@@ -34,8 +34,8 @@ from promptecho.vlm import Vlm
 def prepare(segment: Segment, training: TrainingConfig, layout: RankLayout, launch: Launch, phase: Phases) -> Trainer:
     """Everything that is loaded before the first iteration. Collective."""
     device = phase.device
-    prompts, watched = all_prompts(segment, training)
-    rewards = list_rewards(segment.config, segment.run, [*prompts, *watched])
+    prompts, watched = all_prompts(segment, training, check=layout.index == 0)
+    rewards = list_rewards(segment.config, segment.run, prompts, watched)
     check_texts(segment, prompts, watched, rewards, quiet=layout.index != 0)
     with phase(Phase.LOAD_T2I):
         family = load_policy(segment.config, training, device)
@@ -60,16 +60,19 @@ def prepare(segment: Segment, training: TrainingConfig, layout: RankLayout, laun
     return trainer
 
 
-def all_prompts(segment: Segment, training: TrainingConfig) -> tuple[list[TrainingPrompt], list[TrainingPrompt]]:
-    """What is trained on, and the held-out captions that are watched."""
-    return load_prompts(segment.captions), load_heldout(segment.heldout, training.heldout.prompts)
+def all_prompts(
+    segment: Segment, training: TrainingConfig, *, check: bool = True
+) -> tuple[Sequence[TrainingPrompt], list[TrainingPrompt]]:
+    """What is trained on, and the held-out captions that are watched; `check` as in `load_prompts`."""
+    return load_prompts(segment.captions, check=check), load_heldout(segment.heldout, training.heldout.prompts)
 
 
-def load_prompts(captions: Path) -> list[TrainingPrompt]:
-    """The training prompts of captions.h5."""
+def load_prompts(captions: Path, *, check: bool = True) -> Sequence[TrainingPrompt]:
+    """The training prompts of captions.h5, which stay in the file until they are used; with `check` they are compared
+    with their checksum first, which the first rank does for all."""
     from promptecho.captions.store import load_training_captions
 
-    return [TrainingPrompt(caption.prompt_id, caption.text) for caption in load_training_captions(captions)]
+    return load_training_captions(captions, check=check)
 
 
 def load_heldout(path: Path | None, n: int) -> list[TrainingPrompt]:
@@ -115,8 +118,10 @@ def sampler_grid(family: T2iModel, training: TrainingConfig, t2i: T2iSection) ->
     return family.timesteps(sampling.num_inference_steps, t2i.height, t2i.width, sampling.schedule)[:-1]
 
 
-def list_rewards(config: ExperimentConfig, run: str, prompts: Sequence[TrainingPrompt]) -> list[WeightedReward]:
-    """The run's rewards with labels for all of `prompts`, without the models that compute them."""
+def list_rewards(
+    config: ExperimentConfig, run: str, prompts: Sequence[TrainingPrompt], watched: Sequence[TrainingPrompt] = ()
+) -> list[WeightedReward]:
+    """The run's rewards with labels for all of `prompts` and `watched`, without the models that compute them."""
     found = []
     for index, (entry, template) in enumerate(
         zip(run_rewards(config, run), reward_templates(config, run), strict=True)
@@ -127,7 +132,7 @@ def list_rewards(config: ExperimentConfig, run: str, prompts: Sequence[TrainingP
         )  # fmt: skip
         question = context.query if template is None else template.text
         share = entry.options.max_failure_share if entry.reward.writes else 0.0
-        labels = load_labels(entry, index, prompts)
+        labels = None if entry.label is None else load_labels(entry, index, [*prompts, *watched])
         found.append(WeightedReward(entry.name, entry.weight, question, labels, context, share))
     return found
 
@@ -155,7 +160,7 @@ def check_texts(
             labels = [(one.prompt_id, entry.labels[one.prompt_id]) for one in [*prompts, *watched]]
             labelled.append((found, labels, str(section.label), "labels"))
     texts = [
-        (readers, [(one.prompt_id, one.text) for one in group], str(file), "prompts")
+        (readers, group, str(file), "prompts")
         for group, file in ((prompts, segment.captions), (watched, segment.heldout))
     ]
     if problems := [problem for one in [*texts, *labelled] if (problem := problems_of(*one, quiet=quiet))]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -55,7 +55,7 @@ class Trainer:
     engine: Engine
     rewards: list[WeightedReward]
     rewarder: Rewarder
-    prompts: list[TrainingPrompt]
+    prompts: Sequence[TrainingPrompt]
     heldout: list[TrainingPrompt]
     shape: tuple[int, ...]  # of one image's latents
     grid: torch.Tensor  # the sampler's timesteps

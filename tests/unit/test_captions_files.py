@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -21,6 +22,7 @@ from promptecho.captions.store import (
     CaptionRow,
     CaptionSource,
     DamagedCaptions,
+    image_hashes,
     load_training_captions,
     read_captions,
     write_captions,
@@ -48,11 +50,42 @@ def test_plain_h5py_sees_the_contract(tmp_path):
         assert {"schema_version", "vlm", "vlm_revision", "query", "generation", "promptecho_version"} <= set(file.attrs)
         assert json.loads(file.attrs["generation"]) == SOURCE.generation
         assert set(file) == {"image_id", "caption", "n_tokens", "finish_reason", "image_sha256"}
-        assert file["n_tokens"].dtype == "int32" and file["caption"].asstr()[0] == ROWS[0].caption
+        assert file["n_tokens"].dtype == "int32" and file["n_tokens"][...].tolist() == [9, 0, 512]
+        start, end = file["caption/offsets"][0:2]
+        assert file["caption/utf8"][start:end].tobytes().decode() == ROWS[0].caption
+
+
+def old_file(path, rows=ROWS, **attributes) -> None:
+    """A file of schema 1, as earlier versions wrote it."""
+    content = hashlib.sha256()
+    for row in rows:
+        content.update(json.dumps(list(row)).encode() + b"\n")
+    with h5py.File(path, "w", libver=("earliest", "v110")) as file:
+        file.attrs.update({"schema_version": 1, "vlm": SOURCE.vlm, "vlm_revision": SOURCE.vlm_revision})
+        file.attrs.update({"query": SOURCE.query, "generation": json.dumps(SOURCE.generation)})
+        file.attrs.update({"content_sha256": content.hexdigest(), **attributes})
+        for name in CaptionRow._fields:
+            values = [getattr(row, name) for row in rows]
+            file.create_dataset(name, data=values, dtype="int32" if name == "n_tokens" else h5py.string_dtype("utf-8"))
+
+
+def test_files_of_schema_1_are_read_and_checked(tmp_path):
+    path = tmp_path / "a.h5"
+    old_file(path, merge='{"seed": 0}', shard=1, num_shards=3)
+    file = read_captions(path)
+    assert file.source == SOURCE and file.rows == ROWS and (file.merge, file.shard) == ({"seed": 0}, (1, 3))
+    assert image_hashes(path) == [(row.image_id, row.image_sha256) for row in ROWS]
+    with pytest.raises(DataError, match=r"a\.h5: b\.png has no usable caption"):
+        load_training_captions(path)
+    old_file(path, content_sha256="0" * 64)
+    with pytest.raises(DamagedCaptions, match="does not match its checksum"):
+        read_captions(path)
+    old_file(path, ROWS[::2])
+    assert list(load_training_captions(path)) == [(row.image_id, row.caption) for row in ROWS[::2]]
 
 
 def test_files_of_other_writers_are_read(tmp_path):
-    """The contract alone: fixed-length strings, no checksum."""
+    """The contract of schema 1 alone: fixed-length strings, no checksum."""
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file.attrs.update({"schema_version": 1, "vlm": b"v", "vlm_revision": "r", "query": "q", "generation": "{}"})
         for name in ("image_id", "caption", "finish_reason", "image_sha256"):
@@ -73,7 +106,7 @@ def test_same_content_same_bytes_also_when_empty(tmp_path):
 TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=40)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.lists(st.builds(CaptionRow, TEXT, TEXT, st.integers(-1, 2**31 - 1), TEXT, TEXT), max_size=5))
 def test_any_text_survives(tmp_path_factory, rows):
     path = tmp_path_factory.mktemp("h5") / "a.h5"
@@ -90,10 +123,13 @@ def test_damage_names_file_and_remedy(tmp_path):
         with pytest.raises(DataError, match=r"a\.h5: .*(move it away and rerun|not a caption file)") as caught:
             read_captions(path)
         assert "\n" not in str(caught.value)
-    position = good.index(b"A red circle")
-    path.write_bytes(good[:position] + b"B" + good[position + 1 :])
-    with pytest.raises(DataError, match="does not match its checksum"):
-        read_captions(path)
+    readers = {b"A red circle": (read_captions, load_training_captions), b"cdcdcd": (read_captions, image_hashes)}
+    for place, reads in {good.index(text): reads for text, reads in readers.items()}.items():
+        for changed in (good[place : place + 1].swapcase(), b"\xff"):
+            path.write_bytes(good[:place] + changed + good[place + 1 :])
+            for read in reads:
+                with pytest.raises(DamagedCaptions, match=r"a\.h5: its content does not match its checksum"):
+                    read(path)
     with pytest.raises(DataError, match="no such caption file"):
         read_captions(tmp_path / "none.h5")
 
@@ -121,15 +157,60 @@ def test_foreign_schema_is_refused(tmp_path):
         read_captions(path)
     write_captions(path, SOURCE, ROWS)
     with h5py.File(path, "r+") as file:
-        file.attrs["schema_version"] = 2
-    with pytest.raises(DataError, match="caption schema 2, this version reads 1"):
-        read_captions(path)
+        file.attrs["schema_version"] = 3
+    for read in (read_captions, image_hashes, load_training_captions):
+        with pytest.raises(DataError, match="caption schema 3, this version reads 1 and 2"):
+            read(path)
     with h5py.File(path, "r+") as file:
-        file.attrs["schema_version"] = 1
+        file.attrs["schema_version"] = 2
         del file["n_tokens"]
         file["n_tokens"] = [1]
-    with pytest.raises(DataError, match="columns of unequal length"):
+    for read in (read_captions, load_training_captions):
+        with pytest.raises(DataError, match="columns of unequal length"):
+            read(path)
+    with h5py.File(path, "r+") as file:
+        file["caption/offsets"][1] = 10**6
+    with pytest.raises(DamagedCaptions, match="the offsets of caption do not fit its texts; if no other"):
         read_captions(path)
+
+
+def test_what_another_program_has_packed_anew_is_read(tmp_path):
+    """Such as `h5repack -f GZIP=1`: the texts have no place of their own in the file any more."""
+    write_captions(tmp_path / "a.h5", SOURCE, ROWS[::2])
+    with h5py.File(tmp_path / "a.h5") as old, h5py.File(tmp_path / "b.h5", "w") as new:
+        new.attrs.update(old.attrs)
+        for name, part in old.items():
+            for inner, values in part.items() if isinstance(part, h5py.Group) else [("", part)]:
+                new.create_dataset(f"{name}/{inner}".rstrip("/"), data=values, compression="gzip")
+            new[name].attrs.update(part.attrs)
+    assert read_captions(tmp_path / "b.h5").rows == ROWS[::2]
+    assert list(load_training_captions(tmp_path / "b.h5")) == list(load_training_captions(tmp_path / "a.h5"))
+
+
+def test_training_captions_stay_in_their_file(tmp_path):
+    rows = [CaptionRow(f"{k:04d}", f"Farbe {k} — 色\n" * (k % 5 + 1), 1, "stop", "") for k in range(9000)]
+    path = tmp_path / "a.h5"
+    write_captions(path, SOURCE, rows, merge={})
+    for check in (True, False):
+        captions = load_training_captions(path, check=check)
+        assert len(captions) == 9000 and list(captions) == [(row.image_id, row.caption) for row in rows]
+        assert captions[-1] == captions[8999] == (rows[-1].image_id, rows[-1].caption)
+        assert captions[5:4000:7] == [(row.image_id, row.caption) for row in rows[5:4000:7]] and captions[7:7] == []
+        with pytest.raises(IndexError):
+            captions[9000]
+    write_captions(path, SOURCE, rows[:1])  # by another process, while a training runs
+    assert captions[4321] == (rows[4321].image_id, rows[4321].caption)
+    captions = load_training_captions(path, check=False)
+    os.truncate(path, 3000)
+    with pytest.raises(DamagedCaptions, match=r"a\.h5: damaged since it was opened \(it ends too early\)"):
+        captions[0]
+
+
+@pytest.mark.parametrize("text", [" ", "\n\t ", "\u3000" * 40])
+def test_captions_of_white_space_are_refused(tmp_path, text):
+    write_captions(tmp_path / "a.h5", SOURCE, [ROWS[0], CaptionRow("blank", text, 1, "stop", "")])
+    with pytest.raises(DataError, match=r"a\.h5: blank has no usable caption"):
+        load_training_captions(tmp_path / "a.h5")
 
 
 def test_training_captions_are_usable_or_refused(tmp_path):
