@@ -23,7 +23,7 @@ import promptecho
 from promptecho.captions import hdf5
 from promptecho.captions.hdf5 import OFFSETS, REMEDY, SUM, UTF8
 from promptecho.captions.hdf5 import DamagedCaptions as DamagedCaptions
-from promptecho.captions.packed import TextColumn, Packed, Stored, checksum, column, pack, sound
+from promptecho.captions.packed import Packed, Stored, TextColumn, checksum, column, pack, sound
 from promptecho.errors import DataError, unreadable
 
 if TYPE_CHECKING:
