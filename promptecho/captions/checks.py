@@ -28,7 +28,7 @@ def faults(readers: Sequence[PromptReader], texts: Sequence[str], *, quiet: bool
 
 
 def _faults(
-    readers: Sequence[Reader], total: int, texts: Callable[[slice], Sequence[str]], quiet: bool
+    readers: Sequence[PromptReader], total: int, texts: Callable[[slice], Sequence[str]], quiet: bool
 ) -> dict[int, str]:
     found: dict[int, str] = {}
     bar = Progress("check prompts", total, "prompts") if total > CHUNK and not quiet else None

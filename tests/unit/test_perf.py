@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -45,3 +46,13 @@ def test_signal_is_one_where_gradients_agree_and_zero_where_they_are_orthogonal(
     assert signal(list(torch.eye(4))) == pytest.approx((0.0, 0.0), abs=1e-6)
     common = [torch.cat([torch.ones(1), row]) for row in torch.eye(4)]  # half of each gradient is shared
     assert signal(common)[0] == pytest.approx(0.5)
+
+
+def test_captions_are_written_and_read_and_measured(tmp_path):
+    arguments = ["--captions", "300", "--rounds", "2", "--folder", tmp_path, "--out", tmp_path / "out.json"]
+    stdout, _ = ended(arguments, script=ROOT / "perf" / "captions_store.py")
+    assert [line.split()[:2] for line in stdout.splitlines()] == [
+        [task, "ours"] for task in ("write", "read", "texts", "random")
+    ]
+    found = {one["task"]: one for one in json.loads((tmp_path / "out.json").read_text())["measurements"]}
+    assert found["read"]["result"] == 300 and found["texts"]["result"] == found["random"]["result"] > 300 * 90
