@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from promptecho.benchmarks.scoring import (
         ImageFolder,
         JudgeBackend,
+        Judged,
         Scored,
-        ScoredItem,
         Scorer,
         ScoringOptions,
         judge_all,
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "JUDGE", "ORACLE", "Backend", "Benchmark", "Curve", "DataError", "ImageEntry", "ImageFolder", "JudgeBackend",
-    "ScoredItem", "Layout", "ListedLayout", "ScoreItem", "Scored", "Scorer", "ScoringOptions", "Source", "first_places",
+    "Judged", "Layout", "ListedLayout", "ScoreItem", "Scored", "Scorer", "ScoringOptions", "Source", "first_places",
     "first_prompts", "judge_all", "list_images", "load_image", "prompts_digest", "read_id", "read_prompts", "read_text",
 ]  # fmt: skip
 

@@ -20,13 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from promptecho.benchmarks.golden_case import Check
-from promptecho.config.benchmarks import benchmarks_at_hand, load_part
+from promptecho.config.benchmarks import available_benchmarks, load_part
 from promptecho.errors import DataError, PromptEchoError
 
 
 def checks() -> dict[str, Check]:
     """The checks of all benchmarks, by the name of their file."""
-    named = (found.thing for found in benchmarks_at_hand() if found.thing.golden)
+    named = (found.thing for found in available_benchmarks() if found.thing.golden)
     return {name: check for one in named for name, check in load_part(one.name, "golden").items()}
 
 

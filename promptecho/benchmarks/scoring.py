@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from promptecho.provenance import Limit
 
 Entry = TypeVar("Entry")
-ScoredItem = tuple[ScoreItem, dict[str, Any]]
+Judged = tuple[ScoreItem, dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ class JudgeBackend:
 
 
 def judge_all(
-    what: str, images: Path, entries: Sequence[Entry], judge: Callable[[Entry], ScoredItem]
+    what: str, images: Path, entries: Sequence[Entry], judge: Callable[[Entry], Judged]
 ) -> tuple[list[ScoreItem], list[dict[str, Any]]]:
     """Judge every entry; its record tells `reason` where it failed.
 

@@ -63,11 +63,11 @@ def prompt_readers(config: ExperimentConfig) -> list[PromptReader]:
     """
     found = [t2i_reader(config.models.t2i)]
     for asked in _asked(config):
-        found += at_hand(partial(_of_vlm, config, *asked))
+        found += available_readers(partial(_of_vlm, config, *asked))
     return found
 
 
-def at_hand(load: Callable[[], list[PromptReader]]) -> list[PromptReader]:
+def available_readers(load: Callable[[], list[PromptReader]]) -> list[PromptReader]:
     """What `load` finds; [] and a line where the model is not here."""
     try:
         return load()

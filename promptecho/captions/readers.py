@@ -18,7 +18,7 @@ from promptecho.config.models import T2iSection
 from promptecho.config.rewards import VlmSection
 from promptecho.errors import DataError, ModelError
 from promptecho.files import read_json
-from promptecho.models.place import locate
+from promptecho.models.locate import locate_model
 from promptecho.shipped import model_path
 from promptecho.templates import Template
 
@@ -109,7 +109,7 @@ def load_tokenizer(path: str, revision: str | None = None, part: str = "tokenize
     """
     from transformers import AutoTokenizer
 
-    found = locate(path, revision)
+    found = locate_model(path, revision)
     folder = Path(found).expanduser()
     inside = "" if folder.is_dir() and not (folder / part).is_dir() else part
     try:
@@ -196,7 +196,7 @@ def vlm_readers(
 
 def _config(path: str, revision: str | None, part: str) -> dict[str, Any]:
     """The config.json of a part of a pipeline; {} where there is none."""
-    folder = Path(locate(path, revision)).expanduser()
+    folder = Path(locate_model(path, revision)).expanduser()
     file = folder / part / "config.json"
     if not folder.is_dir():
         from huggingface_hub import hf_hub_download

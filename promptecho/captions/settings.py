@@ -11,7 +11,7 @@ from promptecho.config.families import family_named
 from promptecho.config.models import CaptionsSection, ExperimentConfig, T2iSection, VlmSection
 from promptecho.config.rewards import RewardSection
 from promptecho.errors import ConfigError
-from promptecho.models.place import job_config
+from promptecho.models.locate import job_config
 from promptecho.shipped import model_path
 
 

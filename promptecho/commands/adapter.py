@@ -46,7 +46,7 @@ def import_adapter(
     """Check an adapter against the model and write it as an adapter folder."""
     from promptecho.config.families import family_named
     from promptecho.hub_record import HUB_ID
-    from promptecho.models.place import job_config, locate
+    from promptecho.models.locate import job_config, locate_model
     from promptecho.shipped import model_path
 
     t2i = job_config(config).models.t2i
@@ -54,12 +54,12 @@ def import_adapter(
     if not Path(source).exists():
         if HUB_ID.fullmatch(source) is None:
             raise DataError(f"{source}: no such folder or file, and no hub id (owner/name) either")
-        locate(source, revision)
-    locate(model_path(t2i.path, "t2i"), t2i.revision)
-    from promptecho.t2i.external import convert_adapter, load_target, resolve_adapter
+        locate_model(source, revision)
+    locate_model(model_path(t2i.path, "t2i"), t2i.revision)
+    from promptecho.t2i.external import convert_adapter, load_target, locate_adapter
 
     target = load_target(family_named(t2i.family), model_path(t2i.path, "t2i"), t2i.revision)
-    found = resolve_adapter(source, cache, revision)
+    found = locate_adapter(source, cache, revision)
     imported = convert_adapter(found, out, target, alpha=alpha, origin=source)
     typer.echo(json.dumps(asdict(imported), indent=2) if as_json else f"{out}: {imported.describe()}")
 

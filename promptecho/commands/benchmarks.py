@@ -20,11 +20,11 @@ class _PromptsGroup(BenchmarksGroup):
     prefix = "benchmarks"
 
     def of_benchmarks(self) -> dict[str, tuple[Callable[..., Any], str]]:
-        from promptecho.config.benchmarks import BENCHMARKS, benchmarks_at_hand
+        from promptecho.config.benchmarks import BENCHMARKS, available_benchmarks
         from promptecho.plugins import import_object
 
         found = {}
-        for one in benchmarks_at_hand():
+        for one in available_benchmarks():
             for name, spec in one.thing.commands.items():
                 command = import_object(spec, f"benchmark {one.thing.name} ({BENCHMARKS.find(one.thing.name)})")
                 found[name] = (command, command.__doc__ or "")

@@ -42,7 +42,7 @@ def generate(
     A shard is every NUM_SHARDS-th image, beginning with number SHARD. If it is interrupted, the same command goes on
     where it was.
     """
-    from promptecho.models.place import job_config
+    from promptecho.models.locate import job_config
 
     experiment = job_config(config)
     if image_set not in experiment.image_sets:  # said before torch is imported

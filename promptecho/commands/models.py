@@ -38,7 +38,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the facts as JSON.")
 
 def list_models(more: More = None, config: Config = None, root: Root = None, as_json: AsJson = False) -> None:
     """List every model that an experiment needs, what it is for, and where it is."""
-    found = _find(given_files("--config", config, more), root)
+    found = _statuses(given_files("--config", config, more), root)
     if as_json:
         typer.echo(json.dumps([model.facts() for model in found], indent=2))
         return
@@ -109,7 +109,7 @@ def verify(more: More = None, config: Config = None, root: Root = None, as_json:
     """
     from promptecho.models import inventory
 
-    checked = [inventory.verify(model) for model in _find(given_files("--config", config, more), root)]
+    checked = [inventory.verify(model) for model in _statuses(given_files("--config", config, more), root)]
     if as_json:
         typer.echo(json.dumps([model.facts() for model in checked], indent=2))
     else:
@@ -118,7 +118,7 @@ def verify(more: More = None, config: Config = None, root: Root = None, as_json:
                 state = f"{model.where}, without a record to compare with"
                 state = "every file as recorded" if model.record else state
                 typer.echo(f"{model.model.source}: {state}")
-    inventory.missing(checked)
+    inventory.check_ready(checked)
 
 
 def unstage(
@@ -139,18 +139,18 @@ def _needed(configs: list[Path], root: Path | None) -> tuple[list, Path | None]:
     """Models of all configurations, each source once, and the folder of fetched models."""
     from promptecho.config import load_experiment
     from promptecho.models.inventory import models_folder
-    from promptecho.models.needed import merge, models_of
+    from promptecho.models.required import merge, required_models
 
     loaded = [load_experiment(path) for path in configs]
     folders = [models_folder(config, root) for config in loaded]
-    return merge(model for config in loaded for model in models_of(config)), folders[0]
+    return merge(model for config in loaded for model in required_models(config)), folders[0]
 
 
-def _find(configs: list[Path], root: Path | None) -> list[ModelStatus]:
-    from promptecho.models.inventory import find
+def _statuses(configs: list[Path], root: Path | None) -> list[ModelStatus]:
+    from promptecho.models.inventory import model_status
 
     models, folder = _needed(configs, root)
-    return [find(model, folder) for model in models]
+    return [model_status(model, folder) for model in models]
 
 
 def _describe(found: ModelStatus) -> str:

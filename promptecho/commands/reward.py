@@ -217,7 +217,7 @@ def _checked(model: tuple[str, str | None] | None, files: list[Path], captions: 
     """
     from promptecho.errors import DataError, ModelError, listed
     from promptecho.images import load_image
-    from promptecho.models.place import check_model_path
+    from promptecho.models.locate import check_model_path
     from promptecho.shipped import model_path
 
     images, problems = [], []

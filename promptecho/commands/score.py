@@ -232,7 +232,7 @@ def _section(config: Path | None, benchmark: str, **given: str) -> tuple[Benchma
     """The benchmark's section of the config with what is given over it; all of it where there is no config."""
     from promptecho.config.benchmarks import benchmark_named
     from promptecho.errors import ConfigError
-    from promptecho.models.place import job_config
+    from promptecho.models.locate import job_config
 
     given = {key: value for key, value in given.items() if value}
     if config is None:

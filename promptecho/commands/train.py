@@ -188,7 +188,7 @@ def _watch(experiment: Path, runs: list[str], once: bool, as_json: bool) -> None
 def _train(threads: int | None, *, config: Path, device: str, **paths) -> bool:
     _quiet_all_but_one()
     from promptecho.config import run_training
-    from promptecho.models.place import job_config
+    from promptecho.models.locate import job_config
 
     experiment = job_config(config)
     steps = run_training(experiment, paths["run"]).checkpoint_steps  # an unknown run is said before torch is imported
@@ -263,7 +263,7 @@ def _leads() -> bool:
 
 
 def _replay(config: Path, folder: Path, threads: int | None, device: str) -> dict:
-    from promptecho.models.place import job_config
+    from promptecho.models.locate import job_config
 
     experiment = job_config(config)
     import torch

@@ -230,7 +230,7 @@ def benchmark_named(name: str) -> Benchmark:
     return BENCHMARKS.find(name).thing
 
 
-def benchmarks_at_hand(ours_only: bool = False) -> list[Registration[Benchmark]]:
+def available_benchmarks(ours_only: bool = False) -> list[Registration[Benchmark]]:
     """All benchmarks that may be written now and can be imported, ours first."""
     found = []
     for name in BENCHMARKS.built_in if ours_only else BENCHMARKS.names():
@@ -256,4 +256,4 @@ def load_part(benchmark: str, key: str) -> Any:
 
 def official_sources() -> list[Source]:
     """The official prompt sets of all benchmarks at hand."""
-    return [source for found in benchmarks_at_hand() for source in found.thing.sources]
+    return [source for found in available_benchmarks() for source in found.thing.sources]

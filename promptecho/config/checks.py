@@ -23,7 +23,7 @@ from promptecho.config.evaluation_checks import (
     image_set_problems,
     no_such,
 )
-from promptecho.config.families import families_at_hand, family_named, misfit
+from promptecho.config.families import available_families, family_named, misfit
 from promptecho.config.fields import Section
 from promptecho.config.models import CaptionsSection, ExperimentConfig
 from promptecho.config.rewards import placement_problem, reward_problems
@@ -244,7 +244,7 @@ def _check_family(sections: dict[str, Any], problems: Problems) -> None:
     padded = {f"adapters.{name}": entry.pad_prompts for name, entry in (sections.get("adapters") or {}).items()}
     for path, value in {"models.t2i": t2i.pad_prompts, **padded}.items():
         if value not in (None, "none") and "pad_prompts" not in family.takes:
-            known = [found.thing for found in families_at_hand()]
+            known = [found.thing for found in available_families()]
             takers = " and ".join(one.name for one in known if "pad_prompts" in one.takes)
             problems[f"{path}.pad_prompts"] = f"{family.name} has no such choice; remove it (it is for {takers})"
 

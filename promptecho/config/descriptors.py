@@ -144,7 +144,7 @@ def reward_named(name: str) -> Reward:
     return REWARDS.find(name).thing
 
 
-def rewards_at_hand(ours_only: bool = False) -> list[Registration[Reward]]:
+def available_rewards(ours_only: bool = False) -> list[Registration[Reward]]:
     """All rewards that may be written now and can be imported, ours first."""
     found = []
     for name in REWARDS.built_in if ours_only else REWARDS.names():

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
-from promptecho.config.benchmarks import BENCHMARKS, Backend, Benchmark, benchmark_named, benchmarks_at_hand
+from promptecho.config.benchmarks import BENCHMARKS, Backend, Benchmark, available_benchmarks, benchmark_named
 from promptecho.config.choices import OpenSection, name_of
 from promptecho.config.fields import OF_FAMILY, SCHEDULE, Count, Flag, NonNegative, Schedule, Section, Seed, Share, Text
 
@@ -34,14 +34,14 @@ def _with_images(name: str) -> str:
     return name
 
 
-def backends_at_hand(ours_only: bool = False) -> dict[str, Backend]:
+def available_backends(ours_only: bool = False) -> dict[str, Backend]:
     """What looks at images for any benchmark, by name."""
-    benchmarks = [found.thing for found in benchmarks_at_hand(ours_only)]
+    benchmarks = [found.thing for found in available_benchmarks(ours_only)]
     return {backend.name: backend for one in benchmarks for backend in one.backends}
 
 
 def _backend(name: str) -> str:
-    known = [*backends_at_hand()]
+    known = [*available_backends()]
     if name not in known:
         expected = f"{', '.join(map(repr, known[:-1]))} or {known[-1]!r}"
         hint = "`promptecho list benchmarks` has those of each benchmark"
@@ -114,7 +114,7 @@ class ImageSetSection(OpenSection):
 
     @classmethod
     def written_fields(cls, ours_only: bool = False) -> dict[str, FieldInfo]:
-        benchmarks = [found.thing for found in benchmarks_at_hand(ours_only)]
+        benchmarks = [found.thing for found in available_benchmarks(ours_only)]
         own = [one for one in benchmarks if not one.images_of]
         fields = {key: copy.copy(field) for key, field in cls.model_fields.items()}
         official = [f"data/benchmarks/{s.name}/{file}" for one in benchmarks for s in one.sources for file in s.prompts]
@@ -188,8 +188,8 @@ class BenchmarkSection(OpenSection):
 
     @classmethod
     def written_fields(cls, ours_only: bool = False) -> dict[str, FieldInfo]:
-        benchmarks = [found.thing for found in benchmarks_at_hand(ours_only)]
-        backends = backends_at_hand(ours_only)
+        benchmarks = [found.thing for found in available_benchmarks(ours_only)]
+        backends = available_backends(ours_only)
         fields = {key: copy.copy(field) for key, field in cls.model_fields.items()}
         before = {key: str(field.description) for key, field in fields.items()}
         looks = "; ".join(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from promptecho.config.benchmarks import Benchmark, benchmark_named, benchmarks_at_hand
+from promptecho.config.benchmarks import Benchmark, available_benchmarks, benchmark_named
 from promptecho.config.evaluation import BenchmarkSection, ImageSetSection
 from promptecho.config.fields import Section
 from promptecho.config.scorers import backend_of, is_pairwise
@@ -42,7 +42,7 @@ def image_set_problems(name: str, image_set: ImageSetSection, models: Any, capti
     exactly_one(image_set, path, ("prompts", "shapes", "heldout"), problems)
     benchmark = benchmark_named(image_set.benchmark)
     if image_set.heldout is not None and not benchmark.takes_heldout:
-        takers = " or ".join(found.thing.name for found in benchmarks_at_hand() if found.thing.takes_heldout)
+        takers = " or ".join(found.thing.name for found in available_benchmarks() if found.thing.takes_heldout)
         problems[f"{path}.heldout"] = f"held-out captions are no {benchmark.name} prompts; set benchmark: {takers}"
     elif image_set.heldout is not None and captions is not None and image_set.heldout > captions.heldout:
         problems[f"{path}.heldout"] = f"{image_set.heldout} is more than captions.heldout, which is {captions.heldout}"
@@ -70,7 +70,7 @@ def _check_backend(path: str, benchmark: BenchmarkSection, judges: dict | None, 
         problems[f"{path}.judge"] = no_such(benchmark.judge, "judges.models", judges)
     judged = chosen is not None and chosen.is_judge
     if benchmark.questions_per_call > 1 and not (scorer.questions_per_call and judged):
-        takers = " or ".join(found.thing.name for found in benchmarks_at_hand() if found.thing.questions_per_call)
+        takers = " or ".join(found.thing.name for found in available_benchmarks() if found.thing.questions_per_call)
         problems[f"{path}.questions_per_call"] = f"only for scorer {takers} with backend judge; remove it"
     elif benchmark.questions_per_call > 1 and benchmark.parser == "official":
         problems[f"{path}.questions_per_call"] = "parser official reads one answer a call; set one of them otherwise"

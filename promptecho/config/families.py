@@ -157,7 +157,7 @@ def family_named(name: str) -> Family:
     return FAMILIES.find(name).thing
 
 
-def families_at_hand(ours_only: bool = False) -> list[Registration[Family]]:
+def available_families(ours_only: bool = False) -> list[Registration[Family]]:
     """All families that may be written now and can be imported, ours first."""
     found = []
     for name in FAMILIES.built_in if ours_only else FAMILIES.names():
@@ -214,7 +214,7 @@ def classes_in(folder: str | Path) -> tuple[str, str] | None:
 def family_in(folder: str | Path) -> str | None:
     """The name of the family that a pipeline's folder belongs to; None where none that is at hand reads it."""
     classes = classes_in(folder)
-    return next((found.thing.name for found in families_at_hand() if found.thing.classes == classes), None)
+    return next((found.thing.name for found in available_families() if found.thing.classes == classes), None)
 
 
 def misfit(family: Family, folder: str | Path) -> str | None:

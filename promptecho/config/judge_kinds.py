@@ -105,7 +105,7 @@ def judge_kind(name: str) -> JudgeKind:
     return JUDGE_KINDS.find(name).thing
 
 
-def judge_kinds_at_hand(ours_only: bool = False) -> list[Registration[JudgeKind]]:
+def available_judge_kinds(ours_only: bool = False) -> list[Registration[JudgeKind]]:
     """All kinds that may be written now and can be imported, ours first."""
     found = []
     for name in JUDGE_KINDS.built_in if ours_only else JUDGE_KINDS.names():

@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 
 from promptecho.config.choices import OpenSection, name_of
 from promptecho.config.fields import NAME_PATTERN, Count, Flag, NonNegative, Positive, Section, Share, Text
-from promptecho.config.judge_kinds import JUDGE_KINDS, JudgeKind, judge_kind, judge_kinds_at_hand
+from promptecho.config.judge_kinds import JUDGE_KINDS, JudgeKind, available_judge_kinds, judge_kind
 
 
 class JudgeSection(OpenSection):
@@ -103,7 +103,7 @@ class JudgeSection(OpenSection):
 
     @classmethod
     def written_fields(cls, ours_only: bool = False) -> dict[str, FieldInfo]:
-        kinds = [found.thing for found in judge_kinds_at_hand(ours_only)]
+        kinds = [found.thing for found in available_judge_kinds(ours_only)]
         fields = {key: copy.copy(field) for key, field in cls.model_fields.items()}
         told = "; ".join(f"{one.name}: {one.summary}" for one in kinds)
         fields["kind"].description = f"{fields['kind'].description}. {told}; or one from outside (docs/extending.md)."

@@ -14,7 +14,7 @@ from promptecho.config.clean import CleanSection
 from promptecho.config.compute import ComputeSection
 from promptecho.config.evaluation import BenchmarkSection, EvaluateSection, ImageSetSection
 from promptecho.config.families import DEFAULT as DEFAULT_FAMILY
-from promptecho.config.families import FAMILIES, families_at_hand
+from promptecho.config.families import FAMILIES, available_families
 from promptecho.config.fields import (
     NAME_PATTERN,
     OF_FAMILY,
@@ -72,7 +72,7 @@ class T2iSection(OpenSection):
 
     @classmethod
     def written_fields(cls, ours_only: bool = False) -> dict[str, FieldInfo]:
-        families = [found.thing for found in families_at_hand(ours_only)]
+        families = [found.thing for found in available_families(ours_only)]
         return _t2i_fields(tuple((one.name, one.title, "pad_prompts" in one.takes) for one in families))
 
     @classmethod

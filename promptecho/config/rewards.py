@@ -10,7 +10,7 @@ from pydantic import AfterValidator, ConfigDict, Field, create_model, model_vali
 from pydantic.fields import FieldInfo
 
 from promptecho.config.choices import choice_schema, name_of
-from promptecho.config.descriptors import REWARDS, Reward, reward_named, rewards_at_hand
+from promptecho.config.descriptors import REWARDS, Reward, available_rewards, reward_named
 from promptecho.config.fields import Count, Flag, Real, Section, Text
 
 
@@ -56,7 +56,7 @@ class RewardSection(Section):
     def _settings(self) -> RewardSection:
         given = self.__pydantic_extra__ or {}
         if given:
-            rewards = [found.thing for found in rewards_at_hand()]
+            rewards = [found.thing for found in available_rewards()]
             model = _settings_model(tuple((one.name, one.options) for one in rewards if one.options is not None))
             checked = model.model_validate(given)
             by_name = {str(field.alias): getattr(checked, key) for key, field in model.model_fields.items()}
@@ -77,7 +77,7 @@ class RewardSection(Section):
 
     @classmethod
     def written_fields(cls, ours_only: bool = False) -> dict[str, FieldInfo]:
-        return _written_fields(tuple(found.thing for found in rewards_at_hand(ours_only)))
+        return _written_fields(tuple(found.thing for found in available_rewards(ours_only)))
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core_schema: Any, handler: Any) -> Any:

@@ -25,8 +25,8 @@ from typing import Any
 from promptecho.errors import DataError, ModelError, PromptEchoError
 from promptecho.files import read_json, sha256_file
 from promptecho.hub_record import RECORD, HubRecord, RecordedFile, read_record, write_record
-from promptecho.models.needed import Model
-from promptecho.models.reach import unreachable
+from promptecho.models.hub_access import unreachable
+from promptecho.models.required import RequiredModel
 from promptecho.models.selection import INDEX, select_files
 from promptecho.progress import Progress, progress
 
@@ -74,7 +74,9 @@ class Fetched:
     pin: bool = False  # the configuration names no commit
 
 
-def fetch_all(models: list[Model], root: Path, hub: Hub, *, full: bool = False) -> tuple[list[Fetched], list[str]]:
+def fetch_all(
+    models: list[RequiredModel], root: Path, hub: Hub, *, full: bool = False
+) -> tuple[list[Fetched], list[str]]:
     """Fetch several models; one that cannot be had does not keep the others from coming.
 
     Returns what `fetch` returns for each that came, and a line for each that did not; one line for all that would need
@@ -93,7 +95,7 @@ def fetch_all(models: list[Model], root: Path, hub: Hub, *, full: bool = False) 
     return done, problems
 
 
-def fetch(model: Model, root: Path, hub: Hub, *, full: bool = False) -> Fetched:
+def fetch(model: RequiredModel, root: Path, hub: Hub, *, full: bool = False) -> Fetched:
     """Bring one model of the hub to `root/owner/name`.
 
     What is there at the right revision stays, and without a revision whatever is there; only files that are missing,
@@ -113,7 +115,7 @@ def fetch(model: Model, root: Path, hub: Hub, *, full: bool = False) -> Fetched:
         return _fetch(model, folder, record, hub)
 
 
-def _fetch(model: Model, folder: Path, record: HubRecord | None, hub: Hub) -> Fetched:
+def _fetch(model: RequiredModel, folder: Path, record: HubRecord | None, hub: Hub) -> Fetched:
     # A repair, or a model that is not pinned, stays at its commit.
     fitting = record if record is not None and record.fits(model.revision) else None
     commit, endpoint, remote = _describe(model, fitting.commit if fitting else model.revision, hub)
@@ -175,7 +177,7 @@ def changed_files(folder: Path, record: HubRecord, *, full: bool = True) -> dict
     return found
 
 
-def _describe(model: Model, revision: str | None, hub: Hub) -> tuple[str, str, dict[str, RemoteFile]]:
+def _describe(model: RequiredModel, revision: str | None, hub: Hub) -> tuple[str, str, dict[str, RemoteFile]]:
     """Commit, endpoint, and the repository's files by name."""
     from huggingface_hub import HfApi
     from huggingface_hub.hf_api import RepoFile
@@ -197,7 +199,7 @@ def _describe(model: Model, revision: str | None, hub: Hub) -> tuple[str, str, d
     return commit, api.endpoint, files
 
 
-def _components(model: Model, commit: str, remote: dict[str, RemoteFile], hub: Hub) -> list[str]:
+def _components(model: RequiredModel, commit: str, remote: dict[str, RemoteFile], hub: Hub) -> list[str]:
     """Folders of a pipeline's parts."""
     if model.kind != "pipeline":
         return []

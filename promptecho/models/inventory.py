@@ -9,10 +9,10 @@ from typing import Any, Literal
 from promptecho.config import ExperimentConfig, load_site, read_yaml
 from promptecho.errors import DataError
 from promptecho.hub_record import RECORD, HubRecord, read_record, revision_problem
-from promptecho.models import reach
+from promptecho.models import hub_access
 from promptecho.models.fetch import changed_files
-from promptecho.models.needed import Model, models_of
-from promptecho.models.place import cached
+from promptecho.models.locate import locate_cached
+from promptecho.models.required import RequiredModel, required_models
 from promptecho.models.selection import pointers_in
 from promptecho.shipped import SHAPES, model_path
 
@@ -27,7 +27,7 @@ class ModelStatus:
     `elsewhere` is ModelScope, which keeps its own cache and is not looked into.
     """
 
-    model: Model
+    model: RequiredModel
     where: Literal["shipped", "folder", "models_root", "hub cache", "missing", "elsewhere"]
     path: str | None = None
     bytes: int | None = None
@@ -69,7 +69,7 @@ def models_folder(config: ExperimentConfig, given: Path | None) -> Path | None:
     return Path(root) if root else None
 
 
-def find(model: Model, root: Path | None) -> ModelStatus:
+def model_status(model: RequiredModel, root: Path | None) -> ModelStatus:
     """Look for a model where a job would: in `root`, as a folder, in the hub's cache."""
     if model.source == SHAPES:
         shipped = Path(model_path(SHAPES, "t2i" if model.kind == "pipeline" else "vlm"))
@@ -83,12 +83,12 @@ def find(model: Model, root: Path | None) -> ModelStatus:
         return ModelStatus(model, "elsewhere")  # ModelScope's hub; docs/benchmarks.md
     if not model.on_hub:
         return ModelStatus(model, "missing", problem="no such folder")
-    if (copy := cached(model.source, model.revision)) is not None:
+    if (copy := locate_cached(model.source, model.revision)) is not None:
         return ModelStatus(model, "hub cache", str(copy), _size(copy))
     return ModelStatus(model, "missing", problem="promptecho models fetch gets it")
 
 
-def not_to_be_had(config: ExperimentConfig, keys: set[str]) -> list[str]:
+def unavailable_models(config: ExperimentConfig, keys: set[str]) -> list[str]:
     """A line for each model that `keys` (as in `Model.used_by`) name and that a job could neither find nor download.
 
     Raises:
@@ -96,15 +96,15 @@ def not_to_be_had(config: ExperimentConfig, keys: set[str]) -> list[str]:
     """
     lines = []
     root = Path(config.models_root) if config.models_root else None
-    for model in models_of(config):
-        if not keys & set(model.used_by) or (found := find(model, root)).ready:
+    for model in required_models(config):
+        if not keys & set(model.used_by) or (found := model_status(model, root)).ready:
             continue
         problem = found.problem
         if found.where == "missing" and model.on_hub:
             if config.models_offline:
                 why = "jobs do not ask the hub (models.offline)"
-            elif (reason := reach.unreachable(reach.endpoint())) is not None:
-                why = f"the hub ({reach.endpoint()}) does not answer ({reason})"
+            elif (reason := hub_access.unreachable(hub_access.endpoint())) is not None:
+                why = f"the hub ({hub_access.endpoint()}) does not answer ({reason})"
             else:
                 continue  # the first job fetches it
             place = f"neither in {root} nor in" if root else "not in"
@@ -127,7 +127,7 @@ def verify(found: ModelStatus) -> ModelStatus:
     return ModelStatus(found.model, found.where, found.path, found.bytes, found.record, problem)
 
 
-def missing(models: list[ModelStatus]) -> None:
+def check_ready(models: list[ModelStatus]) -> None:
     """Raise what tells of the models that are not ready; nothing where all are.
 
     Raises:
@@ -138,7 +138,7 @@ def missing(models: list[ModelStatus]) -> None:
         raise DataError("\n".join(lines))
 
 
-def _in_folder(model: Model, where: Any, folder: Path) -> ModelStatus:
+def _in_folder(model: RequiredModel, where: Any, folder: Path) -> ModelStatus:
     record = read_record(folder) if folder.is_dir() else None
     problem = revision_problem(folder, model.revision) or (pointers_in(folder) if folder.is_dir() else None)
     return ModelStatus(model, where, str(folder), _size(folder), record, problem)

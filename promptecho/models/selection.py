@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from promptecho.errors import DataError, ModelError
 from promptecho.files import read_json
-from promptecho.models.needed import ModelKind
+from promptecho.models.required import ModelKind
 from promptecho.pointers import pointer_problem
 
 INDEX = "model_index.json"  # a diffusers pipeline

@@ -16,14 +16,14 @@ import torch
 from torch import nn
 
 from promptecho.config import ExperimentConfig
-from promptecho.config.families import INDEX, Family, families_at_hand, family_named, misfit
+from promptecho.config.families import INDEX, Family, available_families, family_named, misfit
 from promptecho.config.models import T2iSection
 from promptecho.config.rewards import VlmSection
 from promptecho.config.slices import as_written
 from promptecho.errors import ModelError
 from promptecho.files import read_json
-from promptecho.models.inventory import ModelStatus, find, models_folder
-from promptecho.models.needed import Model, ModelKind
+from promptecho.models.inventory import ModelStatus, model_status, models_folder
+from promptecho.models.required import ModelKind, RequiredModel
 from promptecho.plan.stand_ins import CountingTokenizer, counting_processor
 from promptecho.t2i.base import T2iModel
 from promptecho.vlm.model import DTYPES, Vlm, wrap_vlm
@@ -32,7 +32,9 @@ SHIPPED = Path(__file__).parent / "models"
 META = torch.device("meta")
 
 
-def locate(config: ExperimentConfig, section: T2iSection | VlmSection, key: str, root: Path | None) -> ModelStatus:
+def locate_or_describe(
+    config: ExperimentConfig, section: T2iSection | VlmSection, key: str, root: Path | None
+) -> ModelStatus:
     """Where a model is; `path` None for a model that the project, or a family from outside, describes.
 
     Args:
@@ -44,7 +46,7 @@ def locate(config: ExperimentConfig, section: T2iSection | VlmSection, key: str,
     """
     kind: ModelKind = "pipeline" if isinstance(section, T2iSection) else "transformers"
     source = as_written(config, section.path)
-    found = find(Model(source, kind, section.revision, (key,)), models_folder(config, root))
+    found = model_status(RequiredModel(source, kind, section.revision, (key,)), models_folder(config, root))
     if found.path is None and description(source) is None:
         raise ModelError(
             f"{key}.path: {source} is not on this machine, and its sizes are not among those that come with the "
@@ -56,7 +58,7 @@ def locate(config: ExperimentConfig, section: T2iSection | VlmSection, key: str,
 
 
 def _descriptions() -> list[dict[str, Any]]:
-    of_families = [path for found in families_at_hand() for path in found.thing.sizes]
+    of_families = [path for found in available_families() for path in found.thing.sizes]
     return [read_json(path) for path in [*sorted(SHIPPED.glob("*.json")), *of_families]]
 
 
@@ -70,7 +72,7 @@ def description(source: str) -> dict[str, Any] | None:
     return next((content for content in _descriptions() if source in content["names"]), None)
 
 
-def _described(model: Model) -> dict[str, Any]:
+def _described(model: RequiredModel) -> dict[str, Any]:
     content = description(model.source)
     assert content is not None, "a model without files is planned with only where it is described"
     return content

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from promptecho.config import ExperimentConfig, baseline_of, evaluation_steps
-from promptecho.config.benchmarks import benchmark_named, benchmarks_at_hand, load_part
+from promptecho.config.benchmarks import available_benchmarks, benchmark_named, load_part
 from promptecho.config.evaluation import ImageSetSection
 from promptecho.config.scorers import image_set_limit, is_pairwise
 from promptecho.plan.costs import T2iCosts
@@ -84,7 +84,7 @@ def _count_all(section: ImageSetSection) -> int | None:
 
 def _official(benchmark: str, file: str) -> int | None:
     """Texts of an official prompt file, where it is not fetched yet; None for other files."""
-    for found in benchmarks_at_hand():
+    for found in available_benchmarks():
         if found.thing.images == benchmark:
             for source in found.thing.sources:
                 if count := source.prompts.get(file):

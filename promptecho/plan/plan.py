@@ -14,7 +14,7 @@ from promptecho.config.models import ImageSetSection
 from promptecho.config.training import TrainingConfig
 from promptecho.errors import ConfigError, DataError
 from promptecho.phases import Phase
-from promptecho.plan.architectures import locate
+from promptecho.plan.architectures import locate_or_describe
 from promptecho.plan.captioning import Captioning, image_size, plan_captions
 from promptecho.plan.costs import Known, T2iCosts, VlmCosts
 from promptecho.plan.evaluation import evaluate
@@ -82,7 +82,7 @@ class Planner:
         costs = self._known.get(
             ("vlm", section.model_dump_json(), size[1], size[0]),
             lambda: VlmCosts(
-                locate(config, section, "models.vlm", self.root), section, size=size,
+                locate_or_describe(config, section, "models.vlm", self.root), section, size=size,
                 prompt_tokens=self.settings.prompt_tokens,
             ),
         )  # fmt: skip
@@ -139,7 +139,7 @@ class Planner:
         return self._known.get(
             key,
             lambda: T2iCosts(
-                locate(config, section, "models.t2i", self.root), section, training.lora,
+                locate_or_describe(config, section, "models.t2i", self.root), section, training.lora,
                 checkpointing=training.activation_checkpointing, prompt_tokens=self.settings.prompt_tokens,
             ),
         )  # fmt: skip
@@ -160,7 +160,7 @@ class Planner:
         return self._known.get(
             ("vlm", section.model_dump_json(), t2i.height, t2i.width),
             lambda: VlmCosts(
-                locate(config, section, key, self.root), section, size=(t2i.width, t2i.height),
+                locate_or_describe(config, section, key, self.root), section, size=(t2i.width, t2i.height),
                 prompt_tokens=self.settings.prompt_tokens,
             ),
         )  # fmt: skip

@@ -13,7 +13,7 @@ from promptecho.config.families import Family, misfit
 from promptecho.config.fields import Schedule
 from promptecho.errors import ModelError
 from promptecho.files import digest, fingerprint
-from promptecho.models.place import cached
+from promptecho.models.locate import locate_cached
 from promptecho.t2i.lengths import Velocity, length_by_length
 
 
@@ -231,7 +231,7 @@ class DiffusersModel:
             ModelError: the pipeline was not loaded from files, or they are gone.
         """
         path, revision = self._source
-        folder = Path(path) if Path(path).is_dir() else cached(path, revision)
+        folder = Path(path) if Path(path).is_dir() else locate_cached(path, revision)
         names = [name for one in self.descriptor.text_encoders for name in (one.part, one.tokenizer)]
         files = [] if folder is None else sorted(
             file for name in names for file in (folder / name).rglob("*") if file.is_file()

@@ -19,8 +19,8 @@ from promptecho.config.families import Family, misfit
 from promptecho.errors import ConfigError, DataError, ModelError, counted
 from promptecho.files import sha256_file
 from promptecho.hub_record import HUB_ID, read_record
-from promptecho.models import reach
-from promptecho.models.place import locate
+from promptecho.models import hub_access
+from promptecho.models.locate import locate_model
 from promptecho.t2i.adapter_files import write_adapter
 from promptecho.t2i.lora_files import DIFFUSERS_FILE, PEFT_CONFIG, PEFT_FILE, Lora, read_lora_file, read_peft
 
@@ -66,7 +66,7 @@ def _counts(values: dict[str, int]) -> str:
     return ", ".join(f"{value} ({counted(count, 'module')})" for value, count in values.items())
 
 
-def resolve_adapter(source: str, cache: Path | None = None, revision: str | None = None, **hub: Any) -> Path:
+def locate_adapter(source: str, cache: Path | None = None, revision: str | None = None, **hub: Any) -> Path:
     """The adapter as a path here: a folder or file as it is, or the adapter files of a hub id `owner/name`, as fetched
     or else downloaded into `cache` (default: Hugging Face's own). `hub` goes to `snapshot_download` (endpoint, ...).
 
@@ -82,9 +82,9 @@ def resolve_adapter(source: str, cache: Path | None = None, revision: str | None
         return path
     if not HUB_ID.fullmatch(source):
         raise DataError(f"{source}: no such folder or file, and no hub id (owner/name) either")
-    # An endpoint that is given is asked as it is: `locate` looks for the site's own. Where the hub is
+    # An endpoint that is given is asked as it is: `locate_model` looks for the site's own. Where the hub is
     # forbidden, none is asked.
-    if ("endpoint" not in hub or reach.forbidden()) and (known := locate(source, revision)) != source:
+    if ("endpoint" not in hub or hub_access.forbidden()) and (known := locate_model(source, revision)) != source:
         return Path(known)
     import httpx2
     from huggingface_hub import HfApi, snapshot_download
@@ -123,7 +123,7 @@ def load_target(family: Family, path: str, revision: str | None = None) -> Targe
     """
     import diffusers
 
-    path = locate(path, revision)
+    path = locate_model(path, revision)
     if problem := misfit(family, path):
         raise ModelError(f"{path}: {problem}")
     try:

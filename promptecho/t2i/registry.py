@@ -31,11 +31,11 @@ def load_family(
         ConfigError: unknown family, or its code cannot be imported.
         ModelError: a missing or unfit model folder, or code from outside fails.
     """
-    from promptecho.models.place import at_hand
+    from promptecho.models.locate import stage_model
     from promptecho.shipped import model_path
 
     model_class = family_class(name)
-    path = at_hand(model_path(path, "t2i"), revision)
+    path = stage_model(model_path(path, "t2i"), revision)
     load = guarded(name, model_class.load)
     descriptor = FAMILIES.find(name).thing
     return as_built(name, load(descriptor, path, revision=revision, dtype=DTYPES[dtype], device=device, **options))

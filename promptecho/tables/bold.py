@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from promptecho.intervals import CONFIDENCE
 from promptecho.statistics import Difference
-from promptecho.tables.kind import Judged, TableKind
+from promptecho.tables.kind import RowItems, TableKind
 from promptecho.tables.table import Column
 
 
@@ -15,8 +15,8 @@ from promptecho.tables.table import Column
 class Compared:
     """A row and the base that it is compared with; `base` None where there is none, or it saw other prompts."""
 
-    row: Judged
-    base: Judged | None
+    row: RowItems
+    base: RowItems | None
     what: str
 
 

@@ -15,7 +15,7 @@ from promptecho.scores import ScoreItem
 from promptecho.statistics import pool_seeds
 from promptecho.tables.bold import Compared, bold_note, is_significant
 from promptecho.tables.collect import ScoreFile, same_items
-from promptecho.tables.kind import SEED_SD, SEEDS, Judged, TableKind, difference_cell
+from promptecho.tables.kind import SEED_SD, SEEDS, RowItems, TableKind, difference_cell
 from promptecho.tables.notes import footnotes, limit_told, mixed_versions, short_footnotes, warnings
 from promptecho.tables.table import Cell, Column, Table
 
@@ -150,7 +150,7 @@ def comparison(
         base = bases.get(experiment)
         if base is file or base is not None and not same_items(base, file):
             base = None
-        compared.append(Compared(Judged.of([file]), Judged.of([base]) if base else None, str(file.path)))
+        compared.append(Compared(RowItems.of([file]), RowItems.of([base]) if base else None, str(file.path)))
         if base is not None:
             gained = kind.differences(base.scores.items, file.scores.items, f"{file.path} against {base.path}")
             lost += sum(difference.n_lost for difference in gained.values())
@@ -166,7 +166,7 @@ def comparison(
         row["seeds"] = Cell(len(found))
         judged_base = None
         if kind.has_base and any(key in by_place[found[0].order] for key in kind.gains):
-            judged_base = Judged.of([bases[experiment]] * len(found))
+            judged_base = RowItems.of([bases[experiment]] * len(found))
             differences = kind.differences(judged_base.items, items, what)
             row |= {key: difference_cell(difference) for key, difference in differences.items()}
         for key, spread in kind.gains.items():
@@ -175,7 +175,7 @@ def comparison(
             if len(gains) == len(found):
                 row[spread] = Cell(float(np.std(gains, ddof=1)))
         rows.append(row)
-        compared.append(Compared(Judged.of(found), judged_base, what))
+        compared.append(Compared(RowItems.of(found), judged_base, what))
     experiments = ", ".join(dict.fromkeys(file.scores.provenance.experiment for file in files))
     columns, panels = list(kind.columns), list(kind.panels)
     if pooled:

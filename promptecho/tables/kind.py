@@ -30,14 +30,14 @@ def percent_columns(labels: Mapping[str, str], **changes: Any) -> list[Column]:
 
 
 @dataclass(frozen=True)
-class Judged:
+class RowItems:
     """What a row is made of: items, and parts with groups of their own."""
 
     items: list[ScoreItem]
     parts: list[ScoreItem]
 
     @classmethod
-    def of(cls, files: Sequence[ScoreFile]) -> Judged:
+    def of(cls, files: Sequence[ScoreFile]) -> RowItems:
         """A file, or the seeds of one training as further images of the same prompts."""
         return cls(pool_seeds([f.scores.items for f in files]), pool_seeds([f.scores.parts for f in files]))
 
@@ -86,7 +86,7 @@ class TableKind:
         """Column -> what `second` has more than `first`, paired."""
         return {"delta": self._overall_difference(first, second, what)}
 
-    def column_difference(self, column: str, first: Judged, second: Judged, what: str) -> Difference | None:
+    def column_difference(self, column: str, first: RowItems, second: RowItems, what: str) -> Difference | None:
         """What `second` has more than `first` in a column of scores, paired; None where the two cannot be paired."""
         if column == "overall":
             sides = (first.items, second.items)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from promptecho.models.place import staging_seconds
+from promptecho.models.locate import staging_seconds
 from promptecho.phases import Phase
 
 PEAK_RESET = Path("/proc/self/clear_refs")  # writing 5 starts the peak of resident memory anew

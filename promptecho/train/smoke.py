@@ -245,12 +245,12 @@ def preload() -> None:
     """Import once what every forked process needs; nothing of it computes, as threads do not survive a fork."""
     import promptecho.train.loop
     import promptecho.vlm  # noqa: F401
-    from promptecho.config.descriptors import rewards_at_hand
-    from promptecho.config.families import families_at_hand
+    from promptecho.config.descriptors import available_rewards
+    from promptecho.config.families import available_families
     from promptecho.train.engine import import_deepspeed
 
-    heavy = [found.thing.build for found in rewards_at_hand(ours_only=True)]
-    for spec in heavy + [found.thing.model for found in families_at_hand(ours_only=True)]:
+    heavy = [found.thing.build for found in available_rewards(ours_only=True)]
+    for spec in heavy + [found.thing.model for found in available_families(ours_only=True)]:
         importlib.import_module(spec.partition(":")[0])
     import_deepspeed()
 

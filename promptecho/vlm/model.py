@@ -14,7 +14,7 @@ import torch
 from promptecho.cluster.attention import attention_option
 from promptecho.errors import ModelError
 from promptecho.files import digest, fingerprint
-from promptecho.models.place import at_hand
+from promptecho.models.locate import stage_model
 from promptecho.shipped import model_path
 from promptecho.vlm.processor import check_model_path, load_processor
 
@@ -68,7 +68,7 @@ def load_vlm(
 
     if dtype not in DTYPES:
         raise ModelError(f"{path}: unknown dtype {dtype!r}; use one of {', '.join(DTYPES)}")
-    checked = at_hand(check_model_path(model_path(str(path), "vlm"), revision=revision), revision)
+    checked = stage_model(check_model_path(model_path(str(path), "vlm"), revision=revision), revision)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if not sys.stderr.isatty():

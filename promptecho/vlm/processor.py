@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from promptecho.errors import ModelError
-from promptecho.models.place import check_model_path
+from promptecho.models.locate import check_model_path
 
 
 def load_processor(path: str | Path, *, revision: str | None = None, trust_remote_code: bool = False) -> Any:

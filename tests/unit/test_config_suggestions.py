@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from promptecho.config import parse_experiment, read_yaml, resolve
-from promptecho.config.benchmarks import benchmarks_at_hand
+from promptecho.config.benchmarks import available_benchmarks
 from promptecho.config.models import NOT_WRITTEN, ExperimentConfig
 from promptecho.config.resolve import as_written
 from promptecho.config.suggestions import _below, choices_at, keys_at, meant_keys
@@ -172,7 +172,7 @@ def test_every_misspelt_choice_gets_one_that_fits():
             raw = at(path, wrong)
             if path[-1] == "backend":
                 raw["benchmarks"]["c"]["scorer"] = next(
-                    found.thing.name for found in benchmarks_at_hand() if choice in found.thing.backend_names
+                    found.thing.name for found in available_benchmarks() if choice in found.thing.backend_names
                 )
             if path[-1] == "mode":
                 raw["benchmarks"]["c"]["scorer"] = "tiif"

@@ -20,7 +20,7 @@ from forked import ended, run
 from PIL import Image
 
 from promptecho.config import load_experiment, slice_digest
-from promptecho.config.benchmarks import BENCHMARKS, Backend, Benchmark, benchmarks_at_hand
+from promptecho.config.benchmarks import BENCHMARKS, Backend, Benchmark, available_benchmarks
 from promptecho.errors import ConfigError, DataError
 from promptecho.files import read_json, read_jsonl
 from promptecho.plan.evaluation import count_prompts
@@ -171,7 +171,7 @@ def test_a_descriptor_that_cannot_be_is_refused(changes, told):
 def test_our_own_descriptors_name_what_there_is():
     from promptecho.config.benchmarks import load_part
 
-    for found in benchmarks_at_hand(ours_only=True):
+    for found in available_benchmarks(ours_only=True):
         for key in ("scorer", "layout", "table", "shapes", "verdicts", "golden"):
             if getattr(found.thing, key):
                 assert load_part(found.thing.name, key) is not None

@@ -22,7 +22,7 @@ from promptecho.config.families import family_named
 from promptecho.errors import ConfigError, DataError, ModelError
 from promptecho.files import read_json
 from promptecho.t2i.comfyui import COMFYUI_FILE, export
-from promptecho.t2i.external import convert_adapter, load_target, resolve_adapter
+from promptecho.t2i.external import convert_adapter, load_target, locate_adapter
 from promptecho.t2i.lora import load_adapter
 from promptecho.t2i.lora_files import DIFFUSERS_FILE
 from promptecho.t2i.registry import load_family
@@ -188,27 +188,27 @@ def test_pickles_and_unclear_folders_are_refused(trained, tmp_path):
 
 
 def test_a_path_is_taken_as_it_is(trained, tmp_path):
-    assert resolve_adapter(str(trained.folder / "peft")) == trained.folder / "peft"
+    assert locate_adapter(str(trained.folder / "peft")) == trained.folder / "peft"
     with pytest.raises(ConfigError, match="a folder has no revision .main."):
-        resolve_adapter(str(trained.folder / "peft"), tmp_path, "main")
+        locate_adapter(str(trained.folder / "peft"), tmp_path, "main")
     with pytest.raises(DataError, match="no such folder or file, and no hub id"):
-        resolve_adapter(str(tmp_path / "nowhere"))
+        locate_adapter(str(tmp_path / "nowhere"))
 
 
 def test_a_hub_id_downloads_the_adapter_files_and_nothing_else(trained, tmp_path):
     files = {path.name: path.read_bytes() for path in (trained.folder / "peft").iterdir()}
     files = {**files, "model.safetensors": b"huge", "adapter_model.bin": b"pickle"}
     with Hub({"owner/name": files}) as hub:
-        found = resolve_adapter("owner/name", tmp_path / "cache", "main", endpoint=hub.url)
+        found = locate_adapter("owner/name", tmp_path / "cache", "main", endpoint=hub.url)
     assert sorted(path.name for path in found.iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
     assert set(hub.downloads()) == {"adapter_config.json", "adapter_model.safetensors"}
     imported = convert_adapter(found, tmp_path / "adapter", target(), origin="owner/name")
     assert (imported.source, imported.revision) == ("owner/name", hub.commit("owner/name"))
     assert trained.acts_as(tmp_path / "adapter")
     # Without network, what was downloaded is still there.
-    assert resolve_adapter("owner/name", tmp_path / "cache", "main", endpoint=hub.url) == found
+    assert locate_adapter("owner/name", tmp_path / "cache", "main", endpoint=hub.url) == found
     with pytest.raises(DataError, match="owner/other: no such folder, and the hub does not give it") as caught:
-        resolve_adapter("owner/other", tmp_path / "cache", endpoint=hub.url)
+        locate_adapter("owner/other", tmp_path / "cache", endpoint=hub.url)
     assert "\n" not in str(caught.value)
 
 
@@ -216,19 +216,19 @@ def test_a_hub_repository_of_pickles_is_refused(tmp_path):
     files = {"adapter_config.json": b"{}", "adapter_model.bin": b"pickle"}
     refused = pytest.raises(DataError, match="owner/name: the hub's folder has no .*; pickles are not read")
     with Hub({"owner/name": files}) as hub, refused:
-        resolve_adapter("owner/name", tmp_path, endpoint=hub.url)
+        locate_adapter("owner/name", tmp_path, endpoint=hub.url)
 
 
 def test_a_hub_repository_whose_only_file_has_a_name_of_its_own(trained, tmp_path):
     lora = (trained.folder / "diffusers" / DIFFUSERS_FILE).read_bytes()
     with Hub({"owner/one": {"style_v2.safetensors": lora, "README.md": b"x"}, "owner/two": {
         "a-1000.safetensors": lora, "a-2000.safetensors": lora, "x/y.safetensors": b""}}) as hub:  # fmt: skip
-        found = resolve_adapter("owner/one", tmp_path / "cache", endpoint=hub.url)
+        found = locate_adapter("owner/one", tmp_path / "cache", endpoint=hub.url)
         assert hub.downloads() == ["style_v2.safetensors"]
         with pytest.raises(DataError, match="several weight files .a-1000.*, a-2000.safetensors.; download one"):
-            resolve_adapter("owner/two", tmp_path / "cache", endpoint=hub.url)
+            locate_adapter("owner/two", tmp_path / "cache", endpoint=hub.url)
     assert convert_adapter(found, tmp_path / "adapter", target()).sha256.keys() == {"style_v2.safetensors"}
-    assert resolve_adapter("owner/one", tmp_path / "cache", endpoint=hub.url) == found  # no hub any more
+    assert locate_adapter("owner/one", tmp_path / "cache", endpoint=hub.url) == found  # no hub any more
 
 
 def test_the_same_adapter_becomes_the_same_bytes(trained, tmp_path):

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from promptecho.config import load_experiment
-from promptecho.config.families import DEFAULT, FAMILIES, Family, TextEncoder, families_at_hand, family_in, misfit
+from promptecho.config.families import DEFAULT, FAMILIES, Family, TextEncoder, available_families, family_in, misfit
 from promptecho.errors import ConfigError, DataError, ModelError
 from promptecho.files import write_json
 from promptecho.t2i.comfyui import export, family_note
@@ -221,7 +221,7 @@ def test_an_adapter_whose_names_in_comfyui_are_unknown_is_not_exported(tmp_path)
 
 
 def test_ours_need_no_word_beside_an_adapter_and_no_two_read_the_same_folders():
-    ours = [found.thing for found in families_at_hand(ours_only=True)]
+    ours = [found.thing for found in available_families(ours_only=True)]
     assert [family_note(one) for one in ours] == [{}, {}]
     assert len({one.classes for one in ours}) == len(ours) == len(FAMILIES.built_in)
     assert all(path.is_file() for one in ours for path in one.sizes)

@@ -230,7 +230,7 @@ def test_what_breaks_the_floors_is_named_with_file_and_line(tmp_path):
 
     up = write(f"{HOUSE}/config/fields.py", "\n\ndef late():\n    from promptecho.train import loop\n")
     typed = write(f"{HOUSE}/errors.py", "\nif TYPE_CHECKING:\n    import promptecho.config.models\n")
-    string = write(f"{HOUSE}/models/reach.py", '\nNAMED = "promptecho.judges.ask:ask_all"\n')
+    string = write(f"{HOUSE}/models/hub_access.py", '\nNAMED = "promptecho.judges.ask:ask_all"\n')
     looked_up = write(LOOKS_UP[0], '\nNAMED = "promptecho.judges.ask:ask_all"\n')
     beside = write(f"{HOUSE}/generate.py", "\nfrom perf import alone\n")
     foreign = write(f"{ABOVE_PLUGIN}{PLUGIN}/marks.py", "\nfrom promptecho import files\n")
@@ -246,7 +246,7 @@ def test_what_breaks_the_floors_is_named_with_file_and_line(tmp_path):
     for expected in (
         f"{HOUSE}/config/fields.py:{up}: imports {HOUSE}/train/loop.py, which stands higher (config/ below train/)",
         f"{HOUSE}/errors.py:{typed}: imports {HOUSE}/config/models.py, which stands higher",
-        f"{HOUSE}/models/reach.py:{string}: imports {HOUSE}/judges/ask.py, which stands higher",
+        f"{HOUSE}/models/hub_access.py:{string}: imports {HOUSE}/judges/ask.py, which stands higher",
         f"{HOUSE}/generate.py:{beside}: imports perf/alone.py; nothing imports what lies in perf/",
         f"{PLUGIN}/marks.py:{foreign}: imports {HOUSE}/files.py; {HOUSE} and {PLUGIN} know nothing of each other",
         f"{HOUSE}/new.py: stands on no floor; write its name, or its folder's, into the table",

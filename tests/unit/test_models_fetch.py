@@ -21,11 +21,11 @@ from promptecho.cli import app
 from promptecho.config import load_experiment, resolve, slice_digest, write_resolved
 from promptecho.errors import ConfigError, ModelError
 from promptecho.hub_record import RECORD, read_record
-from promptecho.models import place, reach
-from promptecho.models.inventory import not_to_be_had
-from promptecho.models.needed import models_of
+from promptecho.models import hub_access, locate
+from promptecho.models.inventory import unavailable_models
+from promptecho.models.required import required_models
 from promptecho.models.selection import select_files
-from promptecho.t2i.external import resolve_adapter
+from promptecho.t2i.external import locate_adapter
 from promptecho.vlm import load_vlm
 
 VLM = "owner/tiny-vlm"
@@ -141,7 +141,9 @@ def test_list_tells_what_is_where(site, hub):
 
 def test_what_a_configuration_needs():
     root = Path(__file__).resolve().parent.parent.parent
-    needed = {model.source: model for model in models_of(load_experiment(root / "config/experiments/zimage.yaml"))}
+    needed = {
+        model.source: model for model in required_models(load_experiment(root / "config/experiments/zimage.yaml"))
+    }
     assert needed["Tongyi-MAI/Z-Image"].kind == "pipeline"
     assert needed["Qwen/Qwen3-VL-8B-Instruct"].used_by == ("runs.promptecho-8b.reward_vlm",)
     assert {model.source for model in needed.values() if model.used_by == ("benchmarks.geneval",)} == {
@@ -161,7 +163,7 @@ def test_runs_judges_and_adapters_count_too(site):
             "models": {"own": {"kind": "local", "model": "owner/judge"}, "far": {"kind": "openai", "model": "x/y"}}
         },
     )
-    needed = {model.source: (model.kind, model.used_by) for model in models_of(load_experiment(site.config))}
+    needed = {model.source: (model.kind, model.used_by) for model in required_models(load_experiment(site.config))}
     assert needed == {
         "shapes": ("pipeline", ("models.t2i",)),
         VLM: ("transformers", ("models.vlm", "runs.s.reward_vlm")),
@@ -171,7 +173,7 @@ def test_runs_judges_and_adapters_count_too(site):
     }
     site.write(revision="a" * 40, runs={"s": {"reward_vlm": {"path": VLM, "revision": "b" * 40}}})
     with pytest.raises(ConfigError, match="runs.s.reward_vlm.revision: b+, but models.vlm has owner/tiny-vlm at a+"):
-        models_of(load_experiment(site.config))
+        required_models(load_experiment(site.config))
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
@@ -270,12 +272,12 @@ def test_another_revision_is_refused_by_jobs_and_fetched_anew(site, hub, reposit
 @pytest.fixture
 def job(monkeypatch):
     """Lets this process be a job with a configuration, for one test."""
-    monkeypatch.setattr(place, "_place", place.Place())
+    monkeypatch.setattr(locate, "_access", locate.ModelAccess())
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
-    reach.unreachable.cache_clear()
-    yield place.job_config
-    reach.unreachable.cache_clear()
+    hub_access.unreachable.cache_clear()
+    yield locate.job_config
+    hub_access.unreachable.cache_clear()
 
 
 def test_jobs_do_not_ask_the_hub(site, hub, job):
@@ -285,7 +287,7 @@ def test_jobs_do_not_ask_the_hub(site, hub, job):
     with pytest.raises(ModelError, match=said):
         load_vlm(VLM)
     with pytest.raises(ModelError, match="promptecho models fetch"):
-        resolve_adapter(VLM, endpoint=hub.url)
+        locate_adapter(VLM, endpoint=hub.url)
     assert not hub.asked
 
 
@@ -310,27 +312,27 @@ def test_a_hub_that_does_not_answer_is_said_at_once_and_once(site, job, silent):
         load_vlm(VLM)
     # The client itself would have asked for each file, again and again.
     with pytest.raises(ModelError, match=r"owner/judge \(judges.models.judge.model\): neither in"):
-        place.locate("owner/judge")
-    found = not_to_be_had(load_experiment(site.resolved(models={"offline": False})), {"models.vlm", "models.t2i"})
+        locate.locate_model("owner/judge")
+    found = unavailable_models(load_experiment(site.resolved(models={"offline": False})), {"models.vlm", "models.t2i"})
     assert len(found) == 1 and found[0].startswith(f"one: models.vlm.path: {VLM}: neither in")
     call = ["models", "fetch", "--config", str(site.config), "--root", str(site.root), "--endpoint", silent]
     result = CliRunner().invoke(app, call)
     lines = str(result.exception).splitlines()
     assert len(lines) == 1 and lines[0].startswith(f"{VLM}, owner/judge: the hub ({silent}) does not answer"), lines
-    assert reach.unreachable.cache_info().currsize == 1
+    assert hub_access.unreachable.cache_info().currsize == 1
 
 
 def test_a_hub_that_answers_is_asked(site, hub, job, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", hub.url)
     job(site.resolved(models={"offline": False}))
-    assert place.locate(VLM) == VLM and (hub.probed, hub.asked) == (1, [])
-    assert not_to_be_had(load_experiment(site.resolved(models={"offline": False})), {"models.vlm"}) == []
+    assert locate.locate_model(VLM) == VLM and (hub.probed, hub.asked) == (1, [])
+    assert unavailable_models(load_experiment(site.resolved(models={"offline": False})), {"models.vlm"}) == []
     offline = load_experiment(site.resolved())
-    assert not_to_be_had(offline, {"models.t2i"}) == []
-    assert "jobs do not ask the hub (models.offline)" in not_to_be_had(offline, {"models.vlm"})[0]
+    assert unavailable_models(offline, {"models.t2i"}) == []
+    assert "jobs do not ask the hub (models.offline)" in unavailable_models(offline, {"models.vlm"})[0]
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(ModelError, match="HF_HUB_OFFLINE is set; where there is internet: promptecho models fetch"):
-        place.locate(VLM)
+        locate.locate_model(VLM)
 
 
 def test_jobs_load_what_was_fetched_with_the_hub_gone(site, hub, job, tmp_path):
@@ -347,8 +349,8 @@ def test_jobs_load_what_was_fetched_with_the_hub_gone(site, hub, job, tmp_path):
     assert isinstance(json.loads(done.stdout)[0]["reward"], float)
     assert [path.name for path in staging.glob("*/tiny-vlm-*/model.safetensors")] == ["model.safetensors"]
     job(config)  # a local judge or detector is named by its hub id, and found all the same
-    assert place.locate(VLM) == str(site.model) and place.at_hand(VLM).startswith(str(staging))
-    assert place.staging_seconds() > 0
+    assert locate.locate_model(VLM) == str(site.model) and locate.stage_model(VLM).startswith(str(staging))
+    assert locate.staging_seconds() > 0
 
 
 def test_moving_or_staging_models_reruns_nothing(site, hub):
@@ -361,7 +363,7 @@ def test_moving_or_staging_models_reruns_nothing(site, hub):
     assert [config.models_offline for config in configs] == [False, True, False, True]
     for stage, names in (("caption", {}), ("merge", {}), ("train", {"run": "r"})):
         assert len({slice_digest(config, stage, **names) for config in configs}) == 1
-    assert models_of(configs[-1])[1].source == VLM  # by its hub id, wherever it lies
+    assert required_models(configs[-1])[1].source == VLM  # by its hub id, wherever it lies
     site.config.write_text(site.config.read_text() + "models_offline: true\n")
     with pytest.raises(ConfigError, match="models_offline: is not written in an experiment file"):
         site.resolved()

@@ -28,7 +28,7 @@ from promptecho.config.models import T2iSection
 from promptecho.config.rewards import RewardSection, VlmSection
 from promptecho.config.training import LoraSection, TrainingConfig
 from promptecho.models.inventory import ModelStatus
-from promptecho.models.needed import Model
+from promptecho.models.required import RequiredModel
 from promptecho.plan import depth
 from promptecho.plan.costs import T2iCosts, VlmCosts
 from promptecho.plan.gpus import find_gpu
@@ -63,7 +63,7 @@ FAMILIES = pytest.mark.parametrize("name", ["zimage", "qwenimage"])
 
 
 def found(folder: Path, kind="pipeline") -> ModelStatus:
-    return ModelStatus(Model(str(folder), kind, None, ("models.t2i",)), "folder", str(folder))
+    return ModelStatus(RequiredModel(str(folder), kind, None, ("models.t2i",)), "folder", str(folder))
 
 
 def t2i_costs(name: str, *, checkpointing=False, folder: Path | None = None, **section) -> T2iCosts:

@@ -12,9 +12,9 @@ from promptecho.captions.store import image_hashes, read_captions
 from promptecho.errors import DataError, PromptEchoError
 from promptecho.files import read_json, read_jsonl
 from promptecho.images import load_image
-from promptecho.models.inventory import find
-from promptecho.models.needed import Model
-from promptecho.models.place import locate
+from promptecho.models.inventory import model_status
+from promptecho.models.locate import locate_model
+from promptecho.models.required import RequiredModel
 from promptecho.t2i.lora_files import read_tensors
 from promptecho.templates import read_template
 from promptecho.text_files import read_rows
@@ -85,10 +85,10 @@ MODELS = [  # files, the one that is named, how many more
 @pytest.mark.parametrize("kind, files, named", MODELS)
 def test_models_with_pointers_are_refused_before_they_are_loaded(tmp_path, kind, files, named):
     folder = model(tmp_path / "my model", files)
-    found = find(Model(folder, kind, None, ("models.vlm",)), None)
+    found = model_status(RequiredModel(folder, kind, None, ("models.vlm",)), None)
     if named is None:
-        assert locate(folder) == folder and found.problem is None
+        assert locate_model(folder) == folder and found.problem is None
         return
     with pytest.raises(PromptEchoError, match=f"my model/{named}: a pointer of Git LFS, not the file") as caught:
-        locate(folder)
+        locate_model(folder)
     assert found.problem == str(caught.value)

@@ -19,7 +19,7 @@ from promptecho import config as configuration
 from promptecho.config.inputs import Inputs, inputs_of
 from promptecho.config.reruns import names_in
 from promptecho.config.resolve import split_site
-from promptecho.config.benchmarks import BENCHMARKS, benchmarks_at_hand, official_sources
+from promptecho.config.benchmarks import BENCHMARKS, available_benchmarks, official_sources
 from promptecho.config.judge_kinds import judge_kind
 from promptecho.config.scorers import MAX_FAILED_SHARE, backend_of, image_set_limit, is_pairwise, max_failed_share
 from promptecho.config.slices import TABLES_CODE, folders_of, versions_of

@@ -22,7 +22,7 @@ def _models_of_job(job):
 
 def missing_models(jobs):
     """A line for each model that one of `jobs` needs and that can't be had."""
-    from promptecho.models.inventory import not_to_be_had
+    from promptecho.models.inventory import unavailable_models
 
     wanted = {}
     for job in jobs:
@@ -30,7 +30,7 @@ def missing_models(jobs):
             wanted.setdefault(job.wildcards.E, set()).update(keys)
     lines = {}
     for name, keys in wanted.items():
-        lines |= dict.fromkeys(not_to_be_had(EXPERIMENTS[name], keys))
+        lines |= dict.fromkeys(unavailable_models(EXPERIMENTS[name], keys))
     return list(lines)
 
 

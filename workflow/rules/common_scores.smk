@@ -131,7 +131,7 @@ def benchmark_names():
     """Benchmarks that are targets by their names, which is all but our `captions`, a stage."""
     listed_experiments()
     names = []
-    for found in benchmarks_at_hand():
+    for found in available_benchmarks():
         try:
             getattr(rules, found.thing.name)
         except WorkflowError:  # no rule has this name

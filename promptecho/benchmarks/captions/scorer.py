@@ -13,13 +13,13 @@ from promptecho.benchmarks.captions.rules import GROUPS, OTHER, claim_of, evalua
 from promptecho.benchmarks.limit import first_prompts
 from promptecho.benchmarks.listing import prompts_digest
 from promptecho.benchmarks.perception import PerceptionFailure, ShapeReader
-from promptecho.benchmarks.scoring import ImageFolder, Scored, ScoredItem, ScoringOptions, judge_all
+from promptecho.benchmarks.scoring import ImageFolder, Judged, Scored, ScoringOptions, judge_all
 from promptecho.errors import ConfigError, DataError
 from promptecho.images import load_image
 from promptecho.scores import ScoreItem
 
 
-def judge(entry: CaptionImage, reader: ShapeReader) -> ScoredItem:
+def judge(entry: CaptionImage, reader: ShapeReader) -> Judged:
     """Judge one image: its score item and its raw record (objects and reason).
 
     A caption that cannot be judged, an image that cannot be decoded and a reader without answer are failed items.

@@ -16,7 +16,7 @@ from promptecho.benchmarks.densealign.pairs import ImagePair, list_pairs
 from promptecho.benchmarks.densealign.rules import is_swapped, outcome_of, rates
 from promptecho.benchmarks.listing import prompts_digest
 from promptecho.benchmarks.perception import PerceptionFailure, ShapeReader
-from promptecho.benchmarks.scoring import ImageFolder, JudgeBackend, Scored, ScoredItem, ScoringOptions, judge_all
+from promptecho.benchmarks.scoring import ImageFolder, JudgeBackend, Judged, Scored, ScoringOptions, judge_all
 from promptecho.benchmarks.templates import load_template
 from promptecho.errors import ConfigError, DataError, ModelError
 from promptecho.images import load_image
@@ -40,13 +40,13 @@ def _begin(pair: ImagePair, seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
     return key, {**key, "caption": pair.prompt.caption, **files, "swapped": swapped}
 
 
-def _end(key: dict[str, Any], record: dict[str, Any], preference: str, reason: str) -> ScoredItem:
+def _end(key: dict[str, Any], record: dict[str, Any], preference: str, reason: str) -> Judged:
     outcome = outcome_of(preference, record["swapped"])
     verdict = {"preference": preference, "reason": reason, "outcome": outcome, "failed": False}
     return ScoreItem(**key, outcome=float(outcome), failed=False), record | verdict
 
 
-def _fail(key: dict[str, Any], record: dict[str, Any], reason: str) -> ScoredItem:
+def _fail(key: dict[str, Any], record: dict[str, Any], reason: str) -> Judged:
     verdict = {"preference": None, "reason": reason, "outcome": None, "failed": True}
     return ScoreItem(**key, outcome=None, failed=True), record | verdict
 
@@ -72,7 +72,7 @@ def question_of(
     )
 
 
-def judged_by_model(entry: tuple[ImagePair, Answer], seed: int) -> ScoredItem:
+def judged_by_model(entry: tuple[ImagePair, Answer], seed: int) -> Judged:
     """A pair's item and raw record from a judge's answer; one without value is a failed item."""
     pair, answer = entry
     key, record = _begin(pair, seed)
@@ -82,7 +82,7 @@ def judged_by_model(entry: tuple[ImagePair, Answer], seed: int) -> ScoredItem:
     return _end(key, record, answer.value.preference, answer.value.reasoning)
 
 
-def judged_by_reader(pair: ImagePair, reader: ShapeReader, seed: int) -> ScoredItem:
+def judged_by_reader(pair: ImagePair, reader: ShapeReader, seed: int) -> Judged:
     """A pair's item and raw record from the objects that a reader finds in its images.
 
     A caption that cannot be judged, an image that cannot be decoded and a reader without answer are failed items.

@@ -14,7 +14,7 @@ from promptecho.tables.kind import (
     MODEL,
     PERCENT,
     PROMPTS,
-    Judged,
+    RowItems,
     TableKind,
     cell_of,
     difference_cell,
@@ -44,7 +44,7 @@ class DenseAlignKind(TableKind):
     def differences(self, first: Sequence[ScoreItem], second: Sequence[ScoreItem], what: str) -> dict[str, Difference]:
         return {}
 
-    def column_difference(self, column: str, first: Judged, second: Judged, what: str) -> Difference:
+    def column_difference(self, column: str, first: RowItems, second: RowItems, what: str) -> Difference:
         """Net, for every column: what is compared is in each file."""
         return difference_from_zero(second.items, what=what)
 

@@ -23,7 +23,7 @@ from promptecho.benchmarks.geneval.colors import classify_colors, color_texts
 from promptecho.benchmarks.geneval.weights import WHERE, exact_float32, load_frozen, one_line
 from promptecho.benchmarks.perception import PerceptionFailure
 from promptecho.errors import ModelError
-from promptecho.models.place import at_hand
+from promptecho.models.locate import stage_model
 from promptecho.vlm.model import model_revision
 from promptecho.vlm.processor import check_model_path
 
@@ -51,7 +51,7 @@ class ClipColors:
         """Raises ModelError: model or tokenizer can't be had or are incomplete."""
         from transformers import CLIPModel, CLIPTokenizer
 
-        checked = at_hand(check_model_path(path, "CLIP"))
+        checked = stage_model(check_model_path(path, "CLIP"))
         self._model = load_frozen(CLIPModel, checked, "colour classifier", device)
         self.revision = model_revision(path)
         try:

@@ -32,7 +32,7 @@ from promptecho.benchmarks.geneval.weights import exact_float32, load_frozen
 from promptecho.benchmarks.perception import PerceptionFailure
 from promptecho.config.memory import score_keys
 from promptecho.memory import MemoryAdvice
-from promptecho.models.place import at_hand
+from promptecho.models.locate import stage_model
 from promptecho.vlm.model import model_revision
 from promptecho.vlm.processor import check_model_path
 
@@ -136,7 +136,7 @@ class InstanceDetector:
         """Raises ModelError: the model can't be had, is incomplete, or its labels are not COCO's."""
         from transformers import Mask2FormerForUniversalSegmentation
 
-        checked = at_hand(check_model_path(path, "Mask2Former"))
+        checked = stage_model(check_model_path(path, "Mask2Former"))
         self._model = load_frozen(Mask2FormerForUniversalSegmentation, checked, "detector", device)
         self.revision = model_revision(path)
         check_labels(path, self._model.config.num_labels, self._model.config.id2label)

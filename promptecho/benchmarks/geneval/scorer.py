@@ -12,7 +12,7 @@ from promptecho.benchmarks.geneval.prompts import GenevalPrompt, prompts_digest,
 from promptecho.benchmarks.geneval.rules import Options, evaluate_image, summarize
 from promptecho.benchmarks.limit import first_prompts
 from promptecho.benchmarks.perception import Detector, PerceptionFailure
-from promptecho.benchmarks.scoring import ImageFolder, Scored, ScoredItem, ScoringOptions, judge_all
+from promptecho.benchmarks.scoring import ImageFolder, Judged, Scored, ScoringOptions, judge_all
 from promptecho.errors import ConfigError
 from promptecho.images import load_image
 from promptecho.scores import ScoreItem
@@ -30,7 +30,7 @@ def check_mode(mode: str) -> None:
         )
 
 
-def judge(entry: GenevalImage, detector: Detector, options: Options) -> ScoredItem:
+def judge(entry: GenevalImage, detector: Detector, options: Options) -> Judged:
     """Judge one image: its score item and its raw record (detections, reason, and the options that decided)."""
     metadata = entry.prompt.metadata()
     key = {"prompt_id": entry.prompt_id, "image_index": entry.image_index, "group": entry.prompt.tag}

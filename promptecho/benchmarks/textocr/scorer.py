@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from promptecho.benchmarks.limit import first_prompts
 from promptecho.benchmarks.listing import prompts_digest
 from promptecho.benchmarks.perception import PerceptionFailure
-from promptecho.benchmarks.scoring import ImageFolder, JudgeBackend, Scored, ScoredItem, ScoringOptions, judge_all
+from promptecho.benchmarks.scoring import ImageFolder, JudgeBackend, Judged, Scored, ScoringOptions, judge_all
 from promptecho.benchmarks.templates import load_template
 from promptecho.benchmarks.textocr.layout import TextOcrImage, list_images, tag_of
 from promptecho.benchmarks.textocr.prompts import read_prompts
@@ -36,17 +36,17 @@ def _begin(entry: TextOcrImage) -> tuple[dict[str, Any], dict[str, Any]]:
     return key, {**key, "length": prompt.length, "filename": entry.path.name, "required": required}
 
 
-def _fail(key: dict[str, Any], record: dict[str, Any], reason: str) -> ScoredItem:
+def _fail(key: dict[str, Any], record: dict[str, Any], reason: str) -> Judged:
     return ScoreItem(**key, outcome=None, failed=True), record | {"outcome": None, "failed": True, "reason": reason}
 
 
-def _end(key: dict[str, Any], record: dict[str, Any], outcome: float, reason: str) -> ScoredItem:
+def _end(key: dict[str, Any], record: dict[str, Any], outcome: float, reason: str) -> Judged:
     return ScoreItem(**key, outcome=outcome, failed=False), record | {
         "outcome": outcome, "failed": False, "reason": reason
     }  # fmt: skip
 
 
-def judged_by_reader(entry: TextOcrImage, reader: TextReader) -> ScoredItem:
+def judged_by_reader(entry: TextOcrImage, reader: TextReader) -> Judged:
     """An image's item and raw record from the lines of text that a reader finds in it.
 
     An image that cannot be decoded and a reader without answer are failed items.
@@ -73,7 +73,7 @@ def judged_by_reader(entry: TextOcrImage, reader: TextReader) -> ScoredItem:
     return _end(key, record, float(comparison.exact), reason)
 
 
-def judged_by_model(judged: tuple[TextOcrImage, Answer]) -> ScoredItem:
+def judged_by_model(judged: tuple[TextOcrImage, Answer]) -> Judged:
     """An image's item and raw record from a judge's answer; one without value is a failed item."""
     entry, answer = judged
     key, record = _begin(entry)

@@ -18,7 +18,7 @@ from promptecho.tables.kind import (
     MODEL,
     PERCENT,
     PROMPTS,
-    Judged,
+    RowItems,
     TableKind,
     cell_of,
     pairable,
@@ -111,7 +111,7 @@ class TiifKind(TableKind):
                 found[f"{length}.delta"] = paired_difference(*sides, weigh=partial(_overall_of, length), what=what)
         return found
 
-    def column_difference(self, column: str, first: Judged, second: Judged, what: str) -> Difference | None:
+    def column_difference(self, column: str, first: RowItems, second: RowItems, what: str) -> Difference | None:
         length = column.partition(".")[0]
         groups = {item.group for judged in (first, second) for item in judged.items if not item.failed}
         groups = {group for group in groups if group.startswith(f"{length}:")}

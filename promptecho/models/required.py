@@ -19,7 +19,7 @@ ModelKind = Literal["pipeline", "transformers", "adapter", "modelscope"]
 
 
 @dataclass(frozen=True)
-class Model:
+class RequiredModel:
     """A model and what for: `used_by` are dotted keys of the configuration.
 
     `source` is a hub id, a folder or `shapes`, as the configuration has it. `code`: Python files are wanted too.
@@ -48,7 +48,7 @@ class Model:
         return HUB_ID.fullmatch(self.source) is not None
 
 
-def models_of(config: ExperimentConfig) -> list[Model]:
+def required_models(config: ExperimentConfig) -> list[RequiredModel]:
     """Every model that `config` names or takes by default, each once, in the order of the file.
 
     Raises:
@@ -57,13 +57,13 @@ def models_of(config: ExperimentConfig) -> list[Model]:
     return merge(_uses(config))
 
 
-def merge(models: Iterable[Model]) -> list[Model]:
+def merge(models: Iterable[RequiredModel]) -> list[RequiredModel]:
     """Each source once, with all that uses it.
 
     Raises:
         ConfigError: one hub id at two revisions.
     """
-    found: dict[tuple[str, ModelKind], Model] = {}
+    found: dict[tuple[str, ModelKind], RequiredModel] = {}
     for model in models:
         known = found.get((model.source, model.kind))
         if known is None:
@@ -74,16 +74,16 @@ def merge(models: Iterable[Model]) -> list[Model]:
                 f"{model.used_by[0]}.revision: {model.revision}, but {known.used_by[0]} has {model.source} at "
                 f"{known.revision}; use one revision of a model"
             )
-        found[model.source, model.kind] = Model(
+        found[model.source, model.kind] = RequiredModel(
             model.source, known.kind, known.revision or model.revision,
             tuple(dict.fromkeys(known.used_by + model.used_by)), known.code or model.code,
         )  # fmt: skip
     return list(found.values())
 
 
-def _uses(config: ExperimentConfig) -> Iterator[Model]:
+def _uses(config: ExperimentConfig) -> Iterator[RequiredModel]:
     t2i = config.models.t2i
-    yield Model(as_written(config, t2i.path), "pipeline", t2i.revision, ("models.t2i",))
+    yield RequiredModel(as_written(config, t2i.path), "pipeline", t2i.revision, ("models.t2i",))
     vlms = {"models.vlm": config.models.vlm, "training.reward_vlm": config.training.reward_vlm}
     # A run that only inherits the experiment's is no use of its own.
     vlms |= {
@@ -94,16 +94,18 @@ def _uses(config: ExperimentConfig) -> Iterator[Model]:
     rewarded = not config.runs or any(needs_vlm(config, run) for run in config.runs)
     for key, vlm in vlms.items():
         if vlm is not None and (rewarded or (key == "models.vlm" and config.captions.prompts is None)):
-            yield Model(as_written(config, vlm.path), "transformers", vlm.revision, (key,), vlm.trust_remote_code)
+            yield RequiredModel(
+                as_written(config, vlm.path), "transformers", vlm.revision, (key,), vlm.trust_remote_code
+            )
     for name, adapter in config.adapters.items():
-        yield Model(adapter.adapter, "adapter", adapter.revision, (f"runs.{name}",))
+        yield RequiredModel(adapter.adapter, "adapter", adapter.revision, (f"runs.{name}",))
     for name, judge in config.judges.models.items():
         if judge_kind(judge.kind).in_process:
             key = f"judges.models.{name}"
-            yield Model(judge.model, "transformers", None, (key,), judge.trust_remote_code)
+            yield RequiredModel(judge.model, "transformers", None, (key,), judge.trust_remote_code)
     for name, benchmark in config.benchmarks.items():
         key = f"benchmarks.{name}"
         models = benchmark_named(benchmark.scorer).backend(benchmark.backend).models
         holds_all = benchmark.model is not None and Path(benchmark.model).expanduser().is_dir()
         for index, (source, kind) in enumerate(models[:1] if holds_all else models):
-            yield Model(source if index else benchmark.model or source, kind, None, (key,))  # type: ignore[arg-type]
+            yield RequiredModel(source if index else benchmark.model or source, kind, None, (key,))  # type: ignore[arg-type]

@@ -1,8 +1,8 @@
 """Where this process finds models: a fact of the machine that it runs on, so kept once per process.
 
 A command that reads an experiment's configuration does it through `job_config`, before it imports torch, transformers
-or diffusers: whether the hub may be asked has to be known by then. Library code that loads a model asks `locate` or
-`at_hand`. Without `job_config` nothing is looked up, staged or forbidden.
+or diffusers: whether the hub may be asked has to be known by then. Library code that loads a model calls `locate_model`
+or `stage_model`. Without `job_config` no models folder is searched, nothing is staged, and the hub may be asked.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from pathlib import Path
 from promptecho.config import ExperimentConfig, load_experiment
 from promptecho.errors import ModelError
 from promptecho.hub_record import HUB_ID, revision_problem
-from promptecho.models import reach
+from promptecho.models import hub_access
 from promptecho.shipped import ROOT as SHIPPED
 from promptecho.suggest import maybe
 
 
 @dataclass
-class Place:
+class ModelAccess:
     """Folder of fetched models, whether the hub is out of bounds, where nodes keep copies."""
 
     root: Path | None = None
@@ -32,7 +32,7 @@ class Place:
     config: ExperimentConfig | None = None
 
 
-_place = Place()
+_access = ModelAccess()
 
 
 def job_config(path: str | Path) -> ExperimentConfig:
@@ -44,9 +44,9 @@ def job_config(path: str | Path) -> ExperimentConfig:
 
 def use(config: ExperimentConfig) -> None:
     """Find models as `config` says, from here on."""
-    global _place
+    global _access
     root = config.models_root
-    _place = Place(Path(root) if root else None, config.models_offline, config.models_staging, config=config)
+    _access = ModelAccess(Path(root) if root else None, config.models_offline, config.models_staging, config=config)
     if config.models_offline:
         _forbid()
 
@@ -62,10 +62,10 @@ def _forbid() -> None:
 
 def staging_seconds() -> float:
     """What this process has spent on staging so far, waiting for others included."""
-    return _place.staging_seconds
+    return _access.staging_seconds
 
 
-def locate(path: str, revision: str | None = None) -> str:
+def locate_model(path: str, revision: str | None = None) -> str:
     """A folder as it is; for a hub id its folder in `models_root` where it is there, else the hub id itself.
 
     Raises:
@@ -74,8 +74,8 @@ def locate(path: str, revision: str | None = None) -> str:
     """
     folder = Path(path).expanduser()
     hub_id = HUB_ID.fullmatch(path) is not None
-    if hub_id and _place.root is not None and (_place.root / path).is_dir():
-        folder = _place.root / path
+    if hub_id and _access.root is not None and (_access.root / path).is_dir():
+        folder = _access.root / path
     if folder.is_dir():
         from promptecho.models.selection import pointers_in
 
@@ -94,7 +94,7 @@ def check_model_path(path: str | Path, what: str = "VLM", revision: str | None =
         ModelError: it looks like a local path and is not a folder with a `config.json`; or it is not on this machine
             and the hub is out of bounds.
     """
-    text = locate(str(path), revision)
+    text = locate_model(str(path), revision)
     folder = Path(text).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():
@@ -112,11 +112,11 @@ def _check_hub(hub_id: str, revision: str | None) -> None:
     Raises:
         ModelError: the model is not here, and the hub may not be asked or does not answer.
     """
-    here = cached(hub_id, revision)
-    if _place.offline or reach.forbidden():
-        why = "jobs do not ask the hub (models.offline)" if _place.offline else "HF_HUB_OFFLINE is set"
-    elif (reason := reach.unreachable(reach.endpoint())) is not None:
-        why = f"the hub ({reach.endpoint()}) does not answer ({reason})"
+    here = locate_cached(hub_id, revision)
+    if _access.offline or hub_access.forbidden():
+        why = "jobs do not ask the hub (models.offline)" if _access.offline else "HF_HUB_OFFLINE is set"
+    elif (reason := hub_access.unreachable(hub_access.endpoint())) is not None:
+        why = f"the hub ({hub_access.endpoint()}) does not answer ({reason})"
         if here:
             print(f"promptecho: {hub_id}: from the hub's cache here, as {why}", file=sys.stderr, flush=True)
             _forbid()
@@ -124,7 +124,7 @@ def _check_hub(hub_id: str, revision: str | None) -> None:
         return
     if not here:
         at = "" if revision is None else f" at revision {revision}"
-        where = f"neither in {_place.root} nor in" if _place.root else "not in"
+        where = f"neither in {_access.root} nor in" if _access.root else "not in"
         raise ModelError(
             f"{hub_id}{_key_of(hub_id)}: {where} the hub's cache on this machine{at}, and {why}; where there is "
             "internet: promptecho models fetch --config FILE"
@@ -133,30 +133,30 @@ def _check_hub(hub_id: str, revision: str | None) -> None:
 
 def _key_of(source: str) -> str:
     """Which keys of this process's configuration name a model, in brackets; nothing where none does."""
-    if _place.config is None:
+    if _access.config is None:
         return ""
-    from promptecho.models.needed import models_of
+    from promptecho.models.required import required_models
 
-    keys = [key for model in models_of(_place.config) if model.source == source for key in model.keys]
+    keys = [key for model in required_models(_access.config) if model.source == source for key in model.keys]
     return f" ({', '.join(keys)})" if keys else ""
 
 
-def at_hand(path: str, revision: str | None = None) -> str:
-    """Where to load a model from: `locate`, and with staging its copy on this node's disk."""
-    found = locate(path, revision)
+def stage_model(path: str, revision: str | None = None) -> str:
+    """Where to load a model from: `locate_model`, and with staging its copy on this node's disk."""
+    found = locate_model(path, revision)
     folder = Path(found)
-    if _place.staging is None or not folder.is_dir() or folder.is_relative_to(SHIPPED):
+    if _access.staging is None or not folder.is_dir() or folder.is_relative_to(SHIPPED):
         return found
     from promptecho.models.staging import staged
 
     start = time.monotonic()
     try:
-        return staged(found, _place.staging)
+        return staged(found, _access.staging)
     finally:
-        _place.staging_seconds += time.monotonic() - start
+        _access.staging_seconds += time.monotonic() - start
 
 
-def cached(hub_id: str, revision: str | None = None) -> Path | None:
+def locate_cached(hub_id: str, revision: str | None = None) -> Path | None:
     """The folder of a model in the hub's cache on this machine; None where there is none."""
     try:
         from huggingface_hub import try_to_load_from_cache
