@@ -1,6 +1,6 @@
 """The command line `promptecho`: one sub-command per stage, each a thin call into the library.
 
-Start-up stays light: the modules in `promptecho.commands` import torch, transformers and the like inside
+Start-up stays light: the modules in `promptecho.commands` import torch, transformers and similar libraries inside
 their functions only.
 """
 

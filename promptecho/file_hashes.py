@@ -53,7 +53,7 @@ class FileHashes:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
-        self.save()  # after an error, too: what was read need not be read again
+        self.save()  # after an error, too: what was read does not have to be read again
 
     def sha256(self, path: str | Path) -> str:
         """Hex SHA-256 of a file's bytes; of what a link leads to.

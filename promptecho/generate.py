@@ -125,7 +125,7 @@ def _make(job: GenerateJob, recipe: dict, layout: Layout, every: list[Image], ma
         options = {"pad_prompts": own} if own else {}
         family = load_configured(job.config, job.device, text_encoder_device="cpu" if cache else None, **options)
     # A batch holds prompts of one length, where there are enough of them. Batches are those of all the shard's images,
-    # so that they stay as they are when a limit changes or a job begins anew.
+    # so that they stay as they are when a limit changes or a job starts again.
     every = sorted_by_length(family, every, lambda image: tokens[image[0]])
     batches = [every[start : start + settings.batch_size] for start in range(0, len(every), settings.batch_size)]
     missing = []
@@ -234,7 +234,7 @@ def _recipe(job: GenerateJob) -> dict[str, str | None]:
 
 
 def _row(layout: Layout, p: int, i: int) -> dict:
-    """What tells of a finished image; the hash tells whether the file is still that."""
+    """What describes a finished image; the hash tells whether the file is still that."""
     return {
         "prompt_id": layout.ids[p],
         "prompt": layout.texts[p],

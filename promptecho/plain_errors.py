@@ -1,4 +1,4 @@
-"""What the user has to mend is said by the workflow in a line: no stack of rules and functions around it.
+"""The workflow reports what the user has to correct in one line, without a stack of rules and functions around it.
 
 Snakemake prints the place in the rules with each WorkflowError, wraps one that an input function raises into "Error:",
 the wildcards and a traceback, and advises about input functions where a target is misspelt. All of this is about the
@@ -33,7 +33,7 @@ UserError.__name__ = "WorkflowError"  # what Snakemake prints before the text
 
 def in_plain_words(workflow: Any) -> None:
     """Have `workflow` say in a line why it can't plan, where the reason is what the user wrote."""
-    build = workflow._build_dag  # the plan's own errors are nowhere else to be caught
+    build = workflow._build_dag  # the plan's own errors cannot be caught in any other place
 
     def build_in_plain_words() -> None:
         from snakemake.exceptions import InputFunctionException, MissingRuleException

@@ -92,7 +92,8 @@ class Protection:
         return str(_results(job)) == str(Path(self.placed(f"results/{job.wildcards.E}")))
 
     def look(self) -> None:
-        """Refuse to make finished results again, or move aside those that shall be, and captions that will be.
+        """Refuse to make finished results again, or move aside those that the user wants made again, and captions
+        that will be made again.
 
         Raises:
             DataError: what is finished and would be made again, and the ways on; or results can't be written.
@@ -210,7 +211,7 @@ class Protection:
         keys, why = self.changed(job, "merge", None, self.recorded(job))
         name = job.wildcards.E
         if why and not keys and not self.dag.reason(job).forced and {"prompts"} <= set(job.input.keys()):
-            # A mended line must not cost a run that has not come to it: states know the prompts that they have used.
+            # A corrected line must not cost a run that has not used it yet: a state knows the prompts that it has used.
             print(f"{name}: {why[0]}: captions are made again; runs are compared with them then", file=sys.stderr)
             return None
         why = [f"finished runs were trained on it ({', '.join(users)})", *(why or [self._reason(job)])]

@@ -22,11 +22,11 @@ from promptecho.progress import progress
 RECORD = "SOURCE.json"
 ATTEMPTS = 4
 TIMEOUT = 60.0  # seconds without a byte
-MAX_BYTES = 1 << 28  # far above any of the files; an endless answer shall not fill the memory
+MAX_BYTES = 1 << 28  # far above any of the files; an endless answer must not fill the memory
 
 
 class _Unreachable(Exception):
-    """The file cannot be had from there; its text is the reason."""
+    """The file cannot be downloaded from there; its text is the reason."""
 
 
 class _Transient(_Unreachable):
@@ -44,9 +44,9 @@ class Origin:
 
 
 def fetch_all(sources: list[Source], out: Path, origin: Origin) -> tuple[list[dict[str, Any]], DataError | None]:
-    """Fetch several sets; one that cannot be had does not keep the others from coming.
+    """Fetch several sets; one that is not available does not keep the others from coming.
 
-    Returns what `fetch` returns for each that came, and the error that tells of the others, a line each.
+    Returns what `fetch` returns for each that came, and the error that names the others, a line each.
 
     Raises:
         DataError: the mirror does not exist.
@@ -65,12 +65,12 @@ def fetch_all(sources: list[Source], out: Path, origin: Origin) -> tuple[list[di
 def fetch(source: Source, out: Path, origin: Origin) -> dict[str, Any]:
     """Fetch one prompt set into `out/NAME/`: the official files, the packed prompt files, SOURCE.json.
 
-    Files that are there with the right hash stay. Nothing of a wrong hash ever gets its final name.
+    Files that are there with the right hash stay. A file with a wrong hash never gets its final name.
 
     Returns what SOURCE.json records, with the folder and the number of prompts by file.
 
     Raises:
-        DataError: a file is neither in the mirror nor to be had from its URL (names both), or is not the official one.
+        DataError: a file is neither in the mirror nor available at its URL (names both), or is not the official one.
     """
     folder = Path(out) / source.name
     kept = _recorded(folder)
@@ -185,7 +185,7 @@ def _recorded(folder: Path) -> dict[str, str]:
     try:
         return {name: facts["fetched_from"] for name, facts in read_json(folder / RECORD)["files"].items()}
     except (DataError, KeyError, TypeError, AttributeError):
-        return {}  # a record of another kind: it is written anew
+        return {}  # a record of another kind: it is written again
 
 
 def _url(source: Source, file: SourceFile, base_url: str) -> str:

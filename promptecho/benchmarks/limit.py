@@ -18,7 +18,7 @@ def first_places(
 
     Each tag gets places in proportion to its prompts (Webster's method), at least one where there are enough, and of a
     tag the first prompts are taken. What a limit takes, every larger one takes too, so that raising it makes nothing
-    anew. The prompts at the places `last` are taken after all others.
+    again. The prompts at the places `last` are taken after all others.
     """
     if limit is None or limit >= len(prompts):
         return list(range(len(prompts)))
@@ -37,7 +37,7 @@ def first_places(
 def first_prompts(
     prompts: Sequence[P] | None, tag_of: Callable[[P], str], limit: int | None, last: Collection[int] = ()
 ) -> tuple[list[P] | None, Limit | None]:
-    """The prompts at `first_places`, and what scores tell of it; None where that is all of them."""
+    """The prompts at `first_places`, and what scores record of it; None where that is all of them."""
     if prompts is None or limit is None or limit >= len(prompts):
         return None, None
     places = first_places(prompts, tag_of, limit, last)

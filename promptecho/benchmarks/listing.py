@@ -70,7 +70,7 @@ class ImageEntry(Generic[P]):
 class ListedLayout:
     """Base of a `Layout`; the class that builds on it sets `ids`, `texts` and `chosen`.
 
-    `rows[p]` is what the listing tells of prompt p, without the file name. An image is named after its prompt's number,
+    `rows[p]` is what the listing says of prompt p, without the file name. An image is named after its prompt's number,
     by default its place in the prompt set, and never after the data_id, which may be a path.
     """
 

@@ -101,7 +101,7 @@ def _extract(packed: Path, folder: Path) -> None:
 
 def restore(root: Path) -> None:
     """Undo `pack`, for a generation that makes some of the images again. Files that are there stay: several shards may
-    do this at once, and one may already have made its own anew.
+    do this at once, and one may already have made its own.
 
     Raises:
         DataError: the packed file is damaged.

@@ -23,7 +23,7 @@ Judged = tuple[ScoreItem, dict[str, Any]]
 
 @dataclass(frozen=True)
 class JudgeFacts:
-    """What is told about a judge's answers: version -> how many it gave, why there are none -> how many, and order of
+    """What is known about a judge's answers: version -> how many it gave, why there are none -> how many, and order of
     the message's parts -> how many answers were given to it."""
 
     versions: dict[str, int]

@@ -151,7 +151,7 @@ class _Watched(io.FileIO):
 
 @contextmanager
 def opened(path: str | Path) -> Iterator[tuple[h5py.File, io.FileIO]]:
-    """A caption file as HDF5 and as the file below it. Faults that the body meets in it are told as faults of the file.
+    """A caption file as HDF5 and as the file below it. Faults that the body finds in it are reported as the file's.
 
     HDF5 does not open it by itself: that locks where the environment says so, and calls a locked file, one that may not
     be read and one that is damaged by the same name. Our files are never written in place.

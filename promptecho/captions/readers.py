@@ -203,7 +203,7 @@ def _config(path: str, revision: str | None, part: str) -> dict[str, Any]:
 
         try:
             file = Path(hf_hub_download(path, f"{part}/config.json", revision=revision))
-        except Exception as error:  # hub clients raise many types; all mean that the model can't be had
+        except Exception as error:  # hub clients raise many types; all mean that the model is not available
             reason = " ".join(str(error).split())[:200]
             raise ModelError(f"{path}: no such folder, and not to be had as a hub id ({reason})") from error
     return read_json(file) if file.is_file() else {}

@@ -1,4 +1,4 @@
-"""The list of the images that an experiment captions: kept, or made anew where the images are others now.
+"""The list of the images that an experiment captions: kept, or made again where the images are different now.
 
 The main process looks at the images whenever the workflow is planned, before any shard starts. The list that it
 leaves (`results/E/captions/images.jsonl`) is what all shards read, so that an image that arrives between two of them is
@@ -93,7 +93,7 @@ def _recorded(folder: Path, source: str) -> ImageList | None:
     """The list of before; None where there is none, or one of other images."""
     try:
         listed = image_list(folder / LIST)
-    except DataError:  # made anew, from the images
+    except DataError:  # made again, from the images
         return None
     return listed if listed.source == source else None
 

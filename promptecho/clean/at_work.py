@@ -13,7 +13,7 @@ _LOOKS = {b"show", b"clean", b"upgrade", b"plan", b"list"}  # commands, or comma
 
 
 def at_work(root: Path, experiment: str) -> str | None:
-    """Why nothing of `results/EXPERIMENT` may be deleted now, in words; None where nobody works on it.
+    """Why no file of `results/EXPERIMENT` may be deleted now, in words; None where no process works on it.
 
     Args:
         root: the folder in which Snakemake is started.

@@ -3,7 +3,7 @@
     python -m promptecho.cluster.ranks COUNT CPUS_PER_RANK COMMAND...
 
 Unlike torchrun, which ends with 1 whatever the ranks' exit codes are, and kills them 30 seconds after it was asked to
-end, this keeps training's own way to leave: SIGTERM and Ctrl-C are passed on as SIGTERM, upon which the ranks save at
+end, this keeps training's own way to leave: SIGTERM and Ctrl-C are passed on as SIGTERM, after which the ranks save at
 their next step boundary, however long that takes, and exit code 75 comes through. A rank that fails ends the others,
 and no rank outlives this process, even after `kill -9`.
 """

@@ -53,10 +53,10 @@ class Reward:
         build: `module:object`, called with one `promptecho.rewards.RewardContext`; returns a function of
             (images, prompts, prompt_ids) that gives a number for each image (promptecho/rewards/base.py).
         version: raise it when a change of the code makes other rewards: trainings with it are then made again.
-        options: pydantic model of its settings, a subclass of `Section`, all keys with defaults; they stand under its
+        options: pydantic model of its settings, a subclass of `Section`, all keys with defaults; they are below its
             name beside `weight`. One of `ReplyOptions` says that the VLM writes replies.
         needs_vlm: whether it is built with the experiment's VLM; where no reward is, none is loaded.
-        takes: which of the shared settings it heeds: `query`, `label` (keys of an entry of `rewards`) and `include_eos`
+        takes: which of the shared settings it uses: `query`, `label` (keys of an entry of `rewards`) and `include_eos`
             (of `promptecho reward`). The others are refused.
         template: the text file with its question, in which {prompt} stands for the prompt; `options.template`, where
             there is one, names another.

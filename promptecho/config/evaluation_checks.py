@@ -10,7 +10,7 @@ from promptecho.config.fields import Section
 from promptecho.config.scorers import backend_of, is_pairwise
 from promptecho.suggest import closest, maybe
 
-Problems = dict[str, str]  # dotted path -> what is wrong; a dict, so that nothing is told twice
+Problems = dict[str, str]  # dotted path -> what is wrong; a dict, so that nothing is reported twice
 
 
 def benchmark_problems(sections: dict[str, Any], problems: Problems) -> None:
@@ -115,7 +115,7 @@ def _sees_another_world(benchmark: BenchmarkSection, image_set: ImageSetSection,
 
 
 def _of_embedded_world(image_set: ImageSetSection, captions: Any) -> bool:
-    """True also where the captions section is at fault, which is told already."""
+    """True also where the captions section is at fault, which is reported already."""
     return image_set.prompts is None and (image_set.heldout is None or captions is None or captions.shapes is not None)
 
 

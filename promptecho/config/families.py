@@ -61,7 +61,7 @@ class Family:
         lora_fused: name endings that other tools have for layers which diffusers splits; for each, under which names
             the same file may hold the parts once more.
         comfyui_prefix: what ComfyUI has before diffusers' names of layers; None: no file for ComfyUI is written.
-        takes: which of the settings it heeds that only some families do: `pad_prompts`.
+        takes: which of the settings it uses that only some families do: `pad_prompts`.
         height, width: images in pixels where the configuration says nothing.
         guidance_scale: likewise guidance, as the pipeline understands it, of images that are evaluated.
         training_guidance_scale: likewise of sampling in training; None: the same.
@@ -177,7 +177,7 @@ def version_in_digest(name: str) -> dict[str, int]:
 def with_defaults(raw: Mapping[str, Any], training: Any) -> tuple[dict[str, Any], Any]:
     """An experiment file's content and its `training`, what they leave out filled in as the family has it.
 
-    What is no mapping, and a family that there is not, stay as they are: they are told later.
+    What is not a mapping, and a family that there is not, stay as they are: they are reported later.
     """
     models, sets = raw.get("models"), raw.get("image_sets")
     t2i = models.get("t2i") if isinstance(models, dict) else None
@@ -218,7 +218,7 @@ def family_in(folder: str | Path) -> str | None:
 
 
 def misfit(family: Family, folder: str | Path) -> str | None:
-    """Why a pipeline's folder is none of this family; None where it is, or says nothing of it."""
+    """Why a pipeline's folder is not of this family; None where it is, or says nothing of it."""
     classes = classes_in(folder)
     if classes is None or classes == family.classes:
         return None

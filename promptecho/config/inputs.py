@@ -4,7 +4,7 @@ Snakemake sees that an input is newer, not that it is another one: `cp -p` and `
 in a folder does not change the folder's time. So the digest that a rule records also says whether its inputs are still
 the ones that were there first: `results/E/config/inputs.json` keeps the hash of each from when it was first seen, and
 as long as an input holds that, the digest is that of the configuration alone. Results that are older than this file
-are thereby taken as made from what lay there when it was begun, and an input that is merely newer reruns nothing.
+are therefore taken as made from what lay there when it was begun, and an input that is merely newer reruns nothing.
 """
 
 from __future__ import annotations

@@ -263,5 +263,5 @@ def _find_models(raw: dict[str, Any], root: Path, source: str) -> None:
 
 
 def _mapping(value: Any) -> dict[str, Any]:
-    """What is no mapping is reported later, when the sections are validated."""
+    """What is not a mapping is reported later, when the sections are validated."""
     return value if isinstance(value, dict) else {}

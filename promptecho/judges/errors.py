@@ -35,7 +35,7 @@ class JudgeBusyError(JudgeError):
 
 
 class JudgeRejectedError(JudgeError):
-    """The endpoint refuses this one request (HTTP 400 and its like): the question fails, others may be answered."""
+    """The endpoint refuses this one request (HTTP 400 and similar): the question fails, others may be answered."""
 
 
 class RefusedError(ValueError):

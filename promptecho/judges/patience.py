@@ -52,7 +52,7 @@ class Patience:
             print(f"judge {self._name}: answers again after {time.monotonic() - since:.0f} s", file=sys.stderr)
 
     def failed(self, reason: str) -> float:
-        """The endpoint did not answer; returns the seconds for which nobody had a reply. Tells of an outage once."""
+        """The endpoint did not answer; returns the seconds for which nobody had a reply. Reports an outage once."""
         with self._lock:
             now = time.monotonic()
             self._since = now if self._since is None else self._since

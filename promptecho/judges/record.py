@@ -118,7 +118,7 @@ class Record:
             return row.reason if row else None
 
     def give_up(self, key: str, id: str, reason: str) -> None:
-        """Write down that a question stays without answer, so that nobody need ask in order to know."""
+        """Record that a question stays without an answer, so that it is not asked again only to find this out."""
         with self._lock:
             own = self._open_own()
             self._append(

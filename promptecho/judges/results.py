@@ -31,7 +31,7 @@ Result = tuple[object, str] | Failure  # (value, text) of the reply that answers
 class ParsedReplies:
     """Reads each recorded reply once for each question.
 
-    What the record calls ok is not trusted: replies are parsed anew, so that a better parser needs no new call.
+    What the record calls ok is not trusted: replies are parsed again, so that a better parser needs no new call.
     """
 
     def __init__(self, settings: JudgeSection, record: Record):

@@ -25,7 +25,7 @@ class Trouble:
 
 
 class QuestionQueue:
-    """Whose turn it is: questions in their order, and those that were put off once their time has come."""
+    """Gives out the next question: the questions in their order, and postponed ones once their waiting time is over."""
 
     def __init__(self) -> None:
         self._queue: deque[Prepared] = deque()

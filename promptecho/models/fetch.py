@@ -77,7 +77,7 @@ class Fetched:
 def fetch_all(
     models: list[RequiredModel], root: Path, hub: Hub, *, full: bool = False
 ) -> tuple[list[Fetched], list[str]]:
-    """Fetch several models; one that cannot be had does not keep the others from coming.
+    """Fetch several models; one that is not available does not keep the others from coming.
 
     Returns what `fetch` returns for each that came, and a line for each that did not; one line for all that would need
     a hub which does not answer.

@@ -22,7 +22,7 @@ FETCH = "promptecho models fetch --config FILE"
 
 @dataclass(frozen=True)
 class ModelStatus:
-    """A model and its place. `path` None: it is not here; `bytes` None: nobody knows. `problem`: why it won't do.
+    """A model and its place. `path` None: it is not here; `bytes` None: not known. `problem`: why it cannot be used.
 
     `elsewhere` is ModelScope, which keeps its own cache and is not looked into.
     """
@@ -128,7 +128,7 @@ def verify(found: ModelStatus) -> ModelStatus:
 
 
 def check_ready(models: list[ModelStatus]) -> None:
-    """Raise what tells of the models that are not ready; nothing where all are.
+    """Raise an error that names the models that are not ready; do nothing where all are ready.
 
     Raises:
         DataError: a line for each.

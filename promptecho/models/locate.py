@@ -23,7 +23,7 @@ from promptecho.suggest import maybe
 
 @dataclass
 class ModelAccess:
-    """Folder of fetched models, whether the hub is out of bounds, where nodes keep copies."""
+    """Folder of fetched models, whether the hub may be asked, where nodes keep copies."""
 
     root: Path | None = None
     offline: bool = False
@@ -70,7 +70,7 @@ def locate_model(path: str, revision: str | None = None) -> str:
 
     Raises:
         ModelError: the folder was fetched at another revision; or neither it nor the hub's cache here has the model,
-            and the hub is out of bounds or does not answer.
+            and the hub may not be asked or does not answer.
     """
     folder = Path(path).expanduser()
     hub_id = HUB_ID.fullmatch(path) is not None
@@ -92,7 +92,7 @@ def check_model_path(path: str | Path, what: str = "VLM", revision: str | None =
 
     Raises:
         ModelError: it looks like a local path and is not a folder with a `config.json`; or it is not on this machine
-            and the hub is out of bounds.
+            and the hub may not be asked.
     """
     text = locate_model(str(path), revision)
     folder = Path(text).expanduser()

@@ -2,10 +2,10 @@
 
 `STAGING/promptecho-UID/NAME-IDENTITY/` is one copy. A copy is made under a temporary name and renamed, under a lock
 that the node's other processes wait for; it is complete or not there. A process that uses a copy holds a shared lock
-on it until it ends, and copies that nobody uses give way, least recently used first, when room is needed.
+on it until it ends, and copies that nobody uses are deleted, least recently used first, when room is needed.
 
-Staging is an optimisation, so whatever is in its way (no room, a folder that others can write to, a disk that fails)
-is told in one line, and the model is loaded from where it is.
+Staging is an optimisation, so whatever prevents it (no room, a folder that others can write to, a disk that fails)
+is reported in one line, and the model is loaded from where it is.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def staged(path: str, staging: str | Path | None, *, free: int | None = None) ->
 
 
 def private_folder(staging: str | Path) -> Path:
-    """The user's own folder below `staging`, made if need be: weights that others can replace are not loaded."""
+    """The user's own folder below `staging`, made if necessary: weights that others can replace are not loaded."""
     text = os.path.expandvars(str(staging))
     if "$" in text or not os.path.isabs(text):
         raise _NotStagedError(f"models.staging {staging!s} is no absolute path here (a variable that is not set?)")

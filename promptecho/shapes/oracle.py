@@ -23,7 +23,7 @@ TURNS = (-10.0, -5.0, 0.0, 5.0, 10.0)  # objects are drawn turned by up to 8 deg
 # IoU with the template that the smallest clean renders of a shape reach (5th percentile of 150); thin arms lose most.
 CLEAN_IOU = {"circle": 0.90, "cross": 0.85, "ring": 0.80, "square": 0.89, "star": 0.69, "triangle": 0.81}
 SHORTFALL = (0.04, 0.08, 0.2)  # below CLEAN_IOU: a score of 1, of 0.9 (the least that detectors count), of 0
-# Least score of an object, at 0.06 below CLEAN_IOU; one below it is broken, hence its image wrong. Chosen on objects
+# Least score of an object, at 0.06 below CLEAN_IOU; one below it is broken, so its image is wrong. Chosen on objects
 # labelled by eye (docs/shapes.md).
 WELL_FORMED = 0.95
 MIN_AREA = 30  # pixels; the smallest object drawn covers about 60

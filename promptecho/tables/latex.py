@@ -57,8 +57,8 @@ def to_latex(table: Table, short: bool = False) -> str:
     r"""Floats with rules of `\usepackage{booktabs}`: limits of intervals as sub- and superscripts, notes below.
 
     `short` leaves out intervals, notes of values (p) and most footnotes, and is a `table` of one column where it fits
-    into one of a two-column page. Counts that are the same in every row are told in the notes instead of columns.
-    Warnings stand in the notes.
+    into one of a two-column page. Counts that are the same in every row are given in the notes instead of columns.
+    Warnings are in the notes.
     """
     lines = [r"% Needs \usepackage{booktabs} in the preamble."]
     column = _layout(table, short, COLUMN) if short else None

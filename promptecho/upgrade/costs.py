@@ -71,7 +71,7 @@ def judge_calls(shadow: Path, options: str, environment: dict[str, str], unpack:
     `unknown` says instead why that cannot be told.
 
     Args:
-        unpack: whether packed images shall be unpacked for it, in the shadow.
+        unpack: whether packed images are to be unpacked for it, in the shadow.
     """
     words = shlex.split(options)
     for place in [k + 1 for k, word in enumerate(words) if word in ("--images", "--baseline")]:

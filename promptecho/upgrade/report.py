@@ -75,7 +75,7 @@ def make_report(
 
     Args:
         settings: what `--config set=` takes, for runs that were added on the command line.
-        unpack: whether packed images shall be unpacked in the folder for temporary files, to count calls of judges.
+        unpack: whether packed images are to be unpacked in the folder for temporary files, to count calls of judges.
 
     Raises:
         DataError: Snakemake cannot plan here; says why.

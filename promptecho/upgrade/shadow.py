@@ -80,6 +80,6 @@ def _cast(root: Path, shadow: Path) -> None:
 def _link(original: Path, link: Path) -> None:
     """A link as old as what it leads to: Snakemake looks at the times of both."""
     link.symlink_to(original.resolve())
-    with contextlib.suppress(OSError):  # of a link that leads nowhere
+    with contextlib.suppress(OSError):  # of a link that leads to no file
         times = original.stat()
         os.utime(link, ns=(times.st_atime_ns, times.st_mtime_ns), follow_symlinks=False)

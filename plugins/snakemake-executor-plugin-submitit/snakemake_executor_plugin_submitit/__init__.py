@@ -19,7 +19,7 @@ common_settings = CommonSettings(
     job_deploy_sources=False,
     pass_default_storage_provider_args=True,
     pass_default_resources_args=True,
-    # Secrets stay in the environment, which sbatch hands on; in the command they would end in pickles and logs.
+    # Secrets stay in the environment, which sbatch passes on; in the command they would end in pickles and logs.
     pass_envvar_declarations_to_cmd=False,
     auto_deploy_default_storage_provider=False,
     init_seconds_before_status_checks=0,

@@ -200,7 +200,7 @@ def install_in_dry_runs(settings) -> None:
 
     A dry run puts Snakemake's own `dryrun` executor in place of the chosen one, of which only the settings are made;
     so they are where this can be asked for. The check sits where the executor is made, because with --quiet no job is
-    ever handed to it. It serves one dry run: the next one may be another executor's.
+    ever given to it. It serves one dry run: the next one may be another executor's.
     """
     plugin = ExecutorPluginRegistry().plugins.get("dryrun")
     if plugin is None:

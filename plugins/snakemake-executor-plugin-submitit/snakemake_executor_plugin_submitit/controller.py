@@ -1,4 +1,4 @@
-"""slurmctld itself, asked about single jobs before an end is believed that no outcome file tells of.
+"""slurmctld itself, asked about single jobs before an end is believed that no outcome file describes.
 
 squeue may answer from a cache that is a minute old, or leave jobs out; sacct may never have heard of an end.
 """

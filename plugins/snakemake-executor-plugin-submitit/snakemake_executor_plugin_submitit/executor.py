@@ -191,7 +191,7 @@ class Executor(RemoteExecutor):
     # Watching, in the base class's thread.
 
     def _wait_thread(self) -> None:
-        """As the parent, which prints an error before it hands it on: without a reader of the output it never would."""
+        """As the parent, which prints an error before it passes it on; if nothing reads the output, it would never do so."""
         try:
             asyncio.run(self._wait_for_jobs())
         except Exception as error:
@@ -234,7 +234,7 @@ class Executor(RemoteExecutor):
                 self.report_job_error(info, msg=message, aux_logs=[str(one.log)])
 
     def _look_for_folder(self) -> None:
-        """Without its folder a job can't tell of its end, so it would be waited for up to its time limit.
+        """Without its folder a job can't report its end, so it would be waited for up to its time limit.
 
         Raises:
             WorkflowError: the log folder is gone, at two looks in a row.

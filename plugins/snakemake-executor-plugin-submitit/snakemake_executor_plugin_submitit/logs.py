@@ -142,7 +142,7 @@ def _is_no_text(lines: list[str]) -> bool:
 
 
 def _as_shown(line: str) -> str:
-    """A progress bar writes over itself; colours and the like are for terminals."""
+    """A progress bar writes over itself; colours and similar codes are for terminals."""
     parts = [part for part in line.split("\r") if part]
     line = _CONTROL.sub("", _ESCAPES.sub("", parts[-1] if parts else ""))
     return line if len(line) <= WIDTH else f"{line[:WIDTH]} ... ({len(line)} characters)"

@@ -42,7 +42,7 @@ def since(before: dict, now: dict) -> dict:
 def _groups(proc: Path) -> list[tuple[list[Path], Path, int]]:
     """Where this process's memory control group may be: folders from its own up to below the job's; the job's; version.
 
-    Slurm's are .../job_12/step_batch/task_0 and the like, in both versions.
+    Slurm's are .../job_12/step_batch/task_0 and similar ones, in both versions.
     """
     found = []
     for line in _text(proc / "self" / "cgroup").splitlines():

@@ -133,7 +133,7 @@ class JobPayload:
             SystemExit: it will be started again.
             _LeaveError: it will not; `__call__` goes on and writes down what came out.
         """
-        # One request is enough: a second one in the middle of this would begin it anew.
+        # One request is enough: a second one in the middle of this would start it again.
         signal.signal(signal.SIGUSR2, signal.SIG_IGN)
         left = self._seconds_left()
         # Slurm sends the signal up to a minute early. Where the time left is unknown, call it a preemption.
@@ -255,7 +255,7 @@ class JobPayload:
     def _requeue(self, why: str) -> str:
         """Have Slurm start this job again; returns the reason if that can't be.
 
-        Not by submitit, which pickles the job anew: what fails on a full or missing folder would lose the pickle.
+        Not by submitit, which pickles the job again: what fails on a full or missing folder would lose the pickle.
 
         Raises:
             SystemExit: Slurm has it in the queue again, and ends this process.

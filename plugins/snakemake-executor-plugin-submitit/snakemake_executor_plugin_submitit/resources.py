@@ -232,7 +232,7 @@ def _memory(
 ) -> tuple[int | None, int | None]:
     """Memory per node and per CPU, of which at most one is asked for; 0 per node is all that it has."""
     mem, per_cpu = read.number("mem_mb", least=0), read.number("mem_mb_per_cpu")
-    if origin is None:  # by whom is not known: what is no more than Snakemake's own default may be that
+    if origin is None:  # who set it is not known: what is no more than Snakemake's own default may be that
         small = per_cpu is not None and mem is not None and 0 < mem <= _DEFAULT_MEM_MB
         origin = {"mem_mb": BY_DEFAULT} if small else {}
     by = {key: origin.get(key, BY_RULE) for key in ("mem_mb", "mem_mb_per_cpu") if key in read.given}

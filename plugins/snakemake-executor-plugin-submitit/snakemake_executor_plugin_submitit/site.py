@@ -263,7 +263,7 @@ class Site:
                 f"{shown}: user {self.user} may use it in {_list({a.partition for a in mine})} only, "
                 f"not in {', '.join(names)}; set slurm_partition"
             )
-        # With an account that can't be had, any of the user's, so that this is not the next try's problem.
+        # With an account that is not available, any of the user's, so that this is not the next try's problem.
         allowed = frozenset().union(*(a.qos for a in here or mine or self.associations))
         if request.qos and self.enforces("qos") and allowed and request.qos not in allowed:
             whose = f"with {shown}" if mine else f"for user {self.user}"

@@ -1,4 +1,4 @@
-"""From Snakemake's jobs to Slurm jobs: written down in the ledger, then handed to sbatch."""
+"""From Snakemake's jobs to Slurm jobs: written down in the ledger, then given to sbatch."""
 
 from __future__ import annotations
 

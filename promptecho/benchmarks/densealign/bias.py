@@ -17,7 +17,7 @@ def analyse_position(comparisons: Iterable[tuple[bool, int]]) -> dict[str, Any]:
     The authors' analysis (analyze_position_bias.py) reports win rates of comparisons shown in order and of swapped
     ones, and a chi-square test of independence of order and winner on the table 2 orders x {win, loss, tie}. So does
     this, with these differences: columns without a count are left out (scipy refuses them, so that the authors' script
-    ends in an error for a judge without ties), and the share of comparisons won by the image shown first is told.
+    ends in an error for a judge without ties), and the share of comparisons won by the image shown first is reported.
 
     The test takes comparisons as independent, which several images of one prompt are not; it is an approximation that
     wants `smallest_expected` of 5 or more. With two columns scipy applies Yates's correction.

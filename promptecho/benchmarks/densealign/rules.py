@@ -15,7 +15,7 @@ PREFERENCES: tuple[Preference, ...] = get_args(Preference)
 def is_swapped(seed: int, prompt_id: str, image_index: int) -> bool:
     """Whether the baseline's image is shown first: so for half of the pairs (paper 4.2.1).
 
-    The paper gives no seed and the authors' script draws afresh at each run; here the order is a function of seed and
+    The paper gives no seed and the authors' script draws again at each run; here the order is a function of seed and
     pair, so that a comparison asked again is the same question.
     """
     return derive_seed(seed, "densealign", "swap", prompt_id, image_index) % 2 == 1

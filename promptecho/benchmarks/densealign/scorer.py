@@ -156,7 +156,7 @@ class DenseAlignScorer:
         if options.backend == JUDGE:
             self._judge = JudgeBackend(options)
             self._template = load_template("densealign", "pairwise", options.templates)
-            self._template.fill(prompt="")  # a faulty one is told before any image is read
+            self._template.fill(prompt="")  # a faulty one is reported before any image is read
             self.judge_model, self.template_digest = self._judge.name, self._template.digest
         elif options.backend in READERS:
             self._reader = load_reader(options.backend)

@@ -67,7 +67,7 @@ class VlmJudge:
 
     @property
     def facts(self) -> JudgeFacts | None:
-        """What is told about the answers to the last `ask`."""
+        """What is known about the answers to the last `ask`."""
         return self._judge.facts
 
     def _questions(self, entries: Sequence[DpgImage], items: Items) -> list[list[Question] | str]:

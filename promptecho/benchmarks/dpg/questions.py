@@ -144,7 +144,7 @@ def question_of(row: QuestionRow) -> DpgQuestion:
 
 
 def parse_questions(rows: Sequence[QuestionRow]) -> list[DpgQuestion]:
-    """All rows as questions; every malformed one is told, not the first alone.
+    """All rows as questions; every malformed one is reported, not only the first.
 
     Raises:
         DataError: see question_of.

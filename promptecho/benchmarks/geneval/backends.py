@@ -57,6 +57,6 @@ def load_backend(name: str, options: ScoringOptions | None = None) -> Detector:
     """The detector of a backend name; of `options` only `model` and `device` count.
 
     Raises:
-        ModelError: the name is unknown, or the backend's models can't be had.
+        ModelError: the name is unknown, or the backend's models are not available.
     """
     return find_backend(BACKENDS, name)(options or ScoringOptions(backend=name))

@@ -48,7 +48,7 @@ class ClipColors:
     """Names the colour of crops; `path` is the folder or hub id of a CLIP model. Text features are kept per class."""
 
     def __init__(self, path: str, device: str = "cpu"):
-        """Raises ModelError: model or tokenizer can't be had or are incomplete."""
+        """Raises ModelError: model or tokenizer is not available or is incomplete."""
         from transformers import CLIPModel, CLIPTokenizer
 
         checked = stage_model(check_model_path(path, "CLIP"))

@@ -62,7 +62,7 @@ class Mask2FormerDetector:
         """`model` and `clip` are folders or hub ids.
 
         Raises:
-            ModelError: a model can't be had, is incomplete, or is not of the right kind.
+            ModelError: a model is not available, is incomplete, or is not of the right kind.
         """
         import torch
         import transformers

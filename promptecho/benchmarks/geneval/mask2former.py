@@ -133,7 +133,7 @@ class InstanceDetector:
     """A frozen Mask2Former that finds COCO's objects; `path` is a folder or a hub id."""
 
     def __init__(self, path: str, device: str = "cpu"):
-        """Raises ModelError: the model can't be had, is incomplete, or its labels are not COCO's."""
+        """Raises ModelError: the model is not available, is incomplete, or its labels are not COCO's."""
         from transformers import Mask2FormerForUniversalSegmentation
 
         checked = stage_model(check_model_path(path, "Mask2Former"))

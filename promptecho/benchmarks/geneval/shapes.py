@@ -18,7 +18,7 @@ POSITION_NAMES = {"left": "left of", "right": "right of", "above": "above", "bel
 def geneval_prompts(per_tag: int, seed: int) -> list[dict[str, Any]]:
     """Up to `per_tag` prompts of each of GenEval's six tags over the shapes vocabulary, in the official format.
 
-    All are distinct, so a tag has fewer where the vocabulary has no more: there are six shapes, hence six
+    All are distinct, so a tag has fewer where the vocabulary has no more: there are six shapes, so there are only six
     single_object prompts. Drawn without replacement in an order fixed by `seed`.
     """
     pairs = [(a, b) for a in SHAPES for b in SHAPES if a != b]

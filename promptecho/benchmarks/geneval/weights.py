@@ -24,7 +24,7 @@ def load_frozen(family: Any, path: str, what: str, device: str) -> Any:
     The library fills weights that a checkpoint lacks with random ones and only warns; here that is an error.
 
     Raises:
-        ModelError: the model can't be had, lacks weights, or the device can't take it.
+        ModelError: the model is not available, lacks weights, or the device can't take it.
     """
     import transformers
 

@@ -136,7 +136,7 @@ class TextOcrScorer:
         if options.backend == JUDGE:
             self._judge = JudgeBackend(options)
             self._template = load_template("textocr", "judge", options.templates)
-            self._template.fill(prompt="")  # a faulty one is told before any image is read
+            self._template.fill(prompt="")  # a faulty one is reported before any image is read
             self.judge_model, self.template_digest = self._judge.name, self._template.digest
         elif options.backend == RAPIDOCR:
             from promptecho.benchmarks.textocr.rapid import RapidReader

@@ -119,7 +119,7 @@ def list_images(
     own listing; a tree made elsewhere has none and needs them. `only`: those of `prompts` whose images are wanted.
 
     Raises:
-        DataError: the tree or images are missing (named), there are more, or the listing tells of other prompts.
+        DataError: the tree or images are missing (named), there are more, or the listing has other prompts.
     """
     root = Path(root)
     if not root.is_dir():
