@@ -191,7 +191,7 @@ class Executor(RemoteExecutor):
     # Watching, in the base class's thread.
 
     def _wait_thread(self) -> None:
-        """As the parent, which prints an error before it passes it on; if nothing reads the output, it would never do so."""
+        """As the parent, but an error is passed on even if printing it fails because nothing reads the output."""
         try:
             asyncio.run(self._wait_for_jobs())
         except Exception as error:
