@@ -44,7 +44,7 @@ class Origin:
 
 
 def fetch_all(sources: list[Source], out: Path, origin: Origin) -> tuple[list[dict[str, Any]], DataError | None]:
-    """Fetch several sets; one that is not available does not keep the others from coming.
+    """Fetch several sets; one that is not available does not stop the others.
 
     Returns what `fetch` returns for each that came, and the error that names the others, a line each.
 

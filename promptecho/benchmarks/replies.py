@@ -18,7 +18,6 @@ from pydantic import BaseModel, ValidationError
 
 from promptecho.judges.errors import RefusedError
 
-Parser = Literal["tolerant", "official"]
 M = TypeVar("M", bound=BaseModel)
 
 # Tags and marks in which models think, or box their answer.

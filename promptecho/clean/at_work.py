@@ -19,7 +19,7 @@ def at_work(root: Path, experiment: str) -> str | None:
         root: the folder in which Snakemake is started.
     """
     records = root / RECORDS
-    if not (records / "incomplete").is_dir():  # Snakemake makes it, and marks there what has begun
+    if not (records / "incomplete").is_dir():  # Snakemake makes it, and marks there which jobs have started
         marks = records / "incomplete"
         return f"{marks}: not there, so nobody can know whether a job still runs; start where you start Snakemake"
     if any((records / "locks").glob("*")):
@@ -40,8 +40,8 @@ def at_work(root: Path, experiment: str) -> str | None:
 
 
 def begun_outputs(records: Path) -> Iterator[str]:
-    """Outputs of jobs that have begun: Snakemake marks each with a file whose name is the path in base64, long ones in
-    folders (`@PART/@PART/PART`)."""
+    """Outputs of jobs that have started: Snakemake marks each with a file whose name is the path in base64, long ones
+    in folders (`@PART/@PART/PART`)."""
     marks = records / "incomplete"
     for folder, _, names in os.walk(marks):
         parts = [part.removeprefix("@") for part in Path(folder).relative_to(marks).parts]
@@ -53,13 +53,13 @@ def begun_outputs(records: Path) -> Iterator[str]:
 
 
 def jobs_here(root: Path) -> Iterator[int]:
-    """Processes of our command on this machine that were started in `root`, but those that only look."""
+    """Processes of our command on this machine that were started in `root`, except those that only read."""
     here = root.resolve()
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             words = (folder / "cmdline").read_bytes().split(b"\0")
             inside = (folder / "cwd").resolve() == here
-        except OSError:  # it has just ended, or is somebody else's
+        except OSError:  # it has just ended, or belongs to another user
             continue
         ours = words[3:] if words[1:3] == [b"-m", b"promptecho"] else words[2:] if _is_script(words) else None
         if inside and ours is not None and _LOOKS.isdisjoint(ours[:2]) and b"--watch" not in ours:

@@ -1,4 +1,4 @@
-"""What of an experiment may go and how large it is, and its deletion."""
+"""Which files of an experiment may be deleted, how large they are, and their deletion."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from promptecho.errors import DataError, listed
 
 @dataclass
 class KindTotal:
-    """What is there of one kind."""
+    """The files of one kind."""
 
     files: int = 0
     bytes: int = 0
@@ -26,9 +26,9 @@ class KindTotal:
 
 @dataclass
 class Cleaning:
-    """What may go of `results/E`. `links`: links on the way to some of it, which are not followed. `named`: replaced
-    results that stay -> the configuration that names them. `refused`: why nothing may be deleted now; None where it
-    may."""
+    """What may be deleted of `results/E`. `links`: links on the way to some of it, which are not followed. `named`:
+    replaced results that stay -> the configuration that names them. `refused`: why nothing may be deleted now; None
+    where it may."""
 
     experiment: str
     kinds: dict[str, KindTotal]
@@ -46,7 +46,7 @@ class Cleaning:
         return asdict(self)
 
     def delete(self) -> None:
-        """Delete it, and the folders of work/ and logs/ that become empty by it; links themselves, never what they
+        """Delete it, and the folders of work/ and logs/ that become empty by this; links themselves, never what they
         lead to.
 
         Raises:
@@ -74,7 +74,8 @@ class Cleaning:
 
 
 def look(results: Path, policy: CleanSection, experiments: Path, now: float | None = None) -> Cleaning:
-    """What the policy lets go of `results/E`, a path from the folder in which Snakemake is started, which is this one.
+    """What the policy allows to delete of `results/E`, a path from the folder in which Snakemake is started, which is
+    this one.
 
     Args:
         experiments: folder of the experiments' files.

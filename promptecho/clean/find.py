@@ -48,7 +48,7 @@ class Removable:
 
 
 def find(results: Path, policy: CleanSection, experiments: Path, now: float | None = None) -> Removable:
-    """What the policy lets go in `results/E`.
+    """What the policy allows to delete in `results/E`.
 
     Args:
         experiments: folder of the experiments' files.
@@ -70,7 +70,7 @@ def find(results: Path, policy: CleanSection, experiments: Path, now: float | No
         "replaced": _replaced(results, experiments, found) if policy.replaced else (),
     }
     taken: set[Path] = set()
-    for kind, paths in reversed(finders.items()):  # what was replaced goes whole, with the work in it
+    for kind, paths in reversed(finders.items()):  # what was replaced is deleted as a whole, with the work in it
         for path in sorted(set(paths)):
             if taken.isdisjoint([path, *path.parents]) and os.path.lexists(path) and _reached(path, results, found):
                 found.paths[kind].append(path)
@@ -108,7 +108,7 @@ def _work(results: Path) -> Iterator[Path]:
 
 def _newer(packed: Path, folder: Path) -> bool:
     """Whether the images were deleted (`keep: none`, which deletes their listings too) after the work in `folder`;
-    older, packed.json is of before they were begun again."""
+    older, packed.json is from before they were started again."""
     if not packed.is_file():
         return False
     try:
@@ -171,7 +171,7 @@ def _logs(results: Path, days: int, now: float | None) -> Iterator[Path]:
     for folder, _, files in os.walk(results / "logs"):
         for name in files:
             path = Path(folder) / name
-            with contextlib.suppress(FileNotFoundError):  # a job at work has just deleted it
+            with contextlib.suppress(FileNotFoundError):  # a running job has just deleted it
                 if path.lstat().st_mtime < before:
                     yield path
 

@@ -1,4 +1,4 @@
-"""What may go, or is gone, on the terminal."""
+"""What may be deleted, or was deleted, as text for the terminal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SHOWN = 5  # paths of a kind
 
 
 def lines(cleanings: Sequence[Cleaning]) -> Iterator[str]:
-    """One block for each experiment, by kind, and what it comes to."""
+    """One block for each experiment, by kind, and the sum."""
     for one in cleanings:
         for kind, share in one.kinds.items():
             if share.paths:

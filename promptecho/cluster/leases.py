@@ -2,8 +2,8 @@
 
 A lease is a lock (flock) on the GPU's file in a folder of this host and user. The kernel gives it back when the last
 process that holds the open file is gone, however it ended. So leases hold across several Snakemakes and survive none
-of their jobs. Whoever wants GPUs gets all of them at once or none, in the order of asking, so nobody waits for
-somebody who waits; those who ask for quite other GPUs do not wait for each other.
+of their jobs. A process that wants GPUs gets all of them at once or none, in the order of asking, so no process waits
+for one that waits itself; processes that ask for different GPUs do not wait for each other.
 
 The files' contents say who holds or waits; they are for people, and only the locks count.
 """
@@ -116,7 +116,7 @@ class Leases:
 
     @contextlib.contextmanager
     def _gate(self) -> Iterator[None]:
-        """One process at a time looks and decides."""
+        """Only one process at a time may look at the leases and decide."""
         file = os.open(self.folder / "gate", os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(file, fcntl.LOCK_EX)
@@ -160,7 +160,7 @@ class Leases:
         return held
 
     def _queue(self, request: Holder) -> tuple[Path, int]:
-        """A ticket behind all others; its lock says that its owner is alive."""
+        """A ticket behind all others; its lock shows that its owner is alive."""
         last = max((int(path.name.split(".")[1]) for path in self.folder.glob("wait.*")), default=0)
         path = self.folder / f"wait.{last + 1:09d}"
         file = _lock(path)
@@ -225,7 +225,7 @@ def _refuse_ancestors(holders: dict[str, Holder], count: int, total: int) -> Non
 
 
 def _ancestors() -> set[int]:
-    """This process, which may have held them before it turned into what it is, and those that it was started by."""
+    """This process, which may have held them before it became another program (exec), and its parents."""
     pid = os.getpid()
     found = {pid}
     while pid > 1:

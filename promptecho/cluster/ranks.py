@@ -26,7 +26,7 @@ PR_SET_PDEATHSIG = 1
 
 
 class Ranks:
-    """Processes that live and die together."""
+    """Processes of one job: if one fails, all are ended."""
 
     def __init__(self, count: int, cpus: int, command: list[str]):
         shared = {
@@ -48,7 +48,7 @@ class Ranks:
         self.impatient = False
 
     def on_signal(self, number: int, _: object) -> None:
-        """Pass a request to stop on; a second Ctrl-C is meant seriously."""
+        """Pass a request to stop on to the ranks; a Ctrl-C after that kills them."""
         self.send(signal.SIGKILL if self.impatient and number == signal.SIGINT else signal.SIGTERM)
         self.impatient = True
 
@@ -63,7 +63,7 @@ class Ranks:
         while True:
             codes = [process.poll() for process in self.processes]
             if not first:
-                # A rank that was killed or has crashed tells more than those that left because of it.
+                # A rank that was killed or has crashed says more than those that left because of it.
                 failed = sorted((code for code in codes if code), key=lambda code: (code == SAVED, code > 0))
                 first = failed[0] if failed else 0
                 if first and first != SAVED:
@@ -88,7 +88,7 @@ def _die_with_parent() -> None:
 
 
 def free_port() -> int:
-    """A port that nothing listens on now, where rank 0 will."""
+    """A port that is free now, on which rank 0 will listen."""
     while True:
         port = random.choice(PORTS)
         with socket.socket() as one:

@@ -75,13 +75,14 @@ def ranks_of_step(environ: Mapping[str, str], resolves: Callable[[str], bool] = 
 
 
 def tasks_per_node(counts: str) -> dict[str, str]:
-    """LOCAL_WORLD_SIZE from `2(x3)` or `4`; nothing where nodes have different numbers of tasks, or none is told."""
+    """LOCAL_WORLD_SIZE from `2(x3)` or `4`; nothing where nodes have different numbers of tasks, or the count is not
+    given."""
     match = re.fullmatch(r"(\d+)(?:\(x\d+\))?", counts.strip())
     return {"LOCAL_WORLD_SIZE": match[1]} if match else {}
 
 
 def port(job: int, step: int, restarts: int) -> int:
-    """A port from 20000 to 29999 on which all tasks of a step agree without talking.
+    """A port from 20000 to 29999 on which all tasks of a step agree without communication.
 
     Jobs with neighbouring ids on one node get different ports (101 and 10000 have no common divisor), and so does
     the same job's next step or start, in case a port is taken.

@@ -74,7 +74,7 @@ def named_runs(text: object, experiments: Mapping[str, Iterable[str]]) -> set[tu
     """
     found, problems = set(), []
     for name in names_in(text):
-        experiment, slash, run = name.rpartition("/")
+        experiment, _, run = name.rpartition("/")
         homes = [each for each in experiments if run in experiments[each] and experiment in ("", each)]
         if len(homes) == 1:
             found.add((homes[0], run))

@@ -36,10 +36,11 @@ def ask_all(
     A question without an answer has `failure` set: the judge refused (final), its reply was cut at the limit of tokens
     (final until that is raised), its replies were no answers `max_attempts` times (over all runs), or it was given up
     in this run: the endpoint refused the request, failed on it while it answered others, or was away for longer than
-    `backoff.outage_s`. Given up is recorded too: where nothing else is open and no more than `max_failed_share` failed,
-    nobody is asked. Otherwise, and with `again`, such questions are asked once more. Equal questions are asked once.
-    The judge, and with it its key, is needed only where a call is. Stopped by Ctrl-C or SIGTERM no call is begun any
-    more, and those on their way are recorded when they come; a second signal does not wait for them.
+    `backoff.outage_s`. Questions that were given up are recorded too: where no other is open and at most
+    `max_failed_share` failed, the judge is not asked. Otherwise, and with `again`, such questions are asked once more.
+    Equal questions are asked once. The judge, and with it its key, is needed only where a call is. Stopped by Ctrl-C or
+    SIGTERM no call is begun any more, and those on their way are recorded when they come; a second signal does not wait
+    for them.
 
     Raises:
         JudgeError: the endpoint refuses key, model or request; or more questions than `max_failed_share` of them
@@ -201,7 +202,7 @@ def _ended(settings: JudgeSection, prepared: list[Prepared], results: list[Resul
 def _answer(settings: JudgeSection, one: Prepared, result: Result, replies: list[JournalRow], cached: bool) -> Answer:
     last = replies[-1] if replies else None
     version = last.model_version if last else ""
-    # Rows without format are of before: under this key they are what it tells, under others png.
+    # Rows without a format are from an earlier version: under this key they have its format, under others png.
     image_format = sent_format(settings, one.question)[0]
     if last and last.key != one.key:
         image_format = "jpeg" if last.format == "jpeg" else "png"
@@ -216,7 +217,7 @@ def _answer(settings: JudgeSection, one: Prepared, result: Result, replies: list
 
 @contextmanager
 def _sigterm_raises() -> Iterator[None]:
-    """Let SIGTERM leave as Ctrl-C does, by an exception, where nobody else has an opinion about it."""
+    """Let SIGTERM leave as Ctrl-C does, by an exception, unless another handler is installed."""
     if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
         yield
         return

@@ -1,4 +1,4 @@
-"""What is asked of a judge, and what comes back."""
+"""Questions to a judge, and its answers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Question:
     or with `order` official after it, each after its text of `labels` where there are some. `parse` turns the reply
     into the answer. It raises ValueError for a reply that is none, which is asked again, and RefusedError for one that
     declines, which is final. `schema` is the JSON that the reply should be, for judges that can be held to one.
-    `template` is the digest of the template that the texts were made from; `repeat` tells apart questions that are
+    `template` is the digest of the template that the texts were made from; `repeat` distinguishes questions that are
     equal otherwise. `temperature` holds where the judge's settings give none, and `image_format` where they leave it to
     the benchmark.
     """
@@ -62,7 +62,7 @@ class Answer:
 
     @property
     def message(self) -> str:
-        """How the message was put together, as scores tell it."""
+        """How the message was put together, as score files record it."""
         as_usual = self.image_format == self.question.image_format
         return self.order if as_usual else f"{self.order}, images as {self.image_format}"
 
@@ -78,7 +78,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Reply:
-    """What a model answered to one call. `refusal` tells why where it declined to; tokens are 0 where it names none.
+    """What a model answered to one call. `refusal` says why it declined, if it did; tokens are 0 where it names none.
 
     `finish` is why it ended, in the endpoint's words; `cut`: because the limit of tokens was reached, of which
     `thinking_tokens` (part of `output_tokens`) went into thoughts. `empty`: it sent no candidate at all, and no reason.

@@ -47,7 +47,8 @@ class _UnparsableError(Exception):
 
 
 class _LaterError(Exception):
-    """The endpoint failed on a question: it is to be asked again after `pause` seconds, nobody before `retry_after`."""
+    """The endpoint failed on a question: it is to be asked again after `pause` seconds, and no question before
+    `retry_after`."""
 
     def __init__(self, pause: float, retry_after: float):
         super().__init__()
@@ -55,7 +56,7 @@ class _LaterError(Exception):
 
 
 class RateLimit:
-    """At most so many calls begun per minute, evenly spaced; None: no limit."""
+    """At most so many calls started per minute, evenly spaced; None: no limit."""
 
     def __init__(self, per_minute: float | None):
         self._gap = 60.0 / per_minute if per_minute else 0.0
@@ -87,7 +88,7 @@ def _cost(settings: JudgeSection, input_tokens: int, output_tokens: int) -> floa
 
 
 class Workers:
-    """Threads that ask `judge` and write to `record`. `settled(prepared)` tells from the record whether a question
+    """Threads that ask `judge` and write to `record`. `settled(prepared)` reads in the record whether a question
     has its answer, or has failed for good."""
 
     def __init__(
@@ -136,7 +137,7 @@ class Workers:
                 thread.join()
 
     def outcomes(self) -> Iterator[tuple[Prepared, str | None]]:
-        """Questions as they are done with; the text tells why one was given up.
+        """Questions as they are finished; the text says why one was given up.
 
         Raises:
             JudgeError: as `ask_all`.
@@ -210,7 +211,8 @@ class Workers:
         told = f" ({trouble.calls} calls)" if trouble.calls > 1 else ""
         if trouble.strikes >= self.settings.max_attempts:
             return f"{busy}{told}"
-        # Nobody is left who could show whether the endpoint is there: soon it is this question's own failure.
+        # No other question is left that could show whether the endpoint is there: soon it is this question's own
+        # failure.
         left_alone = busy.by_status and self._answered and (only_suspects or self._unanswered <= 1)
         if left_alone and trouble.failed >= self.settings.max_attempts and away >= self.backoff.alone_s:
             return f"{busy} ({trouble.calls} calls, the last ones for {away:.0f} s after all others were answered)"
@@ -220,7 +222,7 @@ class Workers:
         raise _LaterError(max(self.backoff.pause(one.key, trouble.failed), retry_after), retry_after)
 
     def _wait_or_end(self, busy: JudgeBusyError) -> float:
-        """Seconds without a reply to anybody.
+        """Seconds since the last reply to any thread.
 
         Raises:
             JudgeError: waiting would be no use, or be asked to be longer than it may.

@@ -77,7 +77,7 @@ class Fetched:
 def fetch_all(
     models: list[RequiredModel], root: Path, hub: Hub, *, full: bool = False
 ) -> tuple[list[Fetched], list[str]]:
-    """Fetch several models; one that is not available does not keep the others from coming.
+    """Fetch several models; one that is not available does not stop the others.
 
     Returns what `fetch` returns for each that came, and a line for each that did not; one line for all that would need
     a hub which does not answer.
@@ -347,7 +347,7 @@ def _bytes_shown(what: str, folder: Path, whole: int, missing: int) -> Iterator[
 
     def watch() -> None:
         while not ended.wait(1.0):
-            with suppress(OSError):  # files are renamed under our eyes
+            with suppress(OSError):  # files are renamed while this looks at them
                 there = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
                 if (step := min(round(there), total - 1) - bar.count) > 0:
                     bar.advance(step)

@@ -28,7 +28,7 @@ def forbidden() -> bool:
 
 @functools.cache
 def unreachable(url: str) -> str | None:
-    """Why the server at `url` gives no answer; None if it gives any, be it a refusal."""
+    """Why the server at `url` gives no answer; None if it gives any answer, also a refusal."""
     found = ["no answer"]
 
     def ask() -> None:
@@ -50,7 +50,7 @@ def _ask(url: str) -> str:
         return ""
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
-        if isinstance(reason, ssl.SSLError):  # somebody is there; the library knows more certificates
+        if isinstance(reason, ssl.SSLError):  # a server is there; the library knows more certificates
             return ""
         if isinstance(reason, socket.gaierror):
             return "its name is not known here"

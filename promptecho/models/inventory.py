@@ -89,7 +89,8 @@ def model_status(model: RequiredModel, root: Path | None) -> ModelStatus:
 
 
 def unavailable_models(config: ExperimentConfig, keys: set[str]) -> list[str]:
-    """A line for each model that `keys` (as in `Model.used_by`) name and that a job could neither find nor download.
+    """A line for each model that `keys` (as in `RequiredModel.used_by`) name and that a job could neither find nor
+    download.
 
     Raises:
         ConfigError: one hub id at two revisions.

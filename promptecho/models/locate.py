@@ -36,14 +36,14 @@ _access = ModelAccess()
 
 
 def job_config(path: str | Path) -> ExperimentConfig:
-    """`load_experiment` for a process that will load models: what the site says of them holds from here on."""
+    """`load_experiment` for a process that will load models: from now on, the site's settings for models apply."""
     config = load_experiment(path)
     use(config)
     return config
 
 
 def use(config: ExperimentConfig) -> None:
-    """Find models as `config` says, from here on."""
+    """From now on, locate models as `config` says."""
     global _access
     root = config.models_root
     _access = ModelAccess(Path(root) if root else None, config.models_offline, config.models_staging, config=config)
@@ -52,7 +52,7 @@ def use(config: ExperimentConfig) -> None:
 
 
 def _forbid() -> None:
-    """The hub's client asks nobody from here on."""
+    """From now on the hub's client makes no request."""
     os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when huggingface_hub is imported
     if "huggingface_hub.constants" in sys.modules:
         from huggingface_hub import constants
@@ -107,7 +107,8 @@ def check_model_path(path: str | Path, what: str = "VLM", revision: str | None =
 
 
 def _check_hub(hub_id: str, revision: str | None) -> None:
-    """The hub's client asks a hub that does not answer for minutes, file by file: so it is asked once, shortly.
+    """The hub's client asks a hub that does not answer for minutes, file by file: so it is asked once, with a short
+    time limit.
 
     Raises:
         ModelError: the model is not here, and the hub may not be asked or does not answer.
@@ -132,7 +133,7 @@ def _check_hub(hub_id: str, revision: str | None) -> None:
 
 
 def _key_of(source: str) -> str:
-    """Which keys of this process's configuration name a model, in brackets; nothing where none does."""
+    """Which keys of this process's configuration name a model, in brackets; empty if no key does."""
     if _access.config is None:
         return ""
     from promptecho.models.required import required_models

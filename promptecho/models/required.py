@@ -85,7 +85,7 @@ def _uses(config: ExperimentConfig) -> Iterator[RequiredModel]:
     t2i = config.models.t2i
     yield RequiredModel(as_written(config, t2i.path), "pipeline", t2i.revision, ("models.t2i",))
     vlms = {"models.vlm": config.models.vlm, "training.reward_vlm": config.training.reward_vlm}
-    # A run that only inherits the experiment's is no use of its own.
+    # A run that only inherits the experiment's model is not listed on its own.
     vlms |= {
         f"runs.{name}.reward_vlm": run.reward_vlm
         for name, run in config.runs.items()

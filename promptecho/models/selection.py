@@ -61,11 +61,11 @@ def select_files(
 
 
 def pointers_in(folder: Path) -> str | None:
-    """What to say of a model's folder in which files that it is loaded from are pointers of Git LFS; None of others.
-    Pointers beside them are let be: people fetch what they need."""
+    """An error text for a model's folder in which files that are loaded are pointers of Git LFS; None if there is no
+    pointer. Other pointers in the folder are ignored: people fetch what they need."""
     pipeline, parts = (folder / INDEX).is_file(), []
     if pipeline and pointer_problem(folder / INDEX) is None:
-        with contextlib.suppress(DataError):  # a torn index is told by the loader
+        with contextlib.suppress(DataError):  # a damaged index is reported by the loader
             index = read_json(folder / INDEX)
             names = index if isinstance(index, dict) else {}
             parts = [path for path in folder.iterdir() if path.is_dir() and path.name in names]

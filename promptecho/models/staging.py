@@ -36,7 +36,7 @@ _in_use: dict[str, int] = {}  # copies of this process: path -> descriptor that 
 
 
 class _NotStagedError(Exception):
-    """Why not; its text follows the model's path."""
+    """The model was not staged; the text says why, after the model's path."""
 
 
 def staged(path: str, staging: str | Path | None, *, free: int | None = None) -> str:
@@ -142,7 +142,7 @@ def _copy_of(source: Path, copy: Path, files: Listing, free: int | None) -> Path
 
 
 def _complete(copy: Path, files: Listing) -> bool:
-    """Whether the copy has all files with their sizes and times, and none besides."""
+    """Whether the copy has all files with their sizes and times, and no others."""
     try:
         return listing(copy) == files
     except (_NotStagedError, OSError):
@@ -150,7 +150,7 @@ def _complete(copy: Path, files: Listing) -> bool:
 
 
 def _copy(source: Path, temporary: Path, files: Listing) -> None:
-    """Copy what is missing; a file gets its time of change last, so that a half one never looks whole."""
+    """Copy what is missing; a file gets its time of change last, so that a partial file never looks complete."""
     temporary.mkdir(mode=0o700, exist_ok=True)
     done = {name for name in files if _same(temporary / name, files[name])}
     gone = [path for path in temporary.rglob("*") if path.is_file() and str(path.relative_to(temporary)) not in files]
@@ -212,7 +212,8 @@ def _hold(copy: Path) -> None:
 
 
 def _delete_unused(copy: Path) -> bool:
-    """Delete a copy unless a process holds it. The caller has the folder's lock, so nobody takes it up meanwhile."""
+    """Delete a copy unless a process holds it. The caller has the folder's lock, so no process starts to use it
+    meanwhile."""
     if str(copy) in _in_use:
         return False
     descriptor = os.open(copy, os.O_RDONLY | os.O_DIRECTORY)

@@ -13,7 +13,6 @@ from pathlib import Path
 
 from . import slurm
 
-ACCESS = ("owner", "group")
 _KEPT = stat.S_ISGID  # by which a folder passes its group on
 
 
