@@ -58,7 +58,7 @@ def write_adapter(
 
 
 def _sort_metadata(path: Path) -> None:
-    """safetensors writes several metadata keys in random order; the same adapter shall be the same bytes."""
+    """safetensors writes several metadata keys in random order; the same adapter must give the same bytes."""
     content = path.read_bytes()
     size = int.from_bytes(content[:8], "little")
     header = json.loads(content[8 : 8 + size])

@@ -72,8 +72,8 @@ def locate_adapter(source: str, cache: Path | None = None, revision: str | None 
 
     Raises:
         ConfigError: a revision is given for a folder.
-        DataError: neither a path nor a hub id that can be had.
-        ModelError: fetched at another revision; or it is not on this machine and the hub is out of bounds.
+        DataError: neither a path nor a hub id that is available.
+        ModelError: fetched at another revision; or it is not on this machine and the hub may not be asked.
     """
     path = Path(source)
     if path.exists():
@@ -119,7 +119,7 @@ def load_target(family: Family, path: str, revision: str | None = None) -> Targe
     """The layers of a pipeline's transformer, from its configuration files alone: no weights are read.
 
     Raises:
-        ModelError: the pipeline cannot be read, or it is none of this family.
+        ModelError: the pipeline cannot be read, or it is not of this family.
     """
     import diffusers
 

@@ -54,7 +54,7 @@ class Pair:
 class Lora:
     """An adapter: its pairs by module name, and which modules its configuration says it has.
 
-    `note` says where an alpha was taken that the source does not tell; empty where it tells all.
+    `note` says where an alpha was taken from that the source does not give; empty where it gives all.
     """
 
     pairs: dict[str, Pair]
@@ -87,7 +87,7 @@ def read_peft(folder: Path) -> Lora:
 
 
 def _read_config(path: Path) -> Any:
-    """A PEFT configuration, which somebody else wrote: nothing here makes it again."""
+    """A PEFT configuration, which another tool wrote: it cannot be made again here."""
     text = read_text(path)
     try:
         return json.loads(text)
@@ -112,7 +112,7 @@ def read_lora_file(path: Path, family: Family, alpha: float | None = None) -> Lo
     strength 1, as diffusers and ComfyUI take it; `note` says so.
 
     Args:
-        alpha: what the adapter was trained with, for a file that tells it nowhere.
+        alpha: what the adapter was trained with, for a file that does not contain it.
 
     Raises:
         ConfigError: `alpha` is given, but the file tells it, or its modules have different ranks.

@@ -1,8 +1,8 @@
 """What the keys of a LoRA file say, whichever tool wrote them, and which module diffusers takes each pair for.
 
 Names of halves (`lora_A`/`lora_B`, `lora_down`/`lora_up`, `lora.down`/`lora.up`, with or without an adapter's name)
-and of prefixes mean the same in every tool, so they are read here. Which module a name stands for is left to the
-converter of the pinned diffusers, which is asked with small probes in place of the weights: what comes back tells for
+and of prefixes mean the same in every tool, so they are read here. Which module a name means is decided by the
+converter of the pinned diffusers, which is called with small probes in place of the weights: its result shows for
 each pair where it went, whether its alpha was used, and what diffusers would leave out.
 """
 
@@ -72,7 +72,7 @@ class RawPair:
         return self.base.removeprefix(self.prefix)
 
     def change(self) -> torch.Tensor:
-        """What it adds to the weight [out, in], at the strength that the file tells, or 1."""
+        """What it adds to the weight [out, in], at the strength that the file gives, or 1."""
         return self.up @ self.down * (1.0 if self.alpha is None else self.alpha / self.rank)
 
 

@@ -3,7 +3,7 @@
 `FOLDER/KEY/ab/abcd....safetensors` is one prompt, named by its SHA-256. KEY is a digest of all else that decides its
 bits: family, encoder and tokenizer with their files and dtype, the libraries' versions, and what computes (a GPU's
 name; on CPUs the number of threads, which changes rounding). So a run gives the same bytes with a full cache, an empty
-one or none. `FOLDER/KEY/about.json` says what KEY stands for. A prompt takes tokens x width x bytes of the dtype:
+one or none. `FOLDER/KEY/about.json` says what KEY means. A prompt takes tokens x width x bytes of the dtype:
 1.3 MB for 250 tokens of Z-Image in bfloat16, 1.8 MB of Qwen-Image. Of those of KEY that were not read for the longest
 time, the oldest go when a limit is reached; files are mapped, so that no more than a batch's prompts are in memory.
 
@@ -155,7 +155,7 @@ class PromptCache:
         self._told.add(path)
 
     def _store(self, prompt: str, embedding: torch.Tensor) -> None:
-        if not embedding.isfinite().all():  # of no use to anybody, and not to be handed on
+        if not embedding.isfinite().all():  # useless, so it is not passed on
             return
         from safetensors.torch import save_file
 

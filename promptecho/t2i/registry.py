@@ -52,7 +52,7 @@ def family_class(name: str) -> Any:
 
 
 def as_built(name: str, model: Any) -> T2iModel:
-    """A model of family `name`, so that mistakes in code from outside are told as such.
+    """A model of family `name`, so that mistakes in code from outside are reported as such.
 
     Raises:
         ModelError: it lacks something that all models have.
@@ -88,7 +88,7 @@ def load_configured(config: ExperimentConfig, device="cpu", **options: Any) -> T
     """The text-to-image model that a configuration names.
 
     Raises:
-        ModelError: also where `compute.attention` can't be had here.
+        ModelError: also where `compute.attention` is not available here.
     """
     t2i, attention = config.models.t2i, config.compute.attention
     check_attention(attention, device)

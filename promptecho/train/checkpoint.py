@@ -61,7 +61,7 @@ def find_start(
 
     Tried in this order: the rolling states, the checkpoint `resume`, the run's older checkpoints beside it. What is
     damaged, or belongs to another run, is passed over, and named on stderr if `announce`; not one that differs in its
-    captions alone (`load_state` has `use` and `accept`): to begin anew because of a line would throw work away.
+    captions alone (`load_state` has `use` and `accept`): to start again because of one line would waste work.
 
     Raises:
         StateError: `resume` was given, and neither it nor anything older can be used; or a state belongs to other

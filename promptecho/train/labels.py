@@ -15,7 +15,7 @@ from promptecho.train.prompts import PromptUse, TrainingPrompt
 def prompt_use(
     config: ExperimentConfig, run: str, captions: str | Path, placed: Callable[[str], str] = str
 ) -> PromptUse:
-    """What the iterations of `run` use, from captions.h5 and the label files (`placed` tells where those lie).
+    """What the iterations of `run` use, from captions.h5 and the label files (`placed` says where those are).
 
     Raises:
         DataError: a file is missing or faulty.

@@ -105,7 +105,8 @@ def train_segment(segment: Segment) -> bool:
 
 def _serve(segment: Segment, device: torch.device, layout: RankLayout, launch: Launch, memory: MemoryAdvice) -> bool:
     """Serve rewards until the trainers of this node are done; returns what they return."""
-    # Trainers heed requests, and end this process when they are done; while models load, all heed what one has heard.
+    # Trainers react to requests, and end this process when they have finished; while models load, all ranks react to a
+    # request that one of them has received.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
     stop = StopCheck(None, launch)

@@ -12,7 +12,7 @@ import torch
 from promptecho.models.locate import staging_seconds
 from promptecho.phases import Phase
 
-PEAK_RESET = Path("/proc/self/clear_refs")  # writing 5 starts the peak of resident memory anew
+PEAK_RESET = Path("/proc/self/clear_refs")  # writing 5 resets the peak of resident memory
 
 
 class Meter:

@@ -49,7 +49,7 @@ def series(rows: list[Row], key: str) -> list[tuple[int, float]]:
 
 
 def find_runs(experiment: Path) -> list[str]:
-    """Names of the runs that have begun, by name.
+    """Names of the runs that have started, sorted.
 
     Raises:
         DataError: there is no such folder.

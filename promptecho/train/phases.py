@@ -1,19 +1,19 @@
-"""What every phase of training does beside its work, in one place.
+"""What every phase of training does in addition to its work, in one place.
 
     with trainer.phase(Phase.UPDATE, step=3):
         ...
 
-- The watchdog learns where this rank is, so that a hang can be told from progress (watchdog.py).
+- The watchdog learns where this rank is, so that it can distinguish a hang from progress (watchdog.py).
 - Where all ranks begin or end a phase together, they leave together if one of them was asked to stop; in between, a
-  rank that hears of a request breaks its phase off and goes to that end (stop.py).
+  rank that learns of a request ends its phase early and goes to that end (stop.py).
 - Seconds and peak memory count for the phase (meter.py).
 - A shortage of memory becomes one line that says what to change (promptecho/memory.py).
 
 A phase within a phase, such as the sampling of a held-out evaluation, is a part of it: position and time are those of
 the outer one, advice goes by the inner one. An exchange is measured as part of the phase whose results it exchanges.
 
-Beginning or ending together is an exchange between ranks. Which phases do stands in the two tuples below alone, so it
-is the same on every rank; `tests/unit/test_train_phases.py` counts exchanges.
+Beginning or ending together is an exchange between ranks. The phases that do so are listed in the two tuples below
+only, so they are the same on every rank; `tests/unit/test_train_phases.py` counts exchanges.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Phases:
         self.begin(0)
 
     def begin(self, iteration: int) -> None:
-        """`iteration` is under way, as people count (0: before the first), and measured anew."""
+        """`iteration` is under way, as people count (0: before the first), and measured from zero again."""
         self.iteration, self.meter = iteration, Meter(self.device)
 
     @contextmanager

@@ -1,7 +1,7 @@
 """Which prompts an iteration uses, and a record of them in the state: a run goes on as long as those are the same.
 
-So a line of the captions that was mended before its turn came costs nothing, and the run is bit for bit the one with
-the mended line from the start. Imports nothing heavy: the workflow asks `captions_problem` too.
+So a line of the captions that was corrected before it was used costs nothing, and the run is bit for bit the one with
+the corrected line from the start. Imports nothing heavy: the workflow asks `captions_problem` too.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def restarted(record: dict[str, Any], iteration: int) -> dict[str, Any]:
 
 
 def change(facts: dict[str, Any], use: PromptUse) -> str | None:
-    """What of the prompts that a state (its `state.json`) has used is different now; None if nothing is."""
+    """What of the prompts that a state (its `state.json`) has used is different now; None if all are the same."""
     record = facts.get("prompts")
     if record is None:
         return "this state tells only their file, which is another now"

@@ -18,8 +18,8 @@ FAILED = "promptecho/failed"  # key of the store: a rank has failed, and the lau
 
 @contextmanager
 def named(rank: int, world_size: int, store: dist.Store | None = None) -> Iterator[None]:
-    """Errors say which of several ranks they come from; all write into one log. What several ranks would say alike, the
-    first of them says, where they share a `store`.
+    """Errors say which of several ranks they come from; all write into one log. If several ranks have the same
+    message, only the first of them prints it, where they share a `store`.
 
     Raises:
         PromptEchoError: also for an exchange that broke off because another rank is gone.
@@ -50,12 +50,12 @@ def named(rank: int, world_size: int, store: dist.Store | None = None) -> Iterat
 
 
 def _is_first(message: str, store: dist.Store | None) -> bool:
-    """Whether no other rank has failed with this message before; from here on the others know that one has failed."""
+    """Whether no other rank has failed with this message before; from now on the others know that one has failed."""
     if store is None:
         return True
     with suppress(RuntimeError):  # the rank that keeps the store is gone
         store.set(FAILED, "")
-        # What `agree` hands on ("rank 1: ...") is another text, so that the rank's own, with its host, is always said.
+        # What `agree` passes on ("rank 1: ...") is another text, so that the rank's own, with its host, is always said.
         return store.add(f"{FAILED}/{digest(message)}", 1) == 1
     return True
 

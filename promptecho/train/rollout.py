@@ -51,7 +51,7 @@ class Sampled:
 
 
 def sample(trainer: Trainer, weights: dict[str, torch.Tensor], series: Series, upcoming: Iterable[str] = ()) -> Sampled:
-    """Make this rank's share of the images with `weights`, which stay in the module, and hand them to the rewarder.
+    """Make this rank's share of the images with `weights`, which stay in the module, and give them to the rewarder.
 
     Args:
         upcoming: texts of prompts that come next, for the prompt cache.

@@ -173,9 +173,10 @@ def combined_advantages(rewards: torch.Tensor, weights: list[float], training: T
 
 
 def permuted(rewards: torch.Tensor, seed: int, iteration: int) -> torch.Tensor:
-    """Rewards [R, G, K] with each prompt's dealt anew to its own images, all rewards of an image together.
+    """Rewards [R, G, K] with those of each prompt assigned to its images in another order, all rewards of an image
+    together.
 
-    A missing reward (NaN) is dealt like the others, so groups keep their sizes.
+    A missing reward (NaN) is assigned like the others, so groups keep their sizes.
     """
     generator = torch.Generator().manual_seed(derive_seed(seed, "permuted rewards", iteration))
     n_prompts, n_images = rewards.shape[1:]

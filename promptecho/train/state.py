@@ -27,7 +27,7 @@ HELDOUT = "held-out captions file"  # a name among a state's digests, as SLICE i
 
 
 class OtherCaptionsError(StateError):
-    """A state is sound and of this run, but prompts that it has used are others now."""
+    """A state is sound and of this run, but prompts that it has used have changed."""
 
 
 @dataclass
@@ -76,7 +76,7 @@ def load_state(
     """Read and check a state folder.
 
     Other captions or label files than the state's fit too, if the prompts that it has used are the same in them; its
-    record is then as new. With `accept`, any captions fit, and the record begins anew.
+    record is then as new. With `accept`, any captions fit, and the record starts again.
 
     Raises:
         StateError: missing, damaged, or of another run; names folder and file.

@@ -1,14 +1,15 @@
-"""Leaving early: whoever hears a request tells the others, and all ranks act together.
+"""Stopping early: the rank that learns of a request tells the others, and all ranks act together.
 
 A request is a file (from a scheduler's hook), SIGTERM or Ctrl-C. While models load there is nothing to lose, so all
 ranks end at once. After that there are two ways:
 
-- At a boundary that all ranks share, the views of all are summed (`stop()`), and all leave there or none does. Ranks
-  that look for themselves would see a file at different steps and wait for each other for ever.
-- Between two boundaries, where a phase runs for minutes without any exchange, a rank that hears of a request breaks
-  the phase off by itself (`listening`, `poll`) and goes straight to the boundary at its end, where the others meet it.
-  So every such phase ends in a boundary, and nothing is exchanged between the two; phases.py sees to both. A request
-  known to one rank is known to all of them within a second, through the store in which they have found each other.
+- At a boundary that all ranks share, the views of all are summed (`stop()`), and all leave there or none does. If
+  each rank looked for itself, ranks would see a file at different steps and wait for each other forever.
+- Between two boundaries, where a phase runs for minutes without any exchange, a rank that learns of a request ends
+  the phase early by itself (`listening`, `poll`) and goes straight to the boundary at its end, where the others meet
+  it. So every such phase ends in a boundary, and nothing is exchanged between the two; phases.py ensures both. A
+  request known to one rank is known to all of them within a second, through the store in which they have found each
+  other.
 
 Light to import: a command is ready to be stopped before it imports torch.
 """
@@ -49,7 +50,7 @@ class HeardError(Exception):
 
 
 def leave_while_importing(on_leave: Callable[[], None]) -> None:
-    """React to SIGTERM and Ctrl-C by ending at once, until `StopCheck.install` knows better."""
+    """React to SIGTERM and Ctrl-C by ending at once, until `StopCheck.install` installs a better handler."""
 
     def leave(*_: object) -> None:
         if os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0":
@@ -196,7 +197,7 @@ class StopCheck:
             self._poll = None
 
     def poll(self) -> None:
-        """Within `listening`, look for a request; elsewhere nothing."""
+        """Within `listening`, look for a request; elsewhere do nothing."""
         if self._poll is not None:
             self._poll()
 

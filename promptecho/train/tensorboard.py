@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-# First match by prefix; what matches nothing tells about the policy.
+# First match by prefix; a name that matches none is about the policy.
 GROUPS = (
     ("heldout_reward", "reward/heldout"),
     ("reward_", "reward/"),

@@ -39,7 +39,7 @@ class Segment:
     device: str = "cpu"
     heldout: Path | None = None
     tensorboard: Path | None = None
-    accept_captions: bool = False  # go on although prompts that were used are others now
+    accept_captions: bool = False  # go on although prompts that were used have changed
     work_per_iteration: Work | None = None  # counted beforehand, for MFU; None: metrics tell seconds alone
     on_leave: Callable[[], None] = lambda: None  # before a process that is asked to stop while it loads ends itself
 
@@ -62,7 +62,7 @@ class Trainer:
     phase: Phases
     rows: list[dict[str, Any]] = field(default_factory=list)
     gpus: int = 0  # all processes of the launch, reward servers included; 0: those that train
-    first_row: dict[str, Any] = field(default_factory=dict)  # what this process's first row of metrics tells besides
+    first_row: dict[str, Any] = field(default_factory=dict)  # what this process's first row of metrics also contains
 
     @cached_property
     def use(self) -> PromptUse:

@@ -1,10 +1,10 @@
 """Ends a run that hangs, and says which rank hangs where.
 
-Collective calls wait for ever (or for a library's own time-out, which names nobody) when one rank is stuck. So every
+Collective calls wait forever (or for a library's own time-out, which names no rank) when one rank is stuck. So every
 rank notes where it is at each step boundary; a thread per rank writes that down beside the rolling state, and once
 its own rank has not moved for `timeout_s` it compares all ranks, names those that are furthest behind, and ends its
-process, upon which the launcher ends the others. While models load, the limit is `load_timeout_s`: a slow disk is no
-hang, but a file system that never answers is.
+process, after which the launcher ends the others. While models load, the limit is `load_timeout_s`: a slow disk is not
+a hang, but a file system that never answers is.
 """
 
 from __future__ import annotations

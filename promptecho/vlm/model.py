@@ -136,7 +136,7 @@ def model_revision(path: str | Path, revision: str | None = None) -> str:
 
         try:
             config = AutoConfig.from_pretrained(str(path))
-        except Exception as error:  # hub clients raise many types; all mean that the model can't be had
+        except Exception as error:  # hub clients raise many types; all mean that the model is not available
             reason = " ".join(str(error).split())[:200]
             raise ModelError(f"{path}: no such folder, and not to be had as a hub id ({reason})") from error
         return getattr(config, "_commit_hash", None) or "main"

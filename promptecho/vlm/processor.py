@@ -22,7 +22,8 @@ def load_processor(path: str | Path, *, revision: str | None = None, trust_remot
     has `.tokenizer`, `.image_processor` and `.apply_chat_template(messages, add_generation_prompt=...)`.
 
     Raises:
-        ModelError: the folder is missing, or the library can't load its processor, for example for want of a package.
+        ModelError: the folder is missing, or the library can't load its processor, for example because a package is
+        missing.
     """
     from transformers import AutoImageProcessor, AutoProcessor
     from transformers.utils import is_torchvision_available

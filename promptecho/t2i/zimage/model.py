@@ -95,7 +95,7 @@ class ZImage(DiffusersModel):
         return get_default_z_image_sigmas(num_inference_steps)
 
     def step_time(self, t: torch.Tensor) -> torch.Tensor:
-        # The pipeline hands on 1000 sigma in float32; dividing again keeps the very same rounding.
+        # The pipeline passes on 1000 sigma in float32; dividing again keeps the very same rounding.
         return 1 - (1000 - t * 1000) / 1000
 
     def normalised(self, latents: torch.Tensor) -> torch.Tensor:

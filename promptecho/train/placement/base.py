@@ -1,4 +1,4 @@
-"""How the loop gets rewards, wherever the VLM sits."""
+"""How the loop gets rewards, independent of where the VLM is."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from promptecho.train.scoring import RolloutScores
 
 
 class Rewarder(Protocol):
-    """Images go in as they are made, rewards come out together."""
+    """Takes images as soon as they are made, and returns all rewards together."""
 
     def submit(self, images: list[Image.Image], prompts: list[TrainingPrompt], names: list[str]) -> None:
-        """Take images of the given prompts; `names` are unique in an iteration. May begin to score them."""
+        """Take images of the given prompts; `names` are unique in an iteration. May start to score them."""
         ...
 
     def collect(self, moved: Callable[[int], None]) -> RolloutScores:
@@ -29,5 +29,5 @@ class Rewarder(Protocol):
         ...
 
     def close(self, exit_code: int) -> None:
-        """Tell whom it concerns that this rank is done, and how it ends."""
+        """Notify the reward server, if there is one, that this rank has finished, and with which exit code."""
         ...

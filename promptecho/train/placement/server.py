@@ -35,7 +35,7 @@ RewardRequest = tuple[list[Image.Image], list[TrainingPrompt], list[str]]
 
 
 def store_key(node: int) -> str:
-    """Under which a node's server tells its place and key."""
+    """Name in the store under which a node's server publishes its address and key."""
     return f"promptecho/rewards/{node}"
 
 
@@ -99,7 +99,7 @@ def _answer(scorer: _RequestScorer, connections: list[Connection]) -> int:
 
 
 def _read(connection: Connection, requests: queue.Queue, leaving: threading.Event) -> None:
-    """Take requests while others are being scored, so that trainers need not wait to send."""
+    """Take requests while others are being scored, so that trainers do not have to wait to send."""
     try:
         while True:
             header = receive_json(connection)
