@@ -173,17 +173,17 @@ def verdict(every: list[Found]) -> str:
 HEAD = """\
 # What the intervals cover
 
-The methods are told in [tables.md](tables.md#intervals). Each line is {replicates:,} simulated data sets
+The methods are described in [tables.md](tables.md#intervals). Each line is {replicates:,} simulated data sets
 ({groups:,} for means of groups) of prompts with {images} images each; "Correlation" is how much the images of one
 prompt go together (intra-class correlation). "Covers" is the share of 95 % intervals that hold the truth; its standard
 error is {error:.2f} points. "Width" is the mean width as a multiple of the distance between the 2.5 % and 97.5 %
-quantiles of the estimate itself, and "Known" the same for the plain interval of somebody who knows the correlation.
+quantiles of the estimate itself, and "Known" the same for the plain interval that uses the known correlation.
 Bold: less than {enough:.0%}, or more than {wide} times the width.
 
 {verdict}
 Wide are those in which hardly any prompt differs from the others, such as 99 % right among 100 prompts or 5 % of the
 pairs of 20: a handful of prompts makes the whole variance, and nothing in the data tells whether wrong images come
-together. "Known" shows how much of the width would stay for somebody who knows that. Where both could not be had,
+together. "Known" shows how much of the width would remain if that were known. Where both could not be computed,
 coverage was preferred.
 
 ```bash

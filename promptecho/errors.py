@@ -59,5 +59,5 @@ def listed(problems: Sequence[str], what: str = "problems") -> str:
 
 
 def unreadable(path: str | Path, error: OSError) -> DataError:
-    """A file that is there and out of reach, which says nothing about its content."""
+    """A file that exists and cannot be read now, which says nothing about its content."""
     return DataError(f"{path}: cannot read ({error.strerror or error}); see to its permissions, or to the disk")

@@ -21,7 +21,7 @@ def refuse_pipe(path: str | Path) -> None:
 
     Raises:
         DataError: a pipe, socket or device.
-        OSError: it is not there, or out of reach.
+        OSError: it does not exist, or cannot be read now.
     """
     mode = os.stat(path).st_mode
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):

@@ -166,7 +166,7 @@ def _download_once(url: str) -> bytes:
         kind = _Transient if error.code >= 500 or error.code in (408, 425, 429) else _Unreachable
         raise kind(f"HTTP {error.code} {error.reason}") from error
     except urllib.error.URLError as error:
-        # Without a name server there is no network: waiting does not bring one.
+        # Without a name server there is no network, and waiting does not help.
         kind = _Unreachable if isinstance(error.reason, socket.gaierror) else _Transient
         raise kind(str(error.reason)) from error
     except (http.client.HTTPException, OSError) as error:

@@ -22,5 +22,5 @@ class Check:
 
 
 def differs(name: str, found: Any, expected: Any) -> list[str]:
-    """A mismatch, told in a line; none if the two are equal."""
+    """A mismatch as one line; none if the two are equal."""
     return [] if found == expected else [f"{name}: expected {expected!r}, found {found!r}"]

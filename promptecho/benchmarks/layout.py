@@ -55,7 +55,7 @@ def refuse_missing(root: Path, missing: list[str], total: int) -> None:
 
 def refuse_mixed_sizes(root: Path, images: Iterable[Path]) -> None:
     """Raise if images of one set differ in size: some were made with other settings, or are not of this set, and a
-    score over all of them would be of neither. Files that are no images are the scorer's business.
+    score over all of them would be of neither. Files that are not images are handled by the scorer.
 
     Raises:
         DataError: names the sizes, and images of the rarer ones.

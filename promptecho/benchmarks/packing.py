@@ -25,7 +25,7 @@ def pack(root: Path) -> int:
     """Move the PNG files below `root` into `root/images.tar`; returns how many. Packing again changes nothing.
 
     The same images make the same bytes. They are deleted only once the file is complete and its images have the
-    hashes that the listings `shards/*.jsonl` tell.
+    hashes in the listings `shards/*.jsonl`.
 
     Raises:
         DataError: there are no images, or the packed ones are not those that were generated.
@@ -126,7 +126,7 @@ def restore(root: Path) -> None:
 
 @contextlib.contextmanager
 def unpacked(root: Path) -> Iterator[Path]:
-    """The folder itself, or where its images are packed a copy with all of them that is gone afterwards; the copy's
+    """The folder itself, or where its images are packed a copy with all of them that is deleted afterwards; the copy's
     path ends like the folder's, in RUN/STEP/IMAGE_SET.
 
     Raises:

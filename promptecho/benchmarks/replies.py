@@ -1,8 +1,8 @@
-"""Replies of judges, read tolerantly: every reply that holds exactly one unmistakable answer is taken.
+"""Replies of judges, read tolerantly: every reply that holds exactly one clear answer is accepted.
 
 One place for all benchmarks. What a model puts around its answer does not matter: thoughts in tags, ``` fences, prose
-before or after, CRLF, a number written as text. What could mean two things stays unread: two objects, a key twice, yes
-and no. The official rules are elsewhere (`json_reply`, and in the folders of benchmarks) and are taken with
+before or after, CRLF, a number written as text. A reply that could mean two things is not accepted: two objects, a key
+twice, yes and no. The official rules are elsewhere (`json_reply`, and in the folders of benchmarks) and are taken with
 `parser: official`.
 """
 
@@ -294,7 +294,8 @@ def _as_model(value: dict[str, Any], model: type[M], optional: tuple[str, ...]) 
 
 
 def _plain(value: Any, wanted: Any) -> Any:
-    """`value` as the field wants it where there is one way only: a choice in other spelling, a number as text."""
+    """`value` as the field requires it, if only one conversion is possible: a choice in other spelling, a number as
+    text."""
     if get_origin(wanted) is Literal and isinstance(value, str):
         told = re.sub(r"[\W_]+", "_", value.strip().lower()).strip("_")
         choices = [str(choice) for choice in get_args(wanted)]

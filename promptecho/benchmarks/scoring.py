@@ -109,7 +109,7 @@ class Scorer(Protocol):
 
 @runtime_checkable
 class Estimating(Protocol):
-    """A scorer that tells what asking its judge would take."""
+    """A scorer that estimates the calls to its judge."""
 
     def estimate(self, folder: ImageFolder) -> CallEstimate: ...
 
@@ -155,7 +155,7 @@ class JudgeBackend:
 def judge_all(
     what: str, images: Path, entries: Sequence[Entry], judge: Callable[[Entry], Judged]
 ) -> tuple[list[ScoreItem], list[dict[str, Any]]]:
-    """Judge every entry; its record tells `reason` where it failed.
+    """Judge every entry; its record has a `reason` where it failed.
 
     Raises:
         DataError: all failed, so that there is no score.

@@ -24,7 +24,7 @@ REMEDY = "if no other program is writing it, move it away and rerun the command 
 
 
 class DamagedCaptions(DataError):
-    """A caption file whose content is damaged, and not merely out of reach."""
+    """A caption file whose content is damaged, and not only unreadable at the moment."""
 
 
 def write_columns(path: str | Path, attributes: dict[str, Any], columns: dict[str, TextColumn | np.ndarray]) -> None:

@@ -1,6 +1,6 @@
 """What reads a prompt: the text-to-image model's encoder and the rewards' VLMs, as tokenizers and lengths, no weights.
 
-They tell before any model is loaded which prompts could not be used later, and where a caption has to be cut.
+They say, before any model is loaded, which prompts could not be used later, and where a caption has to be cut.
 """
 
 from __future__ import annotations

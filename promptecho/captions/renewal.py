@@ -3,7 +3,7 @@
 The main process looks at the images whenever the workflow is planned, before any shard starts. The list that it
 leaves (`results/E/captions/images.jsonl`) is what all shards read, so that an image that arrives between two of them is
 in none: the next run of the workflow sees that the list is not true any more, writes another, and captions the shards
-again whose images are others. Whether an image is another one is decided by its content: the file is read again only
+again whose images are others. Whether an image has changed is decided by its content: the file is read again only
 where its size or its time of change is not that of the list.
 
 Finished captions that are older than lists are adopted: the images that they hold are the list, whatever the rules by
@@ -85,12 +85,12 @@ def renew(source: str | Path, folder: str | Path, num_shards: int, hashes: FileH
     now, changes = _now(found, adopted, hashes, captioned)
     stale = [k for k, rows in shards.items() if not _agree(rows, shard_of(now.items, k, num_shards))]
     if merged is not None and not shards and not _contains(now.items, merged):
-        stale = list(range(num_shards))  # their files are gone, what was made of them is there
+        stale = list(range(num_shards))  # their files were deleted, but what was made from them exists
     return Renewal(now, stale, changes, now != old, bool(captioned))
 
 
 def _recorded(folder: Path, source: str) -> ImageList | None:
-    """The list of before; None where there is none, or one of other images."""
+    """The earlier list; None where there is none, or one of other images."""
     try:
         listed = image_list(folder / LIST)
     except DataError:  # made again, from the images

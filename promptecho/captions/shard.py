@@ -169,7 +169,7 @@ def _fitting_rows(
         print(f"{error}; it is not used", file=sys.stderr)
         return None
     except DataError:
-        if path.exists():  # out of reach, which says nothing about its content
+        if path.exists():  # it cannot be read now, which says nothing about its content
             raise
         return None
     if file.source != source or file.shard != (spec.shard, spec.num_shards):

@@ -64,7 +64,7 @@ class Curve:
         title: of the axis.
         estimate: `module:object`, called with (items, what, key): the score with its interval, of items that are those
             of one file or of several seeds. Without it, the mean of the groups' means, of all images, or of the
-            prompts, whichever the summary tells.
+            prompts, whichever the summary has.
         tolerance: how far the estimate may be off the summary's number.
     """
 

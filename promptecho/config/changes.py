@@ -33,7 +33,7 @@ _ABSENT = object()
 
 
 class Change(NamedTuple):
-    """A key whose value is another one now."""
+    """A key whose value has changed."""
 
     path: str
     old: str

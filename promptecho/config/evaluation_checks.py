@@ -79,7 +79,7 @@ def _check_backend(path: str, benchmark: BenchmarkSection, judges: dict | None, 
 
 
 def _instead(benchmark: Benchmark) -> str:
-    """What looks at images of the real world; told where somebody has the embedded world's oracle for them."""
+    """Backends for images of the real world; named in the error where the embedded world's oracle is used for them."""
     others = benchmark.real_backends
     if not others:
         return benchmark.instead_of_oracle or "Take another benchmark for them"
@@ -129,5 +129,5 @@ def exactly_one(section: Section, path: str, keys: tuple[str, ...], problems: Pr
 
 
 def no_such(name: str, section: str, known: dict) -> str:
-    """A name that is no entry of a section."""
+    """A name that is not an entry of a section."""
     return f"{name}: no such entry of {section} (known: {', '.join(known) or 'none'}){maybe(name, known)}"

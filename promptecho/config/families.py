@@ -1,4 +1,4 @@
-"""What is said of each family of text-to-image models: all that differs between families follows from that.
+"""Descriptors of the families of text-to-image models: everything that differs between families follows from them.
 
 As other descriptors, these are imported without torch; `model` names the code that needs it.
 """

@@ -1,6 +1,6 @@
 """What is said of each kind of judge: how it is reached, what it needs, and what may stand in its `request`.
 
-A descriptor stands beside the class that asks (promptecho/judges/gemini.py and similar ones) and is found by
+A descriptor is beside the class that asks (promptecho/judges/gemini.py and similar ones) and is found by
 promptecho/plugins.py.
 """
 

@@ -1,7 +1,7 @@
 """DenseAlignBench's image folder: images beside a metadata.jsonl of {data_id, caption, filename}, one line an image.
 
 The authors' inference scripts write `index` in place of `data_id`: the caption's place in their shuffle of the prompt
-set, which is no name of it elsewhere. Where the prompt set is given, such images are found by their captions.
+set, which does not identify it in another set. Where the prompt set is given, such images are found by their captions.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from promptecho.shapes.grammar import Claim, parse
 from promptecho.shapes.oracle import WELL_FORMED, DetectedShape, judge
 from promptecho.shapes.world import KINDS
 
-OTHER = "other"  # captions that claim nothing of the four kinds
+OTHER = "other"  # captions without a claim of the four kinds
 GROUPS = (*KINDS, OTHER)
 
 

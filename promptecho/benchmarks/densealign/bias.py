@@ -20,7 +20,7 @@ def analyse_position(comparisons: Iterable[tuple[bool, int]]) -> dict[str, Any]:
     ends in an error for a judge without ties), and the share of comparisons won by the image shown first is reported.
 
     The test takes comparisons as independent, which several images of one prompt are not; it is an approximation that
-    wants `smallest_expected` of 5 or more. With two columns scipy applies Yates's correction.
+    needs `smallest_expected` of 5 or more. With two columns scipy applies Yates's correction.
 
     Returns:
         {n, first_position_rate, chi2, dof, p_value, smallest_expected, unswapped: {n, win, tie, loss,

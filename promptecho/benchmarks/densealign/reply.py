@@ -21,7 +21,7 @@ class Comparison(BaseModel):
     preference: Preference = Field(description="The image that follows the prompt better.")
 
 
-# Where the authors' evaluator looks for the object of a reply that is none as a whole, in this order.
+# Where the authors' evaluator looks for the object in a reply that is not one JSON object as a whole, in this order.
 _PLACES = tuple(
     re.compile(pattern, re.DOTALL) for pattern in (r"```json\s*\n(.*?)\n```", r"```\s*\n(.*?)\n```", r"({.*})")
 )

@@ -131,7 +131,7 @@ class DenseAlignScorer:
     Two settings are published, and both are settings of image set and judge here:
 
     - the paper: 50 sampling steps; Gemini-3-flash-preview at temperature 0.3; order swapped with probability 0.5. The
-      format of images, seeds, retries and unusable replies are not told.
+      format of images, seeds, retries and unusable replies are not published.
     - the authors' scripts: 30 sampling steps; gemini-2.0-flash through Gemini's OpenAI-compatible endpoint at
       temperature 0.3; images sent as JPEG of quality 95; another wording of the same questions. Pairs without a usable
       reply after 3 attempts are dropped, ids that only one folder holds too.
@@ -170,7 +170,7 @@ class DenseAlignScorer:
         return [question_of(pair, self._template, *how) for pair in pairs]
 
     def estimate(self, folder: ImageFolder) -> CallEstimate:
-        """What the judge would take; nothing for other backends.
+        """Calls that the judge would need; none for other backends.
 
         Raises:
             ConfigError, DataError: as list_pairs.

@@ -142,12 +142,12 @@ class DpgLayout:
             # The last shard to finish an image of a prompt sees all of them, however many run at once.
             while (state := self._state(p)) is not None:
                 self._compose(p)
-                # Another shard may have replaced an older image meanwhile, and its picture been overwritten by this.
+                # Another shard may have replaced an older image meanwhile, and this may have overwritten its picture.
                 if self._state(p) == state:
                     break
 
     def _state(self, p: int) -> list[tuple[int, int, int]] | None:
-        """What tells whether a prompt's images changed; None while one is missing."""
+        """Facts by which a change of a prompt's images is noticed; None while one is missing."""
         try:
             return [(s.st_ino, s.st_mtime_ns, s.st_size) for s in (path.stat() for path in self._cells(p))]
         except FileNotFoundError:

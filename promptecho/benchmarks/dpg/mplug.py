@@ -47,7 +47,7 @@ class MplugVqa:
             try:
                 answer = self._pipeline({"image": image, "question": question})["text"]
             except Exception as error:  # as officially: whatever it is, the prompt fails
-                if shortage(error) is not None:  # but the next image would fare no better
+                if shortage(error) is not None:  # but the next image would fail too
                     raise
                 reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
                 raise PerceptionFailure(f"mPLUG has no answer to {question!r} ({reason})") from error

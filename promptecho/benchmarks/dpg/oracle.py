@@ -1,6 +1,6 @@
 """Answers to questions about images of the shapes world, read from the pixels.
 
-The questions are those that shapes.py writes: whether a shape is there, its colour, its number, where it lies as seen
+The questions are those that shapes.py writes: whether a shape is there, its colour, its number, its position as seen
 from another, and how many objects there are in all. Said of several alike, a colour or place must hold for all.
 """
 

@@ -102,7 +102,7 @@ def records_of(
     for entry, one, score in zip(entries, asked, scores, strict=True):
         key = {"prompt_id": entry.prompt.item_id, "image_index": entry.image_index, "group": GROUP}
         questions = [_question_record(q) for q in items.get(entry.prompt.item_id, ())]
-        for record, answer in zip(questions, one.records, strict=False):  # of an unreadable image none came back
+        for record, answer in zip(questions, one.records, strict=False):  # an unreadable image has no answers
             record |= answer
         if isinstance(score, str):
             outcome, verdict = None, {"failed": True, "reason": score}

@@ -1,4 +1,4 @@
-"""GenEval's zero-shot colour classifier: CLIP prompts, weights, answer. Feature extraction lies elsewhere."""
+"""GenEval's zero-shot colour classifier: CLIP prompts, weights, answer. Feature extraction is in another file."""
 
 from __future__ import annotations
 

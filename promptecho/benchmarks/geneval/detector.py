@@ -31,7 +31,7 @@ MIN_SCORE = 0.1
 
 
 def split_model(model: str | None) -> tuple[str, str]:
-    """Detector and CLIP that one name stands for: None is the defaults; a folder holds `mask2former/` and `clip/`;
+    """Detector and CLIP that one name means: None is the defaults; a folder holds `mask2former/` and `clip/`;
     anything else is a detector's hub id, with the default CLIP.
 
     Raises:
@@ -53,7 +53,8 @@ class Mask2FormerDetector:
 
     Objects with a score above `min_score` are returned, best first in each class. Colours are named for the classes
     whose colour the metadata asks for, and there for the leading objects, those above the rules' threshold. The list
-    of colours is then shorter than that of boxes, and a lower threshold is refused rather than judged by guesses.
+    of colours is then shorter than that of boxes, and a lower threshold is refused, because it could only be judged by
+    guesses.
     """
 
     def __init__(

@@ -17,8 +17,8 @@ ALL = "all"  # the group of prompts without category
 class TextOcrPrompt:
     """One prompt; `data_id` names it in scores.
 
-    `text` are the texts that the image must show, in the order in which the prompt tells them: empty where it must show
-    none, None where only a judge can tell. LongText-Bench has eight categories and the lengths short and long.
+    `text` are the texts that the image must show, in the order in which the prompt names them: empty where it must show
+    none, None where only a judge can know. LongText-Bench has eight categories and the lengths short and long.
     """
 
     data_id: str

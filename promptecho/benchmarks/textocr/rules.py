@@ -1,7 +1,7 @@
 """Comparing required text with recognised text: pure functions of strings.
 
 Two texts count as equal when they agree after `normalize`: letters, digits, punctuation and case all count; white space
-does not, because a line break in an image stands for a space or for nothing and recognisers drop spaces.
+does not, because a line break in an image means a space or nothing and recognisers drop spaces.
 """
 
 from __future__ import annotations
@@ -66,11 +66,11 @@ class TextComparison:
 def compare(required: Sequence[str], lines: Sequence[str]) -> TextComparison:
     """Compare required texts with the lines read in an image, given in reading order.
 
-    Order counts within a text but not between texts: a prompt may tell a sign at the top after the one below it. The
+    Order counts within a text but not between texts: a prompt may name a sign at the top after the one below it. The
     fewer edits of two arrangements count: each line given to the text that it fits best, the lines of a text in reading
-    order (a text broken over several lines, columns, any order of texts); and all texts as told against all lines as
-    read (texts that were read as one line). The first is found greedily, longest line first, so `edits` is at most a
-    little above the fewest possible.
+    order (a text broken over several lines, columns, any order of texts); and all texts in the prompt's order against
+    all lines as read (texts that were read as one line). The first is found greedily, longest line first, so `edits` is
+    at most a little above the fewest possible.
 
     Where no text is required nothing is compared, whatever the image shows: the paper's B.3 gives its point at once.
     """

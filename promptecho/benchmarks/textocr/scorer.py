@@ -159,7 +159,7 @@ class TextOcrScorer:
         return [question_of(entry, self._template, self._parser) for entry in entries]
 
     def estimate(self, folder: ImageFolder) -> CallEstimate:
-        """What the judge would take; nothing for other backends.
+        """Calls that the judge would need; none for other backends.
 
         Raises:
             DataError: as score, before anything is judged.

@@ -1,6 +1,6 @@
 """Text-rendering prompts over the shapes vocabulary, so that this benchmark runs end to end on the embedded world.
 
-Nobody taught that world's model a letter, and no letter is drawn for its sake: images are read by the real RapidOCR. So
+That world's model never learned letters, and no letter is drawn for it: images are read by the real RapidOCR. So
 a base model scores the prompts that require no text (by the rule, 1) and fails those that ask for a word.
 """
 

@@ -15,7 +15,7 @@ ERROR_RATE = "character_error_rate"
 
 @dataclass(frozen=True)
 class TextOcrKind(TableKind):
-    """Groups are whatever the prompt set tells. `keys`: group -> column, where another column has the group's name."""
+    """Groups are those of the prompt set. `keys`: group -> column, where another column has the group's name."""
 
     keys: dict[str, str] = field(default_factory=dict)
 
@@ -51,7 +51,7 @@ TEXTOCR = TextOcrKind(
 
 def textocr_kind(files: Sequence[ScoreFile]) -> TableKind:
     """The table with a column for each group that the files have, in the files' order, where there are several; and
-    without that of character errors where no reader tells them (a judge answers right or wrong)."""
+    without that of character errors where no reader counts them (a judge answers right or wrong)."""
     groups = {item.group: item.group for file in files for item in file.scores.items}
     groups = groups if len(groups) > 1 else {}
     told = TEXTOCR.told if any(ERROR_RATE in file.scores.summary for file in files) else {}

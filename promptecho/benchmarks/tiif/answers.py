@@ -8,7 +8,7 @@ _ANSWER = re.compile(r"(yes|no)\b", re.IGNORECASE)
 
 
 class AnswerCountError(ValueError):
-    """A reply with more or fewer answers than questions: nobody knows which answer belongs to which question."""
+    """A reply with more or fewer answers than questions: it is not known which answer belongs to which question."""
 
     def __init__(self, found: int, questions: int):
         super().__init__(f"{found} lines begin with yes or no, {questions} questions were asked")

@@ -45,7 +45,7 @@ def record_of(entry: TiifImage, answers: list[str] | None, reason: str = "", **m
 
 
 def items_of(record: dict[str, Any], mode: str) -> list[ScoreItem]:
-    """The score items of one image from its raw record, without asking anybody.
+    """The score items of one image from its raw record, without a call to a judge.
 
     Raises:
         DataError: as rules.as_expected.
