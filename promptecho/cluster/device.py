@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from promptecho.cluster.slurm_env import ranks_of_step
 from promptecho.errors import ModelError
+
+if TYPE_CHECKING:
+    import torch
 
 
 def choose_device(name: str) -> str:
@@ -32,3 +36,10 @@ def gpu_of_rank(environ: Mapping[str, str], visible: int) -> int:
     (`srun --gpus-per-task`), which is index 0 whatever LOCAL_RANK is. Beyond the visible ones, counting starts over.
     """
     return int(environ.get("LOCAL_RANK", 0)) % visible
+
+
+def on_device(values: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """`values` on `device`; from the host to a GPU without a wait for what the GPU still has to do."""
+    if device.type == "cuda" and values.device.type == "cpu":
+        values = values.pin_memory()
+    return values.to(device, non_blocking=True)

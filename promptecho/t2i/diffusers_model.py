@@ -11,6 +11,7 @@ from PIL import Image
 
 from promptecho.config.families import Family, misfit
 from promptecho.config.fields import Schedule
+from promptecho.decoded import decoded_images
 from promptecho.errors import ModelError
 from promptecho.files import digest, fingerprint
 from promptecho.models.locate import locate_cached
@@ -208,7 +209,7 @@ class DiffusersModel:
         pixels = self.vae.decode(self.normalised(latents), return_dict=False)[0]
         if pixels.ndim == 5:  # a video VAE: the one frame
             pixels = pixels[:, :, 0]
-        return self.pipeline.image_processor.postprocess(pixels, output_type="pil")
+        return decoded_images(self.pipeline.image_processor.postprocess(pixels, output_type="pt"))
 
     def enable_activation_checkpointing(self) -> None:
         """Compute activations of the transformer's blocks again in the backward pass; passes without gradient keep

@@ -11,6 +11,7 @@ from PIL import Image
 
 from promptecho.errors import DataError, ModelError
 from promptecho.vlm.model import Vlm
+from promptecho.vlm.processor import takes_device
 
 
 @dataclass(frozen=True)
@@ -123,17 +124,25 @@ def batch_inputs(
     Raises:
         DataError: the processor refuses an image (an aspect ratio above 200, for example).
     """
+    return dict(processed(vlm, images, texts, padding_side=padding_side).to(vlm.device, dtype=vlm.model.dtype))
+
+
+def processed(
+    vlm: Vlm, images: Sequence[Image.Image | list[Image.Image]], texts: Sequence[str], *, padding_side: str
+) -> Any:
+    """As `batch_inputs`, but where the processor leaves it: on the host, in float32. An image's patches may be on the
+    model's device already."""
     lists = [image if isinstance(image, list) else [image] for image in images]
     try:
-        batch = vlm.processor(
+        return vlm.processor(
             images=lists if any(lists) else None,
             text=list(texts),
             add_special_tokens=not opens_itself(vlm, texts[0]),
             padding=True,
             padding_side=padding_side,
             return_tensors="pt",
+            **({"device": vlm.device} if any(lists) and takes_device(vlm.processor) else {}),
         )
     except ValueError as error:
         sizes = ", ".join(sorted({f"{image.width}x{image.height}" for row in lists for image in row}))
         raise DataError(f"{vlm.path}: its processor refuses images of {sizes} pixels ({error})") from error
-    return dict(batch.to(vlm.device, dtype=vlm.model.dtype))

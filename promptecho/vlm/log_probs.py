@@ -10,10 +10,9 @@ import torch.nn.functional as F
 from PIL import Image
 
 from promptecho.errors import DataError, counted
-from promptecho.vlm.inputs import LabelledText, batch_inputs, label_text
+from promptecho.vlm.inputs import LabelledText, label_text, processed
+from promptecho.vlm.label_pass import ROWS, can_stay_on_host, during, facts_of
 from promptecho.vlm.model import Vlm
-
-ROWS_PER_SOFTMAX = 512  # rows of float32 logits at a time: 0.3 GB at a vocabulary of 150,000
 
 
 @dataclass(frozen=True)
@@ -64,25 +63,30 @@ def label_log_probs(
         if label not in known:
             known[label] = label_text(vlm, query, label, name=name, include_eos=include_eos)
     texts = [known[label] for label in labels]
-    results: list[TokenLogProbs | None] = [None] * len(texts)
     order = sorted(range(len(texts)), key=lambda index: len(texts[index].label_ids))  # less padding
+    found = [torch.zeros(0)]
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
-        rows = _batch_log_probs(
-            vlm, [images[i] for i in chosen], [texts[i] for i in chosen], [names[i] for i in chosen]
+        found.append(
+            _batch_log_probs(vlm, [images[i] for i in chosen], [texts[i] for i in chosen], [names[i] for i in chosen])
         )
-        for index, row in zip(chosen, rows, strict=True):
-            results[index] = row
-    return results  # type: ignore[return-value]
+    # One copy at the end: until then a GPU works on one batch while the host prepares the next.
+    parts = (
+        torch.cat([part.to(found[-1].device) for part in found]).cpu().split([len(texts[i].label_ids) for i in order])
+    )
+    rows = dict(zip(order, parts, strict=True))
+    tokens = {label: [vlm.tokenizer.decode([i]) for i in text.label_ids] for label, text in known.items()}
+    return [
+        TokenLogProbs(tokens[label], list(text.label_ids), rows[index].clone())
+        for index, (label, text) in enumerate(zip(labels, texts, strict=True))
+    ]
 
 
-def _batch_log_probs(
-    vlm: Vlm, images: list[Image.Image], texts: list[LabelledText], names: list[str]
-) -> list[TokenLogProbs]:
-    inputs = batch_inputs(vlm, images, [text.text for text in texts], padding_side="right")
-    input_ids = inputs["input_ids"]  # [B, T]
-    lengths = inputs["attention_mask"].sum(dim=1).tolist()
-    keep = torch.zeros(input_ids.shape, dtype=torch.bool)  # positions whose logits predict a label token
+def _batch_log_probs(vlm: Vlm, images: list[Image.Image], texts: list[LabelledText], names: list[str]) -> torch.Tensor:
+    """Log-probabilities of the labels' tokens, one label after the other, where the model computes."""
+    batch = processed(vlm, images, [text.text for text in texts], padding_side="right")
+    input_ids, lengths = batch["input_ids"], batch["attention_mask"].sum(dim=1).tolist()  # [B, T], on the host
+    rows = []  # places, counted through the batch, whose logits predict a label token
     for row, (text, length, name) in enumerate(zip(texts, lengths, names, strict=True)):
         count = len(text.label_ids)
         if length > vlm.context_length:
@@ -92,18 +96,23 @@ def _batch_log_probs(
             )
         if input_ids[row, length - count : length].tolist() != text.label_ids:
             raise DataError(f"{name}: the processor of {vlm.path} changes the label's tokens; it cannot be scored")
-        keep[row, length - count - 1 : length - 1] = True
-    keep = keep.to(input_ids.device)
-    logits = vlm.model(**inputs, logits_to_keep=keep, use_cache=False).logits  # [sum of label lengths, V]
-    targets = input_ids[:, 1:][keep[:, :-1]]  # the token after each kept position
-    log_probs = torch.cat(
+        first = row * input_ids.shape[1] + length - count - 1
+        rows.append(torch.arange(first, first + count))
+    places = torch.cat(rows)
+    targets = input_ids.flatten()[places + 1]
+    dtype, device = vlm.model.dtype, vlm.device
+    if can_stay_on_host(vlm.model):
+        facts, inputs = facts_of(vlm.model, batch, places, targets, device)
+        inputs["pixel_values"] = inputs["pixel_values"].to(dtype)
+        with during(vlm.model, facts):
+            return vlm.model(**inputs, use_cache=False).logits
+    keep = torch.zeros(input_ids.numel(), dtype=torch.bool)
+    keep[places] = True
+    keep, targets = keep.view(input_ids.shape).to(device), targets.to(device)
+    logits = vlm.model(**batch.to(device, dtype=dtype), logits_to_keep=keep, use_cache=False).logits  # [targets, V]
+    return torch.cat(
         [
             -F.cross_entropy(part.float(), target, reduction="none")
-            for part, target in zip(logits.split(ROWS_PER_SOFTMAX), targets.split(ROWS_PER_SOFTMAX), strict=True)
+            for part, target in zip(logits.split(ROWS), targets.split(ROWS), strict=True)
         ]
-    ).cpu()
-    parts = log_probs.split([len(text.label_ids) for text in texts])
-    return [
-        TokenLogProbs([vlm.tokenizer.decode([i]) for i in text.label_ids], list(text.label_ids), part.clone())
-        for text, part in zip(texts, parts, strict=True)
-    ]
+    )

@@ -96,6 +96,9 @@ def load_vlm(
 
 def wrap_vlm(path: str, model: Any, processor: Any) -> Vlm:
     """A `Vlm` from a model that is already built (sharded, for example) and its processor."""
+    from promptecho.vlm.label_pass import prepare
+
+    prepare(model)
     eos: list[int] = []
     for ids in (model.generation_config.eos_token_id, processor.tokenizer.eos_token_id):
         eos += ids if isinstance(ids, list) else [] if ids is None else [ids]

@@ -52,7 +52,22 @@ def load_processor(path: str | Path, *, revision: str | None = None, trust_remot
         raise ModelError(f"{path}: cannot load the processor ({reason}); check that the folder is complete") from error
     if getattr(processor, "tokenizer", None) is None or getattr(processor, "image_processor", None) is None:
         raise ModelError(f"{path}: {type(processor).__name__} does not take images and text; use an image-text model")
+    _make_patches_on_devices(processor)
     return processor
+
+
+def _make_patches_on_devices(processor: Any) -> None:
+    """Let an image processor that the Qwen-VL family shares make its patches where it is told (vlm/patches.py)."""
+    kind = type(processor.image_processor)
+    if kind.__name__ == "Qwen2VLImageProcessorPil" and kind.__module__.startswith("transformers.models.qwen2_vl."):
+        from promptecho.vlm.patches import DevicePatches
+
+        processor.image_processor.__class__ = DevicePatches
+
+
+def takes_device(processor: Any) -> bool:
+    """Whether a call of the processor may say on which `device` an image's patches are made."""
+    return getattr(processor.image_processor, "makes_patches_on_devices", False)
 
 
 def _processor_class(path: str, options: dict[str, Any]) -> Any:

@@ -22,6 +22,7 @@ from torch.distributed.fsdp._fully_shard._fsdp_collectives import DefaultAllGath
 
 from promptecho.errors import ModelError
 from promptecho.vlm.inputs import batch_inputs, render_prompt
+from promptecho.vlm.label_pass import during
 from promptecho.vlm.model import Vlm
 
 KINDS = ("image", "text")  # in the order in which they are served
@@ -190,7 +191,7 @@ class Turns:
         self.idling = True
         self._begin(kind)
         try:
-            with torch.no_grad():
+            with torch.no_grad(), during(self.model, None):
                 self.model(**self.idle_inputs[kind])
         except Exception as error:
             self.idle_error = self.idle_error or error
