@@ -38,6 +38,13 @@ class ComputeSection(Section):
         "operation that has none ends the command with its name. Slower where attention's backward pass has to add "
         "up in a fixed order.",
     )
+    overlap: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="Whether a training scores the images of one batch, in a thread, while the next batch is sampled. "
+        "auto: on a GPU that holds the whole VLM, with rewards of ours, and as long as the memory of both fits; on: on "
+        "a CPU and with rewards from outside too. Images are then scored by batches of `training.sampling.batch_size`. "
+        "A VLM that is spread over several GPUs scores behind sampling, one on GPUs of its own beside it in any case.",
+    )
     mfu: Literal["auto", "on", "off"] = Field(
         "auto",
         description="Whether metrics.jsonl tells each phase's TFLOP/s and, where the GPU's datasheet is known, its MFU "

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from promptecho.config import ExperimentConfig, needs_vlm, reward_templates, run_rewards, run_training
+from promptecho.config.descriptors import REWARDS
 from promptecho.config.models import T2iSection
 from promptecho.config.training import TrainingConfig
 from promptecho.errors import DataError, counted
@@ -191,7 +192,18 @@ def make_rewarder(
         server = f"the reward server, rank {first} of {layout.world_size} ({socket.gethostname()}),"
         return RemoteRewarder(address, bytes.fromhex(key), server=server, rewards=len(rewards), stop=phase.stop)
     from promptecho.train.placement.local import LocalRewarder, load_reward_vlm
+    from promptecho.train.placement.overlapped import OverlappedRewarder
 
     needed = needs_vlm(segment.config, segment.run)
     vlm = load_reward_vlm(segment.config, segment.run, phase.device, layout, phase.moved) if needed else None
-    return LocalRewarder(with_models(rewards, vlm, phase.device), vlm, phase.stop)
+    built = with_models(rewards, vlm, phase.device)
+    if overlaps(segment.config.compute.overlap, built, vlm, phase.device):
+        return OverlappedRewarder(built, phase.stop, phase.device)
+    return LocalRewarder(built, vlm, phase.stop)
+
+
+def overlaps(wanted: str, rewards: list[WeightedReward], vlm: Vlm | None, device: torch.device) -> bool:
+    """Whether images are scored while others are sampled, as `compute.overlap` says."""
+    if wanted == "off" or (vlm is not None and vlm.placed is not None):  # sharded: its passes are those of all ranks
+        return False
+    return wanted == "on" or (device.type == "cuda" and all(REWARDS.find(entry.name).is_ours for entry in rewards))

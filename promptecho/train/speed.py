@@ -58,7 +58,9 @@ def reference_sets(training: TrainingConfig, iteration: int) -> int:
     return (not sampled_by_average) + of_average + (training.kl_base.weight > 0)
 
 
-def rates(work: Work, seconds: Mapping[str, Any], *, sets: int, trainers: int, gpus: int) -> dict[str, float]:
+def rates(
+    work: Work, seconds: Mapping[str, Any], *, sets: int, trainers: int, gpus: int, beside: bool = False
+) -> dict[str, float]:
     """Keys tflops_PHASE, mfu_PHASE and, where something is computed again, hfu_PHASE; the same without a phase for the
     whole iteration, where the work of all its phases is known.
 
@@ -68,6 +70,7 @@ def rates(work: Work, seconds: Mapping[str, Any], *, sets: int, trainers: int, g
         trainers: GPUs that train.
         gpus: all; where it is more, rewards come from the others while images are sampled, and have no rate of their
             own.
+        beside: rewards are computed on the same GPUs while images are sampled; likewise.
     """
     found: dict[str, float] = {}
     useful, computed = Effort(0, 0.0), Effort(0, 0.0)
@@ -77,7 +80,7 @@ def rates(work: Work, seconds: Mapping[str, Any], *, sets: int, trainers: int, g
         n = sets if phase is Phase.PRECOMPUTE else 1
         one, with_again = work.useful[phase].times(n), work.computed[phase].times(n)
         useful, computed = useful + one, computed + with_again
-        if phase is not Phase.REWARD or gpus == trainers:
+        if phase is not Phase.REWARD or (gpus == trainers and not beside):
             found |= _named(f"_{phase}", one, with_again, seconds.get(f"seconds_{phase}", 0.0) * trainers)
     if all(phase in work.useful for phase in MEASURED):
         found |= _named("", useful, computed, (seconds["seconds"] - seconds.get("seconds_heldout", 0.0)) * gpus)

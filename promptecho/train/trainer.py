@@ -76,7 +76,8 @@ class Trainer:
         if work is None:
             return found
         trainers, sets = dist.get_world_size(), reference_sets(self.training, iteration)
-        return found | rates(work, found, sets=sets, trainers=trainers, gpus=self.gpus or trainers)
+        beside = getattr(self.rewarder, "overlaps", False)
+        return found | rates(work, found, sets=sets, trainers=trainers, gpus=self.gpus or trainers, beside=beside)
 
     def say(self, message: str) -> None:
         """Rank 0 tells it, in one line."""

@@ -112,6 +112,9 @@ def facts_of(model: Any, batch: dict[str, torch.Tensor], rows: torch.Tensor, tar
         ValueError: the processor made another number of places for an image than the model needs.
     """
     from transformers import vision_utils
+    from transformers.utils.generic import is_flash_attention_requested
+
+    from promptecho.vlm.packed import NAME
 
     core, grid = model.model, batch["image_grid_thw"]
     visual = core.visual
@@ -120,7 +123,7 @@ def facts_of(model: Any, batch: dict[str, torch.Tensor], rows: torch.Tensor, tar
     if places != needed:
         raise ValueError(f"{places} places for images of {needed} tokens")
     ends = vision_utils.get_vision_cu_seqlens(grid)
-    vision = {
+    vision: dict[str, Any] = {
         "image_cu_seqlens": ends, "image_max_seqlen": int(ends.diff().max()),
         "image_position_ids": on_device(vision_utils.get_vision_position_ids(grid, merge), device),
     }  # fmt: skip
@@ -135,6 +138,9 @@ def facts_of(model: Any, batch: dict[str, torch.Tensor], rows: torch.Tensor, tar
         vision |= {
             "image_interp_indices": on_device(indices, device), "image_interp_weights": on_device(weights, device),
         }  # fmt: skip
+    if is_flash_attention_requested(visual.config) and visual.config._attn_implementation != NAME:
+        for key in [key for key in vision if key.endswith("cu_seqlens")]:
+            vision[key] = on_device(vision[key], device)  # its kernels read them there
     mask = batch["attention_mask"]
     positions, _ = core.get_rope_index(
         batch["input_ids"], mm_token_type_ids=batch["mm_token_type_ids"], image_grid_thw=grid, attention_mask=mask

@@ -1,0 +1,141 @@
+"""Images are scored while others are sampled: the same rewards, errors at the end, and never without room."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import Future
+
+import pytest
+import tiny_t2i
+import torch
+from tiny_experiment import Experiment, metrics_without_times
+from tiny_vlm import image, shared_folder
+
+from promptecho.config import load_experiment
+from promptecho.errors import RewardError
+from promptecho.rewards.base import RewardContext
+from promptecho.rewards.make import BuiltReward, make_reward
+from promptecho.train.data import TrainingPrompt
+from promptecho.train.loop import train_segment
+from promptecho.train.placement.local import LocalRewarder
+from promptecho.train.placement.overlapped import OverlappedRewarder, fits
+from promptecho.train.scoring import NotFiniteRewardError, WeightedReward
+from promptecho.train.setup import overlaps
+from promptecho.train.stop import StopCheck
+from promptecho.vlm import load_vlm
+
+CPU = torch.device("cpu")
+PROMPTS = [TrainingPrompt(str(i), text) for i, text in enumerate(["A red circle.", "Three blue squares."] * 3)]
+
+
+def rewarder(function) -> OverlappedRewarder:
+    """Scores by `function(images, prompts, prompt_ids)`."""
+    return OverlappedRewarder(
+        [WeightedReward("echo", 1.0, "", reward=BuiltReward("echo", function))], StopCheck(None), CPU
+    )
+
+
+def submit(target, start: int, end: int) -> None:
+    target.submit([image(i) for i in range(start, end)], PROMPTS[start:end], [f"image {i}" for i in range(start, end)])
+
+
+def test_rewards_are_those_of_scoring_at_the_end():
+    vlm = load_vlm(shared_folder())
+    entry = WeightedReward("echo", 1.0, "", reward=make_reward("echo", RewardContext(vlm=vlm, batch_size=4)))
+    beside, behind = (OverlappedRewarder([entry], StopCheck(None), CPU) for _ in range(2))
+    behind.has_room = False
+    found, steps = [], []
+    for target in (LocalRewarder([entry], vlm, StopCheck(None)), beside, behind):
+        submit(target, 0, 4)
+        submit(target, 4, 6)
+        found.append(target.collect(steps.append).rewards)
+        target.close(0)
+    assert found[0].shape == (1, 6) and steps == [1, 1, 2, 1, 2]
+    assert torch.equal(found[1], found[2])
+    torch.testing.assert_close(found[1], found[0], atol=1e-5, rtol=0)
+
+
+def test_scoring_begins_before_all_images_are_there():
+    begun = threading.Event()
+
+    def reward(images, prompts, prompt_ids):
+        begun.set()
+        return [float(prompt_id) for prompt_id in prompt_ids]
+
+    target = rewarder(reward)
+    submit(target, 0, 2)
+    assert begun.wait(30)  # nothing was asked for yet
+    submit(target, 2, 6)
+    assert target.collect(lambda _: None).rewards.tolist() == [[0.0, 1.0, 2.0, 3.0, 4.0, 5.0]]
+    assert target.collect(lambda _: None).rewards.shape == (1, 0)  # each image once
+
+
+def test_an_error_in_the_thread_is_raised_where_rewards_are_collected():
+    target = rewarder(lambda images, prompts, prompt_ids: [float("nan") if i == "3" else 1.0 for i in prompt_ids])
+    submit(target, 0, 2)
+    submit(target, 2, 4)
+    with pytest.raises(NotFiniteRewardError, match="prompt 3, image 3") as caught:
+        target.collect(lambda _: None)
+    assert caught.value.image.tobytes() == image(3).tobytes()
+
+    def fails(images, prompts, prompt_ids):
+        raise RewardError("no such thing")
+
+    target = rewarder(fails)
+    submit(target, 0, 2)
+    with pytest.raises(RewardError, match="no such thing"):
+        target.collect(lambda _: None)
+
+
+def test_a_shortage_of_memory_beside_the_sampler_is_scored_again_after_it(capsys):
+    main, calls = threading.get_ident(), []
+
+    def reward(images, prompts, prompt_ids):
+        calls.append(threading.get_ident() == main)
+        if not calls[-1]:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return [float(prompt_id) for prompt_id in prompt_ids]
+
+    target = rewarder(reward)
+    for _ in range(2):
+        submit(target, 0, 2)
+        assert target.collect(lambda _: None).rewards.tolist() == [[0.0, 1.0]]
+    assert calls == [False, True, True]
+    assert capsys.readouterr().err.count("rewards ran out of memory beside the sampler") == 1
+
+
+def test_a_request_to_stop_is_looked_for_while_the_thread_works():
+    stopped = StopCheck(None)
+    target = rewarder(lambda *_: [])
+    target.stop = stopped
+    target.lots = [(([], [], []), Future())]  # never done
+    stopped.signalled = True
+    with stopped.listening():
+        target.collect(lambda _: None)
+        raise AssertionError("goes on although it was asked to stop")
+    assert stopped.heard
+
+
+def test_both_must_fit_with_a_margin():
+    assert fits(40, 20, 80) and fits(56, 20, 80) and not fits(57, 20, 80)
+
+
+def test_who_overlaps(tmp_path):
+    config = load_experiment(Experiment(tmp_path).config())
+    assert config.compute.overlap == "auto"
+    entry, vlm = WeightedReward("echo", 1.0, ""), load_vlm(shared_folder())
+    gpu = torch.device("cuda")
+    assert [overlaps(mode, [entry], vlm, CPU) for mode in ("auto", "on", "off")] == [False, True, False]
+    assert [overlaps(mode, [entry], vlm, gpu) for mode in ("auto", "on", "off")] == [True, True, False]
+
+
+def test_a_training_with_overlap_goes_as_one_without(tmp_path, train_in_process):
+    experiment = Experiment(tmp_path, t2i=tiny_t2i.shallow_folder())
+    rows, options = {}, {"iterations": 1, "checkpoints": [1], "passes": 1, "sampling": {"batch_size": 2}}
+    for mode in ("off", "on"):
+        config = experiment.config(mode, sections={"compute": {"overlap": mode}}, **options)
+        assert train_segment(experiment.segment(mode, config, 1))
+        rows[mode] = metrics_without_times(experiment.folder / mode / "1")
+    for one, other in zip(rows["off"], rows["on"], strict=True):
+        assert one["reward_mean"] == pytest.approx(other["reward_mean"], abs=1e-5)
+        assert one["reward_group_std"] == pytest.approx(other["reward_group_std"], abs=1e-4)
