@@ -8,13 +8,17 @@ The plain call masks everything but the label with -100 and takes the loss's neg
 label's tokens, but also the logits of every position. Ours packs images into batches and computes logits of the label's
 positions only. Three sides in turning order: plain, ours one by one, ours in batches. Times on a CPU are this
 process's CPU seconds, because other work may share the machine. The largest difference of a reward is reported too.
+`--counts` says besides how often each side calls an operator, copies to the device and waits for it (host_waits.py).
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
+import host_waits
 import measuring
 import models
 import torch
@@ -22,16 +26,19 @@ from PIL import Image
 from rich.table import Table
 
 from promptecho.rewards.echo.reward import DEFAULT_QUERY, EchoReward
-from promptecho.vlm import Vlm, load_vlm
+from promptecho.vlm import Vlm, label_pass, load_vlm, patches
 from promptecho.vlm.inputs import batch_inputs, label_text
 
 
-def plain(vlm: Vlm, images: list[Image.Image], labels: list[str]) -> list[float]:
-    """Rewards by the model's own loss."""
+def plain(
+    vlm: Vlm, images: list[Image.Image], labels: list[str], mark: Callable[[torch.Tensor], torch.Tensor] = lambda x: x
+) -> list[float]:
+    """Rewards by the model's own loss; `mark` is called with what was copied to the device."""
     rewards = []
     for image, label in zip(images, labels, strict=True):
         text = label_text(vlm, DEFAULT_QUERY, label, name="label")
         inputs = batch_inputs(vlm, [image], [text.text], padding_side="right")
+        inputs = {key: mark(value) for key, value in inputs.items()}
         targets = torch.full_like(inputs["input_ids"], -100)
         n = len(text.label_ids)
         targets[:, -n:] = inputs["input_ids"][:, -n:]
@@ -47,12 +54,49 @@ def pictures(n: int, size: int) -> list[Image.Image]:
     return [Image.fromarray(value.numpy()) for value in values]
 
 
+@contextmanager
+def marked() -> Iterator[None]:
+    """What our pass copies to the device is marked."""
+    places = label_pass, patches
+    before = [place.on_device for place in places]
+    for place, own in zip(places, before, strict=True):
+        place.on_device = lambda values, device, own=own: host_waits.mark(own(values, device))
+    try:
+        yield
+    finally:
+        for place, own in zip(places, before, strict=True):
+            place.on_device = own
+
+
+def count(vlm: Vlm, images: list[Image.Image], labels: list[str], reward: EchoReward) -> dict[str, dict]:
+    """What each side asks of the device for all images: see host_waits.py."""
+    ids = [str(i) for i in range(len(images))]
+    found = {"plain": host_waits.counts(lambda: plain(vlm, images, labels, host_waits.mark), vlm.model)}
+    with marked():
+        found["ours"] = host_waits.counts(lambda: reward(images, labels, ids), vlm.model)
+    return found
+
+
+def counts_table(counted: dict[str, dict], n: int) -> Table:
+    table = Table(title=f"What the device is asked for {n} rewards")
+    for column in ("side", "operators called", "reads that wait", "copies", "MB copied", "GFLOP", "of these, logits"):
+        table.add_column(column, justify="left" if column == "side" else "right")
+    for name, facts in counted.items():
+        copies = facts["copies"]
+        table.add_row(
+            name, f"{facts['operators']:,}", str(sum(facts["reads"].values())), str(copies.get("copies", 0)),
+            f"{copies.get('bytes', 0) / 1e6:.3f}", f"{facts['flops'] / 1e9:.3f}", f"{facts['head_flops'] / 1e9:.3f}",
+        )  # fmt: skip
+    return table
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--model", help="A model folder, or `shapes`; default: random weights of Qwen3-VL-8B's size.")
     parser.add_argument("--images", type=int, default=16)
     parser.add_argument("--tokens", type=int, help="Tokens of a label; default 260, a caption of 200 words (else 24).")
     parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--counts", action="store_true", help="Count operators, copies and waits for the device, too.")
     measuring.add_setting(parser)
     arguments = parser.parse_args()
     setting = measuring.setting(arguments)
@@ -95,6 +139,9 @@ def main() -> None:
             "seconds": times, "plain_over_this": ratio, "share_of_matmul_peak": used, "peak_gb": memory, "gap": gap,
         }  # fmt: skip
     measuring.show(table)
+    if arguments.counts:
+        facts["counts"] = count(vlm, images, labels, batched)
+        measuring.show(counts_table(facts["counts"], len(images)))
     measuring.write(arguments.out, facts)
 
 

@@ -29,11 +29,14 @@ def measure(script: str, folder: Path, *arguments: str) -> tuple[dict, str]:
 
 
 def test_rewards_equal_the_models_own_loss(folder):
-    facts, table = measure("reward", folder, "--images", "4", "--batch-size", "2", "--rounds", "2")
+    facts, table = measure("reward", folder, "--images", "4", "--batch-size", "2", "--rounds", "2", "--counts")
     assert list(facts["sides"]) == ["plain", "ours, batch 1", "ours, batch 2"]
     for side in facts["sides"].values():
         assert side["gap"] < 1e-5 and len(side["plain_over_this"]) == 2 and side["share_of_matmul_peak"] > 0
     assert facts["sides"]["plain"]["plain_over_this"] == [1.0, 1.0] and "plain / side" in table
+    plain, ours = (facts["counts"][side] for side in ("plain", "ours"))
+    assert ours["reads"] == {"cpu": 1} and sum(plain["reads"].values()) > 40  # the result's copy, and no other
+    assert ours["copies"]["bytes"] < plain["copies"]["bytes"] and ours["head_flops"] < plain["head_flops"]
 
 
 def test_the_sampler_and_the_pipeline_make_the_same_images(folder):
