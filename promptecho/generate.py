@@ -234,7 +234,7 @@ def _recipe(job: GenerateJob) -> dict[str, str | None]:
 
 
 def _row(layout: Layout, p: int, i: int) -> dict:
-    """What describes a finished image; the hash tells whether the file is still that."""
+    """What describes a finished image; the hash shows whether the file is still the same."""
     return {
         "prompt_id": layout.ids[p],
         "prompt": layout.texts[p],
@@ -266,8 +266,8 @@ def _is_one_of(path: Path, hashes: set[str]) -> bool:
 
 
 def _write_record(job: GenerateJob, recipe: dict, layout: Layout, k: int, made: list[Image]) -> None:
-    """Say that the images `made` of batch `k` are done, beside what the record tells already: the batch's others under
-    a lower limit, or images of an earlier way to make batches."""
+    """Say that the images `made` of batch `k` are done, in addition to what the record has already: the batch's others
+    under a lower limit, or images of an earlier way to make batches."""
     path = _record(job, k)
     rows = _rows_of(path, recipe) | {(layout.ids[p], layout.texts[p], i): _row(layout, p, i) for p, i in made}
     write_json(path, {**recipe, "images": list(rows.values())})

@@ -103,7 +103,7 @@ def _shrunk(size: tuple[int, int], limit: int) -> tuple[int, int]:
 
 
 def _has_frames(opened: Image.Image) -> bool:
-    with contextlib.suppress(Exception):  # a damaged second frame is nobody's business
+    with contextlib.suppress(Exception):  # a damaged second frame does not matter
         return bool(getattr(opened, "is_animated", False))
     return False
 

@@ -1,4 +1,4 @@
-"""A shortage of memory, told as one line: where it was met, how much was wanted, and what to change.
+"""A shortage of memory as one line: where it occurred, how much was requested, and what to change.
 
 Code that fills memory says which phase it is in (`in_phase`); what starts it knows the configuration, and turns the
 library's error into advice (`MemoryAdvice`). Which keys help in which phase: config/memory.py.

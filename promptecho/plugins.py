@@ -31,7 +31,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from promptecho.errors import ConfigError
 from promptecho.suggest import maybe
 
-# What mistakes in code raise. Not RuntimeError, which is how torch tells that memory has run out.
+# What mistakes in code raise. Not RuntimeError, which is how torch reports that memory has run out.
 MISTAKES = (ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, NameError, TypeError, ValueError)
 SPEC = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 OURS = "promptecho"
@@ -154,7 +154,7 @@ def _entry_points(group: str, path: tuple[str, ...]) -> dict[str, list[tuple[str
     found: dict[str, list[tuple[str, str]]] = {}
     for point in importlib.metadata.entry_points(group=group):
         package = f"{point.dist.name} {point.dist.version}" if point.dist else "an installed package"
-        if (point.value, package) not in found.setdefault(point.name, []):  # a folder that stands twice on the path
+        if (point.value, package) not in found.setdefault(point.name, []):  # a folder that is twice on the path
             found[point.name].append((point.value, package))
     return found
 
@@ -288,7 +288,7 @@ def wrong_types(thing: Any) -> list[str]:
 
 
 def allow() -> None:
-    """Files that lie elsewhere may name plugins, too, from here on in this process."""
+    """Files that lie elsewhere may name plugins, too, from now on in this process."""
     global _allowed
     _allowed = True
 

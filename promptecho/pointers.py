@@ -1,4 +1,4 @@
-"""Files that only stand in for others: what Git LFS and git-annex leave where the content was not fetched."""
+"""Pointer files: what Git LFS and git-annex leave in place of a file whose content was not fetched."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ class Protection:
 
         self.workflow, self.experiments, self.inputs, self.placed = workflow, experiments, inputs, placed
         self.dag, self.persistence = workflow.dag, workflow.persistence
-        # Without this trigger somebody wants to use what is there, whatever it was made from.
+        # Without this trigger the user wants to use what is there, whatever it was made from.
         self.by_content = RerunTrigger.PARAMS in workflow.rerun_triggers
         jobs = [job for job in self.dag.jobs if self._is_ours(job)]
         self.merges = [job for job in jobs if set(job.output.keys()) == MERGE]
@@ -110,7 +110,7 @@ class Protection:
             print(f"retrain: {name}/{run}: nothing of it that is finished would be made again", file=sys.stderr)
         if again:
             self._make_again(again)
-        if not (self.workflow.dryrun or self.persistence.locked):  # with another Snakemake at work here, this one ends
+        if not (self.workflow.dryrun or self.persistence.locked):  # if another Snakemake is running here, this one ends
             self._keep_captions()
 
     def find(self) -> tuple[list[Conflict], dict[tuple[str, str], list[Any]]]:
@@ -152,7 +152,7 @@ class Protection:
         """
         named = {str(file) for file in self.workflow.dag_settings.forcerun or ()}
         adopted = [job for job in trainings if self._incomplete(job) and self._is_what_is_asked_for(job)]
-        if not adopted or self.persistence.locked:  # the Snakemake at work here may be the one that makes them
+        if not adopted or self.persistence.locked:  # the Snakemake that is running here may be the one that makes them
             return
         for job in adopted:
             self.workflow.async_run(self.persistence.finished(job))
@@ -260,7 +260,7 @@ class Protection:
         config, recorded = self.experiments[job.wildcards.E], self.recorded(job)
         of_state, now = digests.get(SLICE), slice_digest(config, "train", run)
         keys, why = self.changed(job, "train", run, recorded if of_state in (None, now) else of_state)
-        if of_state == now and why:  # the configuration is the same, so it is what lies outside of it
+        if of_state == now and why:  # the configuration is the same, so the cause is outside of it
             replaced = self.inputs(job.wildcards.E).changed(inputs_of(config, "train", run))
             why = [_replaced(key, path) for key, path in replaced.items()]
             why = why or ["its models do not hold what they held when it was trained"]

@@ -80,7 +80,7 @@ def git_commit() -> str:
         return done.stdout.strip() if done.returncode == 0 else None
 
     top = git("rev-parse", "--show-toplevel")
-    # A site-packages inside somebody's checkout is not part of that checkout.
+    # A site-packages inside a user's checkout is not part of that checkout.
     if not top or Path(top).resolve() != package.parent:
         return UNKNOWN
     commit, changes = git("rev-parse", "HEAD"), git("status", "--porcelain", "--untracked-files=no", "--", ".")

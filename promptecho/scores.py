@@ -72,7 +72,7 @@ def write_scores(path: str | Path, scores: Scores) -> None:
 
 
 def read_scores(path: str | Path) -> Scores:
-    """Read and validate a score file; one without a schema version is of before they were written.
+    """Read and validate a score file; one without a schema version is from before versions were written.
 
     Raises:
         DataError: the file is missing, not JSON, of a newer schema or breaks the contract (names the file and the key).

@@ -78,7 +78,7 @@ class _GroupSums:
 
     @property
     def independent(self) -> bool:
-        """One item per prompt, and each all or nothing: the mean tells the variance."""
+        """One item per prompt, and each all or nothing: the mean gives the variance."""
         return len(self.values) == len(self.sums) and bool(np.isin(self.values, (-1.0, 0.0, 1.0)).all())
 
     def moments(self, weight: float) -> Moments:

@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Iterable
 
-# Words that other tools use for what is named otherwise here; the first one that is known at the place is taken.
+# Words that other tools use for what is named otherwise here; the first one that is a key at this place is taken.
 ELSEWHERE = {
     "lr": ("learning_rate",),
     "steps": ("num_inference_steps", "iterations"),

@@ -3,7 +3,7 @@
 One reader for all of them: UTF-8 and, with a byte order mark, UTF-16 and UTF-32; lines that end in LF, CR LF or CR;
 JSON Lines, and CSV as spreadsheets write it (comma, semicolon or tab, quoted texts with line breaks in them). The same
 texts mean the same in each form. What is in none of them is refused by its line: a guessed encoding could change a
-letter without anybody noticing. Files of our own are written as one of them (`files.read_jsonl`).
+letter unnoticed. Files of our own are written as one of them (`files.read_jsonl`).
 """
 
 from __future__ import annotations
@@ -164,7 +164,7 @@ def value_of(row: dict[str, Any], names: Sequence[str]) -> tuple[str, Any] | Non
 
 
 def differing(row: dict[str, Any], names: Sequence[str]) -> str | None:
-    """What to say of a row that has several of `names` with different texts, of which one would be taken in silence;
+    """What to say of a row that has several of `names` with different texts, of which one would be taken silently;
     None where it has one, or the same text under each. Empty ones, and what is no text, do not count."""
     texts = {key: value.strip() for key, value in row.items() if isinstance(value, str) and value.strip()}
     found = {key: text for key, text in texts.items() if str(key).strip().casefold() in names}

@@ -97,7 +97,8 @@ def _problem(prompt_id: Any, text: Any, made: dict[str, CaptionRow]) -> str | No
 
 
 def is_seen(character: str) -> bool:
-    """Whether a character shows or sets others apart from nothing: no white space, control or format character."""
+    """Whether a character makes a text different from an empty one: white space, control and format characters do
+    not."""
     return not character.isspace() and unicodedata.category(character) not in ("Cc", "Cf")
 
 

@@ -1,7 +1,7 @@
 """Scores of an experiment's runs at their evaluated checkpoints, with intervals: one figure for each benchmark.
 
 Runs named NAME-s1, NAME-s2, ... are seeds of one training: they share a colour, and their mean has the interval. What
-every iteration tells (reward, KL, diversity) belongs to no benchmark and is in a figure of its own, training.py.
+every iteration records (reward, KL, diversity) belongs to no benchmark and is in a figure of its own, training.py.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def overall(file: ScoreFile, seeds: Sequence[ScoreFile] = (), curve: Curve | Non
     """A score file's own score of `curve` (its benchmark's first) with its interval; with `seeds`, that of the seeds
     together, as in the tables.
 
-    Overall is the mean of the groups' means, of all images, or of the prompts, whichever the file's summary tells.
+    Overall is the mean of the groups' means, of all images, or of the prompts, whichever the file's summary has.
 
     Raises:
         DataError: the file tells neither, so that the interval would belong to another number, or a seed was judged on

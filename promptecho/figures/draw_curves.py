@@ -39,7 +39,7 @@ def _score(axes: Axes, data: dict[str, Any], score: dict[str, Any]) -> None:
     apart = _apart(score, len(groups))
     for index, (name, members) in enumerate(groups.items()):
         look = point_style(index)
-        aside = (index - (len(groups) - 1) / 2) * apart  # bars at one iteration stand beside each other
+        aside = (index - (len(groups) - 1) / 2) * apart  # bars at one iteration are next to each other
         several = len(members) > 1
         if several:
             for run in members:

@@ -122,7 +122,8 @@ def wrapped_title(text: str, width: float) -> list[str]:
 
 
 def _show(axes: Axes, column: CheckpointImages, key: Key) -> None:
-    """One image in a frame of its verdict's colour, which a mark repeats for those who cannot tell the colours."""
+    """One image in a frame of its verdict's colour, which a mark repeats for readers who cannot distinguish the
+    colours."""
     image = load_image(column.images[key].path, fix="delete it and rerun the generation")
     image.thumbnail((PIXELS, PIXELS))
     axes.imshow(image, aspect="auto" if image.width == image.height else "equal")

@@ -91,7 +91,7 @@ def read_column(folder: Path, scores: Path | None = None) -> CheckpointImages:
 
 def verdicts_of(scores: Scores) -> dict[Key, float | None]:
     """What a score file says of each image: its outcome, or None where all of its judging failed. Where items are no
-    images, the benchmark's descriptor says how to tell (`verdicts`)."""
+    images, the benchmark's descriptor says how to read the verdict (`verdicts`)."""
     scorer = scores.provenance.scorer
     if benchmark_named(scorer).verdicts:
         return load_part(scorer, "verdicts")(scores.items)

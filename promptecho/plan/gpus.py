@@ -12,7 +12,7 @@ from promptecho.files import read_json
 
 FILE = Path(__file__).with_name("gpus.json")
 OTHER = {"tf32": 0.5, "float32": 1 / 16}  # of the bfloat16 rate, for a GPU that is not listed
-TF32_KINDS = ("convolution float32",)  # what PyTorch computes in TF32 unless told otherwise
+TF32_KINDS = ("convolution float32",)  # what PyTorch computes in TF32 by default
 
 
 @dataclass(frozen=True)

@@ -141,7 +141,7 @@ def fused_attention(
 
 def shapes_only(function, args: tuple, kwargs: dict, tensors: list[torch.Tensor]) -> Any:
     """Run an operator where numbers have no values and indices do: floating-point tensors live on the meta device,
-    integers and masks on the CPU, because models read them (how many patches an image has, where a label stands).
+    integers and masks on the CPU, because models read them (how many patches an image has, where a label is).
 
     Where code reads what has no value, it finds zeros: a number that goes to the CPU, an index made from numbers.
     """
@@ -241,7 +241,7 @@ def _to_meta(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _positions(indices: list[torch.Tensor | None]) -> list[torch.Tensor | None]:
-    """Indices with each mask replaced by the positions where it is true: on the meta device nobody could count them."""
+    """Indices with each mask replaced by the positions where it is true: on the meta device they cannot be counted."""
     result: list[torch.Tensor | None] = []
     for index in indices:
         if index is not None and index.dtype == torch.bool and index.device != META:

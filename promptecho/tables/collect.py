@@ -1,4 +1,4 @@
-"""Find and read score files; what a file says of itself must agree with where it lies."""
+"""Find and read score files; what a file says of itself must agree with its path."""
 
 from __future__ import annotations
 

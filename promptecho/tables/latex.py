@@ -1,8 +1,8 @@
 r"""A table as LaTeX (`booktabs`) that goes into a paper as it is.
 
-What does not fit into the text's width is set in 8 points instead of 9; what then does not fit stands in several blocks
-below each other. The narrowest of the common classes (article, llncs) decides; where it needs blocks and a page of two
-columns does not, both are in the file and TeX takes what fits. Widths are estimated (latex_text.py).
+What does not fit into the text's width is set in 8 points instead of 9; what then does not fit is split into several
+blocks below each other. The narrowest of the common classes (article, llncs) decides; where it needs blocks and a page
+of two columns does not, both are in the file and TeX takes what fits. Widths are estimated (latex_text.py).
 """
 
 from __future__ import annotations
@@ -263,7 +263,7 @@ def _notes(table: Table, short: bool, width: float) -> list[_Piece]:
 
 
 def _counts(table: Table) -> str:
-    """What columns would tell that are the same in every row; by panel where panels have the same labels."""
+    """What columns that are the same in every row would say; by panel where panels have the same labels."""
     labels = {column.key: column.label for column in table.columns}
     same = {key: f"{labels[key]} {value:.0f}" for key, value in _same(table).items()}
     if len({labels[key] for key in same}) == len(same):

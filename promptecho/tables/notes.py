@@ -28,7 +28,7 @@ def rules_note(kind: TableKind, files: Sequence[ScoreFile]) -> str:
 
 
 def versions_of(file: ScoreFile) -> dict[str, int]:
-    """Version of the judge -> how many answers it gave; {} where no judge was asked, or none told its version.
+    """Version of the judge -> how many answers it gave; {} where no judge was asked, or none reported its version.
 
     Scores of earlier versions have it in the raw records beside them alone.
     """

@@ -103,7 +103,7 @@ def _place(row: str, text: str, given: bool) -> PaperPlace:
 
 @dataclass(frozen=True)
 class _Measured:
-    """What the score files of one run, or of its seeds, tell of one benchmark; cells by COLUMN."""
+    """What the score files of one run, or of its seeds, contain for one benchmark; cells by COLUMN."""
 
     files: list[ScoreFile]
     cells: dict[str, Cell]
@@ -122,7 +122,7 @@ class _Ours:
 class PaperTables:
     """Makes the paper's tables from `results`; what several tables show is worked out once.
 
-    `rows` says which run stands beside which published row, as `parse_rows` returns it.
+    `rows` says which run is compared with which published row, as `parse_rows` returns it.
     """
 
     def __init__(
@@ -265,7 +265,7 @@ def _column(table: PublishedTable, key: str) -> Column:
 
 
 def _paper_row(label: str, row: str, ours: _Ours, columns: Sequence[Column]) -> dict[str, Cell]:
-    """The published row; each number that has an interval of ours tells whether it agrees."""
+    """The published row; each number that has an interval of ours says whether it agrees."""
     cells = {"model": Cell(text=label, note="(paper)")}
     for column in columns:
         if (value := published().values[row].get(column.key)) is None:

@@ -112,7 +112,7 @@ def _gain(
 
 
 def look_next(folder: Path) -> list[tuple[str, str]]:
-    """(what, where) of what lies in results/E beside its tables, as far as it is there."""
+    """(what, where) of the other results in results/E, as far as they exist."""
     figures = folder / "figures"
     listed = [
         ("all tables", folder / "tables", "*.md"),

@@ -13,7 +13,7 @@ from typing import Any
 from promptecho.schema import KEY
 
 MISSING = "–"
-SCHEMA_VERSION = 1  # of NAME.json; files of before it was written have none, and are of this one
+SCHEMA_VERSION = 1  # of NAME.json; older files have none, and count as this one
 
 
 @dataclass(frozen=True)

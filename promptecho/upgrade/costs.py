@@ -68,7 +68,7 @@ class PlanFile:
 def judge_calls(shadow: Path, options: str, environment: dict[str, str], unpack: bool = False) -> dict[str, Any]:
     """`calls` still to make and how many are `recorded`, of a job of the rule `judge`; nothing is asked.
 
-    `unknown` says instead why that cannot be told.
+    `unknown` says instead why that is not known.
 
     Args:
         unpack: whether packed images are to be unpacked for it, in the shadow.

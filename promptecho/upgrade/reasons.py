@@ -61,7 +61,7 @@ class Reasons:
         self.protection, self.dag, self.persistence = protection, protection.dag, protection.persistence
 
     def of(self, job: Any) -> Why:
-        """All reasons of a job; of one that merely follows another, that."""
+        """All reasons of a job; for one that only follows another job, that it follows."""
         reason, found = self.dag.reason(job), []
         if reason.forced:
             found.append("its inputs are other ones now")
@@ -116,7 +116,7 @@ class Reasons:
                 old = slice_value(load_experiment(made[1]), stage, **names)
             except PromptEchoError:  # an earlier version's, with keys that have other names now
                 return "its slice of the configuration, which this version cannot read as it was"
-        else:  # its command takes single settings, no configuration; or somebody has deleted it
+        else:  # its command takes single settings, no configuration; or it was deleted
             old = self._resolved(job, stage, names, recorded)
         if old is not None and old != now:
             return f"changed since: {', '.join(map(str, changes(stage, old, now)))}"

@@ -24,7 +24,7 @@ _LEVELS = 3  # as far as relative paths lead upwards
 
 @contextlib.contextmanager
 def shadow_of(root: Path) -> Iterator[Path]:
-    """The shadow of `root`, gone afterwards.
+    """The shadow of `root`, deleted afterwards.
 
     Raises:
         DataError: records cannot be read, or there is no room for the copies.

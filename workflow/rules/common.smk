@@ -214,7 +214,7 @@ def previous_checkpoint(wildcards):
 
 def bound(wildcards, path):
     """An input of a training. A checkpoint knows by hashes what it was trained on, and is protected (protect.py), so
-    that a newer time of change alone means nothing; but a run that shall be trained again follows its inputs."""
+    that a newer time of change alone means nothing; but a run that is to be trained again follows its inputs."""
     names = names_in(EXPERIMENTS.retrain or "")
     return path if {wildcards.R, f"{wildcards.E}/{wildcards.R}"}.intersection(names) else ancient(path)
 

@@ -1,6 +1,6 @@
 # Who gets which GPU. Slurm assigns its own; on a workstation a job's resource `gpu` counts against the machine's
 # GPUs (or `--resources gpu=N`), and `promptecho gpus run` gives its command GPUs that no other job has, also between
-# two Snakemakes. Without GPUs nothing of this is there.
+# two Snakemakes. Without GPUs none of this exists.
 from promptecho.cluster import gpus as machine
 from promptecho.config.job_sizes import cluster_resources
 from promptecho.errors import PromptEchoError

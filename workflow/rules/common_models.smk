@@ -21,7 +21,7 @@ def _models_of_job(job):
 
 
 def missing_models(jobs):
-    """A line for each model that one of `jobs` needs and that can't be had."""
+    """A line for each model that one of `jobs` needs and that is not available."""
     from promptecho.models.inventory import unavailable_models
 
     wanted = {}

@@ -2,7 +2,7 @@
 
 Reading order: settings, resources (rule resources to sbatch options), executor (the life of a job), submitting,
 submission and payload (both ends of it), ledger, owners and recovery (what survives a kill), watching, queue,
-controller, task and telling (how its end is told).
+controller, task and telling (how its end is reported).
 """
 
 from . import began  # noqa: F401, before all else

@@ -71,7 +71,7 @@ class Afterwards:
     def _ask(self, tasks: Sequence[Task], now: float) -> dict[str, End]:
         """Nothing where it is not time for a question, or Slurm does not answer."""
         wait = self._not_before - now
-        # Those of which Slurm has told the end are not given here again.
+        # Those whose end Slurm has reported are not given here again.
         if not tasks or wait > _PAUSE_S or (wait > 0 and not any(map(_ended, tasks))):
             return {}
         self._not_before = now + _PAUSE_S

@@ -18,7 +18,7 @@ _MEMORY = ("mem_mb", "mem_mb_per_cpu")
 def origin_of(job) -> dict[str, int]:
     """Who gave each memory resource: `set-resources`, the rule, or a default; in a group the closest of all.
 
-    A rule that repeats the default's value can't be told from one that leaves it to the default.
+    A rule that repeats the default's value can't be distinguished from one that leaves it to the default.
     """
     found: dict[str, int] = {}
     for one in single_jobs(job):

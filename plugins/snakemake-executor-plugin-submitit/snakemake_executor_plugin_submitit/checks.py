@@ -78,7 +78,7 @@ def in_order(workflow) -> list:
 
 
 def check_expressions(workflow) -> None:
-    """Before anybody asks for resources of jobs.
+    """Called before any code asks for resources of jobs.
 
     Raises:
         WorkflowError: some can't have a value.
@@ -117,7 +117,7 @@ class _Findings:
 
 
 def _read_group(group, found: _Findings) -> None:
-    """What is wrong with one job is told of its rule; the sums then have nothing to add."""
+    """What is wrong with one job is reported for its rule; the sums then need no report of their own."""
     jobs = single_jobs(group)
     read = [found.read(job, dict(job.resources.items()), ask=False) for job in jobs]
     if not all(fine for fine, _ in read):

@@ -1,4 +1,4 @@
-"""One start of Snakemake has one cluster: the one that Slurm's commands on this host speak to.
+"""One start of Snakemake has one cluster: the one that Slurm's commands on this host use.
 
 Its jobs are submitted, looked up and cancelled there alone. What would send jobs to others (`clusters`, a list in
 SLURM_CLUSTERS, a federation, whose members take each other's jobs) is refused in words.

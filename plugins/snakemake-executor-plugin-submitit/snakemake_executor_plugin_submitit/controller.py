@@ -1,4 +1,4 @@
-"""slurmctld itself, asked about single jobs before an end is believed that no outcome file describes.
+"""slurmctld itself, asked about single jobs before an end that no outcome file describes is accepted.
 
 squeue may answer from a cache that is a minute old, or leave jobs out; sacct may never have heard of an end.
 """
@@ -141,7 +141,7 @@ def _find_in_controller(folder: Path) -> str | None:
 
 
 def _find_in_accounting(folder: Path, called: float) -> str | None:
-    """sacct tells the command line of sbatch since Slurm 21.08."""
+    """sacct has the command line of sbatch since Slurm 21.08."""
     start = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(called - 600))
     text = call(
         "sacct", "--allocations", "--noheader", "--parsable2", "--format=JobID,SubmitLine", f"--starttime={start}"

@@ -24,7 +24,7 @@ class Elsewhere:
 
     @classmethod
     def read(cls, folder: Path, workdir: Path) -> Elsewhere:
-        """Nothing where squeue does not tell: that is a help to the user, no promise."""
+        """Nothing if squeue does not know: this is a help to the user, not a promise."""
         try:
             text = slurm.call("squeue", "--me", "--noheader", "--array", "--format=%i|%Z|%o")
         except slurm.SlurmError:

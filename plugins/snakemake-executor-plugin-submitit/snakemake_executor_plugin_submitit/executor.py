@@ -33,7 +33,7 @@ _SHUTDOWN_STEP_S = 0.5
 
 
 class Executor(RemoteExecutor):
-    """Submits Snakemake jobs through submitit; docs/further.md tells what happens when."""
+    """Submits Snakemake jobs through submitit; docs/further.md says what happens when."""
 
     def __init__(self, workflow, logger):
         # Before the base class starts its thread, because the thread reads the environment too.
@@ -228,7 +228,7 @@ class Executor(RemoteExecutor):
                 self._again(info)
             else:
                 if one.state is not None and one.state.stuck:
-                    self._cancel_all([one.job_id])  # or it would run beside a retry once somebody releases it
+                    self._cancel_all([one.job_id])  # or it would run beside a retry once it is released
                 self._close(one, "failed")
                 message = failure_message(info.job, one, verdict, self.workflow)
                 self.report_job_error(info, msg=message, aux_logs=[str(one.log)])
@@ -262,7 +262,7 @@ class Executor(RemoteExecutor):
         return max(self.workflow.execution_settings.latency_wait, 2.0)
 
     def _again(self, info: SubmittedJobInfo) -> None:
-        """Submit in place of one that ended by no fault of its own; the base class takes the new one over."""
+        """Submit in place of one that ended through no fault of its own; the base class takes the new one over."""
         one = info.aux["task"]
         number = requeues.number_of_next(one)
         self._keeper.submit([info.job], self._request(info.job), resubmissions=number)

@@ -68,7 +68,7 @@ _RIGHT |= {
     "slurm_logdir": "use the setting submitit-logdir",
     "comment": "the executor sets it (rule and wildcards); leave it out",
 }
-# Options of sbatch that no resource stands for.
+# Options of sbatch for which there is no resource.
 _EXTRA = frozenset({
     "acctg_freq", "bb", "bbf", "begin", "burst_buffer", "cluster_constraint", "contiguous", "core_spec",
     "cores_per_socket", "cpu_freq", "cpus_per_socket", "deadline", "delay_boot", "dependency", "distribution",

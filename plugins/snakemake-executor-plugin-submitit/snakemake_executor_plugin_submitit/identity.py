@@ -30,7 +30,7 @@ def key_of(job) -> str:
 def fingerprint_of(job) -> str:
     """Of what decides the outputs: rule, wildcards, input names, and the parameters that Snakemake records.
 
-    A queued job of another fingerprint would make outputs that nobody asks for any more.
+    A queued job of another fingerprint would make outputs that are not needed any more.
     """
     parts = [
         [one.rule.name, _wildcards(one), sorted(map(str, one.input)), sorted(map(_plain, one.non_derived_params))]

@@ -52,7 +52,7 @@ class Keeper:
             self._kept.accepted(scope, batch)
 
     def close(self) -> int:
-        """Nothing is submitted any more. Returns how many jobs are kept."""
+        """Submit no more jobs. Returns how many jobs are kept."""
         return self._kept.close()
 
     def _tell(self) -> None:

@@ -164,7 +164,7 @@ class Kept:
             return [job for one in same for job in one.jobs]
 
     def close(self) -> int:
-        """Nothing is taken out any more. Returns how many are kept."""
+        """Give out no more jobs. Returns how many are kept."""
         with self._lock:
             self._closed = True
             return sum(line.n for line in self._lines.values())

@@ -121,7 +121,7 @@ class Ledger:
         self._append({"event": "submitted", "token": submission.token, "slurm_id": slurm_id})
 
     def take(self, tasks: Sequence[tuple[Submission, int]]) -> None:
-        """This process goes on with tasks of processes that are gone.
+        """This process continues tasks of processes that have ended.
 
         Raises:
             WorkflowError: it can't be written.

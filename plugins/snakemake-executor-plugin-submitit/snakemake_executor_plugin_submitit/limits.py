@@ -16,7 +16,8 @@ PARTITIONS = ("scontrol", "-o", "show", "partition")
 
 @dataclass(frozen=True)
 class Limits:
-    """Of one partition; None where there is none. Whom it serves is Slurm's to judge: accounts have sub-accounts."""
+    """Of one partition; None where there is none. Slurm decides for which users it holds: accounts have
+    sub-accounts."""
 
     memory_per_node_mb: int | None = None
     cpus_per_node: int | None = None

@@ -1,7 +1,7 @@
-"""Who may read what lies in the log folder: its owner, or also the group, but then the logs alone.
+"""Who may read the files of the log folder: its owner, or also the group, but then the logs alone.
 
 A colleague can help with a failed job only if he can read its log. Pickles run as code, and outcome files decide what
-counts as done, so nobody else may ever write here, whatever the umask is.
+counts as done, so no other user may ever write here, whatever the umask is.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _KEPT = stat.S_ISGID  # by which a folder passes its group on
 
 
 def open_to(folder: Path, access: str) -> None:
-    """Let the group into a folder of this user, or nobody.
+    """Give the group access to a folder of this user, or no other user.
 
     Raises:
         OSError: its mode can't be changed.
@@ -69,7 +69,7 @@ def another_users_jobs(folder: Path, workdir: Path) -> str | None:
 
 
 def another_user(uid: int, workdir: Path) -> str:
-    """What to say to somebody who finds the log folder of another user, whose jobs may be running."""
+    """An error text for a user who finds the log folder of another user, whose jobs may be running."""
     name = _name(uid)
     theirs = _jobs_here(name, workdir)
     if theirs is None:
@@ -94,7 +94,7 @@ def _name(uid: int) -> str:
 
 
 def _jobs_here(user: str, workdir: Path) -> list[str] | None:
-    """The user's jobs that work in `workdir`; None where Slurm does not tell."""
+    """The user's jobs that work in `workdir`; None where Slurm does not say."""
     try:
         text = slurm.call("squeue", "--noheader", f"--user={user}", "--format=%i|%Z")
     except slurm.SlurmError:

@@ -1,7 +1,7 @@
 """Which Snakemake a submission belongs to, and whether that one is still there.
 
 Two Snakemakes may work in one folder with different targets and share the ledger. One settles the other's submissions
-only when the other is gone. On the same machine the process table tells that. For another machine there is a file per
+only when the other has ended. On the same machine the process table shows that. For another machine there is a file per
 process, `owners/NAME`, which its owner touches now and then and removes at its end.
 """
 
@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 BEAT_S = 30
-SILENCE_S = 300  # of an owner on another machine, until it counts as gone
+SILENCE_S = 300  # of an owner on another machine, until it counts as ended
 
 
 @dataclass(frozen=True)
 class Owner:
     """One process. `machine` is a boot of a host and a space of process ids in it, since containers have their own;
-    `start` (of the process, in the kernel's ticks) tells it from a later one with the same pid."""
+    `start` (of the process, in the kernel's ticks) distinguishes it from a later one with the same pid."""
 
     host: str
     machine: str
@@ -87,7 +87,7 @@ class Owners:
         return silence is None or silence > SILENCE_S
 
     def is_near(self, owner: Owner) -> bool:
-        """Whether the process table tells about it at once."""
+        """Whether the process table answers for it at once."""
         return owner.machine == self.me.machine
 
     def silence(self, owner: Owner) -> float | None:

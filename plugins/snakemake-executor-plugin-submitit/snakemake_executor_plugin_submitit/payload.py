@@ -77,7 +77,7 @@ class JobPayload:
         self._say(f"{self.name}: job {self._job_id()} on {self._node()}, restarts: {self._restarts()}")
         try:
             self._stop_file().unlink(missing_ok=True)
-            self._file("outcome.json").unlink(missing_ok=True)  # of a life that somebody has requeued after its end
+            self._file("outcome.json").unlink(missing_ok=True)  # of a start that was requeued after its end
             self._write("started", f"{self._node()}\n{self._restarts()}\n")
         except OSError as error:
             self._end_without_outcome(error)
@@ -336,7 +336,7 @@ class JobPayload:
         return tuple(found)
 
     def _rename(self) -> None:
-        """A running array task's own name in squeue, instead of the array's; best effort, nobody waits for it.
+        """A running array task's own name in squeue, instead of the array's; best effort, nothing waits for it.
 
         By array and task number: SLURM_JOB_ID of the last task is the array's id, and would name all tasks.
         """

@@ -25,7 +25,7 @@ class Advice:
     urgent: bool = True
 
 
-# The first that fits counts. An empty text: nothing to tell, such a job starts when its turn comes.
+# The first that fits counts. An empty text: nothing to report, such a job starts when its turn comes.
 _REASONS: list[tuple[str, Advice]] = [
     (r"None$|Priority|Resources|Prolog|Cleaning|SchedDefer|Inva(il|li)dReason", Advice("", False)),
     (r"ReqNodeNotAvail|NodeDown|Nodes required for job|FrontEndDown|PowerNotAvail|PowerReserved",
@@ -87,9 +87,9 @@ _OWN = re.compile(r"(QOS|Assoc)Max\w*(PerUser|JobsLimit)", re.IGNORECASE)
 
 
 def advice_on(reason: str, others_run: bool = True) -> Advice:
-    """What to tell about a job that waits for `reason`; `others_run`: other jobs of this user run.
+    """What to report about a job that waits for `reason`; `others_run`: other jobs of this user run.
 
-    An unknown reason may be an administrator's own words; they are told.
+    An unknown reason may be an administrator's own words; they are reported.
     """
     for pattern, advice in _KNOWN:
         if pattern.match(reason):

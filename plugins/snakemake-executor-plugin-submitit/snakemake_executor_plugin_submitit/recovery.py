@@ -171,7 +171,7 @@ class Recovery:
             )
 
     def _settle(self, unclear: Sequence[Task]) -> None:
-        """Close what is over although nobody needs it: cancelled in its last moment, say, with its outputs made.
+        """Close what has ended although it is not needed: cancelled in its last moment, say, with its outputs made.
 
         Left open it would never be looked at again. Where Slurm does not answer now, the next start does it.
         """

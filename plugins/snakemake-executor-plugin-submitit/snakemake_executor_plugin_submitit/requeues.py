@@ -1,4 +1,4 @@
-"""Snakemake's output tells how often and why a job was started again."""
+"""Snakemake's output says how often and why a job was started again."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ class Signals:
     """Remembers the first signal that ends this process. Snakemake's own SIGTERM handler would wait for all jobs.
 
     Others that follow it closely mean the same: keys come in twos, and both a terminal and `timeout` or a wrapper send
-    them to a whole group. They must not break into the end that has begun. Later ones do: somebody waits for too long.
+    them to a whole group. They must not break into the end that has begun. Later ones do: the user has waited too long.
     """
 
     def __init__(self, logger: logging.Logger) -> None:
@@ -95,7 +95,7 @@ class _Unread:
 
 
 def speak_to_nobody(logger: logging.Logger) -> None:
-    """From now on a log whose reader is gone is no error.
+    """From now on it is no error if the reader of the log has ended.
 
     A Ctrl-C ends `tee` first, in `snakemake ... | tee log`. What Snakemake then says before it calls the executor's
     `cancel` would raise, and the jobs would go on uncancelled and unsaid.

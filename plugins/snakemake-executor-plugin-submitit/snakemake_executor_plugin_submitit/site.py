@@ -1,4 +1,4 @@
-"""What the cluster has, as far as its own commands tell, and which requests can never run there.
+"""What the cluster has, as far as its own commands show, and which requests can never run there.
 
 What can't be read is unknown, not absent: without slurmdbd any account goes, without slurmctld anything does. Memory
 and processors are compared with the nodes' configuration, whatever runs or is drained there now.
@@ -157,7 +157,7 @@ def _gres(text: str) -> tuple[dict[str, int], frozenset[str]]:
 
 @dataclass(frozen=True)
 class Site:
-    """What is known of a cluster; None stands for unknown, and `notes` says why, a line each."""
+    """What is known of a cluster; None means unknown, and `notes` says why, a line each."""
 
     partitions: tuple[Partition, ...] | None = None
     config: Mapping[str, str] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""Slurm's commands, told apart by whether trying again can help."""
+"""Slurm's commands; their errors are separated by whether trying again can help."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .refusals import FULL, LIMIT, PASSING, UNCLEAR, kind_of
 _CALL_TIMEOUT_S = 120
 _UNCLEAR_S = 60  # of trying again after an error that no list here knows
 _MOST_LINES = 8  # of a command's words: a site's plugin may need several to say what it wants
-_HURRIED_S = 5  # for a command that runs when Snakemake is told to end
+_HURRIED_S = 5  # for a command that runs when Snakemake is asked to end
 _STEP_S = 0.5
 _KEPT = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS")
 _OF_A_JOB = ("SLURM_JOB", "SLURM_ARRAY_", "SLURM_STEP", "SLURM_TASK", "SLURM_PROCID", "SLURM_RESTART_COUNT")
@@ -39,7 +39,7 @@ class SlurmUnreachableError(SlurmError):
 
 
 class SlurmUnclearError(SlurmError):
-    """An error of which nothing here knows whether it passes."""
+    """An error that may or may not be temporary: it is in no list here."""
 
 
 class SlurmLimitError(SlurmError):
@@ -52,7 +52,7 @@ class SlurmLimitError(SlurmError):
 
 
 class Ending:
-    """Whether Snakemake is told to end: nothing is tried again then, and what runs has a few seconds more.
+    """Whether Snakemake is asked to end: nothing is tried again then, and what runs has a few seconds more.
 
     A plain flag, because a signal handler that sets a threading.Event can meet a wait for it in its own thread.
     """
@@ -160,7 +160,7 @@ def patiently(
     After an error of an unknown kind for a minute at most.
 
     Raises:
-        SlurmUnreachableError: they did not answer in all that time, or Snakemake is told to end.
+        SlurmUnreachableError: they did not answer in all that time, or Snakemake is asked to end.
         SlurmError: as soon as they answer with a refusal.
     """
 

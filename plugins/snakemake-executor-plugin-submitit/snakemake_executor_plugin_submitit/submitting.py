@@ -20,10 +20,10 @@ from .task import Task
 
 @dataclass
 class Submitter:
-    """Submits jobs. Its callbacks are the executor's: what becomes of a job is reported by it.
+    """Submits jobs. Its callbacks are the executor's: the outcome of a job is reported by it.
 
     `command_of` gives the command that runs a job; `watch` takes over a job that is in the queue, `refuse` those that
-    could not be submitted, with the reason; `on_wait` hears of an sbatch that is tried again.
+    could not be submitted, with the reason; `on_wait` is called for an sbatch that is tried again.
     """
 
     folder: Path

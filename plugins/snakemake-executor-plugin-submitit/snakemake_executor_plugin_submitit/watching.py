@@ -13,7 +13,7 @@ from .task import Task, TaskVerdict
 
 
 class Watcher:
-    """Judges tasks; `latency_s` tells how late a file of another node may show up."""
+    """Judges tasks; `latency_s` says how late a file of another node may show up."""
 
     def __init__(self, settings, logger, latency_s: Callable[[], float]):
         self.settings, self.logger, self._latency_s = settings, logger, latency_s
@@ -50,7 +50,8 @@ class Watcher:
         return True
 
     def _from_slurm(self, tasks: Sequence[Task]) -> dict[int, TaskVerdict]:
-        """One squeue for all; sacct for those it does not know. Nothing is concluded while slurmctld is silent."""
+        """One squeue for all; sacct for those it does not know. Nothing is concluded while slurmctld does not
+        answer."""
         try:
             states = queue.read_squeue()
         except slurm.SlurmError as error:
@@ -79,9 +80,9 @@ class Watcher:
         return task.judge_state(one, state, time.monotonic(), self._latency_s(), self.settings.requeue_limit)
 
     def _confirm(self, ends: Sequence[Task], states: dict, accounting: dict) -> dict[int, TaskVerdict]:
-        """Ask slurmctld itself before an end is believed: squeue's answer may be old, or lack jobs.
+        """Ask slurmctld itself before an end is accepted: squeue's answer may be old, or lack jobs.
 
-        What nobody knows the end of is cancelled before it is given up: nothing may run beside a retry.
+        A job whose end is not known is cancelled before it is given up: no job may run beside its retry.
         """
         asked = True
         try:
