@@ -37,7 +37,7 @@ def load_plugins_of(config: Path | None) -> None:
 
 @contextlib.contextmanager
 def plugins_of(config: Path | None) -> Iterator[None]:
-    """With what an experiment file names in `plugins`; an unknown benchmark is told with how it may be known."""
+    """With what an experiment file names in `plugins`; an unknown benchmark is reported with how to make it known."""
     from promptecho.errors import ConfigError
 
     load_plugins_of(config)

@@ -23,7 +23,7 @@ def register(app: typer.Typer) -> None:
 
 def reward(
     more: list[Path] = typer.Argument(None, metavar="[IMAGE]...", help="Image files."),
-    name: str = typer.Option("echo", "--name", help="Which reward; `promptecho list rewards` tells which there are."),
+    name: str = typer.Option("echo", "--name", help="Which reward; `promptecho list rewards` lists them."),
     vlm: str | None = typer.Option(
         None,
         "--vlm",
@@ -76,7 +76,8 @@ def reward(
     template: Path | None = typer.Option(
         None,
         "--template",
-        help="Text file with the question; {prompt} stands for the label. Default: that of --config, or the reward's "
+        help="Text file with the question; {prompt} is replaced by the label. Default: that of --config, or "
+        "the reward's "
         "own.",
     ),
     setting: list[str] = typer.Option(
@@ -95,7 +96,7 @@ def reward(
     """Print the reward of images for a prompt.
 
     For echo, PromptEcho's own, the model is asked QUERY about the image; the reward is the mean log-probability of the
-    tokens of LABEL as its answer. `promptecho list rewards` tells which others there are.
+    tokens of LABEL as its answer. `promptecho list rewards` lists the others.
     """
     from promptecho.captions.settings import read_settings
     from promptecho.config.descriptors import REWARDS, reward_named

@@ -45,7 +45,7 @@ def tables(
     paper_rows: Annotated[
         list[str] | None,
         typer.Option(
-            help="Which run stands beside a row of the paper: 'Z-Image + PromptEcho=zimage/promptecho@400'. "
+            help="Which run is compared with a row of the paper: 'Z-Image + PromptEcho=zimage/promptecho@400'. "
             "Runs NAME-s1, NAME-s2, ... can be given together as NAME; without @400: the last checkpoint. Or a YAML "
             "file of such pairs. Repeat the option for several. Default: rows and runs of the same name."
         ),

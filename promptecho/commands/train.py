@@ -210,7 +210,7 @@ def _train(threads: int | None, *, config: Path, device: str, **paths) -> bool:
 
 
 def _work_per_iteration(experiment: ExperimentConfig, run: str, captions: Path, device: str) -> Work | None:
-    """What metrics need to tell TFLOP/s and MFU, where `compute.mfu` asks for them; on rank 0, which writes metrics."""
+    """What metrics need for TFLOP/s and MFU, where `compute.mfu` asks for them; on rank 0, which writes metrics."""
     wanted = experiment.compute.mfu
     if wanted == "off" or (wanted == "auto" and not device.startswith("cuda")) or not _leads():
         return None
@@ -249,7 +249,7 @@ def _keep_finished(experiment: ExperimentConfig, run: str, out: Path) -> None:
 
 
 def _quiet_all_but_one() -> None:
-    """Warnings of libraries, already those of their import, are the same on every rank: rank 0 tells them."""
+    """Warnings of libraries, already those of their import, are the same on every rank: rank 0 prints them."""
     if not _leads():
         logging.disable(logging.WARNING)
         warnings.simplefilter("ignore")

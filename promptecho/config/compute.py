@@ -47,7 +47,7 @@ class ComputeSection(Section):
     )
     mfu: Literal["auto", "on", "off"] = Field(
         "auto",
-        description="Whether metrics.jsonl tells each phase's TFLOP/s and, where the GPU's datasheet is known, its MFU "
+        description="Whether metrics.jsonl has each phase's TFLOP/s and, where the GPU's datasheet is known, its MFU "
         "(docs/performance.md). The work is counted once, before the models are loaded, by one process. auto: on a "
         "GPU.",
     )

@@ -167,7 +167,7 @@ class BenchmarkSection(OpenSection):
     limit: Count | None = Field(
         None,
         description="For a smoke test: only the first so many prompts, drawn from all tags in their proportions; "
-        "images of others are not generated unless another benchmark wants them. Scores and tables tell it. null: all "
+        "images of others are not generated unless another benchmark needs them. Scores and tables say so. null: all "
         "(docs/benchmarks.md).",
     )
     baseline: Text | None = Field(

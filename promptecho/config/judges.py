@@ -53,7 +53,7 @@ class JudgeSection(OpenSection):
     timeout_s: Positive = Field(120.0, description="Seconds that one call may take, from its start to its last byte.")
     max_attempts: Count = Field(
         6, description="Replies to one question that can't be used, or calls that fail on it while others are "
-        "answered, until it counts as failed. An endpoint that answers nobody is waited for (`judges.outage_s`)."
+        "answered, until it counts as failed. An endpoint that answers no request is waited for (`judges.outage_s`)."
     )  # fmt: skip
     max_failed_share: Share = Field(
         0.01, description="Largest share of failed items of its benchmarks that give no `max_failed_share` themselves."
@@ -131,7 +131,7 @@ class JudgesSection(Section):
         "warn", description="What a table does whose scores were given by different versions of one judge."
     )
     outage_s: NonNegative = Field(
-        900.0, description="How many seconds an endpoint is waited for that answers nobody (503, 429, connection "
+        900.0, description="How many seconds an endpoint that answers no request is waited for (503, 429, connection "
         "refused, ...)."
     )  # fmt: skip
     models: dict[Annotated[str, Field(strict=True, pattern=NAME_PATTERN)], JudgeSection] = Field(

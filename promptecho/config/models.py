@@ -140,7 +140,7 @@ class CaptionsSection(Section):
     max_pixels: Count | None = Field(
         DEFAULT_MAX_PIXELS,
         description="Larger images are shrunk to so many pixels before they are captioned: those of the images that "
-        "are generated, 1024 x 1024, so that no caption tells what these cannot show. null: never, which for "
+        "are generated, 1024 x 1024, so that no caption describes what these cannot show. null: never, which for "
         "photographs of 4 megapixels and more takes several times the memory.",
     )
     batch_size: Count = Field(16, description="Images captioned together.")
@@ -171,7 +171,8 @@ class AdapterSection(Section):
     pad_prompts: PadPrompts | None = Field(None, description="Likewise for `models.t2i.pad_prompts`; null: that.")
     alpha: Positive | None = Field(
         None,
-        description="LoRA alpha that it was trained with, for a file that does not tell it; null: strength 1 there, as "
+        description="LoRA alpha that it was trained with, for a file that does not contain it; null: strength "
+        "1 there, as "
         "diffusers takes it.",
     )
 
@@ -273,6 +274,6 @@ class SiteConfig(Section):
     clean: CleanSection = Field(default_factory=CleanSection, description="What `promptecho clean` may delete.")
     paper_rows: dict[str, Text] = Field(
         default_factory=dict,
-        description="For `snakemake paper`: which run stands beside which row of the paper's tables, for example "
+        description="For `snakemake paper`: which run is compared with which row of the paper's tables, for example "
         "`Z-Image + PromptEcho: zimage/promptecho@400` (docs/tables.md). Rows that are not named have defaults.",
     )

@@ -100,7 +100,7 @@ class TimestepsSection(Section):
     redraw: Literal["iteration", "pass"] = Field(
         "iteration",
         description="When timesteps and loss noise are drawn: once per iteration and shared by its passes, so that "
-        "every pass without gradient runs once; or anew for each pass, which multiplies those passes by `passes`.",
+        "every pass without gradient runs once; or again for each pass, which multiplies those passes by `passes`.",
     )
     shared_by: Literal["none", "prompt"] = Field(
         "none",
@@ -277,7 +277,8 @@ class TrainingConfig(Section):
     )
     control: Literal["none", "permuted_rewards"] = Field(
         "none",
-        description="permuted_rewards: a control run. Each prompt's rewards are dealt anew to its own images, so that "
+        description="permuted_rewards: a control run. Each prompt's rewards are assigned again, in another "
+        "order, to its own images, so that "
         "advantages have the same sizes and mean nothing; what such a run gains is not the reward's doing.",
     )
     rewards: Annotated[list[RewardSection], Field(min_length=1)] | None = Field(
@@ -309,7 +310,8 @@ class TrainingConfig(Section):
     accept_captions: Flag = Field(
         False,
         description="true: a run goes on from its state although captions, labels or held-out captions that it has "
-        "used have changed since; state and metrics tell from where on. Captions that it has not used yet may change "
+        "used have changed since; state and metrics say from which iteration on. Captions that it has not "
+        "used yet may change "
         "without it.",
     )
     timeout_s: Count = Field(
