@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from promptecho.judges.base import Answer, CallEstimate, Order, Question
     from promptecho.provenance import Limit
 
-Entry = TypeVar("Entry")
+EntryT = TypeVar("EntryT")
 Judged = tuple[ScoreItem, dict[str, Any]]
 
 
@@ -153,7 +153,7 @@ class JudgeBackend:
 
 
 def judge_all(
-    what: str, images: Path, entries: Sequence[Entry], judge: Callable[[Entry], Judged]
+    what: str, images: Path, entries: Sequence[EntryT], judge: Callable[[EntryT], Judged]
 ) -> tuple[list[ScoreItem], list[dict[str, Any]]]:
     """Judge every entry; its record has a `reason` where it failed.
 

@@ -26,7 +26,7 @@ def register(app: typer.Typer) -> None:
     app.command()(judge)
 
 
-Benchmark = Annotated[str, typer.Option(help="Benchmark: a key of the configuration's `benchmarks`.")]
+BenchmarkName = Annotated[str, typer.Option(help="Benchmark: a key of the configuration's `benchmarks`.")]
 Images = Annotated[
     Path, typer.Option(help="Folder of images in the benchmark's official layout, results/E/images/R/N/SET.")
 ]
@@ -61,7 +61,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the summary as JSON.
 
 
 def score(
-    benchmark: Benchmark,
+    benchmark: BenchmarkName,
     images: Images,
     out: Annotated[
         Path, typer.Option(help="Score file to write, N.json; the answer for each image goes to N.raw.jsonl beside it.")
@@ -147,7 +147,7 @@ def score(
 
 
 def judge(
-    benchmark: Benchmark,
+    benchmark: BenchmarkName,
     images: Images,
     config: Annotated[
         Path, typer.Option(help="Experiment file or resolved configuration (results/E/config/DIGEST.yaml).")

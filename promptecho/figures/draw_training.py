@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from promptecho.figures.style import BASE_COLOR, DOUBLE, Look, legend_below, line_style, shortened
 
-Curve = list[list[float]]
+Points = list[list[float]]
 FAINT: Look = {"linewidth": 0.5, "alpha": 0.35}
 LONE: Look = {"marker": "o", "markersize": 2.5}  # a line needs two points
 BOLD: Look = {"linewidth": 1.4}
@@ -77,5 +77,5 @@ def _smooth(panel: dict[str, Any]) -> bool:
     return any(panel[f"{key}_smoothed"] != panel[key] for key in ("runs", "means"))
 
 
-def _columns(curve: Curve) -> tuple[list[float], list[float]]:
+def _columns(curve: Points) -> tuple[list[float], list[float]]:
     return [x for x, _ in curve], [y for _, y in curve]

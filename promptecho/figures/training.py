@@ -26,7 +26,7 @@ LABELS = {
     "diversity": "image diversity\n(RMS distance of latents)",
 }
 
-Curve = list[list[float]]  # [[iteration, value], ...]
+Points = list[list[float]]  # [[iteration, value], ...]
 
 
 def reward_unit(rows: list[Row]) -> str:
@@ -97,12 +97,12 @@ def _panel(key: str, label: str, metrics: dict[str, list[Row]], heldout: str = "
     }
 
 
-def _curves(metrics: dict[str, list[Row]], key: str) -> dict[str, Curve]:
+def _curves(metrics: dict[str, list[Row]], key: str) -> dict[str, Points]:
     found = {run: [[iteration, value] for iteration, value in series(rows, key)] for run, rows in metrics.items()}
     return {run: curve for run, curve in found.items() if curve}
 
 
-def _means(groups: dict[str, list[str]], runs: dict[str, Curve]) -> dict[str, Curve]:
+def _means(groups: dict[str, list[str]], runs: dict[str, Points]) -> dict[str, Points]:
     """Mean of the seeds' curves at the iterations that all have; none for fewer than two seeds."""
     means = {}
     for name, members in groups.items():
@@ -113,7 +113,7 @@ def _means(groups: dict[str, list[str]], runs: dict[str, Curve]) -> dict[str, Cu
     return means
 
 
-def smoothed(curve: Curve) -> Curve:
+def smoothed(curve: Points) -> Points:
     """Running mean over the last n iterations, n a fifteenth of the curve; the curve itself where that is 1."""
     window = max(1, len(curve) // SMOOTHING)
     return [[curve[i][0], fmean(v for _, v in curve[max(0, i + 1 - window) : i + 1])] for i in range(len(curve))]

@@ -11,7 +11,7 @@ from promptecho.plan.memory import GpuMemory
 from promptecho.plan.result import Cluster, Fits, RunPlan
 
 NAMED = 3  # remedies in a message
-Change = Callable[[ExperimentConfig, Cluster], tuple[ExperimentConfig, Cluster]]
+Edit = Callable[[ExperimentConfig, Cluster], tuple[ExperimentConfig, Cluster]]
 
 
 def remedy(config: ExperimentConfig, cluster: Cluster, run: str, plan: RunPlan, fits: Fits) -> str:
@@ -38,7 +38,7 @@ def remedy(config: ExperimentConfig, cluster: Cluster, run: str, plan: RunPlan, 
     return "no setting makes it fit: take GPUs with more memory, or smaller models"
 
 
-def candidates(config: ExperimentConfig, cluster: Cluster, run: str, plan: RunPlan) -> Iterator[tuple[str, Change]]:
+def candidates(config: ExperimentConfig, cluster: Cluster, run: str, plan: RunPlan) -> Iterator[tuple[str, Edit]]:
     """Changes that lower the peak, those that cost least first: (what to do, the change)."""
     training = run_training(config, run)
     worst: GpuMemory = max(plan.memory, key=lambda memory: memory.peak)
@@ -77,7 +77,7 @@ def _halves(size: int) -> list[int]:
     return [n for n in range(size - 1, 0, -1) if size % n == 0]
 
 
-def _training(run: str, text: str, **update: Any) -> tuple[str, Change]:
+def _training(run: str, text: str, **update: Any) -> tuple[str, Edit]:
     def change(config: ExperimentConfig, cluster: Cluster) -> tuple[ExperimentConfig, Cluster]:
         training = run_training(config, run)
         values = {
@@ -90,7 +90,7 @@ def _training(run: str, text: str, **update: Any) -> tuple[str, Change]:
     return text, change
 
 
-def _rewards(run: str, size: int) -> tuple[str, Change]:
+def _rewards(run: str, size: int) -> tuple[str, Edit]:
     def change(config: ExperimentConfig, cluster: Cluster) -> tuple[ExperimentConfig, Cluster]:
         entries = [
             entry.model_copy(update={"batch_size": min(size, entry.batch_size)}) for entry in run_rewards(config, run)
@@ -101,7 +101,7 @@ def _rewards(run: str, size: int) -> tuple[str, Change]:
     return f"set batch_size: {size} in rewards", change
 
 
-def _t2i(text: str, **update: Any) -> tuple[str, Change]:
+def _t2i(text: str, **update: Any) -> tuple[str, Edit]:
     def change(config: ExperimentConfig, cluster: Cluster) -> tuple[ExperimentConfig, Cluster]:
         t2i = config.models.t2i.model_copy(update=update)
         return config.model_copy(update={"models": config.models.model_copy(update={"t2i": t2i})}), cluster
@@ -109,7 +109,7 @@ def _t2i(text: str, **update: Any) -> tuple[str, Change]:
     return text, change
 
 
-def _per_node(per_node: int) -> tuple[str, Change]:
+def _per_node(per_node: int) -> tuple[str, Edit]:
     def change(config: ExperimentConfig, cluster: Cluster) -> tuple[ExperimentConfig, Cluster]:
         return config, cluster.with_per_node(per_node)
 
