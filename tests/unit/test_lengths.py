@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
+from pathlib import Path
 
 import pytest
 import tiny_experiment
@@ -13,10 +15,14 @@ from safetensors.torch import load_file
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from promptecho.config import load_experiment
+from promptecho.plan.architectures import build_family, locate_or_describe
+from promptecho.plan.depth import Deep
 from promptecho.t2i.lengths import groups_of, sorted_by_length
 from promptecho.t2i.registry import load_family
 from promptecho.train.loop import train_segment
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent / "perf"))
 FOLDERS = {"zimage": tiny_t2i.shared_folder, "qwenimage": tiny_qwenimage.shared_folder}
 MIXED = [70, 20, 40, 20]  # tokens; Z-Image makes 96, 32, 64 and 32 of them
 WIDTH = 32
@@ -136,3 +142,19 @@ def test_a_training_on_mixed_lengths_makes_no_mask(tmp_path, monkeypatch):
     assert not seen[4].calls["mask"] and seen[4].calls["no mask"] < seen[1].calls["no mask"] / 1.5
     for name, value in adapters[1].items():
         torch.testing.assert_close(adapters[4][name], value, rtol=1e-2, atol=2e-4)
+
+
+def test_what_lengths_cost_is_counted_in_the_real_classes_without_values(tmp_path):
+    import lengths
+
+    t2i = tiny_t2i.build(tmp_path / "t2i", layers=3)
+    config = load_experiment(tiny_experiment.Experiment(tmp_path, t2i=t2i).config())
+    family = build_family(locate_or_describe(config, config.models.t2i, "models.t2i", None), config.models.t2i)
+    deep, found = Deep(family.transformer, 1), {}
+    for one_pass in (True, False):
+        family.one_pass = one_pass
+        found[one_pass] = lengths.count(family, deep, MIXED, True, (128, 128))
+    (masked, _, tokens, flops), (none, passes, fewer, less) = found[True], found[False]
+    image = (128 // 8) ** 2  # tokens
+    assert tokens == 8 * (image + 96) and fewer == 8 * image + 96 + 64 + 2 * 32 + 4 * 32
+    assert masked and not none and passes and less < flops
