@@ -28,9 +28,12 @@ class DevicePatches(Qwen2VLImageProcessorPil):
     makes_patches_on_devices = True
 
     def process_image(self, image: Any, *arguments: Any, **options: Any) -> Any:
-        """uint8 [C, H, W]: a tensor on the device where the image was decoded there, else an array."""
+        """uint8 [C, H, W]: a tensor on the device where the image was decoded there, else an array. One that has to be
+        resized is an array in any case: a picture is on the host already."""
         pixels = decoded_pixels(image)
-        return super().process_image(image, *arguments, **options) if pixels is None else pixels
+        if pixels is None or not self._keeps_size(pixels, vars(self)):
+            return super().process_image(image, *arguments, **options)
+        return pixels
 
     def _preprocess(self, images: list[Any], *, device: Any = None, **settings: Any) -> BatchFeature:  # type: ignore[override]
         if device is None or settings["return_tensors"] != "pt":
@@ -46,14 +49,18 @@ class DevicePatches(Qwen2VLImageProcessorPil):
         return BatchFeature({"pixel_values": torch.cat(parts), "image_grid_thw": torch.tensor(grids)})
 
     def _resized(self, image: Any, settings: dict[str, Any]) -> Any:
-        height, width = image.shape[-2:]
-        size, factor = settings["size"], settings["patch_size"] * settings["merge_size"]
+        if self._keeps_size(image, settings):
+            return image
+        factor = settings["patch_size"] * settings["merge_size"]
+        return self.resize(_array(image), size=settings["size"], resample=settings["resample"], factor=factor)
+
+    def _keeps_size(self, image: Any, settings: dict[str, Any]) -> bool:
+        """Whether the library leaves an image [C, H, W] as large as it is."""
         if not settings["do_resize"]:
-            return image
-        limits = {"min_pixels": size.shortest_edge, "max_pixels": size.longest_edge}
-        if all(limits.values()) and smart_resize(height, width, factor, **limits) == (height, width):
-            return image
-        return self.resize(_array(image), size=size, resample=settings["resample"], factor=factor)
+            return True
+        (height, width), factor = image.shape[-2:], settings["patch_size"] * settings["merge_size"]
+        limits = {"min_pixels": settings["size"]["shortest_edge"], "max_pixels": settings["size"]["longest_edge"]}
+        return all(limits.values()) and smart_resize(height, width, factor, **limits) == (height, width)
 
     def _levels(self, settings: dict[str, Any]) -> np.ndarray:
         """float32 [3, 256]: what the library makes of each value of a pixel in each channel."""

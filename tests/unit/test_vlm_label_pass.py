@@ -149,6 +149,15 @@ def test_a_decoded_image_is_rounded_as_its_png_and_its_patches_come_from_its_ten
     )
 
 
+def test_a_decoded_image_that_has_to_be_resized_is_read_where_it_is_already(monkeypatch):
+    found = decoded_images(torch.rand(1, 3, 70, 50, generator=torch.Generator().manual_seed(0)))
+    options = {"patch_size": 8, "size": {"shortest_edge": 1024, "longest_edge": 16384}}
+    expected = Qwen2VLImageProcessorPil(**options)(images=[found[0].copy()], return_tensors="pt")["pixel_values"]
+    monkeypatch.setattr(torch.Tensor, "cpu", None)  # nothing is copied back from the device
+    own = DevicePatches(**options)(images=found, return_tensors="pt", device="cpu")["pixel_values"]
+    assert torch.equal(own, expected)
+
+
 def test_a_picture_that_was_changed_or_copied_no_longer_knows_its_tensor():
     (one,) = decoded_images(torch.rand(1, 3, 16, 16))
     assert decoded_pixels(one) is not None and decoded_pixels(image(0)) is None
