@@ -1,7 +1,7 @@
 """Attention of a vision tower among the patches of each image, or of each window, without a call for every one.
 
 The library's scaled-dot-product path calls the kernel once for every stretch of patches that see each other: for eight
-images of 1024 pixels some 800 windows in each layer of Qwen2.5-VL. Here stretches of one length are one call. Each
+images of 1024 pixels 800 windows in each layer of Qwen2.5-VL. Here stretches of one length are one call. Each
 keeps its own arithmetic, so results are the same.
 """
 
