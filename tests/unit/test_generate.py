@@ -147,13 +147,16 @@ def test_killed_and_started_again_it_ends_with_the_same_bytes_and_repeats_nothin
         "--prompts", str(experiment.folder / "metadata.jsonl"), "--out", str(out), "--work", str(work),
         "--threads", "1",
     ]  # fmt: skip
-    process = start(arguments)
-    while not (work / "done" / "000001.json").is_file():
-        assert process.poll() is None, process.communicate()[1]
-        time.sleep(0.002)
-    time.sleep(random.random() * 0.2)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    for record, number in (("000000", signal.SIGTERM), ("000001", signal.SIGKILL)):
+        process = start(arguments)
+        while not (work / "done" / f"{record}.json").is_file():
+            assert process.poll() is None, process.communicate()[1]
+            time.sleep(0.002)
+        time.sleep(random.random() * 0.2)
+        process.send_signal(number)
+        process.communicate()
+        for path in out.glob("*/samples/*.png"):  # what has its final name is whole
+            Image.open(path).load()
     done = sorted((work / "done").glob("*.json"))
     first = sorted(out.glob("*/samples/*.png"))[: 4 * len(done)]
     times = {path: path.stat().st_mtime_ns for path in [*done, *first]}
