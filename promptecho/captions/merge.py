@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,11 @@ from typing import Any
 from promptecho.captions.checks import CHUNK, faults
 from promptecho.captions.cut import Cutter
 from promptecho.captions.inputs import image_list
+from promptecho.captions.kept import KeptCaptions
 from promptecho.captions.prompts import read_prompts
 from promptecho.captions.readers import PromptReader
-from promptecho.captions.split import split_captions
-from promptecho.captions.store import CaptionFile, CaptionRow, CaptionSource, read_captions, write_captions
+from promptecho.captions.split import split
+from promptecho.captions.store import CaptionHead, CaptionRow, CaptionSource, read_captions, write_columns
 from promptecho.errors import DataError, counted, listed
 from promptecho.files import write_jsonl
 from promptecho.progress import Progress
@@ -67,68 +68,84 @@ def merge_shards(
     Raises:
         DataError: a damaged or missing shard, shards of different sources, an image in two, too many rejected.
     """
-    files = _read_alike(sorted(shards, key=str))
-    source = next((file.source for file in files.values()), None)
-    rows: dict[str, CaptionRow] = {}
-    where: dict[str, str | Path] = {}
-    seen: dict[int, int] = {}
-    for path, file in files.items():
-        if file.shard is not None:
-            seen[file.shard[0]] = file.shard[1]
-        for row in file.rows:
-            if row.image_id in rows:
-                raise DataError(f"{path}: image {row.image_id} is in {where[row.image_id]} too; give each shard once")
-            rows[row.image_id], where[row.image_id] = row, path
-    missing = sorted(set(range(max(seen.values(), default=0))) - set(seen))
-    if missing or len(set(seen.values())) > 1:
-        raise DataError(
-            f"{Path(shards[0]).parent}: of {max(seen.values())} shards (numbered from 0) these are missing: "
-            f"{', '.join(map(str, missing)) or 'none, but they are of different numbers'}; give all of one captioning"
-        )
-    if source is None or not rows:
+    ordered = sorted(shards, key=str)
+    source, count = _survey(ordered, wanted)
+    if source is None:
         raise DataError(f"{', '.join(map(str, shards)) or 'no shards'}: no captions to merge; caption images first")
-    if wanted is not None:
-        _refuse_gaps(rows, wanted)
-    return _write(source, [rows[image_id] for image_id in sorted(rows)], spec)
+    return _write(source, (read_captions(path).rows for path in ordered), count, spec)
 
 
-def _read_alike(shards: Sequence[str | Path]) -> dict[str | Path, CaptionFile]:
-    """The shards' contents, all made by one model with one question and one way of sampling.
+def _survey(shards: Sequence[str | Path], wanted: dict[str, str | None] | None) -> tuple[CaptionSource | None, int]:
+    """Look at all shards before anything is made of them; what made them (None: no rows), and how many rows they have.
+    Their texts are not kept: each shard is read again when it is its turn.
 
     Raises:
-        DataError: some cannot be read, or were made otherwise than the first; names all of them.
+        DataError: some cannot be read, or were made otherwise than the first; names all of them. Or an image is in two,
+            shards are missing, a caption is empty, or the images are not those of `wanted`.
     """
-    files: dict[str | Path, CaptionFile] = {}
-    problems = []
+    where: dict[str, str | Path] = {}  # by image id
+    others: list[str] = []  # captioned from another file than the wanted one
+    heads: dict[str | Path, CaptionHead] = {}
+    problems, empty, twice = [], [], None
     for path in shards:
         try:
             file = read_captions(path)
         except DataError as error:
             problems.append(str(error))
             continue
-        if file.merge:
-            problems.append(f"{path}: is a merged file, not a shard; give shards only")
+        head = CaptionHead(file.source, file.merge, file.shard)
+        problems += _unlike(path, head, heads)
+        if head.merge:
             continue
-        first, source = next(((path, file.source) for path, file in files.items()), (path, file.source))
-        files[path] = file
-        for item in fields(CaptionSource):
-            mine, others = getattr(file.source, item.name), getattr(source, item.name)
-            # A model folder that moved is the same model: its revision is a hash of its files.
-            moved = item.name == "vlm" and source.vlm_revision.startswith("files-")
-            if mine != others and not moved:
-                problems.append(f"{path}: {item.name} is {mine!r}, but {others!r} in {first}; caption both alike")
+        heads[path] = head
+        for row in file.rows:
+            if row.image_id in where and twice is None:
+                twice = f"{path}: image {row.image_id} is in {where[row.image_id]} too; give each shard once"
+            where[row.image_id] = path
+            if row.rejected is None and not row.caption.strip():
+                empty.append(row.image_id)
+            if wanted and row.image_sha256 and wanted.get(row.image_id) not in (None, row.image_sha256):
+                others.append(row.image_id)
     if problems:
         raise DataError(listed(problems, "faulty shards"))
-    return files
+    if twice is not None:
+        raise DataError(twice)
+    seen = dict(head.shard for head in heads.values() if head.shard is not None)
+    missing = sorted(set(range(max(seen.values(), default=0))) - set(seen))
+    if missing or len(set(seen.values())) > 1:
+        raise DataError(
+            f"{Path(shards[0]).parent}: of {max(seen.values())} shards (numbered from 0) these are missing: "
+            f"{', '.join(map(str, missing)) or 'none, but they are of different numbers'}; give all of one captioning"
+        )
+    if where and wanted is not None:
+        _refuse_gaps(where, others, wanted)
+    if empty:
+        lines = [f"{name}: the caption is empty but not marked as rejected; caption its shard again" for name in empty]
+        raise DataError(listed(sorted(lines), "empty captions"))
+    return next((head.source for head in heads.values() if where), None), len(where)
 
 
-def _refuse_gaps(rows: dict[str, CaptionRow], wanted: dict[str, str | None]) -> None:
+def _unlike(path: str | Path, head: CaptionHead, heads: dict[str | Path, CaptionHead]) -> list[str]:
+    """Why a shard is none, or was not made as the first one of `heads`: by one model with one question and one way of
+    sampling."""
+    if head.merge:
+        return [f"{path}: is a merged file, not a shard; give shards only"]
+    problems = []
+    for first, other in list(heads.items())[:1]:
+        for item in fields(CaptionSource):
+            mine, others = getattr(head.source, item.name), getattr(other.source, item.name)
+            # A model folder that moved is the same model: its revision is a hash of its files.
+            moved = item.name == "vlm" and other.source.vlm_revision.startswith("files-")
+            if mine != others and not moved:
+                problems.append(f"{path}: {item.name} is {mine!r}, but {others!r} in {first}; caption both alike")
+    return problems
+
+
+def _refuse_gaps(found: Collection[str], others: list[str], wanted: dict[str, str | None]) -> None:
     groups = {
-        "listed and in no shard": [name for name in wanted if name not in rows],
-        "in a shard and not listed": [name for name in rows if name not in wanted],
-        "captioned from another file than the listed one": [
-            name for name, row in rows.items() if row.image_sha256 and wanted.get(name) not in (None, row.image_sha256)
-        ],
+        "listed and in no shard": [name for name in wanted if name not in found],
+        "in a shard and not listed": [name for name in found if name not in wanted],
+        "captioned from another file than the listed one": others,
     }
     problems = [
         f"{counted(len(names), 'image is', 'images are')} {what} "
@@ -147,61 +164,77 @@ def import_prompts(path: str | Path, spec: MergeSpec) -> dict[str, Any]:
 
     Returns and raises as `merge_shards`, and names all faulty prompts: none is left out.
     """
-    return _write(CaptionSource("none", "none", "", {}), read_prompts(path), spec, prompts=str(path))
+    rows = read_prompts(path)
+    groups = (rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK))
+    return _write(CaptionSource("none", "none", "", {}), groups, len(rows), spec, prompts=str(path))
 
 
 def _write(
-    source: CaptionSource, rows: list[CaptionRow], spec: MergeSpec, prompts: str | None = None
+    source: CaptionSource, groups: Iterable[list[CaptionRow]], total: int, spec: MergeSpec, prompts: str | None = None
 ) -> dict[str, Any]:
-    if empty := [row.image_id for row in rows if row.rejected is None and not row.caption.strip()]:
-        lines = [f"{name}: the caption is empty but not marked as rejected; caption its shard again" for name in empty]
-        raise DataError(listed(lines, "empty captions"))
+    """Write both files. Rows of a model's captions come in any order and are put into that of their ids; those of
+    `prompts`, a user's file, stay as they are."""
+    import numpy as np
+
+    kept = KeptCaptions(spec.out.parent)
+    reasons, cut_by = Counter[str](), Counter[str]()
+    rejected: list[str] = []
+    faulty: list[tuple[str, str]] = []  # id, why
     place = (spec.tokenizer, spec.tokenizer_revision, spec.tokenizer_part)
     cutter = Cutter(spec.max_words, spec.max_tokens, *place, readers=spec.readers)
-    whole = [row for row in rows if row.rejected is None]
-    bar = Progress("merge: cut captions", len(whole), "captions") if len(whole) > CHUNK else None
-    cuts = []
-    for row in whole:
-        cuts.append(cutter.cut(row.caption))
-        if bar is not None:
-            bar.advance()
-    faulty = faults(spec.readers, [text for text, _ in cuts])
-    faulty |= {index: "nothing is left of it after cutting" for index, (text, _) in enumerate(cuts) if not text}
-    told = [f"  {whole[index].image_id}: {problem}" for index, problem in sorted(faulty.items())]
+    bar = Progress("merge: cut and check captions", total, "captions") if total > CHUNK else None
+    for rows in groups:
+        good = []
+        whole = [row for row in rows if row.rejected is None]
+        cuts = [cutter.cut(row.caption) for row in whole]
+        unusable = faults(spec.readers, [text for text, _ in cuts], quiet=True)
+        unusable |= {index: "nothing is left of it after cutting" for index, (text, _) in enumerate(cuts) if not text}
+        for index, (row, (text, by)) in enumerate(zip(whole, cuts, strict=True)):
+            if index in unusable:
+                faulty.append((row.image_id, unusable[index]))
+                continue
+            good.append(row._replace(caption=text))
+            cut_by.update(() if by is None else (by,))
+        kept.add(good)
+        reasons.update(row.rejected for row in rows if row.rejected is not None)
+        rejected += [row.image_id for row in rows if row.rejected is not None]
+        if bar is not None and rows:
+            bar.advance(len(rows))
+    if prompts is None:
+        faulty.sort()
+    told = [f"  {name}: {problem}" for name, problem in faulty]
     if faulty and prompts is not None:
-        raise DataError(f"{prompts}: {len(faulty)} of {len(rows)} prompts cannot be used:\n{listed(told, 'prompts')}")
-    reasons = Counter(row.rejected for row in rows if row.rejected is not None)
+        raise DataError(f"{prompts}: {len(faulty)} of {total} prompts cannot be used:\n{listed(told, 'prompts')}")
     if faulty:
         reasons["unusable"] = len(faulty)
         print(f"merge: rejected as unusable:\n{listed(told, 'captions')}", file=sys.stderr)
-    _check_share(rows, reasons, {whole[index].image_id for index in faulty}, spec)
-    kept = [
-        (row._replace(caption=text), by)
-        for index, (row, (text, by)) in enumerate(zip(whole, cuts, strict=True))
-        if index not in faulty
-    ]
-    cut_by = Counter(by for _, by in kept if by is not None)
-    training, heldout = split_captions([row for row, _ in kept], spec.heldout, spec.seed)
+    _check_share(total, reasons, sorted([*rejected, *(name for name, _ in faulty)]), spec)
+    texts, order = kept.texts(), kept.order()
+    ranks = np.empty_like(order)
+    ranks[order] = np.arange(len(order))
+    training, held = split(texts, kept.hashes, ranks, spec.heldout, spec.seed)
+    if prompts is None:
+        training, held = (part[np.argsort(ranks[part])] for part in (training, held))
     counts = {
         "training": len(training),
-        "heldout": len(heldout),
+        "heldout": len(held),
         "rejected": dict(sorted(reasons.items())),
         "cut": cut_by.total(),
-        "kept_apart": len(kept) - len(training) - len(heldout),
+        "kept_apart": len(kept) - len(training) - len(held),
     }
-    more = {"cut_by": dict(sorted(cut_by.items())), "repeated": len(training) - len({row.caption for row in training})}
-    _tell(counts, more, len(rows))
-    write_jsonl(spec.heldout_out, [{"data_id": row.image_id, "caption": row.caption} for row in heldout])
+    more = {"cut_by": dict(sorted(cut_by.items())), "repeated": len(training) - len(set(texts[training].tolist()))}
+    _tell(counts, more, total)
+    write_jsonl(spec.heldout_out, [{"data_id": name, "caption": text} for name, text in kept.captions(held)])
     limits = {"max_words": spec.max_words, "max_tokens": spec.max_tokens if spec.tokenizer else None}
-    write_captions(spec.out, source, training, merge={**limits, "seed": spec.seed, **counts})
+    n_tokens, columns = kept.columns(training)
+    write_columns(spec.out, source, n_tokens, columns, merge={**limits, "seed": spec.seed, **counts})
     return counts | more
 
 
-def _check_share(rows: list[CaptionRow], reasons: Counter, faulty: set[str], spec: MergeSpec) -> None:
-    if reasons.total() / len(rows) > spec.max_rejected_share:
-        names = [row.image_id for row in rows if row.rejected is not None or row.image_id in faulty]
+def _check_share(total: int, reasons: Counter[str], names: list[str], spec: MergeSpec) -> None:
+    if reasons.total() / total > spec.max_rejected_share:
         raise DataError(
-            f"{reasons.total()} of {len(rows)} captions are rejected "
+            f"{reasons.total()} of {total} captions are rejected "
             f"({', '.join(f'{reason}: {count}' for reason, count in sorted(reasons.items()))}; "
             f"{', '.join(names[:3])}{', ...' if len(names) > 3 else ''}), more than max_rejected_share "
             f"{spec.max_rejected_share}; mend the images or raise it"
