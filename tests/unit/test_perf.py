@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from pathlib import Path
@@ -48,11 +47,28 @@ def test_signal_is_one_where_gradients_agree_and_zero_where_they_are_orthogonal(
     assert signal(common)[0] == pytest.approx(0.5)
 
 
-def test_captions_are_written_and_read_and_measured(tmp_path):
-    arguments = ["--captions", "300", "--rounds", "2", "--folder", tmp_path, "--out", tmp_path / "out.json"]
-    stdout, _ = ended(arguments, script=ROOT / "perf" / "captions_store.py")
-    assert [line.split()[:2] for line in stdout.splitlines()] == [
-        [task, "ours"] for task in ("write", "read", "texts", "random")
-    ]
-    found = {one["task"]: one for one in json.loads((tmp_path / "out.json").read_text())["measurements"]}
-    assert found["read"]["result"] == 300 and found["texts"]["result"] == found["random"]["result"] > 300 * 90
+def test_captions_in_both_files_are_the_same(tmp_path):
+    from captions_store import SIDES, report, rows, wanted
+
+    made, ours = rows(300), SIDES["ours"]
+    ours.write(tmp_path / "c.h5", made)
+    assert ours.read(tmp_path / "c.h5") == 300
+    assert ours.texts(tmp_path / "c.h5") == sum(len(row[1]) for row in made) == ours.random(
+        tmp_path / "c.h5", wanted(300)
+    )
+    one = {"side": "ours", "task": "read", "seconds": 2.0, "cpu_s": 1.0, "peak_gb": 0.5}
+    assert "2.00 (2.00 - 2.00)" in report([one | {"task": task} for task in ("write", "read", "texts", "random")], ["ours"])
+
+
+def test_tables_of_both_sides_are_compared_and_measured(tmp_path):
+    arguments = ["tables", "--shards", "3", "--items", "8", "--rounds", "1", "--folder", tmp_path, "--before", ROOT]
+    arguments += ["--example", ROOT / "tests/data/score.json"]
+    stdout, _ = ended(arguments, script=ROOT / "perf" / "before_after.py")
+    assert "of which differ: none" in stdout and "tables: before / now" in stdout
+
+
+def test_a_dry_run_is_measured_beside_a_bare_workflow_of_the_same_jobs(tmp_path):
+    from dry_run import prepare, run
+
+    total = prepare(tmp_path, 12)
+    assert {side: run(side, ROOT, tmp_path)["jobs"] for side in ("bare", "now")} == {"bare": total, "now": total}

@@ -4,6 +4,7 @@
 # depends on the wildcards alone: Snakemake records it and reruns the rule when it changes. What merely tells
 # the command where things are also takes `output`: Snakemake does not record such parameters, so a new
 # resolved configuration, or a moved checkout, reruns nothing.
+import inspect
 import os
 import shlex
 import sys
@@ -136,17 +137,32 @@ def listed_experiments():
     return {name: EXPERIMENTS[name] for name in EXPERIMENTS.site.experiments}
 
 
+SLICES = {}  # of this process: thousands of jobs ask for the same few
+
+
 def slice_of(stage, **names):
     """A parameter function: the digest of `stage`'s slice; `names` maps its arguments to wildcards."""
 
     def value(wildcards):
         chosen = {argument: wildcards[wildcard] for argument, wildcard in names.items()}
-        try:
-            return configuration.slice_digest(experiment(wildcards), stage, **chosen)
-        except ConfigError as error:
-            raise UserError(str(error))
+        key = (wildcards.E, stage, *chosen.values())
+        if key not in SLICES:
+            try:
+                SLICES[key] = configuration.slice_digest(experiment(wildcards), stage, **chosen)
+            except ConfigError as error:
+                raise UserError(str(error))
+        return SLICES[key]
 
     return value
+
+
+def tell_signatures():
+    """Parameter and input functions say what they take, once: Snakemake looks it up several times for every job, which
+    otherwise is a quarter of what a plan of thousands of jobs takes."""
+    for rule in workflow.rules:
+        for function in [*rule.params, *rule.input]:
+            if callable(function) and getattr(function, "__globals__", None) is globals():
+                function.__signature__ = inspect.signature(function)
 
 
 def made_from(stage, **names):
