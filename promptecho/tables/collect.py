@@ -7,7 +7,8 @@ from pathlib import Path
 
 from promptecho.errors import DataError
 from promptecho.names import by_number
-from promptecho.scores import Scores, read_scores
+from promptecho.scores import Scores
+from promptecho.tables.light import read_light
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,13 @@ def same_items(first: ScoreFile, second: ScoreFile) -> bool:
     """Whether two files judged the same images of the same prompts."""
     if first.scores.provenance.prompts_digest != second.scores.provenance.prompts_digest:
         return False
-    a, b = ({(i.prompt_id, i.image_index, i.group) for i in file.scores.items} for file in (first, second))
+    both = first.scores.items, second.scores.items
+    if len(both[0]) == len(both[1]) and all(
+        a.prompt_id == b.prompt_id and a.image_index == b.image_index and a.group == b.group
+        for a, b in zip(*both, strict=True)
+    ):
+        return True  # in the same order, as most are
+    a, b = ({(i.prompt_id, i.image_index, i.group) for i in items} for items in both)
     return a == b
 
 
@@ -84,7 +91,7 @@ def read_score_files(paths: list[Path], scorer: str) -> list[ScoreFile]:
     files = []
     seen: dict[tuple, Path] = {}
     for path in paths:
-        file = ScoreFile(path, read_scores(path))
+        file = ScoreFile(path, read_light(path))
         check_place(path, file.scores)
         found = file.scores.provenance.scorer
         if found != scorer:

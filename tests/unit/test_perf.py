@@ -53,18 +53,41 @@ def test_captions_in_both_files_are_the_same(tmp_path):
     made, ours = rows(300), SIDES["ours"]
     ours.write(tmp_path / "c.h5", made)
     assert ours.read(tmp_path / "c.h5") == 300
-    assert ours.texts(tmp_path / "c.h5") == sum(len(row[1]) for row in made) == ours.random(
-        tmp_path / "c.h5", wanted(300)
+    assert (
+        ours.texts(tmp_path / "c.h5") == sum(len(row[1]) for row in made) == ours.random(tmp_path / "c.h5", wanted(300))
     )
     one = {"side": "ours", "task": "read", "seconds": 2.0, "cpu_s": 1.0, "peak_gb": 0.5}
-    assert "2.00 (2.00 - 2.00)" in report([one | {"task": task} for task in ("write", "read", "texts", "random")], ["ours"])
+    assert "2.00 (2.00 - 2.00)" in report(
+        [one | {"task": task} for task in ("write", "read", "texts", "random")], ["ours"]
+    )
 
 
-def test_tables_of_both_sides_are_compared_and_measured(tmp_path):
-    arguments = ["tables", "--shards", "3", "--items", "8", "--rounds", "1", "--folder", tmp_path, "--before", ROOT]
-    arguments += ["--example", ROOT / "tests/data/score.json"]
-    stdout, _ = ended(arguments, script=ROOT / "perf" / "before_after.py")
-    assert "of which differ: none" in stdout and "tables: before / now" in stdout
+def example(folder: Path) -> Path:
+    """A score file."""
+    from promptecho.provenance import Provenance
+    from promptecho.scores import ScoreItem, Scores, write_scores
+
+    told = {key: key for key in ("backend", "mode", "judge_model", "config_digest", "git_commit", "prompts_digest")}
+    provenance = Provenance(
+        experiment="e", run="base", step=0, benchmark="geneval", scorer="geneval", n=1, failures=0, **told
+    )
+    items = [ScoreItem(prompt_id="0", image_index=0, group="single_object", outcome=1.0, failed=False)]
+    write_scores(folder / "example.json", Scores(provenance=provenance, summary={"overall": 1.0}, items=items))
+    return folder / "example.json"
+
+
+def test_score_files_for_the_measurement_are_read_by_tables(tmp_path):
+    from before_after import report, run, same_files, score_files
+
+    from promptecho.tables.collect import find_score_files, read_score_files
+
+    score_files(tmp_path / "e", example(tmp_path), 3, 8)
+    files = read_score_files(find_score_files([tmp_path / "e"], "geneval"), "geneval")
+    assert [file.label for file in files] == ["base", "r @ 1", "r @ 2"] and len(files[0].scores.items) == 8
+    assert same_files(tmp_path / "e", tmp_path / "e") == "3 files, of which differ: none"
+    one = run(ROOT, ["-c", "import promptecho"], tmp_path)
+    found = [{"name": "x", "side": side, **one} for side in ("now", "before")]
+    assert "x: before / now seconds 1 (1 - 1)" in report(found, ["now", "before"])
 
 
 def test_a_dry_run_is_measured_beside_a_bare_workflow_of_the_same_jobs(tmp_path):
