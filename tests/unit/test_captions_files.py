@@ -17,6 +17,7 @@ from tiny_vlm import image
 
 from promptecho.captions.inputs import list_images, shard_of
 from promptecho.captions.journal import Journal
+from promptecho.captions.merge import MergeSpec, merge_shards
 from promptecho.captions.prompts import read_prompts
 from promptecho.captions.store import (
     CaptionRow,
@@ -82,6 +83,17 @@ def test_files_of_schema_1_are_read_and_checked(tmp_path):
         read_captions(path)
     old_file(path, ROWS[::2])
     assert list(load_training_captions(path)) == [(row.image_id, row.caption) for row in ROWS[::2]]
+
+
+def test_shards_of_both_schemas_are_merged(tmp_path):
+    rows = [CaptionRow(f"{k}.png", f"caption {k} — 色", 3, "stop", f"{k:064x}") for k in range(9)]
+    old_file(tmp_path / "0.h5", rows[::2], shard=0, num_shards=2)
+    write_captions(tmp_path / "1.h5", SOURCE, rows[1::2], shard=(1, 2))
+    spec = MergeSpec(tmp_path / "c.h5", tmp_path / "h.jsonl", heldout=2)
+    assert merge_shards([tmp_path / "1.h5", tmp_path / "0.h5"], spec)["training"] == 7
+    held = {json.loads(line)["data_id"] for line in (tmp_path / "h.jsonl").read_text().splitlines()}
+    assert read_captions(tmp_path / "c.h5").rows == [row for row in rows if row.image_id not in held]
+    assert sorted(os.listdir(tmp_path)) == ["0.h5", "1.h5", "c.h5", "h.jsonl"]
 
 
 def test_files_of_other_writers_are_read(tmp_path):
@@ -249,6 +261,26 @@ def test_full_disk_leaves_the_old_file(tmp_path):
     assert done.stdout.startswith("a.h5: cannot write (File too large)"), done.stderr
     assert (tmp_path / "a.h5").read_bytes() == before
     assert os.listdir(tmp_path) == ["a.h5"]
+
+
+def test_full_disk_while_a_merge_keeps_texts_is_told(tmp_path):
+    write_captions(
+        tmp_path / "0.h5", SOURCE, [CaptionRow(f"{k}", "x " * 50 + f"{k}", 1, "stop", "") for k in range(90)]
+    )
+    done = limited(
+        tmp_path,
+        """
+        from pathlib import Path
+        from promptecho.captions.merge import MergeSpec, merge_shards
+        from promptecho.errors import DataError
+        try:
+            merge_shards(["0.h5"], MergeSpec(Path("out/c.h5"), Path("out/h.jsonl"), 0))
+        except DataError as error:
+            print(error)
+    """,
+    )
+    assert done.stdout.startswith("out: cannot keep captions in a temporary file here (File too large)"), done.stderr
+    assert os.listdir(tmp_path / "out") == []
 
 
 def test_full_disk_loses_nothing_of_the_journal(tmp_path):
