@@ -229,7 +229,9 @@ class TrainingConfig(Section):
     images_per_prompt: Count = Field(8, description="Images per prompt (group size), at least 2.")
     batch_size: Count = Field(128, description="Images per optimizer step, over all processes.")
     passes: Count = Field(4, description="Passes over an iteration's images.")
-    micro_batch_size: Count = Field(8, description="Images per forward pass of one process; divides `batch_size`.")
+    micro_batch_size: Count = Field(
+        8, description="Images per forward pass of one process, at most; where they can't be dealt out evenly, fewer."
+    )
     learning_rate: Positive = Field(5e-5, description="AdamW learning rate, constant after `warmup_steps`.")
     warmup_steps: CountOrZero = Field(
         0,

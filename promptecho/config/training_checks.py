@@ -21,10 +21,6 @@ def training_problems(training: TrainingConfig) -> list[tuple[str, str]]:
                 f"{training.images_per_prompt})",
             )
         )
-    if training.batch_size % training.micro_batch_size:
-        problems.append(
-            ("micro_batch_size", f"{training.micro_batch_size} does not divide batch_size {training.batch_size}")
-        )
     if training.timesteps.shared_by == "prompt" and training.batch_size % training.images_per_prompt:
         problems.append(
             (

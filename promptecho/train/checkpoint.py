@@ -41,8 +41,8 @@ def rolling_states(work: Path) -> list[Path]:
 
 
 def save_rolling(work: Path, state: TrainingState, rows: list[dict], keep: int) -> None:
-    """Save the state between two iterations, then delete all but the newest `keep`. Rank 0 alone calls it."""
-    state.facts = facts()
+    """Save the state between two iterations, then delete all but the newest `keep`. Rank 0 alone calls it, in any
+    thread; the state has its `facts`."""
     target = Path(work) / STATES / f"{state.iteration:06d}"
     with atomic_path(target) as temporary:
         save_state(state, temporary)

@@ -6,6 +6,7 @@ so any world size sees the same iteration, and resuming needs no cursor.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,18 +20,25 @@ from promptecho.train.prompts import prompts_of as prompts_of
 
 @dataclass
 class Rollout:
-    """All images of an iteration, prompt-major: image g * K + k is the k-th of prompt g. Same on every rank."""
+    """All images of an iteration, prompt-major: image g * K + k is the k-th of prompt g. Same on every rank, but for
+    the latents, of which each rank has those that it has sampled."""
 
     prompts: list[TrainingPrompt]
     cond: list[torch.Tensor]  # per prompt
-    latents: torch.Tensor  # [G * K, ...], float32
+    share: list[int]  # images whose latents are here
+    latents: torch.Tensor  # [len(share), ...], float32
     rewards: torch.Tensor  # [rewards, G, K], float64; NaN where an image has none
     advantages: torch.Tensor  # [G * K], float64
+    diversity: float = 0.0
     replies: dict[str, float] = field(default_factory=dict)  # metrics about failed replies and single rewards
 
     @property
+    def total(self) -> int:
+        return len(self.advantages)
+
+    @property
     def images_per_prompt(self) -> int:
-        return len(self.latents) // len(self.prompts)
+        return self.total // len(self.prompts)
 
     def prompt_of(self, image: int) -> int:
         return image // self.images_per_prompt
@@ -49,12 +57,31 @@ class Batch:
     old_log_prob: torch.Tensor
     base_velocity: torch.Tensor | None = None
     ema_velocity: torch.Tensor | None = None
+    spare: torch.Tensor | None = None  # some prompt's conditioning, for passes for nobody
 
     def take(self, images: list[int], times: list[int] | slice = slice(None)) -> Batch:
         """Some images at some timesteps."""
+        return self._picked(images, lambda value: value[times][:, images])
 
-        def pick(value: torch.Tensor) -> torch.Tensor:
-            return value[times][:, images]
+    def at(self, units: list[tuple[int, list[int]]]) -> Batch:
+        """Some images, each at T timesteps of its own; an image may occur several times."""
+        images, rows = [image for image, _ in units], torch.tensor([times for _, times in units]).T
+        return self._picked(images, lambda value: value[rows, images])
+
+    def nobody(self, n_times: int) -> Batch:
+        """An image of zeros at the end of the noise, for a pass that all ranks make and this one has no image for."""
+
+        def zeros(value: torch.Tensor | None) -> torch.Tensor | None:
+            return None if value is None else value.new_zeros((n_times, 1, *value.shape[2:]))
+
+        x0, t = self.x0.new_zeros((1, *self.x0.shape[1:])), self.t.new_ones((n_times, 1))
+        assert self.spare is not None, "the batch of an iteration has one"
+        return Batch(
+            [""], x0, [self.spare], self.advantages.new_zeros(1), t, self.noise.new_zeros((n_times, *x0.shape)),
+            self.old_log_prob.new_zeros(t.shape), zeros(self.base_velocity), zeros(self.ema_velocity),
+        )  # fmt: skip
+
+    def _picked(self, images: list[int], pick: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
 
         def pick_any(value: torch.Tensor | None) -> torch.Tensor | None:
             return None if value is None else pick(value)
@@ -62,7 +89,7 @@ class Batch:
         return Batch(
             [self.prompt_ids[i] for i in images], self.x0[images], [self.cond[i] for i in images],
             self.advantages[images], pick(self.t), pick(self.noise), pick(self.old_log_prob),
-            pick_any(self.base_velocity), pick_any(self.ema_velocity),
+            pick_any(self.base_velocity), pick_any(self.ema_velocity), self.spare,
         )  # fmt: skip
 
 

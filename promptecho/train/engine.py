@@ -1,7 +1,7 @@
 """DeepSpeed around the LoRA parameters: gradients, ZeRO, clipping, and state by name in plain tensors.
 
-State goes through DeepSpeed's safe_get/set_full_* calls instead of its checkpoints: those are pickles that want
-the same world size again.
+State goes into files of our own instead of DeepSpeed's checkpoints: those are pickles that want the same world size
+again. It is read from the flat tensors that ZeRO keeps, in one exchange at most, and stays on the device.
 """
 
 from __future__ import annotations
@@ -73,12 +73,14 @@ class Engine:
         if self.partitioned:
             # From where it was loaded, weight by weight: the whole model is never on the device.
             deepspeed.zero.Init(module=model, config_dict_or_path=config, dtype=torch.float32)
+        self.accumulation = accumulation
         self.engine, *_ = deepspeed.initialize(
             model=model, optimizer=optimizer, dist_init_required=False, config=config
         )
         # A gradient that is not finite skips the step on all ranks, instead of turning the weights into NaN.
         self.engine.optimizer.check_grad_overflow = True
         self.device = device
+        self._weights: dict[str, torch.Tensor] | None = None  # what `weights` has found
         self.set_state(self.weights(), zero_moments(self.weights()), 0)
 
     @property
@@ -87,7 +89,8 @@ class Engine:
         return self.learning_rate * min(1.0, (self.optimizer_steps + 1) / max(self.warmup_steps, 1))
 
     def backward(self, loss: torch.Tensor) -> None:
-        if self.engine.is_gradient_accumulation_boundary():
+        steps = self.engine.is_gradient_accumulation_boundary()
+        if steps:
             for group in self._inner_optimizer().param_groups:
                 group["lr"] = self.current_learning_rate
         if self.partitioned:
@@ -96,6 +99,8 @@ class Engine:
             self.engine.optimizer.clear_backward_seen_flag()
         self.engine.backward(loss)
         self.engine.step()  # acts at accumulation boundaries only
+        if steps and not self.overflow:
+            self._weights = None
 
     @property
     def overflow(self) -> bool:
@@ -126,23 +131,62 @@ class Engine:
                 self._small += int(found - torch.count_nonzero(gradient.abs() >= eps))
 
     def weights(self) -> dict[str, torch.Tensor]:
-        """Copies of the float32 weights, on the CPU."""
-        from deepspeed.utils import safe_get_full_fp32_param
+        """The float32 weights, as views of one tensor on the device; the same ones until the next step, so not to be
+        changed. Collective under ZeRO-3 (one exchange, if there was a step since the last call)."""
+        if self._weights is None:
+            if self.partitioned:
+                self._weights = self._named(_gathered(self._local_parts(None)))
+            else:  # behind a step every rank's module has the new weights
+                self._weights = self._flat({name: p.detach() for name, p in self.parameters.items()})
+        return dict(self._weights)
 
-        full = {name: safe_get_full_fp32_param(p) for name, p in self.parameters.items()}
-        return {name: value.detach().float().cpu().clone().reshape(self.shapes[name]) for name, value in full.items()}
+    def _flat(self, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """A copy on the device, as one tensor."""
+        parts = [weights[name].to(self.device, torch.float32).flatten() for name in self.shapes]
+        views = torch.cat(parts).split([part.numel() for part in parts])
+        return {name: view.view(shape) for (name, shape), view in zip(self.shapes.items(), views, strict=True)}
+
+    def moment_parts(self) -> torch.Tensor:
+        """A copy of this rank's parts of Adam's moments, [2, n] on the device; `moments_of` makes them whole."""
+        return torch.stack([self._local_parts(kind) for kind in MOMENTS])
+
+    def moments_of(self, parts: torch.Tensor) -> dict[str, dict[str, torch.Tensor]]:
+        """Collective, one exchange: moments by kind and parameter, from all ranks' `moment_parts`."""
+        whole = _gathered(parts)
+        return {kind: self._named(whole[:, index]) for index, kind in enumerate(MOMENTS)}
 
     def moments(self) -> dict[str, dict[str, torch.Tensor]]:
-        """Copies of Adam's moments by kind and parameter, on the CPU."""
-        from deepspeed.utils import safe_get_full_optimizer_state
+        """Collective: copies of Adam's moments by kind and parameter, on the device."""
+        return self.moments_of(self.moment_parts())
 
-        return {
-            kind: {
-                name: safe_get_full_optimizer_state(p, kind).detach().float().cpu().clone().reshape(self.shapes[name])
-                for name, p in self.parameters.items()
-            }
-            for kind in MOMENTS
-        }
+    def _local_parts(self, kind: str | None) -> torch.Tensor:
+        """A copy of this rank's part [n] of all weights, or of the moments of one kind."""
+        if not self.partitioned:
+            (flat,) = self._flat_partitions()
+            return (flat if kind is None else self._inner_optimizer().state[flat][kind]).detach().clone()
+        from deepspeed.utils import safe_get_local_fp32_param, safe_get_local_optimizer_state
+
+        parts = [
+            safe_get_local_fp32_param(p) if kind is None else safe_get_local_optimizer_state(p, kind)
+            for p in self.parameters.values()
+        ]
+        return torch.cat([part.detach().flatten() for part in parts])
+
+    def _named(self, parts: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Weights by name from all ranks' parts [ranks, n]."""
+        found, start, flat = {}, 0, parts.reshape(-1)
+        zero = self.engine.optimizer
+        if not self.partitioned:  # one after the other in one flat tensor, of which a rank has a slice
+            flats = zip(zero.round_robin_bit16_groups[0], zero.round_robin_bit16_offsets[0], strict=True)
+            offsets = {id(p): offset for p, offset in flats}
+        for name, p in self.parameters.items():
+            if self.partitioned:  # of every single one each rank has a slice
+                size = p.ds_tensor.ds_numel
+                whole, start = parts[:, start : start + size].reshape(-1), start + size
+            else:
+                whole = flat[offsets[id(p)] :]
+            found[name] = whole[: self.shapes[name].numel()].view(self.shapes[name])
+        return found
 
     @property
     def optimizer_steps(self) -> int:
@@ -165,6 +209,7 @@ class Engine:
             self._set_partitions(weights, moments)
         else:
             self._set_full(weights, moments)
+        self._weights = self._flat(weights)
         self.use_weights(weights)
         for state in optimizer.state.values():
             state["step"] = torch.tensor(float(steps))
@@ -196,7 +241,11 @@ class Engine:
                 safe_set_local_optimizer_state(p, part(moments[kind][name], p), kind)
 
     def use_weights(self, weights: dict[str, torch.Tensor]) -> None:
-        """Put other weights into the module for passes without gradient; `set_state`'s own copies stay as they are."""
+        """Put other weights into the module for passes without gradient; `set_state`'s own copies stay as they are.
+
+        Collective under ZeRO-3.
+        """
+        self.weights()  # while the module has them
         with torch.no_grad():
             if self.partitioned:
                 from deepspeed.runtime.zero import GatheredParameters
@@ -205,8 +254,7 @@ class Engine:
                     for name, p in self.parameters.items():
                         p.data.copy_(weights[name])
                 return
-            for name, p in self.parameters.items():
-                p.copy_(weights[name])
+            torch._foreach_copy_(list(self.parameters.values()), [weights[name] for name in self.parameters])
 
     def _flat_partitions(self) -> list[torch.Tensor]:
         """What AdamW works on: this rank's parts of all weights, end to end."""
@@ -221,3 +269,13 @@ class Engine:
 
 def zero_moments(weights: dict[str, torch.Tensor]) -> dict[str, dict[str, torch.Tensor]]:
     return {kind: {name: torch.zeros_like(value) for name, value in weights.items()} for kind in MOMENTS}
+
+
+def _gathered(parts: torch.Tensor) -> torch.Tensor:
+    """Collective: the same of all ranks, [ranks, ...]."""
+    ranks = dist.get_world_size()
+    if ranks == 1:
+        return parts[None]
+    found = parts.new_empty((ranks * len(parts), *parts.shape[1:]))
+    dist.all_gather_into_tensor(found, parts)
+    return found.view(ranks, *parts.shape)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
+import torch
 import torch.distributed as dist
 
 from promptecho.config import needs_vlm, run_vlm
 from promptecho.errors import PromptEchoError, RewardError
-from promptecho.train.data import NotFiniteError
+from promptecho.train.data import Batch, NotFiniteError
 from promptecho.train.dump import dump_batch, dump_reward
 from promptecho.train.engine import Engine
-from promptecho.train.ranks import agree
+from promptecho.train.ranks import agree, any_rank
 from promptecho.train.scoring import NotFiniteRewardError
 from promptecho.train.trainer import Segment
 
@@ -58,3 +60,40 @@ def report_not_finite(error: NotFiniteError, work: Path, run: str, iteration: in
     return PromptEchoError(
         f"{where}: the gradient is not finite, although every image's own is; lower training.learning_rate"
     )
+
+
+def find_not_finite(
+    loss_of: Callable[[Batch], torch.Tensor],
+    engine: Engine,
+    batch: Batch,
+    units: list[tuple[int, list[int]]],
+    most: int,
+) -> tuple[str, list[int]]:
+    """Go through the units of a step one by one: ("loss is nan" | "gradient is not finite", images at fault).
+
+    Nothing and no image where this rank's units are all right by themselves. Under ZeRO-3, where gradients exist in
+    parts only, all of the rank's images are at fault if no single loss is, on any rank.
+
+    Args:
+        units: this rank's, as an image of `batch` and its timesteps.
+        most: units of the rank that has most of them.
+    """
+    parameters = list(engine.parameters.values())
+    guilty: dict[str, set[int]] = {"loss": set(), "gradient": set()}
+    for image, times in units:
+        with torch.set_grad_enabled(not engine.partitioned):
+            loss = loss_of(batch.at([(image, times)]))
+        if not torch.isfinite(loss):
+            guilty["loss"].add(image)
+        elif not engine.partitioned:
+            gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+            if not all(g is None or torch.isfinite(g).all() for g in gradients):
+                guilty["gradient"].add(image)
+    if engine.partitioned:
+        with torch.no_grad():
+            for _ in range(most - len(units)):  # their passes are common ones
+                loss_of(batch.nobody(len(units[0][1]) if units else 1))
+        if not any_rank(bool(guilty["loss"])):
+            guilty["gradient"] = {image for image, _ in units}
+    what = next((what for what, images in guilty.items() if images), "")
+    return what, sorted(guilty[what]) if what else []

@@ -49,7 +49,8 @@ from promptecho.train.phases import Phases
 from promptecho.train.placement.layout import RankLayout
 from promptecho.train.placement.local import load_reward_vlm
 from promptecho.train.placement.server import serve
-from promptecho.train.ranks import gather_by_index, named
+from promptecho.train.ranks import any_rank, named
+from promptecho.train.saving import on_host
 from promptecho.train.scoring import advantage_parts, permuted
 from promptecho.train.start import start
 from promptecho.train.state import TrainingState, averaged, distance
@@ -91,7 +92,8 @@ def train_segment(segment: Segment) -> bool:
                 trainer = setup.prepare(segment, training, layout, launch, phase)
                 with phase(Phase.RESUME):
                     state, trainer.rows = start(trainer)
-            finished = _run(trainer, state)
+            with trainer.saver:
+                finished = _run(trainer, state)
             if layout.trainers > 1:
                 dist.barrier()  # a launcher ends all ranks once one has left; rank 0 may still be saving
             watchdog(Phase.END, segment.to)
@@ -138,19 +140,20 @@ def _run(trainer: Trainer, state: TrainingState) -> bool:
         if state.iteration == 0 and (watched := heldout.watch(trainer, state)):
             _log_row(trainer, log, {"iteration": 0, **watched})
         while state.iteration < segment.to and not state.early_stop.get("stopped"):
+            trainer.saver.check()
             state, row = iterate(trainer, state)
             _log_row(trainer, log, row)
             if row["iteration"] <= EARLY and (sign := below_eps(row)):
                 trainer.say(f"iteration {row['iteration']}: {sign}")
             if leads:
                 bar.advance(note=f"reward {row['reward_mean']:.4f}, {row['images_per_s']:.2f} images/s")
-            due = time.monotonic() - last_save >= training.save_every_s
-            if leads and state.iteration < segment.to and due:
+            due = state.iteration < segment.to and time.monotonic() - last_save >= training.save_every_s
+            if any_rank(leads and due):
                 _save(trainer, state)
                 last_save = time.monotonic()
     except StopRequestedError:
-        if leads:
-            _save(trainer, state)
+        _save(trainer, state)
+        trainer.saver.wait()
         trainer.say(f"asked to stop; state of iteration {state.iteration} saved in {segment.work}")
         return False
     except NotFiniteError as error:
@@ -158,8 +161,8 @@ def _run(trainer: Trainer, state: TrainingState) -> bool:
     finally:
         if log is not None:
             log.close()
-    if leads:
-        _finish(trainer, state)
+    trainer.saver.wait()
+    _finish(trainer, state)
     return True
 
 
@@ -179,13 +182,13 @@ def iterate(trainer: Trainer, state: TrainingState) -> tuple[TrainingState, dict
     trained = engine.weights()
     best = {"best": state.tensors["best"]} if "best" in state.tensors else {}
     tensors = {
-        **best, "weights": trained, **engine.moments(), "kl_ema": average,
-        "ema": ema if training.ema.decay is not None else trained,
+        **best, "weights": trained, "kl_ema": average, "ema": ema if training.ema.decay is not None else trained,
     }  # fmt: skip
     prompts = trainer.use.extended(state.prompts, iteration)
     after = TrainingState(
-        iteration + 1, engine.optimizer_steps, tensors, state.digests, early_stop=state.early_stop, prompts=prompts
-    )
+        iteration + 1, engine.optimizer_steps, tensors, state.digests, early_stop=state.early_stop, prompts=prompts,
+        parts=engine.moment_parts(),
+    )  # fmt: skip
     watched = heldout.watch(trainer, after)
     return after, {
         "iteration": after.iteration,
@@ -195,12 +198,12 @@ def iterate(trainer: Trainer, state: TrainingState) -> tuple[TrainingState, dict
         "update_norm": distance(weights, trained),
         "learning_rate": engine.current_learning_rate,
         "optimizer_steps": after.optimizer_steps,
-        **trainer.measured(iteration, len(rollout.latents)),
+        **trainer.measured(iteration, rollout.total),
     }
 
 
 def collect(trainer: Trainer, iteration: int, weights: dict[str, torch.Tensor]) -> Rollout:
-    """Images by `weights`, which stay in the module, their rewards and advantages; the same on every rank."""
+    """Images by `weights`, which stay in the module, their rewards and advantages."""
     training = trainer.training
     chosen = prompts_of(trainer.prompts, training.seed, iteration, training.prompts_per_iteration)
     key, called = (training.seed, "sampling", iteration), f"image {{image}} of iteration {iteration + 1}"
@@ -210,10 +213,10 @@ def collect(trainer: Trainer, iteration: int, weights: dict[str, torch.Tensor]) 
     with trainer.phase(Phase.EXCHANGE):
         credited = rewards if training.control == "none" else permuted(rewards, training.seed, iteration)
         parts = advantage_parts(credited, [entry.weight for entry in trainer.rewards], training)
-        latents = gather_by_index(sampled.latents, sampled.mine, series.total)
-        advantages = parts.sum(0).flatten().to(latents.device)
+        diversity = ro.group_diversity(sampled)
+        advantages = parts.sum(0).flatten().to(sampled.latents.device)
     replies |= ro.advantage_sizes(parts, trainer.rewards)
-    return Rollout(chosen, sampled.cond, latents, rewards, advantages, replies)
+    return Rollout(chosen, sampled.cond, sampled.mine, sampled.latents, rewards, advantages, diversity, replies)
 
 
 def _later_prompts(trainer: Trainer, iteration: int) -> Iterator[str]:
@@ -232,13 +235,24 @@ def _log_row(trainer: Trainer, log: MetricsLog | None, row: dict[str, Any]) -> N
         log.add(row)
 
 
+def _completed(trainer: Trainer, state: TrainingState) -> None:
+    """Collective: give the state what only all ranks together have of it, and its facts."""
+    if state.parts is not None:
+        state.tensors, state.parts = {**state.tensors, **trainer.engine.moments_of(state.parts)}, None
+    state.facts = checkpoint.facts()
+
+
 def _save(trainer: Trainer, state: TrainingState) -> None:
+    """Collective: rank 0 begins to write the state in a thread."""
     with trainer.phase(Phase.SAVE):
-        checkpoint.save_rolling(trainer.segment.work, state, trainer.rows, trainer.training.keep_states)
+        _completed(trainer, state)
+        if dist.get_rank() == 0:
+            rows, keep, whole = list(trainer.rows), trainer.training.keep_states, on_host(state)
+            trainer.saver.begin(lambda: checkpoint.save_rolling(trainer.segment.work, whole(), rows, keep))
 
 
 def _finish(trainer: Trainer, state: TrainingState) -> None:
-    """Write the checkpoint."""
+    """Collective: rank 0 writes the checkpoint."""
     segment, early = trainer.segment, state.early_stop
     evaluated = "ema" if trainer.training.ema.decay is not None else "weights"
     if early.get("stopped"):
@@ -248,5 +262,8 @@ def _finish(trainer: Trainer, state: TrainingState) -> None:
             f"iteration {early['best_iteration']}, whose weights are the adapter from here on"
         )
     with trainer.phase(Phase.SAVE):
+        _completed(trainer, state)
+        if dist.get_rank() != 0:
+            return
         checkpoint.write_checkpoint(segment.out, trainer.family, trainer.engine.model, state, evaluated, trainer.rows)
     trainer.say(f"checkpoint {segment.to} in {checkpoint.describe(segment.out)}")

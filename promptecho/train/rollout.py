@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -15,7 +16,7 @@ from promptecho.t2i.lengths import sorted_by_length
 from promptecho.t2i.lora import merged
 from promptecho.train.data import Rollout, TrainingPrompt, normal
 from promptecho.train.failures import report_reward
-from promptecho.train.ranks import agree, gather_by_index, rounds, share_of_rank
+from promptecho.train.ranks import agree, gather_by_index, handed_over, rounds, share_of_rank
 from promptecho.train.scoring import NotFiniteRewardError, RolloutScores, WeightedReward, too_many_failures
 from promptecho.train.trainer import Trainer
 
@@ -159,7 +160,7 @@ def reward_metrics(rollout: Rollout, rewards: list[WeightedReward]) -> dict[str,
         "zero_std_groups": float((spread < 1e-8).double().mean()),
         **{f"reward_{i}_{entry.name}": float(present(rollout.rewards[i]).mean()) for i, entry in enumerate(rewards)},
         "advantage_abs_mean": float(rollout.advantages.abs().mean()),
-        "diversity": group_diversity(rollout.latents, rollout.images_per_prompt),
+        "diversity": rollout.diversity,
         **rollout.replies,
     }
 
@@ -178,13 +179,20 @@ def present(values: torch.Tensor) -> torch.Tensor:
     return values[~missing] if missing.any() else values
 
 
-def group_diversity(latents: torch.Tensor, per_prompt: int) -> float:
-    """Mean over prompts of the mean pairwise root-mean-square distance of their latents [G * K, ...].
+def group_diversity(sampled: Sampled) -> float:
+    """Collective: mean over prompts of the mean pairwise root-mean-square distance of their latents.
 
     It falls towards 0 when a policy answers every prompt with one image: reward hacking that the reward can't show.
     """
+    per_prompt, n_prompts = sampled.series.per_prompt, len(sampled.series.prompts)
     if per_prompt < 2:
         return 0.0
-    groups = latents.double().flatten(1).view(-1, per_prompt, latents[0].numel())
-    distances = torch.cdist(groups, groups) / groups.shape[-1] ** 0.5
-    return float(distances.sum() / (len(groups) * per_prompt * (per_prompt - 1)))
+    rank, ranks = dist.get_rank(), dist.get_world_size()
+    groups = [share_of_rank(n_prompts, each, ranks) for each in range(ranks)]
+    owned = [share_of_rank(sampled.series.total, each, ranks) for each in range(ranks)]
+    wanted = [[g * per_prompt + k for g in each for k in range(per_prompt)] for each in groups]
+    mine = handed_over(sampled.latents, owned, wanted)
+    size = math.prod(mine.shape[1:])
+    mine = mine.double().reshape(len(groups[rank]), per_prompt, size)
+    distances = gather_by_index(torch.cdist(mine, mine) / size**0.5, groups[rank], n_prompts)
+    return float(distances.sum() / (n_prompts * per_prompt * (per_prompt - 1)))

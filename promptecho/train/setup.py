@@ -21,12 +21,13 @@ from promptecho.t2i.base import T2iModel
 from promptecho.t2i.lora import add_lora
 from promptecho.t2i.prompt_cache import PromptCache
 from promptecho.train.data import TrainingPrompt
+from promptecho.train.deal import accumulation
 from promptecho.train.engine import Engine
 from promptecho.train.labels import load_labels as load_labels
 from promptecho.train.launch import Launch
 from promptecho.train.phases import Phases
 from promptecho.train.placement.base import Rewarder
-from promptecho.train.placement.layout import RankLayout, accumulation
+from promptecho.train.placement.layout import RankLayout
 from promptecho.train.scoring import WeightedReward
 from promptecho.train.trainer import Segment, Trainer
 from promptecho.vlm import Vlm

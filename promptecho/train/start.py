@@ -11,7 +11,7 @@ from promptecho.config.reruns import SLICE
 from promptecho.errors import DataError, PromptEchoError
 from promptecho.files import sha256_file
 from promptecho.train import checkpoint
-from promptecho.train.engine import zero_moments
+from promptecho.train.engine import MOMENTS, zero_moments
 from promptecho.train.prompts import CAPTIONS
 from promptecho.train.ranks import agree
 from promptecho.train.state import HELDOUT, TrainingState
@@ -62,7 +62,8 @@ def start(trainer: Trainer) -> tuple[TrainingState, list[dict]]:
             f"from iteration {state.iteration + 1} on with other captions than before, as asked; state and metrics "
             "tell it"
         )
-    engine.set_state(
-        state.tensors["weights"], {key: state.tensors[key] for key in ("exp_avg", "exp_avg_sq")}, state.optimizer_steps
-    )
+    moments = {kind: state.tensors[kind] for kind in MOMENTS}
+    engine.set_state(state.tensors["weights"], moments, state.optimizer_steps)
+    for kind in state.tensors.keys() - moments.keys():  # moments are in the engine; these are needed in each iteration
+        state.tensors[kind] = {name: value.to(engine.device) for name, value in state.tensors[kind].items()}
     return state, rows

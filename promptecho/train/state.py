@@ -33,7 +33,7 @@ class OtherCaptionsError(StateError):
 @dataclass
 class TrainingState:
     """Tensors by parameter name: LoRA weights, Adam moments, EMA of the policy, EMA for evaluation, and with an early
-    stop the best evaluated weights."""
+    stop the best evaluated weights. They are never changed in place: a thread may be writing them."""
 
     iteration: int  # completed iterations
     optimizer_steps: int
@@ -42,6 +42,7 @@ class TrainingState:
     facts: dict[str, Any] = field(default_factory=dict)  # recorded, not compared: world size, threads, versions
     early_stop: dict[str, Any] = field(default_factory=dict)  # the held-out evaluations so far
     prompts: dict[str, Any] = field(default_factory=dict)  # the prompts used so far (prompts.py)
+    parts: torch.Tensor | None = None  # Adam's moments as this rank has them, where `tensors` lack them
 
 
 def save_state(state: TrainingState, folder: Path) -> None:
@@ -55,7 +56,8 @@ def save_state(state: TrainingState, folder: Path) -> None:
         hashes = {}
         for name in (*FILES, *(name for name in OPTIONAL if name in state.tensors)):
             path = temporary / f"{name}.safetensors"
-            save_file({key: value.contiguous() for key, value in sorted(state.tensors[name].items())}, path)
+            tensors = {key: value.cpu().contiguous() for key, value in sorted(state.tensors[name].items())}
+            save_file(tensors, path)
             hashes[name] = sha256_file(path)
         content = {
             "schema_version": SCHEMA_VERSION,
@@ -151,4 +153,5 @@ def averaged(average: dict, weights: dict, decay: float) -> dict[str, torch.Tens
 
 def distance(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> float:
     """Euclidean distance of two sets of weights."""
-    return sum(float((after[name] - before[name]).double().square().sum()) for name in before) ** 0.5
+    squares = [(after[name] - before[name]).double().square().sum() for name in before]
+    return sum(torch.stack(squares).tolist()) ** 0.5

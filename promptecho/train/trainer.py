@@ -20,6 +20,7 @@ from promptecho.train.engine import Engine
 from promptecho.train.phases import Phases
 from promptecho.train.placement.base import Rewarder
 from promptecho.train.prompts import PromptUse
+from promptecho.train.saving import Saver
 from promptecho.train.scoring import WeightedReward
 from promptecho.train.speed import Work, rates, reference_sets
 
@@ -60,6 +61,7 @@ class Trainer:
     shape: tuple[int, ...]  # of one image's latents
     grid: torch.Tensor  # the sampler's timesteps
     phase: Phases
+    saver: Saver = field(default_factory=Saver)
     rows: list[dict[str, Any]] = field(default_factory=list)
     gpus: int = 0  # all processes of the launch, reward servers included; 0: those that train
     first_row: dict[str, Any] = field(default_factory=dict)  # what this process's first row of metrics also contains

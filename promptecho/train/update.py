@@ -10,6 +10,7 @@ precomputed at all, which is why ours moves per iteration.
 from __future__ import annotations
 
 from collections import defaultdict
+from functools import partial
 
 import torch
 import torch.distributed as dist
@@ -21,8 +22,9 @@ from promptecho.seeds import derive_seed
 from promptecho.t2i.base import T2iModel
 from promptecho.t2i.lengths import sorted_by_length
 from promptecho.train.data import Batch, NotFiniteError, Rollout, batches_of, normal
-from promptecho.train.engine import Engine
-from promptecho.train.ranks import any_rank, gather_by_index, rounds, share_of_rank
+from promptecho.train.deal import deal, images_of_ranks, passes_of, timestep_groups
+from promptecho.train.failures import find_not_finite
+from promptecho.train.ranks import handed_over, rounds, share_of_rank
 from promptecho.train.state import averaged
 from promptecho.train.trainer import Trainer
 
@@ -72,103 +74,88 @@ def draw_timesteps_and_noise(
         times.append(torch.cat(t))
         noises.append(torch.cat(noise))
     device = rollout.latents.device
+    if not images:
+        rows = timesteps.per_sample * draws
+        return torch.zeros((rows, 0), device=device), torch.zeros((rows, *rollout.latents[:0].shape), device=device)
     return torch.cat(times, 1).to(device), torch.stack(noises, 1).to(device)
 
 
 def precompute(trainer: Trainer, rollout: Rollout, iteration: int, average: dict[str, torch.Tensor]) -> Batch:
-    """The images that this rank will train on (`images_of_rank`), and everything without gradient on them.
+    """The images that this rank will train on (`images_of_ranks`), and everything without gradient on them.
 
-    Passes are shared out like the images themselves, each image once, and their results exchanged: a rank meets an
-    image in some of its passes, and other ranks meet it in others.
+    Each rank makes these passes on the images that it has sampled, and results and latents go to the ranks that meet
+    the image in the update.
 
     Args:
         average: of the policy's weights, which are in the module.
     """
-    training, engine, total = trainer.training, trainer.engine, len(rollout.latents)
-    share = share_of_rank(total, dist.get_rank(), dist.get_world_size())
+    training, engine, total, ranks = trainer.training, trainer.engine, rollout.total, dist.get_world_size()
+    share = rollout.share
     with trainer.phase(Phase.PRECOMPUTE):
         t, noise = draw_timesteps_and_noise(rollout, share, training, iteration, trainer.grid)
         policy = engine.weights()
         same = all(torch.equal(average[name], policy[name]) for name in policy)
         average_samples = training.sampling.policy == "ema" and not same
-        of_policy = None if average_samples else velocities(trainer, rollout, share, t, noise)
+        of_policy = None if average_samples else velocities(trainer, rollout, t, noise)
         of_average, of_base = of_policy, None
         if average_samples or (training.kl_ema.weight > 0 and not same):
             engine.use_weights(average)
-            of_average = velocities(trainer, rollout, share, t, noise)
+            of_average = velocities(trainer, rollout, t, noise)
             engine.use_weights(policy)
         if training.kl_base.weight > 0:
             with engine.model.disable_adapter():
-                of_base = velocities(trainer, rollout, share, t, noise)
+                of_base = velocities(trainer, rollout, t, noise)
     with trainer.phase(Phase.EXCHANGE):
-        x0, old = rollout.latents[share], of_average if average_samples else of_policy  # of the weights that sampled
+        x0, old = rollout.latents, of_average if average_samples else of_policy  # of the weights that sampled
         assert old is not None, "computed for the one or the other"
         log_probs = [
             awm.matching_log_prob(old[i], x0, noise[i], t[i], weighting=training.weighting, power=training.ghuber_power)
             for i in range(len(t))
         ]
-        mine = images_of_rank(total, training, iteration)
-        ema_velocity = None
+        wanted = images_of_ranks(total, training, iteration, ranks)
+        owned = [share_of_rank(total, rank, ranks) for rank in range(ranks)]
+
+        def exchanged(values: torch.Tensor) -> torch.Tensor:  # [T, share, ...] to [T, mine, ...]
+            return handed_over(values.transpose(0, 1).contiguous(), owned, wanted).transpose(0, 1)
+
+        mine, ema_velocity = wanted[dist.get_rank()], None
         if of_average is not None and training.kl_ema.weight > 0:
-            ema_velocity = exchanged(of_average, share, mine, total)
-        base_velocity = exchanged(of_base, share, mine, total) if of_base is not None else None
-        old_log_prob = exchanged(torch.stack(log_probs), share, mine, total)
+            ema_velocity = exchanged(of_average)
+        base_velocity = exchanged(of_base) if of_base is not None else None
+        old_log_prob = exchanged(torch.stack(log_probs))
         if mine != share:
             t, noise = draw_timesteps_and_noise(rollout, mine, training, iteration, trainer.grid)
         owners = [rollout.prompt_of(image) for image in mine]
         return Batch(
-            [rollout.prompts[i].prompt_id for i in owners], rollout.latents[mine], [rollout.cond[i] for i in owners],
-            rollout.advantages[mine], t, noise, old_log_prob, base_velocity, ema_velocity,
+            [rollout.prompts[i].prompt_id for i in owners], handed_over(x0, owned, wanted),
+            [rollout.cond[i] for i in owners], rollout.advantages[mine], t, noise, old_log_prob, base_velocity,
+            ema_velocity, rollout.cond[0],
         )  # fmt: skip
 
 
 @torch.no_grad()
-def velocities(
-    trainer: Trainer, rollout: Rollout, share: list[int], t: torch.Tensor, noise: torch.Tensor
-) -> torch.Tensor:
-    """Velocities [T, n, ...] of the images in `share`, by the weights that are in the module."""
-    training, done = trainer.training, trainer.phase.step
+def velocities(trainer: Trainer, rollout: Rollout, t: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+    """Velocities [T, n, ...] of this rank's images, by the weights that are in the module."""
+    training, done, share = trainer.training, trainer.phase.step, rollout.share
     size = training.micro_batch_size
     conds = [rollout.cond[rollout.prompt_of(image)] for image in share]
     order = sorted_by_length(trainer.family, range(len(share)), lambda index: len(conds[index]))
     chunks = [order[start : start + size] for start in range(0, len(share), size)]
-    most = rounds(len(rollout.latents), dist.get_world_size(), size)  # chunks of the rank with the largest share
+    most = rounds(rollout.total, dist.get_world_size(), size)  # chunks of the rank with the largest share
     result = torch.zeros_like(noise)
     for row in range(len(t)):
         for chunk in chunks:
-            cond, images = [conds[index] for index in chunk], [share[index] for index in chunk]
-            x_t = awm.interpolate(rollout.latents[images], noise[row, chunk], t[row, chunk])
+            cond = [conds[index] for index in chunk]
+            x_t = awm.interpolate(rollout.latents[chunk], noise[row, chunk], t[row, chunk])
             result[row, chunk] = velocity(trainer.family, x_t, t[row, chunk], cond, training)
             trainer.phase.moved(trainer.phase.step + 1)
         # Under ZeRO-3 every pass is one of all ranks: those with less make one for nobody.
         for _ in range(most - len(chunks) if trainer.engine.partitioned else 0):
-            one = rollout.latents[:1]
+            one = rollout.latents.new_zeros((1, *rollout.latents.shape[1:]))
             velocity(trainer.family, one, torch.ones(1, device=one.device), rollout.cond[:1], training)
         done += most  # all ranks count alike, so that those that wait are ahead
         trainer.phase.moved(done)
     return result
-
-
-def exchanged(values: torch.Tensor, share: list[int], mine: list[int], total: int) -> torch.Tensor:
-    """Collective: [T, share, ...] of every rank to [T, mine, ...]; the shares are all `total` images."""
-    if dist.get_world_size() == 1:
-        return values
-    return gather_by_index(values.transpose(0, 1).contiguous(), share, total)[mine].transpose(0, 1)
-
-
-def images_of_rank(n_images: int, training: TrainingConfig, iteration: int) -> list[int]:
-    """All images that this rank meets in any pass, sorted."""
-    rank, world_size = dist.get_rank(), dist.get_world_size()
-    if world_size == 1:
-        return list(range(n_images))
-    return sorted(
-        {
-            image
-            for pass_index in range(training.passes)
-            for batch in batches_of(n_images, training, iteration, pass_index)
-            for image in batch[rank::world_size]
-        }
-    )
 
 
 def update(
@@ -186,26 +173,34 @@ def update(
     """
     family, engine, training = trainer.family, trainer.engine, trainer.training
     n_images = training.prompts_per_iteration * training.images_per_prompt
-    position = {image: index for index, image in enumerate(images_of_rank(n_images, training, iteration))}
+    rank, ranks, most = dist.get_rank(), dist.get_world_size(), engine.accumulation
+    met = images_of_ranks(n_images, training, iteration, ranks)[rank]
+    position = {image: index for index, image in enumerate(met)}
+    near = partial(sorted_by_length, family, length=lambda image: len(batch.cond[image]))
     sums: dict[str, float] = defaultdict(float)
     count = steps = 0
     for pass_index in range(training.passes):
         groups = timestep_groups(training, pass_index)
         for images in batches_of(n_images, training, iteration, pass_index):
+            dealt = deal(images, len(groups), ranks, training.micro_batch_size)[rank]
+            whole = len(images) * len(groups) / (ranks * most)  # units in a pass, if all passes had equally many
+            passes = passes_of([(position[image], g) for image, g in dealt], len(groups), training.micro_batch_size, near)
+            own = [[(image, groups[g]) for image, g in units] for units in passes]
             with trainer.phase(Phase.UPDATE, step=steps):
-                local = [position[image] for image in images[dist.get_rank() :: dist.get_world_size()]]
-                local = sorted_by_length(family, local, lambda image: len(batch.cond[image]))
-                for start in range(0, len(local), training.micro_batch_size):
-                    for times in groups:
-                        chunk = batch.take(local[start : start + training.micro_batch_size], times)
-                        loss, metrics = awm_loss(family, chunk, training)
-                        engine.backward(loss)
-                        for key, value in metrics.items():
-                            sums[key] += float(value)
-                        count += 1
+                for units in own + [[]] * (most - len(own)):
+                    chunk = batch.at(units) if units else batch.nobody(len(groups[0]))
+                    loss, metrics = awm_loss(family, chunk, training)
+                    weight = len(units) / whole
+                    engine.backward(loss if weight == 1 else loss * weight)
+                    for key, value in metrics.items():
+                        sums[key] += weight * float(value)
+                    count += 1
                 if engine.overflow:  # same on all ranks; the step was skipped
-                    what, guilty = find_not_finite(family, engine, batch.take(local), training, groups)
-                    raise NotFiniteError(what, batch.take([local[i] for i in guilty], sum(groups, [])), steps)
+                    what, guilty = find_not_finite(
+                        lambda chunk: awm_loss(family, chunk, training)[0], engine, batch, sum(own, []),
+                        -(-len(images) * len(groups) // ranks),
+                    )  # fmt: skip
+                    raise NotFiniteError(what, batch.take(guilty, sum(groups, [])), steps)
                 sums["grad_norm"] += engine.grad_norm
                 for key, number in zip(_SMALL, engine.small_gradients(), strict=True):
                     sums[key] += number
@@ -219,45 +214,8 @@ def update(
     return {**means, "grad_below_eps": small / counted if counted else 0.0}, ema
 
 
-def timestep_groups(training: TrainingConfig, pass_index: int) -> list[list[int]]:
-    """Rows of the drawn timesteps that go through one forward pass together, for one pass over the images."""
-    n = training.timesteps.per_sample
-    first = n * pass_index if training.timesteps.redraw == "pass" else 0
-    rows = list(range(first, first + n))
-    return [[row] for row in rows] if training.per_timestep else [rows]
-
-
-def find_not_finite(
-    family: T2iModel, engine: Engine, batch: Batch, training: TrainingConfig, groups: list[list[int]]
-) -> tuple[str, list[int]]:
-    """Go through a batch image by image: ("loss is nan" | "gradient is not finite", indices of the images at fault).
-
-    Nothing and no image where this rank's images are all right by themselves. Under ZeRO-3, where gradients exist in
-    parts only, all of the batch is at fault if no single loss is, on any rank.
-    """
-    parameters = list(engine.parameters.values())
-    guilty: dict[str, list[int]] = {"loss": [], "gradient": []}
-    for index in range(len(batch.x0)):
-        kinds = set()
-        for times in groups:  # all of them on every rank: their passes may be common ones
-            with torch.set_grad_enabled(not engine.partitioned):
-                loss, _ = awm_loss(family, batch.take([index], times), training)
-            if not torch.isfinite(loss):
-                kinds.add("loss")
-            elif not engine.partitioned:
-                gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
-                if not all(g is None or torch.isfinite(g).all() for g in gradients):
-                    kinds.add("gradient")
-        for kind in kinds:
-            guilty[kind].append(index)
-    if engine.partitioned and not any_rank(bool(guilty["loss"])):
-        guilty["gradient"] = list(range(len(batch.x0)))
-    what = next((what for what, images in guilty.items() if images), "")
-    return what, guilty[what] if what else []
-
-
 def _mean_over_ranks(values: dict[str, float]) -> dict[str, float]:
-    """Every rank did the same number of equally large chunks, so the plain mean is the mean over images."""
+    """Every rank made equally many passes, weighted by their units, so the plain mean is the mean over units."""
     if dist.get_world_size() == 1:
         return values
     total = torch.tensor([values[key] for key in sorted(values)], dtype=torch.float64)

@@ -24,9 +24,9 @@ from promptecho.config.training import LoraSection
 from promptecho.errors import PromptEchoError
 from promptecho.train.data import NotFiniteError
 from promptecho.train.engine import Engine
-from promptecho.train.failures import report_not_finite
+from promptecho.train.failures import find_not_finite, report_not_finite
 from promptecho.train.launch import init_distributed
-from promptecho.train.update import awm_loss, find_not_finite, velocity
+from promptecho.train.update import awm_loss, velocity
 
 FEW = LoraSection(rank=3, alpha=6, target_modules=["to_q", "feed_forward.w2"])
 STEPS = TRAINING.model_copy(update={"lora": FEW, "learning_rate": 1e-3, "max_grad_norm": 1e9, "adam_eps": 1e-4})
@@ -96,9 +96,10 @@ def take_steps(stage: int, folder: str, work: Path, *, checkpointing: bool) -> d
     assert engine.overflow
     assert all(torch.equal(value, found[f"again.{key}"]) for key, value in engine.weights().items())
     own = list(range(rank, 4, world_size))
-    what, guilty = find_not_finite(family, engine, batch.take(own), training, [[0]])
-    assert (what, [own[index] for index in guilty]) == (("loss", [3]) if 3 in own else ("", []))
-    error = NotFiniteError(what, batch.take([own[index] for index in guilty]), 0)
+    units = [(image, [0]) for image in own]
+    what, guilty = find_not_finite(lambda chunk: awm_loss(family, chunk, training)[0], engine, batch, units, len(own))
+    assert (what, guilty) == (("loss", [3]) if 3 in own else ("", []))
+    error = NotFiniteError(what, batch.take(guilty), 0)
     with pytest.raises(PromptEchoError, match=r"the loss is not finite on prompt d;"):
         report_not_finite(error, work, "r", 1, engine)
     return found

@@ -135,7 +135,6 @@ def test_everything_wrong_is_told_at_once():
         ("training.checkpoints", [], "training.checkpoints", "is empty"),
         ("training.checkpoints", [2, "4x"], "training.checkpoints.1", "valid integer"),
         ("training.checkpoint_every", 2, "training.checkpoint_every", "either checkpoints or checkpoint_every"),
-        ("training.micro_batch_size", 3, "training.micro_batch_size", "3 does not divide batch_size 8"),
         (
             "runs.echo-s1",
             {"images_per_prompt": 6, "timesteps": {"shared_by": "prompt"}},

@@ -179,7 +179,8 @@ def test_metrics_and_advantages_leave_missing_rewards_out():
     entries = [WeightedReward("inferscore", 1.0, ""), WeightedReward("echo", 0.5, "")]
     advantages = combined_advantages(rewards, [1.0, 0.5], TrainingConfig())
     assert advantages.flatten().tolist() == pytest.approx([-0.1 + 0.5, 0.0, 0.1 - 0.5, 0.5, 0.5, -1.0])
-    rollout = Rollout([None] * 2, [], torch.zeros(6, 2), rewards, advantages.flatten(), {"failed_replies_0_x": 3})
+    replies = {"failed_replies_0_x": 3}
+    rollout = Rollout([None] * 2, [], list(range(6)), torch.zeros(6, 2), rewards, advantages.flatten(), 0.0, replies)
     found = reward_metrics(rollout, entries)
     assert found["reward_mean"] == pytest.approx((-0.3 - 1.1 + 0.4) / 3)
     assert found["reward_0_inferscore"] == pytest.approx(0.5) and found["reward_1_echo"] == pytest.approx(-2.0)

@@ -396,7 +396,7 @@ def test_images_of_a_prompt_share_their_loss_noise_where_asked_to(shared_by, red
         images_per_prompt=k, passes=2, timesteps=TimestepsSection(shared_by=shared_by, redraw=redraw, per_sample=3)
     )
     prompts = [TrainingPrompt(f"p{i}", "") for i in range(3)]
-    rollout = Rollout(prompts, [], torch.zeros(12, 2, 5), torch.zeros(1, 3, k), torch.zeros(12))
+    rollout = Rollout(prompts, [], [], torch.zeros(0, 2, 5), torch.zeros(1, 3, k), torch.zeros(12))
     t, noise = draw_timesteps_and_noise(rollout, images, training, 0, torch.linspace(1, 0.1, 4))
     draws = 3 if redraw == "iteration" else 6
     assert t.shape == (draws, len(images)) and noise.shape == (draws, len(images), 2, 5)
