@@ -9,6 +9,7 @@ from promptecho.config.training import TrainingConfig
 from promptecho.phases import Phase
 from promptecho.plan.costs import T2iCosts, VlmCosts
 from promptecho.plan.settings import Settings
+from promptecho.train.deal import images_of_ranks, largest_share
 from promptecho.train.placement.layout import RankLayout
 
 FLOAT32 = 4
@@ -85,16 +86,18 @@ def trainer_memory(
     gathered_vlm = 0
     if mode != "dedicated":
         held["reward VLM"], gathered_vlm = vlm_share(vlm, mode, layout.trainers_per_node)
-    held["prompts and latents"] = training.prompts_per_iteration * t2i.prompt_bytes + images * t2i.latent_bytes
+    # The state at the iteration's start, its new average, and with `ema` the two averages before and behind a step.
+    held["LoRA state"] = (3 + 2 * (training.ema.decay is not None)) * adapter + -(-2 * adapter // world)
+    held["prompts and latents"] = training.prompts_per_iteration * t2i.prompt_bytes + share * t2i.latent_bytes
     live = {}
     if partitioned:
         per_weight = t2i.transformer_bytes / t2i.transformer_params
         live["gathered layers"] = min(weights, round(ZERO3_LIVE * per_weight))
     sampled = min(training.sampling.batch_size, share)
-    micro = training.micro_batch_size
+    micro = min(training.micro_batch_size, largest_share(training, world))
     rows = training.timesteps.per_sample * (training.passes if training.timesteps.redraw == "pass" else 1)
     references = _references(training)
-    mine = min(images, share * training.passes) if world > 1 else images
+    mine = images_met(training, world)
     one = rows * t2i.latent_bytes
     phases: dict[str, dict[str, int]] = {
         Phase.ENCODE: _encoding(t2i, settings),
@@ -111,9 +114,9 @@ def trainer_memory(
         }
     phases[Phase.PRECOMPUTE] = {
         "activations": t2i.velocity(min(micro, share), training).peak, **live,
-        # Noise and velocities of this rank's images; what all ranks found, on its way to those who need it.
+        # Noise and velocities of this rank's images; what was received of other ranks, and as it arrived.
         "noise and references": share * one * (2 + references)
-        + ((images + mine * references) * one if world > 1 and references else 0),
+        + (mine * (references + 1) * one if world > 1 and references else 0),
     }  # fmt: skip
     per_forward = 1 if training.per_timestep else training.timesteps.per_sample
     phases[Phase.UPDATE] = {
@@ -163,6 +166,11 @@ def _encoding(t2i: T2iCosts, settings: Settings) -> dict[str, int]:
     """What encoding prompts adds: with a cache of embeddings the text encoder itself, which else always stays."""
     encoder = t2i.text_encoder_bytes if settings.prompt_cache else 0
     return {"activations": t2i.encode().peak, "text encoder": encoder}
+
+
+def images_met(training: TrainingConfig, ranks: int) -> int:
+    """Images that the rank with most of them meets in the passes of an iteration."""
+    return max(map(len, images_of_ranks(_images(training), training, 0, ranks)))
 
 
 def _images(training: TrainingConfig) -> int:

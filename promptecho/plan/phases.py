@@ -9,9 +9,10 @@ from promptecho.config.training import TrainingConfig
 from promptecho.phases import Phase
 from promptecho.plan.costs import T2iCosts, VlmCosts
 from promptecho.plan.gpus import Gpu
-from promptecho.plan.memory import FLOAT32, reward_batch, samples_of
+from promptecho.plan.memory import FLOAT32, images_met, reward_batch, samples_of
 from promptecho.plan.settings import Settings
 from promptecho.plan.trace import Cost
+from promptecho.train.deal import accumulation, groups_per_pass, largest_share
 from promptecho.train.placement.layout import RankLayout
 from promptecho.train.speed import reference_sets
 
@@ -82,18 +83,22 @@ def iteration_phases(
                network=batches * gather)
     )  # fmt: skip
 
-    per_forward = 1 if training.per_timestep else training.timesteps.per_sample
-    forwards = training.passes * images // training.micro_batch_size * (training.timesteps.per_sample // per_forward)
-    loss = t2i.loss(training.micro_batch_size, training)
-    mine = forwards // world
+    units = training.passes * images * groups_per_pass(training)
+    largest, steps = largest_share(training, world), training.passes * images // training.batch_size
+    size = min(training.micro_batch_size, largest)
+    loss = t2i.loss(size, training)
     # Under ZeRO-3 forward and backward gather the layers, once each.
-    network = 2 * mine * gather
-    phases.append(_phase(Phase.UPDATE, loss.times(forwards), clock.compute(loss.times(mine)), network=network))
+    network = 2 * steps * accumulation(training, world) * gather
+    phases.append(
+        _phase(Phase.UPDATE, loss.times(units / size), clock.compute(loss.times(steps * largest / size)),
+               network=network)
+    )  # fmt: skip
 
-    adapter, steps = FLOAT32 * t2i.lora_params, training.passes * images // training.batch_size
+    # Gradients are reduced and weights gathered in each step; latents and references go to who meets the image.
     others = (world - 1) / world
     references = rows * ((training.kl_ema.weight > 0) + (training.kl_base.weight > 0))
-    moved = 2 * others * (steps * adapter + images * t2i.latent_bytes * (1 + references))
+    received = images_met(training, world) * t2i.latent_bytes * (1 + references)
+    moved = others * (2 * steps * FLOAT32 * t2i.lora_params + received)
     phases.append(_phase(Phase.EXCHANGE, Cost(), 0.0, network=clock.ranks(moved)))
     return phases
 

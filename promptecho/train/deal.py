@@ -50,8 +50,12 @@ def passes_of(
 
 def accumulation(training: TrainingConfig, ranks: int) -> int:
     """Backward passes per optimizer step on each of so many ranks: those of the rank with the most units."""
-    most = -(-training.batch_size * groups_per_pass(training) // ranks)
-    return -(-most // training.micro_batch_size)
+    return -(-largest_share(training, ranks) // training.micro_batch_size)
+
+
+def largest_share(training: TrainingConfig, ranks: int) -> int:
+    """Units of an optimizer step that the rank with most of them has."""
+    return -(-training.batch_size * groups_per_pass(training) // ranks)
 
 
 def groups_per_pass(training: TrainingConfig) -> int:

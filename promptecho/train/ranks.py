@@ -85,24 +85,24 @@ def gather_by_index(local: torch.Tensor, indices: list[int], total: int) -> torc
     return full
 
 
-def handed_over(local: torch.Tensor, owned: list[list[int]], wanted: list[list[int]]) -> torch.Tensor:
-    """Collective: rows for this rank's `wanted` indices, in their order, from the ranks that own them.
+def handed_over(local: torch.Tensor, mine: list[int], total: int, wanted: list[list[int]]) -> torch.Tensor:
+    """Collective: rows for this rank's `wanted` indices, in their order, from the ranks that have them.
 
     No rank ever holds all rows; they travel between GPUs where they are on GPUs.
 
     Args:
-        local: this rank's rows, [len(owned[rank]), ...].
-        owned: for each rank, whose rows it has; every index belongs to exactly one rank.
+        local: this rank's rows, [len(mine), ...], for the indices `mine`: its share of `total` (`share_of_rank`), in
+            any order.
         wanted: for each rank, what it needs; an index may be needed by several.
     """
     rank, ranks = dist.get_rank(), dist.get_world_size()
-    at = {index: position for position, index in enumerate(owned[rank])}
+    at = {index: position for position, index in enumerate(mine)}
     given = [[at[index] for index in indices if index in at] for indices in wanted]
     rows = local[sum(given, [])]
     if ranks == 1:
         return rows
-    here = [set(indices) for indices in owned]
-    taken = [[index for index in wanted[rank] if index in indices] for indices in here]
+    owned = [set(share_of_rank(total, each, ranks)) for each in range(ranks)]
+    taken = [[index for index in wanted[rank] if index in indices] for indices in owned]
     found = local.new_empty((len(wanted[rank]), *local.shape[1:]))
     dist.all_to_all_single(found, rows, [len(part) for part in taken], [len(part) for part in given])
     place = {index: position for position, index in enumerate(sum(taken, []))}

@@ -189,9 +189,8 @@ def group_diversity(sampled: Sampled) -> float:
         return 0.0
     rank, ranks = dist.get_rank(), dist.get_world_size()
     groups = [share_of_rank(n_prompts, each, ranks) for each in range(ranks)]
-    owned = [share_of_rank(sampled.series.total, each, ranks) for each in range(ranks)]
     wanted = [[g * per_prompt + k for g in each for k in range(per_prompt)] for each in groups]
-    mine = handed_over(sampled.latents, owned, wanted)
+    mine = handed_over(sampled.latents, sampled.mine, sampled.series.total, wanted)
     size = math.prod(mine.shape[1:])
     mine = mine.double().reshape(len(groups[rank]), per_prompt, size)
     distances = gather_by_index(torch.cdist(mine, mine) / size**0.5, groups[rank], n_prompts)

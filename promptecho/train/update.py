@@ -24,7 +24,7 @@ from promptecho.t2i.lengths import sorted_by_length
 from promptecho.train.data import Batch, NotFiniteError, Rollout, batches_of, normal
 from promptecho.train.deal import deal, images_of_ranks, passes_of, timestep_groups
 from promptecho.train.failures import find_not_finite
-from promptecho.train.ranks import handed_over, rounds, share_of_rank
+from promptecho.train.ranks import handed_over, rounds
 from promptecho.train.state import averaged
 from promptecho.train.trainer import Trainer
 
@@ -113,10 +113,9 @@ def precompute(trainer: Trainer, rollout: Rollout, iteration: int, average: dict
             for i in range(len(t))
         ]
         wanted = images_of_ranks(total, training, iteration, ranks)
-        owned = [share_of_rank(total, rank, ranks) for rank in range(ranks)]
 
         def exchanged(values: torch.Tensor) -> torch.Tensor:  # [T, share, ...] to [T, mine, ...]
-            return handed_over(values.transpose(0, 1).contiguous(), owned, wanted).transpose(0, 1)
+            return handed_over(values.transpose(0, 1).contiguous(), share, total, wanted).transpose(0, 1)
 
         mine, ema_velocity = wanted[dist.get_rank()], None
         if of_average is not None and training.kl_ema.weight > 0:
@@ -127,7 +126,7 @@ def precompute(trainer: Trainer, rollout: Rollout, iteration: int, average: dict
             t, noise = draw_timesteps_and_noise(rollout, mine, training, iteration, trainer.grid)
         owners = [rollout.prompt_of(image) for image in mine]
         return Batch(
-            [rollout.prompts[i].prompt_id for i in owners], handed_over(x0, owned, wanted),
+            [rollout.prompts[i].prompt_id for i in owners], handed_over(x0, share, total, wanted),
             [rollout.cond[i] for i in owners], rollout.advantages[mine], t, noise, old_log_prob, base_velocity,
             ema_velocity, rollout.cond[0],
         )  # fmt: skip
@@ -176,7 +175,7 @@ def update(
     rank, ranks, most = dist.get_rank(), dist.get_world_size(), engine.accumulation
     met = images_of_ranks(n_images, training, iteration, ranks)[rank]
     position = {image: index for index, image in enumerate(met)}
-    near = partial(sorted_by_length, family, length=lambda image: len(batch.cond[image]))
+    near = partial(sorted_by_length, family, tokens_of=lambda image: len(batch.cond[image]))
     sums: dict[str, float] = defaultdict(float)
     count = steps = 0
     for pass_index in range(training.passes):
@@ -184,7 +183,9 @@ def update(
         for images in batches_of(n_images, training, iteration, pass_index):
             dealt = deal(images, len(groups), ranks, training.micro_batch_size)[rank]
             whole = len(images) * len(groups) / (ranks * most)  # units in a pass, if all passes had equally many
-            passes = passes_of([(position[image], g) for image, g in dealt], len(groups), training.micro_batch_size, near)
+            passes = passes_of(
+                [(position[image], g) for image, g in dealt], len(groups), training.micro_batch_size, near
+            )
             own = [[(image, groups[g]) for image, g in units] for units in passes]
             with trainer.phase(Phase.UPDATE, step=steps):
                 for units in own + [[]] * (most - len(own)):

@@ -396,7 +396,6 @@ def test_unknown_names_are_told(tmp_path):
     for more, told in (
         (("--gpu", "v100"), "--gpu v100: not listed"),
         (("--run", "x"), "--run x: no such run"),
-        (("--gpus-per-node", "3"), "batch_size 32 over 3 processes"),
     ):
         result = command(tmp_path, *more)
         assert result.exit_code == 1

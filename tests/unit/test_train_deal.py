@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from promptecho.config.training import TrainingConfig
 from promptecho.train.data import Batch, batches_of
-from promptecho.train.deal import accumulation, deal, groups_per_pass, images_of_ranks, timestep_groups
+from promptecho.train.deal import accumulation, deal, groups_per_pass, images_of_ranks, passes_of, timestep_groups
 from promptecho.train.ranks import share_of_rank
 
 RANKS = st.one_of(st.integers(1, 40), st.integers(3, 512))
@@ -21,7 +21,7 @@ RANKS = st.one_of(st.integers(1, 40), st.integers(3, 512))
 @given(RANKS, st.integers(1, 9), st.sampled_from([1, 2, 3, 4, 6]), st.sampled_from([4, 12, 64, 128]), st.randoms())
 def test_every_unit_has_one_rank_and_ranks_have_equally_many(ranks, size, groups, n_images, random):
     images = random.sample(range(1000), n_images)
-    dealt = deal(images, groups, ranks, size)
+    dealt = [passes_of(units, groups, size) for units in deal(images, groups, ranks, size)]
     assert len(dealt) == ranks
     units = [unit for passes in dealt for own in passes for unit in own]
     assert sorted(units) == sorted((image, group) for image in images for group in range(groups))
@@ -43,8 +43,8 @@ def test_every_unit_has_one_rank_and_ranks_have_equally_many(ranks, size, groups
 def test_what_divides_evenly_is_dealt_as_whole_images(ranks, size, groups, chunks):
     """So that such runs keep their bytes: every n-th image, a pass for each micro-batch and group of timesteps."""
     images = list(range(100, 100 + ranks * size * chunks))
-    for rank, passes in enumerate(deal(images, groups, ranks, size)):
-        local = images[rank::ranks]
+    for rank, units in enumerate(deal(images, groups, ranks, size)):
+        passes, local = passes_of(units, groups, size, near=lambda own: own[::-1]), images[rank::ranks][::-1]
         expected = []
         for start in range(0, len(local), size):
             for group in range(groups):
@@ -62,8 +62,8 @@ def test_ranks_hold_the_images_that_they_meet(ranks, per_timestep, redraw):
         groups = timestep_groups(training, pass_index)
         assert len(groups) == groups_per_pass(training)
         for batch in batches_of(256, training, 3, pass_index):
-            for images, passes in zip(held, deal(batch, len(groups), ranks, 4), strict=True):
-                assert {image for own in passes for image, _ in own} <= set(images)
+            for images, units in zip(held, deal(batch, len(groups), ranks, 4), strict=True):
+                assert {image for image, _ in units} <= set(images)
     # No more than the units of a rank's steps need, and a few at the borders of its shares.
     most = 256 if ranks == 1 else training.passes * 2 * (-(-128 // ranks) + 2)
     assert max(map(len, held)) <= min(256, most)

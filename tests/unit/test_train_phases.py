@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
 
@@ -53,6 +54,15 @@ def test_all_ranks_exchange_the_same_and_ask_at_the_known_places_whether_to_leav
     heldout = ["exchange", "exchange"]  # behind its images, and behind their rewards
     asked = [[phase for *call, phase, at in first if call == STOP and at == iteration] for iteration in (0, 1)]
     assert asked == [heldout, BOUNDARIES + heldout]
+    # Weights and moments cost no exchange but DeepSpeed's own: each of four steps sums gradients and gathers weights.
+    large = [call for call in first if call[3] == 1 and call[2] == "update" and call[0] != "all_gather_object"]
+    sizes = [max((elements(text) for text in call[1]), default=0) for call in large]
+    assert sum(size > 100 for size in sizes) == 8, large
+
+
+def elements(text: str) -> int:
+    """Elements of a tensor that is told as "torch.float32 [3, 4]"."""
+    return math.prod(json.loads(text[text.index("[") :]))
 
 
 def alike(call: list) -> list:
