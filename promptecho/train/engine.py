@@ -179,7 +179,8 @@ class Engine:
         if not self.partitioned:  # one after the other in one flat tensor, of which a rank has a slice
             flats = zip(zero.round_robin_bit16_groups[0], zero.round_robin_bit16_offsets[0], strict=True)
             offsets = {id(p): offset for p, offset in flats}
-        for name, p in self.parameters.items():
+        parameters: dict[str, Any] = dict(self.parameters)
+        for name, p in parameters.items():
             if self.partitioned:  # of every single one each rank has a slice
                 size = p.ds_tensor.ds_numel
                 whole, start = parts[:, start : start + size].reshape(-1), start + size
