@@ -19,11 +19,12 @@ import torch
 from promptecho.benchmarks.layout import Layout
 from promptecho.benchmarks.packing import restore
 from promptecho.benchmarks.registry import load_layout
+from promptecho.captions.journal import Journal
 from promptecho.config import ExperimentConfig, slice_digest
 from promptecho.config.memory import generation_keys
 from promptecho.config.scorers import image_set_limit
 from promptecho.errors import ConfigError, DataError, counted
-from promptecho.files import atomic_path, digest, read_json, sha256_file, write_json, write_jsonl
+from promptecho.files import atomic_path, digest, read_json, sha256_file, write_jsonl
 from promptecho.memory import MemoryAdvice, in_phase
 from promptecho.phases import Phase
 from promptecho.progress import Progress
@@ -90,10 +91,12 @@ def generate_shard(job: GenerateJob) -> Path:
             listing.unlink(missing_ok=True)
     # Records in the work folder, not the images' folder, say what is done: an image there may stem from an earlier
     # configuration or adapter.
-    made = _recorded(job, recipe := _recipe(job), layout, every)
-    sound = {one for one in mine if one in made and _is_one_of(layout.image_path(*one), made[one])}
-    if len(sound) < len(mine):
-        _make(job, recipe, layout, every, {one: one in sound for one in mine if one in made})
+    recipe = _recipe(job)
+    with Journal(job.work / "done" / f"{digest(recipe)}.jsonl", recipe) as journal:
+        made = _recorded(job, recipe, journal, layout, every)
+        sound = {one for one in mine if one in made and _is_one_of(layout.image_path(*one), made[one])}
+        if len(sound) < len(mine):
+            _make(job, journal, layout, every, {one: one in sound for one in mine if one in made})
     layout.describe(sorted({p for p, _ in mine}))
     rows = [
         {
@@ -110,7 +113,7 @@ def generate_shard(job: GenerateJob) -> Path:
     return path
 
 
-def _make(job: GenerateJob, recipe: dict, layout: Layout, every: list[Image], made: dict[Image, bool]) -> None:
+def _make(job: GenerateJob, journal: Journal, layout: Layout, every: list[Image], made: dict[Image, bool]) -> None:
     """Make what is missing of a shard's images `every`.
 
     Args:
@@ -129,16 +132,16 @@ def _make(job: GenerateJob, recipe: dict, layout: Layout, every: list[Image], ma
     every = sorted_by_length(family, every, lambda image: tokens[image[0]])
     batches = [every[start : start + settings.batch_size] for start in range(0, len(every), settings.batch_size)]
     missing = []
-    for k, batch in enumerate(batches):
+    for batch in batches:
         wanted = [one for one in batch if one[0] in chosen]
         if all(made.get(one, True) for one in wanted):  # else all of it: other neighbours may change the last bits
             wanted = [one for one in wanted if one not in made]
         if wanted:
-            missing.append((k, wanted))
+            missing.append(wanted)
     total = sum(p in chosen for p, _ in every)
     bar = Progress(
         f"generate {job.image_set} {job.run} {job.step} shard {job.shard}", total, "images",
-        done=total - sum(len(batch) for _, batch in missing),
+        done=total - sum(len(batch) for batch in missing),
     )  # fmt: skip
     encoder = PromptCache.of(job.config, family, turn=(job.shard, job.num_shards))
     fold: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
@@ -150,15 +153,15 @@ def _make(job: GenerateJob, recipe: dict, layout: Layout, every: list[Image], ma
     shape = family.latent_shape(*settings.size(job.config.models.t2i))
     print(f"{bar.what}: {counted(total, 'image')}, {bar.count} already done", file=sys.stderr, flush=True)
     with fold, Writer() as writer:
-        for index, (k, batch) in enumerate(missing):
+        for index, batch in enumerate(missing):
             # A prompt's images share one encoding.
             texts = [layout.texts[p] for p, _ in batch]
-            upcoming = (layout.texts[p] for _, later in missing[index + 1 :] for p, _ in later)
+            upcoming = (layout.texts[p] for later in missing[index + 1 :] for p, _ in later)
             with memory(Phase.ENCODE):
                 cond = encoder.encode(texts, upcoming)
             with memory(Phase.SAMPLE):
                 images = _sample_batch(job, family, settings, layout, shape, batch, cond)
-            writer.put(partial(_write_batch, job, recipe, layout, k, batch, images, bar))
+            writer.put(partial(_write_batch, journal, layout, batch, images, bar))
 
 
 def _check_prompts(job: GenerateJob, layout: Layout) -> list[int]:
@@ -194,9 +197,8 @@ def _sample_batch(
 
 
 def _write_batch(
-    job: GenerateJob, recipe: dict, layout: Layout, k: int, batch: list[Image], images: list[PIL.Image.Image],
-    bar: Progress,
-) -> None:  # fmt: skip
+    journal: Journal, layout: Layout, batch: list[Image], images: list[PIL.Image.Image], bar: Progress
+) -> None:
     """Write a batch's images, then the record that they are done."""
     for (p, i), image in zip(batch, images, strict=True):
         try:
@@ -204,7 +206,7 @@ def _write_batch(
                 image.save(temporary, format="PNG")
         except DataError as error:
             raise DataError(f"prompt {layout.ids[p]} image {i}: {error}") from error
-    _write_record(job, recipe, layout, k, batch)
+    journal.append([_row(layout, p, i) for p, i in batch])
     bar.advance(len(batch))
 
 
@@ -243,36 +245,22 @@ def _row(layout: Layout, p: int, i: int) -> dict:
     }
 
 
-def _recorded(job: GenerateJob, recipe: dict, layout: Layout, every: list[Image]) -> dict[Image, set[str]]:
+def _recorded(
+    job: GenerateJob, recipe: dict, journal: Journal, layout: Layout, every: list[Image]
+) -> dict[Image, set[str]]:
     """Image -> hashes of what was made of it by this recipe, in whatever batch."""
+    rows = list(journal.rows)
+    for path in (job.work / "done").glob("[0-9]*.json"):  # earlier versions wrote a record for each batch
+        record = read_json(path)
+        images = record.pop("images", [])
+        rows += images if record == recipe else []
     places = {(layout.ids[p], layout.texts[p], i): (p, i) for p, i in every}
     found: dict[Image, set[str]] = {}
-    for path in sorted((job.work / "done").glob("[0-9]*.json")):
-        for name, row in _rows_of(path, recipe).items():
-            if name in places:
-                found.setdefault(places[name], set()).add(row["sha256"])
+    for row in rows:
+        if (one := places.get((row["prompt_id"], row["prompt"], row["image_index"]))) is not None:
+            found.setdefault(one, set()).add(row["sha256"])
     return found
-
-
-def _rows_of(record: Path, recipe: dict) -> dict[tuple[str, str, int], dict]:
-    """The rows of a record by prompt id, prompt and image number, if it is of this recipe."""
-    found = read_json(record) if record.is_file() else {}
-    rows = found.pop("images", [])
-    return {(row["prompt_id"], row["prompt"], row["image_index"]): row for row in rows} if found == recipe else {}
 
 
 def _is_one_of(path: Path, hashes: set[str]) -> bool:
     return path.is_file() and sha256_file(path) in hashes
-
-
-def _write_record(job: GenerateJob, recipe: dict, layout: Layout, k: int, made: list[Image]) -> None:
-    """Say that the images `made` of batch `k` are done, in addition to what the record has already: the batch's others
-    under a lower limit, or images of an earlier way to make batches."""
-    path = _record(job, k)
-    rows = _rows_of(path, recipe) | {(layout.ids[p], layout.texts[p], i): _row(layout, p, i) for p, i in made}
-    write_json(path, {**recipe, "images": list(rows.values())})
-
-
-def _record(job: GenerateJob, k: int) -> Path:
-    """The file that says that batch `k` is done."""
-    return job.work / "done" / f"{k:06}.json"
