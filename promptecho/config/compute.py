@@ -41,9 +41,10 @@ class ComputeSection(Section):
     overlap: Literal["auto", "on", "off"] = Field(
         "auto",
         description="Whether a training scores the images of one batch, in a thread, while the next batch is sampled. "
-        "auto: on a GPU that holds the whole VLM, with rewards of ours, and as long as the memory of both fits; on: on "
-        "a CPU and with rewards from outside too. Images are then scored by batches of `training.sampling.batch_size`. "
-        "A VLM that is spread over several GPUs scores behind sampling, one on GPUs of its own beside it in any case.",
+        "auto: on a GPU that holds the whole VLM, with rewards of ours, as long as the memory of both fits and "
+        "`deterministic` is false; on: on a CPU and with rewards from outside too. Images are then scored by batches "
+        "of `training.sampling.batch_size`. A VLM that is spread over several GPUs scores behind sampling, one on "
+        "GPUs of its own beside it in any case.",
     )
     mfu: Literal["auto", "on", "off"] = Field(
         "auto",

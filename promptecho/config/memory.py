@@ -43,6 +43,9 @@ def training_keys(config: ExperimentConfig, run: str, processes: int, phase: str
         found += _lower("training.micro_batch_size", training.micro_batch_size)
     # What lies there beside it.
     has_vlm = needs_vlm(config, run)
+    whole = mode == "replicated" or (mode == "colocated" and processes == 1)  # else nothing is scored while sampling
+    if phase in (Phase.SAMPLE, Phase.DECODE) and device != "cpu" and whole and config.compute.overlap != "off":
+        found.append("set compute.overlap: off")
     if has_vlm and phase != Phase.LOAD_T2I:
         if device != "cpu" and mode in ("colocated", "replicated"):
             found.append("set training.reward_placement.mode: offloaded")

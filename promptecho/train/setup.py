@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from promptecho.config import ExperimentConfig, needs_vlm, reward_templates, run_rewards, run_training
+from promptecho.config.compute import ComputeSection
 from promptecho.config.descriptors import REWARDS
 from promptecho.config.models import T2iSection
 from promptecho.config.training import TrainingConfig
@@ -198,13 +199,14 @@ def make_rewarder(
     needed = needs_vlm(segment.config, segment.run)
     vlm = load_reward_vlm(segment.config, segment.run, phase.device, layout, phase.moved) if needed else None
     built = with_models(rewards, vlm, phase.device)
-    if overlaps(segment.config.compute.overlap, built, vlm, phase.device):
+    if overlaps(segment.config.compute, built, vlm, phase.device):
         return OverlappedRewarder(built, phase.stop, phase.device)
     return LocalRewarder(built, vlm, phase.stop)
 
 
-def overlaps(wanted: str, rewards: list[WeightedReward], vlm: Vlm | None, device: torch.device) -> bool:
+def overlaps(compute: ComputeSection, rewards: list[WeightedReward], vlm: Vlm | None, device: torch.device) -> bool:
     """Whether images are scored while others are sampled, as `compute.overlap` says."""
-    if wanted == "off" or (vlm is not None and vlm.placed is not None):  # sharded: its passes are those of all ranks
+    if compute.overlap == "off" or (vlm is not None and vlm.placed is not None):  # sharded: all ranks pass together
         return False
-    return wanted == "on" or (device.type == "cuda" and all(REWARDS.find(entry.name).is_ours for entry in rewards))
+    ours = all(REWARDS.find(entry.name).is_ours for entry in rewards)
+    return compute.overlap == "on" or (device.type == "cuda" and ours and not compute.deterministic)

@@ -133,6 +133,10 @@ def test_only_keys_that_are_not_at_their_best_are_named_and_all_of_them_exist(ex
     assert generation_keys(configs["plain"], "own", "sample", "cuda:0")[1] == CACHE
     assert "zero_stage" not in keys("plain", "update", processes=1)
     assert keys("plain", "sample").startswith("lower training.sampling.batch_size (4), ")
+    assert "compute.overlap: off" in keys("plain", "sample", processes=1)
+    assert not any(
+        "overlap" in keys(*at) for at in (("plain", "sample"), ("plain", "sample", "cpu"), ("own", "sample"))
+    )
     assert keys("plain", "decode").startswith("set models.t2i.vae_slicing: true, set models.t2i.vae_tiling: true")
     assert keys("plain", "reward").startswith("lower rewards.0.batch_size (16), set training.reward_placement.mode")
     assert keys("plain", "update", "cpu", 1) == (

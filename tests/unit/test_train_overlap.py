@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import Future
+from dataclasses import replace
 
 import pytest
 import tiny_t2i
@@ -11,7 +12,7 @@ import torch
 from tiny_experiment import Experiment, metrics_without_times
 from tiny_vlm import image, shared_folder
 
-from promptecho.config import load_experiment
+from promptecho.config.compute import ComputeSection
 from promptecho.errors import RewardError
 from promptecho.rewards.base import RewardContext
 from promptecho.rewards.make import BuiltReward, make_reward
@@ -120,13 +121,19 @@ def test_both_must_fit_with_a_margin():
     assert fits(40, 20, 80) and fits(56, 20, 80) and not fits(57, 20, 80)
 
 
-def test_who_overlaps(tmp_path):
-    config = load_experiment(Experiment(tmp_path).config())
-    assert config.compute.overlap == "auto"
-    entry, vlm = WeightedReward("echo", 1.0, ""), load_vlm(shared_folder())
-    gpu = torch.device("cuda")
-    assert [overlaps(mode, [entry], vlm, CPU) for mode in ("auto", "on", "off")] == [False, True, False]
-    assert [overlaps(mode, [entry], vlm, gpu) for mode in ("auto", "on", "off")] == [True, True, False]
+def test_who_overlaps():
+    entry, vlm, gpu = WeightedReward("echo", 1.0, ""), load_vlm(shared_folder()), torch.device("cuda")
+    sharded = replace(vlm, placed=gpu)
+    found = {}
+    for mode in ("auto", "on", "off"):
+        for deterministic in (False, True):
+            compute = ComputeSection(overlap=mode, deterministic=deterministic)
+            places = ((vlm, CPU), (vlm, gpu), (None, gpu), (sharded, gpu))
+            found[mode, deterministic] = [overlaps(compute, [entry], model, device) for model, device in places]
+    assert ComputeSection().overlap == "auto"
+    assert found["auto", False] == [False, True, True, False] and not any(found["auto", True])
+    assert found["on", False] == found["on", True] == [True, True, True, False]
+    assert not any(found["off", False] + found["off", True])
 
 
 def test_a_training_with_overlap_goes_as_one_without(tmp_path, train_in_process):
