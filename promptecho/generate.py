@@ -20,6 +20,7 @@ from promptecho.benchmarks.layout import Layout
 from promptecho.benchmarks.packing import restore
 from promptecho.benchmarks.registry import load_layout
 from promptecho.captions.journal import Journal
+from promptecho.compute.mode import only_deterministic, set_up
 from promptecho.config import ExperimentConfig, slice_digest
 from promptecho.config.memory import generation_keys
 from promptecho.config.scorers import image_set_limit
@@ -123,6 +124,7 @@ def _make(job: GenerateJob, journal: Journal, layout: Layout, every: list[Image]
     memory = MemoryAdvice(job.device, partial(generation_keys, job.config, job.image_set))
     tokens = _check_prompts(job, layout)
     cache = job.config.models_prompt_cache
+    set_up(job.config, job.device)
     with memory(Phase.LOAD_T2I):
         own = _published(job, "pad_prompts")
         options = {"pad_prompts": own} if own else {}
@@ -152,7 +154,7 @@ def _make(job: GenerateJob, journal: Journal, layout: Layout, every: list[Image]
         fold = merged(family.transformer)
     shape = family.latent_shape(*settings.size(job.config.models.t2i))
     print(f"{bar.what}: {counted(total, 'image')}, {bar.count} already done", file=sys.stderr, flush=True)
-    with fold, Writer() as writer:
+    with fold, only_deterministic(), Writer() as writer:
         for index, batch in enumerate(missing):
             # A prompt's images share one encoding.
             texts = [layout.texts[p] for p, _ in batch]

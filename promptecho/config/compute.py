@@ -57,8 +57,17 @@ class ComputeSection(Section):
 def compute_problems(sections: Mapping[str, Any]) -> dict[str, str]:
     """What the models and runs of an experiment can't do in this way: dotted path -> what is wrong."""
     compute, models, runs = (sections.get(key) for key in ("compute", "models", "runs"))
-    if compute is None or compute.attention not in HALF_ONLY:
+    if compute is None:
         return {}
+    sharded = [name for name, training in (runs or {}).items() if training.zero_stage == 3]
+    problems = {}
+    if compute.compile == "on" and sharded:
+        problems["compute.compile"] = (
+            f"weights that training.zero_stage: 3 keeps in pieces can't be compiled (run {', '.join(sharded)}); set it "
+            "to auto, or change that"
+        )
+    if compute.attention not in HALF_ONLY:
+        return problems
     kind, found = compute.attention, []
     named = {"models.t2i": models and models.t2i, "models.vlm": models and models.vlm}
     named |= {f"runs.{name}.reward_vlm": training.reward_vlm for name, training in (runs or {}).items()}
@@ -68,8 +77,10 @@ def compute_problems(sections: Mapping[str, Any]) -> dict[str, str]:
     if kind in WITHOUT_MASKS:
         if models and models.t2i.pad_prompts == "masked":
             found.append(f"{kind} takes no mask, which models.t2i.pad_prompts: masked asks for")
-        if sharded := [name for name, training in (runs or {}).items() if training.zero_stage == 3]:
+        if sharded:
             found.append(f"{kind} takes no mask, which training.zero_stage: 3 needs (run {', '.join(sharded)})")
         if compute.deterministic:
             found.append(f"{kind} adds up its gradients in any order, which compute.deterministic forbids")
-    return {"compute.attention": f"{'; '.join(found)}; set it to auto, or change that"} if found else {}
+    if found:
+        problems["compute.attention"] = f"{'; '.join(found)}; set it to auto, or change that"
+    return problems

@@ -77,6 +77,22 @@ def private_folder(staging: str | Path) -> Path:
     return folder
 
 
+def kept_folder(staging: str | Path, name: str) -> Path:
+    """The folder `name` beside the copies of models, made if need be; it stays as long as this process lives.
+
+    Raises:
+        DataError: there can be none.
+    """
+    try:
+        home = private_folder(staging)
+        with _lock(home, home):
+            (home / name).mkdir(exist_ok=True)
+            _hold(home / name)
+    except (_NotStagedError, OSError) as error:
+        raise DataError(str(error)) from None
+    return home / name
+
+
 def unstage(staging: str | Path) -> tuple[list[str], list[str]]:
     """Delete the user's copies below `staging`: names of those deleted, and of those that are in use."""
     try:

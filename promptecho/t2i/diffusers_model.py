@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 from PIL import Image
 
+from promptecho.compute.blocks import compile_blocks, repeated_blocks
 from promptecho.config.families import Family, misfit
 from promptecho.config.fields import Schedule
 from promptecho.decoded import decoded_images
@@ -32,6 +33,8 @@ class DiffusersModel:
     one_pass: bool = False  # each call of `velocity` is one pass, whatever the lengths: where passes are counted
 
     def __init__(self, descriptor: Family, pipeline: Any, *, negative_prompt: str = "") -> None:
+        from promptecho.t2i.fused import fuse_norms
+
         self.descriptor, self.pipeline = descriptor, pipeline
         self.transformer = pipeline.transformer
         self.vae, self.scheduler = pipeline.vae, pipeline.scheduler
@@ -42,6 +45,7 @@ class DiffusersModel:
         self._source: tuple[str, str | None] = (str(getattr(pipeline.config, "_name_or_path", "")), None)
         for module in (pipeline.transformer, *self.text_encoders, pipeline.vae):
             module.requires_grad_(False).eval()
+        fuse_norms(pipeline.transformer)
 
     @classmethod
     def load(
@@ -142,6 +146,9 @@ class DiffusersModel:
         """Latents [N, C, h, w] as the VAE takes them."""
         raise NotImplementedError
 
+    def use_real_rope(self) -> None:
+        """Have the blocks compute rotary embeddings without complex numbers, which are not compiled."""
+
     # What follows from it.
 
     @property
@@ -215,6 +222,12 @@ class DiffusersModel:
         """Compute activations of the transformer's blocks again in the backward pass; passes without gradient keep
         none anyway. Works before and after an adapter was put on."""
         self.pipeline.transformer.enable_gradient_checkpointing()
+
+    def compile_blocks(self, backend: str = "inductor") -> int:
+        """Compile the transformer's repeated blocks; returns how many there are. Works before and after an adapter was
+        put on. `backend` is torch.compile's."""
+        self.use_real_rope()
+        return compile_blocks(repeated_blocks(self.pipeline.transformer), backend)
 
     def move_text_encoder(self, device: torch.device | str) -> None:
         """Bring the text encoders to a device, or take them off the GPU with "cpu"."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from promptecho.cluster.attention import check_attention, use_attention
+from promptecho.compute.mode import current
 from promptecho.config import ExperimentConfig
 from promptecho.config.families import FAMILIES
 from promptecho.errors import ModelError, PromptEchoError
@@ -98,4 +100,6 @@ def load_configured(config: ExperimentConfig, device="cpu", **options: Any) -> T
         **{"pad_prompts": t2i.pad_prompts, **options},
     )  # fmt: skip
     use_attention(model.transformer, attention)
+    if current().compile and not (hasattr(model, "compile_blocks") and model.compile_blocks()):
+        print(f"compute.compile: family {t2i.family} has no blocks that can be compiled", file=sys.stderr, flush=True)
     return model

@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 
 import promptecho
+from promptecho.compute import mode
 from promptecho.errors import DataError, StateError
 from promptecho.files import atomic_path, read_jsonl, write_jsonl
 from promptecho.t2i.lora import save_adapter
@@ -29,6 +30,7 @@ def facts() -> dict:
         "torch_version": torch.__version__,
         "world_size": dist.get_world_size() if dist.is_initialized() else 1,
         "threads": torch.get_num_threads(),
+        "compute": mode.recorded(),
     }
 
 

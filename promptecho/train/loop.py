@@ -32,6 +32,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from promptecho.compute.mode import set_up
 from promptecho.config import run_rewards, run_training
 from promptecho.config.memory import training_keys
 from promptecho.config.rewards import unequal_sizes
@@ -76,6 +77,7 @@ def train_segment(segment: Segment) -> bool:
         steps = ", ".join(map(str, training.checkpoint_steps))
         raise DataError(f"--to {segment.to}: run {segment.run} has no such checkpoint (it has {steps})")
     device = torch.device(segment.device)
+    set_up(segment.config, device, partitioned=training.zero_stage == 3)
     # Our own watchdog speaks first, and names the rank.
     longest = max(training.timeout_s, training.load_timeout_s)
     layout, launch = init_distributed(training, device, timeout_s=2 * longest + 60)

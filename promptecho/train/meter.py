@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from promptecho.compute.blocks import compilations, compiling
 from promptecho.models.locate import staging_seconds
 from promptecho.phases import Phase
 
@@ -27,6 +28,7 @@ class Meter:
         self.seconds: dict[str, float] = {}
         self.memory: dict[str, float] = {}
         self.staging = 0.0
+        self._compilations = compilations()
         self._begun = time.monotonic()
 
     @contextmanager
@@ -48,13 +50,15 @@ class Meter:
         self.memory[phase] = max(self.memory.get(phase, 0.0), peak)
 
     def metrics(self, images: int) -> dict[str, float]:
-        """Keys seconds_PHASE, seconds, memory_gb_PHASE and images_per_s, of an iteration of so many images."""
+        """Keys seconds_PHASE, seconds, memory_gb_PHASE and images_per_s, of an iteration of so many images, and where
+        blocks are compiled compilations, of this process."""
         whole = time.monotonic() - self._begun
         return {
             **{f"seconds_{phase}": round(value, 3) for phase, value in self.seconds.items()},
             "seconds": round(whole, 3),
             **{f"memory_gb_{phase}": round(value, 3) for phase, value in self.memory.items()},
             "images_per_s": round(images / whole, 4),
+            **({"compilations": compilations() - self._compilations} if compiling() else {}),
         }
 
     def load_metrics(self) -> dict[str, float]:

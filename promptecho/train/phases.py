@@ -23,6 +23,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 
+from promptecho.compute.mode import only_deterministic
 from promptecho.errors import PromptEchoError
 from promptecho.memory import MemoryAdvice
 from promptecho.phases import Phase
@@ -76,7 +77,7 @@ class Phases:
                 self.stop()
             self.moved(step)
             measured = self.meter(self._working) if outer is None else nullcontext()
-            with measured, self.advice(self._working), self._breaking_off(phase):
+            with measured, self.advice(self._working), only_deterministic(), self._breaking_off(phase):
                 yield
         except PromptEchoError as error:
             if phase is not Phase.REWARD:

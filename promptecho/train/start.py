@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch.distributed as dist
 
+from promptecho.compute import mode
 from promptecho.config import TrainingConfig, run_rewards, slice_digest
 from promptecho.config.reruns import SLICE
 from promptecho.errors import DataError, PromptEchoError
@@ -61,6 +62,12 @@ def start(trainer: Trainer) -> tuple[TrainingState, list[dict]]:
         trainer.say(
             f"from iteration {state.iteration + 1} on with other captions than before, as asked; state and metrics "
             "tell it"
+        )
+    if state.iteration and (changed := mode.changes(state.facts.get("compute"))):
+        trainer.first_row["compute_changed"] = 1
+        trainer.say(
+            f"from iteration {state.iteration + 1} on computed in another way than before ({'; '.join(changed)}): the "
+            "bits are others than with the former one; state and metrics tell it"
         )
     moments = {kind: state.tensors[kind] for kind in MOMENTS}
     engine.set_state(state.tensors["weights"], moments, state.optimizer_steps)

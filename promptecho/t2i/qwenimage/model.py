@@ -106,6 +106,11 @@ class QwenImage(DiffusersModel):
             return_dict=False,
         )[0].float()
 
+    def use_real_rope(self) -> None:
+        from promptecho.t2i.qwenimage.rotary import use_real_rope
+
+        use_real_rope(self.pipeline.transformer)
+
     def default_sigmas(self, num_inference_steps: int):
         return np.linspace(1.0, 1 / num_inference_steps, num_inference_steps)
 

@@ -89,6 +89,11 @@ class ZImage(DiffusersModel):
         positive, negative = both.chunk(2)
         return positive + guidance_scale * (positive - negative)
 
+    def use_real_rope(self) -> None:
+        from promptecho.t2i.zimage.rotary import use_real_rope
+
+        use_real_rope(self.pipeline.transformer)
+
     def default_sigmas(self, num_inference_steps: int):
         from diffusers.pipelines.z_image.pipeline_z_image import get_default_z_image_sigmas
 

@@ -10,12 +10,14 @@ import torch.distributed as dist
 from PIL import Image
 
 from promptecho.cluster.attention import check_attention
+from promptecho.compute.mode import current
 from promptecho.config import ExperimentConfig, run_training, run_vlm
 from promptecho.train.data import TrainingPrompt
 from promptecho.train.placement.layout import RankLayout
 from promptecho.train.scoring import RolloutScores, WeightedReward, score_images
 from promptecho.train.stop import StopCheck
 from promptecho.vlm import Vlm, load_vlm
+from promptecho.vlm.compiled import compile_vlm
 from promptecho.vlm.sharding import load_in_turn, shard_vlm
 from promptecho.vlm.turns import group_timeout
 
@@ -67,10 +69,13 @@ def load_reward_vlm(
     sharded = mode != "replicated" and (offload or len(groups[0]) > 1)
 
     def load(where: torch.device) -> Vlm:
-        return load_vlm(
+        vlm = load_vlm(
             section.path, dtype=section.dtype, device=where, revision=section.revision,
             trust_remote_code=section.trust_remote_code, attention=config.compute.attention,
         )  # fmt: skip
+        if current().compile:
+            compile_vlm(vlm)
+        return vlm
 
     if not sharded:
         return load(device)

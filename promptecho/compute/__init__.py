@@ -1,0 +1,1 @@
+"""How models compute: compiled blocks, deterministic kernels, and what a training's state records of both."""

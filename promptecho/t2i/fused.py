@@ -1,0 +1,37 @@
+"""Parts of diffusers' transformers in a form that is one kernel, or that compiles into one, with the same result."""
+
+from __future__ import annotations
+
+import torch
+from diffusers.models.normalization import RMSNorm
+
+
+class FusedRMSNorm(RMSNorm):
+    """torch's own RMSNorm: the same bits in float32 on a CPU; in bfloat16 it rounds once instead of three times."""
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        # Plans count on meta tensors, where torch takes its kernel apart and would keep more than either.
+        if hidden_states.dtype != self.weight.dtype or hidden_states.is_meta:
+            return super().forward(hidden_states)
+        return torch.nn.functional.rms_norm(hidden_states, tuple(self.dim), self.weight, self.eps)
+
+
+def fuse_norms(model: torch.nn.Module) -> None:
+    """Have the RMSNorms of `model` that are diffusers' own, with a weight alone, computed by torch."""
+    for module in model.modules():
+        if type(module) is RMSNorm and module.weight is not None and module.bias is None:
+            module.__class__ = FusedRMSNorm
+
+
+def rotate(x: torch.Tensor, freqs: torch.Tensor) -> torch.Tensor:
+    """Rotary embedding in real arithmetic, because complex numbers are not compiled.
+
+    Args:
+        x: [N, tokens, heads, D].
+        freqs: cosines and sines, [N, tokens, D / 2, 2], or without N.
+    """
+    pairs = x.float().unflatten(-1, (-1, 2))
+    cos, sin = freqs.unsqueeze(-3).unbind(-1)
+    real, imaginary = pairs.unbind(-1)
+    turned = torch.stack((real * cos - imaginary * sin, real * sin + imaginary * cos), dim=-1)
+    return turned.flatten(-2).type_as(x)

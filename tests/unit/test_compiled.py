@@ -1,0 +1,116 @@
+"""Compiled blocks beside eager ones, with an adapter and activation checkpointing; `make test-compiled` runs it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import tiny_t2i
+import tiny_vlm
+import torch
+from PIL import Image
+from tiny_experiment import Experiment
+from tiny_policy import adapted
+
+from promptecho.compute.blocks import compilations
+from promptecho.files import read_json, read_jsonl
+from promptecho.t2i.lora import lora_parameters
+from promptecho.train.loop import train_segment
+from promptecho.vlm import load_vlm
+from promptecho.vlm.compiled import compile_vlm
+from promptecho.vlm.log_probs import label_log_probs
+
+pytestmark = [pytest.mark.compiled, pytest.mark.usefixtures("train_in_process")]
+
+QUERY, LABELS = "Describe this image.", ["A red circle.", "Two blue squares and a ring.", "A star above a cross."]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def from_nothing():
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+
+
+def pass_of(family, n: int, *, gradient: bool) -> list[torch.Tensor]:
+    """Velocity of `n` images, and with `gradient` those of the adapter's weights."""
+    generator = torch.Generator().manual_seed(n)
+    x_t, t = torch.randn(n, *family.latent_shape(64, 64), generator=generator), torch.rand(n, generator=generator)
+    cond = family.encode_prompts(["A red circle.", "A blue ring."][:1] * n)
+    with torch.set_grad_enabled(gradient):
+        velocity = family.velocity(x_t, t, cond)
+    if not gradient:
+        return [velocity]
+    weights = [*lora_parameters(family.transformer).values()]
+    gradients = torch.autograd.grad(velocity.square().mean(), weights, allow_unused=True)
+    return [velocity.detach(), *(gradient for gradient in gradients if gradient is not None)]
+
+
+@pytest.mark.parametrize("name", ["zimage", "qwenimage"])
+def test_blocks_compile_in_one_piece_and_once_for_all_batches(name):
+    """`fullgraph`: whatever breaks a graph is an error. The operations stay those of the eager model."""
+    folder = tiny_t2i.shallow_folder() if name == "zimage" else None
+    eager, compiled = (adapted(name, "float32", checkpointing=True, folder=folder) for _ in range(2))
+    assert compiled.compile_blocks("aot_eager") == compiled.compile_blocks("aot_eager") > 0
+    graphs = {}
+    for gradient in (False, True):
+        for n in (2, 3):
+            before = compilations()
+            pairs = zip(*(pass_of(family, n, gradient=gradient) for family in (eager, compiled)), strict=True)
+            for wanted, found in pairs:
+                torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
+            graphs[gradient, n] = compilations() - before
+    kinds = {"zimage": 3, "qwenimage": 1}[name]
+    assert graphs == {(False, 2): kinds, (False, 3): 0, (True, 2): kinds, (True, 3): 0}
+
+
+def test_a_vlm_gives_the_same_rewards_and_texts():
+    eager, compiled = (load_vlm(tiny_vlm.shared_folder()) for _ in range(2))
+    assert compile_vlm(compiled, "aot_eager") > 0
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 255, (3, 64, 64, 3), generator=generator, dtype=torch.uint8).numpy()
+    images, before = [Image.fromarray(one) for one in pixels], compilations()
+    for n in (2, 3):
+        wanted, found = (label_log_probs(vlm, images[:n], LABELS[:n], QUERY, batch_size=n) for vlm in (eager, compiled))
+        for pair in zip(wanted, found, strict=True):
+            torch.testing.assert_close(pair[1].log_probs, pair[0].log_probs, rtol=1e-5, atol=1e-5)
+    assert compilations() == before + 1
+
+
+def test_training_ends_in_the_same_bits_wherever_it_was_cut(tmp_path, monkeypatch, capsys):
+    """In bfloat16, with the compiler's own kernels; what one process has compiled, the next one finds on the node."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "elsewhere"))
+    experiment = Experiment(tmp_path, t2i=tiny_t2i.shallow_folder())
+
+    def trained(compiled: str, name: str, to: int, resume: str | None = None) -> Path:
+        models = {
+            "t2i": {"path": str(experiment.t2i), "dtype": "bfloat16", "height": 32, "width": 32},
+            "vlm": {"path": str(experiment.vlm), "dtype": "float32"},
+        }
+        path = experiment.config(
+            compiled, sections={"compute": {"compile": compiled}, "models": models}, iterations=2, checkpoints=[1, 2],
+            activation_checkpointing=True, kl_base={"weight": 0.0},
+        )  # fmt: skip
+        segment = experiment.segment(name, path, to, resume=resume and tmp_path / resume)
+        segment.config = segment.config.model_copy(update={"models_staging": str(tmp_path / "node")})
+        torch._dynamo.reset()
+        torch._dynamo.utils.counters.clear()
+        assert train_segment(segment)
+        return segment.out
+
+    first = read_jsonl(trained("on", "cut", 1) / "metrics.jsonl")[0]
+    assert first["compilations"] > 0 and "compute_changed" not in first
+    cut = trained("on", "cut", 2, "cut/1")
+    found = torch._dynamo.utils.counters["inductor"]
+    assert found["fxgraph_cache_hit"] > 0 and found["fxgraph_cache_miss"] == 0, dict(found)
+    assert list((tmp_path / "node").glob("promptecho-*/compiled/fxgraph"))
+    straight = trained("on", "straight", 2)
+    adapter = "adapter/adapter_model.safetensors"
+    assert (cut / adapter).read_bytes() == (straight / adapter).read_bytes()
+    assert read_json(cut / "state/state.json")["facts"]["compute"]["compile"] is True
+    rows = read_jsonl(straight / "metrics.jsonl")
+    assert rows[1]["compilations"] == 0 and not any("compute_changed" in row for row in rows)
+
+    capsys.readouterr()
+    eager = read_jsonl(trained("off", "cut-off", 2, "cut/1") / "metrics.jsonl")[-1]
+    assert eager["compute_changed"] == 1 and "(compile: off, was on)" in capsys.readouterr().err
+    assert eager["reward_mean"] == pytest.approx(rows[1]["reward_mean"], abs=0.1)
