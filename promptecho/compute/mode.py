@@ -46,7 +46,9 @@ def set_up(config: ExperimentConfig, device: torch.device | str, *, partitioned:
     global _MODE
     section = config.compute
     _set_deterministic(section.deterministic)
-    wanted = section.compile == "on" or (section.compile == "auto" and torch.device(device).type == "cuda")
+    # Kernels are chosen by the sizes that a process meets first, which are others where a run goes on.
+    fitting = torch.device(device).type == "cuda" and not section.deterministic
+    wanted = section.compile == "on" or (section.compile == "auto" and fitting)
     lack = missing(device) if wanted else None
     problem = f"this machine lacks {lack}" if lack else None
     if wanted and partitioned:
@@ -108,6 +110,8 @@ def _configure_compiler(staging: str | None) -> None:
 
     # No choice by timing: the same kernels, and so the same bits, in every process.
     torch._inductor.config.deterministic = True
+    # In this process: each of many ranks would else start helpers, each as large as torch.
+    torch._inductor.config.compile_threads = 1
     if staging is None:
         return  # torch's own place is on the node too: torchinductor_USER in the folder for temporary files
     try:

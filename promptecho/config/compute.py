@@ -23,7 +23,7 @@ class ComputeSection(Section):
         "auto",
         description="Whether the repeated blocks of the text-to-image model and the layers of the VLM are compiled "
         "(torch.compile), for sampling, the passes without gradient and the update. auto: on a GPU, where what the "
-        "compiler needs is there; never on a CPU.",
+        "compiler needs is there, unless `deterministic` is set; never on a CPU.",
     )
     attention: AttentionKind = Field(
         "auto",
