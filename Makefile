@@ -84,7 +84,7 @@ test: setup ## Run the unit and workflow tests (TEST_JOBS=2 files at a time).
 	OMP_NUM_THREADS=1 $(PYTEST) tests/unit tests/workflow $(PLUGIN)/tests
 
 test-compiled: setup ## Run the tests that compile models, which `make test` leaves out.
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m compiled tests/unit/test_compiled.py
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(TEST_JOBS) -m compiled tests/unit/test_compiled.py
 
 test-plugin: ## Build the executor and test it alone, with the lowest and the highest versions it allows (needs a package index).
 	$(PYTHON) $(PLUGIN)/tests/both_ends.py
