@@ -42,7 +42,8 @@ def pass_of(family, n: int, *, gradient: bool) -> list[torch.Tensor]:
         return [velocity]
     weights = [*lora_parameters(family.transformer).values()]
     gradients = torch.autograd.grad(velocity.square().mean(), weights, allow_unused=True)
-    return [velocity.detach(), *(gradient for gradient in gradients if gradient is not None)]
+    # The text stream of Qwen-Image's last block leads nowhere: no gradient, or one of zeros.
+    return [velocity.detach(), *(gradient for gradient in gradients if gradient is not None and gradient.any())]
 
 
 @pytest.mark.parametrize("name", ["zimage", "qwenimage"])
