@@ -10,6 +10,7 @@ class FusedRMSNorm(RMSNorm):
     """torch's own RMSNorm: the same bits in float32 on a CPU; in bfloat16 it rounds once instead of three times."""
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        assert self.weight is not None, "`fuse_norms` takes those that have one"
         # Plans count on meta tensors, where torch takes its kernel apart and would keep more than either.
         if hidden_states.dtype != self.weight.dtype or hidden_states.is_meta:
             return super().forward(hidden_states)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from promptecho.compute.blocks import compile_blocks
@@ -17,7 +19,7 @@ def compile_vlm(vlm: Vlm, backend: str = "inductor") -> int:
     return compile_blocks(decoder_layers(vlm.model), backend)
 
 
-def decoder_layers(model: torch.nn.Module) -> list[torch.nn.Module]:
+def decoder_layers(model: Any) -> list[torch.nn.Module]:
     """The layers of a VLM's language model; none where its decoder has no `layers`."""
     decoder = model.get_decoder() if hasattr(model, "get_decoder") else None
     return list(getattr(decoder, "layers", None) or [])
