@@ -16,6 +16,7 @@ from promptecho.train.scoring import RolloutScores, WeightedReward, score_images
 from promptecho.train.stop import POLL_S, StopCheck
 
 MARGIN = 0.05  # of a GPU's memory that stays free
+SLACK = 2**26  # bytes: less is no peak
 Lot = tuple[list[Image.Image], list[TrainingPrompt], list[str]]
 
 
@@ -49,13 +50,16 @@ class OverlappedRewarder:
         lots, self.lots = self.lots, []
         parts, alone = [RolloutScores.none(len(self.rewards))], False
         before = torch.cuda.memory_allocated(self.device) if self.on_gpu else 0
+        # Within a held-out evaluation, which is measured as one, the peak is that of its sampling.
+        clear = self.on_gpu and torch.cuda.max_memory_allocated(self.device) <= before + SLACK
         for step, (lot, future) in enumerate(lots, start=1):
+            self.stop.poll()
             part = self._awaited(future)
             if part is None:
                 part, alone = self._score(lot), True
             parts.append(part)
             moved(step)
-        if alone and self.has_room is None:
+        if alone and clear and self.has_room is None:
             taken = torch.cuda.max_memory_allocated(self.device) - before
             free, _ = torch.cuda.mem_get_info(self.device)
             there = free + torch.cuda.memory_reserved(self.device)
