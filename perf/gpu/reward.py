@@ -6,7 +6,8 @@
 
 The plain call masks everything but the label with -100 and takes the loss's negative: the mean log-probability of the
 label's tokens, but also the logits of every position. Ours packs images into batches and computes logits of the label's
-positions only. Three sides in turning order: plain, ours one by one, ours in batches. Times on a CPU are this
+positions only. Sides in turning order: plain, ours one by one, ours in batches, and batches with logits of the label's
+positions through the library's pass, which reads numbers back from the device. Times on a CPU are this
 process's CPU seconds, because other work may share the machine. The largest difference of a reward is reported too.
 `--counts` says besides how often each side calls an operator, copies to the device and waits for it (host_waits.py).
 """
@@ -24,9 +25,10 @@ import models
 import torch
 from PIL import Image
 from rich.table import Table
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from promptecho.rewards.echo.reward import DEFAULT_QUERY, EchoReward
-from promptecho.vlm import Vlm, label_pass, load_vlm, patches
+from promptecho.vlm import Vlm, label_pass, load_vlm, log_probs, patches
 from promptecho.vlm.inputs import batch_inputs, label_text
 
 
@@ -55,6 +57,26 @@ def pictures(n: int, size: int) -> list[Image.Image]:
 
 
 @contextmanager
+def librarys_pass(vlm: Vlm) -> Iterator[None]:
+    """The library's own pass, attention and patches, where we have ours (label_pass.py, packed.py, patches.py)."""
+    if not label_pass.can_stay_on_host(vlm.model):
+        yield
+        return
+    vision, text = vlm.model.model.visual.config, vars(vlm.model.model.language_model)
+    processor = vlm.processor.image_processor
+    kept = vision._attn_implementation, type(processor), log_probs.can_stay_on_host
+    added = text.pop("_deepstack_process", None)
+    vision._attn_implementation, processor.__class__ = "sdpa", Qwen2VLImageProcessorPil
+    log_probs.can_stay_on_host = lambda model: False
+    try:
+        yield
+    finally:
+        vision._attn_implementation, processor.__class__, log_probs.can_stay_on_host = kept
+        if added is not None:
+            text["_deepstack_process"] = added
+
+
+@contextmanager
 def marked() -> Iterator[None]:
     """What our pass copies to the device is marked."""
     places = label_pass, patches
@@ -71,7 +93,8 @@ def marked() -> Iterator[None]:
 def count(vlm: Vlm, images: list[Image.Image], labels: list[str], reward: EchoReward) -> dict[str, dict]:
     """What each side asks of the device for all images: see host_waits.py."""
     ids = [str(i) for i in range(len(images))]
-    found = {"plain": host_waits.counts(lambda: plain(vlm, images, labels, host_waits.mark), vlm.model)}
+    with librarys_pass(vlm):
+        found = {"plain": host_waits.counts(lambda: plain(vlm, images, labels, host_waits.mark), vlm.model)}
     with marked():
         found["ours"] = host_waits.counts(lambda: reward(images, labels, ids), vlm.model)
     return found
@@ -110,10 +133,16 @@ def main() -> None:
     labels = models.prompts(arguments.images, arguments.tokens or (24 if small else 260))
     ids = [str(i) for i in range(len(images))]
     single, batched = (EchoReward(vlm, batch_size=n) for n in (1, arguments.batch_size))
+
+    def library(code: Callable[[], list[float]]) -> list[float]:
+        with librarys_pass(vlm):
+            return code()
+
     sides = {
-        "plain": lambda: plain(vlm, images, labels),
+        "plain": lambda: library(lambda: plain(vlm, images, labels)),
         "ours, batch 1": lambda: single(images, labels, ids),
         f"ours, batch {arguments.batch_size}": lambda: batched(images, labels, ids),
+        f"library's pass, batch {arguments.batch_size}": lambda: library(lambda: batched(images, labels, ids)),
     }
     taken = measuring.in_rounds(sides, device, arguments.rounds)
     peak = measuring.matmul_peak(device, getattr(torch, dtype), tiny=arguments.tiny)

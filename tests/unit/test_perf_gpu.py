@@ -30,7 +30,7 @@ def measure(script: str, folder: Path, *arguments: str) -> tuple[dict, str]:
 
 def test_rewards_equal_the_models_own_loss(folder):
     facts, table = measure("reward", folder, "--images", "4", "--batch-size", "2", "--rounds", "2", "--counts")
-    assert list(facts["sides"]) == ["plain", "ours, batch 1", "ours, batch 2"]
+    assert list(facts["sides"]) == ["plain", "ours, batch 1", "ours, batch 2", "library's pass, batch 2"]
     for side in facts["sides"].values():
         assert side["gap"] < 1e-5 and len(side["plain_over_this"]) == 2 and side["share_of_matmul_peak"] > 0
     assert facts["sides"]["plain"]["plain_over_this"] == [1.0, 1.0] and "plain / side" in table
