@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import signal
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -83,7 +82,7 @@ def test_captions_count_as_far_as_they_were_used(demo):
         write_json(state, {**read_json(state), "prompts": use.record(step)})
     for mended, now in ((True, "unused"), (False, "used")):
         place = next(k for k, row in enumerate(rows) if (row.image_id in used) == (now == "used"))
-        changed = [replace(row, caption="A star.") if k == place else row for k, row in enumerate(rows)]
+        changed = [row._replace(caption="A star.") if k == place else row for k, row in enumerate(rows)]
         write_captions(captions, source, changed, merge={})
         if mended:
             assert set(demo.planned()) <= CHEAP
