@@ -132,6 +132,19 @@ def unequal_sizes(rewards: list[RewardSection], scale: str) -> str:
     )
 
 
+def writes_sharded(rewards: list[RewardSection], placement: PlacementSection, processes: int) -> str:
+    """A warning: the VLM writes replies, and its weights lie spread over the processes that share it; else ""."""
+    names = " and ".join(dict.fromkeys(entry.name for entry in rewards if entry.reward.writes))
+    several = placement.per_node > 1 if placement.mode == "dedicated" else processes > 1
+    if not names or placement.mode == "replicated" or not (several or placement.mode == "offloaded"):
+        return ""
+    return (
+        f"{names} lets the VLM write its replies token by token, and with training.reward_placement.mode "
+        f"{placement.mode} the whole VLM is gathered for every token (`promptecho plan` says how long that takes); "
+        "where it fits on each GPU, mode: replicated is faster"
+    )
+
+
 def reward_problems(rewards: list[RewardSection]) -> list[tuple[str, str]]:
     """Impossible combinations: (key within the list, what is wrong and how to fix it)."""
     problems = []

@@ -14,6 +14,7 @@ import gc
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -21,6 +22,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, OffloadPolicy, fully_shard
+from torch.distributed.tensor import DTensor
 
 from promptecho.errors import ModelError, PromptEchoError
 from promptecho.vlm.model import Vlm
@@ -35,7 +37,8 @@ def shard_vlm(
     """This rank's share of `vlm`, which is loaded whole on the CPU of every rank of `group` and changed in place.
 
     Without communication, so ranks may load and shard in turn (`load_in_turn`). Blocks move to the device one by one
-    and the whole model never has to fit there: the peak is the shares so far and one whole block, or the remainder.
+    and the whole model never has to fit there: the peak is the shares so far and one whole block, or the remainder. Of
+    each weight only this rank's rows are read.
 
     All passes then run inside `with sharded.in_step():`, which all ranks of the group enter together and leave
     together, whatever number of passes each runs and whatever error one of them meets; `label_log_probs`, rewards
@@ -59,9 +62,16 @@ def shard_vlm(
     return replace(sharded, in_step=turns.in_step)
 
 
-def load_in_turn(load: Callable[[], T], group: dist.ProcessGroup, done: Callable[[int], None] = lambda _: None) -> T:
+def load_in_turn(
+    load: Callable[[], T], group: dist.ProcessGroup, done: Callable[[int], None] = lambda _: None,
+    light: Callable[[], bool] = lambda: False,
+) -> T:  # fmt: skip
     """Collective: what `load` returns, called on one rank of `group` after the other; rank 0 prints a line for each,
     and every rank calls `done` with their number.
+
+    Args:
+        light: asked on the first rank when it has loaded: whether the others may load all at once, because none of them
+            has the whole model in memory.
 
     Raises:
         Exception: what `load` raised on this rank.
@@ -70,24 +80,29 @@ def load_in_turn(load: Callable[[], T], group: dist.ProcessGroup, done: Callable
     group = on_cpu(group)  # waiting may take long; no matter for a GPU
     size, rank = dist.get_world_size(group), dist.get_rank(group)
     loaded: list[T] = []
-    for turn in range(size):
+    turns = [[turn] for turn in range(size)]
+    while turns:
+        now, *turns = turns
         error: Exception | None = None
-        if turn == rank:
+        if rank in now:
             try:
                 loaded.append(load())
             except Exception as caught:  # whatever it is, the others must hear of it
                 error = caught
             gc.collect()  # the rest of the whole copy, before the next rank loads one
-        messages: list[str | None] = [None] * size
+        messages: list[tuple[str | None, bool]] = [(None, False)] * size
         text = None if error is None else str(error) if isinstance(error, PromptEchoError) else repr(error)
-        dist.all_gather_object(messages, text, group=group)
+        dist.all_gather_object(messages, (text, bool(loaded) and light()), group=group)
         if error is not None:
             raise error
-        if messages[turn] is not None:
-            raise PromptEchoError(f"rank {dist.get_global_rank(group, turn)}: {messages[turn]}")
-        done(turn + 1)
+        for turn in now:
+            if (said := messages[turn][0]) is not None:
+                raise PromptEchoError(f"rank {dist.get_global_rank(group, turn)}: {said}")
+        done(now[-1] + 1)
         if dist.get_rank() == 0 and size > 1:
-            print(f"loading in turn: {turn + 1} of this node's {size} ranks done", file=sys.stderr, flush=True)
+            print(f"loading in turn: {now[-1] + 1} of this node's {size} ranks done", file=sys.stderr, flush=True)
+        if now == [0] and messages[0][1] and turns:
+            turns = [sum(turns, [])]
     return loaded[0]
 
 
@@ -121,12 +136,44 @@ def _cut(vlm: Vlm, group: dist.ProcessGroup, device: torch.device, offload: bool
     mesh = DeviceMesh.from_group(group, device.type)
     units = [*blocks, model]
     for unit in units:
+        _keep_share([p for p in unit.parameters() if p not in whole], group, device)
         fully_shard(unit, mesh=mesh, reshard_after_forward=True, offload_policy=policy, ignored_params=whole)
     # Only whole passes are agreed on between the ranks. transformers' generate() would otherwise run in lock-step with
     # all processes of the world, and the vision tower by itself ahead of the first pass.
     model._is_fsdp_managed_module = False
     model._supports_mm_encoder_outputs = lambda: False
     return units
+
+
+def _keep_share(parameters: list[nn.Parameter], group: dist.ProcessGroup, device: torch.device) -> None:
+    """Put weights onto the device with this rank's rows alone; the other rows are memory that nobody has written.
+
+    fully_shard would move the whole weight and then keep these rows. Of a weight in a mapped file, only this part is
+    read from disk.
+    """
+    rank, ranks = dist.get_rank(group), dist.get_world_size(group)
+    for parameter in parameters:
+        if isinstance(parameter, DTensor):  # of a block that is sharded already
+            continue
+        rows = -(-len(parameter) // ranks)
+        mine = slice(rank * rows, (rank + 1) * rows)
+        with torch.no_grad():
+            room = torch.empty(parameter.shape, dtype=parameter.dtype, device=device)
+            room[mine].copy_(parameter[mine])
+            parameter.data = room
+
+
+def lies_in_files(model: nn.Module) -> bool:
+    """Whether nearly all weights are still mapped files, as safetensors gives them where their dtype stays: such a
+    model takes no memory yet, and what is not looked at is never read."""
+    maps = Path("/proc/self/maps").read_text().splitlines()
+    spans = [row.split()[0].split("-") for row in maps if row.endswith(".safetensors")]
+    areas = [(int(begin, 16), int(end, 16)) for begin, end in spans]
+    sizes: dict[bool, int] = {True: 0, False: 0}
+    for parameter in model.parameters():
+        mapped = any(begin <= parameter.data_ptr() < end for begin, end in areas)
+        sizes[mapped] += parameter.numel() * parameter.element_size()
+    return sizes[False] * 20 < sizes[True]
 
 
 def find_blocks(model: nn.Module) -> list[nn.Module]:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from tiny_experiment import Experiment, metrics_without_times, same_bytes
 
-from promptecho.config.rewards import PlacementSection
+from promptecho.config.rewards import PlacementSection, RewardSection, writes_sharded
 from promptecho.config.training import TrainingConfig
 from promptecho.errors import ConfigError
 from promptecho.train.loop import train_segment
@@ -189,6 +189,21 @@ def test_any_number_of_processes_can_train(nodes, per_node, servers):
     assert make_layout(training("colocated"), 0, nodes * per_node, per_node).trainers
     least = int(re.search(r"start at least (\d+) processes", str(caught.value))[1])
     assert make_layout(config, 0, nodes * least, least).trainers == nodes
+
+
+def test_a_vlm_that_writes_while_it_is_spread_over_gpus_is_warned_of():
+    rewards = [RewardSection(name="echo"), RewardSection(name="inferscore")]
+    told = {
+        (mode, servers, processes): writes_sharded(rewards, PlacementSection(mode=mode, per_node=servers), processes)
+        for mode, servers, processes in [
+            ("colocated", 1, 2), ("colocated", 1, 1), ("offloaded", 1, 1), ("replicated", 1, 8), ("dedicated", 1, 7),
+            ("dedicated", 2, 6),
+        ]
+    }  # fmt: skip
+    spread = [("colocated", 1, 2), ("offloaded", 1, 1), ("dedicated", 2, 6)]
+    assert [case for case, text in told.items() if text] == spread
+    assert told[spread[0]].startswith("inferscore lets the VLM write") and "mode colocated the whole" in told[spread[0]]
+    assert not writes_sharded(rewards[:1], PlacementSection(mode="colocated"), 8)
 
 
 def test_refused_before_a_model_is_loaded(experiment):

@@ -18,7 +18,7 @@ from promptecho.train.scoring import RolloutScores, WeightedReward, score_images
 from promptecho.train.stop import StopCheck
 from promptecho.vlm import Vlm, load_vlm
 from promptecho.vlm.compiled import compile_vlm
-from promptecho.vlm.sharding import load_in_turn, shard_vlm
+from promptecho.vlm.sharding import lies_in_files, load_in_turn, shard_vlm
 from promptecho.vlm.turns import group_timeout
 
 
@@ -81,4 +81,11 @@ def load_reward_vlm(
         return load(device)
     # Every rank makes every group, in the same order.
     group = [dist.new_group(ranks, timeout=group_timeout()) for ranks in groups][layout.node]
-    return load_in_turn(lambda: shard_vlm(load(torch.device("cpu")), group, device, offload=offload), group, turn)
+    light: list[bool] = []
+
+    def share() -> Vlm:
+        vlm = load(torch.device("cpu"))
+        light.append(lies_in_files(vlm.model))
+        return shard_vlm(vlm, group, device, offload=offload)
+
+    return load_in_turn(share, group, turn, lambda: light[0])
