@@ -13,9 +13,11 @@ import torch
 from forked import ranks, run
 from tiny_experiment import Experiment
 
+from promptecho.config import load_experiment, run_training
 from promptecho.config.training import TrainingConfig
 from promptecho.errors import OutOfMemoryError, RewardError
 from promptecho.phases import Phase
+from promptecho.plan.memory import images_met
 from promptecho.train.launch import init_distributed
 from promptecho.train.phases import Phases
 from promptecho.train.stop import StopCheck, StopRequestedError
@@ -58,6 +60,10 @@ def test_all_ranks_exchange_the_same_and_ask_at_the_known_places_whether_to_leav
     large = [call for call in first if call[3] == 1 and call[2] == "update" and call[0] != "all_gather_object"]
     sizes = [max((elements(text) for text in call[1]), default=0) for call in large]
     assert sum(size > 100 for size in sizes) == 8, large
+    # The process that meets most images receives their latents, as plans have it.
+    latents = [[call[1][0] for call in calls if call[0] == "all_to_all_single"][-1] for calls in (first, *others)]
+    most = images_met(run_training(load_experiment(config), "r"), 3)
+    assert max(json.loads(text.split(" ", 1)[1])[0] for text in latents) == most
 
 
 def elements(text: str) -> int:
