@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
-import statistics
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +14,11 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
+from promptecho.bench.measuring import Taken, take
+from promptecho.bench.peak import SIZES as PEAK_SIZES
+from promptecho.bench.peak import machine
+from promptecho.bench.report import spread as spread
 from promptecho.cluster.device import choose_device
-from promptecho.train.meter import Meter
-
-PEAK_SIZES = {"cuda": (4096, 8192, 16384), "cpu": (1024, 2048)}  # of square matrices; large enough for the best speed
 
 
 @dataclass(frozen=True)
@@ -55,28 +53,6 @@ def setting(arguments: argparse.Namespace) -> Setting:
     return Setting(device, arguments.dtype or ("bfloat16" if device.type == "cuda" else "float32"), small, size)
 
 
-@dataclass(frozen=True)
-class Taken:
-    """One run: `seconds` on the clock, `cpu_seconds` of this process on all its threads, peak memory in GB, result."""
-
-    seconds: float
-    cpu_seconds: float
-    peak_gb: float
-    value: Any
-
-    def time_on(self, device: torch.device) -> float:
-        """What is compared: on a GPU the clock; on a CPU, which other work may share, this process's own time."""
-        return self.seconds if device.type == "cuda" else self.cpu_seconds
-
-
-def take(code: Callable[[], Any], device: torch.device) -> Taken:
-    """Run once; memory as training measures it (promptecho/train/meter.py)."""
-    meter, cpu = Meter(device), time.process_time()
-    with meter("all"):
-        value = code()
-    return Taken(meter.seconds["all"], time.process_time() - cpu, meter.memory["all"], value)
-
-
 def in_rounds(
     sides: dict[str, Callable[[], Any]], device: torch.device, rounds: int, *, warm_up: int = 1
 ) -> dict[str, list[Taken]]:
@@ -95,11 +71,6 @@ def in_rounds(
 def ratios(a: Sequence[Taken], b: Sequence[Taken], device: torch.device) -> list[float]:
     """Time of `a` over time of `b`, round by round."""
     return [x.time_on(device) / y.time_on(device) for x, y in zip(a, b, strict=True)]
-
-
-def spread(values: Sequence[float], digits: int = 2) -> str:
-    """Median (least - most)."""
-    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} - {max(values):.{digits}f})"
 
 
 def flops(code: Callable[[], Any]) -> int:
@@ -123,15 +94,7 @@ def matmul_peak(device: torch.device, dtype: torch.dtype, *, tiny: bool = False,
 
 def describe(device: torch.device) -> dict[str, Any]:
     """The machine, for the record."""
-    facts = {"torch": torch.__version__, "python": platform.python_version(), "threads": torch.get_num_threads()}
-    if device.type == "cuda":
-        properties = torch.cuda.get_device_properties(device)
-        return {
-            "device": properties.name, "memory_gb": properties.total_memory / 1e9, "cuda": torch.version.cuda, **facts,
-        }  # fmt: skip
-    models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-    name = models[0].split(":")[1].strip() if models else platform.machine()
-    return {"device": f"CPU, {name}, {len(models)} cores", **facts}
+    return machine(device)
 
 
 def show(table: Table) -> None:

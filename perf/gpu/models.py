@@ -131,19 +131,10 @@ def randomised(module: torch.nn.Module) -> torch.nn.Module:
 
 def prompts(n: int, n_tokens: int) -> list[str]:
     """`n` different captions of the embedded world of about `n_tokens` tokens each."""
-    import numpy as np
-
-    from promptecho.shapes.grammar import describe, write
+    from promptecho.bench.context import made_up
     from promptecho.shapes.tokenizer import build_tokenizer
-    from promptecho.shapes.world import wide_scene
 
-    tokenizer, rng, found = build_tokenizer(CONTEXT), np.random.default_rng(0), []
-    for _ in range(n):
-        text = ""
-        while not text or len(tokenizer(text).input_ids) < n_tokens:
-            text = f"{text} {write(describe(wide_scene(rng), rng), 0)}".strip()
-        found.append(text)
-    return found
+    return made_up([n_tokens] * n, build_tokenizer(CONTEXT))
 
 
 @contextlib.contextmanager

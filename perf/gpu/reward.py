@@ -25,55 +25,10 @@ import models
 import torch
 from PIL import Image
 from rich.table import Table
-from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from promptecho.rewards.echo.reward import DEFAULT_QUERY, EchoReward
-from promptecho.vlm import Vlm, label_pass, load_vlm, log_probs, patches
-from promptecho.vlm.inputs import batch_inputs, label_text
-
-
-def plain(
-    vlm: Vlm, images: list[Image.Image], labels: list[str], mark: Callable[[torch.Tensor], torch.Tensor] = lambda x: x
-) -> list[float]:
-    """Rewards by the model's own loss; `mark` is called with what was copied to the device."""
-    rewards = []
-    for image, label in zip(images, labels, strict=True):
-        text = label_text(vlm, DEFAULT_QUERY, label, name="label")
-        inputs = batch_inputs(vlm, [image], [text.text], padding_side="right")
-        inputs = {key: mark(value) for key, value in inputs.items()}
-        targets = torch.full_like(inputs["input_ids"], -100)
-        n = len(text.label_ids)
-        targets[:, -n:] = inputs["input_ids"][:, -n:]
-        with torch.no_grad():
-            rewards.append(-float(vlm.model(**inputs, labels=targets, use_cache=False).loss))
-    return rewards
-
-
-def pictures(n: int, size: int) -> list[Image.Image]:
-    """Images of noise: what they show costs nothing."""
-    generator = torch.Generator().manual_seed(0)
-    values = torch.randint(0, 256, (n, size, size, 3), generator=generator, dtype=torch.uint8)
-    return [Image.fromarray(value.numpy()) for value in values]
-
-
-@contextmanager
-def librarys_pass(vlm: Vlm) -> Iterator[None]:
-    """The library's own pass, attention and patches, where we have ours (label_pass.py, packed.py, patches.py)."""
-    if not label_pass.can_stay_on_host(vlm.model):
-        yield
-        return
-    vision, text = vlm.model.model.visual.config, vars(vlm.model.model.language_model)
-    processor = vlm.processor.image_processor
-    kept = vision._attn_implementation, type(processor), log_probs.can_stay_on_host
-    added = text.pop("_deepstack_process", None)
-    vision._attn_implementation, processor.__class__ = "sdpa", Qwen2VLImageProcessorPil
-    log_probs.can_stay_on_host = lambda model: False
-    try:
-        yield
-    finally:
-        vision._attn_implementation, processor.__class__, log_probs.can_stay_on_host = kept
-        if added is not None:
-            text["_deepstack_process"] = added
+from promptecho.bench.rewards import librarys_pass, pictures, plain
+from promptecho.rewards.echo.reward import EchoReward
+from promptecho.vlm import Vlm, label_pass, load_vlm, patches
 
 
 @contextmanager
@@ -94,7 +49,7 @@ def count(vlm: Vlm, images: list[Image.Image], labels: list[str], reward: EchoRe
     """What each side asks of the device for all images: see host_waits.py."""
     ids = [str(i) for i in range(len(images))]
     with librarys_pass(vlm):
-        found = {"plain": host_waits.counts(lambda: plain(vlm, images, labels, host_waits.mark), vlm.model)}
+        found = {"plain": host_waits.counts(lambda: plain(vlm, images, labels, mark=host_waits.mark), vlm.model)}
     with marked():
         found["ours"] = host_waits.counts(lambda: reward(images, labels, ids), vlm.model)
     return found
@@ -129,7 +84,7 @@ def main() -> None:
         name = "tiny-qwen3vl-8b" if arguments.tiny else "qwen3vl-8b"
         path = models.qwen3vl(arguments.folder / name, device, getattr(torch, dtype), tiny=arguments.tiny)
     vlm = load_vlm(path, dtype=dtype, device=device)
-    images = pictures(arguments.images, size)
+    images = pictures(arguments.images, size, size)
     labels = models.prompts(arguments.images, arguments.tokens or (24 if small else 260))
     ids = [str(i) for i in range(len(images))]
     single, batched = (EchoReward(vlm, batch_size=n) for n in (1, arguments.batch_size))

@@ -81,6 +81,12 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "promptecho plan --config config/experiments/zimage.yaml --nodes 4 --gpus-per-node 8 --gpu h100",
         "promptecho plan --config config/experiments/shapes.yaml --gpus-per-node 1 --gpu l40s --json",
     ),
+    "bench": (
+        "# what this GPU makes of an experiment in ten minutes, the worthiest first:",
+        "promptecho bench --config config/experiments/shapes.yaml --report bench.md",
+        "# a plan with what was measured in place of the assumed share of the datasheet:",
+        "promptecho plan --config config/experiments/zimage.yaml --gpus-per-node 8 --gpu h100 --mfu bench.json",
+    ),
     "upgrade": (
         "promptecho upgrade --dry-run",
         "# one experiment, as a script reads it:",

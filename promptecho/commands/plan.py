@@ -37,9 +37,13 @@ def plan(
         float | None, typer.Option(min=0, help="Dense bfloat16 TFLOP/s of a GPU. Default: those of the kind of GPU.")
     ] = None,
     mfu: Annotated[
-        float,
-        typer.Option(min=0.01, max=1, help="Assumed: share of the datasheet's FLOP/s that is reached in practice."),
-    ] = 0.3,
+        str,
+        typer.Option(
+            metavar="SHARE|FILE",
+            help="Assumed: share of the datasheet's FLOP/s that is reached in practice. Or the file of `promptecho "
+            "bench`, with the share of each phase as it was measured.",
+        ),
+    ] = "0.3",
     transfer: Annotated[
         float, typer.Option(min=0.01, max=1, help="Assumed: share of the datasheet's bandwidths that is reached.")
     ] = 0.7,
@@ -70,7 +74,7 @@ def plan(
     from promptecho.config.job_sizes import cluster_resources
     from promptecho.config.resources import TrainResources
     from promptecho.plan.gpus import find_gpu
-    from promptecho.plan.settings import Settings, caches_prompts, usual_prompt_tokens
+    from promptecho.plan.settings import Settings, caches_prompts, read_mfu, usual_prompt_tokens
 
     loaded = load_experiment(config)
     device = find_gpu(gpu, gpu_memory_gb, gpu_tflops)
@@ -81,9 +85,10 @@ def plan(
             raise ConfigError(f"--run {name}: no such run in {config} {known}")
     if not names:
         raise ConfigError(f"{config}: runs: has no run to plan; add one")
+    share, measured = read_mfu(mfu, gpu)
     settings = Settings(
-        mfu, transfer, network_gb_s, reserve_gb, prompt_tokens or usual_prompt_tokens(loaded), reply_tokens,
-        loaded.captions.query, caches_prompts(config),
+        share, transfer, network_gb_s, reserve_gb, prompt_tokens or usual_prompt_tokens(loaded), reply_tokens,
+        loaded.captions.query, caches_prompts(config), measured,
     )  # fmt: skip
     from promptecho.plan.plan import Planner
     from promptecho.plan.result import Cluster

@@ -7,9 +7,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from promptecho.config.fields import Flag, Section
+from promptecho.config.fields import Flag, Section, Switch
 
-CompileMode = Literal["auto", "on", "off"]
 AttentionKind = Literal["auto", "sdpa", "cudnn", "flash3", "flash4"]
 HALF_ONLY = ("cudnn", "flash3", "flash4")  # they have no float32
 WITHOUT_MASKS = ("flash3", "flash4")
@@ -19,7 +18,7 @@ class ComputeSection(Section):
     """How models compute, not what: changing it makes nothing again. A training that goes on in another way than its
     state was made in says so in its log and in metrics.jsonl, because the bits from there on are others."""
 
-    compile: CompileMode = Field(
+    compile: Switch = Field(
         "auto",
         description="Whether the repeated blocks of the text-to-image model and the layers of the VLM are compiled "
         "(torch.compile), for sampling, the passes without gradient and the update. auto: on a GPU, where what the "
@@ -38,7 +37,7 @@ class ComputeSection(Section):
         "operation that has none ends the command with its name. Slower where attention's backward pass has to add "
         "up in a fixed order.",
     )
-    overlap: Literal["auto", "on", "off"] = Field(
+    overlap: Switch = Field(
         "auto",
         description="Whether a training scores the images of one batch, in a thread, while the next batch is sampled. "
         "auto: on a GPU that holds the whole VLM, with rewards of ours, as long as the memory of both fits and "
@@ -46,7 +45,7 @@ class ComputeSection(Section):
         "of `training.sampling.batch_size`. A VLM that is spread over several GPUs scores behind sampling, one on "
         "GPUs of its own beside it in any case.",
     )
-    mfu: Literal["auto", "on", "off"] = Field(
+    mfu: Switch = Field(
         "auto",
         description="Whether metrics.jsonl has each phase's TFLOP/s and, where the GPU's datasheet is known, its MFU "
         "(docs/performance.md). The work is counted once, before the models are loaded, by one process. auto: on a "

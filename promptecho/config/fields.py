@@ -17,7 +17,13 @@ def _no_bool(value: Any) -> Any:
     return value
 
 
+def on_or_off(value: Any) -> Any:
+    """YAML 1.1 reads `on` and `off` as true and false: of a choice that has these words, the words."""
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
+
+
 Flag = StrictBool
+Switch = Annotated[Literal["auto", "on", "off"], BeforeValidator(on_or_off)]
 Text = Annotated[StrictStr, Field(min_length=1)]
 Seed = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
 Count = Annotated[int, Field(strict=True, ge=1)]

@@ -9,6 +9,7 @@ from typing import Any
 
 from promptecho.config import ExperimentConfig
 from promptecho.errors import DataError
+from promptecho.phases import Phase
 from promptecho.plan.costs import VlmCosts
 from promptecho.plan.memory import GpuMemory
 from promptecho.plan.phases import Clock
@@ -83,8 +84,8 @@ def plan_captions(config: ExperimentConfig, vlm: VlmCosts, clock: Clock, images:
     more = vlm.more(n, length, tokens, captions.temperature)
     cache = n * vlm.cache_bytes(length + tokens)
     half = n * vlm.cache_bytes(length + tokens // 2)
-    writing = max(clock.compute(more), (tokens - 1) * clock.read(vlm.text_bytes + half))
-    seconds = max(clock.compute(first), clock.read(vlm.bytes)) + writing
+    writing = max(clock.compute(more, Phase.REWARD), (tokens - 1) * clock.read(vlm.text_bytes + half))
+    seconds = max(clock.compute(first, Phase.REWARD), clock.read(vlm.bytes)) + writing
     # Keys and values of the first pass are among its activations. Later one layer's are copied when a token is added.
     layers = vlm.vlm.model.config.get_text_config().num_hidden_layers
     phases = {

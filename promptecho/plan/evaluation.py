@@ -10,6 +10,7 @@ from promptecho.config import ExperimentConfig, baseline_of, evaluation_steps
 from promptecho.config.benchmarks import available_benchmarks, benchmark_named, load_part
 from promptecho.config.evaluation import ImageSetSection
 from promptecho.config.scorers import image_set_limit, is_pairwise
+from promptecho.phases import Phase
 from promptecho.plan.costs import T2iCosts
 from promptecho.plan.phases import Clock
 
@@ -47,8 +48,8 @@ def evaluate(config: ExperimentConfig, name: str, t2i: T2iCosts, clock: Clock) -
 
     def seconds(n_images: int) -> float:
         n_prompts = -(-n_images // section.images_per_prompt)
-        return clock.compute(one.times(n_images)) + n_prompts * max(
-            clock.compute(encode), clock.read(t2i.text_encoder_bytes)
+        return clock.compute(one.times(n_images), Phase.SAMPLE) + n_prompts * max(
+            clock.compute(encode, Phase.ENCODE), clock.read(t2i.text_encoder_bytes)
         )
 
     flops = one.times(images).total + encode.times(prompts).total

@@ -35,9 +35,9 @@ class Clock:
     settings: Settings
     nodes: int
 
-    def compute(self, cost: Cost) -> float:
-        """The rate of each number format is that of the datasheet times `mfu`."""
-        return sum(flops / self.gpu.rate(kind) for kind, flops in cost.flops.items()) / self.settings.mfu
+    def compute(self, cost: Cost, phase: Phase) -> float:
+        """The rate of each number format is that of the datasheet times the share that the phase reaches."""
+        return sum(flops / self.gpu.rate(kind) for kind, flops in cost.flops.items()) / self.settings.share(phase)
 
     def read(self, n_bytes: float) -> float:
         """From the GPU's own memory."""
@@ -79,8 +79,8 @@ def iteration_phases(
     sets = reference_sets(training, iteration=1)
     batches = sets * rows * -(-share // micro)
     phases.append(
-        _phase(Phase.PRECOMPUTE, once.times(sets * rows * images), clock.compute(once.times(sets * rows * share)),
-               network=batches * gather)
+        _phase(Phase.PRECOMPUTE, once.times(sets * rows * images),
+               clock.compute(once.times(sets * rows * share), Phase.PRECOMPUTE), network=batches * gather)
     )  # fmt: skip
 
     units = training.passes * images * groups_per_pass(training)
@@ -90,7 +90,7 @@ def iteration_phases(
     # Under ZeRO-3 forward and backward gather the layers, once each.
     network = 2 * steps * accumulation(training, world) * gather
     phases.append(
-        _phase(Phase.UPDATE, loss.times(units / size), clock.compute(loss.times(steps * largest / size)),
+        _phase(Phase.UPDATE, loss.times(units / size), clock.compute(loss.times(steps * largest / size), Phase.UPDATE),
                network=network)
     )  # fmt: skip
 
@@ -123,11 +123,11 @@ def rollout_phases(
     encoded = -(-n_prompts // world) if clock.settings.prompt_cache else n_prompts
     total = n_prompts if clock.settings.prompt_cache else n_prompts * world
     phases = [
-        _phase(Phase.ENCODE, encode.times(total), clock.compute(encode.times(encoded)),
+        _phase(Phase.ENCODE, encode.times(total), clock.compute(encode.times(encoded), Phase.ENCODE),
                memory=encoded * clock.read(t2i.text_encoder_bytes)),
-        _phase(Phase.SAMPLE, step.times(steps * images), clock.compute(step.times(steps * share)),
+        _phase(Phase.SAMPLE, step.times(steps * images), clock.compute(step.times(steps * share), Phase.SAMPLE),
                network=steps * batches * gather),
-        _phase(Phase.DECODE, decode.times(images), clock.compute(decode.times(share))),
+        _phase(Phase.DECODE, decode.times(images), clock.compute(decode.times(share), Phase.DECODE)),
     ]  # fmt: skip
     if training.reward_placement.mode != "dedicated":
         found = reward_work(vlm, rewards, training, share, layout.trainers_per_node, clock, iteration_share)
@@ -181,7 +181,7 @@ def reward_work(
         assert vlm is not None, "there is one where a reward needs it"
         cost = vlm.reward(together, entry, settings.query).times(share)
         ways = {way: passes * seconds for way, seconds in moved(vlm.bytes).items()}
-        phases.append(_phase(Phase.REWARD, cost, clock.compute(cost), **ways))
+        phases.append(_phase(Phase.REWARD, cost, clock.compute(cost, Phase.REWARD), **ways))
         if not entry.reward.writes:
             continue
         tokens = settings.reply(entry)
@@ -190,7 +190,7 @@ def reward_work(
         cache = n * vlm.cache_bytes(vlm.input_tokens(entry) + tokens // 2)
         ways = {way: steps * seconds for way, seconds in moved(vlm.text_bytes).items()}
         ways["memory"] = steps * clock.read(vlm.text_bytes + cache)
-        phases.append(_phase(Phase.REWARD, more, clock.compute(more), **ways))
+        phases.append(_phase(Phase.REWARD, more, clock.compute(more, Phase.REWARD), **ways))
     return phases or [PlannedPhase(Phase.REWARD, 0, 0.0, "computing")]
 
 

@@ -9,9 +9,11 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from promptecho.phases import MEASURED
 from promptecho.plan.evaluation import Evaluation
 from promptecho.plan.memory import GpuMemory
 from promptecho.plan.result import NO_VLM, Plan, RunPlan
+from promptecho.plan.settings import Settings
 
 WHERE = {"trainer": "each GPU that trains", "reward server": "each GPU that serves rewards", "generation": "its GPU"}
 WHERE |= {"captioning": "its GPU"}
@@ -137,7 +139,7 @@ def _assumptions(plan: Plan) -> list[RenderableType]:
         "Nothing here was measured. Sizes, FLOPs and activations: from the code, run without values. GB are 1e9 bytes.",
         f"Datasheet: {gpu.bfloat16:g} TFLOP/s bfloat16, {gpu.tf32:g} TF32, {gpu.float32:g} float32, memory "
         f"{gpu.memory_gb_s:g} GB/s, link {gpu.link_gb_s:g}, host {gpu.host_gb_s:g} ({gpu.source}).",
-        f"Assumed: {a.mfu:.0%} of these FLOP/s (--mfu), {a.transfer:.0%} of these bandwidths (--transfer), "
+        f"Assumed: {_mfu(a)} of these FLOP/s (--mfu), {a.transfer:.0%} of these bandwidths (--transfer), "
         f"{a.network_gb_s:g} GB/s between nodes (--network-gb-s), {a.reserve_gb:g} GB in reserve (--reserve-gb), "
         f"prompts of {a.prompt_tokens} tokens (--prompt-tokens), replies of {a.reply_tokens} "
         "(--reply-tokens).",
@@ -146,6 +148,15 @@ def _assumptions(plan: Plan) -> list[RenderableType]:
         "Not in it: loading models, saving, scoring, queues.",
     ]  # fmt: skip
     return [Text(line, style="dim") for line in lines]
+
+
+def _mfu(settings: Settings) -> str:
+    """The shares of the datasheet: those that were measured, and what stands for the others."""
+    if not settings.measured:
+        return f"{settings.mfu:.0%}"
+    told = ", ".join(f"{phase} {share:.0%}" for phase, share in settings.measured.items())
+    others = f", else {settings.mfu:.0%}" if set(settings.measured) != set(MEASURED) else ""
+    return f"as measured, {told}{others}"
 
 
 def _indented(what: RenderableType) -> Padding:

@@ -463,3 +463,10 @@ def test_schema_refuses_unknown_keys(dotted):
     raw["runs"]["echo-s2"] = {"learning_rate": 1e-4}
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(raw, schema)
+
+
+@pytest.mark.parametrize(("written", "meant"), [("on", "on"), ("off", "off"), ('"off"', "off"), ("auto", "auto")])
+def test_on_and_off_are_words_where_a_choice_has_them(written, meant):
+    """YAML 1.1 reads them as true and false."""
+    compute = parse_experiment({**RAW, "compute": yaml.safe_load(f"{{compile: {written}, mfu: {written}}}")}).compute
+    assert (compute.compile, compute.mfu) == (meant, meant)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from promptecho.config import load_experiment
+from promptecho.phases import Phase
 from promptecho.plan.gpus import find_gpu, known
 from promptecho.plan.phases import Clock
 from promptecho.plan.plan import Planner
@@ -90,8 +91,9 @@ def test_listed_gpus():
     assert (other.memory_gb, other.bfloat16) == (192, 1307)
     clock = Clock(find_gpu("h100"), planner_of(load_experiment(EXPERIMENTS / "shapes.yaml")).settings, 1)
     one = {"bfloat16": 10**15}
-    assert clock.compute(Cost(one)) == pytest.approx(1e15 / 989e12 / 0.4)
-    assert clock.compute(Cost({"float32": 10**15})) > clock.compute(Cost({"convolution float32": 10**15}))
+    assert clock.compute(Cost(one), Phase.UPDATE) == pytest.approx(1e15 / 989e12 / 0.4)
+    by_kind = [clock.compute(Cost({kind: 10**15}), Phase.UPDATE) for kind in ("float32", "convolution float32")]
+    assert by_kind[0] > by_kind[1]
 
 
 def test_captions_of_photographs(zimage):

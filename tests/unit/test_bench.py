@@ -1,0 +1,212 @@
+"""The benchmark: its budget, failures as rows, results that stay; its steps and `perf/gpu/all.py` at tiny size."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+from forked import ended
+from tiny_experiment import Experiment
+
+from promptecho.bench.report import page
+from promptecho.bench.runner import Step, exit_code, run_steps
+from promptecho.errors import ConfigError
+from promptecho.files import write_json
+from promptecho.plan.settings import read_mfu
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+WRITES = """
+import json, sys, time
+rows = open(sys.argv[sys.argv.index("--rows") + 1], "a")
+def row(**values):
+    rows.write(json.dumps(values) + "\\n"); rows.flush()
+"""
+
+
+def step(name: str, code: str, *, least=0.0, limit=60.0, needs=()) -> Step:
+    return Step(name, [sys.executable, "-S", "-c", WRITES + textwrap.dedent(code)], least, limit, needs)
+
+
+def test_each_step_is_a_row_or_the_reason_why_it_is_none(tmp_path):
+    steps = [
+        step("good", 'row(facts={"device": "x"}); row(what="all", seconds=[1.0, 3.0, 2.0], tflops=2.0, is_peak=True)'),
+        step("unknown", 'print("compute.fast: is not a known key"); sys.exit(3)'),
+        step(
+            "short",
+            'row(what="half", tflops=1.0); print("CUDA out of memory. Tried"); print("y"); sys.exit(1)',
+        ),
+        step("ours", 'print("promptecho: a.yaml: what and why"); print("at line 7"); sys.exit(1)'),
+        step("hangs", 'row(what="first", seconds=[0.5]); time.sleep(60)', limit=1.5),
+        step("killed", "import os; os.kill(os.getpid(), 9)"),
+        step("behind", "row(what=1)", needs=("good", "short")),
+        step("long", "row(what=1)", least=90.0),
+        step("last", 'row(what="still there")', needs=("good",)),
+    ]
+    out = tmp_path / "results.json"
+    results = run_steps(steps, {"title": "t"}, out, minutes=1, told=lambda _: None)
+    assert json.loads(out.read_text()) == results and results["device"] == "x" and exit_code(results) == 1
+    found = {row["step"]: row for row in results["rows"]}  # the last of each
+    assert found["unknown"]["absent"] == "compute.fast: is not a known key"
+    assert "CUDA out of memory" in found["short"]["failed"] and "what and why" in found["ours"]["failed"]
+    assert "out of time after 2 s" in found["hangs"]["failed"] and "SIGKILL" in found["killed"]["failed"]
+    assert found["behind"]["not_run"] == "needs the step short"
+    assert "s left, it takes about 90" in found["long"]["not_run"]
+    assert found["last"]["what"] == "still there"
+    partial = [row["step"] for row in results["rows"] if row.get("what") in ("half", "first")]
+    assert partial == ["short", "hangs"]  # what was measured before a failure
+    text = page(results)
+    cells = {line.split("|")[1].strip(): line for line in text.splitlines() if line.startswith("|")}
+    assert "2.00 (1.00 - 3.00), n=3" in cells["good"] and "not there: compute.fast" in cells["unknown"]
+    assert "50%" in next(line for line in text.splitlines() if "| half" in line)  # of the peak
+
+
+def test_the_budget_is_kept(tmp_path):
+    begun = time.monotonic()
+    steps = [step("one", "time.sleep(60)"), step("two", "row(what=1)", least=1.0)]
+    results = run_steps(steps, {}, tmp_path / "out.json", minutes=1 / 30, told=lambda _: None)
+    assert time.monotonic() - begun < 30
+    assert "out of time" in results["rows"][0]["failed"] and "not_run" in results["rows"][1]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_it_keeps_what_is_there_and_ends_the_step(tmp_path, number):
+    out, child = tmp_path / "out.json", tmp_path / "child"
+    code = f"""
+        import os
+        row(what="so far", seconds=[1.0])
+        open({str(child)!r}, "w").write(str(os.getpid()))
+        time.sleep(60)
+    """
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys\nfrom pathlib import Path\nfrom promptecho.bench.runner import *\n"
+        f"one = Step('one', [sys.executable, '-S', '-c', {WRITES + textwrap.dedent(code)!r}], 0, 60)\n"
+        f"sys.exit(exit_code(run_steps([one, one], {{}}, Path({str(out)!r}), 1)))\n"
+    )
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen([sys.executable, script], env=environ, stdout=subprocess.DEVNULL)
+    while not (child.is_file() and child.read_text()):
+        time.sleep(0.05)
+    process.send_signal(number)
+    assert process.wait(30) == 130
+    results = json.loads(out.read_text())
+    assert results["interrupted"] and [row.get("what") for row in results["rows"]] == ["so far", None]
+    assert not Path(f"/proc/{child.read_text()}").exists()
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    experiment = Experiment(tmp_path_factory.mktemp("bench"))
+    return experiment.config(activation_checkpointing=True)
+
+
+def measured(config: Path, name: str, tmp_path: Path, *more: str, code: int = 0) -> tuple[list[dict], str]:
+    rows = tmp_path / "rows.jsonl"
+    words = [
+        name,
+        "--config",
+        config,
+        "--rows",
+        rows,
+        "--rounds",
+        "1",
+        "--images",
+        "4",
+        "--device",
+        "cpu",
+        "--threads",
+        "1",
+    ]
+    stderr = ended(
+        [*words, "--steps", "2", "--tokens", "8", *more], script=ROOT / "promptecho/bench/step.py", code=code
+    )[1]
+    found = [json.loads(line) for line in rows.read_text().splitlines()] if rows.exists() else []
+    return [row for row in found if "facts" not in row], stderr
+
+
+def test_one_pass_and_its_kernels(config, tmp_path):
+    equal, mixed, kernels = measured(config, "forward", tmp_path)[0]
+    assert equal["tflops"] > 0 and "against equal lengths" in mixed["remarks"]
+    assert any("mm" in kernel["name"] for kernel in kernels["kernels"])
+
+
+def test_sampler_and_pipeline_make_the_same_images(config, tmp_path):
+    rows, _ = measured(config, "sampler", tmp_path)
+    assert [("ratio" in row, "tflops" in row) for row in rows] == [(0, 0), (0, 0), (1, 1), (1, 0), (0, 0)]
+    most = int(rows[-1]["remarks"].split("differ by ")[1].split(" of 255")[0])
+    assert most <= 1
+
+
+def test_the_reward_is_the_plain_calls(config, tmp_path):
+    plain, ours = measured(config, "reward", tmp_path)[0]
+    assert float(ours["remarks"].split("differ by ")[1].split()[0]) < 1e-5
+    assert len(ours["ratio"]) == 1 and "tflops" not in plain
+
+
+def test_gradients_of_the_update(config, tmp_path):
+    rows, _ = measured(config, "update", tmp_path, "--set", "training.micro_batch_size=2")
+    assert [row["what"].split(", ")[1] for row in rows] == ["4 images", "2 images", "1 image"]
+    assert all("two gradients have the same bits" in row["remarks"] and row["tflops"] > 0 for row in rows)
+
+
+@pytest.mark.parametrize("change", ["compute.fast=true", "compute.attention=other", "compute.attention=flash3"])
+def test_what_this_checkout_or_machine_does_not_have_is_told_apart(config, tmp_path, change):
+    rows, stderr = measured(config, "forward", tmp_path, "--set", change, code=3)
+    assert change.split("=")[0] in stderr and not rows
+
+
+def test_everything_at_tiny_size_by_one_command(tmp_path):
+    """Real processes: the peak, random models, two iterations of `promptecho train`."""
+    out, report = tmp_path / "all.json", tmp_path / "all.md"
+    words = ["--tiny", "--device", "cpu", "--threads", "1", "--rounds", "1", "--out", out, "--report", report]
+    words += ["--steps", "peak,iteration", "--minutes", "60", "--set", "training.lora.rank=2"]
+    stdout, _ = ended(words, script=ROOT / "perf/gpu/all.py")
+    results = json.loads(out.read_text())
+    assert list(dict.fromkeys(row["step"] for row in results["rows"])) == ["peak", "models", "iteration"]
+    assert not [row for row in results["rows"] if "failed" in row] and results["device"].startswith("CPU")
+    told = [row["what"] for row in results["rows"] if row["step"] == "iteration"]
+    assert told == ["iteration 1", "iteration 2", "sample", "reward", "precompute", "update", "iteration"]
+    assert all(row["tflops"] > 0 for row in results["rows"] if row["step"] == "iteration")
+    assert "hfu" not in results  # no datasheet of a CPU
+    assert report.read_text().strip() == stdout.strip()
+
+
+def test_mfu_of_a_plan_is_a_share_or_what_was_measured(tmp_path):
+    file = tmp_path / "bench.json"
+    write_json(file, {"gpu": "h100", "hfu": {"sample": 0.5, "update": 0.4}})
+    assert read_mfu("0.4", "l40s") == (0.4, {})
+    assert read_mfu(str(file), "H100") == (0.3, {"sample": 0.5, "update": 0.4})
+    with pytest.raises(ConfigError, match="measured on h100, not on l40s; give --gpu h100"):
+        read_mfu(str(file), "l40s")
+    for content, problem in (({}, "has no shares"), ({"hfu": {"sample": 30}}, "hfu.sample: 30"), ([], "has no shares")):
+        write_json(file, content)
+        with pytest.raises(ConfigError, match=problem):
+            read_mfu(str(file), "h100")
+    for wrong in ("30", "nan", str(tmp_path / "none.json")):
+        with pytest.raises(ConfigError, match="--mfu"):
+            read_mfu(wrong, "h100")
+
+
+def test_a_plan_takes_each_phases_share(config):
+    from promptecho.config import load_experiment
+    from promptecho.plan.gpus import find_gpu
+    from promptecho.plan.plan import Planner
+    from promptecho.plan.result import Cluster
+    from promptecho.plan.settings import Settings
+
+    loaded, cluster = load_experiment(config), Cluster(find_gpu("h100"), 1, 1)
+
+    def seconds(**measured: float) -> dict[str, float]:
+        settings = Settings(0.25, 1.0, 1.0, 0.0, 8, 1, loaded.captions.query, True, measured)
+        return {phase.name: phase.seconds for phase in Planner(settings).run(loaded, cluster, "r").phases}
+
+    usual, known = seconds(), seconds(sample=0.5, update=0.125)
+    assert known["sample"] == usual["sample"] / 2 and known["decode"] == usual["decode"] / 2
+    assert known["update"] == 2 * usual["update"] and known["precompute"] == usual["precompute"]
