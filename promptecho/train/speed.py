@@ -18,7 +18,7 @@ from typing import Any
 from promptecho.config.training import TrainingConfig
 from promptecho.phases import MEASURED, Phase
 
-DIGITS = 4
+DIGITS = 4  # that count
 
 
 @dataclass(frozen=True)
@@ -90,9 +90,13 @@ def rates(
 def _named(suffix: str, useful: Effort, computed: Effort, gpu_seconds: float) -> dict[str, float]:
     if gpu_seconds <= 0:
         return {}
-    found = {f"tflops{suffix}": round(useful.flops / gpu_seconds / 1e12, DIGITS)}
+    found = {f"tflops{suffix}": _rounded(useful.flops / gpu_seconds / 1e12)}
     if useful.ideal_s is not None:
-        found[f"mfu{suffix}"] = round(useful.ideal_s / gpu_seconds, DIGITS)
+        found[f"mfu{suffix}"] = _rounded(useful.ideal_s / gpu_seconds)
     if computed.ideal_s is not None and computed.flops != useful.flops:
-        found[f"hfu{suffix}"] = round(computed.ideal_s / gpu_seconds, DIGITS)
+        found[f"hfu{suffix}"] = _rounded(computed.ideal_s / gpu_seconds)
     return found
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.{DIGITS}g}")
