@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import torch
 from PIL import Image
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from promptecho.bench.context import Bench
 from promptecho.bench.measuring import Taken, ratio, taken
 from promptecho.config import run_rewards, run_vlm
 from promptecho.rewards.echo.reward import DEFAULT_QUERY
-from promptecho.vlm import Vlm, load_vlm
+from promptecho.vlm import Vlm, label_pass, load_vlm, log_probs
 from promptecho.vlm.inputs import batch_inputs, label_text
 
 BATCHES = 4  # images of the step, over those of a pass of the sampler
@@ -46,6 +48,26 @@ def pictures(n: int, width: int, height: int) -> list[Image.Image]:
     return [Image.fromarray(value.numpy()) for value in values]
 
 
+@contextmanager
+def librarys_pass(vlm: Vlm) -> Iterator[None]:
+    """The library's own pass, attention and patches, where we have ours (label_pass.py, packed.py, patches.py)."""
+    if not label_pass.can_stay_on_host(vlm.model):
+        yield
+        return
+    vision, text = vlm.model.model.visual.config, vars(vlm.model.model.language_model)
+    processor = vlm.processor.image_processor
+    kept = vision._attn_implementation, type(processor), log_probs.can_stay_on_host
+    added = text.pop("_deepstack_process", None)
+    vision._attn_implementation, processor.__class__ = "sdpa", Qwen2VLImageProcessorPil
+    log_probs.can_stay_on_host = lambda model: False
+    try:
+        yield
+    finally:
+        vision._attn_implementation, processor.__class__, log_probs.can_stay_on_host = kept
+        if added is not None:
+            text["_deepstack_process"] = added
+
+
 def reward(bench: Bench) -> None:
     """Each reward that the VLM gives by its passes alone; the echo reward after the plain call."""
     from promptecho.rewards.base import RewardContext
@@ -72,7 +94,8 @@ def reward(bench: Bench) -> None:
             trust_remote_code=section.trust_remote_code,
         )  # fmt: skip
         asked = next(entry.query for entry in entries if entry.name == "echo") or query
-        _, before = taken(lambda: plain(vlm, images, labels, asked), device, bench.rounds)
+        with librarys_pass(vlm):
+            _, before = taken(lambda: plain(vlm, images, labels, asked), device, bench.rounds)
         bench.row(f"model(..., labels=...), {n} images one by one", **bench.timed(before))
         del vlm
         gc.collect()

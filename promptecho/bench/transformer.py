@@ -25,7 +25,7 @@ def policy(bench: Bench) -> T2iModel:
 
     training = bench.training
     family = load_policy(bench.config, training, bench.device)
-    if (mode := training.activation_checkpointing) and mode != "off":
+    if str(training.activation_checkpointing) not in ("False", "off"):
         family.enable_activation_checkpointing()
     family.transformer = add_lora(family.transformer, training.lora, training.seed, family.lora_targets)
     with torch.no_grad():
