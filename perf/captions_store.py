@@ -24,7 +24,7 @@ from typing import Any
 
 WORDS = "a the red blue wooden table stands beside large window with soft light falling across floor while cat sleeps"
 SOURCE = ("Qwen/Qwen3-VL-32B-Instruct", "files-0", "Describe this image in detail.", {"seed": 0})
-RANDOM = 1000  # rows
+RANDOM = 100  # rows
 
 
 def rows(count: int) -> list[tuple[str, str, int, str, str]]:

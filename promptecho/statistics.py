@@ -103,8 +103,12 @@ def _groups(rows: Sequence[tuple[str, str, int, float]], what: str, per_prompt: 
     if not rows:
         raise DataError(f"{what}: no item with an outcome; nothing to average")
     clusters: dict[str, dict[str, list[float]]] = {}
-    for group, prompt_id, _, value in sorted(rows):
-        clusters.setdefault(group, {}).setdefault(prompt_id, []).append(value)
+    last: tuple[str, str] | None = None
+    for group, prompt_id, _, value in sorted(rows):  # those of a prompt come one after another
+        if last != (group, prompt_id):
+            last = (group, prompt_id)
+            mine = clusters.setdefault(group, {}).setdefault(prompt_id, [])
+        mine.append(value)
     groups = []
     for name, prompts in clusters.items():
         sums, counts = np.array([sum(v) for v in prompts.values()]), np.array([float(len(v)) for v in prompts.values()])

@@ -84,7 +84,7 @@ def test_score_files_for_the_measurement_are_read_by_tables(tmp_path):
     score_files(tmp_path / "e", example(tmp_path), 3, 8)
     files = read_score_files(find_score_files([tmp_path / "e"], "geneval"), "geneval")
     assert [file.label for file in files] == ["base", "r @ 1", "r @ 2"] and len(files[0].scores.items) == 8
-    assert same_files(tmp_path / "e", tmp_path / "e") == "3 files, of which differ: none"
+    assert same_files(tmp_path / "e", tmp_path / "e") == "3 files, of which differ (but for the commit): none"
     one = run(ROOT, ["-c", "import promptecho"], tmp_path)
     found = [{"name": "x", "side": side, **one} for side in ("now", "before")]
     assert "x: before / now seconds 1 (1 - 1)" in report(found, ["now", "before"])
