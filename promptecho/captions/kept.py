@@ -22,8 +22,8 @@ AT_ONCE = 4096  # texts that are read together
 
 
 class KeptCaptions:
-    """Rows in the order in which they come; about 0.4 KB of memory each, however long the texts are. The file of the
-    texts lies in `folder`, and is gone with this process.
+    """Rows in the order in which they come; memory holds ids, hashes and lengths, however long texts are. The file
+    of the texts lies in `folder`, and is gone with this process.
 
     Raises:
         DataError: at any access, where that file cannot be written or read.

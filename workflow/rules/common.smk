@@ -158,7 +158,7 @@ def slice_of(stage, **names):
 
 def tell_signatures():
     """Parameter and input functions say what they take, once: Snakemake looks it up several times for every job, which
-    otherwise is a quarter of what a plan of thousands of jobs takes."""
+    costs as much again as some of what they do."""
     for rule in workflow.rules:
         for function in [*rule.params, *rule.input]:
             if callable(function) and getattr(function, "__globals__", None) is globals():
