@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LONGEST = (
     "test_shapes_workflow", "test_training_nodes", "test_executor_faults", "test_train_stop", "test_train_resume",
     "test_train_placement", "test_dag", "test_doc_examples", "test_prompt_cache", "test_ranks", "test_protect",
-    "test_train_guards", "test_perf_gpu", "test_models_fetch", "test_judged", "test_perf",
+    "test_train_guards", "test_perf_gpu", "test_bench", "test_models_fetch", "test_judged", "test_perf",
 )  # fmt: skip
 
 
