@@ -151,7 +151,7 @@ def _make(job: GenerateJob, journal: Journal, layout: Layout, every: list[Image]
         from promptecho.t2i.lora import load_adapter, merged
 
         family.transformer = load_adapter(family.transformer, job.adapter)
-        fold = merged(family.transformer)
+        fold = merged(family.transformer, half=job.config.compute.fold_adapter)
     shape = family.latent_shape(*settings.size(job.config.models.t2i))
     print(f"{bar.what}: {counted(total, 'image')}, {bar.count} already done", file=sys.stderr, flush=True)
     with fold, only_deterministic(), Writer() as writer:

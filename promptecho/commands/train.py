@@ -205,8 +205,38 @@ def _train(threads: int | None, *, config: Path, device: str, **paths) -> bool:
     if threads is not None:
         torch.set_num_threads(threads)
     chosen = choose_device(device)
+    experiment = _with_checkpointing(experiment, paths["run"], chosen)
     work = _work_per_iteration(experiment, paths["run"], paths["captions"], chosen)
     return train_segment(Segment(config=experiment, device=chosen, work_per_iteration=work, **paths))
+
+
+def _with_checkpointing(experiment: ExperimentConfig, run: str, device: str) -> ExperimentConfig:
+    """With a mode in place of `activation_checkpointing: auto`: by the plan on a GPU; off on a CPU."""
+    from promptecho.config import run_training
+
+    if run_training(experiment, run).activation_checkpointing != "auto":
+        return experiment
+    from promptecho.cluster.slurm_env import ranks_of_step
+    from promptecho.plan.checkpointing import with_mode
+
+    if not device.startswith("cuda"):
+        return with_mode(experiment, run, "off")
+    import torch
+
+    from promptecho.plan.job import choose_checkpointing
+
+    known = {**os.environ, **ranks_of_step(os.environ)}
+    world_size = int(known.get("WORLD_SIZE", 1))
+    per_node = int(known.get("LOCAL_WORLD_SIZE") or world_size)
+    memory = torch.cuda.get_device_properties(device).total_memory
+    try:
+        experiment, told = choose_checkpointing(experiment, run, memory, world_size, per_node)
+    except Exception as error:  # what can't be planned, such as a family from outside, can be trained all the same
+        reason = " ".join(str(error).split())[:200]
+        experiment, told = with_mode(experiment, run, "full"), f"full, as the run cannot be planned ({reason})"
+    if _leads():
+        print(f"train {run}: activation checkpointing {told}", file=sys.stderr, flush=True)
+    return experiment
 
 
 def _work_per_iteration(experiment: ExperimentConfig, run: str, captions: Path, device: str) -> Work | None:

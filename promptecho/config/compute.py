@@ -51,6 +51,13 @@ class ComputeSection(Section):
         "(docs/performance.md). The work is counted once, before the models are loaded, by one process. auto: on a "
         "GPU.",
     )
+    fold_adapter: Flag = Field(
+        False,
+        description="Fold the adapter into bfloat16 weights, too, while images are made, so that sampling costs what "
+        "it does without one; the sums are rounded up or down by chance, which changes images by no more than bfloat16 "
+        "itself does. Needs room for a second copy of the transformer's linear layers. float32 weights are always "
+        "folded; those that are partitioned (zero_stage 3) never are.",
+    )
 
 
 def compute_problems(sections: Mapping[str, Any]) -> dict[str, str]:

@@ -35,6 +35,18 @@ NonNegative = Annotated[Real, Field(ge=0)]
 Share = Annotated[Real, Field(ge=0, le=1)]
 Decay = Annotated[Real, Field(ge=0, lt=1)]
 
+
+def _as_mode(value: Any) -> Any:
+    """Once it was a switch; and YAML reads a bare `off` as one."""
+    return ("full" if value else "off") if isinstance(value, bool) else value
+
+
+CheckpointingMode = Literal["off", "selective", "full"]  # from the most memory and least work on
+Checkpointing = Annotated[
+    Literal["auto", "off", "selective", "full"],
+    BeforeValidator(_as_mode, json_schema_input_type=bool | Literal["auto", "off", "selective", "full"]),
+]
+
 OF_FAMILY = "A family from outside may have another default."
 Schedule = Literal["pipeline", "scheduler"]
 SCHEDULE = (

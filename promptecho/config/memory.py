@@ -35,8 +35,8 @@ def training_keys(config: ExperimentConfig, run: str, processes: int, phase: str
         if mode == "dedicated":
             found.append(f"raise training.reward_placement.per_node ({training.reward_placement.per_node})")
     if phase == Phase.UPDATE:
-        if not training.activation_checkpointing:
-            found.append("set training.activation_checkpointing: true")
+        if training.activation_checkpointing != "full":
+            found.append("set training.activation_checkpointing: full")
         if not training.per_timestep and training.timesteps.per_sample > 1:
             found.append(f"set training.per_timestep: true {ANEW}")
     if phase in (Phase.UPDATE, Phase.PRECOMPUTE):

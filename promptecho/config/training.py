@@ -9,6 +9,7 @@ from pydantic import Field
 from promptecho.config.fields import (
     OF_FAMILY,
     SCHEDULE,
+    Checkpointing,
     Count,
     CountOrZero,
     Decay,
@@ -298,10 +299,12 @@ class TrainingConfig(Section):
         "LoRA), 3 also the frozen weights, for a model that does not fit on one GPU; each layer is then gathered for "
         "every pass.",
     )
-    activation_checkpointing: Flag = Field(
-        False,
-        description="Compute activations again in the backward pass instead of keeping them: slower, less "
-        "memory, the same gradients.",
+    activation_checkpointing: Checkpointing = Field(
+        "off",
+        description="Which activations of the transformer's blocks are computed again in the backward pass instead of "
+        "kept: less memory, the same gradients. off: none. selective: all but the results of linear layers and of "
+        "attention, which are most of the work and a part of the memory. full: all, one more forward pass. auto: the "
+        "first of these that fits the GPU by `promptecho plan`; on a CPU, off. true is full, false is off.",
     )
     save_every_s: CountOrZero = Field(
         600, description="Seconds between saves of the rolling state; 0: after every iteration."

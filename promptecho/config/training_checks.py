@@ -29,6 +29,10 @@ def training_problems(training: TrainingConfig) -> list[tuple[str, str]]:
                 "timesteps.shared_by: prompt needs (an optimizer step takes whole prompts)",
             )
         )
+    if training.activation_checkpointing == "selective" and training.zero_stage == 3:
+        problems.append(
+            ("activation_checkpointing", "selective does not go with zero_stage 3, which gathers weights: take full")
+        )
     if training.timesteps.distribution in ("sampler_grid", "stratified_grid"):
         problems += _grid_problems(training)
     if training.heldout.patience is not None and not training.heldout.prompts:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from PIL import Image
 
+from promptecho.config.fields import CheckpointingMode
 from promptecho.config.models import T2iSection
 from promptecho.config.rewards import RewardSection, VlmSection
 from promptecho.config.training import LoraSection, TrainingConfig
@@ -41,13 +42,16 @@ class T2iCosts:
     """The text-to-image model with an adapter.
 
     Args:
+        checkpointing: what `loss` computes again.
+        fold: the adapter is folded into weights of half precision, too.
         prompt_tokens: length of a prompt in tokens of its text encoders.
     """
 
     def __init__(
-        self, found: ModelStatus, section: T2iSection, lora: LoraSection, *, checkpointing: bool, prompt_tokens: int
-    ) -> None:
-        from promptecho.t2i.lora import add_lora, lora_parameters
+        self, found: ModelStatus, section: T2iSection, lora: LoraSection, *, checkpointing: CheckpointingMode = "off",
+        fold: bool = False, prompt_tokens: int,
+    ) -> None:  # fmt: skip
+        from promptecho.t2i.lora import add_lora, folded_bytes, lora_parameters
 
         self.section, self.prompt_tokens, self._known = section, prompt_tokens, Known()
         self.family = family = build_family(found, section)
@@ -59,12 +63,13 @@ class T2iCosts:
         self.vae_bytes = n_bytes(family.pipeline.vae)
         self._deep = Deep(family.transformer, T2I_SHALLOW)
         self._deep_encoders = [Deep(encoder, T2I_SHALLOW) for encoder in encoders]
-        if checkpointing:
-            family.enable_activation_checkpointing()
+        if checkpointing != "off":
+            family.enable_activation_checkpointing(*(() if checkpointing == "full" else (checkpointing,)))
         family.transformer = self._adapted = add_lora(family.transformer, lora, 0, family.lora_targets)
         self._adapter = lambda: list(lora_parameters(self._adapted).values())
         self.lora_params = self._deep.number(lambda: sum(p.numel() for p in self._adapter()))
-        self.folded_bytes = self._deep.number(self._folded)
+        self._fold = fold
+        self.folded_bytes = self._deep.number(lambda: folded_bytes(self._adapted, half=fold))
         self._shape = family.latent_shape(section.height, section.width)
         self.latent_bytes = 4 * torch.Size(self._shape).numel()
 
@@ -92,7 +97,7 @@ class T2iCosts:
                 return x + t[0] * self.family.guided_velocity(x, t, cond, guidance_scale)
 
         def traced() -> Cost:
-            with merged(self._adapted):
+            with merged(self._adapted, half=self._fold):
                 return self._deep.trace(step)
 
         # By how much it guides changes nothing; families differ in where guidance begins, at 0 or at 1.
@@ -167,16 +172,6 @@ class T2iCosts:
             torch.empty((times, n), device=META), noise, torch.empty((times, n), dtype=torch.float64, device=META),
             reference(training.kl_base.weight > 0), reference(training.kl_ema.weight > 0),
         )  # fmt: skip
-
-    def _folded(self) -> int:
-        """Bytes that folding the adapter in takes beside the weights themselves."""
-        from peft.tuners.lora import LoraLayer
-
-        layers = [module.get_base_layer() for module in self._adapted.modules() if isinstance(module, LoraLayer)]
-        weights = [layer.get_parameter("weight") for layer in layers]
-        if any(weight.dtype != torch.float32 for weight in weights):
-            return 0
-        return sum(4 * weight.numel() for weight in weights)
 
 
 class VlmCosts:

@@ -72,31 +72,11 @@ def trainer_memory(
     world, mode = layout.trainers, training.reward_placement.mode
     images = _images(training)
     share = -(-images // world)
-    adapter = FLOAT32 * t2i.lora_params
-    partitioned = training.zero_stage == 3
-    weights = t2i.transformer_bytes + (adapter if partitioned else 0)
-    held = {
-        "transformer": -(-weights // world) if partitioned else t2i.transformer_bytes,
-        "text encoder": 0 if settings.prompt_cache else t2i.text_encoder_bytes,
-        "VAE": t2i.vae_bytes,
-        "LoRA weights": 0 if partitioned else adapter,
-        "LoRA gradients": adapter if training.zero_stage == 1 else -(-adapter // world),
-        "optimizer": -(-3 * adapter // world),  # master weights and two moments
-    }
-    gathered_vlm = 0
-    if mode != "dedicated":
-        held["reward VLM"], gathered_vlm = vlm_share(vlm, mode, layout.trainers_per_node)
-    # The state at the iteration's start, its new average, and with `ema` the two averages before and behind a step.
-    held["LoRA state"] = (3 + 2 * (training.ema.decay is not None)) * adapter + -(-2 * adapter // world)
-    held["prompts and latents"] = training.prompts_per_iteration * t2i.prompt_bytes + share * t2i.latent_bytes
-    live = {}
-    if partitioned:
-        per_weight = t2i.transformer_bytes / t2i.transformer_params
-        live["gathered layers"] = min(weights, round(ZERO3_LIVE * per_weight))
+    held, gathered_vlm = _held(t2i, vlm, training, layout, settings)
+    live = _live(t2i, training)
     sampled = min(training.sampling.batch_size, share)
     micro = min(training.micro_batch_size, largest_share(training, world))
-    rows = training.timesteps.per_sample * (training.passes if training.timesteps.redraw == "pass" else 1)
-    references = _references(training)
+    rows, references = _rows(training), _references(training)
     mine = images_met(training, world)
     one = rows * t2i.latent_bytes
     phases: dict[str, dict[str, int]] = {
@@ -118,14 +98,63 @@ def trainer_memory(
         "noise and references": share * one * (2 + references)
         + (mine * (references + 1) * one if world > 1 and references else 0),
     }  # fmt: skip
+    phases[Phase.UPDATE] = _update(t2i, training, layout)
+    return GpuMemory("trainer", {part: size for part, size in held.items() if size}, _without_zeros(phases))
+
+
+def update_bytes(
+    t2i: T2iCosts, vlm: VlmCosts | None, training: TrainingConfig, layout: RankLayout, settings: Settings
+) -> int:
+    """What a GPU that trains has in the update alone."""
+    held, _ = _held(t2i, vlm, training, layout, settings)
+    return sum(held.values()) + sum(_update(t2i, training, layout).values())
+
+
+def _held(
+    t2i: T2iCosts, vlm: VlmCosts | None, training: TrainingConfig, layout: RankLayout, settings: Settings
+) -> tuple[dict[str, int], int]:
+    """(what a GPU that trains holds throughout by part, what a pass of the VLM gathers besides)."""
+    world, mode = layout.trainers, training.reward_placement.mode
+    share, adapter = -(-_images(training) // world), FLOAT32 * t2i.lora_params
+    partitioned = training.zero_stage == 3
+    weights = t2i.transformer_bytes + (adapter if partitioned else 0)
+    held = {
+        "transformer": -(-weights // world) if partitioned else t2i.transformer_bytes,
+        "text encoder": 0 if settings.prompt_cache else t2i.text_encoder_bytes,
+        "VAE": t2i.vae_bytes,
+        "LoRA weights": 0 if partitioned else adapter,
+        "LoRA gradients": adapter if training.zero_stage == 1 else -(-adapter // world),
+        "optimizer": -(-3 * adapter // world),  # master weights and two moments
+    }
+    gathered_vlm = 0
+    if mode != "dedicated":
+        held["reward VLM"], gathered_vlm = vlm_share(vlm, mode, layout.trainers_per_node)
+    # The state at the iteration's start, its new average, and with `ema` the two averages before and behind a step.
+    held["LoRA state"] = (3 + 2 * (training.ema.decay is not None)) * adapter + -(-2 * adapter // world)
+    held["prompts and latents"] = training.prompts_per_iteration * t2i.prompt_bytes + share * t2i.latent_bytes
+    return held, gathered_vlm
+
+
+def _live(t2i: T2iCosts, training: TrainingConfig) -> dict[str, int]:
+    """Layers that ZeRO-3 keeps gathered."""
+    if training.zero_stage != 3:
+        return {}
+    weights = t2i.transformer_bytes + FLOAT32 * t2i.lora_params
+    per_weight = t2i.transformer_bytes / t2i.transformer_params
+    return {"gathered layers": min(weights, round(ZERO3_LIVE * per_weight))}
+
+
+def _update(t2i: T2iCosts, training: TrainingConfig, layout: RankLayout) -> dict[str, int]:
+    micro = min(training.micro_batch_size, largest_share(training, layout.trainers))
+    rows, references = _rows(training), _references(training)
+    mine = images_met(training, layout.trainers)
     per_forward = 1 if training.per_timestep else training.timesteps.per_sample
-    phases[Phase.UPDATE] = {
-        "activations": t2i.loss(micro, training).peak, **live,
-        "noise and references": mine * (t2i.latent_bytes + one * (1 + references)),
+    return {
+        "activations": t2i.loss(micro, training).peak, **_live(t2i, training),
+        "noise and references": mine * t2i.latent_bytes * (1 + rows * (1 + references)),
         "micro-batch": micro * per_forward * t2i.latent_bytes * (2 + references),
         "reduce bucket": REDUCE_BUCKET,
     }  # fmt: skip
-    return GpuMemory("trainer", {part: size for part, size in held.items() if size}, _without_zeros(phases))
 
 
 def server_memory(
@@ -175,6 +204,11 @@ def images_met(training: TrainingConfig, ranks: int) -> int:
 
 def _images(training: TrainingConfig) -> int:
     return training.prompts_per_iteration * training.images_per_prompt
+
+
+def _rows(training: TrainingConfig) -> int:
+    """Timesteps that an image has noise and references for."""
+    return training.timesteps.per_sample * (training.passes if training.timesteps.redraw == "pass" else 1)
 
 
 def _references(training: TrainingConfig) -> int:

@@ -16,13 +16,14 @@ from promptecho.errors import ConfigError, DataError
 from promptecho.phases import Phase
 from promptecho.plan.architectures import locate_or_describe
 from promptecho.plan.captioning import Captioning, image_size, plan_captions
+from promptecho.plan.checkpointing import chosen, mode_costs
 from promptecho.plan.costs import Known, T2iCosts, VlmCosts
 from promptecho.plan.evaluation import evaluate
 from promptecho.plan.gpus import Gpu
-from promptecho.plan.memory import GpuMemory, generation_memory, host_bytes, server_memory, trainer_memory
+from promptecho.plan.memory import GpuMemory, generation_memory, host_bytes, server_memory, trainer_memory, update_bytes
 from promptecho.plan.phases import Clock, iteration_phases, rollout_phases
 from promptecho.plan.remedies import remedy
-from promptecho.plan.result import NO_VLM, Cluster, Plan, RunPlan
+from promptecho.plan.result import NO_VLM, Cluster, ModeCost, Plan, RunPlan
 from promptecho.plan.settings import Settings
 from promptecho.train.placement.layout import RankLayout, make_layout
 
@@ -47,6 +48,7 @@ class Planner:
         _check_layouts(config, cluster, runs)
         plans, problems = [], []
         for name in runs:
+            config = self.with_checkpointing(config, cluster, name)
             plans.append(self.run(config, cluster, name))
             problem = self.problem(plans[-1].memory, cluster.gpu)
             if problem is not None:
@@ -90,6 +92,7 @@ class Planner:
 
     def run(self, config: ExperimentConfig, cluster: Cluster, run: str) -> RunPlan:
         """The plan of one run."""
+        config = self.with_checkpointing(config, cluster, run)
         training, rewards, section = run_training(config, run), run_rewards(config, run), run_vlm(config, run)
         layout = make_layout(training, 0, cluster.gpus, cluster.per_node)
         t2i, vlm = self.t2i(config, training), self.vlm(config, run)
@@ -105,6 +108,7 @@ class Planner:
             {"text-to-image": config.models.t2i.path, "reward VLM": section.path if vlm is not None else NO_VLM},
             self.memory(config, cluster, run), host_bytes(vlm, training),
             iteration_phases(t2i, vlm, rewards, training, layout, clock), heldout, cluster.gpus,
+            training.activation_checkpointing, self._modes(config, cluster, run),
         )  # fmt: skip
 
     def memory(self, config: ExperimentConfig, cluster: Cluster, run: str) -> list[GpuMemory]:
@@ -118,11 +122,34 @@ class Planner:
             found.append(server_memory(vlm, rewards, training, layout, self.settings))
         return found
 
+    def with_checkpointing(self, config: ExperimentConfig, cluster: Cluster, run: str) -> ExperimentConfig:
+        """With a mode in place of `activation_checkpointing: auto` of a run."""
+        return chosen(config, run, partial(self.update_bytes, cluster=cluster, run=run), self.limit(cluster.gpu))
+
+    def _modes(self, config: ExperimentConfig, cluster: Cluster, run: str) -> list[ModeCost]:
+        def flops(changed: ExperimentConfig) -> int:
+            training = run_training(changed, run)
+            return self.t2i(changed, training).loss(training.micro_batch_size, training).total
+
+        n_bytes = partial(self.update_bytes, cluster=cluster, run=run)
+        return mode_costs(config, run, n_bytes, flops, self.limit(cluster.gpu))
+
+    def update_bytes(self, config: ExperimentConfig, cluster: Cluster, run: str) -> int:
+        """What a GPU that trains has in the update, without a look at the other phases."""
+        training = run_training(config, run)
+        layout = make_layout(training, 0, cluster.gpus, cluster.per_node)
+        t2i, vlm = self.t2i(config, training), self.vlm(config, run)
+        return update_bytes(t2i, vlm, training, layout, self.settings)
+
+    def limit(self, gpu: Gpu) -> float:
+        """Bytes of a GPU that a plan fills at most."""
+        return 1e9 * (gpu.memory_gb - self.settings.reserve_gb)
+
     def problem(self, memory: list[GpuMemory], gpu: Gpu) -> str | None:
         """What does not fit; None where all does."""
         limit = gpu.memory_gb - self.settings.reserve_gb
         worst = max(memory, key=lambda one: one.peak)
-        if worst.peak <= 1e9 * limit:
+        if worst.peak <= self.limit(gpu):
             return None
         phase = worst.peak_phase
         parts = sorted((worst.held | worst.phases[phase]).items(), key=lambda item: -item[1])[:3]
@@ -134,13 +161,15 @@ class Planner:
         )
 
     def t2i(self, config: ExperimentConfig, training: TrainingConfig) -> T2iCosts:
-        section = config.models.t2i
-        key = ("t2i", section.model_dump_json(), training.lora.model_dump_json(), training.activation_checkpointing)
+        section, fold = config.models.t2i, config.compute.fold_adapter
+        asked = training.activation_checkpointing
+        mode = "off" if asked == "auto" else asked  # for what trains nothing; for the rest one is chosen
+        key = ("t2i", section.model_dump_json(), training.lora.model_dump_json(), mode, fold)
         return self._known.get(
             key,
             lambda: T2iCosts(
                 locate_or_describe(config, section, "models.t2i", self.root), section, training.lora,
-                checkpointing=training.activation_checkpointing, prompt_tokens=self.settings.prompt_tokens,
+                checkpointing=mode, fold=fold, prompt_tokens=self.settings.prompt_tokens,
             ),
         )  # fmt: skip
 

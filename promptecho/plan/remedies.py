@@ -7,6 +7,7 @@ from typing import Any
 
 from promptecho.config import ExperimentConfig, needs_vlm, run_rewards, run_training
 from promptecho.phases import Phase
+from promptecho.plan.checkpointing import modes_of
 from promptecho.plan.memory import GpuMemory
 from promptecho.plan.result import Cluster, Fits, RunPlan
 
@@ -47,8 +48,11 @@ def candidates(config: ExperimentConfig, cluster: Cluster, run: str, plan: RunPl
         yield _training(run, "set training.reward_placement.mode: colocated", reward_placement={"mode": "colocated"})
     if phase == Phase.DECODE and not config.models.t2i.vae_slicing:
         yield _t2i("set models.t2i.vae_slicing: true", vae_slicing=True)
-    if phase == Phase.UPDATE and not training.activation_checkpointing:
-        yield _training(run, "set training.activation_checkpointing: true", activation_checkpointing=True)
+    if phase == Phase.UPDATE:
+        modes = modes_of(training)
+        for mode in modes[modes.index(training.activation_checkpointing) + 1 :]:
+            text = f"set training.activation_checkpointing: {mode}"
+            yield _training(run, text, activation_checkpointing=mode)
     if phase in (Phase.UPDATE, Phase.PRECOMPUTE):
         for size in _halves(training.micro_batch_size):
             yield _training(run, f"set training.micro_batch_size: {size}", micro_batch_size=size)

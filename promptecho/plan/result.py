@@ -34,8 +34,21 @@ class Cluster:
 
 
 @dataclass(frozen=True)
+class ModeCost:
+    """A mode of activation checkpointing: bytes of a GPU that trains in the update, FLOPs of one micro-batch's forward
+    and backward pass, how many of these compute something again, and whether the update fits with it."""
+
+    mode: str
+    bytes: int
+    flops: int
+    again: int
+    fits: bool
+
+
+@dataclass(frozen=True)
 class RunPlan:
-    """One run. `heldout_seconds` is what held-out evaluations add to an iteration on average."""
+    """One run. `heldout_seconds` is what held-out evaluations add to an iteration on average; `checkpointing` the mode
+    of activation checkpointing that is planned, and `modes` what each would take."""
 
     run: str
     iterations: int
@@ -48,6 +61,8 @@ class RunPlan:
     phases: list[PlannedPhase]
     heldout_seconds: float
     gpus: int
+    checkpointing: str
+    modes: list[ModeCost]
 
     @property
     def seconds(self) -> float:
@@ -67,6 +82,8 @@ class RunPlan:
             "flops_per_iteration": sum(phase.flops for phase in self.phases),
             "heldout_seconds_per_iteration": self.heldout_seconds, "seconds_per_iteration": self.seconds,
             "hours": self.hours, "gpu_hours": self.hours * self.gpus,
+            "activation_checkpointing": self.checkpointing, "activation_checkpointing_modes":
+            [asdict(one) for one in self.modes],
         }  # fmt: skip
 
 

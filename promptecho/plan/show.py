@@ -55,6 +55,7 @@ def _run(run: RunPlan, plan: Plan) -> list[RenderableType]:
     parts: list[RenderableType] = [Text.assemble((run.run, "bold cyan"), ": ", (told, "bold")), _indented(Text(vlm))]
     parts += [_indented(_held(memory)) for memory in run.memory]
     parts.append(_indented(_phases(run)))
+    parts.append(_indented(_modes(run)))
     parts += [_indented(_verdict(memory, plan)) for memory in run.memory]
     return parts
 
@@ -84,6 +85,16 @@ def _phases(run: RunPlan) -> Table:
     flops = sum(phase.flops for phase in run.phases)
     table.add_row("iteration", "", _pflop(flops), _seconds(run.seconds), "", "", style="bold")
     return table
+
+
+def _modes(run: RunPlan) -> Text:
+    """Each mode of activation checkpointing; the planned one is bold."""
+    text = Text("activation checkpointing, GB in update and FLOPs computed again: ")
+    for index, one in enumerate(run.modes):
+        told = f"{one.mode} {_gb(one.bytes)}"
+        told += f" +{100 * one.again / run.modes[0].flops:.0f}%" if one.again else ""
+        text.append(", " if index else "").append(told, style="bold" if one.mode == run.checkpointing else "")
+    return text
 
 
 def _verdict(memory: GpuMemory, plan: Plan) -> Text:

@@ -69,7 +69,7 @@ def work_of(
 
 def without_checkpointing(training: TrainingConfig) -> TrainingConfig:
     """The same training that keeps all its activations."""
-    return training.model_copy(update={"activation_checkpointing": False})
+    return training.model_copy(update={"activation_checkpointing": "off"})
 
 
 def prompt_tokens(config: ExperimentConfig, captions: Path) -> int:

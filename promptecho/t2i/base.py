@@ -65,8 +65,9 @@ class T2iModel(Protocol):
         """Latents to images."""
         ...
 
-    def enable_activation_checkpointing(self) -> None:
-        """Compute activations again in the backward pass instead of keeping them."""
+    def enable_activation_checkpointing(self, mode: str = "full") -> None:
+        """Compute activations again in the backward pass instead of keeping them: all ("full"), or all but what takes
+        most work ("selective"). A family may have the first alone, and then take no mode."""
         ...
 
     def move_text_encoder(self, device: torch.device | str) -> None:

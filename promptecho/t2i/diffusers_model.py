@@ -16,6 +16,7 @@ from promptecho.decoded import decoded_images
 from promptecho.errors import ModelError
 from promptecho.files import digest, fingerprint
 from promptecho.models.locate import locate_cached
+from promptecho.t2i.checkpointing import checkpointed
 from promptecho.t2i.lengths import Velocity, length_by_length
 
 
@@ -98,6 +99,8 @@ class DiffusersModel:
             encoder.to(device if text_encoder_device is None else text_encoder_device)
         pipeline.transformer.to(device if transformer_device is None else transformer_device)
         pipeline.vae.to(torch.float32)
+        if torch.device(device).type == "cuda":
+            channels_last(pipeline.vae)
         if vae_slicing:
             pipeline.vae.enable_slicing()
         if vae_tiling:
@@ -218,10 +221,11 @@ class DiffusersModel:
             pixels = pixels[:, :, 0]
         return decoded_images(self.pipeline.image_processor.postprocess(pixels, output_type="pt"))
 
-    def enable_activation_checkpointing(self) -> None:
+    def enable_activation_checkpointing(self, mode: str = "full") -> None:
         """Compute activations of the transformer's blocks again in the backward pass; passes without gradient keep
         none anyway. Works before and after an adapter was put on."""
-        self.pipeline.transformer.enable_gradient_checkpointing()
+        run = checkpointed if mode == "selective" else None  # None: diffusers' own, which keeps nothing
+        self.pipeline.transformer.enable_gradient_checkpointing(run)
 
     def compile_blocks(self, backend: str = "inductor") -> int:
         """Compile the transformer's repeated blocks; returns how many there are. Works before and after an adapter was
@@ -255,6 +259,13 @@ class DiffusersModel:
         weights = [[str(file.relative_to(folder)), fingerprint(file)] for file in files]
         version = [self.descriptor.version] if self.descriptor.version > 1 else []
         return digest([self.descriptor.name, str(self.text_encoders[0].dtype), weights, *version])
+
+
+def channels_last(vae: torch.nn.Module) -> None:
+    """Lay out the weights of two-dimensional convolutions as cuDNN has fast kernels for; results then follow. Three-
+    dimensional ones, of VAEs for video, are left as they are."""
+    if not any(parameter.ndim == 5 for parameter in vae.parameters()):
+        vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def encoders_of(descriptor: Family, pipeline: Any) -> list[torch.nn.Module]:

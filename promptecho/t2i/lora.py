@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from peft.tuners.lora import Linear as PeftLinear
 from peft.tuners.lora import LoraLayer
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -18,6 +19,7 @@ from promptecho.config.training import LoraSection
 from promptecho.errors import DataError, ModelError, counted
 from promptecho.seeds import derive_seed
 from promptecho.t2i.adapter_files import write_adapter
+from promptecho.t2i.lora_linear import lora_linear
 
 
 def add_lora(
@@ -60,6 +62,20 @@ class _CastLinear(torch.nn.Linear):
         return torch.nn.functional.linear(x, self.weight.to(x.dtype))
 
 
+class _LoraLinear(PeftLinear):
+    """PEFT's layer, computed as one operator in half precision. In float32 it is PEFT's own, to the bit."""
+
+    def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        if self.disable_adapters and not (args or kwargs or self.merged):
+            return self.base_layer(x)
+        weight, a, b = self.base_layer.weight, self.lora_A["default"].weight, self.lora_B["default"].weight
+        usual = not (args or kwargs or self.merged or self.cast_input_dtype_enabled)
+        # Weights that are partitioned over ranks (ZeRO-3) are gathered by calls of the modules that own them.
+        if not usual or x.dtype == torch.float32 or x.dtype != weight.dtype or hasattr(weight, "ds_id"):
+            return super().forward(x, *args, **kwargs)
+        return lora_linear(x, weight, self.base_layer.bias, a, b, self.scaling["default"])
+
+
 def _computing_as_the_base(model: PeftModel) -> PeftModel:
     """PEFT would compute a float32 adapter in float32, input and result too: on a GPU that costs half a pass more.
 
@@ -72,6 +88,10 @@ def _computing_as_the_base(model: PeftModel) -> PeftModel:
             layer.cast_input_dtype_enabled = False
             for one in linears:
                 one.__class__ = _CastLinear
+            plain = type(layer) is PeftLinear and type(layer.get_base_layer()) is torch.nn.Linear
+            dropouts = [type(one) for one in layer.lora_dropout.values()]
+            if plain and list(layer.lora_A) == ["default"] and dropouts == [torch.nn.Identity]:
+                layer.__class__ = _LoraLinear
     return model
 
 
@@ -81,29 +101,53 @@ def lora_parameters(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
 
 
 @contextmanager
-def merged(model: PeftModel) -> Iterator[None]:
+def merged(model: PeftModel, *, half: bool = False) -> Iterator[None]:
     """Run `model` with the adapter folded into its base weights: passes without gradient cost what the base model's do.
 
-    Only where the base weights are float32: in half precision the fold would round small changes of the adapter away,
-    so there nothing is folded. Nor where the weights are partitioned over ranks (ZeRO-3). The base weights are put
-    back as they were, bit for bit.
+    Where the base weights are float32; with `half` also where they are bfloat16 (`rounded` says how). Not where the
+    weights are partitioned over ranks (ZeRO-3). The base weights are put back as they were, bit for bit; meanwhile
+    there are two of each (`folded_bytes`).
     """
     # Their common class does not declare what each kind of them has.
     layers: list[Any] = [module for module in model.modules() if isinstance(module, LoraLayer)]
     weights = [layer.get_base_layer().weight for layer in layers]
-    if any(weight.dtype != torch.float32 or hasattr(weight, "ds_id") for weight in weights):
+    foldable = (torch.float32, torch.bfloat16) if half else (torch.float32,)
+    if any(weight.dtype not in foldable or hasattr(weight, "ds_id") for weight in weights):
         yield
         return
     kept = [layer.get_base_layer().weight.data for layer in layers]
     with torch.no_grad():
-        for layer, weight in zip(layers, kept, strict=True):
-            layer.get_base_layer().weight.data = weight + layer.get_delta_weight("default").to(weight.device)
+        for index, (layer, weight) in enumerate(zip(layers, kept, strict=True)):
+            folded = weight + layer.get_delta_weight("default").to(weight.device)
+            layer.get_base_layer().weight.data = folded if weight.dtype == torch.float32 else rounded(folded, index)
     try:
         with model.disable_adapter():
             yield
     finally:
         for layer, weight in zip(layers, kept, strict=True):
             layer.get_base_layer().weight.data = weight
+
+
+def rounded(values: torch.Tensor, seed: int) -> torch.Tensor:
+    """float32 to bfloat16, up or down by chance in proportion to the distance: right on average.
+
+    To the nearest, all of an adapter that is small beside its weights' last digit would be lost. The same seed gives
+    the same bits.
+    """
+    generator = torch.Generator(values.device).manual_seed(seed)
+    chance = torch.randint(0, 1 << 16, values.shape, generator=generator, dtype=torch.int32, device=values.device)
+    # A bfloat16 is the upper half of a float32's bits.
+    return ((values.float().view(torch.int32) + chance) & -(1 << 16)).view(torch.float32).bfloat16()
+
+
+def folded_bytes(model: torch.nn.Module, *, half: bool) -> int:
+    """What `merged` takes beside the weights themselves."""
+    layers: list[Any] = [module for module in model.modules() if isinstance(module, LoraLayer)]
+    weights = [layer.get_base_layer().weight for layer in layers]
+    foldable = (torch.float32, torch.bfloat16) if half else (torch.float32,)
+    if any(weight.dtype not in foldable for weight in weights):
+        return 0
+    return sum(weight.numel() * weight.element_size() for weight in weights)
 
 
 def save_adapter(model: PeftModel, weights: dict[str, torch.Tensor], folder: Path, family: Family) -> None:

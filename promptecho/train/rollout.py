@@ -74,7 +74,7 @@ def sample(trainer: Trainer, weights: dict[str, torch.Tensor], series: Series, u
         if training.zero_stage == 3:  # every pass is one of all ranks: those with less sample an image for nobody
             batches += [[]] * (rounds(series.total, world_size, size) - len(batches))
         latents.append(torch.zeros((0, *trainer.shape), device=cond[0].device))
-        with merged(trainer.engine.model):
+        with merged(trainer.engine.model, half=trainer.segment.config.compute.fold_adapter):
             for batch in batches:
                 groups, numbers = zip(*(divmod(image, series.per_prompt) for image in batch or [0]), strict=True)
                 prompts = [series.prompts[group] for group in groups]

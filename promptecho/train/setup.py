@@ -44,8 +44,9 @@ def prepare(segment: Segment, training: TrainingConfig, layout: RankLayout, laun
         family = load_policy(segment.config, training, device)
         turn = layout.index, layout.trainers
         encoder = PromptCache.of(segment.config, family, turn)
-    if training.activation_checkpointing:
-        family.enable_activation_checkpointing()
+    if (mode := training.activation_checkpointing) != "off":
+        assert mode != "auto", "the command has chosen before it starts a segment"
+        family.enable_activation_checkpointing(*(() if mode == "full" else (mode,)))
     with phase(Phase.LOAD_VLM):
         rewarder = make_rewarder(segment, layout, launch, rewards, phase)
     with phase(Phase.OPTIMIZER):

@@ -32,7 +32,7 @@ FEW = LoraSection(rank=3, alpha=6, target_modules=["to_q", "feed_forward.w2"])
 STEPS = TRAINING.model_copy(update={"lora": FEW, "learning_rate": 1e-3, "max_grad_norm": 1e9, "adam_eps": 1e-4})
 
 
-def take_steps(stage: int, folder: str, work: Path, *, checkpointing: bool) -> dict[str, torch.Tensor]:
+def take_steps(stage: int, folder: str, work: Path, *, checkpointing: str) -> dict[str, torch.Tensor]:
     """Two optimizer steps on four images each, dealt to the ranks; then the second again, from the state before it.
 
     Weights after the second ("weights.NAME") and after it was repeated ("again.NAME"), the norms of the gradients, and
@@ -115,7 +115,7 @@ def main() -> None:
     if sys.argv[1] == "steps":
         torch.set_num_threads(1)
         folder, out = sys.argv[2:]
-        found = take_steps(3, folder, Path(out).parent, checkpointing=True)
+        found = take_steps(3, folder, Path(out).parent, checkpointing="full")
         if dist.get_rank() == 0:
             save_file(found, out)
     else:

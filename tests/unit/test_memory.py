@@ -127,7 +127,7 @@ def test_only_keys_that_are_not_at_their_best_are_named_and_all_of_them_exist(ex
         return ", ".join(training_keys(configs[name], "r", processes, phase, device))
 
     assert keys("plain", "update").startswith(
-        "set training.activation_checkpointing: true, lower training.micro_batch_size (2), "
+        "set training.activation_checkpointing: full, lower training.micro_batch_size (2), "
         f"set training.reward_placement.mode: offloaded, {CACHE}, set training.zero_stage: 3"
     )
     assert generation_keys(configs["plain"], "own", "sample", "cuda:0")[1] == CACHE
@@ -140,7 +140,7 @@ def test_only_keys_that_are_not_at_their_best_are_named_and_all_of_them_exist(ex
     assert keys("plain", "decode").startswith("set models.t2i.vae_slicing: true, set models.t2i.vae_tiling: true")
     assert keys("plain", "reward").startswith("lower rewards.0.batch_size (16), set training.reward_placement.mode")
     assert keys("plain", "update", "cpu", 1) == (
-        "set training.activation_checkpointing: true, lower training.micro_batch_size (2), set models.t2i.dtype: "
+        "set training.activation_checkpointing: full, lower training.micro_batch_size (2), set models.t2i.dtype: "
         "bfloat16 (other results: begins anew)"
     )
     assert keys("own", "reward").startswith(
@@ -192,7 +192,7 @@ pytestmark = pytest.mark.usefixtures("train_in_process")
         ("decode", "set models.t2i.vae_slicing: true"),
         ("reward", "lower rewards.0.batch_size (16)"),
         ("precompute", "lower training.micro_batch_size (4)"),
-        ("update", "set training.activation_checkpointing: true, lower training.micro_batch_size (4)"),
+        ("update", "set training.activation_checkpointing: full, lower training.micro_batch_size (4)"),
     ],
 )
 def test_training_says_in_which_phase_memory_ran_out_and_what_to_change(experiment, phase, advice):

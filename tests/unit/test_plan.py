@@ -23,15 +23,18 @@ from torch.utils.flop_counter import (
 )
 from typer.testing import CliRunner
 
-from promptecho.config import load_experiment
+from promptecho.config import load_experiment, slice_digest
 from promptecho.config.models import T2iSection
 from promptecho.config.rewards import RewardSection, VlmSection
 from promptecho.config.training import LoraSection, TrainingConfig
+from promptecho.errors import ConfigError
 from promptecho.models.inventory import ModelStatus
 from promptecho.models.required import RequiredModel
 from promptecho.plan import depth
+from promptecho.plan.checkpointing import MODES
 from promptecho.plan.costs import T2iCosts, VlmCosts
 from promptecho.plan.gpus import find_gpu
+from promptecho.plan.job import choose_checkpointing
 from promptecho.plan.plan import Planner
 from promptecho.plan.result import Cluster
 from promptecho.plan.settings import Settings
@@ -66,13 +69,13 @@ def found(folder: Path, kind="pipeline") -> ModelStatus:
     return ModelStatus(RequiredModel(str(folder), kind, None, ("models.t2i",)), "folder", str(folder))
 
 
-def t2i_costs(name: str, *, checkpointing=False, folder: Path | None = None, **section) -> T2iCosts:
+def t2i_costs(name: str, *, checkpointing="off", folder: Path | None = None, **section) -> T2iCosts:
     folder = folder or tiny_policy.FOLDERS[name]()
     section = T2iSection(family=name, path=str(folder), height=64, width=64, **{"dtype": "float32", **section})
     return T2iCosts(found(folder), section, LORA, checkpointing=checkpointing, prompt_tokens=TOKENS)
 
 
-def real_family(name: str, dtype="float32", *, checkpointing=False, folder: Path | None = None):
+def real_family(name: str, dtype="float32", *, checkpointing="off", folder: Path | None = None):
     """The same model with weights, on prompts of the same number of tokens."""
     family = tiny_policy.adapted(name, dtype, checkpointing=checkpointing, lora=LORA, folder=folder)
     family.pipeline.tokenizer = CountingTokenizer(family.descriptor.reader)
@@ -133,17 +136,22 @@ def test_guidance_counts_where_the_family_guides(name):
 
 
 @FAMILIES
-def test_checkpointing_costs_one_more_forward_pass_of_the_blocks(name):
-    plain, checkpointed = t2i_costs(name), t2i_costs(name, checkpointing=True)
-    family = real_family(name, checkpointing=True)
-    batch = real_batch(family, 2)
-    tally = Tally()  # torch's counter does not see what is computed again
-    with tally:
-        awm_loss(family, batch, TRAINING)[0].backward()
-    assert checkpointed.loss(2, TRAINING).total == sum(tally.flops.values())
-    assert checkpointed.loss(2, TRAINING).total > plain.loss(2, TRAINING).total
-    assert checkpointed.loss(2, TRAINING).peak < plain.loss(2, TRAINING).peak
-    assert checkpointed.velocity(2, TRAINING) == plain.velocity(2, TRAINING)
+def test_modes_of_checkpointing_compute_again_what_they_say(name):
+    """In bfloat16, as on GPUs: `full` one more forward pass of the blocks, `selective` no product at all."""
+    work = {}
+    for mode in MODES:
+        family = real_family(name, "bfloat16", checkpointing=mode)
+        batch = real_batch(family, 2)
+        tally = Tally()  # torch's counter does not see what is computed again
+        with tally:
+            awm_loss(family, batch, TRAINING)[0].backward()
+        costs = t2i_costs(name, checkpointing=mode, dtype="bfloat16")
+        assert costs.loss(2, TRAINING).total == sum(tally.flops.values())
+        work[mode] = costs.loss(2, TRAINING), costs.velocity(2, TRAINING)
+    (off, plain), (selective, _), (full, _) = work["off"], work["selective"], work["full"]
+    assert off.total == selective.total < full.total < off.total + plain.total
+    assert off.peak > selective.peak > full.peak
+    assert all(without_gradient == plain for _, without_gradient in work.values())
 
 
 @FAMILIES
@@ -161,10 +169,12 @@ def test_weights_are_those_of_the_loaded_model(name, dtype):
     assert costs.vae_bytes == size(family.pipeline.vae)  # in float32 whatever the others are
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
-def test_peak_of_the_update_against_live_tensors_of_the_real_one(checkpointing):
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("checkpointing", MODES)
+def test_peak_of_the_update_against_live_tensors_of_the_real_one(checkpointing, dtype):
     """Bytes that lived at once in the real forward and backward pass on the CPU, counted by storage."""
-    costs, family = t2i_costs("zimage", checkpointing=checkpointing), real_family("zimage", checkpointing=checkpointing)
+    costs = t2i_costs("zimage", checkpointing=checkpointing, dtype=dtype)
+    family = real_family("zimage", dtype, checkpointing=checkpointing)
     batch = real_batch(family, 4)
     for parameter in lora_parameters(family.transformer).values():
         parameter.grad = torch.zeros_like(parameter)
@@ -195,7 +205,7 @@ def test_kept_activations_against_saved_tensors_hooks():
     del loss
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("checkpointing", MODES)
 def test_a_deep_model_in_part_equals_the_whole(tmp_path, monkeypatch, checkpointing):
     folder = tiny_t2i.build(tmp_path / "deep", layers=9, dim=64)
     part = t2i_costs("zimage", folder=folder, checkpointing=checkpointing, dtype="bfloat16")
@@ -380,14 +390,12 @@ def test_json_and_page_say_the_same(tmp_path):
 
 
 def test_what_does_not_fit_is_refused_with_changes_that_were_tried(tmp_path):
-    from promptecho.errors import ConfigError
-
     options = ("--gpus-per-node", "4", "--gpu-memory-gb", "2.02", "--reserve-gb", "0")
     result = command(tmp_path, *options, micro_batch_size=8)
     assert result.exit_code == 1 and isinstance(result.exception, ConfigError)
     (line,) = str(result.exception).splitlines()
     assert "GB in update on each GPU that trains" in line
-    assert "activation_checkpointing: true (then" in line or "micro_batch_size" in line
+    assert "activation_checkpointing: selective (then" in line or "micro_batch_size" in line
     (hopeless,) = PLANNER.plan(experiment(tmp_path), Cluster(find_gpu("h100", 0.5), 1, 4), ["r"]).problems
     assert "take GPUs with more memory" in hopeless
 
@@ -408,3 +416,33 @@ def test_a_model_that_is_nowhere_is_told_with_its_key(tmp_path):
     config = config.model_copy(update={"models": config.models.model_copy(update={"t2i": t2i})})
     with pytest.raises(Exception, match="models.t2i.path: owner/unknown is not on this machine"):
         Planner(SETTINGS).run(config, Cluster(find_gpu("h100"), 1, 1), "r")
+
+
+def test_auto_takes_the_first_mode_whose_update_fits_and_the_job_takes_the_same(tmp_path):
+    auto = experiment(tmp_path, activation_checkpointing="auto", micro_batch_size=4)
+    assert auto.models.t2i.dtype == "bfloat16"
+    roomy = PLANNER.run(auto, Cluster(find_gpu("h100"), 1, 1), "r")
+    off, selective, full = roomy.modes
+    assert roomy.checkpointing == "off" and [one.mode for one in roomy.modes] == list(MODES)
+    assert off.bytes > selective.bytes > full.bytes and off.flops == selective.flops < full.flops
+    assert off.again == selective.again == 0 and full.again == full.flops - off.flops
+    for between, expected in (((selective, off), "selective"), ((full, selective), "full"), ((full, full), "full")):
+        gb = sum(one.bytes for one in between) / 2e9 + SETTINGS.reserve_gb - (1e-3 if between[0] is between[1] else 0)
+        cluster = Cluster(find_gpu("h100", gb), 1, 1)
+        assert PLANNER.run(auto, cluster, "r").checkpointing == expected
+        config, told = choose_checkpointing(auto, "r", round(gb * 2**30), 1, 1)
+        assert config.runs["r"].activation_checkpointing == expected and told.startswith(f"{expected}: the update ")
+    sharded = experiment(tmp_path, activation_checkpointing="auto", zero_stage=3)  # all ranks must take the same
+    assert PLANNER.run(sharded, Cluster(find_gpu("h100"), 1, 2), "r").checkpointing == "full"
+
+
+@pytest.mark.parametrize("written, meant", [(True, "full"), (False, "off"), ("selective", "selective")])
+def test_activation_checkpointing_as_the_switch_that_it_was(tmp_path, written, meant):
+    config = experiment(tmp_path, activation_checkpointing=written)
+    assert config.runs["r"].activation_checkpointing == meant
+    assert slice_digest(config, "train", run="r") == slice_digest(experiment(tmp_path), "train", run="r")
+
+
+def test_selective_checkpointing_of_partitioned_weights_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="selective does not go with zero_stage 3"):
+        experiment(tmp_path, activation_checkpointing="selective", zero_stage=3)

@@ -8,7 +8,7 @@ import tiny_t2i
 import torch
 
 from promptecho.errors import ConfigError, DataError, ModelError
-from promptecho.t2i.diffusers_model import image_shift
+from promptecho.t2i.diffusers_model import channels_last, image_shift
 from promptecho.t2i.registry import load_family
 
 PROMPTS = ["A red circle.", "Three blue squares.", "a photo of a star", "The image shows a ring and a black cross."]
@@ -175,3 +175,15 @@ def test_unknown_family_and_missing_or_foreign_folders_are_one_line(tmp_path):
         with pytest.raises(ModelError, match="check models.t2i.path") as caught:
             load_family("zimage", str(tmp_path / name))
         assert str(tmp_path / name) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_the_vae_decodes_to_the_same_images_in_channels_last_which_is_for_gpus():
+    family = load_family("zimage", "shapes")
+    assert all(p.is_contiguous() for p in family.vae.parameters())  # on a CPU, as it was loaded
+    latents = torch.randn(3, *family.latent_shape(64, 64), generator=torch.Generator().manual_seed(0))
+    plain = family.decode(latents)
+    channels_last(family.vae)
+    convolutions = [p for p in family.vae.parameters() if p.ndim == 4 and p.shape[1] > 1 and p.shape[-1] > 1]
+    assert convolutions and not any(p.is_contiguous() for p in convolutions)
+    for one, other in zip(plain, family.decode(latents), strict=True):
+        assert np.abs(np.asarray(one).astype(int) - np.asarray(other)).max() <= 1

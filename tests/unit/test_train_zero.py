@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("train_in_process")
 
 def test_partitioned_gradients_are_those_of_one_process_and_a_state_put_back_gives_the_same_bits(tmp_path):
     folder = str(tiny_t2i.build(tmp_path / "t2i", layers=1))
-    expected = take_steps(1, folder, tmp_path / "alone", checkpointing=False)
+    expected = take_steps(1, folder, tmp_path / "alone", checkpointing="off")
     two_ranks(["steps", folder, str(tmp_path / "found.safetensors")])
     found = load_file(tmp_path / "found.safetensors")
     assert found.keys() == expected.keys()

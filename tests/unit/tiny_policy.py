@@ -19,11 +19,11 @@ TRAINING = TrainingConfig(lora={"rank": 4, "alpha": 8}, kl_base={"weight": 0.1})
 PROMPTS = ["A red circle.", "The image shows a ring and a black cross, and three blue squares."]
 
 
-def adapted(name: str, dtype: str, *, checkpointing=False, lora: LoraSection = TRAINING.lora, folder=None):
+def adapted(name: str, dtype: str, *, checkpointing="off", lora: LoraSection = TRAINING.lora, folder=None):
     """A family with an adapter that is no longer the identity."""
     family = load_family(name, str(folder or FOLDERS[name]()), dtype=dtype)
-    if checkpointing:
-        family.enable_activation_checkpointing()
+    if checkpointing != "off":
+        family.enable_activation_checkpointing(checkpointing)
     family.transformer = add_lora(family.transformer, lora, 0, family.lora_targets)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():

@@ -1,0 +1,36 @@
+"""What a training job takes from the plan of itself, on the GPUs that it has."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from promptecho.config import ExperimentConfig, run_training
+from promptecho.plan.gpus import known
+from promptecho.plan.plan import Planner
+from promptecho.plan.result import Cluster
+from promptecho.plan.settings import Settings, usual_prompt_tokens
+
+RESERVE_GB = 5.0  # as `promptecho plan` has it by default
+
+
+def choose_checkpointing(
+    config: ExperimentConfig, run: str, gpu_bytes: int, world_size: int, per_node: int
+) -> tuple[ExperimentConfig, str]:
+    """(the configuration with a mode of activation checkpointing in place of `auto`, why it is this one).
+
+    Args:
+        gpu_bytes: all memory of this process's GPU. 7 % of it are left besides the plan's reserve, as a card's GiB
+            count as GB: what CUDA calls an 80 GB card has 85.
+        world_size, per_node: processes in all and on each node, each with such a GPU.
+
+    Raises:
+        ConfigError, DataError, ModelError: as of `Planner`.
+    """
+    gpu = replace(known()["h100"], name="this GPU", memory_gb=gpu_bytes / 2**30)
+    cache = config.models_prompt_cache is not None
+    settings = Settings(1.0, 1.0, 1.0, RESERVE_GB, usual_prompt_tokens(config), 1, config.captions.query, cache)
+    planner, cluster = Planner(settings), Cluster(gpu, world_size // per_node, per_node)
+    config = planner.with_checkpointing(config, cluster, run)
+    size = planner.update_bytes(config, cluster, run) / 1e9
+    limit = f"{planner.limit(gpu) / 1e9:.0f} GB of this GPU"
+    return config, f"{run_training(config, run).activation_checkpointing}: the update takes {size:.1f} of {limit}"

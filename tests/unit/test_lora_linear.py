@@ -1,0 +1,230 @@
+"""A linear layer with its adapter as one operator, and the adapter folded into bfloat16: against PEFT's own layer and
+against float64."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
+from peft.tuners.lora import Linear as PeftLinear
+from peft.tuners.lora import LoraLayer
+from tiny_policy import FOLDERS, PROMPTS, TRAINING, adapted, batch_of
+from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode
+
+from promptecho.t2i import lora as lora_module
+from promptecho.t2i.lora import add_lora, folded_bytes, load_adapter, lora_parameters, merged, rounded, save_adapter
+from promptecho.t2i.lora_linear import lora_linear
+from promptecho.t2i.registry import load_family
+from promptecho.train.update import awm_loss
+
+families = pytest.mark.parametrize("name", FOLDERS)
+
+
+def one_layer(bias: bool = True, rank: int = 8) -> torch.nn.ModuleDict:
+    """PEFT's layer in float32, its adapter no longer the identity."""
+    torch.manual_seed(0)
+    bare = torch.nn.ModuleDict({"to_q": torch.nn.Linear(96, 80, bias=bias)}).requires_grad_(False)
+    model = get_peft_model(bare, LoraConfig(r=rank, lora_alpha=3 * rank, target_modules=["to_q"]))  # type: ignore[arg-type]
+    torch.nn.init.normal_(model.base_model.model["to_q"].lora_B["default"].weight, std=0.1)
+    return model.base_model.model
+
+
+def results(layer, x: torch.Tensor, out: torch.Tensor) -> list[torch.Tensor]:
+    """Result and gradients of x, A and B in float64, for the gradient `out` of the result."""
+    x = x.detach().requires_grad_()
+    a, b = (part["default"].weight for part in (layer.lora_A, layer.lora_B))
+    a.grad = b.grad = None
+    y = layer(x)
+    y.backward(out.to(y.dtype))
+    return [value.detach().double().clone() for value in (y, x.grad, a.grad, b.grad)]
+
+
+def as_operator(layer) -> torch.nn.Module:
+    class Operator(torch.nn.Module):
+        lora_A, lora_B = layer.lora_A, layer.lora_B
+
+        def forward(self, x):
+            base, a, b = layer.base_layer, layer.lora_A["default"].weight, layer.lora_B["default"].weight
+            return lora_linear(x, base.weight, base.bias, a, b, layer.scaling["default"])
+
+    return Operator()
+
+
+def errors(found: list[torch.Tensor], exact: list[torch.Tensor]) -> torch.Tensor:
+    return torch.stack([(one - truth).norm() / truth.norm() for one, truth in zip(found, exact, strict=True)])
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("shape", [(7, 96), (2, 37, 96)])
+def test_the_operator_computes_what_pefts_layer_does(bias, shape):
+    layer = one_layer(bias)["to_q"]
+    x, out = torch.randn(shape), torch.randn(*shape[:-1], 80)
+    assert errors(results(as_operator(layer), x, out), results(layer, x, out)).max() < 1e-6
+    half = [layer.base_layer.weight.bfloat16(), None if not bias else layer.base_layer.bias.bfloat16()]
+    a, b = (part["default"].weight for part in (layer.lora_A, layer.lora_B))
+    # Schema, shapes without values, gradients and tracing, as torch checks operators of its own.
+    for dtype, base in ((torch.float32, [layer.base_layer.weight, layer.base_layer.bias]), (torch.bfloat16, half)):
+        arguments = (x.to(dtype).requires_grad_(), *base, a, b, 3.0)
+        torch.library.opcheck(torch.ops.promptecho.lora_linear.default, arguments)
+
+
+def test_in_bfloat16_it_is_nearer_to_float64_than_pefts_sum(seeds=range(8)):
+    """The adapter's result is not rounded before it is scaled and added, nor is the gradient of x."""
+    ours, pefts = [], []
+    for seed in seeds:
+        exact, layer = one_layer().double()["to_q"], one_layer()["to_q"]
+        layer.base_layer.bfloat16()
+        exact.base_layer.weight.data = layer.base_layer.weight.double()  # the same rounded weights
+        exact.base_layer.bias.data = layer.base_layer.bias.double()
+        generator = torch.Generator().manual_seed(seed)
+        x = torch.randn(2, 200, 96, generator=generator).bfloat16()
+        out = torch.randn(2, 200, 80, generator=generator).bfloat16()
+        truth = results(exact, x.double(), out.double())
+        wrapped = torch.nn.Module()
+        wrapped.layer = layer
+        lora_module._computing_as_the_base(wrapped)  # type: ignore[arg-type]
+        assert type(layer) is lora_module._LoraLinear
+        ours.append(errors(results(layer, x, out), truth))
+        layer.__class__ = PeftLinear  # its products in bfloat16 as before, written out
+        pefts.append(errors(results(layer, x, out), truth))
+    mean, before = torch.stack(ours).mean(0), torch.stack(pefts).mean(0)
+    assert (mean[:2] < 0.99 * before[:2]).all() and (mean <= 1.02 * before).all() and before.max() < 4e-3
+
+
+@families
+def test_every_layer_of_a_model_takes_it_in_half_precision_and_none_in_float32(name):
+    half, full = adapted(name, "bfloat16"), adapted(name, "float32")
+    layers = [module for module in half.transformer.modules() if isinstance(module, LoraLayer)]
+    assert layers and {type(one) for one in layers} == {lora_module._LoraLinear}
+    x, t = batch_of(half).x0, torch.full((2,), 0.5)
+    calls = []
+    for family in (half, full):
+        cond = family.encode_prompts(PROMPTS)
+        with torch.no_grad(), profile(activities=[ProfilerActivity.CPU]) as seen:
+            family.velocity(x, t, cond)
+        calls.append(sum(event.count for event in seen.key_averages() if event.key == "promptecho::lora_linear"))
+    assert calls == [len(layers), 0]
+    with torch.no_grad():  # float32 is PEFT's own, to the bit
+        ours = full.velocity(x, t, cond)
+        for layer in full.transformer.modules():
+            if isinstance(layer, LoraLayer):
+                layer.__class__ = PeftLinear
+        assert torch.equal(full.velocity(x, t, cond), ours)
+
+
+@families
+def test_a_models_gradients_are_as_near_to_float64_as_pefts(name):
+    truth, ours, pefts = adapted(name, "float32"), adapted(name, "bfloat16"), adapted(name, "bfloat16")
+    rounded_weights = dict(ours.transformer.named_parameters())
+    with torch.no_grad():
+        for key, parameter in truth.transformer.named_parameters():
+            parameter.copy_(rounded_weights[key])
+    truth.transformer.double()
+    for layer in pefts.transformer.modules():
+        if isinstance(layer, LoraLayer):
+            layer.__class__ = PeftLinear
+    batch, gradients, work = batch_of(ours), [], []
+    for family in (truth, ours, pefts):
+        one = batch_of(ours)
+        one.cond = [cond.to(family.transformer.dtype) for cond in batch.cond]
+        with FlopCounterMode(display=False) as flops:
+            awm_loss(family, one, TRAINING)[0].backward()
+        work.append(flops.get_total_flops())
+        found = lora_parameters(family.transformer).values()
+        gradients.append(torch.cat([p.grad.double().flatten() for p in found if p.grad is not None]))
+    exact, ours_found, pefts_found = gradients
+    assert work[1] == work[2]  # the operator's FLOPs count as its products do
+    assert (ours_found - exact).norm() < 1.1 * (pefts_found - exact).norm() < 0.3 * exact.norm()
+
+
+def test_other_kinds_of_adapters_are_left_to_peft():
+    for options in ({"use_dora": True}, {"lora_bias": True}, {"lora_dropout": 0.1}):
+        bare = torch.nn.ModuleDict({"to_q": torch.nn.Linear(16, 16)})
+        model = get_peft_model(bare, LoraConfig(r=2, target_modules=["to_q"], **options))
+        layer = lora_module._computing_as_the_base(model).base_model.model["to_q"]
+        assert type(layer) is PeftLinear, options
+
+
+def test_adapters_are_saved_as_pefts_own_are(tmp_path):
+    family = load_family("zimage", str(FOLDERS["zimage"]()), dtype="bfloat16")
+    config = TRAINING.lora
+    ours = add_lora(family.transformer, config, 0, family.lora_targets)
+    plain = load_family("zimage", str(FOLDERS["zimage"]()), dtype="bfloat16").transformer
+    theirs = get_peft_model(
+        plain, LoraConfig(r=config.rank, lora_alpha=config.alpha, target_modules=list(family.lora_targets["all"]))
+    )
+    expected = {key: value.shape for key, value in get_peft_model_state_dict(theirs).items()}
+    assert {key: value.shape for key, value in get_peft_model_state_dict(ours).items()} == expected
+    save_adapter(ours, {key: p.detach() for key, p in lora_parameters(ours).items()}, tmp_path / "a", family.descriptor)
+    again = load_adapter(load_family("zimage", str(FOLDERS["zimage"]()), dtype="bfloat16").transformer, tmp_path / "a")
+    assert any(type(module) is lora_module._LoraLinear for module in again.modules())
+
+
+# Folding.
+
+
+def test_rounding_by_chance_is_right_on_average_and_the_same_each_time():
+    values = torch.full((100_000,), 1 + 0.3 / 128)  # bfloat16 has 1 and 1 + 1/128
+    found = rounded(values, 5)
+    assert found.dtype == torch.bfloat16 and set(found.double().tolist()) == {1.0, 1 + 1 / 128}
+    assert float((found > 1).double().mean()) == pytest.approx(0.3, abs=0.01)
+    assert torch.equal(found, rounded(values, 5)) and not torch.equal(found, rounded(values, 6))
+    exact = torch.tensor([0.0, -0.0, 1.5, -2.0, 3e38, -1e-38]).bfloat16().float()
+    assert torch.equal(rounded(exact, 0).float(), exact)
+
+
+SHAPES_PROMPTS = ["A red circle.", "Two blue squares and a green triangle.", "A yellow star above a purple ring."]
+
+
+@pytest.mark.parametrize("strength", [1.0, 0.05])
+def test_folded_into_bfloat16_images_change_by_no_more_than_bfloat16_changes_them(strength, tmp_path):
+    """The embedded model, adapted as much as its training does (the velocities by a seventh), and by a twentieth of it.
+    float32 with the same base weights is the truth."""
+    half, full = (load_family("zimage", "shapes", dtype="bfloat16") for _ in range(2))
+    full.transformer.float()
+    for family in (half, full):
+        family.transformer = add_lora(family.transformer, TRAINING.lora, 0, family.lora_targets)
+        generator = torch.Generator().manual_seed(0)
+        for key, parameter in lora_parameters(family.transformer).items():
+            if "lora_B" in key:
+                parameter.data = strength * 0.02 * torch.randn(parameter.shape, generator=generator)
+    noise = torch.randn(3, *half.latent_shape(64, 64), generator=torch.Generator().manual_seed(3))
+    cond = half.encode_prompts(SHAPES_PROMPTS)
+    before = {key: value.clone() for key, value in half.transformer.state_dict().items()}
+
+    def images(family) -> np.ndarray:
+        latents = family.sample(
+            noise, [one.to(family.transformer.dtype) for one in cond], num_inference_steps=3, guidance_scale=2.0
+        )
+        return np.stack([np.asarray(image) for image in family.decode(latents)]).astype(float)
+
+    def velocity(family) -> torch.Tensor:
+        with torch.no_grad():
+            return family.velocity(noise, torch.full((3,), 0.6), [one.to(family.transformer.dtype) for one in cond])
+
+    truth, plain = images(full), images(half)
+    exact, unfolded = velocity(full), velocity(half)
+    with full.transformer.disable_adapter(), half.transformer.disable_adapter():
+        effect, without = exact - velocity(full), velocity(half)
+    with merged(half.transformer, half=True):
+        folded, found = images(half), velocity(half)
+        assert any(not torch.equal(value, before[key]) for key, value in half.transformer.state_dict().items())
+    of_bfloat16 = np.sqrt(np.square(plain - truth).mean())
+    assert np.sqrt(np.square(folded - plain).mean()) < 1.5 * of_bfloat16 and of_bfloat16 > 0
+    assert (found - exact).norm() < 1.15 * (unfolded - exact).norm()
+    # And the adapter's own effect is not lost, however small it is.
+    share = ((found - without) * effect).sum() / effect.square().sum()
+    assert 0.7 < float(share) < 1.3
+    assert all(torch.equal(value, before[key]) for key, value in half.transformer.state_dict().items())
+
+
+@families
+def test_what_folding_takes(name):
+    half, full = adapted(name, "bfloat16"), adapted(name, "float32")
+    layers = [module for module in half.transformer.modules() if isinstance(module, LoraLayer)]
+    size = sum(layer.get_base_layer().weight.numel() for layer in layers)
+    assert folded_bytes(half.transformer, half=False) == 0
+    assert folded_bytes(half.transformer, half=True) == 2 * size
+    assert folded_bytes(full.transformer, half=False) == folded_bytes(full.transformer, half=True) == 4 * size
