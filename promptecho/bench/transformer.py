@@ -26,7 +26,8 @@ def policy(bench: Bench) -> T2iModel:
     training = bench.training
     family = load_policy(bench.config, training, bench.device)
     if str(training.activation_checkpointing) not in ("False", "off"):
-        family.enable_activation_checkpointing()
+        mode = "selective" if training.activation_checkpointing == "selective" else "full"
+        family.enable_activation_checkpointing(*(() if mode == "full" else (mode,)))
     family.transformer = add_lora(family.transformer, training.lora, training.seed, family.lora_targets)
     with torch.no_grad():
         for parameter in lora_parameters(family.transformer).values():

@@ -68,12 +68,15 @@ class _LoraLinear(PeftLinear):
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         if self.disable_adapters and not (args or kwargs or self.merged):
             return self.base_layer(x)
-        weight, a, b = self.base_layer.weight, self.lora_A["default"].weight, self.lora_B["default"].weight
+        base: Any = self.base_layer
+        a: Any
+        b: Any
+        weight, a, b = base.weight, self.lora_A["default"].weight, self.lora_B["default"].weight
         usual = not (args or kwargs or self.merged or self.cast_input_dtype_enabled)
         # Weights that are partitioned over ranks (ZeRO-3) are gathered by calls of the modules that own them.
         if not usual or x.dtype == torch.float32 or x.dtype != weight.dtype or hasattr(weight, "ds_id"):
             return super().forward(x, *args, **kwargs)
-        return lora_linear(x, weight, self.base_layer.bias, a, b, self.scaling["default"])
+        return lora_linear(x, weight, base.bias, a, b, self.scaling["default"])
 
 
 def _computing_as_the_base(model: PeftModel) -> PeftModel:
@@ -82,7 +85,8 @@ def _computing_as_the_base(model: PeftModel) -> PeftModel:
     Layers of other kinds than plain LoRA (DoRA, biases), which adapters from elsewhere may have, are left as PEFT
     computes them.
     """
-    for layer in (module for module in model.modules() if isinstance(module, LoraLayer)):
+    layers: list[Any] = [module for module in model.modules() if isinstance(module, LoraLayer)]
+    for layer in layers:
         linears = [*layer.lora_A.values(), *layer.lora_B.values()]
         if all(type(one) is torch.nn.Linear and one.bias is None for one in linears) and not layer.lora_variant:
             layer.cast_input_dtype_enabled = False
