@@ -98,7 +98,7 @@ def test_everything_wrong_is_told_at_once():
     raw["model"] = {}
     raw["models"]["t2i"]["dtype"] = "float8"
     raw["captions"].update(prompts="prompts.txt", query=3)
-    raw["training"].update(batch_size=6, learning_rate="fast", learning_rat=1)
+    raw["training"].update(batch_size=6, micro_batch_size=0, learning_rate="fast", learning_rat=1)
     raw["training"]["lora"] = {"rank": True}
     raw["runs"].update({"Bad Name": {}, "base": {}, "wide": {"images_per_prompt": 1}})
     raw["image_sets"]["geneval"]["num_shards"] = 0

@@ -14,7 +14,8 @@ EXECUTOR = "plugins/snakemake-executor-plugin-submitit"
 PLACES += ("examples/reward", EXECUTOR, f"{EXECUTOR}/docs")
 PAGES = sorted(page for place in PLACES for page in (ROOT / place).glob("*.md"))
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
-NAMED = re.compile(r"\b(?:docs|profiles|config|results|perf)/[\w/-]+\.md\b")
+# Below results/ only its own page is in the repository: tables are named by the experiment that makes them.
+NAMED = re.compile(r"\b(?:(?:docs|profiles|config|perf)/[\w/-]+|results/\w+)\.md\b")
 FOLDERS = ("promptecho", "config", "profiles", "workflow", "plugins", "scripts", "perf")
 SOURCES = sorted(
     path
