@@ -105,7 +105,8 @@ def test_every_layer_of_a_model_takes_it_in_half_precision_and_none_in_float32(n
         with torch.no_grad(), profile(activities=[ProfilerActivity.CPU]) as seen:
             family.velocity(x, t, cond)
         calls.append(sum(event.count for event in seen.key_averages() if event.key == "promptecho::lora_linear"))
-    assert calls == [len(layers), 0]
+    passes = len(set(map(len, cond))) if name == "qwenimage" else 1  # it takes prompts of one length together
+    assert calls == [passes * len(layers), 0]
     with torch.no_grad():  # float32 is PEFT's own, to the bit
         ours = full.velocity(x, t, cond)
         for layer in full.transformer.modules():

@@ -430,7 +430,8 @@ def test_auto_takes_the_first_mode_whose_update_fits_and_the_job_takes_the_same(
         gb = sum(one.bytes for one in between) / 2e9 + SETTINGS.reserve_gb - (1e-3 if between[0] is between[1] else 0)
         cluster = Cluster(find_gpu("h100", gb), 1, 1)
         assert PLANNER.run(auto, cluster, "r").checkpointing == expected
-        config, told = choose_checkpointing(auto, "r", round(gb * 2**30), 1, 1)
+    for gb, expected in ((80, "off"), (6, "full")):  # a job counts prompts by the limits of `captions`
+        config, told = choose_checkpointing(auto, "r", gb * 2**30, 1, 1)
         assert config.runs["r"].activation_checkpointing == expected and told.startswith(f"{expected}: the update ")
     sharded = experiment(tmp_path, activation_checkpointing="auto", zero_stage=3)  # all ranks must take the same
     assert PLANNER.run(sharded, Cluster(find_gpu("h100"), 1, 2), "r").checkpointing == "full"

@@ -97,7 +97,7 @@ def test_checkpointing_gives_the_same_gradients_and_keeps_far_less(name, dtype):
         assert all(torch.equal(gradient, gradients_again[key]) for key, gradient in gradients.items())
     assert found["full"][2] < kept / 4
     if dtype == "bfloat16":  # in float32 the adapter's products are several, whose results count
-        assert found["full"][2] < found["selective"][2] < 0.7 * kept
+        assert found["full"][2] < found["selective"][2] < 0.8 * kept
 
 
 @families
