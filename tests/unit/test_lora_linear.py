@@ -201,23 +201,32 @@ def test_folded_into_bfloat16_images_change_by_no_more_than_bfloat16_changes_the
         )
         return np.stack([np.asarray(image) for image in family.decode(latents)]).astype(float)
 
-    def velocity(family) -> torch.Tensor:
-        with torch.no_grad():
-            return family.velocity(noise, torch.full((3,), 0.6), [one.to(family.transformer.dtype) for one in cond])
+    def velocities(family) -> torch.Tensor:
+        found = []
+        for seed in range(4):
+            x_t = torch.randn(noise.shape, generator=torch.Generator().manual_seed(seed))
+            with torch.no_grad():
+                one = [cond_of.to(family.transformer.dtype) for cond_of in cond]
+                found.append(family.velocity(x_t, torch.full((3,), 0.6), one))
+        return torch.stack(found)
 
     truth, plain = images(full), images(half)
-    exact, unfolded = velocity(full), velocity(half)
-    with full.transformer.disable_adapter(), half.transformer.disable_adapter():
-        effect, without = exact - velocity(full), velocity(half)
+    exact, unfolded = velocities(full), velocities(half)
+    updates = {
+        f"{name}.base_layer.weight": module.get_delta_weight("default").detach().float()
+        for name, module in half.transformer.named_modules()
+        if hasattr(module, "get_delta_weight")
+    }
     with merged(half.transformer, half=True):
-        folded, found = images(half), velocity(half)
-        assert any(not torch.equal(value, before[key]) for key, value in half.transformer.state_dict().items())
+        folded, found = images(half), velocities(half)
+        after = half.transformer.state_dict()
+        changes = {name: after[name].float() - before[name].float() for name in updates}
     of_bfloat16 = np.sqrt(np.square(plain - truth).mean())
     assert np.sqrt(np.square(folded - plain).mean()) < 1.5 * of_bfloat16 and of_bfloat16 > 0
     assert (found - exact).norm() < 1.15 * (unfolded - exact).norm()
-    # And the adapter's own effect is not lost, however small it is.
-    share = ((found - without) * effect).sum() / effect.square().sum()
-    assert 0.7 < float(share) < 1.3
+    # And the adapter is not lost in the rounding, however small it is: on average the weights change as it says.
+    kept = sum(float((changes[name] * update).sum()) for name, update in updates.items())
+    assert kept == pytest.approx(sum(float(update.square().sum()) for update in updates.values()), rel=0.1)
     assert all(torch.equal(value, before[key]) for key, value in half.transformer.state_dict().items())
 
 
