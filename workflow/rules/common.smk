@@ -159,8 +159,8 @@ def slice_of(stage, **names):
 def tell_signatures():
     """Parameter and input functions say what they take, once: Snakemake looks it up several times for every job, which
     costs as much again as some of what they do."""
-    for rule in workflow.rules:
-        for function in [*rule.params, *rule.input]:
+    for each in workflow.rules:
+        for function in [*each.params, *each.input]:
             if callable(function) and getattr(function, "__globals__", None) is globals():
                 function.__signature__ = inspect.signature(function)
 
