@@ -37,7 +37,11 @@ def bench(
     rounds: Annotated[int, typer.Option(min=1, help="Measurements of each, after one that warms up.")] = 3,
     changes: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Another value of the configuration; repeat for several."),
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Another value of the configuration; repeat for several. Default: as it is written.",
+        ),
     ] = None,
     device: str = DEVICE,
     threads: int | None = THREADS,

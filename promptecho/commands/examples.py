@@ -84,8 +84,9 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "bench": (
         "# what this GPU makes of an experiment in ten minutes, the worthiest first:",
         "promptecho bench --config config/experiments/shapes.yaml --report bench.md",
-        "# a plan with what was measured in place of the assumed share of the datasheet:",
-        "promptecho plan --config config/experiments/zimage.yaml --gpus-per-node 8 --gpu h100 --mfu bench.json",
+        "# `promptecho plan --mfu bench.json` then takes these shares in place of the assumed ones.",
+        "# whole iterations alone, without compiled blocks:",
+        "promptecho bench --config config/experiments/shapes.yaml --steps peak,iteration --set compute.compile=off",
     ),
     "upgrade": (
         "promptecho upgrade --dry-run",

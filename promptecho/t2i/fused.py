@@ -11,8 +11,7 @@ class FusedRMSNorm(RMSNorm):
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         assert self.weight is not None, "`fuse_norms` takes those that have one"
-        # Plans count on meta tensors, where torch takes its kernel apart and would keep more than either.
-        if hidden_states.dtype != self.weight.dtype or hidden_states.is_meta:
+        if hidden_states.dtype != self.weight.dtype:
             return super().forward(hidden_states)
         return torch.nn.functional.rms_norm(hidden_states, tuple(self.dim), self.weight, self.eps)
 

@@ -169,9 +169,13 @@ def test_what_another_process_writes_is_seen(tmp_path):
 
 
 RACE = """
-import sys, time
+import pathlib, sys, time
 from promptecho.judges.record import Record
-with Record(sys.argv[1], "j") as record:
+here, me = pathlib.Path(sys.argv[1]), sys.argv[2]
+(here / f"{me}.ready").touch()
+while len(list(here.glob("*.ready"))) < 3:
+    time.sleep(0.001)
+with Record(here, "j") as record:
     while True:
         with record.transaction():
             if record.calls >= 60:
@@ -183,7 +187,7 @@ with Record(sys.argv[1], "j") as record:
 
 
 def test_processes_that_race_share_one_count(tmp_path):
-    racers = [subprocess.Popen([sys.executable, "-c", RACE, str(tmp_path)], cwd=ROOT) for _ in range(3)]
+    racers = [subprocess.Popen([sys.executable, "-c", RACE, str(tmp_path), str(n)], cwd=ROOT) for n in range(3)]
     assert [racer.wait() for racer in racers] == [0, 0, 0]
     assert Record(tmp_path, "j").calls == 60 and len(list(tmp_path.glob("*.jsonl"))) > 1
 

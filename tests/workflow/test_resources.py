@@ -81,11 +81,7 @@ def test_what_an_experiment_says_counts_and_a_profile_goes_before_it(renamed):
     assert here["generate_shard"]["runtime"] == "33" and "gpus_per_node" not in here["generate_shard"]
 
 
-def test_ranks_that_do_not_fit_the_batch_are_refused_before_anything_starts(renamed):
-    with (renamed.root / "config/experiments/study.yaml").open("a") as file:
-        file.write("resources: {train: {nodes: 5}}\n")
-    shown = renamed.snakemake("--submitit-skip-checks", "--dry-run", "--", "all", profile="slurm")
-    assert shown.returncode != 0 and "study: run echo-s1:" in shown.stdout and "resources.train" in shown.stdout
+def test_ranks_that_do_not_fit_their_nodes_are_refused_before_anything_starts(renamed):
     for words, said in (
         (["train:nodes=0"], "train: set-resources says nodes=0; give a whole number, at least 1"),
         (["train:gpus_per_node=2", "train:tasks_per_node=3"], "study: train: 3 processes on each node have 2 GPUs"),
