@@ -73,8 +73,7 @@ class _LoraLinear(PeftLinear):
         b: Any
         weight, a, b = base.weight, self.lora_A["default"].weight, self.lora_B["default"].weight
         usual = not (args or kwargs or self.merged or self.cast_input_dtype_enabled)
-        # Weights that are partitioned over ranks (ZeRO-3) are gathered by calls of the modules that own them.
-        if not usual or x.dtype == torch.float32 or x.dtype != weight.dtype or hasattr(weight, "ds_id"):
+        if not usual or x.dtype == torch.float32 or x.dtype != weight.dtype:
             return super().forward(x, *args, **kwargs)
         return lora_linear(x, weight, base.bias, a, b, self.scaling["default"])
 
@@ -97,6 +96,17 @@ def _computing_as_the_base(model: PeftModel) -> PeftModel:
             if plain and list(layer.lora_A) == ["default"] and dropouts == [torch.nn.Identity]:
                 layer.__class__ = _LoraLinear
     return model
+
+
+def compute_apart(model: torch.nn.Module) -> None:
+    """Have base and adapter computed by the modules that own their weights, as PEFT does it.
+
+    For weights that are partitioned over ranks (ZeRO-3): a module gathers its own before it is called and lets them go
+    after it; a weight that another module's pass reads is gathered on the spot, and stays.
+    """
+    for layer in model.modules():
+        if type(layer) is _LoraLinear:
+            layer.__class__ = PeftLinear
 
 
 def lora_parameters(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:

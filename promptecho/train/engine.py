@@ -13,7 +13,7 @@ import torch.distributed as dist
 from peft import PeftModel
 
 from promptecho.config.training import TrainingConfig
-from promptecho.t2i.lora import lora_parameters
+from promptecho.t2i.lora import compute_apart, lora_parameters
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 FUSED = ("cuda",)  # where AdamW is one kernel in place of a dozen; it rounds in another way, so on CPUs it is not
@@ -73,6 +73,7 @@ class Engine:
             "steps_per_print": 10**9,
         }
         if self.partitioned:
+            compute_apart(model)
             # From where it was loaded, weight by weight: the whole model is never on the device.
             deepspeed.zero.Init(module=model, config_dict_or_path=config, dtype=torch.float32)
         self.accumulation = accumulation

@@ -42,34 +42,6 @@ def pass_of(family, n: int) -> list[torch.Tensor]:
     return [velocity.detach(), *(gradient for gradient in gradients if gradient is not None and gradient.any())]
 
 
-@pytest.mark.parametrize("name", ["zimage", "qwenimage"])
-def test_blocks_compile_in_one_piece_and_once_for_all_batches(name):
-    """`fullgraph`: whatever breaks a graph is an error. The operations stay those of the eager model."""
-    folder = tiny_t2i.shallow_folder() if name == "zimage" else None
-    eager, compiled = (adapted(name, "float32", checkpointing=True, folder=folder) for _ in range(2))
-    assert compiled.compile_blocks("aot_eager") == compiled.compile_blocks("aot_eager") > 0
-    graphs = []
-    for n in (2, 3):
-        before = compilations()
-        for wanted, found in zip(pass_of(eager, n), pass_of(compiled, n), strict=True):
-            torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
-        graphs.append(compilations() - before)
-    assert 0 < graphs[0] <= 3 and graphs[1] == 0, graphs
-
-
-def test_a_vlm_gives_the_same_rewards_and_texts():
-    eager, compiled = (load_vlm(tiny_vlm.shared_folder()) for _ in range(2))
-    assert compile_vlm(compiled, "aot_eager") > 0
-    generator = torch.Generator().manual_seed(0)
-    pixels = torch.randint(0, 255, (3, 64, 64, 3), generator=generator, dtype=torch.uint8).numpy()
-    images, before = [Image.fromarray(one) for one in pixels], compilations()
-    for n in (2, 3):
-        wanted, found = (label_log_probs(vlm, images[:n], LABELS[:n], QUERY, batch_size=n) for vlm in (eager, compiled))
-        for pair in zip(wanted, found, strict=True):
-            torch.testing.assert_close(pair[1].log_probs, pair[0].log_probs, rtol=1e-5, atol=1e-5)
-    assert compilations() == before + 1
-
-
 def test_training_ends_in_the_same_bits_wherever_it_was_cut(tmp_path, monkeypatch, capsys):
     """In bfloat16, with the compiler's own kernels; what one process has compiled, the next one finds on the node."""
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "elsewhere"))
@@ -108,3 +80,31 @@ def test_training_ends_in_the_same_bits_wherever_it_was_cut(tmp_path, monkeypatc
     eager = read_jsonl(trained("off", "cut-off", 2, "cut/1") / "metrics.jsonl")[-1]
     assert eager["compute_changed"] == 1 and "(compile: off, was on)" in capsys.readouterr().err
     assert eager["reward_mean"] == pytest.approx(rows[1]["reward_mean"], abs=0.1)
+
+
+@pytest.mark.parametrize("name", ["zimage", "qwenimage"])
+def test_blocks_compile_in_one_piece_and_once_for_all_batches(name):
+    """`fullgraph`: whatever breaks a graph is an error. The operations stay those of the eager model."""
+    folder = tiny_t2i.shallow_folder() if name == "zimage" else None
+    eager, compiled = (adapted(name, "float32", checkpointing=True, folder=folder) for _ in range(2))
+    assert compiled.compile_blocks("aot_eager") == compiled.compile_blocks("aot_eager") > 0
+    graphs = []
+    for n in (2, 3):
+        before = compilations()
+        for wanted, found in zip(pass_of(eager, n), pass_of(compiled, n), strict=True):
+            torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
+        graphs.append(compilations() - before)
+    assert 0 < graphs[0] <= 3 and graphs[1] == 0, graphs
+
+
+def test_a_vlm_gives_the_same_rewards_and_texts():
+    eager, compiled = (load_vlm(tiny_vlm.shared_folder()) for _ in range(2))
+    assert compile_vlm(compiled, "aot_eager") > 0
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 255, (3, 64, 64, 3), generator=generator, dtype=torch.uint8).numpy()
+    images, before = [Image.fromarray(one) for one in pixels], compilations()
+    for n in (2, 3):
+        wanted, found = (label_log_probs(vlm, images[:n], LABELS[:n], QUERY, batch_size=n) for vlm in (eager, compiled))
+        for pair in zip(wanted, found, strict=True):
+            torch.testing.assert_close(pair[1].log_probs, pair[0].log_probs, rtol=1e-5, atol=1e-5)
+    assert compilations() == before + 1
