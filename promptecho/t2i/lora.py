@@ -106,7 +106,7 @@ def compute_apart(model: torch.nn.Module) -> None:
     """
     for layer in model.modules():
         if type(layer) is _LoraLinear:
-            layer.__class__ = PeftLinear
+            layer.__class__ = PeftLinear  # type: ignore[assignment]
 
 
 def lora_parameters(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
