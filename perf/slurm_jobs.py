@@ -197,12 +197,12 @@ def overhead(n: int, cluster: Cluster) -> tuple[list[float], list[float]]:
         for k in range(n):
             script = (
                 "import sys, pathlib\n"
-                "from snakemake_executor_plugin_submitit.payload import Payload\n"
+                "from snakemake_executor_plugin_submitit.payload import JobPayload\n"
                 "from snakemake_executor_plugin_submitit.submission import ArrayExecutor\n"
                 "from snakemake_executor_plugin_submitit.resources import request_of\n"
                 "folder = pathlib.Path(sys.argv[1]); folder.mkdir()\n"
                 "request = request_of('bare', {'runtime': 5, 'mem_mb': 100}, 1)\n"
-                "payload = Payload('touch out.txt', 'bare', ['out.txt'], workdir=sys.argv[1], folder=sys.argv[1],\n"
+                "payload = JobPayload('touch out.txt', 'bare', ['out.txt'], workdir=sys.argv[1], folder=sys.argv[1],\n"
                 "                  signal_delay_s=60, requeue_limit=0)\n"
                 "ArrayExecutor(folder, request.sbatch_parameters(), name='bare', comment='bare', signal_delay_s=60)"
                 ".submit_all([payload], 60, lambda state: None)\n"
