@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import types
 import typing
@@ -148,4 +149,4 @@ def _type(annotation: Any) -> str:
 
 
 def _summary(model: type[Section]) -> str:
-    return (model.__doc__ or "").strip().split("\n\n")[0]
+    return inspect.cleandoc(model.__doc__ or "").split("\n\n")[0]
