@@ -208,7 +208,8 @@ def _write_batch(
                 image.save(temporary, format="PNG")
         except DataError as error:
             raise DataError(f"prompt {layout.ids[p]} image {i}: {error}") from error
-    journal.append([_row(layout, p, i) for p, i in batch])
+    # One line, so that a batch is recorded whole or not at all.
+    journal.append([{"images": [_row(layout, p, i) for p, i in batch]}])
     bar.advance(len(batch))
 
 
@@ -251,7 +252,7 @@ def _recorded(
     job: GenerateJob, recipe: dict, journal: Journal, layout: Layout, every: list[Image]
 ) -> dict[Image, set[str]]:
     """Image -> hashes of what was made of it by this recipe, in whatever batch."""
-    rows = list(journal.rows)
+    rows = [image for row in journal.rows for image in row.get("images", [row])]
     for path in (job.work / "done").glob("[0-9]*.json"):  # earlier versions wrote a record for each batch
         record = read_json(path)
         images = record.pop("images", [])

@@ -105,11 +105,14 @@ class Journal:
 
     def _write(self, rows: list[dict[str, Any]]) -> None:
         data = "".join(json.dumps(row, ensure_ascii=True, allow_nan=False) + "\n" for row in rows).encode()
+        whole = os.fstat(self._file).st_size
         try:
             while data:
                 data = data[os.write(self._file, data) :]
             os.fsync(self._file)
         except OSError as error:
+            with contextlib.suppress(OSError):  # else the next start drops the half line, unless more was written
+                os.ftruncate(self._file, whole)
             raise DataError(
                 f"{self.path}: cannot write ({error.strerror}); free space or fix permissions, then rerun to continue"
             ) from error

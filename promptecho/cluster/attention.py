@@ -10,11 +10,12 @@ from typing import Any
 
 from promptecho.errors import ModelError
 
-# Names of diffusers' backends, the first that is installed is taken; the second one loads a kernel from the hub.
+# Names of diffusers' backends. Those of FlashAttention load a kernel from the hub: `_flash_3`, of the package, has no
+# gradient there.
 DIFFUSERS = {
     "sdpa": ("native",),
     "cudnn": ("_native_cudnn",),
-    "flash3": ("_flash_3", "_flash_3_hub"),
+    "flash3": ("_flash_3_hub",),
     "flash4": ("flash_4_hub",),
 }
 TRANSFORMERS = {"sdpa": "sdpa", "cudnn": "sdpa", "flash3": "flash_attention_3", "flash4": "flash_attention_4"}

@@ -11,7 +11,9 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import sysconfig
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -106,6 +108,8 @@ def missing(device: torch.device | str) -> str | None:
             return "a GPU of compute capability 7.0 or more"
         if not has_triton():
             return "triton"
+        if not Path(sysconfig.get_paths()["include"], "Python.h").is_file():  # Triton compiles against it
+            return "Python's headers (Python.h, which Debian has in python3-dev)"
         names = [os.environ.get("CC"), "cc", "gcc", "clang"]  # what Triton looks for
     else:
         names = [os.environ.get("CXX"), "g++", "clang++"]

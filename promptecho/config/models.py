@@ -242,6 +242,7 @@ class SiteModels(Section):
     )
     prompt_cache_gb: Positive | None = Field(
         50.0,
+        ge=1,  # less would not hold what is encoded ahead
         description="How large the embeddings of one text encoder may become there, about, in 10^9 bytes: beyond it "
         "those that were not read for the longest time go, and are computed again if they are asked for. A prompt of "
         "250 tokens takes 1.3 MB (Z-Image) to 1.8 MB (Qwen-Image), 100,000 of them without a limit 130 to 180 GB. "

@@ -49,7 +49,10 @@ def save_rolling(work: Path, state: TrainingState, rows: list[dict], keep: int) 
     with atomic_path(target) as temporary:
         save_state(state, temporary)
         write_jsonl(temporary / "metrics.jsonl", rows)
-    kept = rolling_states(work)[:keep]
+    # Later ones were passed over at the start (damaged, or of another configuration): no newer states of this run.
+    found = rolling_states(work)
+    later = [path for path in found if int(path.name) > state.iteration]
+    kept = [*later, *found[len(later) :][:keep]]
     for path in target.parent.iterdir():
         if path not in kept:
             shutil.rmtree(path)

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from promptecho.cluster.device import on_device
 from promptecho.errors import DataError, counted
 from promptecho.vlm.inputs import LabelledText, label_text, processed
 from promptecho.vlm.label_pass import ROWS, can_stay_on_host, during, facts_of
@@ -103,7 +104,7 @@ def _batch_log_probs(vlm: Vlm, images: list[Image.Image], texts: list[LabelledTe
     dtype, device = vlm.model.dtype, vlm.device
     if can_stay_on_host(vlm.model):
         facts, inputs = facts_of(vlm.model, batch, places, targets, device)
-        inputs["pixel_values"] = inputs["pixel_values"].to(dtype)
+        inputs["pixel_values"] = on_device(inputs["pixel_values"].to(dtype), device)  # not every processor does it
         with during(vlm.model, facts):
             return vlm.model(**inputs, use_cache=False).logits
     keep = torch.zeros(input_ids.numel(), dtype=torch.bool)

@@ -70,7 +70,7 @@ def test_without_its_gpu_it_is_refused_before_a_model_is_loaded(experiment, kind
 def test_a_package_that_is_missing_is_named():
     family = load_family("zimage", str(tiny_t2i.shared_folder()))
     for kind, package in (
-        ("flash3", "Flash Attention 3 backend '_flash_3' .*; nor: .*`kernels`"),
+        ("flash3", ".*`kernels`"),
         ("flash4", "`kernels`"),
     ):
         with pytest.raises(ModelError, match=f"compute.attention: {kind} can't be had here: .*{package}"):

@@ -75,7 +75,7 @@ def png_bytes(folder: Path) -> dict[str, bytes]:
 def recorded(work: Path) -> list[dict]:
     """What a shard's journal tells, behind its first line."""
     lines = [line for path in (work / "done").glob("*.jsonl") for line in path.read_text().splitlines(True)[1:]]
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    return [image for line in lines if line.endswith("\n") for image in json.loads(line)["images"]]
 
 
 @pytest.fixture(scope="module")

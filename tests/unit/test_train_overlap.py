@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+import time
+import weakref
 from concurrent.futures import Future
 from dataclasses import replace
 
@@ -103,6 +105,52 @@ def test_a_shortage_of_memory_beside_the_sampler_is_scored_again_after_it(capsys
         assert target.collect(lambda _: None).rewards.tolist() == [[0.0, 1.0]]
     assert calls == [False, True, True]
     assert capsys.readouterr().err.count("rewards ran out of memory beside the sampler") == 1
+
+
+def test_after_a_shortage_one_pass_runs_at_a_time_and_the_failed_one_holds_nothing():
+    class Activations:
+        pass
+
+    running, most, held, kept = [], [], [], []
+    main = threading.get_ident()
+
+    def reward(images, prompts, prompt_ids):
+        running.append(prompt_ids)
+        most.append(len(running))
+        try:
+            if threading.get_ident() != main and prompt_ids == ["0"]:
+                activations = Activations()
+                held.append(weakref.ref(activations))
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+            if threading.get_ident() == main:
+                kept.append(held[0]() is not None)
+            time.sleep(0.05)
+            return [float(prompt_id) for prompt_id in prompt_ids]
+        finally:
+            running.remove(prompt_ids)
+
+    target = rewarder(reward)
+    for index in range(4):
+        submit(target, index, index + 1)
+    assert target.collect(lambda _: None).rewards.tolist() == [[0.0, 1.0, 2.0, 3.0]]
+    assert max(most) == 1 and not any(kept) and kept
+
+
+def test_an_error_leaves_no_lot_behind_it_to_be_scored():
+    scored = []
+
+    def reward(images, prompts, prompt_ids):
+        scored.append(prompt_ids)
+        time.sleep(0.2)
+        raise RewardError("no such thing")
+
+    target = rewarder(reward)
+    for index in range(4):
+        submit(target, index, index + 1)
+    with pytest.raises(RewardError, match="no such thing"):
+        target.collect(lambda _: None)
+    target.pool.shutdown()
+    assert len(scored) <= 2  # the one behind it may have begun
 
 
 def test_a_request_to_stop_is_looked_for_while_the_thread_works():

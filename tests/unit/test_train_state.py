@@ -167,6 +167,15 @@ def test_only_the_newest_states_are_kept_and_cut_short_writes_go(rolling):
     assert sorted(path.name for path in (rolling / "states").iterdir()) == ["000005", "000006"]
 
 
+def test_states_of_another_configuration_make_no_room_for_themselves(rolling):
+    for iteration in (1, 2):
+        one = state()
+        one.iteration = iteration
+        save_rolling(rolling, one, [], keep=1)
+        names = sorted(path.name for path in (rolling / "states").iterdir())
+        assert names == [f"{iteration:06d}", "000003", "000004", "000005"]
+
+
 @pytest.mark.parametrize("damaged", [0, 1, 2])
 def test_damaged_states_are_named_and_the_newest_good_one_is_used(rolling, capsys, damaged):
     for iteration in range(5, 5 - damaged, -1):

@@ -33,6 +33,20 @@ def test_no_more_wait_than_the_bound():
     assert begun == [0, 1, "third"]
 
 
+def test_behind_an_error_no_call_is_made():
+    go, made = threading.Event(), []
+
+    def fail():
+        go.wait(30)
+        raise ValueError("of the first")
+
+    with pytest.raises(ValueError, match="of the first"), Writer(ahead=2) as writer:
+        writer.put(fail)
+        writer.put(lambda: made.append("second"))
+        go.set()
+    assert made == []
+
+
 @pytest.mark.parametrize("later", [True, False])
 def test_an_error_is_raised_by_the_next_call_or_at_the_end(later):
     failed = threading.Event()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext
 
@@ -26,7 +27,8 @@ class OverlappedRewarder:
 
     On a GPU the first lots wait for `collect`, which learns how much memory scoring takes beside what is there. From
     then on lots are scored while the next is sampled, as long as both fit. A lot that meets a shortage of memory in
-    the thread is scored once more at the end, and so are all lots from there on.
+    the thread is scored once more at the end, and so are all lots from there on; two passes never run at once, since
+    they share the model.
     """
 
     overlaps = True
@@ -52,13 +54,20 @@ class OverlappedRewarder:
         before = torch.cuda.memory_allocated(self.device) if self.on_gpu else 0
         # Within a held-out evaluation, which is measured as one, the peak is that of its sampling.
         clear = self.on_gpu and torch.cuda.max_memory_allocated(self.device) <= before + SLACK
-        for step, (lot, future) in enumerate(lots, start=1):
-            self.stop.poll()
-            part = self._awaited(future)
-            if part is None:
-                part, alone = self._score(lot), True
-            parts.append(part)
-            moved(step)
+        futures = [future for _, future in lots if future is not None]
+        try:
+            for step, (lot, future) in enumerate(lots, start=1):
+                self.stop.poll()
+                part = self._awaited(future)
+                if part is None:
+                    self._end_thread(futures)
+                    part, alone = self._score(lot), True
+                parts.append(part)
+                moved(step)
+        except BaseException:
+            for future in futures:  # else the process would end only when all of them are scored
+                future.cancel()
+            raise
         if alone and clear and self.has_room is None:
             taken = torch.cuda.max_memory_allocated(self.device) - before
             free, _ = torch.cuda.mem_get_info(self.device)
@@ -71,7 +80,7 @@ class OverlappedRewarder:
 
     def _awaited(self, future: Future[RolloutScores] | None) -> RolloutScores | None:
         """What the thread has found; None where it has not been asked, or ran out of memory."""
-        if future is None:
+        if future is None or future.cancelled():
             return None
         while not wait([future], POLL_S).done:
             self.stop.poll()
@@ -80,8 +89,17 @@ class OverlappedRewarder:
             told = "rewards ran out of memory beside the sampler; from here on images are scored after sampling"
             print(told, file=sys.stderr, flush=True)
             self.has_room = False
+            _let_go(error)
             return None
         return future.result()
+
+    def _end_thread(self, futures: Sequence[Future[RolloutScores]]) -> None:
+        """Have the thread begin nothing more, and wait for what it is at."""
+        running = [future for future in futures if not future.cancel()]
+        while wait(running, POLL_S).not_done:
+            self.stop.poll()
+        if self.on_gpu and running:
+            torch.cuda.empty_cache()  # what its stream has kept is of no use to others
 
     def _in_thread(self, lot: Lot) -> RolloutScores:
         context: AbstractContextManager = nullcontext() if self.stream is None else torch.cuda.stream(self.stream)
@@ -90,6 +108,13 @@ class OverlappedRewarder:
 
     def _score(self, lot: Lot) -> RolloutScores:
         return score_images(self.rewards, *lot, lambda _: None)
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Free what the frames of a failed pass hold: its activations."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 def fits(sampling: int, scoring: int, there: int) -> bool:
