@@ -51,6 +51,7 @@ class T2iCosts:
         self, found: ModelStatus, section: T2iSection, lora: LoraSection, *, checkpointing: CheckpointingMode = "off",
         fold: bool = False, prompt_tokens: int,
     ) -> None:  # fmt: skip
+        from promptecho.t2i.checkpointing import use_checkpointing
         from promptecho.t2i.lora import add_lora, folded_bytes, lora_parameters
 
         self.section, self.prompt_tokens, self._known = section, prompt_tokens, Known()
@@ -63,8 +64,7 @@ class T2iCosts:
         self.vae_bytes = n_bytes(family.pipeline.vae)
         self._deep = Deep(family.transformer, T2I_SHALLOW)
         self._deep_encoders = [Deep(encoder, T2I_SHALLOW) for encoder in encoders]
-        if checkpointing != "off":
-            family.enable_activation_checkpointing(*(() if checkpointing == "full" else (checkpointing,)))
+        use_checkpointing(family, checkpointing)
         family.transformer = self._adapted = add_lora(family.transformer, lora, 0, family.lora_targets)
         self._adapter = lambda: list(lora_parameters(self._adapted).values())
         self.lora_params = self._deep.number(lambda: sum(p.numel() for p in self._adapter()))
@@ -123,10 +123,10 @@ class T2iCosts:
     def loss(self, n: int, training: TrainingConfig) -> Cost:
         """Loss and gradient of `n` images: one micro-batch. The gradients' own memory counts once more, as they are
         added to those of the micro-batches before."""
+        from promptecho.train.deal import timesteps_per_forward
         from promptecho.train.update import awm_loss
 
-        per_forward = 1 if training.per_timestep else training.timesteps.per_sample
-
+        per_forward = timesteps_per_forward(training)
         batch = self._batch(n, per_forward, training)
 
         def once() -> None:

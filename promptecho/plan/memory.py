@@ -9,7 +9,7 @@ from promptecho.config.training import TrainingConfig
 from promptecho.phases import Phase
 from promptecho.plan.costs import T2iCosts, VlmCosts
 from promptecho.plan.settings import Settings
-from promptecho.train.deal import images_of_ranks, largest_share
+from promptecho.train.deal import drawn_timesteps, images_of_ranks, largest_share, timesteps_per_forward
 from promptecho.train.placement.layout import RankLayout
 
 FLOAT32 = 4
@@ -76,7 +76,7 @@ def trainer_memory(
     live = _live(t2i, training)
     sampled = min(training.sampling.batch_size, share)
     micro = min(training.micro_batch_size, largest_share(training, world))
-    rows, references = _rows(training), _references(training)
+    rows, references = drawn_timesteps(training), _references(training)
     mine = images_met(training, world)
     one = rows * t2i.latent_bytes
     phases: dict[str, dict[str, int]] = {
@@ -146,13 +146,12 @@ def _live(t2i: T2iCosts, training: TrainingConfig) -> dict[str, int]:
 
 def _update(t2i: T2iCosts, training: TrainingConfig, layout: RankLayout) -> dict[str, int]:
     micro = min(training.micro_batch_size, largest_share(training, layout.trainers))
-    rows, references = _rows(training), _references(training)
+    rows, references = drawn_timesteps(training), _references(training)
     mine = images_met(training, layout.trainers)
-    per_forward = 1 if training.per_timestep else training.timesteps.per_sample
     return {
         "activations": t2i.loss(micro, training).peak, **_live(t2i, training),
         "noise and references": mine * t2i.latent_bytes * (1 + rows * (1 + references)),
-        "micro-batch": micro * per_forward * t2i.latent_bytes * (2 + references),
+        "micro-batch": micro * timesteps_per_forward(training) * t2i.latent_bytes * (2 + references),
         "reduce bucket": REDUCE_BUCKET,
     }  # fmt: skip
 
@@ -204,11 +203,6 @@ def images_met(training: TrainingConfig, ranks: int) -> int:
 
 def _images(training: TrainingConfig) -> int:
     return training.prompts_per_iteration * training.images_per_prompt
-
-
-def _rows(training: TrainingConfig) -> int:
-    """Timesteps that an image has noise and references for."""
-    return training.timesteps.per_sample * (training.passes if training.timesteps.redraw == "pass" else 1)
 
 
 def _references(training: TrainingConfig) -> int:

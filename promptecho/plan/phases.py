@@ -12,7 +12,7 @@ from promptecho.plan.gpus import Gpu
 from promptecho.plan.memory import FLOAT32, images_met, reward_batch, samples_of
 from promptecho.plan.settings import Settings
 from promptecho.plan.trace import Cost
-from promptecho.train.deal import accumulation, groups_per_pass, largest_share
+from promptecho.train.deal import accumulation, drawn_timesteps, groups_per_pass, largest_share
 from promptecho.train.placement.layout import RankLayout
 from promptecho.train.speed import reference_sets
 
@@ -73,7 +73,7 @@ def iteration_phases(
     share, world = -(-images // layout.trainers), layout.trainers
     gather = _zero3_gather(t2i, training, layout, clock)
 
-    rows = training.timesteps.per_sample * (training.passes if training.timesteps.redraw == "pass" else 1)
+    rows = drawn_timesteps(training)
     micro = min(training.micro_batch_size, share)
     once = t2i.velocity(micro, training).times(1 / micro)
     sets = reference_sets(training, iteration=1)

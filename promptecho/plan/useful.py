@@ -13,6 +13,7 @@ from promptecho.plan.memory import reward_batch
 from promptecho.plan.plan import Planner
 from promptecho.plan.settings import Settings
 from promptecho.plan.trace import Cost
+from promptecho.train.deal import drawn_timesteps, groups_per_pass
 from promptecho.train.speed import Effort, Work
 
 SAMPLED_CAPTIONS = 256  # whose mean length counts as every prompt's
@@ -43,9 +44,8 @@ def work_of(
     n, sampling = min(training.sampling.batch_size, images), training.sampling
     step = t2i.sample_step(n, sampling.guidance_scale).times(sampling.num_inference_steps * images / n)
     encode = Cost() if cache else t2i.encode().times(training.prompts_per_iteration)
-    draws = training.passes if training.timesteps.redraw == "pass" else 1
     micro = min(training.micro_batch_size, images)
-    one_set = t2i.velocity(micro, training).times(draws * training.timesteps.per_sample * images / micro)
+    one_set = t2i.velocity(micro, training).times(drawn_timesteps(training) * images / micro)
     costs = {
         Phase.SAMPLE: encode + step + t2i.decode(n).times(images / n),
         Phase.PRECOMPUTE: one_set,
@@ -87,10 +87,9 @@ def prompt_tokens(config: ExperimentConfig, captions: Path) -> int:
 
 
 def _update(t2i: T2iCosts, training: TrainingConfig, images: int) -> Cost:
-    per_forward = 1 if training.per_timestep else training.timesteps.per_sample
     micro = min(training.micro_batch_size, images)
-    units = training.passes * images * training.timesteps.per_sample
-    return t2i.loss(micro, training).times(units / (micro * per_forward))
+    units = training.passes * images * groups_per_pass(training)
+    return t2i.loss(micro, training).times(units / micro)
 
 
 def _effort(cost: Cost, gpu: Gpu | None) -> Effort:

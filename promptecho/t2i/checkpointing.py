@@ -15,7 +15,9 @@ from torch import nn
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 from promptecho.compute.blocks import CompiledForward
+from promptecho.config.fields import CheckpointingMode
 from promptecho.t2i import lora_linear  # noqa: F401  # its operator is one of those that are kept
+from promptecho.t2i.base import T2iModel
 
 _ATEN = torch.ops.aten
 _PRODUCTS = (_ATEN.mm.default, _ATEN.addmm.default, _ATEN.bmm.default)
@@ -39,6 +41,15 @@ def policy(context: Any, operator: Any, *args: Any, **kwargs: Any) -> Checkpoint
 
 WIDENS = 8
 _contexts = partial(create_selective_checkpoint_contexts, policy)
+
+
+def use_checkpointing(family: T2iModel, mode: CheckpointingMode) -> None:
+    """Let the model's transformer keep what `mode` says. Without a mode a family means `full`, which is all that one
+    from outside need offer."""
+    if mode == "full":
+        family.enable_activation_checkpointing()
+    elif mode != "off":
+        family.enable_activation_checkpointing(mode)
 
 
 def checkpointed(block: nn.Module, *args: Any) -> Any:

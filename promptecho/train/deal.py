@@ -58,6 +58,21 @@ def largest_share(training: TrainingConfig, ranks: int) -> int:
     return -(-training.batch_size * groups_per_pass(training) // ranks)
 
 
+def draws_per_iteration(training: TrainingConfig) -> int:
+    """How many times an iteration draws timesteps for an image: once, or for each pass over the images."""
+    return training.passes if training.timesteps.redraw == "pass" else 1
+
+
+def drawn_timesteps(training: TrainingConfig) -> int:
+    """Timesteps that an image has noise and references for in an iteration."""
+    return training.timesteps.per_sample * draws_per_iteration(training)
+
+
+def timesteps_per_forward(training: TrainingConfig) -> int:
+    """Timesteps of an image that go through one forward pass of the update together."""
+    return 1 if training.per_timestep else training.timesteps.per_sample
+
+
 def groups_per_pass(training: TrainingConfig) -> int:
     """How many groups of timesteps each image has in one pass over the images."""
     return training.timesteps.per_sample if training.per_timestep else 1

@@ -236,7 +236,7 @@ class Engine:
 
         def part(value: torch.Tensor, p: Any) -> torch.Tensor:
             size = p.ds_tensor.ds_numel
-            flat = torch.zeros(size * dist.get_world_size())
+            flat = torch.zeros(size * dist.get_world_size(), device=value.device)
             flat[: value.numel()] = value.flatten()
             return flat[size * rank : size * (rank + 1)].to(self.device)
 

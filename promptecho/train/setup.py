@@ -19,6 +19,7 @@ from promptecho.errors import DataError, counted
 from promptecho.phases import Phase
 from promptecho.rewards.base import RewardContext
 from promptecho.t2i.base import T2iModel
+from promptecho.t2i.checkpointing import use_checkpointing
 from promptecho.t2i.lora import add_lora
 from promptecho.t2i.prompt_cache import PromptCache
 from promptecho.train.data import TrainingPrompt
@@ -44,9 +45,8 @@ def prepare(segment: Segment, training: TrainingConfig, layout: RankLayout, laun
         family = load_policy(segment.config, training, device)
         turn = layout.index, layout.trainers
         encoder = PromptCache.of(segment.config, family, turn)
-    if (mode := training.activation_checkpointing) != "off":
-        assert mode != "auto", "the command has chosen before it starts a segment"
-        family.enable_activation_checkpointing(*(() if mode == "full" else (mode,)))
+    assert training.activation_checkpointing != "auto", "the command has chosen before it starts a segment"
+    use_checkpointing(family, training.activation_checkpointing)
     with phase(Phase.LOAD_VLM):
         rewarder = make_rewarder(segment, layout, launch, rewards, phase)
     with phase(Phase.OPTIMIZER):

@@ -22,7 +22,14 @@ from promptecho.seeds import derive_seed
 from promptecho.t2i.base import T2iModel
 from promptecho.t2i.lengths import sorted_by_length
 from promptecho.train.data import Batch, NotFiniteError, Rollout, batches_of, normal
-from promptecho.train.deal import deal, images_of_ranks, passes_of, timestep_groups
+from promptecho.train.deal import (
+    deal,
+    drawn_timesteps,
+    draws_per_iteration,
+    images_of_ranks,
+    passes_of,
+    timestep_groups,
+)
 from promptecho.train.failures import find_not_finite
 from promptecho.train.ranks import handed_over, rounds
 from promptecho.train.state import averaged
@@ -47,8 +54,7 @@ def draw_timesteps_and_noise(
 
     T is `timesteps.per_sample`, times the number of passes if each pass draws its own.
     """
-    draws = training.passes if training.timesteps.redraw == "pass" else 1
-    times, noises = [], []
+    draws, times, noises = draws_per_iteration(training), [], []
     timesteps = training.timesteps
     grid = grid[timesteps.grid_first : int(len(grid) * timesteps.grid_share)]
     for image in images:
@@ -75,7 +81,7 @@ def draw_timesteps_and_noise(
         noises.append(torch.cat(noise))
     device = rollout.latents.device
     if not images:
-        rows = timesteps.per_sample * draws
+        rows = drawn_timesteps(training)
         return torch.zeros((rows, 0), device=device), torch.zeros((rows, *rollout.latents[:0].shape), device=device)
     return torch.cat(times, 1).to(device), torch.stack(noises, 1).to(device)
 
