@@ -24,6 +24,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from promptecho.bench.report import significant
+
 ROOT = Path(__file__).resolve().parent.parent
 SHARDS = """
 import hashlib, sys
@@ -110,22 +112,18 @@ def cases(given: argparse.Namespace, folder: Path, sides: dict[str, Path]) -> di
     return {"merge": found}
 
 
-def spread(values: Sequence[float]) -> str:
-    ordered = sorted(values)
-    middle = (ordered[len(ordered) // 2] + ordered[(len(ordered) - 1) // 2]) / 2
-    return f"{middle:.3g} ({ordered[0]:.3g} - {ordered[-1]:.3g})"
-
-
 def report(found: list[dict[str, Any]], sides: Sequence[str]) -> str:
     lines = []
     for name in dict.fromkeys(one["name"] for one in found):
         by = {side: [one for one in found if (one["name"], one["side"]) == (name, side)] for side in sides}
         for side in sides:
-            told = [f"{key} {spread([one[key] for one in by[side]])}" for key in ("seconds", "cpu_s", "peak_mb")]
+            told = [f"{key} {significant([one[key] for one in by[side]])}" for key in ("seconds", "cpu_s", "peak_mb")]
             lines.append(f"{name}: {side:6s} {'; '.join(told)}")
         if "before" in by:
             pairs = list(zip(by["before"], by["now"], strict=True))
-            told = [f"{key} {spread([a[key] / b[key] for a, b in pairs])}" for key in ("seconds", "cpu_s", "peak_mb")]
+            told = [
+                f"{key} {significant([a[key] / b[key] for a, b in pairs])}" for key in ("seconds", "cpu_s", "peak_mb")
+            ]
             lines.append(f"{name}: before / now {'; '.join(told)}, n = {len(pairs)}")
     return "\n".join(lines)
 

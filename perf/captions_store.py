@@ -22,6 +22,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from promptecho.bench.report import spread
+
 WORDS = "a the red blue wooden table stands beside large window with soft light falling across floor while cat sleeps"
 SOURCE = ("Qwen/Qwen3-VL-32B-Instruct", "files-0", "Describe this image in detail.", {"seed": 0})
 RANDOM = 100  # rows
@@ -133,12 +135,6 @@ def measure(side: str, task: str, count: int, folder: Path) -> dict[str, Any]:
         "side": side, "task": task, "seconds": time.perf_counter() - started, "cpu_s": time.process_time() - cpu,
         "peak_gb": peak() - before, "result": result, "mb": path.stat().st_size / 1e6,
     }  # fmt: skip
-
-
-def spread(values: Sequence[float], digits: int = 2) -> str:
-    ordered = sorted(values)
-    middle = (ordered[len(ordered) // 2] + ordered[(len(ordered) - 1) // 2]) / 2
-    return f"{middle:.{digits}f} ({ordered[0]:.{digits}f} - {ordered[-1]:.{digits}f})"
 
 
 def report(found: list[dict[str, Any]], sides: list[str]) -> str:

@@ -18,11 +18,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from promptecho.bench.report import significant
 
 ROOT = Path(__file__).resolve().parent.parent
 BARE = """
@@ -118,20 +119,14 @@ def run(side: str, checkout: Path, folder: Path, profile: Path | None = None) ->
     }  # fmt: skip
 
 
-def spread(values: Sequence[float]) -> str:
-    ordered = sorted(values)
-    middle = (ordered[len(ordered) // 2] + ordered[(len(ordered) - 1) // 2]) / 2
-    return f"{middle:.3g} ({ordered[0]:.3g} - {ordered[-1]:.3g})"
-
-
 def report(found: list[dict[str, Any]]) -> str:
     lines = []
     for jobs in dict.fromkeys(one["jobs"] for one in found):
         bare = [one for one in found if (one["jobs"], one["side"]) == (jobs, "bare")]
         for side in dict.fromkeys(one["side"] for one in found):
             mine = [one for one in found if (one["jobs"], one["side"]) == (jobs, side)]
-            told = [f"{key} {spread([one[key] for one in mine])}" for key in ("seconds", "cpu_s", "peak_mb")]
-            ratio = spread([one["cpu_s"] / plain["cpu_s"] for one, plain in zip(mine, bare, strict=True)])
+            told = [f"{key} {significant([one[key] for one in mine])}" for key in ("seconds", "cpu_s", "peak_mb")]
+            ratio = significant([one["cpu_s"] / plain["cpu_s"] for one, plain in zip(mine, bare, strict=True)])
             lines.append(f"{jobs} jobs, {side:6s} {'; '.join(told)}; CPU against bare {ratio}, n = {len(mine)}")
     return "\n".join(lines)
 

@@ -26,7 +26,6 @@ import argparse
 import os
 import re
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -37,6 +36,8 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+
+from promptecho.bench.report import significant
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests" / "slurm"))
@@ -262,22 +263,18 @@ def main() -> None:
     keys = list(rows["submitit"][0])
     table = Table(*["executor", *keys], title=f"{given.jobs} jobs, median of {given.rounds} (range)")
     for name, measured in rows.items():
-        table.add_row(name, *[_spread([row[key] for row in measured]) for key in keys])
+        table.add_row(name, *[significant([row[key] for row in measured]) for key in keys])
     console.print(table)
     for name in names[1:]:
         ratios = Table(*["", *keys], title=f"{name} / submitit, per round")
         pairs = list(zip(rows[name], rows["submitit"], strict=True))
-        ratios.add_row("ratio", *[_spread([other[key] / ours[key] for other, ours in pairs]) for key in keys])
+        ratios.add_row("ratio", *[significant([other[key] / ours[key] for other, ours in pairs]) for key in keys])
         console.print(ratios)
     pairs = [b - a for a, b in zip(bare, inside, strict=True)]
     console.print(
-        f"inside a job, n = {given.overhead} pairs: bare {_spread(bare)} s, as Snakemake job {_spread(inside)} s, "
-        f"difference {_spread(pairs)} s, median (range)"
+        f"inside a job, n = {given.overhead} pairs: bare {significant(bare)} s, as Snakemake job "
+        f"{significant(inside)} s, difference {significant(pairs)} s, median (range)"
     )
-
-
-def _spread(values: list[float]) -> str:
-    return f"{statistics.median(values):.3g} ({min(values):.3g} - {max(values):.3g})"
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,11 +66,6 @@ def in_rounds(
             if number >= 0:
                 taken[name].append(run)
     return taken
-
-
-def ratios(a: Sequence[Taken], b: Sequence[Taken], device: torch.device) -> list[float]:
-    """Time of `a` over time of `b`, round by round."""
-    return [x.time_on(device) / y.time_on(device) for x, y in zip(a, b, strict=True)]
 
 
 def flops(code: Callable[[], Any]) -> int:

@@ -7,6 +7,7 @@ import json
 import math
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +137,7 @@ def open_bench(arguments: argparse.Namespace) -> Bench:
         raise ConfigError(f"{arguments.config}: runs: has no run to measure; add one")
     run = arguments.run or next(iter(whole.runs))
     training = run_training(whole, run)
-    config = load_experiment(arguments.config, overrides(few(training, arguments.images), arguments.changes, run))
+    config = load_experiment(arguments.config, overrides(run, few(training, arguments.images), arguments.changes))
     use(config)
     device = torch.device(choose_device(arguments.device))
     set_up(config, device)
@@ -159,15 +160,10 @@ def few(training: TrainingConfig, images: int) -> list[str]:
     ]  # fmt: skip
 
 
-def overrides(*changes: Any) -> dict[str, Any]:
-    """KEY=VALUE of lists, the later over the earlier, as a nested mapping; `training.KEY` is also set in the run.
-
-    Args:
-        changes: lists, and last the run.
-    """
-    *lists, run = changes
+def overrides(run: str, *changes: list[str]) -> dict[str, Any]:
+    """Lists of KEY=VALUE, the later over the earlier, as a nested mapping; `training.KEY` is also set in `run`."""
     found: dict[str, Any] = {}
-    for change in (one for some in lists for one in some):
+    for change in chain.from_iterable(changes):
         key, equals, value = change.partition("=")
         if not equals or not key:
             raise ConfigError(f"--set {change}: expected KEY=VALUE, such as training.micro_batch_size=2")

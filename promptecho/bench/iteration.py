@@ -7,6 +7,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import yaml
@@ -67,10 +68,10 @@ def summary(bench: Bench, rows: list[Row]) -> None:
         remarks = f"{again:.0%} with what is computed again" if again is not None else ""
         peak = max(row[f"memory_gb_{phase}"] for row in rows)
         bench.row(phase, **_values(usual, f"_{phase}"), peak_gb=peak, remarks=remarks)
-    images = bench.images / _middle([row["seconds"] for row in usual])
+    images = bench.images / median([row["seconds"] for row in usual])
     bench.row("iteration", **_values(usual, ""), remarks=f"{images:.3g} images/s")
     shares = {
-        phase: _middle([row[f"hfu_{phase}" if f"hfu_{phase}" in row else f"mfu_{phase}"] for row in usual])
+        phase: median([row[f"hfu_{phase}" if f"hfu_{phase}" in row else f"mfu_{phase}"] for row in usual])
         for phase in MEASURED if all(f"mfu_{phase}" in row for row in usual)
     }  # fmt: skip
     if shares:
@@ -83,13 +84,8 @@ def _values(rows: list[Row], suffix: str) -> dict[str, Any]:
     found: dict[str, Any] = {"seconds": [row[f"seconds{suffix}"] for row in rows]}
     for key in ("tflops", "mfu"):
         if values := [row[key + suffix] for row in rows if key + suffix in row]:
-            found[key] = _middle(values)
+            found[key] = median(values)
     return found
-
-
-def _middle(values: list[float]) -> float:
-    ordered = sorted(values)
-    return (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
 
 
 def written(bench: Bench, work: Path, iterations: int) -> tuple[Path, Path]:
@@ -104,7 +100,7 @@ def written(bench: Bench, work: Path, iterations: int) -> tuple[Path, Path]:
     import_prompts(prompts, spec)
     config.write_text(dump_yaml(bench.config))
     settings = [f"training.iterations={iterations}", "compute.mfu=on"]
-    changed = load_experiment(config, overrides(settings, bench.run))
+    changed = load_experiment(config, overrides(bench.run, settings))
     content = yaml.safe_load(dump_yaml(changed)) | {"models_prompt_cache": str(work / "embeddings")}
     config.write_text(yaml.safe_dump(content, sort_keys=False))
     return captions, config

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import statistics
 import time
 from collections.abc import Callable
@@ -38,6 +39,13 @@ def take(code: Callable[[], Any], device: torch.device) -> Taken:
 def taken(code: Callable[[], Any], device: torch.device, rounds: int) -> tuple[Taken, list[Taken]]:
     """The first run, which warms up and compiles, and `rounds` more."""
     return take(code, device), [take(code, device) for _ in range(rounds)]
+
+
+def free(device: torch.device) -> None:
+    """Give back what objects held that nothing names any more."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def median_of(runs: list[Taken], device: torch.device) -> float:

@@ -15,9 +15,15 @@ product of this card (step `peak`); MFU: the same over the rates of the card's d
 seconds of what the remark names over seconds of this row. GB are 1e9 bytes. Steps took turns with nothing else here."""
 
 
-def spread(values: Sequence[float], digits: int = 2) -> str:
-    """Median (least - most)."""
-    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} - {max(values):.{digits}f})"
+def spread(values: Sequence[float], digits: int = 2, kind: str = "f") -> str:
+    """Median (least - most); `digits` behind the point, or with `kind` "g" those that count."""
+    middle, least, most = (f"{f(values):.{digits}{kind}}" for f in (statistics.median, min, max))
+    return f"{middle} ({least} - {most})"
+
+
+def significant(values: Sequence[float]) -> str:
+    """The same with three digits that count, for values of very different sizes."""
+    return spread(values, 3, "g")
 
 
 def page(results: dict[str, Any]) -> str:

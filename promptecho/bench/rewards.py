@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -13,7 +12,7 @@ from PIL import Image
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from promptecho.bench.context import Bench
-from promptecho.bench.measuring import Taken, ratio, taken
+from promptecho.bench.measuring import Taken, free, ratio, taken
 from promptecho.config import run_rewards, run_vlm
 from promptecho.rewards.echo.reward import DEFAULT_QUERY
 from promptecho.vlm import Vlm, label_pass, load_vlm, log_probs
@@ -98,9 +97,7 @@ def reward(bench: Bench) -> None:
             _, before = taken(lambda: plain(vlm, images, labels, asked), device, bench.rounds)
         bench.row(f"model(..., labels=...), {n} images one by one", **bench.timed(before))
         del vlm
-        gc.collect()
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
+        free(device)
     vlm = load_reward_vlm(bench.config, bench.run, device, make_layout(bench.training, 0, 1, 1))
     costs = bench.planner.vlm(bench.config, bench.run)
     assert costs is not None, "a reward needs it"

@@ -11,7 +11,8 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-ABSENT = 3  # as in runner.py
+from promptecho.bench.runner import ABSENT
+
 UNKNOWN = re.compile(r"is not a known key|input should be|compute\.\w+: ")
 
 

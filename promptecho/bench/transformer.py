@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from functools import partial
 from typing import Any
 
@@ -10,8 +9,9 @@ import numpy as np
 import torch
 
 from promptecho.bench.context import Bench
-from promptecho.bench.measuring import median_of, ratio, taken
+from promptecho.bench.measuring import free, median_of, ratio, taken
 from promptecho.t2i.base import T2iModel
+from promptecho.t2i.checkpointing import use_checkpointing
 from promptecho.t2i.lora import add_lora, lora_parameters, merged
 
 KERNELS = 15  # of the table
@@ -25,9 +25,8 @@ def policy(bench: Bench) -> T2iModel:
 
     training = bench.training
     family = load_policy(bench.config, training, bench.device)
-    if str(training.activation_checkpointing) not in ("False", "off"):
-        mode = "selective" if training.activation_checkpointing == "selective" else "full"
-        family.enable_activation_checkpointing(*(() if mode == "full" else (mode,)))
+    mode = training.activation_checkpointing
+    use_checkpointing(family, "full" if mode == "auto" else mode)
     family.transformer = add_lora(family.transformer, training.lora, training.seed, family.lora_targets)
     with torch.no_grad():
         for parameter in lora_parameters(family.transformer).values():
@@ -101,9 +100,7 @@ def sampler(bench: Bench, steps: int) -> None:
         _, theirs[kind] = taken(partial(piped, bench, pipeline, prompts, noise, steps), device, bench.rounds)
         bench.row(f"diffusers' pipeline: {told.format(kind)}", **bench.timed(theirs[kind]))
     del pipeline  # the two are never there together
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
+    free(device)
     family, costs = policy(bench), bench.planner.t2i(bench.config, bench.training)
     family.move_text_encoder(device)
 

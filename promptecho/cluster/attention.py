@@ -12,12 +12,7 @@ from promptecho.errors import ModelError
 
 # Names of diffusers' backends. Those of FlashAttention load a kernel from the hub: `_flash_3`, of the package, has no
 # gradient there.
-DIFFUSERS = {
-    "sdpa": ("native",),
-    "cudnn": ("_native_cudnn",),
-    "flash3": ("_flash_3_hub",),
-    "flash4": ("flash_4_hub",),
-}
+DIFFUSERS = {"sdpa": "native", "cudnn": "_native_cudnn", "flash3": "_flash_3_hub", "flash4": "flash_4_hub"}
 TRANSFORMERS = {"sdpa": "sdpa", "cudnn": "sdpa", "flash3": "flash_attention_3", "flash4": "flash_attention_4"}
 GENERATIONS = {  # compute capabilities, by their first number
     "cudnn": (range(8, 100), "an Ampere GPU or a newer one"),
@@ -54,18 +49,11 @@ def use_attention(transformer: Any, kind: str) -> None:
     """
     if kind == "auto":
         return
-    reasons = []
-    for name in DIFFUSERS[kind]:
-        try:
-            transformer.set_attention_backend(name)
-            return
-        except (
-            Exception
-        ) as error:  # a missing package, an old one, a hub that can't be reached: RuntimeError to OSError
-            reasons.append(" ".join(str(error).split())[:200].removesuffix("."))
-    raise ModelError(
-        f"compute.attention: {kind} can't be had here: {'; nor: '.join(reasons)}; install it, or {INSTEAD}"
-    )
+    try:
+        transformer.set_attention_backend(DIFFUSERS[kind])
+    except Exception as error:  # a missing package, an old one, a hub that can't be reached: RuntimeError to OSError
+        reason = " ".join(str(error).split())[:200].removesuffix(".")
+        raise ModelError(f"compute.attention: {kind} can't be had here: {reason}; install it, or {INSTEAD}") from error
 
 
 def attention_option(kind: str) -> dict[str, str]:
