@@ -15,6 +15,7 @@ from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
 from promptecho.bench.measuring import Taken, take
+from promptecho.bench.measuring import ratios as ratios
 from promptecho.bench.peak import SIZES as PEAK_SIZES
 from promptecho.bench.peak import machine
 from promptecho.bench.report import spread as spread

@@ -53,6 +53,6 @@ def median_of(runs: list[Taken], device: torch.device) -> float:
     return statistics.median(run.time_on(device) for run in runs)
 
 
-def ratio(before: list[Taken], after: list[Taken], device: torch.device) -> list[float]:
+def ratios(before: list[Taken], after: list[Taken], device: torch.device) -> list[float]:
     """Time of `before` over time of `after`, round by round."""
     return [x.time_on(device) / y.time_on(device) for x, y in zip(before, after, strict=True)]

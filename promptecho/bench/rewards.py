@@ -12,7 +12,7 @@ from PIL import Image
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from promptecho.bench.context import Bench
-from promptecho.bench.measuring import Taken, free, ratio, taken
+from promptecho.bench.measuring import Taken, free, ratios, taken
 from promptecho.config import run_rewards, run_vlm
 from promptecho.rewards.echo.reward import DEFAULT_QUERY
 from promptecho.vlm import Vlm, label_pass, load_vlm, log_probs
@@ -112,7 +112,7 @@ def reward(bench: Bench) -> None:
         if entry.name == "echo":
             gap = max(abs(a - b) for a, b in zip(before[0].value, runs[0].value, strict=True))
             values = {
-                "ratio": ratio(before, runs, device),
+                "ratio": ratios(before, runs, device),
                 "remarks": f"than the plain call; rewards differ by {gap:.1g} at most; {values['remarks']}",
             }
         size = min(entry.batch_size, n)

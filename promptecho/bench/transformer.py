@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from promptecho.bench.context import Bench
-from promptecho.bench.measuring import free, median_of, ratio, taken
+from promptecho.bench.measuring import free, median_of, ratios, taken
 from promptecho.t2i.base import T2iModel
 from promptecho.t2i.checkpointing import use_checkpointing
 from promptecho.t2i.lora import add_lora, lora_parameters, merged
@@ -115,7 +115,7 @@ def sampler(bench: Bench, steps: int) -> None:
         first, runs = taken(partial(ours, prompts), device, bench.rounds)
         bench.row(
             f"ours with an adapter: {told.format(kind)}", **bench.timed(runs, work if kind == "equal" else None),
-            ratio=ratio(theirs[kind], runs, device), remarks=f"than the pipeline; first call {first.seconds:.1f} s",
+            ratio=ratios(theirs[kind], runs, device), remarks=f"than the pipeline; first call {first.seconds:.1f} s",
         )  # fmt: skip
     with torch.no_grad():
         for parameter in lora_parameters(family.transformer).values():
