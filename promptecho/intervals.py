@@ -155,6 +155,8 @@ def mean_interval(groups: Sequence[Moments], *, signed: bool, confidence: float 
         else:
             shares = [g.weight * ((g.spread <= EQUAL) & (abs(g.mean - equal_at) < 0.5)) for g in groups]
         weight = sum(shares)
+        if not np.any(weight):
+            continue
         scale = np.where(weight > 0, weight, 1.0)  # a part without groups has any interval: it gets no weight
         plus, minus = total(shares, [g.plus for g in groups]) / scale, total(shares, [g.minus for g in groups]) / scale
         squares = [share**2 for share in shares]

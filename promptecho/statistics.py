@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from promptecho.intervals import (
     modified_wilson,
     normal_quantile,
 )
+from promptecho.item_columns import ItemColumns, ItemKeys, columns_of, groups_of
 from promptecho.scores import ScoreItem
 from promptecho.seeds import derive_seed
 
@@ -29,6 +30,7 @@ RESAMPLES = 10_000  # random signs of the test
 SEED = 0
 SMALL = 128  # prompts of a group: 1 MB of signs
 CHUNK = 1000  # resamples at a time: what is multiplied stays in the processor's cache
+EXACT = 1 << 24  # whole numbers up to here are exact in float32, which is faster
 
 ALL = "all"  # the one group where items' own groups do not matter
 Weights = Mapping[str, float]  # group -> share; they sum to 1
@@ -83,6 +85,10 @@ class _GroupSums:
 
     def moments(self, weight: float) -> Moments:
         """What an interval needs, see intervals.py."""
+        return replace(self._moments, weight=weight)
+
+    @functools.cached_property
+    def _moments(self) -> Moments:
         n_prompts, n_items = len(self.sums), len(self.values)
         size = float((self.counts**2).sum() / n_items)
         v_items = float(((self.values - self.mean) ** 2).mean() / max(n_items - 1, 1))
@@ -92,44 +98,43 @@ class _GroupSums:
         else:  # nothing tells how prompts differ: as if their images were all alike
             v_prompts = size * v_items
         plus, minus = (float(np.maximum(sign * self.values, 0).mean()) for sign in (1, -1))
-        return Moments(weight, n_prompts, n_items, size, plus, minus, v_items, v_prompts)
+        return Moments(1.0, n_prompts, n_items, size, plus, minus, v_items, v_prompts)
 
 
-def _groups(rows: Sequence[tuple[str, str, int, float]], what: str, per_prompt: bool = False) -> list[_GroupSums]:
-    """Cluster `(group, prompt_id, image_index, value)` rows by prompt, groups sorted by name.
+def _groups(items: ItemColumns, what: str, ungrouped: bool = False, per_prompt: bool = False) -> list[_GroupSums]:
+    """Cluster items with outcomes by prompt, groups sorted by name.
 
-    `per_prompt` counts every prompt once, with the mean of its items.
+    `ungrouped` takes them as one group. `per_prompt` counts every prompt once, with the mean of its items.
     """
-    if not rows:
+    if not len(items):
         raise DataError(f"{what}: no item with an outcome; nothing to average")
-    clusters: dict[str, dict[str, list[float]]] = {}
-    last: tuple[str, str] | None = None
-    for group, prompt_id, _, value in sorted(rows):  # those of a prompt come one after another
-        if last != (group, prompt_id):
-            last = (group, prompt_id)
-            mine = clusters.setdefault(group, {}).setdefault(prompt_id, [])
-        mine.append(value)
+    keys = items.keys
+    found = keys.clusters(ALL if ungrouped else None)
+    order = found.order
+    if not keys.unique:  # the order of what occurs twice must not matter either
+        by_group = () if ungrouped else (keys.groups.codes,)
+        order = np.lexsort((items.outcomes, keys.images.codes, keys.prompts.codes, *by_group))
+    values = items.outcomes[order]
+    sums = np.bincount(found.cluster, weights=values, minlength=len(found.counts))  # adds one after another
     groups = []
-    for name, prompts in clusters.items():
-        sums, counts = np.array([sum(v) for v in prompts.values()]), np.array([float(len(v)) for v in prompts.values()])
-        values, n_items = np.array([value for v in prompts.values() for value in v]), int(counts.sum())
+    for name, clusters, rows in found.groups:
+        mine, counts, n_items = sums[clusters].copy(), found.counts[clusters], rows.stop - rows.start
         if per_prompt:
-            values = sums = sums / counts
-            counts = np.ones_like(sums)
-        groups.append(_GroupSums(name, sums, counts, values, n_items))
+            mine = mine / counts
+            groups.append(_GroupSums(name, mine, np.ones_like(mine), mine, n_items))
+        else:
+            groups.append(_GroupSums(name, mine, counts, values[rows], n_items))
     return groups
 
 
-def _check_range(rows: Sequence[tuple[str, str, int, float]], low: float, what: str) -> None:
-    values = [row[3] for row in rows]
-    if values and low - 1e-9 <= min(values) and max(values) <= 1 + 1e-9:
-        return
-    for _, prompt_id, image, value in rows:
-        if not low - 1e-9 <= value <= 1 + 1e-9:
-            raise DataError(
-                f"{what}: prompt {prompt_id}, image {image}: outcome {value:g} lies outside [{low:g}, 1]; intervals "
-                "are made for shares, and for differences of shares; score again"
-            )
+def _check_range(items: ItemColumns, low: float, what: str) -> None:
+    outside = ~((items.outcomes >= low - 1e-9) & (items.outcomes <= 1 + 1e-9))
+    if outside.any():
+        first = items[int(np.flatnonzero(outside)[0])]
+        raise DataError(
+            f"{what}: prompt {first.prompt_id}, image {first.image_index}: outcome {first.outcome:g} lies outside "
+            f"[{low:g}, 1]; intervals are made for shares, and for differences of shares; score again"
+        )
 
 
 def _interval(
@@ -193,13 +198,9 @@ def weighted_means(
     Raises:
         DataError: no items with an outcome, or an outcome out of range (named by `what`).
     """
-    rows = [
-        (ALL if ungrouped else i.group, i.prompt_id, i.image_index, float(i.outcome))
-        for i in items
-        if i.outcome is not None
-    ]
-    _check_range(rows, -1.0 if signed else 0.0, what)
-    groups = {group.name: group for group in _groups(rows, what, per_prompt)}
+    judged = columns_of(items).judged()
+    _check_range(judged, -1.0 if signed else 0.0, what)
+    groups = {group.name: group for group in _groups(judged, what, ungrouped, per_prompt)}
     means = {name: group.mean for name, group in groups.items()}
 
     def estimate(weights: Weights) -> Estimate:
@@ -231,7 +232,7 @@ def mean_of_group_means(
     Raises:
         DataError: no items with an outcome, or one out of range (named by `what`), or all items of a group failed.
     """
-    lost = {item.group for item in items} - {item.group for item in items if not item.failed}
+    lost = groups_of(items) - groups_of(items, judged=True)
     if lost and not ungrouped:
         raise DataError(f"{what}: every item of group {min(lost)!r} failed; score again")
 
@@ -246,11 +247,30 @@ def mean_of_group_means(
 
 def _pairs(
     first: Sequence[ScoreItem], second: Sequence[ScoreItem], ungrouped: bool, what: str
-) -> tuple[list[tuple[str, str, int, float]], int]:
-    """Rows of differences over the same items, and the number of pairs lost to failures."""
-    left, right = ({(i.prompt_id, i.image_index): i for i in items} for items in (first, second))
-    if len(left) != len(first) or len(right) != len(second):
+) -> tuple[ItemColumns, int]:
+    """The differences over the same items, and the number of pairs lost to failures."""
+    before, after = columns_of(first), columns_of(second)
+    if not before.keys.unique or not after.keys.unique:
         raise DataError(f"{what}: an item occurs twice; score again")
+    if not before.keys.same(after.keys):
+        after = _in_order_of(before.keys, after, ungrouped, what)
+    pairs = ItemColumns(before.keys, after.outcomes - before.outcomes)
+    return pairs.judged(), int(pairs.failed.sum())
+
+
+def _in_order_of(keys: ItemKeys, items: ItemColumns, ungrouped: bool, what: str) -> ItemColumns:
+    """The items in the order of `keys`.
+
+    Raises:
+        DataError: they are others, or of other groups.
+    """
+    left, right = (
+        {
+            (prompt_id, image): (row, group)
+            for row, (prompt_id, image, group) in enumerate(zip(*one.columns(), strict=True))
+        }
+        for one in (keys, items.keys)
+    )
     if left.keys() != right.keys():
         only = sorted(left.keys() ^ right.keys())
         prompt_id, image = only[0]
@@ -259,19 +279,13 @@ def _pairs(
             f"{what}: the runs were judged on different items: {len(only)} in one only, e.g. prompt {prompt_id}, image "
             f"{image} only in the {side}; generate and score both on the same prompts"
         )
-    rows, lost = [], 0
-    for key, item in left.items():
-        other = right[key]
-        if item.group != other.group and not ungrouped:
+    for key, (_, group) in left.items():
+        if group != right[key][1] and not ungrouped:
             raise DataError(
-                f"{what}: prompt {key[0]} is in group {item.group!r} in one run and {other.group!r} in the other; "
+                f"{what}: prompt {key[0]} is in group {group!r} in one run and {right[key][1]!r} in the other; "
                 "generate and score both on the same prompts"
             )
-        if item.outcome is None or other.outcome is None:
-            lost += 1
-        else:
-            rows.append((ALL if ungrouped else item.group, *key, other.outcome - item.outcome))
-    return rows, lost
+    return items.take(np.array([right[key][0] for key in left], np.int64))
 
 
 def _difference(
@@ -284,8 +298,10 @@ def _difference(
     flipped = np.zeros(resamples)
     for group in chosen:
         signs = _signs(group.name, len(group.sums), resamples, seed)
-        sums = np.concatenate([signs[start : start + CHUNK] @ group.sums for start in range(0, resamples, CHUNK)])
-        flipped += weights[group.name] * sums / group.counts.sum()
+        whole = np.array_equal(group.sums, np.rint(group.sums)) and np.abs(group.sums).sum() < EXACT
+        factors = group.sums.astype(np.float32) if whole else group.sums
+        sums = np.concatenate([signs[start : start + CHUNK] @ factors for start in range(0, resamples, CHUNK)])
+        flipped += weights[group.name] * sums.astype(float) / group.counts.sum()
     # The tolerance keeps ties ties: the same flips summed in another order differ in the last bits.
     hits = int(np.sum(np.abs(flipped) >= abs(value) - 1e-12))
     n_items, n_prompts = sum(g.n_items for g in chosen), sum(len(g.sums) for g in chosen)
@@ -317,9 +333,9 @@ def paired_difference(
         DataError: the items or their groups are not the same, no pair is left, or a difference is larger than 1 (named
             by `what`).
     """
-    rows, lost = _pairs(first, second, ungrouped, what)
-    _check_range(rows, -1.0, what)
-    groups = _groups(rows, what, per_prompt)
+    pairs, lost = _pairs(first, second, ungrouped, what)
+    _check_range(pairs, -1.0, what)
+    groups = _groups(pairs, what, ungrouped, per_prompt)
     weights = weigh([group.name for group in groups])
     return _difference(groups, weights, lost, resamples=resamples, confidence=confidence, seed=seed)
 
@@ -337,14 +353,15 @@ def difference_from_zero(
     Raises:
         DataError: no items with an outcome, or one outside [-1, 1] (named by `what`).
     """
-    rows = [(ALL, i.prompt_id, i.image_index, float(i.outcome)) for i in items if i.outcome is not None]
-    _check_range(rows, -1.0, what)
-    groups = _groups(rows, what)
-    lost = sum(item.failed for item in items)
+    found = columns_of(items)
+    judged = found.judged()
+    _check_range(judged, -1.0, what)
+    groups = _groups(judged, what, ungrouped=True)
+    lost = int(found.failed.sum())
     return _difference(groups, {ALL: 1.0}, lost, resamples=resamples, confidence=confidence, seed=seed)
 
 
-def pool_seeds(seeds: Sequence[Sequence[ScoreItem]]) -> list[ScoreItem]:
+def pool_seeds(seeds: Sequence[Sequence[ScoreItem]]) -> Sequence[ScoreItem]:
     """The items of several training seeds as further images of the same prompts.
 
     With equal numbers of outcomes their mean is the mean of the seeds' means. Prompts stay the units, so that an
@@ -352,7 +369,10 @@ def pool_seeds(seeds: Sequence[Sequence[ScoreItem]]) -> list[ScoreItem]:
     Seeds with the same image indices, pooled in the same order, pair up with the base pooled with itself.
     """
     if len(seeds) == 1:
-        return list(seeds[0])
+        return seeds[0]
+    found = [columns_of(items) for items in seeds]
+    if found and all(one.keys is found[0].keys for one in found):
+        return ItemColumns(found[0].keys.repeated(len(found)), np.concatenate([one.outcomes for one in found]))
     stride = 1 + max((item.image_index for items in seeds for item in items), default=0)
     return [
         item.model_copy(update={"image_index": item.image_index + k * stride})

@@ -15,6 +15,7 @@ from promptecho.config.benchmarks import Benchmark, Curve, benchmark_named
 from promptecho.errors import DataError
 from promptecho.files import write_json
 from promptecho.intervals import CONFIDENCE
+from promptecho.item_columns import images_of
 from promptecho.names import by_number
 from promptecho.plugins import import_object
 from promptecho.scores import ScoreItem
@@ -84,9 +85,9 @@ def _ways(benchmark: Benchmark, curve: Curve) -> tuple[Way, ...]:
     return ((lambda items, what: estimate(items, what, curve.key), curve.tolerance),)
 
 
-def _pooled(files: Sequence[ScoreFile]) -> tuple[list[ScoreItem], str]:
+def _pooled(files: Sequence[ScoreFile]) -> tuple[Sequence[ScoreItem], str]:
     """The items of a file or of several seeds, and their names."""
-    keys = [{(item.prompt_id, item.image_index) for item in file.scores.items} for file in files]
+    keys = [images_of(file.scores.items) for file in files]
     for file, found in zip(files, keys, strict=True):
         if found != keys[0]:
             raise DataError(f"{file.path}: other images than {files[0].path}; score both on the same prompts")

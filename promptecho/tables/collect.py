@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from promptecho.errors import DataError
+from promptecho.item_columns import columns_of
 from promptecho.names import by_number
 from promptecho.scores import Scores
 from promptecho.tables.light import read_light
@@ -35,13 +36,10 @@ def same_items(first: ScoreFile, second: ScoreFile) -> bool:
     """Whether two files judged the same images of the same prompts."""
     if first.scores.provenance.prompts_digest != second.scores.provenance.prompts_digest:
         return False
-    both = first.scores.items, second.scores.items
-    if len(both[0]) == len(both[1]) and all(
-        a.prompt_id == b.prompt_id and a.image_index == b.image_index and a.group == b.group
-        for a, b in zip(*both, strict=True)
-    ):
-        return True  # in the same order, as most are
-    a, b = ({(i.prompt_id, i.image_index, i.group) for i in items} for items in both)
+    keys = [columns_of(file.scores.items).keys for file in (first, second)]
+    if keys[0].same(keys[1]):
+        return True
+    a, b = (set(zip(*one.columns(), strict=True)) for one in keys)
     return a == b
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 import promptecho
 from promptecho.errors import DataError
+from promptecho.item_columns import columns_of, groups_of, prompts_of
 from promptecho.provenance import Provenance, git_commit, without_address
 from promptecho.scores import ScoreItem
 from promptecho.statistics import pool_seeds
@@ -26,8 +27,8 @@ SEED_OF_RUN = re.compile(r"(?P<name>.+)-s[0-9]+")  # how runs that differ by see
 
 def count_cells(items: Sequence[ScoreItem]) -> dict[str, Cell]:
     """How many prompts and items have an outcome, and how many items failed."""
-    failures = sum(item.failed for item in items)
-    prompts = len({item.prompt_id for item in items if not item.failed})
+    failures = int(columns_of(items).failed.sum())
+    prompts = len(prompts_of(items, judged=True))
     return {"prompts": Cell(prompts), "images": Cell(len(items) - failures), "failures": Cell(failures)}
 
 
@@ -46,7 +47,7 @@ def check_file(kind: TableKind, file: ScoreFile, max_failure_share: FailureShare
         DataError: an unknown group, or too many failures.
     """
     provenance, items, known = file.scores.provenance, file.scores.items, kind.known_groups()
-    unknown = sorted({item.group for item in items} - known) if known is not None else []
+    unknown = sorted(groups_of(items) - known) if known is not None else []
     if unknown:
         raise DataError(
             f"{file.path}: unknown {kind.title} {kind.group_word} {unknown[0]!r}; known: {', '.join(kind.groups)}"

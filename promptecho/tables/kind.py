@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import Any
 
+from promptecho.item_columns import columns_of, groups_of, in_groups
 from promptecho.scores import ScoreItem
 from promptecho.statistics import Difference, Estimate, mean_of_group_means, paired_difference, pool_seeds
 from promptecho.tables.collect import ScoreFile
@@ -33,8 +34,8 @@ def percent_columns(labels: Mapping[str, str], **changes: Any) -> list[Column]:
 class RowItems:
     """What a row is made of: items, and parts with groups of their own."""
 
-    items: list[ScoreItem]
-    parts: list[ScoreItem]
+    items: Sequence[ScoreItem]
+    parts: Sequence[ScoreItem]
 
     @classmethod
     def of(cls, files: Sequence[ScoreFile]) -> RowItems:
@@ -74,9 +75,9 @@ class TableKind:
         cells = {**{group: cell_of(estimate) for group, estimate in groups.items()}, "overall": cell_of(overall)}
         parts = pool_seeds([file.scores.parts for file in files])
         for column, key in self.told.items():
-            mine = [part for part in parts if part.group == key and not part.failed]
+            mine = in_groups(parts, {key}).judged()
             # Seeds whose files have no parts (older versions') would be missing from the mean without a word.
-            if mine and all(any(part.group == key for part in file.scores.parts) for file in files):
+            if mine and all(key in groups_of(file.scores.parts) for file in files):
                 cells[column] = cell_of(mean_of_group_means(mine, what=what)[0])
             elif all(key in file.scores.summary for file in files):
                 cells[column] = Cell(100 * fmean(file.scores.summary[key] for file in files))
@@ -93,8 +94,7 @@ class TableKind:
             return self._overall_difference(*sides, what) if pairable(*sides) else None
         group = self.group_of(column)
         before, after = (
-            [item for item in (judged.parts if column in self.told else judged.items) if item.group == group]
-            for judged in (first, second)
+            in_groups(judged.parts if column in self.told else judged.items, {group}) for judged in (first, second)
         )
         return paired_difference(before, after, what=what) if pairable(before, after) else None
 
@@ -107,7 +107,7 @@ class TableKind:
 
     def absent(self, items: Sequence[ScoreItem]) -> list[str]:
         """Groups with a column of which no item has an outcome."""
-        there = {item.group for item in items if not item.failed}
+        there = groups_of(items, judged=True)
         return [group for group in self.groups if group not in there]
 
     def known_groups(self) -> set[str] | None:
@@ -123,9 +123,9 @@ class TableKind:
     def _estimates(self, items: Sequence[ScoreItem], what: str) -> tuple[Estimate, dict[str, Estimate]]:
         if self.stratified:
             return mean_of_group_means(items, what=what)
-        judged = {item.group for item in items if not item.failed}
+        judged = groups_of(items, judged=True)
         groups = {
-            group: mean_of_group_means([item for item in items if item.group == group], what=what)[0]
+            group: mean_of_group_means(in_groups(items, {group}), what=what)[0]
             for group in self.groups
             if group in judged
         }
@@ -145,5 +145,8 @@ def difference_cell(difference: Difference) -> Cell:
 
 def pairable(first: Sequence[ScoreItem], second: Sequence[ScoreItem]) -> bool:
     """Whether these are the same items, and some have an outcome on both sides."""
-    left, right = ({(i.prompt_id, i.image_index): i for i in items} for items in (first, second))
+    before, after = columns_of(first), columns_of(second)
+    if before.keys.same(after.keys):
+        return bool((~(before.failed | after.failed)).any())
+    left, right = ({(i.prompt_id, i.image_index): i for i in items} for items in (before, after))
     return left.keys() == right.keys() and any(not (left[key].failed or right[key].failed) for key in left)

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from promptecho.intervals import CONFIDENCE
+from promptecho.item_columns import prompts_of
 from promptecho.provenance import without_address
 from promptecho.scores import raw_path
 from promptecho.tables.collect import ScoreFile, same_items
@@ -120,7 +121,7 @@ def delta_note(kind: TableKind) -> str:
 
 def count_note(kind: TableKind, files: Sequence[ScoreFile], lost: int) -> str:
     """How many prompts and items there are, and what became of failed ones."""
-    prompts = [len({item.prompt_id for item in file.scores.items}) for file in files]
+    prompts = [len(prompts_of(file.scores.items)) for file in files]
     per_prompt = [file.scores.provenance.n / number for file, number in zip(files, prompts, strict=True)]
 
     def span(values: Sequence[float]) -> str:

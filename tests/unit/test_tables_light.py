@@ -7,9 +7,10 @@ import json
 import pytest
 
 from promptecho.errors import DataError
+from promptecho.item_columns import ItemColumns, LightItem
 from promptecho.provenance import Provenance
 from promptecho.scores import ScoreItem, Scores, read_scores, write_scores
-from promptecho.tables.light import LightItem, read_light
+from promptecho.tables.light import read_light
 
 
 @pytest.fixture
@@ -26,7 +27,7 @@ def path(tmp_path):
 
 def test_the_content_is_that_of_read_scores(path):
     light, whole = read_light(path), read_scores(path)
-    assert all(type(item) is LightItem for item in light.items + light.parts)
+    assert type(light.items) is type(light.parts) is ItemColumns and type(light.items[0]) is LightItem
     for mine, others in ((light.items, whole.items), (light.parts, whole.parts)):
         assert [item._asdict() for item in mine] == [item.model_dump() for item in others]
     assert (light.provenance, light.summary, light.schema_version) == (whole.provenance, whole.summary, 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from promptecho.item_columns import ItemColumns, columns_of
 from promptecho.scores import ScoreItem
 from promptecho.statistics import Difference, difference_from_zero, mean_of_group_means
 from promptecho.tables.collect import ScoreFile
@@ -30,10 +31,10 @@ class DenseAlignKind(TableKind):
     """Outcomes 1 (win), 0 (tie), -1 (loss): the comparison with the baseline is in every file."""
 
     def cells(self, items: Sequence[ScoreItem], files: Sequence[ScoreFile], what: str) -> dict[str, Cell]:
-        judged = [item for item in items if item.outcome is not None]
+        judged = columns_of(items).judged()
         cells = {}
         for side, outcome in SIDES.items():
-            shares = [item.model_copy(update={"outcome": float(item.outcome == outcome)}) for item in judged]
+            shares = ItemColumns(judged.keys, (judged.outcomes == outcome).astype(float))
             cells[side] = cell_of(mean_of_group_means(shares, what=what)[0])
         cells["net"] = difference_cell(difference_from_zero(items, what=what))
         bias = [file.scores.summary.get("position_bias_p") for file in files]

@@ -8,6 +8,7 @@ from functools import partial
 
 from promptecho.benchmarks.tiif.attributes import ATTRIBUTES, COLUMNS, LENGTHS, ROUNDING, column_weights
 from promptecho.errors import DataError
+from promptecho.item_columns import groups_of, in_groups
 from promptecho.scores import ScoreItem
 from promptecho.statistics import Difference, Estimate, Weights, paired_difference, weighted_means
 from promptecho.tables.collect import ScoreFile
@@ -106,17 +107,20 @@ class TiifKind(TableKind):
     def differences(self, first: Sequence[ScoreItem], second: Sequence[ScoreItem], what: str) -> dict[str, Difference]:
         found = {}
         for length in LENGTHS:
-            sides = [[item for item in items if item.group.startswith(f"{length}:")] for items in (first, second)]
-            if any(item.outcome is not None for item in sides[1]):
+            sides = [
+                in_groups(items, {group for group in groups_of(items) if group.startswith(f"{length}:")})
+                for items in (first, second)
+            ]
+            if sides[1].judged():
                 found[f"{length}.delta"] = paired_difference(*sides, weigh=partial(_overall_of, length), what=what)
         return found
 
     def column_difference(self, column: str, first: RowItems, second: RowItems, what: str) -> Difference | None:
         length = column.partition(".")[0]
-        groups = {item.group for judged in (first, second) for item in judged.items if not item.failed}
+        groups = groups_of(first.items, judged=True) | groups_of(second.items, judged=True)
         groups = {group for group in groups if group.startswith(f"{length}:")}
         weights = columns_of(sorted(groups)).get(column, {})
-        sides = [[item for item in judged.items if item.group in weights] for judged in (first, second)]
+        sides = [in_groups(judged.items, weights) for judged in (first, second)]
         if not pairable(*sides):
             return None
         return paired_difference(*sides, weigh=lambda names: columns_of(names)[column], what=what)
@@ -128,7 +132,7 @@ class TiifKind(TableKind):
         """Which attributes have no outcome, and in which rows."""
         rows: dict[str, list[str]] = {}
         for file in files:
-            there = {item.group for item in file.scores.items if not item.failed}
+            there = groups_of(file.scores.items, judged=True)
             absent = {length: [a for a in ATTRIBUTES if f"{length}:{a}" not in there] for length in LENGTHS}
             if absent["short"] == absent["long"]:
                 told = ", ".join(absent["short"])
