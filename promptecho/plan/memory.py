@@ -61,7 +61,7 @@ def vlm_share(vlm: VlmCosts | None, mode: str, ranks: int) -> tuple[int, int]:
     if mode == "replicated" or (mode != "offloaded" and ranks == 1):
         return vlm.bytes, 0
     held = 0 if mode == "offloaded" else -(-vlm.bytes // ranks)
-    return held, vlm.rest_bytes + sum(vlm.block_bytes[:2])
+    return held, vlm.rest_bytes + sum(vlm.block_bytes[:3])
 
 
 def trainer_memory(

@@ -1,11 +1,12 @@
 """A frozen VLM whose weights lie spread over the ranks of a node, each of which scores images of its own.
 
 FSDP2 (`torch.distributed.fsdp.fully_shard`): of n ranks each keeps 1/n of every weight. A block (a layer of the
-language model or of the vision tower) is gathered when a pass reaches it and dropped behind it; while it computes, the
-gathering of the next one begins, so up to two are held. What belongs to no block (embeddings, head, norms, projector)
-is gathered at the start of a pass and dropped at its end. Memory per rank: its share, and during a pass that remainder,
-up to two blocks, and the activations of its own images. Weights stay in their dtype, and each block computes with
-whole weights, so results are those of the unsharded model.
+language model or of the vision tower) is gathered before a pass reaches it and dropped behind it: the exchange for a
+block is begun ahead of the computing of the one before, and goes on beside it. So a block's weights are held, the buffer
+that they came in, and the buffer of the next. What belongs to no block (embeddings, head, norms, projector) is gathered
+at the start of a pass and dropped at its end. Memory per rank: its share, and during a pass that remainder, up to three
+blocks, and the activations of its own images. Weights stay in their dtype, and each block computes with whole weights,
+so results are those of the unsharded model.
 """
 
 from __future__ import annotations
@@ -138,6 +139,8 @@ def _cut(vlm: Vlm, group: dist.ProcessGroup, device: torch.device, offload: bool
     for unit in units:
         _keep_share([p for p in unit.parameters() if p not in whole], group, device)
         fully_shard(unit, mesh=mesh, reshard_after_forward=True, offload_policy=policy, ignored_params=whole)
+    if device.type == "cpu":  # on a GPU exchanges have streams of their own
+        model._set_unshard_async_op(True)
     # Only whole passes are agreed on between the ranks. transformers' generate() would otherwise run in lock-step with
     # all processes of the world, and the vision tower by itself ahead of the first pass.
     model._is_fsdp_managed_module = False

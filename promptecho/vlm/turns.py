@@ -67,6 +67,7 @@ class Turns:
         self.order: dict[str, list[FSDPModule]] = {}  # blocks gathered by a pass of each kind
         self.gathered: list[FSDPModule] = []  # by the pass that is running
         self.kind: str | None = None  # of the pass that is running
+        self.linked: str | None = None  # the kind whose order the blocks are linked in
         self.idle_inputs = {"image": _tiny_inputs(vlm, with_image=True), "text": _tiny_inputs(vlm, with_image=False)}
         self.image_inputs = [
             name
@@ -115,6 +116,18 @@ class Turns:
                 raise ModelError(f"{self.path}: a first pass of the sharded model failed ({reason})") from error
             self.order[kind] = list(self.gathered)
 
+    def _link(self, kind: str) -> None:
+        """Let each block begin to gather the one that follows it in a pass of this kind, before it computes itself.
+
+        Not where a pass comes by a block twice: then what follows it is not one block.
+        """
+        order = self.order.get(kind, [])
+        if self.linked == kind or not order or len(set(order)) < len(order):
+            return
+        for block, following in zip(order, [*order[1:], None], strict=True):
+            block.set_modules_to_forward_prefetch([] if following is None else [following])
+        self.linked = kind
+
     def _join(self, error: Exception | None) -> None:
         """Take part in the others' passes until nobody wants one."""
         self.inside = False
@@ -151,6 +164,7 @@ class Turns:
         self._begin(mine)
 
     def _begin(self, kind: str) -> None:
+        self._link(kind)
         self.kind, self.gathered = kind, []
 
     def count(self, block: FSDPModule) -> None:
@@ -162,7 +176,8 @@ class Turns:
         if self.kind is None:
             raise ModelError(f"{self.path}: is sharded, so only whole passes of it can run; a part of it was called")
         order, position = self.order.get(self.kind), len(self.gathered)
-        if order is not None and (position >= len(order) or order[position] is not block):
+        in_turn = order is None or (position < len(order) and order[position] is block)
+        if not in_turn or any(map(_waits, self.gathered[-1:])):
             raise ModelError(
                 f"{self.path}: which of its blocks a pass runs depends on its inputs ({type(block).__name__} out of "
                 "turn), so it can't be sharded; set training.reward_placement.mode: replicated"
@@ -175,7 +190,7 @@ class Turns:
             return
         try:
             missing = self.order.get(self.kind, self.gathered)[len(self.gathered) :]
-            if missing or output is None:
+            if missing or output is None or any(map(_waits, self.gathered[-1:])):
                 self.model.reset_iter_state()
             for block in missing:
                 block.unshard()
@@ -209,6 +224,11 @@ class _CountedAllGather(DefaultAllGather):
     def __call__(self, *args: Any, **kwargs: Any) -> dist.Work | None:
         self.turns.count(self.block)
         return super().__call__(*args, **kwargs)
+
+
+def _waits(block: FSDPModule) -> bool:
+    """Whether a block was gathered, or is being gathered, ahead of its turn and has not been reached yet."""
+    return any(group._all_gather_result is not None for group in block._get_fsdp_state()._fsdp_param_groups)
 
 
 def _tiny_inputs(vlm: Vlm, *, with_image: bool) -> dict[str, Any]:

@@ -338,7 +338,7 @@ def test_placements_hold_what_the_sharding_holds(tmp_path):
     trainer, server = PLANNER.memory(config, Cluster(gpu, 1, 4), "r")
     assert "reward VLM" not in trainer.held and "reward" not in trainer.phases
     assert server.held == {"reward VLM": -(-vlm.bytes // 2)}
-    assert server.phases["reward"]["gathered layers"] == vlm.rest_bytes + sum(vlm.block_bytes[:2])
+    assert server.phases["reward"]["gathered layers"] == vlm.rest_bytes + sum(vlm.block_bytes[:3])
     shared = experiment(tmp_path, reward_placement={"mode": "offloaded"})
     plan = PLANNER.run(shared, cluster, "r")
     assert plan.host_bytes == vlm.bytes
