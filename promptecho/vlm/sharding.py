@@ -2,11 +2,11 @@
 
 FSDP2 (`torch.distributed.fsdp.fully_shard`): of n ranks each keeps 1/n of every weight. A block (a layer of the
 language model or of the vision tower) is gathered before a pass reaches it and dropped behind it: the exchange for a
-block is begun ahead of the computing of the one before, and goes on beside it. So a block's weights are held, the buffer
-that they came in, and the buffer of the next. What belongs to no block (embeddings, head, norms, projector) is gathered
-at the start of a pass and dropped at its end. Memory per rank: its share, and during a pass that remainder, up to three
-blocks, and the activations of its own images. Weights stay in their dtype, and each block computes with whole weights,
-so results are those of the unsharded model.
+block is begun ahead of the computing of the one before, and goes on beside it. So a block's weights are held, the
+buffer that they came in, and the buffer of the next. What belongs to no block (embeddings, head, norms, projector) is
+gathered at the start of a pass and dropped at its end. Memory per rank: its share, and during a pass that remainder, up
+to three blocks, and the activations of its own images. Weights stay in their dtype, and each block computes with whole
+weights, so results are those of the unsharded model.
 """
 
 from __future__ import annotations
