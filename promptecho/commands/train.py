@@ -205,7 +205,7 @@ def _train(threads: int | None, *, config: Path, device: str, **paths) -> bool:
     if threads is not None:
         torch.set_num_threads(threads)
     chosen = choose_device(device)
-    experiment = _with_checkpointing(experiment, paths["run"], chosen)
+    experiment = _with_gathering(_with_checkpointing(experiment, paths["run"], chosen), paths["run"], chosen)
     work = _work_per_iteration(experiment, paths["run"], paths["captions"], chosen)
     return train_segment(Segment(config=experiment, device=chosen, work_per_iteration=work, **paths))
 
@@ -216,7 +216,6 @@ def _with_checkpointing(experiment: ExperimentConfig, run: str, device: str) -> 
 
     if run_training(experiment, run).activation_checkpointing != "auto":
         return experiment
-    from promptecho.cluster.slurm_env import ranks_of_step
     from promptecho.plan.checkpointing import with_mode
 
     if not device.startswith("cuda"):
@@ -225,9 +224,7 @@ def _with_checkpointing(experiment: ExperimentConfig, run: str, device: str) -> 
 
     from promptecho.plan.job import choose_checkpointing
 
-    known = {**os.environ, **ranks_of_step(os.environ)}
-    world_size = int(known.get("WORLD_SIZE", 1))
-    per_node = int(known.get("LOCAL_WORLD_SIZE") or world_size)
+    world_size, per_node = _processes()
     memory = torch.cuda.get_device_properties(device).total_memory
     try:
         experiment, told = choose_checkpointing(experiment, run, memory, world_size, per_node)
@@ -237,6 +234,49 @@ def _with_checkpointing(experiment: ExperimentConfig, run: str, device: str) -> 
     if _leads():
         print(f"train {run}: activation checkpointing {told}", file=sys.stderr, flush=True)
     return experiment
+
+
+def _with_gathering(experiment: ExperimentConfig, run: str, device: str) -> ExperimentConfig:
+    """With a way in place of `reward_placement.gather: auto`: for rewards that a shared VLM writes whole by phases, on
+    a GPU where the plan has room for it; else layer by layer.
+
+    Raises:
+        ConfigError: there is no room.
+    """
+    from promptecho.config import run_rewards, run_training
+    from promptecho.config.rewards import writes_sharded
+    from promptecho.plan.gathering import with_placement
+
+    placement, (world_size, per_node) = run_training(experiment, run).reward_placement, _processes()
+    if placement.gather != "auto":
+        return experiment
+    if not writes_sharded(run_rewards(experiment, run), placement, world_size):
+        return with_placement(experiment, run, gather="layer")
+    if not device.startswith("cuda"):
+        return with_placement(experiment, run, gather="phase")
+    import torch
+
+    from promptecho.plan.job import choose_gathering
+
+    memory = torch.cuda.get_device_properties(device).total_memory
+    try:
+        return choose_gathering(experiment, run, memory, world_size, per_node)
+    except ConfigError:
+        raise
+    except Exception as error:  # what can't be planned, such as a family from outside, can be trained all the same
+        reason = " ".join(str(error).split())[:200]
+        if _leads():
+            print(f"train {run}: gather layer, as the run cannot be planned ({reason})", file=sys.stderr, flush=True)
+        return with_placement(experiment, run, gather="layer")
+
+
+def _processes() -> tuple[int, int]:
+    """(all processes of this training, those on each node), as the launcher says."""
+    from promptecho.cluster.slurm_env import ranks_of_step
+
+    known = {**os.environ, **ranks_of_step(os.environ)}
+    world_size = int(known.get("WORLD_SIZE", 1))
+    return world_size, int(known.get("LOCAL_WORLD_SIZE") or world_size)
 
 
 def _work_per_iteration(experiment: ExperimentConfig, run: str, captions: Path, device: str) -> Work | None:

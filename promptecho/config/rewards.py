@@ -133,15 +133,22 @@ def unequal_sizes(rewards: list[RewardSection], scale: str) -> str:
 
 
 def writes_sharded(rewards: list[RewardSection], placement: PlacementSection, processes: int) -> str:
-    """A warning: the VLM writes replies, and its weights lie spread over the processes that share it; else ""."""
-    names = " and ".join(dict.fromkeys(entry.name for entry in rewards if entry.reward.writes))
+    """Names of the rewards that the VLM writes while its weights lie spread over processes that share it; else ""."""
     several = placement.per_node > 1 if placement.mode == "dedicated" else processes > 1
-    if not names or placement.mode == "replicated" or not (several or placement.mode == "offloaded"):
+    if placement.mode == "replicated" or not (several or placement.mode == "offloaded"):
+        return ""
+    return " and ".join(dict.fromkeys(entry.name for entry in rewards if entry.reward.writes))
+
+
+def told_of_tokens(rewards: list[RewardSection], placement: PlacementSection, processes: int) -> str:
+    """A warning: the VLM is gathered for every token that it writes; else ""."""
+    names = writes_sharded(rewards, placement, processes)
+    if not names or placement.gather == "phase":
         return ""
     return (
         f"{names} lets the VLM write its replies token by token, and with training.reward_placement.mode "
-        f"{placement.mode} the whole VLM is gathered for every token (`promptecho plan` says how long that takes); "
-        "where it fits on each GPU, mode: replicated is faster"
+        f"{placement.mode} and gather {placement.gather} the whole VLM is gathered for every token (`promptecho plan` "
+        "says how long that takes); where it fits, gather: phase is faster"
     )
 
 
@@ -184,3 +191,9 @@ class PlacementSection(Section):
         "do nothing but rewards, while the others sample on; replicated: whole on every GPU.",
     )
     per_node: Count = Field(1, description="GPUs of each node that serve rewards; for mode dedicated.")
+    gather: Literal["auto", "layer", "phase"] = Field(
+        "auto",
+        description="Where GPUs share the VLM: layer: each layer is gathered for every pass, and dropped behind it; "
+        "phase: the whole VLM is gathered when rewards begin, and dropped when they end. auto: layer; for rewards that "
+        "the VLM writes (inferscore), whose every token is a pass, phase where that fits, or else refused.",
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from promptecho.config import ExperimentConfig, run_training
+from promptecho.errors import ConfigError
 from promptecho.plan.gpus import known
 from promptecho.plan.plan import Planner
 from promptecho.plan.result import Cluster
@@ -26,11 +27,31 @@ def choose_checkpointing(
     Raises:
         ConfigError, DataError, ModelError: as of `Planner`.
     """
+    planner, cluster = _planned(config, gpu_bytes, world_size, per_node)
+    config = planner.with_checkpointing(config, cluster, run)
+    size = planner.update_bytes(config, cluster, run) / 1e9
+    limit = f"{planner.limit(cluster.gpu) / 1e9:.0f} GB of this GPU"
+    return config, f"{run_training(config, run).activation_checkpointing}: the update takes {size:.1f} of {limit}"
+
+
+def choose_gathering(
+    config: ExperimentConfig, run: str, gpu_bytes: int, world_size: int, per_node: int
+) -> ExperimentConfig:
+    """The configuration with a way of gathering a shared VLM in place of `auto`; arguments are as above.
+
+    Raises:
+        ConfigError: the VLM writes rewards, and has no room to be whole on a GPU; names what to change.
+        DataError, ModelError: as of `Planner`.
+    """
+    planner, cluster = _planned(config, gpu_bytes, world_size, per_node)
+    config = planner.with_gathering(config, cluster, run)
+    if refused := planner.refusal(config, cluster, run):
+        raise ConfigError(refused)
+    return config
+
+
+def _planned(config: ExperimentConfig, gpu_bytes: int, world_size: int, per_node: int) -> tuple[Planner, Cluster]:
     gpu = replace(known()["h100"], name="this GPU", memory_gb=gpu_bytes / 2**30)
     cache = config.models_prompt_cache is not None
     settings = Settings(1.0, 1.0, 1.0, RESERVE_GB, usual_prompt_tokens(config), 1, config.captions.query, cache)
-    planner, cluster = Planner(settings), Cluster(gpu, world_size // per_node, per_node)
-    config = planner.with_checkpointing(config, cluster, run)
-    size = planner.update_bytes(config, cluster, run) / 1e9
-    limit = f"{planner.limit(gpu) / 1e9:.0f} GB of this GPU"
-    return config, f"{run_training(config, run).activation_checkpointing}: the update takes {size:.1f} of {limit}"
+    return Planner(settings), Cluster(gpu, world_size // per_node, per_node)

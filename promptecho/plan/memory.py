@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from promptecho.config.rewards import RewardSection
+from promptecho.config.rewards import PlacementSection, RewardSection
 from promptecho.config.training import TrainingConfig
 from promptecho.phases import Phase
 from promptecho.plan.costs import T2iCosts, VlmCosts
@@ -49,18 +49,21 @@ class GpuMemory:
         }  # fmt: skip
 
 
-def vlm_share(vlm: VlmCosts | None, mode: str, ranks: int) -> tuple[int, int]:
+def vlm_share(vlm: VlmCosts | None, placement: PlacementSection, ranks: int) -> tuple[int, int]:
     """(bytes of the reward's VLM that a GPU holds, bytes that a pass gathers besides), as vlm/sharding.py says.
 
     Args:
         vlm: None where no reward needs one.
         ranks: GPUs of a node that share one copy.
     """
+    mode = placement.mode
     if vlm is None:
         return 0, 0
     if mode == "replicated" or (mode != "offloaded" and ranks == 1):
         return vlm.bytes, 0
     held = 0 if mode == "offloaded" else -(-vlm.bytes // ranks)
+    if placement.gather == "phase":  # and the buffer in which the last block comes
+        return held, vlm.bytes + max(vlm.rest_bytes, *vlm.block_bytes[:1])
     return held, vlm.rest_bytes + sum(vlm.block_bytes[:3])
 
 
@@ -128,7 +131,7 @@ def _held(
     }
     gathered_vlm = 0
     if mode != "dedicated":
-        held["reward VLM"], gathered_vlm = vlm_share(vlm, mode, layout.trainers_per_node)
+        held["reward VLM"], gathered_vlm = vlm_share(vlm, training.reward_placement, layout.trainers_per_node)
     # The state at the iteration's start, its new average, and with `ema` the two averages before and behind a step.
     held["LoRA state"] = (3 + 2 * (training.ema.decay is not None)) * adapter + -(-2 * adapter // world)
     held["prompts and latents"] = training.prompts_per_iteration * t2i.prompt_bytes + share * t2i.latent_bytes
@@ -161,7 +164,7 @@ def server_memory(
 ) -> GpuMemory:
     """One GPU that serves rewards (mode dedicated)."""
     servers = layout.servers_per_node
-    held, gathered = vlm_share(vlm, "dedicated", servers)
+    held, gathered = vlm_share(vlm, training.reward_placement, servers)
     request = min(training.sampling.batch_size, -(-_images(training) // layout.trainers))
     parts = {
         "activations": _reward_activations(vlm, rewards, -(-request // servers), settings),

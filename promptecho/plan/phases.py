@@ -94,13 +94,18 @@ def iteration_phases(
                network=network)
     )  # fmt: skip
 
-    # Gradients are reduced and weights gathered in each step; latents and references go to who meets the image.
-    others = (world - 1) / world
-    references = rows * ((training.kl_ema.weight > 0) + (training.kl_base.weight > 0))
-    received = images_met(training, world) * t2i.latent_bytes * (1 + references)
-    moved = others * (2 * steps * FLOAT32 * t2i.lora_params + received)
+    moved = exchanged_bytes(training, world, t2i.lora_params, t2i.latent_bytes)
     phases.append(_phase(Phase.EXCHANGE, Cost(), 0.0, network=clock.ranks(moved)))
     return phases
+
+
+def exchanged_bytes(training: TrainingConfig, ranks: int, lora_params: int, latent_bytes: int) -> float:
+    """Bytes that reach the busiest of so many ranks from the others in an iteration: in each step gradients are reduced
+    and weights gathered; latents and references go to who meets the image."""
+    steps = training.passes * _images(training) // training.batch_size
+    references = drawn_timesteps(training) * ((training.kl_ema.weight > 0) + (training.kl_base.weight > 0))
+    received = images_met(training, ranks) * latent_bytes * (1 + references)
+    return (ranks - 1) / ranks * (2 * steps * FLOAT32 * lora_params + received)
 
 
 def rollout_phases(
@@ -169,6 +174,9 @@ def reward_work(
         return ways
 
     phases = []
+    if sharded and training.reward_placement.gather == "phase" and vlm is not None:
+        phases.append(_phase(Phase.REWARD, Cost(), 0.0, **moved(vlm.bytes)))
+        sharded = False  # passes find all weights
     for entry in rewards:
         n = reward_batch(entry, images)
         rows = images * samples_of(entry)

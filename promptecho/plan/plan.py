@@ -19,6 +19,7 @@ from promptecho.plan.captioning import Captioning, image_size, plan_captions
 from promptecho.plan.checkpointing import chosen, mode_costs
 from promptecho.plan.costs import Known, T2iCosts, VlmCosts
 from promptecho.plan.evaluation import evaluate
+from promptecho.plan.gathering import decided, refusal
 from promptecho.plan.gpus import Gpu
 from promptecho.plan.memory import GpuMemory, generation_memory, host_bytes, server_memory, trainer_memory, update_bytes
 from promptecho.plan.phases import Clock, iteration_phases, rollout_phases
@@ -48,8 +49,10 @@ class Planner:
         _check_layouts(config, cluster, runs)
         plans, problems = [], []
         for name in runs:
-            config = self.with_checkpointing(config, cluster, name)
+            config = self.with_gathering(self.with_checkpointing(config, cluster, name), cluster, name)
             plans.append(self.run(config, cluster, name))
+            if refused := self.refusal(config, cluster, name):
+                problems.append(refused)
             problem = self.problem(plans[-1].memory, cluster.gpu)
             if problem is not None:
                 fits = partial(self._run_fits, run=name)
@@ -92,7 +95,7 @@ class Planner:
 
     def run(self, config: ExperimentConfig, cluster: Cluster, run: str) -> RunPlan:
         """The plan of one run."""
-        config = self.with_checkpointing(config, cluster, run)
+        config = self.with_gathering(self.with_checkpointing(config, cluster, run), cluster, run)
         training, rewards, section = run_training(config, run), run_rewards(config, run), run_vlm(config, run)
         layout = make_layout(training, 0, cluster.gpus, cluster.per_node)
         t2i, vlm = self.t2i(config, training), self.vlm(config, run)
@@ -108,7 +111,7 @@ class Planner:
             {"text-to-image": config.models.t2i.path, "reward VLM": section.path if vlm is not None else NO_VLM},
             self.memory(config, cluster, run), host_bytes(vlm, training),
             iteration_phases(t2i, vlm, rewards, training, layout, clock), heldout, cluster.gpus,
-            training.activation_checkpointing, self._modes(config, cluster, run),
+            training.activation_checkpointing, self._modes(config, cluster, run), training.reward_placement.gather,
         )  # fmt: skip
 
     def memory(self, config: ExperimentConfig, cluster: Cluster, run: str) -> list[GpuMemory]:
@@ -125,6 +128,29 @@ class Planner:
     def with_checkpointing(self, config: ExperimentConfig, cluster: Cluster, run: str) -> ExperimentConfig:
         """With a mode in place of `activation_checkpointing: auto` of a run."""
         return chosen(config, run, partial(self.update_bytes, cluster=cluster, run=run), self.limit(cluster.gpu))
+
+    def with_gathering(self, config: ExperimentConfig, cluster: Cluster, run: str) -> ExperimentConfig:
+        """With a way in place of `reward_placement.gather: auto` of a run; still `auto` where it is to be refused."""
+        return decided(config, run, cluster.gpus, partial(self._lacks, cluster=cluster, run=run))
+
+    def refusal(self, config: ExperimentConfig, cluster: Cluster, run: str) -> str:
+        """Why a run can't be whose `reward_placement.gather` is still `auto`; else ""."""
+        training, vlm = run_training(config, run), self.vlm(config, run)
+        if training.reward_placement.gather != "auto" or vlm is None:
+            return ""
+        sharing = _sharing(training, make_layout(training, 0, cluster.gpus, cluster.per_node))
+        offloaded = training.reward_placement.mode == "offloaded"  # this GPU's own share comes from the host, too
+        token_gb = vlm.text_bytes * (1 if offloaded else (sharing - 1) / sharing) / 1e9
+        return refusal(config, run, cluster.gpus, partial(self._lacks, cluster=cluster, run=run), token_gb)
+
+    def _lacks(self, config: ExperimentConfig, *, cluster: Cluster, run: str) -> float | None:
+        """GB that a GPU lacks in the reward phase, negative where it has more; None where the layout can't work."""
+        try:
+            memory = self.memory(config, cluster, run)
+        except (ConfigError, DataError):
+            return None
+        needed = max(one.bytes_in(Phase.REWARD) for one in memory if Phase.REWARD in one.phases)
+        return (needed - self.limit(cluster.gpu)) / 1e9
 
     def _modes(self, config: ExperimentConfig, cluster: Cluster, run: str) -> list[ModeCost]:
         def flops(changed: ExperimentConfig) -> int:

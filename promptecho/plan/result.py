@@ -48,7 +48,8 @@ class ModeCost:
 @dataclass(frozen=True)
 class RunPlan:
     """One run. `heldout_seconds` is what held-out evaluations add to an iteration on average; `checkpointing` the mode
-    of activation checkpointing that is planned, and `modes` what each would take."""
+    of activation checkpointing that is planned, and `modes` what each would take; `gather` how often a shared VLM is
+    gathered."""
 
     run: str
     iterations: int
@@ -63,6 +64,7 @@ class RunPlan:
     gpus: int
     checkpointing: str
     modes: list[ModeCost]
+    gather: str
 
     @property
     def seconds(self) -> float:
@@ -76,6 +78,7 @@ class RunPlan:
     def facts(self) -> dict[str, Any]:
         return {
             "run": self.run, "iterations": self.iterations, "reward_placement": self.placement,
+            "gather": self.gather,
             "gpus_that_share_the_vlm": self.sharing, "zero_stage": self.zero_stage, "models": self.models,
             "memory": [memory.facts() for memory in self.memory], "host_bytes_per_node": self.host_bytes,
             "phases": [asdict(phase) for phase in self.phases],

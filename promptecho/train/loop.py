@@ -35,7 +35,7 @@ import torch.distributed as dist
 from promptecho.compute.mode import set_up
 from promptecho.config import run_rewards, run_training
 from promptecho.config.memory import training_keys
-from promptecho.config.rewards import unequal_sizes, writes_sharded
+from promptecho.config.rewards import told_of_tokens, unequal_sizes
 from promptecho.errors import DataError
 from promptecho.memory import MemoryAdvice
 from promptecho.phases import Phase
@@ -133,7 +133,7 @@ def _run(trainer: Trainer, state: TrainingState) -> bool:
         f"{dist.get_world_size()} process(es)"
     )
     rewards = run_rewards(segment.config, segment.run)
-    spread = writes_sharded(rewards, training.reward_placement, dist.get_world_size())
+    spread = told_of_tokens(rewards, training.reward_placement, dist.get_world_size())
     for warning in filter(None, (unequal_sizes(rewards, training.advantage.scale), spread)):
         trainer.say(warning)
     live = segment.work / checkpoint.LIVE

@@ -33,8 +33,9 @@ T = TypeVar("T")
 
 
 def shard_vlm(
-    vlm: Vlm, group: dist.ProcessGroup | DeviceMesh, device: torch.device | str | None = None, *, offload: bool = False
-) -> Vlm:
+    vlm: Vlm, group: dist.ProcessGroup | DeviceMesh, device: torch.device | str | None = None, *, offload: bool = False,
+    whole: bool = False,
+) -> Vlm:  # fmt: skip
     """This rank's share of `vlm`, which is loaded whole on the CPU of every rank of `group` and changed in place.
 
     Without communication, so ranks may load and shard in turn (`load_in_turn`). Blocks move to the device one by one
@@ -51,6 +52,8 @@ def shard_vlm(
         device: where this rank computes; by default its current GPU if `group` can use GPUs, else the CPU.
         offload: shares stay in host memory (pinned where there is a GPU), from where each block comes for its pass:
             the device holds nothing between passes, and a pass waits for the host's bus.
+        whole: `in_step()` gathers all weights once, which then stay until its end: for passes by the hundred, as those
+            of single tokens are. The device must have room for the whole model beside this rank's share.
 
     Raises:
         ModelError: the model's class does not name its blocks.
@@ -59,7 +62,7 @@ def shard_vlm(
     place = _device(group, device)
     blocks = _cut(vlm, group, place, offload)
     sharded = replace(vlm, placed=place)
-    turns = Turns(sharded, blocks, group)
+    turns = Turns(sharded, blocks, group, whole=whole)
     return replace(sharded, in_step=turns.in_step)
 
 

@@ -54,12 +54,15 @@ class Turns:
 
     Args:
         blocks: every module to which `fully_shard` was applied, the whole model among them.
+        whole: a step gathers all weights at its beginning and drops them at its end. In between each rank runs its
+            passes by itself.
 
     Raises:
         DataError, ModelError: the processor fails on a tiny input.
     """
 
-    def __init__(self, vlm: Vlm, blocks: list[FSDPModule], group: dist.ProcessGroup):
+    def __init__(self, vlm: Vlm, blocks: list[FSDPModule], group: dist.ProcessGroup, *, whole: bool = False):
+        self.blocks, self.whole = blocks, whole
         self.model, self.path, self.group = vlm.model, vlm.path, group
         self.inside = self.idling = False
         self.idle_error: Exception | None = None
@@ -93,6 +96,8 @@ class Turns:
             yield
             return
         self._learn()
+        if self.whole:
+            self._gather_all()
         self.inside = True
         try:
             yield
@@ -103,6 +108,20 @@ class Turns:
             self._join(None)
         finally:
             self.inside = False
+            if self.whole:
+                self._drop_all()
+
+    def _gather_all(self) -> None:
+        """Collective: passes find all weights from here on."""
+        self.model.set_reshard_after_forward(False)
+        self._begin("all")
+        for block in self.blocks:
+            block.unshard()
+        self.kind = None
+
+    def _drop_all(self) -> None:
+        self.model.set_reshard_after_forward(True)
+        self.model.reset_iter_state()  # behind a pass that failed, too
 
     def _learn(self) -> None:
         if self.order:
@@ -150,7 +169,7 @@ class Turns:
         return next((kind for kind, count in zip(KINDS, wanted.tolist(), strict=True) if count), None)
 
     def _before_pass(self, _, args: tuple, kwargs: dict[str, Any]) -> None:
-        if self.idling:
+        if self.idling or (self.inside and self.whole):
             return
         if not self.inside:
             raise ModelError(

@@ -3,22 +3,30 @@
     python sharded_ranks.py
 
 Each has images of its own, rank 0 two more than rank 1, and gets rewards by the whole model, by its share of it, and by
-its share behind a pass that failed half-way on rank 0. `ahead` is, for each place in the order of a pass, how many
-further blocks were gathered, or being gathered, when the block there began to compute.
+its share behind a pass that failed half-way on rank 0. `ahead` is, for each kind of pass and place in its order, how
+many further blocks were gathered, or being gathered, when the block there began to compute.
+
+The same again with all weights gathered once for each step, where the model also writes scores: as the whole model does
+and as layers gathered token by token do. `exchanges` counts the exchanges of weights in each way.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import tempfile
 import traceback
 from datetime import timedelta
+from pathlib import Path
 
 import tiny_vlm
 import torch
 import torch.distributed as dist
 from PIL import Image
 
+from promptecho.rewards.inferscore import REWARD, InferScoreSection
+from promptecho.rewards.inferscore.reward import InferScoreReward
+from promptecho.templates import read_template
 from promptecho.vlm import label_log_probs, load_vlm
 from promptecho.vlm.model import Vlm
 from promptecho.vlm.sharding import find_blocks, shard_vlm
@@ -36,15 +44,26 @@ def rewards(vlm: Vlm, rank: int) -> list[list[float]]:
     return [row.log_probs.tolist() for row in found]
 
 
-def watch_gathering(vlm: Vlm, blocks: list[torch.nn.Module]) -> set[tuple[int, int]]:
-    """(place in the order, further blocks gathered or being gathered) of all blocks that begin to compute."""
-    seen: set[tuple[int, int]] = set()
+def written(vlm: Vlm, rank: int) -> list[list[str]]:
+    """Scores that the model writes of this rank's images, and the replies that have none."""
+    settings = InferScoreSection(max_new_tokens=6, temperature=1.0)
+    template = read_template(REWARD.template_file(settings))
+    reward = InferScoreReward(vlm, settings, template=template, batch_size=2, seed=3)
+    mine = range(3) if rank == 0 else range(3, 5)
+    images = [Image.new("RGB", (32, 32 + 8 * i), (40 * i, 90, 200)) for i in mine]
+    found = reward.score(images, [LABELS[i] for i in mine], [f"p{i}" for i in mine])
+    return [[str(one.reward), *one.failures] for one in found]
+
+
+def watch_gathering(vlm: Vlm, blocks: list[torch.nn.Module]) -> set[tuple[str, int, int]]:
+    """(kind of pass, place in its order, further blocks gathered or being gathered) of blocks that begin to compute."""
+    seen: set[tuple[str, int, int]] = set()
     turns: Turns = vlm.in_step.__self__
 
     def note(block: torch.nn.Module, *_: object) -> None:
         if turns.kind in turns.order:
             place = turns.order[turns.kind].index(block)
-            seen.add((place, len(turns.gathered) - 1 - place))
+            seen.add((turns.kind, place, len(turns.gathered) - 1 - place))
 
     for block in blocks:  # behind FSDP's own hook, before the block computes
         block.register_forward_pre_hook(note)
@@ -67,9 +86,10 @@ def fails_half_way(vlm: Vlm, rank: int, block: torch.nn.Module) -> str:
     return ""
 
 
-def facts(rank: int, store: dist.Store) -> dict:
-    vlm = load_vlm(str(tiny_vlm.shared_folder()))
-    whole = rewards(vlm, rank)
+def facts(folder: str, rank: int, store: dist.Store) -> dict:
+    vlm = load_vlm(folder)
+    whole, wrote = rewards(vlm, rank), written(vlm, rank)
+    sizes = [p.numel() for p in vlm.model.parameters()]
     dist.init_process_group("gloo", store=store, rank=rank, world_size=2, timeout=LIMIT)
     blocks = find_blocks(vlm.model)  # by class names, which FSDP changes
     sharded = shard_vlm(vlm, dist.group.WORLD)
@@ -79,12 +99,34 @@ def facts(rank: int, store: dist.Store) -> dict:
     said = fails_half_way(sharded, rank, blocks[2])
     with sharded.in_step():
         same.append(rewards(sharded, rank) == whole)
+    tokens, layers = counted(sharded, rank)
+    again = shard_vlm(load_vlm(folder), dist.group.WORLD, whole=True)
+    with again.in_step():
+        kept = [rewards(again, rank) == whole]
+    kept.append(fails_half_way(again, rank, again.in_step.__self__.blocks[2]) == said)
+    scores, phase = counted(again, rank)
+    left = sum(p.to_local().numel() if hasattr(p, "to_local") else p.numel() for p in again.model.parameters())
     dist.barrier()
-    return {"same": same, "said": said, "ahead": sorted(seen)}
+    return {
+        "same": same, "said": said, "ahead": sorted(seen), "kept": kept, "exchanges": [layers, phase],
+        "written": [tokens == wrote, scores == wrote, len(tokens)], "left": left / sum(sizes),
+    }  # fmt: skip
+
+
+def counted(vlm: Vlm, rank: int) -> tuple[list, int]:
+    """What the model writes within one step, and how many exchanges of weights that takes."""
+    turns, calls = vlm.in_step.__self__, []
+    count = turns.count
+    turns.count = lambda block: calls.append(block) or count(block)
+    with vlm.in_step():
+        found = written(vlm, rank)
+    turns.count = count
+    return found, len(calls)
 
 
 def main() -> None:
-    tiny_vlm.shared_folder()
+    replies = [f'{{"score": {score}}}' for score in (1, 4, 8)]
+    folder = str(tiny_vlm.build(Path(tempfile.mkdtemp(prefix="tiny-vlm-")), context=1024, replies=replies))
     master = dist.TCPStore("127.0.0.1", 0, 2, True, timeout=LIMIT, wait_for_workers=False)
     ends = []
     for rank in range(2):
@@ -92,7 +134,7 @@ def main() -> None:
         if os.fork() == 0:
             store = dist.TCPStore("127.0.0.1", master.port, 2, False, timeout=LIMIT, wait_for_workers=False)
             try:
-                os.write(ends[rank][1], json.dumps(facts(rank, store)).encode())
+                os.write(ends[rank][1], json.dumps(facts(folder, rank, store)).encode())
             except BaseException:
                 traceback.print_exc()
             os._exit(0)

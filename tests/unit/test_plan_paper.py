@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from promptecho.config import load_experiment
+from promptecho.config import load_experiment, run_training
 from promptecho.phases import Phase
+from promptecho.plan.gathering import with_placement
 from promptecho.plan.gpus import find_gpu, known
 from promptecho.plan.phases import Clock
 from promptecho.plan.plan import Planner
@@ -42,6 +43,29 @@ def test_every_run_of_zimage_plans_and_fits(zimage):
     reward = {plan.run: next(phase for phase in plan.phases if phase.name == "reward") for plan in plans}
     assert reward["promptecho"].bound == "computing"
     assert reward["inferscore"].bound == "link"  # every token's pass gathers all layers
+
+
+def test_a_vlm_that_writes_is_gathered_by_phases_where_it_fits_and_is_refused_where_not(zimage):
+    config, planner = zimage
+    auto = with_placement(config, "inferscore", gather="auto")
+    refused = planner.refusal(planner.with_gathering(auto, CLUSTER, "inferscore"), CLUSTER, "inferscore")
+    assert refused.startswith("run inferscore: inferscore lets the VLM write") and "\n" not in refused
+    assert "each token brings 5" in refused and refused.endswith("gather: layer, if that may take its time")
+    for way, mode in (("mode: replicated", "replicated"), ("mode: dedicated with per_node: 1", "dedicated")):
+        fits = planner._lacks(with_placement(auto, "inferscore", mode=mode), cluster=CLUSTER, run="inferscore") <= 0
+        assert (way in refused) == fits
+    large = Cluster(find_gpu("h200"), 4, 8)
+    decided = planner.with_gathering(auto, large, "inferscore")
+    assert run_training(decided, "inferscore").reward_placement.gather == "phase"
+    assert planner.refusal(decided, large, "inferscore") == ""
+    layer, phase = (
+        next(one for one in planner.run(each, large, "inferscore").phases if one.name == "reward").seconds
+        for each in (config, decided)
+    )
+    assert phase < layer
+    assert run_training(planner.with_gathering(auto, CLUSTER, "promptecho"), "promptecho").reward_placement.gather == (
+        "layer"
+    )
 
 
 def test_published_sizes(zimage):

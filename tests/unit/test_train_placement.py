@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from tiny_experiment import Experiment, metrics_without_times, same_bytes
 
-from promptecho.config.rewards import PlacementSection, RewardSection, writes_sharded
+from promptecho.config.rewards import PlacementSection, RewardSection, told_of_tokens
 from promptecho.config.training import TrainingConfig
 from promptecho.errors import ConfigError
 from promptecho.train.loop import train_segment
@@ -29,7 +29,7 @@ TWO_NODES = ranks(4, LOCAL_WORLD_SIZE=2)  # as on two nodes with two ranks each
 # Every placement and every stage at least once, in pairs.
 RUNS = {
     "replicated, stage 2": (FOUR, {"mode": "replicated"}, {"zero_stage": 2}),
-    "colocated on two nodes, stage 3": (TWO_NODES, {"mode": "colocated"}, {"zero_stage": 3}),
+    "colocated on two nodes, stage 3": (TWO_NODES, {"mode": "colocated", "gather": "phase"}, {"zero_stage": 3}),
     "offloaded, stage 1": (FOUR, {"mode": "offloaded"}, {"activation_checkpointing": True}),
     "two servers of one node, stage 2": (FOUR, {"mode": "dedicated", "per_node": 2}, {"zero_stage": 2}),
     "a server on each of two nodes, stage 3": (TWO_NODES, {"mode": "dedicated"}, {"zero_stage": 3}),
@@ -194,7 +194,7 @@ def test_any_number_of_processes_can_train(nodes, per_node, servers):
 def test_a_vlm_that_writes_while_it_is_spread_over_gpus_is_warned_of():
     rewards = [RewardSection(name="echo"), RewardSection(name="inferscore")]
     told = {
-        (mode, servers, processes): writes_sharded(rewards, PlacementSection(mode=mode, per_node=servers), processes)
+        (mode, servers, processes): told_of_tokens(rewards, PlacementSection(mode=mode, per_node=servers), processes)
         for mode, servers, processes in [
             ("colocated", 1, 2), ("colocated", 1, 1), ("offloaded", 1, 1), ("replicated", 1, 8), ("dedicated", 1, 7),
             ("dedicated", 2, 6),
@@ -202,8 +202,23 @@ def test_a_vlm_that_writes_while_it_is_spread_over_gpus_is_warned_of():
     }  # fmt: skip
     spread = [("colocated", 1, 2), ("offloaded", 1, 1), ("dedicated", 2, 6)]
     assert [case for case, text in told.items() if text] == spread
-    assert told[spread[0]].startswith("inferscore lets the VLM write") and "mode colocated the whole" in told[spread[0]]
-    assert not writes_sharded(rewards[:1], PlacementSection(mode="colocated"), 8)
+    assert told[spread[0]].startswith("inferscore lets the VLM write") and "mode colocated and" in told[spread[0]]
+    assert not told_of_tokens(rewards, PlacementSection(mode="colocated", gather="phase"), 2)
+    assert not told_of_tokens(rewards[:1], PlacementSection(mode="colocated"), 8)
+
+
+def test_a_vlm_that_writes_is_gathered_once_for_each_phase_unless_the_key_says_otherwise(experiment, monkeypatch):
+    from promptecho.commands.train import _with_gathering
+    from promptecho.config import load_experiment, run_training
+
+    def way(processes: int, **options) -> str:
+        monkeypatch.setenv("WORLD_SIZE", str(processes))
+        config = load_experiment(configured(experiment, "gathered", **options))
+        return run_training(_with_gathering(config, "r", "cpu"), "r").reward_placement.gather
+
+    writes = {"rewards": [{"name": "inferscore"}]}
+    assert [way(2, **writes), way(1, **writes), way(2)] == ["phase", "layer", "layer"]
+    assert way(2, **writes, reward_placement={"gather": "layer"}) == "layer"
 
 
 def test_refused_before_a_model_is_loaded(experiment):

@@ -20,10 +20,20 @@ def told() -> list[dict]:
 
 
 def test_the_next_block_is_gathered_while_a_block_computes(told):
-    """All but the last of four; behind the model itself, whose remainder is gathered first."""
-    assert [rank["ahead"] for rank in told] == [[[1, 1], [2, 1], [3, 1], [4, 0]]] * 2
+    """All but the last of four, or of two without an image; behind the model itself, whose remainder is first."""
+    expected = [["image", 1, 1], ["image", 2, 1], ["image", 3, 1], ["image", 4, 0], ["text", 1, 1], ["text", 2, 0]]
+    assert [rank["ahead"] for rank in told] == [expected] * 2
 
 
 def test_rewards_have_the_bits_of_the_whole_model_also_behind_a_pass_that_failed(told):
     assert [rank["said"] for rank in told] == ["half-way", ""]
     assert [rank["same"] for rank in told] == [[True, True]] * 2
+
+
+def test_gathered_once_for_a_step_it_writes_the_same_and_exchanges_nothing_more(told):
+    """Replies of two ranks with three and two images, also behind a pass that failed; then each has its half again."""
+    assert [rank["kept"] for rank in told] == [[True, True]] * 2
+    assert [rank["written"] for rank in told] == [[True, True, 3], [True, True, 2]]
+    for layers, phase in (rank["exchanges"] for rank in told):
+        assert phase == 5 and layers > 5 * phase  # four blocks and the remainder
+    assert [rank["left"] for rank in told] == [0.5, 0.5]

@@ -62,7 +62,8 @@ def load_reward_vlm(
     Collective over all ranks of the process group where the VLM is sharded; `turn` is called with the number of ranks
     that have loaded it.
     """
-    section, mode = run_vlm(config, run), run_training(config, run).reward_placement.mode
+    section, placement = run_vlm(config, run), run_training(config, run).reward_placement
+    mode = placement.mode
     check_attention(config.compute.attention, device)
     groups = layout.node_groups()
     offload = mode == "offloaded"
@@ -86,6 +87,6 @@ def load_reward_vlm(
     def share() -> Vlm:
         vlm = load(torch.device("cpu"))
         light.append(lies_in_files(vlm.model))
-        return shard_vlm(vlm, group, device, offload=offload)
+        return shard_vlm(vlm, group, device, offload=offload, whole=placement.gather == "phase")
 
     return load_in_turn(share, group, turn, lambda: light[0])
