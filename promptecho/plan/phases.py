@@ -100,12 +100,12 @@ def iteration_phases(
 
 
 def exchanged_bytes(training: TrainingConfig, ranks: int, lora_params: int, latent_bytes: int) -> float:
-    """Bytes that reach the busiest of so many ranks from the others in an iteration: in each step gradients are reduced
-    and weights gathered; latents and references go to who meets the image."""
+    """Bytes that the busiest of so many ranks sends in an iteration: in each step gradients are summed, which sends
+    them twice, and weights gathered; latents and references go to who meets the image."""
     steps = training.passes * _images(training) // training.batch_size
     references = drawn_timesteps(training) * ((training.kl_ema.weight > 0) + (training.kl_base.weight > 0))
     received = images_met(training, ranks) * latent_bytes * (1 + references)
-    return (ranks - 1) / ranks * (2 * steps * FLOAT32 * lora_params + received)
+    return (ranks - 1) / ranks * (3 * steps * FLOAT32 * lora_params + received)
 
 
 def rollout_phases(

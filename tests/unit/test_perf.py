@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import tiny_t2i
 import torch
 from forked import ended
 from tiny_experiment import Experiment
@@ -25,6 +26,18 @@ def test_the_update_and_the_straightforward_one_end_in_the_same_weights(tmp_path
     text = " ".join(stdout.split())
     assert all(phase in text for phase in ("sample", "reward", "precompute", "update"))
     assert float(re.search(r"difference of a weight afterwards ([\d.e+-]+)", text)[1]) < 1e-6
+
+
+def test_processes_of_a_training_end_in_the_weights_of_one(tmp_path):
+    experiment = Experiment(tmp_path, t2i=tiny_t2i.shallow_folder())
+    arguments = [
+        "--config", experiment.config(), "--run", "r", "--captions", experiment.captions, "--processes", "1", "2",
+        "--prompts", "2", "--images-per-prompt", "2",
+    ]  # fmt: skip
+    stdout, _ = ended(arguments, script=ROOT / "perf" / "processes.py")
+    assert re.findall(r"\| 2 \| (\w+) \| 0\.500 \|", stdout) == ["sample", "reward", "precompute", "update"]
+    sent, model, gap = re.search(r"\| 2 \| ([\d.]+) \(\S+ - \S+\) \| ([\d.]+) \| (\S+) \|", stdout).groups()
+    assert 0 < float(model) < float(sent) < 3 * float(model) and float(gap) < 1e-4
 
 
 def test_gradient_signal_measures_every_setting(tmp_path, monkeypatch):
