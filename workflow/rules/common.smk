@@ -4,12 +4,14 @@
 # depends on the wildcards alone: Snakemake records it and reruns the rule when it changes. What merely tells
 # the command where things are also takes `output`: Snakemake does not record such parameters, so a new
 # resolved configuration, or a moved checkout, reruns nothing.
+import gc
 import inspect
 import os
 import shlex
 import sys
 from pathlib import Path
 
+from snakemake.common import overwrite_function_params
 from snakemake.exceptions import WorkflowError
 
 
@@ -38,6 +40,11 @@ if ROOT is not None:
 if not CONDA:
     _PREFIX += f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"; '
 shell.prefix(_PREFIX.replace("{", "{{").replace("}", "}}"))
+
+
+# A plan is many small objects that stay, millions of them for ten thousand jobs; by default Python would look through
+# them for garbage again and again.
+gc.set_threshold(100_000)
 
 
 class Experiments(dict):
@@ -137,34 +144,51 @@ def listed_experiments():
     return {name: EXPERIMENTS[name] for name in EXPERIMENTS.site.experiments}
 
 
-SLICES = {}  # of this process: thousands of jobs ask for the same few
+def once(function_of):
+    """Have the parameter functions that `function_of` makes compute each value once: thousands of jobs ask for the same
+    few."""
+    known = {}
+
+    def make(stage, **names):
+        compute = function_of(stage, **names)
+
+        def value(wildcards):
+            key = (stage, *names, wildcards.E, *(wildcards[name] for name in names.values()))
+            if key not in known:
+                known[key] = compute(wildcards)
+            return known[key]
+
+        return value
+
+    return make
 
 
+@once
 def slice_of(stage, **names):
     """A parameter function: the digest of `stage`'s slice; `names` maps its arguments to wildcards."""
 
     def value(wildcards):
         chosen = {argument: wildcards[wildcard] for argument, wildcard in names.items()}
-        key = (wildcards.E, stage, *chosen.values())
-        if key not in SLICES:
-            try:
-                SLICES[key] = configuration.slice_digest(experiment(wildcards), stage, **chosen)
-            except ConfigError as error:
-                raise UserError(str(error))
-        return SLICES[key]
+        try:
+            return configuration.slice_digest(experiment(wildcards), stage, **chosen)
+        except ConfigError as error:
+            raise UserError(str(error))
 
     return value
 
 
-def tell_signatures():
-    """Parameter and input functions say what they take, once: Snakemake looks it up several times for every job, which
-    costs as much again as some of what they do."""
+def tell_parameters():
+    """Functions of the rules say what they take, once: Snakemake looks it up several times for every job, which costs as
+    much again as what most of them do."""
     for each in workflow.rules:
-        for function in [*each.params, *each.input]:
-            if callable(function) and getattr(function, "__globals__", None) is globals():
-                function.__signature__ = inspect.signature(function)
+        for item in [*each.params, *each.input, *each.resources.values()]:
+            for holder in ("_evaluator", "_file", "callable"):  # of a resource, of an input, of `unpack`
+                item = getattr(item, holder, item)
+            if callable(item) and getattr(inspect.unwrap(item), "__globals__", None) is globals():
+                overwrite_function_params(item, inspect.signature(item).parameters)
 
 
+@once
 def made_from(stage, **names):
     """`slice_of`, and whether the inputs from outside are still the ones that were there first. Jobs elsewhere find the
     same by the hashes that the main process has kept, so that they read no models for it."""
@@ -183,10 +207,13 @@ def made_from(stage, **names):
     return value
 
 
+MADE_FROM_PROMPTS = made_from("generate", image_set="S")
+
+
 def wanted_images(wildcards):
     """What a shard is made from, and which images are wanted where that is not all. Apart from `made_from`, after which
     the work folder is named: images stay when a limit changes."""
-    found = made_from("generate", image_set="S")(wildcards)
+    found = MADE_FROM_PROMPTS(wildcards)
     limit = image_set_limit(experiment(wildcards), wildcards.S)
     return found if limit is None else f"{found}, first {limit} prompts"
 
@@ -195,12 +222,14 @@ def work_folder(stage, path, **names):
     """A parameter function: where unfinished work of `stage` lies. It carries the digest of the slice and of inputs that
     were replaced, so work that was begun under another configuration, or with other models, is never taken up."""
 
+    made, of_adapter = made_from(stage, **names), {origin: slice_of(origin, run="R") for origin in ("adapter", "train")}
+
     def value(wildcards, output):
         folder = path.format(**{name: wildcards[name] for name in wildcards.keys()})
-        digest = made_from(stage, **names)(wildcards)
+        digest = made(wildcards)
         if stage == "generate" and wildcards.R != "base":  # images of one adapter are not those of another
             origin = "adapter" if wildcards.R in experiment(wildcards).adapters else "train"
-            digest = f"{digest}-{slice_of(origin, run='R')(wildcards)}"
+            digest = f"{digest}-{of_adapter[origin](wildcards)}"
         return placed(f"results/{wildcards.E}/work/{folder}/{digest}")
 
     return value

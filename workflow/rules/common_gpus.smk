@@ -1,6 +1,8 @@
 # Who gets which GPU. Slurm assigns its own; on a workstation a job's resource `gpu` counts against the machine's
 # GPUs (or `--resources gpu=N`), and `promptecho gpus run` gives its command GPUs that no other job has, also between
 # two Snakemakes. Without GPUs none of this exists.
+import functools
+
 from promptecho.cluster import gpus as machine
 from promptecho.config.job_sizes import cluster_resources
 from promptecho.errors import PromptEchoError
@@ -46,12 +48,13 @@ def _says_gpus(rule):
 
 
 def gpus_of(rule, needs):
-    """A resource function: the GPUs of a job on this machine, nothing elsewhere. `needs` says whether its work takes
+    """A resource function: the GPUs of a job on this machine; elsewhere nothing. `needs` says whether its work takes
     one; more are what the user gives to several processes."""
 
+    if not GPUS_HERE:
+        return None
+
     def number(wildcards):
-        if not GPUS_HERE:
-            return None
         return (_asked(rule, "tasks_per_node") or 1) if needs(wildcards) else 0
 
     return number
@@ -86,16 +89,23 @@ def asks(stage, resource, needs, here=None):
     """A resource function: what a job of `stage` asks for, as the experiment says (`resources`). On this machine what
     it says itself, else `here`; on a cluster else what its size says, with GPUs where `needs` says so."""
 
+    if not ON_CLUSTER and resource in OF_CLUSTERS:
+        return here
+
     def value(wildcards):
-        config = experiment(wildcards)
         if resource == "gpus_per_node" and _says_gpus(RULE_OF.get(stage, stage)):
             return None
         if ON_CLUSTER:
-            return getattr(cluster_resources(config, stage, needs(wildcards)), resource)
-        said = getattr(getattr(config.resources, stage), resource)
-        return here if said is None or resource in OF_CLUSTERS else said
+            return getattr(_on_cluster(wildcards.E, stage, needs(wildcards)), resource)
+        said = getattr(getattr(experiment(wildcards).resources, stage), resource)
+        return here if said is None else said
 
     return value
+
+
+@functools.cache
+def _on_cluster(name, stage, on_gpu):
+    return cluster_resources(EXPERIMENTS[name], stage, on_gpu)
 
 
 def gpus_launcher(wildcards, output, resources):
