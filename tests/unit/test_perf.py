@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pstats
 import re
 import sys
 from pathlib import Path
@@ -106,5 +107,15 @@ def test_score_files_for_the_measurement_are_read_by_tables(tmp_path):
 def test_a_dry_run_is_measured_beside_a_bare_workflow_of_the_same_jobs(tmp_path):
     from dry_run import prepare, run
 
-    total = prepare(tmp_path, 12)
-    assert {side: run(side, ROOT, tmp_path)["jobs"] for side in ("bare", "now")} == {"bare": total, "now": total}
+    total, profile = prepare(tmp_path, 60), tmp_path / "dry_run.prof"
+    assert run("bare", ROOT, tmp_path)["jobs"] == run("now", ROOT, tmp_path, profile)["jobs"] == total
+    # What thousands of jobs have in common is asked once.
+    calls: dict[str, int] = {}
+    for (file, _, name), (_, count, _, _, callers) in pstats.Stats(str(profile)).stats.items():
+        if "promptecho" in file:
+            calls[name] = calls.get(name, 0) + count
+        if (Path(file).name, name) == ("inspect.py", "signature"):
+            asking = [found[0] for (_, _, caller), found in callers.items() if caller == "get_function_params"]
+            calls["signature"] = sum(asking)
+    assert calls["slice_value"] + calls["inputs_of"] < total / 2
+    assert calls["signature"] < 12 * total  # 36 where the functions of our rules do not say what they take
