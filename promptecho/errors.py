@@ -29,6 +29,10 @@ class OutOfMemoryError(PromptEchoError):
     """Memory ran out; names phase, device, how much was wanted, and the keys that lower it."""
 
 
+class BenchmarkError(PromptEchoError):
+    """The code of a benchmark from outside fails; names the benchmark and what its code was doing."""
+
+
 class RewardError(PromptEchoError):
     """A reward could not be computed or is not finite; names prompt and image.
 

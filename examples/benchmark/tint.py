@@ -71,16 +71,24 @@ class TintScorer:
         pass  # pe.ScoringOptions: backend, mode, seed, ...
 
     def score(self, folder):
+        entries, limit = self.listed(folder)
+        items, raw = pe.judge_all("tint", folder.root, entries, self.judged)
+        return self.scored(entries, items, raw, limit=limit)
+
+    def listed(self, folder):
+        """All images to look at, and what the limit says of them."""
         prompts = pe.read_prompts(folder.prompts, parse) if folder.prompts else None
         only, limit = pe.first_prompts(prompts, tag_of, folder.limit)
         shown = {"shown": tag_of, "only": only}
-        entries = pe.list_images(folder.root, parse, prompts, folder.images_per_prompt, **shown)
-        items, raw = pe.judge_all("tint", folder.root, entries, self.judged)
+        return pe.list_images(folder.root, parse, prompts, folder.images_per_prompt, **shown), limit
+
+    def scored(self, entries, items, raw, **facts):
+        """The summary: the share of right images in each group, and of all."""
         groups = {name: [one.outcome for one in items if one.group == name and not one.failed] for name in GROUPS}
         summary = {name: fmean(outcomes) for name, outcomes in groups.items() if outcomes}
         summary["overall"] = fmean(outcome for outcomes in groups.values() for outcome in outcomes)
         digest = pe.prompts_digest(list(dict.fromkeys(entry.prompt for entry in entries)))
-        return pe.Scored(items, raw, digest, summary, limit=limit)
+        return pe.Scored(items, raw, digest, summary, **facts)
 
     def judged(self, entry):
         """An image's score item, and what its line in N.raw.jsonl tells."""

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         read_prompts,
         read_text,
     )
+    from promptecho.benchmarks.replies import read_yes_no
     from promptecho.benchmarks.scoring import (
         ImageFolder,
         JudgeBackend,
@@ -32,23 +33,29 @@ if TYPE_CHECKING:
     from promptecho.config.prompt_sources import Source
     from promptecho.errors import DataError
     from promptecho.images import load_image
+    from promptecho.judges.base import Answer, CallEstimate, Question
+    from promptecho.judges.errors import RefusedError
     from promptecho.scores import ScoreItem
 
 __all__ = [
-    "JUDGE", "ORACLE", "Backend", "Benchmark", "Curve", "DataError", "ImageEntry", "ImageFolder", "JudgeBackend",
-    "Judged", "Layout", "ListedLayout", "ScoreItem", "Scored", "Scorer", "ScoringOptions", "Source", "first_places",
-    "first_prompts", "judge_all", "list_images", "load_image", "prompts_digest", "read_id", "read_prompts", "read_text",
+    "JUDGE", "ORACLE", "Answer", "Backend", "Benchmark", "CallEstimate", "Curve", "DataError", "ImageEntry",
+    "ImageFolder", "JudgeBackend", "Judged", "Layout", "ListedLayout", "Question", "RefusedError", "ScoreItem",
+    "Scored", "Scorer", "ScoringOptions", "Source", "first_places", "first_prompts", "judge_all", "list_images",
+    "load_image", "prompts_digest", "read_id", "read_prompts", "read_text", "read_yes_no",
 ]  # fmt: skip
 
 _MODULES = (
     "promptecho.benchmarks.layout",
     "promptecho.benchmarks.limit",
     "promptecho.benchmarks.listing",
+    "promptecho.benchmarks.replies",
     "promptecho.benchmarks.scoring",
     "promptecho.config.benchmarks",
     "promptecho.config.prompt_sources",
     "promptecho.errors",
     "promptecho.images",
+    "promptecho.judges.base",
+    "promptecho.judges.errors",
     "promptecho.scores",
 )
 

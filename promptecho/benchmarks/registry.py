@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from promptecho.config.benchmarks import benchmark_named, load_part
+from promptecho.config.benchmarks import benchmark_named, load_part, mistakes_told
 
 if TYPE_CHECKING:
     from promptecho.benchmarks.layout import Layout
@@ -18,9 +18,12 @@ def load_layout(name: str, prompts: Path, root: Path, images_per_prompt: int, li
     Raises:
         ConfigError: unknown benchmark.
         DataError: the prompt file is missing or faulty.
+        BenchmarkError: code from outside fails.
     """
-    layout = load_part(benchmark_named(name).images, "layout")
-    return layout(prompts, root, images_per_prompt, limit)
+    owner = benchmark_named(name).images
+    layout = load_part(owner, "layout")
+    with mistakes_told(owner, "layout"):
+        return layout(prompts, root, images_per_prompt, limit)
 
 
 def load_scorer(name: str, options: ScoringOptions) -> Scorer:
@@ -29,5 +32,8 @@ def load_scorer(name: str, options: ScoringOptions) -> Scorer:
     Raises:
         ConfigError: unknown benchmark, or a mode that it does not have.
         ModelError: unknown backend, or one that is not available.
+        BenchmarkError: code from outside fails.
     """
-    return load_part(name, "scorer")(options)
+    scorer = load_part(name, "scorer")
+    with mistakes_told(name, "scorer"):
+        return scorer(options)

@@ -92,7 +92,7 @@ class Scorer(Protocol):
     """Scores a folder of images; built as `Scorer(options)`. `judge_model` names who looked, `template_digest` what a
     judge was asked.
 
-    A scorer whose backend is a judge also has `estimate(folder) -> judges.base.Estimate`.
+    A scorer whose backend is a judge also has `estimate(folder) -> judges.base.CallEstimate`.
     """
 
     judge_model: str

@@ -107,7 +107,7 @@ def score(
     with _memory(section, whole, device)("score"):
         looking = _scorer(section, whole, answers, device)
         with _folder(benchmark, section, images, prompts, images_per_prompt, baseline) as folder:
-            scored = looking.score(folder)
+            scored = _scored(looking, folder, section)
     items, failures = scored.items, sum(item.failed for item in scored.items)
     _check_failed(benchmark, section, whole, scored)
     result = Scores(
@@ -176,6 +176,7 @@ def judge(
     All answers are kept; promptecho score then needs neither key nor network.
     """
     from promptecho.benchmarks.scoring import Estimating
+    from promptecho.config.benchmarks import mistakes_told
     from promptecho.config.scorers import backend_of
     from promptecho.errors import ConfigError
     from promptecho.files import write_json
@@ -192,9 +193,10 @@ def judge(
     looked_at = _folder(benchmark, section, images, prompts, images_per_prompt, baseline)
     with _memory(section, whole, device)("judge"), looked_at as folder:
         if estimate and isinstance(looking, Estimating):
-            facts |= asdict(looking.estimate(folder))
+            with mistakes_told(section.scorer, "scorer"):
+                facts |= asdict(looking.estimate(folder))
         else:
-            scored = looking.score(folder)
+            scored = _scored(looking, folder, section)
             _check_failed(benchmark, section, whole, scored)
             facts |= {"items": len(scored.items), "failures": sum(item.failed for item in scored.items)}
             facts |= asdict(scored.judge) if scored.judge else {}
@@ -202,6 +204,24 @@ def judge(
     if out is not None:
         write_json(out, facts)
     typer.echo(json.dumps(facts) if as_json else "; ".join(f"{key}: {value}" for key, value in facts.items()))
+
+
+def _scored(scorer: Scorer, folder: ImageFolder, section: BenchmarkSection) -> Scored:
+    """What a scorer makes of a folder.
+
+    Raises:
+        BenchmarkError: the benchmark is from outside, and its code fails.
+    """
+    from promptecho.benchmarks.scoring import Scored
+    from promptecho.config.benchmarks import mistakes_told
+    from promptecho.errors import BenchmarkError
+
+    with mistakes_told(section.scorer, "scorer"):
+        scored = scorer.score(folder)
+    if not isinstance(scored, Scored):
+        told = f"a {type(scored).__name__}" if scored is not None else "nothing"
+        raise BenchmarkError(f"benchmark {section.scorer}: its scorer returns {told}; `score` must return a Scored")
+    return scored
 
 
 @contextlib.contextmanager

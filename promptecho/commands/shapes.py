@@ -48,11 +48,13 @@ def _writer(benchmark: str) -> Callable[..., None]:
         out: Path = typer.Option(..., "--out", help="File to write, as its ending says; else JSON Lines."),
         config: PluginsConfig = None,
     ) -> None:
-        from promptecho.config.benchmarks import load_part
+        from promptecho.config.benchmarks import load_part, mistakes_told
         from promptecho.errors import counted
 
         write = load_part(benchmark, "shapes")
-        print(f"{out}: {counted(write(per_tag, seed, out), 'prompt')}")
+        with mistakes_told(benchmark, "shapes"):
+            count = write(per_tag, seed, out)
+        print(f"{out}: {counted(count, 'prompt')}")
 
     return write_prompts
 

@@ -6,15 +6,16 @@ promptecho/plugins.py. It is imported without torch: heavy parts are named by `m
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from promptecho.config.descriptors import NAME
 from promptecho.config.prompt_sources import Source
-from promptecho.errors import ConfigError
-from promptecho.plugins import SPEC, Plugins, Registration, import_object, wrong_types
+from promptecho.errors import BenchmarkError, ConfigError, PromptEchoError
+from promptecho.plugins import MISTAKES, SPEC, Plugins, Registration, import_object, wrong_types
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,8 +64,8 @@ class Curve:
         key: of the score file's summary.
         title: of the axis.
         estimate: `module:object`, called with (items, what, key): the score with its interval, of items that are those
-            of one file or of several seeds. Without it, the mean of the groups' means, of all images, or of the
-            prompts, whichever the summary has.
+            of one file or of several seeds. Without it, the mean of the groups' means, of all images, of the prompts,
+            or of the group that is called `key`, whichever the summary has.
         tolerance: how far the estimate may be off the summary's number.
     """
 
@@ -252,6 +253,26 @@ def load_part(benchmark: str, key: str) -> Any:
     if not spec:
         raise ConfigError(f"benchmark {benchmark} ({found}): has no {key}")
     return import_object(spec, f"benchmark {benchmark} ({found})")
+
+
+@contextlib.contextmanager
+def mistakes_told(benchmark: str, part: str) -> Iterator[None]:
+    """Around a call of a benchmark's code: mistakes in code from outside become one line. `part`: what is called, such
+    as its `scorer`.
+
+    Raises:
+        BenchmarkError: the code fails, and the benchmark is not one of ours.
+    """
+    try:
+        yield
+    except PromptEchoError:
+        raise
+    except MISTAKES as error:
+        found = BENCHMARKS.find(benchmark)
+        if found.is_ours:
+            raise
+        told = f"its {part} fails: {type(error).__name__}: {error}; --debug shows where"
+        raise BenchmarkError(f"benchmark {benchmark} ({found}): {told}") from error
 
 
 def official_sources() -> list[Source]:

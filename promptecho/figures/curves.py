@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
-from promptecho.config.benchmarks import Benchmark, Curve, benchmark_named
+from promptecho.config.benchmarks import BENCHMARKS, Benchmark, Curve, benchmark_named, mistakes_told
 from promptecho.errors import DataError
 from promptecho.files import write_json
 from promptecho.intervals import CONFIDENCE
@@ -48,7 +48,8 @@ def overall(file: ScoreFile, seeds: Sequence[ScoreFile] = (), curve: Curve | Non
     """A score file's own score of `curve` (its benchmark's first) with its interval; with `seeds`, that of the seeds
     together, as in the tables.
 
-    Overall is the mean of the groups' means, of all images, or of the prompts, whichever the file's summary has.
+    It is the mean of the groups' means, of all images, of the prompts, or of the group that is called as the curve's
+    key, whichever the file's summary has.
 
     Raises:
         DataError: the file tells neither, so that the interval would belong to another number, or a seed was judged on
@@ -61,8 +62,10 @@ def overall(file: ScoreFile, seeds: Sequence[ScoreFile] = (), curve: Curve | Non
         estimate = way(*_pooled([file]))
         if told is not None and math.isclose(estimate.value, told, rel_tol=1e-9, abs_tol=tolerance):
             return way(*_pooled(seeds)) if seeds else estimate
+    found = BENCHMARKS.find(benchmark.name)
+    fix = "score again" if found.is_ours else f"score again, or give this curve of {found} an `estimate`"
     raise DataError(
-        f"{file.path}: summary.{curve.key} {told} is neither the mean of the groups nor of the images; score again"
+        f"{file.path}: summary.{curve.key} {told} is neither the mean of the groups nor of the images; {fix}"
     )
 
 
@@ -80,9 +83,24 @@ NET: Way = (lambda items, what: mean_of_group_means(items, ungrouped=True, signe
 def _ways(benchmark: Benchmark, curve: Curve) -> tuple[Way, ...]:
     """How the score may be estimated; the first that gives the summary's number does it."""
     if not curve.estimate:
-        return (NET,) if benchmark.pairwise else WAYS
-    estimate = import_object(curve.estimate, f"benchmark {benchmark.name}: curve {curve.key}")
-    return ((lambda items, what: estimate(items, what, curve.key), curve.tolerance),)
+        return (NET,) if benchmark.pairwise else (*WAYS, (_of_group(curve.key), 1e-12))
+    function = import_object(curve.estimate, f"benchmark {benchmark.name}: curve {curve.key}")
+
+    def estimate(items: Sequence[ScoreItem], what: str) -> Estimate:
+        with mistakes_told(benchmark.name, f"curve {curve.key}"):
+            return function(items, what, curve.key)
+
+    return ((estimate, curve.tolerance),)
+
+
+def _of_group(name: str) -> Callable[[Sequence[ScoreItem], str], Estimate]:
+    """The mean of one group's items; of all items where no group has that name."""
+
+    def estimate(items: Sequence[ScoreItem], what: str) -> Estimate:
+        mine = [item for item in items if item.group == name]
+        return mean_of_group_means(mine or items, ungrouped=True, what=what)[0]
+
+    return estimate
 
 
 def _pooled(files: Sequence[ScoreFile]) -> tuple[Sequence[ScoreItem], str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from promptecho.config.benchmarks import load_part
+from promptecho.config.benchmarks import load_part, mistakes_told
 from promptecho.tables.collect import ScoreFile
 from promptecho.tables.compare import MAX_FAILURE_SHARE, FailureShare, comparison
 from promptecho.tables.kind import TableKind
@@ -16,9 +16,13 @@ def kind_of(scorer: str, files: Sequence[ScoreFile] = ()) -> TableKind:
 
     Raises:
         ConfigError: there is no such benchmark, or its table cannot be imported.
+        BenchmarkError: code from outside fails.
     """
     table = load_part(scorer, "table")
-    return table if isinstance(table, TableKind) else table(files)
+    if isinstance(table, TableKind):
+        return table
+    with mistakes_told(scorer, "table"):
+        return table(files)
 
 
 def make_table(

@@ -9,14 +9,12 @@ import importlib
 import json
 import shutil
 import sys
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from forked import ended, run
+from ollama_server import ollama
 from PIL import Image
 
 from promptecho.benchmarks.textocr.layout import TextOcrLayout
@@ -29,39 +27,8 @@ EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "judge"
 PROMPTS = [{"data_id": name, "prompt": f'the word "{name}"', "text": [name]} for name in ("one", "two", "three")]
 
 
-@contextmanager
-def ollama(fault: dict[str, int]) -> Iterator[tuple[str, list[dict]]]:
-    """A server that speaks Ollama's /api/chat; yields its address and what it was asked. `fault`: word in a question ->
-    HTTP status that it gets, once."""
-    asked: list[dict] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def log_message(self, *_):
-            pass
-
-        def do_POST(self):
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            asked.append({"path": self.path, "key": self.headers.get("Authorization"), **body})
-            text = body["messages"][-1]["content"]
-            status = next((fault.pop(word) for word in list(fault) if f'"{word}"' in text), 200)
-            said = {"expected_text": "x", "found_text": "x", "reasoning": "read", "score": int('"two"' not in text)}
-            told = {"model": "made-up:7b-q4", "message": {"role": "assistant", "content": json.dumps(said)},
-                    "done_reason": "stop", "prompt_eval_count": 700, "eval_count": 20}  # fmt: skip
-            content = json.dumps(told if status == 200 else {"error": "busy"}).encode()
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(content)))
-            if status != 200:
-                self.send_header("Retry-After", "0.01")
-            self.end_headers()
-            self.wfile.write(content)
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}", asked
-    finally:
-        server.shutdown()
-        server.server_close()
+def reads(text: str) -> str:
+    return json.dumps({"expected_text": "x", "found_text": "x", "reasoning": "read", "score": int('"two"' not in text)})
 
 
 @pytest.fixture
@@ -103,7 +70,7 @@ def test_the_example_is_listed_asks_a_server_and_scores(folder):
     listed = json.loads(ended(["list", "judges", "--config", "mine/shapes-ollama.yaml", "--json"])[0])
     assert [one["name"] for one in listed] == ["gemini", "openai", "local", "ollama"]
     assert listed[-1]["needs"] == "network" and listed[-1]["from"] == "mine/shapes-ollama.yaml: plugins.0"
-    with ollama({"three": 503}) as (address, asked):
+    with ollama(reads, {"three": 503}) as (address, asked):
         settings = f'kind: ollama, model: "made-up:7b", endpoint: "{address}", request: {{think: false}}'
         config = experiment(folder, settings)
         words = ["--config", config, "--benchmark", "text", "--images", "images", "--prompts", "p.jsonl"]
