@@ -116,8 +116,11 @@ def packages(wheels: Path | None) -> Iterator[dict[str, str]]:
         sys.exit(f"all.py: --wheels {wheels}: not for {version}: {', '.join(others)}; fetch them with that Python")
     with tempfile.TemporaryDirectory(prefix="promptecho-packages-") as temporary:
         for file in files:
-            with zipfile.ZipFile(file) as archive:
-                archive.extractall(temporary)
+            try:
+                with zipfile.ZipFile(file) as archive:
+                    archive.extractall(temporary)
+            except (zipfile.BadZipFile, RuntimeError) as error:  # damaged; or repacked, and this Python has no lzma
+                sys.exit(f"all.py: {file}: cannot be read: {error}; fetch it again, and without repack.py")
         yield {"PYTHONPATH": os.pathsep.join([temporary, *filter(None, [os.environ.get("PYTHONPATH")])])}
 
 

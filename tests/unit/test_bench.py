@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import textwrap
 import time
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -210,3 +212,35 @@ def test_a_plan_takes_each_phases_share(config):
     usual, known = seconds(), seconds(sample=0.5, update=0.125)
     assert known["sample"] == usual["sample"] / 2 and known["decode"] == usual["decode"] / 2
     assert known["update"] == 2 * usual["update"] and known["precompute"] == usual["precompute"]
+
+
+def test_wheels_are_made_smaller_and_stay_wheels(tmp_path):
+    names = ("thing-1-cp311-cp311-manylinux_2_28_x86_64.whl", "thing-1-py3-none-any.whl")
+    content = {"thing/code.so": b"".join(b"%09d" % n for n in range(120_000)), "thing-1.dist-info/RECORD": b""}
+    for name in names:
+        with zipfile.ZipFile(tmp_path / name, "w", zipfile.ZIP_STORED) as wheel:
+            for path, data in content.items():
+                wheel.writestr(path, data)
+    before = [(tmp_path / name).stat().st_size for name in names]
+    assert min(before) > 1_000_000
+    command = [sys.executable, "-S", ROOT / "perf/gpu/repack.py", tmp_path]
+    told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    after = [(tmp_path / name).stat().st_size for name in names]
+    assert after[0] < before[0] and after[1] == before[1]  # those of Python alone stay
+    assert told == f"2 wheels: {sum(before) / 1e6:.1f} MB before, {sum(after) / 1e6:.1f} MB now\n"
+    assert sorted(file.name for file in tmp_path.iterdir()) == sorted(names)
+    for name in names:
+        with zipfile.ZipFile(tmp_path / name) as wheel:
+            assert {path: wheel.read(path) for path in wheel.namelist()} == content
+
+
+def test_what_a_machine_with_torch_alone_gets_is_pinned():
+    def plain(name: str) -> str:
+        return re.split(r"[=;]", name.strip())[0].lower().replace("_", "-")
+
+    lines = (ROOT / "perf/gpu/requirements.txt").read_text().splitlines()
+    names = [plain(line) for line in lines if line and not line.startswith("#")]
+    pinned = {plain(line) for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line}
+    assert set(names) <= pinned and len(names) == len(set(names))
+    # Of what the steps' packages name as needed: what no step of the benchmark imports.
+    assert not {"click", "importlib-metadata", "markdown-it-py", "scipy", "torch", "triton"} & set(names)
