@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from typing import Any
 
 Row = dict[str, Any]
-COLUMNS = ("step", "what", "seconds", "TFLOP/s", "of peak", "MFU", "faster", "peak GB", "remarks")
+COLUMNS = ("step", "what", "seconds", "TFLOP/s", "of peak", "MFU", "speed-up", "peak GB", "remarks")
 LEFT = ("step", "what", "remarks")
+STATES = (("failed", "failed"), ("absent", "not there"), ("not_run", "not run"))  # of steps without numbers
 ABOUT = """\
-Seconds: median (least - most) of n. TFLOP/s: useful work over seconds and GPUs; of peak: that over the fastest matrix
-product of this card (step `peak`); MFU: the same over the rates of the card's datasheet, where that is known. faster:
-seconds of what the remark names over seconds of this row. GB are 1e9 bytes. Steps took turns with nothing else here."""
+Seconds are the median (least - most) of n measurements. TFLOP/s is useful work, divided by seconds. "Of peak" is its
+share of the fastest matrix product that the step `peak` measured here, and "MFU" its share of the speed in the card's
+datasheet. "Speed-up" is the time of what the remark names, divided by the time of this row: above 1, this row is
+faster. GB are 1e9 bytes. Steps ran one after the other; nobody looked whether other programs used the machine."""
 
 
 def spread(values: Sequence[float], digits: int = 2, kind: str = "f") -> str:
@@ -36,7 +39,7 @@ def page(results: dict[str, Any]) -> str:
         f"{results.get('device', 'unknown device')}; {machine}; {results.get('versions', '')}".rstrip("; "), "",
         f"`{results.get('command', '')}`: {results.get('seconds', 0):.0f} s of {60 * results['minutes']:.0f}"
         + (", interrupted" if results.get("interrupted") else ""), "",
-        table(results["rows"]), "", ABOUT,
+        *summary(results["rows"]), table(results["rows"]), "", ABOUT,
     ]  # fmt: skip
     for row in results["rows"]:
         if kernels := row.get("kernels"):
@@ -44,29 +47,61 @@ def page(results: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def summary(rows: Sequence[Row]) -> list[str]:
+    """What most readers look for first, a line each: an iteration, what is faster than what, and steps that failed."""
+    peak, found = peak_of(rows), []
+    for row in rows:
+        if row["step"] == row.get("what") == "iteration" and row.get("seconds"):
+            share = f", {percent(row['tflops'] / peak)} of this card's peak" if peak and row.get("tflops") else ""
+            found.append(f"- A training iteration takes {rounded(row['seconds'])} s ({row['remarks']}){share}.")
+        elif row.get("ratio") and " " not in row["step"]:  # of the configuration as it is
+            against = str(row.get("remarks", "")).split(";")[0]
+            found.append(f"- {row['step']}, {row['what']}: speed-up {rounded(row['ratio'])} {against}.")
+    for key, told in STATES:
+        if names := list(dict.fromkeys(row["step"] for row in rows if key in row)):
+            found.append(f"- {told.capitalize()}: {', '.join(names)}.")
+    return ["In short:", "", *found, ""] if found else []
+
+
+def peak_of(rows: Sequence[Row]) -> float | None:
+    """TFLOP/s of the fastest product of the step `peak`."""
+    return max((row["tflops"] for row in rows if row.get("is_peak")), default=None)
+
+
+def rounded(values: Sequence[float]) -> str:
+    """Median (least - most) with as many digits behind the point as the median needs to show three; one value alone."""
+    middle = abs(statistics.median(values))
+    digits = max(0, 2 - math.floor(math.log10(middle))) if middle else 2
+    return spread(values, digits) if len(values) > 1 else f"{values[0]:.{digits}f}"
+
+
+def percent(share: float) -> str:
+    """A share, with a digit behind the point where it is below 10 %."""
+    return f"{share:.0%}" if share >= 0.1 else f"{share:.1%}"
+
+
 def table(rows: Sequence[Row]) -> str:
     """One line of markdown for each row, its columns aligned."""
-    peak = max((row["tflops"] for row in rows if row.get("is_peak")), default=None)
+    peak = peak_of(rows)
     shown = [_cells(row, peak) for row in rows]
     used = [name for name in COLUMNS if name in LEFT or any(cells[name] for cells in shown)]
     return _markdown(used, [[cells[name] for name in used] for cells in shown], LEFT)
 
 
 def _cells(row: Row, peak: float | None) -> dict[str, str]:
-    for key, told in (("failed", "failed"), ("absent", "not there"), ("not_run", "not run")):
+    for key, told in STATES:
         if key in row:
             return {**dict.fromkeys(COLUMNS, ""), "step": row["step"], "remarks": f"{told}: {row[key]}"}
     seconds, tflops = row.get("seconds"), row.get("tflops")
-    digits = 4 if seconds and statistics.median(seconds) < 0.1 else 2
     share = tflops / peak if tflops is not None and peak else None
     return {
         "step": row["step"],
         "what": str(row.get("what", "")),
-        "seconds": f"{spread(seconds, digits)}, n={len(seconds)}" if seconds else "",
+        "seconds": f"{rounded(seconds)}, n={len(seconds)}" if seconds else "",
         "TFLOP/s": "" if tflops is None else f"{tflops:.4g}",
-        "of peak": "" if share is None or row.get("is_peak") else f"{share:.0%}",
-        "MFU": f"{row['mfu']:.0%}" if row.get("mfu") is not None else "",
-        "faster": spread(row["ratio"]) if row.get("ratio") else "",
+        "of peak": "" if share is None or row.get("is_peak") else percent(share),
+        "MFU": percent(row["mfu"]) if row.get("mfu") is not None else "",
+        "speed-up": rounded(row["ratio"]) if row.get("ratio") else "",
         "peak GB": f"{row['peak_gb']:.2f}" if row.get("peak_gb") else "",
         "remarks": str(row.get("remarks", "")),
     }

@@ -113,7 +113,7 @@ def reward(bench: Bench) -> None:
             gap = max(abs(a - b) for a, b in zip(before[0].value, runs[0].value, strict=True))
             values = {
                 "ratio": ratios(before, runs, device),
-                "remarks": f"than the plain call; rewards differ by {gap:.1g} at most; {values['remarks']}",
+                "remarks": f"against the plain call; rewards differ by {gap:.1g} at most; {values['remarks']}",
             }
         size = min(entry.batch_size, n)
         cost = None if entry.reward.writes else costs.reward(size, entry, query).times(n / size)

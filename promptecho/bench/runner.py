@@ -93,6 +93,8 @@ def run_steps(
                 good.add(step.name)
             rows = read_rows(file, step.name)
             keep(rows + ([{"step": step.name, **problem}] if problem else []))
+            for state, reason in (problem or {}).items():
+                told(f"{step.name} {state}: {reason}")
     return results
 
 

@@ -61,7 +61,7 @@ def forward(bench: Bench) -> None:
         bench.row(f"guided pass, {n} images", **bench.timed(runs, cost), remarks=told)
         first, others = taken(lambda: code(mixed), bench.device, bench.rounds)
         slower = median_of(others, bench.device) / median_of(runs, bench.device) - 1
-        told = f"{slower:+.1%} against equal lengths of the same mean; first call {first.seconds:.1f} s"
+        told = f"{slower:+.1%} of time against equal lengths of the same mean; first call {first.seconds:.1f} s"
         bench.row("the same, prompts of different lengths", **bench.timed(others), remarks=told)
         kernels, whole = by_kernel(lambda: code(equal), bench.device)
     bench.row("its kernels", kernels=kernels, remarks=f"{whole:.1f} ms, with the profiler beside; table below")
@@ -115,7 +115,7 @@ def sampler(bench: Bench, steps: int) -> None:
         first, runs = taken(partial(ours, prompts), device, bench.rounds)
         bench.row(
             f"ours with an adapter: {told.format(kind)}", **bench.timed(runs, work if kind == "equal" else None),
-            ratio=ratios(theirs[kind], runs, device), remarks=f"than the pipeline; first call {first.seconds:.1f} s",
+            ratio=ratios(theirs[kind], runs, device), remarks=f"against the pipeline; first call {first.seconds:.1f} s",
         )  # fmt: skip
     with torch.no_grad():
         for parameter in lora_parameters(family.transformer).values():

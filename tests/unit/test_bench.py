@@ -67,6 +67,32 @@ def test_each_step_is_a_row_or_the_reason_why_it_is_none(tmp_path):
     cells = {line.split("|")[1].strip(): line for line in text.splitlines() if line.startswith("|")}
     assert "2.00 (1.00 - 3.00), n=3" in cells["good"] and "not there: compute.fast" in cells["unknown"]
     assert "50%" in next(line for line in text.splitlines() if "| half" in line)  # of the peak
+    assert "- Failed: short, ours, hangs, killed." in text and "- Not there: unknown." in text
+
+
+def test_a_report_begins_with_what_most_look_for():
+    rows = [
+        {"step": "peak", "what": "product", "tflops": 800.0, "seconds": [0.00123], "is_peak": True},
+        {"step": "iteration", "what": "update", "tflops": 4.0, "seconds": [41.4]},
+        {
+            "step": "iteration",
+            "what": "iteration",
+            "tflops": 264.0,
+            "seconds": [94.6, 95.3, 96.1],
+            "remarks": "0.042 images/s",
+        },
+        {
+            "step": "sampler",
+            "what": "ours",
+            "ratio": [1.36, 1.4, 1.5],
+            "remarks": "against the pipeline; first call 9 s",
+        },
+        {"step": "sampler compile=off", "what": "ours", "ratio": [1.0], "remarks": "against the pipeline"},
+    ]
+    text = page({"rows": rows, "minutes": 10})
+    assert "- A training iteration takes 95.3 (94.6 - 96.1) s (0.042 images/s), 33% of this card's peak." in text
+    assert "- sampler, ours: speed-up 1.40 (1.36 - 1.50) against the pipeline.\n\n|" in text  # as configured alone
+    assert " 0.00123, n=1 |" in text and "|    0.5% |" in text
 
 
 def test_the_budget_is_kept(tmp_path):
