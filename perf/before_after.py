@@ -7,7 +7,9 @@
 
 `merge` merges `--shards` caption shards of `--items` captions, each side its own shards; `tables` makes tables from
 `--shards` score files of `--items` items (`--example`: a finished score file), and compares what comes out, byte
-for byte; `start` starts commands that do nothing else. Every run is a process of its own; the order alternates.
+for byte; `start` stops commands where their work begins, on a copy of the finished demo (`--demo`), and starts
+Snakemake as a Slurm job does, without the command in it: `inside a job`, and for one bare rule. `--cases` picks some.
+Every run is a process of its own; the order alternates.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import argparse
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -46,17 +49,81 @@ shards = sorted(glob.glob(sys.argv[1] + "/*.h5"))
 merge_shards(shards, MergeSpec(out=Path(sys.argv[2], "c.h5"), heldout_out=Path(sys.argv[2], "h.jsonl"), heldout=2000))
 """
 COMMIT = b'"git_commit"'
+DEMO = "results/shapes"
+CAPTIONS = f"--captions {DEMO}/captions/captions.h5 --heldout {DEMO}/captions/heldout.jsonl"
+PROMPTS = f"--prompts {DEMO}/prompts/dpg/metadata.jsonl"
+# Where the work of a command begins, and the command, whose words hold no spaces.
 STARTS = {
-    "--version": ["--version"],
-    "caption merge --help": ["caption", "merge", "--help"],
-    "tables --help": ["tables", "--help"],
-    "train --help": ["train", "--help"],
+    "version": ("", "--version"),
+    "tables": (
+        "promptecho.tables.collect:read_score_files",
+        f"tables --table dpg --benchmark dpg --scores {DEMO}/scores/dpg/base/0.json --out o",
+    ),
+    "score": (
+        "promptecho.benchmarks.packing:unpacked",
+        f"score --config config.yaml --benchmark dpg --images {DEMO}/images/base/0/dpg {PROMPTS} --experiment e"
+        " --run base --step 0 --out 0.json",
+    ),
+    "caption merge": (
+        "promptecho.captions.merge:merge_shards",
+        f"caption merge {DEMO}/captions/shards/00000.h5 --config config.yaml --out c.h5 --heldout-out h.jsonl",
+    ),
+    "caption shard": (
+        "promptecho.captions.shard:_caption_batch",
+        f"caption shard --config config.yaml --images {DEMO}/captions/images --out s.h5 --work ws",
+    ),
+    "generate": (
+        "promptecho.generate:_sample_batch",
+        f"generate --config config.yaml --run base --step 0 --image-set dpg --out g --work wg {PROMPTS}",
+    ),
+    "train": (
+        "promptecho.train.loop:_run",
+        f"train --config config.yaml {CAPTIONS} --run promptecho-s1 --to 20 --out t --work wt",
+    ),
 }
+STOPPED = """
+import importlib.machinery, os, runpy, sys
+module, _, function = sys.argv.pop(1).partition(":")
+class Finder:
+    def find_spec(name, path=None, target=None):
+        if name == module:
+            spec = importlib.machinery.PathFinder.find_spec(name, path)
+            run = spec.loader.exec_module
+            def exec_module(loaded):
+                run(loaded)
+                assert hasattr(loaded, function)
+                setattr(loaded, function, lambda *_, **__: os._exit(0))
+            spec.loader.exec_module = exec_module
+            return spec
+sys.meta_path.insert(0, Finder)
+runpy.run_module("promptecho", run_name="__main__", alter_sys=True)
+sys.exit("it came to its end, and never to where its work begins" if module else 0)
+"""
+# Beside the workflow's own Python modules: a command of the package writes its output and ends at once.
+AT_ONCE = """
+import os, sys
+if "promptecho" in sys.orig_argv:
+    open(sys.orig_argv[sys.orig_argv.index("--out") + 1], "a").close()
+    os._exit(0)
+"""
+BARE = """
+rule score:
+    output: "{E}.txt"
+    shell: "touch {output}"
+"""
+# What the executor for Slurm gives a job, as far as it costs something.
+IN_JOB = (
+    "-m snakemake --cores 1 --attempt 1 --force-use-threads --force --target-files-omit-workdir-adjustment"
+    " --max-inventory-time 0 --retries 0 --nocolor --no-hooks --nolock --ignore-incomplete --latency-wait 1"
+    " --rerun-triggers params mtime input --scheduler greedy --quiet host --mode remote --allowed-rules score"
+)
 
 
 def run(checkout: Path, command: Sequence[str | Path], folder: Path) -> dict[str, float]:
     """A Python process that takes the package from `checkout`."""
-    path = os.pathsep.join([str(checkout), str(checkout / "plugins/snakemake-executor-plugin-submitit")])
+    path = os.pathsep.join(
+        map(str, [checkout, checkout / "plugins/snakemake-executor-plugin-submitit", folder / "site"])
+    )
     environ = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     started = time.perf_counter()
     process = subprocess.Popen(
@@ -98,7 +165,8 @@ def score_files(folder: Path, example: Path, files: int, items: int) -> None:
 def cases(given: argparse.Namespace, folder: Path, sides: dict[str, Path]) -> dict[str, dict[str, Any]]:
     """What is run: name -> side -> command; with what it needs prepared."""
     if given.what == "start":
-        return {name: dict.fromkeys(sides, ["-m", "promptecho", *words]) for name, words in STARTS.items()}
+        found = starts(given.demo.resolve(), folder, sides)
+        return {name: found[name] for name in given.cases or found}
     if given.what == "tables":
         score_files(folder / "e", given.example.resolve(), given.shards, given.items)
         words = ["-m", "promptecho", "tables", "--scores", folder / "e", "--out"]
@@ -110,6 +178,26 @@ def cases(given: argparse.Namespace, folder: Path, sides: dict[str, Path]) -> di
         run(checkout, ["-c", SHARDS, folder / f"shards-{side}", str(given.shards), str(given.items)], folder)
         found[side] = ["-c", MERGE, folder / f"shards-{side}", folder / f"merged-{side}"]
     return {"merge": found}
+
+
+def starts(demo: Path, folder: Path, sides: dict[str, Path]) -> dict[str, dict[str, Any]]:
+    """Commands up to their work, and Snakemake inside a job, on a copy of the finished demo."""
+    shutil.copytree(demo, folder / DEMO)
+    [resolved] = (folder / DEMO / "config").glob("*.yaml")
+    shutil.copy(resolved, folder / "config.yaml")
+    (folder / "site").mkdir()
+    (folder / "site/sitecustomize.py").write_text(AT_ONCE)
+    (folder / "config").symlink_to(ROOT / "config")  # the site's
+    (folder / "Bare").write_text(BARE)
+    commands: dict[str, dict[str, Any]] = {
+        name: dict.fromkeys(sides, ["-c", STOPPED, where, *words.split()]) for name, (where, words) in STARTS.items()
+    }
+    inside = [*IN_JOB.split(), "--target-jobs"]
+    told = {"shapes": str(resolved.relative_to(folder))}
+    job = [*inside, "score:E=shapes,B=dpg,R=base,N=0", "--config", f"resolved_configs={told!r}", "--snakefile"]
+    commands["inside a job"] = {side: [*job, checkout / "Snakefile"] for side, checkout in sides.items()}
+    commands["inside a job, one bare rule"] = dict.fromkeys(sides, [*inside, "score:E=a", "--snakefile", "Bare"])
+    return commands
 
 
 def report(found: list[dict[str, Any]], sides: Sequence[str]) -> str:
@@ -147,6 +235,8 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--example", type=Path, default=ROOT / "results/shapes/scores/geneval/base/0.json")
+    parser.add_argument("--demo", type=Path, default=ROOT / DEMO, help="results of `make demo`, for start")
+    parser.add_argument("--cases", nargs="+", metavar="CASE", help="of start: these alone")
     parser.add_argument("--folder", type=Path, help="where files are written; default: a temporary folder")
     parser.add_argument("--out", type=Path, help="JSON file of all measurements")
     given = parser.parse_args()

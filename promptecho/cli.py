@@ -1,11 +1,12 @@
 """The command line `promptecho`: one sub-command per stage, each a thin call into the library.
 
 Start-up stays light: the modules in `promptecho.commands` import torch, transformers and similar libraries inside
-their functions only.
+their functions only, and a line that names its command first, as those of the workflow do, imports that one alone.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
 import pkgutil
 import sys
@@ -16,21 +17,11 @@ import typer
 import promptecho
 from promptecho import commands, plugins
 from promptecho.commands import examples
-from promptecho.commands.group import CommandGroup
+from promptecho.commands.group import BESIDE, STAGES, CommandGroup
 from promptecho.errors import PromptEchoError
 
-app = typer.Typer(
-    name="promptecho",
-    cls=CommandGroup,
-    help="Make a text-to-image model follow its prompts better: a vision-language model looks at each image, and how "
-    "likely it finds the prompt as the description is the reward. Each stage of the workflow is a command; Snakemake "
-    "starts them, and so can you. `promptecho COMMAND --help` explains one.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,  # boxes cut long words off in a terminal of 80 columns
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+# In the files of other names.
+_PLACES = {"judge": "score"}
 
 
 def _print_version(wanted: bool) -> None:
@@ -39,7 +30,6 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit()
 
 
-@app.callback()
 def _options(
     debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error instead of one line."),
     allow_plugins: bool = typer.Option(
@@ -53,14 +43,45 @@ def _options(
         plugins.allow()
 
 
-for _module in sorted(module.name for module in pkgutil.iter_modules(commands.__path__)):
-    if hasattr(_loaded := importlib.import_module(f"promptecho.commands.{_module}"), "register"):
-        _loaded.register(app)
-for _info in app.registered_groups:
-    assert _info.typer_instance is not None, "each is added as one"
-    _own = _info.typer_instance.info.cls
-    _info.cls = _own if isinstance(_own, type) and issubclass(_own, CommandGroup) else CommandGroup
-examples.attach(app)
+def make_app(command: str | None = None) -> typer.Typer:
+    """All commands, or the one of this name, if there is one, with those of its file."""
+    made = typer.Typer(
+        name="promptecho",
+        cls=CommandGroup,
+        help="Make a text-to-image model follow its prompts better: a vision-language model looks at each image, and "
+        "how likely it finds the prompt as the description is the reward. Each stage of the workflow is a command; "
+        "Snakemake starts them, and so can you. `promptecho COMMAND --help` explains one.",
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode=None,  # boxes cut long words off in a terminal of 80 columns
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    made.callback()(_options)
+    names = sorted(module.name for module in pkgutil.iter_modules(commands.__path__))
+    if command in (*STAGES, *BESIDE):
+        names = [_PLACES.get(command, command)]
+    for name in names:
+        if hasattr(module := importlib.import_module(f"promptecho.commands.{name}"), "register"):
+            module.register(made)
+    for info in made.registered_groups:
+        assert info.typer_instance is not None, "each is added as one"
+        own = info.typer_instance.info.cls
+        info.cls = own if isinstance(own, type) and issubclass(own, CommandGroup) else CommandGroup
+    examples.attach(made)
+    return made
+
+
+@functools.cache
+def _whole() -> typer.Typer:
+    return make_app()
+
+
+def __getattr__(name: str) -> typer.Typer:
+    """`app`, all commands together."""
+    if name != "app":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return _whole()
 
 
 def main() -> None:
@@ -72,7 +93,7 @@ def main() -> None:
         sys.argv.remove("--allow-plugins")
         plugins.allow()
     try:
-        app()
+        make_app(sys.argv[1] if len(sys.argv) > 1 else None)()
     except PromptEchoError as error:
         if debug:
             traceback.print_exc()

@@ -145,18 +145,20 @@ class Plugins(Generic[T]):
 
     def _installed(self) -> dict[str, list[tuple[str, str]]]:
         """`module:object` and package of each entry point, by its name; nothing is imported."""
-        return _entry_points(f"{OURS}.{self.kind}", tuple(sys.path))
+        return _entry_points(tuple(sys.path)).get(f"{OURS}.{self.kind}", {})
 
 
 @functools.cache
-def _entry_points(group: str, path: tuple[str, ...]) -> dict[str, list[tuple[str, str]]]:
-    """`module:object` and package by name, as of this `sys.path`."""
-    found: dict[str, list[tuple[str, str]]] = {}
-    for point in importlib.metadata.entry_points(group=group):
+def _entry_points(path: tuple[str, ...]) -> dict[str, dict[str, list[tuple[str, str]]]]:
+    """`module:object` and package by name, by group, as of this `sys.path`: all packages are read once."""
+    groups: dict[str, dict[str, list[tuple[str, str]]]] = {}
+    every = importlib.metadata.entry_points()
+    for point in (one for group in every.groups if group.startswith(f"{OURS}.") for one in every.select(group=group)):
+        found = groups.setdefault(point.group, {})
         package = f"{point.dist.name} {point.dist.version}" if point.dist else "an installed package"
         if (point.value, package) not in found.setdefault(point.name, []):  # a folder that is twice on the path
             found[point.name].append((point.value, package))
-    return found
+    return groups
 
 
 KINDS: list[Plugins] = []

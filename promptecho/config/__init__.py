@@ -1,23 +1,33 @@
-"""Configuration: pydantic models that are the one truth for keys, defaults, documentation and validation."""
+"""Configuration: pydantic models that are the one truth for keys, defaults, documentation and validation.
 
-from promptecho.config.load import (
-    baseline_of,
-    dump_yaml,
-    evaluation_steps,
-    load_experiment,
-    load_site,
-    needs_vlm,
-    parse_experiment,
-    reward_templates,
-    run_rewards,
-    run_training,
-    run_vlm,
-)
-from promptecho.config.models import ExperimentConfig, SiteConfig
-from promptecho.config.resolve import resolve, resolve_experiment, write_resolved
-from promptecho.config.slices import code_digest, config_digest, slice_digest
-from promptecho.config.training import TrainingConfig
-from promptecho.config.yaml_files import read_yaml
+What stands here is imported when it is first asked for: many commands need one of the light files below alone, and
+building all models takes as long as the rest of their start.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from promptecho.config.load import (
+        baseline_of,
+        dump_yaml,
+        evaluation_steps,
+        load_experiment,
+        load_site,
+        needs_vlm,
+        parse_experiment,
+        reward_templates,
+        run_rewards,
+        run_training,
+        run_vlm,
+    )
+    from promptecho.config.models import ExperimentConfig, SiteConfig
+    from promptecho.config.resolve import resolve_experiment, write_resolved
+    from promptecho.config.slices import code_digest, config_digest, slice_digest
+    from promptecho.config.training import TrainingConfig
+    from promptecho.config.yaml_files import read_yaml
 
 __all__ = [
     "ExperimentConfig",
@@ -33,7 +43,6 @@ __all__ = [
     "needs_vlm",
     "parse_experiment",
     "read_yaml",
-    "resolve",
     "resolve_experiment",
     "reward_templates",
     "run_rewards",
@@ -42,3 +51,15 @@ __all__ = [
     "slice_digest",
     "write_resolved",
 ]
+
+_FILES = {"ExperimentConfig": "models", "SiteConfig": "models", "TrainingConfig": "training", "read_yaml": "yaml_files"}
+_FILES |= dict.fromkeys(("code_digest", "config_digest", "slice_digest"), "slices")
+_FILES |= dict.fromkeys(("resolve_experiment", "write_resolved"), "resolve")
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(importlib.import_module(f"{__name__}.{_FILES.get(name, 'load')}"), name)
+    globals()[name] = found
+    return found

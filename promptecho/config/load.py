@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from promptecho.errors import ConfigError, DataError
 from promptecho.plugins import check_trusted, load_plugins, only
 from promptecho.suggest import maybe
 from promptecho.templates import Template, read_template
+
+_RESOLVED = re.compile(r"[0-9a-f]{16}\.yaml")  # by its digest
 
 
 def _merge_run(training: Any, own: Any) -> Any:
@@ -114,7 +117,7 @@ def load_experiment(path: str | Path, overrides: dict[str, Any] | None = None) -
     Raises:
         ConfigError: one line per problem, each with its dotted path.
     """
-    raw = read_yaml(path)
+    raw = read_yaml(path, ours=_RESOLVED.fullmatch(Path(path).name) is not None)
     raw.setdefault("experiment", Path(path).stem)
     if raw.get("plugins"):
         raw.setdefault("plugins_folder", str(Path(path).parent))

@@ -10,7 +10,7 @@ import transformers.models.qwen2_vl.image_processing_pil_qwen2_vl
 import transformers.models.qwen3_vl.processing_qwen3_vl  # noqa: F401
 
 import promptecho.captions.shard
-import promptecho.cli
+import promptecho.config.load
 import promptecho.generate
 import promptecho.rewards.echo.reward
 import promptecho.rewards.inferscore.reward
@@ -18,6 +18,7 @@ import promptecho.t2i.qwenimage.model
 import promptecho.t2i.zimage.model
 import promptecho.train.loop
 import promptecho.vlm  # noqa: F401
+from promptecho.cli import app  # noqa: F401  (all commands)
 from promptecho.train.engine import import_deepspeed
 
 import_deepspeed()

@@ -21,12 +21,12 @@ from promptecho.config import (
     evaluation_steps,
     load_experiment,
     parse_experiment,
-    resolve,
     run_training,
     slice_digest,
     write_resolved,
 )
 from promptecho.config.docs import generated
+from promptecho.config.resolve import resolve
 from promptecho.config.yaml_files import deep_merge
 from promptecho.errors import ConfigError
 

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from promptecho.config import parse_experiment, read_yaml, resolve
+from promptecho.config import parse_experiment, read_yaml
 from promptecho.config.benchmarks import available_benchmarks
 from promptecho.config.models import NOT_WRITTEN, ExperimentConfig
-from promptecho.config.resolve import as_written
+from promptecho.config.resolve import as_written, resolve
 from promptecho.config.suggestions import _below, choices_at, keys_at, meant_keys
 from promptecho.errors import ConfigError
 

@@ -52,7 +52,7 @@ def test_the_example_is_checked_generated_scored_and_tabulated(folder):
 
     # As the workflow does it: jobs read the resolved configuration, which lies in another folder.
     (folder / "write.py").write_text(
-        "from promptecho.config import resolve, write_resolved\n"
+        "from promptecho.config.resolve import resolve, write_resolved\n"
         "site = {'experiments': ['shapes-tint'], 'experiments_dir': 'mine'}\n"
         "print(write_resolved(resolve(site)['shapes-tint'], 'results/shapes-tint/config'))\n"
     )

@@ -74,7 +74,7 @@ def trained(folder) -> Path:
         (folder / "p.txt").write_text("\n".join(PROMPTS))
         changes = " ".join(f"shapes-sd3.{change}" for change in CHANGES.split())
         (folder / "write.py").write_text(
-            "from promptecho.config import resolve, write_resolved\n"
+            "from promptecho.config.resolve import resolve, write_resolved\n"
             f"site = {{'experiments': ['shapes-sd3'], 'experiments_dir': 'mine', 'set': {changes!r}}}\n"
             "write_resolved(resolve(site)['shapes-sd3'], 'config').rename('resolved.yaml')\n"
         )

@@ -50,7 +50,7 @@ def test_the_example_is_checked_planned_asked_and_trained_with(folder):
     changes = "shapes-yes.captions.shapes=null shapes-yes.captions.prompts=p.txt shapes-yes.captions.heldout=0"
     changes += " shapes-yes.image_sets={} shapes-yes.benchmarks={} shapes-yes.evaluate=[] shapes-yes.tables=[]"
     (folder / "write.py").write_text(
-        "from promptecho.config import resolve, write_resolved\n"
+        "from promptecho.config.resolve import resolve, write_resolved\n"
         f"site = {{'experiments': ['shapes-yes'], 'experiments_dir': 'mine', 'set': {changes!r}}}\n"
         "print(write_resolved(resolve(site)['shapes-yes'], 'config'))\n"
     )

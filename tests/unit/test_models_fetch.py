@@ -18,7 +18,8 @@ from hub_server import Hub, folder_files
 from typer.testing import CliRunner
 
 from promptecho.cli import app
-from promptecho.config import load_experiment, resolve, slice_digest, write_resolved
+from promptecho.config import load_experiment, slice_digest, write_resolved
+from promptecho.config.resolve import resolve
 from promptecho.errors import ConfigError, ModelError
 from promptecho.hub_record import RECORD, read_record
 from promptecho.models import hub_access, locate

@@ -18,7 +18,8 @@ from safetensors.torch import load_file
 from tiny_experiment import Experiment, metrics_without_times, same_bytes
 
 from promptecho.benchmarks.geneval.shapes import geneval_prompts
-from promptecho.config import load_experiment, resolve
+from promptecho.config import load_experiment
+from promptecho.config.resolve import resolve
 from promptecho.errors import DataError
 from promptecho.files import read_json, write_jsonl
 from promptecho.generate import GenerateJob, generate_shard

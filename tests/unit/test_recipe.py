@@ -244,7 +244,7 @@ def test_two_recipes_are_compared_seed_by_seed_and_over_seeds(tmp_path):
 
 
 def test_the_runs_of_make_recipes_are_what_their_names_say():
-    from promptecho.config import resolve
+    from promptecho.config.resolve import resolve
 
     root = Path(__file__).resolve().parents[2]
     printed = subprocess.run(["make", "-n", "recipes"], cwd=root, capture_output=True, text=True, check=True).stdout

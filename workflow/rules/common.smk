@@ -21,7 +21,7 @@ include: "common_place.smk"
 from promptecho import config as configuration
 from promptecho.config.inputs import Inputs, inputs_of
 from promptecho.config.reruns import names_in
-from promptecho.config.resolve import split_site
+from promptecho.config.resolve import resolve, split_site
 from promptecho.config.benchmarks import BENCHMARKS, available_benchmarks, official_sources
 from promptecho.config.judge_kinds import judge_kind
 from promptecho.config.scorers import MAX_FAILED_SHARE, backend_of, image_set_limit, is_pairwise, max_failed_share
@@ -67,7 +67,7 @@ class Experiments(dict):
         try:
             self.site, self.overrides = split_site(raw)
             if not self.paths:
-                self.listed = configuration.resolve(raw)
+                self.listed = resolve(raw)
         except ConfigError as error:
             raise UserError(f"the configuration has these problems; nothing was started:\n{error}")
         if not self.paths:
