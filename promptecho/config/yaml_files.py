@@ -35,8 +35,8 @@ class _UniqueKeyLoader(_UniqueKeys, yaml.SafeLoader):
     """In Python: what is wrong with a file is told in its words."""
 
 
-class _QuickLoader(_UniqueKeys, getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
-    """In C where PyYAML has it, which takes a tenth of the time."""
+class _QuickLoader(_UniqueKeys, getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # either of two
+    """Of libyaml, where PyYAML was built with it."""
 
 
 # What PyYAML says, in part, and what that means for who wrote the file.

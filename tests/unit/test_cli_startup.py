@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import subprocess
 import sys
 from pathlib import Path
+
+from promptecho.provenance import Provenance
+from promptecho.scores import ScoreItem, Scores, write_scores
 
 HEAVY = ("torch", "transformers", "diffusers", "peft", "deepspeed", "h5py", "pandas", "scipy", "matplotlib")
 
@@ -19,6 +23,63 @@ def test_import_is_light():
     result = run("-c", code)
     assert result.returncode == 0, result.stderr
     assert result.stdout.strip() == "[]"
+
+
+def test_a_line_that_names_its_command_gets_what_it_gets_among_all():
+    """As the rules of the workflow do: other commands are not imported."""
+    code = (
+        "import json, sys, typer\n"
+        "from promptecho import cli\n"
+        "from typer.testing import CliRunner\n"
+        "names = [*cli.STAGES, *cli.BESIDE]\n"
+        "alone, files = {}, {}\n"
+        "for name in names:\n"
+        "    before = set(sys.modules)\n"
+        "    alone[name] = CliRunner().invoke(cli.make_app(name), [name, '--help']).output\n"
+        "    files[name] = [one.rpartition('.')[2] for one in set(sys.modules) - before if '.commands.' in one]\n"
+        "whole = {name: CliRunner().invoke(cli.app, [name, '--help']).output for name in names}\n"
+        "print(json.dumps([alone, whole, files, sorted(typer.main.get_command(cli.app).commands)]))\n"
+    )
+    result = run("-c", code)
+    assert result.returncode == 0, result.stderr
+    alone, whole, files, names = json.loads(result.stdout)
+    assert alone == whole and all(f"Usage: promptecho {name}" in text for name, text in whole.items())
+    assert sorted(whole) == names
+    beside = {"options", "files", "settings"}  # what several have in common
+    assert {name: set(found) - beside for name, found in files.items()} == {
+        name: set() if name == "score" else {"score"} if name == "judge" else {name} for name in names
+    }
+
+
+def test_what_a_command_may_import_before_its_work(tmp_path):
+    """Jobs are many, and each pays for it again."""
+    told = dict.fromkeys(
+        ("backend", "mode", "judge_model", "config_digest", "git_commit", "prompts_digest"), "as it should be"
+    )
+    provenance = Provenance(
+        experiment="e", run="base", step=0, benchmark="geneval", scorer="geneval", n=1, failures=0, **told
+    )
+    items = [ScoreItem(prompt_id="0", image_index=0, group="single_object", outcome=1.0, failed=False)]
+    write_scores(tmp_path / "0.json", Scores(provenance=provenance, summary={"overall": 1.0}, items=items))
+    config = ["--config", "config/experiments/shapes.yaml"]
+    scored = ["score", "--benchmark", "dpg", "--experiment", "e", "--run", "base", "--step", "0", "--out", "1.json"]
+    scored += ["--images", "absent"]
+    models = ("promptecho.config.load", "promptecho.config.models")
+    for arguments, code, absent in [
+        (["tables", "--table", "geneval", "--scores", tmp_path / "0.json", "--out", tmp_path], 0, models),
+        (["benchmarks", "heldout", "--captions", "absent", "--count", "1", "--out", "o"], 1, models),
+        (["caption", "list", "--images", "docs", "--out", tmp_path / "list"], 0, ("scipy",)),
+        ([*scored, *config], 1, ("scipy",)),  # the embedded world's oracle looks at the first image with it
+    ]:
+        program = (
+            f"import sys\nfrom promptecho.cli import main\nsys.argv[1:] = {[str(word) for word in arguments]!r}\n"
+            f"heavy = {[*(name for name in HEAVY if name != 'scipy'), *absent]!r}\n"
+            "try:\n    main()\nfinally:\n    print([name for name in heavy if name in sys.modules])\n"
+        )
+        result = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2]
+        )
+        assert (result.returncode, result.stdout.splitlines()[-1:]) == (code, ["[]"]), (arguments, result)
 
 
 def test_every_command_has_help():
@@ -84,8 +145,8 @@ def test_what_can_be_known_at_once_is_said_before_torch_is_imported(tmp_path):
 
 
 def test_ctrl_c_while_modules_are_imported_is_a_sentence():
-    """At whatever module it comes: here when the last command's is, and while the commands are put together."""
-    for where in ("promptecho.commands.train", "promptecho.commands.examples", "typer.main.get_command"):
+    """At whatever module it comes: here when the command's is, and while the commands are put together."""
+    for where in ("promptecho.commands.config", "promptecho.commands.examples", "typer.main.get_command"):
         code = (
             "import os, signal, sys\n"
             "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
