@@ -1,4 +1,5 @@
-"""What one block of Z-Image launches, reads and writes for its adapter: PEFT's written-out sum against one operator.
+"""What one block of Z-Image launches, reads and writes for its adapter: PEFT's written-out sum, one operator for each
+layer, and one for the layers that read the same input (q, k and v; the two under the SwiGLU).
 
     python perf/lora_kernels.py
 
@@ -25,12 +26,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from promptecho.plan.trace import gpu_attention, tensors_in
 from promptecho.t2i import lora, lora_linear
+from promptecho.t2i.zimage.shared_input import share_inputs
 
 WIDTH, HEADS, RANK = 3840, 30, 64
 TARGETS = ["to_q", "to_k", "to_v", "to_out.0", "w1", "w2", "w3"]
 PROFILED = 32  # tokens
 PRODUCTS = {"mm", "addmm", "addmm_", "bmm"}
 PASSES = ("forward", "forward and backward")
+WAYS = ("written out", "an operator for each layer", "one for each input")
 FREE = {"empty", "empty_like", "empty_strided", "new_empty", "detach", "_unsafe_view", "lift_fresh"}
 
 
@@ -72,8 +75,8 @@ def _size(tensor: torch.Tensor) -> int:
 
 
 @functools.cache
-def adapted_block(device: str, *, ours: bool) -> torch.nn.Module:
-    """A block with random weights and an adapter, as PEFT computes it (in bfloat16) or as we do."""
+def adapted_block(device: str, way: str) -> torch.nn.Module:
+    """A block with random weights and an adapter in bfloat16, computed in one of the `WAYS`."""
     torch.manual_seed(0)
     with torch.device(device):
         block: torch.nn.Module = (
@@ -85,8 +88,10 @@ def adapted_block(device: str, *, ours: bool) -> torch.nn.Module:
         if "lora_" in name:
             parameter.data = parameter.data.float()
     for layer in (module for module in model.modules() if isinstance(module, LoraLayer)):
-        if not ours:
+        if way == "written out":
             layer.__class__ = PeftLinear
+    if way == "one for each input":
+        share_inputs(model)
     return model.base_model.model["block"]
 
 
@@ -106,9 +111,9 @@ def passes(block: torch.nn.Module, batch: int, tokens: int, device: str) -> dict
     return {"forward": forward, "forward and backward": update}
 
 
-def kernels_of(device: str, tokens: int, which: str, *, ours: bool) -> int:
+def kernels_of(device: str, tokens: int, which: str, way: str) -> int:
     """Kernels of a pass by torch.profiler: operators of the lowest level that make or change a tensor."""
-    code = passes(adapted_block(device, ours=ours), 1, tokens, device)[which]
+    code = passes(adapted_block(device, way), 1, tokens, device)[which]
     code()  # gradients are there from now on
     with Bytes() as tally:
         code()
@@ -118,9 +123,9 @@ def kernels_of(device: str, tokens: int, which: str, *, ours: bool) -> int:
     return sum(found.get(name, 0) for name in tally.kernels)
 
 
-def traffic(batch: int, tokens: int, which: str, *, ours: bool) -> tuple[float, float]:
+def traffic(batch: int, tokens: int, which: str, way: str) -> tuple[float, float]:
     """Units that (element-wise kernels, matrix products and attention) of a pass read and write, without computing."""
-    code = passes(adapted_block("meta", ours=ours), batch, tokens, "meta")[which]
+    code = passes(adapted_block("meta", way), batch, tokens, "meta")[which]
     with gpu_attention():
         code()
         with Bytes() as tally:
@@ -140,10 +145,10 @@ def main() -> None:
     print("| Pass | Adapter | Kernels | Units, element-wise | Units, products and attention |")
     print("| --- | --- | ---: | ---: | ---: |")
     for name in options.which or PASSES:
-        for told, ours in (("written out", False), ("one operator", True)):
-            kernels = kernels_of(options.device, PROFILED, name, ours=ours)
-            others, products = traffic(options.batch_size, options.tokens, name, ours=ours)
-            print(f"| {name} | {told} | {kernels} | {others:.1f} | {products:.1f} |", flush=True)
+        for way in WAYS:
+            kernels = kernels_of(options.device, PROFILED, name, way)
+            others, products = traffic(options.batch_size, options.tokens, name, way)
+            print(f"| {name} | {way} | {kernels} | {others:.1f} | {products:.1f} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -47,6 +47,7 @@ class DiffusersModel:
         for module in (pipeline.transformer, *self.text_encoders, pipeline.vae):
             module.requires_grad_(False).eval()
         fuse_norms(pipeline.transformer)
+        self.share_inputs()
 
     @classmethod
     def load(
@@ -148,6 +149,10 @@ class DiffusersModel:
     def normalised(self, latents: torch.Tensor) -> torch.Tensor:
         """Latents [N, C, h, w] as the VAE takes them."""
         raise NotImplementedError
+
+    def share_inputs(self) -> None:
+        """Have layers of a block that read the same input computed together (`Projected`), for their adapters' sake.
+        Without an adapter, and in float32, results are the same bits."""
 
     def use_real_rope(self) -> None:
         """Have the blocks compute rotary embeddings without complex numbers, which are not compiled."""

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from diffusers.models.normalization import RMSNorm
+
+from promptecho.t2i.lora_linear import together
+
+IMAGE, TEXT = ("to_q", "to_k", "to_v"), ("add_q_proj", "add_k_proj", "add_v_proj")
 
 
 class FusedRMSNorm(RMSNorm):
@@ -35,3 +41,23 @@ def rotate(x: torch.Tensor, freqs: torch.Tensor) -> torch.Tensor:
     real, imaginary = pairs.unbind(-1)
     turned = torch.stack((real * cos - imaginary * sin, real * sin + imaginary * cos), dim=-1)
     return turned.flatten(-2).type_as(x)
+
+
+class Projected:
+    """An attention module of diffusers whose projections are there: computed `together` where they read the same input.
+
+    A processor that gets it in place of the module calls `to_q`, `to_k` and `to_v` with `hidden_states` as they are
+    here, and `add_q_proj`, `add_k_proj` and `add_v_proj` with `text`.
+    """
+
+    def __init__(self, attn: Any, hidden_states: torch.Tensor, text: torch.Tensor | None = None) -> None:
+        self.attn = attn
+        self.results: dict[str, torch.Tensor] = {}
+        for names, x in ((IMAGE, hidden_states), (TEXT, text)):
+            if x is not None:
+                self.results |= zip(names, together(x, *(getattr(attn, name) for name in names)), strict=True)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in self.results:
+            return lambda _: self.results[name]
+        return getattr(self.attn, name)

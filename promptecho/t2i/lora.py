@@ -19,7 +19,7 @@ from promptecho.config.training import LoraSection
 from promptecho.errors import DataError, ModelError, counted
 from promptecho.seeds import derive_seed
 from promptecho.t2i.adapter_files import write_adapter
-from promptecho.t2i.lora_linear import lora_linear
+from promptecho.t2i.lora_linear import AdaptedWeights, lora_linear
 
 
 def add_lora(
@@ -68,14 +68,20 @@ class _LoraLinear(PeftLinear):
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         if self.disable_adapters and not (args or kwargs or self.merged):
             return self.base_layer(x)
+        weights = None if args or kwargs else self.adapted_weights(x)
+        return super().forward(x, *args, **kwargs) if weights is None else lora_linear(x, weights)[0]
+
+    def adapted_weights(self, x: torch.Tensor) -> AdaptedWeights | None:
+        """What the operator takes, where it computes the layer's result for x."""
+        if self.disable_adapters or self.merged or self.cast_input_dtype_enabled:
+            return None
         base: Any = self.base_layer
         a: Any
         b: Any
-        weight, a, b = base.weight, self.lora_A["default"].weight, self.lora_B["default"].weight
-        usual = not (args or kwargs or self.merged or self.cast_input_dtype_enabled)
-        if not usual or x.dtype == torch.float32 or x.dtype != weight.dtype:
-            return super().forward(x, *args, **kwargs)
-        return lora_linear(x, weight, base.bias, a, b, self.scaling["default"])
+        a, b = self.lora_A["default"].weight, self.lora_B["default"].weight
+        if x.dtype == torch.float32 or x.dtype != base.weight.dtype:
+            return None
+        return AdaptedWeights(base.weight, base.bias, a, b, self.scaling["default"])
 
 
 def _computing_as_the_base(model: PeftModel) -> PeftModel:

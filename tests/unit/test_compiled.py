@@ -82,11 +82,14 @@ def test_training_ends_in_the_same_bits_wherever_it_was_cut(tmp_path, monkeypatc
     assert eager["reward_mean"] == pytest.approx(rows[1]["reward_mean"], abs=0.1)
 
 
-@pytest.mark.parametrize("name", ["zimage", "qwenimage"])
-def test_blocks_compile_in_one_piece_and_once_for_all_batches(name):
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [("zimage", "float32"), ("qwenimage", "float32"), ("zimage", "bfloat16"), ("qwenimage", "bfloat16")],
+)
+def test_blocks_compile_in_one_piece_and_once_for_all_batches(name, dtype):
     """`fullgraph`: whatever breaks a graph is an error. The operations stay those of the eager model."""
     folder = tiny_t2i.shallow_folder() if name == "zimage" else None
-    eager, compiled = (adapted(name, "float32", checkpointing=True, folder=folder) for _ in range(2))
+    eager, compiled = (adapted(name, dtype, checkpointing=True, folder=folder) for _ in range(2))
     assert compiled.compile_blocks("aot_eager") == compiled.compile_blocks("aot_eager") > 0
     graphs = []
     for n in (2, 3):

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from promptecho.t2i import lora as lora_module
 from promptecho.t2i.lora import add_lora, folded_bytes, load_adapter, lora_parameters, merged, rounded, save_adapter
-from promptecho.t2i.lora_linear import lora_linear
+from promptecho.t2i.lora_linear import AdaptedWeights, lora_linear, together
 from promptecho.t2i.registry import load_family
 from promptecho.train.update import awm_loss
 
@@ -47,7 +47,7 @@ def as_operator(layer) -> torch.nn.Module:
 
         def forward(self, x):
             base, a, b = layer.base_layer, layer.lora_A["default"].weight, layer.lora_B["default"].weight
-            return lora_linear(x, base.weight, base.bias, a, b, layer.scaling["default"])
+            return lora_linear(x, AdaptedWeights(base.weight, base.bias, a, b, layer.scaling["default"]))[0]
 
     return Operator()
 
@@ -57,8 +57,8 @@ def errors(found: list[torch.Tensor], exact: list[torch.Tensor]) -> torch.Tensor
 
 
 @pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize("shape", [(7, 96), (2, 37, 96)])
-def test_the_operator_computes_what_pefts_layer_does(bias, shape):
+@pytest.mark.parametrize(("shape", "n"), [((7, 96), 3), ((2, 37, 96), 1)])
+def test_the_operator_computes_what_pefts_layer_does(bias, shape, n):
     layer = one_layer(bias)["to_q"]
     x, out = torch.randn(shape), torch.randn(*shape[:-1], 80)
     assert errors(results(as_operator(layer), x, out), results(layer, x, out)).max() < 1e-6
@@ -66,7 +66,8 @@ def test_the_operator_computes_what_pefts_layer_does(bias, shape):
     a, b = (part["default"].weight for part in (layer.lora_A, layer.lora_B))
     # Schema, shapes without values, gradients and tracing, as torch checks operators of its own.
     for dtype, base in ((torch.float32, [layer.base_layer.weight, layer.base_layer.bias]), (torch.bfloat16, half)):
-        arguments = (x.to(dtype).requires_grad_(), *base, a, b, 3.0)
+        biases = [one for one in base[1:] if one is not None]
+        arguments = (x.to(dtype).requires_grad_(), [base[0]] * n, biases * n, [a] * n, [b] * n, 3.0)
         torch.library.opcheck(torch.ops.promptecho.lora_linear.default, arguments)
 
 
@@ -106,13 +107,79 @@ def test_every_layer_of_a_model_takes_it_in_half_precision_and_none_in_float32(n
             family.velocity(x, t, cond)
         calls.append(sum(event.count for event in seen.key_averages() if event.key == "promptecho::lora_linear"))
     passes = len(set(map(len, cond))) if name == "qwenimage" else 1  # it takes prompts of one length together
-    assert calls == [passes * len(layers), 0]
+    behind_another = ("to_k", "to_v", "add_k_proj", "add_v_proj", "w3")  # each shares its input, and so the operator
+    names = [key.rpartition(".")[2] for key, module in half.transformer.named_modules() if module in layers]
+    assert calls == [passes * sum(key not in behind_another for key in names), 0]
     with torch.no_grad():  # float32 is PEFT's own, to the bit
         ours = full.velocity(x, t, cond)
         for layer in full.transformer.modules():
             if isinstance(layer, LoraLayer):
                 layer.__class__ = PeftLinear
         assert torch.equal(full.velocity(x, t, cond), ours)
+
+
+def apart(x: torch.Tensor, *layers: AdaptedWeights) -> list[torch.Tensor]:
+    return [lora_linear(x, layer)[0] for layer in layers]
+
+
+def test_layers_with_one_input_are_as_near_to_float64_together_as_apart(seeds=range(8)):
+    """The gradient of x is no sum of rounded ones; unequal ranks, and a layer whose result nothing uses."""
+    found: dict[str, list[torch.Tensor]] = {"together": [], "apart": []}
+    for seed in seeds:
+        generator = torch.Generator().manual_seed(seed)
+
+        def random(*shape: int, of: torch.Generator = generator) -> torch.Tensor:
+            return (torch.randn(shape, generator=of) / shape[-1] ** 0.5).bfloat16()
+
+        outs, ranks = (80, 64, 48, 8), (8, 4, 8, 8)
+        x, weights = random(2, 200, 96), [random(out, 96) for out in outs]
+        gradients = [random(2, 200, out) for out in outs[:3]]
+        adapters = [(random(rank, 96), random(out, rank)) for out, rank in zip(outs, ranks, strict=True)]
+        values = {}
+        for way, dtype in (("exact", torch.float64), ("together", torch.bfloat16), ("apart", torch.bfloat16)):
+            leaves = [x.to(dtype).requires_grad_()]
+            layers = []
+            for weight, (a, b) in zip(weights, adapters, strict=True):
+                of_adapter = [part.to(max(dtype, torch.float32, key=lambda one: one.itemsize)) for part in (a, b)]
+                leaves += [part.requires_grad_() for part in of_adapter]
+                layers.append(AdaptedWeights(weight.to(dtype), None, *of_adapter, 1.5))
+            results = (apart if way == "apart" else lora_linear)(leaves[0], *layers)[:3]
+            of_leaves = torch.autograd.grad(results, leaves, [one.to(dtype) for one in gradients], allow_unused=True)
+            values[way] = [one.double() for one in (*results, *of_leaves[:7])]
+            assert all(one is None or not one.any() for one in of_leaves[7:])
+        for way in found:
+            found[way].append(errors(values[way], values["exact"]))
+    one, other = (torch.stack(found[way]).mean(0) for way in ("together", "apart"))
+    assert (one <= 1.02 * other).all() and one[3] < 0.95 * other[3] and other.max() < 6e-3
+
+
+def test_together_is_each_layer_by_itself_where_one_cannot():
+    layer, plain, x = one_layer()["to_q"], torch.nn.Linear(96, 80), torch.randn(7, 96)
+    found = together(x, layer, plain)
+    assert torch.equal(found[0], layer(x)) and torch.equal(found[1], plain(x))
+
+
+@families
+def test_in_float32_and_without_an_adapter_blocks_compute_the_bits_of_diffusers_own(name):
+    shared, own = (adapted(name, "float32") for _ in range(2))
+    for module in own.pipeline.transformer.modules():
+        for part in (module, getattr(module, "processor", module)):
+            if "SharedInput" in type(part).__name__:
+                part.__class__ = type(part).__base__
+    batch = batch_of(shared)
+    for with_adapter in (True, False):
+        values = []
+        for family in (shared, own):
+            weights = [*lora_parameters(family.transformer).values()]
+            if with_adapter:
+                loss = awm_loss(family, batch, TRAINING)[0]
+                values.append([loss, *torch.autograd.grad(loss, weights, allow_unused=True)])
+            else:
+                with family.transformer.disable_adapter(), torch.no_grad():
+                    values.append([family.velocity(batch.x0, batch.t[0], batch.cond)])
+        assert all(a is b or torch.equal(a, b) for a, b in zip(*values, strict=True))
+    kinds = {type(getattr(m, "processor", m)).__name__ for m in shared.pipeline.transformer.modules()}
+    assert any("SharedInput" in kind for kind in kinds)
 
 
 @families
@@ -222,7 +289,8 @@ def test_folded_into_bfloat16_images_change_by_no_more_than_bfloat16_changes_the
         after = half.transformer.state_dict()
         changes = {name: after[name].float() - before[name].float() for name in updates}
     of_bfloat16 = np.sqrt(np.square(plain - truth).mean())
-    assert np.sqrt(np.square(folded - plain).mean()) < 1.5 * of_bfloat16 and of_bfloat16 > 0
+    # About as much as bfloat16; these three images by 1.7 times with AVX-512, which rounds in other places.
+    assert np.sqrt(np.square(folded - plain).mean()) < 2 * of_bfloat16 and of_bfloat16 > 0
     assert (found - exact).norm() < 1.15 * (unfolded - exact).norm()
     # And the adapter is not lost in the rounding, however small it is: on average the weights change as it says.
     kept = sum(float((changes[name] * update).sum()) for name, update in updates.items())

@@ -106,6 +106,11 @@ class QwenImage(DiffusersModel):
             return_dict=False,
         )[0].float()
 
+    def share_inputs(self) -> None:
+        from promptecho.t2i.qwenimage.shared_input import share_inputs
+
+        share_inputs(self.pipeline.transformer)
+
     def use_real_rope(self) -> None:
         from promptecho.t2i.qwenimage.rotary import use_real_rope
 

@@ -89,6 +89,11 @@ class ZImage(DiffusersModel):
         positive, negative = both.chunk(2)
         return positive + guidance_scale * (positive - negative)
 
+    def share_inputs(self) -> None:
+        from promptecho.t2i.zimage.shared_input import share_inputs
+
+        share_inputs(self.pipeline.transformer)
+
     def use_real_rope(self) -> None:
         from promptecho.t2i.zimage.rotary import use_real_rope
 

@@ -9,6 +9,7 @@ from diffusers.models.attention_dispatch import dispatch_attention_fn
 from diffusers.models.transformers.transformer_z_image import RopeEmbedder, ZSingleStreamAttnProcessor
 
 from promptecho.t2i.fused import rotate
+from promptecho.t2i.lora_linear import together
 
 
 class RealRopeEmbedder(RopeEmbedder):
@@ -26,7 +27,8 @@ class RealRopeAttention(ZSingleStreamAttnProcessor):
         attention_mask: torch.Tensor | None = None, freqs_cis: torch.Tensor | None = None,
     ) -> torch.Tensor:  # fmt: skip
         heads = (attn.heads, -1)
-        query, key, value = (layer(hidden_states).unflatten(-1, heads) for layer in (attn.to_q, attn.to_k, attn.to_v))
+        projected = together(hidden_states, attn.to_q, attn.to_k, attn.to_v)
+        query, key, value = (one.unflatten(-1, heads) for one in projected)
         if attn.norm_q is not None:
             query, key = attn.norm_q(query), attn.norm_k(key)
         if freqs_cis is not None:
@@ -50,5 +52,5 @@ def use_real_rope(transformer: Any) -> None:
     transformer.rope_embedder.__class__ = RealRopeEmbedder
     for module in transformer.modules():
         processor = getattr(module, "processor", None)
-        if type(processor) is ZSingleStreamAttnProcessor:  # what was chosen in it stays
+        if isinstance(processor, ZSingleStreamAttnProcessor):  # what was chosen in it stays
             processor.__class__ = RealRopeAttention
