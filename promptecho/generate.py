@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -163,7 +163,7 @@ def _make(job: GenerateJob, journal: Journal, layout: Layout, every: list[Image]
                 cond = encoder.encode(texts, upcoming)
             with memory(Phase.SAMPLE):
                 images = _sample_batch(job, family, settings, layout, shape, batch, cond)
-            writer.put(partial(_write_batch, journal, layout, batch, images, bar))
+            writer.put(partial(_write_batch, memory, journal, layout, batch, images, bar))
 
 
 def _check_prompts(job: GenerateJob, layout: Layout) -> list[int]:
@@ -199,12 +199,18 @@ def _sample_batch(
 
 
 def _write_batch(
-    journal: Journal, layout: Layout, batch: list[Image], images: list[PIL.Image.Image], bar: Progress
+    memory: MemoryAdvice,
+    journal: Journal,
+    layout: Layout,
+    batch: list[Image],
+    images: list[PIL.Image.Image],
+    bar: Progress,
 ) -> None:
     """Write a batch's images, then the record that they are done."""
     for (p, i), image in zip(batch, images, strict=True):
+        advice = replace(memory, where=partial(", prompt {} image {}".format, layout.ids[p], i))
         try:
-            with atomic_path(layout.image_path(p, i)) as temporary:
+            with advice(Phase.SAVE), atomic_path(layout.image_path(p, i)) as temporary:
                 image.save(temporary, format="PNG")
         except DataError as error:
             raise DataError(f"prompt {layout.ids[p]} image {i}: {error}") from error

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
@@ -10,6 +12,7 @@ import torch
 
 from promptecho.bench.context import Bench
 from promptecho.bench.measuring import free, median_of, ratios, taken
+from promptecho.config import run_training
 from promptecho.t2i.base import T2iModel
 from promptecho.t2i.checkpointing import use_checkpointing
 from promptecho.t2i.lora import add_lora, lora_parameters, merged
@@ -21,17 +24,27 @@ STD = 1e-3  # of an adapter's random weights
 
 def policy(bench: Bench) -> T2iModel:
     """The model as training has it, with an adapter of random weights."""
+    from promptecho.plan.job import with_checkpointing
     from promptecho.train.setup import load_policy
 
     training = bench.training
     family = load_policy(bench.config, training, bench.device)
-    mode = training.activation_checkpointing
-    use_checkpointing(family, "full" if mode == "auto" else mode)
+    chosen, told = with_checkpointing(bench.config, bench.run, str(bench.device), 1, 1)
+    mode = run_training(chosen, bench.run).activation_checkpointing
+    assert mode != "auto", "one is chosen"
+    if told is not None:
+        print(f"activation checkpointing {told}", file=sys.stderr, flush=True)
+    use_checkpointing(family, mode)
     family.transformer = add_lora(family.transformer, training.lora, training.seed, family.lora_targets)
     with torch.no_grad():
         for parameter in lora_parameters(family.transformer).values():
             parameter.normal_(0, STD)
     return family
+
+
+def folded(bench: Bench, family: T2iModel) -> AbstractContextManager[None]:
+    """Passes without gradient as training has them (`compute.fold_adapter`)."""
+    return merged(family.transformer, half=bench.config.compute.fold_adapter)  # type: ignore[arg-type]  # of `add_lora`
 
 
 @torch.no_grad()
@@ -55,7 +68,7 @@ def forward(bench: Bench) -> None:
         with torch.no_grad():
             return family.guided_velocity(x, t, cond, scale)
 
-    with merged(family.transformer):  # type: ignore[arg-type]  # `add_lora` made it
+    with folded(bench, family):
         first, runs = taken(lambda: code(equal), bench.device, bench.rounds)
         told = f"first call {first.seconds:.1f} s"
         bench.row(f"guided pass, {n} images", **bench.timed(runs, cost), remarks=told)
@@ -106,7 +119,7 @@ def sampler(bench: Bench, steps: int) -> None:
 
     def ours(prompts: list[str]) -> Any:
         cond = family.encode_prompts(prompts)
-        with merged(family.transformer):  # type: ignore[arg-type]  # `add_lora` made it
+        with folded(bench, family):
             latents = family.sample(noise.clone(), cond, num_inference_steps=steps, guidance_scale=scale)
         return family.decode(latents)
 

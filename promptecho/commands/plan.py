@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from promptecho.errors import ConfigError
+from promptecho.plan import RESERVE_GB
 from promptecho.suggest import maybe
 
 
@@ -50,7 +51,7 @@ def plan(
     network_gb_s: Annotated[float, typer.Option(min=0.01, help="Assumed: GB/s between nodes, for each GPU.")] = 50.0,
     reserve_gb: Annotated[
         float, typer.Option(min=0, help="Assumed: GB of each GPU that CUDA, NCCL, workspaces and fragmentation take.")
-    ] = 5.0,
+    ] = RESERVE_GB,
     prompt_tokens: Annotated[
         int | None,
         typer.Option(min=1, help="Assumed: tokens of a prompt. Default: estimated from the limits in `captions`."),

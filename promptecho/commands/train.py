@@ -211,27 +211,11 @@ def _train(threads: int | None, *, config: Path, device: str, **paths) -> bool:
 
 
 def _with_checkpointing(experiment: ExperimentConfig, run: str, device: str) -> ExperimentConfig:
-    """With a mode in place of `activation_checkpointing: auto`: by the plan on a GPU; off on a CPU."""
-    from promptecho.config import run_training
+    """With a mode in place of `activation_checkpointing: auto`."""
+    from promptecho.plan.job import with_checkpointing
 
-    if run_training(experiment, run).activation_checkpointing != "auto":
-        return experiment
-    from promptecho.plan.checkpointing import with_mode
-
-    if not device.startswith("cuda"):
-        return with_mode(experiment, run, "off")
-    import torch
-
-    from promptecho.plan.job import choose_checkpointing
-
-    world_size, per_node = _processes()
-    memory = torch.cuda.get_device_properties(device).total_memory
-    try:
-        experiment, told = choose_checkpointing(experiment, run, memory, world_size, per_node)
-    except Exception as error:  # what can't be planned, such as a family from outside, can be trained all the same
-        reason = " ".join(str(error).split())[:200]
-        experiment, told = with_mode(experiment, run, "full"), f"full, as the run cannot be planned ({reason})"
-    if _leads():
+    experiment, told = with_checkpointing(experiment, run, device, *_processes())
+    if told is not None and _leads():
         print(f"train {run}: activation checkpointing {told}", file=sys.stderr, flush=True)
     return experiment
 

@@ -65,10 +65,10 @@ def training_keys(config: ExperimentConfig, run: str, processes: int, phase: str
 
 
 def generation_keys(config: ExperimentConfig, image_set: str, phase: str, device: str) -> list[str]:
-    """... of `promptecho generate`: load_t2i, encode, sample, decode."""
+    """... of `promptecho generate`: load_t2i, encode, sample, decode, save."""
     key, size = f"image_sets.{image_set}.batch_size", config.image_sets[image_set].batch_size
     found = []
-    if phase == Phase.SAMPLE:
+    if phase in (Phase.SAMPLE, Phase.SAVE):
         found += _lower(key, size)
     if phase == Phase.DECODE:
         found += _decoding(config, key, size)

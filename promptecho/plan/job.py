@@ -6,12 +6,31 @@ from dataclasses import replace
 
 from promptecho.config import ExperimentConfig, run_training
 from promptecho.errors import ConfigError
+from promptecho.plan import RESERVE_GB
+from promptecho.plan.checkpointing import with_mode
 from promptecho.plan.gpus import known
 from promptecho.plan.plan import Planner
 from promptecho.plan.result import Cluster
 from promptecho.plan.settings import Settings, usual_prompt_tokens
 
-RESERVE_GB = 5.0  # as `promptecho plan` has it by default
+
+def with_checkpointing(
+    config: ExperimentConfig, run: str, device: str, world_size: int, per_node: int
+) -> tuple[ExperimentConfig, str | None]:
+    """With a mode in place of `activation_checkpointing: auto`: by the plan on a GPU, off on a CPU; and what to tell of
+    it. `world_size`, `per_node`: processes in all and on each node."""
+    if run_training(config, run).activation_checkpointing != "auto":
+        return config, None
+    if not device.startswith("cuda"):
+        return with_mode(config, run, "off"), None
+    import torch
+
+    memory = torch.cuda.get_device_properties(device).total_memory
+    try:
+        return choose_checkpointing(config, run, memory, world_size, per_node)
+    except Exception as error:  # what can't be planned, such as a family from outside, can be trained all the same
+        reason = " ".join(str(error).split())[:200]
+        return with_mode(config, run, "full"), f"full, as the run cannot be planned ({reason})"
 
 
 def choose_checkpointing(

@@ -94,8 +94,12 @@ def train_segment(segment: Segment) -> bool:
                 trainer = setup.prepare(segment, training, layout, launch, phase)
                 with phase(Phase.RESUME):
                     state, trainer.rows = start(trainer)
-            with trainer.saver:
-                finished = _run(trainer, state)
+            try:
+                with trainer.saver:
+                    finished = _run(trainer, state)
+            except BaseException:
+                trainer.rewarder.abandon()
+                raise
             if layout.trainers > 1:
                 dist.barrier()  # a launcher ends all ranks once one has left; rank 0 may still be saving
             watchdog(Phase.END, segment.to)

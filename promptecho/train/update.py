@@ -183,7 +183,8 @@ def update(
     position = {image: index for index, image in enumerate(met)}
     near = partial(sorted_by_length, family, tokens_of=lambda image: len(batch.cond[image]))
     sums: dict[str, float] = defaultdict(float)
-    count = steps = 0
+    watched: list[tuple[float, dict[str, torch.Tensor]]] = []  # read at the end: each read waits for the GPU
+    steps = 0
     for pass_index in range(training.passes):
         groups = timestep_groups(training, pass_index)
         for images in batches_of(n_images, training, iteration, pass_index):
@@ -199,9 +200,7 @@ def update(
                     loss, metrics = awm_loss(family, chunk, training)
                     weight = len(units) / whole
                     engine.backward(loss if weight == 1 else loss * weight)
-                    for key, value in metrics.items():
-                        sums[key] += weight * float(value)
-                    count += 1
+                    watched.append((weight, metrics))
                 if engine.overflow:  # same on all ranks; the step was skipped
                     what, guilty = find_not_finite(
                         lambda chunk: awm_loss(family, chunk, training)[0], engine, batch, sum(own, []),
@@ -216,9 +215,25 @@ def update(
                     ema = averaged(ema, engine.weights(), training.ema.decay_at(engine.optimizer_steps))
     per_step = ("grad_norm", *_SMALL)
     with trainer.phase(Phase.EXCHANGE):
-        means = _mean_over_ranks({key: value / (steps if key in per_step else count) for key, value in sums.items()})
+        sums = {**weighted_sums(watched), **sums}
+        counts = dict.fromkeys(per_step, steps)
+        means = _mean_over_ranks({key: value / counts.get(key, len(watched)) for key, value in sums.items()})
     small, counted = (means.pop(key) for key in _SMALL)
     return {**means, "grad_below_eps": small / counted if counted else 0.0}, ema
+
+
+def weighted_sums(rows: list[tuple[float, dict[str, torch.Tensor]]]) -> dict[str, float]:
+    """Sum over `rows` of weight times value, for each key, in float64 and in their order. Values, which are scalars
+    on one device, are read in one go."""
+    if not rows:
+        return {}
+    keys = list(rows[0][1])
+    table = torch.stack([row[key].double() for _, row in rows for key in keys]).view(len(rows), -1).tolist()
+    sums = dict.fromkeys(keys, 0.0)
+    for (weight, _), values in zip(rows, table, strict=True):
+        for key, value in zip(keys, values, strict=True):
+            sums[key] += weight * value
+    return sums
 
 
 def _mean_over_ranks(values: dict[str, float]) -> dict[str, float]:

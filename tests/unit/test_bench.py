@@ -11,14 +11,18 @@ import sys
 import textwrap
 import time
 import zipfile
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
+import torch
 from forked import ended
 from tiny_experiment import Experiment
 
+from promptecho.bench.context import open_bench
 from promptecho.bench.report import page
 from promptecho.bench.runner import Step, exit_code, run_steps
+from promptecho.bench.transformer import folded, policy
 from promptecho.errors import ConfigError
 from promptecho.files import write_json
 from promptecho.plan.settings import read_mfu
@@ -163,6 +167,24 @@ def test_one_pass_and_its_kernels(config, tmp_path):
     equal, mixed, kernels = measured(config, "forward", tmp_path)[0]
     assert equal["tflops"] > 0 and "against equal lengths" in mixed["remarks"]
     assert any("mm" in kernel["name"] for kernel in kernels["kernels"])
+
+
+def test_the_model_is_the_one_that_training_would_take(config, tmp_path):
+    words = ["compute.fold_adapter=true", "models.t2i.dtype=bfloat16", "training.activation_checkpointing={}"]
+    for mode, checkpoints in (("auto", False), ("full", True)):  # auto is off on a CPU
+        arguments = Namespace(
+            config=config, run=None, images=2, rounds=1, tokens=8, rows=tmp_path / "rows.jsonl", device="cpu",
+            threads=1, changes=[word.format(mode) for word in words],
+        )  # fmt: skip
+        bench = open_bench(arguments)
+        family = policy(bench)
+        inner = family.transformer.base_model.model
+        assert inner.is_gradient_checkpointing is checkpoints
+    layer = inner.layers[0].attention.to_q.base_layer
+    before = layer.weight.clone()
+    with folded(bench, family):
+        assert not torch.equal(layer.weight, before)
+    assert torch.equal(layer.weight, before)
 
 
 def test_sampler_and_pipeline_make_the_same_images(config, tmp_path):

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import pytest
 import tiny_t2i
 import torch
@@ -24,7 +25,7 @@ from promptecho.benchmarks.geneval.prompts import read_prompts
 from promptecho.benchmarks.geneval.shapes import geneval_prompts
 from promptecho.config import load_experiment
 from promptecho.config.training import LoraSection
-from promptecho.errors import ConfigError, DataError, ModelError
+from promptecho.errors import ConfigError, DataError, ModelError, OutOfMemoryError
 from promptecho.files import read_jsonl, write_json, write_jsonl
 from promptecho.generate import GenerateJob, generate_shard
 from promptecho.t2i.lora import add_lora, lora_parameters, save_adapter
@@ -348,7 +349,9 @@ def test_batches_hold_prompts_of_one_length_and_do_not_depend_on_what_is_done(
     assert "already done" not in generate_again(experiment, config, "lengths", capsys, prompts=prompts)
 
 
-def test_what_cannot_be_written_is_told_with_its_prompt_and_keeps_what_is_done(experiment, config, whole, capsys):
+def test_what_cannot_be_written_is_told_with_its_prompt_and_keeps_what_is_done(
+    experiment, config, whole, capsys, monkeypatch
+):
     out = experiment.folder / "blocked"
     out.mkdir()
     (out / "00002").write_text("no folder")
@@ -356,5 +359,14 @@ def test_what_cannot_be_written_is_told_with_its_prompt_and_keeps_what_is_done(e
         generate_shard(job(experiment, config, "blocked"))
     assert "\n" not in str(caught.value) and not (out / "shards").exists() and not list(out.rglob("*.tmp"))
     (out / "00002").unlink()
+
+    def no_room(*_: object, **__: object) -> None:
+        raise MemoryError("Unable to allocate 3.00 MiB")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(PIL.Image.Image, "save", no_room)
+        told = "out of memory on cpu in phase save, prompt 00001 image 1: .* lower image_sets.s.batch_size .4."
+        with pytest.raises(OutOfMemoryError, match=told):
+            generate_shard(job(experiment, config, "blocked"))
     assert "12 images, 4 already done" in generate_again(experiment, config, "blocked", capsys)
     assert png_bytes(out) == png_bytes(whole)

@@ -18,11 +18,12 @@ from promptecho.config.compute import ComputeSection
 from promptecho.errors import RewardError
 from promptecho.rewards.base import RewardContext
 from promptecho.rewards.make import BuiltReward, make_reward
+from promptecho.t2i.zimage.model import ZImage
 from promptecho.train.data import TrainingPrompt
 from promptecho.train.loop import train_segment
 from promptecho.train.placement.local import LocalRewarder
 from promptecho.train.placement.overlapped import OverlappedRewarder, fits
-from promptecho.train.scoring import NotFiniteRewardError, WeightedReward
+from promptecho.train.scoring import NotFiniteRewardError, RolloutScores, WeightedReward
 from promptecho.train.setup import overlaps
 from promptecho.train.stop import StopCheck
 from promptecho.vlm import load_vlm
@@ -182,6 +183,34 @@ def test_who_overlaps():
     assert found["auto", False] == [False, True, True, False] and not any(found["auto", True])
     assert found["on", False] == found["on", True] == [True, True, True, False]
     assert not any(found["off", False] + found["off", True])
+
+
+def test_an_error_while_images_are_made_leaves_no_lot_to_be_scored(tmp_path, train_in_process, monkeypatch):
+    experiment = Experiment(tmp_path, t2i=tiny_t2i.shallow_folder())
+    config = experiment.config(
+        sections={"compute": {"overlap": "on"}}, iterations=1, checkpoints=[1], sampling={"batch_size": 2}
+    )
+    ended, scored, pools, decode = threading.Event(), [], [], ZImage.decode
+
+    def held(self, lot):
+        scored.append(lot)
+        pools.append(self.pool)
+        ended.wait(60)
+        return RolloutScores.none(1)
+
+    def fails(self, latents, made=[]):  # noqa: B006
+        made.append(len(latents))
+        if len(made) == 4:
+            raise ValueError("the last batch")
+        return decode(self, latents)
+
+    monkeypatch.setattr(OverlappedRewarder, "_score", held)
+    monkeypatch.setattr(ZImage, "decode", fails)
+    with pytest.raises(ValueError, match="the last batch"):
+        train_segment(experiment.segment("fails", config, 1))
+    ended.set()
+    pools[0].shutdown()  # as at the end of the process
+    assert len(scored) == 1  # of three
 
 
 def test_a_training_with_overlap_goes_as_one_without(tmp_path, train_in_process):

@@ -11,7 +11,9 @@ from safetensors.torch import load_file
 from tiny_experiment import Experiment, metrics_without_times
 
 from promptecho.errors import ConfigError, DataError, PromptEchoError, RewardError, StateError
+from promptecho.train import update as update_module
 from promptecho.train.loop import train_segment
+from promptecho.train.update import awm_loss, weighted_sums
 
 ONE = {"iterations": 1, "checkpoints": [1]}
 
@@ -48,7 +50,32 @@ def test_zero_stages_agree(experiment, usual):
     assert row["grad_norm"] == pytest.approx(usual[1]["grad_norm"], rel=1e-4)
 
 
-def test_micro_batches_change_nothing_but_rounding(experiment, usual):
+class Unread(torch.Tensor):
+    """A value that may not be read by itself: on a GPU that waits until all that is queued is computed."""
+
+    def __float__(self) -> float:
+        raise AssertionError("read in the middle of an iteration")
+
+
+def test_metrics_are_summed_in_one_go_to_the_numbers_of_single_reads():
+    generator = torch.Generator().manual_seed(0)
+    rows = [
+        (weight, {"a": torch.randn((), generator=generator), "b": torch.randn((), generator=generator).double() / 3})
+        for weight in (1.0, 1 / 3, 0.0, 1.7)
+    ]
+    single = {"a": 0.0, "b": 0.0}
+    for weight, values in rows:
+        for key, value in values.items():
+            single[key] += weight * float(value)
+    assert weighted_sums(rows) == single and list(weighted_sums(rows)) == ["a", "b"] and weighted_sums([]) == {}
+
+
+def test_micro_batches_change_nothing_but_rounding(experiment, usual, monkeypatch):
+    def unread(*given):
+        loss, metrics = awm_loss(*given)
+        return loss, {key: value.as_subclass(Unread) for key, value in metrics.items()}
+
+    monkeypatch.setattr(update_module, "awm_loss", unread)
     folder, row = train(experiment, "micro", micro_batch_size=4)
     for key, value in adapter(usual[0]).items():
         torch.testing.assert_close(adapter(folder)[key], value, rtol=1e-3, atol=1e-5)

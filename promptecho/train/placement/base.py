@@ -28,6 +28,10 @@ class Rewarder(Protocol):
         """
         ...
 
+    def abandon(self) -> None:
+        """Begin to score nothing more: an error ends the run, which must not wait for what it will not use."""
+        ...
+
     def close(self, exit_code: int) -> None:
         """Notify the reward server, if there is one, that this rank has finished, and with which exit code."""
         ...

@@ -60,6 +60,9 @@ class RemoteRewarder:
             raise RewardError(answer["error"])
         return RolloutScores.joined(parts)
 
+    def abandon(self) -> None:
+        pass  # the server notices by itself
+
     def close(self, exit_code: int) -> None:
         try:
             send_json(self.connection, {"exit_code": exit_code})

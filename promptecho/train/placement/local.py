@@ -49,6 +49,9 @@ class LocalRewarder:
         with self.in_step():
             return score_images(self.rewards, images, prompts, names, moved)
 
+    def abandon(self) -> None:
+        pass
+
     def close(self, exit_code: int) -> None:
         pass
 

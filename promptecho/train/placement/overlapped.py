@@ -75,8 +75,11 @@ class OverlappedRewarder:
             self.has_room = fits(self.sampling, taken, there)
         return RolloutScores.joined(parts)
 
-    def close(self, exit_code: int) -> None:
+    def abandon(self) -> None:
         self.pool.shutdown(wait=False, cancel_futures=True)
+
+    def close(self, exit_code: int) -> None:
+        self.abandon()
 
     def _awaited(self, future: Future[RolloutScores] | None) -> RolloutScores | None:
         """What the thread has found; None where it has not been asked, or ran out of memory."""
