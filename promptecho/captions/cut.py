@@ -11,6 +11,15 @@ from typing import Any
 
 from promptecho.captions.readers import PromptReader, load_tokenizer
 
+SPACES = b" \t\n\r\v\f\x1c\x1d\x1e\x1f"  # of ASCII
+
+
+def _most_words(text: str) -> int:
+    """No fewer than the words of a text: far quicker than to count them, and exact where single spaces part them."""
+    if not text.isascii():
+        return len(text)
+    return len(text) - len(text.encode().translate(None, SPACES)) + 1
+
 
 @dataclass
 class Cutter:
@@ -36,7 +45,8 @@ class Cutter:
         """What is left of `text`, and the limit that cut it last; None where none did."""
         whole, by = text.strip(), None
         text = whole
-        if len(whole.split()) > self.max_words:  # by the same white space as \S, and ten times as fast
+        # split() knows the same white space as \S, and is ten times as fast.
+        if _most_words(whole) > self.max_words and len(whole.split()) > self.max_words:
             last = next(islice(re.finditer(r"\S+", whole), self.max_words - 1, None))
             text = whole[: last.end()]
             by = f"max_words {self.max_words}"

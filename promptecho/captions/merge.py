@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
+from array import array
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,15 @@ from promptecho.captions.kept import KeptCaptions
 from promptecho.captions.prompts import read_prompts
 from promptecho.captions.readers import PromptReader
 from promptecho.captions.split import split
-from promptecho.captions.store import CaptionHead, CaptionRow, CaptionSource, read_captions, write_columns
+from promptecho.captions.store import (
+    CaptionHead,
+    CaptionLists,
+    CaptionSource,
+    image_hashes,
+    read_lists,
+    rejection,
+    write_columns,
+)
 from promptecho.errors import DataError, counted, listed
 from promptecho.files import write_jsonl
 from promptecho.progress import Progress
@@ -72,7 +81,7 @@ def merge_shards(
     source, count = _survey(ordered, wanted)
     if source is None:
         raise DataError(f"{', '.join(map(str, shards)) or 'no shards'}: no captions to merge; caption images first")
-    return _write(source, (read_captions(path).rows for path in ordered), count, spec)
+    return _write(source, (read_lists(path)[1] for path in ordered), count, spec)
 
 
 def _survey(shards: Sequence[str | Path], wanted: dict[str, str | None] | None) -> tuple[CaptionSource | None, int]:
@@ -83,33 +92,35 @@ def _survey(shards: Sequence[str | Path], wanted: dict[str, str | None] | None) 
         DataError: some cannot be read, or were made otherwise than the first; names all of them. Or an image is in two,
             shards are missing, a caption is empty, or the images are not those of `wanted`.
     """
-    where: dict[str, str | Path] = {}  # by image id
+    import numpy as np
+
+    ids = array("q")  # a hash of each image id: memory holds 8 bytes for a caption
     others: list[str] = []  # captioned from another file than the wanted one
     heads: dict[str | Path, CaptionHead] = {}
-    problems, empty, twice = [], [], None
+    problems, empty, found = [], [], 0
     for path in shards:
         try:
-            file = read_captions(path)
+            head, rows = read_lists(path)
         except DataError as error:
             problems.append(str(error))
             continue
-        head = CaptionHead(file.source, file.merge, file.shard)
         problems += _unlike(path, head, heads)
         if head.merge:
             continue
         heads[path] = head
-        for row in file.rows:
-            if row.image_id in where and twice is None:
-                twice = f"{path}: image {row.image_id} is in {where[row.image_id]} too; give each shard once"
-            where[row.image_id] = path
-            if row.rejected is None and not row.caption.strip():
-                empty.append(row.image_id)
-            if wanted and row.image_sha256 and wanted.get(row.image_id) not in (None, row.image_sha256):
-                others.append(row.image_id)
+        ids.extend(map(hash, rows.image_id))
+        if not all(map(str.strip, rows.caption)):
+            empty += [rows.image_id[place] for place in rows.accepted() if not rows.caption[place].strip()]
+        if wanted:
+            found += sum(name in wanted for name in rows.image_id)
+            others += [
+                name for name, sha256 in zip(rows.image_id, rows.image_sha256, strict=True)
+                if sha256 and wanted.get(name) not in (None, sha256)
+            ]  # fmt: skip
     if problems:
         raise DataError(listed(problems, "faulty shards"))
-    if twice is not None:
-        raise DataError(twice)
+    if len(np.unique(ids)) < len(ids):
+        _refuse_twice(heads)
     seen = dict(head.shard for head in heads.values() if head.shard is not None)
     missing = sorted(set(range(max(seen.values(), default=0))) - set(seen))
     if missing or len(set(seen.values())) > 1:
@@ -117,12 +128,26 @@ def _survey(shards: Sequence[str | Path], wanted: dict[str, str | None] | None) 
             f"{Path(shards[0]).parent}: of {max(seen.values())} shards (numbered from 0) these are missing: "
             f"{', '.join(map(str, missing)) or 'none, but they are of different numbers'}; give all of one captioning"
         )
-    if where and wanted is not None:
-        _refuse_gaps(where, others, wanted)
+    if ids and wanted is not None and (others or not len(ids) == found == len(wanted)):
+        _refuse_gaps(dict.fromkeys(name for path in heads for name, _ in image_hashes(path)), others, wanted)
     if empty:
         lines = [f"{name}: the caption is empty but not marked as rejected; caption its shard again" for name in empty]
         raise DataError(listed(sorted(lines), "empty captions"))
-    return next((head.source for head in heads.values() if where), None), len(where)
+    return next((head.source for head in heads.values() if ids), None), len(ids)
+
+
+def _refuse_twice(shards: Iterable[str | Path]) -> None:
+    """Look for an image that is in two shards.
+
+    Raises:
+        DataError: there is one.
+    """
+    where: dict[str, str | Path] = {}
+    for path in shards:
+        for name, _ in image_hashes(path):
+            if name in where:
+                raise DataError(f"{path}: image {name} is in {where[name]} too; give each shard once")
+            where[name] = path
 
 
 def _unlike(path: str | Path, head: CaptionHead, heads: dict[str | Path, CaptionHead]) -> list[str]:
@@ -165,12 +190,12 @@ def import_prompts(path: str | Path, spec: MergeSpec) -> dict[str, Any]:
     Returns and raises as `merge_shards`, and names all faulty prompts: none is left out.
     """
     rows = read_prompts(path)
-    groups = (rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK))
+    groups = (CaptionLists.of(rows[start : start + CHUNK]) for start in range(0, len(rows), CHUNK))
     return _write(CaptionSource("none", "none", "", {}), groups, len(rows), spec, prompts=str(path))
 
 
 def _write(
-    source: CaptionSource, groups: Iterable[list[CaptionRow]], total: int, spec: MergeSpec, prompts: str | None = None
+    source: CaptionSource, groups: Iterable[CaptionLists], total: int, spec: MergeSpec, prompts: str | None = None
 ) -> dict[str, Any]:
     """Write both files. Rows of a model's captions come in any order and are put into that of their ids; those of
     `prompts`, a user's file, stay as they are."""
@@ -184,20 +209,18 @@ def _write(
     cutter = Cutter(spec.max_words, spec.max_tokens, *place, readers=spec.readers)
     bar = Progress("merge: cut and check captions", total, "captions") if total > CHUNK else None
     for rows in groups:
-        good = []
-        whole = [row for row in rows if row.rejected is None]
-        cuts = [cutter.cut(row.caption) for row in whole]
+        accepted = rows.accepted()
+        whole = rows.take(accepted)
+        cuts = [cutter.cut(text) for text in whole.caption]
         unusable = faults(spec.readers, [text for text, _ in cuts], quiet=True)
         unusable |= {index: "nothing is left of it after cutting" for index, (text, _) in enumerate(cuts) if not text}
-        for index, (row, (text, by)) in enumerate(zip(whole, cuts, strict=True)):
-            if index in unusable:
-                faulty.append((row.image_id, unusable[index]))
-                continue
-            good.append(row._replace(caption=text))
-            cut_by.update(() if by is None else (by,))
-        kept.add(good)
-        reasons.update(row.rejected for row in rows if row.rejected is not None)
-        rejected += [row.image_id for row in rows if row.rejected is not None]
+        faulty += [(whole.image_id[index], problem) for index, problem in sorted(unusable.items())]
+        good = [index for index in range(len(whole)) if index not in unusable]
+        cut_by.update(by for index in good if (by := cuts[index][1]) is not None)
+        kept.add(replace(whole, caption=[text for text, _ in cuts]).take(good))
+        left_out = rows.take(sorted(set(range(len(rows))) - set(accepted)))
+        reasons.update(rejection(reason) or "" for reason in left_out.finish_reason)
+        rejected += left_out.image_id
         if bar is not None and rows:
             bar.advance(len(rows))
     if prompts is None:
@@ -212,7 +235,7 @@ def _write(
     texts, order = kept.texts(), kept.order()
     ranks = np.empty_like(order)
     ranks[order] = np.arange(len(order))
-    training, held = split(texts, kept.hashes, ranks, spec.heldout, spec.seed)
+    training, held = split(texts, kept.images(), ranks, spec.heldout, spec.seed)
     if prompts is None:
         training, held = (part[np.argsort(ranks[part])] for part in (training, held))
     counts = {
@@ -222,7 +245,7 @@ def _write(
         "cut": cut_by.total(),
         "kept_apart": len(kept) - len(training) - len(held),
     }
-    more = {"cut_by": dict(sorted(cut_by.items())), "repeated": len(training) - len(set(texts[training].tolist()))}
+    more = {"cut_by": dict(sorted(cut_by.items())), "repeated": len(training) - len(np.unique(texts[training]))}
     _tell(counts, more, total)
     write_jsonl(spec.heldout_out, [{"data_id": name, "caption": text} for name, text in kept.captions(held)])
     limits = {"max_words": spec.max_words, "max_tokens": spec.max_tokens if spec.tokenizer else None}

@@ -39,8 +39,9 @@ class Packed:
         Raises:
             UnicodeDecodeError: some are not UTF-8.
         """
-        view, ends = memoryview(self.data), self.offsets[start : None if end is None else end + 1].tolist()
-        return [str(view[start:end], "utf-8") for start, end in zip(ends, ends[1:], strict=False)]
+        ends = self.offsets[start : None if end is None else end + 1]
+        first, last = (int(ends[0]), int(ends[-1])) if len(ends) else (0, 0)
+        return _decoded(bytes(memoryview(self.data)[first:last]), (ends - first).tolist())
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,19 @@ class Stored:
             if not more:
                 raise ValueError("it ends too early")
             data += more
-        return [str(data[a - ends[0] : b - ends[0]], "utf-8") for a, b in zip(ends, ends[1:], strict=False)]
+        return _decoded(data, [end - ends[0] for end in ends])
+
+
+def _decoded(data: bytes, ends: list[int]) -> list[str]:
+    """The texts between `ends`; those of ASCII alone are decoded together.
+
+    Raises:
+        UnicodeDecodeError: some are not UTF-8.
+    """
+    if data.isascii():
+        whole = data.decode("ascii")
+        return [whole[start:end] for start, end in zip(ends, ends[1:], strict=False)]
+    return [str(data[start:end], "utf-8") for start, end in zip(ends, ends[1:], strict=False)]
 
 
 def offsets_of(lengths: Any, count: int) -> np.ndarray:

@@ -26,7 +26,7 @@ def split_captions(rows: Sequence[CaptionRow], heldout: int, seed: int) -> tuple
 
 
 def split(
-    texts: np.ndarray, images: Sequence[bytes], names: np.ndarray, heldout: int, seed: int
+    texts: np.ndarray, images: Sequence[bytes] | np.ndarray, names: np.ndarray, heldout: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Indices of training rows and of exactly `heldout` held-out rows, both upwards.
 
@@ -37,7 +37,7 @@ def split(
 
     Args:
         texts: int [n]; rows of the same caption have the same number.
-        images: the hashes of the rows' images, n of them.
+        images: the hashes of the rows' images, n of them; an array of "S" is not copied.
         names: int [n]; the rows' ids as numbers, which are in the order of the ids.
 
     Raises:
@@ -45,12 +45,14 @@ def split(
     """
     import numpy as np
 
-    hashes, image = np.unique(np.array(images, dtype="S"), return_inverse=True)
+    hashes, image = np.unique(np.asarray(images, dtype="S"), return_inverse=True)
     ordered = np.lexsort((names, image, texts))
     ordered = ordered[_firsts(texts[ordered])]
     turn = np.empty(len(hashes), np.int64)
-    turns = [hashlib.sha256(b"%d:%b" % (seed, one)).digest() for one in hashes.tolist()]
-    turn[sorted(range(len(turns)), key=turns.__getitem__)] = np.arange(len(turns))
+    turns = bytearray()
+    for one in hashes:
+        turns += hashlib.sha256(b"%d:%b" % (seed, one)).digest()
+    turn[np.argsort(np.frombuffer(turns, "S32"), kind="stable")] = np.arange(len(hashes))
     ordered = ordered[np.lexsort((names[ordered], turn[image[ordered]]))]
     chosen = ordered[_firsts(image[ordered])][:heldout]
     if len(chosen) < heldout:

@@ -38,6 +38,11 @@ TEXT_COLUMNS = tuple(name for name in COLUMNS if name != "n_tokens")
 AT_ONCE = 4096  # captions that are read together where all are gone through
 
 
+def rejection(finish_reason: str) -> str | None:
+    """The reason of rejection that a finish reason tells, or None."""
+    return finish_reason.removeprefix("rejected:") if finish_reason.startswith("rejected:") else None
+
+
 class CaptionRow(NamedTuple):
     """One image's caption. `n_tokens`: tokens that the captioner wrote (-1: unknown, the text was given)."""
 
@@ -50,7 +55,42 @@ class CaptionRow(NamedTuple):
     @property
     def rejected(self) -> str | None:
         """The reason of rejection, or None."""
-        return self.finish_reason.removeprefix("rejected:") if self.finish_reason.startswith("rejected:") else None
+        return rejection(self.finish_reason)
+
+
+@dataclass(frozen=True)
+class CaptionLists:
+    """Rows of captions as one list for each column, named as in `CaptionRow`."""
+
+    image_id: list[str]
+    caption: list[str]
+    n_tokens: list[int]
+    finish_reason: list[str]
+    image_sha256: list[str]
+
+    @classmethod
+    def of(cls, rows: Sequence[CaptionRow]) -> CaptionLists:
+        """Those of rows."""
+        return cls(*map(list, zip(*rows, strict=True))) if rows else cls([], [], [], [], [])
+
+    def __len__(self) -> int:
+        return len(self.image_id)
+
+    def rows(self) -> list[CaptionRow]:
+        """The rows again."""
+        return list(map(CaptionRow._make, zip(*(getattr(self, name) for name in COLUMNS), strict=True)))
+
+    def take(self, places: Sequence[int]) -> CaptionLists:
+        """The rows at these places, each of which occurs once, upwards."""
+        if len(places) == len(self):
+            return self
+        return CaptionLists(*([getattr(self, name)[place] for place in places] for name in COLUMNS))
+
+    def accepted(self) -> Sequence[int]:
+        """The places of rows that are not rejected."""
+        if all(rejection(reason) is None for reason in set(self.finish_reason)):
+            return range(len(self))
+        return [place for place, reason in enumerate(self.finish_reason) if rejection(reason) is None]
 
 
 @dataclass(frozen=True)
@@ -144,13 +184,18 @@ def read_captions(path: str | Path) -> CaptionFile:
         DamagedCaptions: its content is damaged.
         DataError: the file is missing, may not be read, or is not a caption file of these schemas; says which.
     """
+    head, values = read_lists(path)
+    return CaptionFile(head.source, values.rows(), head.merge, head.shard)
+
+
+def read_lists(path: str | Path) -> tuple[CaptionHead, CaptionLists]:
+    """`read_captions` column by column, which takes less time where rows are not needed."""
     head, n_tokens, texts = read_columns(path)
     try:
-        values = [n_tokens.tolist() if name == "n_tokens" else texts[name].texts() for name in COLUMNS]
+        values = {name: texts[name].texts() for name in TEXT_COLUMNS}
     except ValueError as error:
         raise DamagedCaptions(f"{path}: damaged ({error}); {REMEDY}") from None
-    rows = list(map(CaptionRow._make, zip(*values, strict=True)))
-    return CaptionFile(head.source, rows, head.merge, head.shard)
+    return head, CaptionLists(n_tokens=n_tokens.tolist(), **values)
 
 
 def read_columns(path: str | Path) -> tuple[CaptionHead, np.ndarray, dict[str, Packed]]:
@@ -159,9 +204,10 @@ def read_columns(path: str | Path) -> tuple[CaptionHead, np.ndarray, dict[str, P
     with hdf5.opened(path) as (file, _):
         head = _head(path, file)
         texts = {name: _texts(path, file, name, head.schema) for name in TEXT_COLUMNS}
-        n_tokens = file["n_tokens"][...]
+        counts = file["n_tokens"]
+        n_tokens = counts[...]
         if head.schema > 1:
-            _check(path, file["n_tokens"], [n_tokens])
+            _check(path, counts, [n_tokens])
         n_tokens = n_tokens.astype("int32", copy=False)
     if len({len(n_tokens), *map(len, texts.values())}) != 1:
         raise DamagedCaptions(f"{path}: columns of unequal length; {REMEDY}")
@@ -203,14 +249,15 @@ def load_training_captions(path: str | Path, *, check: bool = True) -> Sequence[
         reasons = _texts(path, file, "finish_reason", head.schema)
         found: dict[str, Stored | Packed] = {}
         for name in ("image_id", "caption"):
-            offsets = _offsets(path, file[name])
-            place = file[name][UTF8].id.get_offset()
+            group = file[name]
+            offsets, data = _parts(path, group)
+            place = data.id.get_offset()
             if place is None and offsets[-1]:  # rewritten by another program, compressed for example
                 found[name] = _texts(path, file, name, head.schema)
                 continue
             found[name] = Stored(offsets, os.fdopen(os.dup(stream.fileno()), "rb"), place or 0)
             if check:
-                _check(path, file[name], chain([offsets], hdf5.pieces(file[name][UTF8])))
+                _check(path, group, chain([offsets], hdf5.pieces(data)))
         if len({len(file["n_tokens"]), len(reasons), *(len(one.offsets) - 1 for one in found.values())}) != 1:
             raise DamagedCaptions(f"{path}: columns of unequal length; {REMEDY}")
     captions = StoredCaptions(Path(path), found["image_id"], found["caption"])
@@ -308,17 +355,19 @@ def _texts(path: str | Path, file: h5py.File, name: str, schema: int) -> Packed:
     """A column of texts in memory, and checked where the file has a checksum of it alone."""
     if schema == 1:
         return pack(file[name].asstr()[...].tolist())
-    offsets = _offsets(path, file[name])
-    data = file[name][UTF8][...]
-    _check(path, file[name], [offsets, data])
+    group = file[name]
+    offsets, stored = _parts(path, group)
+    data = stored[...]
+    _check(path, group, [offsets, data])
     return Packed(offsets, data)
 
 
-def _offsets(path: str | Path, group: h5py.Group) -> np.ndarray:
-    offsets = group[OFFSETS][...]
-    if not sound(offsets, len(group[UTF8])):
+def _parts(path: str | Path, group: h5py.Group) -> tuple[np.ndarray, h5py.Dataset]:
+    """The offsets of a column of texts, and its bytes, which stay in the file."""
+    offsets, data = group[OFFSETS][...], group[UTF8]
+    if not sound(offsets, len(data)):
         raise DamagedCaptions(f"{path}: the offsets of {group.name.lstrip('/')} do not fit its texts; {REMEDY}")
-    return offsets
+    return offsets, data
 
 
 def _check(path: str | Path, part: h5py.Group | h5py.Dataset, data: Any) -> None:
