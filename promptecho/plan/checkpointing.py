@@ -1,7 +1,8 @@
 """What each mode of activation checkpointing takes, and which one a run gets whose configuration says auto.
 
-The modes go from the most memory and least work to the opposite, so the first that fits is the fastest that does. Only
-the update is looked at: the other phases have no gradient, and keep no activations in any mode.
+The first mode takes the most memory and the least work, the last mode the least memory and the most work. So the first
+mode that fits is the fastest one that fits. Only the update is looked at, because the other phases have no gradient and
+keep no activations in any mode.
 """
 
 from __future__ import annotations

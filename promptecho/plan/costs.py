@@ -1,6 +1,6 @@
 """What each piece of training and evaluation takes: FLOPs and peak memory of the code that does it, traced.
 
-Every figure is computed when it is asked for, and once.
+A figure is computed when somebody asks for it, and then kept.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Deep models traced in seconds: a copy of a few layers, traced at two depths, tells what one more layer adds.
 
-FLOPs and bytes of weights grow by the same number with each layer, exactly. Peak memory does too while one moment stays
-the peak, which with layers of a size that matters it does; tests compare with models that are traced whole.
+FLOPs and bytes of weights grow by exactly the same number with each layer. Peak memory does so too, as long as the peak
+stays at the same moment of the pass. With layers of a size that matters it does; tests compare with models that are
+traced as a whole.
 """
 
 from __future__ import annotations

@@ -143,7 +143,8 @@ def shapes_only(function, args: tuple, kwargs: dict, tensors: list[torch.Tensor]
     """Run an operator where numbers have no values and indices do: floating-point tensors live on the meta device,
     integers and masks on the CPU, because models read them (how many patches an image has, where a label is).
 
-    Where code reads what has no value, it finds zeros: a number that goes to the CPU, an index made from numbers.
+    If code reads something that has no value, it finds zeros. Examples are a number that is copied to the CPU, and an
+    index that is computed from numbers.
     """
     copy, device = function is ATEN._to_copy.default, kwargs.get("device")
     if not any(x.device == META for x in tensors):
