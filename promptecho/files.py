@@ -122,7 +122,12 @@ def read_json(path: str | Path) -> Any:
 
 def write_jsonl(path: str | Path, rows: list[dict]) -> None:
     """Write one JSON object a line, atomically."""
-    write_text(path, "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows))
+    write_text(path, jsonl_text(rows))
+
+
+def jsonl_text(rows: list[dict]) -> str:
+    """JSON Lines: UTF-8 characters as they are, NaN and infinity refused."""
+    return "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
 
 
 def read_jsonl(path: str | Path) -> list[dict]:

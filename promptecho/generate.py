@@ -25,7 +25,8 @@ from promptecho.config import ExperimentConfig, slice_digest
 from promptecho.config.memory import generation_keys
 from promptecho.config.scorers import image_set_limit
 from promptecho.errors import ConfigError, DataError, counted
-from promptecho.files import atomic_path, digest, read_json, sha256_file, write_jsonl
+from promptecho.files import digest, read_json, sha256_file, write_jsonl
+from promptecho.image_output import ArchiveOutput, FileOutput, Image, ImageOutput, Row
 from promptecho.memory import MemoryAdvice, in_phase
 from promptecho.phases import Phase
 from promptecho.progress import Progress
@@ -36,7 +37,6 @@ from promptecho.t2i.registry import load_configured
 from promptecho.train.data import normal
 from promptecho.writer import Writer
 
-Image = tuple[int, int]  # prompt, number among its images
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
@@ -86,26 +86,34 @@ def generate_shard(job: GenerateJob) -> Path:
     chosen = set(layout.chosen)
     mine = [(p, i) for p, i in every if p in chosen]
     restore(job.out)
-    layout.remove_stale()
-    for listing in job.out.glob("shards/[0-9]*.jsonl"):  # of a larger number of shards
-        if int(listing.stem) >= job.num_shards:
-            listing.unlink(missing_ok=True)
+    for path in job.out.glob("shards/[0-9]*"):  # of a larger number of shards
+        if path.suffix in (".jsonl", ".zip") and path.stem.isdecimal() and int(path.stem) >= job.num_shards:
+            path.unlink(missing_ok=True)
     # Records in the work folder, not the images' folder, say what is done: an image there may stem from an earlier
     # configuration or adapter.
     recipe = _recipe(job)
-    with Journal(job.work / "done" / f"{digest(recipe)}.jsonl", recipe) as journal:
+    done = job.work / "done" / f"{digest(recipe)}.jsonl"
+    data = done.with_suffix(".images")
+    output: ImageOutput = FileOutput(layout, job.out, job.shard, data)
+    if settings.storage == "zip":
+        output = ArchiveOutput(layout, job.out, job.shard, data, every)
+    with Journal(done, recipe) as journal:
+        output.prepare()
+        layout.remove_stale()
         made = _recorded(job, recipe, journal, layout, every)
-        sound = {one for one in mine if one in made and _is_one_of(layout.image_path(*one), made[one])}
-        if len(sound) < len(mine):
-            _make(job, journal, layout, every, {one: one in sound for one in mine if one in made})
-    layout.describe(sorted({p for p, _ in mine}))
+        # An archive that is written anew keeps the images that a limit leaves out.
+        looked_for = every if settings.storage == "zip" else mine
+        sound = {one for one in looked_for if one in made and output.holds(one, made[one])}
+        if not sound.issuperset(mine):
+            _make(job, journal, layout, every, {one: one in sound for one in mine if one in made}, output)
+        sha256_of = output.finish(sorted({p for p, _ in mine}))
     rows = [
         {
             "prompt_id": layout.ids[p],
             "image_index": i,
             "prompt": layout.texts[p],
             "filename": str(layout.image_path(p, i).relative_to(job.out)),
-            "sha256": sha256_file(layout.image_path(p, i)),
+            "sha256": sha256_of((p, i)),
         }
         for p, i in mine
     ]
@@ -114,7 +122,10 @@ def generate_shard(job: GenerateJob) -> Path:
     return path
 
 
-def _make(job: GenerateJob, journal: Journal, layout: Layout, every: list[Image], made: dict[Image, bool]) -> None:
+def _make(
+    job: GenerateJob, journal: Journal, layout: Layout, every: list[Image], made: dict[Image, bool],
+    output: ImageOutput,
+) -> None:  # fmt: skip
     """Make what is missing of a shard's images `every`.
 
     Args:
@@ -163,7 +174,7 @@ def _make(job: GenerateJob, journal: Journal, layout: Layout, every: list[Image]
                 cond = encoder.encode(texts, upcoming)
             with memory(Phase.SAMPLE):
                 images = _sample_batch(job, family, settings, layout, shape, batch, cond)
-            writer.put(partial(_write_batch, memory, journal, layout, batch, images, bar))
+            writer.put(partial(_write_batch, memory, journal, layout, batch, images, bar, output))
 
 
 def _check_prompts(job: GenerateJob, layout: Layout) -> list[int]:
@@ -205,17 +216,17 @@ def _write_batch(
     batch: list[Image],
     images: list[PIL.Image.Image],
     bar: Progress,
+    output: ImageOutput,
 ) -> None:
     """Write a batch's images, then the record that they are done."""
-    for (p, i), image in zip(batch, images, strict=True):
-        advice = replace(memory, where=partial(", prompt {} image {}".format, layout.ids[p], i))
-        try:
-            with advice(Phase.SAVE), atomic_path(layout.image_path(p, i)) as temporary:
-                image.save(temporary, format="PNG")
-        except DataError as error:
-            raise DataError(f"prompt {layout.ids[p]} image {i}: {error}") from error
+
+    def saving(one: Image) -> contextlib.AbstractContextManager[None]:
+        where = partial(", prompt {} image {}".format, layout.ids[one[0]], one[1])
+        return replace(memory, where=where)(Phase.SAVE)
+
+    rows = output.write(batch, images, saving)
     # One line, so that a batch is recorded whole or not at all.
-    journal.append([{"images": [_row(layout, p, i) for p, i in batch]}])
+    journal.append([{"images": [_row(layout, *one) | row for one, row in zip(batch, rows, strict=True)]}])
     bar.advance(len(batch))
 
 
@@ -245,31 +256,22 @@ def _recipe(job: GenerateJob) -> dict[str, str | None]:
 
 
 def _row(layout: Layout, p: int, i: int) -> dict:
-    """What describes a finished image; the hash shows whether the file is still the same."""
-    return {
-        "prompt_id": layout.ids[p],
-        "prompt": layout.texts[p],
-        "image_index": i,
-        "sha256": sha256_file(layout.image_path(p, i)),
-    }
+    """What a finished image is of."""
+    return {"prompt_id": layout.ids[p], "prompt": layout.texts[p], "image_index": i}
 
 
 def _recorded(
     job: GenerateJob, recipe: dict, journal: Journal, layout: Layout, every: list[Image]
-) -> dict[Image, set[str]]:
-    """Image -> hashes of what was made of it by this recipe, in whatever batch."""
+) -> dict[Image, list[Row]]:
+    """Image -> records of what was made of it by this recipe, in whatever batch; a hash shows whether it is there."""
     rows = [image for row in journal.rows for image in row.get("images", [row])]
     for path in (job.work / "done").glob("[0-9]*.json"):  # earlier versions wrote a record for each batch
         record = read_json(path)
         images = record.pop("images", [])
         rows += images if record == recipe else []
     places = {(layout.ids[p], layout.texts[p], i): (p, i) for p, i in every}
-    found: dict[Image, set[str]] = {}
+    found: dict[Image, list[Row]] = {}
     for row in rows:
         if (one := places.get((row["prompt_id"], row["prompt"], row["image_index"]))) is not None:
-            found.setdefault(one, set()).add(row["sha256"])
+            found.setdefault(one, []).append(row)
     return found
-
-
-def _is_one_of(path: Path, hashes: set[str]) -> bool:
-    return path.is_file() and sha256_file(path) in hashes

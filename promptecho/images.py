@@ -11,6 +11,7 @@ from pathlib import Path
 
 from PIL import Image, ImageOps
 
+from promptecho.archives import ArchivedImage
 from promptecho.errors import DataError
 from promptecho.foreign import other_kind, refuse_pipe, start_of
 from promptecho.names import shown
@@ -25,7 +26,7 @@ Image.MAX_IMAGE_PIXELS = LARGEST
 
 
 def load_image(
-    path: str | Path | io.BytesIO,
+    path: str | Path | ArchivedImage | io.BytesIO,
     fix: str = "replace or remove it",
     *,
     background: str = "white",
@@ -37,7 +38,7 @@ def load_image(
     frames or pages it is the first, of the pictures of a HEIC file the one that it calls primary.
 
     Args:
-        path: the file; or its content, where that has been read (and looked at) already.
+        path: the file, also one in an archive; or its content, where that has been read (and looked at) already.
         fix: ends the error message: what the user should do about a bad file.
         background: what shows through transparent pixels.
         max_pixels: larger images are shrunk to so many, with a Lanczos filter. None: those above 89 million only.
@@ -47,13 +48,14 @@ def load_image(
             no rule says what is white.
     """
     limit = min(max_pixels or BIG, BIG)
+    content = io.BytesIO(path.read_bytes()) if isinstance(path, ArchivedImage) else path
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            if not isinstance(path, io.BytesIO):
-                refuse_pipe(path)
-                _register_heif(path)
-            with Image.open(path) as opened:
+            if not isinstance(content, io.BytesIO):
+                refuse_pipe(content)
+                _register_heif(content)
+            with Image.open(content) as opened:
                 raw = facts(opened)
                 full = opened.size
                 if full[0] * full[1] > BIG:  # a JPEG can be decoded at a half, quarter or eighth of its size
@@ -75,10 +77,10 @@ def load_image(
     except DataError:
         raise
     except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error, ...
-        if not isinstance(path, io.BytesIO):
-            if problem := pointer_problem(path):
+        if not isinstance(content, io.BytesIO):
+            if problem := pointer_problem(content):
                 raise DataError(f"{shown(path)}: {problem}") from None
-            if other := other_kind(start_of(path), "an image"):
+            if other := other_kind(start_of(content), "an image"):
                 raise DataError(f"{shown(path)}: {other}, or remove it") from None
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise DataError(f"{shown(path)}: not a readable image ({reason}); {fix}") from error

@@ -112,7 +112,7 @@ def read_rows(path: str | Path) -> list[tuple[int, dict[str, Any]]]:
     return json_rows(path, text)
 
 
-def json_rows(path: Path, text: str) -> list[tuple[int, dict[str, Any]]]:
+def json_rows(path: Path | str, text: str) -> list[tuple[int, dict[str, Any]]]:
     """The JSON objects of a text that has one a line, each with the number of its line; empty lines are left out.
 
     Raises:

@@ -125,6 +125,6 @@ def table(files):
 BENCHMARK = pe.Benchmark(
     name="tint", title="Tint", summary="whether an image shows the colour that its prompt names",
     layout="tint:TintLayout", scorer="tint:TintScorer", shapes="tint:write_shapes_prompts", table="tint:table",
-    backends=(pe.Backend(name="pixels", summary="a count of pixels"),),
+    backends=(pe.Backend(name="pixels", summary="a count of pixels"),), archives=True,
     curves=(pe.Curve(title="images in the right colour (%)"),),
 )  # fmt: skip

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
+from promptecho.archives import ImageFile
 from promptecho.errors import DataError
 
 SHOWN = 5  # missing images named in an error before "and n more"
@@ -34,9 +35,28 @@ class Layout(Protocol):
         ...
 
     def describe(self, prompts: Sequence[int]) -> None:
-        """Write what the evaluator reads beside the images; `prompts` are those whose images a shard finished. Shards
-        may write the same file: its content is the same."""
+        """Write what the evaluator reads beside the images; `prompts` are those whose images a shard finished as files,
+        none where they are in an archive. Shards may write the same file: its content is the same."""
         ...
+
+
+@runtime_checkable
+class DescribesPrompts(Protocol):
+    """A `Layout` with files for each prompt, which go into the archive of a shard together with its images."""
+
+    def prompt_files(self, p: int) -> dict[str, bytes]:
+        """What lies beside the images of prompt p: names relative to the root, and contents."""
+        ...
+
+
+def missing_images(root: Path, images: Iterable[ImageFile]) -> list[str]:
+    """Of images below `root`, the names of those that are not there."""
+    return [name_below(root, path) for path in images if isinstance(path, Path) and not path.is_file()]
+
+
+def name_below(root: Path, image: ImageFile) -> str:
+    """The name of an image in its folder, which it has in an archive, too."""
+    return str(image.relative_to(root)) if isinstance(image, Path) else image.member
 
 
 def refuse_missing(root: Path, missing: list[str], total: int) -> None:
@@ -53,7 +73,7 @@ def refuse_missing(root: Path, missing: list[str], total: int) -> None:
         )
 
 
-def refuse_mixed_sizes(root: Path, images: Iterable[Path]) -> None:
+def refuse_mixed_sizes(root: Path, images: Iterable[ImageFile]) -> None:
     """Raise if images of one set differ in size: some were made with other settings, or are not of this set, and a
     score over all of them would be of neither. Files that are not images are handled by the scorer.
 
@@ -62,10 +82,10 @@ def refuse_mixed_sizes(root: Path, images: Iterable[Path]) -> None:
     """
     from PIL import Image
 
-    sizes: dict[tuple[int, int], list[Path]] = {}
+    sizes: dict[tuple[int, int], list[ImageFile]] = {}
     for path in dict.fromkeys(images):
         try:
-            with Image.open(path) as opened:  # the head of the file only
+            with path.open("rb") as file, Image.open(file) as opened:  # the head of the file only
                 sizes.setdefault(opened.size, []).append(path)
         except Exception:  # as in `load_image`, which names it
             continue
@@ -74,7 +94,7 @@ def refuse_mixed_sizes(root: Path, images: Iterable[Path]) -> None:
         (usual, _), *others = counts.most_common()
         odd = [path for size, _ in others for path in sizes[size]]
         told = ", ".join(f"{count} of {width}x{height}" for (width, height), count in counts.most_common(SHOWN))
-        names = ", ".join(str(path.relative_to(root)) for path in odd[:SHOWN])
+        names = ", ".join(name_below(root, path) for path in odd[:SHOWN])
         more = f" and {len(odd) - SHOWN} more" if len(odd) > SHOWN else ""
         raise DataError(
             f"{root}: images of several sizes in one image set ({told}): not {usual[0]}x{usual[1]} are {names}{more}; "

@@ -12,7 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Generic, Protocol, TypeVar
 
-from promptecho.benchmarks.layout import refuse_missing, refuse_mixed_sizes
+from promptecho.archives import ImageFile, ImageStore
+from promptecho.benchmarks.layout import missing_images, refuse_missing, refuse_mixed_sizes
 from promptecho.errors import DataError
 from promptecho.files import digest, read_jsonl, write_jsonl
 from promptecho.text_files import read_rows
@@ -64,7 +65,7 @@ class ImageEntry(Generic[P]):
 
     prompt: P
     image_index: int
-    path: Path
+    path: ImageFile
 
 
 class ListedLayout:
@@ -95,7 +96,8 @@ class ListedLayout:
         ]
 
     def _is_whole(self) -> bool:
-        return all((self._root / row["filename"]).is_file() for row in self._rows())
+        store = ImageStore(self._root)
+        return all(store.exists(row["filename"]) for row in self._rows())
 
     def remove_stale(self) -> None:
         per_prompt = range(self._images_per_prompt)
@@ -142,11 +144,12 @@ def list_images(
         raise DataError(f"{root / METADATA}: no such file, so the images are not complete; generate them (all shards)")
     entries: list[ImageEntry[P]] = []
     counts: Counter[str] = Counter()
+    store = ImageStore(root)
     for number, row in enumerate(read_jsonl(root / METADATA), start=1):
         where = f"{root / METADATA}: image {number}"
         prompt = read(row, where)
-        path = _image_path(row, root, f"{where} (data_id {prompt.data_id!r})")
-        entries.append(ImageEntry(prompt, counts[prompt.data_id], path))
+        name = _image_name(row, f"{where} (data_id {prompt.data_id!r})")
+        entries.append(ImageEntry(prompt, counts[prompt.data_id], store.find(name)))
         counts[prompt.data_id] += 1
     if not entries:
         raise DataError(f"{root / METADATA}: lists no images; generate the images first")
@@ -169,7 +172,7 @@ def list_images(
         raise DataError(
             f"{root / METADATA}: {counts[odd[0]]} images of prompt {odd[0]!r}, not {each}; generate the images again"
         )
-    missing = [str(entry.path.relative_to(root)) for entry in entries if not entry.path.is_file()]
+    missing = missing_images(root, (entry.path for entry in entries))
     refuse_missing(root, missing, len(entries))
     refuse_mixed_sizes(root, (entry.path for entry in entries))
     return entries
@@ -207,10 +210,10 @@ def is_writable(text: str) -> bool:
     return "\0" not in text and text.encode(errors="ignore").decode() == text
 
 
-def _image_path(row: dict, root: Path, where: str) -> Path:
+def _image_name(row: dict, where: str) -> str:
     read_text(row, "filename", where)
     filename = row["filename"]
     relative = PurePosixPath(filename)
     if relative.is_absolute() or ".." in relative.parts:
         raise DataError(f"{where}: filename {filename!r} leaves the folder; correct it")
-    return root / relative
+    return str(relative)

@@ -40,6 +40,7 @@ def register(app: typer.Typer) -> None:
     benchmarks.command()(verify)
     benchmarks.command()(heldout)
     benchmarks.command()(pack)
+    benchmarks.command()(unpack)
     app.add_typer(benchmarks, name="benchmarks")
 
 
@@ -98,6 +99,7 @@ def pack(
     ] = False,
 ) -> None:
     """Move all images of a folder into one file, images.tar. Scoring and figures read that as they read the folder."""
+    from promptecho.archives import archive_paths
     from promptecho.benchmarks.packing import PACKED, discard, pack
     from promptecho.files import sha256_file, write_json
 
@@ -110,10 +112,26 @@ def pack(
             typer.echo(f"{folder}: {counted(count, 'image')} deleted")
         else:
             count = pack(folder)
-            facts = {"images": count, "sha256": sha256_file(folder / PACKED)} if out is not None else {}
-            typer.echo(f"{folder / PACKED}: {counted(count, 'image')}")
+            places = [path for path in (folder / PACKED, *archive_paths(folder)) if path.is_file()]
+            facts = {"images": count} | ({"sha256": sha256_file(folder / PACKED)} if folder / PACKED in places else {})
+            typer.echo(f"{', '.join(map(str, sorted(places)))}: {counted(count, 'image')}")
         if out is not None:
             write_json(out, facts)
+
+
+def unpack(
+    images: Annotated[Path, typer.Argument(help="Image folder, results/E/images/R/N/SET.")],
+    out: Annotated[Path, typer.Option(help="Folder to write, which must not exist.")],
+) -> None:
+    """Copy an image folder with all its images as files, as the benchmark's official evaluator reads them.
+
+    Images that lie in ZIP files (`storage: zip`) or in images.tar (`keep: packed`) are unpacked. The folder itself
+    stays as it is.
+    """
+    from promptecho.benchmarks.packing import unpack
+
+    (folder,) = given_files("IMAGES", [images])
+    typer.echo(f"{out}: {counted(unpack(folder, out), 'image')}")
 
 
 def heldout(

@@ -146,6 +146,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "promptecho benchmarks heldout --captions results/shapes/captions/heldout.jsonl --count 10 --out prompts.jsonl",
     ),
     "benchmarks pack": ("promptecho benchmarks pack results/shapes/images/base/0/geneval",),
+    "benchmarks unpack": ("promptecho benchmarks unpack results/shapes/images/base/0/geneval --out geneval-images",),
     "benchmarks labels": (
         "promptecho benchmarks labels --prompts data/prompts.txt --config config/experiments/zimage.yaml --judge gemini"
         " --answers results/zimage/judges/labels --estimate",

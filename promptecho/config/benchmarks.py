@@ -101,6 +101,8 @@ class Benchmark:
         pairwise: it compares each image with the baseline's: an outcome is 1 (won), 0 (tie) or -1 (lost).
         images_per_prompt: the only number that it takes, and why: (1, "..."); None: any.
         square_images: why its images must be square; "": they need not be.
+        archives: its image sets may be in archives (`image_sets.NAME.storage: zip`): layout and scorer take images from
+            `list_images` of promptecho/benchmarks/listing.py, or look for them with promptecho/archives.py.
         texts_per_prompt: how many texts one of its prompts stands for, each with images of its own.
         message: how the authors put a question to a judge together, for `order: official`; "": images first.
         questions_per_call: a judge may be asked several questions about one image at once.
@@ -130,6 +132,7 @@ class Benchmark:
     pairwise: bool = False
     images_per_prompt: tuple[int, str] | None = None
     square_images: str = ""
+    archives: bool = False
     texts_per_prompt: int = 1
     message: str = ""
     questions_per_call: bool = False

@@ -95,6 +95,12 @@ class ImageSetSection(OpenSection):
     schedule: Schedule = Field("pipeline", description=SCHEDULE)
     seed: Seed = Field(0, description="Seed of the images' noise, together with prompt id and image index.")
     num_shards: Count = Field(8, description="Number of generation jobs for each checkpoint.")
+    storage: Literal["files", "zip"] = Field(
+        "files",
+        description="How the images lie on the disk. files: a PNG file each; zip: one uncompressed ZIP file for each "
+        "shard, shards/K.zip, with the same PNG files in it, for file systems on which many small files are slow or "
+        "counted. Scores and figures read both; no image is made again when it changes.",
+    )
     keep: Literal["loose", "packed", "none"] = Field(
         "loose",
         description="What becomes of the images when all scores and figures of a checkpoint are made. loose: they "

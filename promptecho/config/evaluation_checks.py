@@ -28,6 +28,8 @@ def benchmark_problems(sections: dict[str, Any], problems: Problems) -> None:
                 f"{benchmark.scorer} cannot score image set {benchmark.image_set}, "
                 f"which is of {image_sets[benchmark.image_set].benchmark}"
             )
+        elif image_sets[benchmark.image_set].storage == "zip" and not benchmark_named(benchmark.scorer).archives:
+            problems[f"image_sets.{benchmark.image_set}.storage"] = _no_archives(benchmark.scorer)
         elif _sees_another_world(benchmark, image_sets[benchmark.image_set], captions):
             problems[f"benchmarks.{name}.backend"] = (
                 f"{benchmark.backend} sees the embedded world only; the prompts of image set {benchmark.image_set} are "
@@ -52,9 +54,15 @@ def image_set_problems(name: str, image_set: ImageSetSection, models: Any, capti
     if benchmark.images_per_prompt and image_set.images_per_prompt != benchmark.images_per_prompt[0]:
         number, why = benchmark.images_per_prompt
         problems[f"{path}.images_per_prompt"] = f"{why}; set it to {number}"
+    if image_set.storage == "zip" and not benchmark.archives:
+        problems[f"{path}.storage"] = _no_archives(benchmark.name)
     if image_set.shapes is not None and not benchmark.shapes:
         others = "heldout or prompts" if benchmark.takes_heldout else "prompts"
         problems[f"{path}.shapes"] = f"makes no {benchmark.name}; give {others}"
+
+
+def _no_archives(benchmark: str) -> str:
+    return f"{benchmark} does not say that it reads images from ZIP files (docs/extending.md, archives); take files"
 
 
 def _check_backend(path: str, benchmark: BenchmarkSection, judges: dict | None, problems: Problems) -> None:

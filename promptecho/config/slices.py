@@ -72,7 +72,7 @@ NOT_SCORING = ("__init__.py", "table.py", "shapes.py", "golden.py")  # in the fo
 ORACLE = tuple(f"shapes/{name}.py" for name in ("oracle", "render", "grammar", "world"))
 SCORING_CODE = (
     *(f"benchmarks/{name}.py" for name in ("backends", "layout", "limit", "listing", "perception", "scoring")),
-    *("captions/prompts.py", "text_files.py", "scores.py", "images.py", "pixels.py"),
+    *("captions/prompts.py", "text_files.py", "scores.py", "archives.py", "images.py", "pixels.py"),
 )
 JUDGE_CODE = ("templates.py", "json_reply.py", "benchmarks/templates.py", "benchmarks/replies.py", "judges")
 TABLES_CODE = ("tables", "statistics.py", "intervals.py", "scores.py", "item_columns.py", "provenance.py")
@@ -151,6 +151,7 @@ def slice_value(
         keys = _entry(config, "image_sets", _needed(image_set, stage, "image_set"))
         keys.pop("batch_size")
         keys.pop("keep")
+        keys.pop("storage")
         if stage == "prompts":
             keys = {key: keys[key] for key in ("benchmark", "prompts", "shapes", "heldout")}
             return {"version": STAGE_VERSION["prompts"], "image_set": keys, **_prompts_version(keys["benchmark"])}

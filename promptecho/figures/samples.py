@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from promptecho.archives import ImageFile, ImageStore
 from promptecho.config.benchmarks import benchmark_named, load_part
 from promptecho.errors import DataError
 from promptecho.files import read_jsonl
@@ -28,7 +29,7 @@ class Listed:
     """One generated image."""
 
     prompt: str
-    path: Path
+    path: ImageFile
 
 
 @dataclass(frozen=True)
@@ -68,10 +69,11 @@ def read_column(folder: Path, scores: Path | None = None) -> CheckpointImages:
     folder = folder.absolute()
     run, step = folder.parts[-3:-1]
     images: dict[Key, Listed] = {}
+    store = ImageStore(folder)
     for listing in sorted(folder.glob("shards/*.jsonl")):
         for row in read_jsonl(listing):
             try:
-                key, listed = (row["prompt_id"], row["image_index"]), Listed(row["prompt"], folder / row["filename"])
+                key, listed = (row["prompt_id"], row["image_index"]), Listed(row["prompt"], store.find(row["filename"]))
             except KeyError as error:
                 raise DataError(f"{listing}: a row without {error}; generate the images again") from None
             if key in images:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel
 
+from promptecho.archives import ImageFile
+
 Order = Literal["images_first", "official"]
 ImageFormat = Literal["png", "jpeg"]
-ImageSource = Path | Callable[[], bytes]  # an image file (PNG best), or what makes the bytes of one; read when asked
+ImageSource = ImageFile | Callable[[], bytes]  # an image file (PNG best), or what makes one's bytes; read when asked
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -146,12 +145,12 @@ class Preparer:
 
 
 def _name(source: ImageSource) -> str:
-    return str(source) if isinstance(source, Path) else "the image"
+    return "the image" if callable(source) else str(source)
 
 
 def _read(source: ImageSource, question: Question) -> bytes:
     try:
-        return source.read_bytes() if isinstance(source, Path) else source()
+        return source() if callable(source) else source.read_bytes()
     except OSError as error:
         what = f"{error.filename or _name(source)} ({error.strerror or error})"
         raise DataError(f"{question.id}: cannot read {what}; generate it again") from None

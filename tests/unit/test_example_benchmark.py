@@ -221,3 +221,15 @@ def test_no_file_but_a_benchmarks_own_names_it():
                     found[file] = told
     assert {file: lines for file, lines in found.items() if file not in NAMED} == {}
     assert NAMED.keys() <= found.keys()
+
+
+def test_images_in_zip_files_are_for_benchmarks_that_say_so(folder):
+    config = folder / "mine/shapes-tint.yaml"
+    config.write_text(config.read_text().replace("benchmark: tint\n", "benchmark: tint\n    storage: zip\n"))
+    assert load_experiment(config).image_sets["tint"].storage == "zip"
+    code = folder / "mine/tint.py"
+    code.write_text(code.read_text().replace(" archives=True,", ""))
+    sys.modules.pop("tint", None)
+    BENCHMARKS.named.clear()
+    with pytest.raises(ConfigError, match="image_sets.tint.storage: tint does not say that it reads images from ZIP"):
+        load_experiment(config)

@@ -10,6 +10,7 @@ BENCHMARK = Benchmark(
     scorer="promptecho.benchmarks.captions.scorer:CaptionsScorer",
     backends=(ORACLE,),
     takes_heldout=True,
+    archives=True,
     table="promptecho.benchmarks.captions.table:CAPTIONS",
     instead_of_oracle="For images of real models take scorer: densealign with backend: judge on the same image set",
 )

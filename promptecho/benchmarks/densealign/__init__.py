@@ -14,6 +14,7 @@ BENCHMARK = Benchmark(
     backends=(ORACLE, JUDGE),
     pairwise=True,
     message="text, then each image after its label, as jpeg of quality 95",
+    archives=True,
     table="promptecho.benchmarks.densealign.table:DENSEALIGN",
     curves=(Curve(title="net preference over the baseline (points)"),),
     sources=(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from promptecho.archives import ImageFile
 from promptecho.benchmarks.captions.layout import list_images, tag_of
 from promptecho.benchmarks.captions.prompts import CaptionPrompt, read_prompts
 from promptecho.benchmarks.limit import first_prompts
@@ -21,8 +22,8 @@ class ImagePair:
 
     prompt: CaptionPrompt
     image_index: int
-    candidate: Path
-    baseline: Path
+    candidate: ImageFile
+    baseline: ImageFile
 
 
 def list_pairs(folder: ImageFolder) -> tuple[list[ImagePair], Limit | None]:

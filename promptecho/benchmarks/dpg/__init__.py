@@ -24,6 +24,7 @@ BENCHMARK = Benchmark(
     modes=("official", "fixed"),
     questions_per_call=True,
     square_images="DPG-Bench's grids have square cells",
+    archives=True,
     table="promptecho.benchmarks.dpg.table:DPG",
     shapes="promptecho.benchmarks.dpg.shapes:write_dpg_questions",
     golden="promptecho.benchmarks.dpg.golden:CHECKS",

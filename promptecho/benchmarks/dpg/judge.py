@@ -79,7 +79,7 @@ class VlmJudge:
             except DataError as error:
                 found.append(str(error))
                 continue
-            image = entry.path if entry.count == 1 else functools.partial(_pixels, entry)  # one for all its questions
+            image = entry.single or functools.partial(_pixels, entry)  # one for all its questions
             found.append([self._call(entry, image, chunk) for chunk in self._chunks(entry, items)])
         return found
 

@@ -6,7 +6,8 @@
 
 The official evaluator takes every file of a folder for a picture, and the name up to its first dot for the item_id:
 give it `grids` as --image-root-path, the width of one image as --resolution, 1 or 4 as --pic-num, and --res-path
-elsewhere. Scoring reads `grids` too, or a folder with pictures right in it, as the official evaluator has it.
+elsewhere. Scoring reads `grids` too, or a folder with pictures right in it, as the official evaluator has it. Where the
+single images lie in archives (archives.py) there are no pictures, and scoring reads the single images.
 """
 
 from __future__ import annotations
@@ -18,15 +19,17 @@ import re
 import shutil
 import time
 import uuid
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
 
+from promptecho.archives import ImageFile, ImageStore
 from promptecho.benchmarks.dpg.grid import COUNTS, cell_of, compose
 from promptecho.benchmarks.dpg.questions import DpgPrompt, QuestionRow, prompts_of, read_rows
-from promptecho.benchmarks.layout import refuse_missing, refuse_mixed_sizes
+from promptecho.benchmarks.layout import missing_images, refuse_missing, refuse_mixed_sizes
 from promptecho.benchmarks.limit import first_places
 from promptecho.errors import DataError
 from promptecho.files import atomic_path, write_jsonl
@@ -45,12 +48,19 @@ def _picture(path: Path, changed: int) -> Image.Image:
 
 @dataclass(frozen=True)
 class DpgImage:
-    """One image to judge: cell `image_index` of the `count` images in the picture at `path`."""
+    """One image to judge: cell `image_index` of the `count` images in the picture at `path`; or `cell`, where there is
+    no picture, only its name."""
 
     prompt: DpgPrompt
     image_index: int
     count: int
     path: Path
+    cell: ImageFile | None = None
+
+    @property
+    def single(self) -> ImageFile | None:
+        """The file of this image; None where several make a picture, or would."""
+        return (self.cell or self.path) if self.count == 1 else None
 
     def load(self) -> Image.Image:
         """The image, RGB.
@@ -60,7 +70,10 @@ class DpgImage:
         """
         changed = self.path.stat().st_mtime_ns if self.path.is_file() else 0
         try:
-            image = cell_of(_picture(self.path, changed), self.count, self.image_index)
+            if self.cell is not None:
+                image = cell_of(load_image(self.cell, fix=REGENERATE), 1, 0)
+            else:
+                image = cell_of(_picture(self.path, changed), self.count, self.image_index)
         except DataError as error:
             message = str(error)
             raise DataError(message if str(self.path) in message else f"{self.path}: {message}") from None
@@ -166,12 +179,26 @@ class DpgLayout:
         os.replace(ready, self.grid_path(p))
 
 
+def compose_pictures(root: Path) -> None:
+    """Make the pictures of a folder whose single images are there as files; nothing for a folder of another benchmark.
+
+    Raises:
+        DataError: the questions are faulty, or the images of a prompt are no cells of one picture.
+    """
+    if (root / QUESTIONS).is_file() and (root / CELLS).is_dir():
+        prompts = prompts_of(read_rows(root / QUESTIONS))
+        count = _images_per_prompt(root, prompts, ImageStore(root).names())
+        DpgLayout(root / QUESTIONS, root, count).describe(range(len(prompts)))
+
+
 def _grids_folder(root: Path) -> Path:
     return root / GRIDS if (root / GRIDS).is_dir() else root
 
 
-def _images_per_prompt(root: Path, prompts: Sequence[DpgPrompt]) -> int:
-    counts = [len(list((root / CELLS / prompt.item_id).glob("[0-9]*.png"))) for prompt in prompts]
+def _images_per_prompt(root: Path, prompts: Sequence[DpgPrompt], images: set[str]) -> int:
+    known = {prompt.item_id for prompt in prompts}
+    holders = (name.split("/")[1] for name in images if re.fullmatch(rf"{CELLS}/[^/]+/[0-9][^/]*\.png", name))
+    counts = Counter(holder for holder in holders if holder in known).values()
     if max(counts, default=0) not in COUNTS:
         raise DataError(
             f"{root}: how many images of a prompt are in a picture? The folder's single images ({CELLS}/) do not tell; "
@@ -219,14 +246,45 @@ def list_images(
                 f"{root / QUESTIONS}: the images are of other prompts, e.g. {other.item_id} ({other.text!r}); "
                 "generate the images again"
             )
-    folder, known = _grids_folder(root), {f"{prompt.item_id}.png" for prompt in prompts}
     wanted = prompts if only is None else only
+    store = ImageStore(root)
+    if any(name.startswith(f"{CELLS}/") for archive in store.archives for name in archive.names):
+        return _list_cells(store, prompts, images_per_prompt, wanted)
+    folder, known = _grids_folder(root), {f"{prompt.item_id}.png" for prompt in prompts}
     found = {path.name for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")}
     refuse_missing(folder, [name for name in (f"{p.item_id}.png" for p in wanted) if name not in found], len(wanted))
     if extra := sorted(name for name in found - known if folder != root or name.endswith(".png")):
         raise DataError(f"{folder / extra[0]}: not a picture of any of the {len(prompts)} prompts; remove it")
-    count = images_per_prompt or _images_per_prompt(root, wanted)
+    count = images_per_prompt or _images_per_prompt(root, wanted, store.names())
     if count not in COUNTS:
         raise DataError(f"{root}: DPG-Bench takes 1 or 4 images per prompt, not {count}")
     refuse_mixed_sizes(root, (folder / f"{prompt.item_id}.png" for prompt in wanted))
     return [DpgImage(p, i, count, folder / f"{p.item_id}.png") for p in wanted for i in range(count)]
+
+
+def _list_cells(
+    store: ImageStore, prompts: Sequence[DpgPrompt], images_per_prompt: int | None, wanted: Sequence[DpgPrompt]
+) -> list[DpgImage]:
+    """`list_images` where single images are in archives, and pictures of several were never made."""
+    root, names = store.root, store.names()
+    count = images_per_prompt or _images_per_prompt(root, wanted, names)
+    if count not in COUNTS:
+        raise DataError(f"{root}: DPG-Bench takes 1 or 4 images per prompt, not {count}")
+    known = {prompt.item_id for prompt in prompts}
+    cells = sorted(name for name in names if name.startswith(f"{CELLS}/") and name.count("/") == 2)
+    if extra := [name for name in cells if name.split("/")[1] not in known]:
+        raise DataError(
+            f"{store.find(extra[0])}: not an image of any of the {len(prompts)} prompts; generate them again"
+        )
+    entries = [
+        DpgImage(
+            prompt, i, count, root / GRIDS / f"{prompt.item_id}.png",
+            store.find(f"{CELLS}/{prompt.item_id}/{i:05}.png"),
+        )
+        for prompt in wanted
+        for i in range(count)
+    ]  # fmt: skip
+    images = [entry.cell for entry in entries if entry.cell is not None]
+    refuse_missing(root, missing_images(root, images), len(images))
+    refuse_mixed_sizes(root, images)
+    return entries

@@ -22,6 +22,7 @@ BENCHMARK = Benchmark(
             models=((MASK2FORMER, "transformers"), (CLIP, "transformers")),
         ),
     ),
+    archives=True,
     table="promptecho.benchmarks.geneval.table:GENEVAL",
     shapes="promptecho.benchmarks.geneval.shapes:write_geneval_prompts",
     golden="promptecho.benchmarks.geneval.golden:CHECKS",

@@ -8,11 +8,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from promptecho.archives import ImageFile, ImageStore
 from promptecho.benchmarks.geneval.prompts import GenevalPrompt, parse_prompt, read_prompts
 from promptecho.benchmarks.layout import refuse_missing, refuse_mixed_sizes
 from promptecho.benchmarks.limit import first_places
 from promptecho.errors import DataError
-from promptecho.files import read_jsonl, write_jsonl
+from promptecho.files import jsonl_text, read_jsonl, write_jsonl
+from promptecho.text_files import json_rows
+
+METADATA = "metadata.jsonl"
+_IMAGE = re.compile(r"(?P<prompt>[0-9]+)/samples/(?P<image>[0-9]+)\.png")
 
 
 @dataclass(frozen=True)
@@ -21,7 +26,7 @@ class GenevalImage:
 
     prompt_index: int
     image_index: int
-    path: Path
+    path: ImageFile
     prompt: GenevalPrompt
 
     @property
@@ -65,12 +70,18 @@ class GenevalLayout:
 
     def describe(self, prompts: Sequence[int]) -> None:
         for p in prompts:
-            write_jsonl(self._root / self.ids[p] / "metadata.jsonl", [self._prompts[p].metadata()])
+            write_jsonl(self._root / self.ids[p] / METADATA, [self._prompts[p].metadata()])
+
+    def prompt_files(self, p: int) -> dict[str, bytes]:
+        return {f"{self.ids[p]}/{METADATA}": jsonl_text([self._prompts[p].metadata()]).encode()}
 
 
-def _read_folder_prompt(folder: Path) -> GenevalPrompt:
-    path = folder / "metadata.jsonl"
-    rows = read_jsonl(path)
+def _read_folder_prompt(store: ImageStore, folder: str) -> GenevalPrompt:
+    path = store.find(f"{folder}/{METADATA}")
+    if isinstance(path, Path):
+        rows = read_jsonl(path)
+    else:
+        rows = [row for _, row in json_rows(str(path), path.read_bytes().decode(errors="replace"))]
     if len(rows) != 1:
         raise DataError(f"{path}: expected one JSON object, found {len(rows)}; one folder holds one prompt's images")
     return parse_prompt(rows[0], f"{path}:1")
@@ -92,13 +103,16 @@ def list_images(
     root = Path(root)
     if not root.is_dir():
         raise DataError(f"{root}: no such image folder; generate the images first")
-    folders = {int(f.name): f for f in sorted(root.iterdir()) if f.is_dir() and f.name.isascii() and f.name.isdigit()}
+    store = ImageStore(root)
+    images = [found for found in map(_IMAGE.fullmatch, sorted(store.names())) if found is not None]
+    names = {f.name for f in root.iterdir() if f.is_dir()} | {image["prompt"] for image in images}
+    folders = {int(name): name for name in sorted(names) if name.isascii() and name.isdigit()}
     if not folders:
         raise DataError(f"{root}: no prompt folders (00000, 00001, ...) in it; generate the images first")
-    found = {
-        number: {int(p.stem): p for p in folder.glob("samples/*.png") if re.fullmatch(r"[0-9]+", p.stem)}
-        for number, folder in folders.items()
-    }
+    found: dict[int, dict[int, ImageFile]] = {number: {} for number in folders}
+    for image in images:
+        if folders[number := int(image["prompt"])] == image["prompt"]:
+            found[number][int(image["image"])] = store.find(image[0])
     n_prompts = len(prompts) if prompts is not None else max(folders) + 1
     n_images = images_per_prompt or 1 + max((max(images, default=-1) for images in found.values()), default=-1)
     if n_images < 1:
@@ -115,11 +129,12 @@ def list_images(
         )
     entries = []
     for number in chosen:
-        prompt = _read_folder_prompt(folders[number])
+        prompt = _read_folder_prompt(store, folders[number])
         if prompts is not None and prompt != prompts[number]:
+            where = store.find(f"{folders[number]}/{METADATA}")
             raise DataError(
-                f"{folders[number] / 'metadata.jsonl'}: prompt {prompt.prompt!r} is not number {number} of the prompt "
-                f"set ({prompts[number].prompt!r}); generate the images again"
+                f"{where}: prompt {prompt.prompt!r} is not number {number} of the prompt set "
+                f"({prompts[number].prompt!r}); generate the images again"
             )
         entries += [GenevalImage(number, i, found[number][i], prompt) for i in range(n_images)]
     refuse_mixed_sizes(root, (entry.path for entry in entries))

@@ -12,6 +12,7 @@ BENCHMARK = Benchmark(
     layout="promptecho.benchmarks.textocr.layout:TextOcrLayout",
     scorer="promptecho.benchmarks.textocr.scorer:TextOcrScorer",
     backends=(Backend(name="rapidocr", summary="RapidOCR", environment="ocr"), JUDGE),
+    archives=True,
     table="promptecho.benchmarks.textocr.table:textocr_kind",
     curves=(Curve(title="images with all text right (%)"),),
     shapes="promptecho.benchmarks.textocr.shapes:write_textocr_prompts",

@@ -17,6 +17,7 @@ BENCHMARK = Benchmark(
     images_per_prompt=(1, "TIIF-Bench has one image per description"),
     texts_per_prompt=2,  # the short and the long description
     message="text, then image",
+    archives=True,
     table="promptecho.benchmarks.tiif.table:TIIF",
     curves=tuple(
         Curve(

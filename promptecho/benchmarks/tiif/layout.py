@@ -6,12 +6,12 @@ MODEL is always `model` here, so that a tree may be moved or renamed: tell the o
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from promptecho.benchmarks.layout import refuse_missing, refuse_mixed_sizes
+from promptecho.archives import ImageFile, ImageStore
+from promptecho.benchmarks.layout import missing_images, refuse_missing, refuse_mixed_sizes
 from promptecho.benchmarks.limit import first_places
 from promptecho.benchmarks.tiif.attributes import LENGTHS
 from promptecho.benchmarks.tiif.prompts import TiifPrompt, read_prompts, write_prompts
@@ -27,7 +27,7 @@ class TiifImage:
 
     prompt: TiifPrompt
     length: str
-    path: Path
+    path: ImageFile
 
     @property
     def group(self) -> str:
@@ -41,7 +41,11 @@ class TiifImage:
 
 def image_path(root: Path, prompt: TiifPrompt, length: str, model: str = MODEL) -> Path:
     """Where the official layout keeps one image."""
-    return root / prompt.type / model / f"{length}_description" / f"{prompt.index}.png"
+    return root / _name(prompt, length, model)
+
+
+def _name(prompt: TiifPrompt, length: str, model: str = MODEL) -> str:
+    return f"{prompt.type}/{model}/{length}_description/{prompt.index}.png"
 
 
 def tag_of(prompt: TiifPrompt) -> str:
@@ -77,7 +81,8 @@ class TiifLayout:
         return image_path(self._root, *self._entries[p])
 
     def _is_whole(self) -> bool:
-        return all(self.image_path(p, 0).is_file() for p in self.chosen)
+        store = ImageStore(self._root)
+        return all(store.exists(_name(*self._entries[p])) for p in self.chosen)
 
     def remove_stale(self) -> None:
         wanted = {self.image_path(p, 0) for p in range(len(self.ids))}
@@ -101,13 +106,20 @@ def _same(listing: Path, prompts: list[TiifPrompt]) -> bool:
         return False
 
 
-def _model_of(root: Path) -> str:
+def _model_of(root: Path, images: set[str]) -> str:
     """The one model whose images a tree holds, whatever its name: a tree may come from elsewhere."""
-    names = sorted({folder.parent.name for folder in root.glob("*/*/*_description") if folder.is_dir()})
+    found = {folder.parent.name for folder in root.glob("*/*/*_description") if folder.is_dir()}
+    names = sorted(found | {parts[1] for parts in map(_parts, images) if parts is not None})
     if len(names) != 1:
-        found = f"images of several models ({', '.join(names)})" if names else "no TYPE/MODEL/short_description in it"
-        raise DataError(f"{root}: {found}; give a folder with the images of one model")
+        told = f"images of several models ({', '.join(names)})" if names else "no TYPE/MODEL/short_description in it"
+        raise DataError(f"{root}: {told}; give a folder with the images of one model")
     return names[0]
+
+
+def _parts(name: str) -> tuple[str, str] | None:
+    """Type and model of an image's name; None for other names."""
+    parts = name.split("/")
+    return (parts[0], parts[1]) if len(parts) == 4 and parts[2].endswith("_description") else None
 
 
 def list_images(
@@ -140,17 +152,21 @@ def list_images(
                 f"{listing}: its {len(listed)} prompts are not the {len(wanted)} of the prompt set, e.g. "
                 f"{other.prompt_id}; generate the images again"
             )
-    model = _model_of(root)
+    store = ImageStore(root)
+    images = store.names()
+    model = _model_of(root, images)
     every = {
-        (prompt.prompt_id, length): TiifImage(prompt, length, image_path(root, prompt, length, model))
+        (prompt.prompt_id, length): TiifImage(prompt, length, store.find(_name(prompt, length, model)))
         for prompt in prompts
         for length in LENGTHS
     }
     entries = [every[prompt.prompt_id, length] for prompt in wanted for length in LENGTHS]
-    missing = [str(entry.path.relative_to(root)) for entry in entries if not entry.path.is_file()]
+    missing = missing_images(root, (entry.path for entry in entries))
     refuse_missing(root, missing, len(entries))
-    found = set(root.glob(f"*/{glob.escape(model)}/*_description/*.png"))
-    if extra := sorted(found - {entry.path for entry in every.values()}):
-        raise DataError(f"{extra[0]}: no image of the {len(prompts)} prompts; another prompt set was generated here")
+    found = {name for name in images if (parts := _parts(name)) is not None and parts[1] == model}
+    if extra := sorted(found - {_name(prompt, length, model) for prompt in prompts for length in LENGTHS}):
+        raise DataError(
+            f"{root / extra[0]}: no image of the {len(prompts)} prompts; another prompt set was generated here"
+        )
     refuse_mixed_sizes(root, (entry.path for entry in entries))
     return entries
