@@ -120,7 +120,7 @@ class ArchiveOutput:
     def __init__(self, layout: Layout, root: Path, shard: int, data: Path, every: Sequence[Image]):
         self._layout, self._root, self._path = layout, root, archive_path(root, shard)
         self._every, self._data = every, data
-        self._found: dict[Image, tuple[str, Callable[[], bytes | None]]] = {}  # SHA-256, and how to read it
+        self._found: dict[Image, tuple[str, Callable[[], bytes]]] = {}  # SHA-256, and how to read it
         self._in_former: set[Image] = set()  # those of them that are in the archive which is there
         self._end = 0  # of what is sound in `data`
         self._former: Archive | None = None
@@ -134,7 +134,7 @@ class ArchiveOutput:
     def holds(self, one: Image, rows: Sequence[Row]) -> bool:
         for row in reversed(rows):  # the last one about an image is the one that holds
             if "offset" in row and _content(self._data, row) is not None:
-                self._found[one] = (row["sha256"], partial(_content, self._data, row))
+                self._found[one] = (row["sha256"], partial(_stored, self._data, row))
                 self._end = max(self._end, row["offset"] + row["size"])
                 return True
         places: list[Callable[[], bytes]] = [self._layout.image_path(*one).read_bytes]
@@ -177,7 +177,7 @@ class ArchiveOutput:
                 "space or fix permissions, then rerun"
             ) from error
         for one, row in zip(batch, rows, strict=True):
-            self._found[one] = (row["sha256"], partial(_content, self._data, row))
+            self._found[one] = (row["sha256"], partial(_stored, self._data, row))
             self._in_former.discard(one)
         self._end = place
         return rows
@@ -196,9 +196,13 @@ class ArchiveOutput:
 
     def _is_archived(self, kept: Sequence[Image]) -> bool:
         """Whether the archive that is there has these images, and nothing else."""
-        if self._former is None or not self._in_former.issuperset(kept):
+        former, named = self._former, list(self._names(kept))
+        if former is None or not self._in_former.issuperset(kept) or former.names != [name for name, _ in named]:
             return False
-        return self._former.names == [name for name, _ in self._names(kept)]
+        try:
+            return all(former.read(name) == what for name, what in named if isinstance(what, bytes))
+        except DataError:  # damaged
+            return False
 
     def _names(self, kept: Sequence[Image]) -> Iterator[tuple[str, Image | bytes]]:
         """Names of the members, with what they are: an image, or a file beside those of a prompt."""
@@ -216,7 +220,7 @@ class ArchiveOutput:
                 continue
             sha256, read = self._found[what]
             content = read()
-            if content is None or hashlib.sha256(content).hexdigest() != sha256:
+            if hashlib.sha256(content).hexdigest() != sha256:
                 raise DataError(f"{name}: is not what was generated; rerun, and it is made again")
             yield name, content
 
@@ -230,12 +234,17 @@ class ArchiveOutput:
         return found
 
 
+def _stored(data: Path, row: Row) -> bytes:
+    """What is in `data` where `row` says that an image lies."""
+    with open(data, "rb") as file:
+        file.seek(row["offset"])
+        return file.read(row["size"])
+
+
 def _content(data: Path, row: Row) -> bytes | None:
-    """The bytes of an image in `data`, where `row` says; None if they are not there, or others."""
+    """The bytes of an image in `data`; None if they are not there, or others."""
     try:
-        with open(data, "rb") as file:
-            file.seek(row["offset"])
-            content = file.read(row["size"])
+        content = _stored(data, row)
     except FileNotFoundError:
         return None
     return content if hashlib.sha256(content).hexdigest() == row["sha256"] else None

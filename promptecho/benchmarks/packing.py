@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from promptecho.archives import SHARDS, ImageStore, archive_paths
-from promptecho.benchmarks.dpg.layout import compose_pictures
+from promptecho.config.benchmarks import available_benchmarks, load_part
 from promptecho.errors import DataError
 from promptecho.files import atomic_path, read_jsonl
 from promptecho.pointers import refuse_pointer
@@ -168,7 +168,9 @@ def unpack(root: Path, out: Path) -> int:
         count = len(ImageStore(folder).names())
         if not count:
             raise DataError(f"{root}: no images to unpack; generate them first")
-        compose_pictures(folder)
+        for benchmark in available_benchmarks():
+            if benchmark.thing.unpacked:
+                load_part(benchmark.thing.name, "unpacked")(folder)
     return count
 
 

@@ -75,6 +75,9 @@ class Curve:
     tolerance: float = 1e-12
 
 
+_PARTS = ("scorer", "table", "layout", "shapes", "verdicts", "golden", "unpacked")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Benchmark:
     """One benchmark.
@@ -103,6 +106,8 @@ class Benchmark:
         square_images: why its images must be square; "": they need not be.
         archives: its image sets may be in archives (`image_sets.NAME.storage: zip`): layout and scorer take images from
             `list_images` of promptecho/benchmarks/listing.py, or look for them with promptecho/archives.py.
+        unpacked: `module:object`, called with any folder into which images were unpacked: makes of those of this
+            benchmark what its official evaluator reads beside them; "" where that is nothing.
         texts_per_prompt: how many texts one of its prompts stands for, each with images of its own.
         message: how the authors put a question to a judge together, for `order: official`; "": images first.
         questions_per_call: a judge may be asked several questions about one image at once.
@@ -133,6 +138,7 @@ class Benchmark:
     images_per_prompt: tuple[int, str] | None = None
     square_images: str = ""
     archives: bool = False
+    unpacked: str = ""
     texts_per_prompt: int = 1
     message: str = ""
     questions_per_call: bool = False
@@ -178,7 +184,7 @@ class Benchmark:
     @property
     def specs(self) -> dict[str, str]:
         """All that may be `module:object` strings, by key; "" where there is none."""
-        specs = {key: getattr(self, key) for key in ("scorer", "table", "layout", "shapes", "verdicts", "golden")}
+        specs = {key: getattr(self, key) for key in _PARTS}
         specs |= {f"commands.{key}": spec for key, spec in self.commands.items()}
         specs |= {f"curves.{curve.key}.estimate": curve.estimate for curve in self.curves}
         return specs

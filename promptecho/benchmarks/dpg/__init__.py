@@ -25,6 +25,7 @@ BENCHMARK = Benchmark(
     questions_per_call=True,
     square_images="DPG-Bench's grids have square cells",
     archives=True,
+    unpacked="promptecho.benchmarks.dpg.layout:compose_pictures",
     table="promptecho.benchmarks.dpg.table:DPG",
     shapes="promptecho.benchmarks.dpg.shapes:write_dpg_questions",
     golden="promptecho.benchmarks.dpg.golden:CHECKS",
