@@ -51,6 +51,13 @@ def test_gradient_signal_measures_every_setting(tmp_path, monkeypatch):
     assert all(-1 <= float(value) <= 1 for _, value in rows) and len({value for _, value in rows}) > 10
 
 
+def test_image_storage_measures_both_ways():
+    stdout, _ = ended(["--images", "3", "--rounds", "1", "--side", "16"], script=ROOT / "perf" / "image_storage.py")
+    assert re.findall(r"(files|zip) +(read|write) .* files (\d+)", stdout) == [
+        ("files", "read", "4"), ("files", "write", "4"), ("zip", "read", "2"), ("zip", "write", "2"),
+    ]  # fmt: skip
+
+
 def test_signal_is_one_where_gradients_agree_and_zero_where_they_are_orthogonal():
     from gradient_signal import signal
 
