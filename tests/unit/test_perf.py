@@ -38,7 +38,7 @@ def test_processes_of_a_training_end_in_the_weights_of_one(tmp_path):
     stdout, _ = ended(arguments, script=ROOT / "perf" / "processes.py")
     assert re.findall(r"\| 2 \| (\w+) \| 0\.500 \|", stdout) == ["sample", "reward", "precompute", "update"]
     sent, model, gap = re.search(r"\| 2 \| ([\d.]+) \(\S+ - \S+\) \| ([\d.]+) \| (\S+) \|", stdout).groups()
-    assert 0 < float(model) < float(sent) < 3 * float(model) and float(gap) < 1e-4
+    assert float(sent) == pytest.approx(float(model), rel=0.25) and float(model) > 0 and float(gap) < 1e-3
 
 
 def test_gradient_signal_measures_every_setting(tmp_path, monkeypatch):
