@@ -79,7 +79,8 @@ def parse(line: str, *, partial: bool) -> None:
         names = [word for word in words if not word.startswith("-")]
         while hasattr(command, "commands") and names and names[0] in command.commands:
             command = command.commands[names.pop(0)]
-        assert command is not GROUP, line
+        # With options alone, such as `promptecho --version`, these are those of all commands together.
+        assert command is not GROUP or all(word.startswith("-") for word in words), line
         known = {name for option in command.params for name in option.opts} | {"--help", "-h"}
         assert not [word for word in words if word.startswith("-") and word not in known], line
         return
