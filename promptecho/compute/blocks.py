@@ -1,9 +1,10 @@
 """Compiled blocks (regional compilation): a model's repeated block is compiled once and serves all of them.
 
 Each block's `forward` is replaced, so that hooks on the block (sharding, checks for a request to stop) stay outside of
-what is compiled. Sizes are dynamic: other lengths and batches are not compiled again. What is: another grad mode, a
-mask or none, a batch of one, an adapter or none. `compilations()` counts them for metrics.jsonl; beyond `LIMIT` for
-one kind of block the run ends, because compiling for ever would look like a slow run.
+what is compiled. Sizes are dynamic: other lengths and batches are not compiled again, and which ones come first decides
+nothing (fixed_sizes.py). What is compiled again: another grad mode, a mask or none, a batch of one, an adapter or none.
+`compilations()` counts them for metrics.jsonl; beyond `LIMIT` for one kind of block the run ends, because compiling for
+ever would look like a slow run.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 
 import torch
 
+from promptecho.compute import fixed_sizes
 from promptecho.errors import ModelError
 
 LIMIT = 64  # for each kind of block
@@ -25,6 +27,7 @@ MANY = 24  # more than the ways in which a training calls a block; from here on 
 OFF = "set compute.compile: off"
 _COMPILED: set[str] = set()  # kinds of blocks that this process compiles
 _TOLD: set[str] = set()
+_UNFIT: set[str] = set()
 
 
 class CompiledForward:
@@ -32,15 +35,19 @@ class CompiledForward:
 
     def __init__(self, kind: str, forward: Callable[..., Any], backend: str):
         self.kind, self.eager = kind, forward
-        self.compiled = torch.compile(forward, backend=backend, dynamic=True, fullgraph=True)
+        self.compiled = torch.compile(forward, backend=fixed_sizes.backend(backend), dynamic=True, fullgraph=True)
 
     def __call__(self, *inputs: Any, **options: Any) -> Any:
         # A cache of keys and values grows with every token of a text that is written: that is not worth compiling.
         if options.get("past_key_values") is not None:
             return self.eager(*inputs, **options)
+        inputs, options = fixed_sizes.no_views((inputs, options))
         before = compilations()
         try:
-            output = self.compiled(*inputs, **options)
+            output = self._known(inputs, options)
+            if isinstance(output, fixed_sizes.SizesMetError):
+                self._prepare(output, inputs, options)
+                output = self.compiled(*inputs, **options)
         except torch._dynamo.exc.FailOnRecompileLimitHit:
             raise ModelError(
                 f"compute.compile: {self.kind} was compiled {LIMIT} times and would be again; {OFF}"
@@ -58,6 +65,35 @@ class CompiledForward:
                 file=sys.stderr, flush=True,
             )  # fmt: skip
         return output
+
+    def _known(self, inputs: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        """The result by code that is there, or else what has to be compiled."""
+        try:
+            with fixed_sizes.asking():
+                return self.compiled(*inputs, **options)
+        except torch._dynamo.exc.BackendCompilerFailed as error:
+            if not isinstance(error.inner_exception, fixed_sizes.SizesMetError):
+                raise
+            return error.inner_exception.with_traceback(None)  # which would keep tensors
+
+    def _prepare(self, met: fixed_sizes.SizesMetError, inputs: tuple[Any, ...], options: dict[str, Any]) -> None:
+        """Compile what a call needs by a stand-in for its inputs."""
+        try:
+            inputs, options = fixed_sizes.stand_in(met, (inputs, options))
+            # Checkpointing counts what a pass keeps for its gradient; it is not to count this.
+            with torch.autograd.graph.saved_tensors_hooks(lambda kept: kept, lambda kept: kept):
+                self.compiled(*inputs, **options)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            if self.kind not in _UNFIT:
+                _UNFIT.add(self.kind)
+                reason = " ".join(str(error).split())[:300]
+                print(
+                    f"compute.compile: {self.kind} takes no fixed sizes ({reason}); what it meets first decides about "
+                    "its last bits",
+                    file=sys.stderr, flush=True,
+                )  # fmt: skip
 
 
 def compile_blocks(blocks: Iterable[torch.nn.Module], backend: str = "inductor") -> int:

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from promptecho.compute import fixed_sizes
 from promptecho.compute.blocks import missing
 from promptecho.config import ExperimentConfig
 from promptecho.errors import ConfigError, DataError, ModelError
@@ -46,7 +47,7 @@ def set_up(config: ExperimentConfig, device: torch.device | str, *, partitioned:
     global _MODE
     section = config.compute
     _set_deterministic(section.deterministic)
-    # Kernels are chosen by the sizes that a process meets first, which are others where a run goes on.
+    # The same code in every process (fixed_sizes.py), but its bits have not been compared on a GPU.
     fitting = torch.device(device).type == "cuda" and not section.deterministic
     wanted = section.compile == "on" or (section.compile == "auto" and fitting)
     lack = missing(device) if wanted else None
@@ -107,9 +108,12 @@ def _set_deterministic(wanted: bool) -> None:
 
 def _configure_compiler(staging: str | None) -> None:
     import torch._inductor.config
+    import torch.compiler.config
 
     # No choice by timing: the same kernels, and so the same bits, in every process.
     torch._inductor.config.deterministic = True
+    # Nor what an earlier version compiled for other sizes.
+    torch.compiler.config.cache_key_tag = fixed_sizes.TAG
     # In this process: each of many ranks would else start helpers, each as large as torch.
     torch._inductor.config.compile_threads = 1
     if staging is None:

@@ -11,10 +11,12 @@ import torch
 from PIL import Image
 from tiny_experiment import Experiment
 from tiny_policy import adapted
+from torch.fx.experimental.symbolic_shapes import optimization_hint
 
-from promptecho.compute.blocks import compilations
+from promptecho.compute.blocks import CompiledForward, compilations
 from promptecho.files import read_json, read_jsonl
 from promptecho.t2i.lora import lora_parameters
+from promptecho.t2i.registry import load_family
 from promptecho.train.loop import train_segment
 from promptecho.vlm import load_vlm
 from promptecho.vlm.compiled import compile_vlm
@@ -98,6 +100,40 @@ def test_blocks_compile_in_one_piece_and_once_for_all_batches(name, dtype):
             torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
         graphs.append(compilations() - before)
     assert 0 < graphs[0] <= 3 and graphs[1] == 0, graphs
+
+
+def test_code_does_not_depend_on_the_sizes_that_a_process_meets_first(monkeypatch):
+    """What the compiler is told of a block, by processes that begin with other batches and lengths."""
+    told = []
+
+    def recorded(graph, inputs):
+        values = [node.meta["example_value"] for node in graph.graph.find_nodes(op="placeholder")]
+        tensors = [value for value in values if isinstance(value, torch.Tensor)]
+        told.append([(str(one.dtype), *(int(optimization_hint(n)) for n in one.shape)) for one in tensors])
+        return graph
+
+    monkeypatch.setattr(torch._dynamo, "lookup_backend", lambda name: recorded)
+    family, vlm = load_family("zimage", str(tiny_t2i.shallow_folder())), load_vlm(tiny_vlm.shared_folder())
+    assert family.compile_blocks("recorded") + compile_vlm(vlm, "recorded") > 2
+
+    @torch.no_grad()
+    def process(n: int, words: int, *later: tuple[int, int]) -> list:
+        torch._dynamo.reset()
+        told.clear()
+        for count, length in [(n, words), *later]:
+            family.velocity(
+                torch.zeros(count, *family.latent_shape(64, 64)), torch.full((count,), 0.5),
+                family.encode_prompts(["A red circle. " * length] * count),
+            )  # fmt: skip
+            images = [Image.new("RGB", (64, 64))] * count
+            label_log_probs(vlm, images, [LABELS[0] * length] * count, QUERY, batch_size=count)
+        return list(told)
+
+    random = torch.get_rng_state()
+    assert process(2, 1, (5, 9)) == process(5, 9, (2, 1))
+    assert torch.equal(torch.get_rng_state(), random)
+    monkeypatch.setattr(CompiledForward, "_prepare", lambda *_: None)
+    assert process(2, 1) != process(5, 9)
 
 
 def test_a_vlm_gives_the_same_rewards_and_texts():

@@ -98,6 +98,7 @@ def named(monkeypatch):
     monkeypatch.setattr(blocks, "MANY", 4)
     monkeypatch.setattr(blocks, "_COMPILED", set())
     monkeypatch.setattr(blocks, "_TOLD", set())
+    monkeypatch.setattr(blocks, "_UNFIT", set())
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
     found = [Named(), Named()]
@@ -112,6 +113,43 @@ def test_blocks_of_one_kind_share_what_is_compiled_for_all_lengths(named):
     assert blocks.compiling() and blocks.compilations() == 1
     one(torch.zeros(2, 8), name="a text that is written token by token", past_key_values=object())
     assert blocks.compilations() == 1
+
+
+class Sum(torch.nn.Module):
+    """Takes inputs in a tuple, one of them twice."""
+
+    def forward(self, x: torch.Tensor, others: tuple[torch.Tensor, torch.Tensor], again: torch.Tensor) -> torch.Tensor:
+        return x * 2 + others[0] + others[1][..., None] + again
+
+
+def test_inputs_that_are_parts_of_others_share_what_is_compiled(named):
+    """With gaps, repeated, not at the beginning: whatever the batch, the fixed sizes stand in for it."""
+    block = Sum()
+    blocks.compile_blocks([block], "eager")
+    for n, length in ((2, 8), (3, 16), (5, 7)):
+        x = torch.arange((n + 2) * (length + 3) * 4.0).view(n + 2, length + 3, 4)[1:-1, 2:-1]
+        row = torch.arange(float(length)).expand(n, length)
+        other = torch.ones(n, 4, length).mT
+        assert torch.equal(block(x, (other, row), x), 3 * x + 1 + row[..., None])
+    assert blocks.compilations() == 1
+
+
+class Short(torch.nn.Module):
+    """Takes no more than so many tokens."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.shape[1] > 512:
+            raise ValueError("too long")
+        return x + 1
+
+
+def test_a_block_that_takes_no_fixed_sizes_is_compiled_for_those_it_meets(named, capsys):
+    block = Short()
+    blocks.compile_blocks([block], "eager")
+    for length in (8, 9):
+        assert torch.equal(block(torch.zeros(2, length)), torch.ones(2, length))
+    [told] = capsys.readouterr().err.splitlines()
+    assert told.startswith("compute.compile: Short takes no fixed sizes (") and blocks.compilations() == 1
 
 
 def test_compiling_for_ever_is_told_and_ends(named, capsys):
