@@ -76,6 +76,32 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
                 temporary.unlink()
 
 
+def copy_file(source: Path, target: Path, told: Path) -> None:
+    """Copy a file's content, making the folder around it. An OSError of `shutil.copyfile` names the source even where
+    the disk is full.
+
+    Args:
+        told: what an error names in place of `target`, which may have a temporary name.
+
+    Raises:
+        DataError: the source cannot be opened, or the content cannot be copied.
+    """
+    try:
+        file = open(source, "rb")  # noqa: SIM115
+    except OSError as error:
+        raise unreadable(source, error) from error
+    with file:
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with open(target, "wb") as copy:
+                shutil.copyfileobj(file, copy, 1 << 20)
+        except OSError as error:
+            raise DataError(
+                f"{told}: cannot copy {source} to it ({error.strerror or error}); free space or fix permissions, then "
+                "rerun"
+            ) from error
+
+
 def _fsync_file(path: Path) -> None:
     with open(path, "rb") as file:
         os.fsync(file.fileno())

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import shutil
 import tarfile
 import tempfile
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from pathlib import Path
 from promptecho.archives import SHARDS, ImageStore, archive_paths
 from promptecho.config.benchmarks import available_benchmarks, load_part
 from promptecho.errors import DataError
-from promptecho.files import atomic_path, read_jsonl
+from promptecho.files import atomic_path, copy_file, read_jsonl
 from promptecho.pointers import refuse_pointer
 
 PACKED = "images.tar"
@@ -156,9 +155,7 @@ def unpack(root: Path, out: Path) -> int:
     with atomic_path(out) as folder:
         folder.mkdir()
         for path in files:
-            target = folder / path.relative_to(root)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, target)
+            copy_file(path, folder / path.relative_to(root), out)
         if (root / PACKED).is_file():
             _extract(root / PACKED, folder)
         for archive in store.archives:
@@ -186,7 +183,7 @@ def unpacked(root: Path) -> Iterator[Path]:
     path ends like the folder's, in RUN/STEP/IMAGE_SET.
 
     Raises:
-        DataError: the packed file is damaged.
+        DataError: the packed file is damaged, or there is no space for the copy.
     """
     if not (root / PACKED).is_file():
         yield root
@@ -196,8 +193,7 @@ def unpacked(root: Path) -> Iterator[Path]:
         copy = Path(folder).joinpath(*root.absolute().parts[-3:])
         for file in root.rglob("*"):  # without their permissions, which may forbid to add images
             if file.is_file() and file.name != PACKED:
-                (copy / file.relative_to(root)).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(file, copy / file.relative_to(root))
+                copy_file(file, copy / file.relative_to(root), copy)
         copy.mkdir(parents=True, exist_ok=True)
         _extract(root / PACKED, copy)
         yield copy

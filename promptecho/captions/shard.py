@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import glob
 import hashlib
-import shutil
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -30,7 +29,7 @@ from promptecho.captions.store import (
 )
 from promptecho.config.models import DEFAULT_MAX_PIXELS
 from promptecho.errors import DataError
-from promptecho.files import atomic_path, digest
+from promptecho.files import atomic_path, copy_file, digest
 from promptecho.images import load_image
 from promptecho.memory import in_phase
 from promptecho.names import shown
@@ -154,7 +153,7 @@ def _complete_rows(spec: ShardSpec, source: CaptionSource, items: Sequence[Image
     for path in sorted(map(Path, glob.glob(spec.earlier))) if spec.earlier else ():
         if (rows := _fitting_rows(path, spec, source, items)) is not None:
             with atomic_path(spec.out) as temporary:
-                shutil.copyfile(path, temporary)
+                copy_file(path, temporary, spec.out)
             print(f"{spec.out}: taken from {path}", file=sys.stderr)
             return rows
     return None
