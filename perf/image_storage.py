@@ -53,7 +53,7 @@ def timed(call: Callable[[], Any]) -> tuple[float, float]:
 def written(folder: Path, way: str, count: int, image: Any) -> None:
     layout = CaptionsLayout(folder / PROMPTS, folder / way, 1)
     every, data = [(p, 0) for p in range(count)], folder / f"{way}.images"
-    output: ImageOutput = FileOutput(layout, folder / way, 0, data)
+    output: ImageOutput = FileOutput(layout, folder / way, 0, data, every)
     if way == "zip":
         output = ArchiveOutput(layout, folder / way, 0, data, every)
     output.prepare()

@@ -94,7 +94,7 @@ def generate_shard(job: GenerateJob) -> Path:
     recipe = _recipe(job)
     done = job.work / "done" / f"{digest(recipe)}.jsonl"
     data = done.with_suffix(".images")
-    output: ImageOutput = FileOutput(layout, job.out, job.shard, data)
+    output: ImageOutput = FileOutput(layout, job.out, job.shard, data, every)
     if settings.storage == "zip":
         output = ArchiveOutput(layout, job.out, job.shard, data, every)
     with Journal(done, recipe) as journal:

@@ -21,7 +21,7 @@ import PIL.Image
 
 from promptecho.archives import SHARDS, Archive, DamagedArchiveError, write_archive
 from promptecho.benchmarks.layout import DescribesPrompts, Layout
-from promptecho.errors import DataError
+from promptecho.errors import DataError, unreadable
 from promptecho.files import atomic_path, sha256_file
 
 Image = tuple[int, int]  # prompt, number among its images
@@ -36,12 +36,16 @@ class ImageOutput(Protocol):
         """Take over what was stored in the other way.
 
         Raises:
-            DataError: the disk is full or not writable.
+            DataError: the disk is full or not writable, or an archive cannot be read now.
         """
         ...
 
     def holds(self, one: Image, rows: Sequence[Row]) -> bool:
-        """Whether an image is there as one of the journal's `rows` about it has it."""
+        """Whether an image is there as one of the journal's `rows` about it has it.
+
+        Raises:
+            DataError: what is there cannot be read now.
+        """
         ...
 
     def write(
@@ -67,21 +71,36 @@ class ImageOutput(Protocol):
 
 
 class FileOutput:
-    """A PNG file each. `data` is the file that an `ArchiveOutput` has left which was not completed, if there is one."""
+    """A PNG file each.
 
-    def __init__(self, layout: Layout, root: Path, shard: int, data: Path):
-        self._layout, self._root, self._data = layout, root, data
+    Args:
+        data: the file that an `ArchiveOutput` has left which was not completed, if there is one.
+        every: the shard's images, whether wanted or not.
+    """
+
+    def __init__(self, layout: Layout, root: Path, shard: int, data: Path, every: Sequence[Image]):
+        self._layout, self._root, self._data, self._every = layout, root, data, every
         self._archive = archive_path(root, shard)
 
     def prepare(self) -> None:
         archive = _whole(self._archive)
         if archive is None:
             return
-        for name in archive.names:
-            if not (self._root / name).exists():
-                with atomic_path(self._root / name) as temporary:
-                    temporary.write_bytes(archive.read(name))
-        archive.close()
+        # This shard's images alone: where the number of shards has changed, another one may be writing the others.
+        for one in self._every:
+            path = self._layout.image_path(*one)
+            name = path.relative_to(self._root).as_posix()
+            if name not in archive or path.exists():
+                continue
+            try:
+                content = archive.read(name)
+            except DamagedArchiveError as error:
+                print(f"{str(error).partition(';')[0]}; it is made again", file=sys.stderr, flush=True)
+                continue
+            beside = self._layout.prompt_files(one[0]) if isinstance(self._layout, DescribesPrompts) else {}
+            for file, told in {**beside, name: content}.items():
+                with _named(self._layout, one), atomic_path(self._root / file) as temporary:
+                    temporary.write_bytes(told)
         self._archive.unlink()
 
     def holds(self, one: Image, rows: Sequence[Row]) -> bool:
@@ -138,11 +157,12 @@ class ArchiveOutput:
                 self._end = max(self._end, row["offset"] + row["size"])
                 return True
         places: list[Callable[[], bytes]] = [self._layout.image_path(*one).read_bytes]
-        if self._former is not None:
+        if self._former is not None and self.name(one) in self._former:
             places.insert(0, partial(self._former.read, self.name(one)))
         hashes = {row["sha256"] for row in rows}
         for read in places:
-            with contextlib.suppress(OSError, DataError):  # not there, or damaged
+            # Not there, or damaged; any other error is no reason to make it again.
+            with contextlib.suppress(FileNotFoundError, DamagedArchiveError), _readable(self._layout.image_path(*one)):
                 if (sha256 := hashlib.sha256(read()).hexdigest()) in hashes:
                     self._found[one] = (sha256, read)
                     if isinstance(read, partial):
@@ -186,8 +206,6 @@ class ArchiveOutput:
         kept = [one for one in self._every if one in self._found]
         if not self._is_archived(kept):
             write_archive(self._path, self._members(kept))
-        if self._former is not None:
-            self._former.close()
         self._data.unlink(missing_ok=True)
         if self._remove_files(kept):
             self._layout.remove_stale()  # what was made of the files
@@ -201,7 +219,7 @@ class ArchiveOutput:
             return False
         try:
             return all(former.read(name) == what for name, what in named if isinstance(what, bytes))
-        except DataError:  # damaged
+        except DamagedArchiveError:
             return False
 
     def _names(self, kept: Sequence[Image]) -> Iterator[tuple[str, Image | bytes]]:
@@ -219,18 +237,27 @@ class ArchiveOutput:
                 yield name, what
                 continue
             sha256, read = self._found[what]
-            content = read()
+            try:
+                content = read()
+            except OSError as error:
+                raise unreadable(error.filename or self._data, error) from error
             if hashlib.sha256(content).hexdigest() != sha256:
                 raise DataError(f"{name}: is not what was generated; rerun, and it is made again")
             yield name, content
 
     def _remove_files(self, kept: Sequence[Image]) -> int:
-        """Delete images that lie beside the archive as files; returns how many."""
+        """Delete what the archive holds and lies beside it as files, and the folders that this leaves empty; returns
+        how many images there were."""
         found = 0
-        for one in kept:
+        folders: set[Path] = set()
+        for name, what in self._names(kept):
             with contextlib.suppress(FileNotFoundError):
-                self._layout.image_path(*one).unlink()
-                found += 1
+                (self._root / name).unlink()
+                found += not isinstance(what, bytes)
+            folders.update(Path(name).parents)
+        for folder in sorted(folders - {Path()}, reverse=True):  # inner ones first
+            with contextlib.suppress(OSError):  # not there, or another shard's images are in it
+                (self._root / folder).rmdir()
         return found
 
 
@@ -244,7 +271,8 @@ def _stored(data: Path, row: Row) -> bytes:
 def _content(data: Path, row: Row) -> bytes | None:
     """The bytes of an image in `data`; None if they are not there, or others."""
     try:
-        content = _stored(data, row)
+        with _readable(data):
+            content = _stored(data, row)
     except FileNotFoundError:
         return None
     return content if hashlib.sha256(content).hexdigest() == row["sha256"] else None
@@ -256,7 +284,7 @@ def archive_path(root: Path, shard: int) -> Path:
 
 
 def _whole(path: Path) -> Archive | None:
-    """The archive at `path`; one that cannot be read is deleted, since its images have to be made again."""
+    """The archive at `path`; a damaged one is deleted, since its images have to be made again."""
     if not path.is_file():
         return None
     try:
@@ -265,6 +293,17 @@ def _whole(path: Path) -> Archive | None:
         print(f"{str(error).partition(';')[0]}; its images are made again", file=sys.stderr, flush=True)
         path.unlink()
         return None
+
+
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Have an error of reading name the file, unless the file is missing."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise unreadable(path, error) from error
 
 
 @contextlib.contextmanager

@@ -96,8 +96,7 @@ class ListedLayout:
         ]
 
     def _is_whole(self) -> bool:
-        store = ImageStore(self._root)
-        return all(store.exists(row["filename"]) for row in self._rows())
+        return ImageStore(self._root).has_all(row["filename"] for row in self._rows())
 
     def remove_stale(self) -> None:
         per_prompt = range(self._images_per_prompt)
@@ -140,11 +139,12 @@ def list_images(
     root = Path(root)
     if not root.is_dir():
         raise DataError(f"{root}: no such image folder; generate the images first")
+    store = ImageStore(root)
     if not (root / METADATA).is_file():
+        store.names()  # tells of a damaged archive, where that is why there is no listing
         raise DataError(f"{root / METADATA}: no such file, so the images are not complete; generate them (all shards)")
     entries: list[ImageEntry[P]] = []
     counts: Counter[str] = Counter()
-    store = ImageStore(root)
     for number, row in enumerate(read_jsonl(root / METADATA), start=1):
         where = f"{root / METADATA}: image {number}"
         prompt = read(row, where)

@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
+import io
 import json
+import os
 import re
+import resource
 import shutil
 import zipfile
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from promptecho.archives import Archive, ImageStore, write_archive
+from promptecho.archives import Archive, DamagedArchiveError, ImageStore, write_archive
+from promptecho.benchmarks.captions import layout as captions_layout
 from promptecho.benchmarks.layout import DescribesPrompts
-from promptecho.benchmarks.packing import discard, pack, unpack
+from promptecho.benchmarks.packing import discard, pack, unpack, unpacked
 from promptecho.benchmarks.registry import load_layout, load_scorer
 from promptecho.benchmarks.scoring import ImageFolder, ScoringOptions
+from promptecho.benchmarks.tiif import layout as tiif_layout
 from promptecho.cli import app
 from promptecho.config.benchmarks import load_part
 from promptecho.config.judges import JudgeSection
 from promptecho.errors import DataError
 from promptecho.files import read_jsonl, sha256_file, write_jsonl
+from promptecho.image_output import ArchiveOutput, FileOutput
 from promptecho.images import load_image
 from promptecho.judges.base import Question
 from promptecho.judges.prepare import Preparer
@@ -204,3 +213,121 @@ def test_nothing_is_unpacked_over_what_is_there(tmp_path):
         unpack(tmp_path / "none", tmp_path / "out")
     run = CliRunner().invoke(app, ["benchmarks", "unpack", str(tmp_path / "images"), "--out", str(tmp_path / "out")])
     assert run.exit_code == 0 and "1 image" in run.stdout and (tmp_path / "out/a.png").read_bytes() == b"x"
+
+
+class Stale(io.BufferedReader):
+    """A file on a network disk that another machine has replaced."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+
+def test_a_read_error_is_not_damage(tmp_path, monkeypatch):
+    root, prompts = drawn(tmp_path, "captions", 1)
+    zipped = archived(root, "captions", prompts, 1)
+    row, path = read_jsonl(zipped / "shards/0.jsonl")[0], zipped / "shards/0.zip"
+    layout = load_layout("captions", prompts, zipped, 1)
+    outputs = [ArchiveOutput(layout, zipped, 0, tmp_path / "x", [(0, 0)]) for _ in range(2)]
+    archive, content = Archive(path), path.read_bytes()
+    outputs[0].prepare()
+    with monkeypatch.context() as patched:
+        patched.setattr("promptecho.archives.open", lambda path, _: Stale(io.FileIO(path)), raising=False)
+        for call in (
+            lambda: Archive(path),
+            lambda: archive.read(row["filename"]),
+            lambda: outputs[0].holds((0, 0), [row]),
+            outputs[1].prepare,
+            FileOutput(layout, zipped, 0, tmp_path / "x", [(0, 0)]).prepare,
+        ):
+            with pytest.raises(DataError, match=r"0\.zip: cannot read \(Stale file handle\)") as caught:
+                call()
+            assert not isinstance(caught.value, DamagedArchiveError)
+    assert path.read_bytes() == content and outputs[0].holds((0, 0), [row])
+    write_archive(path, [(row["filename"], b"x")])
+    with pytest.raises(DataError, match="another archive has taken its place"):
+        archive.read(row["filename"])
+    # Of the images of a shard that is not complete, too.
+    (tmp_path / "done.images").mkdir()
+    stored = {"sha256": "0", "offset": 0, "size": 1}
+    for output in (
+        ArchiveOutput(layout, zipped, 0, tmp_path / "done.images", [(0, 0)]),
+        FileOutput(layout, zipped, 0, tmp_path / "done.images", [(0, 0)]),
+    ):
+        with pytest.raises(DataError, match=r"done\.images: cannot read"):
+            output.holds((0, 0), [stored])
+
+
+def test_files_take_from_an_archive_what_is_sound_and_their_own(tmp_path, capsys):
+    """Image 3 is another shard's, which may just be writing it."""
+    root, prompts = drawn(tmp_path, "geneval", 2)
+    layout, every = load_layout("geneval", prompts, root, 2), [(0, 0), (0, 1), (1, 0), (1, 1)]
+    paths = [layout.image_path(*one) for one in every]
+    content = [path.read_bytes() for path in paths]
+    write_archive(root / "shards/0.zip", [(str(path.relative_to(root)), path.read_bytes()) for path in paths])
+    for path in (*paths[1:], root / "00001/metadata.jsonl"):
+        path.unlink()
+    paths[0].write_bytes(b"newer")
+    whole = (root / "shards/0.zip").read_bytes()
+    index = whole.index(content[1]) + 50
+    (root / "shards/0.zip").write_bytes(whole[:index] + bytes([whole[index] ^ 255]) + whole[index + 1 :])
+    FileOutput(layout, root, 0, tmp_path / "x", every[:3]).prepare()
+    assert [path.read_bytes() if path.exists() else None for path in paths] == [b"newer", None, content[2], None]
+    assert (root / "00001/metadata.jsonl").read_bytes() == layout.prompt_files(1)["00001/metadata.jsonl"]
+    assert not (root / "shards/0.zip").exists()
+    assert "00000/samples/00001.png is damaged" in (said := capsys.readouterr().err) and said.count("\n") == 1
+
+
+@pytest.mark.parametrize(("benchmark", "module"), [("captions", captions_layout), ("tiif", tiif_layout)])
+def test_a_shard_does_not_fail_for_another_ones_archive(tmp_path, benchmark, module):
+    root, prompts = drawn(tmp_path, benchmark, 1)
+    zipped = archived(root, benchmark, prompts, 1)
+    content = (zipped / "shards/1.zip").read_bytes()
+    (zipped / "shards/1.zip").write_bytes(content[:-30])
+    layout, listing = load_layout(benchmark, prompts, zipped, 1), (zipped / "metadata.jsonl").read_bytes()
+    layout.remove_stale()
+    layout.describe([])
+    assert not (zipped / "metadata.jsonl").exists()
+    with pytest.raises(DamagedArchiveError, match=r"1\.zip: cut short or damaged"):
+        module.list_images(zipped)
+    (zipped / "shards/1.zip").write_bytes(content)
+    layout.describe([])
+    assert (zipped / "metadata.jsonl").read_bytes() == listing
+
+
+@contextmanager
+def limited(kind: int, limit: int):
+    before = resource.getrlimit(kind)
+    resource.setrlimit(kind, (limit, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(kind, before)
+
+
+def test_more_archives_than_a_process_may_have_open(tmp_path):
+    for shard in range(60):
+        write_archive(tmp_path / f"shards/{shard}.zip", [(f"{shard}.png", b"%d" % shard)])
+    with limited(resource.RLIMIT_NOFILE, len(os.listdir("/proc/self/fd")) + 10):
+        store = ImageStore(tmp_path)
+        assert [store.find(f"{shard}.png").read_bytes() for shard in range(60)] == [b"%d" % k for k in range(60)]
+
+
+def test_a_full_disk_is_told_in_one_line(tmp_path):
+    root, out = tmp_path / "r" / "1" / "set", tmp_path / "out"
+    (root / "shards").mkdir(parents=True)
+    (root / "a.png").write_bytes(bytes(5000))
+    write_jsonl(root / "shards/0.jsonl", [{"filename": "a.png", "sha256": hashlib.sha256(bytes(5000)).hexdigest()}])
+    (root / "notes.txt").write_bytes(bytes(9000))
+    with (
+        limited(resource.RLIMIT_FSIZE, 8000),
+        pytest.raises(DataError, match=rf"^{out}: cannot copy .*notes\.txt to it"),
+    ):
+        unpack(root, out)
+    pack(root)
+    told = r"cannot copy .*notes\.txt to it"
+    with limited(resource.RLIMIT_FSIZE, 8000), pytest.raises(DataError, match=rf"^{out}: {told}"):
+        unpack(root, out)
+    pack(root)
+    with limited(resource.RLIMIT_FSIZE, 8000), pytest.raises(DataError, match=told), unpacked(root):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["r"]

@@ -123,9 +123,10 @@ def test_from_files_to_archives_and_back_nothing_is_made_again(experiment, zippi
     out = experiment.folder / "moved"
     assert "12 images, 0 already done" in generate_again(experiment, config, "moved", capsys)
     assert "already done" not in generate_again(experiment, zipping, "moved", capsys)
-    assert contents(out) == png_bytes(whole) and not png_bytes(out)
+    assert contents(out) == png_bytes(whole) and [path.name for path in out.iterdir()] == ["shards"]
     assert "already done" not in generate_again(experiment, config, "moved", capsys)
     assert png_bytes(out) == png_bytes(whole) and not list(out.glob("shards/*.zip"))
+    assert {path.relative_to(out) for path in out.rglob("*")} == {path.relative_to(whole) for path in whole.rglob("*")}
 
 
 @pytest.mark.parametrize("num_shards", [2, 5])

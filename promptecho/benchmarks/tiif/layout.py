@@ -81,8 +81,7 @@ class TiifLayout:
         return image_path(self._root, *self._entries[p])
 
     def _is_whole(self) -> bool:
-        store = ImageStore(self._root)
-        return all(store.exists(_name(*self._entries[p])) for p in self.chosen)
+        return ImageStore(self._root).has_all(_name(*self._entries[p]) for p in self.chosen)
 
     def remove_stale(self) -> None:
         wanted = {self.image_path(p, 0) for p in range(len(self.ids))}
@@ -137,7 +136,9 @@ def list_images(
     if not root.is_dir():
         raise DataError(f"{root}: no such image folder; generate the images first")
     listing = root / METADATA
+    store = ImageStore(root)
     if prompts is None and not listing.is_file():
+        store.names()  # tells of a damaged archive, where that is why there is no listing
         raise DataError(f"{listing}: no such file; generate the images (all shards), or give --prompts")
     own, prompts = prompts is None, read_prompts(listing) if prompts is None else prompts
     wanted = prompts if only is None else only
@@ -152,7 +153,6 @@ def list_images(
                 f"{listing}: its {len(listed)} prompts are not the {len(wanted)} of the prompt set, e.g. "
                 f"{other.prompt_id}; generate the images again"
             )
-    store = ImageStore(root)
     images = store.names()
     model = _model_of(root, images)
     every = {
