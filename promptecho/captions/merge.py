@@ -120,7 +120,7 @@ def _survey(shards: Sequence[str | Path], wanted: dict[str, str | None] | None) 
     if problems:
         raise DataError(listed(problems, "faulty shards"))
     if len(np.unique(ids)) < len(ids):
-        _refuse_twice(heads)
+        _refuse_twice(path for path in shards if path in heads)
     seen = dict(head.shard for head in heads.values() if head.shard is not None)
     missing = sorted(set(range(max(seen.values(), default=0))) - set(seen))
     if missing or len(set(seen.values())) > 1:

@@ -93,3 +93,10 @@ def test_an_image_in_two_shards_is_named_with_both(tmp_path):
         write_captions(tmp_path / f"{number}.h5", SOURCE, rows)
     with pytest.raises(DataError, match=r"2\.h5: image 01 is in .*0\.h5 too; give each shard once"):
         merge_shards(sorted(tmp_path.glob("*.h5")), MergeSpec(tmp_path / "c.h5", tmp_path / "h.jsonl", 1))
+
+
+def test_one_shard_given_twice_is_refused(tmp_path):
+    path = tmp_path / "0.h5"
+    write_captions(path, SOURCE, [CaptionRow("a", "text", 1, "stop", "")])
+    with pytest.raises(DataError, match=r"0\.h5: image a is in .*0\.h5 too; give each shard once"):
+        merge_shards([path, path], MergeSpec(out=tmp_path / "c.h5", heldout_out=tmp_path / "h.jsonl", heldout=0))
