@@ -23,6 +23,7 @@ def training_keys(config: ExperimentConfig, run: str, processes: int, phase: str
     """
     training = run_training(config, run)
     t2i, mode = config.models.t2i, training.reward_placement.mode
+    has_vlm = needs_vlm(config, run)
     found = []
     if phase == Phase.SAMPLE:
         found += _lower("training.sampling.batch_size", training.sampling.batch_size)
@@ -34,6 +35,10 @@ def training_keys(config: ExperimentConfig, run: str, processes: int, phase: str
             found += _lower(f"{section}.{index}.batch_size", entry.batch_size)
         if mode == "dedicated":
             found.append(f"raise training.reward_placement.per_node ({training.reward_placement.per_node})")
+        several = training.reward_placement.per_node > 1 if mode == "dedicated" else processes > 1
+        shared = mode == "offloaded" or (several and mode != "replicated")
+        if shared and has_vlm and training.reward_placement.gather == "phase":
+            found.append("set training.reward_placement.gather: layer")
     if phase == Phase.UPDATE:
         if training.activation_checkpointing != "full":
             found.append("set training.activation_checkpointing: full")
@@ -42,7 +47,6 @@ def training_keys(config: ExperimentConfig, run: str, processes: int, phase: str
     if phase in (Phase.UPDATE, Phase.PRECOMPUTE):
         found += _lower("training.micro_batch_size", training.micro_batch_size)
     # What lies there beside it.
-    has_vlm = needs_vlm(config, run)
     whole = mode == "replicated" or (mode == "colocated" and processes == 1)  # else nothing is scored while sampling
     if phase in (Phase.SAMPLE, Phase.DECODE) and device != "cpu" and whole and config.compute.overlap != "off":
         found.append("set compute.overlap: off")

@@ -194,6 +194,7 @@ class PlacementSection(Section):
     gather: Literal["auto", "layer", "phase"] = Field(
         "auto",
         description="Where GPUs share the VLM: layer: each layer is gathered for every pass, and dropped behind it; "
-        "phase: the whole VLM is gathered when rewards begin, and dropped when they end. auto: layer; for rewards that "
-        "the VLM writes (inferscore), whose every token is a pass, phase where that fits, or else refused.",
+        "phase: the whole VLM is gathered when rewards begin, and dropped when they end (mode dedicated: for each "
+        "batch of images that is sent). auto: layer; for rewards that the VLM writes (inferscore), whose every token "
+        "is a pass, phase where that fits, or else refused.",
     )

@@ -19,7 +19,7 @@ from promptecho.plan.captioning import Captioning, image_size, plan_captions
 from promptecho.plan.checkpointing import chosen, mode_costs
 from promptecho.plan.costs import Known, T2iCosts, VlmCosts
 from promptecho.plan.evaluation import evaluate
-from promptecho.plan.gathering import decided, refusal
+from promptecho.plan.gathering import decided, refusal, with_placement
 from promptecho.plan.gpus import Gpu
 from promptecho.plan.memory import GpuMemory, generation_memory, host_bytes, server_memory, trainer_memory, update_bytes
 from promptecho.plan.phases import Clock, iteration_phases, rollout_phases
@@ -49,14 +49,16 @@ class Planner:
         _check_layouts(config, cluster, runs)
         plans, problems = [], []
         for name in runs:
-            config = self.with_gathering(self.with_checkpointing(config, cluster, name), cluster, name)
+            asked = self.with_checkpointing(config, cluster, name)
+            config = self.with_gathering(asked, cluster, name)
             plans.append(self.run(config, cluster, name))
             if refused := self.refusal(config, cluster, name):
                 problems.append(refused)
+                asked = with_placement(config, name, gather="layer")  # what follows is about the other phases
             problem = self.problem(plans[-1].memory, cluster.gpu)
             if problem is not None:
                 fits = partial(self._run_fits, run=name)
-                problems.append(f"run {name}: {problem}; {remedy(config, cluster, name, plans[-1], fits)}")
+                problems.append(f"run {name}: {problem}; {remedy(asked, cluster, name, plans[-1], fits)}")
         clock, sets = Clock(cluster.gpu, self.settings, cluster.nodes), config.image_sets
         models = {name: self.generator(config, section, runs[0]) for name, section in sets.items()}
         generation = {
@@ -221,7 +223,10 @@ class Planner:
         )  # fmt: skip
 
     def _run_fits(self, config: ExperimentConfig, cluster: Cluster, *, run: str) -> float | None:
-        """Peak memory in GB if the run then fits, else None; also where such a layout can't work."""
+        """Peak memory in GB if the run then fits, else None; also where such a layout can't work or is refused."""
+        config = self.with_gathering(config, cluster, run)
+        if run_training(config, run).reward_placement.gather == "auto":
+            return None
         try:
             memory = self.memory(config, cluster, run)
         except (ConfigError, DataError):

@@ -59,6 +59,9 @@ def candidates(config: ExperimentConfig, cluster: Cluster, run: str, plan: RunPl
     if phase in (Phase.SAMPLE, Phase.DECODE):
         for size in _halves(training.sampling.batch_size):
             yield _training(run, f"set training.sampling.batch_size: {size}", sampling={"batch_size": size})
+    if phase == Phase.REWARD and placement.gather == "phase":
+        text = "set training.reward_placement.gather: layer"
+        yield _training(run, text, reward_placement={"gather": "layer"})
     if phase == Phase.REWARD:
         for size in _halves(max(entry.batch_size for entry in run_rewards(config, run))):
             yield _rewards(run, size)

@@ -47,7 +47,8 @@ def page(plan: Plan) -> RenderableType:
 def _run(run: RunPlan, plan: Plan) -> list[RenderableType]:
     told = f"{run.iterations} iterations, {run.hours:.1f} hours, {run.hours * run.gpus:,.0f} GPU-hours"
     shared = f" over {run.sharing} GPUs" if run.sharing > 1 else ""
-    shared += ", gathered once for each reward phase" if run.gather == "phase" and run.placement != "replicated" else ""
+    if run.gather == "phase" and run.sharing > 1:
+        shared += f", gathered once for each {'batch of images' if run.placement == 'dedicated' else 'reward phase'}"
     vlm = f"reward VLM {run.models['reward VLM']}, {run.placement}{shared}; ZeRO {run.zero_stage}"
     if run.models["reward VLM"] == NO_VLM:
         vlm = f"rewards without a VLM; ZeRO {run.zero_stage}"

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -34,6 +35,13 @@ def on_cpu(group: dist.ProcessGroup) -> dist.ProcessGroup:
         return group
     ranks = dist.get_process_group_ranks(group)
     return dist.new_group(ranks, timeout=group_timeout(), backend="gloo", use_local_synchronization=True)
+
+
+def all_want(wanted: bool, group: dist.ProcessGroup) -> bool:
+    """Collective: whether every rank of the group wants it."""
+    answer = torch.tensor(int(wanted))
+    dist.all_reduce(answer, op=dist.ReduceOp.MIN, group=on_cpu(group))
+    return bool(answer)
 
 
 def group_timeout() -> timedelta:
@@ -96,27 +104,33 @@ class Turns:
             yield
             return
         self._learn()
-        if self.whole:
-            self._gather_all()
         self.inside = True
         try:
+            if self.whole:
+                self._gather_all()
             yield
         except Exception as error:
             self._join(error)
             raise
         else:
             self._join(None)
+            self.model.reset_iter_state()  # FSDP notes every pass until a backward pass, which never comes
         finally:
             self.inside = False
             if self.whole:
                 self._drop_all()
 
     def _gather_all(self) -> None:
-        """Collective: passes find all weights from here on."""
+        """Collective: passes find all weights from here on. A rank that fails, out of memory say, still takes part in
+        the exchanges that the others wait for, without keeping what comes."""
         self.model.set_reshard_after_forward(False)
         self._begin("all")
-        for block in self.blocks:
-            block.unshard()
+        try:
+            for block in self.blocks:
+                block.unshard()
+        except Exception:
+            self._finish([block for block in self.blocks if block not in self.gathered], failed=True)
+            raise
         self.kind = None
 
     def _drop_all(self) -> None:
@@ -141,10 +155,13 @@ class Turns:
         Not where a pass comes by a block twice: then what follows it is not one block.
         """
         order = self.order.get(kind, [])
-        if self.linked == kind or not order or len(set(order)) < len(order):
+        if self.linked == kind or not order:
             return
-        for block, following in zip(order, [*order[1:], None], strict=True):
-            block.set_modules_to_forward_prefetch([] if following is None else [following])
+        for block in self.blocks:  # links of another kind would lead out of this one's order
+            block.set_modules_to_forward_prefetch([])
+        if len(set(order)) == len(order):
+            for block, following in pairwise(order):
+                block.set_modules_to_forward_prefetch([following])
         self.linked = kind
 
     def _join(self, error: Exception | None) -> None:
@@ -204,12 +221,15 @@ class Turns:
         self.gathered.append(block)
 
     def _after_pass(self, _, args: tuple, output: Any) -> None:
-        """Gather what this pass has left out, so that the other ranks can finish theirs. `output` None: it failed."""
-        if self.kind is None:
-            return
-        try:
+        """`output` None: the pass failed."""
+        if self.kind is not None:
             missing = self.order.get(self.kind, self.gathered)[len(self.gathered) :]
-            if missing or output is None or any(map(_waits, self.gathered[-1:])):
+            self._finish(missing, failed=output is None)
+
+    def _finish(self, missing: list[FSDPModule], *, failed: bool) -> None:
+        """Gather, and drop at once, what was left out, so that the other ranks can finish theirs."""
+        try:
+            if missing or failed or any(map(_waits, self.gathered[-1:])):
                 self.model.reset_iter_state()
             for block in missing:
                 block.unshard()

@@ -24,9 +24,13 @@ import torch
 import torch.distributed as dist
 from PIL import Image
 
+from promptecho.config import load_experiment
+from promptecho.plan.gathering import with_placement
 from promptecho.rewards.inferscore import REWARD, InferScoreSection
 from promptecho.rewards.inferscore.reward import InferScoreReward
 from promptecho.templates import read_template
+from promptecho.train.placement.layout import RankLayout
+from promptecho.train.placement.local import load_reward_vlm
 from promptecho.vlm import label_log_probs, load_vlm
 from promptecho.vlm.model import Vlm
 from promptecho.vlm.sharding import find_blocks, shard_vlm
@@ -86,6 +90,46 @@ def fails_half_way(vlm: Vlm, rank: int, block: torch.nn.Module) -> str:
     return ""
 
 
+def fails_to_gather(vlm: Vlm, rank: int) -> str:
+    """Rank 0 has no memory for one block; rank 1 must come to its end all the same."""
+    turns: Turns = vlm.in_step.__self__
+    with vlm.in_step():
+        pass
+    block = turns.blocks[2]
+
+    def fail() -> None:
+        del block.unshard
+        raise torch.OutOfMemoryError("no memory")
+
+    if rank == 0:
+        block.unshard = fail
+    try:
+        with vlm.in_step():
+            return "inside"
+    except torch.OutOfMemoryError as error:
+        return str(error)
+
+
+def links_of_doubles(vlm: Vlm) -> int:
+    """Links that are left for a kind of pass that comes by a block twice."""
+    turns: Turns = vlm.in_step.__self__
+    turns._link("image")
+    turns.order["twice"] = [*turns.order["image"], turns.blocks[0]]
+    turns._link("twice")
+    return sum(len(block._get_fsdp_state()._states_to_forward_prefetch) for block in turns.blocks)
+
+
+def decided_alone(folder: str, rank: int) -> bool:
+    """Whether a VLM is gathered whole on this rank, when rank 0 alone has decided for it."""
+    config = load_experiment(Path(__file__).parents[2] / "config" / "experiments" / "shapes.yaml")
+    run = next(iter(config.runs))
+    config = with_placement(config, run, mode="colocated", gather="phase" if rank == 0 else "layer")
+    training = config.runs[run].model_copy(update={"reward_vlm": config.models.vlm.model_copy(update={"path": folder})})
+    config = config.model_copy(update={"runs": {run: training}})
+    vlm = load_reward_vlm(config, run, torch.device("cpu"), RankLayout(rank, 2, 2))
+    return vlm.in_step.__self__.whole
+
+
 def facts(folder: str, rank: int, store: dist.Store) -> dict:
     vlm = load_vlm(folder)
     whole, wrote = rewards(vlm, rank), written(vlm, rank)
@@ -99,15 +143,20 @@ def facts(folder: str, rank: int, store: dist.Store) -> dict:
     said = fails_half_way(sharded, rank, blocks[2])
     with sharded.in_step():
         same.append(rewards(sharded, rank) == whole)
+    noted = len(sharded.model._get_fsdp_state()._comm_ctx.post_forward_order)
     tokens, layers = counted(sharded, rank)
     again = shard_vlm(load_vlm(folder), dist.group.WORLD, whole=True)
+    lost = fails_to_gather(again, rank)
     with again.in_step():
         kept = [rewards(again, rank) == whole]
     kept.append(fails_half_way(again, rank, again.in_step.__self__.blocks[2]) == said)
     scores, phase = counted(again, rank)
     left = sum(p.to_local().numel() if hasattr(p, "to_local") else p.numel() for p in again.model.parameters())
+    links = links_of_doubles(sharded)
+    agreed = decided_alone(folder, rank)
     dist.barrier()
     return {
+        "lost": lost, "noted": noted, "links": links, "agreed": agreed,
         "same": same, "said": said, "ahead": sorted(seen), "kept": kept, "exchanges": [layers, phase],
         "written": [tokens == wrote, scores == wrote, len(tokens)], "left": left / sum(sizes),
     }  # fmt: skip

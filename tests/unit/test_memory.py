@@ -104,6 +104,7 @@ def test_only_keys_that_are_not_at_their_best_are_named_and_all_of_them_exist(ex
             zero_stage=3, reward_placement={"mode": "offloaded"}, rewards=own[:1],
         ),
     }  # fmt: skip
+    configs["whole"] = _config(experiment, "whole", reward_placement={"gather": "phase"})
     configs["best"] = configs["best"].model_copy(update={"models_prompt_cache": "results/prompts"})
     for config in configs.values():
         values = config.model_dump(mode="json")
@@ -143,6 +144,8 @@ def test_only_keys_that_are_not_at_their_best_are_named_and_all_of_them_exist(ex
         "set training.activation_checkpointing: full, lower training.micro_batch_size (2), set models.t2i.dtype: "
         "bfloat16 (other results: begins anew)"
     )
+    assert "gather: layer, set training.reward_placement.mode" in keys("whole", "reward")
+    assert "gather" not in keys("whole", "reward", processes=1)
     assert keys("own", "reward").startswith(
         "lower training.rewards.1.batch_size (6), raise training.reward_placement.per_node (1), set training.reward_vlm"
     )

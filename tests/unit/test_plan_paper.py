@@ -68,6 +68,16 @@ def test_a_vlm_that_writes_is_gathered_by_phases_where_it_fits_and_is_refused_wh
     )
 
 
+def test_advice_on_gathering_is_what_a_run_would_accept(zimage):
+    config, planner = zimage
+    phase = with_placement(config, "inferscore", gather="phase")
+    (problem,) = (one for one in planner.plan(phase, CLUSTER, ["inferscore"]).problems if one.startswith("run "))
+    assert "; set training.reward_placement.gather: layer (then" in problem
+    auto = with_placement(config, "inferscore", mode="replicated", gather="auto")
+    (problem,) = (one for one in planner.plan(auto, CLUSTER, ["inferscore"]).problems if one.startswith("run "))
+    assert "reward VLM 66.7" in problem and "mode: colocated" not in problem
+
+
 def test_published_sizes(zimage):
     config, planner = zimage
     t2i = planner.t2i(config, config.training)

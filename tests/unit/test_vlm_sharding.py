@@ -37,3 +37,16 @@ def test_gathered_once_for_a_step_it_writes_the_same_and_exchanges_nothing_more(
     for layers, phase in (rank["exchanges"] for rank in told):
         assert phase == 5 and layers > 5 * phase  # four blocks and the remainder
     assert [rank["left"] for rank in told] == [0.5, 0.5]
+
+
+def test_a_rank_that_fails_to_gather_leaves_no_other_waiting(told):
+    assert [rank["lost"] for rank in told] == ["no memory", "inside"]
+
+
+def test_nothing_is_left_of_passes_that_are_over(told):
+    """Neither FSDP's notes for a backward pass, nor links of another kind of pass."""
+    assert [(rank["noted"], rank["links"]) for rank in told] == [(0, 0)] * 2
+
+
+def test_ranks_agree_on_how_the_weights_are_gathered(told):
+    assert [rank["agreed"] for rank in told] == [False, False]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 
@@ -19,7 +20,7 @@ from promptecho.train.stop import StopCheck
 from promptecho.vlm import Vlm, load_vlm
 from promptecho.vlm.compiled import compile_vlm
 from promptecho.vlm.sharding import lies_in_files, load_in_turn, shard_vlm
-from promptecho.vlm.turns import group_timeout
+from promptecho.vlm.turns import all_want, group_timeout
 
 
 class LocalRewarder:
@@ -85,11 +86,15 @@ def load_reward_vlm(
         return load(device)
     # Every rank makes every group, in the same order.
     group = [dist.new_group(ranks, timeout=group_timeout()) for ranks in groups][layout.node]
+    # Each rank has decided `gather: auto` by its own GPU, but the exchanges must be those of all.
+    whole = all_want(placement.gather == "phase", group)
+    if placement.gather == "phase" and not whole:
+        print(f"rank {layout.rank}: gather layer, as another GPU here has no room", file=sys.stderr, flush=True)
     light: list[bool] = []
 
     def share() -> Vlm:
         vlm = load(torch.device("cpu"))
         light.append(lies_in_files(vlm.model))
-        return shard_vlm(vlm, group, device, offload=offload, whole=placement.gather == "phase")
+        return shard_vlm(vlm, group, device, offload=offload, whole=whole)
 
     return load_in_turn(share, group, turn, lambda: light[0])
