@@ -7,9 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from promptecho.captions.packed import Packed, seen
 from promptecho.captions.readers import PromptReader, load_tokenizer
+
+if TYPE_CHECKING:
+    import numpy as np
 
 SPACES = b" \t\n\r\v\f\x1c\x1d\x1e\x1f"  # of ASCII
 
@@ -59,6 +63,16 @@ class Cutter:
             if shorter != text:
                 text, by = shorter, f"the {reader.limit} tokens of {reader.name}"
         return text, by
+
+    def untouched(self, texts: Packed) -> np.ndarray:
+        """Texts that `cut` surely leaves as they are, found without looking at each alone: bool [n]."""
+        import numpy as np
+
+        if self.readers or (self.tokenizer is not None and self.max_tokens is not None):
+            return np.zeros(len(texts), bool)
+        # White space beyond ASCII has such a byte, too: no text has more words than this.
+        ends = np.searchsorted(np.flatnonzero(~seen(texts.codes())), texts.offsets)
+        return texts.framed() & (np.diff(ends) < self.max_words)
 
     def _cut_tokens(self, text: str) -> str:
         limit = self.max_tokens

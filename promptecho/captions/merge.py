@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import sys
-from array import array
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +13,17 @@ from promptecho.captions.checks import CHUNK, faults
 from promptecho.captions.cut import Cutter
 from promptecho.captions.inputs import image_list
 from promptecho.captions.kept import KeptCaptions
+from promptecho.captions.packed import pack
 from promptecho.captions.prompts import read_prompts
 from promptecho.captions.readers import PromptReader
 from promptecho.captions.split import split
 from promptecho.captions.store import (
+    COLUMNS,
+    TEXT_COLUMNS,
     CaptionHead,
-    CaptionLists,
     CaptionSource,
     image_hashes,
-    read_lists,
+    read_columns,
     rejection,
     write_columns,
 )
@@ -77,30 +78,28 @@ def merge_shards(
     Raises:
         DataError: a damaged or missing shard, shards of different sources, an image in two, too many rejected.
     """
-    ordered = sorted(shards, key=str)
-    source, count = _survey(ordered, wanted)
+    kept = KeptCaptions(spec.out.parent)
+    source = _survey(sorted(shards, key=str), wanted, kept)
     if source is None:
         raise DataError(f"{', '.join(map(str, shards)) or 'no shards'}: no captions to merge; caption images first")
-    return _write(source, (read_lists(path)[1] for path in ordered), count, spec)
+    return _write(source, kept, spec)
 
 
-def _survey(shards: Sequence[str | Path], wanted: dict[str, str | None] | None) -> tuple[CaptionSource | None, int]:
-    """Look at all shards before anything is made of them; what made them (None: no rows), and how many rows they have.
-    Their texts are not kept: each shard is read again when it is its turn.
+def _survey(
+    shards: Sequence[str | Path], wanted: dict[str, str | None] | None, kept: KeptCaptions
+) -> CaptionSource | None:
+    """Look at all shards and keep their rows, before anything is made of them; what made them (None: no rows).
 
     Raises:
         DataError: some cannot be read, or were made otherwise than the first; names all of them. Or an image is in two,
             shards are missing, a caption is empty, or the images are not those of `wanted`.
     """
-    import numpy as np
-
-    ids = array("q")  # a hash of each image id: memory holds 8 bytes for a caption
     others: list[str] = []  # captioned from another file than the wanted one
     heads: dict[str | Path, CaptionHead] = {}
     problems, empty, found = [], [], 0
     for path in shards:
         try:
-            head, rows = read_lists(path)
+            head, n_tokens, texts = read_columns(path)
         except DataError as error:
             problems.append(str(error))
             continue
@@ -108,18 +107,20 @@ def _survey(shards: Sequence[str | Path], wanted: dict[str, str | None] | None) 
         if head.merge:
             continue
         heads[path] = head
-        ids.extend(map(hash, rows.image_id))
-        if not all(map(str.strip, rows.caption)):
-            empty += [rows.image_id[place] for place in rows.accepted() if not rows.caption[place].strip()]
+        kept.add(n_tokens, texts)
+        for place in texts["caption"].blank():
+            if rejection(texts["finish_reason"].text(place)) is None:
+                empty.append(texts["image_id"].text(place))
         if wanted:
-            found += sum(name in wanted for name in rows.image_id)
+            names, hashes = texts["image_id"].texts(), texts["image_sha256"].texts()
+            found += sum(name in wanted for name in names)
             others += [
-                name for name, sha256 in zip(rows.image_id, rows.image_sha256, strict=True)
+                name for name, sha256 in zip(names, hashes, strict=True)
                 if sha256 and wanted.get(name) not in (None, sha256)
             ]  # fmt: skip
     if problems:
         raise DataError(listed(problems, "faulty shards"))
-    if len(np.unique(ids)) < len(ids):
+    if len(kept) and kept.ranks.max() + 1 < len(kept):
         _refuse_twice(path for path in shards if path in heads)
     seen = dict(head.shard for head in heads.values() if head.shard is not None)
     missing = sorted(set(range(max(seen.values(), default=0))) - set(seen))
@@ -128,12 +129,12 @@ def _survey(shards: Sequence[str | Path], wanted: dict[str, str | None] | None) 
             f"{Path(shards[0]).parent}: of {max(seen.values())} shards (numbered from 0) these are missing: "
             f"{', '.join(map(str, missing)) or 'none, but they are of different numbers'}; give all of one captioning"
         )
-    if ids and wanted is not None and (others or not len(ids) == found == len(wanted)):
+    if len(kept) and wanted is not None and (others or not len(kept) == found == len(wanted)):
         _refuse_gaps(dict.fromkeys(name for path in heads for name, _ in image_hashes(path)), others, wanted)
     if empty:
         lines = [f"{name}: the caption is empty but not marked as rejected; caption its shard again" for name in empty]
         raise DataError(listed(sorted(lines), "empty captions"))
-    return next((head.source for head in heads.values() if ids), None), len(ids)
+    return next((head.source for head in heads.values() if len(kept)), None)
 
 
 def _refuse_twice(shards: Iterable[str | Path]) -> None:
@@ -189,40 +190,43 @@ def import_prompts(path: str | Path, spec: MergeSpec) -> dict[str, Any]:
 
     Returns and raises as `merge_shards`, and names all faulty prompts: none is left out.
     """
-    rows = read_prompts(path)
-    groups = (CaptionLists.of(rows[start : start + CHUNK]) for start in range(0, len(rows), CHUNK))
-    return _write(CaptionSource("none", "none", "", {}), groups, len(rows), spec, prompts=str(path))
+    import numpy as np
+
+    rows, kept = read_prompts(path), KeptCaptions(spec.out.parent)
+    for start in range(0, len(rows), CHUNK):
+        values = dict(zip(COLUMNS, zip(*rows[start : start + CHUNK], strict=True), strict=True))
+        kept.add(np.array(values["n_tokens"], np.int32), {name: pack(values[name]) for name in TEXT_COLUMNS})
+    return _write(CaptionSource("none", "none", "", {}), kept, spec, prompts=str(path))
 
 
-def _write(
-    source: CaptionSource, groups: Iterable[CaptionLists], total: int, spec: MergeSpec, prompts: str | None = None
-) -> dict[str, Any]:
+def _write(source: CaptionSource, kept: KeptCaptions, spec: MergeSpec, prompts: str | None = None) -> dict[str, Any]:
     """Write both files. Rows of a model's captions come in any order and are put into that of their ids; those of
     `prompts`, a user's file, stay as they are."""
     import numpy as np
 
-    kept = KeptCaptions(spec.out.parent)
+    total, ranks = len(kept), kept.ranks
     reasons, cut_by = Counter[str](), Counter[str]()
-    rejected: list[str] = []
+    left_out = np.zeros(total, bool)
+    for reason, found in kept.by_reason():
+        if (why := rejection(reason)) is not None:
+            left_out[found] = True
+            reasons[why] += len(found)
     faulty: list[tuple[str, str]] = []  # id, why
-    place = (spec.tokenizer, spec.tokenizer_revision, spec.tokenizer_part)
-    cutter = Cutter(spec.max_words, spec.max_tokens, *place, readers=spec.readers)
+    tokenizer = (spec.tokenizer, spec.tokenizer_revision, spec.tokenizer_part)
+    cutter = Cutter(spec.max_words, spec.max_tokens, *tokenizer, readers=spec.readers)
     bar = Progress("merge: cut and check captions", total, "captions") if total > CHUNK else None
-    for rows in groups:
-        accepted = rows.accepted()
-        whole = rows.take(accepted)
-        cuts = [cutter.cut(text) for text in whole.caption]
+    for rows, whole in kept.groups():
+        places = np.flatnonzero(~(left_out[rows] | cutter.untouched(whole))).tolist()
+        cuts = [cutter.cut(whole.text(index)) for index in places]
         unusable = faults(spec.readers, [text for text, _ in cuts], quiet=True)
         unusable |= {index: "nothing is left of it after cutting" for index, (text, _) in enumerate(cuts) if not text}
-        faulty += [(whole.image_id[index], problem) for index, problem in sorted(unusable.items())]
-        good = [index for index in range(len(whole)) if index not in unusable]
-        cut_by.update(by for index in good if (by := cuts[index][1]) is not None)
-        kept.add(replace(whole, caption=[text for text, _ in cuts]).take(good))
-        left_out = rows.take(sorted(set(range(len(rows))) - set(accepted)))
-        reasons.update(rejection(reason) or "" for reason in left_out.finish_reason)
-        rejected += left_out.image_id
-        if bar is not None and rows:
-            bar.advance(len(rows))
+        faulty += [(kept.name(rows.start + places[index]), problem) for index, problem in sorted(unusable.items())]
+        left_out[[rows.start + places[index] for index in unusable]] = True
+        good = {index: cut for index, cut in enumerate(cuts) if index not in unusable}
+        cut_by.update(by for _, by in good.values() if by is not None)
+        kept.cut(rows, whole, {places[index]: text for index, (text, _) in good.items()})
+        if bar is not None:
+            bar.advance(len(whole))
     if prompts is None:
         faulty.sort()
     told = [f"  {name}: {problem}" for name, problem in faulty]
@@ -231,11 +235,13 @@ def _write(
     if faulty:
         reasons["unusable"] = len(faulty)
         print(f"merge: rejected as unusable:\n{listed(told, 'captions')}", file=sys.stderr)
-    _check_share(total, reasons, sorted([*rejected, *(name for name, _ in faulty)]), spec)
-    texts, order = kept.texts(), kept.order()
-    ranks = np.empty_like(order)
-    ranks[order] = np.arange(len(order))
-    training, held = split(texts, kept.images(), ranks, spec.heldout, spec.seed)
+    out = np.flatnonzero(left_out)
+    _check_share(total, reasons, [kept.name(row) for row in out[np.argsort(ranks[out])][:4].tolist()], spec)
+    stay = np.flatnonzero(~left_out)
+    texts, (images, hashes) = kept.numbers()[stay], kept.hashes.numbered(stay)
+    chosen = split(texts, images, hashes, ranks[stay], spec.heldout, spec.seed)
+    repeated = len(chosen[0]) - np.count_nonzero(np.bincount(texts[chosen[0]]))
+    training, held = (stay[part] for part in chosen)
     if prompts is None:
         training, held = (part[np.argsort(ranks[part])] for part in (training, held))
     counts = {
@@ -243,9 +249,9 @@ def _write(
         "heldout": len(held),
         "rejected": dict(sorted(reasons.items())),
         "cut": cut_by.total(),
-        "kept_apart": len(kept) - len(training) - len(held),
+        "kept_apart": len(stay) - len(training) - len(held),
     }
-    more = {"cut_by": dict(sorted(cut_by.items())), "repeated": len(training) - len(np.unique(texts[training]))}
+    more = {"cut_by": dict(sorted(cut_by.items())), "repeated": int(repeated)}
     _tell(counts, more, total)
     write_jsonl(spec.heldout_out, [{"data_id": name, "caption": text} for name, text in kept.captions(held)])
     limits = {"max_words": spec.max_words, "max_tokens": spec.max_tokens if spec.tokenizer else None}

@@ -43,6 +43,38 @@ class Packed:
         first, last = (int(ends[0]), int(ends[-1])) if len(ends) else (0, 0)
         return _decoded(bytes(memoryview(self.data)[first:last]), (ends - first).tolist())
 
+    def text(self, place: int) -> str:
+        """The text at one place."""
+        return str(memoryview(self.data)[self.offsets[place] : self.offsets[place + 1]], "utf-8")
+
+    def check(self) -> None:
+        """Look whether all can be read.
+
+        Raises:
+            UnicodeDecodeError: some are not UTF-8.
+        """
+        if not bytes(memoryview(self.data)).isascii():
+            self.texts()
+
+    def codes(self) -> np.ndarray:
+        """The bytes of all texts: uint8."""
+        import numpy as np
+
+        return np.frombuffer(self.data, np.uint8)
+
+    def framed(self) -> np.ndarray:
+        """Whether a text begins and ends with a character of ASCII that is not white space: bool [n]."""
+        import numpy as np
+
+        found = np.diff(self.offsets) > 0
+        codes, rows = self.codes(), np.flatnonzero(found)
+        found[rows] = seen(codes[self.offsets[rows]]) & seen(codes[self.offsets[rows + 1] - 1])
+        return found
+
+    def blank(self) -> list[int]:
+        """The places of texts that hold nothing but white space."""
+        return [place for place in (~self.framed()).nonzero()[0].tolist() if not self.text(place).strip()]
+
 
 @dataclass(frozen=True)
 class TextColumn:
@@ -90,12 +122,18 @@ def _decoded(data: bytes, ends: list[int]) -> list[str]:
     return [str(data[start:end], "utf-8") for start, end in zip(ends, ends[1:], strict=False)]
 
 
+def seen(codes: np.ndarray) -> np.ndarray:
+    """Whether each byte is a character of ASCII that is neither white space nor a control character: bool [n]."""
+    return codes - 33 < 94  # uint8: smaller ones wrap around
+
+
 def offsets_of(lengths: Any, count: int) -> np.ndarray:
     """Where `count` texts of these lengths (bytes) begin, and where the last one ends: int64 [count + 1]."""
     import numpy as np
 
     offsets = np.zeros(count + 1, np.int64)
-    np.cumsum(np.fromiter(lengths, np.int64, count), out=offsets[1:])
+    given = lengths if isinstance(lengths, np.ndarray) else np.fromiter(lengths, np.int64, count)
+    np.cumsum(given, out=offsets[1:])
     return offsets
 
 

@@ -59,41 +59,6 @@ class CaptionRow(NamedTuple):
 
 
 @dataclass(frozen=True)
-class CaptionLists:
-    """Rows of captions as one list for each column, named as in `CaptionRow`."""
-
-    image_id: list[str]
-    caption: list[str]
-    n_tokens: list[int]
-    finish_reason: list[str]
-    image_sha256: list[str]
-
-    @classmethod
-    def of(cls, rows: Sequence[CaptionRow]) -> CaptionLists:
-        """Those of rows."""
-        return cls(*map(list, zip(*rows, strict=True))) if rows else cls([], [], [], [], [])
-
-    def __len__(self) -> int:
-        return len(self.image_id)
-
-    def rows(self) -> list[CaptionRow]:
-        """The rows again."""
-        return list(map(CaptionRow._make, zip(*(getattr(self, name) for name in COLUMNS), strict=True)))
-
-    def take(self, places: Sequence[int]) -> CaptionLists:
-        """The rows at these places, each of which occurs once, upwards."""
-        if len(places) == len(self):
-            return self
-        return CaptionLists(*([getattr(self, name)[place] for place in places] for name in COLUMNS))
-
-    def accepted(self) -> Sequence[int]:
-        """The places of rows that are not rejected."""
-        if all(rejection(reason) is None for reason in set(self.finish_reason)):
-            return range(len(self))
-        return [place for place, reason in enumerate(self.finish_reason) if rejection(reason) is None]
-
-
-@dataclass(frozen=True)
 class CaptionSource:
     """What made the captions; equal in all shards of one data set."""
 
@@ -184,23 +149,13 @@ def read_captions(path: str | Path) -> CaptionFile:
         DamagedCaptions: its content is damaged.
         DataError: the file is missing, may not be read, or is not a caption file of these schemas; says which.
     """
-    head, values = read_lists(path)
-    return CaptionFile(head.source, values.rows(), head.merge, head.shard)
-
-
-def read_lists(path: str | Path) -> tuple[CaptionHead, CaptionLists]:
-    """`read_captions` column by column, which takes less time where rows are not needed."""
     head, n_tokens, texts = read_columns(path)
-    try:
-        values = {name: texts[name].texts() for name in TEXT_COLUMNS}
-    except ValueError as error:
-        raise DamagedCaptions(f"{path}: damaged ({error}); {REMEDY}") from None
-    return head, CaptionLists(n_tokens=n_tokens.tolist(), **values)
+    values = [n_tokens.tolist() if name == "n_tokens" else texts[name].texts() for name in COLUMNS]
+    return CaptionFile(head.source, list(map(CaptionRow._make, zip(*values, strict=True))), head.merge, head.shard)
 
 
 def read_columns(path: str | Path) -> tuple[CaptionHead, np.ndarray, dict[str, Packed]]:
-    """What a caption file says of itself, `n_tokens`, and the columns of texts; checked as by `read_captions`, which
-    also makes sure that the texts are UTF-8."""
+    """What a caption file says of itself, `n_tokens`, and the columns of texts; checked as by `read_captions`."""
     with hdf5.opened(path) as (file, _):
         head = _head(path, file)
         texts = {name: _texts(path, file, name, head.schema) for name in TEXT_COLUMNS}
@@ -213,6 +168,11 @@ def read_columns(path: str | Path) -> tuple[CaptionHead, np.ndarray, dict[str, P
         raise DamagedCaptions(f"{path}: columns of unequal length; {REMEDY}")
     if head.schema == 1 and head.content_sha256 not in (None, _content_sha256(n_tokens, texts)):
         raise DamagedCaptions(f"{path}: its content does not match its checksum; {REMEDY}")
+    try:
+        for one in texts.values():
+            one.check()
+    except ValueError as error:
+        raise DamagedCaptions(f"{path}: damaged ({error}); {REMEDY}") from None
     return head, n_tokens, texts
 
 

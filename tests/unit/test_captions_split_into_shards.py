@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from promptecho.captions.cut import Cutter
 from promptecho.captions.kept import KeptCaptions, PackedTexts
 from promptecho.captions.merge import MergeSpec, merge_shards
-from promptecho.captions.store import CaptionLists, CaptionRow, CaptionSource, read_captions, write_captions
+from promptecho.captions.packed import pack
+from promptecho.captions.store import CaptionRow, CaptionSource, read_captions, write_captions
 from promptecho.errors import DataError
 
 SOURCE = CaptionSource("models/vlm", "files-0123", "Describe.", {"temperature": 0.0})
@@ -66,8 +67,8 @@ def test_words_are_counted_as_split_counts_them(whole, most):
 @given(st.lists(st.text(max_size=9), min_size=1, max_size=12), st.randoms(use_true_random=False))
 def test_packed_texts_come_out_in_any_order(texts, rng):
     packed = PackedTexts()
-    packed.add(texts[:3])
-    packed.add(texts[3:])
+    packed.add(pack(texts[:3]))
+    packed.add(pack(texts[3:]))
     chosen = np.array(rng.choices(range(len(texts)), k=7), np.int64)
     wanted = [texts[index].encode() for index in chosen.tolist()]
     assert packed.bytes(chosen) == wanted
@@ -82,8 +83,9 @@ def test_packed_texts_come_out_in_any_order(texts, rng):
 def test_rows_are_ordered_as_their_ids_are(names):
     with tempfile.TemporaryDirectory() as folder:
         kept = KeptCaptions(Path(folder))
-        kept.add(CaptionLists.of([CaptionRow(name, "t", 1, "stop", "h") for name in names]))
-        assert [names[index] for index in kept.order().tolist()] == sorted(names)
+        same = {name: pack([name] * len(names)) for name in ("caption", "finish_reason", "image_sha256")}
+        kept.add(np.ones(len(names), np.int32), same | {"image_id": pack(names)})
+        assert [names[index] for index in np.argsort(kept.ranks).tolist()] == sorted(names)
 
 
 def test_an_image_in_two_shards_is_named_with_both(tmp_path):
