@@ -148,8 +148,9 @@ def test_images_do_not_depend_on_the_number_of_shards(experiment, config, whole,
     assert sorted(row["filename"] for row in rows) == sorted(expected)
 
 
-def test_killed_and_started_again_it_ends_with_the_same_bytes_and_repeats_nothing(experiment, config, whole):
-    out, work = experiment.folder / "killed", experiment.folder / "killed-work"
+def kill_twice(experiment, config, out, work, within_s):
+    """Start generation twice and kill it, at a random moment of `within_s` after a batch was recorded; what has its
+    final name is whole then. Returns the command's arguments."""
     arguments = [
         "generate", "--config", str(config), "--run", "base", "--step", "0", "--image-set", "s",
         "--prompts", str(experiment.folder / "metadata.jsonl"), "--out", str(out), "--work", str(work),
@@ -160,11 +161,17 @@ def test_killed_and_started_again_it_ends_with_the_same_bytes_and_repeats_nothin
         while len(recorded(work)) < 4 * batches:
             assert process.poll() is None, process.communicate()[1]
             time.sleep(0.002)
-        time.sleep(random.random() * 0.2)
+        time.sleep(random.random() * within_s)
         process.send_signal(number)
         process.communicate()
         for path in out.glob("*/samples/*.png"):  # what has its final name is whole
             Image.open(path).load()
+    return arguments
+
+
+def test_killed_and_started_again_it_ends_with_the_same_bytes_and_repeats_nothing(experiment, config, whole):
+    out, work = experiment.folder / "killed", experiment.folder / "killed-work"
+    arguments = kill_twice(experiment, config, out, work, within_s=0.2)
     done = len(recorded(work))
     first = sorted(out.glob("*/samples/*.png"))[:done]
     times = {path: path.stat().st_mtime_ns for path in first}

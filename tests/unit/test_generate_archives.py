@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-import random
-import signal
 import subprocess
-import time
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
-from forked import run, start
+from forked import run
 from PIL import Image
-from test_generate import IMAGES, SET, experiment, generate_again, job, png_bytes, recorded, whole, write_config  # noqa: F401
+from test_generate import (  # noqa: F401
+    IMAGES,
+    SET,
+    experiment,
+    generate_again,
+    job,
+    kill_twice,
+    png_bytes,
+    recorded,
+    whole,
+    write_config,
+)
 from test_generate import config as files_config
 
 from promptecho.archives import Archive
@@ -61,19 +69,7 @@ def test_the_images_are_those_of_files(experiment, zipping, config, whole):  # n
 def test_killed_and_started_again_it_ends_with_the_same_archive(experiment, zipping, whole):  # noqa: F811
     generate_shard(job(experiment, zipping, "unhurt"))
     out, work = experiment.folder / "hurt", experiment.folder / "hurt-work"
-    arguments = [
-        "generate", "--config", str(zipping), "--run", "base", "--step", "0", "--image-set", "s",
-        "--prompts", str(experiment.folder / "metadata.jsonl"), "--out", str(out), "--work", str(work),
-        "--threads", "1",
-    ]  # fmt: skip
-    for batches, number in ((1, signal.SIGTERM), (2, signal.SIGKILL)):
-        process = start(arguments)
-        while len(recorded(work)) < 4 * batches:
-            assert process.poll() is None, process.communicate()[1]
-            time.sleep(0.002)
-        time.sleep(random.random() * 0.1)
-        process.send_signal(number)
-        process.communicate()
+    arguments = kill_twice(experiment, zipping, out, work, within_s=0.1)
     done = len(recorded(work))
     assert done >= 8
     (data,) = [*work.glob("done/*.images")] or [None]
