@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import sys
 import time
 from collections.abc import Sequence
@@ -24,12 +25,13 @@ from .owners import Owners
 from .recovery import Recovery
 from .signals import Signals, speak_to_nobody
 from .submitting import Submitter
-from .task import Task
+from .task import Task, TaskVerdict
 from .telling import failure_message
 from .watching import Watcher
 
 _WAIT_FILES_IN_COMMAND = 20
 _SHUTDOWN_STEP_S = 0.5
+_LONGEST_WAIT_FOR_TELLING_S = 5.0
 
 
 class Executor(RemoteExecutor):
@@ -47,6 +49,7 @@ class Executor(RemoteExecutor):
         self._told_of_end = False
         self._gone = 0  # looks in a row at which the log folder was not there
         self._to_record: dict[object, Task] = {}  # by job: ended well, not yet recorded by Snakemake
+        self._ends_told = events.EndsTold(lambda job: workflow.dag.finished(job))
         super().__init__(workflow, logger)
 
     def __post_init__(self) -> None:
@@ -206,22 +209,28 @@ class Executor(RemoteExecutor):
             events.note_start(info.aux["task"])
         verdicts = self._watcher.judge([info.aux["task"] for info in active_jobs])
         self._keeper.room_made(sum(verdict.kind != "waiting" for verdict in verdicts.values()))
-        # Ends first: logs then tell things in the order in which they happened.
-        for info in sorted(active_jobs, key=lambda info: verdicts[id(info.aux["task"])].kind == "waiting"):
+        patience = time.monotonic() + _LONGEST_WAIT_FOR_TELLING_S
+        # Ends first, as they came: logs then tell things in the order in which they happened.
+        for info in sorted(active_jobs, key=lambda info: _place(info.aux["task"], verdicts[id(info.aux["task"])])):
             one = info.aux["task"]
             verdict = verdicts[id(one)]
             if verdict.kind == "waiting":
-                events.tell_of_start(info, self.logger)
+                if one.node is not None and not one.told and self._ends_told.include_those_of(one):
+                    events.tell_of_start(info.job, one, self.logger)
                 yield info
                 continue
             events.note_start(one)
-            events.tell_of_start(info, self.logger)
-            requeues.tell(one, self.logger)
             self._live.pop(one.job_id, None)
             if verdict.kind == "success":
+                requeues.tell(one, self.logger)
                 self._to_record[info.job] = one
+                self._ends_told.report(info.job)
                 self.report_job_success(info)
-            elif verdict.kind == "again":
+                continue
+            await self._wait_for_ends_before(one, patience)
+            events.tell_of_start(info.job, one, self.logger)
+            requeues.tell(one, self.logger)
+            if verdict.kind == "again":
                 self.ledger.ended(one.submission, one.index, "again")
                 again = f"submitting it again (requeue {requeues.number_of_next(one)} of {one.requeue_limit})"
                 self.logger.warning(f"Slurm job {one.job_id}, {one.label}: {verdict.reason}; {again}")
@@ -232,6 +241,11 @@ class Executor(RemoteExecutor):
                 self._close(one, "failed")
                 message = failure_message(info.job, one, verdict, self.workflow)
                 self.report_job_error(info, msg=message, aux_logs=[str(one.log)])
+
+    async def _wait_for_ends_before(self, one: Task, until: float) -> None:
+        """Snakemake tells of failures at once, and of other ends when its main thread gets there."""
+        while not one.told and self.wait and not self._ends_told.include_those_of(one) and time.monotonic() < until:
+            await asyncio.sleep(0.02)
 
     def _look_for_folder(self) -> None:
         """Without its folder a job can't report its end, so it would be waited for up to its time limit.
@@ -256,7 +270,9 @@ class Executor(RemoteExecutor):
     def _close_recorded(self, job, outcome: str) -> None:
         one = self._to_record.pop(job, None)
         if one is not None:
+            events.tell_of_start(job, one, self.logger)  # a short job's, after the ends that were reported before
             self._close(one, outcome)
+            self._ends_told.record(job, outcome)
 
     def _latency(self) -> float:
         return max(self.workflow.execution_settings.latency_wait, 2.0)
@@ -362,3 +378,13 @@ class Executor(RemoteExecutor):
             if self._keeper is not None:  # as in `check_active_jobs`
                 self._keeper.release(self._array_size)
             await asyncio.sleep(min(_SHUTDOWN_STEP_S, self.next_seconds_between_status_checks))
+
+
+def _place(one: Task, verdict: TaskVerdict) -> float:
+    """Among the jobs of one look: those that have ended, by the time of it, before all others."""
+    if verdict.kind == "waiting":
+        return math.inf
+    try:
+        return one.outcome.stat().st_mtime
+    except OSError:  # its end is known from Slurm
+        return sys.float_info.max

@@ -23,6 +23,7 @@ class Task:
     ended_since: float | None = None  # when Slurm first said, or left unsaid, that it has ended
     node: str | None = None  # where it runs or ran; None: it is not known to have begun
     told: bool = False  # log handlers know that it has begun
+    ends_before: int | None = None  # reported until it was seen to run (events.EndsTold)
     warned: set = field(default_factory=set)
     requeues_told: int = 0
     resumable: bool = False  # its rule says that it goes on from what it has saved
