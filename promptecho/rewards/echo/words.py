@@ -1,0 +1,150 @@
+"""The PromptEcho reward word by word: how likely each word of the prompt is given the image, and how much of that is
+the image's doing rather than the language's.
+
+log p(word | image, words before it) is low for a word that the image contradicts, but also for one that nobody could
+have foreseen, and high for one that follows from grammar alone. What the model would say anyway is read from a blank
+image of the same size, so that the label's tokens stand at the same positions. The blank is one fixed grey by default:
+it has no colour that the image's prompt could speak of, lies in the middle of what processors normalize to zero mean,
+and is the same for all images of a prompt, so that changes of two images differ exactly as their log-probabilities do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image, ImageColor, ImageStat
+
+from promptecho.errors import ConfigError
+from promptecho.vlm.words import label_words
+
+if TYPE_CHECKING:
+    from promptecho.rewards.echo.reward import EchoReward
+
+GREY, MEAN = "#808080", "mean"
+
+
+@dataclass(frozen=True)
+class ReadWord:
+    """One word of a label, `label[start:end]`, with the values of its `tokens` (natural logarithms).
+
+    `blank_log_probs` are those given a blank image, None where no blank was asked for.
+    """
+
+    text: str
+    start: int
+    end: int
+    tokens: tuple[str, ...]
+    log_probs: tuple[float, ...]
+    blank_log_probs: tuple[float, ...] | None = None
+
+    @property
+    def log_prob(self) -> float:
+        """log p(word | image, words before it): the sum over its tokens."""
+        return sum(self.log_probs)
+
+    @property
+    def blank_log_prob(self) -> float | None:
+        """As `log_prob`, given the blank image."""
+        return None if self.blank_log_probs is None else sum(self.blank_log_probs)
+
+    @property
+    def change(self) -> float | None:
+        """By how much the image makes the word likelier than the blank image does; negative: less likely."""
+        return None if self.blank_log_probs is None else self.log_prob - sum(self.blank_log_probs)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A label as the VLM reads it on one image. Its words have all of the label's tokens, each once."""
+
+    label: str
+    words: tuple[ReadWord, ...]
+
+    @property
+    def reward(self) -> float:
+        """Mean log-probability per token: the PromptEcho reward."""
+        return self.log_prob / sum(len(word.tokens) for word in self.words)
+
+    @property
+    def log_prob(self) -> float:
+        """log p(label | image): the sum over all tokens."""
+        return sum(word.log_prob for word in self.words)
+
+    @property
+    def change(self) -> float | None:
+        """By how much the image makes the whole label likelier than the blank image does."""
+        changes = [word.change for word in self.words if word.change is not None]
+        return sum(changes) if changes else None
+
+
+def read_words(
+    echo: EchoReward,
+    images: Sequence[Image.Image],
+    labels: Sequence[str],
+    names: Sequence[str],
+    *,
+    blank: str | None = GREY,
+) -> list[Reading]:
+    """Read `labels[N]` on `images[N]` by the reward's VLM, word by word.
+
+    Args:
+        names: prompt ids, for errors.
+        blank: what the change is measured from: a colour as CSS names it (`white`, `#808080`), `mean` for the grey of
+            each image's own mean brightness, None for no change. A colour costs one more pass for each pair of label
+            and image size, `mean` one for each image.
+
+    Raises:
+        ConfigError: the blank is no colour.
+        RewardError: a value is not finite.
+        DataError: a label is empty, or longer than the model's context.
+        ModelError: the tokenizer does not say where its tokens lie.
+    """
+    images, labels, names = list(images), list(labels), list(names)
+    details = echo.score_details(images, labels, names)
+    cuts = {}
+    for label, name in zip(labels, names, strict=True):
+        if label not in cuts:
+            cuts[label] = label_words(echo.vlm, echo.query, label, name=f"prompt {name}", include_eos=echo.include_eos)
+    blanks: list[Any] = [None] * len(images)
+    if blank is not None:
+        keys = [(label, image.size, blank_color(blank, image)) for image, label in zip(images, labels, strict=True)]
+        first = {key: index for index, key in reversed(list(enumerate(keys)))}
+        pictures = [Image.new("RGB", size, color) for _, size, color in first]
+        found = echo.score_details(pictures, [key[0] for key in first], [names[index] for index in first.values()])
+        by_key = dict(zip(first, found, strict=True))
+        blanks = [by_key[key].log_probs.tolist() for key in keys]
+    readings = []
+    for label, detail, without in zip(labels, details, blanks, strict=True):
+        values = detail.log_probs.tolist()
+        words = []
+        for word in cuts[label]:
+            tokens = slice(word.first, word.last)
+            words.append(
+                ReadWord(
+                    label[word.start : word.end],
+                    word.start,
+                    word.end,
+                    tuple(detail.tokens[tokens]),
+                    tuple(values[tokens]),
+                    None if without is None else tuple(without[tokens]),
+                )
+            )
+        readings.append(Reading(label, tuple(words)))
+    return readings
+
+
+def blank_color(blank: str, image: Image.Image) -> tuple[int, int, int]:
+    """The colour of the blank image that stands for `image`.
+
+    Raises:
+        ConfigError: it is neither `mean` nor a colour.
+    """
+    if blank == MEAN:
+        grey = round(ImageStat.Stat(image.convert("L")).mean[0])
+        return grey, grey, grey
+    try:
+        return ImageColor.getrgb(blank)[:3]
+    except ValueError:
+        raise ConfigError(f"blank {blank!r}: give {MEAN}, or a colour such as grey, white or {GREY}") from None
