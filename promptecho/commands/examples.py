@@ -109,6 +109,15 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "promptecho reward PHOTO.jpg --vlm models/Qwen3-VL-8B-Instruct --name inferscore --samples 2"
         ' --label "Two blue squares."',
     ),
+    "reward-audit": (
+        "# a small one, on scenes that are rendered:",
+        "promptecho reward-audit --vlm shapes --captions shapes --n 4 --out reward-audit",
+        "# two VLMs and two queries on captions of one's own, with images of the base model and their verdicts:",
+        "promptecho reward-audit --vlm models/Qwen3-VL-8B-Instruct --vlm models/Qwen3-VL-2B-Instruct"
+        ' --query "Describe this image in detail." --query "What is in this image?" --captions captions.jsonl'
+        " --images results/zimage/images/base/0/geneval --scores results/zimage/scores/geneval/base/0.json"
+        " --out reward-audit",
+    ),
     "list families": (
         "promptecho list families",
         "# with those that an experiment file names in `plugins`:",

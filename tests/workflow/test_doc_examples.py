@@ -38,6 +38,8 @@ NOT_RUN = {
     "promptecho train --smoke": "tests/unit/test_train_smoke.py",
     "promptecho shapes train-": "an hour each",
     "promptecho shapes measure": "minutes (tests/unit/test_shapes_models.py)",
+    "promptecho reward-audit --vlm shapes --query": "minutes (tests/unit/test_reward_audit.py)",
+    "promptecho reward-audit --vlm models/": "models and captions of the reader's",
     "promptecho gpus run": "starts the reader's own program",
 }
 # Other programs, by how they begin, and why they are not run.
