@@ -113,10 +113,13 @@ rule score:
 """
 # What the executor for Slurm gives a job, as far as it costs something.
 IN_JOB = (
-    "-m snakemake --cores 1 --attempt 1 --force-use-threads --force --target-files-omit-workdir-adjustment"
+    "--cores 1 --attempt 1 --force-use-threads --force --target-files-omit-workdir-adjustment"
     " --max-inventory-time 0 --retries 0 --nocolor --no-hooks --nolock --ignore-incomplete --latency-wait 1"
     " --rerun-triggers params mtime input --scheduler greedy --quiet host --mode remote --allowed-rules score"
 )
+
+
+JOB_START = "plugins/snakemake-executor-plugin-submitit/snakemake_executor_plugin_submitit/job_start.py"
 
 
 def run(checkout: Path, command: Sequence[str | Path], folder: Path) -> dict[str, float]:
@@ -183,7 +186,7 @@ def cases(given: argparse.Namespace, folder: Path, sides: dict[str, Path]) -> di
 def starts(demo: Path, folder: Path, sides: dict[str, Path]) -> dict[str, dict[str, Any]]:
     """Commands up to their work, and Snakemake inside a job, on a copy of the finished demo."""
     shutil.copytree(demo, folder / DEMO)
-    [resolved] = (folder / DEMO / "config").glob("*.yaml")
+    resolved = max((folder / DEMO / "config").glob("*.yaml"), key=lambda path: path.stat().st_mtime)
     shutil.copy(resolved, folder / "config.yaml")
     (folder / "site").mkdir()
     (folder / "site/sitecustomize.py").write_text(AT_ONCE)
@@ -192,11 +195,16 @@ def starts(demo: Path, folder: Path, sides: dict[str, Path]) -> dict[str, dict[s
     commands: dict[str, dict[str, Any]] = {
         name: dict.fromkeys(sides, ["-c", STOPPED, where, *words.split()]) for name, (where, words) in STARTS.items()
     }
+    start = {  # by this file, since there is one
+        side: [path] if (path := checkout / JOB_START).exists() else ["-m", "snakemake"]
+        for side, checkout in sides.items()
+    }
     inside = [*IN_JOB.split(), "--target-jobs"]
     told = {"shapes": str(resolved.relative_to(folder))}
     job = [*inside, "score:E=shapes,B=dpg,R=base,N=0", "--config", f"resolved_configs={told!r}", "--snakefile"]
-    commands["inside a job"] = {side: [*job, checkout / "Snakefile"] for side, checkout in sides.items()}
-    commands["inside a job, one bare rule"] = dict.fromkeys(sides, [*inside, "score:E=a", "--snakefile", "Bare"])
+    commands["inside a job"] = {side: [*start[side], *job, checkout / "Snakefile"] for side, checkout in sides.items()}
+    bare = [*inside, "score:E=a", "--snakefile", "Bare"]
+    commands["inside a job, one bare rule"] = {side: [*start[side], *bare] for side in sides}
     return commands
 
 

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from PIL import Image
-
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # what only reads an experiment needs none of it
     import torch
+    from PIL import Image
 
     from promptecho.templates import Template
     from promptecho.vlm import Vlm

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
-
-from PIL import Image
+from typing import TYPE_CHECKING, Any
 
 from promptecho.config.descriptors import REWARDS
 from promptecho.errors import ConfigError, PromptEchoError, RewardError
 from promptecho.plugins import MISTAKES, import_object
 from promptecho.rewards.base import Details, ImageScore, RewardContext
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 
 class BuiltReward:

@@ -3,7 +3,6 @@
 # declared file: results that are older than lists have none, and must not run again for the want of it.
 import sys
 
-from promptecho.captions.renewal import LIST, renew
 from promptecho.errors import DataError
 from promptecho.plain_errors import in_plain_words
 
@@ -24,6 +23,8 @@ def captioned_images(wildcards):
 
 def images_list(wildcards, output):
     """The file of the list, which may be missing. It takes `output` so that Snakemake does not record it."""
+    from promptecho.captions.renewal import LIST  # here, as most jobs need nothing of it
+
     return placed(f"results/{wildcards.E}/captions/{LIST}")
 
 
@@ -34,6 +35,8 @@ def merged_images(wildcards):
 
 
 def _renewal(name):
+    from promptecho.captions.renewal import renew
+
     if name not in RENEWALS:
         captions, folder = EXPERIMENTS[name].captions, placed(f"results/{name}/captions")
         hashes = inputs_of_experiment(name).hashes

@@ -1,8 +1,8 @@
 """Snakemake executor that submits jobs to Slurm through submitit: `snakemake --executor submitit`.
 
 Reading order: settings, resources (rule resources to sbatch options), executor (the life of a job), submitting,
-submission and payload (both ends of it), ledger, owners and recovery (what survives a kill), watching, queue,
-controller, task and telling (how its end is reported).
+submission and payload (both ends of it), job_start (Snakemake in the job), ledger, owners and recovery (what survives a
+kill), watching, queue, controller, task and telling (how its end is reported).
 """
 
 from . import began  # noqa: F401, before all else

@@ -16,7 +16,7 @@ from snakemake_interface_executor_plugins.executors.real import RealExecutor
 from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
 from snakemake_interface_executor_plugins.utils import format_cli_arg
 
-from . import events, identity, requeues, slurm
+from . import events, identity, requeues, slurm, starting
 from .elsewhere import Elsewhere
 from .folder import keep_folders_of_jobs, private_folder
 from .keeping import Keeper
@@ -151,6 +151,13 @@ class Executor(RemoteExecutor):
             self._watch(job, one)
             self.logger.info(f"Taken up: Slurm job {one.job_id}, {one.label}; log: {one.log}")
         return set(found)
+
+    def format_job_exec(self, job) -> str:
+        """Of the parent, with the quick start of the job's Snakemake where nodes have this one's Python."""
+        command, python = super().format_job_exec(job), self.get_python_executable()
+        if self.settings.plain_start or python != sys.executable:
+            return command
+        return starting.quickly(command, python, self.folder)
 
     def additional_general_args(self) -> str:
         # In every job's log otherwise; and one job to choose from needs no solver.

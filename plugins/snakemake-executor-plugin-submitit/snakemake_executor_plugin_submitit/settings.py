@@ -58,6 +58,11 @@ class ExecutorSettings(ExecutorSettingsBase):
     skip_checks: bool = _setting(
         False, "Don't compare resources with the cluster's partitions, accounts and nodes before the first submission."
     )
+    plain_start: bool = _setting(
+        False,
+        "Start the Snakemake in jobs as `python -m snakemake`, with all that it imports; else it leaves out what a job "
+        "does not use, and needs half of the processor time until its command starts.",
+    )
 
     def __post_init__(self) -> None:
         problems = [

@@ -25,6 +25,10 @@ cloudpickle.register_pickle_by_value(memory)
 
 # submitit counts every limit of ten minutes or less as a time-out; the payload counts for itself.
 _NO_LIMIT = 10**6
+# As `-m submitit.core._submit`, which imports numpy where it is there, in case that a pickle needs it: ours does not.
+_RUN_PICKLE = (
+    'import sys; sys.modules["numpy"] = None; from submitit.core.submission import submitit_main; submitit_main()'
+)
 
 
 class ArrayExecutor(SlurmExecutor):
@@ -37,6 +41,7 @@ class ArrayExecutor(SlurmExecutor):
     - An sbatch that got no answer is looked up in the queue before it is called again.
     - The job's id is what `sbatch --parsable` says, not the first number after the word job.
     - It does without srun on the submit host, which nothing here calls.
+    - The process that runs the pickle, and waits for the command, does not import numpy.
     """
 
     def __init__(self, folder: Path, parameters: dict, *, name: str, comment: str, signal_delay_s: int):
@@ -67,6 +72,10 @@ class ArrayExecutor(SlurmExecutor):
     @classmethod
     def affinity(cls) -> int:
         return 2  # as where srun is found
+
+    @property
+    def _submitit_command_str(self) -> str:
+        return f"{self.python} -u -c {shlex.quote(_RUN_PICKLE)} {shlex.quote(str(self.folder))}"
 
     def submit_all(self, payloads: Sequence[JobPayload], patience_s: float, on_wait: Callable) -> str:
         """One job, or one array of them; returns the Slurm id (of the array).

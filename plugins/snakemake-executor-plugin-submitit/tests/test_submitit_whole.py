@@ -97,13 +97,16 @@ def test_a_workflow_runs_as_jobs_and_leaves_nothing_open(tmp_path):
     assert code == 0, said
     assert (tmp_path / "whole.txt").read_text() == "01"
     assert len((tmp_path / "bin/scripts").read_text().splitlines()) == 2  # the two parts are one array
+    assert len(list((tmp_path / ".snakemake/submitit").glob("job_start-*.py"))) == 1
     assert "41_0" in said and "41_1" in said and "43" in said
     assert list(Ledger(tmp_path / ".snakemake/submitit/ledger.jsonl").open_tasks()) == []
 
 
 def test_no_start_is_told_before_the_end_that_made_room(tmp_path):
     """One job at a time; the last one fails, and Snakemake tells of failures in another thread than of other ends."""
-    code, said = run(tmp_path, BUSY, SBATCH.replace('bash "$script" >', 'flock room bash "$script" >'), "--keep-going")
+    one_at_a_time = SBATCH.replace('bash "$script" >', 'flock room bash "$script" >')
+    code, said = run(tmp_path, BUSY, one_at_a_time, "--keep-going", "--submitit-plain-start")
+    assert not list((tmp_path / ".snakemake/submitit").glob("job_start-*.py"))
     assert code == 1 and "2 of 4 steps" in said, said
     told = [line.split() for line in (tmp_path / "events").read_text().splitlines()]
     assert [what for what, _ in told] == ["start", "end"] * 3
