@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from PIL import Image
 from tiny_vlm import image, shared_folder
 
 from promptecho.errors import ConfigError
 from promptecho.rewards.echo.reward import EchoReward
-from promptecho.rewards.echo.words import MEAN, blank_color, read_words
+from promptecho.rewards.echo.words import MEAN, blank_colors, read_words
 from promptecho.vlm import load_vlm
 from promptecho.vlm.words import group_tokens, label_words, text_words
 
@@ -96,10 +98,21 @@ def test_change_is_from_a_blank_image_of_the_same_size(vlm):
     assert other.change != readings[0].change and other.log_prob == pytest.approx(readings[0].log_prob, abs=1e-4)
 
 
+def test_prior_of_several_blank_images_is_the_mean_probability(vlm):
+    echo, label, picture = EchoReward(vlm), "A red circle.", image(5)
+    both, black, white = (
+        read_words(echo, [picture], [label], ["p"], blank=blank)[0] for blank in ("black, white", "black", "white")
+    )
+    for word, one, other in zip(both.words, black.words, white.words, strict=True):
+        pairs = zip(one.blank_log_probs, other.blank_log_probs, strict=True)
+        expected = [math.log((math.exp(a) + math.exp(b)) / 2) for a, b in pairs]
+        assert word.blank_log_probs == pytest.approx(expected, abs=1e-4)
+
+
 def test_blank_is_a_colour_or_the_mean_grey():
     picture = image(3)
-    grey = blank_color(MEAN, picture)
-    assert len(set(grey)) == 1 and grey != blank_color(MEAN, image(4))
-    assert blank_color("white", picture) == (255, 255, 255)
+    [grey] = blank_colors(MEAN, picture)
+    assert len(set(grey)) == 1 and [grey] != blank_colors(MEAN, image(4))
+    assert blank_colors("white, rgb(1, 2, 3),#fff", picture) == [(255, 255, 255), (1, 2, 3)]
     with pytest.raises(ConfigError, match="blank 'gray-ish': give mean, or a colour"):
-        blank_color("gray-ish", picture)
+        blank_colors("white,gray-ish", picture)

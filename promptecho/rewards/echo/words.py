@@ -2,18 +2,22 @@
 the image's doing rather than the language's.
 
 log p(word | image, words before it) is low for a word that the image contradicts, but also for one that nobody could
-have foreseen, and high for one that follows from grammar alone. What the model would say anyway is read from a blank
-image of the same size, so that the label's tokens stand at the same positions. The blank is one fixed grey by default:
-it has no colour that the image's prompt could speak of, lies in the middle of what processors normalize to zero mean,
-and is the same for all images of a prompt, so that changes of two images differ exactly as their log-probabilities do.
+have foreseen, and high for one that follows from grammar alone. What the model would say anyway is read from blank
+images of the same size, so that the label's tokens stand at the same positions. They are black, grey and white by
+default, and each token's prior is the logarithm of its mean probability over the three: one blank image alone may be
+something so strange to a model that it says nothing sensible there, and a mean is not drawn down by that. Fixed colours
+are the same for all images of a prompt, so that changes of two images differ exactly as their log-probabilities do.
 """
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import torch
 from PIL import Image, ImageColor, ImageStat
 
 from promptecho.errors import ConfigError
@@ -22,14 +26,14 @@ from promptecho.vlm.words import label_words
 if TYPE_CHECKING:
     from promptecho.rewards.echo.reward import EchoReward
 
-GREY, MEAN = "#808080", "mean"
+BLANK, MEAN = "black,grey,white", "mean"
 
 
 @dataclass(frozen=True)
 class ReadWord:
     """One word of a label, `label[start:end]`, with the values of its `tokens` (natural logarithms).
 
-    `blank_log_probs` are those given a blank image, None where no blank was asked for.
+    `blank_log_probs` are those given the blank images, None where none was asked for.
     """
 
     text: str
@@ -46,12 +50,12 @@ class ReadWord:
 
     @property
     def blank_log_prob(self) -> float | None:
-        """As `log_prob`, given the blank image."""
+        """As `log_prob`, given the blank images."""
         return None if self.blank_log_probs is None else sum(self.blank_log_probs)
 
     @property
     def change(self) -> float | None:
-        """By how much the image makes the word likelier than the blank image does; negative: less likely."""
+        """By how much the image makes the word likelier than the blank images do; negative: less likely."""
         return None if self.blank_log_probs is None else self.log_prob - sum(self.blank_log_probs)
 
 
@@ -74,7 +78,7 @@ class Reading:
 
     @property
     def change(self) -> float | None:
-        """By how much the image makes the whole label likelier than the blank image does."""
+        """By how much the image makes the whole label likelier than the blank images do."""
         changes = [word.change for word in self.words if word.change is not None]
         return sum(changes) if changes else None
 
@@ -85,15 +89,15 @@ def read_words(
     labels: Sequence[str],
     names: Sequence[str],
     *,
-    blank: str | None = GREY,
+    blank: str | None = BLANK,
 ) -> list[Reading]:
     """Read `labels[N]` on `images[N]` by the reward's VLM, word by word.
 
     Args:
         names: prompt ids, for errors.
-        blank: what the change is measured from: a colour as CSS names it (`white`, `#808080`), `mean` for the grey of
-            each image's own mean brightness, None for no change. A colour costs one more pass for each pair of label
-            and image size, `mean` one for each image.
+        blank: what the change is measured from: colours as CSS names them, with commas between them (`white`,
+            `#000,#808080`), or `mean` for the grey of each image's own mean brightness; None for no change. A colour
+            costs one more pass for each pair of label and image size, `mean` one for each image.
 
     Raises:
         ConfigError: the blank is no colour.
@@ -107,14 +111,7 @@ def read_words(
     for label, name in zip(labels, names, strict=True):
         if label not in cuts:
             cuts[label] = label_words(echo.vlm, echo.query, label, name=f"prompt {name}", include_eos=echo.include_eos)
-    blanks: list[Any] = [None] * len(images)
-    if blank is not None:
-        keys = [(label, image.size, blank_color(blank, image)) for image, label in zip(images, labels, strict=True)]
-        first = {key: index for index, key in reversed(list(enumerate(keys)))}
-        pictures = [Image.new("RGB", size, color) for _, size, color in first]
-        found = echo.score_details(pictures, [key[0] for key in first], [names[index] for index in first.values()])
-        by_key = dict(zip(first, found, strict=True))
-        blanks = [by_key[key].log_probs.tolist() for key in keys]
+    blanks = [None] * len(images) if blank is None else _blank_log_probs(echo, images, labels, names, blank)
     readings = []
     for label, detail, without in zip(labels, details, blanks, strict=True):
         values = detail.log_probs.tolist()
@@ -135,16 +132,36 @@ def read_words(
     return readings
 
 
-def blank_color(blank: str, image: Image.Image) -> tuple[int, int, int]:
-    """The colour of the blank image that stands for `image`.
+def _blank_log_probs(
+    echo: EchoReward, images: list[Image.Image], labels: list[str], names: list[str], blank: str
+) -> list[Any]:
+    """For each image the label's log-probabilities, token by token, given blank images of its size."""
+    keys = [
+        [(label, image.size, color) for color in blank_colors(blank, image)]
+        for image, label in zip(images, labels, strict=True)
+    ]
+    first = {key: index for index, some in reversed(list(enumerate(keys))) for key in some}
+    pictures = [Image.new("RGB", size, color) for _, size, color in first]
+    found = echo.score_details(pictures, [key[0] for key in first], [names[index] for index in first.values()])
+    rows = {key: detail.log_probs.double() for key, detail in zip(first, found, strict=True)}
+    return [(torch.stack([rows[key] for key in some]).logsumexp(dim=0) - math.log(len(some))).tolist() for some in keys]
+
+
+def blank_colors(blank: str, image: Image.Image) -> list[tuple[int, int, int]]:
+    """The colours of the blank images that stand for `image`, each once.
 
     Raises:
-        ConfigError: it is neither `mean` nor a colour.
+        ConfigError: one is neither `mean` nor a colour.
     """
-    if blank == MEAN:
+    return list(dict.fromkeys(_color(part.strip(), image) for part in re.split(r",(?![^(]*\))", blank)))
+
+
+def _color(name: str, image: Image.Image) -> tuple[int, int, int]:
+    if name == MEAN:
         grey = round(ImageStat.Stat(image.convert("L")).mean[0])
         return grey, grey, grey
     try:
-        return ImageColor.getrgb(blank)[:3]
+        red, green, blue = ImageColor.getrgb(name)[:3]
     except ValueError:
-        raise ConfigError(f"blank {blank!r}: give {MEAN}, or a colour such as grey, white or {GREY}") from None
+        raise ConfigError(f"blank {name!r}: give {MEAN}, or a colour such as grey, white or #808080") from None
+    return red, green, blue
