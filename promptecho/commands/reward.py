@@ -92,6 +92,18 @@ def reward(
     batch_size: int = typer.Option(8, "--batch-size", min=1, help="Images that the model takes together."),
     trust_remote_code: bool = TRUST_REMOTE_CODE,
     as_json: bool = typer.Option(False, "--json", help="Print JSON."),
+    html: Path | None = typer.Option(
+        None,
+        "--html",
+        help="HTML page to write: each image with its label, whose words are coloured by their log-probability and by "
+        "what the image changes about it; for echo. Default: none.",
+    ),
+    blank: str | None = typer.Option(
+        None,
+        "--blank",
+        help="What that change is measured from: blank images of these colours, with commas between them, or `mean` "
+        "for each image's own mean brightness; also for --json. Default: black,grey,white with --html, otherwise none.",
+    ),
 ) -> None:
     """Print the reward of images for a prompt.
 
@@ -113,11 +125,18 @@ def reward(
     for key in (key for key, value in shared.items() if value is not None and key not in chosen.takes):
         raise typer.BadParameter(f"--{key.replace('_', '-')}: {name} has no such option")
     asked = {"temperature": temperature, "samples": samples, "max_new_tokens": max_new_tokens, "template": template}
+    for key, value in {"html": html, "blank": blank}.items():
+        if value is not None and name != "echo":
+            raise typer.BadParameter(f"--{key}: {name} reads no words; --name echo does")
     options = _options(chosen, settings.rewards, asked, setting or [])
     files = given_files("--image", image, more)
     texts = _labels(files, label, labels)
     model_place = (path, own.revision if own else None) if chosen.needs_vlm and path is not None else None
     images = _checked(model_place, files, settings.captions)
+    if blank is not None:
+        from promptecho.rewards.echo.words import check_blank
+
+        check_blank(blank)
     # What is missing is said before these seconds.
     from promptecho.cluster.device import choose_device
     from promptecho.config.memory import reward_keys
@@ -150,9 +169,33 @@ def reward(
         for picture in images:  # its name decides what is sampled, not where it lies
             picture.info["path"] = Path(picture.info["path"]).name
     names = [f"of {path}" for path in files] if labels else ["--label"] * len(files)
+    built = make_reward(name, context)
     with memory(Phase.REWARD):
-        details = make_reward(name, context).details(images, texts, names)
+        if html is None and blank is None:
+            details = built.details(images, texts, names)
+        else:
+            details = _read(built.function, images, texts, names, html, blank, f"{path}", files)
     _print(files, details, as_json)
+
+
+def _read(
+    echo: Any, images: list, texts: list[str], names: list[str], html: Path | None, blank: str | None, vlm: str,
+    files: list[Path],
+) -> Details:  # fmt: skip
+    """Rewards word by word, with what blank images make of them; and the page of them, if one is asked for."""
+    from promptecho.names import shown
+    from promptecho.reading.page import ReadImage, ReadRow, about_lines, write_words
+    from promptecho.rewards.echo.words import BLANK, read_words, told
+
+    blank = blank or BLANK
+    readings = read_words(echo, images, texts, names, blank=blank)
+    if html is not None:
+        rows = [
+            ReadRow("", [ReadImage(shown(file), image, reading)])
+            for file, image, reading in zip(files, images, readings, strict=True)
+        ]
+        write_words(html, "Prompts, word by word", rows, about=about_lines(vlm, echo.query, blank))
+    return told(readings)
 
 
 def _options(reward: Reward, entries: Any, asked: dict[str, Any], given: list[str]) -> Any:

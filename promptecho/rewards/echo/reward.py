@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from PIL import Image
 
-from promptecho.errors import RewardError
+from promptecho.errors import ModelError, RewardError
 from promptecho.rewards.base import Details, RewardContext, image_name
+from promptecho.rewards.echo.words import read_words, token_details, told
 from promptecho.vlm import TokenLogProbs, Vlm, label_log_probs
 
 DEFAULT_QUERY = "Describe this image in detail."
@@ -31,16 +32,12 @@ class EchoReward:
         return [detail.mean for detail in self.score_details(images, prompts, prompt_ids)]
 
     def details(self, images: list[Image.Image], prompts: list[str], prompt_ids: list[str]) -> Details:
-        """As `__call__`, token by token."""
-        found = self.score_details(images, prompts, prompt_ids)
-        pairs = [list(zip(one.tokens, one.log_probs.tolist(), strict=True)) for one in found]
-        return Details(
-            [one.mean for one in found],
-            [{"tokens": one.tokens, "log_probs": one.log_probs.tolist()} for one in found],
-            "log-probability per token (natural log); the reward is their mean",
-            ("tokens",),
-            [[("  ".join(f"{token!r} {value:.2f}" for token, value in some),)] for some in pairs],
-        )
+        """As `__call__`, token by token, and word by word where the tokenizer tells where its tokens lie."""
+        try:
+            return told(read_words(self, images, prompts, prompt_ids, blank=None))
+        except ModelError:
+            found = self.score_details(images, prompts, prompt_ids)
+        return token_details([(one.tokens, one.log_probs.tolist()) for one in found])
 
     def score_details(
         self, images: list[Image.Image], prompts: list[str], prompt_ids: list[str]

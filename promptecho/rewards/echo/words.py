@@ -15,18 +15,31 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from PIL import Image, ImageColor, ImageStat
 
 from promptecho.errors import ConfigError
+from promptecho.rewards.base import Details
+from promptecho.vlm import TokenLogProbs, Vlm
 from promptecho.vlm.words import label_words
 
-if TYPE_CHECKING:
-    from promptecho.rewards.echo.reward import EchoReward
-
 BLANK, MEAN = "black,grey,white", "mean"
+
+
+class TokenReward(Protocol):
+    """What reads words: a reward that is a sum or mean over a label's tokens, as `EchoReward` is."""
+
+    vlm: Vlm
+    query: str
+    include_eos: bool
+
+    def score_details(
+        self, images: list[Image.Image], prompts: list[str], prompt_ids: list[str]
+    ) -> list[TokenLogProbs]:
+        """The log-probability of every token of `prompts[N]`, given `images[N]`."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -84,7 +97,7 @@ class Reading:
 
 
 def read_words(
-    echo: EchoReward,
+    echo: TokenReward,
     images: Sequence[Image.Image],
     labels: Sequence[str],
     names: Sequence[str],
@@ -106,11 +119,11 @@ def read_words(
         ModelError: the tokenizer does not say where its tokens lie.
     """
     images, labels, names = list(images), list(labels), list(names)
-    details = echo.score_details(images, labels, names)
     cuts = {}
     for label, name in zip(labels, names, strict=True):
         if label not in cuts:
             cuts[label] = label_words(echo.vlm, echo.query, label, name=f"prompt {name}", include_eos=echo.include_eos)
+    details = echo.score_details(images, labels, names)
     blanks = [None] * len(images) if blank is None else _blank_log_probs(echo, images, labels, names, blank)
     readings = []
     for label, detail, without in zip(labels, details, blanks, strict=True):
@@ -132,8 +145,43 @@ def read_words(
     return readings
 
 
+def token_details(labels: Sequence[tuple[Sequence[str], Sequence[float]]]) -> Details:
+    """What `promptecho reward` prints of N labels, from the tokens and the log-probabilities of each."""
+    rows = [[("  ".join(f"{token!r} {value:.2f}" for token, value in zip(*label, strict=True)),)] for label in labels]
+    return Details(
+        [sum(values) / len(values) for _, values in labels],
+        [{"tokens": list(tokens), "log_probs": list(values)} for tokens, values in labels],
+        "log-probability per token (natural log); the reward is their mean",
+        ("tokens",),
+        rows,
+    )
+
+
+def told(readings: Sequence[Reading]) -> Details:
+    """As `token_details`; with `--json` word by word, too."""
+    details = token_details(
+        [
+            ([token for word in one.words for token in word.tokens], [x for word in one.words for x in word.log_probs])
+            for one in readings
+        ]
+    )
+    for facts, reading in zip(details.facts, readings, strict=True):
+        facts["words"] = [_facts(word) for word in reading.words]
+    return details
+
+
+def _facts(word: ReadWord) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "text": word.text, "start": word.start, "end": word.end, "tokens": list(word.tokens),
+        "log_prob": word.log_prob,
+    }  # fmt: skip
+    if word.change is not None:
+        found |= {"blank_log_prob": word.blank_log_prob, "change": word.change}
+    return found
+
+
 def _blank_log_probs(
-    echo: EchoReward, images: list[Image.Image], labels: list[str], names: list[str], blank: str
+    echo: TokenReward, images: list[Image.Image], labels: list[str], names: list[str], blank: str
 ) -> list[Any]:
     """For each image the label's log-probabilities, token by token, given blank images of its size."""
     keys = [
@@ -154,6 +202,15 @@ def blank_colors(blank: str, image: Image.Image) -> list[tuple[int, int, int]]:
         ConfigError: one is neither `mean` nor a colour.
     """
     return list(dict.fromkeys(_color(part.strip(), image) for part in re.split(r",(?![^(]*\))", blank)))
+
+
+def check_blank(blank: str) -> None:
+    """Whether `read_words` will take it.
+
+    Raises:
+        ConfigError: a part is neither `mean` nor a colour.
+    """
+    blank_colors(blank, Image.new("RGB", (1, 1)))
 
 
 def _color(name: str, image: Image.Image) -> tuple[int, int, int]:
