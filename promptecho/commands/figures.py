@@ -1,4 +1,5 @@
-"""`promptecho figures`: scores, training curves and sample grids from finished work, without model or GPU."""
+"""`promptecho figures`: scores, training curves and sample grids from finished work, without model or GPU; and grids
+word by word, for which the VLM reads them (figures_words.py)."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from promptecho.commands.figures_words import words
 from promptecho.commands.files import given_files
 from promptecho.commands.options import PluginsConfig as Config
 from promptecho.commands.options import plugins_of
@@ -19,6 +21,7 @@ def register(app: typer.Typer) -> None:
     figures.command("curves")(curves)
     figures.command("training")(training)
     figures.command("samples")(samples)
+    figures.command("words")(words)
     app.add_typer(figures, name="figures", no_args_is_help=True)
 
 

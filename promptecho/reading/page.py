@@ -75,7 +75,7 @@ def write_words(path: Path, title: str, rows: Sequence[ReadRow], *, about: Seque
 
 def about_lines(vlm: str, query: str, blank: str) -> list[str]:
     """What stands above the words: which model was asked what, and what changes are measured from."""
-    return [f"Read by {vlm}, asked “{query}”. Blank images: {blank}, of each image's size."]
+    return [f"Read by: {vlm}. Question: {query}", f"Blank images: {blank}, each of the image's size."]
 
 
 def clean(text: str) -> str:

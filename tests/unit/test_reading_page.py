@@ -7,8 +7,12 @@ from html.parser import HTMLParser
 
 import pytest
 from forked import ended
+from tiny_experiment import Experiment
 from tiny_vlm import image, shared_folder
+from typer.testing import CliRunner
 
+from promptecho.cli import app
+from promptecho.files import read_json, write_jsonl
 from promptecho.reading.page import change_step, log_prob_step, number
 from promptecho.reading.template import DARK, LIGHT
 
@@ -107,3 +111,33 @@ def test_words_can_be_read_on_every_colour(scale):
     for names in (["p1", "p2", "p3", "p4", "p5", "p6"], ["c1", "c2", "c3", "c4"], ["c-1", "c-2", "c-3", "c-4"]):
         steps = [luminance(scale[name][0]) for name in names]
         assert steps in (sorted(steps), sorted(steps, reverse=True))
+
+
+def test_samples_are_read_at_every_checkpoint_by_the_vlm_of_the_run(tmp_path):
+    prompts, folders = ["A red circle.", "two </p><script> squares", "A star"], []
+    for run, step in (("base", 0), ("r", 2), ("r", 8)):
+        folders.append(tmp_path / f"exp/images/{run}/{step}/set")
+        listing = [
+            {"prompt_id": f"p{p}", "image_index": 0, "prompt": prompt, "filename": f"{p}.png", "sha256": ""}
+            for p, prompt in enumerate(prompts)
+        ]
+        write_jsonl(folders[-1] / "shards/0.jsonl", listing)
+        for p in range(len(prompts)):
+            image(10 * step + p).save(folders[-1] / f"{p}.png")
+    config = Experiment(tmp_path / "files").config(sections={"rewards": [{"name": "echo", "query": "What is it?"}]})
+    call = ["figures", "words", *map(str, folders), "--config", str(config), "--prompts", "2"]
+    result = CliRunner().invoke(app, [*call, "--out", str(tmp_path / "words.html")], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    seen, told = Seen((tmp_path / "words.html").read_text()), read_json(tmp_path / "words.json")
+    assert "script" not in seen.tags
+    assert told["query"] == "What is it?" and told["columns"] == seen.names[:3] == ["base", "r @ 2", "r @ 8"]
+    assert seen.prompts == [one["prompt"] for one in told["shown"] for _ in range(3)]
+    words = [word for row in told["read"] for cell in row for word in cell["words"]]
+    assert [word["data-p"] for word in seen.words] == [number(word["log_prob"]) for word in words]
+    for row in told["read"]:
+        for cell in row[1:]:
+            assert len({word["change"] for word in cell["words"]} - {word["change"] for word in row[0]["words"]}) > 0
+    [base, first] = told["read"][0][:2]
+    from_base = [a["log_prob"] - b["log_prob"] for a, b in zip(first["words"], base["words"], strict=True)]
+    shown = [word["data-b"] for word in seen.words if "data-b" in word]
+    assert shown[: len(from_base)] == [number(value, sign=True) for value in from_base]

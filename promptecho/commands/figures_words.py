@@ -1,0 +1,94 @@
+"""`promptecho figures words`: sample grids whose prompts are read word by word, by the frozen VLM of the run."""
+
+from __future__ import annotations
+
+import contextlib
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from promptecho.commands.files import given_files
+from promptecho.commands.options import DEVICE, plugins_of
+
+
+def words(
+    images: Annotated[
+        list[Path],
+        typer.Argument(help="Image folders, results/E/images/R/N/SET, of one image set; the base model's first."),
+    ],
+    config: Annotated[
+        Path, typer.Option(help="Experiment file or resolved configuration; names the VLM and its question.")
+    ],
+    out: Annotated[Path, typer.Option(help="Page to write, NAME.html; NAME.json beside it has its numbers.")],
+    run: Annotated[
+        str | None,
+        typer.Option(help="Whose reward reads: a key of `runs`. Default: the run of the last images."),
+    ] = None,
+    scores: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of scores, results/E/scores/B: prompts are wins, losses and ties of the last images against "
+            "the first, in their true proportions. Default: none."
+        ),
+    ] = None,
+    prompts: Annotated[
+        int, typer.Option(min=1, help="Number of prompts. Which ones follows from their ids and verdicts.")
+    ] = 24,
+    image_index: Annotated[int, typer.Option(min=0, help="Which image of each prompt, from 0.")] = 0,
+    max_columns: Annotated[
+        int, typer.Option(min=2, help="Most checkpoints; of more image folders so many are chosen, evenly.")
+    ] = 6,
+    blank: Annotated[
+        str, typer.Option(help="Colours of the blank images that changes are measured from, or `mean`.")
+    ] = "black,grey,white",
+    device: str = DEVICE,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images that the model takes together.")] = 16,
+) -> None:
+    """Write a page of samples on which each prompt's words are coloured by how the VLM reads them on each image."""
+    from promptecho.benchmarks.packing import unpacked
+    from promptecho.cluster.device import choose_device
+    from promptecho.config import run_rewards, run_vlm
+    from promptecho.config.memory import reward_keys
+    from promptecho.errors import ConfigError
+    from promptecho.figures.samples import choose, thin
+    from promptecho.figures.sources import read_columns
+    from promptecho.memory import MemoryAdvice
+    from promptecho.models.locate import job_config
+    from promptecho.phases import Phase
+    from promptecho.reading.samples import write_sample_words
+    from promptecho.rewards.echo.reward import EchoReward
+    from promptecho.rewards.echo.words import check_blank
+    from promptecho.vlm import load_vlm
+
+    if out.suffix != ".html":
+        raise ConfigError(f"--out {out}: must end in .html")
+    check_blank(blank)
+    experiment = job_config(config)
+    folders = given_files("IMAGES", images)
+    name = run or folders[-1].absolute().parts[-3]
+    if run is not None and run not in experiment.runs:
+        raise ConfigError(f"--run {run}: no such run in {config} (known: {', '.join(experiment.runs) or 'none'})")
+    trained = name in experiment.runs
+    rewards = run_rewards(experiment, name) if trained else experiment.rewards
+    section = run_vlm(experiment, name) if trained else experiment.models.vlm
+    query = next((one.query for one in rewards if one.name == "echo" and one.query), experiment.captions.query)
+    memory = MemoryAdvice(choose_device(device), partial(reward_keys, batch_size, section.dtype))
+    with plugins_of(None), contextlib.ExitStack() as stack:
+        opened = [stack.enter_context(unpacked(folder)) for folder in folders]
+        columns = thin(read_columns(opened, scores), max_columns)
+        chosen = choose(columns, prompts, image_index)
+        with memory(Phase.LOAD_VLM):
+            vlm = load_vlm(
+                section.path,
+                dtype=section.dtype,
+                device=device,
+                revision=section.revision,
+                trust_remote_code=section.trust_remote_code,
+            )
+        echo = EchoReward(vlm, query=query, batch_size=batch_size)
+        with memory(Phase.REWARD):
+            paths = write_sample_words(columns, chosen, echo, out.with_suffix(""), blank=blank)
+    for path in paths:
+        typer.echo(str(path))

@@ -1,0 +1,67 @@
+"""The prompts of a sample grid, word by word, on the images of every checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from promptecho.figures.samples import CheckpointImages, Choice, Key, told
+from promptecho.files import write_json
+from promptecho.images import load_image
+from promptecho.reading.page import ReadImage, ReadRow, about_lines, write_words
+from promptecho.rewards.echo import words
+from promptecho.rewards.echo.words import TokenReward, read_words
+
+
+def write_sample_words(
+    columns: Sequence[CheckpointImages], chosen: Choice, echo: TokenReward, stem: Path, *, blank: str
+) -> list[Path]:
+    """Write NAME.html, and NAME.json with its numbers; returns their paths.
+
+    A row has one prompt's images, one of each checkpoint; changes are from blank images, and from the first column's.
+
+    Args:
+        stem: path of NAME; the name may contain dots.
+        blank: as `read_words` takes it.
+
+    Raises:
+        DataError: an image cannot be read, or the disk is full or not writable.
+        RewardError: a value is not finite.
+    """
+    pairs = [(column, key) for key in chosen.keys for column in columns]
+    images = [load_image(column.images[key].path, fix="delete it and rerun the generation") for column, key in pairs]
+    prompts = [column.images[key].prompt for column, key in pairs]
+    readings = read_words(echo, images, prompts, [key[0] for _, key in pairs], blank=blank)
+    rows, width = [], len(columns)
+    for start, key in zip(range(0, len(pairs), width), chosen.keys, strict=True):
+        row = [
+            ReadImage(
+                f"{columns[k].label}{_verdict(columns[k], key)}",
+                images[start + k],
+                readings[start + k],
+                readings[start] if k else None,
+            )
+            for k in range(width)
+        ]
+        side = f", {chosen.sides[key]}" if key in chosen.sides else ""
+        rows.append(ReadRow(f"{key[0]}{side}", row))
+    page, numbers = (stem.with_name(f"{stem.name}.{kind}") for kind in ("html", "json"))
+    base = columns[0].label if width > 1 else ""
+    about = about_lines(echo.vlm.path, echo.query, blank)
+    write_words(page, "Samples, word by word", rows, about=[chosen.title, *about], base=base, pixels=320)
+    facts = words.told(readings).facts
+    read = [facts[start : start + width] for start in range(0, len(facts), width)]
+    write_json(numbers, told(columns, chosen) | {"query": echo.query, "blank": blank, "read": read})
+    return [page, numbers]
+
+
+def _verdict(column: CheckpointImages, key: Key) -> str:
+    """What the benchmark says of the image, in words; empty where it has not judged it."""
+    if key not in column.verdicts:
+        return ""
+    outcome = column.verdicts[key]
+    if outcome is None:
+        return ": judging failed"
+    if column.difference:
+        return {1: ": won", -1: ": lost"}.get(int(outcome), ": tie")
+    return {0.0: ": wrong", 1.0: ": right"}.get(outcome, f": {outcome:.2f}")
