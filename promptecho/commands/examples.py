@@ -77,6 +77,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "promptecho figures samples results/shapes/images/base/0/geneval results/shapes/images/promptecho-s1/40/geneval"
         " --scores results/shapes/scores/geneval --out samples.png",
     ),
+    "figures words": (
+        "promptecho figures words results/shapes/images/base/0/heldout results/shapes/images/promptecho-s1/40/heldout"
+        " --scores results/shapes/scores/heldout --config config/experiments/shapes.yaml --out words.html",
+    ),
     "plan": (
         "promptecho plan --config config/experiments/zimage.yaml --nodes 4 --gpus-per-node 8 --gpu h100",
         "promptecho plan --config config/experiments/shapes.yaml --gpus-per-node 1 --gpu l40s --json",
@@ -105,6 +109,9 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "# model and question of an experiment:",
         "promptecho reward results/shapes/captions/images/00001.png --config config/experiments/shapes.yaml"
         ' --label "Two blue squares." --json',
+        "# a page on which the words of the label are coloured:",
+        'promptecho reward results/shapes/captions/images/00001.png --vlm shapes --label "A red circle."'
+        " --html words.html",
         "# another reward, here one for which the model writes a score:",
         "promptecho reward PHOTO.jpg --vlm models/Qwen3-VL-8B-Instruct --name inferscore --samples 2"
         ' --label "Two blue squares."',
