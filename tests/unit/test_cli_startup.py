@@ -47,7 +47,7 @@ def test_a_line_that_names_its_command_gets_what_it_gets_among_all():
     assert sorted(whole) == names
     beside = {"options", "files", "settings"}  # what several have in common
     assert {name: set(found) - beside for name, found in files.items()} == {
-        name: set() if name == "score" else {"score"} if name == "judge" else {name} for name in names
+        name: set() if name == "score" else {"score"} if name == "judge" else {name.replace("-", "_")} for name in names
     }
 
 
