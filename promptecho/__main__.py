@@ -7,9 +7,7 @@ def run() -> None:
     """The command line. Ctrl-C while its modules are imported is a sentence, too."""
     try:
         from promptecho.cli import main
-        from promptecho.late_imports import import_late
 
-        import_late()
         main()
     except KeyboardInterrupt:
         sys.stderr.write("promptecho: interrupted; the same command goes on\n")
