@@ -65,6 +65,8 @@ FORMER_BEHAVIOUR: dict[str, Any] = {
     "benchmarks.questions_per_call": 1,
     "benchmarks.limit": None,
     "judges.models.request": {},
+    "rewards.echo.reduction": "mean",
+    "rewards.echo.include_eos": False,
 }
 
 # Files whose code decides scores and tables; relative to the package.

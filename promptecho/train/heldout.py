@@ -72,5 +72,5 @@ def evaluate(trainer: Trainer, weights: dict[str, torch.Tensor]) -> dict[str, fl
     combined = sum(entry.weight * float(score) for entry, score in zip(trainer.rewards, scores, strict=True))
     return {
         "heldout_reward": combined,
-        **{f"heldout_reward_{i}_{entry.name}": float(scores[i]) for i, entry in enumerate(trainer.rewards)},
+        **{f"heldout_reward_{i}_{entry.metric}": float(scores[i]) for i, entry in enumerate(trainer.rewards)},
     }

@@ -132,7 +132,7 @@ def reply_metrics(rewards: list[WeightedReward], scores: RolloutScores) -> dict[
     found: dict[str, float] = {}
     for index, entry in enumerate(rewards):
         if replies := float(scores.replies[index].sum()):
-            name, failed = f"{index}_{entry.name}", float(scores.failed[index].sum())
+            name, failed = f"{index}_{entry.metric}", float(scores.failed[index].sum())
             found |= {f"failed_replies_{name}": int(failed), f"failed_share_{name}": failed / replies}
             found[f"missing_rewards_{name}"] = int(scores.rewards[index].isnan().sum())
     return found
@@ -142,7 +142,7 @@ def advantage_sizes(parts: torch.Tensor, rewards: list[WeightedReward]) -> dict[
     """Mean size of each reward's weighted advantages [R, G, K], where there are several: which of them decides."""
     if len(rewards) < 2:
         return {}
-    return {f"advantage_size_{i}_{entry.name}": float(parts[i].abs().mean()) for i, entry in enumerate(rewards)}
+    return {f"advantage_size_{i}_{entry.metric}": float(parts[i].abs().mean()) for i, entry in enumerate(rewards)}
 
 
 def reward_metrics(rollout: Rollout, rewards: list[WeightedReward]) -> dict[str, float]:
@@ -158,7 +158,7 @@ def reward_metrics(rollout: Rollout, rewards: list[WeightedReward]) -> dict[str,
         "reward_std": float(present(combined).std(correction=0)),
         "reward_group_std": float(spread.mean()),
         "zero_std_groups": float((spread < 1e-8).double().mean()),
-        **{f"reward_{i}_{entry.name}": float(present(rollout.rewards[i]).mean()) for i, entry in enumerate(rewards)},
+        **{f"reward_{i}_{entry.metric}": float(present(rollout.rewards[i]).mean()) for i, entry in enumerate(rewards)},
         "advantage_abs_mean": float(rollout.advantages.abs().mean()),
         "diversity": rollout.diversity,
         **rollout.replies,

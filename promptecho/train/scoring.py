@@ -34,6 +34,12 @@ class WeightedReward:
     max_failure_share: float = 0.0
     reward: BuiltReward | None = None
 
+    @property
+    def metric(self) -> str:
+        """What it is called in metrics: its name, with a word more where its settings give numbers of another unit."""
+        variant = getattr(self.context.options, "variant", "")
+        return f"{self.name}_{variant}" if variant else self.name
+
     def label(self, prompt: TrainingPrompt) -> str:
         return prompt.text if self.labels is None else self.labels[prompt.prompt_id]
 

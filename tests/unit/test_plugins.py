@@ -100,7 +100,7 @@ def test_a_file_beside_the_experiment_is_found_and_can_be_built(tmp_path):
     rewards = [{"name": "sharpness", "sharpness": {"scale": "2"}}, {"name": "echo", "weight": 0.5}]
     config = load_experiment(experiment(module(tmp_path / "mine"), rewards=rewards))
     assert config.plugins_folder == str(tmp_path / "mine") and needs_vlm(config, "r")
-    assert config.rewards[0].options.scale == 2.0 and config.rewards[1].options is None
+    assert config.rewards[0].options.scale == 2.0 and config.rewards[1].options.reduction == "mean"
     from PIL import Image
 
     flat, edge = Image.new("RGB", (4, 4)), Image.new("RGB", (4, 4))

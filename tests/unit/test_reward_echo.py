@@ -10,9 +10,22 @@ import torch
 from forked import ended
 from tiny_vlm import image, shared_folder
 
+from promptecho.config import parse_experiment
+from promptecho.config.slices import slice_digest, slice_value
 from promptecho.errors import ConfigError, DataError, RewardError
 from promptecho.rewards import RewardContext, make_reward
+from promptecho.rewards.echo.options import EchoSection
+from promptecho.train.scoring import WeightedReward
 from promptecho.vlm import load_vlm
+
+
+RAW = {
+    "experiment": "e",
+    "models": {"t2i": {"path": "shapes", "dtype": "float32"}, "vlm": {"path": "shapes", "dtype": "float32"}},
+    "captions": {"shapes": {"count": 40, "seed": 1}, "heldout": 8},
+    "training": {"iterations": 4},
+    "runs": {"a": {"seed": 1}},
+}
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +40,41 @@ def test_reward_is_the_mean_of_the_details(vlm):
     details = echo.function.score_details(images, prompts, ids)
     assert rewards == [pytest.approx(d.log_probs.mean().item(), abs=1e-6) for d in details]
     assert all(math.isfinite(r) and r < 0 for r in rewards)
+
+
+def test_sum_and_end_token_are_chosen_by_the_settings(vlm):
+    images, prompts, ids = [image(i) for i in range(2)], ["A star", "A red circle."], ["0", "1"]
+
+    def echo(**settings):
+        return make_reward("echo", RewardContext(vlm=vlm, options=EchoSection(**settings))).function
+
+    plain, summed, ended_too = echo(), echo(reduction="sum"), echo(include_eos=True)
+    details = plain.score_details(images, prompts, ids)
+    assert plain(images, prompts, ids) == make_reward("echo", RewardContext(vlm=vlm))(images, prompts, ids)
+    assert summed(images, prompts, ids) == [pytest.approx(d.mean * len(d.tokens), abs=1e-6) for d in details]
+    longer = ended_too.score_details(images, prompts, ids)
+    assert [len(d.tokens) for d in longer] == [len(d.tokens) + 1 for d in details]
+    assert "is their sum" in summed.details(images, prompts, ids).caption
+
+
+def test_settings_at_their_defaults_leave_the_digest_of_a_training_as_it_was():
+    """Results of the version before these keys are not made again; other values are other trainings."""
+
+    def trained(**entry) -> str:
+        return slice_digest(parse_experiment(RAW | {"rewards": [{"name": "echo", **entry}]}), "train", "a")
+
+    before = slice_value(parse_experiment(RAW), "train", "a")["rewards"]
+    assert "echo" not in before[0]
+    defaults = {"reduction": "mean", "include_eos": False}
+    found = [trained(), trained(echo=defaults), trained(echo=None)]
+    changed = [trained(echo={"reduction": "sum"}), trained(echo={"include_eos": True})]
+    assert len({*found, *changed}) == 3 and len(set(found)) == 1
+
+
+def test_metrics_of_a_sum_have_a_name_of_their_own():
+    names = [WeightedReward("echo", 1.0, "", context=RewardContext(options=EchoSection(reduction=way))).metric
+             for way in ("mean", "sum")]  # fmt: skip
+    assert [*names, WeightedReward("echo", 1.0, "").metric] == ["echo", "echo_sum", "echo"]
 
 
 def test_query_is_part_of_the_question(vlm):

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Literal
+
 from PIL import Image
 
 from promptecho.errors import ModelError, RewardError
 from promptecho.rewards.base import Details, RewardContext, image_name
+from promptecho.rewards.echo.options import EchoSection
 from promptecho.rewards.echo.words import read_words, token_details, told
 from promptecho.vlm import TokenLogProbs, Vlm, label_log_probs
 
@@ -16,28 +20,39 @@ class EchoReward:
     """Mean log-probability per token of the prompt, given as the answer to `query` on the image.
 
     Source: PromptEcho (arXiv 2604.12652), section 3.1, equation 1. One forward pass, no sampling. The end token
-    is not part of the label unless `include_eos`.
+    is not part of the label unless `include_eos`. With `reduction` "sum" the reward is the sum over the tokens.
     """
 
-    def __init__(self, vlm: Vlm, *, query: str = DEFAULT_QUERY, batch_size: int = 16, include_eos: bool = False):
+    def __init__(
+        self, vlm: Vlm, *, query: str = DEFAULT_QUERY, batch_size: int = 16, include_eos: bool = False,
+        reduction: Literal["mean", "sum"] = "mean",
+    ):  # fmt: skip
         self.vlm, self.query, self.batch_size, self.include_eos = vlm, query, batch_size, include_eos
+        self.reduction = reduction
 
     def __call__(self, images: list[Image.Image], prompts: list[str], prompt_ids: list[str]) -> list[float]:
-        """Rewards of `images[N]` for `prompts[N]`, in nats per token (at most 0).
+        """Rewards of `images[N]` for `prompts[N]`, in nats per token or, as a sum, in nats (at most 0).
 
         Raises:
             RewardError: a reward is not finite; names prompt id and image.
             DataError: a prompt is empty or longer than the model's context; names the prompt id.
         """
-        return [detail.mean for detail in self.score_details(images, prompts, prompt_ids)]
+        return [self._reduced(detail) for detail in self.score_details(images, prompts, prompt_ids)]
 
     def details(self, images: list[Image.Image], prompts: list[str], prompt_ids: list[str]) -> Details:
         """As `__call__`, token by token, and word by word where the tokenizer tells where its tokens lie."""
         try:
-            return told(read_words(self, images, prompts, prompt_ids, blank=None))
+            details = told(read_words(self, images, prompts, prompt_ids, blank=None))
         except ModelError:
             found = self.score_details(images, prompts, prompt_ids)
-        return token_details([(one.tokens, one.log_probs.tolist()) for one in found])
+            details = token_details([(one.tokens, one.log_probs.tolist()) for one in found])
+        if self.reduction == "mean":
+            return details
+        sums: list[float | None] = [sum(facts["log_probs"]) for facts in details.facts]
+        return replace(details, rewards=sums, caption=details.caption.replace("is their mean", "is their sum"))
+
+    def _reduced(self, detail: TokenLogProbs) -> float:
+        return detail.mean if self.reduction == "mean" else float(detail.log_probs.double().sum())
 
     def score_details(
         self, images: list[Image.Image], prompts: list[str], prompt_ids: list[str]
@@ -66,4 +81,8 @@ class EchoReward:
 def build(context: RewardContext) -> EchoReward:
     """As a descriptor's `build`."""
     assert context.vlm is not None, "its descriptor says that it needs one"
-    return EchoReward(context.vlm, query=context.query, batch_size=context.batch_size, include_eos=context.include_eos)
+    options = context.options or EchoSection()
+    return EchoReward(
+        context.vlm, query=context.query, batch_size=context.batch_size,
+        include_eos=context.include_eos or options.include_eos, reduction=options.reduction,
+    )  # fmt: skip
