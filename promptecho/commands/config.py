@@ -21,7 +21,8 @@ def register(app: typer.Typer) -> None:
 
 def check(files: list[Path] = typer.Argument(..., help="Experiment files.")) -> None:
     """Check experiment files: every problem at once, with the path of its key and what was meant."""
-    from promptecho.config import load_experiment, read_yaml, run_rewards, run_training
+    from promptecho.config import load_experiment, run_rewards, run_training
+    from promptecho.config.extends import read_experiment
     from promptecho.config.resolve import as_written
     from promptecho.config.rewards import unequal_sizes
     from promptecho.errors import ConfigError
@@ -30,7 +31,7 @@ def check(files: list[Path] = typer.Argument(..., help="Experiment files.")) -> 
     for file in files:
         try:
             if not re.fullmatch("[0-9a-f]{16}", file.stem):  # results/E/config/DIGEST.yaml holds every key
-                as_written(read_yaml(file), str(file))
+                as_written(read_experiment(file), str(file))
             experiment = load_experiment(file)
             typer.echo(f"{file}: valid")
             for run in experiment.runs:

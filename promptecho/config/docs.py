@@ -11,10 +11,12 @@ from typing import Any
 
 from pydantic_core import PydanticUndefined
 
+from promptecho.config.extends import KEY
 from promptecho.config.fields import NAME_PATTERN, Section
 from promptecho.config.models import NOT_WRITTEN, AdapterSection, ExperimentConfig, SiteConfig
 from promptecho.config.training import TrainingConfig
 
+EXTENDS = "Another experiment file of this folder, without .yaml, whose keys this one takes where it writes none."
 _HEAD = """\
 # Configuration
 
@@ -33,6 +35,9 @@ snakemake --profile profiles/local --config experiments=shapes -- all
 snakemake --profile profiles/local --config 'set=shapes.runs.promptecho-s2.seed=2 shapes.evaluate.0.at=all' -- all
 snakemake --profile profiles/local --config 'shapes={runs: {promptecho-s2: {seed: 2}}}' -- all
 ```
+
+An experiment file may build on another one of its folder: `extends: shapes` takes the keys of `shapes.yaml`, and those
+that the file writes itself go over them. Mappings are merged key by key, `runs` too; lists and values are replaced.
 
 A misspelt key is told with the key that was meant. Positions in lists count from 0.
 
@@ -77,6 +82,8 @@ def schema() -> str:
         + [{"type": "null"}]
     }
     value["properties"]["runs"].pop("patternProperties", None)
+    value["properties"][KEY] = {"type": "string", "pattern": NAME_PATTERN, "description": EXTENDS}
+    value["anyOf"] = [{"required": [KEY]}, {"required": value.pop("required")}]  # what it extends has them
     value = {"$schema": "https://json-schema.org/draft/2020-12/schema", **value}
     return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
 

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from promptecho.config.checks import Problems, check_runs, check_sections, cross_problems
+from promptecho.config.extends import read_experiment
 from promptecho.config.families import with_defaults
 from promptecho.config.models import ExperimentConfig, SiteConfig
 from promptecho.config.presets import with_preset
@@ -117,7 +118,8 @@ def load_experiment(path: str | Path, overrides: dict[str, Any] | None = None) -
     Raises:
         ConfigError: one line per problem, each with its dotted path.
     """
-    raw = read_yaml(path, ours=_RESOLVED.fullmatch(Path(path).name) is not None)
+    resolved = _RESOLVED.fullmatch(Path(path).name) is not None
+    raw = read_yaml(path, ours=True) if resolved else read_experiment(path)
     raw.setdefault("experiment", Path(path).stem)
     if raw.get("plugins"):
         raw.setdefault("plugins_folder", str(Path(path).parent))

@@ -17,11 +17,12 @@ from typing import Any
 import yaml
 
 from promptecho import plugins
+from promptecho.config.extends import read_experiment
 from promptecho.config.load import dump_yaml, load_site, parse_experiment
 from promptecho.config.models import NOT_WRITTEN, ExperimentConfig, SiteConfig
 from promptecho.config.slices import config_digest
 from promptecho.config.suggestions import keys_at, meant_keys
-from promptecho.config.yaml_files import deep_merge, read_yaml
+from promptecho.config.yaml_files import deep_merge
 from promptecho.errors import ConfigError
 from promptecho.files import write_text
 from promptecho.hub_record import revision_problem
@@ -63,7 +64,7 @@ def resolve_experiment(site: SiteConfig, name: str, overrides: dict[str, Any]) -
         known = _experiments(Path(site.experiments_dir))
         raise ConfigError(f"{path}: no such experiment (known: {', '.join(known) or 'none'}){maybe(name, known)}")
     changes = overrides.get(name, [])
-    raw = as_written(_apply(read_yaml(path), changes, str(path)), str(path))
+    raw = as_written(_apply(read_experiment(path), changes, str(path)), str(path))
     raw["experiment"] = name
     if raw.get("plugins"):
         raw["plugins_folder"] = site.experiments_dir
@@ -116,7 +117,7 @@ def _where_it_was_given(problems: str, source: str, name: str, changes: list) ->
     """A key that the command line gave is told with the command line as its place, not the file."""
     given = {change[0] for change in changes if isinstance(change, tuple)}
     try:
-        content = read_yaml(Path(source))
+        content = read_experiment(Path(source))
     except ConfigError:
         content = {}
     sections = {".".join(path.split(".")[:end]) for path in given for end in range(1, path.count(".") + 1)}

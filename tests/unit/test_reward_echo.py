@@ -18,7 +18,6 @@ from promptecho.rewards.echo.options import EchoSection
 from promptecho.train.scoring import WeightedReward
 from promptecho.vlm import load_vlm
 
-
 RAW = {
     "experiment": "e",
     "models": {"t2i": {"path": "shapes", "dtype": "float32"}, "vlm": {"path": "shapes", "dtype": "float32"}},
