@@ -86,8 +86,8 @@ def build_scheduler() -> FlowMatchEulerDiscreteScheduler:
     return FlowMatchEulerDiscreteScheduler(num_train_timesteps=1000, shift=2.0, use_dynamic_shifting=False)
 
 
-def build_vlm(tokenizer: Qwen2Tokenizer) -> Qwen3VLForConditionalGeneration:
-    """64 patches of 8x8 pixels, merged to 16 image tokens, one DeepStack level."""
+def build_vlm(tokenizer: Qwen2Tokenizer, merge: int = VLM_MERGE) -> Qwen3VLForConditionalGeneration:
+    """64 patches of 8x8 pixels, `merge` x `merge` of them in one image token (2: 16 tokens), one DeepStack level."""
 
     def token(text: str) -> int:
         found = tokenizer.convert_tokens_to_ids(text)
@@ -122,7 +122,7 @@ def build_vlm(tokenizer: Qwen2Tokenizer) -> Qwen3VLForConditionalGeneration:
                 "intermediate_size": 480,
                 "num_heads": 5,
                 "patch_size": VLM_PATCH,
-                "spatial_merge_size": VLM_MERGE,
+                "spatial_merge_size": merge,
                 "temporal_patch_size": 2,
                 "out_hidden_size": 160,
                 "num_position_embeddings": (IMAGE_SIZE // VLM_PATCH) ** 2,

@@ -46,8 +46,11 @@ def _corpus() -> list[str]:
     )
 
 
-def build_tokenizer(max_length: int = 512) -> Qwen2Tokenizer:
-    """Learn the merges (seconds, deterministic) and wrap them in Qwen's own tokenizer class."""
+def build_tokenizer(max_length: int = 512, corpus: list[str] | None = None, size: int = 560) -> Qwen2Tokenizer:
+    """Learn the merges (seconds, deterministic) and wrap them in Qwen's own tokenizer class.
+
+    `corpus` is the text to learn from, by default the shapes language; `size` the most tokens to learn.
+    """
     learner = Tokenizer(models.BPE())
     learner.normalizer = normalizers.NFC()
     learner.pre_tokenizer = pre_tokenizers.Sequence(
@@ -58,8 +61,8 @@ def build_tokenizer(max_length: int = 512) -> Qwen2Tokenizer:
     )
     learner.decoder = decoders.ByteLevel()
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    trainer = trainers.BpeTrainer(vocab_size=560, initial_alphabet=alphabet, show_progress=False, min_frequency=2)
-    learner.train_from_iterator(_corpus(), trainer)
+    trainer = trainers.BpeTrainer(vocab_size=size, initial_alphabet=alphabet, show_progress=False, min_frequency=2)
+    learner.train_from_iterator(_corpus() if corpus is None else corpus, trainer)
     model = json.loads(learner.to_str())["model"]
     tokenizer = Qwen2Tokenizer(
         vocab=model["vocab"],

@@ -7,6 +7,8 @@ so that several samples of one prompt differ in what they show. That is what gro
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, ZImagePipeline
+from PIL import Image
 
 from promptecho.files import atomic_path, read_json, write_json
 from promptecho.progress import Progress
@@ -24,27 +27,16 @@ from promptecho.shapes.models import build_scheduler, build_text_encoder, build_
 from promptecho.shapes.render import render
 from promptecho.shapes.tokenizer import build_tokenizer
 from promptecho.shapes.train_vae import to_tensor
-from promptecho.shapes.training import HybridOptimizer, run, trapezoid
+from promptecho.shapes.training import HybridOptimizer, run, take_over, trapezoid
 
 WRONG_CAPTIONS = 0.4
 NO_CAPTION = 0.1
 SHIFT = 2.0  # as in the scheduler that samples
 
 
-def encode_pool(vae: AutoencoderKL, size: int, seed: int) -> tuple[torch.Tensor, list[Claim]]:
-    """Latents [size, 4, 16, 16] of rendered scenes of the prompt world, normalised, and what each shows."""
-    claims, latents = [], []
-    bar = Progress("encode scenes", size, "images")
-    for start in range(0, size, 128):
-        rng = np.random.default_rng(derive_seed(seed, "t2i pool", start))
-        chunk = [random_claim(rng) for _ in range(min(128, size - start))]
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-            mean = vae.encode(to_tensor([render(scene_of(claim, rng), rng) for claim in chunk])).latent_dist.mean
-        settings: Any = vae.config  # whose keys are attributes too
-        latents.append((mean.float() - settings.shift_factor) * settings.scaling_factor)
-        claims += chunk
-        bar.advance(len(chunk))
-    return torch.cat(latents), claims
+def draw_claim(claim: Claim, rng: np.random.Generator) -> Image.Image:
+    """An image that shows what a claim says."""
+    return render(scene_of(claim, rng), rng)
 
 
 def caption_of(claim: Claim, rng: np.random.Generator) -> str:
@@ -57,6 +49,32 @@ def caption_of(claim: Claim, rng: np.random.Generator) -> str:
     if wording == 3 and rng.random() < 0.5:
         claim = Claim(tuple(Group(g.count, g.shape, None) for g in claim.groups), claim.relation)
     return write(claim, wording)
+
+
+@dataclass(frozen=True)
+class PaintingRecipe:
+    """What a text-to-image model is trained on: its tokenizer, what is drawn, how, and a caption for it."""
+
+    tokenizer: Callable[[], Any] = build_tokenizer
+    subject: Callable[[np.random.Generator], Any] = random_claim
+    draw: Callable[[Any, np.random.Generator], Image.Image] = draw_claim
+    caption: Callable[[Any, np.random.Generator], str] = caption_of
+
+
+def encode_pool(vae: AutoencoderKL, size: int, seed: int, recipe: PaintingRecipe) -> tuple[torch.Tensor, list[Any]]:
+    """Latents [size, 4, 16, 16] of rendered subjects, normalised, and what each shows."""
+    subjects, latents = [], []
+    bar = Progress("encode scenes", size, "images")
+    for start in range(0, size, 128):
+        rng = np.random.default_rng(derive_seed(seed, "t2i pool", start))
+        chunk = [recipe.subject(rng) for _ in range(min(128, size - start))]
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            mean = vae.encode(to_tensor([recipe.draw(one, rng) for one in chunk])).latent_dist.mean
+        settings: Any = vae.config  # whose keys are attributes too
+        latents.append((mean.float() - settings.shift_factor) * settings.scaling_factor)
+        subjects += chunk
+        bar.advance(len(chunk))
+    return torch.cat(latents), subjects
 
 
 def embed(text_encoder, tokenizer, prompts: list[str]) -> list[torch.Tensor]:
@@ -77,6 +95,7 @@ def train_t2i(
     out: Path,
     log: Path,
     *,
+    recipe: PaintingRecipe = PaintingRecipe(),
     init: Path | None = None,
     steps: int = 1800,
     cooldown: float = 0.35,
@@ -86,20 +105,21 @@ def train_t2i(
 ) -> None:
     """Train and save a folder that `ZImagePipeline.from_pretrained` reads (averaged weights).
 
-    With `init`, start from that folder's transformer and text encoder instead of from scratch. The learning rate
+    With `init`, start from that folder's transformer and text encoder instead of from scratch; they may know another
+    vocabulary. The learning rate
     falls to zero over the last `cooldown` share of the steps.
     """
     torch.manual_seed(derive_seed(seed, "t2i"))
     vae = AutoencoderKL.from_pretrained(vae_folder, dtype=torch.float32).eval()
-    tokenizer = build_tokenizer()
+    tokenizer = recipe.tokenizer()
     text_encoder, transformer = build_text_encoder(tokenizer), build_transformer()
     if init is not None:
         start = ZImagePipeline.from_pretrained(init, dtype=torch.float32)
-        text_encoder.load_state_dict(start.text_encoder.state_dict())
-        transformer.load_state_dict(start.transformer.state_dict())
+        take_over(text_encoder, tokenizer, start.text_encoder, start.tokenizer)
+        take_over(transformer, tokenizer, start.transformer, start.tokenizer)
     text_encoder.set_attn_implementation("eager")
     use_plain_attention(transformer)
-    latents, claims = encode_pool(vae, pool, seed)
+    latents, subjects = encode_pool(vae, pool, seed, recipe)
     modules = torch.nn.ModuleDict({"text_encoder": text_encoder, "transformer": transformer})
     average = {name: value.detach().clone() for name, value in modules.state_dict().items()}
     optimizer = HybridOptimizer([text_encoder, transformer], lr=2e-3, muon_lr=2e-3, weight_decay=0.02)
@@ -107,14 +127,14 @@ def train_t2i(
     def step(index: int) -> dict[str, float]:
         rng = np.random.default_rng(derive_seed(seed, "t2i", index))
         generator = torch.Generator().manual_seed(derive_seed(seed, "t2i noise", index))
-        rows = rng.integers(len(claims), size=batch_size)
+        rows = rng.integers(len(subjects), size=batch_size)
         x0 = latents[torch.from_numpy(rows)]
         noise = torch.randn(x0.shape, generator=generator)
         t = torch.sigmoid(torch.randn(batch_size, generator=generator))
         t = SHIFT * t / (1 + (SHIFT - 1) * t)
         x_t = (1 - t[:, None, None, None]) * x0 + t[:, None, None, None] * noise
         with torch.autocast("cpu", torch.bfloat16):
-            states = embed(text_encoder, tokenizer, [caption_of(claims[row], rng) for row in rows])
+            states = embed(text_encoder, tokenizer, [recipe.caption(subjects[row], rng) for row in rows])
             inputs = list(x_t.unsqueeze(2).unbind(0))
             output = torch.stack(transformer(inputs, 1 - t, states, return_dict=False)[0]).squeeze(2).float()
         loss = F.mse_loss(output, x0 - noise)  # Z-Image's transformer predicts the negated velocity

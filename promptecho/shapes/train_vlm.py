@@ -12,14 +12,16 @@ them is where; the answers to the second question teach it that.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from transformers import Qwen3VLForConditionalGeneration
+from transformers import Qwen2Tokenizer, Qwen3VLForConditionalGeneration
 
 from promptecho.files import atomic_path
 from promptecho.seeds import derive_seed
@@ -28,31 +30,34 @@ from promptecho.shapes.models import VLM_MERGE, VLM_PATCH, build_vlm, spread_pos
 from promptecho.shapes.render import damage, render
 from promptecho.shapes.tokenizer import QUERY, build_tokenizer
 from promptecho.shapes.train_vae import to_tensor
-from promptecho.shapes.training import HybridOptimizer, run, trapezoid
+from promptecho.shapes.training import HybridOptimizer, run, take_over, trapezoid
 from promptecho.shapes.world import IMAGE_SIZE, wide_scene
 
 PLACES_QUERY = "Where is what?"
 PLACES_SHARE = 0.35  # of the scenes with one to four objects
 
-PREPROCESSOR = {
-    "image_processor_type": "Qwen2VLImageProcessor",
-    "processor_class": "Qwen3VLProcessor",
-    "do_rescale": True,
-    "rescale_factor": 1 / 255,
-    "do_normalize": True,
-    "image_mean": [0.5, 0.5, 0.5],
-    "image_std": [0.5, 0.5, 0.5],
-    "patch_size": VLM_PATCH,
-    "merge_size": VLM_MERGE,
-    "temporal_patch_size": 2,
-    "size": {"shortest_edge": IMAGE_SIZE**2, "longest_edge": IMAGE_SIZE**2},
-}
+
+def preprocessor(merge: int) -> dict:
+    """The image settings that transformers' loaders read."""
+    return {
+        "image_processor_type": "Qwen2VLImageProcessor",
+        "processor_class": "Qwen3VLProcessor",
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": [0.5, 0.5, 0.5],
+        "image_std": [0.5, 0.5, 0.5],
+        "patch_size": VLM_PATCH,
+        "merge_size": merge,
+        "temporal_patch_size": 2,
+        "size": {"shortest_edge": IMAGE_SIZE**2, "longest_edge": IMAGE_SIZE**2},
+    }
 
 
-def patchify(images: torch.Tensor) -> torch.Tensor:
+def patchify(images: torch.Tensor, merge: int = VLM_MERGE) -> torch.Tensor:
     """[N, 3, 64, 64] in [-1, 1] to Qwen2VLImageProcessor's patches [N * 64, 3 * 2 * 8 * 8], merge groups together."""
     n, c, h, w = images.shape
-    p, m = VLM_PATCH, VLM_MERGE
+    p, m = VLM_PATCH, merge
     x = images.view(n, c, h // p // m, m, p, w // p // m, m, p).permute(0, 2, 5, 3, 6, 1, 4, 7)
     x = x.unsqueeze(6).expand(-1, -1, -1, -1, -1, -1, 2, -1, -1)  # a still image fills both temporal slots
     return x.reshape(n * (h // p) * (w // p), c * 2 * p * p)
@@ -85,61 +90,94 @@ def sample(rng: np.random.Generator) -> Example:
     return Example(damage(image, rng) if rng.random() < 0.5 else image, query, answer)
 
 
-class Batcher:
-    """Token ids and labels of the training conversations, right-padded to a fixed length."""
+@dataclass(frozen=True)
+class ReadingRecipe:
+    """What a VLM is trained on: its tokenizer, how an example is drawn, the queries that occur, patches in one image
+    token along each side, and the longest conversation in tokens."""
 
-    def __init__(self, tokenizer, length: int = 64):
-        n_tokens = (IMAGE_SIZE // VLM_PATCH // VLM_MERGE) ** 2
+    tokenizer: Callable[[], Any] = build_tokenizer
+    sample: Callable[[np.random.Generator], Example] = sample
+    queries: tuple[str, ...] = (QUERY, PLACES_QUERY)
+    merge: int = VLM_MERGE
+    length: int = 64
+
+
+class Batcher:
+    """Token ids and labels of the training conversations, right-padded to the longest of them."""
+
+    def __init__(self, tokenizer, recipe: ReadingRecipe):
+        n_tokens = (IMAGE_SIZE // VLM_PATCH // recipe.merge) ** 2
         self.prefixes = {}
-        for query in (QUERY, PLACES_QUERY):
+        for query in recipe.queries:
             turn = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": query}]}]
             text = tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
             self.prefixes[query] = tokenizer(text.replace("<|image_pad|>", "<|image_pad|>" * n_tokens)).input_ids
         self.shortest = min(map(len, self.prefixes.values()))
-        self.tokenizer, self.length = tokenizer, length
+        self.tokenizer, self.length = tokenizer, recipe.length
         self.image_token = tokenizer.convert_tokens_to_ids("<|image_pad|>")
 
     def __call__(self, pairs: list[tuple[str, str]]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """input_ids, labels, mm_token_type_ids of (query, answer) pairs, all [N, length]; the end token is a label."""
+        """input_ids, labels, mm_token_type_ids of (query, answer) pairs, all [N, tokens]; the end token is a label."""
         ids = torch.full((len(pairs), self.length), self.tokenizer.pad_token_id)
         labels = torch.full_like(ids, -100)
+        longest = 0
         for row, (query, answer) in enumerate(pairs):
             prefix = self.prefixes[query]
             tokens = [*self.tokenizer(answer).input_ids, self.tokenizer.eos_token_id]
             end = len(prefix) + len(tokens)
             ids[row, :end] = torch.tensor([*prefix, *tokens])
             labels[row, len(prefix) : end] = torch.tensor(tokens)
+            longest = max(longest, end)
+        ids, labels = ids[:, :longest], labels[:, :longest]
         return ids, labels, (ids == self.image_token).int()
 
 
-def train_vlm(out: Path, log: Path, *, steps: int = 1500, batch_size: int = 96, seed: int = 0) -> None:
-    """Train from scratch and save a folder that `AutoModelForImageTextToText` and `load_processor` read."""
+def train_vlm(
+    out: Path,
+    log: Path,
+    *,
+    recipe: ReadingRecipe = ReadingRecipe(),
+    init: Path | None = None,
+    steps: int = 1500,
+    batch_size: int = 96,
+    seed: int = 0,
+) -> None:
+    """Train and save a folder that `AutoModelForImageTextToText` and `load_processor` read.
+
+    With `init`, what fits is taken over from the VLM of that folder; without, training starts from scratch.
+    """
     torch.manual_seed(derive_seed(seed, "vlm"))
-    tokenizer = build_tokenizer()
-    model = build_vlm(tokenizer)
+    tokenizer = recipe.tokenizer()
+    model = build_vlm(tokenizer, recipe.merge)
     spread_positions(model)
+    if init is not None:
+        trained = Qwen3VLForConditionalGeneration.from_pretrained(init, dtype=torch.float32)
+        take_over(model, tokenizer, trained, Qwen2Tokenizer.from_pretrained(init))
     model.set_attn_implementation("eager")  # at 52 tokens faster on a CPU than the fused kernel, same values
-    batcher = Batcher(tokenizer)
+    batcher = Batcher(tokenizer, recipe)
     optimizer = HybridOptimizer([model], lr=2e-3, muon_lr=2e-3, weight_decay=0.05)
     side = IMAGE_SIZE // VLM_PATCH
     grid = torch.tensor([[1, side, side]]).repeat(batch_size, 1)
-    ids, _, types = batcher([(QUERY, "A red circle.")])
+    ids = torch.full((1, recipe.length), tokenizer.pad_token_id)
+    first = batcher.prefixes[recipe.queries[0]]
+    ids[0, : len(first)] = torch.tensor(first)
+    types = (ids == batcher.image_token).int()
     positions, _ = model.model.get_rope_index(ids, types, image_grid_thw=grid[:1])
     positions = positions.expand(3, batch_size, -1)
 
     def step(index: int) -> dict[str, float]:
         rng = np.random.default_rng(derive_seed(seed, "vlm", index))
-        examples = [sample(rng) for _ in range(batch_size)]
+        examples = [recipe.sample(rng) for _ in range(batch_size)]
         ids, labels, types = batcher([(example.query, example.answer) for example in examples])
         with torch.autocast("cpu", torch.bfloat16):
             logits = model(
                 input_ids=ids,
-                pixel_values=patchify(to_tensor([example.image for example in examples])),
+                pixel_values=patchify(to_tensor([example.image for example in examples]), recipe.merge),
                 image_grid_thw=grid,
                 mm_token_type_ids=types,
-                position_ids=positions,
+                position_ids=positions[..., : ids.shape[1]],
                 use_cache=False,
-                logits_to_keep=batcher.length - batcher.shortest + 1,
+                logits_to_keep=ids.shape[1] - batcher.shortest + 1,
             ).logits[:, :-1]
         labels = labels[:, batcher.shortest :]
         loss = F.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), ignore_index=-100)
@@ -154,16 +192,16 @@ def train_vlm(out: Path, log: Path, *, steps: int = 1500, batch_size: int = 96, 
         }
 
     def save(_step: int) -> None:
-        save_vlm(model, tokenizer, out)
+        save_vlm(model, tokenizer, out, recipe.merge)
 
-    run("train-vlm", steps, log, step, checkpoint=save, checkpoint_every=500)
-    save_vlm(model, tokenizer, out)
+    run("train-vlm", steps, log, step, checkpoint=save, checkpoint_every=200)
+    save_vlm(model, tokenizer, out, recipe.merge)
 
 
-def save_vlm(model: Qwen3VLForConditionalGeneration, tokenizer, out: Path) -> None:
+def save_vlm(model: Qwen3VLForConditionalGeneration, tokenizer, out: Path, merge: int) -> None:
     """Write half-precision weights, tokenizer, chat template and image settings; the live model stays float32."""
     state = {name: value.to(torch.float16) for name, value in model.state_dict().items()}
     with atomic_path(out) as temporary:
         model.save_pretrained(temporary, state_dict=state, safe_serialization=True)
         tokenizer.save_pretrained(temporary)
-        (temporary / "preprocessor_config.json").write_text(json.dumps(PREPROCESSOR, indent=2) + "\n")
+        (temporary / "preprocessor_config.json").write_text(json.dumps(preprocessor(merge), indent=2) + "\n")

@@ -50,6 +50,23 @@ class HybridOptimizer:
         return norm
 
 
+def take_over(module: torch.nn.Module, tokenizer, trained: torch.nn.Module, its_tokenizer) -> None:
+    """Start `module` from a trained one of another vocabulary or with other parts.
+
+    Parameters of the same name and shape are copied. Of the token embeddings, rows are copied by the token's text;
+    rows of new tokens keep their random start.
+    """
+    source, vocabulary = trained.state_dict(), its_tokenizer.get_vocab()
+    with torch.no_grad():
+        for name, value in module.state_dict().items():
+            if name in source and source[name].shape == value.shape:
+                value.copy_(source[name])
+            elif name.endswith("embed_tokens.weight"):
+                for token, row in tokenizer.get_vocab().items():
+                    if token in vocabulary:
+                        value[row] = source[name][vocabulary[token]]
+
+
 def trapezoid(step: int, total: int, warmup: int = 100, cooldown: float = 0.35) -> float:
     """Learning-rate factor: linear warm-up, flat, then cosine to zero over the last `cooldown` share."""
     if step < warmup:

@@ -1,0 +1,101 @@
+"""What the gallery's models are trained on: pictures, questions with answers, and prompts for images."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image
+
+from promptecho.gallery.captions import (
+    DenseClaim,
+    corrupt_dense,
+    dense_scene_of,
+    describe_dense,
+    random_dense_claim,
+    without_colors,
+    write_dense,
+    write_look_places,
+)
+from promptecho.gallery.drawing import draw_poster, draw_scene
+from promptecho.gallery.language import PLACES_QUERY, gallery_tokenizer
+from promptecho.gallery.posters import READ_QUERY, Poster, misspell, random_poster, write_label, write_prompt
+from promptecho.gallery.scenes import any_scene
+from promptecho.shapes.render import damage
+from promptecho.shapes.tokenizer import QUERY
+from promptecho.shapes.train_t2i import PaintingRecipe
+from promptecho.shapes.train_vlm import Example, ReadingRecipe
+
+
+def fine_picture(rng: np.random.Generator) -> Image.Image:
+    """A scene or a poster, as often, with much that a VAE may lose: three texts spelled freely, and textures."""
+    if rng.random() < 0.5:
+        return draw_poster(random_poster(rng, spelled_freely=True, count=3), rng)
+    scene = any_scene(rng)
+    if rng.random() < 0.6:
+        while all(thing.look.texture == "plain" for thing in scene.things):
+            scene = any_scene(rng)
+    return draw_scene(scene, rng)
+
+
+def reading(rng: np.random.Generator) -> Example:
+    """A picture, a question and the true answer, for the VLM: a third are posters, half of them spelled freely, whose
+    text is read in two of three; a third of the scenes with few objects ask for their places."""
+    if rng.random() < 0.36:
+        poster = random_poster(rng, spelled_freely=bool(rng.random() < 0.5))
+        image = draw_poster(poster, rng)
+        if rng.random() < 0.67:
+            query, answer = READ_QUERY, write_label(poster)
+        else:
+            query, answer = QUERY, write_prompt(poster, int(rng.integers(3)))
+    else:
+        scene = any_scene(rng) if rng.random() < 0.5 else dense_scene_of(random_dense_claim(rng), rng)
+        image = draw_scene(scene, rng)
+        if 1 <= len(scene.things) <= 4 and rng.random() < 0.35:
+            query, answer = PLACES_QUERY, write_look_places(scene, rng)
+        else:
+            claim, wording = describe_dense(scene, rng), int(rng.integers(3))
+            if claim.groups and rng.random() < 0.1:
+                wording = 3
+                if rng.random() < 0.5:
+                    claim = without_colors(claim)
+            query, answer = QUERY, write_dense(claim, wording)
+    return Example(damage(image, rng) if rng.random() < 0.4 else image, query, answer)
+
+
+READING = ReadingRecipe(
+    tokenizer=gallery_tokenizer, sample=reading, queries=(QUERY, PLACES_QUERY, READ_QUERY), merge=1, length=144
+)
+
+
+WRONG_CAPTIONS = 0.3  # in one fact: see `promptecho.shapes.train_t2i`
+MISSPELLED = 0.3
+NO_CAPTION = 0.1
+
+
+def subject(rng: np.random.Generator) -> Poster | DenseClaim:
+    """What an image for the text-to-image model shows: two posters in five, a fifth of them spelled freely."""
+    if rng.random() < 0.4:
+        return random_poster(rng, spelled_freely=bool(rng.random() < 0.2))
+    return random_dense_claim(rng)
+
+
+def draw_subject(what: Poster | DenseClaim, rng: np.random.Generator) -> Image.Image:
+    if isinstance(what, Poster):
+        return draw_poster(what, rng)
+    return draw_scene(dense_scene_of(what, rng), rng)
+
+
+def caption(what: Poster | DenseClaim, rng: np.random.Generator) -> str:
+    """A caption for an image that shows `what`: true, wrong in one fact or one letter, or none at all."""
+    if rng.random() < NO_CAPTION:
+        return ""
+    if isinstance(what, Poster):
+        return write_prompt(misspell(what, rng) if rng.random() < MISSPELLED else what, int(rng.integers(3)))
+    if rng.random() < WRONG_CAPTIONS:
+        what = corrupt_dense(what, rng)
+    wording = int(rng.integers(4))
+    if wording == 3 and rng.random() < 0.5:
+        what = without_colors(what)
+    return write_dense(what, wording)
+
+
+PAINTING = PaintingRecipe(tokenizer=gallery_tokenizer, subject=subject, draw=draw_subject, caption=caption)

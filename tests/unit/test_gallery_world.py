@@ -1,0 +1,131 @@
+"""The gallery: captions and posters are read back, drawn as they say, and read by oracles that learn nothing."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from promptecho.errors import DataError
+from promptecho.gallery.captions import (
+    FACTS,
+    WORDINGS,
+    corrupt_dense,
+    dense_scene_of,
+    describe_dense,
+    parse_dense,
+    random_dense_claim,
+    without_colors,
+    write_dense,
+    wrong_kinds,
+)
+from promptecho.gallery.drawing import draw_poster, draw_scene
+from promptecho.gallery.glyphs import ALPHABET, HEIGHT, TITLE_HEIGHT, glyph
+from promptecho.gallery.look_oracle import detect_things, facts_shown, judge_dense
+from promptecho.gallery.posters import (
+    ROLES,
+    is_poster_prompt,
+    misspell,
+    parse_prompt,
+    random_poster,
+    texts_of_label,
+    write_label,
+    write_prompt,
+)
+from promptecho.gallery.scenes import any_scene
+from promptecho.gallery.text_oracle import judge_poster, read_poster
+
+seeds = st.integers(0, 2**32 - 1)
+
+
+@given(seeds, st.booleans(), st.integers(0, WORDINGS - 1))
+@settings(max_examples=50)
+def test_every_dense_prompt_is_read_back(seed, colors, wording):
+    claim = random_dense_claim(np.random.default_rng(seed), colors)
+    assert 1 <= claim.clauses <= 4 and parse_dense(write_dense(claim, wording)) == claim
+
+
+@given(seeds, st.integers(0, WORDINGS - 1), st.booleans())
+@settings(max_examples=50)
+def test_every_description_of_any_dense_scene_is_read_back(seed, wording, colors):
+    rng = np.random.default_rng(seed)
+    claim = describe_dense(any_scene(rng), rng)
+    claim = claim if colors else without_colors(claim)
+    assert parse_dense(write_dense(claim, wording)) == claim
+
+
+@pytest.mark.parametrize(
+    "text", ["a dog", "A small red.", "", "A red circle. There is no dog.", "A circle. The star is above the circle."]
+)
+def test_captions_outside_the_gallerys_language_are_named(text):
+    with pytest.raises(DataError, match="caption .*(is not a phrase of the gallery|is not one of the objects)"):
+        parse_dense(text)
+
+
+def true_and_wrong(kind: str, n: int):
+    """`n` true claims, their images, and each claim with one fact of `kind` wrong."""
+    seed, found = 0, 0
+    while found < n:
+        rng = np.random.default_rng((seed, FACTS.index(kind)))
+        claim = random_dense_claim(rng)
+        seed += 1
+        if kind in wrong_kinds(claim):
+            found += 1
+            yield claim, draw_scene(dense_scene_of(claim, rng), rng), corrupt_dense(claim, rng, kind)
+
+
+@pytest.mark.parametrize("kind", FACTS)
+def test_the_oracle_reads_every_kind_of_fact_and_rejects_it_wrong(kind):
+    for claim, image, wrong in true_and_wrong(kind, 10):
+        found = detect_things(image)
+        assert judge_dense(claim, found) and not judge_dense(wrong, found), write_dense(claim, 0)
+        assert parse_dense(write_dense(wrong, 0)) == wrong
+        assert all(shown for _, shown in facts_shown(claim, found))
+        changed = {name for name, shown in facts_shown(wrong, found) if not shown}
+        opposite = {wrong.relations[i][1] for i, r in enumerate(claim.relations) if r != wrong.relations[i]}
+        expected = {"swap": {"color"}, "missing": {"object"}}.get(kind, opposite or {kind})
+        if not (kind == "texture" and changed == set()):  # a plain object is no fact that is said
+            assert expected <= changed, (kind, changed)
+
+
+def test_the_oracle_reads_any_dense_scene():
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        scene = any_scene(rng)
+        found = detect_things(draw_scene(scene, rng))
+        assert Counter(thing.look for thing in found) == Counter(thing.look for thing in scene.things), seed
+        assert judge_dense(describe_dense(scene, rng), found), seed
+
+
+@given(seeds, st.booleans(), st.booleans(), st.integers(0, 2))
+@settings(max_examples=30)
+def test_posters_are_read_back_from_prompt_label_and_image(seed, held_out, freely, wording):
+    rng = np.random.default_rng(seed)
+    poster = random_poster(rng, held_out, freely)
+    prompt, label = write_prompt(poster, wording), write_label(poster)
+    assert is_poster_prompt(prompt) and parse_prompt(prompt) == poster
+    assert list(json.loads(label)) == list(ROLES) and texts_of_label(label) == poster.texts
+    image = draw_poster(poster, rng)
+    assert read_poster(image).poster == poster and judge_poster(poster, image)
+    assert not judge_poster(misspell(poster, rng), image)
+
+
+def test_prompts_and_labels_of_other_things_are_named():
+    assert not is_poster_prompt("A red circle.")
+    for text in ("A red circle.", 'A red poster with the title "lower".', "A red poster with nothing."):
+        with pytest.raises(DataError, match="asks for no poster of the gallery"):
+            parse_prompt(text)
+    for text in ("", '{"main_title": []}', "[]"):
+        with pytest.raises(DataError, match="is not JSON with the lists main_title"):
+            texts_of_label(text)
+
+
+def test_glyphs_differ_and_have_the_stated_heights():
+    for title, height in ((False, HEIGHT), (True, TITLE_HEIGHT)):
+        cells = [glyph(character, title) for character in ALPHABET]
+        assert len({cell.tobytes() for cell in cells}) == len(ALPHABET) == 36
+        assert all(np.flatnonzero(cell.any(1))[[0, -1]].tolist() == [0, height - 1] for cell in cells)
