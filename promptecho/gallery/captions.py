@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from promptecho.errors import DataError
-from promptecho.gallery.scenes import DenseScene, Look, place_looks, where
+from promptecho.gallery.scenes import Appearance, DenseScene, place_looks, where
 from promptecho.shapes.grammar import EMPTY, LONG_RELATION, PHOTO, SHORT_RELATION, plural, write_places
 from promptecho.shapes.world import COLORS, NUMBERS, OPPOSITE, RELATIONS, SHAPES, Scene, Thing
 
@@ -212,13 +212,13 @@ def _something_else(groups: tuple[DenseGroup, ...], rng: np.random.Generator) ->
 
 def dense_scene_of(claim: DenseClaim, rng: np.random.Generator) -> DenseScene:
     """A scene that fulfils a claim exactly; a colour that it leaves open is drawn, a size is medium."""
-    looks: list[Look] = []
+    looks: list[Appearance] = []
     first: list[int] = []
     for group in claim.groups:
         options = [color for color in COLORS if color not in claim.absent]
         color = group.color or str(rng.choice(options))
         first.append(len(looks))
-        looks += [Look(group.shape, color, group.size or "medium", group.texture or "plain")] * group.count
+        looks += [Appearance(group.shape, color, group.size or "medium", group.texture or "plain")] * group.count
     return place_looks(looks, rng, tuple((first[a], direction, first[b]) for a, direction, b in claim.relations))
 
 

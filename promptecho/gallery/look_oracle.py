@@ -17,7 +17,7 @@ from scipy import ndimage
 
 from promptecho.gallery.captions import DenseClaim, DenseGroup
 from promptecho.gallery.drawing import LIGHT, SCALE, texture_mask
-from promptecho.gallery.scenes import RADII, Look
+from promptecho.gallery.scenes import RADII, Appearance
 from promptecho.shapes.oracle import CLEAN_IOU, GRID, _templates, directions, score_of
 from promptecho.shapes.world import COLORS, IMAGE_SIZE
 
@@ -35,7 +35,7 @@ _BORDERS = ((RADII["small"][1] + RADII["medium"][0]) / 2, (RADII["medium"][1] + 
 class DetectedThing:
     """One object found. `box` is (x1, y1, x2, y2) in pixels; `score` in 0-1 says how well-formed its shape is."""
 
-    look: Look
+    look: Appearance
     box: tuple[float, float, float, float]
     score: float
 
@@ -96,7 +96,7 @@ def _read_thing(color: str, alpha: np.ndarray, core: np.ndarray) -> DetectedThin
     radius = (x2 - x1 + y2 - y1) / 4 / EXTENT[shape]
     size = "small" if radius < _BORDERS[0] else "medium" if radius < _BORDERS[1] else "large"
     box = (float(x1), float(y1), float(x2), float(y2))
-    return DetectedThing(Look(shape, color, size, texture), box, score_of(shape, iou, stretch))
+    return DetectedThing(Appearance(shape, color, size, texture), box, score_of(shape, iou, stretch))
 
 
 @functools.cache

@@ -16,7 +16,7 @@ MOST_THINGS = 6
 
 
 @dataclass(frozen=True)
-class Look:
+class Appearance:
     """What an object looks like."""
 
     shape: str
@@ -29,7 +29,7 @@ class Look:
 class PlacedThing:
     """An object and where it is: centre `x, y` and `radius` (half its height) in pixels, `turn` in degrees."""
 
-    look: Look
+    look: Appearance
     x: float
     y: float
     radius: float
@@ -49,16 +49,16 @@ def where(a: PlacedThing, b: PlacedThing) -> str | None:
     return relation(a, b)  # type: ignore[arg-type]  # it reads `x` and `y` alone
 
 
-def random_look(rng: np.random.Generator, crowded: bool = False) -> Look:
+def random_look(rng: np.random.Generator, crowded: bool = False) -> Appearance:
     """A look; small objects are plain, since a texture needs room; nothing is large in a crowd."""
     sizes = [0.25, 0.75, 0.0] if crowded else [0.25, 0.5, 0.25]
     size = str(rng.choice(SIZES, p=sizes))
     texture = "plain" if size == "small" else str(rng.choice(TEXTURES, p=[0.6, 0.2, 0.2]))
-    return Look(str(rng.choice(SHAPES)), str(rng.choice(list(COLORS))), size, texture)
+    return Appearance(str(rng.choice(SHAPES)), str(rng.choice(list(COLORS))), size, texture)
 
 
 def place_looks(
-    looks: list[Look], rng: np.random.Generator, relations: tuple[tuple[int, str, int], ...] = ()
+    looks: list[Appearance], rng: np.random.Generator, relations: tuple[tuple[int, str, int], ...] = ()
 ) -> DenseScene:
     """Place objects without overlap, in order, each drawn again until it fits.
 
@@ -88,12 +88,12 @@ def any_scene(rng: np.random.Generator) -> DenseScene:
     """None to six objects in up to three groups of equal look, anywhere: what a reader must be ready for."""
     n = int(rng.choice(7, p=[0.03, 0.17, 0.25, 0.23, 0.17, 0.1, 0.05]))
     groups = min(n, int(rng.choice([1, 2, 3], p=[0.3, 0.35, 0.35])))
-    palette: list[Look] = []
+    palette: list[Appearance] = []
     while len(palette) < groups:
         look = random_look(rng, crowded=n > 3)
         if palette and rng.random() < 0.3:  # near misses: an attribute shared with another group
             first = palette[0]
-            look = Look(first.shape, look.color, look.size, look.texture)
+            look = Appearance(first.shape, look.color, look.size, look.texture)
         if look not in palette:
             palette.append(look)
     looks = [palette[i] if i < groups else palette[int(rng.integers(groups))] for i in range(n)]
