@@ -9,7 +9,7 @@ PLUGIN := plugins/snakemake-executor-plugin-submitit
 SNAKEMAKE := PATH="$$PWD/$(BIN):$$PATH" $(BIN)/snakemake --profile profiles/local
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo study recipes placements test test-browser test-plugin lint docs test-slurm other-slurm clean-results
+.PHONY: help setup demo study reproduce recipes placements test test-browser test-plugin lint docs test-slurm other-slurm clean-results
 
 help: ## Print this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,10 @@ STUDY := shapes.runs.promptecho-s2.seed=2 shapes.runs.promptecho-s3.seed=3 \
 study: demo ## The demo, two more seeds and a control run (docs/results-shapes.md).
 	@$(SNAKEMAKE) --config experiments=shapes 'set=$(STUDY)' -- all
 	@$(BIN)/promptecho show results/shapes --table heldout --table geneval
+
+reproduce: setup ## Train and judge the ablations, three seeds each, and write their tables on docs/results-shapes.md; several hours.
+	@$(SNAKEMAKE) --config experiments=ablations --keep-going -- all
+	@$(BIN)/python scripts/results_page.py --add results/ablations
 
 # Twelve iterations each with seeds 1 to 3: the demo's recipe, the same with the other beginning of the adapter, AWM's
 # published settings (but for this world's group sizes and sampler), and four passes with one draw or four.
