@@ -33,6 +33,10 @@ $(STAMP): pyproject.toml constraints.txt $(PLUGIN)/pyproject.toml
 demo: setup ## Run the embedded experiment from captions to tables and print its tables.
 	@echo "demo: experiment shapes, from captions to tables; results go to results/shapes"
 	@PATH="$$PWD/$(BIN):$$PATH" scripts/unlock.sh snakemake --profile profiles/local
+	@echo "demo: first captions for training, and the base model's images and scores"
+	@$(SNAKEMAKE) --config experiments=shapes -- base
+	@$(BIN)/promptecho tables --table captions --benchmark heldout --scores results/shapes/scores/heldout/base/0.json --print --no-notes
+	@$(BIN)/python scripts/demo_ahead.py results/shapes
 	@$(SNAKEMAKE) --config experiments=shapes -- all
 	@echo
 	@$(BIN)/promptecho show results/shapes --table heldout --table geneval --no-notes

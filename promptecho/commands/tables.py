@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -72,6 +73,9 @@ def tables(
     ] = "warn",
     config: PluginsConfig = None,
     print_it: Annotated[bool, typer.Option("--print", help="Print the table in the terminal.")] = False,
+    notes: Annotated[
+        bool, typer.Option("--notes/--no-notes", help="With --print: the notes below the table, too.")
+    ] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON; several tables as a list.")] = False,
 ) -> None:
     """Make a result table from scores, or the tables of the paper with the published numbers beside yours."""
@@ -99,7 +103,7 @@ def tables(
         if as_json:
             values.append(json.loads(to_json(one)) | {"files": paths})
         elif print_it:
-            print_rich(one)
+            print_rich(one if notes else replace(one, footnotes=[]))
         else:
             typer.echo("\n".join(paths))
         if not print_it or as_json:

@@ -3,7 +3,8 @@
     python tests/workflow/finished_demo.py CHECKOUT   # after `make demo` there: writes finished_demo.tar.xz beside this
 
 Kept are the declared outputs with their times of change, as stand-ins of one byte where their content does not matter,
-what Snakemake recorded of them, and the resolved configuration. Images and tensors are not.
+what Snakemake recorded of them, the experiment's file as it was, and the resolved configuration. Images and tensors are
+not.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import tarfile
 from pathlib import Path
 
 ARCHIVE = Path(__file__).with_name("finished_demo.tar.xz")
+EXPERIMENT = "config/experiments/shapes.yaml"
 # Read by the workflow before it plans: what states are bound to.
 WHOLE = ("config/*.yaml", "captions/captions.h5", "captions/heldout.jsonl", "runs/*/*/state/state.json")
 LEFT_OUT = ("work", "logs", "timings", "tensorboard")
@@ -25,6 +27,7 @@ def pack(checkout: Path, archive: Path = ARCHIVE) -> None:
     results = checkout / "results/shapes"
     whole = {path for pattern in WHOLE for path in results.glob(pattern)}
     with tarfile.open(archive, "w:xz") as tar:
+        tar.add(checkout / EXPERIMENT, EXPERIMENT)
         for path in sorted([*results.rglob("*"), *(checkout / ".snakemake/metadata").rglob("*")]):
             inside = path.relative_to(results) if path.is_relative_to(results) else None
             parts = inside.parts if inside is not None else ("",)

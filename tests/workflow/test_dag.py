@@ -165,6 +165,13 @@ def test_a_published_adapter_is_imported_and_evaluated(workflow):
     assert "adapters.echo-s1: no such entry (known: authors)" in shown
 
 
+def test_what_the_base_model_gets_needs_no_training(workflow):
+    assert workflow.planned("base") == {"benchmark_prompts": 1, "generate_shard": 2, "score": 1}
+    workflow.edit("config/experiments/tiny.yaml", "{benchmark: geneval}", "{benchmark: geneval, base: false}")
+    shown = workflow.snakemake("--dry-run", "base").stdout
+    assert "no entry of evaluate of the listed experiments asks for the base model (base: true)" in shown
+
+
 def test_the_paper_s_tables_take_all_scores(workflow):
     planned = workflow.planned("paper")
     assert planned == {rule: n for rule, n in WHOLE.items() if rule not in ENDS_OF_ALL} | {"paper_tables": 1}

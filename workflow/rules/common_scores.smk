@@ -152,6 +152,20 @@ def listed_scores(scorer):
     ]
 
 
+def listed_base_scores():
+    """Scores of the base models, which need no training."""
+    paths = [
+        path
+        for name in EXPERIMENTS.site.experiments
+        for benchmark in dict.fromkeys(item.benchmark for item in EXPERIMENTS[name].evaluate)
+        for path in score_files(name, benchmark)
+        if path.endswith("/base/0.json")
+    ]
+    if not paths:
+        raise UserError("no entry of evaluate of the listed experiments asks for the base model (base: true)")
+    return paths
+
+
 def refused_by_table(name, benchmark):
     """Options of what a table refuses, where the experiment says other than usual."""
     chosen, options = EXPERIMENTS[name], []

@@ -62,6 +62,12 @@ rule score:
         " 2>&1 | tee -i {log:q}"
 
 
+rule base:
+    """All scores of the listed experiments' base models: what there is to gain, before anything is trained."""
+    input:
+        listed_base_scores(),
+
+
 rule pack_images:
     input:
         images_in_use,
