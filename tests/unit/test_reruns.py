@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -298,7 +299,7 @@ def test_large_weights_are_known_by_their_ends_and_middle(tmp_path, inputs, monk
     assert len(found) == 6
 
 
-def test_inputs_of_each_stage():
+def test_inputs_of_each_stage(tmp_path):
     raw = json.loads(json.dumps(RAW))
     raw["models"] = {"t2i": {"path": "m/t2i"}, "vlm": {"path": "m/vlm"}}
     raw["captions"] = {"prompts": "p.txt", "heldout": 8}
@@ -313,7 +314,9 @@ def test_inputs_of_each_stage():
     prompts = {"image_sets.s.prompts": "s.jsonl"}
     assert inputs_of(config, "generate", image_set="s") == {"models.t2i.path": "m/t2i", **prompts}
     assert inputs_of(config, "score", benchmark="dense") == prompts
-    shapes = load_experiment(SHAPES)
+    with tarfile.open(Path(__file__).parents[1] / "workflow/finished_demo.tar.xz") as earlier:
+        earlier.extract("config/experiments/shapes.yaml", tmp_path, filter="data")
+    shapes = load_experiment(tmp_path / "config/experiments/shapes.yaml")
     assert inputs_of(shapes, "train", "promptecho-s1") == {}
     assert slice_digest(shapes, "train", "promptecho-s1") == "3e50234f80a7fb67"  # what its finished results carry
 
@@ -331,7 +334,7 @@ def test_an_input_that_cannot_be_read_is_named(tmp_path, inputs):
 
 def test_training_by_hand_overwrites_no_other_run(tmp_path):
     checkpoint(tmp_path, "a", 20)
-    options = {"config": SHAPES, "run": "promptecho-s1", "to": 20, "captions": "x", "work": tmp_path / "work"}
+    options = {"config": SHAPES, "run": "promptecho-s1", "to": 12, "captions": "x", "work": tmp_path / "work"}
     words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
     before = listing(tmp_path)
     result = CliRunner().invoke(app, ["train", *words, "--out", str(tmp_path / "runs/a/20")])
