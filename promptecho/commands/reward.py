@@ -195,7 +195,7 @@ def _read(
             for file, image, reading in zip(files, images, readings, strict=True)
         ]
         write_words(html, "Prompts, word by word", rows, about=about_lines(vlm, echo.query, blank))
-    return told(readings)
+    return echo.reduced(told(readings))
 
 
 def _options(reward: Reward, entries: Any, asked: dict[str, Any], given: list[str]) -> Any:

@@ -58,7 +58,7 @@ def test_command_writes_one_page_that_shows_texts_as_they_are(tmp_path):
     for index, file in enumerate(files):
         image(index, (32 + 300 * index, 32)).save(file)
     out = tmp_path / "new" / "page.html"
-    asked = ["reward", "--vlm", str(shared_folder()), *map(str, files), "--label", PROMPT]
+    asked = ["reward", "--vlm", str(shared_folder()), *map(str, files), "--label", PROMPT, "--set", "reduction=sum"]
     rows = json.loads(ended([*asked, "--json", "--html", str(out)])[0])
     text = out.read_text()
     seen = Seen(text)
@@ -71,7 +71,7 @@ def test_command_writes_one_page_that_shows_texts_as_they_are(tmp_path):
     assert [word["data-c"] for word in seen.words] == [number(word["change"], sign=True) for word in words]
     for row in rows:
         assert sum(word["log_prob"] for word in row["words"]) == pytest.approx(sum(row["log_probs"]))
-        assert sum(word["log_prob"] for word in row["words"]) == pytest.approx(row["reward"] * len(row["tokens"]))
+        assert row["reward"] == pytest.approx(sum(row["log_probs"]))  # as asked for: not their mean
         for word in row["words"]:
             assert PROMPT[word["start"] : word["end"]] == word["text"]
             assert word["change"] == pytest.approx(word["log_prob"] - word["blank_log_prob"])

@@ -46,6 +46,10 @@ class EchoReward:
         except ModelError:
             found = self.score_details(images, prompts, prompt_ids)
             details = token_details([(one.tokens, one.log_probs.tolist()) for one in found])
+        return self.reduced(details)
+
+    def reduced(self, details: Details) -> Details:
+        """Details of means, as those of this reward."""
         if self.reduction == "mean":
             return details
         sums: list[float | None] = [sum(facts["log_probs"]) for facts in details.facts]
