@@ -78,7 +78,7 @@ STARTS = {
     ),
     "train": (
         "promptecho.train.loop:_run",
-        f"train --config config.yaml {CAPTIONS} --run promptecho-s1 --to 12 --out t --work wt",
+        f"train --config config.yaml {CAPTIONS} --run promptecho-s1 --to 15 --out t --work wt",
     ),
 }
 STOPPED = """

@@ -38,18 +38,18 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "promptecho train --smoke --config config/experiments/zimage.yaml",
         "# what the runs of an experiment do (Ctrl-C leaves the view only):",
         "promptecho train --watch results/shapes",
-        "# one run to its checkpoint 12; the workflow calls it so:",
-        "promptecho train --config config/experiments/shapes.yaml --run promptecho-s1 --to 12"
+        "# one run to its checkpoint 15; the workflow calls it so:",
+        "promptecho train --config config/experiments/shapes.yaml --run promptecho-s1 --to 15"
         " --captions results/shapes/captions/captions.h5 --heldout results/shapes/captions/heldout.jsonl"
-        " --out trained/12 --work trained/work",
-        "# and from there on to checkpoint 24:",
-        "promptecho train --config config/experiments/shapes.yaml --run promptecho-s1 --to 24 --resume trained/12"
+        " --out trained/15 --work trained/work",
+        "# and from there on to checkpoint 30:",
+        "promptecho train --config config/experiments/shapes.yaml --run promptecho-s1 --to 30 --resume trained/15"
         " --captions results/shapes/captions/captions.h5 --heldout results/shapes/captions/heldout.jsonl"
-        " --out trained/24 --work trained/work",
+        " --out trained/30 --work trained/work",
     ),
     "generate": (
-        "promptecho generate --config config/experiments/shapes.yaml --run promptecho-s1 --step 24"
-        " --adapter results/shapes/runs/promptecho-s1/24/adapter --image-set geneval"
+        "promptecho generate --config config/experiments/shapes.yaml --run promptecho-s1 --step 30"
+        " --adapter results/shapes/runs/promptecho-s1/30/adapter --image-set geneval"
         " --prompts results/shapes/prompts/geneval/metadata.jsonl --out images --work work",
     ),
     "judge": (
@@ -74,11 +74,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "figures training": ("promptecho figures training results/shapes --out figures",),
     "figures curves": ("promptecho figures curves results/shapes --benchmark heldout --out figures",),
     "figures samples": (
-        "promptecho figures samples results/shapes/images/base/0/geneval results/shapes/images/promptecho-s1/24/geneval"
+        "promptecho figures samples results/shapes/images/base/0/geneval results/shapes/images/promptecho-s1/30/geneval"
         " --scores results/shapes/scores/geneval --out samples.png",
     ),
     "figures words": (
-        "promptecho figures words results/shapes/images/base/0/heldout results/shapes/images/promptecho-s1/24/heldout"
+        "promptecho figures words results/shapes/images/base/0/heldout results/shapes/images/promptecho-s1/30/heldout"
         " --scores results/shapes/scores/heldout --config config/experiments/shapes.yaml --out words.html",
     ),
     "plan": (
@@ -169,11 +169,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "adapter import": (
         "promptecho adapter import --config config/experiments/shapes.yaml"
-        " --source results/shapes/runs/promptecho-s1/24/adapter --out imported",
+        " --source results/shapes/runs/promptecho-s1/30/adapter --out imported",
     ),
     "adapter export": (
-        "promptecho adapter export results/shapes/runs/promptecho-s1/24",
-        "promptecho adapter export results/shapes/runs/promptecho-s1/24 --out shapes_lora.safetensors",
+        "promptecho adapter export results/shapes/runs/promptecho-s1/30",
+        "promptecho adapter export results/shapes/runs/promptecho-s1/30 --out shapes_lora.safetensors",
     ),
     "gpus": ("promptecho gpus", "promptecho gpus --json"),
     "gpus run": ("promptecho gpus run --count 1 -- python my_script.py",),
@@ -197,7 +197,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "promptecho shapes train-t2i --vae w/vae --out w/t2i2 --log w/t2i2.jsonl --init w/t2i1 --steps 1700 --seed 1",
     ),
     "shapes measure": (
-        "promptecho shapes measure --adapter results/shapes/runs/promptecho-s1/24/adapter --pairs 0 --prompts 20"
+        "promptecho shapes measure --adapter results/shapes/runs/promptecho-s1/30/adapter --pairs 0 --prompts 20"
         " --grid grid.png",
     ),
 }

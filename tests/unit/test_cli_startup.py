@@ -131,8 +131,8 @@ def test_what_can_be_known_at_once_is_said_before_torch_is_imported(tmp_path):
         (["reward", *images[:2], "--vlm", "shaps", "--label", "x"], ["correct the path; did you mean shapes?"]),
         (["reward", *images[:2], "--vlm", "shapes"], ["give either --label TEXT"]),
         (["adapter", "import", *shapes, "--source", "/no/lora", "--out", "o"], ["/no/lora: no such folder or file"]),
-        ([*train, "12", "--run", "promptecho-s9"], ["no such run", "did you mean promptecho-s1?"]),
-        ([*train, "30", "--run", "promptecho-s1"], ["run promptecho-s1 has no such checkpoint (it has 12, 24)"]),
+        ([*train, "15", "--run", "promptecho-s9"], ["no such run", "did you mean promptecho-s1?"]),
+        ([*train, "40", "--run", "promptecho-s1"], ["run promptecho-s1 has no such checkpoint (it has 15, 30)"]),
     ]:
         code = (
             "import sys\nfrom promptecho.cli import main\nsys.argv[1:] = " + repr(arguments) + "\n"
