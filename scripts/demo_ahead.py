@@ -45,7 +45,8 @@ def main(results: Path) -> None:
             passes += len(path.read_text().splitlines()) * entry.num_inference_steps * (1 + (entry.guidance_scale > 0))
             jobs += 1
     of_pass = max(spent - START_S * jobs, 0.1 * spent) / passes
-    cores = min(len(os.sched_getaffinity(0)), jobs)
+    there = len(os.sched_getaffinity(0))
+    cores, faster = min(there, jobs), THREADS if there > 1 else 1.0
     now = time.time()
     for run, steps in ahead:
         training = run_training(config, run)
@@ -53,7 +54,7 @@ def main(results: Path) -> None:
         references = 1 + (training.kl_base.weight > 0)
         of_image = training.sampling.num_inference_steps * (1 + (training.sampling.guidance_scale > 0))
         of_image += training.timesteps.per_sample * (references + GRADIENT * training.passes)
-        train = len(steps) * START_S + training.iterations * images * of_image * of_pass / THREADS
+        train = len(steps) * START_S + training.iterations * images * of_image * of_pass / faster
         whole = train + spent / cores
         print(
             f"demo: now {run} is trained, {training.iterations} iterations of {images} images: "

@@ -12,8 +12,8 @@ import typer
 
 from promptecho.commands.figures_words import words
 from promptecho.commands.files import given_files
+from promptecho.commands.options import ImageIndex, MaxColumns, SamplePrompts, plugins_of
 from promptecho.commands.options import PluginsConfig as Config
-from promptecho.commands.options import plugins_of
 
 
 def register(app: typer.Typer) -> None:
@@ -95,13 +95,9 @@ def samples(
             "are wins, losses and ties of the last images against the first, in their true proportions. Default: none."
         ),
     ] = None,
-    prompts: Annotated[
-        int, typer.Option(min=1, help="Number of prompts. Which ones follows from their ids and verdicts.")
-    ] = 24,
-    image_index: Annotated[int, typer.Option(min=0, help="Which image of each prompt, from 0.")] = 0,
-    max_columns: Annotated[
-        int, typer.Option(min=2, help="Most checkpoints; of more image folders so many are chosen, evenly.")
-    ] = 6,
+    prompts: SamplePrompts = 24,
+    image_index: ImageIndex = 0,
+    max_columns: MaxColumns = 6,
     config: Config = None,
 ) -> None:
     """Draw a grid of images: the same prompts and noise at every checkpoint, with the score of each image."""

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from promptecho.commands.files import given_files
-from promptecho.commands.options import DEVICE, plugins_of
+from promptecho.commands.options import DEVICE, ImageIndex, MaxColumns, SamplePrompts, plugins_of
 
 
 def words(
@@ -33,13 +33,9 @@ def words(
             "the first, in their true proportions. Default: none."
         ),
     ] = None,
-    prompts: Annotated[
-        int, typer.Option(min=1, help="Number of prompts. Which ones follows from their ids and verdicts.")
-    ] = 24,
-    image_index: Annotated[int, typer.Option(min=0, help="Which image of each prompt, from 0.")] = 0,
-    max_columns: Annotated[
-        int, typer.Option(min=2, help="Most checkpoints; of more image folders so many are chosen, evenly.")
-    ] = 6,
+    prompts: SamplePrompts = 24,
+    image_index: ImageIndex = 0,
+    max_columns: MaxColumns = 6,
     blank: Annotated[
         str, typer.Option(help="Colours of the blank images that changes are measured from, or `mean`.")
     ] = "black,grey,white",

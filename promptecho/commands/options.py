@@ -25,6 +25,14 @@ PluginsConfig = Annotated[
         "--config", help="Experiment file, for a benchmark that its `plugins` bring; others need none. Default: none."
     ),
 ]
+# Of samples, whatever is drawn of them.
+SamplePrompts = Annotated[
+    int, typer.Option(min=1, help="Number of prompts. Which ones follows from their ids and verdicts.")
+]
+ImageIndex = Annotated[int, typer.Option(min=0, help="Which image of each prompt, from 0.")]
+MaxColumns = Annotated[
+    int, typer.Option(min=2, help="Most checkpoints; of more image folders so many are chosen, evenly.")
+]
 
 
 def load_plugins_of(config: Path | None) -> None:

@@ -155,11 +155,10 @@ def listed_scores(scorer):
 def listed_base_scores():
     """Scores of the base models, which need no training."""
     paths = [
-        path
+        score_files(name, benchmark)[0]  # the base model comes first
         for name in EXPERIMENTS.site.experiments
         for benchmark in dict.fromkeys(item.benchmark for item in EXPERIMENTS[name].evaluate)
-        for path in score_files(name, benchmark)
-        if path.endswith("/base/0.json")
+        if configuration.evaluation_steps(EXPERIMENTS[name], benchmark, "base")
     ]
     if not paths:
         raise UserError("no entry of evaluate of the listed experiments asks for the base model (base: true)")

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 SCRIPT = """
-import logging, signal, sys, time
+import logging, select, signal, sys, time
 from snakemake_executor_plugin_submitit import signals
 
 logger = logging.getLogger("snakemake.logging")
@@ -25,6 +25,12 @@ signals._SAME_S = float(sys.argv[1])
 one = signals.Signals(logger)
 one.install()
 
+def answer():
+    # A signal that comes just before a read that blocks would be heeded only after it.
+    while not select.select([sys.stdin], [], [], 0.01)[0]:
+        pass
+    sys.stdin.readline()
+
 def wait():
     end = time.monotonic() + 600
     while time.monotonic() < end:
@@ -37,7 +43,7 @@ try:
             while one.received is None:
                 time.sleep(0.01)
             print("first", flush=True)
-            sys.stdin.readline()
+            answer()
             print("whole", flush=True)
     else:
         print("ready", flush=True)
@@ -46,7 +52,7 @@ except KeyboardInterrupt:
     logger.info("Terminating")
     try:
         print("first", flush=True)
-        sys.stdin.readline()
+        answer()
     except KeyboardInterrupt:
         print("again", flush=True)
     print("interrupted" if one.interrupted else "detached", flush=True)
