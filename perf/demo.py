@@ -12,7 +12,6 @@ Without `--before` only this checkout's demo runs. What each has gained is print
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import os
 import shutil
@@ -61,12 +60,11 @@ def demo(checkout: Path, folder: Path, cores: int) -> dict[str, Any]:
 
 def by_rule(folder: Path) -> dict[str, tuple[int, float]]:
     """Jobs and CPU seconds of each rule."""
-    rules: dict[str, list[float]] = {}
-    for path in sorted((folder / "results/shapes/timings").rglob("*.tsv")):
-        rule = path.relative_to(folder / "results/shapes/timings").with_suffix("").parts[0]
-        for row in csv.DictReader(path.open(), delimiter="\t"):
-            rules.setdefault(rule, []).append(float(row["cpu_time"]) if row["cpu_time"] not in ("-", "NA") else 0.0)
-    return {rule: (len(values), sum(values)) for rule, values in rules.items()}
+    sys.path.insert(0, str(ROOT / "scripts"))
+    from stage_times import measured, timings
+
+    found = timings(folder / "results/shapes")
+    return {rule: (len(rows), sum(measured(rows, "cpu_time"))) for rule, rows in found.items()}
 
 
 def gained(folder: Path) -> Any:
