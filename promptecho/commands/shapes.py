@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import typer
 
@@ -13,7 +13,10 @@ from promptecho.commands.group import BenchmarksGroup
 from promptecho.commands.options import THREADS, PluginsConfig
 
 MODEL = typer.Option(..., "--out", help="Folder to write the model to.")
-
+WORLD: Literal["shapes", "gallery"] = typer.Option(
+    "shapes", "--world", help="World to train on: scenes of plain shapes, or the gallery's dense scenes and posters."
+)
+BATCH_SIZE = typer.Option(None, "--batch-size", min=1, help="Images in a step. Default: as the shipped models had.")
 
 SEED = typer.Option(0, "--seed", help="Seed of everything that is drawn.")
 PER_TAG = typer.Option(
@@ -103,14 +106,22 @@ def render(
 def train_vae(
     out: Path = MODEL,
     log: Path = typer.Option(..., "--log", help="JSON Lines file for the losses."),
+    world: Literal["shapes", "gallery"] = WORLD,
+    init: Path | None = typer.Option(None, "--init", help="VAE folder to go on from. Default: none, from scratch."),
+    steps: int = typer.Option(1400, "--steps", min=1, help="Optimizer steps; the learning rate ends at zero."),
+    kl_weight: float = typer.Option(4e-3, "--kl-weight", min=0.0, help="The KL's part of the loss."),
     seed: int = SEED,
     threads: int | None = THREADS,
 ):
     """Train the VAE (about ten minutes)."""
     from promptecho.shapes.train_vae import train_vae as run
+    from promptecho.shapes.train_vae import wide_picture
 
+    picture = wide_picture
+    if world == "gallery":
+        from promptecho.gallery.pictures import fine_picture as picture
     _threads(threads)
-    run(out, log, seed=seed)
+    run(out, log, picture=picture, init=init, steps=steps, seed=seed, kl_weight=kl_weight)
 
 
 @shapes.command("train-t2i")
@@ -118,36 +129,62 @@ def train_t2i(
     vae: Path = typer.Option(..., "--vae", help="Folder of the trained VAE."),
     out: Path = MODEL,
     log: Path = typer.Option(..., "--log", help="JSON Lines file for the losses."),
+    world: Literal["shapes", "gallery"] = WORLD,
     init: Path | None = typer.Option(
-        None, "--init", help="Pipeline folder to go on from. Default: none, from scratch."
+        None, "--init", help="Pipeline folder to go on from; it may know other words. Default: none, from scratch."
     ),
     steps: int = typer.Option(1800, "--steps", min=1, help="Optimizer steps; the learning rate ends at zero."),
     cooldown: float = typer.Option(
         0.35, "--cooldown", min=0.0, max=1.0, help="Share of the steps in which the learning rate falls."
     ),
+    batch_size: int | None = BATCH_SIZE,
     seed: int = SEED,
     threads: int | None = THREADS,
 ) -> None:
     """Train the Z-Image transformer and its text encoder (about an hour)."""
+    from promptecho.shapes.train_t2i import PaintingRecipe
     from promptecho.shapes.train_t2i import train_t2i as run
 
+    recipe = PaintingRecipe()
+    if world == "gallery":
+        from promptecho.gallery.pictures import PAINTING as recipe
     _threads(threads)
-    run(vae, out, log, init=init, steps=steps, cooldown=cooldown, seed=seed)
+    run(vae, out, log, recipe=recipe, init=init, steps=steps, cooldown=cooldown, batch_size=batch_size or 96, seed=seed)
 
 
 @shapes.command("train-vlm")
 def train_vlm(
     out: Path = MODEL,
     log: Path = typer.Option(..., "--log", help="JSON Lines file for the losses."),
+    world: Literal["shapes", "gallery"] = WORLD,
+    size: Literal["full", "third", "tenth"] = typer.Option(
+        "full", "--size", help="How many parameters, as a share of the shipped VLM's."
+    ),
+    scores: bool = typer.Option(
+        False,
+        "--scores",
+        help="Teach it to write scores as well, for InferScore; the gallery's always learns that.",
+    ),
+    init: Path | None = typer.Option(
+        None, "--init", help="VLM folder to take over what fits from. Default: none, from scratch."
+    ),
     steps: int = typer.Option(1500, "--steps", min=1, help="Optimizer steps; the learning rate ends at zero."),
+    batch_size: int | None = BATCH_SIZE,
     seed: int = SEED,
     threads: int | None = THREADS,
 ) -> None:
     """Train the vision-language model (about forty minutes)."""
+    from promptecho.shapes.models import VLM_SIZES
+    from promptecho.shapes.train_vlm import ReadingRecipe
     from promptecho.shapes.train_vlm import train_vlm as run
 
+    recipe = ReadingRecipe()
+    if world == "gallery":
+        from promptecho.gallery.pictures import READING as recipe
+    elif scores:
+        from promptecho.shapes.scored import SCORING as recipe
     _threads(threads)
-    run(out, log, steps=steps, seed=seed)
+    run(out, log, recipe=recipe, size=VLM_SIZES[size], init=init, steps=steps, batch_size=batch_size or 96, seed=seed)
 
 
 @shapes.command("measure")

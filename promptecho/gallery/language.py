@@ -11,10 +11,9 @@ from promptecho.gallery.captions import SAID_SIZES, SAID_TEXTURES, WORDINGS, des
 from promptecho.gallery.posters import GROUNDS, READ_QUERY, ROLES, Poster, write_label, write_prompt
 from promptecho.gallery.scenes import any_scene
 from promptecho.shapes.grammar import EMPTY, plural
+from promptecho.shapes.questions import PLACES_QUERY, SCORE_QUERY, write_score
 from promptecho.shapes.tokenizer import QUERY, build_tokenizer
 from promptecho.shapes.world import COLORS, NUMBERS, SHAPES
-
-PLACES_QUERY = "Where is what?"
 
 
 @functools.cache
@@ -49,7 +48,8 @@ def _corpus() -> tuple[str, ...]:
         "There is no",
         "No",
     ]
-    return (*lines, *[QUERY, PLACES_QUERY, READ_QUERY, EMPTY, *starts] * 40)
+    scores = [SCORE_QUERY.format(prompt=""), write_score(1, 2)]
+    return (*lines, *[QUERY, PLACES_QUERY, READ_QUERY, EMPTY, *starts, *scores] * 40)
 
 
 def gallery_tokenizer() -> Qwen2Tokenizer:

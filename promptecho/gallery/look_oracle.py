@@ -17,7 +17,7 @@ from scipy import ndimage
 
 from promptecho.gallery.captions import DenseClaim, DenseGroup
 from promptecho.gallery.drawing import LIGHT, SCALE, texture_mask
-from promptecho.gallery.scenes import RADII, Appearance
+from promptecho.gallery.scenes import RADII, Appearance, PlacedThing
 from promptecho.shapes.oracle import CLEAN_IOU, GRID, _templates, directions, score_of
 from promptecho.shapes.world import COLORS, IMAGE_SIZE
 
@@ -38,6 +38,12 @@ class DetectedThing:
     look: Appearance
     box: tuple[float, float, float, float]
     score: float
+
+
+def as_detected(thing: PlacedThing) -> DetectedThing:
+    """An object as the oracle finds it where nothing goes wrong."""
+    box = (thing.x - thing.radius, thing.y - thing.radius, thing.x + thing.radius, thing.y + thing.radius)
+    return DetectedThing(thing.look, box, 1.0)
 
 
 def detect_things(image: Image.Image) -> list[DetectedThing]:

@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image
 
 from promptecho.gallery.captions import (
+    WORDINGS,
     DenseClaim,
     corrupt_dense,
     dense_scene_of,
@@ -16,9 +17,11 @@ from promptecho.gallery.captions import (
     write_look_places,
 )
 from promptecho.gallery.drawing import draw_poster, draw_scene
-from promptecho.gallery.language import PLACES_QUERY, gallery_tokenizer
+from promptecho.gallery.language import gallery_tokenizer
+from promptecho.gallery.look_oracle import as_detected, facts_shown
 from promptecho.gallery.posters import READ_QUERY, Poster, misspell, random_poster, write_label, write_prompt
 from promptecho.gallery.scenes import any_scene
+from promptecho.shapes.questions import PLACES_QUERY, SCORE_QUERY, write_score
 from promptecho.shapes.render import damage
 from promptecho.shapes.tokenizer import QUERY
 from promptecho.shapes.train_t2i import PaintingRecipe
@@ -36,9 +39,50 @@ def fine_picture(rng: np.random.Generator) -> Image.Image:
     return draw_scene(scene, rng)
 
 
+SCORED = 0.2  # of the VLM's examples
+
+
+def _share_shown(asked: Poster, shown: Poster) -> tuple[int, int]:
+    """How many of a poster's facts another one shows, and of how many: the ground, and each character in its place."""
+    there = {(role, place): word for place, (role, word) in enumerate(shown.texts)}
+    pairs = [
+        (character, index < len(there.get((role, place), "")) and there[role, place][index])
+        for place, (role, word) in enumerate(asked.texts)
+        for index, character in enumerate(word)
+    ]
+    return sum(a == b for a, b in pairs) + (asked.ground == shown.ground), len(pairs) + 1
+
+
+def scored(rng: np.random.Generator) -> Example:
+    """A picture, a prompt, and how well the one shows the other: half of the prompts are wrong in one to three facts,
+    one in ten is another's."""
+    wrong = int(rng.choice(4, p=[0.4, 0.25, 0.15, 0.1] / np.float64(0.9)))
+    other = bool(rng.random() < 0.1)
+    if rng.random() < 0.36:
+        poster = random_poster(rng)
+        image, asked = draw_poster(poster, rng), random_poster(rng) if other else poster
+        for _ in range(wrong):
+            asked = misspell(asked, rng)
+        shares, prompt = _share_shown(asked, poster), write_prompt(asked, int(rng.integers(3)))
+    else:
+        claim = random_dense_claim(rng)
+        scene = dense_scene_of(claim, rng)
+        image, claim = draw_scene(scene, rng), random_dense_claim(rng) if other else claim
+        for _ in range(wrong):
+            claim = corrupt_dense(claim, rng)
+        facts = [shown for _, shown in facts_shown(claim, [as_detected(thing) for thing in scene.things])]
+        shares, prompt = (sum(facts), len(facts)), write_dense(claim, int(rng.integers(WORDINGS)))
+    return Example(
+        damage(image, rng) if rng.random() < 0.4 else image, SCORE_QUERY.format(prompt=prompt), write_score(*shares)
+    )
+
+
 def reading(rng: np.random.Generator) -> Example:
-    """A picture, a question and the true answer, for the VLM: a third are posters, half of them spelled freely, whose
-    text is read in two of three; a third of the scenes with few objects ask for their places."""
+    """A picture, a question and the true answer, for the VLM. One in five asks for a score. Of the others a third are
+    posters, half of them spelled freely, whose text is read in two of three; a third of the scenes with few objects
+    ask for their places."""
+    if rng.random() < SCORED:
+        return scored(rng)
     if rng.random() < 0.36:
         poster = random_poster(rng, spelled_freely=bool(rng.random() < 0.5))
         image = draw_poster(poster, rng)
@@ -62,7 +106,7 @@ def reading(rng: np.random.Generator) -> Example:
 
 
 READING = ReadingRecipe(
-    tokenizer=gallery_tokenizer, sample=reading, queries=(QUERY, PLACES_QUERY, READ_QUERY), merge=1, length=144
+    tokenizer=gallery_tokenizer, sample=reading, queries=(QUERY, PLACES_QUERY, READ_QUERY), merge=1, length=192
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, ZImageTransformer2DModel
@@ -18,6 +19,23 @@ from promptecho.shapes.world import IMAGE_SIZE
 
 TEXT_DIM = 160
 VLM_PATCH, VLM_MERGE = 8, 2
+
+
+@dataclass(frozen=True)
+class VlmSize:
+    """Widths and depths of the VLM's two towers; a head is 32 wide."""
+
+    width: int
+    layers: int
+    text_intermediate: int
+    vision_intermediate: int
+
+
+VLM_SIZES = {  # 3.4, 1.2 and 0.39 million parameters
+    "full": VlmSize(160, 4, 432, 480),
+    "third": VlmSize(96, 4, 240, 264),
+    "tenth": VlmSize(64, 2, 160, 176),
+}
 
 
 def build_vae() -> AutoencoderKL:
@@ -86,7 +104,9 @@ def build_scheduler() -> FlowMatchEulerDiscreteScheduler:
     return FlowMatchEulerDiscreteScheduler(num_train_timesteps=1000, shift=2.0, use_dynamic_shifting=False)
 
 
-def build_vlm(tokenizer: Qwen2Tokenizer, merge: int = VLM_MERGE) -> Qwen3VLForConditionalGeneration:
+def build_vlm(
+    tokenizer: Qwen2Tokenizer, merge: int = VLM_MERGE, size: VlmSize = VLM_SIZES["full"]
+) -> Qwen3VLForConditionalGeneration:
     """64 patches of 8x8 pixels, `merge` x `merge` of them in one image token (2: 16 tokens), one DeepStack level."""
 
     def token(text: str) -> int:
@@ -98,11 +118,11 @@ def build_vlm(tokenizer: Qwen2Tokenizer, merge: int = VLM_MERGE) -> Qwen3VLForCo
         Qwen3VLConfig(
             text_config={
                 "vocab_size": len(tokenizer),
-                "hidden_size": 160,
-                "intermediate_size": 432,
-                "num_hidden_layers": 4,
-                "num_attention_heads": 5,
-                "num_key_value_heads": 5,
+                "hidden_size": size.width,
+                "intermediate_size": size.text_intermediate,
+                "num_hidden_layers": size.layers,
+                "num_attention_heads": size.width // 32,
+                "num_key_value_heads": size.width // 32,
                 "head_dim": 32,
                 "max_position_embeddings": 512,
                 "rope_parameters": {
@@ -117,16 +137,16 @@ def build_vlm(tokenizer: Qwen2Tokenizer, merge: int = VLM_MERGE) -> Qwen3VLForCo
                 "bos_token_id": None,
             },
             vision_config={
-                "depth": 4,
-                "hidden_size": 160,
-                "intermediate_size": 480,
-                "num_heads": 5,
+                "depth": size.layers,
+                "hidden_size": size.width,
+                "intermediate_size": size.vision_intermediate,
+                "num_heads": size.width // 32,
                 "patch_size": VLM_PATCH,
                 "spatial_merge_size": merge,
                 "temporal_patch_size": 2,
-                "out_hidden_size": 160,
+                "out_hidden_size": size.width,
                 "num_position_embeddings": (IMAGE_SIZE // VLM_PATCH) ** 2,
-                "deepstack_visual_indexes": [1],
+                "deepstack_visual_indexes": [size.layers // 2 - 1],
             },
             image_token_id=token("<|image_pad|>"),
             video_token_id=token("<|video_pad|>"),

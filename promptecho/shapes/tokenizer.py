@@ -34,7 +34,7 @@ CHAT_TEMPLATE = (
 )
 
 
-def _corpus() -> list[str]:
+def shapes_corpus() -> list[str]:
     """Text in which every word of the language is frequent enough to become one token."""
     rng = np.random.default_rng(0)
     lines = [write(describe(wide_scene(rng), rng), i % 4) for i in range(400)]
@@ -62,7 +62,7 @@ def build_tokenizer(max_length: int = 512, corpus: list[str] | None = None, size
     learner.decoder = decoders.ByteLevel()
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     trainer = trainers.BpeTrainer(vocab_size=size, initial_alphabet=alphabet, show_progress=False, min_frequency=2)
-    learner.train_from_iterator(_corpus() if corpus is None else corpus, trainer)
+    learner.train_from_iterator(shapes_corpus() if corpus is None else corpus, trainer)
     model = json.loads(learner.to_str())["model"]
     tokenizer = Qwen2Tokenizer(
         vocab=model["vocab"],

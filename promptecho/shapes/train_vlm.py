@@ -26,14 +26,14 @@ from transformers import Qwen2Tokenizer, Qwen3VLForConditionalGeneration
 from promptecho.files import atomic_path
 from promptecho.seeds import derive_seed
 from promptecho.shapes.grammar import Claim, Group, describe, random_claim, scene_of, write, write_places
-from promptecho.shapes.models import VLM_MERGE, VLM_PATCH, build_vlm, spread_positions
+from promptecho.shapes.models import VLM_MERGE, VLM_PATCH, VLM_SIZES, VlmSize, build_vlm, spread_positions
+from promptecho.shapes.questions import PLACES_QUERY
 from promptecho.shapes.render import damage, render
 from promptecho.shapes.tokenizer import QUERY, build_tokenizer
 from promptecho.shapes.train_vae import to_tensor
 from promptecho.shapes.training import HybridOptimizer, run, take_over, trapezoid
 from promptecho.shapes.world import IMAGE_SIZE, wide_scene
 
-PLACES_QUERY = "Where is what?"
 PLACES_SHARE = 0.35  # of the scenes with one to four objects
 
 
@@ -92,8 +92,8 @@ def sample(rng: np.random.Generator) -> Example:
 
 @dataclass(frozen=True)
 class ReadingRecipe:
-    """What a VLM is trained on: its tokenizer, how an example is drawn, the queries that occur, patches in one image
-    token along each side, and the longest conversation in tokens."""
+    """What a VLM is trained on: its tokenizer, how an example is drawn, the queries that occur often, of which
+    one is the shortest of all, patches in one image token along each side, and the longest conversation in tokens."""
 
     tokenizer: Callable[[], Any] = build_tokenizer
     sample: Callable[[np.random.Generator], Example] = sample
@@ -106,15 +106,17 @@ class Batcher:
     """Token ids and labels of the training conversations, right-padded to the longest of them."""
 
     def __init__(self, tokenizer, recipe: ReadingRecipe):
-        n_tokens = (IMAGE_SIZE // VLM_PATCH // recipe.merge) ** 2
-        self.prefixes = {}
-        for query in recipe.queries:
-            turn = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": query}]}]
-            text = tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
-            self.prefixes[query] = tokenizer(text.replace("<|image_pad|>", "<|image_pad|>" * n_tokens)).input_ids
-        self.shortest = min(map(len, self.prefixes.values()))
         self.tokenizer, self.length = tokenizer, recipe.length
+        self.image_tokens = "<|image_pad|>" * (IMAGE_SIZE // VLM_PATCH // recipe.merge) ** 2
+        self.prefixes = {query: self.prefix(query) for query in recipe.queries}
+        self.shortest = min(map(len, self.prefixes.values()))
         self.image_token = tokenizer.convert_tokens_to_ids("<|image_pad|>")
+
+    def prefix(self, query: str) -> list[int]:
+        """Token ids of a conversation up to where its answer begins."""
+        turn = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": query}]}]
+        text = self.tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
+        return self.tokenizer(text.replace("<|image_pad|>", self.image_tokens)).input_ids
 
     def __call__(self, pairs: list[tuple[str, str]]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """input_ids, labels, mm_token_type_ids of (query, answer) pairs, all [N, tokens]; the end token is a label."""
@@ -122,7 +124,7 @@ class Batcher:
         labels = torch.full_like(ids, -100)
         longest = 0
         for row, (query, answer) in enumerate(pairs):
-            prefix = self.prefixes[query]
+            prefix = self.prefixes.get(query) or self.prefix(query)
             tokens = [*self.tokenizer(answer).input_ids, self.tokenizer.eos_token_id]
             end = len(prefix) + len(tokens)
             ids[row, :end] = torch.tensor([*prefix, *tokens])
@@ -137,6 +139,7 @@ def train_vlm(
     log: Path,
     *,
     recipe: ReadingRecipe = ReadingRecipe(),
+    size: VlmSize = VLM_SIZES["full"],
     init: Path | None = None,
     steps: int = 1500,
     batch_size: int = 96,
@@ -148,7 +151,7 @@ def train_vlm(
     """
     torch.manual_seed(derive_seed(seed, "vlm"))
     tokenizer = recipe.tokenizer()
-    model = build_vlm(tokenizer, recipe.merge)
+    model = build_vlm(tokenizer, recipe.merge, size)
     spread_positions(model)
     if init is not None:
         trained = Qwen3VLForConditionalGeneration.from_pretrained(init, dtype=torch.float32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 
@@ -25,7 +26,9 @@ from promptecho.gallery.captions import (
 )
 from promptecho.gallery.drawing import draw_poster, draw_scene
 from promptecho.gallery.glyphs import ALPHABET, HEIGHT, TITLE_HEIGHT, glyph
+from promptecho.gallery.language import gallery_tokenizer
 from promptecho.gallery.look_oracle import detect_things, facts_shown, judge_dense
+from promptecho.gallery.pictures import READING, caption, fine_picture, reading, scored, subject
 from promptecho.gallery.posters import (
     ROLES,
     is_poster_prompt,
@@ -38,6 +41,12 @@ from promptecho.gallery.posters import (
 )
 from promptecho.gallery.scenes import any_scene
 from promptecho.gallery.text_oracle import judge_poster, read_poster
+from promptecho.gallery.words import is_held_out, random_word
+from promptecho.shapes.grammar import describe, random_claim, scene_of, write
+from promptecho.shapes.questions import SCORE_QUERY
+from promptecho.shapes.render import render
+from promptecho.shapes.train_vlm import Batcher
+from promptecho.shapes.world import wide_scene
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -129,3 +138,74 @@ def test_glyphs_differ_and_have_the_stated_heights():
         cells = [glyph(character, title) for character in ALPHABET]
         assert len({cell.tobytes() for cell in cells}) == len(ALPHABET) == 36
         assert all(np.flatnonzero(cell.any(1))[[0, -1]].tolist() == [0, height - 1] for cell in cells)
+
+
+def test_held_out_words_are_a_tenth_of_all_and_no_training_sees_one():
+    rng = np.random.default_rng(0)
+    words = [random_word(rng, spelled_freely=bool(i % 2)) for i in range(2000)]
+    assert not any(map(is_held_out, words)) and is_held_out(random_word(rng, held_out=True))
+    assert 0.08 < np.mean([is_held_out(str(number)) for number in range(2000)]) < 0.12
+    examples = [reading(rng) for _ in range(250)]
+    texts = [text for one in examples for text in (one.query.split("shows: ")[-1], one.answer)]
+    texts += [caption(subject(rng), rng) for _ in range(250)]
+    asked = [parse_prompt(text) for text in texts if is_poster_prompt(text)]
+    shown = [word for poster in asked for _, word in poster.texts]
+    shown += [word for text in texts if text.startswith('{"main_title"') for _, word in texts_of_label(text)]
+    assert len(shown) > 200 and not any(map(is_held_out, shown))
+
+
+def digest(*parts: bytes) -> str:
+    return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
+
+
+def test_gallery_pictures_are_functions_of_their_seed():
+    first, again = ([fine_picture(np.random.default_rng(seed)) for seed in range(12)] for _ in range(2))
+    assert [image.tobytes() for image in first] == [image.tobytes() for image in again]
+    assert all(image.size == (64, 64) and image.mode == "RGB" for image in first)
+    assert len({image.tobytes() for image in first}) == 12
+
+
+def test_the_first_world_is_drawn_and_told_as_before():
+    """Its finished results stay comparable: these digests are older than the gallery."""
+    images, texts = [], []
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        scene = wide_scene(rng) if seed % 2 else scene_of(random_claim(rng), rng)
+        texts.append(write(describe(scene, rng), seed % 4))
+        images.append(render(scene, rng).tobytes())
+    assert (digest(*images), digest("\n".join(texts).encode())) == ("6f890dd819a6b0d0", "f720a36ec092958a")
+
+
+def test_every_word_and_every_letter_is_one_token():
+    tokenizer = gallery_tokenizer()
+    assert tokenizer.get_vocab() == gallery_tokenizer().get_vocab()
+    for word in ("striped", "dotted", "small", "large", "poster", "title", "subtitle", "selling", "note", "triangles"):
+        assert len(tokenizer(f"a {word}").input_ids) == 2, word
+    for seed in range(50):
+        poster = random_poster(np.random.default_rng(seed), spelled_freely=True)
+        tokens = [tokenizer.decode([i]) for i in tokenizer(write_label(poster)).input_ids]
+        letters = "".join(token for token in tokens if len(token) == 1 and token in ALPHABET)
+        assert letters == "".join(word for role in ROLES for name, word in poster.texts if name == role)
+
+
+def test_every_conversation_of_the_reading_recipe_fits():
+    batcher, rng = Batcher(gallery_tokenizer(), READING), np.random.default_rng(1)
+    examples = [reading(rng) for _ in range(100)]
+    ids, labels, types = batcher([(one.query, one.answer) for one in examples])
+    assert ids.shape == labels.shape == types.shape and ids.shape[1] <= READING.length - 8
+    assert (types.sum(1) == 64).all() and (labels != -100).any(1).all()
+
+
+def test_scores_count_the_facts_that_a_picture_shows():
+    rng, seen = np.random.default_rng(3), Counter()
+    for _ in range(150):
+        one = scored(rng)
+        prompt = one.query.removeprefix(SCORE_QUERY.format(prompt=""))
+        score = json.loads(one.answer)["score"]
+        if is_poster_prompt(prompt):
+            shown, asked = read_poster(one.image).poster, parse_prompt(prompt)
+            right = shown == asked
+        else:
+            right = all(ok for _, ok in facts_shown(parse_dense(prompt), detect_things(one.image)))
+        seen[right == (score == 10)] += 1
+    assert seen[True] >= 145, "the oracles may err on damaged pictures only"
