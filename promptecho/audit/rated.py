@@ -7,6 +7,7 @@ interruptions, and a second audit with a further VLM asks the first one nothing.
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Sequence
@@ -31,8 +32,8 @@ LEAST_SIDE = 28  # pixels of a side below which an image is not shrunk further
 
 @dataclass(frozen=True)
 class Candidate:
-    """One reward to look at: `reward` is its name, `options` its settings, `vlm` and `revision` the model, and `scale`
-    what images' sides are multiplied with before the reward sees them."""
+    """One reward to look at: `reward` is its name, `options` its settings, `vlm` and `revision` the model, which tables
+    call `model_label`, and `scale` what images' sides are multiplied with before the reward sees them."""
 
     reward: str
     vlm: str | None = None
@@ -42,12 +43,14 @@ class Candidate:
     scale: float = 1.0
     options: Any = None
     trust_remote_code: bool = False
+    model_label: str = ""
 
     @property
     def label(self) -> str:
-        """How tables call it: reward, model and query."""
-        parts = [self.reward, Path(self.vlm).name if self.vlm else None, self.query and f'"{self.query}"']
-        return ", ".join(part for part in parts if part)
+        """How tables call it: reward, model, query, and the settings that are not at their defaults."""
+        model = self.model_label or (Path(self.vlm).name if self.vlm else "")
+        settings = [f"{key} {_short(value)}" for key, value in changed_settings(self.reward, self.options)]
+        return ", ".join(part for part in (self.reward, model, self.query and f'"{self.query}"', *settings) if part)
 
     def with_dtype(self, dtype: str) -> Candidate:
         """The same, computed in another type."""
@@ -56,6 +59,22 @@ class Candidate:
     def with_scale(self, scale: float) -> Candidate:
         """The same, on images of another size."""
         return replace(self, scale=scale)
+
+
+def changed_settings(reward: str, options: Any) -> tuple[tuple[str, str], ...]:
+    """The settings of a reward that change what it says and are not at their defaults: key and value as JSON."""
+    if options is None:
+        return ()
+    default, passive = type(options)().model_dump(mode="json"), reward_named(reward).not_in_digest
+    return tuple(
+        (key, json.dumps(value, ensure_ascii=False))
+        for key, value in options.model_dump(mode="json").items() if key not in passive and value != default[key]
+    )  # fmt: skip
+
+
+def _short(value: str) -> str:
+    """A setting's JSON without the quotes of a text."""
+    return value[1:-1] if value.startswith('"') else value
 
 
 @dataclass(frozen=True)
@@ -147,7 +166,7 @@ class Rater:
                     f"reward {candidate.reward}: prompt {ask.prompt_id}, {ask.image.name}: it is infinite"
                 )
         values = [list(fact.get("log_probs", ())) for fact in details.facts]
-        words = _words(built.audit_vlm, candidate.query, asks, values) if any(values) else [[] for _ in asks]
+        words = _words(built.audit_vlm, candidate, asks, values) if any(values) else [[] for _ in asks]
         return {"seconds": seconds, "rewards": rewards, "tokens": [len(some) for some in values], "words": words}
 
     def _built(self, candidate: Candidate) -> Any:
@@ -183,9 +202,9 @@ class Rater:
         return built
 
 
-def _words(vlm: Any, query: str | None, asks: Sequence[Ask], values: Sequence[Sequence[float]]) -> list[list]:
+def _words(vlm: Any, candidate: Candidate, asks: Sequence[Ask], values: Sequence[Sequence[float]]) -> list[list]:
     """Words of each text with their log-probabilities; none where the tokenizer does not tell where its tokens lie, or
-    a reward's values are not those of the text's tokens."""
+    a reward's values are not those of the text's tokens. The end token, where it counts, is a word without text."""
     from promptecho.vlm.words import label_words
 
     cuts: dict[str, list] = {}
@@ -193,7 +212,10 @@ def _words(vlm: Any, query: str | None, asks: Sequence[Ask], values: Sequence[Se
     for ask, some in zip(asks, values, strict=True):
         if ask.text not in cuts:
             try:
-                cuts[ask.text] = label_words(vlm, query or "", ask.text, name=f"prompt {ask.prompt_id}")
+                cuts[ask.text] = label_words(
+                    vlm, candidate.query or "", ask.text, name=f"prompt {ask.prompt_id}",
+                    include_eos=getattr(candidate.options, "include_eos", False),
+                )  # fmt: skip
             except ModelError:
                 cuts[ask.text] = []
         words = cuts[ask.text]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from promptecho.audit.advice import advise
 from promptecho.audit.cost import cost_of
 from promptecho.audit.lengths import spearman
 from promptecho.audit.material import SIDES, Ask, JudgedImage, Pairs, unique_asks
-from promptecho.audit.rated import Candidate, Rated, RatedAll, Rater, model_of
+from promptecho.audit.rated import Candidate, Rated, RatedAll, Rater, changed_settings, model_of
 from promptecho.audit.words import CaptionSignal, by_class, signal_of, word_table
 from promptecho.errors import DataError, ModelError, PromptEchoError, RewardError
 from promptecho.item_columns import LightItem
@@ -162,7 +163,7 @@ def _other_queries(found: Sequence[_Found], place: int, pairs: Sequence[Any]) ->
     own = found[place].candidate
     for other in found[:place]:
         before = other.candidate
-        if (before.reward, before.vlm, before.revision) == (own.reward, own.vlm, own.revision) and pairs:
+        if replace(before, query=own.query) == own and pairs and other.rated.by_ask:
             return [_sensitivity("query", f'after "{before.query}"', pairs, other.rated, found[place].rated)]
     return []
 
@@ -171,8 +172,10 @@ def _head(candidate: Candidate, revision: str | None) -> dict[str, Any]:
     """What every candidate has in the report, also one that could not be asked."""
     return {
         "label": candidate.label, "reward": candidate.reward, "vlm": candidate.vlm, "revision": revision,
-        "query": candidate.query, "dtype": candidate.dtype, "failed": None, "missing": None, "pairs": {}, "auc": {},
-        "words": {}, "length": {}, "sensitivity": [], "cost": None,
+        "query": candidate.query, "dtype": candidate.dtype,
+        "settings": {key: json.loads(value) for key, value in changed_settings(candidate.reward, candidate.options)},
+        "failed": None, "missing": None, "pairs": {}, "auc": {}, "words": {}, "length": {}, "sensitivity": [],
+        "cost": None,
     }  # fmt: skip
 
 

@@ -18,8 +18,8 @@ from promptecho.audit.lexicon import STOP_WORDS
 
 
 def bare(word: str) -> str:
-    """A word as tables call it: in lower case."""
-    return word.lower()
+    """A word as tables call it: in lower case; the end token has no text."""
+    return word.lower() or "(end)"
 
 
 def is_stop_word(word: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -107,7 +107,9 @@ def reward_audit(
     for one in (dtype, *other_dtype):
         if one not in (None, "float32", "bfloat16", "float16"):
             raise ConfigError(f"dtype {one!r}: choose float32, bfloat16 or float16")
-    candidates = _candidates(settings, vlm or [], query or [], reward or [], dtype, trust_remote_code)
+    from promptecho.audit.candidates import candidates_of
+
+    candidates = candidates_of(settings, config, vlm or [], query or [], reward or [], dtype, trust_remote_code)
     _check_models(candidates)
     from promptecho.audit.sources import read_verdicts
 
@@ -137,65 +139,6 @@ def reward_audit(
     for one in [*(f"tied: {name}" for name in advice["tied"]), *(f"warning: {one}" for one in advice["warnings"])]:
         typer.echo(one)
     typer.echo(f"the page: {paths[2]}, {paths[1]}; its numbers: {paths[0]}")
-
-
-def _candidates(
-    settings: Any, vlms: list[str], queries: list[str], rewards: list[str], dtype: str | None, trust_remote_code: bool
-) -> list[Candidate]:
-    """Every reward with every VLM and query that it takes, in the order of the command line or the configuration.
-
-    Raises:
-        ConfigError: an unknown reward, or no VLM for one that needs it.
-    """
-    from promptecho.audit.rated import Candidate
-    from promptecho.config.descriptors import REWARDS, reward_named
-    from promptecho.errors import ConfigError
-
-    known = REWARDS.names()
-    for name in rewards:
-        if name not in known:
-            raise ConfigError(f"--reward {name}: no such reward (known: {', '.join(known)}){maybe(name, known)}")
-    entries: list[tuple[str, Any, list[str]]] = []
-    for entry in settings.rewards:
-        if not rewards or entry.name in rewards:
-            entries.append((entry.name, entry.options, [entry.query or settings.pick("query", None)]))
-    found = [name for name, _, _ in entries]
-    for name in rewards or ([] if entries else ["echo"]):
-        if name not in found:
-            options = reward_named(name).options
-            entries.append((name, None if options is None else options(), [settings.pick("query", None)]))
-    models = _models(settings, vlms, dtype, trust_remote_code)
-    made = []
-    for name, options, own in entries:
-        descriptor = reward_named(name)
-        asked = list(dict.fromkeys(queries or own)) if "query" in descriptor.takes else [None]
-        if not descriptor.needs_vlm:
-            made.append(Candidate(name, options=options))
-            continue
-        if not models:
-            raise ConfigError(f"reward {name}: needs a VLM; give --vlm, or a --config that names it")
-        made += [Candidate(name, query=one, options=options, **model) for model in models for one in asked]
-    return list({str(one): one for one in made}.values())
-
-
-def _models(settings: Any, vlms: list[str], dtype: str | None, trust_remote_code: bool) -> list[dict[str, Any]]:
-    """The VLMs of the command line, or all that the configuration's runs are rewarded by."""
-    if vlms:
-        base = {"dtype": dtype or "float32", "trust_remote_code": trust_remote_code}
-        return [{"vlm": path, **base} for path in dict.fromkeys(vlms)]
-    if settings.experiment is None:
-        return []
-    from promptecho.config.load import run_vlm
-
-    sections = [settings.vlm, *(run_vlm(settings.experiment, run) for run in settings.experiment.runs)]
-    found = {(one.path, one.revision): one for one in sections if one is not None}
-    return [
-        {
-            "vlm": one.path, "revision": one.revision, "dtype": dtype or one.dtype,
-            "trust_remote_code": trust_remote_code or one.trust_remote_code,
-        }
-        for one in found.values()
-    ]  # fmt: skip
 
 
 def _check_models(candidates: list[Candidate]) -> None:

@@ -12,6 +12,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from promptecho.audit.advice import advise
+from promptecho.audit.candidates import candidates_of
 from promptecho.audit.edits import ABSENT, RULES, CaptionEdit
 from promptecho.audit.lengths import spearman
 from promptecho.audit.material import Ask, AuditImage, FactPair, JudgedImage
@@ -21,8 +22,9 @@ from promptecho.audit.shapes_pairs import shapes_pairs
 from promptecho.audit.sources import read_captioned, read_verdicts, rule_pairs
 from promptecho.audit.words import by_class, signal_of, word_table
 from promptecho.audit.write import to_html_page, to_markdown_page
+from promptecho.captions.settings import read_settings
 from promptecho.cli import make_app
-from promptecho.errors import DataError, PromptEchoError
+from promptecho.errors import ConfigError, DataError, PromptEchoError
 from promptecho.files import write_jsonl
 from promptecho.provenance import Provenance
 from promptecho.scores import ScoreItem, Scores, write_scores
@@ -221,6 +223,62 @@ def test_the_command_in_the_embedded_world(tmp_path):
         path.write_text("{")
     audit(*words, "--out", str(tmp_path / "two"))
     assert without_seconds(tmp_path / "two") == report
+
+
+def labels_of(folder: Path, text: str, **given) -> list[str]:
+    """Labels of the candidates of an experiment that has these lines beside the models of shapes."""
+    folder.joinpath("e.yaml").write_text(
+        "models:\n  t2i: {family: zimage, path: shapes, height: 64, width: 64}\n  vlm: {path: shapes, dtype: float32}\n"
+        f"captions: {{shapes: {{count: 8, seed: 1}}, heldout: 2}}\n{text}"
+    )
+    asked = {"vlms": [], "queries": [], "rewards": [], "dtype": None, "trust_remote_code": False} | given
+    path = folder / "e.yaml"
+    return [one.label for one in candidates_of(read_settings(path), path, **asked)]
+
+
+def test_labels_tell_candidates_apart(tmp_path):
+    rewards = (
+        "rewards:\n- {name: echo}\n- {name: echo, echo: {reduction: sum}}\n- {name: echo, query: What}\n"
+        "- {name: echo, echo: {include_eos: true}}\n- {name: inferscore, inferscore: {max_new_tokens: 32}}\n"
+    )
+    plain = 'echo, shapes, "Describe this image in detail."'
+    first = [plain, f"{plain}, reduction sum", 'echo, shapes, "What"', f"{plain}, include_eos true"]
+    assert labels_of(tmp_path, rewards) == [*first, "inferscore, shapes, max_new_tokens 32"]
+    assert labels_of(tmp_path, rewards, rewards=["echo"], queries=["What"]) == [
+        'echo, shapes, "What"', 'echo, shapes, "What", reduction sum', 'echo, shapes, "What", include_eos true'
+    ]  # fmt: skip
+    # Runs have rewards and models of their own.
+    runs = "runs:\n  a-s1: {rewards: [{name: echo, query: Where}]}\n  a-s2: {rewards: [{name: echo, query: Where}]}\n"
+    assert labels_of(tmp_path, f"rewards: [{{name: echo}}]\n{runs}") == [plain, 'echo, shapes, "Where"']
+    models = "runs:\n  a: {reward_vlm: {path: a/vlm}}\n  b: {reward_vlm: {path: b/vlm}}\n"
+    models += "  c: {reward_vlm: {path: shapes, revision: r}}\n"
+    names = [one.split(", ")[1] for one in labels_of(tmp_path, models)]
+    assert names == ["shapes @ as it is", "a/vlm", "b/vlm", "shapes @ r"]
+
+
+@pytest.mark.parametrize(
+    ("second", "why"),
+    [
+        ("{name: echo, echo: {reduction: mean}}", "of 0; leave one of them out"),
+        ("{name: echo, weight: 2, label: l.jsonl}", "(they differ in weight and label, which the audit does not use)"),
+    ],
+)
+def test_entries_that_the_audit_cannot_tell_apart_are_refused(second, why, tmp_path):
+    with pytest.raises(ConfigError) as error:
+        labels_of(tmp_path, f"rewards: [{{name: echo}}, {second}]\n")
+    told = str(error.value)
+    assert f"{tmp_path}/e.yaml: rewards.1: the audit asks nothing else of it than " in told and why in told
+    assert "\n" not in told
+
+
+def test_words_of_a_label_whose_end_token_counts(tmp_path):
+    config = tmp_path / "e.yaml"
+    labels_of(tmp_path, "rewards: [{name: echo, echo: {include_eos: true}}]\n")
+    words = ["--config", str(config), "--captions", "shapes", "--n", "1", "--scale", "1", "--device", "cpu"]
+    audit(*words, "--other-dtype", "float32", "--out", str(tmp_path / "out"))
+    (one,) = without_seconds(tmp_path / "out")["candidates"]
+    assert one["settings"] == {"include_eos": True}
+    assert "(end)" in [row["word"] for row in one["words"]["own and changed image"]["table"]]
 
 
 def test_a_reward_from_outside_on_captions_of_ones_own(tmp_path, monkeypatch):
