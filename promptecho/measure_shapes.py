@@ -26,7 +26,8 @@ from promptecho.train.data import normal
 from promptecho.vlm import load_vlm
 
 
-def _share(hits: int, n: int) -> dict:
+def share(hits: int, n: int) -> dict:
+    """A share with its Wilson interval."""
     low, high = wilson_interval(hits, n)
     return {"value": round(hits / n, 4), "n": n, "low": round(low, 4), "high": round(high, 4)}
 
@@ -38,7 +39,7 @@ def oracle_on_renders(n: int, seed: int) -> dict:
         rng = np.random.default_rng(derive_seed(seed, "measure oracle", index))
         scene = scene_of(random_claim(rng), rng) if index % 2 else wide_scene(rng)
         hits += judge(describe(scene, rng), detect(render(scene, rng)))
-    return _share(hits, n)
+    return share(hits, n)
 
 
 def vlm_on_renders(reward: EchoReward, n: int, seed: int) -> dict[str, dict]:
@@ -57,10 +58,10 @@ def vlm_on_renders(reward: EchoReward, n: int, seed: int) -> dict[str, dict]:
     names = [str(index) for index in range(n)]
     wins = [a > b for a, b in zip(reward(images, right, names), reward(images, wrong, names), strict=True)]
     name = "vlm_matched_beats_corrupted"
-    result = {name: _share(sum(wins), n)}
+    result = {name: share(sum(wins), n)}
     for fact in sorted(set(facts)):
         chosen = [win for win, found in zip(wins, facts, strict=True) if found == fact]
-        result[f"{name}_{fact}"] = _share(sum(chosen), len(chosen))
+        result[f"{name}_{fact}"] = share(sum(chosen), len(chosen))
     return result
 
 
@@ -117,15 +118,15 @@ def measure(
     ]
     rewards = [reward(group, [text] * images, [text] * images) for text, group in zip(texts, generated, strict=True)]
     auc, n_pairs = within_prompt_auc(rewards, verdicts)
-    facts[f"{who}_right"] = _share(sum(map(sum, verdicts)), prompts * images)
+    facts[f"{who}_right"] = share(sum(map(sum, verdicts)), prompts * images)
     for kind in ("single", "count", "relation", "pair"):
         rows = [group for claim, group in zip(claims, verdicts, strict=True) if claim.kind == kind]
         if rows:
-            facts[f"{who}_right_{kind}"] = _share(sum(map(sum, rows)), len(rows) * images)
+            facts[f"{who}_right_{kind}"] = share(sum(map(sum, rows)), len(rows) * images)
     auc = round(float(auc), 4)
     facts["reward_auc_within_prompt"] = {"value": auc, "pairs": n_pairs, "prompts": prompts, "images": images}
     scores = [d.score for group in generated for image in group for d in detect(image)]
-    facts["crisp_objects"] = _share(sum(score >= WELL_FORMED for score in scores), max(len(scores), 1))
+    facts["crisp_objects"] = share(sum(score >= WELL_FORMED for score in scores), max(len(scores), 1))
     if grid is not None:
         draw_grid(generated, texts, verdicts, rewards, grid)
         print(f"grid: {grid}", file=sys.stderr)

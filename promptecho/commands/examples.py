@@ -197,6 +197,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "promptecho shapes train-t2i --vae w/vae --out w/t2i2 --log w/t2i2.jsonl --init w/t2i1 --steps 1700 --seed 1",
     ),
     "shapes measure": (
+        "promptecho shapes measure --world gallery --vae w/vae --pairs 0 --prompts 0",
         "promptecho shapes measure --adapter results/shapes/runs/promptecho-s1/30/adapter --pairs 0 --prompts 20"
         " --grid grid.png",
     ),

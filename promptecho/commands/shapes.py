@@ -13,7 +13,9 @@ from promptecho.commands.group import BenchmarksGroup
 from promptecho.commands.options import THREADS, PluginsConfig
 
 MODEL = typer.Option(..., "--out", help="Folder to write the model to.")
-WORLD: Literal["shapes", "gallery"] = typer.Option(
+World = Literal["shapes", "gallery"]
+OF_WORLD: World = typer.Option("shapes", "--world", help="Which embedded world: shapes, or the wider gallery.")
+WORLD: World = typer.Option(
     "shapes", "--world", help="World to train on: scenes of plain shapes, or the gallery's dense scenes and posters."
 )
 BATCH_SIZE = typer.Option(None, "--batch-size", min=1, help="Images in a step. Default: as the shipped models had.")
@@ -70,11 +72,13 @@ def _threads(threads: int | None) -> None:
 
 
 @shapes.command("paths")
-def paths(as_json: bool = typer.Option(False, "--json", help="Print JSON.")) -> None:
+def paths(
+    world: World = OF_WORLD, as_json: bool = typer.Option(False, "--json", help="Print JSON.")
+) -> None:
     """Print the folders of the embedded models."""
-    from promptecho.shipped import SHAPES, model_path
+    from promptecho.shipped import model_path
 
-    found = {kind: model_path(SHAPES, kind) for kind in ("vlm", "t2i")}
+    found = {"vlm": model_path(world, "vlm"), "t2i": model_path(world, "t2i")}
     if as_json:
         print(json.dumps(found, indent=2))
     else:
@@ -106,7 +110,7 @@ def render(
 def train_vae(
     out: Path = MODEL,
     log: Path = typer.Option(..., "--log", help="JSON Lines file for the losses."),
-    world: Literal["shapes", "gallery"] = WORLD,
+    world: World = WORLD,
     init: Path | None = typer.Option(None, "--init", help="VAE folder to go on from. Default: none, from scratch."),
     steps: int = typer.Option(1400, "--steps", min=1, help="Optimizer steps; the learning rate ends at zero."),
     kl_weight: float = typer.Option(4e-3, "--kl-weight", min=0.0, help="The KL's part of the loss."),
@@ -129,7 +133,7 @@ def train_t2i(
     vae: Path = typer.Option(..., "--vae", help="Folder of the trained VAE."),
     out: Path = MODEL,
     log: Path = typer.Option(..., "--log", help="JSON Lines file for the losses."),
-    world: Literal["shapes", "gallery"] = WORLD,
+    world: World = WORLD,
     init: Path | None = typer.Option(
         None, "--init", help="Pipeline folder to go on from; it may know other words. Default: none, from scratch."
     ),
@@ -156,7 +160,7 @@ def train_t2i(
 def train_vlm(
     out: Path = MODEL,
     log: Path = typer.Option(..., "--log", help="JSON Lines file for the losses."),
-    world: Literal["shapes", "gallery"] = WORLD,
+    world: World = WORLD,
     size: Literal["full", "third", "tenth"] = typer.Option(
         "full", "--size", help="How many parameters, as a share of the shipped VLM's."
     ),
@@ -189,16 +193,26 @@ def train_vlm(
 
 @shapes.command("measure")
 def measure(
-    vlm: str = typer.Option("shapes", "--vlm", help="Folder of the vision-language model."),
-    t2i: str = typer.Option("shapes", "--t2i", help="Folder of the text-to-image model."),
+    world: World = OF_WORLD,
+    vlm: str | None = typer.Option(
+        None, "--vlm", help="Folder of the vision-language model. Default: the world's that ships with the project."
+    ),
+    t2i: str | None = typer.Option(None, "--t2i", help="Folder of the text-to-image model. Default: likewise."),
+    vae: Path | None = typer.Option(
+        None, "--vae", help="For the gallery: folder of a VAE to measure alone. Default: that of the model."
+    ),
     adapter: Path | None = typer.Option(
         None, "--adapter", help="Adapter folder; the model is then measured with it. Default: none."
+    ),
+    drawings: int = typer.Option(
+        200, "--drawings", min=0, help="For the gallery: posters, and as many scenes, that go through the VAE."
     ),
     pairs: int = typer.Option(
         500,
         "--pairs",
         min=0,
-        help="Pairs of rendered images that the vision-language model and the oracle are tried on.",
+        help="Pairs of rendered images that the vision-language model and the oracle are tried on; for the gallery "
+        "pairs for each kind of wrong fact, of which there are thirteen.",
     ),
     prompts: int = typer.Option(60, "--prompts", min=0, help="Number of prompts that images are generated for."),
     images: int = typer.Option(8, "--images", min=2, help="Images for each prompt."),
@@ -212,13 +226,20 @@ def measure(
     as_json: bool = typer.Option(False, "--json", help="Print JSON."),
 ) -> None:
     """Measure the embedded models: their accuracy, and how far the reward agrees with the oracle within a prompt."""
-    from promptecho.measure_shapes import measure as run
-
+    vlm, t2i = vlm or world, t2i or world
+    asked: dict[str, Any] = {
+        "pairs": pairs, "prompts": prompts, "images": images, "steps": steps, "guidance_scale": guidance_scale,
+        "grid": grid, "seed": seed, "adapter": adapter,
+    }  # fmt: skip
     _threads(threads)
-    facts = run(
-        vlm, t2i, pairs=pairs, prompts=prompts, images=images, steps=steps, guidance_scale=guidance_scale,
-        grid=grid, seed=seed, adapter=adapter,
-    )  # fmt: skip
+    if world == "gallery":
+        from promptecho.measure_gallery import measure as measure_gallery
+
+        facts = measure_gallery(vlm, t2i, vae=vae, drawings=drawings, **asked)
+    else:
+        from promptecho.measure_shapes import measure as measure_shapes
+
+        facts = measure_shapes(vlm, t2i, **asked)
     if as_json:
         print(json.dumps(facts, indent=2))
     else:

@@ -18,7 +18,7 @@ from promptecho.config.models import ExperimentConfig
 from promptecho.errors import DataError
 from promptecho.file_hashes import FileHashes, files_below
 from promptecho.files import digest, read_json, write_json
-from promptecho.shipped import SHAPES
+from promptecho.shipped import is_shipped
 from promptecho.text_files import LISTS, TABLES, suffix_of
 
 FILE = "inputs.json"
@@ -61,7 +61,7 @@ def inputs_of(
             found[f"judges.models.{entry.judge}.model"] = config.judges.models[entry.judge].model
         prompts = config.image_sets[entry.image_set].prompts if entry.image_set in config.image_sets else None
         found[f"image_sets.{entry.image_set}.prompts"] = prompts
-    return {key: path for key, path in found.items() if path is not None and path != SHAPES}
+    return {key: path for key, path in found.items() if path is not None and not is_shipped(path)}
 
 
 class Inputs:

@@ -6,7 +6,7 @@ from typing import Literal
 
 from promptecho.config.models import ExperimentConfig
 from promptecho.config.resources import StageResources, TrainResources
-from promptecho.shipped import SHAPES
+from promptecho.shipped import is_shipped
 
 Stage = Literal["caption", "train", "generate", "judge", "score"]
 Size = Literal["small", "large"]
@@ -35,7 +35,7 @@ def size_of(config: ExperimentConfig) -> Size:
         return config.resources.size
     own = [run.reward_vlm.path for run in config.runs.values() if run.reward_vlm is not None]
     paths = [config.models.t2i.path, config.models.vlm.path, *own]
-    return "small" if all(path == SHAPES for path in paths) else "large"
+    return "small" if all(map(is_shipped, paths)) else "large"
 
 
 def cluster_resources(config: ExperimentConfig, stage: Stage, on_gpu: bool) -> StageResources:

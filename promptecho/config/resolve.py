@@ -26,6 +26,7 @@ from promptecho.config.yaml_files import deep_merge
 from promptecho.errors import ConfigError
 from promptecho.files import write_text
 from promptecho.hub_record import revision_problem
+from promptecho.shipped import is_shipped
 from promptecho.suggest import closest, maybe
 
 # Keys that `--config` takes beside those of the site's file and the experiments' names.
@@ -255,7 +256,7 @@ def _find_models(raw: dict[str, Any], root: Path, source: str) -> None:
     problems = []
     for key, model in found.items():
         path = _mapping(model).get("path")
-        if isinstance(path, str) and path != "shapes" and not Path(path).is_absolute() and (root / path).is_dir():
+        if isinstance(path, str) and not is_shipped(path) and not Path(path).is_absolute() and (root / path).is_dir():
             model["path"] = str(root / path)
             if problem := revision_problem(root / path, model.get("revision")):
                 problems.append(f"{source}: {key}.revision: {problem}")

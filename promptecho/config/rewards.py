@@ -18,8 +18,8 @@ class VlmSection(Section):
     """A frozen vision-language model."""
 
     path: Text = Field(
-        description="Folder, or hub id, of an image-text-to-text model; `shapes`: the model that ships with the "
-        "project."
+        description="Folder, or hub id, of an image-text-to-text model; `shapes` or `gallery`: one that ships with "
+        "the project."
     )
     revision: Text | None = Field(None, description="Hub revision (commit); null: the folder as it is.")
     dtype: Literal["float32", "bfloat16"] = Field("bfloat16", description="Type of the weights.")

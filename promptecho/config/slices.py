@@ -18,7 +18,7 @@ from promptecho.config.models import ExperimentConfig, T2iSection
 from promptecho.config.scorers import backend_of
 from promptecho.errors import ConfigError
 from promptecho.files import digest, sha256_file
-from promptecho.shipped import SHAPES, model_path
+from promptecho.shipped import is_shipped, model_path
 from promptecho.suggest import maybe
 
 # These stages, or those that follow, take days on many GPUs, so a changed line of their code must not restart them.
@@ -241,8 +241,8 @@ def _model(config: ExperimentConfig, section: Section, name: Literal["t2i", "vlm
     A model that ships with the project may change with it, so its files count too.
     """
     keys = _keys(section, f"models.{name}")
-    if keys["path"] == SHAPES:
-        keys["files"] = _folder_digest(model_path(SHAPES, name))
+    if is_shipped(keys["path"]):
+        keys["files"] = _folder_digest(model_path(keys["path"], name))
     keys["path"] = as_written(config, keys["path"])
     if isinstance(section, T2iSection):
         keys["vae_slicing"] = False  # the same pixels

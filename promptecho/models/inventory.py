@@ -14,7 +14,7 @@ from promptecho.models.fetch import changed_files
 from promptecho.models.locate import locate_cached
 from promptecho.models.required import RequiredModel, required_models
 from promptecho.models.selection import pointers_in
-from promptecho.shipped import SHAPES, model_path
+from promptecho.shipped import is_shipped, model_path
 
 SITE = Path("config/config.yaml")
 FETCH = "promptecho models fetch --config FILE"
@@ -71,8 +71,8 @@ def models_folder(config: ExperimentConfig, given: Path | None) -> Path | None:
 
 def model_status(model: RequiredModel, root: Path | None) -> ModelStatus:
     """Look for a model where a job would: in `root`, as a folder, in the hub's cache."""
-    if model.source == SHAPES:
-        shipped = Path(model_path(SHAPES, "t2i" if model.kind == "pipeline" else "vlm"))
+    if is_shipped(model.source):
+        shipped = Path(model_path(model.source, "t2i" if model.kind == "pipeline" else "vlm"))
         return _in_folder(model, "shipped", shipped)
     if root is not None and not Path(model.source).is_absolute() and (root / model.source).is_dir():
         return _in_folder(model, "models_root", root / model.source)

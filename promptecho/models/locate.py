@@ -17,7 +17,7 @@ from promptecho.config import ExperimentConfig, load_experiment
 from promptecho.errors import ModelError
 from promptecho.hub_record import HUB_ID, revision_problem
 from promptecho.models import hub_access
-from promptecho.shipped import ROOT as SHIPPED
+from promptecho.shipped import SHIPPED, weights_of
 from promptecho.suggest import maybe
 
 
@@ -101,7 +101,7 @@ def check_model_path(path: str | Path, what: str = "VLM", revision: str | None =
             raise ModelError(f"{text}: the {what} folder has no config.json; download or copy the whole model again")
         return str(folder)
     if folder.is_absolute() or text.startswith((".", "~")) or text.count("/") != 1 or text.endswith("/"):
-        near = maybe(text, ["shapes"]) if what == "VLM" else ""
+        near = maybe(text, SHIPPED) if what == "VLM" else ""
         raise ModelError(f"{text}: no such {what} folder; download the model there or correct the path{near}")
     return text
 
@@ -146,7 +146,8 @@ def stage_model(path: str, revision: str | None = None) -> str:
     """Where to load a model from: `locate_model`, and with staging its copy on this node's disk."""
     found = locate_model(path, revision)
     folder = Path(found)
-    if _access.staging is None or not folder.is_dir() or folder.is_relative_to(SHIPPED):
+    ships = any(folder.is_relative_to(weights_of(world)) for world in SHIPPED)
+    if _access.staging is None or not folder.is_dir() or ships:
         return found
     from promptecho.models.staging import staged
 

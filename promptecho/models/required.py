@@ -13,7 +13,7 @@ from promptecho.config.judge_kinds import judge_kind
 from promptecho.config.slices import as_written
 from promptecho.errors import ConfigError
 from promptecho.hub_record import HUB_ID
-from promptecho.shipped import SHAPES
+from promptecho.shipped import is_shipped
 
 ModelKind = Literal["pipeline", "transformers", "adapter", "modelscope"]
 
@@ -22,7 +22,7 @@ ModelKind = Literal["pipeline", "transformers", "adapter", "modelscope"]
 class RequiredModel:
     """A model and what for: `used_by` are dotted keys of the configuration.
 
-    `source` is a hub id, a folder or `shapes`, as the configuration has it. `code`: Python files are wanted too.
+    `source` is a hub id, a folder or a shipped name (`shapes`, `gallery`), as the configuration has it. `code`: Python files are wanted too.
     """
 
     source: str
@@ -43,7 +43,7 @@ class RequiredModel:
     @property
     def on_hub(self) -> bool:
         """Whether it comes from the Hugging Face hub, rather than from a folder here."""
-        if self.source == SHAPES or self.kind == "modelscope" or Path(self.source).expanduser().exists():
+        if is_shipped(self.source) or self.kind == "modelscope" or Path(self.source).expanduser().exists():
             return False
         return HUB_ID.fullmatch(self.source) is not None
 

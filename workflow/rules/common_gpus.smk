@@ -6,6 +6,7 @@ import functools
 from promptecho.cluster import gpus as machine
 from promptecho.config.job_sizes import cluster_resources
 from promptecho.errors import PromptEchoError
+from promptecho.shipped import is_shipped
 from promptecho.train.placement.layout import make_layout
 
 
@@ -61,24 +62,24 @@ def gpus_of(rule, needs):
 
 
 def captions_on_gpu(wildcards):
-    return experiment(wildcards).models.vlm.path != "shapes"
+    return not is_shipped(experiment(wildcards).models.vlm.path)
 
 
 def images_on_gpu(wildcards):
-    return experiment(wildcards).models.t2i.path != "shapes"
+    return not is_shipped(experiment(wildcards).models.t2i.path)
 
 
 def training_on_gpu(wildcards):
     chosen, models = experiment(wildcards), [experiment(wildcards).models.t2i]
     if configuration.needs_vlm(chosen, wildcards.R):
         models.append(configuration.run_vlm(chosen, wildcards.R))
-    return any(model.path != "shapes" for model in models)
+    return not all(is_shipped(model.path) for model in models)
 
 
 def judge_on_gpu(wildcards):
     judge = benchmark_of(wildcards).judge
     model = experiment(wildcards).judges.models[judge] if judge is not None else None
-    return model is not None and judge_kind(model.kind).in_process and model.model != "shapes"
+    return model is not None and judge_kind(model.kind).in_process and not is_shipped(model.model)
 
 
 def score_on_gpu(wildcards):
