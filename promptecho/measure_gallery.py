@@ -18,7 +18,14 @@ import torch
 from PIL import Image
 
 from promptecho.config.families import DEFAULT, family_in
-from promptecho.gallery.captions import FACTS, corrupt_dense, dense_scene_of, random_dense_claim, write_dense, wrong_kinds
+from promptecho.gallery.captions import (
+    FACTS,
+    corrupt_dense,
+    dense_scene_of,
+    random_dense_claim,
+    write_dense,
+    wrong_kinds,
+)
 from promptecho.gallery.drawing import draw_poster, draw_scene
 from promptecho.gallery.look_oracle import detect_things, facts_shown, judge_dense
 from promptecho.gallery.posters import READ_QUERY, Poster, misspell, random_poster, write_label, write_prompt
@@ -85,7 +92,10 @@ class PosterTally:
 
     def told(self, name: str) -> dict[str, Any]:
         words = [one for some in self.by_role.values() for one in some]
-        facts: dict[str, Any] = {name: share(self.right, self.images), f"{name}_ground": share(self.grounds, self.images)}
+        facts: dict[str, Any] = {
+            name: share(self.right, self.images),
+            f"{name}_ground": share(self.grounds, self.images),
+        }
         for role, some in self.by_role.items():
             facts[f"{name}_{role}"] = share(sum(one.edits == 0 for one in some), len(some))
         characters = sum(len(one.asked) for one in words)
@@ -160,8 +170,8 @@ def measure(
     vlm: str, t2i: str, *, vae: Path | None = None, drawings: int, pairs: int, prompts: int, images: int, steps: int,
     guidance_scale: float, grid: Path | None, seed: int, adapter: Path | None = None,
 ) -> dict:  # fmt: skip
-    """All measurements: those of the VAE with `drawings` > 0, those of the VLM on drawn pictures with `pairs` > 0, those
-    on generated images, half of the prompts posters and half dense scenes, with `prompts` > 0. A model that no
+    """All measurements: those of the VAE with `drawings` > 0, those of the VLM on drawn pictures with `pairs` > 0,
+    those on generated images, half of the prompts posters and half dense scenes, with `prompts` > 0. A model that no
     measurement needs is not loaded."""
     facts: dict = {}
     if drawings:

@@ -72,9 +72,7 @@ def _threads(threads: int | None) -> None:
 
 
 @shapes.command("paths")
-def paths(
-    world: World = OF_WORLD, as_json: bool = typer.Option(False, "--json", help="Print JSON.")
-) -> None:
+def paths(world: World = OF_WORLD, as_json: bool = typer.Option(False, "--json", help="Print JSON.")) -> None:
     """Print the folders of the embedded models."""
     from promptecho.shipped import model_path
 

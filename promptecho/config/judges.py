@@ -18,7 +18,9 @@ class JudgeSection(OpenSection):
     """A model that answers questions about images. Its key comes from the environment, never from a file."""
 
     kind: Annotated[Text, AfterValidator(name_of(JUDGE_KINDS))] = Field(description="How the model is asked")
-    model: Text = Field(description="Model name at the endpoint; for local a folder or hub id, or `shapes` or `gallery`.")
+    model: Text = Field(
+        description="Model name at the endpoint; for local a folder or hub id, or `shapes` or `gallery`."
+    )
     endpoint: Text | None = Field(
         None, description="Base URL; null: the provider's own. It may move "
         "to another address without a question asked again. Azure's may end in ?api-version=DATE. Not for local."

@@ -51,7 +51,7 @@ class T2iSection(OpenSection):
         DEFAULT_FAMILY, description="Family of the model"
     )
     path: Text = Field(
-        description="Folder, or hub id, of the diffusers pipeline; `shapes` or `gallery`: one that ships with the project."
+        description="Folder, or hub id, of the diffusers pipeline; `shapes` or `gallery`: one that comes with it."
     )
     revision: Text | None = Field(None, description="Hub revision (commit); null: the folder as it is.")
     dtype: Literal["float32", "bfloat16"] = Field("bfloat16", description="Type of the frozen weights.")

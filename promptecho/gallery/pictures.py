@@ -142,4 +142,6 @@ def caption(what: Poster | DenseClaim, rng: np.random.Generator) -> str:
     return write_dense(what, wording)
 
 
-PAINTING = PaintingRecipe(tokenizer=gallery_tokenizer, subject=subject, draw=draw_subject, caption=caption)
+PAINTING = PaintingRecipe(
+    tokenizer=gallery_tokenizer, subject=subject, draw=draw_subject, caption=caption, from_noise=0.5
+)

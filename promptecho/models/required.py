@@ -22,7 +22,8 @@ ModelKind = Literal["pipeline", "transformers", "adapter", "modelscope"]
 class RequiredModel:
     """A model and what for: `used_by` are dotted keys of the configuration.
 
-    `source` is a hub id, a folder or a shipped name (`shapes`, `gallery`), as the configuration has it. `code`: Python files are wanted too.
+    `source` is a hub id, a folder or a shipped name (`shapes`, `gallery`), as the configuration has it. `code`: Python
+    files are wanted too.
     """
 
     source: str

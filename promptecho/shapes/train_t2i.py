@@ -32,6 +32,7 @@ from promptecho.shapes.training import HybridOptimizer, run, take_over, trapezoi
 WRONG_CAPTIONS = 0.4
 NO_CAPTION = 0.1
 SHIFT = 2.0  # as in the scheduler that samples
+NOISIEST = (0.8, 1.0)  # timesteps
 
 
 def draw_claim(claim: Claim, rng: np.random.Generator) -> Image.Image:
@@ -53,12 +54,18 @@ def caption_of(claim: Claim, rng: np.random.Generator) -> str:
 
 @dataclass(frozen=True)
 class PaintingRecipe:
-    """What a text-to-image model is trained on: its tokenizer, what is drawn, how, and a caption for it."""
+    """What a text-to-image model is trained on: its tokenizer, what is drawn, how, and a caption for it.
+
+    `from_noise` is the share of examples whose timestep is drawn from `NOISIEST`. There an image says nothing of what
+    it shows, so that all that is learned is what the prompt says; at smaller timesteps large objects and letters of
+    high contrast can be told from the noisy image alone.
+    """
 
     tokenizer: Callable[[], Any] = build_tokenizer
     subject: Callable[[np.random.Generator], Any] = random_claim
     draw: Callable[[Any, np.random.Generator], Image.Image] = draw_claim
     caption: Callable[[Any, np.random.Generator], str] = caption_of
+    from_noise: float = 0.0
 
 
 def encode_pool(vae: AutoencoderKL, size: int, seed: int, recipe: PaintingRecipe) -> tuple[torch.Tensor, list[Any]]:
@@ -132,6 +139,10 @@ def train_t2i(
         noise = torch.randn(x0.shape, generator=generator)
         t = torch.sigmoid(torch.randn(batch_size, generator=generator))
         t = SHIFT * t / (1 + (SHIFT - 1) * t)
+        if recipe.from_noise:
+            low, high = NOISIEST
+            noisiest = low + (high - low) * torch.rand(batch_size, generator=generator)
+            t = torch.where(torch.rand(batch_size, generator=generator) < recipe.from_noise, noisiest, t)
         x_t = (1 - t[:, None, None, None]) * x0 + t[:, None, None, None] * noise
         with torch.autocast("cpu", torch.bfloat16):
             states = embed(text_encoder, tokenizer, [recipe.caption(subjects[row], rng) for row in rows])

@@ -84,5 +84,3 @@ def test_everything_is_measured_and_parts_need_no_other_models(weights):
     facts = measure(str(weights / "vlm"), str(weights / "t2i"), drawings=0, pairs=0, prompts=2, **some)
     assert facts["base_posters"]["n"] == facts["base_scenes"]["n"] == 2
     assert {"reward_auc_within_prompt_scenes", "reward_auc_within_prompt_posters"} <= set(facts)
-
-
