@@ -47,7 +47,8 @@ def adapted(config: ExperimentConfig, run: str, arguments: argparse.Namespace) -
     images = arguments.prompts * arguments.images_per_prompt
     update = {
         "prompts_per_iteration": arguments.prompts, "images_per_prompt": arguments.images_per_prompt,
-        "batch_size": images, "micro_batch_size": min(training.micro_batch_size, images),
+        "update_images_per_prompt": None, "batch_size": images,
+        "micro_batch_size": min(training.micro_batch_size, images),
         "iterations": arguments.iterations, "checkpoints": [arguments.iterations], "save_every_s": 1e9,
         "heldout": training.heldout.model_copy(update={"prompts": 0}), "activation_checkpointing": "off",
         "reward_placement": training.reward_placement.model_copy(update={"mode": "replicated"}),
@@ -128,7 +129,7 @@ def _rank(
 
 def shares(training: TrainingConfig, n: int) -> dict[str, float]:
     """What part of a single process's work the busiest of `n` has, by phase, as `promptecho plan` deals it."""
-    images = training.prompts_per_iteration * training.images_per_prompt
+    images = training.sampled_images
     of_images, units = -(-images // n) / images, largest_share(training, n) / largest_share(training, 1)
     return {Phase.SAMPLE: of_images, Phase.REWARD: of_images, Phase.PRECOMPUTE: of_images, Phase.UPDATE: units}
 

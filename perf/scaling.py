@@ -41,7 +41,7 @@ def main() -> None:
         arguments.mfu, arguments.transfer, arguments.network_gb_s, 5.0, tokens, 100, config.captions.query, True
     )
     planner, gpu, training = Planner(settings), find_gpu(arguments.gpu), run_training(config, arguments.run)
-    images = training.prompts_per_iteration * training.images_per_prompt
+    images = training.sampled_images
     print("| GPUs | Images | Units | Passes |", " | ".join(PHASES), "| iteration | images/s | efficiency |")
     print("| ---: " * (7 + len(PHASES)) + "|")
     first = None

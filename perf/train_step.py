@@ -33,10 +33,10 @@ from promptecho.train.trainer import Trainer
 from promptecho.train.update import awm_loss, precompute, timestep_groups, update, velocity
 
 
-def straightforward_update(trainer: Trainer, rollout, batch, training, iteration: int, old: dict, ema: dict) -> None:
+def straightforward_update(trainer: Trainer, batch, training, iteration: int, old: dict, ema: dict) -> None:
     """Every reference of every micro-batch from a forward pass of its own, with the weights swapped around it."""
     engine, family = trainer.engine, trainer.family
-    n_images = len(rollout.latents)
+    n_images = training.update_images
 
     def forward(chunk, weights: dict | None) -> torch.Tensor:
         current = {name: p.detach().clone() for name, p in engine.parameters.items()}
@@ -114,7 +114,7 @@ def main() -> None:
                     update(trainer, batch, iteration, before)
                 else:
                     start = time.monotonic()  # it needs no precomputation; only its draws are taken over
-                    straightforward_update(trainer, rollout, batch, training, iteration, before, kl_ema)
+                    straightforward_update(trainer, batch, training, iteration, before, kl_ema)
                 results[ours] = (time.monotonic() - start, engine.weights())
             ratios.append(results[False][0] / results[True][0])
             differences.append(max(float((results[True][1][k] - v).abs().max()) for k, v in results[False][1].items()))
@@ -127,7 +127,7 @@ def main() -> None:
 
 def report(phases, memory, ratios, differences, training, arguments, device) -> None:
     console = Console()
-    images = training.prompts_per_iteration * training.images_per_prompt
+    images = training.sampled_images
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {arguments.threads} thread(s)"
     what = f"{images} images, {training.passes} pass(es)"
     table = Table(title=f"One iteration of {what} on {where}; n = {len(ratios)}, median (range)")

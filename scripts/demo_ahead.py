@@ -50,11 +50,12 @@ def main(results: Path) -> None:
     now = time.time()
     for run, steps in ahead:
         training = run_training(config, run)
-        images = training.prompts_per_iteration * training.images_per_prompt
+        images, updated = training.sampled_images, training.update_images
         references = 1 + (training.kl_base.weight > 0)
-        of_image = training.sampling.num_inference_steps * (1 + (training.sampling.guidance_scale > 0))
-        of_image += training.timesteps.per_sample * (references + GRADIENT * training.passes)
-        train = len(steps) * START_S + training.iterations * images * of_image * of_pass / faster
+        of_sample = training.sampling.num_inference_steps * (1 + (training.sampling.guidance_scale > 0))
+        of_update = training.timesteps.per_sample * (references + GRADIENT * training.passes)
+        of_iteration = (images * of_sample + updated * of_update) * of_pass
+        train = len(steps) * START_S + training.iterations * of_iteration / faster
         whole = train + spent / cores
         print(
             f"demo: now {run} is trained, {training.iterations} iterations of {images} images: "

@@ -157,7 +157,7 @@ def flops_of_parts(config: Path, captions: Path, device: torch.device) -> dict[s
 
 def useful_flops(once: dict[str, int], training: TrainingConfig) -> dict[str, int]:
     """Per phase of an iteration after the first, in which policy and moving average are still the same."""
-    images = training.prompts_per_iteration * training.images_per_prompt
+    images, updated = training.sampled_images, training.update_images
     references = 1 + (training.kl_ema.weight > 0) + (training.kl_base.weight > 0)
     per_step = once["forward"] * (2 if training.sampling.guidance_scale > 0 else 1)
     per_loss = once["forward"] * (2 if training.train_guidance else 1)
@@ -165,8 +165,8 @@ def useful_flops(once: dict[str, int], training: TrainingConfig) -> dict[str, in
         "sample": training.prompts_per_iteration * once["encode"]
         + images * (training.sampling.num_inference_steps * per_step + once["decode"]),
         "reward": images * once["reward"],
-        "precompute": images * drawn_timesteps(training) * references * per_loss,
-        "update": training.passes * images * training.timesteps.per_sample * 2 * per_loss,
+        "precompute": updated * drawn_timesteps(training) * references * per_loss,
+        "update": training.passes * updated * training.timesteps.per_sample * 2 * per_loss,
     }
 
 

@@ -154,6 +154,7 @@ def few(training: TrainingConfig, images: int) -> list[str]:
     micro = max(n for n in range(1, images + 1) if images % n == 0 and n <= training.micro_batch_size)
     return [
         f"training.prompts_per_iteration={images // group}", f"training.images_per_prompt={group}",
+        "training.update_images_per_prompt=null",
         f"training.batch_size={images}", f"training.micro_batch_size={micro}", "training.heldout.prompts=0",
         "training.zero_stage=1", "training.checkpoints=null", "training.checkpoint_every=null",
         *(["training.reward_placement.mode=colocated"] if training.reward_placement.mode == "dedicated" else []),

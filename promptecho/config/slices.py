@@ -46,6 +46,7 @@ FORMER_BEHAVIOUR: dict[str, Any] = {
     # Not quite as before, where images are larger or transparent: their finished captions stay all the same.
     "captions.max_pixels": 1024 * 1024,
     "captions.background": "white",
+    "training.update_images_per_prompt": None,
     "training.lora.init": "kaiming",
     "training.lora.layers": "all",
     "training.timesteps.grid_first": 0,

@@ -228,6 +228,12 @@ class TrainingConfig(Section):
     )
     prompts_per_iteration: Count = Field(32, description="Prompts (groups) per iteration.")
     images_per_prompt: Count = Field(8, description="Images per prompt (group size), at least 2.")
+    update_images_per_prompt: Count | None = Field(
+        None,
+        description="How many of a prompt's images the update trains on, at least 2: those whose advantages have the "
+        "largest variance, which are some of the best and some of the worst (PODS, arXiv 2504.13818). All images are "
+        "sampled and get rewards; reference passes and updates cost as much less. null: all.",
+    )
     batch_size: Count = Field(128, description="Images per optimizer step, over all processes.")
     passes: Count = Field(4, description="Passes over an iteration's images.")
     micro_batch_size: Count = Field(
@@ -330,6 +336,21 @@ class TrainingConfig(Section):
         "copy on the node's disk) before it counts as hanging. Meanwhile a line each minute says how far it is.",
     )
     heldout: HeldoutSection = Field(default_factory=HeldoutSection, description="Held-out reward and early stop.")
+
+    @property
+    def sampled_images(self) -> int:
+        """Images that an iteration samples."""
+        return self.prompts_per_iteration * self.images_per_prompt
+
+    @property
+    def update_group(self) -> int:
+        """Images of a prompt that the update trains on."""
+        return self.update_images_per_prompt or self.images_per_prompt
+
+    @property
+    def update_images(self) -> int:
+        """Images of an iteration that the update trains on."""
+        return self.prompts_per_iteration * self.update_group
 
     @property
     def checkpoint_steps(self) -> list[int]:

@@ -9,23 +9,31 @@ from promptecho.config.training import TrainingConfig
 def training_problems(training: TrainingConfig) -> list[tuple[str, str]]:
     """Impossible combinations: (key that is at fault, what is wrong and how to fix it)."""
     problems = []
-    images = training.prompts_per_iteration * training.images_per_prompt
     if training.images_per_prompt < 2:
         problems.append(("images_per_prompt", "must be at least 2: an advantage compares images of one prompt"))
-    if images % training.batch_size:
+    kept = training.update_images_per_prompt
+    if kept is not None and not 2 <= kept <= training.images_per_prompt:
         problems.append(
             (
-                "batch_size",
-                f"{training.batch_size} does not divide the {images} images of an iteration "
-                f"(prompts_per_iteration {training.prompts_per_iteration} x images_per_prompt "
-                f"{training.images_per_prompt})",
+                "update_images_per_prompt",
+                f"{kept} must lie between 2 and images_per_prompt {training.images_per_prompt}; null takes all",
             )
         )
-    if training.timesteps.shared_by == "prompt" and training.batch_size % training.images_per_prompt:
+    per_prompt = "images_per_prompt" if kept is None else "update_images_per_prompt"
+    if training.update_images % training.batch_size:
+        of = "" if kept is None else "update "
         problems.append(
             (
                 "batch_size",
-                f"{training.batch_size} is not a multiple of images_per_prompt {training.images_per_prompt}, which "
+                f"{training.batch_size} does not divide the {training.update_images} {of}images of an iteration "
+                f"(prompts_per_iteration {training.prompts_per_iteration} x {per_prompt} {training.update_group})",
+            )
+        )
+    if training.timesteps.shared_by == "prompt" and training.batch_size % training.update_group:
+        problems.append(
+            (
+                "batch_size",
+                f"{training.batch_size} is not a multiple of {per_prompt} {training.update_group}, which "
                 "timesteps.shared_by: prompt needs (an optimizer step takes whole prompts)",
             )
         )

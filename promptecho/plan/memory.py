@@ -73,8 +73,7 @@ def trainer_memory(
 ) -> GpuMemory:  # fmt: skip
     """One GPU that trains, with the largest share of an iteration's images."""
     world, mode = layout.trainers, training.reward_placement.mode
-    images = _images(training)
-    share = -(-images // world)
+    share, updated = -(-training.sampled_images // world), -(-training.update_images // world)
     held, gathered_vlm = _held(t2i, vlm, training, layout, settings)
     live = _live(t2i, training)
     sampled = min(training.sampling.batch_size, share)
@@ -96,9 +95,9 @@ def trainer_memory(
             "gathered layers": gathered_vlm,
         }
     phases[Phase.PRECOMPUTE] = {
-        "activations": t2i.velocity(min(micro, share), training).peak, **live,
+        "activations": t2i.velocity(min(micro, updated), training).peak, **live,
         # Noise and velocities of this rank's images; what was received of other ranks, and as it arrived.
-        "noise and references": share * one * (2 + references)
+        "noise and references": updated * one * (2 + references)
         + (mine * (references + 1) * one if world > 1 and references else 0),
     }  # fmt: skip
     phases[Phase.UPDATE] = _update(t2i, training, layout)
@@ -118,7 +117,7 @@ def _held(
 ) -> tuple[dict[str, int], int]:
     """(what a GPU that trains holds throughout by part, what a pass of the VLM gathers besides)."""
     world, mode = layout.trainers, training.reward_placement.mode
-    share, adapter = -(-_images(training) // world), FLOAT32 * t2i.lora_params
+    share, adapter = -(-training.sampled_images // world), FLOAT32 * t2i.lora_params
     partitioned = training.zero_stage == 3
     weights = t2i.transformer_bytes + (adapter if partitioned else 0)
     held = {
@@ -165,7 +164,7 @@ def server_memory(
     """One GPU that serves rewards (mode dedicated)."""
     servers = layout.servers_per_node
     held, gathered = vlm_share(vlm, training.reward_placement, servers)
-    request = min(training.sampling.batch_size, -(-_images(training) // layout.trainers))
+    request = min(training.sampling.batch_size, -(-training.sampled_images // layout.trainers))
     parts = {
         "activations": _reward_activations(vlm, rewards, -(-request // servers), settings),
         "gathered layers": gathered,
@@ -201,11 +200,7 @@ def _encoding(t2i: T2iCosts, settings: Settings) -> dict[str, int]:
 
 def images_met(training: TrainingConfig, ranks: int) -> int:
     """Images that the rank with most of them meets in the passes of an iteration."""
-    return max(map(len, images_of_ranks(_images(training), training, 0, ranks)))
-
-
-def _images(training: TrainingConfig) -> int:
-    return training.prompts_per_iteration * training.images_per_prompt
+    return max(map(len, images_of_ranks(training.update_images, training, 0, ranks)))
 
 
 def _references(training: TrainingConfig) -> int:

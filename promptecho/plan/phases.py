@@ -66,7 +66,7 @@ def iteration_phases(
     clock: Clock,
 ) -> list[PlannedPhase]:  # fmt: skip
     """The phases of one iteration, without held-out evaluations."""
-    images = _images(training)
+    images = training.update_images
     phases = rollout_phases(
         t2i, vlm, rewards, training, layout, clock, training.prompts_per_iteration, training.images_per_prompt
     )
@@ -102,7 +102,7 @@ def iteration_phases(
 def exchanged_bytes(training: TrainingConfig, ranks: int, lora_params: int, latent_bytes: int) -> float:
     """Bytes that the busiest of so many ranks sends in an iteration: in each step gradients are summed, which sends
     them twice, and weights gathered; latents and references go to who meets the image."""
-    steps = training.passes * _images(training) // training.batch_size
+    steps = training.passes * training.update_images // training.batch_size
     references = drawn_timesteps(training) * ((training.kl_ema.weight > 0) + (training.kl_base.weight > 0))
     received = images_met(training, ranks) * latent_bytes * (1 + references)
     return (ranks - 1) / ranks * (3 * steps * FLOAT32 * lora_params + received)
@@ -116,7 +116,7 @@ def rollout_phases(
     images, world = n_prompts * per_prompt, layout.trainers
     share = -(-images // world)
     sampled = min(training.sampling.batch_size, share)
-    iteration_share = -(-_images(training) // world)  # what is known of it serves held-out evaluations too
+    iteration_share = -(-training.sampled_images // world)  # what is known of it serves held-out evaluations too
     usual = min(training.sampling.batch_size, iteration_share)
     steps, scale = training.sampling.num_inference_steps, training.sampling.guidance_scale
     encode = t2i.encode()
@@ -200,10 +200,6 @@ def reward_work(
         ways["memory"] = steps * clock.read(vlm.text_bytes + cache)
         phases.append(_phase(Phase.REWARD, more, clock.compute(more, Phase.REWARD), **ways))
     return phases or [PlannedPhase(Phase.REWARD, 0, 0.0, "computing")]
-
-
-def _images(training: TrainingConfig) -> int:
-    return training.prompts_per_iteration * training.images_per_prompt
 
 
 def _zero3_gather(t2i: T2iCosts, training: TrainingConfig, layout: RankLayout, clock: Clock) -> float:

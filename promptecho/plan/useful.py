@@ -37,19 +37,19 @@ def work_of(
     training, rewards = run_training(config, run), run_rewards(config, run)
     cache = config.models_prompt_cache is not None
     planner = Planner(Settings(1.0, 1.0, 1.0, 0.0, prompt_tokens, 1, config.captions.query, cache), root)
-    images = training.prompts_per_iteration * training.images_per_prompt
+    images, updated = training.sampled_images, training.update_images
     keeps_all = without_checkpointing(training)
     t2i = planner.t2i(config, keeps_all)
 
     n, sampling = min(training.sampling.batch_size, images), training.sampling
     step = t2i.sample_step(n, sampling.guidance_scale).times(sampling.num_inference_steps * images / n)
     encode = Cost() if cache else t2i.encode().times(training.prompts_per_iteration)
-    micro = min(training.micro_batch_size, images)
-    one_set = t2i.velocity(micro, training).times(drawn_timesteps(training) * images / micro)
+    micro = min(training.micro_batch_size, updated)
+    one_set = t2i.velocity(micro, training).times(drawn_timesteps(training) * updated / micro)
     costs = {
         Phase.SAMPLE: encode + step + t2i.decode(n).times(images / n),
         Phase.PRECOMPUTE: one_set,
-        Phase.UPDATE: _update(t2i, training, images),
+        Phase.UPDATE: _update(t2i, training),
     }
     if all(entry.reward.needs_vlm and not entry.reward.writes for entry in rewards):
         vlm = planner.vlm(config, run)
@@ -63,7 +63,7 @@ def work_of(
     useful = {phase: _effort(cost, gpu) for phase, cost in costs.items()}
     again = {}
     if keeps_all != training:
-        again[Phase.UPDATE] = _effort(_update(planner.t2i(config, training), training, images), gpu)
+        again[Phase.UPDATE] = _effort(_update(planner.t2i(config, training), training), gpu)
     return Work(useful, {**useful, **again}, None if gpu is None else gpu.name)
 
 
@@ -86,9 +86,9 @@ def prompt_tokens(config: ExperimentConfig, captions: Path) -> int:
     return max(1, round(sum(map(len, ids)) / len(ids)))
 
 
-def _update(t2i: T2iCosts, training: TrainingConfig, images: int) -> Cost:
-    micro = min(training.micro_batch_size, images)
-    units = training.passes * images * groups_per_pass(training)
+def _update(t2i: T2iCosts, training: TrainingConfig) -> Cost:
+    micro = min(training.micro_batch_size, training.update_images)
+    units = training.passes * training.update_images * groups_per_pass(training)
     return t2i.loss(micro, training).times(units / micro)
 
 

@@ -31,6 +31,8 @@ class Rollout:
     advantages: torch.Tensor  # [G * K], float64
     diversity: float = 0.0
     replies: dict[str, float] = field(default_factory=dict)  # metrics about failed replies and single rewards
+    numbers: list[int] | None = None  # [G * K], each image's among those sampled for its prompt; None: 0 to K - 1
+    chosen: list[int] | None = None  # the images that the update trains on, increasing; None: all
 
     @property
     def total(self) -> int:
@@ -42,6 +44,10 @@ class Rollout:
 
     def prompt_of(self, image: int) -> int:
         return image // self.images_per_prompt
+
+    def number_of(self, image: int) -> int:
+        """Its number among the images that were sampled for its prompt, which seeds its draws."""
+        return image % self.images_per_prompt if self.numbers is None else self.numbers[image]
 
 
 @dataclass
@@ -113,7 +119,7 @@ def batches_of(n_images: int, training: TrainingConfig, iteration: int, pass_ind
     """
     rng = np.random.default_rng(derive_seed(training.seed, "order", iteration, pass_index))
     if training.timesteps.shared_by == "prompt":
-        k = training.images_per_prompt
+        k = training.update_group
         order = [g * k + i for g in rng.permutation(n_images // k).tolist() for i in range(k)]
     else:
         order = rng.permutation(n_images).tolist()

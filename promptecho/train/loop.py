@@ -6,7 +6,8 @@
 An iteration (PromptEcho, arXiv 2604.12652, section 3.2; AWM, arXiv 2509.25050):
 
 1. `collect`: 32 prompts x 8 images by the plain ODE with guidance; the frozen VLM's log-probability of each prompt
-   given its image is the reward; advantages are rewards minus their group's mean.
+   given its image is the reward; advantages are rewards minus their group's mean. Some of the images may be chosen
+   by these to be trained on (selection.py).
 2. `precompute`: what needs no gradient, once: old log-probabilities, velocities of the references.
 3. `update`: 4 passes over the 256 images in batches of 128, i.e. 8 optimizer steps of the clipped, advantage-weighted
    matching loss, with a velocity KL to a moving average of the policy as trust region.
@@ -53,6 +54,7 @@ from promptecho.train.placement.server import serve
 from promptecho.train.ranks import any_rank, named
 from promptecho.train.saving import on_host
 from promptecho.train.scoring import advantage_parts, permuted
+from promptecho.train.selection import chosen_images
 from promptecho.train.start import start
 from promptecho.train.state import TrainingState, averaged, distance
 from promptecho.train.stop import EXIT_CODE, StopCheck, StopRequestedError
@@ -130,10 +132,10 @@ def _run(trainer: Trainer, state: TrainingState) -> bool:
     """All iterations of the segment; False when asked to stop."""
     segment, training, leads = trainer.segment, trainer.training, dist.get_rank() == 0
     bar = Progress(f"train {segment.run}", segment.to, "iterations", done=state.iteration)
-    images = training.prompts_per_iteration * training.images_per_prompt
+    updates = "" if training.update_group == training.images_per_prompt else f" ({training.update_images} to train on)"
     trainer.say(
         f"from iteration {state.iteration} to {segment.to}, {training.prompts_per_iteration} prompts x "
-        f"{training.images_per_prompt} images = {images}, {len(trainer.prompts)} captions, "
+        f"{training.images_per_prompt} images = {training.sampled_images}{updates}, {len(trainer.prompts)} captions, "
         f"{dist.get_world_size()} process(es)"
     )
     rewards = run_rewards(segment.config, segment.run)
@@ -224,7 +226,10 @@ def collect(trainer: Trainer, iteration: int, weights: dict[str, torch.Tensor]) 
         diversity = ro.group_diversity(sampled)
         advantages = parts.sum(0).flatten().to(sampled.latents.device)
     replies |= ro.advantage_sizes(parts, trainer.rewards)
-    return Rollout(chosen, sampled.cond, sampled.mine, sampled.latents, rewards, advantages, diversity, replies)
+    kept = chosen_images(parts.sum(0), training.update_images_per_prompt)
+    return Rollout(
+        chosen, sampled.cond, sampled.mine, sampled.latents, rewards, advantages, diversity, replies, chosen=kept
+    )
 
 
 def _later_prompts(trainer: Trainer, iteration: int) -> Iterator[str]:

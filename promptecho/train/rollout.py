@@ -152,14 +152,16 @@ def reward_metrics(rollout: Rollout, rewards: list[WeightedReward]) -> dict[str,
     """
     combined = torch.stack([entry.weight * values for entry, values in zip(rewards, rollout.rewards, strict=True)])
     combined = combined.sum(0)
-    spread = group_std(combined)
+    spread, sizes = group_std(combined), rollout.advantages.abs()
+    chosen = {} if rollout.chosen is None else {"update_advantage_abs_mean": float(sizes[rollout.chosen].mean())}
     return {
         "reward_mean": float(present(combined).mean()),
         "reward_std": float(present(combined).std(correction=0)),
         "reward_group_std": float(spread.mean()),
         "zero_std_groups": float((spread < 1e-8).double().mean()),
         **{f"reward_{i}_{entry.metric}": float(present(rollout.rewards[i]).mean()) for i, entry in enumerate(rewards)},
-        "advantage_abs_mean": float(rollout.advantages.abs().mean()),
+        "advantage_abs_mean": float(sizes.mean()),
+        **chosen,
         "diversity": rollout.diversity,
         **rollout.replies,
     }

@@ -10,6 +10,7 @@ precomputed at all, which is why ours moves per iteration.
 from __future__ import annotations
 
 from collections import defaultdict
+from contextlib import nullcontext
 from functools import partial
 
 import torch
@@ -32,6 +33,7 @@ from promptecho.train.deal import (
 )
 from promptecho.train.failures import find_not_finite
 from promptecho.train.ranks import handed_over, rounds
+from promptecho.train.selection import narrowed
 from promptecho.train.state import averaged
 from promptecho.train.trainer import Trainer
 
@@ -61,7 +63,7 @@ def draw_timesteps_and_noise(
         prompt = rollout.prompts[rollout.prompt_of(image)].prompt_id
         t, noise = [], []
         for draw in range(draws):
-            own = image % rollout.images_per_prompt if training.timesteps.shared_by == "none" else "shared"
+            own = rollout.number_of(image) if training.timesteps.shared_by == "none" else "shared"
             key: tuple[int | str, ...] = (training.seed, "loss", iteration, prompt, own)
             key = (*key, "pass", draw) if draws > 1 else key
             t.append(
@@ -95,8 +97,10 @@ def precompute(trainer: Trainer, rollout: Rollout, iteration: int, average: dict
     Args:
         average: of the policy's weights, which are in the module.
     """
-    training, engine, total, ranks = trainer.training, trainer.engine, rollout.total, dist.get_world_size()
-    share = rollout.share
+    training, engine, ranks = trainer.training, trainer.engine, dist.get_world_size()
+    with trainer.phase(Phase.EXCHANGE) if rollout.chosen is not None else nullcontext():
+        rollout = narrowed(rollout)
+    share, total = rollout.share, rollout.total
     with trainer.phase(Phase.PRECOMPUTE):
         t, noise = draw_timesteps_and_noise(rollout, share, training, iteration, trainer.grid)
         policy = engine.weights()
@@ -177,7 +181,7 @@ def update(
         StopRequestedError: on every rank, between two steps.
     """
     family, engine, training = trainer.family, trainer.engine, trainer.training
-    n_images = training.prompts_per_iteration * training.images_per_prompt
+    n_images = training.update_images
     rank, ranks, most = dist.get_rank(), dist.get_world_size(), engine.accumulation
     met = images_of_ranks(n_images, training, iteration, ranks)[rank]
     position = {image: index for index, image in enumerate(met)}

@@ -7,6 +7,7 @@ import re
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny_t2i
 import torch
@@ -49,6 +50,40 @@ def test_gradient_signal_measures_every_setting(tmp_path, monkeypatch):
     rows = re.findall(r"(t in|this run|\.\.\.)[^│]*│\s*(-?\d\.\d{3})", stdout)
     assert len(rows) >= 6 * 2 + 5
     assert all(-1 <= float(value) <= 1 for _, value in rows) and len({value for _, value in rows}) > 10
+
+
+def test_the_gradient_of_chosen_images_is_compared_with_that_of_all(tmp_path, monkeypatch):
+    experiment = Experiment(tmp_path)
+    monkeypatch.setenv("COLUMNS", "120")
+    arguments = ["--config", experiment.config(), "--run", "r", "--captions", experiment.captions, "--sets", "2"]
+    stdout, _ = ended(arguments, script=ROOT / "perf" / "chosen_images.py")
+    rows = {name.strip(): values for name, values in re.findall(r"│ ((?:all 4|\d)[^│]*)│(.*)│", stdout)}
+    assert list(rows) == ["all 4", "3", "3, minus their own mean", "2", "2, minus their own mean", "2 at random"]
+    assert rows["all 4"].replace(" ", "").split("│")[1:] == ["1.00", "0.00", "1.00", "1.00"]
+
+
+def test_choices_are_compared_by_the_sums_of_their_images_gradients():
+    from chosen_images import compared
+
+    random = np.random.default_rng(0)
+    images, advantages = random.normal(size=(3, 4, 5)), random.normal(size=(3, 4))
+    advantages -= advantages.mean(1, keepdims=True)
+    found = compared(images.reshape(12, 5) @ images.reshape(12, 5).T, advantages)
+    whole = np.einsum("gk,gkd->gd", advantages, images) / 4
+    some = np.stack(
+        [
+            (a[[a.argmin(), a.argmax()]] @ g[[a.argmin(), a.argmax()]]) / 2
+            for a, g in zip(advantages, images, strict=True)
+        ]
+    )
+    pairs = [(i, j) for i in range(3) for j in range(3) if i != j]
+    along = {name: np.mean([g[i] @ whole[j] for i, j in pairs]) for name, g in (("all 4", whole), ("2", some))}
+    noise = {name: np.sqrt((g**2).sum(1).mean()) for name, g in (("all 4", whole), ("2", some))}
+    assert found["2"]["step"] == pytest.approx(along["2"] / noise["2"] / (along["all 4"] / noise["all 4"]))
+    assert found["2"]["signal"] == pytest.approx(np.mean([some[i] @ some[j] for i, j in pairs]) / noise["2"] ** 2)
+    a, b = some.sum(0), whole.sum(0)
+    assert found["2"]["cosine"] == pytest.approx(a @ b / np.sqrt(a @ a * (b @ b)))
+    assert found["2"]["size"] == pytest.approx(a @ b / (b @ b))
 
 
 def test_image_storage_measures_both_ways():

@@ -348,9 +348,9 @@ def test_placements_hold_what_the_sharding_holds(tmp_path):
 def test_reference_passes_and_redraws_are_counted(tmp_path):
     cluster = Cluster(find_gpu("h100"), 1, 4)
 
-    def flops(**training) -> int:
+    def flops(name: str = "precompute", **training) -> int:
         phases = PLANNER.run(experiment(tmp_path, **training), cluster, "r").phases
-        return next(phase.flops for phase in phases if phase.name == "precompute")
+        return next(phase.flops for phase in phases if phase.name == name)
 
     alone = flops(kl_ema={"weight": 0.0})
     assert flops(kl_ema={"decay": 0.0}) == alone  # the average is the policy itself
@@ -358,6 +358,10 @@ def test_reference_passes_and_redraws_are_counted(tmp_path):
     assert flops(kl_base={"weight": 0.1}) == 3 * alone
     assert flops(timesteps={"redraw": "pass"}, passes=2) == 4 * alone
     assert flops(timesteps={"per_sample": 8}) == 4 * alone
+    # Half of the images are trained on: half of the passes, while all are sampled.
+    half = {"update_images_per_prompt": 2, "batch_size": 16}
+    assert 2 * flops(**half) == flops() and flops("sample", **half) == flops("sample")
+    assert 2 * flops("update", **half) == flops("update")
 
 
 def command(tmp_path: Path, *more: str, **training):
