@@ -43,10 +43,13 @@ def words(
     batch_size: Annotated[int, typer.Option(min=1, help="Images that the model takes together.")] = 16,
 ) -> None:
     """Write a page of samples on which each prompt's words are coloured by how the VLM reads them on each image."""
+    import torch
+
     from promptecho.benchmarks.packing import unpacked
     from promptecho.cluster.device import choose_device
     from promptecho.config import run_rewards, run_vlm
     from promptecho.config.memory import reward_keys
+    from promptecho.config.rewards import RewardSection
     from promptecho.errors import ConfigError
     from promptecho.figures.samples import choose, thin
     from promptecho.figures.sources import read_columns
@@ -54,8 +57,9 @@ def words(
     from promptecho.models.locate import job_config
     from promptecho.phases import Phase
     from promptecho.reading.samples import write_sample_words
-    from promptecho.rewards.echo.reward import EchoReward
     from promptecho.rewards.echo.words import check_blank
+    from promptecho.train.prompts import TrainingPrompt
+    from promptecho.train.reward_list import weighted_reward, with_models
     from promptecho.vlm import load_vlm
 
     if out.suffix != ".html":
@@ -69,12 +73,16 @@ def words(
     trained = name in experiment.runs
     rewards = run_rewards(experiment, name) if trained else experiment.rewards
     section = run_vlm(experiment, name) if trained else experiment.models.vlm
-    query = next((one.query for one in rewards if one.name == "echo" and one.query), experiment.captions.query)
-    memory = MemoryAdvice(choose_device(device), partial(reward_keys, batch_size, section.dtype))
+    index, entry = next(((i, one) for i, one in enumerate(rewards) if one.name == "echo"), (0, RewardSection()))
+    where = choose_device(device)
+    memory = MemoryAdvice(where, partial(reward_keys, batch_size, section.dtype))
     with plugins_of(None), contextlib.ExitStack() as stack:
         opened = [stack.enter_context(unpacked(folder)) for folder in folders]
         columns = thin(read_columns(opened, scores), max_columns)
         chosen = choose(columns, prompts, image_index)
+        texts = {key[0]: columns[0].images[key].prompt for key in chosen.keys}
+        entry = entry.model_copy(update={"batch_size": batch_size})
+        read = weighted_reward(experiment, index, entry, [TrainingPrompt(*one) for one in texts.items()])
         with memory(Phase.LOAD_VLM):
             vlm = load_vlm(
                 section.path,
@@ -83,8 +91,11 @@ def words(
                 revision=section.revision,
                 trust_remote_code=section.trust_remote_code,
             )
-        echo = EchoReward(vlm, query=query, batch_size=batch_size)
+        (built,) = with_models([read], vlm, torch.device(where))
+        assert built.reward is not None, "it was just built"
         with memory(Phase.REWARD):
-            paths = write_sample_words(columns, chosen, echo, out.with_suffix(""), blank=blank)
+            paths = write_sample_words(
+                columns, chosen, built.reward.function, out.with_suffix(""), blank=blank, labels=read.labels
+            )
     for path in paths:
         typer.echo(str(path))

@@ -135,8 +135,8 @@ def _image(shown: ReadImage, base: str, pixels: int) -> dict[str, Any]:
         parts += [{"plain": clean(reading.label[at : word.start])}, told]
         at = word.end
     parts.append({"plain": clean(reading.label[at:])})
-    count = sum(len(word.tokens) for word in reading.words)
-    totals = [f"reward {number(reading.reward)} (mean of {count} tokens)", f"sum {number(reading.log_prob)}"]
+    totals = [f"reward {number(reading.reward)} ({reading.reduction} of {reading.tokens} tokens)"]
+    totals.append(f"sum {number(reading.log_prob)}" if reading.reduction == "mean" else f"mean {number(reading.mean)}")
     if reading.change is not None:
         totals.append(f"from blank {number(reading.change, sign=True)}")
     if shown.base is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from promptecho.figures.samples import CheckpointImages, Choice, Key, told
@@ -14,8 +14,9 @@ from promptecho.rewards.echo.words import TokenReward, read_words
 
 
 def write_sample_words(
-    columns: Sequence[CheckpointImages], chosen: Choice, echo: TokenReward, stem: Path, *, blank: str
-) -> list[Path]:
+    columns: Sequence[CheckpointImages], chosen: Choice, echo: TokenReward, stem: Path, *, blank: str,
+    labels: Mapping[str, str] | None = None,
+) -> list[Path]:  # fmt: skip
     """Write NAME.html, and NAME.json with its numbers; returns their paths.
 
     A row has one prompt's images, one of each checkpoint; changes are from blank images, and from the first column's.
@@ -23,6 +24,7 @@ def write_sample_words(
     Args:
         stem: path of NAME; the name may contain dots.
         blank: as `read_words` takes it.
+        labels: what is read instead of the prompts, by prompt id.
 
     Raises:
         DataError: an image cannot be read, or the disk is full or not writable.
@@ -30,8 +32,8 @@ def write_sample_words(
     """
     pairs = [(column, key) for key in chosen.keys for column in columns]
     images = [load_image(column.images[key].path, fix="delete it and rerun the generation") for column, key in pairs]
-    prompts = [column.images[key].prompt for column, key in pairs]
-    readings = read_words(echo, images, prompts, [key[0] for _, key in pairs], blank=blank)
+    texts = [column.images[key].prompt if labels is None else labels[key[0]] for column, key in pairs]
+    readings = read_words(echo, images, texts, [key[0] for _, key in pairs], blank=blank)
     rows, width = [], len(columns)
     for start, key in zip(range(0, len(pairs), width), chosen.keys, strict=True):
         row = [
@@ -51,7 +53,8 @@ def write_sample_words(
     write_words(page, "Samples, word by word", rows, about=[chosen.title, *about], base=base, pixels=320)
     facts = words.told(readings).facts
     read = [facts[start : start + width] for start in range(0, len(facts), width)]
-    write_json(numbers, told(columns, chosen) | {"query": echo.query, "blank": blank, "read": read})
+    asked = {"query": echo.query, "reduction": echo.reduction, "include_eos": echo.include_eos, "blank": blank}
+    write_json(numbers, told(columns, chosen) | asked | {"read": read})
     return [page, numbers]
 
 

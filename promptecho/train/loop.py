@@ -41,7 +41,7 @@ from promptecho.errors import DataError
 from promptecho.memory import MemoryAdvice
 from promptecho.phases import Phase
 from promptecho.progress import Progress
-from promptecho.train import checkpoint, heldout, setup
+from promptecho.train import checkpoint, heldout, reward_list, setup
 from promptecho.train import rollout as ro
 from promptecho.train.data import NotFiniteError, Rollout, prompts_of
 from promptecho.train.failures import report_not_finite
@@ -121,11 +121,11 @@ def _serve(segment: Segment, device: torch.device, layout: RankLayout, launch: L
         signal.signal(number, signal.SIG_IGN)
     stop = StopCheck(None, launch)
     prompts, watched = setup.all_prompts(segment, run_training(segment.config, segment.run), check=False)
-    rewards = setup.list_rewards(segment.config, segment.run, prompts, watched)
+    rewards = reward_list.list_rewards(segment.config, segment.run, prompts, watched)
     with stop.loading(serves=True):
         with memory(Phase.LOAD_VLM):
             vlm = load_reward_vlm(segment.config, segment.run, device, layout)
-        return serve(setup.with_models(rewards, vlm, device), vlm, layout, launch.store, memory, stop) == 0
+        return serve(reward_list.with_models(rewards, vlm, device), vlm, layout, launch.store, memory, stop) == 0
 
 
 def _run(trainer: Trainer, state: TrainingState) -> bool:

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from promptecho.config import ExperimentConfig, needs_vlm, reward_templates, run_rewards, run_training
+from promptecho.config import ExperimentConfig, needs_vlm, run_rewards
 from promptecho.config.compute import ComputeSection
 from promptecho.config.descriptors import REWARDS
 from promptecho.config.models import T2iSection
 from promptecho.config.training import TrainingConfig
 from promptecho.errors import DataError, counted
 from promptecho.phases import Phase
-from promptecho.rewards.base import RewardContext
 from promptecho.t2i.base import T2iModel
 from promptecho.t2i.checkpointing import use_checkpointing
 from promptecho.t2i.lora import add_lora
@@ -30,6 +28,7 @@ from promptecho.train.launch import Launch
 from promptecho.train.phases import Phases
 from promptecho.train.placement.base import Rewarder
 from promptecho.train.placement.layout import RankLayout
+from promptecho.train.reward_list import list_rewards, with_models
 from promptecho.train.scoring import WeightedReward
 from promptecho.train.trainer import Segment, Trainer
 from promptecho.vlm import Vlm
@@ -122,25 +121,6 @@ def sampler_grid(family: T2iModel, training: TrainingConfig, t2i: T2iSection) ->
     return family.timesteps(sampling.num_inference_steps, t2i.height, t2i.width, sampling.schedule)[:-1]
 
 
-def list_rewards(
-    config: ExperimentConfig, run: str, prompts: Sequence[TrainingPrompt], watched: Sequence[TrainingPrompt] = ()
-) -> list[WeightedReward]:
-    """The run's rewards with labels for all of `prompts` and `watched`, without the models that compute them."""
-    found = []
-    for index, (entry, template) in enumerate(
-        zip(run_rewards(config, run), reward_templates(config, run), strict=True)
-    ):
-        context = RewardContext(
-            options=entry.options, query=entry.query or config.captions.query, template=template,
-            batch_size=entry.batch_size, seed=run_training(config, run).seed,
-        )  # fmt: skip
-        question = context.query if template is None else template.text
-        share = entry.options.max_failure_share if entry.reward.writes else 0.0
-        labels = None if entry.label is None else load_labels(entry, index, [*prompts, *watched])
-        found.append(WeightedReward(entry.name, entry.weight, question, labels, context, share))
-    return found
-
-
 def check_texts(
     segment: Segment, prompts: Sequence[TrainingPrompt], watched: Sequence[TrainingPrompt],
     rewards: Sequence[WeightedReward], *, quiet: bool = False,
@@ -169,17 +149,6 @@ def check_texts(
     ]
     if problems := [problem for one in [*texts, *labelled] if (problem := problems_of(*one, quiet=quiet))]:
         raise DataError("\n".join(problems))
-
-
-def with_models(rewards: list[WeightedReward], vlm: Vlm | None, device: torch.device) -> list[WeightedReward]:
-    """The same rewards, computed by `vlm`, or on `device` where they need none."""
-    from promptecho.rewards.make import make_reward
-
-    contexts = [replace(entry.context, vlm=vlm, device=device) for entry in rewards]
-    return [
-        replace(entry, reward=make_reward(entry.name, context))
-        for entry, context in zip(rewards, contexts, strict=True)
-    ]
 
 
 def make_rewarder(

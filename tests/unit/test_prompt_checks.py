@@ -27,7 +27,8 @@ from promptecho.train.checkpoint import find_start
 from promptecho.train.labels import prompt_use
 from promptecho.train.loop import train_segment
 from promptecho.train.prompts import PromptUse, TrainingPrompt, captions_problem, prompts_of
-from promptecho.train.setup import check_texts, list_rewards
+from promptecho.train.reward_list import list_rewards
+from promptecho.train.setup import check_texts
 from promptecho.vlm import label_log_probs, load_vlm
 
 QUERY = "Describe this image in detail."

@@ -12,6 +12,7 @@ from tiny_vlm import image, shared_folder
 from typer.testing import CliRunner
 
 from promptecho.cli import app
+from promptecho.errors import DataError
 from promptecho.files import read_json, write_jsonl
 from promptecho.reading.page import change_step, log_prob_step, number
 from promptecho.reading.template import DARK, LIGHT
@@ -141,3 +142,30 @@ def test_samples_are_read_at_every_checkpoint_by_the_vlm_of_the_run(tmp_path):
     from_base = [a["log_prob"] - b["log_prob"] for a, b in zip(first["words"], base["words"], strict=True)]
     shown = [word["data-b"] for word in seen.words if "data-b" in word]
     assert shown[: len(from_base)] == [number(value, sign=True) for value in from_base]
+
+
+def test_samples_are_read_as_the_settings_of_the_reward_say(tmp_path):
+    folder, files = tmp_path / "exp/images/r/2/heldout", tmp_path / "files"
+    row = {"prompt_id": "p", "image_index": 0, "prompt": "A circle.", "filename": "p.png", "sha256": ""}
+    write_jsonl(folder / "shards/0.jsonl", [row])
+    image(3).save(folder / "p.png")
+    write_jsonl(tmp_path / "labels.jsonl", [{"data_id": "p", "label": {"main_title": "GO"}}])
+    reward = {
+        "name": "echo",
+        "echo": {"reduction": "sum", "include_eos": True},
+        "label": str(tmp_path / "labels.jsonl"),
+    }
+    config = Experiment(files).config(sections={"rewards": [reward]})
+    call = ["figures", "words", str(folder), "--config", str(config), "--out", str(tmp_path / "words.html")]
+    assert CliRunner().invoke(app, call, catch_exceptions=False).exit_code == 0
+    seen, told = (tmp_path / "words.html").read_text(), read_json(tmp_path / "words.json")
+    label = '{"main_title": "GO"}'
+    [cell] = told["read"][0]
+    assert "".join(cell["words"][-1]["text"]) == "" and cell["words"][-1]["start"] == len(label)  # the end token
+    asked = ["reward", str(folder / "p.png"), "--label", label, "--config", str(config), "--json"]
+    [same] = json.loads(CliRunner().invoke(app, asked, catch_exceptions=False).output)
+    assert same["log_probs"] == pytest.approx(cell["log_probs"], abs=1e-4)
+    assert f"reward {number(same['reward'])} (sum of {len(cell['tokens'])} tokens)" in seen
+    write_jsonl(tmp_path / "labels.jsonl", [{"data_id": "q", "label": "x"}])
+    with pytest.raises(DataError, match=r"labels.jsonl: no label for 1 of 1 prompts of rewards.0 \(p\)"):
+        CliRunner().invoke(app, call, catch_exceptions=False)

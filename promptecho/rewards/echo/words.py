@@ -15,7 +15,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from PIL import Image, ImageColor, ImageStat
@@ -34,6 +34,7 @@ class TokenReward(Protocol):
     vlm: Vlm
     query: str
     include_eos: bool
+    reduction: Literal["mean", "sum"]
 
     def score_details(
         self, images: list[Image.Image], prompts: list[str], prompt_ids: list[str]
@@ -74,15 +75,28 @@ class ReadWord:
 
 @dataclass(frozen=True)
 class Reading:
-    """A label as the VLM reads it on one image. Its words have all of the label's tokens, each once."""
+    """A label as the VLM reads it on one image. Its words have all of the label's tokens, each once.
+
+    `reduction` is the reward's: whether it is the mean of the tokens' values or their sum.
+    """
 
     label: str
     words: tuple[ReadWord, ...]
+    reduction: Literal["mean", "sum"] = "mean"
+
+    @property
+    def tokens(self) -> int:
+        return sum(len(word.tokens) for word in self.words)
+
+    @property
+    def mean(self) -> float:
+        """Mean log-probability per token: the paper's reward."""
+        return self.log_prob / self.tokens
 
     @property
     def reward(self) -> float:
-        """Mean log-probability per token: the PromptEcho reward."""
-        return self.log_prob / sum(len(word.tokens) for word in self.words)
+        """The reward, as its settings say."""
+        return self.mean if self.reduction == "mean" else self.log_prob
 
     @property
     def log_prob(self) -> float:
@@ -141,7 +155,7 @@ def read_words(
                     None if without is None else tuple(without[tokens]),
                 )
             )
-        readings.append(Reading(label, tuple(words)))
+        readings.append(Reading(label, tuple(words), echo.reduction))
     return readings
 
 
