@@ -201,6 +201,11 @@ class ExperimentConfig(Section):
     benchmarks: dict[Name, BenchmarkSection] = Field(default_factory=dict, description="Benchmarks by name.")
     evaluate: list[EvaluateSection] = Field(default_factory=list, description="Which benchmark runs where.")
     tables: list[Text] = Field(default_factory=list, description="Benchmarks (keys of `benchmarks`) to tabulate.")
+    words: Flag = Field(
+        False,
+        description="Whether `figures` and `all` also make the page of each run's samples whose prompts are coloured "
+        "word by word (docs/words.md). It loads the VLM. `snakemake words` makes it in any case.",
+    )
     resources: ResourcesSection = Field(default_factory=ResourcesSection, description="What jobs ask a cluster for.")
     compute: ComputeSection = Field(default_factory=ComputeSection, description="How models compute.")
     plugins: list[Text] = Field(

@@ -33,6 +33,7 @@ CODE = {
     "curves": "figures",
     "training_curves": "figures",
     "samples": "figures",
+    "sample_words": "words",
 }
 _MADE_WITH = re.compile(r"--config (\S*/config/[0-9a-f]{16}\.yaml)")
 _SHOWN = 3  # files that a reason names

@@ -51,6 +51,22 @@ def test_named_targets(workflow, target, without):
     assert workflow.planned(target) == {rule: n for rule, n in WHOLE.items() if rule not in without}
 
 
+def test_pages_of_words_are_made_when_asked_for(workflow):
+    ends = tuple(ENDS_OF_ALL)
+    words = {rule: n for rule, n in WHOLE.items() if rule not in ends} | {"sample_words": 1}
+    assert workflow.planned("words") == words
+    workflow.edit("config/experiments/tiny.yaml", "runs:", "words: true\nruns:")
+    workflow.edit("config/experiments/tiny.yaml", "num_shards: 2}", "num_shards: 2, keep: packed}")
+    assert workflow.planned() == WHOLE | {"sample_words": 1, "pack_images": 3}
+    result = workflow.snakemake("--dry-run", "--printshellcmds", "results/tiny/figures/words_echo-s1.json")
+    images = [f"results/tiny/images/{place}/geneval" for place in ("base/0", "echo-s1/2", "echo-s1/4")]
+    assert (
+        f"promptecho figures words {' '.join(images)} --scores results/tiny/scores/geneval --config " in result.stdout
+    )
+    assert "--run echo-s1 --out results/tiny/figures/words_echo-s1.html" in result.stdout
+    assert workflow.planned("results/tiny/images/base/0/geneval/packed.json")["sample_words"] == 1
+
+
 def test_base_model_needs_no_training(workflow):
     planned = workflow.planned("results/tiny/scores/geneval/base/0.json")
     assert planned == {"benchmark_prompts": 1, "generate_shard": 2, "score": 1}

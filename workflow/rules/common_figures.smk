@@ -1,5 +1,7 @@
 # Helpers of the figures' rules; those of all rules are in common.smk.
 
+import json
+
 # Files whose code decides a figure; relative to the package.
 FIGURES_CODE = ("figures", "statistics.py", "intervals.py", "scores.py", "item_columns.py")
 FIGURES_CODE += ("archives.py", "images.py", "pixels.py", "train/metrics.py")
@@ -13,6 +15,39 @@ def figures_code(name, *benchmarks):
     return " ".join(
         [code, *(f"{scorer} {version}" for scorer, version in versions_of(scorers).get("versions", {}).items())]
     )
+
+
+# What reads prompts word by word, besides the figures' code; relative to the package.
+WORDS_CODE = ("reading", "rewards/echo", "vlm")
+
+
+def words_code(wildcards):
+    """A parameter: the digests of the code of a run's page of words."""
+    benchmark, _ = sampled_checkpoints(wildcards)
+    return f"{figures_code(wildcards.E, benchmark)} {configuration.code_digest(*WORDS_CODE)}"
+
+
+def words_settings(wildcards):
+    """A parameter: what the reward of a run reads words with."""
+    chosen, run = experiment(wildcards), wildcards.R
+    vlm = configuration.run_vlm(chosen, run).model_dump(mode="json")
+    echo = next((entry for entry in configuration.run_rewards(chosen, run) if entry.name == "echo"), None)
+    reward = {} if echo is None else echo.model_dump(mode="json", include={"query", "label", "echo"})
+    return json.dumps({"vlm": vlm, "asked": chosen.captions.query, **reward}, sort_keys=True)
+
+
+def words_on_gpu(wildcards):
+    return not is_shipped(configuration.run_vlm(experiment(wildcards), wildcards.R).path)
+
+
+def words_pages(name):
+    """The experiment's pages of words: one for each run that has samples."""
+    runs = [run for run in EXPERIMENTS[name].runs if sampled_benchmark(name, run)]
+    return [f"results/{name}/figures/words_{run}.html" for run in runs]
+
+
+def listed_words():
+    return [page for name in EXPERIMENTS.site.experiments for page in words_pages(name)]
 
 
 # A figure's files: over two columns of a paper and in one, its numbers, and a page for the report.
@@ -84,4 +119,5 @@ def listed_figures():
         figures += ["training"] if training_metrics(name) else []
         figures += [f"samples_{run}" for run in chosen.runs if sampled_benchmark(name, run)]
         files += [f"results/{name}/figures/{kind.format(figure)}" for figure in figures for kind in FIGURE_FILES]
+        files += words_pages(name) if chosen.words else []
     return files

@@ -100,6 +100,7 @@ def _uses(name, image_set):
             for key in uses:
                 if key[0] in ("base", run):
                     uses[key].append(f"results/{name}/figures/samples_{run}.png")
+                    uses[key] += [f"results/{name}/figures/words_{run}.html"] if chosen.words else []
     return uses
 
 

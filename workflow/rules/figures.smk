@@ -1,4 +1,5 @@
-# Figures from score files, metrics and images that are there already: no model runs, no GPU.
+# Figures from score files, metrics and images that are there already: no model runs, no GPU; but for the pages of words, for
+# which a VLM reads the images.
 
 
 rule curves:
@@ -112,6 +113,54 @@ rule samples:
     shell:
         "python -m promptecho figures samples {params.images:q} --scores {params.scores:q} --out {output.png:q} {params.plugins}"
         " 2>&1 | tee -i {log:q}"
+
+
+rule sample_words:
+    """Have the VLM of a run's reward read the prompts of its samples word by word on the images of every checkpoint."""
+    input:
+        shards=sampled_shards,
+        scores=sampled_scores,
+    output:
+        html=report(
+            "results/{E}/figures/words_{R}.html",
+            caption="../report/words.rst",
+            category="{E}",
+            labels={"content": "samples word by word", "of": "{R}"},
+        ),
+        json="results/{E}/figures/words_{R}.json",
+    log:
+        "results/{E}/logs/sample_words/{R}.log",
+    benchmark:
+        "results/{E}/timings/sample_words/{R}.tsv"
+    conda:
+        "../../envs/caption.yaml"
+    threads: asks("caption", "threads", words_on_gpu, here=1)
+    resources:
+        runtime=60,
+        mem_mb=asks("caption", "mem_mb", words_on_gpu, here=4000),
+        gpu=gpus_of("sample_words", words_on_gpu),
+        gpus_per_node=asks("caption", "gpus_per_node", words_on_gpu),
+    params:
+        digest=words_code,
+        settings=words_settings,
+        config=config_path,
+        images=lambda wildcards, input: list(
+            dict.fromkeys(os.path.dirname(os.path.dirname(shard)) for shard in input.shards)
+        ),
+        scores=lambda wildcards, input: os.path.dirname(os.path.dirname(input.scores[0])),
+        launcher=gpus_launcher,
+    message:
+        "{wildcards.E}: read the samples of {wildcards.R} word by word"
+    shell:
+        "{params.launcher}python -m promptecho figures words {params.images:q} --scores {params.scores:q}"
+        " --config {params.config:q} --run {wildcards.R} --out {output.html:q}"
+        " 2>&1 | tee -i {log:q}"
+
+
+rule words:
+    """The samples of all runs of the listed experiments, word by word."""
+    input:
+        listed_words(),
 
 
 rule figures:
