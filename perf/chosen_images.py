@@ -72,15 +72,15 @@ def gradients(trainer: Trainer, sets: int) -> tuple[np.ndarray, np.ndarray]:
     return products.numpy(), torch.cat(advantages).numpy()
 
 
-def some(n: int, *, of_chosen: bool = False, seed: int | None = None) -> Choice:
-    """`n` images with the largest variance, or random ones; `of_chosen`: the mean of the chosen ones is subtracted."""
+def some(n: int, *, centred: bool = True, seed: int | None = None) -> Choice:
+    """`n` images with the largest variance, or random ones; `centred`: their mean is subtracted, as the update does."""
     rng = None if seed is None else np.random.default_rng(seed)
 
     def choice(advantages: np.ndarray) -> np.ndarray:
         k = len(advantages)
         chosen = most_varied(advantages.tolist(), n) if rng is None else rng.permutation(k)[:n]
         weights = np.zeros(k)
-        weights[chosen] = (advantages[chosen] - of_chosen * advantages[chosen].mean()) / n
+        weights[chosen] = (advantages[chosen] - centred * advantages[chosen].mean()) / n
         return weights
 
     return choice
@@ -91,7 +91,7 @@ def choices(k: int) -> dict[str, Choice]:
     rows: dict[str, Choice] = {f"all {k}": lambda advantages: advantages / k}
     for n in (n for n in (k - k // 4, k // 2, k // 2 - 1, 2) if 2 <= n < k):
         rows.setdefault(f"{n}", some(n))
-        rows.setdefault(f"{n}, minus their own mean", some(n, of_chosen=True))
+        rows.setdefault(f"{n}, not centred", some(n, centred=False))
     rows[f"{k // 2} at random"] = some(k // 2, seed=0)
     return rows
 

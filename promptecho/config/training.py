@@ -231,8 +231,9 @@ class TrainingConfig(Section):
     update_images_per_prompt: Count | None = Field(
         None,
         description="How many of a prompt's images the update trains on, at least 2: those whose advantages have the "
-        "largest variance, which are some of the best and some of the worst (PODS, arXiv 2504.13818). All images are "
-        "sampled and get rewards; reference passes and updates cost as much less. null: all.",
+        "largest variance, which are some of the best and some of the worst (PODS, arXiv 2504.13818). Their mean is "
+        "subtracted. All images are sampled and get rewards; reference passes and updates cost as much less. "
+        "null: all.",
     )
     batch_size: Count = Field(128, description="Images per optimizer step, over all processes.")
     passes: Count = Field(4, description="Passes over an iteration's images.")

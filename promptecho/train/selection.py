@@ -45,18 +45,23 @@ def chosen_images(advantages: torch.Tensor, per_prompt: int | None) -> list[int]
 
 
 def narrowed(rollout: Rollout) -> Rollout:
-    """Collective: the rollout of its chosen images alone, whose latents are dealt out anew, evenly over the ranks."""
+    """Collective: the rollout of its chosen images alone, whose latents are dealt out anew, evenly over the ranks.
+
+    The mean of a prompt's chosen advantages is subtracted from them, so that they sum to 0 again, as in PODS: else the
+    update would move the policy away from all of the prompt's images, or towards them, whatever their rewards.
+    """
     chosen = rollout.chosen
     if chosen is None:
         return rollout
     rank, ranks = dist.get_rank(), dist.get_world_size()
     shares = [share_of_rank(len(chosen), each, ranks) for each in range(ranks)]
     wanted = [[chosen[index] for index in share] for share in shares]
+    advantages = rollout.advantages[chosen].view(len(rollout.prompts), -1)
     return replace(
         rollout,
         share=shares[rank],
         latents=handed_over(rollout.latents, rollout.share, rollout.total, wanted),
-        advantages=rollout.advantages[chosen],
+        advantages=(advantages - advantages.mean(1, keepdim=True)).flatten(),
         numbers=[rollout.number_of(image) for image in chosen],
         chosen=None,
     )

@@ -15,9 +15,9 @@ from tiny_experiment import Experiment, metrics_without_times, same_bytes
 
 from promptecho.config.training import TrainingConfig
 from promptecho.config.training_checks import training_problems
-from promptecho.train.data import batches_of
+from promptecho.train.data import Rollout, TrainingPrompt, batches_of
 from promptecho.train.loop import train_segment
-from promptecho.train.selection import chosen_images, most_varied
+from promptecho.train.selection import chosen_images, most_varied, narrowed
 
 ONE = {"iterations": 1, "checkpoints": [1]}
 SOME = {
@@ -45,6 +45,22 @@ def test_images_are_chosen_within_their_prompts():
     advantages = torch.tensor([[0.0, -1.0, 0.2, 0.8], [0.0, 0.0, 0.5, -0.5]], dtype=torch.float64)  # 0: none, perhaps
     assert chosen_images(advantages, 2) == [1, 3, 6, 7]
     assert chosen_images(advantages, None) is None
+
+
+def test_the_chosen_images_keep_their_numbers_and_their_advantages_sum_to_zero(monkeypatch):
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 0)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 1)
+    advantages = torch.tensor([[0.0, -1.0, 0.2, 0.8], [0.1, 0.0, 0.5, -0.6]], dtype=torch.float64)
+    held = [5, 4, 7, 6, 0, 1, 2, 3]  # as a process has sampled them
+    rollout = Rollout(
+        [TrainingPrompt("a", ""), TrainingPrompt("b", "")], [], held, torch.tensor(held).float().view(8, 1),
+        torch.zeros(1, 2, 4), advantages.flatten(), chosen=chosen_images(advantages, 2),
+    )  # fmt: skip
+    found = narrowed(rollout)
+    assert found.latents.flatten().tolist() == [1, 3, 6, 7] and found.share == [0, 1, 2, 3] and found.total == 4
+    assert [found.number_of(image) for image in found.share] == [1, 3, 2, 3]
+    assert [found.prompt_of(image) for image in found.share] == [0, 0, 1, 1]
+    assert found.advantages.tolist() == pytest.approx([-0.9, 0.9, 0.55, -0.55])
 
 
 @given(st.integers(1, 4), st.integers(2, 4), st.integers(1, 3))
