@@ -2,35 +2,44 @@
 
     python scripts/results_page.py                                # write the page's tables again
     python scripts/results_page.py --add results/ablations        # keep an experiment's score files first
+    python scripts/results_page.py --add-audit reward-audit/audit.json
 
 What stands on the page between `<!-- results: EXPERIMENT BENCHMARK -->` and `<!-- end of results -->` is made here: the
 base model, each training (its seeds together, as further images of the same prompts), and a sentence on each, which
-its interval decides. A training of the experiment file that has no scores has a row that says so. Kept score files are
-those of results/E/scores without white space, a twentieth of the raw answers; all commands that take score files take
-these.
+its interval decides. A training of the experiment file that has no scores has a row that says so. Blocks that compare
+trainings (`gains`, `sizes`, `path`, `audit`) are made by results_gains.py. Kept score files are those of
+results/E/scores without white space, a twentieth of the raw answers; all commands that take score files take these.
+Beside them are kept the rewards on held-out captions, the sizes of VLMs, and the sums of an audit.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from promptecho.config import load_experiment
+from results_gains import NOT_RUN, audit_block, gains_block, kept_files, name_of, path_block, sizes_block
+from results_pictures import draw_pictures
+
+from promptecho.config import load_experiment, run_vlm
 from promptecho.errors import PromptEchoError
-from promptecho.files import read_json, write_text
-from promptecho.tables.collect import ScoreFile, find_score_files, read_score_files
-from promptecho.tables.compare import SEED_OF_RUN
+from promptecho.files import read_json, write_json, write_text
+from promptecho.shipped import model_path
+from promptecho.tables.collect import ScoreFile
 from promptecho.tables.kinds import make_table
 from promptecho.tables.show import gains
-from promptecho.tables.table import Column, heading, parts
+from promptecho.tables.table import Column, Table, heading, parts
+from promptecho.train.metrics import find_runs, read_run
 
 ROOT = Path(__file__).resolve().parents[1]
-BLOCK = re.compile(r"(<!-- results: (\S+) (\S+) -->\n).*?(<!-- end of results -->)", re.DOTALL)
-NOT_RUN = "not run yet"
+BLOCK = re.compile(
+    r"(<!-- (results|gains|sizes|path|audit): (?:(\S+) )?(\S+) -->\n).*?(<!-- end of results -->)", re.DOTALL
+)
+COMPARED = {"gains": gains_block, "sizes": sizes_block, "path": path_block, "audit": audit_block}
 
 
 def add(source: Path, kept: Path) -> list[Path]:
@@ -43,46 +52,85 @@ def add(source: Path, kept: Path) -> list[Path]:
     return paths
 
 
-def _name(run: str) -> str:
-    match = SEED_OF_RUN.fullmatch(run)
-    return match["name"] if match else run
+def follow(source: Path, kept: Path) -> None:
+    """Keep the rewards on held-out captions of results/E: run -> iteration -> value."""
+    rows = {run: read_run(source, run).series("heldout_reward") for run in find_runs(source)}
+    values = {run: {str(step): float(f"{value:.6g}") for step, value in some} for run, some in rows.items() if some}
+    if values:
+        write_json(kept / source.resolve().name / "training.json", values)
 
 
-def _files(folder: Path, benchmark: str) -> list[ScoreFile]:
-    if not any((folder / "scores" / benchmark).glob("*/*.json")):
-        return []
-    paths = find_score_files([folder], benchmark)
-    return read_score_files(paths, read_json(paths[0])["provenance"]["scorer"])
+def count_parameters(names: Sequence[str], kept: Path) -> None:
+    """Keep how many parameters the VLMs have that lie here."""
+    place = kept / "vlms.json"
+    known = read_json(place) if place.is_file() else {}
+    for name in names:
+        files = sorted(Path(model_path(name, "vlm")).glob("*.safetensors"))
+        if files:
+            known[name] = sum(map(_parameters, files))
+    if known:
+        write_json(place, dict(sorted(known.items())))
+
+
+def _parameters(path: Path) -> int:
+    with path.open("rb") as file:
+        head = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    return sum(math.prod(one["shape"]) for key, one in head.items() if key != "__metadata__")
+
+
+def add_audit(source: Path, kept: Path) -> None:
+    """Keep of an audit what the page tells of each reward."""
+    report = read_json(source)
+    keys = ("label", "reward", "vlm", "query", "settings", "failed")
+    candidates = [
+        {key: one[key] for key in keys}
+        | {side: one["pairs"].get(side, {}).get("overall") for side in ("image", "text")}
+        | {"auc": one["auc"].get("all")}
+        for one in report["candidates"]
+    ]
+    write_json(kept / "audit.json", {"settings": report["settings"], "candidates": candidates})
 
 
 def block(experiment: str, benchmark: str, kept: Path, configs: Path) -> str:
     """The table of an experiment's trainings on a benchmark, where it comes from, and a sentence on each."""
-    names = list(dict.fromkeys(_name(run) for run in load_experiment(configs / f"{experiment}.yaml").runs))
-    files = _files(kept / experiment, benchmark)
+    names = list(dict.fromkeys(name_of(run) for run in load_experiment(configs / f"{experiment}.yaml").runs))
+    files = kept_files(kept / experiment, benchmark)
     lines = []
     if files:
         table = make_table(files[0].scores.provenance.scorer, files, name=benchmark)
         labels = [row["model"].text for row in table.rows]
         pooled = {label.partition(", ")[0] for label in labels if " seeds @ " in label}
         shown = [row for row, label in zip(table.rows, labels, strict=True)
-                 if " seeds @ " in label or _name(label.partition(" @ ")[0]) not in pooled]  # fmt: skip
-        lines += _grid(table.columns, [[_cell(row, table, column) for column in table.columns] for row in shown])
+                 if " seeds @ " in label or name_of(label.partition(" @ ")[0]) not in pooled]  # fmt: skip
+        lines += _grids(table, shown)
         told = {row["model"].text for row in shown}
         sentences = [f"- {gain.sentence}." for gain in gains(table) if gain.model in told]
-        done = {_name(label.partition(" @ ")[0].partition(", ")[0]) for label in labels}
+        done = {name_of(label.partition(" @ ")[0].partition(", ")[0]) for label in labels}
     else:
         lines += _grid([Column("model", "Model", decimals=None)], [[f"base: {NOT_RUN}"]])
         sentences, done = [], set()
     missing = [name for name in names if name not in done]
     if files:
-        width = lines[0].count("|") - 2
+        width = lines[-1].count(" | ")
         lines += [f"| {name} |" + f" {NOT_RUN} |" * min(width, 1) + " |" * max(width - 1, 0) for name in missing]
     else:
         lines += [f"| {name}: {NOT_RUN} |" for name in missing]
     return "\n".join([*lines, "", *sentences, *([""] if sentences else []), _origin(files), ""])
 
 
-def _cell(row: dict, table, column: Column) -> str:
+def _grids(table: Table, rows: Sequence[dict]) -> list[str]:
+    """The table; a wide one panel by panel, as its Markdown file has it."""
+    if not table.panels:
+        return _grid(table.columns, [[_cell(row, table, column) for column in table.columns] for row in rows])
+    lines: list[str] = []
+    for panel in table.panels:
+        columns = [column for column in table.columns if column.decimals is None or column.key in panel.keys]
+        some = [[_cell(row, table, column) for column in columns] for row in rows]
+        lines += [*([""] if lines else []), f"{panel.title}:", "", *_grid(columns, some)]
+    return lines
+
+
+def _cell(row: dict, table: Table, column: Column) -> str:
     cell = table.cell(row, column)
     main, rest = parts(cell, column)
     return " ".join([f"**{main}**" if cell.highlight else main, *rest]).replace("<", "&lt;")
@@ -103,20 +151,38 @@ def _origin(files: Sequence[ScoreFile]) -> str:
 
 def page(text: str, kept: Path, configs: Path) -> str:
     """The page's text with all its blocks made again."""
-    return BLOCK.sub(lambda match: match[1] + block(match[2], match[3], kept, configs) + match[4], text)
+
+    def made(match: re.Match[str]) -> str:
+        head, kind, experiment, benchmark, end = match.groups()
+        if kind == "results":
+            return head + block(experiment, benchmark, kept, configs) + end
+        return head + "\n".join(COMPARED[kind](kept, configs, benchmark)) + "\n" + end
+
+    return BLOCK.sub(made, text)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--add", type=Path, nargs="*", default=[], help="folders results/E whose score files to keep")
+    parser.add_argument(
+        "--add-audit", type=Path, help="audit.json of promptecho reward-audit, of which to keep the sums"
+    )
     parser.add_argument("--root", type=Path, default=ROOT, help="the checkout")
     chosen = parser.parse_args()
     file, kept = chosen.root / "docs/results-shapes.md", chosen.root / "docs/results"
+    configs = chosen.root / "config/experiments"
     try:
         for source in chosen.add:
             if not add(source, kept):
                 sys.exit(f"{source}: no score files scores/BENCHMARK/RUN/STEP.json in it; score first")
-        write_text(file, page(file.read_text(encoding="utf-8"), kept, chosen.root / "config/experiments"))
+            follow(source, kept)
+            config = load_experiment(configs / f"{source.resolve().name}.yaml")
+            count_parameters(list(dict.fromkeys(run_vlm(config, run).path for run in config.runs)), kept)
+        if chosen.add_audit is not None:
+            add_audit(chosen.add_audit, kept)
+        write_text(file, page(file.read_text(encoding="utf-8"), kept, configs))
+        for path in draw_pictures(kept, configs, "heldout"):
+            print(path)
     except PromptEchoError as error:
         sys.exit(str(error))
 
