@@ -34,6 +34,15 @@ class Detector(Protocol):
     def __call__(self, image: Image.Image, metadata: dict) -> tuple[Boxes, Colors]: ...
 
 
+class ObjectReader(Protocol):
+    """Reads all objects of an image of an embedded world, largest first, as that world describes objects. Raises
+    PerceptionFailure where an image has no answer."""
+
+    name: str
+
+    def __call__(self, image: Image.Image) -> list[Any]: ...
+
+
 class ShapeReader(Protocol):
     """Reads all objects of an image, largest first. Raises PerceptionFailure where an image has no answer."""
 

@@ -51,13 +51,14 @@ def _writer(benchmark: str) -> Callable[..., None]:
         per_tag: int = PER_TAG,
         seed: int = SEED,
         out: Path = typer.Option(..., "--out", help="File to write, as its ending says; else JSON Lines."),
+        world: World = OF_WORLD,
         config: PluginsConfig = None,
     ) -> None:
         from promptecho.config.benchmarks import load_part, mistakes_told
         from promptecho.errors import counted
 
-        write = load_part(benchmark, "shapes")
-        with mistakes_told(benchmark, "shapes"):
+        write = load_part(benchmark, world)
+        with mistakes_told(benchmark, world):
             count = write(per_tag, seed, out)
         print(f"{out}: {counted(count, 'prompt')}")
 
@@ -88,20 +89,38 @@ def paths(world: World = OF_WORLD, as_json: bool = typer.Option(False, "--json",
 def render(
     count: int = typer.Option(..., "--count", min=1, help="Number of images to render."),
     seed: int = SEED,
+    world: World = OF_WORLD,
     out: Path = typer.Option(..., "--out", help="Folder to write the images to."),
     images_list: Path | None = typer.Option(
         None, "--list", help="Also list the images in this file, as `promptecho caption list` does. Default: no list."
     ),
 ) -> None:
-    """Render training images with their captions."""
-    from promptecho.shapes.datasets import render_images
+    """Render training images: scenes of plain shapes, or the gallery's dense scenes."""
+    from promptecho.shapes.datasets import prompt_scene, render_images
 
-    render_images(count, seed, out)
+    draw = prompt_scene
+    if world == "gallery":
+        from promptecho.gallery.datasets import training_scene as draw
+    render_images(count, seed, out, draw)
     if images_list is not None:
         from promptecho.captions.inputs import image_list, with_hashes, write_list
         from promptecho.file_hashes import FileHashes
 
         write_list(images_list, with_hashes(image_list(out), FileHashes()))
+
+
+@shapes.command("posters")
+def posters(
+    count: int = typer.Option(..., "--count", min=1, help="Number of prompts."),
+    seed: int = SEED,
+    out: Path = typer.Option(..., "--out", help="File to write, as its ending says; else JSON Lines."),
+) -> None:
+    """Write training prompts for posters of the gallery, each with its label."""
+    from promptecho.errors import counted
+    from promptecho.gallery.datasets import write_poster_prompts
+
+    write_poster_prompts(count, seed, out)
+    print(f"{out}: {counted(count, 'prompt')}")
 
 
 @shapes.command("train-vae")

@@ -29,7 +29,8 @@ class Backend:
         uses_gpu: it is a model of torch, which takes a GPU where there is one.
         uses_network: it must reach the internet, or an endpoint, while it looks.
         is_judge: a model of `judges` is asked (promptecho/benchmarks/scoring.py has the helpers).
-        embedded_only: it knows the embedded world and no other, so that prompts must be of that world.
+        embedded_only: it knows an embedded world and no other, so that prompts must be of that world.
+        world: which one that is.
         models: (hub id, kind) of what it loads; `benchmarks.NAME.model` takes the place of the first, and of all where
             it is a folder. Kinds: `transformers`, `modelscope`.
     """
@@ -41,6 +42,7 @@ class Backend:
     uses_network: bool = False
     is_judge: bool = False
     embedded_only: bool = False
+    world: str = "shapes"
     models: tuple[tuple[str, str], ...] = ()
 
     @property
@@ -53,6 +55,7 @@ class Backend:
 
 
 ORACLE = Backend(name="oracle", summary="the embedded world's own eye", embedded_only=True)
+GALLERY = Backend(name="gallery", summary="the gallery's own eye", embedded_only=True, world="gallery")
 JUDGE = Backend(name="judge", summary="a model of `judges`", environment="judge", is_judge=True)
 
 
@@ -75,7 +78,7 @@ class Curve:
     tolerance: float = 1e-12
 
 
-_PARTS = ("scorer", "table", "layout", "shapes", "verdicts", "golden", "unpacked")
+_PARTS = ("scorer", "table", "layout", "shapes", "gallery", "verdicts", "golden", "unpacked")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +100,7 @@ class Benchmark:
         prompts_version: the same for the prompts that `shapes` writes; images are then made again, too.
         shapes: `module:object`, called with (per tag, seed, file): writes prompts over the embedded world to the file
             and returns how many; "" where it has none.
+        gallery: the same for prompts over the gallery, with words that no training sees.
         takes_heldout: image sets may take the experiment's held-out captions as prompts.
         sources: official prompt sets, for `promptecho benchmarks fetch`.
         curves: what is drawn against the iteration.
@@ -130,6 +134,7 @@ class Benchmark:
     version: int = 1
     prompts_version: int = 1
     shapes: str = ""
+    gallery: str = ""
     takes_heldout: bool = False
     sources: tuple[Source, ...] = ()
     curves: tuple[Curve, ...] = (Curve(),)

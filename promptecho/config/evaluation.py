@@ -11,7 +11,19 @@ from pydantic_core import PydanticCustomError
 
 from promptecho.config.benchmarks import BENCHMARKS, Backend, Benchmark, available_benchmarks, benchmark_named
 from promptecho.config.choices import OpenSection, name_of
-from promptecho.config.fields import OF_FAMILY, SCHEDULE, Count, Flag, NonNegative, Schedule, Section, Seed, Share, Text
+from promptecho.config.fields import (
+    OF_FAMILY,
+    SCHEDULE,
+    Count,
+    Flag,
+    NonNegative,
+    Schedule,
+    Section,
+    Seed,
+    Share,
+    Text,
+    World,
+)
 
 OUTSIDE = "or one from outside (docs/extending.md)"
 
@@ -67,6 +79,7 @@ class RenderedPrompts(Section):
 
     per_tag: Count = Field(description="Prompts of each of the benchmark's tags, categories or attributes.")
     seed: Seed = Field(description="Seed of the prompts.")
+    world: World = Field("shapes", description="shapes; or gallery, with words that no training sees")
 
 
 class ImageSetSection(OpenSection):

@@ -32,8 +32,9 @@ def benchmark_problems(sections: dict[str, Any], problems: Problems) -> None:
             problems[f"image_sets.{benchmark.image_set}.storage"] = _no_archives(benchmark.scorer)
         elif _sees_another_world(benchmark, image_sets[benchmark.image_set], captions):
             problems[f"benchmarks.{name}.backend"] = (
-                f"{benchmark.backend} sees the embedded world only; the prompts of image set {benchmark.image_set} are "
-                "neither `shapes` prompts nor held-out captions of `captions.shapes`. "
+                f"{benchmark.backend} sees {_told(backend_of(benchmark).world)} only; the prompts of image set "
+                f"{benchmark.image_set} are neither `shapes` prompts nor held-out captions of `captions.shapes`"
+                f"{_of_world(backend_of(benchmark).world)}. "
                 f"{_instead(benchmark_named(benchmark.scorer))}"
             )
 
@@ -56,7 +57,9 @@ def image_set_problems(name: str, image_set: ImageSetSection, models: Any, capti
         problems[f"{path}.images_per_prompt"] = f"{why}; set it to {number}"
     if image_set.storage == "zip" and not benchmark.archives:
         problems[f"{path}.storage"] = _no_archives(benchmark.name)
-    if image_set.shapes is not None and not benchmark.shapes:
+    if image_set.shapes is not None and benchmark.shapes and not getattr(benchmark, image_set.shapes.world):
+        problems[f"{path}.shapes.world"] = f"makes no {benchmark.name} prompts; leave it out"
+    elif image_set.shapes is not None and not benchmark.shapes:
         others = "heldout or prompts" if benchmark.takes_heldout else "prompts"
         problems[f"{path}.shapes"] = f"makes no {benchmark.name}; give {others}"
 
@@ -119,12 +122,24 @@ def _check_baseline(
 def _sees_another_world(benchmark: BenchmarkSection, image_set: ImageSetSection, captions: Any) -> bool:
     if benchmark.backend not in benchmark_named(benchmark.scorer).backend_names:
         return False  # told already
-    return backend_of(benchmark).embedded_only and not _of_embedded_world(image_set, captions)
+    backend = backend_of(benchmark)
+    return backend.embedded_only and not _of_embedded_world(image_set, captions, backend.world)
 
 
-def _of_embedded_world(image_set: ImageSetSection, captions: Any) -> bool:
+def _of_embedded_world(image_set: ImageSetSection, captions: Any, world: str) -> bool:
     """True also where the captions section is at fault, which is reported already."""
-    return image_set.prompts is None and (image_set.heldout is None or captions is None or captions.shapes is not None)
+    if image_set.heldout is not None and image_set.prompts is None:
+        return captions is None or (captions.shapes is not None and captions.shapes.world == world)
+    return image_set.prompts is None and (image_set.shapes is None or image_set.shapes.world == world)
+
+
+def _told(world: str) -> str:
+    return "the embedded world" if world == "shapes" else f"the {world}"
+
+
+def _of_world(world: str) -> str:
+    """What else such prompts must say."""
+    return "" if world == "shapes" else f" with `world: {world}`"
 
 
 def exactly_one(section: Section, path: str, keys: tuple[str, ...], problems: Problems) -> None:

@@ -48,6 +48,7 @@ Checkpointing = Annotated[
 ]
 
 OF_FAMILY = "A family from outside may have another default."
+World = Literal["shapes", "gallery"]  # the embedded ones, docs/shapes.md
 Schedule = Literal["pipeline", "scheduler"]
 SCHEDULE = (
     "Where the sampler's times come from. pipeline: the family's diffusers pipeline (before the shift 1 down to "

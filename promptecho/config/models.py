@@ -28,6 +28,7 @@ from promptecho.config.fields import (
     Seed,
     Share,
     Text,
+    World,
 )
 from promptecho.config.judges import JudgesSection
 from promptecho.config.resources import ResourcesSection
@@ -104,6 +105,7 @@ class RenderedImages(Section):
 
     count: Count = Field(description="Number of images to render.")
     seed: Seed = Field(description="Seed of the scenes.")
+    world: World = Field("shapes", description="shapes; or gallery: dense scenes (docs/shapes.md).")
 
 
 DEFAULT_MAX_PIXELS = 1024 * 1024

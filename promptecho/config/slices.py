@@ -46,6 +46,8 @@ FORMER_BEHAVIOUR: dict[str, Any] = {
     # Not quite as before, where images are larger or transparent: their finished captions stay all the same.
     "captions.max_pixels": 1024 * 1024,
     "captions.background": "white",
+    "captions.shapes.world": "shapes",
+    "image_sets.shapes.world": "shapes",
     "training.update_images_per_prompt": None,
     "training.lora.init": "kaiming",
     "training.lora.layers": "all",
@@ -71,8 +73,10 @@ FORMER_BEHAVIOUR: dict[str, Any] = {
 }
 
 # Files whose code decides scores and tables; relative to the package.
-NOT_SCORING = ("__init__.py", "table.py", "shapes.py", "golden.py")  # in the folder of a benchmark
+NOT_SCORING = ("__init__.py", "table.py", "shapes.py", "gallery.py", "golden.py")  # in the folder of a benchmark
 ORACLE = tuple(f"shapes/{name}.py" for name in ("oracle", "render", "grammar", "world"))
+_GALLERY = ("captions", "drawing", "glyphs", "look_oracle", "posters", "scenes", "shown_text", "text_oracle", "words")
+ORACLES = {"shapes": ORACLE, "gallery": (*ORACLE, *(f"gallery/{name}.py" for name in _GALLERY))}
 SCORING_CODE = (
     *(f"benchmarks/{name}.py" for name in ("backends", "layout", "limit", "listing", "perception", "scoring")),
     *("captions/prompts.py", "text_files.py", "scores.py", "archives.py", "images.py", "pixels.py"),
@@ -194,7 +198,8 @@ def _score_slice(config: ExperimentConfig, benchmark: str) -> dict[str, Any]:
     keys = _entry(config, "benchmarks", benchmark)
     del keys["max_failed_share"]
     scorer, backend = benchmark_named(config.benchmarks[benchmark].scorer), backend_of(config.benchmarks[benchmark])
-    code = [*SCORING_CODE, *folders_of({scorer.name, scorer.images}), *(ORACLE if backend.embedded_only else ())]
+    oracle = ORACLES[backend.world] if backend.embedded_only else ()
+    code = [*SCORING_CODE, *folders_of({scorer.name, scorer.images}), *oracle]
     code += ["config/defaults.py"] if backend.models else []
     value = {"benchmark": keys, **versions_of({scorer.name, scorer.images})}
     if keys["judge"] is not None:

@@ -74,7 +74,7 @@ def _count_all(section: ImageSetSection) -> int | None:
     if section.shapes is not None:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "prompts.jsonl"
-            load_part(section.benchmark, "shapes")(section.shapes.per_tag, section.shapes.seed, path)
+            load_part(section.benchmark, section.shapes.world)(section.shapes.per_tag, section.shapes.seed, path)
             return len(load_layout(section.benchmark, path, Path(folder), section.images_per_prompt).ids)
     assert section.prompts is not None, "an image set has one of the three"
     path = Path(section.prompts)

@@ -155,6 +155,7 @@ def comparison(
         if base is not None:
             gained = kind.differences(base.scores.items, file.scores.items, f"{file.path} against {base.path}")
             lost += sum(difference.n_lost for difference in gained.values())
+            gained |= kind.told_differences(RowItems.of([base]), RowItems.of([file]), str(file.path))
             row |= {key: difference_cell(difference) for key, difference in gained.items()}
         by_place[file.order] = row
         rows.append(row)
@@ -169,6 +170,7 @@ def comparison(
         if kind.has_base and any(key in by_place[found[0].order] for key in kind.gains):
             judged_base = RowItems.of([bases[experiment]] * len(found))
             differences = kind.differences(judged_base.items, items, what)
+            differences |= kind.told_differences(judged_base, RowItems.of(found), what)
             row |= {key: difference_cell(difference) for key, difference in differences.items()}
         for key, spread in kind.gains.items():
             cells = [by_place[file.order][key] for file in found if key in by_place[file.order]]

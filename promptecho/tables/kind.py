@@ -52,7 +52,7 @@ class TableKind:
     `told`: columns whose values the scorer's summary tells (column -> key there), with an interval where the score
     files have parts of that group, whose mean the value is. `rules` is the first footnote, formatted with the
     provenance's `mode` and `judge_model`. `unit`: what an item is. `gains`: column of what a run gains -> column of its
-    standard deviation over seeds.
+    standard deviation over seeds. `told_gains`: column of what a run gains in a column that is told.
     """
 
     title: str
@@ -66,6 +66,7 @@ class TableKind:
     told: dict[str, str] = field(default_factory=dict)
     unit: str = "images"
     gains: dict[str, str] = field(default_factory=lambda: {"delta": "seed_sd"})
+    told_gains: dict[str, str] = field(default_factory=dict)
     has_base: bool = True
     panels: tuple[Panel, ...] = ()
 
@@ -86,6 +87,11 @@ class TableKind:
     def differences(self, first: Sequence[ScoreItem], second: Sequence[ScoreItem], what: str) -> dict[str, Difference]:
         """Column -> what `second` has more than `first`, paired."""
         return {"delta": self._overall_difference(first, second, what)}
+
+    def told_differences(self, first: RowItems, second: RowItems, what: str) -> dict[str, Difference]:
+        """Column -> what `second` has more than `first` in a told column, paired; only those that can be paired."""
+        pairs = {gain: self.column_difference(column, first, second, what) for gain, column in self.told_gains.items()}
+        return {gain: difference for gain, difference in pairs.items() if difference is not None}
 
     def column_difference(self, column: str, first: RowItems, second: RowItems, what: str) -> Difference | None:
         """What `second` has more than `first` in a column of scores, paired; None where the two cannot be paired."""

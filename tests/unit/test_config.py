@@ -214,6 +214,22 @@ def test_captions_are_scored_by_the_oracle_in_the_embedded_world_only():
     assert parse_experiment(generated_only).image_sets["c"].prompts == "p.jsonl"
 
 
+def test_each_worlds_oracle_reads_that_world_only():
+    gallery = {"shapes": {"count": 40, "seed": 1, "world": "gallery"}}
+    assert problems(with_captions({"heldout": 8}, **gallery)).keys() == {"benchmarks.c.backend"}
+    raw = with_captions({"heldout": 8}, **gallery)
+    raw["benchmarks"]["c"]["backend"] = "gallery"
+    assert parse_experiment(raw).captions.shapes.world == "gallery"
+    raw["image_sets"]["t"] = {"benchmark": "textocr", "shapes": {"per_tag": 1, "seed": 1, "world": "gallery"}}
+    raw["benchmarks"]["t"] = {"image_set": "t", "scorer": "textocr", "backend": "gallery"}
+    assert parse_experiment(raw).image_sets["t"].shapes.world == "gallery"
+    raw["image_sets"]["t"]["shapes"]["world"] = "shapes"
+    raw["image_sets"]["geneval"] = {"benchmark": "geneval", "shapes": {"per_tag": 1, "seed": 1, "world": "gallery"}}
+    found = problems(raw)
+    assert found["benchmarks.t.backend"].startswith("gallery sees the gallery only")
+    assert found["image_sets.geneval.shapes.world"] == "makes no geneval prompts; leave it out"
+
+
 def test_faulty_key_raises_no_second_alarm():
     """`batch_size` falls back to its default while the rest is checked; that default does not fit, and is not told."""
     assert set(problems(changed("training.batch_size", "many"))) == {"training.batch_size"}
@@ -274,6 +290,9 @@ EVERYTHING_TRAINED = {"merge", "train"}
     ("dotted", "value", "stages"),
     [
         ("captions.shapes.count", 41, {"images", "caption", "merge", "train"}),
+        ("captions.shapes.world", "gallery", {"images", "caption", "merge", "train"}),
+        ("captions.shapes.world", "shapes", set()),
+        ("image_sets.geneval.shapes.world", "shapes", set()),
         ("captions.query", "What is there?", {"caption", "merge", "train"}),
         ("captions.heldout", 9, {"merge", "train"}),
         ("captions.max_words", 9, {"merge", "train"}),

@@ -71,10 +71,13 @@ def test_raw_records_tell_what_was_read_and_give_the_summary_again(scored):
     again = json.loads(json.dumps(scored.raw, allow_nan=False))
     assert summary_of(again) == scored.summary
     characters = sum(len("".join(text).replace(" ", "")) for text, _, _ in IMAGES.values())
+    told = [row for row in scored.raw if row["characters"]]
+    assert [part.group for part in scored.parts] == ["image_error_rate"] * len(told) and len(told) < len(scored.raw)
     assert scored.summary == {
         "overall": 5 / 8,
         "exact_match": 5 / 8,
         "character_error_rate": sum(EDITS.values()) / characters,
+        "image_error_rate": pytest.approx(sum(row["edits"] / row["characters"] for row in told) / len(told)),
         "word_recall": (2 + 4 + 4 + 4 + 1 + 2 + 0) / (2 + 4 + 4 + 4 + 2 + 2 + 1),
     }
 

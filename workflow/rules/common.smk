@@ -343,6 +343,7 @@ def prompts_command(wildcards, input, output):
     if chosen.shapes is None:
         raise UserError(f"{wildcards.E}: image_sets.{wildcards.S} has prompts of its own; there are none to write")
     told = f"shapes {chosen.benchmark} --per-tag {chosen.shapes.per_tag} --seed {chosen.shapes.seed}"
+    told += f" --world {chosen.shapes.world}" * (chosen.shapes.world != "shapes")
     return f"{told} {plugins_option(wildcards, output)}".rstrip()
 
 

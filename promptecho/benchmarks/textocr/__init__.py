@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from promptecho.config.benchmarks import JUDGE, Backend, Benchmark, Curve
+from promptecho.config.benchmarks import GALLERY, JUDGE, Backend, Benchmark, Curve
 from promptecho.config.prompt_sources import Source
 
 BENCHMARK = Benchmark(
@@ -11,11 +11,12 @@ BENCHMARK = Benchmark(
     summary="text in images, character by character",
     layout="promptecho.benchmarks.textocr.layout:TextOcrLayout",
     scorer="promptecho.benchmarks.textocr.scorer:TextOcrScorer",
-    backends=(Backend(name="rapidocr", summary="RapidOCR", environment="ocr"), JUDGE),
+    backends=(Backend(name="rapidocr", summary="RapidOCR", environment="ocr"), JUDGE, GALLERY),
     archives=True,
     table="promptecho.benchmarks.textocr.table:textocr_kind",
     curves=(Curve(title="images with all text right (%)"),),
     shapes="promptecho.benchmarks.textocr.shapes:write_textocr_prompts",
+    gallery="promptecho.benchmarks.textocr.gallery:write_poster_prompts",
     commands={"labels": "promptecho.benchmarks.textocr.command:labels"},
     sources=(
         Source(

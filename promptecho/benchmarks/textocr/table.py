@@ -8,9 +8,24 @@ from dataclasses import dataclass, field, replace
 from promptecho.scores import ScoreItem
 from promptecho.statistics import Estimate
 from promptecho.tables.collect import ScoreFile
-from promptecho.tables.kind import DELTA, FAILURES, IMAGES, MODEL, OVERALL, PERCENT, PROMPTS, SEEDS, TableKind
+from promptecho.tables.kind import (
+    DELTA,
+    FAILURES,
+    IMAGES,
+    MODEL,
+    OVERALL,
+    PERCENT,
+    PROMPTS,
+    SEEDS,
+    TableKind,
+    percent_columns,
+)
 
 ERROR_RATE = "character_error_rate"
+IMAGE_ERROR_RATE = "image_error_rate"  # the column has this where the files have a value for each image
+ROLES = {"main_title": "Title", "subtitle": "Subtitle", "selling_points": "Selling points", "other_text": "Other text"}
+ERRORS = replace(PERCENT, key=ERROR_RATE, label="Character errors", best=False)
+ERRORS_DELTA = replace(DELTA, key="errors_delta", label="Δ errors")
 
 
 @dataclass(frozen=True)
@@ -37,7 +52,7 @@ TEXTOCR = TextOcrKind(
         MODEL,
         replace(OVERALL, label="Accuracy"),
         DELTA,
-        replace(PERCENT, key=ERROR_RATE, label="Character errors", interval=False, best=False),
+        replace(ERRORS, interval=False),
         PROMPTS,
         IMAGES,
         FAILURES,
@@ -56,9 +71,22 @@ def textocr_kind(files: Sequence[ScoreFile]) -> TableKind:
     groups = groups if len(groups) > 1 else {}
     told = TEXTOCR.told if any(ERROR_RATE in file.scores.summary for file in files) else {}
     columns = [column for column in TEXTOCR.columns[1:] if column.key != ERROR_RATE or told]
+    rules, told_gains = TEXTOCR.rules, {}
+    if files and all(IMAGE_ERROR_RATE in file.scores.summary for file in files):
+        roles = {role: label for role, label in ROLES.items() if any(role in file.scores.summary for file in files)}
+        told = {ERROR_RATE: IMAGE_ERROR_RATE, **{role: role for role in roles}}
+        told_gains = {ERRORS_DELTA.key: ERROR_RATE}
+        place = next(place for place, column in enumerate(columns) if column.key == ERROR_RATE)
+        columns[place : place + 1] = [ERRORS, ERRORS_DELTA, *percent_columns(roles)]
+        rules = TEXTOCR.rules.replace("in percent,", "in percent, mean over the images that require text,")
+        if roles:
+            rules += " By role: percent of the texts asked for that stand in their role, right to the character."
     taken = {column.key for column in TEXTOCR.columns} | {SEEDS.key, *TEXTOCR.gains.values()}
     keys = {group: f"group {group}" for group in groups if group in taken}
     labels = {group: group[:1].upper() + group[1:] for group in groups}
     plain = len(set(labels.values())) < len(labels)  # "title" and "Title" stay two
     by_group = [replace(PERCENT, key=keys.get(g, g), label=g if plain else labels[g]) for g in groups]
-    return replace(TEXTOCR, groups=groups, keys=keys, told=told, columns=[MODEL, *by_group, *columns])
+    shown = [MODEL, *by_group, *columns]
+    return replace(
+        TEXTOCR, groups=groups, keys=keys, told=told, told_gains=told_gains, rules=rules, columns=shown
+    )  # fmt: skip
