@@ -189,7 +189,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "shapes geneval": ("promptecho shapes geneval --per-tag 12 --seed 5 --out geneval.jsonl",),
     "shapes dpg": ("promptecho shapes dpg --per-tag 12 --seed 6 --out dpg.csv",),
     "shapes tiif": ("promptecho shapes tiif --per-tag 6 --seed 7 --out tiif.jsonl",),
-    "shapes textocr": ("promptecho shapes textocr --per-tag 24 --seed 8 --out textocr.jsonl",),
+    "shapes textocr": (
+        "promptecho shapes textocr --per-tag 24 --seed 8 --out textocr.jsonl",
+        "promptecho shapes textocr --per-tag 40 --seed 9 --world gallery --out posters.jsonl",
+    ),
+    "shapes posters": ("promptecho shapes posters --count 600 --seed 21 --out posters.jsonl",),
     "shapes train-vae": ("promptecho shapes train-vae --out w/vae --log w/vae.jsonl",),
     "shapes train-vlm": ("promptecho shapes train-vlm --out w/vlm --log w/vlm.jsonl",),
     "shapes train-t2i": (

@@ -18,13 +18,12 @@ rule training_images:
     params:
         digest=slice_of("images"),
         number=lambda wildcards: experiment(wildcards).captions.shapes.count,
-        seed=lambda wildcards: experiment(wildcards).captions.shapes.seed,
-        world=lambda wildcards: experiment(wildcards).captions.shapes.world,
+        seed=lambda wildcards: seed_and_world(experiment(wildcards).captions.shapes),
         images_list=images_list,
     message:
         "{wildcards.E}: render {params.number} training images"
     shell:
-        "python -m promptecho shapes render --count {params.number} --seed {params.seed} --world {params.world} --out {output:q}"
+        "python -m promptecho shapes render --count {params.number} --seed {params.seed} --out {output:q}"
         " --list {params.images_list:q}"
         " 2>&1 | tee -i {log:q}"
 

@@ -342,9 +342,14 @@ def prompts_command(wildcards, input, output):
         return f"benchmarks heldout --captions {shlex.quote(input.heldout)} --count {chosen.heldout}"
     if chosen.shapes is None:
         raise UserError(f"{wildcards.E}: image_sets.{wildcards.S} has prompts of its own; there are none to write")
-    told = f"shapes {chosen.benchmark} --per-tag {chosen.shapes.per_tag} --seed {chosen.shapes.seed}"
-    told += f" --world {chosen.shapes.world}" * (chosen.shapes.world != "shapes")
+    told = f"shapes {chosen.benchmark} --per-tag {chosen.shapes.per_tag} --seed {seed_and_world(chosen.shapes)}"
     return f"{told} {plugins_option(wildcards, output)}".rstrip()
+
+
+def seed_and_world(rendered):
+    """The value of `--seed`, and another world than the first. One parameter, so that what is finished stays: Snakemake
+    makes it again where a rule has a parameter more."""
+    return rendered.seed if rendered.world == "shapes" else f"{rendered.seed} --world {rendered.world}"
 
 
 def source_option(wildcards, output):
