@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent.parent
 PLACES = ("", "docs", "config", "profiles", "results", "tests", "perf", "envs", "promptecho", "tests/slurm", "perf/gpu")
 EXECUTOR = "plugins/snakemake-executor-plugin-submitit"
-PLACES += ("examples/reward", EXECUTOR, f"{EXECUTOR}/docs")
+PLACES += ("examples/reward", "examples/reward_clip", EXECUTOR, f"{EXECUTOR}/docs")
 PAGES = sorted(page for place in PLACES for page in (ROOT / place).glob("*.md"))
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 # Below results/ only its own page is in the repository: tables are named by the experiment that makes them.
