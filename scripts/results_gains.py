@@ -351,6 +351,10 @@ def audit_block(kept: Path, configs: Path, benchmark: str) -> list[str]:
     for key, measure in MEASURES.items():
         some = [(measure(asked)["value"], value) for asked, value in pairs if measure(asked) is not None]
         lines.append(f'- Rank correlation of "{key}" with the gain: {rank_correlation(some)}.')
+    if "settings" in audit:
+        asked_of = audit["settings"]
+        images = ", ".join(f"`{name}`" for name in asked_of["images"])
+        lines += ["", f"Audited on {asked_of['n']} captions (`{asked_of['captions']}`) and the images {images}."]
     return [*lines, ""]
 
 

@@ -79,16 +79,17 @@ def _parameters(path: Path) -> int:
 
 
 def add_audit(source: Path, kept: Path) -> None:
-    """Keep of an audit what the page tells of each reward."""
-    report = read_json(source)
+    """Keep of an audit what the page tells of each reward, beside the rewards of earlier audits on the same images."""
+    report, place = read_json(source), kept / "audit.json"
+    before = read_json(place) if place.is_file() else {"settings": report["settings"], "candidates": []}
+    if before["settings"] != report["settings"]:
+        sys.exit(f"{source}: of other captions or images than {place}; delete that one, and add all audits again")
     keys = ("label", "reward", "vlm", "query", "settings", "failed")
-    candidates = [
-        {key: one[key] for key in keys}
-        | {side: one["pairs"].get(side, {}).get("overall") for side in ("image", "text")}
-        | {"auc": one["auc"].get("all")}
-        for one in report["candidates"]
-    ]
-    write_json(kept / "audit.json", {"settings": report["settings"], "candidates": candidates})
+    found = {one["label"]: one for one in before["candidates"]}
+    for one in report["candidates"]:
+        pairs = {side: one["pairs"].get(side, {}).get("overall") for side in ("image", "text")}
+        found[one["label"]] = {key: one[key] for key in keys} | pairs | {"auc": one["auc"].get("all")}
+    write_json(place, {"settings": report["settings"], "candidates": list(found.values())})
 
 
 def block(experiment: str, benchmark: str, kept: Path, configs: Path) -> str:

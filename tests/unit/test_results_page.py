@@ -95,3 +95,18 @@ def test_gain_against_the_size_of_the_vlm_and_against_the_reward(kept):
     assert audited["sum"] == ["not audited yet"] * 3 + ["not run yet"]
     pairs = [(1.0, 1.0), (2.0, 2.0), (3.0, 3.0), (4.0, 4.0)]
     assert rank_correlation(pairs) == "+1.00 (n = 4, p = 0.083)" and "n = 3" in rank_correlation(pairs[:3])
+
+
+def test_audits_of_the_same_images_are_kept_together(tmp_path):
+    from results_page import add_audit
+
+    one = {"reward": "echo", "vlm": "shapes", "query": "q", "settings": {}, "failed": None, "auc": {}, "pairs": {}}
+    for name, n in (("a", 4), ("b", 4), ("a", 4), ("c", 5)):
+        report = {"settings": {"n": n}, "candidates": [one | {"label": name, "failed": "no room" if n == 5 else None}]}
+        write_json(tmp_path / "report.json", report)
+        if n == 5:
+            with pytest.raises(SystemExit, match="of other captions or images than"):
+                add_audit(tmp_path / "report.json", tmp_path)
+        else:
+            add_audit(tmp_path / "report.json", tmp_path)
+    assert [one["label"] for one in read_json(tmp_path / "audit.json")["candidates"]] == ["a", "b"]
