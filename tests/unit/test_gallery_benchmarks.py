@@ -15,6 +15,7 @@ from promptecho.benchmarks.scoring import ImageFolder, Scored, ScoringOptions
 from promptecho.benchmarks.textocr.gallery import COUNTS, poster_prompts
 from promptecho.benchmarks.textocr.prompts import parse_prompt as parse_row
 from promptecho.captions.prompts import read_prompts
+from promptecho.config import load_experiment
 from promptecho.config.rewards import RewardSection
 from promptecho.errors import DataError
 from promptecho.files import write_jsonl
@@ -22,7 +23,7 @@ from promptecho.gallery.captions import corrupt_dense, dense_scene_of, parse_den
 from promptecho.gallery.datasets import write_poster_prompts
 from promptecho.gallery.drawing import draw_poster, draw_scene
 from promptecho.gallery.look_oracle import detect_things
-from promptecho.gallery.posters import Poster, parse_prompt, texts_of_label
+from promptecho.gallery.posters import READ_QUERY, Poster, parse_prompt, texts_of_label
 from promptecho.gallery.words import is_held_out
 from promptecho.provenance import Provenance
 from promptecho.scores import Scores
@@ -30,6 +31,8 @@ from promptecho.tables.collect import ScoreFile
 from promptecho.tables.kinds import make_table
 from promptecho.train.labels import load_labels
 from promptecho.train.prompts import TrainingPrompt
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def drawn(caption: str, seed: int = 0):
@@ -161,3 +164,15 @@ def test_the_table_has_paired_intervals_of_accuracy_and_character_errors(tmp_pat
     error = after["errors_delta"]
     assert error.value == pytest.approx(after["character_error_rate"].value - before["character_error_rate"].value)
     assert error.low < error.value < 0 and "main_title" in after and "errors_delta" not in before
+
+
+def test_the_experiments_train_on_what_the_vlm_was_taught_and_are_judged_alike(tmp_path):
+    """The committed prompts are those that the command beside them writes; one image set serves both experiments."""
+    folder = ROOT / "config/experiments"
+    posters, dense = (load_experiment(folder / f"{name}.yaml") for name in ("gallery-posters", "gallery"))
+    (reward,) = posters.rewards
+    assert reward.query == READ_QUERY and reward.label == posters.captions.prompts
+    write_poster_prompts(500, 32, tmp_path / "posters.jsonl")
+    assert (tmp_path / "posters.jsonl").read_bytes() == (ROOT / str(reward.label)).read_bytes()
+    assert posters.image_sets["posters"] == dense.image_sets["posters"]
+    assert posters.training == dense.training and posters.models == dense.models

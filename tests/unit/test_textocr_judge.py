@@ -22,6 +22,7 @@ from promptecho.benchmarks.textocr.labels import (
     failed_path,
     read_texts,
     reward_query,
+    write_labelled,
     write_labels,
 )
 from promptecho.benchmarks.textocr.scorer import summary_of
@@ -198,6 +199,8 @@ def test_prompts_without_label_are_listed_and_too_many_write_nothing(tmp_path):
     assert made.written == 3 and list(made.failed) == ["c"]
     assert [row["data_id"] for row in read_jsonl(out)] == ["a", "b", "d"]
     assert read_jsonl(failed_path(out))[0]["data_id"] == "c"
+    write_labelled(prompts, made, tmp_path / "kept.jsonl")
+    assert list(read_texts(tmp_path / "kept.jsonl")) == ["a", "b", "d"]
     with pytest.raises(DataError, match="no prompts to label"):
         write_labels({}, settings, tmp_path / "answers", out)
 
@@ -244,6 +247,9 @@ def test_the_command(tmp_path):
         run = CliRunner().invoke(app, [*options, "reader", "--out", str(tmp_path / "l.jsonl"), "--json"])
         assert run.exit_code == 0, run.output
         assert json.loads(run.stdout) == {"out": str(tmp_path / "l.jsonl"), "written": 2, "failed": {}}
+        kept = ["reader", "--out", str(tmp_path / "l.jsonl"), "--prompts-out", str(tmp_path / "kept.jsonl")]
+        assert CliRunner().invoke(app, [*options, *kept]).exit_code == 0
+        assert read_texts(tmp_path / "kept.jsonl") == read_texts(tmp_path / "p.jsonl")
     for arguments, message in (
         (["reader"], "give either --out FILE"),
         (["other", "--estimate"], r"judges\.models\.other: no such judge \(known: reader\)"),

@@ -69,6 +69,7 @@ OTHERS = {
 NEW_WORK = {
     "experiments=mine": "an experiment of the reader's own",
     "experiments=zimage": "another experiment",
+    "experiments=gallery": "other experiments",
     "experiments=shapes-yes": "another experiment",
     "experiments=shapes-sd3": "another experiment",
     "experiments=shapes-tint": "another experiment",
@@ -82,6 +83,7 @@ REFUSED = {
     "train:gpu=4": "GPU",  # this machine has none
     "results/zimage": "images",  # the reader's images are not there
     "experiments=mine": "images",
+    "experiments=poster ": "data/posters",  # the reader's prompts are not there
 }
 EVERYTHING = all_examples()
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from promptecho.benchmarks.textocr.labels import reward_query
 from promptecho.config import load_experiment, run_rewards, run_vlm
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -27,3 +28,20 @@ def test_the_stated_numbers(name):
         assert run_vlm(config, run).path == f"Qwen/Qwen3-VL-{size}-Instruct"
     assert {entry.guidance_scale for entry in config.image_sets.values()} == {4.0}
     assert {entry.num_inference_steps for entry in config.image_sets.values()} == {50}
+
+
+def test_text_rendering():
+    """Section 4.4 and appendix B: the label as JSON, asked for by the reading query, and a judge that is none of its
+    models; trained otherwise as qwenimage.yaml."""
+    config = load_experiment(ROOT / "config/experiments/poster.yaml")
+    plain = load_experiment(ROOT / "config/experiments/qwenimage.yaml")
+    assert config.training == plain.training and config.models == plain.models and [*config.runs] == [*plain.runs]
+    (reward,) = run_rewards(config, "promptecho")
+    assert (reward.name, reward.query.strip()) == ("echo", reward_query().strip()) and reward.label is not None
+    assert [entry.benchmark for entry in config.evaluate] == config.tables == ["posters"]
+    benchmark = config.benchmarks["posters"]
+    assert (benchmark.scorer, benchmark.backend) == ("textocr", "judge")
+    assert config.judges.models[benchmark.judge].model not in (
+        config.models.vlm.path,
+        config.judges.models["labels"].model,
+    )

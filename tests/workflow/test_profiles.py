@@ -173,17 +173,24 @@ def test_a_profile_is_read_as_snakemake_reads_it():
 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_every_experiment_is_planned(workflow, profile):
-    """With stand-ins for the images that the paper's experiments caption; and every job's resources are taken."""
+    """With stand-ins for the images, prompts and labels that the user brings; and every job's resources are taken."""
     configs = [load_experiment(ROOT / f"config/experiments/{name}.yaml") for name in EXPERIMENTS]
     for config in configs:
         if config.captions.images:
             (workflow.root / config.captions.images).mkdir(parents=True, exist_ok=True)
             (workflow.root / config.captions.images / "one.png").touch()
+        brought = [config.captions.prompts, *(reward.label for reward in config.rewards)]
+        brought += [entry.prompts for entry in config.image_sets.values()]
+        for file in [workflow.root / one for one in brought if one and one.startswith("data/posters/")]:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text('{"data_id": "a", "prompt": "A poster.", "label": "{}"}\n')
     executor = ["--submitit-skip-checks"] if profile == "slurm" else []  # what this machine's Slurm has is not asked
     listed = f"experiments=[{','.join(EXPERIMENTS)}]"
     planned = workflow.planned(*executor, "--config", listed, "--", "all", profile=profile)
     assert planned["train"] == sum(len(run.checkpoint_steps) for config in configs for run in config.runs.values())
-    assert planned["caption_shard"] == sum(config.captions.num_shards for config in configs)
+    assert planned["caption_shard"] == sum(
+        config.captions.num_shards for config in configs if config.captions.prompts is None
+    )
     assert planned["table"] == sum(len(config.tables) for config in configs) and planned["paper_tables"] == 1
     assert planned["score"] == sum(scores(config) for config in configs)
 

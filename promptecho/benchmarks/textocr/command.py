@@ -26,6 +26,12 @@ def labels(
             help="Label file to write, for the key `label` of an entry of `rewards`. Needed, except with --estimate."
         ),
     ] = None,
+    prompts_out: Annotated[
+        Path | None,
+        typer.Option(
+            help="File to write as well: the prompts that got a label, for `captions.prompts`. Default: none."
+        ),
+    ] = None,
     estimate: Annotated[
         bool,
         typer.Option("--estimate", help="Ask nothing; print how many calls, tokens and dollars are still to come."),
@@ -50,6 +56,8 @@ def labels(
         typer.echo(json.dumps(facts) if as_json else "; ".join(f"{key}: {value}" for key, value in facts.items()))
         return
     made = labelling.write_labels(*asking, out, templates=judges.templates, outage_s=judges.outage_s)
+    if prompts_out is not None:
+        labelling.write_labelled(texts, made, prompts_out)
     if as_json:
         told = {"out": str(out), "written": made.written, "failed": made.failed}
         typer.echo(json.dumps(told, ensure_ascii=False))
@@ -60,4 +68,5 @@ def labels(
     if made.failed:
         lacking = counted(len(made.failed), "prompt")
         them = "it" if len(made.failed) == 1 else "them"
-        typer.echo(f"{lacking} without label, listed in {labelling.failed_path(out)}: train without {them}")
+        without = f"train without {them}" if prompts_out is None else f"{prompts_out} is without {them}"
+        typer.echo(f"{lacking} without label, listed in {labelling.failed_path(out)}: {without}")

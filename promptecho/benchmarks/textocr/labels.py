@@ -125,6 +125,12 @@ def failed_path(out: str | Path) -> Path:
     return Path(out).with_suffix(".failed.jsonl")
 
 
+def write_labelled(prompts: Mapping[str, str], made: Labelled, out: str | Path) -> None:
+    """Write the prompts that got a label as JSON Lines {data_id, caption}, which `captions.prompts` reads."""
+    rows = [{"data_id": name, "caption": text} for name, text in prompts.items() if name not in made.failed]
+    write_jsonl(out, rows)
+
+
 def write_labels(
     prompts: Mapping[str, str],
     settings: JudgeSection,
