@@ -40,6 +40,7 @@ NOT_RUN = {
     "promptecho shapes measure": "minutes (tests/unit/test_shapes_models.py)",
     "promptecho reward-audit --vlm shapes --query": "minutes (tests/unit/test_reward_audit.py)",
     "promptecho reward-audit --vlm models/": "models and captions of the reader's",
+    "promptecho reward-audit --config my-clip": "a CLIP model and captions of the reader's",
     "promptecho gpus run": "starts the reader's own program",
 }
 # Other programs, by how they begin, and why they are not run.
@@ -77,6 +78,7 @@ NEW_WORK = {
     "set=": "another run, or another value",
     "shapes={": "another value",
     "paper": "tables of the paper are not made by `all`",
+    " words": "pages of words are not made by `all`",
 }
 # Commands for Snakemake that end with a message here, and what they say.
 REFUSED = {
