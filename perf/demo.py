@@ -5,7 +5,8 @@
 
 Runs the workflow of `make demo` in two new folders, from captions to tables: all of it, as a user's first demo. The
 order alternates; with `--at-once` both run side by side, each with half of the cores, so that other work on the machine
-disturbs both alike. CPU seconds are those of Snakemake and all its jobs; those of each rule are from the jobs' timings.
+disturbs both alike. CPU seconds are those of Snakemake and all its jobs, each job's as the system counted them when it
+ended (perf/job_usage.py); jobs' timings lack the last seconds of long jobs and most of short ones.
 Without `--before` only this checkout's demo runs. What each has gained is printed beside what it cost.
 """
 
@@ -24,6 +25,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from job_usage import tell_usage, used_by_rule
 from rich.console import Console
 from rich.table import Table
 
@@ -46,25 +48,18 @@ def demo(checkout: Path, folder: Path, cores: int) -> dict[str, Any]:
     environ |= {
         "PYTHONPATH": f"{checkout}:{plugin}", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
     }  # fmt: skip
+    environ = tell_usage(folder / "usage", environ)
     with (folder / "log.txt").open("w") as log:
         process = subprocess.Popen(["bash", "-c", line], env=environ, stdout=log, stderr=subprocess.STDOUT)
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise SystemExit(f"{folder}/log.txt: the demo ended with exit code {process.returncode}")
+    rules, cpu_s = used_by_rule(folder / "usage"), usage.ru_utime + usage.ru_stime
+    rules["Snakemake itself"] = (2 if staged else 1, cpu_s - sum(seconds for _, seconds in rules.values()))
     return {
-        "seconds": time.monotonic() - started, "cpu_s": usage.ru_utime + usage.ru_stime, "rules": by_rule(folder),
-        "gained": gained(folder),
+        "seconds": time.monotonic() - started, "cpu_s": cpu_s, "rules": rules, "gained": gained(folder),
     }  # fmt: skip
-
-
-def by_rule(folder: Path) -> dict[str, tuple[int, float]]:
-    """Jobs and CPU seconds of each rule."""
-    sys.path.insert(0, str(ROOT / "scripts"))
-    from stage_times import measured, timings
-
-    found = timings(folder / "results/shapes")
-    return {rule: (len(rows), sum(measured(rows, "cpu_time"))) for rule, rows in found.items()}
 
 
 def gained(folder: Path) -> Any:

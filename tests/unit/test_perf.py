@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import pstats
 import re
+import shutil
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -81,6 +85,26 @@ def test_choices_are_compared_by_the_sums_of_their_images_gradients():
     a, b = some.sum(0), whole.sum(0)
     assert found["2"]["cosine"] == pytest.approx(a @ b / np.sqrt(a @ a * (b @ b)))
     assert found["2"]["size"] == pytest.approx(a @ b / (b @ b))
+
+
+def test_a_job_s_usage_counts_all_that_ran_in_its_shell(tmp_path, monkeypatch):
+    from job_usage import tell_usage, used_by_rule
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "results/e/logs/burn").mkdir(parents=True)
+    environ = tell_usage(tmp_path / "usage", dict(os.environ))
+    burn = f"{sys.executable} -SE -c 'import time\nwhile time.process_time() < 0.3: pass'"
+    for command, code in (
+        (f"set -o pipefail; {burn} 2>&1 | tee -i results/e/logs/burn/a.b.log", 0),
+        ("false 2>&1 | tee -i results/e/logs/other.log; exit 3", 3),
+        ("kill -TERM $$ | tee -i results/e/logs/burn/c.log", -signal.SIGTERM),
+        ("true", 0),  # no job
+    ):
+        done = subprocess.run(command, shell=True, executable=shutil.which("bash", path=environ["PATH"]), env=environ)
+        assert done.returncode == code, command
+    used = used_by_rule(tmp_path / "usage")
+    assert {rule: jobs for rule, (jobs, _) in used.items()} == {"burn": 2, "other": 1}
+    assert used["burn"][1] >= 0.3
 
 
 def test_image_storage_measures_both_ways():
