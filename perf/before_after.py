@@ -73,7 +73,7 @@ STARTS = {
         f"caption shard --config config.yaml --images {DEMO}/captions/images --out s.h5 --work ws",
     ),
     "generate": (
-        "promptecho.generate:_sample_batch",
+        "promptecho.image_maker:_sample_batch",
         f"generate --config config.yaml --run base --step 0 --image-set dpg --out g --work wg {PROMPTS}",
     ),
     "train": (
@@ -84,15 +84,16 @@ STARTS = {
 STOPPED = """
 import importlib.machinery, os, runpy, sys
 module, _, function = sys.argv.pop(1).partition(":")
+EARLIER = {"promptecho.image_maker": "promptecho.generate"}  # where it was in earlier versions
 class Finder:
     def find_spec(name, path=None, target=None):
-        if name == module:
+        if name in (module, EARLIER.get(module)):
             spec = importlib.machinery.PathFinder.find_spec(name, path)
             run = spec.loader.exec_module
             def exec_module(loaded):
                 run(loaded)
-                assert hasattr(loaded, function)
-                setattr(loaded, function, lambda *_, **__: os._exit(0))
+                if hasattr(loaded, function):
+                    setattr(loaded, function, lambda *_, **__: os._exit(0))
             spec.loader.exec_module = exec_module
             return spec
 sys.meta_path.insert(0, Finder)

@@ -19,13 +19,15 @@ GRADIENT = 3  # passes that one with its gradient costs
 THREADS = 1.7  # what the two threads of training gain over one
 
 
-def seconds_of_images(results: Path) -> float:
-    """Seconds of one core that the base model's images took."""
-    return sum(
+def seconds_of_jobs(results: Path) -> list[float]:
+    """Seconds of each job that made images of the base model, on one core; not those that only listed them."""
+    found = [
         float(row["s"])
-        for path in sorted((results / "timings/generate_shard").glob("base.0.*.tsv"))
+        for rule in ("generate_together", "generate_shard")
+        for path in sorted((results / "timings" / rule).glob("base.0.*.tsv"))
         for row in csv.DictReader(path.open(), delimiter="\t")
-    )
+    ]
+    return [seconds for seconds in found if seconds > START_S]
 
 
 def main(results: Path) -> None:
@@ -36,17 +38,17 @@ def main(results: Path) -> None:
         for run in config.runs
         if not (results / f"runs/{run}/{run_training(config, run).iterations}/adapter").exists()
     ]
-    spent = seconds_of_images(results)
-    if not ahead or not spent:
+    jobs = seconds_of_jobs(results)
+    spent = sum(jobs)
+    if not ahead or not jobs:
         return
-    passes = jobs = 0
+    passes = 0
     for name, entry in config.image_sets.items():
         for path in (results / f"images/base/0/{name}/shards").glob("*.jsonl"):
             passes += len(path.read_text().splitlines()) * entry.num_inference_steps * (1 + (entry.guidance_scale > 0))
-            jobs += 1
-    of_pass = max(spent - START_S * jobs, 0.1 * spent) / passes
+    of_pass = max(spent - START_S * len(jobs), 0.1 * spent) / passes
     there = len(os.sched_getaffinity(0))
-    cores, faster = min(there, jobs), THREADS if there > 1 else 1.0
+    cores, faster = min(there, len(jobs)), THREADS if there > 1 else 1.0
     now = time.time()
     for run, steps in ahead:
         training = run_training(config, run)

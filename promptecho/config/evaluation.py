@@ -16,6 +16,7 @@ from promptecho.config.fields import (
     SCHEDULE,
     Count,
     Flag,
+    Name,
     NonNegative,
     Schedule,
     Section,
@@ -122,6 +123,13 @@ class ImageSetSection(OpenSection):
         "they are deleted, and made again if something new is asked of them.",
     )
     batch_size: Count = Field(8, description="Images generated together.")
+    job: Name | None = Field(
+        None,
+        description="Image sets with the same name here are made by one job for each checkpoint, in one process that "
+        "starts once and loads the model once: for models so small that a start counts. Their shards stay as they are "
+        "and are listed by jobs of seconds; no image is made again when it changes. null: each shard is made by a job "
+        "of its own, side by side with others.",
+    )
 
     def size(self, t2i: Sized) -> tuple[int, int]:
         """Height and width of the images in pixels."""

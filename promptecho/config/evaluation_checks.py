@@ -55,6 +55,11 @@ def image_set_problems(name: str, image_set: ImageSetSection, models: Any, capti
     if benchmark.images_per_prompt and image_set.images_per_prompt != benchmark.images_per_prompt[0]:
         number, why = benchmark.images_per_prompt
         problems[f"{path}.images_per_prompt"] = f"{why}; set it to {number}"
+    if image_set.job is not None and image_set.keep != "loose":
+        problems[f"{path}.job"] = (
+            f"images that are made together are looked at again whenever one of them is missing, so they stay as they "
+            f"are: set {path}.keep to loose, or job to null"
+        )
     if image_set.storage == "zip" and not benchmark.archives:
         problems[f"{path}.storage"] = _no_archives(benchmark.name)
     if image_set.shapes is not None and benchmark.shapes and not getattr(benchmark, image_set.shapes.world):

@@ -25,6 +25,7 @@ def on_or_off(value: Any) -> Any:
 Flag = StrictBool
 Switch = Annotated[Literal["auto", "on", "off"], BeforeValidator(on_or_off)]
 Text = Annotated[StrictStr, Field(min_length=1)]
+Name = Annotated[str, Field(strict=True, pattern=NAME_PATTERN)]
 Seed = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
 Count = Annotated[int, Field(strict=True, ge=1)]
 CountOrZero = Annotated[int, Field(strict=True, ge=0)]

@@ -16,11 +16,11 @@ from promptecho.config.evaluation import BenchmarkSection, EvaluateSection, Imag
 from promptecho.config.families import DEFAULT as DEFAULT_FAMILY
 from promptecho.config.families import FAMILIES, available_families
 from promptecho.config.fields import (
-    NAME_PATTERN,
     OF_FAMILY,
     Count,
     CountOrZero,
     Flag,
+    Name,
     NonNegative,
     Positive,
     Schedule,
@@ -35,7 +35,6 @@ from promptecho.config.resources import ResourcesSection
 from promptecho.config.rewards import RewardSection, VlmSection
 from promptecho.config.training import TrainingConfig
 
-Name = Annotated[str, Field(strict=True, pattern=NAME_PATTERN)]
 # Keys that an experiment takes from the site's file.
 FROM_SITE = ("models_root", "models_offline", "models_staging", "models_prompt_cache", "models_prompt_cache_gb")
 # Filled in when a file is read, never written in one; the adapters are entries of `runs` there.

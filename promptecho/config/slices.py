@@ -159,6 +159,7 @@ def slice_value(
         keys.pop("batch_size")
         keys.pop("keep")
         keys.pop("storage")
+        keys.pop("job")
         if stage == "prompts":
             keys = {key: keys[key] for key in ("benchmark", "prompts", "shapes", "heldout")}
             return {"version": STAGE_VERSION["prompts"], "image_set": keys, **_prompts_version(keys["benchmark"])}

@@ -13,8 +13,8 @@ def _models_of_job(job):
         own = {f"runs.{names.R}.reward_vlm", "training.reward_vlm"}
         chosen = configuration.run_training(experiment(names), names.R).reward_vlm
         return {"models.t2i"} | (own if chosen is not None else {"models.vlm"})
-    if kind in ("generate_shard", "import_adapter"):
-        return {f"runs.{names.R}"} | ({"models.t2i"} if kind == "generate_shard" else set())
+    if kind in ("generate_together", "generate_shard", "import_adapter"):
+        return {f"runs.{names.R}"} | ({"models.t2i"} if kind != "import_adapter" else set())
     if kind in ("judge", "score"):
         return {f"benchmarks.{names.B}", f"judges.models.{benchmark_of(names).judge}"}
     return set()

@@ -53,10 +53,46 @@ rule import_adapter:
         " 2>&1 | tee -i {log:q}"
 
 
+rule generate_together:
+    """Generate the images of all image sets that name the same job, from one checkpoint, in one process."""
+    input:
+        unpack(evaluated_adapter),
+        prompts=prompts_together,
+    output:
+        # It says only that the process has ended. Each shard's own job looks at what is there, by its own digest.
+        "results/{E}/work/generate_together/{R}/{N}/{J}.done",
+    log:
+        "results/{E}/logs/generate_together/{R}.{N}.{J}.log",
+    benchmark:
+        "results/{E}/timings/generate_together/{R}.{N}.{J}.tsv"
+    conda:
+        "../../envs/generate.yaml"
+    threads: asks("generate", "threads", images_on_gpu, here=1)
+    resources:
+        runtime=asks("generate", "runtime", images_on_gpu, here=240),
+        mem_mb=asks("generate", "mem_mb", images_on_gpu, here=4000),
+        gpu=gpus_of("generate_together", images_on_gpu),
+        gpus_per_node=asks("generate", "gpus_per_node", images_on_gpu),
+        resumable=True,
+    params:
+        config=config_path,
+        adapter=lambda wildcards, input: f"--adapter {shlex.quote(input.adapter)}" if "adapter" in input.keys() else "",
+        shards=options_together,
+        sets=sets_together,
+        launcher=gpus_launcher,
+    message:
+        "{wildcards.E}: generate the images of {wildcards.R} at {wildcards.N} together: {params.sets}"
+    shell:
+        "{params.launcher}python -m promptecho generate --config {params.config:q} --run {wildcards.R} --step {wildcards.N}"
+        " {params.adapter} {params.shards} --threads {threads} --images-only {output:q}"
+        " 2>&1 | tee -i {log:q}"
+
+
 rule generate_shard:
     """Generate one shard of an image set from one checkpoint (the run `base` has none)."""
     input:
         unpack(evaluated_adapter),
+        unpack(images_made_together),
         prompts=image_set_prompts,
     output:
         "results/{E}/images/{R}/{N}/{S}/shards/{K}.jsonl",
@@ -79,7 +115,7 @@ rule generate_shard:
         config=config_path,
         adapter=lambda wildcards, input: f"--adapter {shlex.quote(input.adapter)}" if "adapter" in input.keys() else "",
         out=lambda wildcards, output: os.path.dirname(os.path.dirname(output[0])),
-        work=work_folder("generate", "generate_shard/{R}/{N}/{S}/{K}", image_set="S"),
+        work=UNFINISHED_IMAGES,
         launcher=gpus_launcher,
     message:
         "{wildcards.E}: generate {wildcards.S} images of {wildcards.R} at {wildcards.N}, "
