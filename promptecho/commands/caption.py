@@ -98,8 +98,7 @@ def shard(
     vlm: str | None = typer.Option(
         None,
         "--vlm",
-        help="Vision-language model: folder or hub id; shapes is the one that comes with the project. "
-        "Default: models.vlm.",
+        help="Vision-language model: folder or hub id; shapes and gallery come with the project. Default: models.vlm.",
     ),
     images: str | None = typer.Option(
         None,

@@ -27,7 +27,7 @@ def reward(
     vlm: str | None = typer.Option(
         None,
         "--vlm",
-        help="Vision-language model: folder or hub id; shapes is the one that comes with the project. "
+        help="Vision-language model: folder or hub id; shapes and gallery come with the project. "
         "Default: models.vlm of --config.",
     ),
     image: list[Path] = typer.Option(

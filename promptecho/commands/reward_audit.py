@@ -28,7 +28,7 @@ def reward_audit(
     vlm: list[str] = typer.Option(
         None,
         "--vlm",
-        help="Vision-language model: folder or hub id; shapes is the one that comes with the project. Repeat it for "
+        help="Vision-language model: folder or hub id; shapes and gallery come with the project. Repeat it for "
         "several. Default: those of --config.",
     ),
     query: list[str] = typer.Option(

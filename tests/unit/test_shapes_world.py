@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-import promptecho
 from promptecho.benchmarks.geneval.prompts import TAGS, read_prompts
 from promptecho.benchmarks.geneval.shapes import geneval_prompts, write_geneval_prompts
 from promptecho.errors import DataError
@@ -22,6 +20,7 @@ from promptecho.shapes.oracle import detect, judge
 from promptecho.shapes.render import damage, render
 from promptecho.shapes.tokenizer import QUERY, build_tokenizer
 from promptecho.shapes.world import COLORS, IMAGE_SIZE, KINDS, NUMBERS, OPPOSITE, SHAPES, relation, wide_scene
+from promptecho.shipped import SHIPPED, weights_of
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -184,8 +183,8 @@ def test_tokens_spell_the_text_and_the_tokenizer_is_built_the_same_each_time(tok
         assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes(), path.name
 
 
-def test_shipped_weights_are_the_ones_that_were_measured():
-    folder = Path(promptecho.__file__).parent / "shapes" / "weights"
+@pytest.mark.parametrize("folder", [folder for folder in map(weights_of, SHIPPED) if folder.is_dir()], ids=str)
+def test_shipped_weights_are_the_ones_that_were_measured(folder):
     lines = (folder / "SHA256SUMS").read_text(encoding="utf-8").split("\n")[:-1]
     listed = dict(reversed(line.split("  ./")) for line in lines)
     assert set(listed) == {
