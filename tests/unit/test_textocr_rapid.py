@@ -15,6 +15,9 @@ from promptecho.benchmarks.textocr.rapid import RapidReader, TextLine, reading_o
 from promptecho.benchmarks.textocr.scorer import summary_of
 from promptecho.errors import ConfigError, DataError, ModelError
 from promptecho.files import write_jsonl
+from promptecho.gallery.drawing import draw_poster
+from promptecho.gallery.posters import Poster
+from promptecho.gallery.text_oracle import read_poster
 
 IMAGES = {
     "right": (["OPEN DAILY"], "sign", draw("OPEN DAILY")),
@@ -133,3 +136,14 @@ def test_reading_order_is_rows_from_the_top_each_from_the_left():
     assert reading_order([]) == []
     slanted = [line(str(k), 60 * k, 8 * k) for k in range(3)]
     assert [found.text for found in reading_order(slanted[::-1])] == ["0", "1", "2"]
+
+
+def test_it_reads_the_titles_of_the_galleries_posters_as_their_own_oracle_does(scorer):
+    """As drawn, 64 pixels wide with titles 14 pixels high; figures for smaller text: docs/text-rendering.md."""
+    reader = RapidReader()
+    agreed = 0
+    for word in ("MOKA", "ZEBU", "HAVEN", "4729", "TAXED", "PUMA"):
+        image = draw_poster(Poster("red", (("main_title", word),)))
+        assert [text for _, text in read_poster(image).poster.texts] == [word]
+        agreed += [line.text for line in reader(image)] == [word]
+    assert agreed >= 4
