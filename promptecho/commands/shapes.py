@@ -155,6 +155,9 @@ def train_t2i(
         None, "--init", help="Pipeline folder to go on from; it may know other words. Default: none, from scratch."
     ),
     steps: int = typer.Option(1800, "--steps", min=1, help="Optimizer steps; the learning rate ends at zero."),
+    posters: float = typer.Option(
+        0.4, "--posters", min=0.0, max=1.0, help="Share of posters among the gallery's images."
+    ),
     cooldown: float = typer.Option(
         0.35, "--cooldown", min=0.0, max=1.0, help="Share of the steps in which the learning rate falls."
     ),
@@ -168,7 +171,9 @@ def train_t2i(
 
     recipe = PaintingRecipe()
     if world == "gallery":
-        from promptecho.gallery.pictures import PAINTING as recipe
+        from promptecho.gallery.pictures import painting
+
+        recipe = painting(posters)
     _threads(threads)
     run(vae, out, log, recipe=recipe, init=init, steps=steps, cooldown=cooldown, batch_size=batch_size or 96, seed=seed)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 from PIL import Image
 
@@ -115,9 +117,9 @@ MISSPELLED = 0.3
 NO_CAPTION = 0.1
 
 
-def subject(rng: np.random.Generator) -> Poster | DenseClaim:
-    """What an image for the text-to-image model shows: two posters in five, a fifth of them spelled freely."""
-    if rng.random() < 0.4:
+def subject(rng: np.random.Generator, posters: float = 0.4) -> Poster | DenseClaim:
+    """What an image for the text-to-image model shows: a share of `posters`, a fifth of them spelled freely."""
+    if rng.random() < posters:
         return random_poster(rng, spelled_freely=bool(rng.random() < 0.2))
     return random_dense_claim(rng)
 
@@ -142,6 +144,9 @@ def caption(what: Poster | DenseClaim, rng: np.random.Generator) -> str:
     return write_dense(what, wording)
 
 
-PAINTING = PaintingRecipe(
-    tokenizer=gallery_tokenizer, subject=subject, draw=draw_subject, caption=caption, from_noise=0.5
-)
+def painting(posters: float = 0.4) -> PaintingRecipe:
+    """What the text-to-image model is trained on, with a share of `posters` among the images."""
+    return PaintingRecipe(
+        tokenizer=gallery_tokenizer, subject=partial(subject, posters=posters), draw=draw_subject, caption=caption,
+        from_noise=0.5,
+    )  # fmt: skip
