@@ -114,14 +114,19 @@ def texts_of_label(label: str) -> tuple[tuple[str, str], ...]:
 
 
 def misspell(poster: Poster, rng: np.random.Generator) -> Poster:
-    """The same poster with one character of one word changed; the word stays on its side of `is_held_out`."""
+    """The same poster with one character of one word changed, a digit into a digit where that can be; the word stays on
+    its side of `is_held_out`, unless none of its neighbours lies there."""
+    changes = [
+        (character.isdigit() == word[place].isdigit(), index, word[:place] + character + word[place + 1 :])
+        for index, (_, word) in enumerate(poster.texts)
+        for place in range(len(word))
+        for character in ALPHABET
+        if character != word[place]
+    ]
+    words = [word for _, word in poster.texts]
+    same_side = [one for one in changes if is_held_out(one[2]) == is_held_out(words[one[1]])]
+    found = [one for one in same_side if one[0]] or same_side or changes
+    _, index, changed = found[int(rng.integers(len(found)))]
     texts = list(poster.texts)
-    while True:
-        index = int(rng.integers(len(texts)))
-        role, word = texts[index]
-        place = int(rng.integers(len(word)))
-        alike = [c for c in ALPHABET if c != word[place] and c.isdigit() == word[place].isdigit()]
-        changed = word[:place] + str(rng.choice(alike)) + word[place + 1 :]
-        if is_held_out(changed) == is_held_out(word):
-            texts[index] = (role, changed)
-            return Poster(poster.ground, tuple(texts))
+    texts[index] = (texts[index][0], changed)
+    return Poster(poster.ground, tuple(texts))

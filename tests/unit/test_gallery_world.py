@@ -31,6 +31,7 @@ from promptecho.gallery.look_oracle import detect_things, facts_shown, judge_den
 from promptecho.gallery.pictures import READING, caption, fine_picture, reading, scored, subject
 from promptecho.gallery.posters import (
     ROLES,
+    Poster,
     is_poster_prompt,
     misspell,
     parse_prompt,
@@ -209,3 +210,17 @@ def test_scores_count_the_facts_that_a_picture_shows():
             right = all(ok for _, ok in facts_shown(parse_dense(prompt), detect_things(one.image)))
         seen[right == (score == 10)] += 1
     assert seen[True] >= 145, "the oracles may err on damaged pictures only"
+
+
+def test_a_word_without_neighbours_among_held_out_ones_is_misspelled_too():
+    """A short number often has none among numbers; looking for one would never end."""
+
+    def neighbours(word):
+        return [word[:i] + c + word[i + 1 :] for i in range(len(word)) for c in "0123456789" if c != word[i]]
+
+    numbers = [word for word in (f"{number:02}" for number in range(100)) if is_held_out(word)]
+    alone = [word for word in numbers if not any(map(is_held_out, neighbours(word)))]
+    assert alone
+    for word in alone:
+        ((_, changed),) = misspell(Poster("red", (("main_title", word),)), np.random.default_rng(0)).texts
+        assert is_held_out(changed) and sum(a != b for a, b in zip(word, changed, strict=True)) == 1
