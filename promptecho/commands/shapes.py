@@ -183,6 +183,13 @@ def train_vlm(
     out: Path = MODEL,
     log: Path = typer.Option(..., "--log", help="JSON Lines file for the losses."),
     world: World = WORLD,
+    relations: float = typer.Option(
+        0.0,
+        "--relations",
+        min=0.0,
+        max=0.8,
+        help="For the gallery: share of captions that say where objects lie, or what is not there.",
+    ),
     size: Literal["full", "third", "tenth"] = typer.Option(
         "full", "--size", help="How many parameters, as a share of the shipped VLM's."
     ),
@@ -206,7 +213,9 @@ def train_vlm(
 
     recipe = ReadingRecipe()
     if world == "gallery":
-        from promptecho.gallery.pictures import READING as recipe
+        from promptecho.gallery.pictures import reading_recipe
+
+        recipe = reading_recipe(relations)
     elif scores:
         from promptecho.shapes.scored import SCORING as recipe
     _threads(threads)

@@ -79,12 +79,26 @@ def scored(rng: np.random.Generator) -> Example:
     )
 
 
-def reading(rng: np.random.Generator) -> Example:
-    """A picture, a question and the true answer, for the VLM. One in five asks for a score. Of the others a third are
-    posters, half of them spelled freely, whose text is read in two of three; a third of the scenes with few objects
-    ask for their places."""
-    if rng.random() < SCORED:
+def related(rng: np.random.Generator) -> Example:
+    """A dense scene of few objects, and a caption that says where they lie as seen from each other, or what is not
+    there: a word or two in captions of thirty, and so what a VLM learns last."""
+    claim = random_dense_claim(rng)
+    while not (claim.relations or claim.absent):
+        claim = random_dense_claim(rng)
+    image = draw_scene(dense_scene_of(claim, rng), rng)
+    image = damage(image, rng) if rng.random() < 0.4 else image
+    return Example(image, QUERY, write_dense(claim, int(rng.integers(3))))
+
+
+def reading(rng: np.random.Generator, relations: float = 0.0) -> Example:
+    """A picture, a question and the true answer, for the VLM. One in five asks for a score; a share of `relations` are
+    `related`. Of the others a third are posters, half of them spelled freely, whose text is read in two of three; a
+    third of the scenes with few objects ask for their places."""
+    kind = rng.random()
+    if kind < SCORED:
         return scored(rng)
+    if kind < SCORED + relations:
+        return related(rng)
     if rng.random() < 0.36:
         poster = random_poster(rng, spelled_freely=bool(rng.random() < 0.5))
         image = draw_poster(poster, rng)
@@ -107,9 +121,12 @@ def reading(rng: np.random.Generator) -> Example:
     return Example(damage(image, rng) if rng.random() < 0.4 else image, query, answer)
 
 
-READING = ReadingRecipe(
-    tokenizer=gallery_tokenizer, sample=reading, queries=(QUERY, PLACES_QUERY, READ_QUERY), merge=1, length=192
-)
+def reading_recipe(relations: float = 0.0) -> ReadingRecipe:
+    """What the VLM is trained on, with a share of `relations` among its examples."""
+    return ReadingRecipe(
+        tokenizer=gallery_tokenizer, sample=partial(reading, relations=relations),
+        queries=(QUERY, PLACES_QUERY, READ_QUERY), merge=1, length=192,
+    )  # fmt: skip
 
 
 WRONG_CAPTIONS = 0.3  # in one fact: see `promptecho.shapes.train_t2i`

@@ -28,7 +28,7 @@ from promptecho.gallery.drawing import draw_poster, draw_scene
 from promptecho.gallery.glyphs import ALPHABET, HEIGHT, TITLE_HEIGHT, glyph
 from promptecho.gallery.language import gallery_tokenizer
 from promptecho.gallery.look_oracle import detect_things, facts_shown, judge_dense
-from promptecho.gallery.pictures import READING, caption, fine_picture, reading, scored, subject
+from promptecho.gallery.pictures import caption, fine_picture, reading, reading_recipe, scored, subject
 from promptecho.gallery.posters import (
     ROLES,
     Poster,
@@ -190,10 +190,10 @@ def test_every_word_and_every_letter_is_one_token():
 
 
 def test_every_conversation_of_the_reading_recipe_fits():
-    batcher, rng = Batcher(gallery_tokenizer(), READING), np.random.default_rng(1)
-    examples = [reading(rng) for _ in range(100)]
+    batcher, rng = Batcher(gallery_tokenizer(), reading_recipe()), np.random.default_rng(1)
+    examples = [reading(rng, relations=0.3) for _ in range(100)]
     ids, labels, types = batcher([(one.query, one.answer) for one in examples])
-    assert ids.shape == labels.shape == types.shape and ids.shape[1] <= READING.length - 8
+    assert ids.shape == labels.shape == types.shape and ids.shape[1] <= reading_recipe().length - 8
     assert (types.sum(1) == 64).all() and (labels != -100).any(1).all()
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from promptecho.gallery.language import gallery_tokenizer
-from promptecho.gallery.pictures import READING
+from promptecho.gallery.pictures import reading_recipe
 from promptecho.shapes.models import build_text_encoder, build_transformer, build_vae, build_vlm
 from promptecho.shapes.train_t2i import save_t2i
 from promptecho.shapes.train_vlm import save_vlm
@@ -21,5 +21,5 @@ def write_gallery(package: Path) -> Path:
     tokenizer, folder = gallery_tokenizer(), weights_of("gallery", package)
     folder.mkdir(parents=True)
     save_t2i(build_vae(), build_text_encoder(tokenizer), tokenizer, build_transformer(), folder / "t2i")
-    save_vlm(build_vlm(tokenizer, merge=READING.merge), tokenizer, folder / "vlm", READING.merge)
+    save_vlm(build_vlm(tokenizer, merge=reading_recipe().merge), tokenizer, folder / "vlm", reading_recipe().merge)
     return folder
