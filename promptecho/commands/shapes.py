@@ -15,9 +15,6 @@ from promptecho.commands.options import THREADS, PluginsConfig
 MODEL = typer.Option(..., "--out", help="Folder to write the model to.")
 World = Literal["shapes", "gallery"]
 OF_WORLD: World = typer.Option("shapes", "--world", help="Which embedded world: shapes, or the wider gallery.")
-WORLD: World = typer.Option(
-    "shapes", "--world", help="World to train on: scenes of plain shapes, or the gallery's dense scenes and posters."
-)
 BATCH_SIZE = typer.Option(None, "--batch-size", min=1, help="Images in a step. Default: as the shipped models had.")
 
 SEED = typer.Option(0, "--seed", help="Seed of everything that is drawn.")
@@ -127,7 +124,7 @@ def posters(
 def train_vae(
     out: Path = MODEL,
     log: Path = typer.Option(..., "--log", help="JSON Lines file for the losses."),
-    world: World = WORLD,
+    world: World = OF_WORLD,
     init: Path | None = typer.Option(None, "--init", help="VAE folder to go on from. Default: none, from scratch."),
     steps: int = typer.Option(1400, "--steps", min=1, help="Optimizer steps; the learning rate ends at zero."),
     kl_weight: float = typer.Option(4e-3, "--kl-weight", min=0.0, help="The KL's part of the loss."),
@@ -150,7 +147,7 @@ def train_t2i(
     vae: Path = typer.Option(..., "--vae", help="Folder of the trained VAE."),
     out: Path = MODEL,
     log: Path = typer.Option(..., "--log", help="JSON Lines file for the losses."),
-    world: World = WORLD,
+    world: World = OF_WORLD,
     init: Path | None = typer.Option(
         None, "--init", help="Pipeline folder to go on from; it may know other words. Default: none, from scratch."
     ),
@@ -182,7 +179,7 @@ def train_t2i(
 def train_vlm(
     out: Path = MODEL,
     log: Path = typer.Option(..., "--log", help="JSON Lines file for the losses."),
-    world: World = WORLD,
+    world: World = OF_WORLD,
     relations: float = typer.Option(
         0.0,
         "--relations",

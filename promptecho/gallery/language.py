@@ -11,7 +11,7 @@ from promptecho.gallery.captions import SAID_SIZES, SAID_TEXTURES, WORDINGS, des
 from promptecho.gallery.posters import GROUNDS, READ_QUERY, ROLES, Poster, write_label, write_prompt
 from promptecho.gallery.scenes import any_scene
 from promptecho.shapes.grammar import EMPTY, plural
-from promptecho.shapes.questions import PLACES_QUERY, SCORE_QUERY, write_score
+from promptecho.shapes.questions import PLACES_QUERY, SCORE_CORPUS
 from promptecho.shapes.tokenizer import QUERY, build_tokenizer
 from promptecho.shapes.world import COLORS, NUMBERS, SHAPES
 
@@ -48,8 +48,7 @@ def _corpus() -> tuple[str, ...]:
         "There is no",
         "No",
     ]
-    scores = [SCORE_QUERY.format(prompt=""), write_score(1, 2)]
-    return (*lines, *[QUERY, PLACES_QUERY, READ_QUERY, EMPTY, *starts, *scores] * 40)
+    return (*lines, *[QUERY, PLACES_QUERY, READ_QUERY, EMPTY, *starts, *SCORE_CORPUS] * 40)
 
 
 def gallery_tokenizer() -> Qwen2Tokenizer:

@@ -6,7 +6,7 @@ import numpy as np
 from transformers import Qwen2Tokenizer
 
 from promptecho.shapes.grammar import Claim, corrupt, random_claim, scene_of, write
-from promptecho.shapes.questions import SCORE_QUERY, write_score
+from promptecho.shapes.questions import SCORE_CORPUS, SCORE_QUERY, write_score
 from promptecho.shapes.render import damage, render
 from promptecho.shapes.tokenizer import build_tokenizer, shapes_corpus
 from promptecho.shapes.train_vlm import Example, ReadingRecipe, sample
@@ -51,7 +51,7 @@ def scored(rng: np.random.Generator) -> Example:
 
 def scoring_tokenizer() -> Qwen2Tokenizer:
     """The first world's tokenizer, which knows the words of the question for a score as well."""
-    return build_tokenizer(corpus=[*shapes_corpus(), *[SCORE_QUERY.format(prompt=""), write_score(1, 2)] * 40])
+    return build_tokenizer(corpus=[*shapes_corpus(), *SCORE_CORPUS * 40])
 
 
 def sample_or_score(rng: np.random.Generator) -> Example:
