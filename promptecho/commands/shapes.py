@@ -62,6 +62,17 @@ def _writer(benchmark: str) -> Callable[..., None]:
     return write_prompts
 
 
+def _only_for(owner: World, world: World, given: dict[str, bool]) -> None:
+    """Refuses options of the world `owner` where another one is asked for.
+
+    Raises:
+        typer.BadParameter: an option of `given` would be without effect.
+    """
+    if useless := [name for name, is_given in given.items() if is_given and world != owner]:
+        told = f"{', '.join(useless)} {'has' if len(useless) == 1 else 'have'} no effect with --world {world}"
+        raise typer.BadParameter(f"{told}; leave it out, or use --world {owner}.")
+
+
 def _threads(threads: int | None) -> None:
     import torch
 
@@ -152,8 +163,8 @@ def train_t2i(
         None, "--init", help="Pipeline folder to go on from; it may know other words. Default: none, from scratch."
     ),
     steps: int = typer.Option(1800, "--steps", min=1, help="Optimizer steps; the learning rate ends at zero."),
-    posters: float = typer.Option(
-        0.4, "--posters", min=0.0, max=1.0, help="Share of posters among the gallery's images."
+    posters: float | None = typer.Option(
+        None, "--posters", min=0.0, max=1.0, help="For the gallery: share of posters among its images. Default: 0.4."
     ),
     cooldown: float = typer.Option(
         0.35, "--cooldown", min=0.0, max=1.0, help="Share of the steps in which the learning rate falls."
@@ -163,6 +174,7 @@ def train_t2i(
     threads: int | None = THREADS,
 ) -> None:
     """Train the Z-Image transformer and its text encoder (about an hour)."""
+    _only_for("gallery", world, {"--posters": posters is not None})
     from promptecho.shapes.train_t2i import PaintingRecipe
     from promptecho.shapes.train_t2i import train_t2i as run
 
@@ -170,7 +182,7 @@ def train_t2i(
     if world == "gallery":
         from promptecho.gallery.pictures import painting
 
-        recipe = painting(posters)
+        recipe = painting(0.4 if posters is None else posters)
     _threads(threads)
     run(vae, out, log, recipe=recipe, init=init, steps=steps, cooldown=cooldown, batch_size=batch_size or 96, seed=seed)
 
@@ -180,12 +192,12 @@ def train_vlm(
     out: Path = MODEL,
     log: Path = typer.Option(..., "--log", help="JSON Lines file for the losses."),
     world: World = OF_WORLD,
-    relations: float = typer.Option(
-        0.0,
+    relations: float | None = typer.Option(
+        None,
         "--relations",
         min=0.0,
         max=0.8,
-        help="For the gallery: share of captions that say where objects lie, or what is not there.",
+        help="For the gallery: share of captions that say where objects lie, or what is not there. Default: 0.",
     ),
     size: Literal["full", "third", "tenth"] = typer.Option(
         "full", "--size", help="How many parameters, as a share of the shipped VLM's."
@@ -193,7 +205,7 @@ def train_vlm(
     scores: bool = typer.Option(
         False,
         "--scores",
-        help="Teach it to write scores as well, for InferScore; the gallery's always learns that.",
+        help="For shapes: teach it to write scores as well, for InferScore; the gallery's always learns that.",
     ),
     init: Path | None = typer.Option(
         None, "--init", help="VLM folder to take over what fits from. Default: none, from scratch."
@@ -204,6 +216,8 @@ def train_vlm(
     threads: int | None = THREADS,
 ) -> None:
     """Train the vision-language model (about forty minutes)."""
+    _only_for("gallery", world, {"--relations": relations is not None})
+    _only_for("shapes", world, {"--scores": scores})
     from promptecho.shapes.models import VLM_SIZES
     from promptecho.shapes.train_vlm import ReadingRecipe
     from promptecho.shapes.train_vlm import train_vlm as run
@@ -212,7 +226,7 @@ def train_vlm(
     if world == "gallery":
         from promptecho.gallery.pictures import reading_recipe
 
-        recipe = reading_recipe(relations)
+        recipe = reading_recipe(relations or 0.0)
     elif scores:
         from promptecho.shapes.scored import SCORING as recipe
     _threads(threads)
@@ -232,8 +246,11 @@ def measure(
     adapter: Path | None = typer.Option(
         None, "--adapter", help="Adapter folder; the model is then measured with it. Default: none."
     ),
-    drawings: int = typer.Option(
-        200, "--drawings", min=0, help="For the gallery: posters, and as many scenes, that go through the VAE."
+    drawings: int | None = typer.Option(
+        None,
+        "--drawings",
+        min=0,
+        help="For the gallery: posters, and as many scenes, that go through the VAE. Default: 200.",
     ),
     pairs: int = typer.Option(
         500,
@@ -254,6 +271,7 @@ def measure(
     as_json: bool = typer.Option(False, "--json", help="Print JSON."),
 ) -> None:
     """Measure the embedded models: their accuracy, and how far the reward agrees with the oracle within a prompt."""
+    _only_for("gallery", world, {"--vae": vae is not None, "--drawings": drawings is not None})
     vlm, t2i = vlm or world, t2i or world
     asked: dict[str, Any] = {
         "pairs": pairs, "prompts": prompts, "images": images, "steps": steps, "guidance_scale": guidance_scale,
@@ -263,7 +281,8 @@ def measure(
     if world == "gallery":
         from promptecho.measure_gallery import measure as measure_gallery
 
-        facts = measure_gallery(vlm, t2i, vae=vae, drawings=drawings, **asked)
+        drawn = 200 if drawings is None else drawings
+        facts = measure_gallery(vlm, t2i, vae=vae, drawings=drawn, **asked)
     else:
         from promptecho.measure_shapes import measure as measure_shapes
 
