@@ -81,6 +81,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "promptecho figures words results/shapes/images/base/0/heldout results/shapes/images/promptecho-s1/30/heldout"
         " --scores results/shapes/scores/heldout --config config/experiments/shapes.yaml --out words.html",
     ),
+    "doctor": (
+        "promptecho doctor --config config/experiments/shapes.yaml",
+        "# with the cluster's partitions and limits, as a script reads it:",
+        "promptecho doctor --config config/experiments/zimage.yaml --profile profiles/slurm --json",
+    ),
     "plan": (
         "promptecho plan --config config/experiments/zimage.yaml --nodes 4 --gpus-per-node 8 --gpu h100",
         "promptecho plan --config config/experiments/shapes.yaml --gpus-per-node 1 --gpu l40s --json",

@@ -10,6 +10,7 @@ from promptecho.config import ExperimentConfig, load_site, read_yaml
 from promptecho.errors import DataError
 from promptecho.hub_record import RECORD, HubRecord, read_record, revision_problem
 from promptecho.models import hub_access
+from promptecho.models.completeness import incompleteness
 from promptecho.models.fetch import changed_files
 from promptecho.models.locate import locate_cached
 from promptecho.models.required import RequiredModel, required_models
@@ -84,7 +85,7 @@ def model_status(model: RequiredModel, root: Path | None) -> ModelStatus:
     if not model.on_hub:
         return ModelStatus(model, "missing", problem="no such folder")
     if (copy := locate_cached(model.source, model.revision)) is not None:
-        return ModelStatus(model, "hub cache", str(copy), _size(copy))
+        return ModelStatus(model, "hub cache", str(copy), _size(copy))  # what it lacks, the hub's client fetches
     return ModelStatus(model, "missing", problem="promptecho models fetch gets it")
 
 
@@ -141,7 +142,9 @@ def check_ready(models: list[ModelStatus]) -> None:
 
 def _in_folder(model: RequiredModel, where: Any, folder: Path) -> ModelStatus:
     record = read_record(folder) if folder.is_dir() else None
-    problem = revision_problem(folder, model.revision) or (pointers_in(folder) if folder.is_dir() else None)
+    problem = revision_problem(folder, model.revision)
+    if problem is None and folder.is_dir():
+        problem = pointers_in(folder) or incompleteness(folder, model.kind)
     return ModelStatus(model, where, str(folder), _size(folder), record, problem)
 
 

@@ -47,7 +47,7 @@ def select_files(
     chosen = []
     for folder in folders:
         inside = [name for name in names if _folder_of(name) == folder]
-        wanted = [name for name in inside if _is_wanted(PurePosixPath(name).name, code)]
+        wanted = [name for name in inside if is_wanted(PurePosixPath(name).name, code)]
         if kind == "pipeline" and not folder:  # weights beside the parts are for other programs
             wanted = [name for name in wanted if not name.endswith(".safetensors")]
         else:
@@ -74,7 +74,7 @@ def pointers_in(folder: Path) -> str | None:
     found = {}
     for path in sorted(path for place in (folder, *parts) for path in place.iterdir()):
         beside = pipeline and path.parent == folder and path.suffix == ".safetensors"
-        loaded = _is_wanted(path.name, code=False) and path.suffix not in ("", ".md") and not beside
+        loaded = is_wanted(path.name, code=False) and path.suffix not in ("", ".md") and not beside
         if loaded and path.is_file() and (problem := pointer_problem(path)):
             found[str(path.relative_to(folder))] = problem
     if not found:
@@ -89,7 +89,7 @@ def _folder_of(name: str) -> str:
     return "" if folder == "." else folder
 
 
-def _is_wanted(name: str, code: bool) -> bool:
+def is_wanted(name: str, code: bool) -> bool:
     if name.endswith(".safetensors") or name.endswith(".safetensors.index.json"):
         return not _VARIANT.search(name) and not any(fnmatch(name, pattern) for pattern in _FOREIGN)
     if name.endswith(".bin.index.json"):

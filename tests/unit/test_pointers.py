@@ -63,7 +63,7 @@ def model(folder, files):
     return str(folder)
 
 
-WEIGHTS = b"\x08" + bytes(40)
+WEIGHTS = (2).to_bytes(8, "little") + b"{}"  # of no tensors
 PIPELINE = {"model_index.json": json.dumps({"transformer": ["diffusers", "X"], "vae": ["diffusers", "Y"]}).encode(),
             "transformer/config.json": b"{}", "vae/config.json": b"{}"}  # fmt: skip
 MODELS = [  # files, the one that is named, how many more
@@ -77,7 +77,7 @@ MODELS = [  # files, the one that is named, how many more
     ("transformers", {"config.json": b"{}", "a.safetensors": WEIGHTS, "flax_model.msgpack": LFS, "b.bin": LFS,
                       "consolidated.safetensors": LFS, "a.fp16.safetensors": LFS, "onnx/config.json": LFS}, None),
     ("pipeline", {**PIPELINE, "all_in_one.safetensors": LFS, "vae/d.safetensors": WEIGHTS,
-                  "assets/config.json": LFS}, None),
+                  "transformer/d.safetensors": WEIGHTS, "assets/config.json": LFS}, None),
     ("adapter", {"adapter_config.json": b"{}", "optimizer.safetensors": LFS}, None),
 ]  # fmt: skip
 

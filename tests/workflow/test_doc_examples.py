@@ -30,6 +30,7 @@ NOT_RUN = {
     "promptecho tables --table dpg --benchmark dpg-vlm": "results of experiments that take days",
     "promptecho tables --paper": "results of experiments that take days",
     "promptecho tables --table tiif --scores results/zimage": "results of experiments that take days",
+    "promptecho doctor": "what it finds depends on the machine (tests/unit/test_doctor.py)",
     "promptecho plan": "tests/unit/test_plan_paper.py plans the paper's experiments",
     "promptecho bench": "minutes (tests/unit/test_bench.py)",
     "promptecho upgrade results/zimage": "results of experiments that take days",

@@ -1,0 +1,38 @@
+"""`promptecho doctor`: what would stop an experiment, before anything is submitted."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(doctor)
+
+
+def doctor(
+    config: Annotated[Path, typer.Option(help="Experiment file or resolved configuration.")],
+    profile: Annotated[
+        Path | None,
+        typer.Option(help="Snakemake's profile, such as profiles/slurm. Default: none; jobs then run on this machine."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the facts as JSON.")] = False,
+) -> None:
+    """List everything that would stop an experiment: what it is, when it would strike, and the fix.
+
+    Starts no job and changes nothing. Type it where you start Snakemake. Exit code 1 if there is a problem.
+    """
+    from promptecho.doctor.preflight import make_preflight
+    from promptecho.doctor.report import diagnose
+    from promptecho.doctor.show import show
+
+    found = diagnose(make_preflight(config, profile))
+    if as_json:
+        typer.echo(json.dumps(found.facts(), indent=2))
+    else:
+        show(found)
+    if found.of("problem"):
+        raise typer.Exit(1)

@@ -1,0 +1,114 @@
+"""Whether the Python that runs each stage has the packages that the stage's environment lists."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import yaml
+
+from promptecho.config.judge_kinds import judge_kind
+from promptecho.config.scorers import backend_of
+from promptecho.doctor.finding import Finding, fine, problem, unchecked, warning
+from promptecho.doctor.preflight import JOBS, Preflight
+
+EXECUTORS = {"submitit": "snakemake_executor_plugin_submitit", "slurm": "snakemake_executor_plugin_slurm"}
+
+
+def packages(preflight: Preflight) -> Iterator[Finding]:
+    """What each stage imports. Without conda environments jobs use the Python of Snakemake, which is this one."""
+    profile = preflight.profile
+    module = EXECUTORS.get(profile.executor) if profile is not None else None
+    if profile is not None and module is not None and importlib.util.find_spec(module) is None:
+        name = module.replace("_", "-")
+        where = "plugins/" if profile.executor == "submitit" else ""
+        yield problem(
+            f"{profile.path}: executor {profile.executor}: the package {name} is not installed",
+            "the start of Snakemake", f"pip install {where}{name}",
+        )  # fmt: skip
+    if profile is not None and profile.conda:
+        yield from _conda(preflight)
+        return
+    for name, (file, when) in environments(preflight).items():
+        if not file.is_file():
+            told = f"{name}: the list of its packages, {file}, is not here"
+            yield unchecked(told, when, "start in the checkout, or import the packages by hand")
+            continue
+        absent, other = compare(file)
+        if absent:
+            yield problem(
+                f"{name}: not installed: {', '.join(absent)} ({file.name} lists them)", when,
+                "let Snakemake build the environments (--software-deployment-method conda); or, where the versions go "
+                f"together with those of the other stages, pip install {' '.join(absent)}",
+            )  # fmt: skip
+        if other:
+            yield warning(
+                f"{name}: other versions than {file.name} lists: {', '.join(other)}", when,
+                "nobody has tried these together; make setup installs the listed ones, except those of mplug.yaml",
+            )  # fmt: skip
+        if not absent and not other:
+            yield fine(f"{name}: every package of {file.name} is installed")
+
+
+def environments(preflight: Preflight) -> dict[str, tuple[Path, str]]:
+    """What needs an environment -> (its file, the jobs that use it)."""
+    found: dict[str, tuple[Path, str]] = {}
+    for stage in ("caption", "train", "generate"):
+        if stage in preflight.stages:
+            found[f"stage {stage}"] = (preflight.environments / f"{stage}.yaml", JOBS[stage])
+    for name, section in preflight.benchmarks.items():
+        backend, stage = backend_of(section), "score"
+        environment = backend.environment
+        if section.judge is not None:
+            environment = judge_kind(preflight.config.judges.models[section.judge].kind).environment
+            stage = "judge"
+        if stage not in preflight.stages:
+            continue
+        file = environment if isinstance(environment, Path) else preflight.environments / f"{environment}.yaml"
+        key = f"benchmarks.{name}, backend {section.backend}"
+        found[key] = (file, f"{JOBS[stage]} of {name}")
+    return found
+
+
+def pinned(file: Path) -> dict[str, str]:
+    """Packages of an environment file's pip part by name, with their versions ("" where it gives none)."""
+    content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    found = {}
+    for part in content.get("dependencies", []):
+        for line in part.get("pip", []) if isinstance(part, dict) else []:
+            name, _, version = str(line).partition("==")
+            if name.replace("-", "").replace("_", "").replace(".", "").isalnum():
+                found[name] = version
+    return found
+
+
+def compare(file: Path) -> tuple[list[str], list[str]]:
+    """Packages of an environment file that are not installed here, and those of another version than it lists."""
+    absent, other = [], []
+    for name, version in pinned(file).items():
+        try:
+            here = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            absent.append(f"{name}=={version}" if version else name)
+            continue
+        if version and here.partition("+")[0] != version:  # a build for CUDA is the same version
+            other.append(f"{name} {here} instead of {version}")
+    return absent, other
+
+
+def _conda(preflight: Preflight) -> Iterator[Finding]:
+    assert preflight.profile is not None, "it asks for conda"
+    if shutil.which("conda") is None:
+        yield problem(
+            f"{preflight.profile.path}: software-deployment-method: conda, and there is no conda on PATH",
+            "the start of Snakemake, which builds the environments",
+            "put conda 24.7 or newer on PATH, or remove the line: jobs then use the Python that runs Snakemake",
+        )
+        return
+    yield unchecked(
+        "the packages of the stages: Snakemake builds their conda environments when it starts",
+        "the start of Snakemake", "build them before: snakemake --conda-create-envs-only",
+    )  # fmt: skip

@@ -1,0 +1,90 @@
+"""Whether a model's folder holds all of its weights, as far as names and sizes tell: no weight is read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from promptecho.errors import DataError
+from promptecho.files import read_json
+from promptecho.models.required import ModelKind
+from promptecho.models.selection import INDEX, PICKLES, is_wanted
+
+SHARDS = ".safetensors.index.json"
+AGAIN = "fetch or copy the model again"
+# Parts of a model that have no weights are known by these.
+WITHOUT_WEIGHTS = {"tokenizer_config.json", "preprocessor_config.json", "processor_config.json"}
+
+
+def incompleteness(folder: Path, kind: ModelKind) -> str | None:
+    """What is missing or cut short in the folder of a model, with the fix; None where nothing is, or where the kind has
+    no form that is known here."""
+    if kind == "transformers":
+        if not (folder / "config.json").is_file():
+            return f"{folder}: has no config.json; {AGAIN}"
+        parts = [folder]
+    elif kind == "pipeline":
+        if not (folder / INDEX).is_file():
+            return f"{folder}: has no {INDEX}; {AGAIN}"
+        try:
+            parts = [folder / name for name in _parts(folder / INDEX)]
+        except DataError as error:
+            return f"{error}; {AGAIN}"
+        if absent := [part.name for part in parts if not part.is_dir()]:
+            return f"{folder}: {INDEX} names {', '.join(absent)}, and there is no such folder; {AGAIN}"
+    else:
+        return None
+    problems = [problem for part in parts for problem in _weights(part)]
+    more = f" (and {len(problems) - 1} more of its files)" if len(problems) > 1 else ""
+    return f"{problems[0]}{more}; {AGAIN}" if problems else None
+
+
+def _parts(index: Path) -> Iterator[str]:
+    """Folders of a pipeline's parts that it loads."""
+    value = read_json(index)
+    for name, what in value.items() if isinstance(value, dict) else ():
+        if isinstance(what, list) and len(what) == 2 and all(isinstance(one, str) for one in what):
+            yield name
+
+
+def _weights(part: Path) -> Iterator[str]:
+    """What is wrong with the weights of one part."""
+    names = {path.name for path in part.iterdir()}
+    indices = sorted(name for name in names if name.endswith(SHARDS) and is_wanted(name, code=False))
+    there = {name for name in names if name.endswith(".safetensors") and is_wanted(name, code=False)}
+    for name in indices:
+        try:
+            weight_map: Any = read_json(part / name).get("weight_map", {})
+        except (DataError, AttributeError):
+            yield f"{part / name}: cannot be read"
+            continue
+        shards = {str(shard) for shard in weight_map.values()}
+        absent = sorted(shards - names)
+        for shard in absent:
+            yield f"{part / shard}: is not there, and {name} names it"
+    pickled = any(Path(name).suffix in PICKLES for name in names)
+    if not (there or indices or pickled) and "config.json" in names and not names & WITHOUT_WEIGHTS:
+        yield f"{part}: holds no weights"
+    for name in sorted(there):
+        if problem := _cut_short(part / name):
+            yield f"{part / name}: {problem}"
+
+
+def _cut_short(path: Path) -> str | None:
+    """Why a safetensors file is not whole: its head says how long it must be."""
+    try:
+        size = path.stat().st_size
+        with open(path, "rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if size < 8 or length > size - 8:
+                return f"is cut short or no safetensors file ({size} bytes)"
+            header = json.loads(file.read(length))
+        ends = [value["data_offsets"][1] for name, value in header.items() if name != "__metadata__"]
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError):
+        return "is damaged: its head is no safetensors head"
+    whole = 8 + length + max(ends, default=0)
+    return None if size == whole else f"has {size} of {whole} bytes"

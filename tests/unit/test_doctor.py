@@ -1,0 +1,176 @@
+"""The preflight finds what stops an experiment, with the culprit, the job that it would strike, and the fix."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from PIL import Image
+from safetensors.numpy import load_file, save_file
+from typer.testing import CliRunner
+
+from promptecho.cli import app
+from promptecho.config.yaml_files import deep_merge
+from promptecho.doctor.finding import Finding
+from promptecho.doctor.images import images_readable, images_there
+from promptecho.doctor.models import models
+from promptecho.doctor.packages import packages
+from promptecho.doctor.preflight import Preflight, make_preflight
+from promptecho.shipped import weights_of
+
+EXPERIMENT: dict[str, Any] = {
+    "models": {"t2i": {"path": "shapes", "dtype": "float32", "height": 64, "width": 64}, "vlm": {"path": "shapes"}},
+    "captions": {"images": "data/images", "heldout": 2},
+    "training": {"iterations": 2, "checkpoints": [2]},
+    "runs": {"echo": {"seed": 1}},
+    "image_sets": {"geneval": {"benchmark": "geneval", "shapes": {"per_tag": 1, "seed": 1}}},
+    "benchmarks": {"geneval": {"image_set": "geneval", "scorer": "geneval", "backend": "oracle"}},
+    "evaluate": [{"benchmark": "geneval"}],
+}
+Make = Callable[..., Preflight]
+
+
+@pytest.fixture
+def experiment(tmp_path, monkeypatch) -> Make:
+    """Writes the experiment with changed keys to a folder in which the preflight then starts."""
+    monkeypatch.chdir(tmp_path)
+
+    def make(profile: Path | None = None, **changes: Any) -> Preflight:
+        Path("config/experiments").mkdir(parents=True, exist_ok=True)
+        Path("config/config.yaml").write_text("experiments: [tiny]\n")
+        Path("config/experiments/tiny.yaml").write_text(yaml.safe_dump(deep_merge(EXPERIMENT, changes)))
+        return make_preflight(Path("config/experiments/tiny.yaml"), profile)
+
+    return make
+
+
+def draw(count: int, folder: str = "data/images") -> Path:
+    """So many images, each of another size."""
+    place = Path(folder)
+    place.mkdir(parents=True, exist_ok=True)
+    for k in range(count):
+        Image.new("RGB", (40 + k, 30), (k, 0, 0)).save(place / f"{k}.png")
+    return place
+
+
+def only(findings: Iterable[Finding], severity: str = "problem") -> Finding:
+    """The one finding of a severity."""
+    found = [one for one in findings if one.severity == severity]
+    assert len(found) == 1, found
+    assert found[0].what and (severity == "fine" or (found[0].when and found[0].fix)), found
+    return found[0]
+
+
+def test_an_empty_folder_of_images_is_found_before_captioning(experiment):
+    Path("data/images").mkdir(parents=True)
+    preflight = experiment()
+    found = only(images_there(preflight))
+    assert "captions.images: data/images: holds no images" in found.what and "caption_shard" in found.when
+    shutil.rmtree("data/images")
+    assert "data/images: no such image folder" in only(images_there(preflight)).what
+    draw(3)
+    assert only(images_there(preflight), "fine").what.startswith("data/images: 3 images, ")
+
+
+def test_images_that_cannot_be_read_are_found_by_name_and_against_what_the_merge_allows(experiment):
+    folder = draw(25)
+    whole = (folder / "7.png").read_bytes()
+    (folder / "7.png").write_bytes(whole[: len(whole) // 2])
+    preflight = experiment(captions={"max_rejected_share": 0.05})
+    told = list(images_readable(preflight))
+    assert "data/images/7.png: not a readable image" in only(told, "warning").what
+    assert "all of 25 images read: 24 are readable, 40x30 to 64x30 pixels" in only(told, "fine").what
+    (folder / "8.png").write_bytes(b"")
+    assert "1 image is an empty file: 8.png" in only(images_there(preflight), "warning").what
+    (folder / "8.png").write_bytes(whole[:50])
+    found = [one for one in images_readable(preflight) if one.severity == "problem"]
+    assert len(found) == 2 and "2 of 25 that were read cannot be captioned" in found[0].what
+    assert "rule captions" in found[0].when and "0.05" in found[0].fix
+
+
+def in_two_shards(folder: Path) -> Path:
+    """The shipped VLM, with its weights in two files as large models have them."""
+    shutil.copytree(weights_of("shapes") / "vlm", folder)
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    names = sorted(tensors)
+    half = len(names) // 2
+    files = {"model-00001-of-00002.safetensors": names[:half], "model-00002-of-00002.safetensors": names[half:]}
+    for file, some in files.items():
+        save_file({name: tensors[name] for name in some}, folder / file, metadata={"format": "pt"})
+    index = {"metadata": {}, "weight_map": {name: file for file, some in files.items() for name in some}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    return folder
+
+
+def test_a_model_without_one_of_its_shards_is_found_before_captioning(experiment, tmp_path):
+    folder = in_two_shards(tmp_path / "vlm")
+    preflight = experiment(models={"vlm": {"path": str(folder)}})
+    assert {one.severity for one in models(preflight)} == {"fine"}
+    shard = folder / "model-00002-of-00002.safetensors"
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:-4])
+    found = only(models(preflight))
+    assert f"models.vlm.path: {shard}: has {len(whole) - 4} of {len(whole)} bytes" in found.what
+    shard.unlink()
+    found = only(models(preflight))
+    assert f"{shard}: is not there, and model.safetensors.index.json names it" in found.what
+    assert "caption_shard" in found.when and "config/experiments/tiny.yaml" in found.fix
+
+
+def test_an_empty_folder_is_no_model_and_a_missing_one_is_none(experiment, tmp_path):
+    (tmp_path / "t2i").mkdir()
+    nowhere = {"path": str(tmp_path / "nowhere")}
+    found = list(models(experiment(models={"t2i": {"path": str(tmp_path / "t2i")}, "vlm": nowhere})))
+    assert [one.severity for one in found] == ["problem", "problem"]
+    assert "has no model_index.json" in found[0].what and "rule train" in found[0].when
+    assert f"{tmp_path / 'nowhere'}: no such folder" in found[1].what
+
+
+def test_a_model_that_only_the_hub_has_is_a_problem_where_nobody_can_fetch_it(experiment):
+    preflight = experiment(models={"vlm": {"path": "some/vlm"}})
+    offline = preflight.config.model_copy(update={"models_offline": True})
+    found = only(models(Preflight(offline, preflight.source, None, None, preflight.stages, preflight.benchmarks)))
+    assert "models.vlm.path: some/vlm: not in the hub's cache" in found.what and "models.offline" in found.what
+    assert found.fix == "where there is internet: promptecho models fetch --config config/experiments/tiny.yaml"
+
+
+@pytest.mark.skipif(importlib.util.find_spec("modelscope") is not None, reason="ModelScope is installed here")
+def test_a_backend_whose_packages_are_not_installed_is_found_before_anything_is_scored(experiment):
+    official = {"benchmark": "dpg", "prompts": "data/benchmarks/dpg/dpg_bench.csv"}
+    mplug = {"image_set": "dpg", "scorer": "dpg", "backend": "mplug"}
+    preflight = experiment(
+        image_sets={"dpg": official}, benchmarks={"dpg": mplug}, evaluate=[{"benchmark": "dpg"}]
+    )  # fmt: skip
+    found = only(packages(preflight))
+    assert "benchmarks.dpg, backend mplug: not installed: " in found.what and "modelscope==" in found.what
+    assert "rule score" in found.when and "conda" in found.fix
+
+
+def test_conda_environments_need_conda(experiment, tmp_path, monkeypatch):
+    profile = tmp_path / "profile"
+    profile.mkdir()
+    (profile / "config.yaml").write_text("software-deployment-method: conda\n")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    found = only(packages(experiment(profile)))
+    assert "no conda on PATH" in found.what and "start of Snakemake" in found.when
+
+
+def test_the_command_lists_all_problems_at_once_and_ends_with_1(experiment):
+    experiment(models={"vlm": {"path": "/nowhere/vlm"}})
+    line = ["doctor", "--config", "config/experiments/tiny.yaml"]
+    told = CliRunner().invoke(app, line)
+    assert told.exit_code == 1
+    assert "no such image folder" in told.output and "/nowhere/vlm: no such folder" in told.output
+    assert "tiny: 2 problems" in told.output and "do not submit it yet" in told.output
+    facts = json.loads(CliRunner().invoke(app, [*line, "--json"]).output)
+    assert facts["problems"] == 2 and not facts["ready"]
+    draw(2)
+    experiment()
+    assert CliRunner().invoke(app, line).exit_code == 0
