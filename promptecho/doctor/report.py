@@ -12,6 +12,7 @@ from typing import Any
 
 from promptecho.doctor.finding import Checked, Finding, PreflightCheck, Severity, unchecked
 from promptecho.doctor.images import images_readable, images_there
+from promptecho.doctor.judges import judge_keys, judges_answer
 from promptecho.doctor.models import models
 from promptecho.doctor.packages import packages
 from promptecho.doctor.preflight import Preflight
@@ -22,6 +23,8 @@ CHECKS: dict[str, PreflightCheck] = {
     "images, read": images_readable,
     "models": models,
     "packages": packages,
+    "judges' keys": judge_keys,
+    "judges' endpoints": judges_answer,
 }
 
 

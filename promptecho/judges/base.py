@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from pydantic import BaseModel
 
@@ -134,6 +134,20 @@ class Judge(Protocol):
             JudgeBusyError: the call may succeed later (429, 5xx, time-out, connection lost).
             JudgeRejectedError: it will not, others may (the endpoint refuses this request).
             JudgeError: no call will (key or model refused).
+        """
+        ...
+
+
+@runtime_checkable
+class FreelyAsked(Protocol):
+    """A judge whose key can be tried without a call that costs something."""
+
+    def lists_model(self, seconds: float) -> bool | None:
+        """Whether the endpoint takes the key and names the model; None where it answers and has no list of models.
+
+        Raises:
+            JudgeBusyError: no answer within `seconds`, or the endpoint is busy.
+            JudgeError: key or model is refused.
         """
         ...
 

@@ -11,13 +11,13 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from email.utils import parsedate_to_datetime
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 from promptecho.config.judge_kinds import judge_kind
 from promptecho.config.judges import JudgeSection
 from promptecho.judges.base import Reply
-from promptecho.judges.errors import JudgeBusyError, JudgeError, JudgeRejectedError
+from promptecho.judges.errors import JudgeBusyError, JudgeError, JudgePackageError, JudgeRejectedError
 from promptecho.judges.keys import normal_endpoint
 from promptecho.judges.names import judge_name
 
@@ -36,6 +36,8 @@ FILTER_WORDS = re.compile(
     re.IGNORECASE,
 )
 NO_CREDIT = ("insufficient_quota", "billing_hard_limit_reached", "Arrearage")
+NO_LIST = (404, 405, 501)  # of models, where an endpoint of one's own has none
+Answered = TypeVar("Answered")
 SHORTEST_SCRUBBED = 8  # a made-up key such as `none` is no secret, and a word of many texts
 
 
@@ -90,7 +92,7 @@ class Endpoint:
             by_status=by_status,
         )  # fmt: skip
 
-    def bounded(self, seconds: float, call: Callable[[], Reply | JudgeError]) -> Reply:
+    def bounded(self, seconds: float, call: Callable[[], Answered | JudgeError]) -> Answered:
         """The reply of one call, which takes `seconds` at most, all told: HTTP libraries bound each wait for a byte
         alone, and the search for an address not at all.
 
@@ -211,7 +213,7 @@ def retry_after(headers: Mapping[str, str] | None) -> float | None:
         return None
 
 
-def missing_package(settings: JudgeSection, package: str) -> JudgeError:
-    return JudgeError(
+def missing_package(settings: JudgeSection, package: str) -> JudgePackageError:
+    return JudgePackageError(
         f"judge {judge_name(settings)}: kind {settings.kind} needs the package {package}; pip install {package}"
     )

@@ -9,6 +9,10 @@ class JudgeError(PromptEchoError):
     """The judge does not answer and asking again would not help, or too many questions stayed unanswered."""
 
 
+class JudgePackageError(JudgeError):
+    """The package that asks this kind of judge is not installed."""
+
+
 class JudgeBudgetError(JudgeError):
     """No further call fits the budget. What was answered is recorded."""
 

@@ -9,9 +9,9 @@ from pydantic import ValidationError
 from promptecho.config.judge_kinds import JudgeKind
 from promptecho.config.judges import JudgeSection
 from promptecho.judges.base import Payload, Reply
-from promptecho.judges.endpoint import Endpoint, missing_package, retry_after
+from promptecho.judges.endpoint import NO_LIST, Endpoint, missing_package, retry_after
 from promptecho.judges.errors import JudgeError
-from promptecho.judges.keys import asked_beside
+from promptecho.judges.keys import asked_beside, normal_endpoint
 
 # Finish reasons with which the model declined; others (STOP, MAX_TOKENS, ...) leave a text to be parsed.
 DECLINED = (
@@ -80,6 +80,31 @@ class GeminiJudge:
     def ask(self, payload: Payload) -> Reply:
         """One call; see `Judge.ask`."""
         return self.endpoint.bounded(self.settings.timeout_s, lambda: self._ask(payload))
+
+    def lists_model(self, seconds: float) -> bool | None:
+        """See `FreelyAsked`."""
+        found = self.endpoint.bounded(seconds, lambda: self._known(seconds))
+        return True if found else None
+
+    def _known(self, seconds: float) -> bool | JudgeError:
+        """Whether there is the model; False where an endpoint of one's own does not tell."""
+        from google.genai import errors
+
+        try:
+            self._client.models.get(model=self.settings.model)
+            return True
+        except errors.APIError as error:
+            if error.code in NO_LIST and normal_endpoint(self.settings) is not None:
+                return False
+            refused = self._status_error(error)
+            return refused if isinstance(refused, JudgeError) else self.endpoint.busy(f"HTTP {error.code}")
+        except ValueError:
+            return False
+        except Exception as error:  # as in `_ask`
+            problem = self.endpoint.transport_error(error, seconds)
+            if problem is None:
+                raise
+            return problem
 
     def _ask(self, payload: Payload) -> Reply | JudgeError:
         from google.genai import errors

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from promptecho.config.judge_kinds import JudgeKind
 from promptecho.config.judges import JudgeSection
 from promptecho.judges.base import Payload, Reply
-from promptecho.judges.endpoint import Endpoint, missing_package, retry_after
+from promptecho.judges.endpoint import NO_LIST, Endpoint, missing_package, retry_after
 from promptecho.judges.errors import JudgeError
 from promptecho.judges.keys import asked_beside, normal_endpoint
 
@@ -56,6 +56,28 @@ class OpenAIJudge:
     def ask(self, payload: Payload) -> Reply:
         """One call; see `Judge.ask`."""
         return self.endpoint.bounded(self.settings.timeout_s, lambda: self._ask(payload))
+
+    def lists_model(self, seconds: float) -> bool | None:
+        """See `FreelyAsked`."""
+        names = self.endpoint.bounded(seconds, lambda: self._names(seconds))
+        return self.settings.model in names if names else None
+
+    def _names(self, seconds: float) -> list[str] | JudgeError:
+        """The models that the endpoint lists; none where it has no list."""
+        import openai
+
+        try:
+            listed = self._client.models.list(extra_headers=self._headers, timeout=0.95 * seconds)
+            return [str(one.id) for one in listed.data or []]
+        except openai.APIStatusError as error:
+            if error.status_code in NO_LIST:
+                return []
+            problem = self._status_error(error)
+            return problem if isinstance(problem, JudgeError) else self.endpoint.busy(f"HTTP {error.status_code}")
+        except openai.APIConnectionError as error:
+            return self.endpoint.transport_error(error, seconds) or self.endpoint.busy("connection lost")
+        except (ValueError, AttributeError, TypeError):  # a body of another form
+            return []
 
     def _ask(self, payload: Payload) -> Reply | JudgeError:
         import openai

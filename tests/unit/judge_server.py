@@ -40,6 +40,9 @@ class JudgeServer:
     most_at_once: int = 0
     url: str = ""
     version: str = "judge-1.5-001"
+    models: list[str] | None = None  # those of the list that costs nothing; None: there is no such list
+    key: str = ""  # the only one that the list takes; "": any
+    listed: list[str] = field(default_factory=list)  # paths of requests for the list
 
     def __post_init__(self):
         self.lock = threading.Lock()
@@ -74,6 +77,29 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_):
         pass
+
+    def do_GET(self):
+        """The list of models (OpenAI), or one of them (Gemini)."""
+        state, path = self.state, self.path.partition("?")[0]
+        with state.lock:
+            state.listed.append(path)
+        gemini = "/v1beta/models/" in path
+        key = self.headers.get("x-goog-api-key") or self.headers.get("Authorization", "").removeprefix("Bearer ")
+        if state.models is None:
+            return self._send(404, b'{"detail": "Not Found"}')
+        if state.key and key != state.key:
+            reason = {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "API_KEY_INVALID"}
+            told = {"code": 400, "message": f"API key not valid: {key}", "details": [reason]}
+            error = told if gemini else {"message": f"Incorrect API key provided: {key}", "code": "invalid_api_key"}
+            return self._send(400 if gemini else 401, json.dumps({"error": error}).encode())
+        if gemini:
+            name = path.rpartition("/")[2]
+            if name not in state.models:
+                error = {"code": 404, "message": f"{name} is not found", "status": "NOT_FOUND"}
+                return self._send(404, json.dumps({"error": error}).encode())
+            return self._send(200, json.dumps({"name": f"models/{name}"}).encode())
+        data = [{"id": name, "object": "model", "created": 0, "owned_by": "test"} for name in state.models]
+        return self._send(200, json.dumps({"object": "list", "data": data}).encode())
 
     def do_POST(self):
         state = self.state

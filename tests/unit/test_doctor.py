@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from judge_server import KEY, serving
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 from typer.testing import CliRunner
@@ -19,6 +20,7 @@ from promptecho.cli import app
 from promptecho.config.yaml_files import deep_merge
 from promptecho.doctor.finding import Finding
 from promptecho.doctor.images import images_readable, images_there
+from promptecho.doctor.judges import judge_keys, judges_answer
 from promptecho.doctor.models import models
 from promptecho.doctor.packages import packages
 from promptecho.doctor.preflight import Preflight, make_preflight
@@ -174,3 +176,50 @@ def test_the_command_lists_all_problems_at_once_and_ends_with_1(experiment):
     draw(2)
     experiment()
     assert CliRunner().invoke(app, line).exit_code == 0
+
+
+def judged(experiment: Make, **settings: Any) -> Preflight:
+    """The experiment with TIIF-Bench by one judge."""
+    tiif = {"benchmark": "tiif", "shapes": {"per_tag": 1, "seed": 1}, "images_per_prompt": 1}
+    return experiment(
+        image_sets={"tiif": tiif},
+        judges={"models": {"one": {"model": "judge-1", **settings}}},
+        benchmarks={"tiif": {"image_set": "tiif", "scorer": "tiif", "backend": "judge", "judge": "one"}},
+        evaluate=[{"benchmark": "tiif"}],
+    )
+
+
+@pytest.mark.parametrize("kind, variable", [("openai", "OPENAI_API_KEY"), ("gemini", "GEMINI_API_KEY")])
+def test_a_judge_without_its_key_is_found_before_any_image_is_made(experiment, monkeypatch, kind, variable):
+    monkeypatch.delenv(variable, raising=False)
+    preflight = judged(experiment, kind=kind)
+    found = only(judge_keys(preflight))
+    assert f"judges.models.one: judge judge-1: no key; set the environment variable {variable}" in found.what
+    assert "rule judge) of tiif, after all images were made" in found.when
+    assert not list(judges_answer(preflight))  # it is told once
+    monkeypatch.setenv(variable, "two words")
+    assert "holds spaces" in only(judge_keys(preflight)).what
+
+
+@pytest.mark.parametrize("kind", ["openai", "gemini"])
+def test_a_key_is_tried_by_a_call_that_costs_nothing_and_never_told(experiment, monkeypatch, kind):
+    monkeypatch.setenv("JUDGE_KEY", KEY)
+    with serving(models=["judge-1"], key=KEY) as server:
+        preflight = judged(experiment, kind=kind, endpoint=server.endpoint(kind), api_key_env="JUDGE_KEY")
+        assert "takes the key and has judge-1" in only(judges_answer(preflight), "fine").what
+        monkeypatch.setenv("JUDGE_KEY", "sk-wrong-0123456789")
+        found = only(judges_answer(preflight))
+        assert "the key in JUDGE_KEY is refused" in found.what and "rule judge" in found.when
+        assert not any("0123456789" in part for part in (found.what, found.when, found.fix))
+        assert len(server.listed) == 2 and not server.log  # no question was asked
+        server.models = None
+        assert "lists no models" in only(judges_answer(preflight), "unchecked").what
+    found = only(judges_answer(preflight))
+    assert "connection refused: nobody listens at 127.0.0.1" in found.what
+
+
+def test_a_model_that_the_endpoint_does_not_list_is_told(experiment, monkeypatch):
+    monkeypatch.setenv("JUDGE_KEY", KEY)
+    with serving(models=["another"]) as server:
+        preflight = judged(experiment, kind="openai", endpoint=server.endpoint("openai"), api_key_env="JUDGE_KEY")
+        assert "does not list the model judge-1" in only(judges_answer(preflight), "warning").what
