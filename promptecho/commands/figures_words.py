@@ -95,7 +95,13 @@ def words(
         assert built.reward is not None, "it was just built"
         with memory(Phase.REWARD):
             paths = write_sample_words(
-                columns, chosen, built.reward.function, out.with_suffix(""), blank=blank, labels=read.labels
+                columns,
+                chosen,
+                built.reward.function,
+                out.with_suffix(""),
+                blank=blank,
+                labels=read.labels,
+                image_set=folders[0].absolute().name,
             )
     for path in paths:
         typer.echo(str(path))

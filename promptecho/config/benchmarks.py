@@ -78,7 +78,7 @@ class Curve:
     tolerance: float = 1e-12
 
 
-_PARTS = ("scorer", "table", "layout", "shapes", "gallery", "verdicts", "golden", "unpacked")
+_PARTS = ("scorer", "table", "layout", "shapes", "gallery", "verdicts", "image_of", "golden", "unpacked")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +117,8 @@ class Benchmark:
         questions_per_call: a judge may be asked several questions about one image at once.
         verdicts: `module:object`, called with a score file's items: (prompt id, image index) -> outcome or None, for
             figures of samples, where an item is not an image.
+        image_of: `module:object`, called with a raw record: the (prompt id, image index) of the image that it is about,
+            for pages of results; "" where the record's `prompt_id` and `image_index` say it.
         golden: `module:object`, the checks of its cases with the official code's answers (promptecho/benchmarks/
             golden.py).
         commands: further commands of `promptecho benchmarks`: name -> `module:object`.
@@ -148,6 +150,7 @@ class Benchmark:
     message: str = ""
     questions_per_call: bool = False
     verdicts: str = ""
+    image_of: str = ""
     golden: str = ""
     commands: Mapping[str, str] = field(default_factory=dict)
     instead_of_oracle: str = ""

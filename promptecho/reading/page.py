@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import base64
-import bisect
 import io
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,14 +12,18 @@ from typing import Any
 from PIL import Image
 
 from promptecho.files import write_text
+from promptecho.reading.scales import (
+    SMALL,
+    change_legend,
+    change_step,
+    clean,
+    log_prob_legend,
+    log_prob_step,
+    number,
+    percent,
+)
 from promptecho.reading.template import render
 from promptecho.rewards.echo.words import Reading, ReadWord
-
-# Where one colour ends and the next begins, in nats. A word below the last but one of LOG_PROB has a probability of at
-# most 2 %; changes count in both directions.
-LOG_PROB = (-0.1, -0.5, -1.0, -2.0, -4.0, -8.0)
-CHANGE = (0.25, 1.0, 2.0, 4.0)
-SMALL = 128  # an image whose sides are no longer than that is shown with its pixels as they are
 
 
 @dataclass(frozen=True)
@@ -63,8 +65,8 @@ def write_words(path: Path, title: str, rows: Sequence[ReadRow], *, about: Seque
         about=[clean(line) for line in about],
         base=base,
         changes=changes,
-        log_prob_legend=_log_prob_legend(),
-        change_legend=_change_legend(),
+        log_prob_legend=log_prob_legend(),
+        change_legend=change_legend(),
         rows=[
             {"heading": clean(row.heading), "images": [_image(image, base, pixels) for image in row.images]}
             for row in rows
@@ -76,54 +78,6 @@ def write_words(path: Path, title: str, rows: Sequence[ReadRow], *, about: Seque
 def about_lines(vlm: str, query: str, blank: str) -> list[str]:
     """What stands above the words: which model was asked what, and what changes are measured from."""
     return [f"Read by: {vlm}. Question: {query}", f"Blank images: {blank}, each of the image's size."]
-
-
-def clean(text: str) -> str:
-    """A text that a file can hold: bytes of a file name that are no UTF-8 become question marks."""
-    return text.encode("utf-8", "replace").decode()
-
-
-def number(value: float, *, sign: bool = False) -> str:
-    """With two digits and a real minus; never a negative zero."""
-    text = f"{value + 0.0:{'+' if sign else ''}.2f}"
-    return text.replace("-0.00", "0.00").replace("+0.00", "0.00").replace("-", "−")
-
-
-def log_prob_step(value: float) -> int:
-    """Which colour: 0 for a word that was to be expected, up to `len(LOG_PROB)`."""
-    return sum(value < edge for edge in LOG_PROB)
-
-
-def change_step(value: float) -> int:
-    """Which colour: 0 where nothing changes, positive where the word becomes likelier."""
-    step = bisect.bisect_right(CHANGE, abs(value))
-    return step if value > 0 else -step
-
-
-def _log_prob_legend() -> list[tuple[str, str]]:
-    """Class and meaning of each colour, the least likely first."""
-    edges = [number(edge).rstrip("0").rstrip(".") for edge in LOG_PROB]
-    chances = [_percent(edge) for edge in LOG_PROB]
-    told = [f"above {edges[0]} (likelier than {chances[0]})"]
-    told += [f"{high} to {low}" for high, low in zip(edges, edges[1:], strict=False)]
-    told.append(f"below {edges[-1]} (less likely than {chances[-1]})")
-    return [(f"p{step}", text) for step, text in enumerate(told)][::-1]
-
-
-def _percent(log_prob: float) -> str:
-    return f"{100 * math.exp(log_prob):.2g} %"
-
-
-def _change_legend() -> list[tuple[str, str]]:
-    """Class and meaning of each colour, from much less likely to much likelier."""
-    edges = [f"{edge:g}" for edge in CHANGE]
-    more = [f"+{low} to +{high}" for low, high in zip(edges, edges[1:], strict=False)] + [f"above +{edges[-1]}"]
-    less = [f"−{high} to −{low}" for low, high in zip(edges, edges[1:], strict=False)] + [f"below −{edges[-1]}"]
-    here = f"−{edges[0]} to +{edges[0]}"
-    steps = range(len(CHANGE), 0, -1)
-    return [(f"c{-step}", less[step - 1]) for step in steps] + [("c0", here)] + [
-        (f"c{step}", more[step - 1]) for step in reversed(steps)
-    ]  # fmt: skip
 
 
 def _image(shown: ReadImage, base: str, pixels: int) -> dict[str, Any]:
@@ -166,7 +120,7 @@ def _word(word: ReadWord, other: ReadWord | None) -> dict[str, Any]:
     told: dict[str, Any] = {
         "text": clean(word.text) or "(end)",
         "log_prob": number(word.log_prob),
-        "chance": _percent(word.log_prob),
+        "chance": percent(word.log_prob),
         "classes": [f"p{log_prob_step(word.log_prob)}"],
         "tokens": tokens,
     }

@@ -9,13 +9,14 @@ from promptecho.figures.samples import CheckpointImages, Choice, Key, told
 from promptecho.files import write_json
 from promptecho.images import load_image
 from promptecho.reading.page import ReadImage, ReadRow, about_lines, write_words
+from promptecho.reading.scales import verdict_text
 from promptecho.rewards.echo import words
 from promptecho.rewards.echo.words import TokenReward, read_words
 
 
 def write_sample_words(
     columns: Sequence[CheckpointImages], chosen: Choice, echo: TokenReward, stem: Path, *, blank: str,
-    labels: Mapping[str, str] | None = None,
+    labels: Mapping[str, str] | None = None, image_set: str = "",
 ) -> list[Path]:  # fmt: skip
     """Write NAME.html, and NAME.json with its numbers; returns their paths.
 
@@ -25,6 +26,7 @@ def write_sample_words(
         stem: path of NAME; the name may contain dots.
         blank: as `read_words` takes it.
         labels: what is read instead of the prompts, by prompt id.
+        image_set: whose images these are, for the numbers.
 
     Raises:
         DataError: an image cannot be read, or the disk is full or not writable.
@@ -54,7 +56,7 @@ def write_sample_words(
     facts = words.told(readings).facts
     read = [facts[start : start + width] for start in range(0, len(facts), width)]
     asked = {"query": echo.query, "reduction": echo.reduction, "include_eos": echo.include_eos, "blank": blank}
-    write_json(numbers, told(columns, chosen) | asked | {"read": read})
+    write_json(numbers, told(columns, chosen) | asked | {"image_set": image_set, "read": read})
     return [page, numbers]
 
 
@@ -62,9 +64,4 @@ def _verdict(column: CheckpointImages, key: Key) -> str:
     """What the benchmark says of the image, in words; empty where it has not judged it."""
     if key not in column.verdicts:
         return ""
-    outcome = column.verdicts[key]
-    if outcome is None:
-        return ": judging failed"
-    if column.difference:
-        return {1: ": won", -1: ": lost"}.get(int(outcome), ": tie")
-    return {0.0: ": wrong", 1.0: ": right"}.get(outcome, f": {outcome:.2f}")
+    return f": {verdict_text(column.verdicts[key], column.difference)}"

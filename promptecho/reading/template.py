@@ -26,7 +26,8 @@ DARK = {
 _PAGE = Path(__file__).with_name("page.txt")
 
 
-def _variables(scale: dict[str, tuple[str, str]]) -> str:
+def variables(scale: dict[str, tuple[str, str]]) -> str:
+    """A scale as variables of a style sheet: --NAME is the ground, --NAME-ink the letters on it."""
     return " ".join(f"--{name}: {ground}; --{name}-ink: {ink};" for name, (ground, ink) in scale.items())
 
 
@@ -43,6 +44,6 @@ def render(*, rows: list[dict[str, Any]], changes: bool, base: str, **values: An
         views=views,
         light=LIGHT,
         dark=DARK,
-        variables=_variables,
+        variables=variables,
         **values,
     ).rstrip()  # fmt: skip

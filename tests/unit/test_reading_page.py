@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from promptecho.cli import app
 from promptecho.errors import DataError
 from promptecho.files import read_json, write_jsonl
-from promptecho.reading.page import change_step, log_prob_step, number
+from promptecho.reading.scales import change_step, log_prob_step, number
 from promptecho.reading.template import DARK, LIGHT
 
 PROMPT = 'A <script>alert("x")</script> & "two" {{ 7 * 7 }} e\u0301 …\n\nred circles.'

@@ -29,6 +29,7 @@ BENCHMARK = Benchmark(
         for length in LENGTHS
     ),
     verdicts="promptecho.benchmarks.tiif.table:verdicts",
+    image_of="promptecho.benchmarks.tiif.table:image_of",
     shapes="promptecho.benchmarks.tiif.shapes:write_tiif_prompts",
     golden="promptecho.benchmarks.tiif.golden:CHECKS",
     sources=(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 from promptecho.benchmarks.tiif.attributes import ATTRIBUTES, COLUMNS, LENGTHS, ROUNDING, column_weights
 from promptecho.errors import DataError
@@ -77,11 +78,20 @@ def verdicts(items: Sequence[ScoreItem]) -> dict[tuple[str, int], float | None]:
     """Of each image: the share of the questions about it that were answered as expected; None where none was."""
     answers: dict[tuple[str, int], list[float]] = {}
     for item in items:
-        length = item.group.partition(":")[0]
-        attribute, _, number = item.prompt_id.rpartition("/")
-        about = answers.setdefault((f"{attribute}/{length}/{number}", 0), [])  # as the image's listing names it
+        about = answers.setdefault(_image(item.prompt_id, item.group.partition(":")[0]), [])
         about += [] if item.outcome is None else [item.outcome]
     return {key: sum(about) / len(about) if about else None for key, about in answers.items()}
+
+
+def image_of(record: Mapping[str, Any]) -> tuple[str, int]:
+    """Of a raw record: which image of the listing it is about."""
+    return _image(record["prompt_id"], record["length"])
+
+
+def _image(prompt_id: str, length: str) -> tuple[str, int]:
+    """As the image's listing names it."""
+    attribute, _, number = prompt_id.rpartition("/")
+    return f"{attribute}/{length}/{number}", 0
 
 
 def _overall_of(length: str, names: list[str]) -> Mapping[str, float]:
