@@ -109,6 +109,12 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "# delete what was listed, of one experiment:",
         "promptecho clean results/shapes --yes",
     ),
+    "browse": (
+        "# all benchmarks of the demo, each on a page to be opened in a browser:",
+        "promptecho browse results/shapes",
+        "# one of them, to hand on by mail:",
+        "promptecho browse results/shapes --benchmark heldout --max-mb 5 --out pages",
+    ),
     "reward": (
         'promptecho reward results/shapes/captions/images/0000*.png --vlm shapes --label "A red circle."',
         "# model and question of an experiment:",

@@ -84,6 +84,10 @@ def test_the_example_is_checked_generated_scored_and_tabulated(folder):
     assert drawn["title"] == "images in the right colour (%)"
     assert drawn["base"]["value"] == pytest.approx(found["summary"]["overall"])
 
+    run(["browse", "results/shapes-tint", "--config", resolved, "--out", "pages"])
+    page = (folder / "pages/tint.html").read_text()
+    assert "a photo of a red circle" in page and '["share","' in page  # what its records tell, without code of its own
+
     # Without the experiment nobody knows it, and that is said.
     told = run(["tables", "--table", "tint", "--scores", "results/shapes-tint", "--print"], code=1)
     assert "unknown benchmark 'tint'; known: geneval" in told and "--config" in told

@@ -67,6 +67,14 @@ def test_pages_of_words_are_made_when_asked_for(workflow):
     assert workflow.planned("results/tiny/images/base/0/geneval/packed.json")["sample_words"] == 1
 
 
+def test_pages_to_browse_are_made_when_asked_for(workflow):
+    ends = tuple(ENDS_OF_ALL)
+    pages = {rule: n for rule, n in WHOLE.items() if rule not in ends} | {"browse_page": 1}
+    assert workflow.planned("browse") == pages
+    workflow.edit("config/experiments/tiny.yaml", "runs:", "words: true\nruns:")
+    assert workflow.planned("browse") == pages | {"sample_words": 1}
+
+
 def test_base_model_needs_no_training(workflow):
     planned = workflow.planned("results/tiny/scores/geneval/base/0.json")
     assert planned == {"benchmark_prompts": 1, "generate_shard": 2, "score": 1}

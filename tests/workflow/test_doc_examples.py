@@ -80,6 +80,7 @@ NEW_WORK = {
     "shapes={": "another value",
     "paper": "tables of the paper are not made by `all`",
     " words": "pages of words are not made by `all`",
+    " browse": "pages to browse are not made by `all`",
 }
 # Commands for Snakemake that end with a message here, and what they say.
 REFUSED = {

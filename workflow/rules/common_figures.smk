@@ -50,6 +50,36 @@ def listed_words():
     return [page for name in EXPERIMENTS.site.experiments for page in words_pages(name)]
 
 
+# What decides a page to browse, besides the figures' code; relative to the package.
+BROWSE_CODE = ("browse", "reading/scales.py", "reading/template.py", "tables/collect.py")
+
+
+def browse_code(wildcards):
+    """A parameter: the digest of the code of a benchmark's page."""
+    return f"{figures_code(wildcards.E, wildcards.B)} {configuration.code_digest(*BROWSE_CODE)}"
+
+
+def browsed_shards(wildcards):
+    """The generation shards of all images that a benchmark's scores of an experiment are about."""
+    chosen, entry = experiment(wildcards), benchmark_of(wildcards)
+    checkpoints = [(path.split("/")[-2], path.split("/")[-1][:-5]) for path in score_files(wildcards.E, wildcards.B)]
+    checkpoints += [configuration.baseline_of(chosen, wildcards.B)] if is_pairwise(entry) else []
+    return list(dict.fromkeys(shard for run, step in checkpoints for shard in _shards(wildcards, run, step)))
+
+
+def browsed_words(wildcards):
+    """The numbers of pages of words, where the experiment has them made."""
+    return [page[:-5] + ".json" for page in words_pages(wildcards.E)] if experiment(wildcards).words else []
+
+
+def listed_pages():
+    return [
+        f"results/{name}/browse/{benchmark}.html"
+        for name in EXPERIMENTS.site.experiments
+        for benchmark in dict.fromkeys(item.benchmark for item in EXPERIMENTS[name].evaluate)
+    ]
+
+
 # A figure's files: over two columns of a paper and in one, its numbers, and a page for the report.
 FIGURE_FILES = ("{}.png", "{}.pdf", "single_column/{}.pdf", "{}.json", "{}.html")
 

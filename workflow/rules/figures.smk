@@ -163,6 +163,43 @@ rule words:
         listed_words(),
 
 
+rule browse_page:
+    """Write the page on which a benchmark's results of an experiment are looked through."""
+    input:
+        scores=lambda wildcards: score_files(wildcards.E, wildcards.B),
+        shards=browsed_shards,
+        words=browsed_words,
+    output:
+        "results/{E}/browse/{B}.html",
+    log:
+        "results/{E}/logs/browse_page/{B}.log",
+    benchmark:
+        "results/{E}/timings/browse_page/{B}.tsv"
+    conda:
+        "../../envs/tables.yaml"
+    threads: 2
+    resources:
+        runtime=60,
+        mem_mb=4000,
+    params:
+        digest=browse_code,
+        config=config_path,
+        results=lambda wildcards, output: os.path.dirname(os.path.dirname(output[0])),
+        out=lambda wildcards, output: os.path.dirname(output[0]),
+    message:
+        "{wildcards.E}: write the page to browse {wildcards.B}"
+    shell:
+        "python -m promptecho browse {params.results:q} --benchmark {wildcards.B} --config {params.config:q}"
+        " --out {params.out:q} --threads {threads}"
+        " 2>&1 | tee -i {log:q}"
+
+
+rule browse:
+    """Pages to look through all results of the listed experiments."""
+    input:
+        listed_pages(),
+
+
 rule figures:
     """All figures of the listed experiments."""
     input:
