@@ -63,7 +63,7 @@ RECIPE_RUNS := kaiming gaussian awm once anew
 RECIPES := $(foreach r,$(RECIPE_RUNS),$(foreach s,$(SEEDS),shapes.runs.$r-s$s.seed=$s shapes.runs.$r-s$s.iterations=12 \
              shapes.runs.$r-s$s.checkpoints=[12] shapes.runs.$r-s$s.heldout.every=6)) \
            $(foreach s,$(SEEDS),shapes.runs.gaussian-s$s.lora.init=gaussian shapes.runs.awm-s$s.preset=awm-published \
-             $(foreach k,prompts_per_iteration=12 images_per_prompt=8 batch_size=96 sampling.num_inference_steps=8, \
+             $(foreach k,prompts_per_iteration=12 images_per_prompt=8 update_images_per_prompt=null batch_size=96 sampling.num_inference_steps=8, \
                shapes.runs.awm-s$s.$k) \
              $(foreach r,once anew,shapes.runs.$r-s$s.passes=4 shapes.runs.$r-s$s.learning_rate=1e-4) \
              shapes.runs.anew-s$s.timesteps.redraw=pass)
@@ -72,11 +72,11 @@ recipes: demo ## Other recipes than the demo's, three seeds each (docs/training.
 	@$(SNAKEMAKE) --config experiments=shapes 'set=$(RECIPES)' --set-threads train=1 -- results/shapes/tables/heldout.md
 	@$(BIN)/promptecho show results/shapes --table heldout
 
-# Fifteen iterations on two processes with the reward's VLM in each of its places, beside the demo's run on one process.
+# Ten iterations on two processes with the reward's VLM in each of its places, beside the demo's run on one process.
 # Micro-batches are halved, to be dealt to two.
 MODES := colocated offloaded replicated dedicated
 PLACEMENTS := shapes.evaluate.0.at=all $(foreach m,$(MODES:%=%-s1),shapes.runs.$(m).seed=1 \
-              shapes.runs.$(m).iterations=15 shapes.runs.$(m).checkpoints=[15] shapes.runs.$(m).micro_batch_size=12 \
+              shapes.runs.$(m).iterations=10 shapes.runs.$(m).checkpoints=[10] shapes.runs.$(m).micro_batch_size=12 \
               shapes.runs.$(m).reward_placement.mode=$(m:%-s1=%))
 
 placements: demo ## The demo's training with each placement of the reward, on two processes (docs/results-shapes.md).

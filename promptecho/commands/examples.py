@@ -21,7 +21,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         " --out captions.h5 --work work",
         "# the third of four shards, with model and settings of an experiment:",
         "promptecho caption shard --config config/experiments/shapes.yaml --images results/shapes/captions/images"
-        " --shard 2 --out 00002.h5 --work work/2",
+        " --shard 1 --out 00001.h5 --work work/1",
     ),
     "caption merge": (
         "promptecho caption merge results/shapes/captions/shards/*.h5 --config config/experiments/shapes.yaml"
@@ -39,17 +39,17 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "# what the runs of an experiment do (Ctrl-C leaves the view only):",
         "promptecho train --watch results/shapes",
         "# one run to its checkpoint 15; the workflow calls it so:",
-        "promptecho train --config config/experiments/shapes.yaml --run promptecho-s1 --to 15"
+        "promptecho train --config config/experiments/shapes.yaml --run promptecho-s1 --to 10"
         " --captions results/shapes/captions/captions.h5 --heldout results/shapes/captions/heldout.jsonl"
-        " --out trained/15 --work trained/work",
-        "# and from there on to checkpoint 30:",
-        "promptecho train --config config/experiments/shapes.yaml --run promptecho-s1 --to 30 --resume trained/15"
+        " --out trained/10 --work trained/work",
+        "# and from there on to checkpoint 20:",
+        "promptecho train --config config/experiments/shapes.yaml --run promptecho-s1 --to 20 --resume trained/10"
         " --captions results/shapes/captions/captions.h5 --heldout results/shapes/captions/heldout.jsonl"
-        " --out trained/30 --work trained/work",
+        " --out trained/20 --work trained/work",
     ),
     "generate": (
-        "promptecho generate --config config/experiments/shapes.yaml --run promptecho-s1 --step 30"
-        " --adapter results/shapes/runs/promptecho-s1/30/adapter --image-set geneval"
+        "promptecho generate --config config/experiments/shapes.yaml --run promptecho-s1 --step 20"
+        " --adapter results/shapes/runs/promptecho-s1/20/adapter --image-set geneval"
         " --prompts results/shapes/prompts/geneval/metadata.jsonl --out images --work work",
     ),
     "judge": (
@@ -74,11 +74,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "figures training": ("promptecho figures training results/shapes --out figures",),
     "figures curves": ("promptecho figures curves results/shapes --benchmark heldout --out figures",),
     "figures samples": (
-        "promptecho figures samples results/shapes/images/base/0/geneval results/shapes/images/promptecho-s1/30/geneval"
+        "promptecho figures samples results/shapes/images/base/0/geneval results/shapes/images/promptecho-s1/20/geneval"
         " --scores results/shapes/scores/geneval --out samples.png",
     ),
     "figures words": (
-        "promptecho figures words results/shapes/images/base/0/heldout results/shapes/images/promptecho-s1/30/heldout"
+        "promptecho figures words results/shapes/images/base/0/heldout results/shapes/images/promptecho-s1/20/heldout"
         " --scores results/shapes/scores/heldout --config config/experiments/shapes.yaml --out words.html",
     ),
     "doctor": (
@@ -180,11 +180,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "adapter import": (
         "promptecho adapter import --config config/experiments/shapes.yaml"
-        " --source results/shapes/runs/promptecho-s1/30/adapter --out imported",
+        " --source results/shapes/runs/promptecho-s1/20/adapter --out imported",
     ),
     "adapter export": (
-        "promptecho adapter export results/shapes/runs/promptecho-s1/30",
-        "promptecho adapter export results/shapes/runs/promptecho-s1/30 --out shapes_lora.safetensors",
+        "promptecho adapter export results/shapes/runs/promptecho-s1/20",
+        "promptecho adapter export results/shapes/runs/promptecho-s1/20 --out shapes_lora.safetensors",
     ),
     "gpus": ("promptecho gpus", "promptecho gpus --json"),
     "gpus run": ("promptecho gpus run --count 1 -- python my_script.py",),
@@ -213,7 +213,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "shapes measure": (
         "promptecho shapes measure --world gallery --vae w/vae --pairs 0 --prompts 0",
-        "promptecho shapes measure --adapter results/shapes/runs/promptecho-s1/30/adapter --pairs 0 --prompts 20"
+        "promptecho shapes measure --adapter results/shapes/runs/promptecho-s1/20/adapter --pairs 0 --prompts 20"
         " --grid grid.png",
     ),
 }

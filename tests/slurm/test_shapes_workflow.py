@@ -23,7 +23,7 @@ from snakemake_executor_plugin_submitit.payload import seconds_of  # noqa: E402
 
 # Every stage for real, on little of everything.
 SMALL = {
-    "captions.shapes.count": 64, "captions.heldout": 24, "captions.batch_size": 8,
+    "captions.shapes.count": 64, "captions.heldout": 24, "captions.batch_size": 8, "captions.num_shards": 4,
     "training.iterations": 6, "training.checkpoints": "[3,6]", "training.prompts_per_iteration": 4,
     "training.images_per_prompt": 4, "training.batch_size": 8, "training.micro_batch_size": 2,
     "training.sampling.num_inference_steps": 2, "training.sampling.batch_size": 4, "training.heldout.prompts": 4,

@@ -132,7 +132,7 @@ def test_what_can_be_known_at_once_is_said_before_torch_is_imported(tmp_path):
         (["reward", *images[:2], "--vlm", "shapes"], ["give either --label TEXT"]),
         (["adapter", "import", *shapes, "--source", "/no/lora", "--out", "o"], ["/no/lora: no such folder or file"]),
         ([*train, "15", "--run", "promptecho-s9"], ["no such run", "did you mean promptecho-s1?"]),
-        ([*train, "40", "--run", "promptecho-s1"], ["run promptecho-s1 has no such checkpoint (it has 15, 30)"]),
+        ([*train, "40", "--run", "promptecho-s1"], ["run promptecho-s1 has no such checkpoint (it has 10, 20)"]),
     ]:
         code = (
             "import sys\nfrom promptecho.cli import main\nsys.argv[1:] = " + repr(arguments) + "\n"

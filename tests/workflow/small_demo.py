@@ -99,7 +99,13 @@ def shrink(path: Path) -> None:
     raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     raw["captions"] |= {"shapes": {"count": 24, "seed": 11}, "heldout": 10}
     training = raw["training"]
-    training |= {"prompts_per_iteration": 1, "images_per_prompt": 2, "batch_size": 2, "micro_batch_size": 2}
+    training |= {
+        "prompts_per_iteration": 1,
+        "images_per_prompt": 2,
+        "update_images_per_prompt": None,
+        "batch_size": 2,
+        "micro_batch_size": 2,
+    }
     training["lora"] = {"rank": 2, "alpha": 4, "target_modules": ["to_q"]}
     training |= {"save_every_s": 600, "heldout": {"prompts": 2, "every": 20}}
     training["sampling"] |= {"num_inference_steps": 1, "batch_size": 2}
