@@ -19,6 +19,16 @@ def doctor(
         Path | None,
         typer.Option(help="Snakemake's profile, such as profiles/slurm. Default: none; jobs then run on this machine."),
     ] = None,
+    gpu: Annotated[
+        str, typer.Option(help="Kind of GPU for the GPU-hours: h100, h200, h20, a100-80, a100-40, l40s, b200.")
+    ] = "h100",
+    totals: Annotated[
+        bool,
+        typer.Option(
+            "--totals/--no-totals",
+            help="Estimate GPU-hours, calls of judges and room on the disk; takes a minute.",
+        ),
+    ] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print the facts as JSON.")] = False,
 ) -> None:
     """List everything that would stop an experiment: what it is, when it would strike, and the fix.
@@ -28,8 +38,10 @@ def doctor(
     from promptecho.doctor.preflight import make_preflight
     from promptecho.doctor.report import diagnose
     from promptecho.doctor.show import show
+    from promptecho.doctor.totals import make_totals
 
-    found = diagnose(make_preflight(config, profile))
+    preflight = make_preflight(config, profile)
+    found = diagnose(preflight, totals=make_totals(preflight, gpu) if totals else None)
     if as_json:
         typer.echo(json.dumps(found.facts(), indent=2))
     else:

@@ -94,6 +94,7 @@ def score(
     as_json: AsJson = False,
 ) -> None:
     """Score a folder of images by the rules of a benchmark."""
+    from promptecho.benchmarks.registry import configured_scorer
     from promptecho.errors import ConfigError, counted
     from promptecho.files import write_jsonl
     from promptecho.provenance import UNKNOWN, Provenance, git_commit
@@ -105,7 +106,7 @@ def score(
         raise ConfigError(f"{out}: a score file is named N.json (--out)")
     section, whole = _section(config, benchmark, scorer=scorer, backend=backend, mode=mode)
     with _memory(section, whole, device)("score"):
-        looking = _scorer(section, whole, answers, device)
+        looking = configured_scorer(section, whole, answers, device)
         with _folder(benchmark, section, images, prompts, images_per_prompt, baseline) as folder:
             scored = _scored(looking, folder, section)
     items, failures = scored.items, sum(item.failed for item in scored.items)
@@ -175,6 +176,7 @@ def judge(
 
     All answers are kept; promptecho score then needs neither key nor network.
     """
+    from promptecho.benchmarks.registry import configured_scorer
     from promptecho.benchmarks.scoring import Estimating
     from promptecho.config.benchmarks import mistakes_told
     from promptecho.config.scorers import backend_of
@@ -186,7 +188,7 @@ def judge(
         raise ConfigError(f"{config}: benchmarks.{benchmark}: backend {section.backend} asks no judge; run score")
     if estimate == (out is not None):
         raise ConfigError("give either --out FILE, to ask, or --estimate")
-    looking = _scorer(section, whole, answers, device, again=again)
+    looking = configured_scorer(section, whole, answers, device, again=again)
     if estimate and not isinstance(looking, Estimating):
         raise ConfigError(f"benchmark {section.scorer}: its scorer has no `estimate`, so that the costs are not known")
     facts: dict[str, Any] = {"benchmark": benchmark, "judge": looking.judge_model}
@@ -284,42 +286,6 @@ def _validated(values: dict) -> BenchmarkSection:
     except ValidationError as error:
         first = error.errors()[0]
         raise ConfigError(f"{first['loc'][0]} {first['input']!r}: {first['msg'].lower()}") from None
-
-
-def _scorer(
-    section: BenchmarkSection, whole: ExperimentConfig | None, answers: Path | None, device: str, *, again: bool = False
-) -> Scorer:
-    from promptecho.benchmarks.registry import load_scorer
-    from promptecho.benchmarks.scoring import ScoringOptions
-    from promptecho.config.judge_kinds import judge_kind
-    from promptecho.config.scorers import backend_of, max_failed_share
-
-    judges = whole.judges if whole else None
-    if backend_of(section).uses_gpu:
-        from promptecho.cluster.device import choose_device
-
-        device = choose_device(device)
-    judge = judges.models[section.judge] if judges and section.judge else None
-    if whole and judge is not None:
-        judge = judge.model_copy(update={"max_failed_share": max_failed_share(whole, section)})
-    return load_scorer(
-        section.scorer,
-        ScoringOptions(
-            backend=section.backend,
-            mode=section.mode,
-            judge=judge,
-            answers=answers,
-            templates=Path(judges.templates) if judges and judges.templates else None,
-            seed=section.seed,
-            device=device,
-            model=section.model,
-            parser=section.parser,
-            order="images_first" if judge is not None and judge_kind(judge.kind).images_first else section.order,
-            questions_per_call=section.questions_per_call,
-            outage_s=judges.outage_s if judges else None,
-            again=again,
-        ),
-    )
 
 
 def _check_failed(benchmark: str, section: BenchmarkSection, whole: ExperimentConfig | None, scored: Scored) -> None:

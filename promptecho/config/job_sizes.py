@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
+from promptecho.config.judge_kinds import judge_kind
+from promptecho.config.load import needs_vlm, run_vlm
 from promptecho.config.models import ExperimentConfig
 from promptecho.config.resources import StageResources, TrainResources
+from promptecho.config.scorers import backend_of
 from promptecho.shipped import is_shipped
 
 Stage = Literal["caption", "train", "generate", "judge", "score"]
@@ -36,6 +39,23 @@ def size_of(config: ExperimentConfig) -> Size:
     own = [run.reward_vlm.path for run in config.runs.values() if run.reward_vlm is not None]
     paths = [config.models.t2i.path, config.models.vlm.path, *own]
     return "small" if all(map(is_shipped, paths)) else "large"
+
+
+def takes_gpu(config: ExperimentConfig, stage: Stage, name: str = "") -> bool:
+    """Whether the work of a stage takes a GPU, as that of real models does.
+
+    Args:
+        name: of the run where the stage is `train`, and of the benchmark where it is `judge` or `score`.
+    """
+    if stage == "train":
+        paths = [config.models.t2i.path, *([run_vlm(config, name).path] if needs_vlm(config, name) else [])]
+        return not all(map(is_shipped, paths))
+    if stage == "judge":
+        judge = config.judges.models.get(config.benchmarks[name].judge or "")
+        return judge is not None and judge_kind(judge.kind).in_process and not is_shipped(judge.model)
+    if stage == "score":
+        return backend_of(config.benchmarks[name]).uses_gpu
+    return not is_shipped((config.models.vlm if stage == "caption" else config.models.t2i).path)
 
 
 def cluster_resources(config: ExperimentConfig, stage: Stage, on_gpu: bool) -> StageResources:

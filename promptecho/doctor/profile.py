@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 from promptecho.config import read_yaml
 from promptecho.errors import ConfigError
 
+TEXT = re.compile(r"(?!attempt\b|input\b|threads\b|wildcards\b)[A-Za-z][\w.:,/-]*")
 NAMES = ("config.v9+.yaml", "config.v8+.yaml", "config.yaml")
 
 
@@ -83,5 +85,5 @@ def _pairs(value: Any) -> Iterator[tuple[str, Any]]:
         try:
             yield key, ast.literal_eval(one) if isinstance(one, str) else one
         except (ValueError, SyntaxError):
-            if isinstance(one, str) and one.isidentifier():  # text without quotation marks of its own
+            if TEXT.fullmatch(one):  # without quotation marks of its own; the others are expressions
                 yield key, one

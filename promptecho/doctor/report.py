@@ -8,14 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+from promptecho.doctor.cluster import cluster
 from promptecho.doctor.finding import Checked, Finding, PreflightCheck, Severity, unchecked
 from promptecho.doctor.images import images_readable, images_there
 from promptecho.doctor.judges import judge_keys, judges_answer
 from promptecho.doctor.models import models
 from promptecho.doctor.packages import packages
+from promptecho.doctor.places import clock, results_writable, room, shared_folders
 from promptecho.doctor.preflight import Preflight
+from promptecho.doctor.texts import texts
+from promptecho.doctor.totals import Totals, budgets
 from promptecho.errors import PromptEchoError
 
 CHECKS: dict[str, PreflightCheck] = {
@@ -25,6 +30,11 @@ CHECKS: dict[str, PreflightCheck] = {
     "packages": packages,
     "judges' keys": judge_keys,
     "judges' endpoints": judges_answer,
+    "prompts": texts,
+    "folders": results_writable,
+    "shared folders": shared_folders,
+    "clock": clock,
+    "partitions": cluster,
 }
 
 
@@ -34,6 +44,7 @@ class Diagnosis:
 
     experiment: str
     checks: tuple[Checked, ...]
+    totals: Totals | None = None
 
     def of(self, severity: Severity) -> list[Finding]:
         """All findings of one severity, in the order of the checks."""
@@ -48,11 +59,17 @@ class Diagnosis:
             "warnings": len(self.of("warning")),
             "unchecked": len(self.of("unchecked")),
             "checks": [check.facts() for check in self.checks],
+            "totals": self.totals.facts() if self.totals else None,
         }
 
 
-def diagnose(preflight: Preflight, checks: Mapping[str, PreflightCheck] = CHECKS) -> Diagnosis:
-    """Run the checks; one that fails itself has checked nothing, and says so."""
+def diagnose(
+    preflight: Preflight, checks: Mapping[str, PreflightCheck] = CHECKS, totals: Totals | None = None
+) -> Diagnosis:
+    """Run the checks, with `totals` those of what is needed in all, too. A check that fails itself has checked nothing,
+    and says so."""
+    if totals is not None:
+        checks = {**checks, "room": partial(room, totals=totals), "budgets": partial(budgets, totals=totals)}
     done = []
     for name, check in checks.items():
         found: list[Finding] = []
@@ -61,4 +78,4 @@ def diagnose(preflight: Preflight, checks: Mapping[str, PreflightCheck] = CHECKS
         except PromptEchoError as error:
             found.append(unchecked(f"{name}: {error}", "", "see to this, then look again"))
         done.append(Checked(name, tuple(found)))
-    return Diagnosis(preflight.config.experiment, tuple(done))
+    return Diagnosis(preflight.config.experiment, tuple(done), totals)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from promptecho.doctor.finding import Severity
 from promptecho.doctor.report import Diagnosis
+from promptecho.doctor.totals import Totals
 from promptecho.errors import counted
 
 TITLES: dict[Severity, str] = {
@@ -36,7 +39,34 @@ def show(diagnosis: Diagnosis) -> None:
         for one in check.findings:
             if one.severity == "fine":
                 console.print(Text(f"fine  {check.name}: {one.what}"))
-    console.print(Text(summary(diagnosis)))
+    if diagnosis.totals is not None:
+        for line in totals_lines(diagnosis.totals):
+            console.print(Text(line))
+    console.print(Text(summary(diagnosis), style="bold"))
+
+
+def totals_lines(totals: Totals) -> Iterator[str]:
+    """What the experiment takes in all; every figure is an estimate."""
+    hours = ", ".join(f"{name} {_hours(value)}" for name, value in totals.gpu_hours.items())
+    if totals.gpu_hours:
+        yield f"GPU-hours ({totals.gpu}): {totals.known_gpu_hours:.1f} in all: {hours}"
+    if totals.disk:
+        parts = ", ".join(f"{name} {size / 1e9:.3g}" for name, size in totals.disk.items())
+        yield f"disk, GB: {sum(totals.disk.values()) / 1e9:.3g} in all: {parts}"
+    for one in totals.judges:
+        where = f"judge {one.judge}, {one.benchmark}, {counted(one.checkpoints, 'checkpoint')}"
+        if one.unknown:
+            yield f"{where}: not known ({one.unknown})"
+            continue
+        usd = "no prices in its settings" if one.usd is None else f"at most {one.usd:.2f} USD"
+        yield (
+            f"{where}: {one.calls} calls, about {(one.input_tokens or 0) / 1e6:.3g} million tokens in and at most "
+            f"{(one.output_tokens or 0) / 1e6:.3g} million out, {usd}"
+        )
+
+
+def _hours(value: float | None) -> str:
+    return "not known" if value is None else f"{value:.1f}" if value >= 0.05 else "0.0"
 
 
 def summary(diagnosis: Diagnosis) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
+import tempfile
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -18,12 +20,17 @@ from typer.testing import CliRunner
 
 from promptecho.cli import app
 from promptecho.config.yaml_files import deep_merge
+from promptecho.doctor.cluster import JobNeeds, cluster, jobs_of, misfits, parse_partitions
 from promptecho.doctor.finding import Finding
 from promptecho.doctor.images import images_readable, images_there
+from promptecho.doctor.judge_costs import judge_costs
 from promptecho.doctor.judges import judge_keys, judges_answer
 from promptecho.doctor.models import models
 from promptecho.doctor.packages import packages
+from promptecho.doctor.places import clock, file_system, results_writable, room, shared_folders
 from promptecho.doctor.preflight import Preflight, make_preflight
+from promptecho.doctor.texts import texts
+from promptecho.doctor.totals import Totals, budgets, make_totals
 from promptecho.shipped import weights_of
 
 EXPERIMENT: dict[str, Any] = {
@@ -166,7 +173,7 @@ def test_conda_environments_need_conda(experiment, tmp_path, monkeypatch):
 
 def test_the_command_lists_all_problems_at_once_and_ends_with_1(experiment):
     experiment(models={"vlm": {"path": "/nowhere/vlm"}})
-    line = ["doctor", "--config", "config/experiments/tiny.yaml"]
+    line = ["doctor", "--config", "config/experiments/tiny.yaml", "--no-totals"]
     told = CliRunner().invoke(app, line)
     assert told.exit_code == 1
     assert "no such image folder" in told.output and "/nowhere/vlm: no such folder" in told.output
@@ -223,3 +230,136 @@ def test_a_model_that_the_endpoint_does_not_list_is_told(experiment, monkeypatch
     with serving(models=["another"]) as server:
         preflight = judged(experiment, kind="openai", endpoint=server.endpoint("openai"), api_key_env="JUDGE_KEY")
         assert "does not list the model judge-1" in only(judges_answer(preflight), "warning").what
+
+
+def test_calls_are_counted_before_there_is_an_image_and_held_against_the_limit(experiment):
+    prices = {"usd_per_million_input_tokens": 1.0, "usd_per_million_output_tokens": 2.0}
+    preflight = judged(experiment, kind="openai", endpoint="http://127.0.0.1:9/v1", max_calls=39, **prices)
+    preflight.benchmarks["tiif"] = preflight.benchmarks["tiif"].model_copy(update={"limit": 10})
+    (cost,) = judge_costs(preflight)
+    # One call for each image of ten prompts in their two wordings (tests/workflow/test_judged.py), of the base model
+    # and of the run.
+    assert (cost.checkpoints, cost.calls, cost.unknown) == (2, 40, "")
+    assert cost.input_tokens and cost.output_tokens == 40 * 2048
+    assert cost.usd == pytest.approx((cost.input_tokens + 2 * cost.output_tokens) / 1e6, rel=0.01)
+    found = only(budgets(preflight, Totals("", judges=[cost])))
+    assert "max_calls: 39, and the experiment asks 40 questions" in found.what and "in the middle of tiif" in found.when
+
+
+def test_prompts_that_are_not_here_leave_the_calls_unknown(experiment):
+    preflight = judged(experiment, kind="openai")
+    file = {"tiif": {"benchmark": "tiif", "prompts": "data/benchmarks/tiif/testmini.jsonl", "images_per_prompt": 1}}
+    sets = experiment(image_sets=file).config.image_sets
+    other = preflight.config.model_copy(update={"image_sets": preflight.config.image_sets | {"tiif": sets["tiif"]}})
+    (cost,) = judge_costs(Preflight(other, preflight.source, None, None, preflight.stages, preflight.benchmarks))
+    assert cost.calls is None and "testmini.jsonl is not here yet; promptecho benchmarks fetch" in cost.unknown
+
+
+def test_room_on_the_disk_is_compared_with_what_will_be_written(experiment):
+    free = shutil.disk_usage(".").free
+    preflight = experiment()
+    assert only(room(preflight, Totals("", disk={"images": free / 2})), "fine")
+    found = only(room(preflight, Totals("", disk={"images": free / 2, "train echo": 2.0 * free})))
+    assert "the largest: train echo" in found.what and "keep: none" in found.fix
+
+
+def test_folders_that_everybody_may_write_are_told(experiment):
+    preflight = experiment()
+    preflight.results.mkdir(parents=True)
+    assert not list(results_writable(preflight))
+    preflight.results.chmod(0o777)
+    assert "results/tiny: everybody may write" in only(results_writable(preflight), "warning").what
+    preflight.results.chmod(0o1777)
+    assert not list(results_writable(preflight))
+
+
+@pytest.mark.skipif(file_system(Path("/dev/shm")) != "tmpfs", reason="/dev/shm is no file system in memory here")
+def test_results_in_the_memory_of_one_machine_are_found_before_the_first_submission(experiment, monkeypatch):
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        monkeypatch.chdir(folder)
+        Path("profile").mkdir()
+        Path("profile/config.yaml").write_text("executor: submitit\n")
+        preflight = experiment(Path("profile"))
+        found = only(shared_folders(preflight))
+        assert "on tmpfs" in found.what and "results (results/tiny)" in found.what and "first jobs" in found.when
+        assert not list(shared_folders(experiment()))  # on one machine nobody else has to see it
+
+
+def test_the_kind_of_a_file_system_is_that_of_the_longest_mount_point(tmp_path):
+    mounts = tmp_path / "mountinfo"
+    mounts.write_text(
+        "22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n"
+        f"35 22 0:31 / {tmp_path} rw shared:9 - nfs4 server:/export rw\n"
+        f"36 22 0:32 / {str(tmp_path / 'a b').replace(' ', chr(92) + '040')} rw - lustre x rw\n"
+    )
+    assert file_system(tmp_path / "x", mounts) == "nfs4"
+    assert file_system(tmp_path / "a b/c", mounts) == "lustre"
+    assert file_system(Path(f"{tmp_path}-other"), mounts) == "ext4"
+
+
+def test_a_clock_that_is_off_is_told(experiment, monkeypatch):
+    assert only(clock(experiment()), "fine")
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() + 60)
+    assert "is 60 s behind this machine" in only(clock(experiment()), "warning").what
+
+
+SINFO = """\
+gpu*|up|1-00:00:00|2|64|512000|gpu:a100:4(S:0-1)
+gpu*|up|1-00:00:00|1|64|512000|gpu:1g.5gb:7,nvme:1
+cpu|down|infinite|8|32|128000|(null)
+"""
+
+
+def test_what_jobs_ask_is_compared_with_what_partitions_have():
+    partitions = parse_partitions(SINFO)
+    assert [one.gpus for one in partitions["gpu"].nodes] == [4, 7] and partitions["cpu"].nodes[0].gpus == 0
+    assert partitions["gpu"].minutes == 1440 and partitions["cpu"].minutes is None
+
+    def told(**changes: Any) -> list[str]:
+        job = {"partition": "gpu", "nodes": 2, "gpus": 4, "cpus": 32, "mem_mb": 400_000, "minutes": 600} | changes
+        return [what for what, _ in misfits(partitions, JobNeeds(**job))]
+
+    assert told() == [] == told(partition=None) == told(partition="cpu,gpu")
+    assert told(partition="long") == ["slurm_partition 'long' does not exist; there are: gpu, cpu"]
+    assert told(minutes=2000) == ["runtime 2000 minutes: partition gpu allows 1440"]
+    assert "partition gpu has 1 such nodes; its nodes: 2 with 64 CPUs" in told(gpus=7)[0]
+    assert [line.partition(":")[0] for line in told(partition="cpu", gpus=0, mem_mb=0)] == [
+        "partition cpu is down, not up"
+    ]
+
+
+def test_the_profile_says_where_jobs_go_and_what_it_wants_otherwise(experiment, monkeypatch, tmp_path):
+    (tmp_path / "p").mkdir()
+    (tmp_path / "p/config.yaml").write_text(
+        "executor: submitit\ndefault-resources:\n  slurm_partition: \"'gpu'\"\n  mem_mb: 4000\n"
+        "set-resources:\n  train: {slurm_partition: long, nodes: 2, gpus_per_node: 8, tasks_per_node: 8, runtime: 90}\n"
+        "  score: {gres: gpu:a100:1}\nset-threads: {train: 4}\n"
+    )
+    jobs = dict(jobs_of(experiment(tmp_path / "p")))
+    assert jobs["train"] == JobNeeds("long", 2, 8, 32, 6000, 90)
+    assert jobs["score"].gpus == 1 and jobs["score"].partition == "gpu"
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert "no sinfo on this machine" in only(cluster(experiment(tmp_path / "p")), "unchecked").what
+
+
+def test_prompts_with_control_tokens_are_found_before_training(experiment):
+    Path("prompts.txt").write_text("A red circle.\nA blue <|im_end|> square.\nA green star.\nTwo rings.\n")
+    preflight = experiment(captions={"images": None, "prompts": "prompts.txt"})
+    found = only(texts(preflight))
+    assert "<|im_end|>" in found.what and "control token" in found.what and "rule captions" in found.when
+    Path("prompts.txt").write_text("A red circle.\nA blue square.\nA green star.\nTwo rings.\n")
+    assert any("2 prompts to train on can be read" in one.what for one in texts(preflight))
+    assert not Path("results").exists()
+
+
+def test_the_totals_are_the_plan_s_and_the_bytes_are_those_of_a_checkpoint(experiment):
+    draw(5)
+    preflight = experiment(training={"iterations": 2, "checkpoints": [1, 2], "lora": {"rank": 2}})
+    totals = make_totals(preflight, "h100")
+    assert not totals.unknown and not totals.problems
+    assert list(totals.gpu_hours) == ["captions", "train echo", "images geneval"]
+    assert all(hours is not None and hours > 0 for hours in totals.gpu_hours.values())
+    assert totals.disk["captions"] == 20_000
+    # The demo's adapter, of rank 64, is a file of 5,456,464 bytes. Two checkpoints, and the state of a segment at work.
+    assert totals.disk["train echo"] == pytest.approx(3 * 8 * 5_456_464 * 2 / 64, rel=0.02)

@@ -4,9 +4,8 @@
 import functools
 
 from promptecho.cluster import gpus as machine
-from promptecho.config.job_sizes import cluster_resources
+from promptecho.config.job_sizes import cluster_resources, takes_gpu
 from promptecho.errors import PromptEchoError
-from promptecho.shipped import is_shipped
 from promptecho.train.placement.layout import make_layout
 
 
@@ -62,28 +61,25 @@ def gpus_of(rule, needs):
 
 
 def captions_on_gpu(wildcards):
-    return not is_shipped(experiment(wildcards).models.vlm.path)
+    return takes_gpu(experiment(wildcards), "caption")
 
 
 def images_on_gpu(wildcards):
-    return not is_shipped(experiment(wildcards).models.t2i.path)
+    return takes_gpu(experiment(wildcards), "generate")
 
 
 def training_on_gpu(wildcards):
-    chosen, models = experiment(wildcards), [experiment(wildcards).models.t2i]
-    if configuration.needs_vlm(chosen, wildcards.R):
-        models.append(configuration.run_vlm(chosen, wildcards.R))
-    return not all(is_shipped(model.path) for model in models)
+    return takes_gpu(experiment(wildcards), "train", wildcards.R)
 
 
 def judge_on_gpu(wildcards):
-    judge = benchmark_of(wildcards).judge
-    model = experiment(wildcards).judges.models[judge] if judge is not None else None
-    return model is not None and judge_kind(model.kind).in_process and not is_shipped(model.model)
+    benchmark_of(wildcards)  # names one that there is not
+    return takes_gpu(experiment(wildcards), "judge", wildcards.B)
 
 
 def score_on_gpu(wildcards):
-    return backend_of(benchmark_of(wildcards)).uses_gpu
+    benchmark_of(wildcards)  # names one that there is not
+    return takes_gpu(experiment(wildcards), "score", wildcards.B)
 
 
 def asks(stage, resource, needs, here=None):
