@@ -41,10 +41,11 @@ def doctor(
     from promptecho.doctor.totals import make_totals
 
     preflight = make_preflight(config, profile)
-    found = diagnose(preflight, totals=make_totals(preflight, gpu) if totals else None)
+    takes = make_totals(preflight, gpu) if totals else None
+    found = diagnose(preflight, takes)
     if as_json:
         typer.echo(json.dumps(found.facts(), indent=2))
     else:
-        show(found)
+        show(found, takes)
     if found.of("problem"):
         raise typer.Exit(1)

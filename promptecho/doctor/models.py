@@ -62,6 +62,8 @@ def _from_hub(preflight: Preflight, told: str, when: str) -> Finding:
     elsewhere = f"where there is internet: {_fetch(preflight)}"
     if preflight.config.models_offline:
         return problem(f"{told}, and jobs do not ask the hub (models.offline)", when, elsewhere)
+    if not preflight.network:
+        return problem(f"{told}; jobs would fetch it from the hub", when, f"fetch it before: {_fetch(preflight)}")
     endpoint = hub_access.endpoint()
     if (reason := hub_access.unreachable(endpoint)) is not None:
         return problem(f"{told}, and the hub ({endpoint}) does not answer ({reason})", when, elsewhere)

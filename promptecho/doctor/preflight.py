@@ -35,7 +35,7 @@ class Preflight:
     """An experiment as Snakemake would run it from the current folder.
 
     `source` is the file of the experiment. `stages`: those whose jobs are to run; what only others need is not looked
-    at. `benchmarks`: likewise.
+    at. `benchmarks`: likewise. Without `network` nobody is asked but this machine.
     """
 
     config: ExperimentConfig
@@ -44,6 +44,7 @@ class Preflight:
     profile: WorkflowProfile | None
     stages: frozenset[Stage]
     benchmarks: dict[str, BenchmarkSection]
+    network: bool = True
 
     @property
     def results(self) -> Path:

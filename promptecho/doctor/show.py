@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from promptecho.doctor.diagnosis import Diagnosis
 from promptecho.doctor.finding import Severity
-from promptecho.doctor.report import Diagnosis
 from promptecho.doctor.totals import Totals
 from promptecho.errors import counted
 
@@ -16,7 +16,7 @@ TITLES: dict[Severity, str] = {
 }
 
 
-def show(diagnosis: Diagnosis) -> None:
+def show(diagnosis: Diagnosis, totals: Totals | None) -> None:
     """Print a table for each severity, what would stop a job first, and at the end what was looked at."""
     from rich.console import Console
     from rich.table import Table
@@ -39,9 +39,8 @@ def show(diagnosis: Diagnosis) -> None:
         for one in check.findings:
             if one.severity == "fine":
                 console.print(Text(f"fine  {check.name}: {one.what}"))
-    if diagnosis.totals is not None:
-        for line in totals_lines(diagnosis.totals):
-            console.print(Text(line))
+    for line in totals_lines(totals) if totals is not None else ():
+        console.print(Text(line))
     console.print(Text(summary(diagnosis), style="bold"))
 
 

@@ -25,3 +25,29 @@ def test_missing_models_are_said_once_before_the_first_job(without):
     # What needs no such model is made.
     done = without.snakemake("--", "results/tiny/prompts/geneval/metadata.jsonl")
     assert done.returncode == 0, done.stdout
+
+
+def test_a_dry_run_says_what_would_stop_its_jobs_and_only_theirs(without, monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    without.edit(
+        "config/experiments/tiny.yaml", "benchmarks:",
+        "judges: {models: {one: {kind: openai, model: m}}}\nbenchmarks:\n"
+        "  tiif: {image_set: tiif, scorer: tiif, backend: judge, judge: one}",
+    )  # fmt: skip
+    without.edit(
+        "config/experiments/tiny.yaml", "image_sets:",
+        "image_sets:\n  tiif: {benchmark: tiif, shapes: {per_tag: 1, seed: 1}, images_per_prompt: 1}",
+    )  # fmt: skip
+    without.edit("config/experiments/tiny.yaml", "evaluate:", "evaluate:\n  - {benchmark: tiif}")
+
+    def told(*targets):
+        done = without.snakemake("-n", "--", *targets)
+        assert done.returncode == 0, done.stdout
+        return [line.removeprefix("doctor: ") for line in done.stdout.splitlines() if line.startswith("doctor: ")]
+
+    lines = told("results/tiny/scores/tiif/base/0.json")
+    assert len(lines) == 3 and lines[-1].endswith("promptecho doctor --config config/experiments/tiny.yaml")
+    assert lines[0].startswith("tiny: models.t2i.path: /nowhere/t2i: no such folder; ")
+    assert "set the environment variable OPENAI_API_KEY" in lines[1] and "rule judge) of tiif" in lines[1]
+    assert told("results/tiny/prompts/geneval/metadata.jsonl") == []
+    assert any("models.vlm.path: some/vlm" in line for line in told("results/tiny/captions/captions.h5"))

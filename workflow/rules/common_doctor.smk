@@ -1,0 +1,40 @@
+# A dry run says in short what would stop its jobs later: models that are not here, packages that are not installed, keys
+# that are not set. The whole preflight is `promptecho doctor` (docs/doctor.md).
+import sys
+
+from promptecho import protect as guard
+
+STAGES = {"caption_shard": "caption", "train": "train", "generate_shard": "generate", "judge": "judge", "score": "score"}
+STAGES |= {"generate_together": "generate"}
+
+
+def doctors_lines(jobs):
+    """Lines about what would stop `jobs`."""
+    from promptecho.doctor.short import short_lines
+
+    stages, benchmarks = {}, {}
+    named = {MODIFIER.modify_rulename(rule): stage for rule, stage in STAGES.items()}
+    for job in jobs:
+        if (stage := named.get(job.rule.name)) is not None:
+            stages.setdefault(job.wildcards.E, set()).add(stage)
+            benchmarks.setdefault(job.wildcards.E, set()).update({getattr(job.wildcards, "B", "")} - {""})
+    lines = []
+    for name, some in stages.items():
+        source = Path(EXPERIMENTS.site.experiments_dir) / f"{name}.yaml"
+        lines += short_lines(EXPERIMENTS[name], source, some, benchmarks[name], CONDA)
+    return lines
+
+
+def _tell(build):
+    """`build`, after which a dry run says what the doctor finds; not where `promptecho upgrade` reads the plan."""
+
+    def build_and_tell():
+        build()
+        if workflow.is_main_process and workflow.dryrun and guard.READER is None:
+            for line in doctors_lines(workflow.dag.needrun_jobs()):
+                print(f"doctor: {line}", file=sys.stderr, flush=True)
+
+    return build_and_tell
+
+
+workflow._build_dag = _tell(workflow._build_dag)
