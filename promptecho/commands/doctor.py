@@ -19,6 +19,17 @@ def doctor(
         Path | None,
         typer.Option(help="Snakemake's profile, such as profiles/slurm. Default: none; jobs then run on this machine."),
     ] = None,
+    probe: Annotated[
+        bool,
+        typer.Option("--probe", help="Submit one short job to each partition of the profile, and tell what nodes see."),
+    ] = False,
+    probe_minutes: Annotated[
+        float, typer.Option(min=0.1, help="How long probes are waited for; then they are cancelled.")
+    ] = 10.0,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="Run this check only; repeat the option for several. Default: all, and the totals."),
+    ] = None,
     gpu: Annotated[
         str, typer.Option(help="Kind of GPU for the GPU-hours: h100, h200, h20, a100-80, a100-40, l40s, b200.")
     ] = "h100",
@@ -33,7 +44,8 @@ def doctor(
 ) -> None:
     """List everything that would stop an experiment: what it is, when it would strike, and the fix.
 
-    Starts no job and changes nothing. Type it where you start Snakemake. Exit code 1 if there is a problem.
+    It changes nothing, and without --probe it starts no job. Type it where you start Snakemake. Exit code 1 if there is
+    a problem.
     """
     from promptecho.doctor.preflight import make_preflight
     from promptecho.doctor.report import diagnose
@@ -41,8 +53,8 @@ def doctor(
     from promptecho.doctor.totals import make_totals
 
     preflight = make_preflight(config, profile)
-    takes = make_totals(preflight, gpu) if totals else None
-    found = diagnose(preflight, takes)
+    takes = make_totals(preflight, gpu) if totals and not only else None
+    found = diagnose(preflight, takes, probe_minutes if probe else None, only)
     if as_json:
         typer.echo(json.dumps(found.facts(), indent=2))
     else:

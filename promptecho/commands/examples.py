@@ -85,6 +85,8 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "promptecho doctor --config config/experiments/shapes.yaml",
         "# with the cluster's partitions and limits, as a script reads it:",
         "promptecho doctor --config config/experiments/zimage.yaml --profile profiles/slurm --json",
+        "# what the nodes see, by one short job for each partition:",
+        "promptecho doctor --config config/experiments/zimage.yaml --profile profiles/slurm --probe --only nodes",
     ),
     "plan": (
         "promptecho plan --config config/experiments/zimage.yaml --nodes 4 --gpus-per-node 8 --gpu h100",

@@ -79,7 +79,8 @@ def calls_of_one(preflight: Preflight, section: BenchmarkSection) -> CallEstimat
         scorer = configured_scorer(section, config, place / "answers", "cpu")
         if not isinstance(scorer, Estimating):
             raise DataError(f"{section.scorer}: its scorer has no `estimate`; see its documentation")
-        images = ImageFolder(folders[0], prompts, set_.images_per_prompt, *folders[1:], limit=section.limit)
+        baseline = folders[1] if len(folders) > 1 else None
+        images = ImageFolder(folders[0], prompts, set_.images_per_prompt, baseline, section.limit)
         with mistakes_told(section.scorer, "scorer"):
             return scorer.estimate(images)
 

@@ -6,6 +6,7 @@ what a dry run of Snakemake says of them, `show.py` prints the whole.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import partial
 
 from promptecho.doctor.cluster import cluster
@@ -17,8 +18,11 @@ from promptecho.doctor.models import models
 from promptecho.doctor.packages import packages
 from promptecho.doctor.places import clock, results_writable, room, shared_folders
 from promptecho.doctor.preflight import Preflight
+from promptecho.doctor.probe import probe
 from promptecho.doctor.texts import texts
 from promptecho.doctor.totals import Totals, budgets
+from promptecho.errors import ConfigError
+from promptecho.suggest import maybe
 
 CHECKS: dict[str, PreflightCheck] = {
     "images": images_there,
@@ -35,10 +39,26 @@ CHECKS: dict[str, PreflightCheck] = {
 }
 
 
-def diagnose(preflight: Preflight, totals: Totals | None = None) -> Diagnosis:
-    """Run all checks, with `totals` those of what is needed in all, too."""
+def diagnose(
+    preflight: Preflight, totals: Totals | None = None, probe_minutes: float | None = None,
+    only: Collection[str] | None = None,
+) -> Diagnosis:  # fmt: skip
+    """Run all checks, or those that `only` names; with `totals` those of what is needed in all, too, and with
+    `probe_minutes` what nodes see.
+
+    Raises:
+        ConfigError: there is no check of such a name.
+    """
     checks = dict(CHECKS)
     if totals is not None:
         checks |= {"room": partial(room, totals=totals), "budgets": partial(budgets, totals=totals)}
+    if probe_minutes is not None:
+        checks["nodes"] = partial(probe, minutes=probe_minutes)
+    for name in only or ():
+        if name not in checks:
+            known = f"(known: {', '.join(checks)}; nodes with --probe){maybe(name, checks)}"
+            raise ConfigError(f"--only {name}: no such check {known}")
+    if only:
+        checks = {name: check for name, check in checks.items() if name in only}
     facts = totals.facts() if totals is not None else {}
     return Diagnosis(preflight.config.experiment, run_checks(preflight, checks), facts)

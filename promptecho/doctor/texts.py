@@ -57,8 +57,8 @@ def _captions(preflight: Preflight, readers: Sequence[PromptReader]) -> Iterator
     try:
         if made.is_file():
             items = [(one.prompt_id, one.text) for one in load_training_captions(made)]
-            if told := problems_of(readers, items, made, "captions", quiet=True):
-                yield problem(told, JOBS["train"], FIX)
+            if lines := problems_of(readers, items, made, "captions", quiet=True):
+                yield problem(lines, JOBS["train"], FIX)
             else:
                 yield fine(f"{made}: {len(items)} captions can be read by {_names(readers)}")
             return
@@ -86,6 +86,7 @@ def _image_sets(preflight: Preflight, reader: PromptReader) -> Iterator[Finding]
         path = Path(section.prompts or preflight.results / "prompts" / name / "metadata.jsonl")
         if not path.is_file():
             continue  # fetched or written by the workflow, or told by Snakemake
+        told: str | None
         try:
             layout = load_layout(section.benchmark, path, path.parent, section.images_per_prompt)
             items = list(zip(layout.ids, layout.texts, strict=True))

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from forked import ended
+from forked import ended, ranks, run
 from safetensors.torch import load_file, save_file
 from tiny_experiment import Experiment
 
 from promptecho.config import load_experiment, run_training
-from promptecho.files import write_json
+from promptecho.doctor import all_reduce
+from promptecho.files import read_json, write_json
 from promptecho.train import smoke
 
 EXPERIMENTS = Path(__file__).resolve().parent.parent.parent / "config/experiments"
@@ -112,3 +113,11 @@ def test_the_table_ends_in_one_line(monkeypatch):
         smoke.show(smoke.Smoke([trial]), False)
         lines = said.getvalue().splitlines()
         assert lines[-1].startswith(line) and any("1.2 / 3.0" in row for row in lines)
+
+
+def test_ranks_of_the_preflight_add_up_a_tensor_and_tell_how_fast(tmp_path):
+    out = tmp_path / "exchange.json"
+    run(["gloo", out, "1"], ranks(2), script=Path(all_reduce.__file__))
+    found = read_json(out)
+    assert (found["ranks"], found["backend"], found["right"]) == (2, "gloo", True)
+    assert found["gb_s"] > 0 and found["bus_gb_s"] == pytest.approx(found["gb_s"])  # 2 (n - 1) / n of it
