@@ -1,11 +1,21 @@
-"""Where the models that ship with the project are, by the name of the embedded world that they know."""
+"""Where the models that ship with the project are, by name.
+
+An embedded world's name stands for its text-to-image model and its VLM; the other names for further VLMs of a world.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Literal
 
-SHIPPED = ("shapes", "gallery")
+WORLDS = ("shapes", "gallery")
+VLMS = {
+    "shapes-third": ("shapes", "vlm-third"),  # a third of the parameters of the world's VLM
+    "shapes-tenth": ("shapes", "vlm-tenth"),
+    "shapes-scores": ("shapes", "vlm-scores"),  # writes scores as well, for InferScore
+}
+"""Name: world and folder, of VLMs that ship without a text-to-image model."""
+SHIPPED = (*WORLDS, *VLMS)
 PACKAGE = Path(__file__).resolve().parent
 
 
@@ -20,5 +30,11 @@ def weights_of(world: str, package: Path = PACKAGE) -> Path:
 
 
 def model_path(path: str, kind: Literal["vlm", "t2i"], package: Path = PACKAGE) -> str:
-    """`path` as it is, or for a shipped name the folder of the embedded model of that kind."""
-    return str(weights_of(path, package) / kind) if is_shipped(path) else path
+    """`path` as it is, or for a shipped name the folder of the embedded model of that kind.
+
+    A name of `VLMS` leads to its VLM's folder whatever `kind` is; configurations refuse it for a pipeline.
+    """
+    if path in VLMS:
+        world, folder = VLMS[path]
+        return str(weights_of(world, package) / folder)
+    return str(weights_of(path, package) / kind) if path in WORLDS else path

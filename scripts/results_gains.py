@@ -24,7 +24,7 @@ from promptecho.tables.collect import ScoreFile, find_score_files, read_score_fi
 from promptecho.tables.compare import SEED_OF_RUN
 from promptecho.tables.kinds import kind_of
 
-STUDIES = ("ablations", "ablations-vlm", "shapes")  # a training that several of them have is taken from the first
+STUDIES = ("ablations", "shapes")  # a training that several of them have is taken from the first
 REFERENCE = "promptecho"
 NOT_RUN = "not run yet"
 PICTURES = ("results/gain-by-vlm.png", "results/reward-and-score.png")  # relative to the page

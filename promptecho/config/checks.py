@@ -30,7 +30,7 @@ from promptecho.config.rewards import placement_problem, reward_problems
 from promptecho.config.suggestions import choices_at, keys_at, unknown_key
 from promptecho.config.training import TrainingConfig
 from promptecho.config.training_checks import training_problems
-from promptecho.shipped import model_path
+from promptecho.shipped import VLMS, WORLDS, model_path
 from promptecho.suggest import closest
 
 
@@ -239,7 +239,9 @@ def _check_family(sections: dict[str, Any], problems: Problems) -> None:
     if t2i is None:
         return
     family = family_named(t2i.family)
-    if problem := misfit(family, model_path(t2i.path, "t2i")):
+    if t2i.path in VLMS:
+        problems["models.t2i.path"] = f"{t2i.path} is a VLM; text-to-image models ship as {' and '.join(WORLDS)}"
+    elif problem := misfit(family, model_path(t2i.path, "t2i")):
         problems["models.t2i.path"] = f"{t2i.path}: {problem}"
     padded = {f"adapters.{name}": entry.pad_prompts for name, entry in (sections.get("adapters") or {}).items()}
     for path, value in {"models.t2i": t2i.pad_prompts, **padded}.items():

@@ -17,7 +17,7 @@ from promptecho.config import ExperimentConfig, load_experiment
 from promptecho.errors import ModelError
 from promptecho.hub_record import HUB_ID, revision_problem
 from promptecho.models import hub_access
-from promptecho.shipped import SHIPPED, weights_of
+from promptecho.shipped import SHIPPED, WORLDS, weights_of
 from promptecho.suggest import maybe
 
 
@@ -146,7 +146,7 @@ def stage_model(path: str, revision: str | None = None) -> str:
     """Where to load a model from: `locate_model`, and with staging its copy on this node's disk."""
     found = locate_model(path, revision)
     folder = Path(found)
-    ships = any(folder.is_relative_to(weights_of(world)) for world in SHIPPED)
+    ships = any(folder.is_relative_to(weights_of(world)) for world in WORLDS)
     if _access.staging is None or not folder.is_dir() or ships:
         return found
     from promptecho.models.staging import staged

@@ -21,9 +21,9 @@ def test_the_page_is_written_again_to_the_same_bytes_and_its_tables_follow_the_s
     text = PAGE.read_text("utf-8")
     assert page(text, KEPT, CONFIGS) == text
     kinds = [match[2] for match in BLOCK.finditer(text)]
-    assert kinds.count("results") == 9 and {*kinds} == {"results", "gains", "sizes", "path", "audit"}
+    assert kinds.count("results") == 8 and {*kinds} == {"results", "gains", "sizes", "path", "audit"}
     empty = page(text, ROOT / "no/such/folder", CONFIGS)
-    assert empty.count("No scores are kept yet.") == 9 and f"| promptecho: {NOT_RUN} |" in empty
+    assert empty.count("No scores are kept yet.") == 8 and f"| promptecho: {NOT_RUN} |" in empty
     assert not any(word in match[0] for match in BLOCK.finditer(empty) for word in (" gains ", "rises", ".png"))
 
 
@@ -39,14 +39,13 @@ def keep(folder: Path, run: str, step: int, right: int, of: int = 40) -> None:
 def kept(tmp_path) -> Path:
     """Two seeds of the reference, three of a smaller VLM and of another query, and an audit of both."""
     keep(tmp_path / "ablations", "base", 0, 10)
-    keep(tmp_path / "ablations-vlm", "base", 0, 10)
     for seed, right in ((1, 30), (2, 26)):
         keep(tmp_path / "ablations", f"promptecho-s{seed}", 30, right)
         keep(tmp_path / "ablations", f"promptecho-s{seed}", 15, 39)
     for seed in (1, 2, 3):
         keep(tmp_path / "ablations", f"query-s{seed}", 30, 12)
-        keep(tmp_path / "ablations-vlm", f"third-s{seed}", 30, 20 + seed)
-    write_json(tmp_path / "vlms.json", {"shapes": 3_000_000, "results/models/vlm-third": 1_000_000})
+        keep(tmp_path / "ablations", f"third-s{seed}", 30, 20 + seed)
+    write_json(tmp_path / "vlms.json", {"shapes": 3_000_000, "shapes-third": 1_000_000})
     rewards = {f"promptecho-s{seed}": {"0": -1.5, "15": -1.0, "30": -0.9} for seed in (1, 2)}
     write_json(tmp_path / "ablations/training.json", rewards)
     one = {"reward": "echo", "vlm": "shapes", "settings": {}, "failed": None, "image": None, "text": None}
@@ -80,7 +79,7 @@ def test_gain_against_the_size_of_the_vlm_and_against_the_reward(kept):
     from results_pictures import draw_pictures
 
     found = rows(sizes_block(kept, CONFIGS, "heldout"))
-    assert {"promptecho", "third", "tenth"} < {*found} and len(found) == 5  # with head and rule
+    assert {"promptecho", "third", "tenth", "scores"} < {*found} and len(found) == 6  # with head and rule
     assert found["third"][0] == "1.00" and found["third"][3] == "+27.5 +30.0 +32.5"
     assert found["tenth"] == ["not run yet"] * 4
     text = "\n".join(path_block(kept, CONFIGS, "heldout"))

@@ -12,6 +12,8 @@ import torch
 
 from promptecho.measure_shapes import within_prompt_auc
 from promptecho.rewards.echo.reward import EchoReward
+from promptecho.rewards.inferscore.options import InferScoreSection
+from promptecho.rewards.inferscore.reward import InferScoreReward
 from promptecho.seeds import derive_seed
 from promptecho.shapes.grammar import corrupt, random_claim, scene_of, write, write_places
 from promptecho.shapes.oracle import detect
@@ -26,19 +28,22 @@ def paths() -> dict[str, str]:
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
-def test_the_vlm_prefers_true_captions(paths):
-    """Renders with one fact of their caption wrong."""
-    reward = EchoReward(load_vlm(paths["vlm"]))
+def preferred(reward: EchoReward, count: int) -> list[bool]:
+    """Whether the true caption beats the same one with a fact wrong, for each of `count` renders."""
     images, right, wrong = [], [], []
-    for index in range(80):
+    for index in range(count):
         rng = np.random.default_rng(derive_seed("shipped vlm", index))
         claim = random_claim(rng)
         images.append(render(scene_of(claim, rng), rng))
         right.append(write(claim, index % 3))
         wrong.append(write(corrupt(claim, rng), index % 3))
     names = [str(index) for index in range(len(images))]
-    wins = [a > b for a, b in zip(reward(images, right, names), reward(images, wrong, names), strict=True)]
-    assert np.mean(wins) >= 0.95
+    return [a > b for a, b in zip(reward(images, right, names), reward(images, wrong, names), strict=True)]
+
+
+def test_the_vlm_prefers_true_captions(paths):
+    """Renders with one fact of their caption wrong."""
+    assert np.mean(preferred(EchoReward(load_vlm(paths["vlm"])), 80)) >= 0.95
 
 
 def test_the_vlm_says_where_things_are(paths):
@@ -79,3 +84,28 @@ def test_auc_counts_pairs_within_prompts_only():
     rewards, verdicts = [[1.0, 2.0], [9.0, 8.0], [5.0, 6.0]], [[False, True], [True, False], [True, True]]
     assert within_prompt_auc(rewards, verdicts) == (1, 2)
     assert within_prompt_auc([[2.0, 1.0, 1.0]], [[False, True, False]]) == (0.25, 2)
+
+
+@pytest.mark.parametrize(("name", "share", "least"), [("shapes-third", 1 / 3, 0.9), ("shapes-tenth", 0.1, 0.85)])
+def test_smaller_vlms_have_their_share_of_the_parameters_and_prefer_true_captions(paths, name, share, least):
+    small, whole = load_vlm(name), load_vlm(paths["vlm"])
+    counts = [sum(one.numel() for one in vlm.model.parameters()) for vlm in (small, whole)]
+    assert counts[0] / counts[1] == pytest.approx(share, rel=0.15)
+    assert np.mean(preferred(EchoReward(small), 40)) >= least
+
+
+def test_the_vlm_of_inferscore_writes_scores_which_others_do_not(paths):
+    """True captions get higher scores than captions of other scenes; a VLM that was taught captions writes no score."""
+    images, prompts = [], []
+    for index in range(16):
+        rng = np.random.default_rng(derive_seed("shipped vlm scores", index))
+        claim = random_claim(rng)
+        images.append(render(scene_of(claim, rng), rng))
+        prompts.append(write(claim, index % 3))
+    settings = InferScoreSection(template="config/experiments/inferscore-shapes.txt", max_new_tokens=32)
+    names = [str(index) for index in range(len(images))]
+    reward = InferScoreReward(load_vlm("shapes-scores"), settings)
+    true, other = reward(images, prompts, names), reward(images, prompts[1:] + prompts[:1], names)
+    assert np.mean(true) >= 0.8 and np.mean(other) <= np.mean(true) - 0.3
+    without = InferScoreReward(load_vlm(paths["vlm"]), settings)(images[:4], prompts[:4], names[:4])
+    assert np.isnan(without).all()
