@@ -31,6 +31,7 @@ from promptecho.config.reruns import (
 from promptecho.config.slices import slice_digest, slice_value
 from promptecho.errors import DataError, PromptEchoError
 from promptecho.files import digest
+from promptecho.status.record import record_jobs
 from promptecho.train.labels import prompt_use
 from promptecho.train.prompts import CAPTIONS, captions_problem
 
@@ -112,6 +113,7 @@ class Protection:
             self._make_again(again)
         if not (self.workflow.dryrun or self.persistence.locked):  # if another Snakemake is running here, this one ends
             self._keep_captions()
+            record_jobs(self.workflow, self.experiments, self.placed)
 
     def find(self) -> tuple[list[Conflict], dict[tuple[str, str], list[Any]]]:
         """What is finished and would be made again, and the trainings among it that `retrain` names.

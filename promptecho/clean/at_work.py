@@ -40,14 +40,20 @@ def at_work(root: Path, experiment: str) -> str | None:
 
 
 def begun_outputs(records: Path) -> Iterator[str]:
-    """Outputs of jobs that have started: Snakemake marks each with a file whose name is the path in base64, long ones
+    """Outputs of jobs that have started and whose end is not recorded."""
+    for output, _ in begun_marks(records):
+        yield output
+
+
+def begun_marks(records: Path) -> Iterator[tuple[str, Path]]:
+    """The same, each with its mark: Snakemake marks each output with a file whose name is the path in base64, long ones
     in folders (`@PART/@PART/PART`)."""
     marks = records / "incomplete"
     for folder, _, names in os.walk(marks):
         parts = [part.removeprefix("@") for part in Path(folder).relative_to(marks).parts]
         for name in names:
             try:
-                yield base64.urlsafe_b64decode("".join([*parts, name])).decode()
+                yield base64.urlsafe_b64decode("".join([*parts, name])).decode(), Path(folder) / name
             except (binascii.Error, UnicodeDecodeError):
                 continue  # a note of Snakemake's about its own records
 

@@ -65,6 +65,21 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "promptecho tables --table geneval --scores results/shapes --print",
         "promptecho tables --paper table4 --scores results/zimage results/qwenimage --print",
     ),
+    "status": (
+        "# all experiments, once and live:",
+        "promptecho status",
+        "promptecho status --watch",
+        "# one of them, as a page for a browser and for a script:",
+        "promptecho status results/shapes --html status.html",
+        "promptecho status results/shapes --json",
+    ),
+    "stop": (
+        "# the training ends after its iteration; Snakemake goes on from there when it is started again:",
+        "promptecho stop results/shapes --run promptecho-s1",
+        "# not after all:",
+        "promptecho stop results/shapes --run promptecho-s1 --undo",
+    ),
+    "efficiency": ("promptecho efficiency results/shapes",),
     "show": (
         "promptecho show results/shapes",
         "# one table without its notes, and a table from anywhere:",

@@ -58,6 +58,7 @@ from promptecho.train.selection import chosen_images
 from promptecho.train.start import start
 from promptecho.train.state import TrainingState, averaged, distance
 from promptecho.train.stop import EXIT_CODE, StopCheck, StopRequestedError
+from promptecho.train.stop_file import stop_file_above
 from promptecho.train.trainer import Segment, Trainer
 from promptecho.train.update import precompute, update
 from promptecho.train.warning_signs import below_eps
@@ -87,7 +88,9 @@ def train_segment(segment: Segment) -> bool:
     with named(launch.rank, launch.world_size, launch.store):
         if layout.serves:
             return _serve(segment, device, layout, launch, MemoryAdvice(str(device), keys))
-        stop = StopCheck(segment.stop_file, launch, segment.on_leave)
+        stop = StopCheck(
+            segment.stop_file, launch, segment.on_leave, run_file=stop_file_above(segment.work, segment.run)
+        )
         stop.install()
         limits = training.timeout_s, training.load_timeout_s
         with Watchdog(segment.work / "ranks", layout.index, layout.trainers, *limits) as watchdog:
@@ -161,6 +164,8 @@ def _run(trainer: Trainer, state: TrainingState) -> bool:
             if any_rank(leads and due):
                 _save(trainer, state)
                 last_save = time.monotonic()
+            if state.iteration < segment.to and not state.early_stop.get("stopped"):
+                trainer.phase.stop.between_iterations()
     except StopRequestedError:
         _save(trainer, state)
         trainer.saver.wait()

@@ -11,6 +11,8 @@ ranks end at once. After that there are two ways:
   request known to one rank is known to all of them within a second, through the store in which they have found each
   other.
 
+A person's request (stop_file.py) is in no hurry: it is looked at between two iterations, and while models load.
+
 Light to import: a command is ready to be stopped before it imports torch.
 """
 
@@ -36,6 +38,9 @@ EXIT_CODE = 75  # EX_TEMPFAIL: nothing is wrong, start the same command again
 POLL_S = 1.0  # between two looks at file and store
 LEAVE_TOGETHER_S = 10.0  # how long a rank waits for the others before it ends without them
 NOTHING_LOST = b"promptecho: asked to stop while loading: nothing is lost, start the same command again\n"
+RUN_STOPS = (
+    "promptecho: this run is to stop (`promptecho stop`): nothing is lost; start Snakemake to go on, or delete {}\n"
+)
 STAGE, STOP, LEFT = "promptecho/stage", "promptecho/stop", "promptecho/left"  # keys of the store
 RUNNING, LEAVING = b"running", b"leaving"  # values of STAGE
 REQUESTS = (signal.SIGTERM, signal.SIGINT)
@@ -69,12 +74,14 @@ class StopCheck:
     Args:
         launch: all ranks that were started together, reward servers too; None: this process alone, without a store.
         on_leave: called before the process is ended while it loads.
+        run_file: a person's request, which lets the iteration under way finish.
     """
 
     def __init__(
-        self, stop_file: Path | None, launch: Launch | None = None, on_leave: Callable[[], None] = lambda: None
-    ):
-        self.stop_file, self.launch, self.on_leave = stop_file, launch, on_leave
+        self, stop_file: Path | None, launch: Launch | None = None, on_leave: Callable[[], None] = lambda: None,
+        run_file: Path | None = None,
+    ):  # fmt: skip
+        self.stop_file, self.launch, self.on_leave, self.run_file = stop_file, launch, on_leave, run_file
         self.signalled = self.heard = False
         self._looked = 0.0
         self._poll: Callable[[], None] | None = None  # what `poll` does now
@@ -141,7 +148,7 @@ class StopCheck:
             woken = os.read(pipe, 64) if ready else b""
             self.signalled |= any(number in woken for number in REQUESTS if _is_ours(number))
             try:
-                if self._seen() or store.check([STAGE]):
+                if self._seen() or self._run_is_to_stop() or store.check([STAGE]):
                     # Whichever comes first holds for all ranks: that they leave, or that they run.
                     if store.compare_set(STAGE, "", LEAVING.decode()) == LEAVING:
                         self._end_process(launch, store)
@@ -158,7 +165,7 @@ class StopCheck:
             if store.check([FAILED]):  # the launcher ends us for that, and that rank says why
                 code = 1
             elif store.add(LEFT, 1) == 1:
-                os.write(2, NOTHING_LOST)
+                os.write(2, RUN_STOPS.format(self.run_file).encode() if self._run_is_to_stop() else NOTHING_LOST)
         self.on_leave()
         end = time.monotonic() + LEAVE_TOGETHER_S
         with suppress(RuntimeError):
@@ -230,7 +237,18 @@ class StopCheck:
         leads = self.launch is None or self.launch.rank == 0
         return self.signalled or (leads and self.stop_file is not None and self.stop_file.exists())
 
+    def _run_is_to_stop(self) -> bool:
+        return self.run_file is not None and self.run_file.exists()
+
     # At a boundary that all ranks share.
+
+    def between_iterations(self) -> None:
+        """Collective, where an iteration has ended and another would follow. Raises StopRequestedError on all ranks
+        together if a person has asked for it; rank 0 looks."""
+        from promptecho.train.ranks import any_rank
+
+        if any_rank((self.launch is None or self.launch.rank == 0) and self._run_is_to_stop()):
+            raise StopRequestedError
 
     def __call__(self) -> None:
         """Collective. Raises StopRequestedError on all ranks together."""

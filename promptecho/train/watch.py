@@ -238,20 +238,31 @@ def snapshot(experiment: Path, runs: list[str], now: float) -> list[RunView]:
         ConfigError: no such run, or none at all.
         DataError: a damaged file.
     """
+    found = chosen_runs(experiment, runs)
+    if not found:
+        raise ConfigError(
+            f"{experiment}: no run has begun and none is planned in {experiment}/config; nothing to watch"
+        )
+    return [view(metrics, total, now) for metrics, total in found]
+
+
+def chosen_runs(experiment: Path, runs: list[str]) -> list[tuple[RunMetrics, int | None]]:
+    """The chosen runs as in `snapshot`, each with its total of iterations, if that is known; [] if there is none.
+
+    Raises:
+        ConfigError: no such run.
+        DataError: a damaged file.
+    """
     begun, planned = find_runs(experiment), planned_runs(experiment)
     known = list(dict.fromkeys([*planned, *begun]))
     for run in runs:
         if run not in known:
             names = f"(known: {', '.join(known) or 'none'}){maybe(run, known)}"
             raise ConfigError(f"--run {run}: no such run in {experiment} {names}")
-    if not known:
-        raise ConfigError(
-            f"{experiment}: no run has begun and none is planned in {experiment}/config; nothing to watch"
-        )
     read = [read_run(experiment, run) for run in runs or known]
     if not runs and planned:  # runs that an earlier configuration left behind would never finish
         read = [metrics for metrics in read if metrics.run in planned or metrics.live is not None]
-    return [view(metrics, planned.get(metrics.run), now) for metrics in read]
+    return [(metrics, planned.get(metrics.run)) for metrics in read]
 
 
 def watch(experiment: Path, runs: list[str], *, once: bool = False, as_json: bool = False) -> None:

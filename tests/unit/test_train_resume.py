@@ -19,6 +19,8 @@ from tiny_experiment import Experiment, metrics_without_times, same_bytes
 
 from promptecho.files import read_json
 from promptecho.train.loop import train_segment
+from promptecho.train.stop import EXIT_CODE, StopCheck
+from promptecho.train.stop_file import stop_file_above
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +90,40 @@ def interrupted(experiment, config) -> dict:
     facts["last_stderr"] = run(arguments)
     facts["checkpoint"] = experiment.folder / "interrupted" / "8"
     return facts
+
+
+def test_a_person_s_request_holds_until_it_is_taken_back(experiment, config, straight):
+    """Between iterations and while models load, not inside an iteration (`promptecho stop`)."""
+    arguments = experiment.train(config, 8, "asked")
+    work = experiment.folder / "asked" / "work" / "r" / "8" / "0123"
+    arguments[arguments.index("--work") + 1] = str(work)
+    asked = stop_file_above(work, "r")
+    assert asked == experiment.folder / "asked" / "work" / "r" / "stop" and stop_file_above(work, "s") is None
+    process = start(arguments)
+    wait_for_iteration(process, work, 1)
+    asked.touch()
+    stderr = process.communicate()[1]
+    assert process.returncode == EXIT_CODE, stderr[-3000:]
+    assert f"asked to stop; state of iteration {newest_iteration(work)} saved" in stderr
+    again = start(arguments)
+    stderr = again.communicate()[1]
+    assert again.returncode == EXIT_CODE and f"start Snakemake to go on, or delete {asked}" in stderr, stderr[-3000:]
+    asked.unlink()
+    run(arguments)
+    assert same_bytes(experiment.folder / "asked" / "8", straight) == []
+
+
+def test_inside_an_iteration_a_person_s_request_is_not_heard(tmp_path):
+    (tmp_path / "stop").touch()
+    check = StopCheck(None, run_file=tmp_path / "stop")
+    with check.listening():
+        check.poll()
+    assert not check.heard
+    check.stop_file = tmp_path / "stop"
+    check._looked = 0.0
+    with check.listening():
+        check.poll()
+    assert check.heard
 
 
 def test_killed_terminated_and_stopped_the_run_ends_with_the_same_bits(straight, interrupted):

@@ -15,6 +15,7 @@ from . import identity
 from .task import Task
 
 _SURELY_TOLD_S = 10.0
+REMOTE_STATE, REMOTE_VERSION = "remote_job_state", 2  # as snakesee reads it
 
 
 def note_start(one: Task) -> None:
@@ -38,6 +39,27 @@ def tell_of_start(job, one: Task, logger) -> None:
         "quietness": Quietness.PROGRESS,
     }
     logger.info(f"Slurm job {one.job_id} runs on {one.node}: {one.label}", extra=event)
+    tell_remote_state(job, one, logger, "running", "RUNNING", started_at=time.time())
+
+
+def tell_remote_state(job, one: Task, logger, phase: str, status: str, **times: float) -> None:
+    """Slurm's id and state of a job, for log handlers that look for such a record; nobody else sees it.
+
+    One record for each job of a group. Ends are not told: Snakemake has events of its own for them.
+    """
+    for single in identity.single_jobs(job):
+        told = {
+            "schema_version": REMOTE_VERSION,
+            "jobid": single.jobid,
+            "executor": "submitit",
+            "phase": phase,
+            "external_jobid": one.job_id,
+            "remote_status": status,
+            "queued_at": one.submission.time,
+            "attempt": 1 + one.requeues_used,
+            **times,
+        }
+        logger.debug(f"Slurm job {one.job_id} is {phase}: {one.label}", extra={REMOTE_STATE: told})
 
 
 class EndsTold:

@@ -185,6 +185,7 @@ class Executor(RemoteExecutor):
         info = SubmittedJobInfo(job, external_jobid=one.job_id, aux={"task": one})
         self._live[one.job_id] = one
         self.report_job_submission(info)
+        events.tell_remote_state(job, one, self.logger, "queued", "PENDING")
 
     def _refuse(self, jobs: Sequence, reason: str) -> None:
         """Fail jobs that could not be submitted; retries of the rule still apply."""

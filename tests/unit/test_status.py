@@ -1,0 +1,189 @@
+"""`promptecho status` on files as real parts leave them: a list of jobs, Snakemake's log and marks, Slurm's queue."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+
+import pytest
+from status_world import JOBS, LOG, ROW, Made, job
+from typer.testing import CliRunner
+
+from promptecho.cli import app
+from promptecho.errors import DataError
+from promptecho.status.blocks import blocks
+from promptecho.status.record import without_targets
+from promptecho.status.report import look
+from promptecho.status.show import page
+from promptecho.status.stop import ask_to_stop
+
+
+def test_every_job_is_in_one_state(tmp_path):
+    made = Made(tmp_path)
+    assert made.states() == {
+        "prompts": (1, 0, 0, 0, 0), "generate_shard": (0, 0, 2, 0, 0), "train": (0, 0, 2, 0, 0),
+        "score": (0, 0, 1, 0, 0),
+    }  # fmt: skip
+    made.finish(3, 36.0)
+    made.begin("images/base/0/s/shards/1.jsonl")
+    made.write(JOBS[4]["log"], "loading\ngenerate s base 0 shard 1: 10/40 images, 0.5/s, 60 s left\n")
+    made.begin("runs/r/2/adapter")
+    made.write("results/e/work/train/r/2/0123/live.jsonl", json.dumps(ROW) + "\n")
+    assert made.states()["generate_shard"] == (1, 1, 0, 0, 0)
+    status = look(made.results)
+    (run,) = status.runs
+    assert (run.state, run.iteration, run.total, run.segments) == ("running", 1, 4, "0/2")
+    assert (run.reward, run.images_per_s, run.mfu, run.memory_gb) == (-1.5, 2.0, 0.31, 3.5)
+    shard = next(one for one in status.running if one.job == "generate_shard base 0 s 1")
+    assert (shard.progress.done, shard.progress.rate, shard.seconds_left) == (10, 0.5, 60)
+    assert [(one.jobs, one.reason) for one in status.waiting] == [(1, "needs train"), (1, "needs generate_shard")]
+    # One shard of 36 s on one GPU, the other is expected to last as long; three iterations are left on 8 GPUs.
+    assert status.hours.gpu_used == pytest.approx(0.01, abs=0.003)
+    assert status.hours.gpu_to_come == pytest.approx(0.4 + 0.01, abs=0.003) and status.hours.unknown == ["score"]
+
+
+def test_a_killed_training_is_shown_with_its_last_line_and_the_command(tmp_path):
+    made = Made(tmp_path)
+    made.fail()
+    made.write(
+        JOBS[1]["log"], "train r: from iteration 0\ntrain r: 1/2 iterations, 0.02/s, 60 s left; reward -1.5000\n"
+    )
+    made.write("results/e/work/train/r/2/0123/live.jsonl", json.dumps(ROW) + "\n")
+    status = look(made.results)
+    assert status.runs[0].state == "failed"
+    train, score = status.failed
+    assert train.reason == "was killed (signal 9), by a person or for lack of memory" and score.reason == "exit code 3"
+    assert train.last_line.endswith("reward -1.5000")
+    assert train.command == "snakemake --profile profiles/local -- results/e/runs/r/2/adapter"
+    assert [(one.jobs, one.reason) for one in status.waiting] == [
+        (2, "ready: waits for its turn"), (1, "needs train r 2, which has failed")
+    ]  # fmt: skip
+    # Started again, it runs.
+    made.begin("runs/r/2/adapter")
+    assert look(made.results).runs[0].state == "running"
+
+
+def test_snakemake_was_killed(tmp_path):
+    made = Made(tmp_path, pid_started=1)
+    made.begin("runs/r/2/adapter")
+    status = look(made.results)
+    assert status.snakemake == "not running"
+    assert [(one.job, one.state) for one in status.failed] == [("train r 2", "interrupted")]
+    assert {one.reason for one in status.waiting} >= {
+        "Snakemake is not running",
+        "needs train r 2, which was interrupted",
+    }
+
+
+def test_an_output_of_before_the_start_is_not_done(tmp_path):
+    made = Made(tmp_path)
+    made.finish(3, 1.0)
+    assert made.states()["generate_shard"] == (1, 0, 1, 0, 0)
+    os.utime(tmp_path / JOBS[3]["outputs"][0], (made.started - 50, made.started - 50))
+    assert made.states()["generate_shard"] == (0, 0, 2, 0, 0)
+
+
+def test_a_stop_is_no_failure(tmp_path):
+    made = Made(tmp_path)
+    made.write(
+        f".snakemake/log/{time.strftime('%Y-%m-%dT%H%M%S', time.localtime(made.started - 2))}.000000.snakemake.log",
+        LOG.replace("137", "75"),
+    )
+    made.write("results/e/work/train/r/2/0123/live.jsonl", json.dumps(ROW) + "\n")
+    ask_to_stop(made.results, "r")
+    status = look(made.results)
+    assert status.runs[0].state == "interrupted" and status.runs[0].stop_asked
+    assert status.failed[0].reason == "stopped by promptecho stop; its state is saved"
+
+
+def test_a_list_that_is_older_than_the_configuration_says_so(tmp_path):
+    made = Made(tmp_path)
+    assert look(made.results).notes == []
+    os.utime(tmp_path / "e.yaml")
+    assert look(made.results).notes[0].startswith("e.yaml was edited since")
+    made.write("results/e/config/b.yaml", "runs: {r: {iterations: 4}}\n")
+    assert look(made.results).notes[0].startswith("the configuration has changed since")
+
+
+def test_jobs_of_an_earlier_start_are_remembered(tmp_path):
+    """Somebody asks for one file while most is not made yet."""
+    made = Made(tmp_path)
+    earlier = json.loads((made.results / "work/jobs/0.json").read_text())
+    now = {**earlier, "started": time.time(), "targets": ["results/e/prompts/s/metadata.jsonl"], "jobs": JOBS[:1]}
+    made.write("results/e/work/jobs/1.json", json.dumps(now))
+    assert made.states()["train"] == (0, 0, 2, 0, 0)
+    made.write("results/e/work/jobs/1.json", json.dumps({**now, "config": "other.yaml"}))
+    assert list(made.states()) == ["prompts"]
+
+
+def test_results_without_a_list_show_what_is_done(tmp_path):
+    made = Made(tmp_path)
+    made.finish(1, 3600.0)
+    (made.results / "work/jobs/0.json").unlink()
+    status = look(made.results)
+    assert status.notes == ["no list of jobs here (Snakemake writes one when it starts): only what is done is counted"]
+    assert [(one.rule, one.done, one.seconds) for one in status.rules] == [("train", 1, 3600.0)]
+    assert status.runs[0].state == "waiting" and status.hours.used == 1.0
+
+
+def test_damage_is_named(tmp_path):
+    made = Made(tmp_path)
+    made.write("results/e/work/jobs/0.json", '{"schema_version": 1, "jobs": [{}]}')
+    with pytest.raises(DataError, match=r"work/jobs/0.json: not a list of jobs .*delete it"):
+        look(made.results)
+    with pytest.raises(DataError, match="no such folder"):
+        look(tmp_path / "results/f")
+
+
+def test_nothing_is_written(tmp_path):
+    made = Made(tmp_path)
+    made.finish(3, 1.0)
+    made.begin("runs/r/2/adapter")
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    look(made.results)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+def test_the_screen_the_page_and_the_numbers(tmp_path, monkeypatch):
+    made = Made(tmp_path)
+    made.fail()
+    made.write(JOBS[1]["log"], "<script>alert(1)</script> & more\n")
+    monkeypatch.chdir(tmp_path)
+    shown = CliRunner().invoke(app, ["status"])
+    assert shown.exit_code == 0, shown.output
+    assert "train r 2 failed: was killed" in shown.output and "<script>alert(1)</script> & more" in shown.output
+    told = json.loads(CliRunner().invoke(app, ["status", "results/e", "--json"]).output)
+    assert [one["failed"] for one in told[0]["rules"]] == [0, 0, 1, 1]
+    assert CliRunner().invoke(app, ["status", "--html", "page.html"]).exit_code == 0
+    written = (tmp_path / "page.html").read_text()
+    assert "&lt;script&gt;alert(1)&lt;/script&gt; &amp; more" in written and "<script" not in written
+    assert not re.search(r"(src|href)=", written)
+    wrong = CliRunner().invoke(app, ["status", "--json", "--watch"])
+    assert "give one of --watch, --json and --html" in str(wrong.exception)
+
+
+def test_a_page_has_every_job_and_a_screen_the_first_of_many(tmp_path):
+    many = [
+        job("generate_shard", [f"images/base/0/s/shards/{k}.jsonl"], R="base", N="0", S="s", K=str(k))
+        for k in range(30)
+    ]
+    made = Made(tmp_path, jobs=many)
+    for k in range(30):
+        made.begin(f"images/base/0/s/shards/{k}.jsonl")
+    status = look(made.results)
+    running = next(block for block in blocks(status) if block.columns and block.columns[0].label == "Running job")
+    assert len(running.rows) == 12 and running.lines == [("", "and 18 more (--json has all)")]
+    assert page(status).count("generate_shard base 0 s") == 30
+
+
+def test_the_command_without_its_targets():
+    assert without_targets(["/x/snakemake", "--profile", "all", "-c2", "all"], ["all"]) == [
+        "snakemake",
+        "--profile",
+        "all",
+        "-c2",
+    ]
+    assert without_targets(["/x/snakemake", "--profile", "p", "--", "all"], ["all"]) == ["snakemake", "--profile", "p"]
+    assert without_targets(["/x/snakemake/__main__.py", "a", "-n", "b"], ["a", "b"]) == ["snakemake", "-n"]

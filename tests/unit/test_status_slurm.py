@@ -1,0 +1,235 @@
+"""`promptecho status` and `efficiency` beside Slurm: the executor's own ledger, and stand-ins for squeue and sacct."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from permissions import obey_permissions, writable
+from status_world import JOBS, Made
+
+from promptecho.status.efficiency import measure, megabytes, snippet
+from promptecho.status.queue import seconds
+from promptecho.status.report import look
+from promptecho.status.slurm_files import plain_name, read_ledger
+from promptecho.status.standing import slurm_name
+from snakemake_executor_plugin_submitit.identity import job_name
+from snakemake_executor_plugin_submitit.ledger import Entry, Ledger, Submission
+
+LOGDIR = ".snakemake/submitit"
+
+
+class Cluster:
+    """A Slurm run of `Made`, with stand-ins for squeue and sacct that print what they are given."""
+
+    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch):
+        self.made = Made(root, executor="submitit", logdir=LOGDIR, requeue_limit=3)
+        self.logdir, self.calls = root / LOGDIR, root / "calls.txt"
+        self.logdir.mkdir(parents=True)
+        self.ledger = Ledger(self.logdir / "ledger.jsonl")
+        self.bin = root / "bin"
+        monkeypatch.setenv("PATH", str(self.bin), prepend=os.pathsep)
+        self.answer("squeue", "")
+        self.answer("sacct", "")
+
+    def answer(self, command: str, text: str, code: int = 0) -> None:
+        self.made.write(f"{command}.txt", text)
+        to = "" if code == 0 else " >&2"
+        script = f"#!/bin/sh\necho {command} >> {self.calls}\ncat {self.made.root}/{command}.txt{to}\nexit {code}\n"
+        self.made.write(f"bin/{command}", script).chmod(0o755)
+
+    def submit(self, *numbers: int, slurm_id: str | None, resubmissions: int = 0) -> Submission:
+        names = [f"pe.{name_of(number)}" for number in numbers]
+        folder = self.logdir / JOBS[numbers[0]]["rule"] / f"s{slurm_id}"
+        folder.mkdir(parents=True)
+        entries = [Entry(name, "f", "r", name) for name in names]
+        submission = Submission(f"t{slurm_id}", str(folder), entries, resubmissions=resubmissions)
+        self.ledger.intend(submission)
+        if slurm_id is not None:
+            self.ledger.submitted(submission, slurm_id)
+        return submission
+
+    def queue(self, *rows: tuple[str, str]) -> None:
+        """Rows of squeue: id, and the rest."""
+        self.answer("squeue", "".join(f"{job_id}|{rest}\n" for job_id, rest in rows))
+
+    def asked(self) -> list[str]:
+        return self.calls.read_text().split() if self.calls.exists() else []
+
+
+@pytest.fixture
+def cluster(tmp_path, monkeypatch) -> Cluster:
+    return Cluster(tmp_path, monkeypatch)
+
+
+def name_of(number: int) -> str:
+    job = JOBS[number]
+    return ".".join([job["rule"], *job["wildcards"].values()])
+
+
+def test_names_are_those_that_the_executor_gives(cluster):
+    class Rule:
+        name = "train"
+
+    class Job:
+        rule, wildcards_dict = Rule, {"E": "e", "R": "a+b c", "N": "2"}
+
+        def is_group(self) -> bool:
+            return False
+
+    class Listed:
+        rule, wildcards = "train", Job.wildcards_dict
+
+    assert plain_name(job_name("my-prefix", Job())) == slurm_name(Listed) == "train.e.a+b_c.2"
+
+
+def test_the_queue_the_limit_and_requeues(cluster):
+    train = cluster.submit(1, slurm_id="7", resubmissions=1)
+    cluster.submit(3, 4, slurm_id="8")
+    (Path(train.folder) / "7.requeues").write_text('[{"life": 0, "why": "its time limit"}]')
+    cluster.made.write("results/e/work/train/r/2/0123/live.jsonl", json.dumps(
+        {"iteration": 1, "reward_mean": -1.5, "seconds": 3000.0}) + "\n")  # fmt: skip
+    start = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(time.time() + 3600))
+    script = f"{cluster.logdir}/generate_shard/s8/submission.sh"
+    cluster.queue(
+        ("7", f"RUNNING|None|2026-11-28T11:00:00|1-00:10:00|1-00:30:00|n[1-2]|pe.train.e.r.2|{cluster.logdir}/x"),
+        ("8_0", f"PENDING|Priority|{start}|0:00|4:00:00||pe.generate_shard.e.base.0.s|{script}"),
+        ("8_1", f"PENDING|Priority|N/A|0:00|4:00:00||pe.generate_shard.e.base.0.s|{script}"),
+        ("9", "RUNNING|None|N/A|1:00|4:00:00|n3|other|/elsewhere/job.sh"),
+    )
+    status = look(cluster.made.results)
+    assert cluster.asked() == ["squeue"] and status.notes == []
+    (train_job,) = status.running
+    assert (train_job.slurm, train_job.node, train_job.elapsed, train_job.limit_s) == ("7", "n[1-2]", 87000.0, 88200.0)
+    assert status.runs[0].limit == "will reach its limit, requeue 3 of 3"
+    assert (status.waiting[0].jobs, status.waiting[0].reason) == (2, "Slurm: Priority")
+    assert status.waiting[0].start == pytest.approx(time.time() + 3600, abs=5)
+    assert status.hours.gpu_used == pytest.approx(8 * 87000 / 3600)
+
+
+def test_a_job_that_is_not_in_the_queue_any_more(cluster):
+    cluster.submit(1, slurm_id="7")
+    cluster.submit(3, slurm_id="8")
+    cluster.submit(4, slurm_id="9")
+    (cluster.logdir / "generate_shard/s8/8.outcome.json").write_text(json.dumps({"returncode": 0}))
+    cluster.answer("sacct", "7|NODE_FAIL\n9|RUNNING\n")
+    status = look(cluster.made.results)
+    assert cluster.asked() == ["squeue", "sacct"]
+    assert [(one.job, one.reason) for one in status.failed] == [
+        ("train r 2", "Slurm: NODE_FAIL, without a word from the job")
+    ]
+    assert [one.job for one in status.running] == ["generate_shard base 0 s 0", "generate_shard base 0 s 1"]
+
+
+def test_a_failure_by_its_outcome_and_what_is_in_nobody_s_queue(cluster):
+    failed = cluster.submit(1, slurm_id="7")
+    cluster.made.begin("runs/r/2/adapter")
+    told = {"returncode": 1, "node": "n1", "seconds": 9.3, "reason": None, "missing": [],
+            "memory": {"kills": 1, "of_job": True, "limit_mb": 500}}  # fmt: skip
+    (Path(failed.folder) / "7.outcome.json").write_text(json.dumps(told))
+    (Path(failed.folder) / "7_0_log.out").write_text("Killed\n")
+    cluster.ledger.ended(failed, 0, "failed")
+    # Chosen by Snakemake, not submitted yet.
+    cluster.made.begin("images/base/0/s/shards/0.jsonl")
+    status = look(cluster.made.results)
+    (one,) = status.failed
+    assert (one.job, one.reason, one.last_line) == ("train r 2", "ran out of memory on n1 after 9 s", "Killed")
+    assert "ready: waits for its turn" in [one.reason for one in status.waiting]
+
+
+def test_a_second_person_who_may_only_read_sees_it_all_but_the_ledger(cluster):
+    script = f"{cluster.logdir}/train/s7/submission.sh"
+    cluster.submit(1, slurm_id="7")
+    cluster.made.begin("images/base/0/s/shards/0.jsonl")
+    cluster.queue(("7", f"RUNNING|None|N/A|10:00|1:00:00|n1|pe.train.e.r.2|{script}"))
+    cluster.calls.touch()
+    cluster.calls.chmod(0o666)
+    (cluster.logdir / "ledger.jsonl").chmod(0)
+    writable(cluster.made.root, False)
+    command = [sys.executable, "-m", "promptecho", "status", "results/e", "--json"]
+    told = subprocess.run(command, cwd=cluster.made.root, capture_output=True, text=True, preexec_fn=obey_permissions)
+    writable(cluster.made.root, True)
+    assert told.returncode == 0, told.stderr
+    (status,) = json.loads(told.stdout)
+    assert "only its owner may read it" in status["notes"][0]
+    assert [(one["job"], one["node"]) for one in status["running"]] == [("train r 2", "n1")]
+    assert "Slurm: in its queue, or about to be" in [one["reason"] for one in status["waiting"]]
+
+
+def test_without_the_ledger_running_jobs_are_known_by_their_names(cluster):
+    script = f"{cluster.logdir}/train/s7/submission.sh"
+    cluster.queue(
+        ("7", f"RUNNING|None|N/A|10:00|1:00:00|n1|pe.train.e.r.2|{script}"),
+        ("8_[3-4]", f"PENDING|Resources|N/A|0:00|1:00:00||pe.generate_shard.e|{script}"),
+    )
+    status = look(cluster.made.results)
+    assert [(one.job, one.node) for one in status.running] == [("train r 2", "n1")]
+
+
+def test_slurm_that_does_not_answer_is_told(cluster):
+    submission = cluster.submit(1, slurm_id="7")
+    (Path(submission.folder) / "7.started").write_text("n5\n0\n")
+    cluster.answer("squeue", "squeue: error: Unable to contact slurm controller\n", code=1)
+    status = look(cluster.made.results)
+    assert status.notes == ["squeue: Unable to contact slurm controller"] and cluster.asked() == ["squeue"]
+    assert [(one.job, one.node, one.reason) for one in status.running] == [
+        ("train r 2", "n5", "Slurm: submitted; its queue was not asked")
+    ]
+
+
+def test_a_ledger_whose_last_line_is_being_written(cluster):
+    cluster.submit(1, slurm_id="7")
+    with (cluster.logdir / "ledger.jsonl").open("a") as file:
+        file.write('{"event": "ended", "tok')
+    tasks, problem = read_ledger(cluster.logdir)
+    assert problem is None and [(one.name, one.job_id, one.ended) for one in tasks.values()] == [
+        ("train.e.r.2", "7", None)
+    ]
+
+
+def test_efficiency_by_accounting(cluster):
+    made = cluster.made
+    listed = json.loads((made.results / "work/jobs/0.json").read_text())
+    listed["rules"]["generate_shard"] |= {"mem_mb": 32000, "runtime": 240, "threads": 8}
+    made.write("results/e/work/jobs/0.json", json.dumps(listed))
+    for number in range(3):
+        made.write(f"{LOGDIR}/generate_shard/s/8_{number}.outcome.json", "{}")
+    rows = [
+        line
+        for n in range(3)
+        for line in (f"8_{n}|COMPLETED|3600|02:00:00|", f"8_{n}.batch|COMPLETED|3600|02:00:00|{9000 + n}M")
+    ]
+    cluster.answer("sacct", "\n".join([*rows, "9|FAILED|1|00:01|"]))
+    found = measure(made.results)
+    (use,) = found.rules
+    assert (use.rule, use.jobs, use.source, use.cpus_used, use.peak_mb) == ("generate_shard", 3, "sacct", 2.0, 9002.0)
+    assert use.better == {"runtime": 90, "mem_mb": 11500, "threads": 2}
+    assert snippet(found.rules) == (
+        "set-threads:\n  generate_shard: 2\nset-resources:\n  generate_shard:\n    runtime: 90\n    mem_mb: 11500"
+    )
+    assert found.notes[-1].startswith("how busy GPUs were: unknown")
+
+
+def test_efficiency_without_accounting_says_so_and_guesses_nothing(cluster):
+    made = cluster.made
+    made.write(f"{LOGDIR}/generate_shard/s/8.outcome.json", "{}")
+    cluster.answer("sacct", "sacct: error: Slurm accounting storage is disabled\n", code=1)
+    made.finish(3, 60.0)
+    path = made.root / JOBS[3]["timing"]
+    path.write_text(path.read_text().replace("100.0", "-").replace("\t30.0", "\tNA"))
+    found = measure(made.results)
+    (use,) = found.rules
+    assert (use.cpus_used, use.peak_mb, use.unknown, use.better) == (None, None, ["CPU", "memory"], {})
+    assert "accounting storage is disabled: of Slurm jobs only Snakemake's own timings" in found.notes[0]
+
+
+def test_times_and_sizes_in_slurm_s_words():
+    assert [seconds(one) for one in ("10", "1:30", "02:00:00", "1-00:10:00", "01:02.500", "UNLIMITED", "")] == [
+        10, 90, 7200, 87000, 62.5, None, None
+    ]  # fmt: skip
+    assert [megabytes(one) for one in ("2048K", "9000M", "1.5G", "", "1048576")] == [2, 9000, 1536, None, 1]
