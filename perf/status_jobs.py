@@ -3,14 +3,16 @@
     python perf/status_jobs.py --jobs 3000 --looks 5
 
 What a run leaves is written into a folder: the list of jobs, half of them done with outputs, timings and logs, the
-others submitted in arrays and noted in the executor's ledger, a tenth of these running; two trainings of 400
-iterations; a judge's journal of 20,000 calls. Stand-ins for squeue and sacct print the queue from a file (as many lines
-as there are jobs), without a Slurm behind them. A look is a process of its own, as for a person at a terminal.
+others submitted in arrays and noted in the executor's ledger, a tenth of these running; Snakemake's log and marks; two
+trainings of 400 iterations; a judge's journal of 20,000 calls. Stand-ins for squeue and sacct print the queue from a
+file (as many lines as there are jobs), without a Slurm behind them. A look is a process of its own, as for a person at
+a terminal.
 """
 
 from __future__ import annotations
 
 import argparse
+import base64
 import json
 import os
 import resource
@@ -43,6 +45,15 @@ def make(root: Path, jobs: int) -> None:
     for job in done:
         for name, text in (("outputs", "{}\n"), ("timing", TIMING), ("log", "done\n")):
             _write(root / (job[name][0] if name == "outputs" else job[name]), text)
+    told = "[Sat Nov 28 10:00:00 2026]\nJob {0}: images\n[Sat Nov 28 10:15:00 2026]\n"
+    told += "Finished jobid: {0} (Rule: generate_shard)\n1 of 3000 steps (1%) done\nExecute 1 jobs...\n"
+    stamp = time.strftime("%Y-%m-%dT%H%M%S", time.localtime(started - 5))
+    log = "".join(told.format(number) for number in range(len(done)))
+    _write(root / f".snakemake/log/{stamp}.000000.snakemake.log", log)
+    for job in listed:
+        if job not in done and job["rule"] == "generate_shard":  # Snakemake has begun to make them
+            mark = base64.urlsafe_b64encode(job["outputs"][0].encode()).decode()
+            _write(root / ".snakemake/incomplete" / mark, "")
     _submit(root, [job for job in listed if job not in done and job["rule"] == "generate_shard"], jobs)
     for run in range(RUNS):
         rows = [

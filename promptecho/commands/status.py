@@ -21,7 +21,7 @@ def status(
         list[Path] | None,
         typer.Argument(help="Folders of experiments, results/E. Default: all in results."),
     ] = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Look again every 10 s, until Ctrl-C.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Look again every 10 s, until all is done or Ctrl-C.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON, with every job.")] = False,
     html: Annotated[
         Path | None, typer.Option("--html", help="Write one HTML page, with every job, instead. Default: none.")

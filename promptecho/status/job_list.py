@@ -90,7 +90,8 @@ class JobList:
         """The folder in which Snakemake was started, seen from here; None where results were moved elsewhere."""
         results = self.path.absolute().parents[2]
         parts = Path(self.prefix).parts
-        return results.parents[len(parts) - 1] if parts and results.parts[-len(parts) :] == parts else None
+        inside = not Path(self.prefix).is_absolute() and results.parts[-len(parts) :] == parts
+        return results.parents[len(parts) - 1] if parts and inside else None
 
     def gpus(self, rule: str) -> int:
         """Of each job of a rule."""

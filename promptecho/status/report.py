@@ -143,6 +143,12 @@ class ExperimentStatus:
     judges: list[JudgeStatus]
     hours: HoursStatus
 
+    @property
+    def ended(self) -> bool:
+        """Nothing is left to be made, or nobody makes it any more and nothing runs."""
+        open_ = any(rule.running or (rule.pending and self.snakemake != "not running") for rule in self.rules)
+        return self.snakemake != "running" and not open_
+
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
@@ -273,8 +279,14 @@ def _job(standing: JobStanding) -> JobStatus:
         standing.elapsed,
         standing.limit,
         start=standing.start,
-        log="" if standing.log is None else str(standing.log),
+        log="" if standing.log is None else _from_here(standing.log),
     )
+
+
+def _from_here(path: Path) -> str:
+    """As somebody here would write it."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 def _limit(standing: JobStanding, seconds_left: float | None, listed: JobList | None) -> str:

@@ -112,22 +112,23 @@ def page(status: ExperimentStatus) -> str:
 
 
 def show(look: Callable[[], list[ExperimentStatus]], *, watch: bool) -> None:
-    """Print the status once, or again and again: on a terminal in place, elsewhere every minute."""
-    console = screen()
-    if not watch:
-        console.print(_together(look()))
-        return
-    if not console.is_terminal:
-        while True:
-            console.print(_together(look()))
-            sys.stdout.flush()
-            time.sleep(LOG_INTERVAL_S)
-    from rich.live import Live
+    """Print the status once; with `watch` again and again until all is done: on a terminal in place, elsewhere every
+    minute."""
+    console, found = screen(), look()
+    if watch and console.is_terminal:
+        from rich.live import Live
 
-    with Live(_together(look()), console=console, auto_refresh=False, screen=True, vertical_overflow="crop") as live:
-        while True:
-            time.sleep(REFRESH_S)
-            live.update(_together(look()), refresh=True)
+        with Live(_together(found), console=console, auto_refresh=False, screen=True, vertical_overflow="crop") as live:
+            while not all(one.ended for one in found):
+                time.sleep(REFRESH_S)
+                found = look()
+                live.update(_together(found), refresh=True)
+    console.print(_together(found))
+    while watch and not all(one.ended for one in found):
+        sys.stdout.flush()
+        time.sleep(LOG_INTERVAL_S)
+        found = look()
+        console.print(_together(found))
 
 
 def screen() -> Console:

@@ -13,11 +13,13 @@ from typer.testing import CliRunner
 
 from promptecho.cli import app
 from promptecho.errors import DataError
+from promptecho.judges.record import Record
 from promptecho.status.blocks import blocks
 from promptecho.status.record import without_targets
 from promptecho.status.report import look
 from promptecho.status.show import page
 from promptecho.status.stop import ask_to_stop
+from promptecho.train.stop_file import stop_file_of
 
 
 def test_every_job_is_in_one_state(tmp_path):
@@ -176,6 +178,37 @@ def test_a_page_has_every_job_and_a_screen_the_first_of_many(tmp_path):
     running = next(block for block in blocks(status) if block.columns and block.columns[0].label == "Running job")
     assert len(running.rows) == 12 and running.lines == [("", "and 18 more (--json has all)")]
     assert page(status).count("generate_shard base 0 s") == 30
+
+
+def test_judges_by_their_own_record(tmp_path):
+    made = Made(tmp_path)
+    prices = "{model: m, usd_per_million_input_tokens: 1000, usd_per_million_output_tokens: 2000}"
+    config = made.write("results/e/config/a.yaml", f"runs: {{}}\njudges: {{models: {{mine: {prices}}}}}\n")
+    os.utime(config, (made.started - 1, made.started - 1))
+    with Record(made.results / "judges/mine", "m") as record:
+        for key, status in (("a", "ok"), ("b", "failed"), ("c", "refused"), ("d", None)):
+            with record.transaction():
+                begun = record.begin(key, key, 0, input_tokens=900, output_tokens=100, guess=0)
+            if status is not None:
+                text = 'I say "status":"ok","input_tokens":5'
+                tokens = {"input_tokens": 0, "output_tokens": 0} if status == "failed" else {"output_tokens": 10}
+                record.end(begun, status, text=text, **tokens)
+        record.give_up("b", "b", "no answer")
+    made.write("results/e/logs/judge/b/r/4.log", "judge m: 12 questions, 8 already done\njudge m: 9/12\n")
+    (judge,) = look(made.results).judges
+    assert (judge.judge, judge.calls, judge.answered, judge.failed, judge.under_way) == ("mine", 4, 1, 2, 1)
+    assert judge.reused == 8 and judge.usd == pytest.approx((1800 * 1000 + 20 * 2000) / 1e6)
+
+
+def test_a_run_is_asked_to_stop_and_not_after_all(tmp_path):
+    made = Made(tmp_path)
+    stop = stop_file_of(made.results, "r")
+    told = CliRunner().invoke(app, ["stop", str(made.results), "--run", "r"])
+    assert told.exit_code == 0 and "stops after the iteration under way" in told.output and stop.is_file()
+    assert "r: goes on" in CliRunner().invoke(app, ["stop", str(made.results), "--run", "r", "--undo"]).output
+    assert not stop.exists()
+    wrong = CliRunner().invoke(app, ["stop", str(made.results), "--run", "rr"])
+    assert f"--run rr: no such run in {made.results} (known: r)" in str(wrong.exception)
 
 
 def test_the_command_without_its_targets():
