@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,15 +101,7 @@ def jobs_of(preflight: Preflight) -> Iterator[tuple[Stage, JobNeeds]]:
     assert profile is not None, "on a cluster there is one"
     seen = set()
     for stage in JOBS:
-        if stage not in preflight.stages:
-            continue
-        names: Sequence[str] = [""]
-        if stage == "train":
-            names = list(config.runs)
-        elif stage in ("judge", "score"):
-            judged = stage == "judge"
-            names = [name for name, one in preflight.benchmarks.items() if one.judge is not None or not judged]
-        for name in names:
+        for name in preflight.names(stage):
             job = _needs(cluster_resources(config, stage, takes_gpu(config, stage, name)), profile, RULES[stage])
             if (stage, job) not in seen:
                 seen.add((stage, job))

@@ -110,5 +110,5 @@ def _conda(preflight: Preflight) -> Iterator[Finding]:
         return
     yield unchecked(
         "the packages of the stages: Snakemake builds their conda environments when it starts",
-        "the start of Snakemake", "build them before: snakemake --conda-create-envs-only",
+        "the start of Snakemake", "build them before: snakemake --profile ... --conda-create-envs-only",
     )  # fmt: skip

@@ -30,14 +30,17 @@ START = "the start of Snakemake"
 def results_writable(preflight: Preflight) -> Iterator[Finding]:
     """Whether results can be written, and others can't write where jobs take code and states from."""
     place = existing(preflight.results)
-    if not os.access(place, os.W_OK | os.X_OK):
+    mine = os.access(place, os.W_OK | os.X_OK)
+    if not mine:
         yield problem(f"{place}: you may not write there", START, f"chmod u+w {place}, or start in another folder")
-    for path in _places(preflight).values():
-        if path.exists() and _others_write(path):
-            yield warning(
-                f"{path}: everybody may write there", "any time: others can replace what jobs load or have made",
-                f"chmod o-w {path}",
-            )  # fmt: skip
+    open_to_all = [path for path in _places(preflight).values() if path.exists() and _others_write(path)]
+    for path in open_to_all:
+        yield warning(
+            f"{path}: everybody may write there", "any time: others can replace what jobs load or have made",
+            f"chmod o-w {path}",
+        )  # fmt: skip
+    if mine and not open_to_all:
+        yield fine(f"{place}: you may write there, and not everybody may")
 
 
 def shared_folders(preflight: Preflight) -> Iterator[Finding]:

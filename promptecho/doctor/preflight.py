@@ -46,6 +46,17 @@ class Preflight:
     benchmarks: dict[str, BenchmarkSection]
     network: bool = True
 
+    def names(self, stage: Stage) -> list[str]:
+        """Runs of training, benchmarks of judge and score, and "" for other stages; none of a stage that is not to
+        run."""
+        if stage not in self.stages:
+            return []
+        if stage == "train":
+            return list(self.config.runs)
+        if stage == "judge":
+            return [name for name, section in self.benchmarks.items() if section.judge is not None]
+        return list(self.benchmarks) if stage == "score" else [""]
+
     @property
     def results(self) -> Path:
         return Path("results") / self.config.experiment

@@ -14,6 +14,7 @@ from promptecho.doctor.diagnosis import Diagnosis, run_checks
 from promptecho.doctor.finding import PreflightCheck
 from promptecho.doctor.images import images_readable, images_there
 from promptecho.doctor.judges import judge_keys, judges_answer
+from promptecho.doctor.local_gpus import local_gpus
 from promptecho.doctor.models import models
 from promptecho.doctor.packages import packages
 from promptecho.doctor.places import clock, results_writable, room, shared_folders
@@ -35,6 +36,7 @@ CHECKS: dict[str, PreflightCheck] = {
     "folders": results_writable,
     "shared folders": shared_folders,
     "clock": clock,
+    "GPUs": local_gpus,
     "partitions": cluster,
 }
 

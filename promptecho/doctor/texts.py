@@ -52,7 +52,7 @@ def _captions(preflight: Preflight, readers: Sequence[PromptReader]) -> Iterator
     prompts = preflight.config.captions.prompts
     if not made.is_file() and prompts is None:
         told = "captions against context lengths and control tokens: there are none yet"
-        yield unchecked(told, JOBS["train"], "look again after `snakemake captions`; the merge looks, too")
+        yield unchecked(told, JOBS["train"], "look again when captions/captions.h5 is there; the merge looks, too")
         return
     try:
         if made.is_file():

@@ -98,7 +98,10 @@ def _plan(preflight: Preflight, gpu: str, totals: Totals) -> None:
     totals.problems = plan.problems
     if plan.captions is not None:
         totals.gpu_hours["captions"] = plan.captions.gpu_hours
-        totals.disk["captions"] = BYTES_PER_CAPTION * (plan.captions.images or 0)
+        if plan.captions.images is not None:
+            totals.disk["captions"] = BYTES_PER_CAPTION * plan.captions.images
+        else:
+            totals.unknown.append("captions: how many images there are, since they are not here")
     for run in plan.runs:
         training = run_training(config, run.run)
         totals.gpu_hours[f"train {run.run}"] = run.hours * run.gpus

@@ -19,12 +19,14 @@ from safetensors.numpy import load_file, save_file
 from typer.testing import CliRunner
 
 from promptecho.cli import app
+from promptecho.cluster.gpus import detect
 from promptecho.config.yaml_files import deep_merge
 from promptecho.doctor.cluster import JobNeeds, cluster, jobs_of, misfits, parse_partitions
 from promptecho.doctor.finding import Finding
 from promptecho.doctor.images import images_readable, images_there
 from promptecho.doctor.judge_costs import judge_costs
 from promptecho.doctor.judges import judge_keys, judges_answer
+from promptecho.doctor.local_gpus import local_gpus
 from promptecho.doctor.models import models
 from promptecho.doctor.packages import packages
 from promptecho.doctor.places import clock, file_system, results_writable, room, shared_folders
@@ -266,11 +268,11 @@ def test_room_on_the_disk_is_compared_with_what_will_be_written(experiment):
 def test_folders_that_everybody_may_write_are_told(experiment):
     preflight = experiment()
     preflight.results.mkdir(parents=True)
-    assert not list(results_writable(preflight))
+    assert only(results_writable(preflight), "fine")
     preflight.results.chmod(0o777)
     assert "results/tiny: everybody may write" in only(results_writable(preflight), "warning").what
     preflight.results.chmod(0o1777)
-    assert not list(results_writable(preflight))
+    assert only(results_writable(preflight), "fine")
 
 
 @pytest.mark.skipif(file_system(Path("/dev/shm")) != "tmpfs", reason="/dev/shm is no file system in memory here")
@@ -363,3 +365,14 @@ def test_the_totals_are_the_plan_s_and_the_bytes_are_those_of_a_checkpoint(exper
     assert totals.disk["captions"] == 20_000
     # The demo's adapter, of rank 64, is a file of 5,456,464 bytes. Two checkpoints, and the state of a segment at work.
     assert totals.disk["train echo"] == pytest.approx(3 * 8 * 5_456_464 * 2 / 64, rel=0.02)
+
+
+@pytest.mark.skipif(bool(detect()), reason="this machine has GPUs")
+def test_real_models_on_a_machine_without_gpus_are_told(experiment, tmp_path):
+    (tmp_path / "p").mkdir()
+    (tmp_path / "p/config.yaml").write_text("cores: all\n")
+    assert only(local_gpus(experiment(tmp_path / "p")), "fine").what == "no stage takes a GPU"
+    real = {"t2i": {"path": "some/t2i"}}
+    found = only(local_gpus(experiment(tmp_path / "p", models=real)), "warning")
+    assert "no NVIDIA GPU" in found.what and "rule train" in found.when
+    assert "no profile is named" in only(local_gpus(experiment(models=real)), "unchecked").what
