@@ -9,7 +9,7 @@ PLUGIN := plugins/snakemake-executor-plugin-submitit
 SNAKEMAKE := PATH="$$PWD/$(BIN):$$PATH" $(BIN)/snakemake --profile profiles/local
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo study reproduce recipes placements test test-browser test-plugin lint docs test-slurm other-slurm clean-results
+.PHONY: help setup demo reproduce recipes placements test test-browser test-plugin lint docs test-slurm other-slurm clean-results
 
 help: ## Print this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,14 +43,6 @@ demo: setup ## Run the embedded experiment from captions to tables and print its
 	@echo
 	@echo "demo: of all six benchmarks, with the notes below the tables: $(BIN)/promptecho show results/shapes"
 	@echo "demo: results/README.md explains what lies where"
-
-# Each run differs from the demo's in the keys named here; what the demo has made already is not made again.
-STUDY := shapes.runs.promptecho-s2.seed=2 shapes.runs.promptecho-s3.seed=3 \
-         shapes.runs.permuted-s1.seed=1 shapes.runs.permuted-s1.control=permuted_rewards
-
-study: demo ## The demo, two more seeds and a control run (docs/results-shapes.md).
-	@$(SNAKEMAKE) --config experiments=shapes 'set=$(STUDY)' -- all
-	@$(BIN)/promptecho show results/shapes --table heldout --table geneval
 
 reproduce: setup ## Train and judge the ablations, three seeds each, and write their tables on docs/results-shapes.md; several hours.
 	@$(SNAKEMAKE) --config experiments=ablations --keep-going -- all

@@ -35,6 +35,7 @@ ROOT = Path(__file__).resolve().parent.parent
 def demo(checkout: Path, folder: Path, cores: int) -> dict[str, Any]:
     """The demo of `checkout` in the new `folder`; its log is folder/log.txt."""
     started = time.monotonic()
+    checkout, folder = checkout.resolve(), folder.resolve()
     folder.mkdir()
     shutil.copytree(checkout / "config", folder / "config")
     staged = "rule base:" in (checkout / "workflow/rules/score.smk").read_text()
@@ -50,7 +51,8 @@ def demo(checkout: Path, folder: Path, cores: int) -> dict[str, Any]:
     }  # fmt: skip
     environ = tell_usage(folder / "usage", environ)
     with (folder / "log.txt").open("w") as log:
-        process = subprocess.Popen(["bash", "-c", line], env=environ, stdout=log, stderr=subprocess.STDOUT)
+        # Python looks for modules where it is started first: there the other checkout's must not lie.
+        process = subprocess.Popen(["bash", "-c", line], env=environ, cwd=folder, stdout=log, stderr=subprocess.STDOUT)
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
