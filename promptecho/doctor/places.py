@@ -30,9 +30,10 @@ START = "the start of Snakemake"
 def results_writable(preflight: Preflight) -> Iterator[Finding]:
     """Whether results can be written, and others can't write where jobs take code and states from."""
     place = existing(preflight.results)
+    name = _shown(place)
     mine = os.access(place, os.W_OK | os.X_OK)
     if not mine:
-        yield problem(f"{place}: you may not write there", START, f"chmod u+w {place}, or start in another folder")
+        yield problem(f"{name}: you may not write there", START, f"chmod u+w {name}, or start in another folder")
     open_to_all = [path for path in _places(preflight).values() if path.exists() and _others_write(path)]
     for path in open_to_all:
         yield warning(
@@ -40,7 +41,7 @@ def results_writable(preflight: Preflight) -> Iterator[Finding]:
             f"chmod o-w {path}",
         )  # fmt: skip
     if mine and not open_to_all:
-        yield fine(f"{place}: you may write there, and not everybody may")
+        yield fine(f"{name}: you may write there, and not everybody may")
 
 
 def shared_folders(preflight: Preflight) -> Iterator[Finding]:
@@ -70,6 +71,7 @@ def shared_folders(preflight: Preflight) -> Iterator[Finding]:
 def clock(preflight: Preflight) -> Iterator[Finding]:
     """Whether this machine and the file system of the results have the same time, by a file that is deleted again."""
     place = existing(preflight.results)
+    name = _shown(place)
     when = "any rerun: Snakemake compares times of files"
     try:
         with tempfile.NamedTemporaryFile(dir=place, prefix=".promptecho-doctor-") as file:
@@ -79,22 +81,23 @@ def clock(preflight: Preflight) -> Iterator[Finding]:
             os.fsync(file.fileno())
             changed, after = os.stat(file.name).st_mtime, time.time()
     except OSError as error:
-        told = f"{place}: the clock of its file system: {error.strerror or error}"
+        told = f"{name}: the clock of its file system: {error.strerror or error}"
         yield unchecked(told, when, "look again where you may write")
         return
     skew = min(changed - before, 0) + max(changed - after, 0)
     if abs(skew) > CLOCK_TOLERANCE_S:
-        told = f"{place}: its file system is {abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} this machine"
+        told = f"{name}: its file system is {abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} this machine"
         yield warning(told, when, "have the clocks set (chrony, ntpd)")
     else:
-        yield fine(f"{place}: the clocks of this machine and of the file system agree within {CLOCK_TOLERANCE_S:g} s")
+        yield fine(f"{name}: the clocks of this machine and of the file system agree within {CLOCK_TOLERANCE_S:g} s")
 
 
 def room(preflight: Preflight, totals: Totals) -> Iterator[Finding]:
     """Whether what will be written fits on the disk of the results."""
     place = existing(preflight.results)
+    name = _shown(place)
     free, need = shutil.disk_usage(place).free, sum(totals.disk.values())
-    told = f"{place}: {need / 1e9:.3g} GB will be written (an estimate), {free / 1e9:.3g} GB are free"
+    told = f"{name}: {need / 1e9:.3g} GB will be written (an estimate), {free / 1e9:.3g} GB are free"
     if need > free:
         parts = sorted(totals.disk.items(), key=lambda item: -item[1])[:3]
         largest = ", ".join(f"{name} {size / 1e9:.3g}" for name, size in parts)
@@ -110,6 +113,12 @@ def existing(path: Path) -> Path:
     while not path.exists():
         path = path.parent
     return path
+
+
+def _shown(path: Path) -> str:
+    """Relative to where Snakemake starts, where it lies below that."""
+    here = Path(os.path.abspath("."))
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
 
 
 def file_system(path: Path, mounts: Path = MOUNTS) -> str | None:

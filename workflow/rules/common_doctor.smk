@@ -10,8 +10,6 @@ STAGES |= {"generate_together": "generate"}
 
 def doctors_lines(jobs):
     """Lines about what would stop `jobs`."""
-    from promptecho.doctor.short import short_lines
-
     stages, benchmarks = {}, {}
     named = {MODIFIER.modify_rulename(rule): stage for rule, stage in STAGES.items()}
     for job in jobs:
@@ -20,6 +18,8 @@ def doctors_lines(jobs):
             benchmarks.setdefault(job.wildcards.E, set()).update({getattr(job.wildcards, "B", "")} - {""})
     lines = []
     for name, some in stages.items():
+        from promptecho.doctor.short import short_lines  # here, as a plan without such jobs needs nothing of it
+
         source = Path(EXPERIMENTS.site.experiments_dir) / f"{name}.yaml"
         lines += short_lines(EXPERIMENTS[name], source, some, benchmarks[name], CONDA)
     return lines
