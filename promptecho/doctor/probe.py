@@ -31,6 +31,8 @@ POLL_S = 2.0
 # What of a profile's resources sbatch is told in other words.
 OPTIONS = {"slurm_account": "account", "qos": "qos", "constraint": "constraint", "reservation": "reservation"}
 FREE_SHARE = 0.95  # of a GPU that nobody else uses
+MB_PER_PROCESS = 8000
+CACHED_S = 60.0  # so long a network's file system may hide a file that another node has written
 
 
 @dataclass
@@ -44,6 +46,7 @@ class Probe:
     nonce: str
     job_id: str = ""
     refused: str = ""
+    gone: float | None = None  # when it was first seen to be no longer in the queue
 
     @property
     def where(self) -> str:
@@ -89,7 +92,9 @@ def kinds(preflight: Preflight) -> list[tuple[str, str, JobNeeds]]:
         known = found.get(job.partition)
         if known is None or (job.gpus, job.nodes) > (known[2].gpus, known[2].nodes):
             nodes = min(job.nodes, MOST_NODES)
-            asked = replace(job, nodes=nodes, cpus=min(job.cpus, max(1, job.gpus)), mem_mb=min(job.mem_mb, 8000))
+            processes = max(1, job.gpus)  # one for each GPU
+            memory = min(job.mem_mb, MB_PER_PROCESS * processes)
+            asked = replace(job, nodes=nodes, cpus=min(job.cpus, processes), mem_mb=memory)
             found[job.partition] = (RULES[stage], JOBS[stage], asked)
     return list(found.values())
 
@@ -132,7 +137,12 @@ def _reports(one: Probe) -> list[dict[str, Any]]:
 
 
 def _ended(one: Probe) -> bool:
-    return not one.job_id or len(_reports(one)) >= one.job.nodes or _state(one) is None
+    if not one.job_id or len(_reports(one)) >= one.job.nodes:
+        return True
+    if _state(one) is not None:
+        return False
+    one.gone = one.gone or time.monotonic()
+    return time.monotonic() - one.gone > CACHED_S
 
 
 def _state(one: Probe) -> tuple[str, str] | None:

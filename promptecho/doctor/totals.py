@@ -83,12 +83,12 @@ def _plan(preflight: Preflight, gpu: str, totals: Totals) -> None:
     from promptecho.plan.gpus import find_gpu
     from promptecho.plan.plan import Planner
     from promptecho.plan.result import Cluster
-    from promptecho.plan.settings import ASSUMED_MFU, Settings, usual_prompt_tokens
+    from promptecho.plan.settings import ASSUMED_MFU, Settings, caches_prompts, usual_prompt_tokens
 
     config = preflight.config
     settings = Settings(
         ASSUMED_MFU, 0.7, 50.0, RESERVE_GB, usual_prompt_tokens(config), 100, config.captions.query,
-        config.models_prompt_cache is not None,
+        caches_prompts(preflight.source),
     )  # fmt: skip
     asked = cluster_resources(config, "train", on_gpu=True)
     assert isinstance(asked, TrainResources), "of training"

@@ -31,6 +31,7 @@ from promptecho.doctor.models import models
 from promptecho.doctor.packages import packages
 from promptecho.doctor.places import clock, file_system, results_writable, room, shared_folders
 from promptecho.doctor.preflight import Preflight, make_preflight
+from promptecho.doctor.probe import Probe, of_node
 from promptecho.doctor.texts import texts
 from promptecho.doctor.totals import Totals, budgets, make_totals
 from promptecho.shipped import weights_of
@@ -377,3 +378,27 @@ def test_real_models_on_a_machine_without_gpus_are_told(experiment, tmp_path):
     found = only(local_gpus(experiment(tmp_path / "p", models=real)), "warning")
     assert "no NVIDIA GPU" in found.what and "rule train" in found.when
     assert "no profile is named" in only(local_gpus(experiment(models=real)), "unchecked").what
+
+
+def test_a_node_s_report_is_read(experiment, tmp_path):
+    sent = Probe(JobNeeds("gpu", 2, 2, 2, 8000, 10), "train", "training", tmp_path, "n")
+    gpus = [{"name": "A", "free": 78e9, "total": 80e9}, {"name": "A", "free": 20e9, "total": 80e9}]
+    sound = {
+        "host": "n1", "nonce": "n", "packages": {"stage train": [[], []]}, "python": "/p", "python_version": "3.11",
+        "time": 100.0, "written": 100.5, "file_system": "nfs4", "disk": "/tmp", "disk_kind": "xfs", "disk_free": 5e11,
+        "gpus": gpus[:1] * 2, "cuda": "CUDA 12.8", "exchange": {"ranks": 4},
+    }  # fmt: skip
+
+    def told(**changes: Any) -> list[str]:
+        found = of_node(experiment(), sent, sound | changes, "training")
+        return [one.what for one in found if one.severity != "fine"]
+
+    assert told() == []
+    assert told(gpus=gpus) == ["partition gpu, node n1: GPU 1: 20.0 of 80.0 GB are free"]
+    assert "2 GPU(s) asked for: torch sees no GPU" in told(gpus=[], cuda="torch sees no GPU")[0]
+    assert "reads other content" in told(nonce="m")[0]
+    assert "its clock is 30 s behind the file system's" in told(written=130.0)[0]
+    assert "stage train: not installed in /p: x==1" in told(packages={"stage train": [["x==1"], []]})[0]
+    assert "could not exchange: hung" in told(exchange={"error": "hung"})[0]
+    wrong = {"ranks": 4, "backend": "nccl", "right": False, "gb_s": 1.0, "bus_gb_s": 1.5}
+    assert "4 ranks add up to a wrong sum" in told(exchange=wrong)[0]
