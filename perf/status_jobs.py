@@ -67,7 +67,7 @@ def make(root: Path, jobs: int) -> None:
     rows = [
         {"call": call, "judge": "m", "key": "k" * 64, "id": str(call), "attempt": 0, "status": status, "time": 1.0,
          **({"text": "yes " * 50} if status == "ok" else {}), "input_tokens": 900, "output_tokens": 60}
-        for call in range(CALLS) for status in ("begun", "ok")
+        for call in range(min(CALLS, 10 * jobs)) for status in ("begun", "ok")
     ]  # fmt: skip
     lines = "".join(json.dumps(row, separators=(",", ":")) + "\n" for row in rows)
     _write(results / "judges/j/20261128T000000-0.jsonl", lines)

@@ -43,11 +43,10 @@ def read_failures(root: Path, started: float) -> dict[str, JobFailure]:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return found
-    interrupted, status, message, inside = False, "", "", False
+    interrupted = any(line.startswith(_INTERRUPTED) for line in lines)  # a job may end before Snakemake notices
+    status, message, inside = "", "", False
     for line in lines:
-        if line.startswith(_INTERRUPTED):
-            interrupted = True
-        elif _ERROR.match(line):
+        if _ERROR.match(line):
             inside, message = True, ""
         elif inside and (told := _MESSAGE.match(line)):
             message = "" if told[1] == "None" else told[1]

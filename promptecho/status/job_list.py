@@ -20,6 +20,7 @@ import contextlib
 import json
 import os
 import socket
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -55,7 +56,8 @@ class ListedJob:
 
     @property
     def run(self) -> str | None:
-        return self.wildcards.get("R")
+        """That it trains; None: it does something else."""
+        return self.wildcards.get("R") if trains(self.outputs) else None
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,11 @@ class JobList:
         """Of each job of a rule."""
         asked = self.rules.get(rule, {})
         return asked.get("gpu") or asked.get("gpus_per_node", 0) * max(asked.get("nodes", 1), 1)
+
+
+def trains(outputs: Iterable[str]) -> bool:
+    """Whether a job with these outputs is a training, whatever its rule is called in somebody's workflow."""
+    return {"adapter", "state"} <= {output.rpartition("/")[2] for output in outputs}
 
 
 def started_at(pid: int) -> int | None:

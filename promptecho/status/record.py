@@ -14,7 +14,7 @@ from typing import Any
 
 from promptecho.errors import DataError
 from promptecho.files import digest, write_text
-from promptecho.status.job_list import FOLDER, SCHEMA_VERSION, read_list, started_at
+from promptecho.status.job_list import FOLDER, SCHEMA_VERSION, read_list, started_at, trains
 from promptecho.status.stop import take_back
 
 RESOURCES = ("mem_mb", "runtime", "gpu", "gpus_per_node", "nodes", "tasks_per_node", "requeue_limit", "resumable")
@@ -27,6 +27,13 @@ def record_jobs(workflow: Any, experiments: Any, placed: Callable[[str], str]) -
         experiments: name -> configuration; `paths` says where each resolved configuration is.
         placed: where a path of ours lies in a workflow that takes us as a module.
     """
+    try:
+        _record_jobs(workflow, experiments, placed)
+    except Exception as error:  # a convenience, that reads Snakemake's own objects, must not keep jobs from running
+        print(f"`promptecho status` will not know these jobs: {type(error).__name__}: {error}", file=sys.stderr)
+
+
+def _record_jobs(workflow: Any, experiments: Any, placed: Callable[[str], str]) -> None:
     planned: dict[str, list[Any]] = defaultdict(list)
     for job in workflow.dag.jobs:
         name = job.wildcards_dict.get("E", "") if job.output else ""
@@ -37,22 +44,20 @@ def record_jobs(workflow: Any, experiments: Any, placed: Callable[[str], str]) -
         if needed.isdisjoint(jobs):
             continue  # nothing is begun: what an earlier start has planned stays to be seen
         results = placed(f"results/{name}")
+        for job in needed.intersection(jobs):
+            if trains(map(str, job.output)):
+                take_back(Path(results), job.wildcards.R)
         about = _about(workflow, experiments, name, results)
         told = about | {"rules": _rules(workflow, jobs, needed), "jobs": _jobs(workflow.dag, jobs, needed)}
         path = Path(results) / FOLDER / f"{digest([about['config'], *about['targets']])}.json"
-        try:
-            _drop_old(path.parent, about["config"])
-            write_text(path, json.dumps(told, ensure_ascii=False) + "\n")
-            for job in needed.intersection(jobs):
-                if job.rule.name == "train":
-                    take_back(Path(results), job.wildcards.R)
-        except (DataError, OSError) as error:  # a convenience must not keep the jobs from running
-            print(f"{name}: `promptecho status` will not know these jobs: {error}", file=sys.stderr)
+        _drop_old(path.parent, about["config"])
+        write_text(path, json.dumps(told, ensure_ascii=False) + "\n")
 
 
 def _about(workflow: Any, experiments: Any, name: str, results: str) -> dict[str, Any]:
     settings, targets = workflow.executor_settings, [str(one) for one in workflow.dag_settings.targets or ()]
-    logdir = getattr(settings, "logdir", None)
+    executor = workflow.executor_plugin.name
+    logdir = settings.logdir if executor == "submitit" else None  # others have logs of other forms
     source = Path(experiments.site.experiments_dir) / f"{name}.yaml"
     return {
         "schema_version": SCHEMA_VERSION,
@@ -65,9 +70,9 @@ def _about(workflow: Any, experiments: Any, name: str, results: str) -> dict[str
         "source": str(source) if source.is_file() else None,
         "command": without_targets(sys.argv, targets),
         "targets": targets,
-        "executor": workflow.executor_plugin.name,
+        "executor": executor,
         "logdir": None if logdir is None else str(logdir),
-        "requeue_limit": getattr(settings, "requeue_limit", None),
+        "requeue_limit": settings.requeue_limit if executor == "submitit" else None,
     }
 
 

@@ -327,7 +327,7 @@ def _run(
     results: Path, metrics: Any, total: int | None, listed: JobList | None, standings: JobStandings, now: float
 ) -> RunStatus:
     shown = view(metrics, total, now)
-    segments = [one for one in standings.jobs if one.job.rule == "train" and one.job.run == metrics.run]
+    segments = [one for one in standings.jobs if one.job.run == metrics.run]
     states = [one.state for one in segments]
     state = shown.state
     if shown.state != "finished" and segments:
@@ -430,34 +430,28 @@ def _hours(
         hours.used, hours.gpu_used = hours.used + used, hours.gpu_used + used * gpus(rule)
     usual = {rule: median(one.seconds for one in measured) for rule, measured in timings.items()}
     left: dict[str, float] = defaultdict(float)
-    unknown = set()
+    unknown, trainings = set(), dict[str, str]()
     for standing in standings.jobs:
-        if standing.state == DONE or standing.job.rule == "train":
-            continue
         rule = standing.job.rule
         if standing.state == RUNNING and standing.elapsed is not None:
             hours.used += standing.elapsed / 3600
             hours.gpu_used += standing.elapsed / 3600 * gpus(rule)
-        if rule not in usual:
+        if standing.state == DONE:
+            continue
+        if standing.job.run is not None:
+            trainings[standing.job.run] = rule
+        elif rule not in usual:
             unknown.add(rule)
         else:
             left[rule] += max(0.0, usual[rule] - (standing.elapsed or 0.0)) / 3600
-    for standing in standings.jobs:
-        if standing.job.rule == "train" and standing.state == RUNNING and standing.elapsed is not None:
-            hours.used += standing.elapsed / 3600
-            hours.gpu_used += standing.elapsed / 3600 * gpus("train")
     for run in runs:
-        if run.state == "finished" or not _asked(standings, run.run):
+        if run.run not in trainings or run.state == "finished":
             continue
         if run.seconds_left is None:
-            unknown.add("train")
+            unknown.add(trainings[run.run])
         else:
-            left["train"] += run.seconds_left / 3600
+            left[trainings[run.run]] += run.seconds_left / 3600
     hours.to_come = sum(left.values())
     hours.gpu_to_come = sum(value * gpus(rule) for rule, value in left.items())
     hours.unknown = sorted(unknown)
     return hours
-
-
-def _asked(standings: JobStandings, run: str) -> bool:
-    return any(one.job.rule == "train" and one.job.run == run and one.state != DONE for one in standings.jobs)

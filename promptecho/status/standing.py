@@ -79,7 +79,8 @@ class _JobRecords:
         self.notes += [one for one in (problem, unasked) if one]
         self.asked_slurm = unasked is None
         known = {task.job_id for task in self.tasks.values()}
-        ours = [job for job in jobs if job.job_id in known or job.script.startswith(f"{logdir}/")]
+        folders = (f"{logdir}/", f"{logdir.resolve()}/")
+        ours = [job for job in jobs if job.job_id in known or job.script.startswith(folders)]
         self.queued = {job.job_id: job for job in ours}
         # Tasks of an array have names of their own from their start on.
         self.by_name = {plain_name(job.name): job for job in ours}
@@ -121,7 +122,7 @@ class _JobRecords:
         if (failure := self._failure(job, task)) is not None:
             standing.state = INTERRUPTED if failure.interrupted else FAILED
             standing.reason = failure.reason
-            if job.rule == "train" and job.run and stop_file_of(self.results, job.run).exists():
+            if job.run is not None and stop_file_of(self.results, job.run).exists():
                 standing.state, standing.reason = INTERRUPTED, "stopped by promptecho stop; its state is saved"
             if task is not None and task.log.exists() and not (standing.log and standing.log.exists()):
                 standing.log = task.log

@@ -114,6 +114,12 @@ def test_image_storage_measures_both_ways():
     ]  # fmt: skip
 
 
+def test_one_look_at_a_simulated_run_asks_slurm_once():
+    stdout, _ = ended(["--jobs", "60", "--looks", "1"], script=ROOT / "perf" / "status_jobs.py")
+    assert "60 jobs, 60 lines of squeue, 1 looks; calls: squeue 1, sacct 0" in stdout
+    assert re.search(r"generate_shard +30 +\d+ +\d+", stdout) and "Slurm: Priority" in stdout, stdout
+
+
 def test_signal_is_one_where_gradients_agree_and_zero_where_they_are_orthogonal():
     from gradient_signal import signal
 
