@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from promptecho.errors import DataError
+from promptecho.errors import DataError, PromptEchoError
 from promptecho.judges.totals import read_totals
 from promptecho.status.failures import last_line
 from promptecho.status.job_list import JobList, read_job_list
@@ -165,14 +165,19 @@ def look(results: Path, now: float | None = None) -> ExperimentStatus:
     listed = read_job_list(results)
     standings = JobStandings([]) if listed is None else stand(listed, now)
     timings = _timings(results, listed, standings)
-    runs = [_run(results, metrics, total, listed, standings, now) for metrics, total in chosen_runs(results, [])]
+    try:
+        runs = [_run(results, metrics, total, listed, standings, now) for metrics, total in chosen_runs(results, [])]
+    except PromptEchoError as error:  # the rest is to be seen all the same
+        runs, unread = [], [f"runs can't be read: {error}"]
+    else:
+        unread = []
     running = [_running(one, listed) for one in standings.jobs if one.state == RUNNING]
     return ExperimentStatus(
         experiment=str(results),
         time=now,
         snakemake=_snakemake(listed),
         command="" if listed is None else shlex.join([*listed.command, *_targets(listed)]),
-        notes=[*_notes(results, listed), *standings.notes],
+        notes=[*_notes(results, listed), *standings.notes, *unread],
         rules=_rules(listed, standings, timings, running),
         runs=runs,
         running=running,

@@ -5,7 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
+import tarfile
 import time
+from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from status_world import JOBS, LOG, ROW, Made, job
@@ -15,6 +19,7 @@ from promptecho.cli import app
 from promptecho.errors import DataError
 from promptecho.judges.record import Record
 from promptecho.status.blocks import blocks
+from promptecho.status.failures import read_failures
 from promptecho.status.record import without_targets
 from promptecho.status.report import look
 from promptecho.status.show import page
@@ -132,6 +137,9 @@ def test_results_without_a_list_show_what_is_done(tmp_path):
 
 def test_damage_is_named(tmp_path):
     made = Made(tmp_path)
+    made.write("results/e/work/train/r/2/0123/live.jsonl", "no row\n{}\n")
+    status = look(made.results)
+    assert "live.jsonl:1: not valid JSON" in status.notes[0] and len(status.rules) == 4 and status.runs == []
     made.write("results/e/work/jobs/0.json", '{"schema_version": 1, "jobs": [{}]}')
     with pytest.raises(DataError, match=r"work/jobs/0.json: not a list of jobs .*delete it"):
         look(made.results)
@@ -220,3 +228,31 @@ def test_the_command_without_its_targets():
     ]
     assert without_targets(["/x/snakemake", "--profile", "p", "--", "all"], ["all"]) == ["snakemake", "--profile", "p"]
     assert without_targets(["/x/snakemake/__main__.py", "a", "-n", "b"], ["a", "b"]) == ["snakemake", "-n"]
+
+
+def test_what_a_real_interrupted_training_has_left(tmp_path, monkeypatch):
+    """Files of a small experiment on a CPU, whose trainer and then whose Snakemake were ended with `kill -9`: all that
+    are read, none that are large. Only paths of the machine were changed."""
+    with tarfile.open(Path(__file__).with_name("interrupted_training.tar.xz")) as tar:
+        tar.extractall(tmp_path, filter="fully_trusted")  # of this repository; other filters drop times of folders
+    monkeypatch.setattr(socket, "gethostname", lambda: "desk")
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    try:
+        status = look(tmp_path / "results/tiny")
+        # The trainer's end, in an earlier start.
+        killed = read_failures(tmp_path, datetime(2026, 11, 28, 12, 11, 30, tzinfo=UTC).timestamp())
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    rules = {one.rule: (one.done, one.interrupted, round(one.seconds)) for one in status.rules}
+    assert list(rules) == ["training_images", "caption_shard", "captions", "train"]
+    assert rules["caption_shard"][:2] == (3, 0) and rules["train"][:2] == (1, 1) and rules["train"][2] > 200
+    (run,) = status.runs
+    assert (run.state, run.iteration, run.total, run.segments) == ("interrupted", 3, 4, "1/2")
+    assert run.reward == pytest.approx(-0.7343, abs=1e-3) and run.images_per_s > 0 and run.memory_gb > 0.5
+    (one,) = status.failed
+    assert (one.job, one.reason) == ("train echo-s1 4", "Snakemake was ended while it ran")
+    assert "3/4 iterations" in one.last_line and one.command.endswith("-- results/tiny/runs/echo-s1/4/adapter")
+    assert {reason.reason for reason in killed.values()} == {"was killed (signal 9), by a person or for lack of memory"}
+    assert "results/tiny/runs/echo-s1/2/state" in killed
