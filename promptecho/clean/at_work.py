@@ -58,6 +58,13 @@ def begun_marks(records: Path) -> Iterator[tuple[str, Path]]:
                 continue  # a note of Snakemake's about its own records
 
 
+def record_of(records: Path, output: str) -> Path:
+    """Where Snakemake keeps what it knows of a finished output; it is written anew each time that its job has ended."""
+    name = base64.urlsafe_b64encode(output.encode()).decode()
+    *above, last = [name[start : start + 254] for start in range(0, len(name), 254)]
+    return records.joinpath("metadata", *(f"@{part}" for part in above), last)
+
+
 def jobs_here(root: Path) -> Iterator[int]:
     """Processes of our command on this machine that were started in `root`, except those that only read."""
     here = root.resolve()

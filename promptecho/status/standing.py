@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from promptecho.clean.at_work import begun_marks
+from promptecho.clean.at_work import begun_marks, record_of
 from promptecho.status.failures import JobFailure, read_failures
 from promptecho.status.job_list import JobList, ListedJob, records_of, time_of
 from promptecho.status.queue import QueuedJob, ask_accounting, ask_queue
@@ -182,7 +182,11 @@ class _JobRecords:
 
     def _made(self, job: ListedJob) -> bool:
         times = [time_of(self.root / output) for output in job.outputs]
-        return all(time is not None and time >= job.since - _CLOCKS_S for time in times)
+        if None in times:
+            return False
+        # A Slurm job may have made them before this start has taken note of its end.
+        times = [min(time for time in times if time is not None), time_of(record_of(records_of(self.root), job.key))]
+        return any(time is not None and time >= job.since - _CLOCKS_S for time in times)
 
     def _failure(self, job: ListedJob, task: SlurmTask | None) -> JobFailure | None:
         if task is not None and task.ended == "failed":

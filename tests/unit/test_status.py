@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -10,11 +11,13 @@ import tarfile
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from status_world import JOBS, LOG, ROW, Made, job
 from typer.testing import CliRunner
 
+from promptecho.clean.at_work import record_of
 from promptecho.cli import app
 from promptecho.errors import DataError
 from promptecho.judges.record import Record
@@ -90,6 +93,20 @@ def test_an_output_of_before_the_start_is_not_done(tmp_path):
     assert made.states()["generate_shard"] == (1, 0, 1, 0, 0)
     os.utime(tmp_path / JOBS[3]["outputs"][0], (made.started - 50, made.started - 50))
     assert made.states()["generate_shard"] == (0, 0, 2, 0, 0)
+    # Slurm has made it before, and this start has recorded the end.
+    name = base64.urlsafe_b64encode(JOBS[3]["outputs"][0].encode()).decode()
+    made.write(f".snakemake/metadata/{name}", "{}")
+    assert made.states()["generate_shard"] == (1, 0, 1, 0, 0)
+
+
+def test_where_snakemake_keeps_its_records(tmp_path):
+    """As Snakemake itself would find them."""
+    from snakemake.persistence.file import FilePersistence
+
+    outputs = ["a/b.json", "results/" + "long" * 100]
+    for output in outputs:
+        theirs = FilePersistence._record_path(SimpleNamespace(_max_len=255, _fetch_max_len=lambda _: 255), "m", output)
+        assert record_of(tmp_path, output) == tmp_path / "metadata" / Path(theirs).relative_to("m")
 
 
 def test_a_stop_is_no_failure(tmp_path):
