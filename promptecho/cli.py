@@ -21,7 +21,7 @@ from promptecho.commands.group import BESIDE, STAGES, CommandGroup
 from promptecho.errors import PromptEchoError
 
 # In the files of other names.
-_PLACES = {"judge": "score", "reward-audit": "reward_audit"}
+_PLACES = {"judge": "score", "reward-audit": "reward_audit", "try": "try_adapter"}
 
 
 def _print_version(wanted: bool) -> None:

@@ -49,11 +49,15 @@ def generate_shards(jobs: Sequence[GenerateJob]) -> list[Path]:
         return [_list_images(job, _complete(job, maker)) for job in jobs]
 
 
-def make_images(jobs: Sequence[GenerateJob]) -> None:
-    """The images of several shards of one checkpoint, without the files that declare the shards complete."""
+def make_images(jobs: Sequence[GenerateJob], by: ImageMaker | None = None) -> None:
+    """The images of several shards of one checkpoint, without the files that declare the shards complete.
+
+    Args:
+        by: what has that checkpoint's model already.
+    """
     with _one_maker(jobs[0]) as maker:
         for job in jobs:
-            _complete(job, maker)
+            _complete(job, maker if by is None else lambda: by)
 
 
 @contextlib.contextmanager

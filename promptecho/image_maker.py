@@ -6,6 +6,7 @@ import contextlib
 import sys
 from dataclasses import replace
 from functools import cached_property, partial
+from pathlib import Path
 from types import TracebackType
 
 import PIL.Image
@@ -59,6 +60,10 @@ class ImageMaker:
         encoder = "cpu" if self._config.models_prompt_cache else None
         options = {"pad_prompts": self._pad_prompts} if self._pad_prompts else {}
         return load_configured(self._config, self.device, text_encoder_device=encoder, **options)
+
+    def take(self, adapter: Path) -> None:
+        """From now on, make images with this adapter; it must be the first one."""
+        self._adapter = adapter
 
     def _take_adapter(self) -> None:
         if self._adapter is None:

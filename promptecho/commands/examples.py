@@ -195,6 +195,14 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "promptecho benchmarks labels --prompts data/prompts.txt --config config/experiments/zimage.yaml --judge gemini"
         " --answers results/zimage/judges/labels --estimate",
     ),
+    "try": (
+        "# the demo's adapter on a prompt of one's own, with the VLM's reward under each image:",
+        'promptecho try "Two blue squares." --adapter results/shapes/runs/promptecho-s1/30 --model shapes --vlm shapes',
+    ),
+    "publish": (
+        "# the demo's last checkpoint as a folder for a model hub:",
+        "promptecho publish results/shapes --run promptecho-s1 --license apache-2.0 --out published",
+    ),
     "adapter import": (
         "promptecho adapter import --config config/experiments/shapes.yaml"
         " --source results/shapes/runs/promptecho-s1/20/adapter --out imported",
