@@ -37,7 +37,9 @@ def read_captioned(source: Path, images: Path | None = None) -> list[Captioned]:
     elif suffix_of(source) in TABLES and source.is_file():
         found = _rows(source, images or source.parent)
     elif not source.exists():
-        raise DataError(f"{source}: no such file or folder; give shapes, a .jsonl or .csv, or a folder of images")
+        raise DataError(
+            f"{source}: no such file or folder; give shapes, gallery, posters, a .jsonl or .csv, or a folder of images"
+        )
     else:
         raise DataError(f"{source}: give captions as a .jsonl or .csv of image and caption, or a folder of images")
     return sorted(found, key=lambda one: one.id)

@@ -52,7 +52,8 @@ def reward_audit(
         None,
         "--captions",
         help="Images with true captions: a .jsonl or .csv of image and caption, a folder of images with a NAME.txt "
-        "beside each or a metadata.jsonl, or shapes, which are rendered. Default: none; give --images then.",
+        "beside each or a metadata.jsonl, or what an embedded world draws: shapes, gallery, or posters with their "
+        "texts as JSON. Default: none; give --images then.",
     ),
     caption_images: Path | None = typer.Option(
         None,
@@ -99,11 +100,13 @@ def reward_audit(
 
     settings = read_settings(config)
     if captions is None and not images:
-        raise typer.BadParameter("give --captions (shapes, a file or a folder), or --images with --scores, or both")
+        raise typer.BadParameter("give --captions (a world, a file or a folder), or --images with --scores, or both")
     if scores and not images:
         raise typer.BadParameter("--scores: give --images, the folder that they are of")
-    if judge is not None and (captions is None or captions == "shapes"):
-        raise typer.BadParameter("--judge writes edits of --captions from a file or a folder; shapes has exact ones")
+    from promptecho.audit.drawn_pairs import WORLDS
+
+    if judge is not None and (captions is None or captions in WORLDS):
+        raise typer.BadParameter("--judge writes edits of --captions from a file or a folder; drawn ones are exact")
     for one in (dtype, *other_dtype):
         if one not in (None, "float32", "bfloat16", "float16"):
             raise ConfigError(f"dtype {one!r}: choose float32, bfloat16 or float16")
@@ -169,15 +172,14 @@ def _pairs(
     Raises:
         ConfigError: the judge is none of the configuration's.
     """
+    from promptecho.audit.drawn_pairs import WORLDS, drawn_pairs, world_named
     from promptecho.audit.material import Pairs
     from promptecho.errors import ConfigError
 
     if captions is None:
         return Pairs()
-    if captions == "shapes":
-        from promptecho.audit.shapes_pairs import shapes_pairs
-
-        return shapes_pairs(n, seed)
+    if captions in WORLDS:
+        return drawn_pairs(world_named(captions), n, seed)
     from promptecho.audit.sources import chosen, read_captioned, rule_pairs
 
     some = chosen(read_captioned(Path(captions), folder), n, seed)

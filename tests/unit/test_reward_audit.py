@@ -13,12 +13,12 @@ from typer.testing import CliRunner
 
 from promptecho.audit.advice import advise
 from promptecho.audit.candidates import candidates_of
+from promptecho.audit.drawn_pairs import drawn_pairs, world_named
 from promptecho.audit.edits import ABSENT, RULES, CaptionEdit
 from promptecho.audit.lengths import spearman
 from promptecho.audit.material import Ask, AuditImage, FactPair, JudgedImage
 from promptecho.audit.measures import accuracy, auc, auc_items, difference, pair_items
 from promptecho.audit.rated import Rated
-from promptecho.audit.shapes_pairs import shapes_pairs
 from promptecho.audit.sources import read_captioned, read_verdicts, rule_pairs
 from promptecho.audit.words import by_class, signal_of, word_table
 from promptecho.audit.write import to_html_page, to_markdown_page
@@ -26,6 +26,10 @@ from promptecho.captions.settings import read_settings
 from promptecho.cli import make_app
 from promptecho.errors import ConfigError, DataError, PromptEchoError
 from promptecho.files import write_jsonl
+from promptecho.gallery.captions import parse_dense
+from promptecho.gallery.look_oracle import detect_things, judge_dense
+from promptecho.gallery.posters import texts_of_label
+from promptecho.gallery.text_oracle import read_poster
 from promptecho.provenance import Provenance
 from promptecho.scores import ScoreItem, Scores, write_scores
 from promptecho.shapes.grammar import parse
@@ -91,12 +95,51 @@ def test_reasons_are_counted(tmp_path):
 
 
 def test_pairs_of_shapes_are_what_the_oracle_says():
-    made = shapes_pairs(12, 3)
+    made = drawn_pairs(world_named("shapes"), 12, 3)
     assert {pair.kind for pair in made.pairs} == {"object", "color", "count", "relation", "swap", "missing"}
     for pair in made.pairs:
         assert judge(parse(pair.true.text), detect(pair.true.image.open()))
         assert not judge(parse(pair.false.text), detect(pair.false.image.open()))
         assert (pair.true.image is pair.false.image) == (pair.side == "text")
+
+
+GALLERY_KINDS = {
+    "object",
+    "color",
+    "count",
+    "left",
+    "right",
+    "above",
+    "below",
+    "swap",
+    "missing",
+    "size",
+    "texture",
+    "negation",
+}
+
+
+@pytest.mark.parametrize(("name", "kinds"), [("gallery", GALLERY_KINDS), ("posters", {"letter", "missing", "swap"})])
+def test_pairs_of_the_gallery_are_what_its_oracles_say(name, kinds):
+    world = world_named(name)
+    made = drawn_pairs(world, 24, 3)
+    assert {(pair.kind, pair.side) for pair in made.pairs} == {
+        (kind, side) for kind in kinds for side in ("text", "image")
+    }
+    read = parse_dense if name == "gallery" else None
+    for pair in made.pairs:
+        assert pair.true.image.open().tobytes() != pair.false.image.open().tobytes() or pair.side == "text"
+        assert (pair.true.image is pair.false.image) == (pair.side == "text")
+        assert (pair.true.text == pair.false.text) == (pair.side == "image")
+        if read:
+            assert judge_dense(read(pair.true.text), detect_things(pair.true.image.open()))
+            assert not judge_dense(read(pair.false.text), detect_things(pair.false.image.open()))
+        else:
+            true, false = (texts_of_label(ask.text) for ask in (pair.true, pair.false))
+            assert read_poster(pair.true.image.open()).poster.texts == true
+            assert read_poster(pair.false.image.open()).poster.texts != false
+    tried = sum(sum(counts.values()) for counts in made.edits.values())
+    assert 2 * 0.95 * tried <= len(made.pairs), made.edits
 
 
 def ask(name: str, text: str = "A dog.", prompt_id: str = "p") -> Ask:
