@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -34,24 +33,6 @@ class DrawnWorld:
     changed: Callable[[Any, np.random.Generator], dict[str, tuple[Any, Any]]]
     draw: Callable[[Any, np.random.Generator], Image.Image]
     shows: Callable[[Any, Image.Image], bool]
-
-
-WORLDS = {
-    "shapes": "promptecho.audit.shapes_pairs:SHAPES",
-    "gallery": "promptecho.audit.gallery_pairs:GALLERY",
-    "posters": "promptecho.audit.gallery_pairs:POSTERS",
-}
-"""Name: where its world is."""
-
-
-def world_named(name: str) -> DrawnWorld:
-    """The world that pairs are drawn of.
-
-    Raises:
-        KeyError: `name` is none of `WORLDS`.
-    """
-    module, _, world = WORLDS[name].partition(":")
-    return getattr(import_module(module), world)
 
 
 def drawn_pairs(world: DrawnWorld, n: int, seed: int) -> Pairs:

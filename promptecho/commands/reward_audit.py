@@ -103,7 +103,7 @@ def reward_audit(
         raise typer.BadParameter("give --captions (a world, a file or a folder), or --images with --scores, or both")
     if scores and not images:
         raise typer.BadParameter("--scores: give --images, the folder that they are of")
-    from promptecho.audit.drawn_pairs import WORLDS
+    from promptecho.audit.worlds import WORLDS
 
     if judge is not None and (captions is None or captions in WORLDS):
         raise typer.BadParameter("--judge writes edits of --captions from a file or a folder; drawn ones are exact")
@@ -172,8 +172,9 @@ def _pairs(
     Raises:
         ConfigError: the judge is none of the configuration's.
     """
-    from promptecho.audit.drawn_pairs import WORLDS, drawn_pairs, world_named
+    from promptecho.audit.drawn_pairs import drawn_pairs
     from promptecho.audit.material import Pairs
+    from promptecho.audit.worlds import WORLDS, world_named
     from promptecho.errors import ConfigError
 
     if captions is None:

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from promptecho.audit.advice import advise
 from promptecho.audit.candidates import candidates_of
-from promptecho.audit.drawn_pairs import drawn_pairs, world_named
+from promptecho.audit.drawn_pairs import drawn_pairs
 from promptecho.audit.edits import ABSENT, RULES, CaptionEdit
 from promptecho.audit.lengths import spearman
 from promptecho.audit.material import Ask, AuditImage, FactPair, JudgedImage
@@ -21,6 +21,7 @@ from promptecho.audit.measures import accuracy, auc, auc_items, difference, pair
 from promptecho.audit.rated import Rated
 from promptecho.audit.sources import read_captioned, read_verdicts, rule_pairs
 from promptecho.audit.words import by_class, signal_of, word_table
+from promptecho.audit.worlds import world_named
 from promptecho.audit.write import to_html_page, to_markdown_page
 from promptecho.captions.settings import read_settings
 from promptecho.cli import make_app
