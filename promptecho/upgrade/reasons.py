@@ -34,6 +34,7 @@ CODE = {
     "training_curves": "figures",
     "samples": "figures",
     "sample_words": "words",
+    "browse_page": "pages of results",
 }
 _MADE_WITH = re.compile(r"--config (\S*/config/[0-9a-f]{16}\.yaml)")
 _SHOWN = 3  # files that a reason names

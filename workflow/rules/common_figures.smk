@@ -64,7 +64,7 @@ def browse_code(wildcards):
 def browsed_shards(wildcards):
     """The generation shards of all images that a benchmark's scores of an experiment are about."""
     chosen, entry = experiment(wildcards), benchmark_of(wildcards)
-    checkpoints = [(path.split("/")[-2], path.split("/")[-1][:-5]) for path in score_files(wildcards.E, wildcards.B)]
+    checkpoints = [(Path(path).parent.name, Path(path).stem) for path in score_files(wildcards.E, wildcards.B)]
     checkpoints += [configuration.baseline_of(chosen, wildcards.B)] if is_pairwise(entry) else []
     return list(dict.fromkeys(shard for run, step in checkpoints for shard in _shards(wildcards, run, step)))
 
