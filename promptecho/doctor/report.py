@@ -20,6 +20,7 @@ from promptecho.doctor.packages import packages
 from promptecho.doctor.places import clock, results_writable, room, shared_folders
 from promptecho.doctor.preflight import Preflight
 from promptecho.doctor.probe import probe
+from promptecho.doctor.prompt_files import prompt_files
 from promptecho.doctor.texts import texts
 from promptecho.doctor.totals import Totals, budgets
 from promptecho.errors import ConfigError
@@ -32,6 +33,7 @@ CHECKS: dict[str, PreflightCheck] = {
     "packages": packages,
     "judges' keys": judge_keys,
     "judges' endpoints": judges_answer,
+    "prompt files": prompt_files,
     "prompts": texts,
     "folders": results_writable,
     "shared folders": shared_folders,

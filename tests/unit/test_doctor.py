@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 from promptecho.cli import app
 from promptecho.cluster.gpus import detect
 from promptecho.config.yaml_files import deep_merge
+from promptecho.doctor import prompt_files as prompt_files_module
 from promptecho.doctor.cluster import JobNeeds, cluster, jobs_of, misfits, parse_partitions
 from promptecho.doctor.finding import Finding
 from promptecho.doctor.images import images_readable, images_there
@@ -32,6 +33,7 @@ from promptecho.doctor.packages import packages
 from promptecho.doctor.places import clock, file_system, results_writable, room, shared_folders
 from promptecho.doctor.preflight import Preflight, make_preflight
 from promptecho.doctor.probe import Probe, of_node
+from promptecho.doctor.prompt_files import prompt_files
 from promptecho.doctor.texts import texts
 from promptecho.doctor.totals import Totals, budgets, make_totals
 from promptecho.shipped import weights_of
@@ -402,3 +404,22 @@ def test_a_node_s_report_is_read(experiment, tmp_path):
     assert "could not exchange: hung" in told(exchange={"error": "hung"})[0]
     wrong = {"ranks": 4, "backend": "nccl", "right": False, "gb_s": 1.0, "bus_gb_s": 1.5}
     assert "4 ranks add up to a wrong sum" in told(exchange=wrong)[0]
+
+
+def test_official_prompts_that_nobody_can_fetch_are_found_before_any_image_is_made(experiment, monkeypatch, tmp_path):
+    sets = {"tiif": {"benchmark": "tiif", "prompts": "data/benchmarks/tiif/testmini.jsonl", "images_per_prompt": 1}}
+    tiif = {"image_set": "tiif", "scorer": "tiif", "backend": "judge", "judge": "one"}
+    changes = {
+        "image_sets": sets, "benchmarks": {"tiif": tiif}, "evaluate": [{"benchmark": "tiif"}],
+        "judges": {"models": {"one": {"kind": "openai", "model": "m"}}},
+    }  # fmt: skip
+    preflight = experiment(**changes)
+    with serving() as server:
+        monkeypatch.setattr(prompt_files_module, "RAW", server.url)  # any answer will do
+        assert "the workflow fetches them" in only(prompt_files(preflight), "fine").what
+    monkeypatch.setattr(prompt_files_module, "RAW", f"{server.url}/gone")  # not the address that was asked before
+    found = only(prompt_files(preflight))
+    assert "image_sets.tiif.prompts: the official prompts of TIIF" in found.what and "does not answer" in found.what
+    assert "rule official_prompts" in found.when and "promptecho benchmarks fetch tiif" in found.fix
+    sets["tiif"]["prompts"] = "my/testmini.jsonl"
+    assert "my/testmini.jsonl: no such file" in only(prompt_files(experiment(**changes))).what
