@@ -53,12 +53,12 @@ def blocks(status: ExperimentStatus, *, whole: bool = False) -> list[Block]:
         found.append(_rules(status.rules))
     if status.runs:
         found.append(_runs(status.runs))
+    if status.failed:
+        found.append(_failed(status.failed, None if whole else MOST_FAILED))
     if status.running:
         found.append(_running(status.running, None if whole else MOST_RUNNING))
     if status.waiting:
         found.append(_waiting(status.waiting, status.time, None if whole else MOST_WAITING))
-    if status.failed:
-        found.append(_failed(status.failed, None if whole else MOST_FAILED))
     if status.judges:
         found.append(_judges(status.judges))
     found.append(_hours(status))
