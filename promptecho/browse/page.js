@@ -164,13 +164,14 @@ function detail(prompt) {
 
 function row(prompt) {
   const by = change(prompt);
+  const groups = Object.keys(prompt.groups);
   const names = ["delta", by > small ? "gained" : by < -small ? "lost" : ""];
   const inside = make("div", { class: "detail" });
   inside.hidden = true;
   const head = make("button", { class: "head", type: "button", "aria-expanded": "false" },
     make("span", { class: names.join(" ").trim() }, shownNumber(by, true)),
     make("span", { class: "text", dir: "auto" }, prompt.text),
-    make("span", { class: "id" }, [prompt.id, ...Object.keys(prompt.groups).slice(0, 1)].join(" · ")));
+    make("span", { class: "id" }, [prompt.id, ...(groups.length === 1 ? groups : [])].join(" · ")));
   function open(wanted) {
     if (wanted && !inside.childElementCount) inside.append(...detail(prompt));
     inside.hidden = !wanted;
