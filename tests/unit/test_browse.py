@@ -145,11 +145,14 @@ def test_the_browser_is_told_to_run_nothing_else_and_to_fetch_nothing(results):
     assert policy.startswith("default-src 'none'; img-src data:;")
 
 
-def browse_dom(page: Path, steps: list[str] | None = None, state: str = "") -> str:
-    """The page's elements in the browser, after clicks on the first elements that these selectors find."""
+def browse_dom(page: Path, steps: list[str] | None = None, state: str = "", keys: str = "") -> str:
+    """The page's elements in the browser, after clicks on the first elements that these selectors find, and then these
+    keys and a click on what has the focus."""
     if steps is not None:  # in a copy that may run one more script
         text = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page.read_text(encoding="utf-8"))
         clicks = "".join(f"document.querySelector({json.dumps(step)}).click();" for step in steps)
+        press = "document.activeElement.dispatchEvent(new KeyboardEvent('keydown', {key, bubbles: true}))"
+        clicks += f"for (const key of {json.dumps(keys)}) {press}; {'document.activeElement.click();' if keys else ''}"
         page = page.with_name("clicked.html")
         page.write_text(text.replace("</body>", f"<script>{clicks}</script></body>"), encoding="utf-8")
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=3000", "--dump-dom"]
@@ -163,8 +166,8 @@ def browse_dom(page: Path, steps: list[str] | None = None, state: str = "") -> s
 def test_a_browser_shows_a_failing_prompt_after_two_clicks(results):
     page_of(results)
     page = results.parent / "pages/geneval.html"
-    told = browse_dom(page, ["#show button[value=lost]", ".head"])
-    assert told.count("<article") == 2  # b and c lost
+    told = browse_dom(page, ["#show button[value=lost]", ".head"], keys="jkjj")
+    assert told.count("<article") == 2 == told.count('aria-expanded="true"')  # b and c lost; keys opened the second
     first = told[: told.index("</article>")]
     assert 'aria-expanded="true"' in first and "&lt;img src=x onerror=alert(1)&gt; b0" in first
     assert "<script" not in told
