@@ -197,7 +197,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "try": (
         "# the demo's adapter on a prompt of one's own, with the VLM's reward under each image:",
-        'promptecho try "Two blue squares." --adapter results/shapes/runs/promptecho-s1/30 --model shapes --vlm shapes',
+        'promptecho try "Two blue squares." --adapter results/shapes/runs/promptecho-s1/20 --model shapes --vlm shapes',
     ),
     "publish": (
         "# the demo's last checkpoint as a folder for a model hub:",

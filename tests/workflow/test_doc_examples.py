@@ -43,6 +43,7 @@ NOT_RUN = {
     "promptecho reward-audit --vlm models/": "models and captions of the reader's",
     "promptecho reward-audit --config my-clip": "a CLIP model and captions of the reader's",
     "promptecho gpus run": "starts the reader's own program",
+    "promptecho publish results/mine": "sends it to a model hub (tests/unit/test_publish.py)",
 }
 # Other programs, by how they begin, and why they are not run.
 OTHERS = {
