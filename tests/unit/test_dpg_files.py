@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import sys
@@ -267,6 +268,18 @@ def test_shapes_questions_cover_all_categories(tmp_path):
     assert [prompt.item_id for prompt in prompts_of(rows)] == [f"{kind}_{n}" for kind in KINDS for n in range(5)]
     with pytest.raises(DataError, match="ask for fewer"):
         dpg_rows(500, 0)
+
+
+def test_shapes_questions_are_the_same_bytes_as_ever(tmp_path):
+    """Images that were made for them stay."""
+    found = {}
+    for suffix in ("csv", "jsonl"):
+        write_dpg_questions(3, 7, tmp_path / f"q.{suffix}")
+        found[suffix] = hashlib.sha256((tmp_path / f"q.{suffix}").read_bytes()).hexdigest()
+    assert found == {
+        "csv": "55a3b154983d5080ca02d54c77fb7e55e1dfcc68d3a2b8b07371fd02d259f916",
+        "jsonl": "3c18da6234cf8120102fe8345a85004554f478cf41fc90ecb9e06b679139585e",
+    }
 
 
 @pytest.fixture

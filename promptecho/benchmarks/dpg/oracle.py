@@ -6,18 +6,17 @@ from another, and how many objects there are in all. Said of several alike, a co
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from promptecho.benchmarks.dpg.forms import Predicate, find_form, object_forms, yes_or_no
 from promptecho.errors import DataError
+from promptecho.shapes.world import COLORS
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from promptecho.shapes.oracle import DetectedShape
-
-Predicate = Callable[[list["DetectedShape"]], bool]  # of all detections of an image
 
 
 class OracleVqa:
@@ -32,8 +31,7 @@ class OracleVqa:
         from promptecho.shapes.oracle import detect
 
         asked = [read_question(question) for question in questions]
-        found = detect(image)
-        return ["yes" if answer(found) else "no" for answer in asked]
+        return yes_or_no(asked, detect(image))
 
 
 def read_question(question: str) -> Predicate:
@@ -42,38 +40,12 @@ def read_question(question: str) -> Predicate:
     Raises:
         DataError: it is not in the language of shapes.py.
     """
-    from promptecho.shapes.grammar import LONG_RELATION, plural
-    from promptecho.shapes.world import COLORS, NUMBERS, SHAPES
-
-    names = {name: shape for shape in SHAPES for name in (shape, plural(shape))}
-    name, color, number = "|".join(names), "|".join(COLORS), "|".join(NUMBERS)
-    relations = {words: relation for relation, words in LONG_RELATION.items()}
-    forms: list[tuple[str, Callable[..., Predicate]]] = [
-        (rf"(?:is there an?|are there) ({name})", lambda a: lambda found: bool(_those(found, names[a]))),
-        (
-            rf"(?:is|are) the ({name}) ({color})",
-            lambda a, c: lambda found: {d.color for d in _those(found, names[a])} == {c},
-        ),
-        (
-            rf"are there exactly ({number}) ({name})",
-            lambda n, a: lambda found: len(_those(found, names[a])) == NUMBERS.index(n),
-        ),
-        (
-            rf"(?:is|are) the ({name}) ({'|'.join(relations)}) the ({name})",
-            lambda a, r, b: lambda found: _lies(found, names[a], relations[r], names[b]),
-        ),
-        (
-            rf"does the image show exactly ({number}) objects?",
-            lambda n: lambda found: len(found) == NUMBERS.index(n),
-        ),
-    ]
-    text = " ".join(question.split()).removesuffix("?").lower()
-    for pattern, answer in forms:
-        if match := re.fullmatch(pattern, text):
-            return answer(*match.groups())
-    raise DataError(
-        f"backend oracle: the question {question!r} is not one about shapes; use backend mplug or judge for real images"
-    )
+    if (answer := find_form(question, FORMS)) is None:
+        raise DataError(
+            f"backend oracle: the question {question!r} is not one about shapes; use backend mplug or judge for real "
+            "images"
+        )
+    return answer
 
 
 def _those(found: list[DetectedShape], shape: str) -> list[DetectedShape]:
@@ -91,3 +63,6 @@ def _lies(found: list[DetectedShape], shape: str, relation: str, other: str) -> 
     return bool(pairs) and all(
         judge(Claim((Group(1, shape, a.color), Group(1, other, b.color)), relation), [a, b]) for a, b in pairs
     )
+
+
+FORMS = object_forms(_those, dict.fromkeys(COLORS, lambda one: one.color), _lies)
