@@ -97,10 +97,10 @@ class Benchmark:
             images of another benchmark.
         images_of: the benchmark whose image sets it scores; "": its own.
         version: raise it when a change of the code makes other scores, tables or curves: these are then made again.
-        prompts_version: the same for the prompts that `shapes` writes; images are then made again, too.
+        prompts_version: the same for the prompts that `shapes` and `gallery` write; images are then made again, too.
         shapes: `module:object`, called with (per tag, seed, file): writes prompts over the embedded world to the file
             and returns how many; "" where it has none.
-        gallery: the same for prompts over the gallery, with words that no training sees.
+        gallery: the same for prompts over the gallery, whose posters have words that no training sees.
         takes_heldout: image sets may take the experiment's held-out captions as prompts.
         sources: official prompt sets, for `promptecho benchmarks fetch`.
         curves: what is drawn against the iteration.

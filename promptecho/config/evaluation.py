@@ -80,7 +80,7 @@ class RenderedPrompts(Section):
 
     per_tag: Count = Field(description="Prompts of each of the benchmark's tags, categories or attributes.")
     seed: Seed = Field(description="Seed of the prompts.")
-    world: World = Field("shapes", description="shapes; or gallery, with words that no training sees")
+    world: World = Field("shapes", description="shapes; or gallery, whose posters have words that no training sees")
 
 
 class ImageSetSection(OpenSection):

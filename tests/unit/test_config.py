@@ -223,6 +223,13 @@ def test_each_worlds_oracle_reads_that_world_only():
     raw["image_sets"]["t"] = {"benchmark": "textocr", "shapes": {"per_tag": 1, "seed": 1, "world": "gallery"}}
     raw["benchmarks"]["t"] = {"image_set": "t", "scorer": "textocr", "backend": "gallery"}
     assert parse_experiment(raw).image_sets["t"].shapes.world == "gallery"
+    raw["image_sets"]["d"] = {"benchmark": "dpg", "shapes": {"per_tag": 1, "seed": 1, "world": "gallery"}}
+    raw["benchmarks"]["d"] = {"image_set": "d", "scorer": "dpg", "backend": "gallery"}
+    raw["benchmarks"]["pairs"] = {"image_set": "c", "scorer": "densealign", "backend": "gallery"}
+    assert parse_experiment(raw).image_sets["d"].shapes.world == "gallery"
+    raw["benchmarks"]["d"]["backend"] = "oracle"
+    assert problems(raw).keys() == {"benchmarks.d.backend"}
+    del raw["benchmarks"]["d"]
     raw["image_sets"]["t"]["shapes"]["world"] = "shapes"
     raw["image_sets"]["geneval"] = {"benchmark": "geneval", "shapes": {"per_tag": 1, "seed": 1, "world": "gallery"}}
     found = problems(raw)

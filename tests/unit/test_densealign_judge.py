@@ -20,7 +20,7 @@ from densealign_world import write_pairs
 from PIL import Image
 
 from promptecho.benchmarks.captions.rules import claim_of
-from promptecho.benchmarks.densealign.facts import compare
+from promptecho.benchmarks.densealign.facts import compare, fulfilment
 from promptecho.benchmarks.densealign.scorer import summary_of
 from promptecho.benchmarks.registry import load_scorer
 from promptecho.benchmarks.scoring import ImageFolder, ScoringOptions
@@ -51,7 +51,8 @@ class Server:
 
 
 def honest(request: Request) -> tuple[int, str]:
-    preference = compare(claim_of(request.caption), *(detect(image) for image in request.images))
+    claim = claim_of(request.caption)
+    preference = compare(*(fulfilment(claim, detect(image)) for image in request.images))
     return 200, json.dumps({"reasoning": "I counted facts.", "preference": preference})
 
 

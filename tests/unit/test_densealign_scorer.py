@@ -169,7 +169,7 @@ def test_the_authors_captions_make_pairs(shared, tmp_path):
 def test_options_that_make_no_sense(world):
     for options, kind, message in (
         (ScoringOptions("oracle", mode="fixed"), ConfigError, "densealign has only 'official'"),
-        (ScoringOptions("yolo"), ModelError, "backend 'yolo' is unknown; known backends: judge, oracle"),
+        (ScoringOptions("yolo"), ModelError, "backend 'yolo' is unknown; known backends: gallery, judge, oracle"),
     ):
         with pytest.raises(kind, match=message):
             load_scorer("densealign", options)

@@ -364,7 +364,7 @@ def test_options_that_do_not_fit(shapes_folder):
     source, root = shapes_folder
     with pytest.raises(ConfigError, match="official and fixed"):
         DpgScorer(ScoringOptions(backend="oracle", mode="best"))
-    with pytest.raises(ModelError, match="judge, mplug, oracle"):
+    with pytest.raises(ModelError, match="gallery, judge, mplug, oracle"):
         DpgScorer(ScoringOptions(backend="clip"))
     with pytest.raises(ConfigError, match="which one"):
         DpgScorer(ScoringOptions(backend="judge"))

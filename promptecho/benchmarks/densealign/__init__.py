@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from promptecho.config.benchmarks import JUDGE, ORACLE, Benchmark, Curve
+from promptecho.config.benchmarks import GALLERY, JUDGE, ORACLE, Benchmark, Curve
 from promptecho.config.prompt_sources import Source
 
 BENCHMARK = Benchmark(
@@ -11,7 +11,7 @@ BENCHMARK = Benchmark(
     summary="pairs: the image of a run against that of `baseline`, which follows its caption better",
     images_of="captions",
     scorer="promptecho.benchmarks.densealign.scorer:DenseAlignScorer",
-    backends=(ORACLE, JUDGE),
+    backends=(ORACLE, JUDGE, GALLERY),
     pairwise=True,
     message="text, then each image after its label, as jpeg of quality 95",
     archives=True,

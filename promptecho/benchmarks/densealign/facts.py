@@ -1,4 +1,4 @@
-"""Which of two images shows more of what a caption of the shapes world claims. Pure functions."""
+"""How much an image shows of what a caption of the shapes world claims, and which of two shows more. Pure functions."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from dataclasses import dataclass
 
 from promptecho.benchmarks.densealign.rules import Preference
 from promptecho.shapes.grammar import Claim, Group
-from promptecho.shapes.oracle import WELL_FORMED, DetectedShape, directions
+from promptecho.shapes.oracle import WELL_FORMED, DetectedShape, directions, judge
 
 
 @dataclass(frozen=True, order=True)
 class Fulfilment:
-    """How much of a claim an image shows. Ordered: more `facts` is better, then fewer `extras`."""
+    """How much of a claim an image shows. Ordered: an image that shows the claim and nothing else is better than every
+    other; then more `facts` is better, then fewer `extras`."""
 
+    exact: bool
     facts: int
     extras_negated: int
 
@@ -26,8 +28,7 @@ def fulfilment(claim: Claim, detections: Sequence[DetectedShape]) -> Fulfilment:
     """Count the facts of a claim that hold in an image, and the objects that it does not speak of.
 
     Facts: each claimed object (there is one of its shape), the colour of each, each group's number, and the relation.
-    Extras: objects left over, and broken ones. An image that shows the claim exactly (shapes.oracle.judge) is better
-    than every one that does not.
+    Extras: objects left over, and broken ones. Exact is what `shapes.oracle.judge` accepts.
     """
     left = [d for d in detections if d.score >= WELL_FORMED]
     matched: dict[Group, list[DetectedShape]] = {group: [] for group in claim.groups}
@@ -45,10 +46,9 @@ def fulfilment(claim: Claim, detections: Sequence[DetectedShape]) -> Fulfilment:
         first, second = (chosen[0] for chosen in matched.values())
         facts += claim.relation in directions(first, second)
     broken = sum(d.score < WELL_FORMED for d in detections)
-    return Fulfilment(facts, -(len(left) + broken))
+    return Fulfilment(judge(claim, list(detections)), facts, -(len(left) + broken))
 
 
-def compare(claim: Claim, a: Sequence[DetectedShape], b: Sequence[DetectedShape]) -> Preference:
+def compare(a: Fulfilment, b: Fulfilment) -> Preference:
     """Which image shows more of a claim; symmetric in `a` and `b`."""
-    first, second = fulfilment(claim, a), fulfilment(claim, b)
-    return "tie" if first == second else "image_a" if first > second else "image_b"
+    return "tie" if a == b else "image_a" if a > b else "image_b"

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from promptecho.benchmarks.backends import READERS, load_reader
-from promptecho.benchmarks.captions.rules import claim_of
+from promptecho.benchmarks.backends import READERS
+from promptecho.benchmarks.captions.scorer import GALLERY, CaptionRules, reader_and_rules
 from promptecho.benchmarks.densealign import reply
 from promptecho.benchmarks.densealign.bias import analyse_position, comparisons_of
-from promptecho.benchmarks.densealign.facts import compare, fulfilment
+from promptecho.benchmarks.densealign.facts import Fulfilment, compare, fulfilment
 from promptecho.benchmarks.densealign.pairs import ImagePair, list_pairs
 from promptecho.benchmarks.densealign.rules import is_swapped, outcome_of, rates
 from promptecho.benchmarks.listing import prompts_digest
-from promptecho.benchmarks.perception import PerceptionFailure, ShapeReader
+from promptecho.benchmarks.perception import ObjectReader, PerceptionFailure
 from promptecho.benchmarks.scoring import ImageFolder, JudgeBackend, Judged, Scored, ScoringOptions, judge_all
 from promptecho.benchmarks.templates import load_template
 from promptecho.errors import ConfigError, DataError, ModelError
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 GROUP = "all"  # a comparison has no sub-task
 JUDGE = "judge"
 TEMPERATURE = 0.3  # paper 4.2.1
+WORLDS = (*READERS, GALLERY)  # backends that read images of an embedded world
 LABELS = ("**Image A:**", "**Image B:**")  # the authors' evaluator, before each image
 
 
@@ -82,28 +83,52 @@ def judged_by_model(entry: tuple[ImagePair, Answer], seed: int) -> Judged:
     return _end(key, record, answer.value.preference, answer.value.reasoning)
 
 
-def judged_by_reader(pair: ImagePair, reader: ShapeReader, seed: int) -> Judged:
-    """A pair's item and raw record from the objects that a reader finds in its images.
+@dataclass(frozen=True)
+class FactReader:
+    """What tells how much of a caption of an embedded world an image shows: `fulfilment` of a claim and the objects."""
+
+    reader: ObjectReader
+    rules: CaptionRules
+    fulfilment: Callable[[Any, Sequence[Any]], Fulfilment]
+
+
+def load_fact_reader(backend: str) -> FactReader:
+    """That of a backend.
+
+    Raises:
+        ModelError: the name is unknown.
+    """
+    reader, rules = reader_and_rules(backend)
+    if backend == GALLERY:
+        from promptecho.benchmarks.densealign import dense
+
+        return FactReader(reader, rules, dense.fulfilment)
+    return FactReader(reader, rules, fulfilment)
+
+
+def judged_by_reader(pair: ImagePair, facts: FactReader, seed: int) -> Judged:
+    """A pair's item and raw record from the objects that are read in its images.
 
     A caption that cannot be judged, an image that cannot be decoded and a reader without answer are failed items.
     """
     key, record = _begin(pair, seed)
     try:
-        claim = claim_of(pair.prompt.caption)
+        claim = facts.rules.claim_of(pair.prompt.caption)
         files = {"candidate": pair.candidate, "baseline": pair.baseline}
         objects = {
-            side: reader(load_image(path, fix="delete it and rerun the generation")) for side, path in files.items()
+            side: facts.reader(load_image(path, fix="delete it and rerun the generation"))
+            for side, path in files.items()
         }
     except (DataError, PerceptionFailure) as failure:
         return _fail(key, record, str(failure))
     record["objects"] = {side: [asdict(d) for d in found] for side, found in objects.items()}
     shown = (objects["baseline"], objects["candidate"]) if record["swapped"] else tuple(objects.values())
-    grades = [fulfilment(claim, found) for found in shown]
+    grades = [facts.fulfilment(claim, found) for found in shown]
     told = [
-        f"image {name}: {g.facts} of the caption's facts, {g.extras} further objects"
+        f"image {name}: {g.facts} of the caption's facts, {g.extras} further objects" + (", exact" if g.exact else "")
         for name, g in zip("AB", grades, strict=True)
     ]
-    return _end(key, record, compare(claim, *shown), "; ".join(told))
+    return _end(key, record, compare(*grades), "; ".join(told))
 
 
 def summary_of(raw: Sequence[dict[str, Any]], where: str = "raw records") -> dict[str, float]:
@@ -125,8 +150,9 @@ def summary_of(raw: Sequence[dict[str, Any]], where: str = "raw records") -> dic
 class DenseAlignScorer:
     """`Scorer` of pairs: `folder.root` holds the candidate's images, `folder.baseline` those compared with.
 
-    Backend `judge`: a vision-language model looks at both images. Backend `oracle`: in the world of shapes, the image
-    that shows more of its caption's facts wins. An item's outcome is 1 (win), 0 (tie) or -1 (loss), its mean is net.
+    Backend `judge`: a vision-language model looks at both images. Backends `oracle` (shapes) and `gallery`: in an
+    embedded world, the image that shows more of its caption's facts wins. An item's outcome is 1 (win), 0 (tie) or -1
+    (loss), its mean is net.
 
     Two settings are published, and both are settings of image set and judge here:
 
@@ -152,17 +178,17 @@ class DenseAlignScorer:
         if options.mode != "official":
             raise ConfigError(f"mode {options.mode!r}: densealign has only 'official'; set mode: official")
         self._seed, self._options = options.seed, options
-        self._reader: ShapeReader | None = None
+        self._facts: FactReader | None = None
         if options.backend == JUDGE:
             self._judge = JudgeBackend(options)
             self._template = load_template("densealign", "pairwise", options.templates)
             self._template.fill(prompt="")  # a faulty one is reported before any image is read
             self.judge_model, self.template_digest = self._judge.name, self._template.digest
-        elif options.backend in READERS:
-            self._reader = load_reader(options.backend)
-            self.judge_model = self._reader.name
+        elif options.backend in WORLDS:
+            self._facts = load_fact_reader(options.backend)
+            self.judge_model = self._facts.reader.name
         else:
-            known = ", ".join(sorted([JUDGE, *READERS]))
+            known = ", ".join(sorted([JUDGE, *WORLDS]))
             raise ModelError(f"backend {options.backend!r} is unknown; known backends: {known}")
 
     def _questions(self, pairs: Sequence[ImagePair]) -> list[Question]:
@@ -178,7 +204,7 @@ class DenseAlignScorer:
         from promptecho.judges.base import CallEstimate
 
         pairs, _ = list_pairs(folder)
-        if self._reader is not None:
+        if self._facts is not None:
             return CallEstimate(calls=0, recorded=0, input_tokens=0, output_tokens=0, usd=0.0)
         return self._judge.estimate(self._questions(pairs))
 
@@ -190,13 +216,13 @@ class DenseAlignScorer:
             JudgeError: more questions than allowed stayed without answer, or the budget is used up.
         """
         pairs, limit = list_pairs(folder)
-        if self._reader is not None:
-            judge = partial(judged_by_reader, reader=self._reader, seed=self._seed)
+        if self._facts is not None:
+            judge = partial(judged_by_reader, facts=self._facts, seed=self._seed)
             items, raw = judge_all("DenseAlign", folder.root, pairs, judge)
         else:
             answers = self._judge.ask(self._questions(pairs))
             judge = partial(judged_by_model, seed=self._seed)
             items, raw = judge_all("DenseAlign", folder.root, list(zip(pairs, answers, strict=True)), judge)
         prompts = prompts_digest(list(dict.fromkeys(pair.prompt for pair in pairs)))
-        facts = None if self._reader else self._judge.facts
+        facts = None if self._facts else self._judge.facts
         return Scored(items, raw, prompts, summary_of(raw), judge=facts, limit=limit)

@@ -1,6 +1,6 @@
 """DPG-Bench: dense prompts, each with yes/no questions that depend on each other. Images in grids, one per prompt."""
 
-from promptecho.config.benchmarks import JUDGE, ORACLE, Backend, Benchmark
+from promptecho.config.benchmarks import GALLERY, JUDGE, ORACLE, Backend, Benchmark
 from promptecho.config.defaults import MPLUG
 from promptecho.config.prompt_sources import Source
 
@@ -20,6 +20,7 @@ BENCHMARK = Benchmark(
             models=((MPLUG, "modelscope"),),
         ),
         JUDGE,
+        GALLERY,
     ),
     modes=("official", "fixed"),
     questions_per_call=True,
@@ -28,6 +29,7 @@ BENCHMARK = Benchmark(
     unpacked="promptecho.benchmarks.dpg.layout:compose_pictures",
     table="promptecho.benchmarks.dpg.table:DPG",
     shapes="promptecho.benchmarks.dpg.shapes:write_dpg_questions",
+    gallery="promptecho.benchmarks.dpg.gallery:write_dpg_questions",
     golden="promptecho.benchmarks.dpg.golden:CHECKS",
     sources=(
         Source(

@@ -2,7 +2,7 @@
 
 Backends: `mplug` is the official model. `judge` asks a vision-language model instead, one question a call; that is a
 different metric, not comparable with published DPG numbers: name it so, e.g. "DPG (VLM judge)". `oracle` reads images
-of the shapes world.
+of the shapes world, `gallery` those of the gallery.
 
 An item is one image: its outcome is the mean over its questions (0-1), its group `all`, since a prompt has questions of
 many categories. The summary holds `overall`, the L1 categories by name (entity, ...) and L2 as "l2:entity - whole".

@@ -38,6 +38,12 @@ def _oracle(_: ScoringOptions) -> Vqa:
     return OracleVqa()
 
 
+def _gallery(_: ScoringOptions) -> Vqa:
+    from promptecho.benchmarks.dpg.gallery_oracle import GalleryVqa
+
+    return GalleryVqa()
+
+
 def _mplug(options: ScoringOptions) -> Vqa:
     from promptecho.benchmarks.dpg.mplug import MplugVqa
     from promptecho.config.defaults import MPLUG
@@ -45,7 +51,7 @@ def _mplug(options: ScoringOptions) -> Vqa:
     return MplugVqa(options.model or MPLUG, options.device)
 
 
-VQAS: dict[str, Callable[[ScoringOptions], Vqa]] = {"mplug": _mplug, "oracle": _oracle}
+VQAS: dict[str, Callable[[ScoringOptions], Vqa]] = {"gallery": _gallery, "mplug": _mplug, "oracle": _oracle}
 
 
 def load_vqa(options: ScoringOptions) -> Vqa:
