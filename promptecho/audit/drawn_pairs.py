@@ -23,7 +23,8 @@ class DrawnWorld:
     """What an embedded world says, draws and reads; its claims are what one of its texts says.
 
     `changed` gives for each kind of fact that a claim has two claims with it changed: one to write, one to draw. They
-    are the same one, but where what is wrong to say can't be drawn.
+    are the same one, but where what is wrong to say can't be drawn. `draw` gives None where an image has no room for
+    what a claim says.
     """
 
     name: str
@@ -31,7 +32,7 @@ class DrawnWorld:
     wordings: int
     write: Callable[[Any, int], str]
     changed: Callable[[Any, np.random.Generator], dict[str, tuple[Any, Any]]]
-    draw: Callable[[Any, np.random.Generator], Image.Image]
+    draw: Callable[[Any, np.random.Generator], Image.Image | None]
     shows: Callable[[Any, Image.Image], bool]
 
 
@@ -46,6 +47,9 @@ def drawn_pairs(world: DrawnWorld, n: int, seed: int) -> Pairs:
         caption = world.write(claim, wording)
         for kind, (said, drawn) in world.changed(claim, rng).items():
             false = _drawn(world, drawn, drawing, f"{name}-{kind}.png")
+            if true is None or false is None:
+                made.count(kind, "there is no room to draw it")
+                continue
             seen, other = true.open(), false.open()
             right = world.shows(claim, seen) and world.shows(drawn, other)
             if not right or world.shows(said, seen) or world.shows(claim, other):
@@ -58,5 +62,6 @@ def drawn_pairs(world: DrawnWorld, n: int, seed: int) -> Pairs:
     return made
 
 
-def _drawn(world: DrawnWorld, claim: Any, drawing: int, name: str) -> AuditImage:
-    return AuditImage(name, world.draw(claim, np.random.default_rng(drawing)))
+def _drawn(world: DrawnWorld, claim: Any, drawing: int, name: str) -> AuditImage | None:
+    image = world.draw(claim, np.random.default_rng(drawing))
+    return None if image is None else AuditImage(name, image)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+from PIL import Image
 
 from promptecho.audit.drawn_pairs import DrawnWorld
 from promptecho.gallery.captions import (
@@ -19,10 +20,12 @@ from promptecho.gallery.captions import (
 from promptecho.gallery.drawing import draw_poster, draw_scene
 from promptecho.gallery.look_oracle import detect_things, judge_dense
 from promptecho.gallery.posters import Poster, misspell, random_poster, write_label
+from promptecho.gallery.scenes import NoRoom
 from promptecho.gallery.text_oracle import judge_poster
 from promptecho.shapes.world import COLORS, SHAPES
 
 WORDINGS = 3  # those that the VLM's captions have
+ATTEMPTS = 100  # to place the objects of a changed claim: six large ones do not fit
 
 
 def changed_claims(claim: DenseClaim, rng: np.random.Generator) -> dict[str, tuple[DenseClaim, DenseClaim]]:
@@ -80,13 +83,20 @@ def changed_posters(poster: Poster, rng: np.random.Generator) -> dict[str, tuple
     return {kind: (found[kind], found[kind]) for kind in sorted(found)}
 
 
+def _draw(claim: DenseClaim, rng: np.random.Generator) -> Image.Image | None:
+    try:
+        return draw_scene(dense_scene_of(claim, rng, ATTEMPTS), rng)
+    except NoRoom:
+        return None
+
+
 GALLERY = DrawnWorld(
     name="gallery",
     draw_claim=random_dense_claim,
     wordings=WORDINGS,
     write=write_dense,
     changed=changed_claims,
-    draw=lambda claim, rng: draw_scene(dense_scene_of(claim, rng), rng),
+    draw=_draw,
     shows=lambda claim, image: judge_dense(claim, detect_things(image)),
 )
 POSTERS = DrawnWorld(

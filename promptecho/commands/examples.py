@@ -38,7 +38,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "promptecho train --smoke --config config/experiments/zimage.yaml",
         "# what the runs of an experiment do (Ctrl-C leaves the view only):",
         "promptecho train --watch results/shapes",
-        "# one run to its checkpoint 15; the workflow calls it so:",
+        "# one run to its checkpoint 10; the workflow calls it so:",
         "promptecho train --config config/experiments/shapes.yaml --run promptecho-s1 --to 10"
         " --captions results/shapes/captions/captions.h5 --heldout results/shapes/captions/heldout.jsonl"
         " --out trained/10 --work trained/work",

@@ -53,7 +53,7 @@ def reward_audit(
         "--captions",
         help="Images with true captions: a .jsonl or .csv of image and caption, a folder of images with a NAME.txt "
         "beside each or a metadata.jsonl, or what an embedded world draws: shapes, gallery, or posters with their "
-        "texts as JSON. Default: none; give --images then.",
+        "texts as JSON (a folder of such a name: ./posters). Default: none; give --images then.",
     ),
     caption_images: Path | None = typer.Option(
         None,

@@ -73,7 +73,14 @@ FORMER_BEHAVIOUR: dict[str, Any] = {
 }
 
 # Files whose code decides scores and tables; relative to the package.
-NOT_SCORING = ("__init__.py", "table.py", "shapes.py", "gallery.py", "golden.py")  # in the folder of a benchmark
+NOT_SCORING = (
+    "__init__.py",
+    "table.py",
+    "shapes.py",
+    "gallery.py",
+    "prompt_rows.py",
+    "golden.py",
+)  # in the folder of a benchmark
 ORACLE = tuple(f"shapes/{name}.py" for name in ("oracle", "render", "grammar", "world"))
 _GALLERY = ("captions", "drawing", "glyphs", "look_oracle", "posters", "scenes", "shown_text", "text_oracle", "words")
 ORACLES = {"shapes": ORACLE, "gallery": (*ORACLE, *(f"gallery/{name}.py" for name in _GALLERY))}

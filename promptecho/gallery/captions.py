@@ -210,8 +210,12 @@ def _something_else(groups: tuple[DenseGroup, ...], rng: np.random.Generator) ->
     return str(rng.choice(names))
 
 
-def dense_scene_of(claim: DenseClaim, rng: np.random.Generator) -> DenseScene:
-    """A scene that fulfils a claim exactly; a colour that it leaves open is drawn, a size is medium."""
+def dense_scene_of(claim: DenseClaim, rng: np.random.Generator, attempts: int | None = None) -> DenseScene:
+    """A scene that fulfils a claim exactly; a colour that it leaves open is drawn, a size is medium.
+
+    Raises:
+        NoRoom: its objects did not fit in `attempts` (`place_looks`).
+    """
     looks: list[Appearance] = []
     first: list[int] = []
     for group in claim.groups:
@@ -219,7 +223,8 @@ def dense_scene_of(claim: DenseClaim, rng: np.random.Generator) -> DenseScene:
         color = group.color or str(rng.choice(options))
         first.append(len(looks))
         looks += [Appearance(group.shape, color, group.size or "medium", group.texture or "plain")] * group.count
-    return place_looks(looks, rng, tuple((first[a], direction, first[b]) for a, direction, b in claim.relations))
+    relations = tuple((first[a], direction, first[b]) for a, direction, b in claim.relations)
+    return place_looks(looks, rng, relations, attempts)
 
 
 def describe_dense(scene: DenseScene, rng: np.random.Generator) -> DenseClaim:

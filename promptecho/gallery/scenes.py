@@ -57,15 +57,26 @@ def random_look(rng: np.random.Generator, crowded: bool = False) -> Appearance:
     return Appearance(str(rng.choice(SHAPES)), str(rng.choice(list(COLORS))), size, texture)
 
 
+class NoRoom(Exception):
+    """A scene's objects were not placed beside each other in the attempts allowed."""
+
+
 def place_looks(
-    looks: list[Appearance], rng: np.random.Generator, relations: tuple[tuple[int, str, int], ...] = ()
-) -> DenseScene:
+    looks: list[Appearance], rng: np.random.Generator, relations: tuple[tuple[int, str, int], ...] = (),
+    attempts: int | None = None,
+) -> DenseScene:  # fmt: skip
     """Place objects without overlap, in order, each drawn again until it fits.
 
-    `relations` are (index, direction, index): the first lies in that direction as seen from the second.
+    `relations` are (index, direction, index): the first lies in that direction as seen from the second. `attempts` is
+    how often all are placed anew at most; None: without end, for objects that are known to fit.
+
+    Raises:
+        NoRoom: they did not fit in `attempts`.
     """
     background = int(rng.integers(232, 249))
-    while True:
+    tried = 0
+    while attempts is None or tried < attempts:
+        tried += 1
         things: list[PlacedThing] = []
         for index, look in enumerate(looks):
             wanted = [(a, direction, b) for a, direction, b in relations if max(a, b) == index]
@@ -82,6 +93,7 @@ def place_looks(
                 break
         if len(things) == len(looks):
             return DenseScene(tuple(things), background)
+    raise NoRoom(f"no room for {len(looks)} objects")
 
 
 def any_scene(rng: np.random.Generator) -> DenseScene:

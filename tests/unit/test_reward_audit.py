@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,9 +28,10 @@ from promptecho.captions.settings import read_settings
 from promptecho.cli import make_app
 from promptecho.errors import ConfigError, DataError, PromptEchoError
 from promptecho.files import write_jsonl
-from promptecho.gallery.captions import parse_dense
+from promptecho.gallery.captions import dense_scene_of, parse_dense
 from promptecho.gallery.look_oracle import detect_things, judge_dense
 from promptecho.gallery.posters import texts_of_label
+from promptecho.gallery.scenes import NoRoom
 from promptecho.gallery.text_oracle import read_poster
 from promptecho.provenance import Provenance
 from promptecho.scores import ScoreItem, Scores, write_scores
@@ -141,6 +143,16 @@ def test_pairs_of_the_gallery_are_what_its_oracles_say(name, kinds):
             assert read_poster(pair.false.image.open()).poster.texts != false
     tried = sum(sum(counts.values()) for counts in made.edits.values())
     assert 2 * 0.95 * tried <= len(made.pairs), made.edits
+
+
+def test_what_an_image_has_no_room_for_is_counted_and_ends():
+    """Six large objects do not fit; normal claims are drawn as before."""
+    claim = parse_dense("A large striped black ring, a large purple triangle and four large purple squares.")
+    world = replace(world_named("gallery"), changed=lambda *_: {"count": (claim, claim)})
+    made = drawn_pairs(world, 1, 3)
+    assert made.pairs == [] and made.edits == {"count": {"there is no room to draw it": 1}}
+    with pytest.raises(NoRoom):
+        dense_scene_of(claim, np.random.default_rng(1), attempts=5)
 
 
 def ask(name: str, text: str = "A dog.", prompt_id: str = "p") -> Ask:
