@@ -171,6 +171,8 @@ class Endpoint:
             return self.busy(
                 f"HTTP {status}: {what}{told}", retry_after=retry_after, throttled=throttled, by_status=True
             )
+        if 300 <= status < 400:
+            return JudgeError(f"{at}: {self.host} sends the request elsewhere, where no key goes; correct the endpoint")
         if status == 401:
             which = f"the key in {self.variable} is refused" if self._key else f"it wants a key; set {self.variable}"
             return JudgeError(f"{at}: {which}")

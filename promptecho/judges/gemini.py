@@ -74,6 +74,7 @@ class GeminiJudge:
                 api_version="v1beta",  # where preview models are; otherwise a variable of the environment decides
                 timeout=max(1, int(950 * settings.timeout_s)),  # before the whole call's: it knows what it waited for
                 retry_options=genai.types.HttpRetryOptions(attempts=1),
+                client_args={"follow_redirects": False},  # a key goes to no other host
             ),
         )
 

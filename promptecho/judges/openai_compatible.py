@@ -48,6 +48,7 @@ class OpenAIJudge:
             default_query=self.endpoint.query or None,
             timeout=0.95 * settings.timeout_s,  # before the whole call's, since it can tell what was waited for
             max_retries=0,
+            http_client=openai.DefaultHttpxClient(follow_redirects=False),  # a key goes to no other host
         )
         self._headers: dict[str, Any] = {} if key and not self.endpoint.azure else {"Authorization": openai.Omit()}
         if key and self.endpoint.azure:

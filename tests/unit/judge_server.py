@@ -43,6 +43,7 @@ class JudgeServer:
     models: list[str] | None = None  # those of the list that costs nothing; None: there is no such list
     key: str = ""  # the only one that the list takes; "": any
     listed: list[str] = field(default_factory=list)  # paths of requests for the list
+    elsewhere: str = ""  # another server's URL, to which every request is sent on
 
     def __post_init__(self):
         self.lock = threading.Lock()
@@ -83,6 +84,8 @@ class _Handler(BaseHTTPRequestHandler):
         state, path = self.state, self.path.partition("?")[0]
         with state.lock:
             state.listed.append(path)
+        if state.elsewhere:
+            return self._send(307, b"")
         gemini = "/v1beta/models/" in path
         key = self.headers.get("x-goog-api-key") or self.headers.get("Authorization", "").removeprefix("Bearer ")
         if state.models is None:
@@ -116,6 +119,8 @@ class _Handler(BaseHTTPRequestHandler):
             with state.lock:
                 state.log.append(entry)
             time.sleep(state.delay)
+            if state.elsewhere:
+                return self._send(307, b"")
             self._respond(entry["text"], state.plan(entry["text"], nth), gemini)
         except (BrokenPipeError, ConnectionResetError):
             pass
@@ -150,6 +155,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send(self, status: int, data: bytes, cut: bool = False):
         self.send_response(status)
+        if self.state.elsewhere:
+            self.send_header("Location", self.state.elsewhere + self.path)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(data)))
         if status == 429 and self.state.retry_after is not None:
