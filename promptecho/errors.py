@@ -48,6 +48,12 @@ class StateError(PromptEchoError):
     """A training state is damaged, foreign or does not fit the run."""
 
 
+def bug_line(error: BaseException) -> str:
+    """The kind of an unexpected error and the first line of what it says."""
+    said = str(error).strip().splitlines()
+    return f"{type(error).__name__}{f': {said[0]}' if said else ''}"
+
+
 SHOWN = 20  # problems of one kind that an error lists before a count
 
 

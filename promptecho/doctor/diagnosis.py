@@ -8,7 +8,7 @@ from typing import Any
 
 from promptecho.doctor.finding import Checked, Finding, PreflightCheck, Severity, unchecked
 from promptecho.doctor.preflight import Preflight
-from promptecho.errors import PromptEchoError
+from promptecho.errors import PromptEchoError, bug_line
 
 
 @dataclass(frozen=True)
@@ -45,5 +45,7 @@ def run_checks(preflight: Preflight, checks: Mapping[str, PreflightCheck]) -> tu
             found += check(preflight)
         except PromptEchoError as error:
             found.append(unchecked(f"{name}: {error}", "", "see to this, then look again"))
+        except Exception as error:  # a bug of one check must not hide what the others find
+            found.append(unchecked(f"{name}: {bug_line(error)}", "", "see to this, then look again"))
         done.append(Checked(name, tuple(found)))
     return tuple(done)

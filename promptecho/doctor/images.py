@@ -35,10 +35,13 @@ def images_there(preflight: Preflight) -> Iterator[Finding]:
     empty = [item.image_id for item in looked if item.size == 0]
     if empty:
         named = ", ".join(empty[:SHOWN])
-        yield warning(
-            f"captions.images: {source}: {counted(len(empty), 'image is', 'images are')} an empty file: {named}",
-            JOBS["caption"], "copy these files again, or remove them",
-        )  # fmt: skip
+        most = preflight.config.captions.max_rejected_share
+        told = f"captions.images: {source}: {counted(len(empty), 'image is', 'images are')} an empty file: {named}"
+        if len(empty) > most * len(looked):
+            told += f"; up to a share of {most:g} is left out (captions.max_rejected_share)"
+            yield problem(told, "merging the captions (rule captions)", "copy these files again, or remove them")
+        else:
+            yield warning(told, JOBS["caption"], "copy these files again, or remove them")
     total = sum(item.size or 0 for item in looked)
     yield fine(f"{source}: {counted(len(looked), 'image')}, {total / 1e9:.3g} GB")
 

@@ -15,7 +15,7 @@ from promptecho.config.judge_kinds import judge_kind
 from promptecho.config.scorers import is_pairwise
 from promptecho.doctor.blank_images import write_blank_images
 from promptecho.doctor.preflight import Preflight, all_runs
-from promptecho.errors import DataError, PromptEchoError
+from promptecho.errors import DataError, PromptEchoError, bug_line
 from promptecho.judges.base import CallEstimate
 
 
@@ -49,6 +49,9 @@ def judge_costs(preflight: Preflight) -> list[JudgeCost]:
             one = calls_of_one(preflight, section)
         except (PromptEchoError, OSError) as error:
             found.append(JudgeCost(name, section.judge, checkpoints, unknown=str(error)))
+            continue
+        except Exception as error:  # as in `run_checks`
+            found.append(JudgeCost(name, section.judge, checkpoints, unknown=bug_line(error)))
             continue
         usd = None if one.usd is None else checkpoints * one.usd
         found.append(

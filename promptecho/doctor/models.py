@@ -30,6 +30,9 @@ def models(preflight: Preflight) -> Iterator[Finding]:
             yield _of_status(preflight, model_status(model, root), root, when)
         except PromptEchoError as error:  # a damaged record
             yield problem(f"{model.keys[0]}: {error}", when, _fetch(preflight))
+        except (ImportError, OSError) as error:  # a Python for Snakemake alone has no client of the hub
+            how = "look again with the Python of the jobs, as the user who submits"
+            yield unchecked(f"{model.keys[0]}: {model.source}: not looked at: {error}", when, how)
 
 
 def _of_status(preflight: Preflight, found: ModelStatus, root: Path | None, when: str) -> Finding:
@@ -41,14 +44,15 @@ def _of_status(preflight: Preflight, found: ModelStatus, root: Path | None, when
     if found.where == "missing" and model.on_hub:
         place = f"neither in {root} nor in" if root else "not in"
         told = f"{key}: {model.source}: {place} the hub's cache on this machine"
-        return _from_hub(preflight, told, when)
+        return _from_hub(preflight, model.source, told, when)
     if found.where == "missing":
         return problem(f"{key}: {model.source}: no such folder", when, f"bring the model there, or correct {key}")
     if found.problem is not None:
         return problem(f"{key}: {found.problem}", when, f"models of the hub, {_fetch(preflight)} brings")
     assert found.path is not None, "it is here"
     if found.where == "hub cache" and (lacks := incompleteness(Path(found.path), model.kind)):
-        return _from_hub(preflight, f"{key}: {model.source}: the hub's cache holds a part of it ({lacks})", when)
+        told = f"{key}: {model.source}: the hub's cache holds a part of it ({lacks})"
+        return _from_hub(preflight, model.source, told, when)
     size = "" if found.bytes is None else f", {found.bytes / 1e9:.3g} GB"
     return fine(f"{key}: {model.source}: whole in {found.path}{size}")
 
@@ -57,16 +61,23 @@ def _fetch(preflight: Preflight) -> str:
     return f"promptecho models fetch --config {preflight.source}"
 
 
-def _from_hub(preflight: Preflight, told: str, when: str) -> Finding:
+def _from_hub(preflight: Preflight, hub_id: str, told: str, when: str) -> Finding:
     """Of a model that only the hub has."""
     elsewhere = f"where there is internet: {_fetch(preflight)}"
     if preflight.config.models_offline:
         return problem(f"{told}, and jobs do not ask the hub (models.offline)", when, elsewhere)
+    if hub_access.forbidden():
+        return problem(f"{told}, and jobs do not ask the hub (HF_HUB_OFFLINE is set)", when, elsewhere)
     if not preflight.network:
         return problem(f"{told}; jobs would fetch it from the hub", when, f"fetch it before: {_fetch(preflight)}")
     endpoint = hub_access.endpoint()
     if (reason := hub_access.unreachable(endpoint)) is not None:
-        return problem(f"{told}, and the hub ({endpoint}) does not answer ({reason})", when, elsewhere)
+        return problem(
+            f"{told}, and the hub ({hub_access.shown(endpoint)}) does not answer ({reason})", when, elsewhere
+        )
+    if (refused := hub_access.refusal(hub_id)) is not None:
+        fix = "correct the name, or get access to it on the hub and log in"
+        return problem(f"{told}, and the hub ({hub_access.shown(endpoint)}) {refused}", when, fix)
     why = "every job that comes first would fetch it, on a node that may have no internet"
     fetch = f"fetch it once, before anything is submitted: {_fetch(preflight)}"
     return warning(f"{told}; the hub answers", f"{when}: {why}", fetch)

@@ -34,7 +34,7 @@ def results_writable(preflight: Preflight) -> Iterator[Finding]:
     mine = os.access(place, os.W_OK | os.X_OK)
     if not mine:
         yield problem(f"{name}: you may not write there", START, f"chmod u+w {name}, or start in another folder")
-    open_to_all = [path for path in _places(preflight).values() if path.exists() and _others_write(path)]
+    open_to_all = [path for path in _places(preflight).values() if os.path.exists(path) and _others_write(path)]
     for path in open_to_all:
         yield warning(
             f"{path}: everybody may write there", "any time: others can replace what jobs load or have made",
@@ -110,7 +110,7 @@ def room(preflight: Preflight, totals: Totals) -> Iterator[Finding]:
 def existing(path: Path) -> Path:
     """The path, or the nearest folder above it that is there."""
     path = Path(os.path.abspath(path))
-    while not path.exists():
+    while not os.path.exists(path):  # unlike Path.exists, it raises nothing where a folder above may not be entered
         path = path.parent
     return path
 

@@ -15,7 +15,7 @@ from promptecho.config.resources import TrainResources
 from promptecho.doctor.finding import Finding, problem, unchecked
 from promptecho.doctor.judge_costs import JudgeCost, judge_costs
 from promptecho.doctor.preflight import JOBS, Preflight
-from promptecho.errors import PromptEchoError
+from promptecho.errors import PromptEchoError, bug_line
 
 BYTES_PER_PIXEL = 1.5  # of a PNG of a photograph, about half of its raw bytes
 BYTES_PER_CAPTION = 4_000
@@ -71,6 +71,8 @@ def make_totals(preflight: Preflight, gpu: str) -> Totals:
             _plan(preflight, gpu, totals)
         except PromptEchoError as error:
             totals.unknown.append(f"GPU-hours and disk: {error}")
+        except Exception as error:  # as in `run_checks`
+            totals.unknown.append(f"GPU-hours and disk: {bug_line(error)}")
     else:
         totals.unknown.append("GPU-hours and disk: the experiment has no run to plan")
     totals.judges = judge_costs(preflight)

@@ -14,7 +14,10 @@ from promptecho.models.selection import INDEX, PICKLES, is_wanted
 
 SHARDS = ".safetensors.index.json"
 AGAIN = "fetch or copy the model again"
-# Parts of a model that have no weights are known by these.
+SINGLE = "model.safetensors"
+DIFFUSERS_SINGLE = "diffusion_pytorch_model.safetensors"
+ADAPTER_WEIGHTS = ("adapter_model.safetensors", "pytorch_lora_weights.safetensors")
+# Parts of a pipeline that have no weights are known by these.
 WITHOUT_WEIGHTS = {"tokenizer_config.json", "preprocessor_config.json", "processor_config.json"}
 
 
@@ -34,9 +37,12 @@ def incompleteness(folder: Path, kind: ModelKind) -> str | None:
             return f"{error}; {AGAIN}"
         if absent := [part.name for part in parts if not part.is_dir()]:
             return f"{folder}: {INDEX} names {', '.join(absent)}, and there is no such folder; {AGAIN}"
+    elif kind == "adapter":
+        cut = {folder / name: _cut_short(folder / name) for name in ADAPTER_WEIGHTS if (folder / name).is_file()}
+        return next((f"{path}: {problem}; {AGAIN}" for path, problem in cut.items() if problem), None)
     else:
         return None
-    problems = [problem for part in parts for problem in _weights(part)]
+    problems = [problem for part in parts for problem in _weights(part, of_pipeline=kind == "pipeline")]
     more = f" (and {len(problems) - 1} more of its files)" if len(problems) > 1 else ""
     return f"{problems[0]}{more}; {AGAIN}" if problems else None
 
@@ -49,23 +55,33 @@ def _parts(index: Path) -> Iterator[str]:
             yield name
 
 
-def _weights(part: Path) -> Iterator[str]:
-    """What is wrong with the weights of one part."""
+def _weights(part: Path, of_pipeline: bool) -> Iterator[str]:
+    """What is wrong with the weights of one part that are loaded."""
     names = {path.name for path in part.iterdir()}
+    if not names:
+        yield f"{part}: is empty"
+        return
     indices = sorted(name for name in names if name.endswith(SHARDS) and is_wanted(name, code=False))
     there = {name for name in names if name.endswith(".safetensors") and is_wanted(name, code=False)}
+    if SINGLE in names:  # transformers takes it, whatever an index beside it says
+        indices, there = [], {SINGLE}
+    elif indices:
+        there = set()
+    elif DIFFUSERS_SINGLE in names:
+        there = {DIFFUSERS_SINGLE}
     for name in indices:
         try:
-            weight_map: Any = read_json(part / name).get("weight_map", {})
-        except (DataError, AttributeError):
-            yield f"{part / name}: cannot be read"
+            value: Any = read_json(part / name)
+            shards = {str(shard) for shard in value["weight_map"].values()}
+        except (DataError, AttributeError, KeyError, TypeError):
+            yield f"{part / name}: cannot be read, or has no weight_map"
             continue
-        shards = {str(shard) for shard in weight_map.values()}
-        absent = sorted(shards - names)
-        for shard in absent:
+        there |= shards & names
+        for shard in sorted(shards - names):
             yield f"{part / shard}: is not there, and {name} names it"
     pickled = any(Path(name).suffix in PICKLES for name in names)
-    if not (there or indices or pickled) and "config.json" in names and not names & WITHOUT_WEIGHTS:
+    weightless = of_pipeline and ("config.json" not in names or names & WITHOUT_WEIGHTS)
+    if not (there or indices or pickled or weightless):
         yield f"{part}: holds no weights"
     for name in sorted(there):
         if problem := _cut_short(part / name):

@@ -106,7 +106,7 @@ def unavailable_models(config: ExperimentConfig, keys: set[str]) -> list[str]:
             if config.models_offline:
                 why = "jobs do not ask the hub (models.offline)"
             elif (reason := hub_access.unreachable(hub_access.endpoint())) is not None:
-                why = f"the hub ({hub_access.endpoint()}) does not answer ({reason})"
+                why = f"the hub ({hub_access.shown(hub_access.endpoint())}) does not answer ({reason})"
             else:
                 continue  # the first job fetches it
             place = f"neither in {root} nor in" if root else "not in"

@@ -117,7 +117,7 @@ def _check_hub(hub_id: str, revision: str | None) -> None:
     if _access.offline or hub_access.forbidden():
         why = "jobs do not ask the hub (models.offline)" if _access.offline else "HF_HUB_OFFLINE is set"
     elif (reason := hub_access.unreachable(hub_access.endpoint())) is not None:
-        why = f"the hub ({hub_access.endpoint()}) does not answer ({reason})"
+        why = f"the hub ({hub_access.shown(hub_access.endpoint())}) does not answer ({reason})"
         if here:
             print(f"promptecho: {hub_id}: from the hub's cache here, as {why}", file=sys.stderr, flush=True)
             _forbid()

@@ -5,14 +5,19 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
+import socket
+import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
+from hub_server import Hub
 from judge_server import KEY, serving
 from PIL import Image
 from safetensors.numpy import load_file, save_file
@@ -23,7 +28,8 @@ from promptecho.cluster.gpus import detect
 from promptecho.config.yaml_files import deep_merge
 from promptecho.doctor import prompt_files as prompt_files_module
 from promptecho.doctor.cluster import JobNeeds, cluster, jobs_of, misfits, parse_partitions
-from promptecho.doctor.finding import Finding
+from promptecho.doctor.diagnosis import run_checks
+from promptecho.doctor.finding import Finding, problem
 from promptecho.doctor.images import images_readable, images_there
 from promptecho.doctor.judge_costs import judge_costs
 from promptecho.doctor.judges import judge_keys, judges_answer
@@ -36,6 +42,11 @@ from promptecho.doctor.probe import Probe, of_node
 from promptecho.doctor.prompt_files import prompt_files
 from promptecho.doctor.texts import texts
 from promptecho.doctor.totals import Totals, budgets, make_totals
+from promptecho.judges.base import Payload
+from promptecho.judges.errors import JudgeError
+from promptecho.judges.registry import load_judge
+from promptecho.models import hub_access
+from promptecho.models.completeness import incompleteness
 from promptecho.shipped import weights_of
 
 EXPERIMENT: dict[str, Any] = {
@@ -102,6 +113,8 @@ def test_images_that_cannot_be_read_are_found_by_name_and_against_what_the_merge
     assert "all of 25 images read: 24 are readable, 40x30 to 64x30 pixels" in only(told, "fine").what
     (folder / "8.png").write_bytes(b"")
     assert "1 image is an empty file: 8.png" in only(images_there(preflight), "warning").what
+    tight = experiment(captions={"max_rejected_share": 0.03})
+    assert "0.03 is left out" in only(images_there(tight)).what
     (folder / "8.png").write_bytes(whole[:50])
     found = [one for one in images_readable(preflight) if one.severity == "problem"]
     assert len(found) == 2 and "2 of 25 that were read cannot be captioned" in found[0].what
@@ -136,6 +149,76 @@ def test_a_model_without_one_of_its_shards_is_found_before_captioning(experiment
     found = only(models(preflight))
     assert f"{shard}: is not there, and model.safetensors.index.json names it" in found.what
     assert "caption_shard" in found.when and "config/experiments/tiny.yaml" in found.fix
+
+
+def test_files_that_are_not_loaded_do_not_count_and_those_that_are_do(tmp_path):
+    folder = tmp_path / "vlm"
+    shutil.copytree(weights_of("shapes") / "vlm", folder)
+    index, whole = folder / "model.safetensors.index.json", folder / "model.safetensors"
+    index.write_text(
+        json.dumps({"weight_map": {"a": "model-00001-of-00002.safetensors"}})
+    )  # of before they were joined
+    (folder / "notes.safetensors").write_bytes(b"cut")
+    assert incompleteness(folder, "transformers") is None
+    whole.unlink()
+    assert "model-00001-of-00002.safetensors: is not there" in (incompleteness(folder, "transformers") or "")
+    for value in (None, ["a"]):
+        index.write_text(json.dumps({"weight_map": value}))
+        assert "has no weight_map" in (incompleteness(folder, "transformers") or "")
+    index.unlink()
+    (folder / "notes.safetensors").unlink()
+    assert (folder / "tokenizer_config.json").is_file()
+    assert "holds no weights" in (incompleteness(folder, "transformers") or "")
+
+
+def test_an_empty_part_of_a_pipeline_and_a_cut_adapter_are_found(tmp_path):
+    folder = tmp_path / "t2i"
+    shutil.copytree(weights_of("shapes") / "t2i", folder)
+    assert incompleteness(folder, "pipeline") is None
+    part = folder / "tokenizer"
+    shutil.rmtree(part)
+    part.mkdir()
+    assert f"{part}: is empty" in (incompleteness(folder, "pipeline") or "")
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    save_file({"a": np.zeros(4, np.float32)}, adapter / "adapter_model.safetensors")
+    assert incompleteness(adapter, "adapter") is None
+    (adapter / "adapter_model.safetensors").write_bytes((adapter / "adapter_model.safetensors").read_bytes()[:-1])
+    assert "adapter_model.safetensors: has " in (incompleteness(adapter, "adapter") or "")
+
+
+def test_a_hub_that_may_not_be_asked_or_refuses_is_a_problem(experiment, monkeypatch):
+    from huggingface_hub import constants
+
+    hub = Hub({"some/open": {"config.json": b"{}"}, "some/gated": {"config.json": b"{}"}})
+    hub.gated.add("some/gated")
+    monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+
+    def told(vlm: str) -> Finding:
+        return next(one for one in models(experiment(models={"vlm": {"path": vlm}})) if one.severity != "fine")
+
+    try:
+        assert told("some/open").severity == "warning"
+        assert told("some/typo").severity == "problem" and "has no such model" in told("some/typo").what
+        assert told("some/gated").severity == "problem" and "HTTP 40" in told("some/gated").what
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+        assert told("some/open").severity == "problem" and "HF_HUB_OFFLINE is set" in told("some/open").what
+    finally:
+        hub.close()
+
+
+def test_a_check_that_fails_in_itself_hides_nothing(experiment, monkeypatch):
+    def broken(preflight: Preflight) -> Iterable[Finding]:
+        yield problem("the first", "now", "mend it")
+        raise TypeError("no such thing\nand more")
+
+    done = run_checks(experiment(), {"broken": broken, "clock": clock})
+    assert [[one.severity for one in check.findings] for check in done] == [["problem", "unchecked"], ["fine"]]
+    assert done[0].findings[1].what == "broken: TypeError: no such thing"
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)  # a Python for Snakemake alone
+    found = only(models(experiment(models={"vlm": {"path": "some/vlm"}})), "unchecked")
+    assert "models.vlm.path: some/vlm: not looked at: " in found.what and "huggingface_hub" in found.what
 
 
 def test_an_empty_folder_is_no_model_and_a_missing_one_is_none(experiment, tmp_path):
@@ -229,6 +312,35 @@ def test_a_key_is_tried_by_a_call_that_costs_nothing_and_never_told(experiment, 
         assert "lists no models" in only(judges_answer(preflight), "unchecked").what
     found = only(judges_answer(preflight))
     assert "connection refused: nobody listens at 127.0.0.1" in found.what
+
+
+@pytest.mark.parametrize("kind", ["openai", "gemini"])
+def test_a_key_does_not_follow_an_endpoint_that_sends_requests_elsewhere(experiment, monkeypatch, kind):
+    monkeypatch.setenv("JUDGE_KEY", KEY)
+    with serving(models=["judge-1"]) as other, serving(models=["judge-1"], elsewhere=other.url) as server:
+        preflight = judged(experiment, kind=kind, endpoint=server.endpoint(kind), api_key_env="JUDGE_KEY")
+        found = only(judges_answer(preflight))
+        assert "HTTP 307" in found.what and "correct the endpoint" in found.what
+        with pytest.raises(JudgeError, match="HTTP 307: .* correct the endpoint"):
+            load_judge(preflight.config.judges.models["one"]).ask(Payload("", "What is it?", (), None, 0.0))
+        assert server.listed and server.log and not other.listed and not other.log
+
+
+def test_what_the_hub_s_address_holds_of_a_person_is_not_told(monkeypatch):
+    from huggingface_hub import constants
+
+    with serving() as server:
+        address = server.url.replace("//", "//user:T0K3N@")
+        assert hub_access.unreachable(address) is None
+    monkeypatch.setattr(constants, "ENDPOINT", address + "/gone")
+    assert hub_access.shown(hub_access.endpoint()) == server.url + "/gone"
+    assert "T0K3N" not in (hub_access.unreachable("http://user:T0K3N@a b:c") or "T0K3N")
+
+
+def test_a_server_that_speaks_no_http_is_no_hub():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=lambda: server.accept()[0].sendall(b"SSH-2.0\r\n"), daemon=True).start()
+        assert "HTTP" in (hub_access.unreachable(f"http://127.0.0.1:{server.getsockname()[1]}") or "")
 
 
 def test_a_model_that_the_endpoint_does_not_list_is_told(experiment, monkeypatch):

@@ -3,6 +3,7 @@
 import sys
 
 from promptecho import protect as guard
+from promptecho.errors import bug_line
 
 STAGES = {"caption_shard": "caption", "train": "train", "generate_shard": "generate", "judge": "judge", "score": "score"}
 STAGES |= {"generate_together": "generate"}
@@ -31,7 +32,11 @@ def _tell(build):
     def build_and_tell():
         build()
         if workflow.is_main_process and workflow.dryrun and guard.READER is None:
-            for line in doctors_lines(workflow.dag.needrun_jobs()):
+            try:
+                lines = doctors_lines(workflow.dag.needrun_jobs())
+            except Exception as error:  # the plan itself is sound
+                lines = [f"could not look: {bug_line(error)}; promptecho doctor --config FILE looks at more"]
+            for line in lines:
                 print(f"doctor: {line}", file=sys.stderr, flush=True)
 
     return build_and_tell
