@@ -24,6 +24,7 @@ from promptecho.config.training import LoraSection
 from promptecho.errors import PromptEchoError
 from promptecho.files import read_json, read_jsonl, write_jsonl
 from promptecho.publish.folder import published_config
+from promptecho.publish.upload import check_upload, upload
 from promptecho.scores import read_scores, write_scores
 from promptecho.t2i.lora import add_lora, lora_parameters, save_adapter
 
@@ -190,6 +191,30 @@ def test_upload_sends_all_in_one_commit_and_never_shows_the_token(results, monke
         hub.refuse = ("/commit/", 403, f"this token may not write: {TOKEN}")
         with pytest.raises(PromptEchoError, match="the hub did not take it") as error:
             publish(results, "third", "--upload", "me/other", "--images", "2")
-        assert TOKEN not in str(error.value) and "try again" in str(error.value)
+        assert TOKEN not in str(error.value) and f"hf upload me/other {results.parent / 'third'}" in str(error.value)
         assert hub.commits == 1 and (results.parent / "third/README.md").is_file()
     assert read_jsonl(results / f"images/{RUN}/{STEP}/geneval/shards/0.jsonl") and read_json(folder / "experiment.json")
+
+
+def test_a_token_from_a_file_loses_its_line_end_and_a_broken_one_is_not_shown(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", f"{TOKEN}\nand more")
+    with pytest.raises(PromptEchoError, match="HF_TOKEN has a space, a control character") as error:
+        check_upload("me/mine")
+    assert TOKEN not in str(error.value)
+    (tmp_path / "README.md").write_text("# A card\n")
+    monkeypatch.setenv("HF_TOKEN", f" {TOKEN}\r\n")
+    with UploadHub() as hub:
+        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", hub.url)
+        upload(tmp_path, "me/mine")
+        assert hub.commits == 1 and hub.tokens - {""} == {f"Bearer {TOKEN}"}
+
+
+def test_nothing_private_goes_into_a_public_repository(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    (tmp_path / "README.md").write_text("# A card\n")
+    with UploadHub() as hub:
+        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", hub.url)
+        hub.repositories["me/mine"], hub.private["me/mine"] = {}, False
+        with pytest.raises(PromptEchoError, match="me/mine: is there on the hub already and is not private"):
+            upload(tmp_path, "me/mine", private=True)
+        assert hub.commits == 0 and not hub.repositories["me/mine"]

@@ -119,4 +119,5 @@ class UploadHub:
                 "commitUrl": f"{self.url}/{name}/commit/{oid}",
                 "hookOutput": "",
             }
-        return 200, {"id": name, "sha": "0" * 40, "siblings": [{"rfilename": one} for one in files]}
+        siblings = [{"rfilename": one} for one in files]
+        return 200, {"id": name, "sha": "0" * 40, "private": self.private[name], "siblings": siblings}
