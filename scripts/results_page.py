@@ -29,7 +29,7 @@ from promptecho.config import load_experiment, run_vlm
 from promptecho.errors import PromptEchoError
 from promptecho.files import read_json, write_json, write_text
 from promptecho.shipped import model_path
-from promptecho.tables.collect import ScoreFile
+from promptecho.tables.collect import ScoreFile, checkpoint_scores
 from promptecho.tables.kinds import make_table
 from promptecho.tables.show import gains
 from promptecho.tables.table import Column, Table, heading, parts
@@ -45,10 +45,9 @@ COMPARED = {"gains": gains_block, "sizes": sizes_block, "path": path_block, "aud
 def add(source: Path, kept: Path) -> list[Path]:
     """Keep the score files of results/E in `kept`/E, below which they lie as there."""
     paths = []
-    for path in sorted(source.glob("scores/*/*/*.json")):
-        if path.stem.isdigit():
-            paths.append(kept / source.resolve().name / path.relative_to(source))
-            write_text(paths[-1], json.dumps(read_json(path), separators=(",", ":")) + "\n")
+    for path in checkpoint_scores(source):
+        paths.append(kept / source.resolve().name / path.relative_to(source))
+        write_text(paths[-1], json.dumps(read_json(path), separators=(",", ":")) + "\n")
     return paths
 
 

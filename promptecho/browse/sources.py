@@ -19,7 +19,7 @@ from promptecho.files import read_json, read_jsonl
 from promptecho.provenance import UNKNOWN
 from promptecho.scores import Scores, raw_path, read_scores
 from promptecho.suggest import maybe
-from promptecho.tables.collect import ScoreFile, check_place, find_score_files
+from promptecho.tables.collect import ScoreFile, check_place, checkpoint_scores, find_score_files
 
 Means = dict[str, dict[str, float]]  # prompt id -> group -> mean of what was judged
 
@@ -46,7 +46,7 @@ def benchmarks_in(results: Path) -> list[str]:
     Raises:
         DataError: there are none.
     """
-    found = sorted({path.parent.parent.name for path in results.glob("scores/*/*/[0-9]*.json")})
+    found = sorted({path.parent.parent.name for path in checkpoint_scores(results)})
     if not found:
         raise DataError(f"{results}: no scores/BENCHMARK/RUN/STEP.json in it; give results/E of a scored experiment")
     return found
@@ -58,7 +58,7 @@ def configuration_of(results: Path) -> Path:
     Raises:
         DataError: it is not there.
     """
-    files = sorted(results.glob("scores/*/*/[0-9]*.json"), key=lambda path: path.stat().st_mtime_ns)
+    files = sorted(checkpoint_scores(results), key=lambda path: path.stat().st_mtime_ns)
     digests = dict.fromkeys(read_json(path).get("provenance", {}).get("config_digest", UNKNOWN) for path in files[::-1])
     for name in digests:
         if (path := results / "config" / f"{name}.yaml").is_file():

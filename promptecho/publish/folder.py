@@ -10,6 +10,7 @@ from promptecho.benchmarks.packing import unpacked
 from promptecho.config import ExperimentConfig, run_rewards, run_vlm
 from promptecho.config.benchmarks import benchmark_named
 from promptecho.config.families import family_named
+from promptecho.config.reruns import finished_checkpoints
 from promptecho.errors import ConfigError, DataError
 from promptecho.figures.samples import choose, read_column
 from promptecho.files import atomic_path, copy_file, read_json, write_json, write_text
@@ -33,7 +34,7 @@ def last_step(results: Path, run: str) -> int:
     """
     steps = [int(path.parent.name) for path in results.glob(f"runs/{run}/*/adapter") if path.parent.name.isdigit()]
     if not steps:
-        known = sorted({path.parent.parent.name for path in results.glob("runs/*/*/adapter")})
+        known = list(finished_checkpoints(results))
         raise DataError(f"{results}/runs/{run}: no checkpoint N/adapter in it{maybe(run, known)}; train it first")
     return max(steps)
 

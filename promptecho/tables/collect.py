@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from promptecho.config.reruns import REPLACED
 from promptecho.errors import DataError
 from promptecho.item_columns import columns_of
 from promptecho.names import by_number
@@ -55,6 +56,16 @@ def check_place(path: Path, scores: Scores) -> None:
             raise DataError(f"{path}: provenance.{key} is {value!r}, the path says {place!r}; score again, don't copy")
 
 
+def checkpoint_scores(results: Path, benchmark: str | None = None) -> list[Path]:
+    """Files scores/B/R/N.json in an experiment's folder, of one benchmark or of all, sorted.
+
+    Those of runs that were moved aside do not count, nor what is no checkpoint's, as ._40.json of a foreign copy.
+    """
+    folders = results.glob("scores/*") if benchmark is None else [results / "scores" / benchmark]
+    found = sorted(path for folder in folders for path in folder.glob("*/*.json"))
+    return [path for path in found if path.stem.isdigit() and REPLACED not in path.parent.name]
+
+
 def find_score_files(sources: list[Path], benchmark: str) -> list[Path]:
     """Score files given as files, or as experiment folders (results/E, with scores/BENCH/R/N.json in them).
 
@@ -64,10 +75,9 @@ def find_score_files(sources: list[Path], benchmark: str) -> list[Path]:
     paths: list[Path] = []
     for source in sources:
         if source.is_dir():
-            found = sorted((source / "scores" / benchmark).glob("*/*.json"))
-            found = [path for path in found if path.stem.isdigit()]  # not ._40.json of a copy from another system
+            found = checkpoint_scores(source, benchmark)
             if not found:
-                there = sorted({path.parent.parent.name for path in source.glob("scores/*/*/*.json")})
+                there = sorted({path.parent.parent.name for path in checkpoint_scores(source)})
                 fix = f"give --benchmark, one of: {', '.join(there)}" if there else "run the scoring first"
                 raise DataError(f"{source}: no score files scores/{benchmark}/RUN/STEP.json in it; {fix}")
             paths += found

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from promptecho.errors import DataError
 from promptecho.scores import read_scores
-from promptecho.tables.collect import ScoreFile, check_place
+from promptecho.tables.collect import ScoreFile, check_place, checkpoint_scores
 from promptecho.tables.compare import SEED_OF_RUN
 
 
@@ -24,7 +24,7 @@ class Results:
         self._paths: dict[tuple[str, str, str, int], Path] = {}
         for source in sources:
             if source.is_dir():
-                found = [path for path in sorted(source.glob("scores/*/*/*.json")) if path.stem.isdigit()]
+                found = checkpoint_scores(source)
                 if not found:
                     raise DataError(f"{source}: no score files scores/BENCHMARK/RUN/STEP.json in it; score first")
                 name = source.absolute().name

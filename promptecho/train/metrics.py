@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from promptecho.config.reruns import REPLACED
 from promptecho.errors import DataError
 from promptecho.files import read_jsonl
 
@@ -49,7 +50,7 @@ def series(rows: list[Row], key: str) -> list[tuple[int, float]]:
 
 
 def find_runs(experiment: Path) -> list[str]:
-    """Names of the runs that have started, sorted.
+    """Names of the runs that have started, sorted; those that were moved aside do not count.
 
     Raises:
         DataError: there is no such folder.
@@ -57,7 +58,8 @@ def find_runs(experiment: Path) -> list[str]:
     if not experiment.is_dir():
         raise DataError(f"{experiment}: no such folder; give an experiment's results, such as results/shapes")
     folders = [*experiment.glob("runs/*"), *experiment.glob("work/train/*")]
-    return sorted({folder.name for folder in folders if folder.is_dir() and not folder.name.startswith(".")})
+    names = {folder.name for folder in folders if folder.is_dir()}
+    return sorted(name for name in names if not name.startswith(".") and REPLACED not in name)
 
 
 def read_run(experiment: Path, run: str) -> RunMetrics:

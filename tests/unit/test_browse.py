@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 
 from promptecho.browse.page import as_script, write_browser
 from promptecho.browse.records import constant_keys, show_record
+from promptecho.browse.sources import benchmarks_in
 from promptecho.browse.thumbnails import thumbnails
 from promptecho.cli import app
 from promptecho.config import load_experiment
@@ -291,6 +292,16 @@ def test_images_are_as_large_as_the_page_has_room_for(tmp_path):
 def test_json_may_stand_in_a_page_whatever_it_holds():
     text = as_script([HOSTILE, "\ud800"])
     assert not re.search("[<>&\u2028\u202e]", text) and json.loads(text) == [HOSTILE, "\ud800"]
+
+
+def test_a_run_that_was_moved_aside_is_no_column(results):
+    """Its scores name the run that they were made of, which is trained again."""
+    shutil.copytree(results / "images/r", results / "images/r.replaced-0123456789abcdef")
+    for benchmark in ("geneval", "old"):
+        shutil.copytree(results / "scores/geneval/r", results / f"scores/{benchmark}/r.replaced-0123456789abcdef")
+    _, data, _ = page_of(results)
+    assert [one["label"] for one in data["columns"]] == ["base", "r @ 4"]
+    assert benchmarks_in(results) == ["geneval"]
 
 
 def test_the_command_names_what_is_missing(results, tmp_path):

@@ -42,6 +42,7 @@ def test_segments_and_the_live_file_are_one_run(tmp_path):
     assert iterations(run) == [1, 2, 3, 4, 5, 6, 7, 8]
     assert (run.finished, run.live, run.iteration) == ([5], 10, 8)
     assert run.last_write == path.stat().st_mtime
+    (tmp_path / "runs/echo-s1.replaced-0123456789abcdef").mkdir(parents=True)  # moved aside
     assert find_runs(tmp_path) == ["echo-s1"]
 
 
