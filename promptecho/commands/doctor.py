@@ -53,7 +53,8 @@ def doctor(
     from promptecho.doctor.totals import make_totals
 
     preflight = make_preflight(config, profile)
-    takes = make_totals(preflight, gpu) if totals and not only else None
+    wanted = not only or {"room", "budgets"} & set(only)
+    takes = make_totals(preflight, gpu) if totals and wanted else None
     found = diagnose(preflight, takes, probe_minutes if probe else None, only)
     if as_json:
         typer.echo(json.dumps(found.facts(), indent=2))

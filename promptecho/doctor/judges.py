@@ -12,7 +12,7 @@ from promptecho.doctor.preflight import JOBS, Preflight
 from promptecho.errors import PromptEchoError
 from promptecho.judges.base import FreelyAsked
 from promptecho.judges.endpoint import Endpoint
-from promptecho.judges.errors import JudgeBusyError, JudgePackageError
+from promptecho.judges.errors import JudgeBusyError, JudgeForbiddenError, JudgePackageError
 from promptecho.judges.keys import normal_endpoint
 
 PATIENCE_S = 10.0
@@ -41,7 +41,7 @@ def judges_answer(preflight: Preflight) -> Iterator[Finding]:
     for name, settings, when in _judges(preflight):
         key = f"judges.models.{name}"
         try:
-            Endpoint(settings)
+            with_key = bool(Endpoint(settings).key)
         except PromptEchoError:  # told by `judge_keys`
             continue
         try:
@@ -59,20 +59,24 @@ def judges_answer(preflight: Preflight) -> Iterator[Finding]:
                 yield warning(told, when, "it may be over soon; look again before images are judged")
             else:
                 yield problem(told, when, "correct judges.models endpoint, start the server, or see to the network")
+        except JudgeForbiddenError as error:  # keys can be restricted to questions
+            told = f"{key}: key and model were not tried, since the list of models is refused: {error}"
+            yield unchecked(told, when, "ask it one question by hand (docs/judges.md)")
         except PromptEchoError as error:
             yield problem(f"{key}: {error}", when, "correct the key or the judge's settings (docs/judges.md)")
         else:
-            yield _of_list(name, settings, listed, when)
+            yield _of_list(name, settings, with_key, listed, when)
 
 
-def _of_list(name: str, settings: JudgeSection, listed: bool | None, when: str) -> Finding:
+def _of_list(name: str, settings: JudgeSection, with_key: bool, listed: bool | None, when: str) -> Finding:
     key, place = f"judges.models.{name}", settings.endpoint or judge_kind(settings.kind).provider
+    takes = "takes the key" if with_key else "answers without a key"
     if listed:
-        return fine(f"{key}: {place} takes the key and has {settings.model}")
+        return fine(f"{key}: {place} {takes} and has {settings.model}")
     if listed is None:
         told = f"{key}: {place} answers, but lists no models, so that key and model were not tried"
         return unchecked(told, when, "ask it one question by hand (docs/judges.md)")
-    told = f"{key}: {place} takes the key, but does not list the model {settings.model}"
+    told = f"{key}: {place} {takes}, but does not list the model {settings.model}"
     if normal_endpoint(settings) is None:
         return problem(told, when, "correct the name, or use a key that may ask this model")
     return warning(told, when, "correct judges.models model, unless the endpoint lists other names than it takes")

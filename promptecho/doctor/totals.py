@@ -12,7 +12,7 @@ from typing import Any
 from promptecho.config import run_training
 from promptecho.config.job_sizes import cluster_resources
 from promptecho.config.resources import TrainResources
-from promptecho.doctor.finding import Finding, problem, unchecked
+from promptecho.doctor.finding import Finding, problem, unchecked, warning
 from promptecho.doctor.judge_costs import JudgeCost, judge_costs
 from promptecho.doctor.preflight import JOBS, Preflight
 from promptecho.errors import PromptEchoError, bug_line
@@ -136,5 +136,5 @@ def budgets(preflight: Preflight, totals: Totals) -> Iterator[Finding]:
             told = f"{key}.max_calls: {settings.max_calls}, and the experiment asks {calls} questions"
             yield problem(told, when, f"set max_calls: {calls} or more, or evaluate fewer checkpoints")
         if settings.budget_usd is not None and usd > settings.budget_usd:
-            told = f"{key}.budget_usd: {settings.budget_usd:g}, and the answers may cost {usd:.2f} USD"
-            yield problem(told, when, "raise budget_usd, or evaluate fewer checkpoints")
+            told = f"{key}.budget_usd: {settings.budget_usd:g}, and the answers may cost up to {usd:.2f} USD"
+            yield warning(told, when, "raise budget_usd, or evaluate fewer checkpoints")

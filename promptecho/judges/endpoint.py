@@ -17,7 +17,13 @@ from urllib.parse import parse_qsl, urlsplit, urlunsplit
 from promptecho.config.judge_kinds import judge_kind
 from promptecho.config.judges import JudgeSection
 from promptecho.judges.base import Reply
-from promptecho.judges.errors import JudgeBusyError, JudgeError, JudgePackageError, JudgeRejectedError
+from promptecho.judges.errors import (
+    JudgeBusyError,
+    JudgeError,
+    JudgeForbiddenError,
+    JudgePackageError,
+    JudgeRejectedError,
+)
 from promptecho.judges.keys import normal_endpoint
 from promptecho.judges.names import judge_name
 
@@ -177,7 +183,7 @@ class Endpoint:
             which = f"the key in {self.variable} is refused" if self._key else f"it wants a key; set {self.variable}"
             return JudgeError(f"{at}: {which}")
         if status == 403:
-            return JudgeError(f"{at}: the key in {self.variable} may not do this{told}")
+            return JudgeForbiddenError(f"{at}: the key in {self.variable} may not do this{told}")
         if status == 404:
             return JudgeError(f"{at}: no model {self.model} at {self.url}{told}; correct model or endpoint")
         if status in REJECTED:

@@ -9,6 +9,10 @@ class JudgeError(PromptEchoError):
     """The judge does not answer and asking again would not help, or too many questions stayed unanswered."""
 
 
+class JudgeForbiddenError(JudgeError):
+    """The key may not do what was asked of the endpoint."""
+
+
 class JudgePackageError(JudgeError):
     """The package that asks this kind of judge is not installed."""
 

@@ -92,14 +92,13 @@ class GeminiJudge:
         from google.genai import errors
 
         try:
-            self._client.models.get(model=self.settings.model)
-            return True
+            return bool(self._client.models.get(model=self.settings.model).name)
         except errors.APIError as error:
             if error.code in NO_LIST and normal_endpoint(self.settings) is not None:
                 return False
             refused = self._status_error(error)
             return refused if isinstance(refused, JudgeError) else self.endpoint.busy(f"HTTP {error.code}")
-        except ValueError:
+        except (ValueError, AttributeError, TypeError):  # a body of another form
             return False
         except Exception as error:  # as in `_ask`
             problem = self.endpoint.transport_error(error, seconds)

@@ -43,6 +43,7 @@ class JudgeServer:
     models: list[str] | None = None  # those of the list that costs nothing; None: there is no such list
     key: str = ""  # the only one that the list takes; "": any
     listed: list[str] = field(default_factory=list)  # paths of requests for the list
+    list_body: tuple[int, str] | None = None  # status and body of every answer to a request for the list
     elsewhere: str = ""  # another server's URL, to which every request is sent on
 
     def __post_init__(self):
@@ -88,6 +89,8 @@ class _Handler(BaseHTTPRequestHandler):
             return self._send(307, b"")
         gemini = "/v1beta/models/" in path
         key = self.headers.get("x-goog-api-key") or self.headers.get("Authorization", "").removeprefix("Bearer ")
+        if state.list_body is not None:
+            return self._send(state.list_body[0], state.list_body[1].encode())
         if state.models is None:
             return self._send(404, b'{"detail": "Not Found"}')
         if state.key and key != state.key:

@@ -308,6 +308,13 @@ def test_a_key_is_tried_by_a_call_that_costs_nothing_and_never_told(experiment, 
         assert "the key in JUDGE_KEY is refused" in found.what and "rule judge" in found.when
         assert not any("0123456789" in part for part in (found.what, found.when, found.fix))
         assert len(server.listed) == 2 and not server.log  # no question was asked
+        server.list_body = (403, '{"error": {"code": 403, "message": "Missing scopes: api.model.read"}}')
+        assert "the list of models is refused: " in only(judges_answer(preflight), "unchecked").what
+        server.list_body = (200, "null")
+        assert only(judges_answer(preflight), "unchecked")
+        server.list_body, server.key = None, ""
+        monkeypatch.delenv("JUDGE_KEY")
+        assert "answers without a key and has judge-1" in only(judges_answer(preflight), "fine").what
         server.models = None
         assert "lists no models" in only(judges_answer(preflight), "unchecked").what
     found = only(judges_answer(preflight))
@@ -361,6 +368,9 @@ def test_calls_are_counted_before_there_is_an_image_and_held_against_the_limit(e
     assert cost.input_tokens and cost.output_tokens == 40 * 2048
     assert cost.usd == pytest.approx((cost.input_tokens + 2 * cost.output_tokens) / 1e6, rel=0.01)
     found = only(budgets(preflight, Totals("", judges=[cost])))
+    dear = preflight.config.judges.models["one"].model_copy(update={"max_calls": None, "budget_usd": 0.001})
+    preflight.config.judges.models["one"] = dear
+    assert "may cost up to" in only(budgets(preflight, Totals("", judges=[cost])), "warning").what
     assert "max_calls: 39, and the experiment asks 40 questions" in found.what and "in the middle of tiif" in found.when
 
 
