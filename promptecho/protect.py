@@ -111,9 +111,14 @@ class Protection:
             print(f"retrain: {name}/{run}: nothing of it that is finished would be made again", file=sys.stderr)
         if again:
             self._make_again(again)
-        if not (self.workflow.dryrun or self.persistence.locked):  # if another Snakemake is running here, this one ends
+        if not (self.workflow.dryrun or self._others_run):  # if another Snakemake is running here, this one ends
             self._keep_captions()
             record_jobs(self.workflow, self.experiments, self.placed)
+
+    @property
+    def _others_run(self) -> bool:
+        """Whether another Snakemake holds the lock, so that this one ends; with --nolock it goes on."""
+        return bool(self.persistence.locked) and self.persistence.lock != self.persistence.noop
 
     def find(self) -> tuple[list[Conflict], dict[tuple[str, str], list[Any]]]:
         """What is finished and would be made again, and the trainings among it that `retrain` names.
@@ -154,7 +159,7 @@ class Protection:
         """
         named = {str(file) for file in self.workflow.dag_settings.forcerun or ()}
         adopted = [job for job in trainings if self._incomplete(job) and self._is_what_is_asked_for(job)]
-        if not adopted or self.persistence.locked:  # the Snakemake that is running here may be the one that makes them
+        if not adopted or self._others_run:  # the Snakemake that is running here may be the one that makes them
             return
         for job in adopted:
             self.workflow.async_run(self.persistence.finished(job))
@@ -181,7 +186,7 @@ class Protection:
     def _make_again(self, again: dict[tuple[str, str], list[Any]]) -> None:
         """Have the runs planned whole and, unless this is a dry run, move their old results aside."""
         self.plan_again(job for jobs in again.values() for job in jobs)
-        if self.workflow.dryrun or self.persistence.locked:
+        if self.workflow.dryrun or self._others_run:
             return
         for (name, run), jobs in again.items():
             aside = set_run_aside(_results(jobs[0]), run)

@@ -23,8 +23,10 @@ def stop(
     request holds until Snakemake is started again, which goes on where the training was, to the same bits.
     """
     from promptecho.errors import DataError
-    from promptecho.status.stop import ask_to_stop, take_back
+    from promptecho.status.stop import ask_to_stop, check_run, take_back
 
+    for name in run:
+        check_run(results, name)
     for name in run:
         if undo:
             try:

@@ -43,7 +43,9 @@ class ListedJob:
     needed: bool
     needs: tuple[str, ...] = ()  # first outputs of the jobs that come before it
     since: float = 0.0  # the start that has planned it
-    asked: bool = True  # by the newest start
+    asked: bool = True  # by the newest start, or by another that still runs
+    alive: bool | None = None  # whether that start still runs, as of its list
+    host: str = ""  # where it was started
 
     @property
     def key(self) -> str:
@@ -114,7 +116,9 @@ def started_at(pid: int) -> int | None:
 
 
 def read_job_list(results: Path) -> JobList | None:
-    """What the newest start in `results` (results/E) has planned, and earlier ones of the same configuration besides.
+    """What the newest start in `results` (results/E) has planned, and others of the same configuration besides.
+
+    One that still runs comes before a newer one that has ended.
 
     Raises:
         DataError: a list is damaged.
@@ -122,13 +126,14 @@ def read_job_list(results: Path) -> JobList | None:
     found = [one for path in (results / FOLDER).glob("*.json") if (one := read_list(path)) is not None]
     if not found:
         return None
-    newest, *others = sorted(found, key=lambda one: one.started, reverse=True)
-    jobs, rules = {job.key: job for job in newest.jobs}, dict(newest.rules)
-    for other in others:
-        if other.config == newest.config:
-            more = {job.key: replace(job, asked=bool(other.alive)) for job in other.jobs if job.key not in jobs}
-            jobs |= more
-            rules = other.rules | rules
+    newest, *others = sorted(found, key=lambda one: (one.alive is True, one.started), reverse=True)
+    jobs: dict[str, ListedJob] = {}
+    rules: dict[str, dict[str, Any]] = {}
+    for one in [newest, *(other for other in others if other.config == newest.config)]:
+        asked = one is newest or bool(one.alive)
+        for job in one.jobs:
+            jobs.setdefault(job.key, replace(job, asked=asked, alive=one.alive, host=one.host))
+        rules = one.rules | rules
     return replace(newest, jobs=tuple(jobs.values()), rules=rules)
 
 

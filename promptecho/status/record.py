@@ -41,17 +41,25 @@ def _record_jobs(workflow: Any, experiments: Any, placed: Callable[[str], str]) 
             planned[name].append(job)
     needed = set(workflow.dag.needrun_jobs())
     for name, jobs in planned.items():
+        for job in needed.intersection(jobs):
+            if trains(map(str, job.output)):
+                _go_on(Path(placed(f"results/{name}")), job.wildcards.R)
+    for name, jobs in planned.items():
         if needed.isdisjoint(jobs):
             continue  # nothing is begun: what an earlier start has planned stays to be seen
         results = placed(f"results/{name}")
-        for job in needed.intersection(jobs):
-            if trains(map(str, job.output)):
-                take_back(Path(results), job.wildcards.R)
         about = _about(workflow, experiments, name, results)
         told = about | {"rules": _rules(workflow, jobs, needed), "jobs": _jobs(workflow.dag, jobs, needed)}
         path = Path(results) / FOLDER / f"{digest([about['config'], *about['targets']])}.json"
         _drop_old(path.parent, about["config"])
         write_text(path, json.dumps(told, ensure_ascii=False) + "\n")
+
+
+def _go_on(results: Path, run: str) -> None:
+    try:
+        take_back(results, run)
+    except OSError as error:  # of another user, perhaps; the other runs go on all the same
+        print(f"{error.filename}: can't be removed ({error.strerror}); {run} stays stopped", file=sys.stderr)
 
 
 def _about(workflow: Any, experiments: Any, name: str, results: str) -> dict[str, Any]:

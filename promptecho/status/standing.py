@@ -58,7 +58,9 @@ class _JobRecords:
         self.results = listed.path.parents[2]
         self.notes: list[str] = []
         self.marks = dict(begun_marks(records_of(root)))
-        self.failures = read_failures(root, listed.started)
+        self.failures: dict[str, JobFailure] = {}
+        for since in sorted({listed.started, *(job.since for job in listed.jobs if job.since > listed.started)}):
+            self.failures |= read_failures(root, since)
         self.tasks: dict[str, SlurmTask] = {}
         self.queued: dict[str, QueuedJob] = {}
         self.by_name: dict[str, QueuedJob] = {}
@@ -162,22 +164,26 @@ class _JobRecords:
 
     def _begun(self, standing: JobStanding, mark: Path) -> JobStanding | None:
         """Chosen by Snakemake; None where that says nothing, as of a job that waits in it for room in Slurm's queue."""
-        if self.listed.logdir is not None and not self.listed.rules.get(standing.job.rule, {}).get("local"):
-            if self.readable and self.listed.alive is not False:
+        job = standing.job
+        try:
+            begun = mark.stat().st_mtime
+        except OSError:
+            begun = None  # it has just ended
+        if begun is not None and begun < job.since - _CLOCKS_S and job.alive is not False:
+            return None  # left by an earlier start that was killed; this one has not come to it yet
+        if self.listed.logdir is not None and not self.listed.rules.get(job.rule, {}).get("local"):
+            if self.readable and job.alive is not False:
                 return None
             if not self.readable:
                 standing.state, standing.reason = PENDING, "Slurm: in its queue, or about to be"
                 return standing
-        if self.listed.alive is False:
+        if job.alive is False:
             standing.state = INTERRUPTED
             standing.reason = "Snakemake was ended while it ran"
             return standing
         standing.state = RUNNING
-        standing.node = self.listed.host
-        try:
-            standing.elapsed = max(0.0, self.now - mark.stat().st_mtime)
-        except OSError:
-            standing.elapsed = None  # it has just ended
+        standing.node = job.host
+        standing.elapsed = None if begun is None else max(0.0, self.now - begun)
         return standing
 
     def _made(self, job: ListedJob) -> bool:
@@ -201,8 +207,11 @@ class _JobRecords:
         open_ = sorted({found[key].job.rule for key in job.needs if found[key].state != DONE})
         if open_:
             return f"needs {', '.join(open_)}"
-        if self.listed.alive is False or not job.asked:
-            return "Snakemake is not running" if self.listed.alive is False else "the newest start does not ask for it"
+        if self.listed.alive is False:
+            return "Snakemake is not running"
+        if not job.asked:
+            earlier = job.since < self.listed.started
+            return "the newest start does not ask for it" if earlier else "the start that asked for it has ended"
         return "ready: waits for its turn"
 
     def _blocked(self, job: ListedJob, found: dict[str, JobStanding], seen: set[str]) -> JobStanding | None:

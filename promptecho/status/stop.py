@@ -20,9 +20,7 @@ def ask_to_stop(results: Path, run: str) -> Path:
         ConfigError: no such run.
         DataError: no such folder, or it can't be written.
     """
-    known = list(dict.fromkeys([*find_runs(results), *planned_runs(results)]))
-    if run not in known:
-        raise ConfigError(f"--run {run}: no such run in {results} (known: {', '.join(known)}){maybe(run, known)}")
+    check_run(results, run)
     path = stop_file_of(results, run)
     if not path.exists():
         try:
@@ -31,6 +29,18 @@ def ask_to_stop(results: Path, run: str) -> Path:
             raise DataError(f"{path}: can't be written ({error.strerror}): its owner can stop the run") from None
         write_text(path, f"{time.strftime('%Y-%m-%d %H:%M:%S')}\n")
     return path
+
+
+def check_run(results: Path, run: str) -> None:
+    """Refuse what is no run of these results.
+
+    Raises:
+        ConfigError: no such run.
+        DataError: no such folder.
+    """
+    known = list(dict.fromkeys([*find_runs(results), *planned_runs(results)]))
+    if run not in known:
+        raise ConfigError(f"--run {run}: no such run in {results} (known: {', '.join(known)}){maybe(run, known)}")
 
 
 def take_back(results: Path, run: str) -> bool:

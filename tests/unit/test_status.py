@@ -87,6 +87,34 @@ def test_snakemake_was_killed(tmp_path):
     }
 
 
+def test_a_mark_of_an_earlier_start_is_no_job_of_this_one(tmp_path):
+    made = Made(tmp_path)
+    for output in ("runs/r/2/adapter", "images/base/0/s/shards/0.jsonl"):
+        made.begin(output)
+    for path in (tmp_path / ".snakemake/incomplete").iterdir():
+        os.utime(path, (made.started - 50, made.started - 50))
+    assert made.states()["train"] == (0, 0, 2, 0, 0) and made.states()["generate_shard"] == (0, 0, 2, 0, 0)
+    made.begin("runs/r/2/adapter")
+    assert made.states()["train"] == (0, 1, 1, 0, 0)
+
+
+def test_each_start_tells_for_its_own_jobs(tmp_path):
+    made = Made(tmp_path)
+    made.begin("runs/r/2/adapter")
+    first = json.loads((made.results / "work/jobs/0.json").read_text())
+    shard = {**first, "started": time.time() - 50, "targets": ["one"], "jobs": [JOBS[0], JOBS[3]], "pid_started": 1}
+    # A newer one has ended, and the first goes on.
+    made.write("results/e/work/jobs/1.json", json.dumps(shard))
+    status = look(made.results)
+    assert (status.snakemake, status.ended, [one.job for one in status.running]) == ("running", False, ["train r 2"])
+    assert "ready: waits for its turn" in [one.reason for one in status.waiting]
+    # An older one was killed while it trained, and the newest makes something else.
+    made.write("results/e/work/jobs/0.json", json.dumps({**first, "pid_started": 1}))
+    made.write("results/e/work/jobs/1.json", json.dumps({**shard, "pid_started": first["pid_started"]}))
+    status = look(made.results)
+    assert [(one.job, one.state) for one in status.failed] == [("train r 2", "interrupted")] and not status.running
+
+
 def test_an_output_of_before_the_start_is_not_done(tmp_path):
     made = Made(tmp_path)
     made.finish(3, 1.0)
@@ -234,6 +262,16 @@ def test_a_run_is_asked_to_stop_and_not_after_all(tmp_path):
     assert not stop.exists()
     wrong = CliRunner().invoke(app, ["stop", str(made.results), "--run", "rr"])
     assert f"--run rr: no such run in {made.results} (known: r)" in str(wrong.exception)
+
+
+def test_undo_touches_no_file_that_is_not_a_request(tmp_path):
+    made = Made(tmp_path)
+    other = made.write("other/stop", "")
+    ask_to_stop(made.results, "r")
+    for name in ("../../../../other", "rr"):
+        wrong = CliRunner().invoke(app, ["stop", str(made.results), "--run", "r", "--run", name, "--undo"])
+        assert f"--run {name}: no such run" in str(wrong.exception)
+    assert other.exists() and stop_file_of(made.results, "r").exists()
 
 
 def test_the_command_without_its_targets():

@@ -6,6 +6,7 @@ from promptecho.status.report import look
 from promptecho.status.stop import ask_to_stop
 from promptecho.train.stop_file import stop_file_of
 
+TRAINED = "results/tiny/runs/echo-s1/4/state"
 PROMPTS = "results/tiny/prompts/geneval/metadata.jsonl"
 # In place of the package's command: training would take longer.
 KILLED = """\
@@ -35,10 +36,15 @@ def test_a_training_that_is_killed_and_a_request_to_stop_that_a_start_takes_back
     for name in ("captions.h5", "heldout.jsonl"):
         (results / "captions").mkdir(parents=True, exist_ok=True)
         (results / "captions" / name).touch()
-    workflow.planned("--allowed-rules", "train", "--", "results/tiny/runs/echo-s1/4/state")
+    workflow.planned("--allowed-rules", "train", "--", TRAINED)
     ask_to_stop(results, "echo-s1")
+    lock = workflow.root / ".snakemake/locks/0.output.lock"  # of a Snakemake that was killed
+    lock.parent.mkdir(exist_ok=True)
+    lock.write_text(f"{TRAINED}\n")
+    refused = workflow.snakemake("--cores", "1", "--allowed-rules", "train", "--", TRAINED)
+    assert refused.returncode == 1 and stop_file_of(results, "echo-s1").exists(), refused.stdout
     (workflow.root / "promptecho/__main__.py").write_text(KILLED)
-    ended = workflow.snakemake("--cores", "1", "--allowed-rules", "train", "--", "results/tiny/runs/echo-s1/4/state")
+    ended = workflow.snakemake("--nolock", "--cores", "1", "--allowed-rules", "train", "--", TRAINED)
     assert ended.returncode == 1, ended.stdout
     assert not stop_file_of(results, "echo-s1").exists()
     status = look(results)
