@@ -238,7 +238,7 @@ choice("sort", Object.entries(SORT).map(([name, one]) => [name, one[0]]));
 const columns = data.columns.map((one, place) => [String(place), one.label]);
 choice("from", columns);
 choice("to", columns);
-choice("echo", [["b", "change from the first column"], ["p", "log-probability"]]);
+choice("echo", [["b", "change"], ["p", "log-probability"]]);
 at("echo-label").hidden = !data.prompts.some(prompt => prompt.images.some(image => image.cells.some(cell => cell.echo)));
 if (!data.pairwise && firstJudged > 0) state.from = firstJudged;
 const start = { ...state };

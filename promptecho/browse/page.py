@@ -98,7 +98,7 @@ def page_data(
             for record in found:  # boxes of a pair's other image belong to the first column
                 found[0].boxes += record.baseline_boxes if not found[0].boxes else []
             images.append({"index": key[1], "cells": [
-                _cell(one, key, record, echo.get((one.column.label, key)))
+                _cell(one, key, record, echo.get((one.column.label, key)), columns[0].column.label)
                 for one, record in zip(columns, found, strict=True)
             ]})  # fmt: skip
         prompts.append(
@@ -156,7 +156,9 @@ def _shown(one: JudgedCheckpoint, key: Key, constant: set[str], longest: int) ->
     return whole
 
 
-def _cell(one: JudgedCheckpoint, key: Key, record: ShownRecord, read: Mapping[str, Any] | None) -> dict[str, Any]:
+def _cell(
+    one: JudgedCheckpoint, key: Key, record: ShownRecord, read: Mapping[str, Any] | None, first: str
+) -> dict[str, Any]:
     verdicts = one.column.verdicts
     cell: dict[str, Any] = {"file": shown(one.files[key]), "outcome": verdicts.get(key)}
     cell["verdict"] = verdict_text(verdicts[key], one.column.difference) if key in verdicts else ""
@@ -164,19 +166,21 @@ def _cell(one: JudgedCheckpoint, key: Key, record: ShownRecord, read: Mapping[st
     del told["baseline_boxes"]
     cell |= {name: value for name, value in told.items() if value}
     if read is not None:
-        cell["echo"] = _echo(read["words"], read["base"])
+        source = "the first column" if read["from"] == first else clean(read["from"])
+        cell["echo"] = _echo(read["words"], read["base"], source)
     return cell
 
 
-def _echo(words: Sequence[Mapping[str, Any]], base: Sequence[Mapping[str, Any]] | None) -> list[list[Any]]:
-    """Of each word: whether a space is before it, its text, its colours, and what its tooltip says."""
+def _echo(words: Sequence[Mapping[str, Any]], base: Sequence[Mapping[str, Any]] | None, source: str) -> list[list[Any]]:
+    """Of each word: whether a space is before it, its text, its colours, and what its tooltip says; `source` says in
+    words whose image `base` was read on."""
     found, end = [], 0
     for place, word in enumerate(words):
         told = f"log p {number(word['log_prob'])}"
         step = None
         if base is not None and len(base) == len(words):
             change = word["log_prob"] - base[place]["log_prob"]
-            told, step = f"{told}, from the first column {number(change, sign=True)}", change_step(change)
+            told, step = f"{told}, from {source} {number(change, sign=True)}", change_step(change)
         elif "change" in word:
             told = f"{told}, from blank {number(word['change'], sign=True)}"
         found.append(

@@ -166,7 +166,7 @@ def read_echo(results: Path, image_set: str, columns: Sequence[CheckpointImages]
                     if column is None or key not in column.images or column.images[key].prompt != shown["prompt"]:
                         continue
                     base = read[0]["words"] if place else None
-                    found[label, key] = {"words": facts["words"], "base": base}
+                    found[label, key] = {"words": facts["words"], "base": base, "from": told["columns"][0]}
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(f"{path}: is no page of words' numbers ({error}); delete it and make it again") from None
     return found

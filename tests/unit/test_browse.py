@@ -266,6 +266,10 @@ def test_words_are_shown_where_they_were_read(results):
     assert cells["a"][0]["echo"] == [[0, "A", 3, None, "log p −1.50"], [1, "red", 0, None, "log p −0.01"]]
     assert cells["a"][1]["echo"][0] == [0, "A", 5, -3, "log p −4.50, from the first column −3.00"]
     assert "echo" not in cells["b"][0]  # read on another prompt
+    write_json(results / "figures/words_r.json", told | {"columns": ["r @ 2", "r @ 4"]})  # none of the page's columns
+    _, data, _ = page_of(results)
+    tooltip = data["prompts"][0]["images"][0]["cells"][1]["echo"][0][4]
+    assert tooltip == "log p −4.50, from r @ 2 −3.00"
     write_json(results / "figures/words_q.json", {"shown": 3})
     with pytest.raises(DataError, match=r"words_q.json: is no page of words' numbers"):
         page_of(results)
