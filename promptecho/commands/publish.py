@@ -27,7 +27,13 @@ def publish(
     ] = None,
     base_model: Annotated[
         str | None,
-        typer.Option(help="What the hub calls the base model, owner/name. Default: as the configuration says."),
+        typer.Option(help="What the hub calls the base model, owner/name. Default: as a fetched model's record says."),
+    ] = None,
+    hub_name: Annotated[
+        str | None,
+        typer.Option(
+            metavar="OWNER/NAME", help="What the hub will call this adapter, for the card. Default: that of --upload."
+        ),
     ] = None,
     images: Annotated[int, typer.Option(min=1, help="Prompts of the gallery.")] = 8,
     upload: Annotated[
@@ -45,23 +51,38 @@ def publish(
     from promptecho.browse.sources import configuration_of
     from promptecho.commands.files import given_files
     from promptecho.config import load_experiment
+    from promptecho.hub_record import HUB_ID
     from promptecho.publish import folder as work
+    from promptecho.publish.card import hub_id_of
     from promptecho.publish.upload import check_upload
     from promptecho.publish.upload import upload as send
+    from promptecho.shipped import model_path
 
     (place,) = given_files("RESULTS", [results])
     if not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", licence):
         raise typer.BadParameter(f"--license {licence}: expected a name of the hub's, such as apache-2.0 or mit")
     if private and upload is None:
         raise typer.BadParameter("--private is for --upload")
+    for option, value in (("--hub-name", hub_name), ("--base-model", base_model)):
+        if value is not None and HUB_ID.fullmatch(value) is None:
+            raise typer.BadParameter(f"{option} {value}: expected owner/name, as the hub calls it")
     if upload is not None:
+        if hub_name not in (None, upload):
+            raise typer.BadParameter(f"--hub-name {hub_name}: --upload sends it to {upload}; give one name")
         check_upload(upload)
     experiment = load_experiment(config or configuration_of(place))
     chosen = step if step is not None else work.last_step(place, run)
     files = work.publish(
         place, experiment, run, chosen, out, licence=licence, base_model=base_model, images=images,
-        hub_name=upload or "OWNER/NAME",
+        hub_name=hub_name or upload or "OWNER/NAME",
     )  # fmt: skip
+    t2i = experiment.models.t2i.path
+    if hub_id_of(model_path(t2i, "t2i"), base_model, experiment.models_root) is None:
+        typer.echo(
+            f"promptecho: WARNING: models.t2i.path {t2i}: what the hub calls the base model is not known here, so the "
+            "card does not say it; give --base-model owner/name",
+            err=True,
+        )
     typer.echo(f"{out}: {len(files)} files; read {out / 'README.md'} before you hand it on")
     if upload is not None:
         typer.echo(send(out, upload, private=private))

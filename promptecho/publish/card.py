@@ -34,22 +34,37 @@ class Shown:
     adapter: str
 
 
-def hub_id_of(path: str, given: str | None = None) -> str | None:
-    """What the hub calls a model: as `given`, as the configuration or the record in its folder says; None: unknown."""
+def hub_id_of(path: str, given: str | None = None, root: str | None = None) -> str | None:
+    """What the hub calls a model: as `given`, or as this machine knows it; None: unknown.
+
+    `owner/name` may be a folder of another machine just as well. It is a hub id where the model was fetched:
+    its folder, at `path` or in `root`, has the record, or the hub's cache has it.
+    """
     if given is not None:
         return given
-    if not Path(path).expanduser().exists() and HUB_ID.fullmatch(path):
-        return path
-    folder = Path(path).expanduser()
-    record = read_record(folder) if folder.is_dir() else None
-    return record.hub_id if record is not None else None
+    folder, could_be_id = Path(path).expanduser(), HUB_ID.fullmatch(path) is not None
+    if could_be_id and root is not None and (Path(root) / path).is_dir():
+        folder = Path(root) / path
+    if folder.is_dir():
+        record = read_record(folder)
+        return record.hub_id if record is not None else None
+    return path if could_be_id and _in_hub_cache(path) else None
 
 
-def name_of_model(path: str, given: str | None = None) -> str:
+def _in_hub_cache(hub_id: str) -> bool:
+    """Whether any revision of it is there."""
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    folder = repo_folder_name(repo_id=hub_id, repo_type="model")
+    return any(Path(constants.HF_HUB_CACHE, folder, "snapshots").glob("*"))
+
+
+def name_of_model(path: str, given: str | None = None, root: str | None = None) -> str:
     """A model as a card names it: never by a path of this machine."""
     if is_shipped(path) and given is None:
         return f"the small model `{path}` that comes with the program"
-    return hub_id_of(path, given) or Path(path).name
+    return hub_id_of(path, given, root) or Path(path).name
 
 
 def card(
@@ -65,8 +80,9 @@ def card(
     """
     t2i, vlm = config.models.t2i, run_vlm(config, run)
     family = family_named(t2i.family)
-    base = name_of_model(t2i.path, base_model)
-    base_id = hub_id_of(model_path(t2i.path, "t2i"), base_model)
+    root = config.models_root
+    base = name_of_model(t2i.path, base_model, root)
+    base_id = hub_id_of(model_path(t2i.path, "t2i"), base_model, root)
     title = f"{config.experiment}: {run} at {step}"
     metadata: dict[str, Any] = {"license": licence, "library_name": "diffusers", "pipeline_tag": "text-to-image"}
     if base_id is not None:
@@ -83,8 +99,8 @@ def card(
         title=plain(title),
         base=plain(base) if "`" not in base else base,
         base_short="base model",
-        base_id=base_id or Path(t2i.path).name,
-        vlm=plain(name_of_model(vlm.path)) if not is_shipped(vlm.path) else name_of_model(vlm.path),
+        base_id=base_id or "THE_BASE_MODEL",
+        vlm=name_of_model(vlm.path) if is_shipped(vlm.path) else plain(name_of_model(vlm.path, root=root)),
         echo=[one.name for one in run_rewards(config, run)] == ["echo"],
         run=run,
         step=step,
@@ -101,6 +117,7 @@ def card(
         rank=adapter.get("r"),
         alpha=adapter.get("lora_alpha"),
         tables=[_below(to_markdown(table)) for table, _ in found],
+        with_base=[any(row["model"].text == "base" for row in table.rows) for table, _ in found],
         version=promptecho.__version__,
         training=[plain(line) for line in _training(config, run, step)],
         license=licence,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from promptecho.config.reruns import finished_checkpoints
 from promptecho.errors import ConfigError, DataError
 from promptecho.figures.samples import choose, read_column
 from promptecho.files import atomic_path, copy_file, read_json, write_json, write_text
+from promptecho.hub_record import HUB_ID
 from promptecho.images import load_image
-from promptecho.publish.card import Shown, card
+from promptecho.publish.card import Shown, card, hub_id_of
 from promptecho.publish.evaluation import evaluations
 from promptecho.suggest import maybe
 from promptecho.tables.collect import ScoreFile
@@ -23,6 +25,7 @@ from promptecho.tables.table import Table, to_json
 
 ADAPTER = ("adapter_config.json", "adapter_model.safetensors", "pytorch_lora_weights.safetensors")
 COMFYUI = "comfyui_lora.safetensors"
+_SPACE, _SUFFIX = re.compile(r"\s"), re.compile(r"\.\w{1,12}$")
 FIX = "delete it and rerun the generation"
 
 
@@ -140,14 +143,23 @@ def published_config(config: ExperimentConfig, run: str) -> dict[str, Any]:
         "image_sets": values["image_sets"],
         "benchmarks": values["benchmarks"],
     }
-    return _without_paths(own)
+    return _without_paths(own, config.models_root)
 
 
-def _without_paths(value: Any) -> Any:
+def _without_paths(value: Any, models_root: str | None) -> Any:
     if isinstance(value, dict):
-        return {key: _without_paths(one) for key, one in value.items()}
+        return {key: one if key == "query" else _without_paths(one, models_root) for key, one in value.items()}
     if isinstance(value, list):
-        return [_without_paths(one) for one in value]
-    if isinstance(value, str) and value.startswith(("/", "~", "./", "../")) and "\n" not in value:
-        return Path(value).name
-    return value
+        return [_without_paths(one, models_root) for one in value]
+    return Path(value).name if isinstance(value, str) and _is_path(value, models_root) else value
+
+
+def _is_path(text: str, models_root: str | None) -> bool:
+    """Whether a value names a file or folder: no sentence, no address, no id of a fetched model."""
+    if "\n" in text or "://" in text:
+        return False
+    if text.startswith(("/", "~", "./", "../")):
+        return True
+    if "/" not in text or (HUB_ID.fullmatch(text) and hub_id_of(text, root=models_root) == text):
+        return False
+    return _SPACE.search(text) is None or _SUFFIX.search(text) is not None

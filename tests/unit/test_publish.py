@@ -23,6 +23,8 @@ from promptecho.config.families import family_named
 from promptecho.config.training import LoraSection
 from promptecho.errors import PromptEchoError
 from promptecho.files import read_json, read_jsonl, write_jsonl
+from promptecho.hub_record import HubRecord, write_record
+from promptecho.publish.card import hub_id_of
 from promptecho.publish.folder import published_config
 from promptecho.publish.upload import check_upload, upload
 from promptecho.scores import read_scores, write_scores
@@ -169,6 +171,31 @@ def test_what_belongs_to_a_site_is_left_out():
     config = load_experiment(CONFIG, {"models": {"t2i": {"path": "/secret/place/z-image"}}})
     text = str(published_config(config.model_copy(update={"models_root": "/secret"}), RUN))
     assert "secret" not in text and "z-image" in text
+    made = config.model_copy(update={"image_sets": {"a": config.image_sets["geneval"].model_copy(
+        update={"prompts": "data/secret/prompts.txt"})}})  # fmt: skip
+    assert published_config(made, RUN)["image_sets"]["a"]["prompts"] == "prompts.txt"
+
+
+def test_only_a_model_fetched_from_the_hub_is_named_by_its_id(tmp_path, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    assert hub_id_of("models/qwen-image") is None  # a folder of another machine, for all we know
+    assert hub_id_of("models/qwen-image", "Qwen/Qwen-Image") == "Qwen/Qwen-Image"
+    (tmp_path / "cache/models--Qwen--Qwen-Image/snapshots/c0ffee").mkdir(parents=True)
+    assert hub_id_of("Qwen/Qwen-Image") == "Qwen/Qwen-Image"
+    folder = tmp_path / "root/Tongyi-MAI/Z-Image"
+    folder.mkdir(parents=True)
+    assert hub_id_of("Tongyi-MAI/Z-Image", root=str(tmp_path / "root")) is None  # copied by hand
+    record = HubRecord(hub_id="Tongyi-MAI/Z-Image", revision=None, commit="c0ffee1", endpoint="e", files={})
+    write_record(folder, record)
+    assert hub_id_of("Tongyi-MAI/Z-Image", root=str(tmp_path / "root")) == "Tongyi-MAI/Z-Image"
+
+
+def test_a_card_without_the_base_models_scores_says_so(results):
+    (results / "scores/geneval/base/0.json").unlink()
+    card = (publish(results, "out", "--hub-name", "me/mine") / "README.md").read_text()
+    assert "Base model and this checkpoint" not in card and "\nThis checkpoint.\nThe numbers" in card
+    assert 'load_lora_weights("me/mine"' in card and 'from_pretrained("THE_BASE_MODEL"' in card
+    assert "base_model" not in metadata(results.parent / "out")
 
 
 def test_upload_sends_all_in_one_commit_and_never_shows_the_token(results, monkeypatch):
