@@ -123,7 +123,11 @@ def read_job_list(results: Path) -> JobList | None:
     Raises:
         DataError: a list is damaged.
     """
-    found = [one for path in (results / FOLDER).glob("*.json") if (one := read_list(path)) is not None]
+    try:
+        paths = [results / FOLDER / name for name in os.listdir(results / FOLDER) if name.endswith(".json")]
+    except OSError:  # not there, or its owner keeps it to himself
+        return None
+    found = [one for path in paths if (one := read_list(path)) is not None]
     if not found:
         return None
     newest, *others = sorted(found, key=lambda one: (one.alive is True, one.started), reverse=True)

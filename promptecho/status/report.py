@@ -8,6 +8,7 @@ others      the last lines of jobs' logs, the journals of judges
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import time
@@ -361,7 +362,7 @@ def _run(
         memory_gb=max(memory, default=None),
         seconds_left=shown.seconds_left,
         seconds_since_row=shown.seconds_since_row,
-        stop_asked=stop_file_of(results, metrics.run).exists(),
+        stop_asked=os.path.exists(stop_file_of(results, metrics.run)),  # False where it may not be looked for
         warnings=shown.warnings,
     )
     for one in segments:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pwd
 import re
 from dataclasses import dataclass, field
@@ -124,7 +125,7 @@ class _JobRecords:
         if (failure := self._failure(job, task)) is not None:
             standing.state = INTERRUPTED if failure.interrupted else FAILED
             standing.reason = failure.reason
-            if job.run is not None and stop_file_of(self.results, job.run).exists():
+            if job.run is not None and os.path.exists(stop_file_of(self.results, job.run)):
                 standing.state, standing.reason = INTERRUPTED, "stopped by promptecho stop; its state is saved"
             if task is not None and task.log.exists() and not (standing.log and standing.log.exists()):
                 standing.log = task.log

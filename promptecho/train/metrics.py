@@ -71,10 +71,11 @@ def read_run(experiment: Path, run: str) -> RunMetrics:
     Raises:
         DataError: a file holds anything but rows (names file and line); a last line still being written is no error.
     """
-    segments = {int(path.parent.name): path for path in experiment.glob(f"runs/{run}/[0-9]*/metrics.jsonl")}
+    found = [path for path in experiment.glob(f"runs/{run}/[0-9]*/metrics.jsonl") if path.parent.name.isdecimal()]
+    segments = {int(path.parent.name): path for path in found}  # not somebody's copy, such as 4.bak
     live = {}
     for path in experiment.glob(f"work/train/{run}/[0-9]*/*/live.jsonl"):
-        written = _written(path)
+        written = _written(path) if path.parents[1].name.isdecimal() else None
         if written is not None and int(path.parents[1].name) not in segments:
             live[path] = written
     newest = max(live, key=live.__getitem__, default=None)

@@ -7,6 +7,8 @@ import json
 import os
 import re
 import socket
+import subprocess
+import sys
 import tarfile
 import time
 from datetime import UTC, datetime
@@ -14,6 +16,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from permissions import obey_permissions
 from status_world import JOBS, LOG, ROW, Made, job
 from typer.testing import CliRunner
 
@@ -190,6 +193,18 @@ def test_damage_is_named(tmp_path):
         look(made.results)
     with pytest.raises(DataError, match="no such folder"):
         look(tmp_path / "results/f")
+
+
+def test_a_copy_of_a_checkpoint_and_a_folder_that_may_not_be_read(tmp_path):
+    made = Made(tmp_path)
+    made.write("results/e/runs/r/4.bak/metrics.jsonl", json.dumps(ROW) + "\n")
+    assert [one.iteration for one in look(made.results).runs] == [0]
+    (made.results / "work").chmod(0)
+    command = [sys.executable, "-m", "promptecho", "status", "results/e", "--json"]
+    told = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, preexec_fn=obey_permissions)
+    (made.results / "work").chmod(0o755)
+    assert told.returncode == 0, told.stderr
+    assert json.loads(told.stdout)[0]["notes"][0].startswith("no list of jobs here")
 
 
 def test_nothing_is_written(tmp_path):
