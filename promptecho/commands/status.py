@@ -31,7 +31,7 @@ def status(
 
     It only reads, so anybody who may read the results can look; without Slurm, too.
     """
-    from promptecho.errors import ConfigError
+    from promptecho.errors import ConfigError, PromptEchoError
     from promptecho.status.report import ExperimentStatus, look
     from promptecho.status.show import page, show
 
@@ -44,7 +44,17 @@ def status(
         )
 
     def looks() -> list[ExperimentStatus]:
-        return [look(folder) for folder in folders]
+        """Of all folders; what keeps one from being read stands among the notes of the first that can be."""
+        found, problems = [], []
+        for folder in folders:
+            try:
+                found.append(look(folder))
+            except PromptEchoError as error:
+                problems.append(error)
+        if not found:
+            raise problems[0]
+        found[0].notes += [f"{error}" for error in problems]
+        return found
 
     if as_json:
         typer.echo(json.dumps([one.to_json() for one in looks()], indent=2, allow_nan=False))

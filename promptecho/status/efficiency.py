@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from promptecho.errors import DataError
-from promptecho.status.job_list import JobList, read_job_list
+from promptecho.status.job_list import FOLDER, JobList, read_job_list
 from promptecho.status.queue import ask_accounting, seconds
 from promptecho.status.slurm_files import rules_of_ended
 from promptecho.status.timings import read_timing
@@ -77,6 +77,11 @@ def measure(results: Path) -> Efficiency:
         notes.append("what jobs asked for: unknown, as no list of jobs is here (Snakemake writes one when it starts)")
     used, told = _of_slurm(listed)
     notes += told
+    if used and (others := _beside(results)):
+        notes.append(
+            f"Slurm's jobs of {', '.join(others)} are counted too, where they have the same rules: one log folder has "
+            "those of all experiments"
+        )
     by_rule = {rule: ("sacct", uses) for rule, uses in used.items()}
     for rule, uses in _of_timings(results).items():
         by_rule.setdefault(rule, ("timings", uses))
@@ -191,6 +196,11 @@ def _of_slurm(listed: JobList | None) -> tuple[dict[str, list[JobUse]], list[str
     if unmeasured:
         return found, [f"sacct knows no memory of {', '.join(unmeasured)} (JobAcctGatherType is not set there)"]
     return found, []
+
+
+def _beside(results: Path) -> list[str]:
+    """Other experiments that Snakemake was started for in the same folder."""
+    return sorted({path.parents[2].name for path in results.parent.glob(f"*/{FOLDER}/*.json")} - {results.name})
 
 
 def megabytes(text: str) -> float | None:

@@ -401,11 +401,14 @@ def _judges(results: Path) -> list[JudgeStatus]:
 
 
 def _judge_settings(results: Path) -> dict[str, dict[str, Any]]:
-    """By name, as the newest resolved configuration has them."""
+    """By name, as the newest resolved configuration has them; nothing of one that can't be read, of which runs tell."""
     from promptecho.config.yaml_files import read_yaml
 
     files = sorted(results.glob("config/*.yaml"), key=lambda path: (path.stat().st_mtime, path.name))
-    judges = read_yaml(files[-1]).get("judges") if files else None
+    try:
+        judges = read_yaml(files[-1]).get("judges") if files else None
+    except PromptEchoError:
+        return {}
     models = judges.get("models") if isinstance(judges, dict) else None
     return {name: about for name, about in (models or {}).items() if isinstance(about, dict)}
 

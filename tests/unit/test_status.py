@@ -195,6 +195,20 @@ def test_damage_is_named(tmp_path):
         look(tmp_path / "results/f")
 
 
+def test_a_damaged_experiment_hides_no_other_one(tmp_path, monkeypatch):
+    made = Made(tmp_path)
+    made.write("results/e/judges/j/calls.jsonl", "")
+    made.write("results/e/config/b.yaml", "judges: {models: [\n")  # newest, and no YAML
+    assert [one.judge for one in look(made.results).judges] == ["j"]
+    made.write("results/f/config/a.yaml", "")
+    made.write("results/f/work/jobs/0.json", "{")
+    monkeypatch.chdir(tmp_path)
+    run = CliRunner().invoke(app, ["status", "--json"])
+    (told,) = json.loads(run.output)
+    assert told["experiment"].endswith("e") and any("work/jobs/0.json" in note for note in told["notes"])
+    assert isinstance(CliRunner().invoke(app, ["status", "results/f"]).exception, DataError)
+
+
 def test_a_copy_of_a_checkpoint_and_a_folder_that_may_not_be_read(tmp_path):
     made = Made(tmp_path)
     made.write("results/e/runs/r/4.bak/metrics.jsonl", json.dumps(ROW) + "\n")

@@ -212,7 +212,9 @@ def test_efficiency_by_accounting(cluster):
     assert snippet(found.rules) == (
         "set-threads:\n  generate_shard: 2\nset-resources:\n  generate_shard:\n    runtime: 90\n    mem_mb: 11500"
     )
-    assert found.notes[-1].startswith("how busy GPUs were: unknown")
+    assert found.notes[-1].startswith("how busy GPUs were: unknown") and len(found.notes) == 1
+    made.write("results/other/work/jobs/0.json", "{}")  # Snakemake was started for it in this folder
+    assert "jobs of other are counted too" in measure(made.results).notes[0]
 
 
 def test_efficiency_without_accounting_says_so_and_guesses_nothing(cluster):
