@@ -334,7 +334,7 @@ def test_an_input_that_cannot_be_read_is_named(tmp_path, inputs):
 
 def test_training_by_hand_overwrites_no_other_run(tmp_path):
     checkpoint(tmp_path, "a", 20)
-    options = {"config": SHAPES, "run": "promptecho-s1", "to": 15, "captions": "x", "work": tmp_path / "work"}
+    options = {"config": SHAPES, "run": "promptecho-s1", "to": 10, "captions": "x", "work": tmp_path / "work"}
     words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
     before = listing(tmp_path)
     result = CliRunner().invoke(app, ["train", *words, "--out", str(tmp_path / "runs/a/20")])

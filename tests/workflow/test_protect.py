@@ -280,6 +280,8 @@ def with_own_files(flow: Workflow) -> None:
     theirs, prompts = flow.root / "it's theirs", flow.root / "prompts of $größe.jsonl"
     theirs.mkdir()
     (flow.root / "a detector's").mkdir()
+    (flow.root / "a detector's/config.json").write_text("{}")
+    (flow.root / "a detector's/model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")  # of no tensors
     for path in (theirs / "lora.safetensors", prompts):
         path.write_text("one")
     for old, new in {
