@@ -38,9 +38,7 @@ def changed_claims(claim: DenseClaim, rng: np.random.Generator) -> dict[str, tup
     found = {}
     for kind in wrong_kinds(claim):
         said = corrupt_dense(claim, rng, kind)
-        drawn = {"missing": _without_one, "negation": _with_the_denied}.get(kind, lambda *_, said=said: said)(
-            claim, rng
-        )
+        drawn = DRAWN[kind](claim, rng) if kind in DRAWN else said
         if drawn is not None:
             found[kind] = (said, drawn)
     return found
@@ -66,6 +64,10 @@ def _with_the_denied(claim: DenseClaim, rng: np.random.Generator) -> DenseClaim 
     else:
         added = DenseGroup(1, denied, str(rng.choice(colors)) if any(group.color for group in claim.groups) else None)
     return replace(claim, groups=(*claim.groups, added), absent=claim.absent[1:])
+
+
+DRAWN = {"missing": _without_one, "negation": _with_the_denied}
+"""Kinds whose changed text can't be drawn, or is true of more images: what is drawn in its place."""
 
 
 def changed_posters(poster: Poster, rng: np.random.Generator) -> dict[str, tuple[Poster, Poster]]:
