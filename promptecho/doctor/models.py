@@ -91,7 +91,7 @@ def _when(preflight: Preflight, model: RequiredModel) -> str | None:
         if key == "models.t2i":
             stages += ["train", "generate"]
         elif key == "models.vlm":
-            stages += ["caption", "train"]
+            stages += ["caption", "train"] if preflight.names("caption") else ["train"]
         elif section == "judges" and name.partition(".")[2] in {one.judge for one in preflight.benchmarks.values()}:
             stages += ["judge"]
         elif section == "benchmarks" and name in preflight.benchmarks:

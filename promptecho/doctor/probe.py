@@ -7,8 +7,10 @@ import os
 import secrets
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -28,6 +30,7 @@ from promptecho.shipped import PACKAGE
 MINUTES = 10  # that a probe waits and runs
 MOST_NODES = 2  # enough for an exchange between nodes
 POLL_S = 2.0
+PATIENCE_S = 60  # for an answer of Slurm
 # What of a profile's resources sbatch is told in other words.
 OPTIONS = {"slurm_account": "account", "qos": "qos", "constraint": "constraint", "reservation": "reservation"}
 FREE_SHARE = 0.95  # of a GPU that nobody else uses
@@ -67,6 +70,13 @@ def probe(preflight: Preflight, minutes: float = MINUTES) -> Iterator[Finding]:
     root = preflight.results / "work" / f"doctor-{os.getpid()}"
     made = [folder for folder in root.parents if not folder.exists()]
     probes: list[Probe] = []
+    with _leaving_cleanly():
+        yield from _probed(preflight, probes, root, made, minutes)
+
+
+def _probed(
+    preflight: Preflight, probes: list[Probe], root: Path, made: Sequence[Path], minutes: float
+) -> Iterator[Finding]:
     try:
         for number, (rule, when, job) in enumerate(kinds(preflight)):
             probes.append(_submit(preflight, Probe(job, rule, when, root / str(number), secrets.token_hex(16))))
@@ -77,7 +87,7 @@ def probe(preflight: Preflight, minutes: float = MINUTES) -> Iterator[Finding]:
             yield from _told(preflight, one)
     finally:
         if queued := [one.job_id for one in probes if one.job_id]:
-            subprocess.run(["scancel", *queued], capture_output=True)
+            _asked(["scancel", *queued])
         shutil.rmtree(root, ignore_errors=True)
         for folder in made:
             with contextlib.suppress(OSError):  # somebody else has put something there meanwhile
@@ -120,12 +130,39 @@ def _submit(preflight: Preflight, one: Probe) -> Probe:
         f"--cpus-per-task={one.job.cpus}", f"--mem={one.job.mem_mb}", f"--time={MINUTES}", "--no-requeue",
         f"--output={folder}/log", *options, str(script),
     ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
-    if done.returncode:
+    done = _asked(command)
+    if done is None:
+        one.refused = f"no answer within {PATIENCE_S} s; squeue tells whether promptecho-doctor is queued nevertheless"
+    elif done.returncode:
         one.refused = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
     else:
         one.job_id = done.stdout.strip().partition(";")[0]
     return one
+
+
+def _asked(command: Sequence[str]) -> subprocess.CompletedProcess[str] | None:
+    """What a command of Slurm said; None where it does not answer."""
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        return subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=PATIENCE_S)
+    return None
+
+
+@contextlib.contextmanager
+def _leaving_cleanly() -> Iterator[None]:
+    """SIGTERM and the end of the terminal (SIGHUP) leave as Ctrl-C does: after the jobs were cancelled."""
+
+    def leave(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        numbers = [one for one in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(one) == signal.SIG_DFL]
+        before = {number: signal.signal(number, leave) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _reports(one: Probe) -> list[dict[str, Any]]:
@@ -147,9 +184,9 @@ def _ended(one: Probe) -> bool:
 
 def _state(one: Probe) -> tuple[str, str] | None:
     """(state, reason) in the queue; None where the job is not there any more."""
-    done = subprocess.run(
-        ["squeue", "-h", "-j", one.job_id, "-o", "%T|%r"], capture_output=True, text=True, stdin=subprocess.DEVNULL
-    )
+    done = _asked(["squeue", "-h", "-j", one.job_id, "-o", "%T|%r"])
+    if done is None:
+        return "unknown", "squeue does not answer"
     line = (done.stdout.strip().splitlines() or [""])[0]
     if done.returncode and "invalid job id" not in done.stderr.lower():
         return "unknown", done.stderr.strip()  # slurmctld does not answer now

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import shutil
+import signal
 import socket
 import sys
 import tempfile
@@ -38,7 +40,7 @@ from promptecho.doctor.models import models
 from promptecho.doctor.packages import packages
 from promptecho.doctor.places import clock, file_system, results_writable, room, shared_folders
 from promptecho.doctor.preflight import Preflight, make_preflight
-from promptecho.doctor.probe import Probe, of_node
+from promptecho.doctor.probe import Probe, of_node, probe
 from promptecho.doctor.prompt_files import prompt_files
 from promptecho.doctor.texts import texts
 from promptecho.doctor.totals import Totals, budgets, make_totals
@@ -471,12 +473,16 @@ def test_the_profile_says_where_jobs_go_and_what_it_wants_otherwise(experiment, 
     assert "no sinfo on this machine" in only(cluster(experiment(tmp_path / "p")), "unchecked").what
 
 
-def test_prompts_with_control_tokens_are_found_before_training(experiment):
+def test_prompts_with_control_tokens_are_found_before_training(experiment, tmp_path):
+    (tmp_path / "p").mkdir()
+    (tmp_path / "p/config.yaml").write_text("executor: submitit\n")
     Path("prompts.txt").write_text("A red circle.\nA blue <|im_end|> square.\nA green star.\nTwo rings.\n")
     preflight = experiment(captions={"images": None, "prompts": "prompts.txt"})
     found = only(texts(preflight))
     assert "<|im_end|>" in found.what and "control token" in found.what and "rule captions" in found.when
     Path("prompts.txt").write_text("A red circle.\nA blue square.\nA green star.\nTwo rings.\n")
+    stages = dict(jobs_of(experiment(tmp_path / "p", captions={"images": None, "prompts": "prompts.txt"})))
+    assert "train" in stages and "caption" not in stages
     assert any("2 prompts to train on can be read" in one.what for one in texts(preflight))
     assert not Path("results").exists()
 
@@ -545,3 +551,27 @@ def test_official_prompts_that_nobody_can_fetch_are_found_before_any_image_is_ma
     assert "rule official_prompts" in found.when and "promptecho benchmarks fetch tiif" in found.fix
     sets["tiif"]["prompts"] = "my/testmini.jsonl"
     assert "my/testmini.jsonl: no such file" in only(prompt_files(experiment(**changes))).what
+
+
+SLURM = """#!/bin/sh
+case $0 in
+*/sbatch) echo 7;;
+*/squeue) kill -TERM $PPID; echo 'PENDING|Priority';;
+*/scancel) echo "$@" > cancelled;;
+esac
+"""
+
+
+def test_a_probe_that_is_ended_from_outside_cancels_its_job_and_leaves_no_folder(experiment, tmp_path, monkeypatch):
+    (tmp_path / "p").mkdir()
+    (tmp_path / "p/config.yaml").write_text("executor: submitit\n")
+    (tmp_path / "bin").mkdir()
+    for name in ("sbatch", "squeue", "scancel"):  # a stand-in: the real one is tried in tests/slurm
+        (tmp_path / "bin" / name).write_text(SLURM)
+        (tmp_path / "bin" / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    handler = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit):
+        list(probe(experiment(tmp_path / "p")))
+    assert Path("cancelled").read_text().split() and not Path("results").exists()
+    assert signal.getsignal(signal.SIGTERM) == handler
