@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from promptecho.errors import DataError
+from promptecho.errors import DataError, counted
 from promptecho.status.job_list import FOLDER, JobList, read_job_list
 from promptecho.status.queue import ask_accounting, seconds
-from promptecho.status.slurm_files import rules_of_ended
+from promptecho.status.slurm_files import BegunTask, read_begun
 from promptecho.status.timings import read_timing
 from promptecho.train.watch import chosen_runs
 
@@ -75,13 +75,8 @@ def measure(results: Path) -> Efficiency:
     notes = []
     if listed is None:
         notes.append("what jobs asked for: unknown, as no list of jobs is here (Snakemake writes one when it starts)")
-    used, told = _of_slurm(listed)
+    used, told = _of_slurm(results, listed)
     notes += told
-    if used and (others := _beside(results)):
-        notes.append(
-            f"Slurm's jobs of {', '.join(others)} are counted too, where they have the same rules: one log folder has "
-            "those of all experiments"
-        )
     by_rule = {rule: ("sacct", uses) for rule, uses in used.items()}
     for rule, uses in _of_timings(results).items():
         by_rule.setdefault(rule, ("timings", uses))
@@ -163,15 +158,17 @@ def _of_timings(results: Path) -> dict[str, list[JobUse]]:
     return found
 
 
-def _of_slurm(listed: JobList | None) -> tuple[dict[str, list[JobUse]], list[str]]:
+def _of_slurm(results: Path, listed: JobList | None) -> tuple[dict[str, list[JobUse]], list[str]]:
     """By rule, of the jobs that have ended well."""
     if listed is None or listed.root is None or listed.logdir is None:
         return {}, []
-    rules, problem = rules_of_ended(listed.root / listed.logdir)
+    begun, problem = read_begun(listed.root / listed.logdir)
     if problem:
         return {}, [f"{problem}: of Slurm jobs only Snakemake's own timings are known"]
+    experiments = {results.name, *_beside(results)}
+    begun = {job_id: one for job_id, one in begun.items() if _experiment(one, experiments) in ("", results.name)}
     rows, problem = ask_accounting(
-        {job_id.partition("_")[0] for job_id in rules}, "JobID,State,ElapsedRaw,TotalCPU,MaxRSS", steps=True
+        {job_id.partition("_")[0] for job_id in begun}, "JobID,State,ElapsedRaw,TotalCPU,MaxRSS", steps=True
     )
     if problem:
         return {}, [f"{problem}: of Slurm jobs only Snakemake's own timings are known"]
@@ -184,18 +181,32 @@ def _of_slurm(listed: JobList | None) -> tuple[dict[str, list[JobUse]], list[str
         if (size := megabytes(peak)) is not None:
             about["peak_mb"] = max(size, about.get("peak_mb", 0.0))
     found: dict[str, list[JobUse]] = defaultdict(list)
-    names, known = {job.rule for job in listed.jobs}, 0
-    for job_id, about in jobs.items():
-        rule = rules.get(job_id)
-        if rule in names and about.get("state") == "COMPLETED":
-            known += 1
-            found[rule].append(JobUse(about["seconds"], about["cpu_s"], about.get("peak_mb")))
-    if rules and not known:
+    if begun and not jobs:
         return {}, ["sacct does not know these Slurm jobs (any more): only Snakemake's own timings are known"]
+    names, nameless = {job.rule for job in listed.jobs}, 0
+    for job_id, about in jobs.items():
+        one = begun.get(job_id)
+        if one is not None and one.rule in names and about.get("state") == "COMPLETED":
+            nameless += not one.name
+            found[one.rule].append(JobUse(about["seconds"], about["cpu_s"], about.get("peak_mb")))
+    notes = []
+    if nameless and len(experiments) > 1:
+        notes.append(
+            f"{counted(nameless, 'Slurm job')} may be another experiment's: the log does not name what it made"
+        )
     unmeasured = sorted(rule for rule, uses in found.items() if all(use.peak_mb is None for use in uses))
     if unmeasured:
-        return found, [f"sacct knows no memory of {', '.join(unmeasured)} (JobAcctGatherType is not set there)"]
-    return found, []
+        notes.append(f"sacct knows no memory of {', '.join(unmeasured)} (JobAcctGatherType is not set there)")
+    return found, notes
+
+
+def _experiment(task: BegunTask, known: Collection[str]) -> str:
+    """Which of the known experiments a job is of, as its name has it after the rule; empty where it has no name, and
+    `?` where it is of none of them."""
+    if not task.name:
+        return ""
+    name = f"{task.name.removeprefix(f'{task.rule}.')}."
+    return max((one for one in known if name.startswith(f"{one}.")), key=len, default="?")
 
 
 def _beside(results: Path) -> list[str]:

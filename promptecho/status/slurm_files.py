@@ -5,11 +5,18 @@ a last line that is being written is left for the next look."""
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+_LOG = "_0_log.out"
+_BEGUN = re.compile(r"^\[[^]]+\] (\S+): job \S+ on ", re.MULTILINE)  # what a job says first
+_HEAD_BYTES, _NAME_BYTES = 4096, 120
 
 
 @dataclass
@@ -40,7 +47,7 @@ class SlurmTask:
 
     @property
     def log(self) -> Path:
-        return self.folder / f"{self.job_id}_0_log.out"
+        return self.folder / f"{self.job_id}{_LOG}"
 
     def _json(self, kind: str) -> Any:
         with contextlib.suppress(OSError, ValueError):
@@ -75,18 +82,49 @@ def read_ledger(logdir: Path) -> tuple[dict[str, SlurmTask], str | None]:
     return found, None
 
 
-def rules_of_ended(logdir: Path) -> tuple[dict[str, str], str | None]:
-    """Rule by Slurm job id, of the jobs that have written how they ended; and why they can't be read, if so."""
+@dataclass(frozen=True)
+class BegunTask:
+    """A Slurm job that has begun. `name` as in `SlurmTask`; empty: its log does not tell it."""
+
+    rule: str
+    name: str
+
+
+def read_begun(logdir: Path) -> tuple[dict[str, BegunTask], str | None]:
+    """By Slurm job id, of all jobs that have begun; and why they can't be read, if so.
+
+    By their logs, which stay when a job has ended well and its other files are gone.
+    """
     try:
         list(os.scandir(logdir))
     except FileNotFoundError:
         return {}, None
     except OSError:
         return {}, f"{logdir}: only its owner may read it"
-    found = logdir.glob("*/*/*.outcome.json")
-    return {path.name.partition(".")[0]: path.parent.parent.name for path in found}, None
+    found = {}
+    for path in logdir.glob(f"*/*/*{_LOG}"):
+        found[path.name.removesuffix(_LOG)] = BegunTask(path.parent.parent.name, _name_in(path))
+    return found, None
+
+
+def _name_in(log: Path) -> str:
+    try:
+        with log.open("rb") as file:
+            told = _BEGUN.search(file.read(_HEAD_BYTES).decode(errors="replace"))
+    except OSError:
+        return ""
+    return plain_name(told[1]) if told else ""
 
 
 def plain_name(name: str) -> str:
     """A job's name without the prefix that its site has chosen."""
     return name.partition(".")[2]
+
+
+def slurm_name(rule: str, wildcards: Mapping[str, str]) -> str:
+    """What `plain_name` of a job gives, cut as the executor cuts it."""
+    name = re.sub(r"[^\w.+=-]", "_", ".".join([rule, *wildcards.values()]))
+    whole = name.encode()
+    if len(whole) <= _NAME_BYTES:
+        return name
+    return f"{whole[: _NAME_BYTES - 9].decode(errors='ignore')}-{hashlib.sha256(whole).hexdigest()[:8]}"

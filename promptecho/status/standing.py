@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pwd
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from promptecho.clean.at_work import begun_marks, record_of
 from promptecho.status.failures import JobFailure, read_failures
 from promptecho.status.job_list import JobList, ListedJob, records_of, time_of
 from promptecho.status.queue import QueuedJob, ask_accounting, ask_queue
-from promptecho.status.slurm_files import SlurmTask, plain_name, read_ledger
+from promptecho.status.slurm_files import SlurmTask, plain_name, read_ledger, slurm_name
 from promptecho.train.stop_file import stop_file_of
 
 DONE, RUNNING, PENDING, FAILED, INTERRUPTED = "done", "running", "pending", "failed", "interrupted"
@@ -111,7 +110,7 @@ class _JobRecords:
         standing = JobStanding(job, DONE, log=None if job.log is None else self.root / job.log)
         if not job.needed:
             return standing
-        task = self.tasks.get(slurm_name(job)) if self.tasks else None
+        task = self.tasks.get(slurm_name(job.rule, job.wildcards)) if self.tasks else None
         queued = self._queued(job, task)
         if queued is not None:
             return self._in_queue(standing, queued, task)
@@ -138,7 +137,7 @@ class _JobRecords:
             return None
         if task is not None:
             return self.queued.get(task.job_id or "")
-        return self.by_name.get(slurm_name(job)) if not self.tasks else None
+        return self.by_name.get(slurm_name(job.rule, job.wildcards)) if not self.tasks else None
 
     def _in_queue(self, standing: JobStanding, queued: QueuedJob, task: SlurmTask | None) -> JobStanding:
         standing.state = PENDING if queued.pending else RUNNING
@@ -226,11 +225,6 @@ class _JobRecords:
             if standing.state == PENDING and (above := self._blocked(standing.job, found, seen)) is not None:
                 return above
         return None
-
-
-def slurm_name(job: ListedJob) -> str:
-    """A job's name in squeue without its prefix: rule and wildcards, as the executor writes them."""
-    return re.sub(r"[^\w.+=-]", "_", ".".join([job.rule, *job.wildcards.values()]))
 
 
 def _words(task: SlurmTask) -> str:

@@ -1,4 +1,5 @@
-"""`promptecho status` beside a real Slurm: a job that runs, one that waits, and the one question that it asks."""
+"""`promptecho status` beside a real Slurm: a job that runs, one that waits, and the one question that it asks;
+and `efficiency` after their end."""
 
 from __future__ import annotations
 
@@ -59,3 +60,10 @@ def test_jobs_that_run_and_wait(cluster, flow):
     assert [(one["jobs"], one["reason"]) for one in status["waiting"]] == [(1, "Slurm: Resources")]
     done = subprocess.run(command, cwd=one.folder, env=environment, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout)[0]["rules"][0]["done"] == 3
+    command = [sys.executable, "-m", "promptecho", "efficiency", "results/e", "--json"]
+
+    def used() -> list[tuple[str, int, str]]:
+        told = subprocess.run(command, cwd=one.folder, env=environment, capture_output=True, text=True, check=True)
+        return [(rule["rule"], rule["jobs"], rule["source"]) for rule in json.loads(told.stdout)["rules"]]
+
+    one.wait(lambda: used() == [("part", 3, "sacct")], "accounting to know the ends")  # the timings have none

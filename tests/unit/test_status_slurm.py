@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from permissions import obey_permissions, writable
@@ -16,8 +17,7 @@ from status_world import JOBS, Made
 from promptecho.status.efficiency import measure, megabytes, snippet
 from promptecho.status.queue import seconds
 from promptecho.status.report import look
-from promptecho.status.slurm_files import plain_name, read_ledger
-from promptecho.status.standing import slurm_name
+from promptecho.status.slurm_files import plain_name, read_ledger, slurm_name
 from snakemake_executor_plugin_submitit.identity import job_name
 from snakemake_executor_plugin_submitit.ledger import Entry, Ledger, Submission
 
@@ -54,6 +54,12 @@ class Cluster:
             self.ledger.submitted(submission, slurm_id)
         return submission
 
+    def begin(self, job_id: str, name: str) -> Path:
+        """The log of a job, as submitit and the executor begin it."""
+        text = "submitit INFO (2026-11-28 12:00:00,000) - Starting with JobEnvironment(job_id=8)\n"
+        text += f"[2026-11-28 12:00:01] pe.{name}: job {job_id} on n1, restarts: 0\n"
+        return self.made.write(f"{LOGDIR}/generate_shard/s8/{job_id}_0_log.out", text)
+
     def queue(self, *rows: tuple[str, str]) -> None:
         """Rows of squeue: id, and the rest."""
         self.answer("squeue", "".join(f"{job_id}|{rest}\n" for job_id, rest in rows))
@@ -72,20 +78,13 @@ def name_of(number: int) -> str:
     return ".".join([job["rule"], *job["wildcards"].values()])
 
 
-def test_names_are_those_that_the_executor_gives(cluster):
-    class Rule:
-        name = "train"
-
-    class Job:
-        rule, wildcards_dict = Rule, {"E": "e", "R": "a+b c", "N": "2"}
-
-        def is_group(self) -> bool:
-            return False
-
-    class Listed:
-        rule, wildcards = "train", Job.wildcards_dict
-
-    assert plain_name(job_name("my-prefix", Job())) == slurm_name(Listed) == "train.e.a+b_c.2"
+@pytest.mark.parametrize("long", [0, 60])
+def test_names_are_those_that_the_executor_gives(long):
+    wildcards = {"E": "e", "R": "a+b c", "S": "ö" * (long // 2) + "s" * (long % 2), "K": "é" * 20, "N": "200"}
+    job = SimpleNamespace(rule=SimpleNamespace(name="train"), wildcards_dict=wildcards, is_group=lambda: False)
+    name = slurm_name("train", wildcards)
+    assert plain_name(job_name("my-prefix", job)) == name and name.startswith("train.e.a+b_c.")
+    assert name.endswith(".200") == (long <= 61)
 
 
 def test_the_queue_the_limit_and_requeues(cluster):
@@ -198,7 +197,7 @@ def test_efficiency_by_accounting(cluster):
     listed["rules"]["generate_shard"] |= {"mem_mb": 32000, "runtime": 240, "threads": 8}
     made.write("results/e/work/jobs/0.json", json.dumps(listed))
     for number in range(3):
-        made.write(f"{LOGDIR}/generate_shard/s/8_{number}.outcome.json", "{}")
+        cluster.begin(f"8_{number}", f"generate_shard.e.base.0.s.{number}")
     rows = [
         line
         for n in range(3)
@@ -213,13 +212,27 @@ def test_efficiency_by_accounting(cluster):
         "set-threads:\n  generate_shard: 2\nset-resources:\n  generate_shard:\n    runtime: 90\n    mem_mb: 11500"
     )
     assert found.notes[-1].startswith("how busy GPUs were: unknown") and len(found.notes) == 1
-    made.write("results/other/work/jobs/0.json", "{}")  # Snakemake was started for it in this folder
-    assert "jobs of other are counted too" in measure(made.results).notes[0]
+
+
+def test_efficiency_counts_no_job_of_another_experiment(cluster):
+    made = cluster.made
+    for name in ("other", "e.wide"):  # Snakemake was started for them in the same folder
+        made.write(f"results/{name}/work/jobs/0.json", "{}")
+    of = ["e.base.0.s.0", "other.base.0.s.0", "e.wide.base.0.s.0", "gone.base.0.s.0"]
+    for number, name in enumerate(of):
+        cluster.begin(f"8_{number}", f"generate_shard.{name}")
+    cluster.answer("sacct", "".join(f"8_{n}|COMPLETED|{100 + n}|00:10|1M\n" for n in range(5)))
+    found = measure(made.results)
+    assert [(use.jobs, use.seconds_most) for use in found.rules] == [(1, 100.0)] and len(found.notes) == 1
+    cluster.begin("8_4", "").write_text("slurmstepd: error\n")
+    found = measure(made.results)
+    assert [(use.jobs, use.seconds_most) for use in found.rules] == [(2, 104.0)]
+    assert found.notes[0].startswith("1 Slurm job may be of another experiment")
 
 
 def test_efficiency_without_accounting_says_so_and_guesses_nothing(cluster):
     made = cluster.made
-    made.write(f"{LOGDIR}/generate_shard/s/8.outcome.json", "{}")
+    cluster.begin("8", "generate_shard.e.base.0.s.0")
     cluster.answer("sacct", "sacct: error: Slurm accounting storage is disabled\n", code=1)
     made.finish(3, 60.0)
     path = made.root / JOBS[3]["timing"]
@@ -228,6 +241,8 @@ def test_efficiency_without_accounting_says_so_and_guesses_nothing(cluster):
     (use,) = found.rules
     assert (use.cpus_used, use.peak_mb, use.unknown, use.better) == (None, None, ["CPU", "memory"], {})
     assert "accounting storage is disabled: of Slurm jobs only Snakemake's own timings" in found.notes[0]
+    cluster.answer("sacct", "")
+    assert measure(made.results).notes[0].startswith("sacct does not know these Slurm jobs")
 
 
 def test_times_and_sizes_in_slurm_s_words():
