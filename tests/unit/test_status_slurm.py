@@ -78,7 +78,7 @@ def name_of(number: int) -> str:
     return ".".join([job["rule"], *job["wildcards"].values()])
 
 
-@pytest.mark.parametrize("long", [0, 60])
+@pytest.mark.parametrize("long", [0, 60, 61, 62, 300])  # 61 makes a name of 120 bytes
 def test_names_are_those_that_the_executor_gives(long):
     wildcards = {"E": "e", "R": "a+b c", "S": "ö" * (long // 2) + "s" * (long % 2), "K": "é" * 20, "N": "200"}
     job = SimpleNamespace(rule=SimpleNamespace(name="train"), wildcards_dict=wildcards, is_group=lambda: False)

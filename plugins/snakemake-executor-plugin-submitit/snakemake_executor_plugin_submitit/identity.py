@@ -9,7 +9,8 @@ import re
 from collections.abc import Container, Sequence
 from pathlib import Path
 
-_NAME_LENGTH = 120  # bytes; it names folders, too
+_NAME_LENGTH = 120  # bytes, without the prefix; it names folders, too
+_MARK_LENGTH = 8
 
 
 def single_jobs(job) -> list:
@@ -83,18 +84,18 @@ def natural_order(job) -> list:
 
 
 def job_name(prefix: str, job) -> str:
-    """Name in squeue: prefix, rule and wildcard values, such as `smk.align.a.20`."""
+    """Name in squeue: prefix, rule and wildcard values, such as `smk.align.a.20`; a long one ends with its digest."""
     values = [] if job.is_group() else list(_wildcards(job).values())
-    return _name([prefix, rule_of(job), *values])
+    return f"{prefix}.{_name([rule_of(job), *values])}"
 
 
 def array_name(prefix: str, jobs: Sequence) -> str:
     """Name of an array: prefix, rule, and the wildcard values that all its tasks share."""
     if any(job.is_group() for job in jobs):
-        return _name([prefix, rule_of(jobs[0])])
+        return f"{prefix}.{_name([rule_of(jobs[0])])}"
     first = _wildcards(jobs[0])
     shared = [value for name, value in first.items() if all(_wildcards(job).get(name) == value for job in jobs)]
-    return _name([prefix, rule_of(jobs[0]), *shared])
+    return f"{prefix}.{_name([rule_of(jobs[0]), *shared])}"
 
 
 def folder_name(job) -> str:
@@ -153,8 +154,13 @@ def _wildcards(job) -> dict[str, str]:
 
 
 def _name(parts: Sequence[str]) -> str:
+    """One word, no longer than a file name may be with a token behind it; what is cut off is told by a digest."""
     text = re.sub(r"[^\w.+=-]", "_", ".".join(parts))
-    return text.encode()[:_NAME_LENGTH].decode(errors="ignore")
+    whole = text.encode()
+    if len(whole) <= _NAME_LENGTH:
+        return text
+    kept = whole[: _NAME_LENGTH - _MARK_LENGTH - 1].decode(errors="ignore")  # without a part of a character
+    return f"{kept}-{hashlib.sha256(whole).hexdigest()[:_MARK_LENGTH]}"
 
 
 def _plain(value: object) -> str:

@@ -69,8 +69,14 @@ def test_any_name_of_a_group_is_one_folder(name):
     assert "/" not in found and found.strip(".") == found and len(found.encode()) <= 255
 
 
+@given(st.text("ab漢", min_size=100, max_size=200), st.integers(0, 9), st.integers(10, 19))
+def test_long_names_of_jobs_differ_after_the_cut(value, one, other):
+    names = {job_name("smk", job("rule", a=value, b=value, c=str(number))) for number in (one, other)}
+    assert len(names) == 2 and all(f"smk.rule.{value}"[:40] == name[:40] for name in names)
+
+
 @given(TEXT, TEXT)
 def test_names_of_jobs_are_one_word_of_limited_length(first, second):
     name = job_name("smk", job("rule", a=first, b=second))
-    assert name.startswith("smk.rule.") and len(name.encode()) <= 120
+    assert name.startswith("smk.rule.") and len(name.removeprefix("smk.").encode()) <= 120
     assert len(shlex.split(name)) == 1 and not set(name) & set("/\\;$`'\"%, \n")
