@@ -191,9 +191,7 @@ def _of_slurm(results: Path, listed: JobList | None) -> tuple[dict[str, list[Job
             found[one.rule].append(JobUse(about["seconds"], about["cpu_s"], about.get("peak_mb")))
     notes = []
     if nameless and len(experiments) > 1:
-        notes.append(
-            f"{counted(nameless, 'Slurm job')} may be another experiment's: the log does not name what it made"
-        )
+        notes.append(f"{counted(nameless, 'Slurm job')} may be of another experiment: the log does not name it")
     unmeasured = sorted(rule for rule, uses in found.items() if all(use.peak_mb is None for use in uses))
     if unmeasured:
         notes.append(f"sacct knows no memory of {', '.join(unmeasured)} (JobAcctGatherType is not set there)")

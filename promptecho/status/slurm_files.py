@@ -45,6 +45,12 @@ class SlurmTask:
             return (self.folder / f"{self.job_id}.started").read_text().partition("\n")[0] or None
         return None
 
+    def decided(self) -> float:
+        """When it wrote how it ended, or else when it was submitted; seconds since the epoch."""
+        with contextlib.suppress(OSError):
+            return (self.folder / f"{self.job_id}.outcome.json").stat().st_mtime
+        return self.submitted
+
     @property
     def log(self) -> Path:
         return self.folder / f"{self.job_id}{_LOG}"

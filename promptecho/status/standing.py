@@ -121,7 +121,7 @@ class _JobRecords:
             return begun
         if self._made(job):
             return standing
-        if (failure := self._failure(job, task)) is not None:
+        if (failure := self._failure(job, task, mark)) is not None:
             standing.state = INTERRUPTED if failure.interrupted else FAILED
             standing.reason = failure.reason
             if job.run is not None and os.path.exists(stop_file_of(self.results, job.run)):
@@ -165,10 +165,7 @@ class _JobRecords:
     def _begun(self, standing: JobStanding, mark: Path) -> JobStanding | None:
         """Chosen by Snakemake; None where that says nothing, as of a job that waits in it for room in Slurm's queue."""
         job = standing.job
-        try:
-            begun = mark.stat().st_mtime
-        except OSError:
-            begun = None  # it has just ended
+        begun = _modified(mark)  # None: it has just ended
         if begun is not None and begun < job.since - _CLOCKS_S and job.alive is not False:
             return None  # left by an earlier start that was killed; this one has not come to it yet
         if self.listed.logdir is not None and not self.listed.rules.get(job.rule, {}).get("local"):
@@ -194,10 +191,16 @@ class _JobRecords:
         times = [min(time for time in times if time is not None), time_of(record_of(records_of(self.root), job.key))]
         return any(time is not None and time >= job.since - _CLOCKS_S for time in times)
 
-    def _failure(self, job: ListedJob, task: SlurmTask | None) -> JobFailure | None:
-        if task is not None and task.ended == "failed":
-            return JobFailure(_words(task) or (self.failures[job.key].reason if job.key in self.failures else ""))
-        return self.failures.get(job.key)
+    def _failure(self, job: ListedJob, task: SlurmTask | None, mark: Path | None) -> JobFailure | None:
+        told = self.failures.get(job.key)
+        if task is None or task.ended != "failed":
+            return told
+        ended = task.decided()
+        if told is None and ended < job.since - _CLOCKS_S:
+            return None  # in an earlier start; this one makes it again
+        if mark is not None and (_modified(mark) or 0.0) > ended:
+            return None  # begun again since, and waits in Snakemake for room in Slurm's queue
+        return JobFailure(_words(task) or ("" if told is None else told.reason))
 
     def _why_not(self, job: ListedJob, found: dict[str, JobStanding]) -> str:
         blocked = self._blocked(job, found, set())
@@ -241,3 +244,10 @@ def _words(task: SlurmTask) -> str:
     if told.get("missing"):
         return f"ended {where} and did not make {told['missing'][0]}"
     return f"exit code {told.get('returncode')} {where}"
+
+
+def _modified(path: Path) -> float | None:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return None

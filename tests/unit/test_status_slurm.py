@@ -141,6 +141,34 @@ def test_a_failure_by_its_outcome_and_what_is_in_nobody_s_queue(cluster):
     assert "ready: waits for its turn" in [one.reason for one in status.waiting]
 
 
+def test_a_task_that_failed_in_an_earlier_start_and_is_made_again(cluster):
+    """Its array stays in the ledger while another task of it runs."""
+    array = cluster.submit(3, 4, slurm_id="8")
+    outcome = Path(array.folder) / "8_0.outcome.json"
+    outcome.write_text(json.dumps({"returncode": 1, "node": "n1", "seconds": 5.0}))
+    cluster.ledger.ended(array, 0, "failed")
+    cluster.queue(("8_1", f"RUNNING|None|N/A|10:00|4:00:00|n1|pe.{name_of(4)}|{array.folder}/x"))
+    (failed,) = look(cluster.made.results).failed
+    assert (failed.job, failed.reason) == ("generate_shard base 0 s 0", "exit code 1 on n1 after 5 s")
+    # Tried again by the same start: Snakemake has begun it, and waits for room in Slurm's queue.
+    cluster.made.begin("images/base/0/s/shards/0.jsonl")
+    os.utime(outcome, (time.time() - 10, time.time() - 10))
+    assert cluster.made.states()["generate_shard"] == (0, 1, 1, 0, 0)
+    # Failed before this start, which has read the ledger and not come to it yet.
+    for mark in (cluster.made.root / ".snakemake/incomplete").iterdir():
+        mark.unlink()
+    os.utime(outcome, (cluster.made.started - 50, cluster.made.started - 50))
+    Ledger(cluster.ledger.path)
+    assert cluster.made.states()["generate_shard"] == (0, 1, 1, 0, 0)
+    again = cluster.submit(3, slurm_id="9")
+    cluster.answer("sacct", "9|RUNNING\n")
+    assert cluster.made.states()["generate_shard"] == (0, 2, 0, 0, 0)
+    cluster.made.finish(3, 1.0)
+    cluster.ledger.ended(again, 0, "success")
+    Ledger(cluster.ledger.path)  # of a next start, which drops what is closed
+    assert cluster.made.states()["generate_shard"] == (1, 1, 0, 0, 0)
+
+
 def test_a_second_person_who_may_only_read_sees_it_all_but_the_ledger(cluster):
     script = f"{cluster.logdir}/train/s7/submission.sh"
     cluster.submit(1, slurm_id="7")
