@@ -1,25 +1,24 @@
-"""What a profile of Snakemake says about where and how jobs run."""
+"""What a profile of Snakemake says about where and how jobs run, read by Snakemake's own code."""
 
 from __future__ import annotations
 
-import ast
-import re
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from promptecho.config import read_yaml
-from promptecho.errors import ConfigError
-
-TEXT = re.compile(r"(?!attempt\b|input\b|threads\b|wildcards\b)[A-Za-z][\w.:,/-]*")
-NAMES = ("config.v9+.yaml", "config.v8+.yaml", "config.yaml")
+from promptecho.doctor.profile_values import Mistake, ProfileValues
+from promptecho.errors import ConfigError, bug_line
 
 
 @dataclass(frozen=True)
 class WorkflowProfile:
-    """A profile: `default` resources of all jobs, those of single `rules`, and `threads` of rules. Values that are no
-    plain number or text (Snakemake computes them) are left out."""
+    """A profile: `default` resources of all jobs, those of single `rules`, and `threads` of rules.
+
+    `computed`: values that depend on a job's inputs or wildcards, by their dotted names; they are in none of the three.
+    `mistakes`: what can't be read, which Snakemake will refuse or take for something else.
+    """
 
     path: Path
     executor: str = "local"
@@ -28,6 +27,8 @@ class WorkflowProfile:
     rules: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     threads: Mapping[str, int] = field(default_factory=dict)
     logs: Path | None = None
+    computed: Sequence[str] = ()
+    mistakes: Sequence[Mistake] = ()
 
     @property
     def on_slurm(self) -> bool:
@@ -39,51 +40,60 @@ class WorkflowProfile:
 
 
 def read_profile(path: Path) -> WorkflowProfile:
-    """Read a profile's folder, or its file.
+    """Read a profile's folder, its file, or the profile of that name where Snakemake looks for profiles.
 
     Raises:
-        ConfigError: there is none, or it is no YAML.
+        ConfigError: there is none, or Snakemake itself is not installed here.
     """
-    places = [path] if path.is_file() else [path / name for name in NAMES]
-    file = next((place for place in places if place.is_file()), None)
-    if file is None:
+    try:
+        from snakemake.cli import get_profile_dir
+    except ImportError as error:
+        told = f"--profile {path}: Snakemake, which reads it, can't be imported by this Python ({error})"
+        raise ConfigError(f"{told}; type this where you start Snakemake") from None
+    found = get_profile_dir(str(path))
+    if found is None:
         raise ConfigError(f"--profile {path}: has no config.yaml; name the folder, such as profiles/slurm")
-    raw = read_yaml(file)
-    methods = raw.get("software-deployment-method") or raw.get("sdm") or []
-    methods = methods.split() if isinstance(methods, str) else methods
-    rules: dict[str, dict[str, Any]] = {}
-    for rule, key, value in _of_rules(raw.get("set-resources")):
-        rules.setdefault(rule, {})[key] = value
-    threads = {rule: value for rule, value in _pairs(raw.get("set-threads")) if isinstance(value, int)}
-    logs = raw.get("submitit-logdir")
+    file = found[1]
+    mistakes: list[Mistake] = []
+    raw = _raw(file, mistakes)
+    values = ProfileValues(file, mistakes)
+    default = values.resources("default-resources", raw.get("default-resources"))
+    rules = values.resources("set-resources", raw.get("set-resources"))
+    threads = values.threads(raw.get("set-threads"))
     return WorkflowProfile(
-        file, str(raw.get("executor") or "local"), "conda" in methods, dict(_pairs(raw.get("default-resources"))),
-        rules, threads, Path(str(logs)) if logs else None,
+        file, str(raw.get("executor") or "local"), _conda(file, raw, mistakes), default.get("", {}), rules, threads,
+        _place(raw.get("submitit-logdir")), values.computed, mistakes,
     )  # fmt: skip
 
 
-def _of_rules(value: Any) -> Iterator[tuple[str, str, Any]]:
-    """(rule, resource, value) of `set-resources`, as a mapping or as a list of RULE:NAME=VALUE."""
-    if isinstance(value, Mapping):
-        for rule, some in value.items():
-            yield from ((str(rule), key, one) for key, one in _pairs(some))
-        return
-    for key, one in _pairs(value):
-        rule, colon, name = key.partition(":")
-        if colon:
-            yield rule, name, one
+def _raw(file: Path, mistakes: list[Mistake]) -> Mapping[str, Any]:
+    """The profile's keys, as Snakemake reads them."""
+    import yte  # a requirement of Snakemake's
+
+    try:
+        with file.open(encoding="utf-8") as stream:
+            raw = yte.process_yaml(stream, require_use_yte=True)
+    except Exception as error:
+        mistakes.append((f"{file}: is no YAML: {bug_line(error)}", "correct it; nothing of it was read"))
+        return {}
+    if raw is None:
+        return {}
+    if not isinstance(raw, Mapping):
+        mistakes.append((f"{file}: is no mapping", "write lines of KEY: VALUE; nothing of it was read"))
+        return {}
+    return raw
 
 
-def _pairs(value: Any) -> Iterator[tuple[str, Any]]:
-    """(name, value) of a mapping, or of a list of NAME=VALUE."""
-    if isinstance(value, Mapping):
-        items = [(str(key), one) for key, one in value.items()]
-    else:
-        words = value.split() if isinstance(value, str) else value or []
-        items = [(name, one) for name, equals, one in (str(word).partition("=") for word in words) if equals]
-    for key, one in items:
-        try:
-            yield key, ast.literal_eval(one) if isinstance(one, str) else one
-        except (ValueError, SyntaxError):
-            if TEXT.fullmatch(one):  # without quotation marks of its own; the others are expressions
-                yield key, one
+def _conda(file: Path, raw: Mapping[str, Any], mistakes: list[Mistake]) -> bool:
+    methods = raw.get("software-deployment-method") or raw.get("sdm") or []
+    words = methods.split() if isinstance(methods, str) else methods
+    if not isinstance(words, Sequence) or not all(isinstance(word, str) for word in words):
+        told = f"{file}: software-deployment-method: {methods!r} names no method"
+        mistakes.append((told, "write software-deployment-method: conda, or remove the line"))
+        return False
+    return "conda" in words or raw.get("use-conda") is True
+
+
+def _place(value: Any) -> Path | None:
+    """A folder's name, as Snakemake reads it."""
+    return Path(os.path.expanduser(os.path.expandvars(str(value)))) if value else None

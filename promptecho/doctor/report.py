@@ -20,17 +20,21 @@ from promptecho.doctor.packages import packages
 from promptecho.doctor.places import clock, results_writable, room, shared_folders
 from promptecho.doctor.preflight import Preflight
 from promptecho.doctor.probe import probe
+from promptecho.doctor.profile_mistakes import profile_mistakes
 from promptecho.doctor.prompt_files import prompt_files
 from promptecho.doctor.texts import texts
+from promptecho.doctor.torch_build import torch_build
 from promptecho.doctor.totals import Totals, budgets
 from promptecho.errors import ConfigError
 from promptecho.suggest import maybe
 
 CHECKS: dict[str, PreflightCheck] = {
+    "profile": profile_mistakes,
     "images": images_there,
     "images, read": images_readable,
     "models": models,
     "packages": packages,
+    "torch": torch_build,
     "judges' keys": judge_keys,
     "judges' endpoints": judges_answer,
     "prompt files": prompt_files,

@@ -41,8 +41,11 @@ from promptecho.doctor.packages import packages
 from promptecho.doctor.places import clock, file_system, results_writable, room, shared_folders
 from promptecho.doctor.preflight import Preflight, make_preflight
 from promptecho.doctor.probe import Probe, of_node, probe
+from promptecho.doctor.profile import WorkflowProfile, read_profile
+from promptecho.doctor.profile_mistakes import profile_mistakes
 from promptecho.doctor.prompt_files import prompt_files
 from promptecho.doctor.texts import texts
+from promptecho.doctor.torch_build import torch_build
 from promptecho.doctor.totals import Totals, budgets, make_totals
 from promptecho.judges.base import Payload
 from promptecho.judges.errors import JudgeError
@@ -471,6 +474,72 @@ def test_the_profile_says_where_jobs_go_and_what_it_wants_otherwise(experiment, 
     assert jobs["score"].gpus == 1 and jobs["score"].partition == "gpu"
     monkeypatch.setenv("PATH", str(tmp_path))
     assert "no sinfo on this machine" in only(cluster(experiment(tmp_path / "p")), "unchecked").what
+
+
+def written(folder: Path, text: str) -> WorkflowProfile:
+    """A profile with such a file."""
+    folder.mkdir(exist_ok=True)
+    (folder / "config.yaml").write_text(text)
+    return read_profile(folder)
+
+
+def test_values_mean_to_the_preflight_what_they_mean_to_snakemake(tmp_path):
+    profile = written(
+        tmp_path / "p",
+        "executor: submitit\ndefault-resources: {slurm_account: 2024proj, constraint: a100|h100, mem: 4GB, "
+        "qos: null, slurm_partition: \"'gpu'\"}\nset-resources:\n"
+        "  train: {runtime: \"'3d'\", mem: 0.5 TB, nodes: 1 + 1}\n"
+        "  judge: {runtime: 12h, gres: 'gpu:a100:1'}\n  score: {runtime: attempt * 60, mem_mb: 2 * input.size_mb}\n"
+        "set-threads: {train: 2 * 4}\n",
+    )
+    assert profile.resources("none") == {
+        "slurm_account": "2024proj", "constraint": "a100|h100", "mem_mb": 4000, "slurm_partition": "gpu",
+    }  # fmt: skip
+    assert profile.rules["train"] == {"runtime": 4320, "mem_mb": 500_000, "nodes": 2}
+    assert profile.rules["judge"] == {"runtime": 720, "gres": "gpu:a100:1"}
+    assert profile.rules["score"] == {"runtime": 60} and profile.threads == {"train": 8}
+    assert list(profile.computed) == ["set-resources.score.mem_mb: 2 * input.size_mb"] and not profile.mistakes
+    lists = "default-resources: [slurm_partition=gpu]\nset-resources: ['train:runtime=90']\nset-threads: [train=4]\n"
+    profile = written(tmp_path / "p", lists)
+    assert (profile.default, profile.rules) == ({"slurm_partition": "gpu"}, {"train": {"runtime": 90}})
+    assert profile.threads == {"train": 4} and not profile.mistakes
+
+
+def test_what_cannot_be_read_in_a_profile_is_named_with_the_fix(experiment, tmp_path):
+    def told(text: str) -> tuple[str, str]:
+        written(tmp_path / "p", text)
+        found = only(profile_mistakes(experiment(tmp_path / "p")))
+        assert str(tmp_path / "p/config.yaml") in found.what
+        return found.what.partition("config.yaml: ")[2], found.fix
+
+    assert told("default-resources: 5\n")[0].startswith("default-resources: '5' says nothing of a resource")
+    what, fix = told("set-resources: {train: 3}\n")
+    assert what.startswith("set-resources: {'train': 3}") and "train: {runtime: 60}" in fix
+    what, fix = told("set-resources: {train: {mem_mb: 4GB}}\n")
+    assert what.startswith("set-resources.train.mem_mb: 4GB: ") and "mem: 4GB" in fix
+    assert "runtime: 12h" in told("set-resources: {train: {runtime: soon}}\n")[1]
+    what, fix = told("default-resources: {slurm_partition: all}\n")  # a function of Python's
+    assert what.startswith("default-resources.slurm_partition: all: ") and "\"'all'\"" in fix
+    assert "another unit" in told("set-resources: {train: {mem: 4GB, mem_mb: 4000}}\n")[0]
+    assert told("set-threads: {train: many}\n")[0].startswith("set-threads.train: many: ")
+    assert told("executor: [submitit\n")[0].startswith("is no YAML")
+    assert "names no method" in told("software-deployment-method: 5\n")[0]
+
+
+def test_torch_that_is_missing_or_sees_no_gpu_is_a_finding_of_its_own(experiment, tmp_path, monkeypatch):
+    written(tmp_path / "p", "executor: submitit\n")
+    assert only(torch_build(experiment()), "fine")
+    import torch
+
+    monkeypatch.setattr(torch.version, "cuda", None)
+    monkeypatch.setattr(torch.version, "hip", None)
+    real = {"t2i": {"path": "some/t2i"}}
+    assert "processors alone" in only(torch_build(experiment(tmp_path / "p", models=real))).what
+    assert only(torch_build(experiment(models=real)), "warning")
+    found_before = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "torch" else found_before(name))
+    found = only(torch_build(experiment()))
+    assert found.what.startswith("torch is not installed in ") and "make setup" in found.fix
 
 
 def test_prompts_with_control_tokens_are_found_before_training(experiment, tmp_path):
