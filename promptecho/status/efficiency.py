@@ -17,7 +17,7 @@ from promptecho.errors import DataError, counted
 from promptecho.status.job_list import FOLDER, JobList, read_job_list
 from promptecho.status.queue import ask_accounting, seconds
 from promptecho.status.slurm_files import BegunTask, read_begun
-from promptecho.status.timings import read_timing
+from promptecho.status.timings import read_timings
 from promptecho.train.watch import chosen_runs
 
 FEW = 3  # jobs of a rule, from which on a request is worth changing
@@ -78,8 +78,8 @@ def measure(results: Path) -> Efficiency:
     used, told = _of_slurm(results, listed)
     notes += told
     by_rule = {rule: ("sacct", uses) for rule, uses in used.items()}
-    for rule, uses in _of_timings(results).items():
-        by_rule.setdefault(rule, ("timings", uses))
+    for rule, measured in read_timings(results).items():
+        by_rule.setdefault(rule, ("timings", [JobUse(one.seconds, one.cpu_s, one.peak_mb) for one in measured]))
     gpu_gb = _memory_of_trainings(results)
     found = []
     for rule, (source, uses) in sorted(by_rule.items()):
@@ -147,15 +147,6 @@ def snippet(rules: Sequence[RuleUse]) -> str:
             else:
                 lines += [f"  {rule}:", *(f"    {name}: {value}" for name, value in values.items())]
     return "\n".join(lines)
-
-
-def _of_timings(results: Path) -> dict[str, list[JobUse]]:
-    found: dict[str, list[JobUse]] = defaultdict(list)
-    for path in sorted((results / "timings").rglob("*.tsv")):
-        if (timing := read_timing(path)) is not None:
-            rule = path.relative_to(results / "timings").with_suffix("").parts[0]
-            found[rule].append(JobUse(timing.seconds, timing.cpu_s, timing.peak_mb))
-    return found
 
 
 def _of_slurm(results: Path, listed: JobList | None) -> tuple[dict[str, list[JobUse]], list[str]]:

@@ -24,7 +24,7 @@ from promptecho.status.failures import last_line
 from promptecho.status.job_list import JobList, read_job_list
 from promptecho.status.rates import JobProgress, progress_of
 from promptecho.status.standing import DONE, FAILED, INTERRUPTED, PENDING, RUNNING, JobStanding, JobStandings, stand
-from promptecho.status.timings import JobTiming, read_timing
+from promptecho.status.timings import JobTiming, read_timing, read_timings
 from promptecho.train.stop_file import stop_file_of
 from promptecho.train.watch import chosen_runs, view
 
@@ -214,19 +214,12 @@ def _notes(results: Path, listed: JobList | None) -> list[str]:
 
 def _timings(results: Path, listed: JobList | None, standings: JobStandings) -> dict[str, list[JobTiming]]:
     """Of finished jobs, by rule."""
+    if listed is None or listed.root is None:
+        return read_timings(results)
     found: dict[str, list[JobTiming]] = defaultdict(list)
-    if listed is not None and listed.root is not None:
-        paths = [
-            (one.job.rule, listed.root / one.job.timing)
-            for one in standings.jobs
-            if one.state == DONE and one.job.timing
-        ]
-    else:
-        files = sorted((results / "timings").rglob("*.tsv"))
-        paths = [(path.relative_to(results / "timings").with_suffix("").parts[0], path) for path in files]
-    for rule, path in paths:
-        if (timing := read_timing(path)) is not None:
-            found[rule].append(timing)
+    for one in standings.jobs:
+        if one.state == DONE and one.job.timing and (timing := read_timing(listed.root / one.job.timing)) is not None:
+            found[one.job.rule].append(timing)
     return found
 
 
@@ -252,14 +245,17 @@ def _rules(
 def _in_order(standings: list[JobStanding]) -> list[JobStanding]:
     """By rules, as the jobs of one need those of another: the last job of a rule decides."""
     jobs, depth = {one.job.key: one.job for one in standings}, dict[str, int]()
+    looked_at = set[str]()  # lists of several starts together may have a circle
     for key in jobs:
         ahead = [key]
         while ahead:
-            if missing := [one for one in jobs[ahead[-1]].needs if one not in depth and one in jobs]:
+            top = ahead[-1]
+            looked_at.add(top)
+            if missing := [one for one in jobs[top].needs if one in jobs and one not in looked_at]:
                 ahead += missing
             else:
-                top = ahead.pop()
-                depth[top] = 1 + max((depth[one] for one in jobs[top].needs if one in depth), default=0)
+                ahead.pop()
+                depth.setdefault(top, 1 + max((depth[one] for one in jobs[top].needs if one in depth), default=0))
     last: dict[str, int] = defaultdict(int)
     for job in jobs.values():
         last[job.rule] = max(last[job.rule], depth[job.key])

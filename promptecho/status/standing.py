@@ -203,7 +203,7 @@ class _JobRecords:
         return JobFailure(_words(task) or ("" if told is None else told.reason))
 
     def _why_not(self, job: ListedJob, found: dict[str, JobStanding]) -> str:
-        blocked = self._blocked(job, found, set())
+        blocked = self._blocked(job, found)
         if blocked is not None:
             what = "has failed" if blocked.state == FAILED else "was interrupted"
             return f"needs {blocked.job.label}, which {what}"
@@ -217,16 +217,19 @@ class _JobRecords:
             return "the newest start does not ask for it" if earlier else "the start that asked for it has ended"
         return "ready: waits for its turn"
 
-    def _blocked(self, job: ListedJob, found: dict[str, JobStanding], seen: set[str]) -> JobStanding | None:
-        for key in job.needs:
+    def _blocked(self, job: ListedJob, found: dict[str, JobStanding]) -> JobStanding | None:
+        """What keeps it from being made: the first that has failed or was interrupted, among all that it waits for."""
+        seen, ahead = set[str](), list(job.needs)
+        while ahead:
+            key = ahead.pop(0)
             if key in seen:
                 continue
             seen.add(key)
             standing = found[key]
             if standing.state in (FAILED, INTERRUPTED):
                 return standing
-            if standing.state == PENDING and (above := self._blocked(standing.job, found, seen)) is not None:
-                return above
+            if standing.state == PENDING:
+                ahead += standing.job.needs
         return None
 
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
+
+from promptecho.config.reruns import REPLACED
+
+FOLDER = "timings"
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,16 @@ def read_timing(path: Path) -> JobTiming | None:
         return JobTiming(float(told["s"]), _number(told.get("cpu_time")), _number(told.get("max_rss")))
     except (OSError, ValueError, KeyError):
         return None
+
+
+def read_timings(results: Path) -> dict[str, list[JobTiming]]:
+    """Of all finished jobs in results/E, by rule; without those of trainings that were moved aside."""
+    found: dict[str, list[JobTiming]] = defaultdict(list)
+    folder = results / FOLDER
+    for path in sorted(folder.rglob("*.tsv")):
+        if REPLACED not in path.name and (timing := read_timing(path)) is not None:
+            found[path.relative_to(folder).with_suffix("").parts[0]].append(timing)
+    return found
 
 
 def _number(text: str | None) -> float | None:

@@ -22,9 +22,11 @@ from typer.testing import CliRunner
 
 from promptecho.clean.at_work import record_of
 from promptecho.cli import app
+from promptecho.config.reruns import REPLACED
 from promptecho.errors import DataError
 from promptecho.judges.record import Record
 from promptecho.status.blocks import blocks
+from promptecho.status.efficiency import measure
 from promptecho.status.failures import read_failures
 from promptecho.status.record import without_targets
 from promptecho.status.report import look
@@ -181,6 +183,29 @@ def test_results_without_a_list_show_what_is_done(tmp_path):
     assert status.notes == ["no list of jobs here (Snakemake writes one when it starts): only what is done is counted"]
     assert [(one.rule, one.done, one.seconds) for one in status.rules] == [("train", 1, 3600.0)]
     assert status.runs[0].state == "waiting" and status.hours.used == 1.0
+
+
+def test_a_training_that_was_moved_aside_is_no_job(tmp_path):
+    made = Made(tmp_path)
+    made.finish(1, 3600.0)
+    aside = f"results/e/timings/train/r{REPLACED}0123456789abcdef.2.tsv"
+    made.write(aside, (tmp_path / JOBS[1]["timing"]).read_text())
+    (made.results / "work/jobs/0.json").unlink()
+    assert [(one.rule, one.done) for one in look(made.results).rules] == [("train", 1)]
+    assert [(use.rule, use.jobs) for use in measure(made.results).rules] == [("train", 1)]
+
+
+def test_jobs_that_need_each_other_are_shown(tmp_path):
+    """As lists of two starts together may have it."""
+    jobs = [job("a", ["a"], (1,)), job("b", ["b"], (2,)), job("c", ["c"], (0, 2)), job("d", ["d"], (1, 4))]
+    jobs.append(job("e", ["e"], K="1"))
+    made = Made(tmp_path, jobs=jobs)
+    made.write("results/e/e", "")
+    status = look(made.results)
+    assert sorted(one.rule for one in status.rules) == ["a", "b", "c", "d", "e"] and status.rules[-1].rule == "d"
+    assert {(one.jobs, one.reason) for one in status.waiting} == {
+        (1, "needs a, c"), (1, "needs b"), (1, "needs c"), (1, "ready: waits for its turn")
+    }  # fmt: skip
 
 
 def test_damage_is_named(tmp_path):
