@@ -64,17 +64,9 @@ recipes: demo ## Other recipes than the demo's, three seeds each (docs/training.
 	@$(SNAKEMAKE) --config experiments=shapes 'set=$(RECIPES)' --set-threads train=1 -- results/shapes/tables/heldout.md
 	@$(BIN)/promptecho show results/shapes --table heldout
 
-# Ten iterations on two processes with the reward's VLM in each of its places, beside the demo's run on one process.
-# Micro-batches are halved, to be dealt to two.
-MODES := colocated offloaded replicated dedicated
-PLACEMENTS := shapes.evaluate.0.at=all $(foreach m,$(MODES:%=%-s1),shapes.runs.$(m).seed=1 \
-              shapes.runs.$(m).iterations=10 shapes.runs.$(m).checkpoints=[10] shapes.runs.$(m).micro_batch_size=12 \
-              shapes.runs.$(m).reward_placement.mode=$(m:%-s1=%))
-
-placements: demo ## The demo's training with each placement of the reward, on two processes (docs/results-shapes.md).
-	@$(SNAKEMAKE) --config experiments=shapes 'set=$(PLACEMENTS)' --cores 1 --set-resources train:tasks_per_node=2 \
-	    --set-threads train=1 -- results/shapes/tables/heldout.md
-	@$(BIN)/promptecho show results/shapes --table heldout
+placements: setup ## The demo's training with each placement of the reward, on two processes (docs/results-shapes.md).
+	@$(SNAKEMAKE) --config experiments=placements --cores 1 --set-resources train:tasks_per_node=2 --set-threads train=1 -- all
+	@$(BIN)/promptecho show results/placements --table heldout
 
 # Files of tests side by side, each on one core, or with a Slurm cluster of its own: most wait for other processes.
 TEST_JOBS ?= 2

@@ -7,9 +7,11 @@
 What stands on the page between `<!-- results: EXPERIMENT BENCHMARK -->` and `<!-- end of results -->` is made here: the
 base model, each training (its seeds together, as further images of the same prompts), and a sentence on each, which
 its interval decides. A training of the experiment file that has no scores has a row that says so. Blocks that compare
-trainings (`gains`, `sizes`, `path`, `audit`) are made by results_gains.py. Kept score files are those of
+trainings (`gains`, `sizes`, `path`, `audit`) are made by results_gains.py; what they cost and which came to the same
+adapter (`costs`, `adapters`) by results_costs.py. Kept score files are those of
 results/E/scores without white space, a twentieth of the raw answers; all commands that take score files take these.
-Beside them are kept the rewards on held-out captions, the sizes of VLMs, and the sums of an audit.
+Beside them are kept the rewards on held-out captions, seconds and memory, hashes of adapters, the sizes of VLMs, and
+the sums of an audit.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from results_costs import adapters_block, costs_block, keep_adapters, keep_costs
 from results_gains import NOT_RUN, audit_block, gains_block, kept_files, name_of, path_block, sizes_block
 from results_pictures import draw_pictures
 
@@ -36,10 +39,10 @@ from promptecho.tables.table import Column, Table, heading, parts
 from promptecho.train.metrics import find_runs, read_run
 
 ROOT = Path(__file__).resolve().parents[1]
-BLOCK = re.compile(
-    r"(<!-- (results|gains|sizes|path|audit): (?:(\S+) )?(\S+) -->\n).*?(<!-- end of results -->)", re.DOTALL
-)
+KINDS = "results|gains|sizes|path|audit|costs|adapters"
+BLOCK = re.compile(rf"(<!-- ({KINDS}): (?:(\S+) )?(\S+) -->\n).*?(<!-- end of results -->)", re.DOTALL)
 COMPARED = {"gains": gains_block, "sizes": sizes_block, "path": path_block, "audit": audit_block}
+OF_RUNS = {"costs": costs_block, "adapters": adapters_block}
 
 
 def add(source: Path, kept: Path) -> list[Path]:
@@ -156,6 +159,8 @@ def page(text: str, kept: Path, configs: Path) -> str:
         head, kind, experiment, benchmark, end = match.groups()
         if kind == "results":
             return head + block(experiment, benchmark, kept, configs) + end
+        if kind in OF_RUNS:
+            return head + "\n".join(OF_RUNS[kind](kept, experiment, benchmark)) + "\n" + end
         return head + "\n".join(COMPARED[kind](kept, configs, benchmark)) + "\n" + end
 
     return BLOCK.sub(made, text)
@@ -176,6 +181,8 @@ def main() -> None:
             if not add(source, kept):
                 sys.exit(f"{source}: no score files scores/BENCHMARK/RUN/STEP.json in it; score first")
             follow(source, kept)
+            keep_costs(source, kept)
+            keep_adapters(source, kept)
             config = load_experiment(configs / f"{source.resolve().name}.yaml")
             count_parameters(list(dict.fromkeys(run_vlm(config, run).path for run in config.runs)), kept)
         if chosen.add_audit is not None:

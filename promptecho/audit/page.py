@@ -9,7 +9,7 @@ from typing import Any
 from promptecho.audit.advice import EVIDENCE
 
 TITLE = "Which reward to trust"
-SHOWN_WORDS = 15  # strongest words of a table
+SHOWN_WORDS = 15  # of a table, the strongest, and as many of the weakest
 SIDE_TITLES = {"text": "changed captions", "image": "changed images"}
 SIDE_TEXTS = {
     "text": "One image, its true caption and the same with one fact changed: how often the true caption has the higher "
@@ -142,7 +142,13 @@ def _words(label: str, name: str, words: dict[str, Any]) -> AuditSection:
             share = "" if one["share"] is None else f", {100 * one['share']:.1f} % of all signal"
             texts.append(f"{kind.capitalize()}: {one['signal']:+.3f} nats for each of {one['n']}{share}.")
     table = words["table"]
-    some = table if len(table) <= 2 * SHOWN_WORDS else [*table[:SHOWN_WORDS], *table[-SHOWN_WORDS:]]
+    some = table
+    if len(table) > 2 * SHOWN_WORDS:
+        some = [*table[:SHOWN_WORDS], *table[-SHOWN_WORDS:]]
+        texts.append(
+            f"Shown are the {SHOWN_WORDS} strongest and the {SHOWN_WORDS} weakest of {len(table)} words; audit.json "
+            f"has all."
+        )
     rows = [
         [
             one["word"], _signal(one), str(one["n"]), "–" if one["share"] is None else f"{100 * one['share']:.1f}",

@@ -21,9 +21,10 @@ def test_the_page_is_written_again_to_the_same_bytes_and_its_tables_follow_the_s
     text = PAGE.read_text("utf-8")
     assert page(text, KEPT, CONFIGS) == text
     kinds = [match[2] for match in BLOCK.finditer(text)]
-    assert kinds.count("results") == 8 and {*kinds} == {"results", "gains", "sizes", "path", "audit"}
+    assert kinds.count("results") == 9
+    assert {*kinds} == {"results", "gains", "sizes", "path", "audit", "costs", "adapters"}
     empty = page(text, ROOT / "no/such/folder", CONFIGS)
-    assert empty.count("No scores are kept yet.") == 8 and f"| promptecho: {NOT_RUN} |" in empty
+    assert empty.count("No scores are kept yet.") == 9 and f"| promptecho: {NOT_RUN} |" in empty
     assert not any(word in match[0] for match in BLOCK.finditer(empty) for word in (" gains ", "rises", ".png"))
 
 
@@ -59,6 +60,25 @@ def rows(lines: list[str]) -> dict[str, list[str]]:
     """First cell -> the others, of a block's table."""
     table = [line.strip("| ").split(" | ") for line in lines if line.startswith("|")]
     return {cells[0]: cells[1:] for cells in table}
+
+
+def test_costs_and_adapters_are_those_of_the_runs(tmp_path):
+    from results_costs import adapters_block, costs_block, keep_adapters, keep_costs
+
+    source = tmp_path / "results/pair"
+    for run, adapter in (("a-s1", b"one"), ("b-s1", b"one"), ("c-s1", b"two")):
+        write_text(source / f"runs/{run}/10/adapter/adapter_model.safetensors", adapter.decode())
+        rows = [{"iteration": k, "seconds_sample": k / 2, "memory_gb_sample": 1.0 + k} for k in (1, 2, 3)]
+        write_text(source / f"runs/{run}/10/metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    write_text(source / "runs/a-s1.replaced-1/10/adapter/adapter_model.safetensors", "three")  # was moved aside
+    keep_costs(source, tmp_path / "kept")
+    keep_adapters(source, tmp_path / "kept")
+    assert costs_block(tmp_path / "kept", "pair", "a-s1")[2] == "| sample | 3 | 1.00 | 0.50 - 1.50 | 4.00 |"
+    lines = adapters_block(tmp_path / "kept", "pair", "10")
+    assert [line.split(" | ")[1] for line in lines[2:4]] == ["a-s1, b-s1 |", "c-s1 |"]
+    assert lines[5] == "- a-s1, b-s1: the same file, byte for byte."
+    assert "no metrics are kept yet" in costs_block(tmp_path / "kept", "pair", "d-s1")[0]
+    assert "no adapters of iteration 20" in adapters_block(tmp_path / "kept", "pair", "20")[0]
 
 
 def test_trainings_are_compared_by_seed_together_and_with_the_reference(kept):

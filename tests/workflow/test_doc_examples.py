@@ -40,6 +40,7 @@ NOT_RUN = {
     "promptecho shapes train-": "an hour each",
     "promptecho shapes measure": "minutes (tests/unit/test_shapes_models.py)",
     "promptecho reward-audit --vlm shapes --query": "minutes (tests/unit/test_reward_audit.py)",
+    "promptecho reward-audit --vlm gallery": "minutes (tests/unit/test_reward_audit.py)",
     "promptecho reward-audit --vlm models/": "models and captions of the reader's",
     "promptecho reward-audit --config my-clip": "a CLIP model and captions of the reader's",
     "promptecho gpus run": "starts the reader's own program",
