@@ -56,28 +56,42 @@ def show(
 
 def new(
     name: str = typer.Argument(..., help="Name of the experiment, such as mine: its file is FOLDER/mine.yaml."),
-    t2i: str = typer.Option(..., help="Text-to-image model to train: folder or hub id of its diffusers pipeline."),
+    t2i: str = typer.Option(
+        "Tongyi-MAI/Z-Image", help="Text-to-image model to train: folder or hub id of its diffusers pipeline."
+    ),
     family: str | None = typer.Option(
         None,
         help="Family of that model, as `promptecho list families` has them. Default: the one that its folder is of; "
         "for a model that is not here, the first of the list.",
     ),
-    vlm: str = typer.Option(..., help="Vision-language model that writes captions and gives the reward."),
-    judge: str = typer.Option(..., help="Vision-language model that judges images; better not that of --vlm."),
+    vlm: str = typer.Option(
+        "Qwen/Qwen3-VL-8B-Instruct", help="Vision-language model that writes captions and gives the reward."
+    ),
+    judge: str = typer.Option(
+        "OpenGVLab/InternVL3-8B-hf", help="Vision-language model that judges images; better not that of --vlm."
+    ),
     images: str | None = typer.Option(None, help="Folder of images to caption. Needed, except with --prompts."),
     prompts: str | None = typer.Option(None, help="File of prompts instead. Needed, except with --images."),
-    heldout: int = typer.Option(200, min=8, help="Number of captions to keep out of training, for evaluation."),
+    heldout: int | None = typer.Option(
+        None, min=8, help="Number of captions to keep out of training, for evaluation. Default: 200; with --small 64."
+    ),
+    small: bool = typer.Option(
+        False, "--small", help="Numbers for hours on one GPU of 48 GB in place of the paper's, which took 32 GPUs."
+    ),
     folder: Path = typer.Option(Path("config/experiments"), help="Folder of the experiment files."),
 ) -> None:
     """Write an experiment file for your own models and images, with the numbers of the paper and a word on each."""
-    from promptecho.config.new import new_experiment
+    from promptecho.config.new import SMALL, TEMPLATE, new_experiment
 
     path = new_experiment(
-        folder, name, family=family, t2i=t2i, vlm=vlm, judge=judge, images=images, prompts=prompts, heldout=heldout
-    )
+        folder, name, family=family, t2i=t2i, vlm=vlm, judge=judge, images=images, prompts=prompts,
+        heldout=heldout or (64 if small else 200), template=SMALL if small else TEMPLATE,
+    )  # fmt: skip
     typer.echo(f"{path}: written; read it, then ask what it takes:")
     typer.echo(f"  promptecho models list --config {shlex.quote(str(path))}")
-    typer.echo(f"  promptecho plan --config {shlex.quote(str(path))} --gpus-per-node 8 --gpu h100")
+    typer.echo(f"  promptecho doctor --config {shlex.quote(str(path))}")
+    gpus = "--gpu l40s" if small else "--gpus-per-node 8 --gpu h100"
+    typer.echo(f"  promptecho plan --config {shlex.quote(str(path))} {gpus}")
     typer.echo(f"  snakemake --profile profiles/local --config experiments={name} -n all")
 
 

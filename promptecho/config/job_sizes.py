@@ -30,6 +30,9 @@ _LARGE: dict[Stage, StageResources] = {
     "score": StageResources(gpus_per_node=1, threads=1, mem_mb=32_000, runtime=120),
 }
 PRESETS: dict[Size, dict[Stage, StageResources]] = {"small": _SMALL, "large": _LARGE}
+# A judge that is a model in the job passes through the machine's memory on its way to the GPU, as that of captions does;
+# one behind an endpoint takes none.
+_MODEL_THAT_JUDGES = {"threads": 8, "mem_mb": 64_000}
 
 
 def size_of(config: ExperimentConfig) -> Size:
@@ -65,7 +68,9 @@ def cluster_resources(config: ExperimentConfig, stage: Stage, on_gpu: bool) -> S
         on_gpu: whether its work takes a GPU; where it does not, it asks for one only if the experiment says so.
     """
     asked = getattr(config.resources, stage)
-    preset = PRESETS[size_of(config)][stage]
+    preset = PRESETS[size := size_of(config)][stage]
+    if stage == "judge" and on_gpu and size == "large":
+        preset = preset.model_copy(update=_MODEL_THAT_JUDGES)
     values = {key: value for key, value in asked.model_dump().items() if value is not None}
     gpus = {} if on_gpu else {"gpus_per_node": 0}
     if stage == "train" and on_gpu:  # one GPU per rank, so that either number says the other

@@ -12,14 +12,16 @@ from promptecho.config.load import load_experiment
 from promptecho.errors import ConfigError
 from promptecho.files import write_text
 
-TEMPLATE = Path(__file__).parent / "templates" / "own.yaml"
+TEMPLATES = Path(__file__).parent / "templates"
+TEMPLATE = TEMPLATES / "own.yaml"
+SMALL = TEMPLATES / "small.yaml"  # hours on one GPU
 
 
 def new_experiment(
     folder: Path, name: str, *, family: str | None, t2i: str, vlm: str, judge: str, images: str | None,
-    prompts: str | None, heldout: int,
+    prompts: str | None, heldout: int, template: Path = TEMPLATE,
 ) -> Path:  # fmt: skip
-    """Write `folder/NAME.yaml` from the template and return its path.
+    """Write `folder/NAME.yaml` from a template and return its path.
 
     Raises:
         ConfigError: the name can't be one, the file exists already, there is no such family, or what was given makes
@@ -43,7 +45,7 @@ def new_experiment(
         "SOURCE": f"{source[0]}: {_text(str(source[1]))}", "HELDOUT": str(heldout), "WATCHED": str(watched),
         "JUDGED": str(heldout - watched), "NAME": name,
     }  # fmt: skip
-    lines = TEMPLATE.read_text(encoding="utf-8").splitlines(keepends=True)
+    lines = template.read_text(encoding="utf-8").splitlines(keepends=True)
     text = "".join(["# Made by `promptecho config new`; yours to edit.\n", *lines[1:]])
     text = re.sub(r"\b(" + "|".join(values) + r")\b", lambda found: values[found[0]], text)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -9,8 +9,14 @@ from typer.testing import CliRunner
 
 from promptecho.cli import app
 from promptecho.config import load_experiment
-from promptecho.config.new import TEMPLATE
+from promptecho.config.job_sizes import cluster_resources, takes_gpu
+from promptecho.config.judge_kinds import judge_kind
+from promptecho.config.new import SMALL, TEMPLATE
 from promptecho.errors import ConfigError
+from promptecho.plan.gpus import find_gpu
+from promptecho.plan.plan import Planner
+from promptecho.plan.result import Cluster
+from promptecho.plan.settings import Settings, usual_prompt_tokens
 
 WORDS = ["config", "new", "mine", "--t2i", "owner/t2i", "--vlm", "owner/vlm", "--judge", "owner/judge"]
 
@@ -66,8 +72,26 @@ def test_refusals(tmp_path):
     assert "a name has lower-case letters" in str(bad.exception)
 
 
-def test_nothing_in_capitals_is_left(tmp_path):
-    call(tmp_path, "--images", "x")
+@pytest.mark.parametrize(("size", "template"), [([], TEMPLATE), (["--small"], SMALL)])
+def test_nothing_in_capitals_is_left(tmp_path, size, template):
+    call(tmp_path, "--images", "x", *size)
     text = (tmp_path / "mine.yaml").read_text()
     assert not re.search(r"\b(FAMILY|T2I|VLM|SOURCE|HELDOUT|WATCHED|JUDGED|JUDGE|NAME)\b", text)
-    assert "FAMILY" in TEMPLATE.read_text()
+    assert "FAMILY" in template.read_text()
+
+
+def test_the_small_one_needs_one_gpu_of_48_gb_and_no_key(tmp_path):
+    """With the models that it names itself: of the others no size is known here."""
+    made = CliRunner().invoke(app, ["config", "new", "first", "--small", "--images", "x", "--folder", str(tmp_path)])
+    assert made.exit_code == 0, made.output
+    config = load_experiment(tmp_path / "first.yaml")
+    assert all(judge_kind(judge.kind).in_process for judge in config.judges.models.values())
+    assert takes_gpu(config, "judge", "heldout") and config.judges.models["judge"].model != config.models.vlm.path
+    train = cluster_resources(config, "train", on_gpu=True)
+    assert (train.nodes, train.gpus_per_node) == (1, 1)
+    gpu = find_gpu("l40s")
+    settings = Settings(0.3, 0.7, 50.0, 5.0, usual_prompt_tokens(config), 100, config.captions.query, True)
+    planner = Planner(settings)
+    run = planner.run(config, Cluster(gpu, 1, 1), "promptecho-s1")
+    assert planner.problem(run.memory, gpu) is None
+    assert run.hours < 4

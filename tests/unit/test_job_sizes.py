@@ -45,6 +45,16 @@ def test_gpus_and_ranks_of_training_say_each_other():
     assert ranks(gpus_per_node=0)[2] == 0
 
 
+def test_a_judge_that_is_a_model_in_the_job_has_room_to_load_it():
+    """An 8B model in bfloat16 is 17 GB in the machine's memory before it is on the GPU."""
+    config = experiment(t2i="/models/real")
+    caption, inside = (cluster_resources(config, stage, on_gpu=True) for stage in ("caption", "judge"))
+    assert (inside.mem_mb, inside.threads, inside.gpus_per_node) == (caption.mem_mb, caption.threads, 1)
+    assert cluster_resources(config, "judge", on_gpu=False).mem_mb == 8_000
+    said = experiment(t2i="/models/real", judge={"mem_mb": 5_000})
+    assert cluster_resources(said, "judge", on_gpu=True).mem_mb == 5_000
+
+
 def test_a_misspelt_key_is_refused():
     with pytest.raises(ValidationError, match=r"resources\.train\.node\b"):
         experiment(train={"node": 2})
