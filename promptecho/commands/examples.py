@@ -219,7 +219,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "promptecho config new mine --t2i Tongyi-MAI/Z-Image --vlm Qwen/Qwen3-VL-8B-Instruct"
         " --judge OpenGVLab/InternVL3-8B-hf --images data/my-images",
         "# hours on one GPU of 48 GB, with models that it names itself:",
-        "promptecho config new first --small --images data/my-images",
+        "promptecho config new first --small --images data/first-images",
     ),
     "config docs": ("promptecho config docs --check",),
     "shapes paths": ("promptecho shapes paths --json",),

@@ -66,12 +66,18 @@ def fetch(
 
     Run it where there is internet. For models whose terms must be accepted, set HF_TOKEN in the environment.
     """
+    from promptecho.config import load_experiment
     from promptecho.errors import ConfigError, ModelError
     from promptecho.models.fetch import Hub, fetch_all
+    from promptecho.models.inventory import models_folder
 
-    models, folder = _needed(given_files("--config", config, more), root)
+    configs = given_files("--config", config, more)
+    models, folder = _needed(configs, root)
     if folder is None:
-        raise ConfigError("models fetch: where to? give --root, or set models_root in config/config.yaml")
+        raise ConfigError(
+            "models fetch: where to? write `models_root: FOLDER` into config/config.yaml, where jobs look for "
+            "models too; or give --root FOLDER"
+        )
     wanted = [model for model in models if model.on_hub]
     done, problems = fetch_all(wanted, folder, Hub(endpoint), full=full)
     if as_json:
@@ -95,6 +101,13 @@ def fetch(
                 "before the first run, or another machine may fetch another model",
                 err=True,
             )
+    looked_at = models_folder(load_experiment(configs[0]), None)
+    if done and (looked_at is None or looked_at.resolve() != folder.resolve()):
+        typer.echo(
+            f"warning: jobs do not look into {folder}: models_root of config/config.yaml is {looked_at or 'not set'}; "
+            f"write `models_root: {folder}` there",
+            err=True,
+        )
     for model in models:
         if model.kind == "modelscope":
             typer.echo(f"{model.source} ({model.used_by[0]}): is not on this hub; see promptecho models list", err=True)

@@ -30,8 +30,8 @@ _LARGE: dict[Stage, StageResources] = {
     "score": StageResources(gpus_per_node=1, threads=1, mem_mb=32_000, runtime=120),
 }
 PRESETS: dict[Size, dict[Stage, StageResources]] = {"small": _SMALL, "large": _LARGE}
-# A judge that is a model in the job passes through the machine's memory on its way to the GPU, as that of captions does;
-# one behind an endpoint takes none.
+# A judge that is a model in the job is loaded into the machine's memory before it goes to the GPU, as captions' is; one
+# behind an endpoint takes none.
 _MODEL_THAT_JUDGES = {"threads": 8, "mem_mb": 64_000}
 
 

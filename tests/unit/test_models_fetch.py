@@ -97,6 +97,7 @@ def test_fetch_verify_and_repair(site, hub, repository):
     assert (record.hub_id, record.revision, record.commit) == (VLM, None, commit)
     assert {name: file.size for name, file in record.files.items()} == {k: len(v) for k, v in repository.items()}
     assert f"{VLM} is not pinned; write `revision: {commit}`" in done.stderr
+    assert f"write `models_root: {site.root}` there" in done.stderr, "jobs would not find it"
     assert hub.tokens == {f"Bearer {TOKEN}"}
     texts = [done.output, done.stderr, *(path.read_text() for path in site.model.glob("*.json"))]
     assert not any(TOKEN in text for text in texts)

@@ -194,6 +194,7 @@ def test_what_the_base_model_gets_needs_no_training(workflow):
     workflow.edit("config/experiments/tiny.yaml", "{benchmark: geneval}", "{benchmark: geneval, base: false}")
     shown = workflow.snakemake("--dry-run", "base").stdout
     assert "no entry of evaluate of the listed experiments asks for the base model (base: true)" in shown
+    assert "base" not in workflow.planned("all"), "other targets can do without it"
 
 
 def test_the_paper_s_tables_take_all_scores(workflow):

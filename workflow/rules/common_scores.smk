@@ -153,8 +153,8 @@ def listed_scores(scorer):
     ]
 
 
-def listed_base_scores():
-    """Scores of the base models, which need no training."""
+def listed_base_scores(wildcards):
+    """Scores of the base models, which need no training. Asked for where `base` is: other targets need none."""
     paths = [
         score_files(name, benchmark)[0]  # the base model comes first
         for name in EXPERIMENTS.site.experiments

@@ -65,7 +65,7 @@ rule score:
 rule base:
     """All scores of the listed experiments' base models: what there is to gain, before anything is trained."""
     input:
-        listed_base_scores(),
+        listed_base_scores,
 
 
 rule pack_images:
