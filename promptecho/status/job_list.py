@@ -20,6 +20,7 @@ import contextlib
 import json
 import os
 import socket
+import stat
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -178,12 +179,14 @@ def records_of(root: Path) -> Path:
     return root / ".snakemake"
 
 
-def time_of(path: Path) -> float | None:
+def time_of(path: str | Path) -> float | None:
     """When an output was made, as Snakemake sees it; None where it is not there."""
     try:
-        made = os.lstat(path).st_mtime
+        found = os.lstat(path)
     except OSError:
         return None
-    with contextlib.suppress(OSError):  # of a folder
-        made = max(made, os.lstat(path / ".snakemake_timestamp").st_mtime)
+    made = found.st_mtime
+    if not stat.S_ISREG(found.st_mode):  # a folder, perhaps behind a link
+        with contextlib.suppress(OSError):
+            made = max(made, os.lstat(os.path.join(path, ".snakemake_timestamp")).st_mtime)
     return made

@@ -19,9 +19,9 @@ from statistics import median
 from typing import Any
 
 from promptecho.errors import DataError, PromptEchoError
-from promptecho.judges.totals import read_totals
 from promptecho.status.failures import last_line
 from promptecho.status.job_list import JobList, read_job_list
+from promptecho.status.judge_totals import read_totals
 from promptecho.status.rates import JobProgress, progress_of
 from promptecho.status.standing import DONE, FAILED, INTERRUPTED, PENDING, RUNNING, JobStanding, JobStandings, stand
 from promptecho.status.timings import JobTiming, read_timing, read_timings

@@ -184,12 +184,15 @@ class _JobRecords:
         return standing
 
     def _made(self, job: ListedJob) -> bool:
-        times = [time_of(self.root / output) for output in job.outputs]
+        times = [time_of(os.path.join(self.root, output)) for output in job.outputs]
         if None in times:
             return False
+        since = job.since - _CLOCKS_S
+        if min(time for time in times if time is not None) >= since:
+            return True
         # A Slurm job may have made them before this start has taken note of its end.
-        times = [min(time for time in times if time is not None), time_of(record_of(records_of(self.root), job.key))]
-        return any(time is not None and time >= job.since - _CLOCKS_S for time in times)
+        noted = time_of(record_of(records_of(self.root), job.key))
+        return noted is not None and noted >= since
 
     def _failure(self, job: ListedJob, task: SlurmTask | None, mark: Path | None) -> JobFailure | None:
         told = self.failures.get(job.key)

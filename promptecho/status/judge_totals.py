@@ -1,6 +1,6 @@
 """What the journals of a judge come to, without reading the answers: for a screen that is looked at while judges are
-asked. Journals are those of record.py; here they are neither checked nor locked, and a last line that is being written
-is left for the next look."""
+asked. Journals are those of judges/record.py; here they are neither checked nor locked, and a last line that is being
+written is left for the next look. Here and not with the judges, whose package loads all configuration."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ _TOKENS = re.compile(rb'"input_tokens":(\d+)(?:,"output_tokens":(\d+))?|"output_
 
 @dataclass(frozen=True)
 class JudgeTotals:
-    """Calls ever begun, how many ended in which status (record.Status), and the tokens charged to those that ended.
+    """Calls ever begun, how many ended in which status (Status in judges/record.py), and the tokens charged to those
+    that ended.
 
     Calls that are on their way, or were cut off, are `begun` less all that ended.
     """
