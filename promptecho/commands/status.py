@@ -32,7 +32,8 @@ def status(
     It only reads, so anybody who may read the results can look; without Slurm, too.
     """
     from promptecho.errors import ConfigError, PromptEchoError
-    from promptecho.status.report import ExperimentStatus, look
+    from promptecho.status.kinds import ExperimentStatus
+    from promptecho.status.report import look
     from promptecho.status.show import page, show
 
     if sum([watch, as_json, html is not None]) > 1:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from promptecho.errors import counted
 from promptecho.status.efficiency import Efficiency, snippet
-from promptecho.status.report import (
+from promptecho.status.kinds import (
     ExperimentStatus,
     JobStatus,
     JudgeStatus,

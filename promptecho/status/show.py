@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from promptecho.status.blocks import STYLES, Block, blocks, title_of
-from promptecho.status.report import ExperimentStatus
+from promptecho.status.kinds import ExperimentStatus
 
 REFRESH_S, LOG_INTERVAL_S, LOG_WIDTH = 10.0, 60.0, 120
 
