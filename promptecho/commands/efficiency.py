@@ -22,9 +22,10 @@ def efficiency(
     Used is what Slurm's sacct says, where it answers, and else what Snakemake has measured. What nobody has measured is
     shown as unknown.
     """
+    from promptecho.screen import screen
     from promptecho.status.blocks import blocks_of_use
     from promptecho.status.efficiency import measure, snippet
-    from promptecho.status.show import picture, screen
+    from promptecho.status.show import picture
 
     found = measure(results)
     if as_json:

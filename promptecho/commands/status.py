@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from pathlib import Path
 from typing import Annotated
@@ -67,5 +66,4 @@ def status(
         write_text(html, page(look(folders[0])))
         typer.echo(f"page in {html}")
     else:
-        with contextlib.suppress(KeyboardInterrupt):  # the way to leave a live view
-            show(looks, watch=watch)
+        show(looks, watch=watch)

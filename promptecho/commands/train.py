@@ -181,8 +181,7 @@ def _leave(code: int) -> None:
 def _watch(experiment: Path, runs: list[str], once: bool, as_json: bool) -> None:
     from promptecho.train.watch import watch
 
-    with contextlib.suppress(KeyboardInterrupt):  # the way to leave a live view
-        watch(experiment, runs, once=once, as_json=as_json)
+    watch(experiment, runs, once=once, as_json=as_json)
 
 
 def _train(threads: int | None, *, config: Path, device: str, **paths) -> bool:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -14,19 +12,15 @@ from promptecho.plan.evaluation import Evaluation
 from promptecho.plan.memory import GpuMemory
 from promptecho.plan.result import NO_VLM, Plan, RunPlan
 from promptecho.plan.settings import Settings
+from promptecho.screen import screen
 
 WHERE = {"trainer": "each GPU that trains", "reward server": "each GPU that serves rewards", "generation": "its GPU"}
 WHERE |= {"captioning": "its GPU"}
-LOG_WIDTH = 110
 
 
 def show(plan: Plan) -> None:
     """Print to stdout."""
-    console = Console()
-    if not console.is_terminal:
-        console.width = LOG_WIDTH
-    console.print(page(plan))
-    sys.stdout.flush()
+    screen().print(page(plan))
 
 
 def page(plan: Plan) -> RenderableType:

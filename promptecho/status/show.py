@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import sys
-import time
 from collections.abc import Callable, Sequence
 
 import jinja2
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from promptecho.screen import screen, show_live
 from promptecho.status.blocks import STYLES, Block, blocks, title_of
 from promptecho.status.kinds import ExperimentStatus
 
-REFRESH_S, LOG_INTERVAL_S, LOG_WIDTH = 10.0, 60.0, 120
+REFRESH_S = 10.0
 
 _PAGE = """\
 <!DOCTYPE html>
@@ -112,32 +111,13 @@ def page(status: ExperimentStatus) -> str:
 
 
 def show(look: Callable[[], list[ExperimentStatus]], *, watch: bool) -> None:
-    """Print the status once; with `watch` again and again until all is done: on a terminal in place, elsewhere every
-    minute."""
-    console, found = screen(), look()
-    if watch and console.is_terminal:
-        from rich.live import Live
+    """Print the status once; with `watch` again and again until all is done, or Ctrl-C."""
 
-        with Live(_together(found), console=console, auto_refresh=False, screen=True, vertical_overflow="crop") as live:
-            while not all(one.ended for one in found):
-                time.sleep(REFRESH_S)
-                found = look()
-                live.update(_together(found), refresh=True)
-    console.print(_together(found))
-    while watch and not all(one.ended for one in found):
-        sys.stdout.flush()
-        time.sleep(LOG_INTERVAL_S)
+    def picture_of_now() -> tuple[RenderableType, bool]:
         found = look()
-        console.print(_together(found))
+        return Group(*(frame(status) for status in found)), all(one.ended for one in found)
 
-
-def screen() -> Console:
-    """The terminal, or a width for logs."""
-    console = Console()
-    if not console.is_terminal:
-        console.width = LOG_WIDTH
-    return console
-
-
-def _together(found: list[ExperimentStatus]) -> RenderableType:
-    return Group(*(frame(status) for status in found))
+    if watch:
+        show_live(picture_of_now, refresh_s=REFRESH_S, whole_screen=True)
+    else:
+        screen().print(picture_of_now()[0])

@@ -343,12 +343,11 @@ def show(outcome: Smoke, as_json: bool) -> None:
     if as_json:
         print(json.dumps(outcome.facts(), indent=2))
         return
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console()
-    if not console.is_terminal:
-        console.width = 110
+    from promptecho.screen import screen
+
+    console = screen()
     table = Table(title="seconds, and peak memory of rank 0 in GB", title_justify="left")
     for name in ("what", "processes", *PHASES, "outcome"):
         table.add_column(name, justify="left" if name in ("what", "outcome") else "right")

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import fmean, median
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -21,6 +20,7 @@ from rich.text import Text
 
 from promptecho.errors import ConfigError, DataError, counted
 from promptecho.phases import MEASURED
+from promptecho.screen import screen, show_live
 from promptecho.suggest import maybe
 from promptecho.train.metrics import RunMetrics, find_runs, read_run
 from promptecho.train.warning_signs import change, warning_signs
@@ -43,8 +43,6 @@ RECENT = 10  # iterations that tell the usual time of one
 STALL_FACTOR = 5
 STALL_FLOOR_S = 120.0  # saving a state or loading models between rows is no stall
 REFRESH_S = 2.0
-LOG_INTERVAL_S = 60.0  # between frames where the output is no terminal
-LOG_WIDTH = 110
 STYLES = {"running": "green", "waiting": "yellow", "finished": "cyan", "stalled": "bold red"}
 
 
@@ -266,36 +264,20 @@ def chosen_runs(experiment: Path, runs: list[str]) -> list[tuple[RunMetrics, int
 
 
 def watch(experiment: Path, runs: list[str], *, once: bool = False, as_json: bool = False) -> None:
-    """Show the runs until all are finished; `once` shows one frame, `as_json` prints the numbers once.
-
-    On a terminal the frame is redrawn in place; elsewhere a new frame is printed every minute.
+    """Show the runs until all are finished, or Ctrl-C; `once` shows one frame, `as_json` prints the numbers once.
 
     Raises:
         ConfigError, DataError: see snapshot.
     """
-    views = snapshot(experiment, runs, time.time())
+
+    def look() -> tuple[RenderableType, bool]:
+        views = snapshot(experiment, runs, time.time())
+        return frame(str(experiment), views), all(shown.state == "finished" for shown in views)
+
     if as_json:
+        views = snapshot(experiment, runs, time.time())
         print(json.dumps({"experiment": str(experiment), "runs": [shown.to_json() for shown in views]}, indent=2))
-        return
-    console = Console()
-    if not console.is_terminal:
-        console.width = LOG_WIDTH
-    if once or not console.is_terminal:
-        console.print(frame(str(experiment), views))
-        while not once and not _all_finished(views):
-            time.sleep(LOG_INTERVAL_S)
-            views = snapshot(experiment, runs, time.time())
-            console.print(frame(str(experiment), views))
-            sys.stdout.flush()
-        return
-    from rich.live import Live
-
-    with Live(frame(str(experiment), views), console=console, auto_refresh=False) as live:
-        while not _all_finished(views):
-            time.sleep(REFRESH_S)
-            views = snapshot(experiment, runs, time.time())
-            live.update(frame(str(experiment), views), refresh=True)
-
-
-def _all_finished(views: list[RunView]) -> bool:
-    return all(shown.state == "finished" for shown in views)
+    elif once:
+        screen().print(look()[0])
+    else:
+        show_live(look, refresh_s=REFRESH_S)
