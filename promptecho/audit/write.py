@@ -7,31 +7,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from promptecho.audit.page import TITLE, AuditSection, sections
 from promptecho.files import write_json, write_text
+from promptecho.html_page import render_page
 
 _SPECIAL = re.compile(r"([\\`*_|<>]|\](?=\())")  # brackets alone make no link
-_PAGE = """\
-<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{{ title }}</title>
-<style>
-body { font: 14px/1.4 system-ui, sans-serif; margin: 1.2rem; color: #222; background: #fff; max-width: 75rem; }
-h1 { font-size: 1.25rem; } h2 { font-size: 1.05rem; margin: 1.5rem 0 .5rem; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .55rem; text-align: left; vertical-align: top; }
-th { border-bottom: 2px solid #444; } td { border-bottom: 1px solid #ddd; }
+_STYLE = """\
+body { max-width: 75rem; }
 ul { padding-left: 1.2rem; max-width: 60rem; }
-.caption { margin: .25rem 0; } .caption span { padding: 0 .15rem; border-radius: .2rem; }
-</style>
-</head>
-<body>
+.caption { margin: .25rem 0; }
+.caption span { padding: 0 .15rem; border-radius: .2rem; }
+"""
+_BODY = """\
 <h1>{{ title }}</h1>
 {% for part in parts %}
 <h2>{{ part.title }}</h2>
@@ -66,8 +53,6 @@ ul { padding-left: 1.2rem; max-width: 60rem; }
 </p>
 {% endfor %}
 {% endfor %}
-</body>
-</html>
 """
 
 
@@ -99,8 +84,7 @@ def to_markdown_page(parts: Sequence[AuditSection]) -> str:
 
 def to_html_page(parts: Sequence[AuditSection]) -> str:
     """The same with coloured captions: green words speak for the better image, red ones against it."""
-    page = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(_PAGE)
-    return page.render(title=TITLE, parts=parts).rstrip() + "\n"
+    return render_page(_BODY, _STYLE, title=TITLE, parts=parts)
 
 
 def _plain(text: str) -> str:

@@ -4,40 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import jinja2
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from promptecho.html_page import render_page
 from promptecho.screen import screen, show_live
 from promptecho.status.blocks import STYLES, Block, blocks, title_of
 from promptecho.status.kinds import ExperimentStatus
 
 REFRESH_S = 10.0
 
-_PAGE = """\
-<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{{ title }}</title>
-<style>
-body { font: 14px/1.4 system-ui, sans-serif; margin: 1.2rem; color: #222; background: #fff; }
-h1 { font-size: 1.25rem; margin: 0 0 .5rem; }
-h2 { font-size: 1.05rem; margin: 1.3rem 0 .4rem; }
-.scroll { overflow-x: auto; margin: 1rem 0 .3rem; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .25rem .6rem; text-align: left; vertical-align: top; }
-th { border-bottom: 2px solid #444; }
-td { border-bottom: 1px solid #ddd; }
-.number { text-align: right; white-space: nowrap; }
+_STYLE = """\
+h2 { margin: 1.3rem 0 .4rem; }
+.scroll { margin: 1rem 0 .3rem; }
+.number { white-space: nowrap; }
 p { margin: .15rem 0; white-space: pre-wrap; overflow-wrap: anywhere; }
-.running { color: #17702c; } .done, .finished { color: #0b6a7d; } .waiting, .interrupted { color: #8a5a00; }
+.running { color: #17702c; }
+.done, .finished { color: #0b6a7d; }
+.waiting, .interrupted { color: #8a5a00; }
 .failed, .stalled { color: #b00020; font-weight: bold; }
-</style>
-</head>
-<body>
+"""
+_BODY = """\
 {% for block in blocks %}
 {% if block.title %}
 <h{{ 1 if loop.first else 2 }}>{{ block.title }}</h{{ 1 if loop.first else 2 }}>
@@ -65,8 +53,6 @@ p { margin: .15rem 0; white-space: pre-wrap; overflow-wrap: anywhere; }
 <p class="{{ kind }}">{{ line }}</p>
 {% endfor %}
 {% endfor %}
-</body>
-</html>
 """
 
 
@@ -106,8 +92,7 @@ def _table(block: Block) -> Table:
 
 def page(status: ExperimentStatus) -> str:
     """The same as HTML, with every job; all texts are escaped."""
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(_PAGE).render(title=title_of(status), blocks=blocks(status, whole=True))
+    return render_page(_BODY, _STYLE, title=title_of(status), blocks=blocks(status, whole=True))
 
 
 def show(look: Callable[[], list[ExperimentStatus]], *, watch: bool) -> None:
