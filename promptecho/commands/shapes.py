@@ -73,6 +73,19 @@ def _only_for(owner: World, world: World, given: dict[str, bool]) -> None:
         raise typer.BadParameter(f"{told}; leave it out, or use --world {owner}.")
 
 
+def _check_models(vlm: str | None, t2i: str | None, vae: Path | None) -> None:
+    """Says which of these holds a model of another kind, or none, before torch is imported and minutes are spent."""
+    from promptecho.models.locate import check_model_path, check_pipeline_path, check_vae_path
+    from promptecho.shipped import model_path
+
+    if vlm is not None:
+        check_model_path(model_path(vlm, "vlm"))
+    if t2i is not None:
+        check_pipeline_path(t2i)
+    if vae is not None:
+        check_vae_path(vae)
+
+
 def _threads(threads: int | None) -> None:
     import torch
 
@@ -273,6 +286,9 @@ def measure(
     """Measure the embedded models: their accuracy, and how far the reward agrees with the oracle within a prompt."""
     _only_for("gallery", world, {"--vae": vae is not None, "--drawings": drawings is not None})
     vlm, t2i = vlm or world, t2i or world
+    drawn = (200 if drawings is None else drawings) if world == "gallery" else 0
+    draws = prompts or (drawn and vae is None)
+    _check_models(vlm if world == "shapes" or pairs or prompts else None, t2i if draws else None, vae)
     asked: dict[str, Any] = {
         "pairs": pairs, "prompts": prompts, "images": images, "steps": steps, "guidance_scale": guidance_scale,
         "grid": grid, "seed": seed, "adapter": adapter,
@@ -281,7 +297,6 @@ def measure(
     if world == "gallery":
         from promptecho.measure_gallery import measure as measure_gallery
 
-        drawn = 200 if drawings is None else drawings
         facts = measure_gallery(vlm, t2i, vae=vae, drawings=drawn, **asked)
     else:
         from promptecho.measure_shapes import measure as measure_shapes

@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from promptecho.config import ExperimentConfig, load_experiment
-from promptecho.errors import ModelError
+from promptecho.config.families import INDEX
+from promptecho.errors import DataError, ModelError
+from promptecho.files import read_json
 from promptecho.hub_record import HUB_ID, revision_problem
 from promptecho.models import hub_access
-from promptecho.shipped import SHIPPED, WORLDS, weights_of
+from promptecho.shipped import SHIPPED, VLMS, WORLDS, model_path, weights_of
 from promptecho.suggest import maybe
 
 
@@ -98,12 +100,58 @@ def check_model_path(path: str | Path, what: str = "VLM", revision: str | None =
     folder = Path(text).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():
+            if (folder / INDEX).is_file():
+                raise ModelError(f"{text}: holds a text-to-image pipeline, no {what}; give the folder of a {what}")
             raise ModelError(f"{text}: the {what} folder has no config.json; download or copy the whole model again")
         return str(folder)
     if folder.is_absolute() or text.startswith((".", "~")) or text.count("/") != 1 or text.endswith("/"):
         near = maybe(text, SHIPPED) if what == "VLM" else ""
         raise ModelError(f"{text}: no such {what} folder; download the model there or correct the path{near}")
     return text
+
+
+def check_pipeline_path(path: str, revision: str | None = None) -> str:
+    """Return where a text-to-image pipeline is, by its shipped name, folder or hub id; a hub id that only the hub has
+    is returned as it is.
+
+    Raises:
+        ModelError: it is a VLM, a folder of something else, or neither a folder nor a hub id.
+    """
+    if path in VLMS:
+        raise ModelError(f"{path}: is a VLM; text-to-image models ship as {' and '.join(WORLDS)}")
+    text = locate_model(model_path(path, "t2i"), revision)
+    folder = Path(text).expanduser()
+    if folder.is_dir():
+        if not (folder / INDEX).is_file():
+            other = "; it may be a VLM or a part of a pipeline" if (folder / "config.json").is_file() else ""
+            raise ModelError(
+                f"{text}: holds no text-to-image pipeline, as it has no {INDEX}{other}; give a pipeline's folder"
+            )
+    elif HUB_ID.fullmatch(text) is None:
+        near = maybe(path, WORLDS)
+        raise ModelError(f"{text}: no such folder of a text-to-image pipeline; correct the path{near}")
+    return text
+
+
+def check_vae_path(path: str | Path) -> str:
+    """Return `path` as text if it is a folder of a pipeline's VAE, such as its part `vae` or what `train-vae` writes.
+
+    Raises:
+        ModelError: it is not.
+    """
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        raise ModelError(f"{path}: no such VAE folder; correct the path")
+    try:
+        config = read_json(folder / "config.json")
+    except (DataError, OSError):
+        config = None
+    found = config.get("_class_name") if isinstance(config, dict) else None
+    if found != "AutoencoderKL":
+        part = folder / "vae"
+        fix = f"give {part}" if part.is_dir() else "give a pipeline's folder vae, or one that train-vae has written"
+        raise ModelError(f"{path}: holds no VAE (its config.json names no AutoencoderKL); {fix}")
+    return str(folder)
 
 
 def _check_hub(hub_id: str, revision: str | None) -> None:
