@@ -20,7 +20,7 @@ from PIL import Image
 from promptecho.benchmarks.dpg.grid import cell_of, compose, resolution_of
 from promptecho.benchmarks.dpg.judge import parse_yes_no
 from promptecho.benchmarks.dpg.layout import DpgLayout, list_images
-from promptecho.benchmarks.dpg.oracle import OracleVqa, read_question
+from promptecho.benchmarks.dpg.oracle import ORACLE_VQA
 from promptecho.benchmarks.dpg.questions import COLUMNS, parse_questions, prompts_of, read_rows
 from promptecho.benchmarks.dpg.scorer import DpgScorer
 from promptecho.benchmarks.dpg.shapes import dpg_rows, write_dpg_questions
@@ -233,13 +233,13 @@ def test_the_oracles_answers():
         "Does the image show exactly three objects?": "yes",
         "Does the image show exactly one object?": "no",
     }
-    assert OracleVqa().answers(render(scene), list(expected)) == list(expected.values())
+    assert ORACLE_VQA.answers(render(scene), list(expected)) == list(expected.values())
 
 
 @pytest.mark.parametrize("text", ["Is there a cube?", "Is the circle orange?", "Is there a circle or a ring?", ""])
 def test_other_questions_are_an_error(text):
     with pytest.raises(DataError, match="is not one about shapes"):
-        read_question(text)
+        ORACLE_VQA.read(text)
 
 
 @settings(max_examples=8)
@@ -252,7 +252,7 @@ def test_shapes_questions_fit_their_prompts(seed):
         mine = [row for row in rows[1:] if row["item_id"] == item_id]
         rng = np.random.default_rng(seed)
         image = render(scene_of(parse(mine[0]["text"]), rng), rng)
-        answers = OracleVqa().answers(image, [row["question_natural_language"] for row in mine])
+        answers = ORACLE_VQA.answers(image, [row["question_natural_language"] for row in mine])
         if judge(parse(mine[0]["text"]), detect(image)):  # the oracle misreads one render in some hundreds
             assert set(answers) == {"yes"}
         assert [row["proposition_id"] for row in mine] == [str(n) for n in range(1, len(mine) + 1)]

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from promptecho.benchmarks.dpg.gallery import CLAUSES, dpg_rows, questions_of, write_dpg_questions
-from promptecho.benchmarks.dpg.gallery_oracle import GalleryVqa, read_question
+from promptecho.benchmarks.dpg.gallery_oracle import GALLERY_VQA
 from promptecho.benchmarks.dpg.layout import DpgLayout
 from promptecho.benchmarks.dpg.questions import COLUMNS, parse_questions, read_rows
 from promptecho.benchmarks.registry import load_scorer
@@ -38,7 +38,7 @@ def answers_by_category(claim, image) -> dict[str, set[str]]:
     rows = questions_of(claim)
     found: dict[str, set[str]] = {}
     for row, answer in zip(
-        rows, GalleryVqa().answers(image, [row["question_natural_language"] for row in rows]), strict=True
+        rows, GALLERY_VQA.answers(image, [row["question_natural_language"] for row in rows]), strict=True
     ):
         found.setdefault(row["tuple"].split("(")[0].strip(), set()).add(answer)
     return found
@@ -120,13 +120,13 @@ def test_a_malformed_thing_is_of_no_shape_but_is_an_object():
         "Is the circle red?": False, "Is the star to the right of the circle?": False, "Is the star small?": True,
         "Are the stars blue?": True, "Does the image show exactly two objects?": True,
     }  # fmt: skip
-    assert {question: read_question(question)([blob, star]) for question in expected} == expected
+    assert {question: GALLERY_VQA.read(question)([blob, star]) for question in expected} == expected
 
 
 @pytest.mark.parametrize("text", ["Is there a cube?", "Is the circle medium?", "Is there no object?", ""])
 def test_other_questions_are_an_error(text):
     with pytest.raises(DataError, match="backend gallery: the question .* is not one about scenes of the gallery; use"):
-        read_question(text)
+        GALLERY_VQA.read(text)
 
 
 def test_a_folder_of_grids_is_scored(tmp_path):

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
+from promptecho.errors import DataError
 from promptecho.shapes.grammar import LONG_RELATION, plural
 from promptecho.shapes.world import NUMBERS, SHAPES
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 Predicate = Callable[[list[Any]], bool]  # of all objects found in an image
 Form = tuple[str, Callable[..., Predicate]]  # a pattern of questions, and of its groups what answers them
@@ -47,15 +52,43 @@ def object_forms(
     ]
 
 
-def find_form(question: str, forms: Iterable[Form]) -> Predicate | None:
-    """What answers a question; None where it is of no form."""
-    text = " ".join(question.split()).removesuffix("?").lower()
-    for pattern, answer in forms:
-        if match := re.fullmatch(pattern, text):
-            return answer(*match.groups())
-    return None
+@dataclass(frozen=True)
+class WorldVqa:
+    """`Vqa` of an embedded world: answers "yes" or "no" from the objects that its oracle finds in an image.
 
+    Args:
+        name: as score files call it.
+        backend: as configurations call it.
+        about: what its questions are about, for errors.
+        look: finds all objects of an image.
+        forms: its questions, and what answers each.
+    """
 
-def yes_or_no(asked: Sequence[Predicate], found: list[Any]) -> list[str]:
-    """The answers for an image in which objects were found."""
-    return ["yes" if answer(found) else "no" for answer in asked]
+    name: str
+    backend: str
+    about: str
+    look: Callable[[Image.Image], list[Any]]
+    forms: Sequence[Form]
+
+    def read(self, question: str) -> Predicate:
+        """What answers a question.
+
+        Raises:
+            DataError: it is of no form.
+        """
+        text = " ".join(question.split()).removesuffix("?").lower()
+        for pattern, answer in self.forms:
+            if match := re.fullmatch(pattern, text):
+                return answer(*match.groups())
+        raise DataError(
+            f"backend {self.backend}: the question {question!r} is not one about {self.about}; use backend mplug or "
+            "judge for real images"
+        )
+
+    def answers(self, image: Image.Image, questions: Sequence[str]) -> list[str]:
+        """Raises:
+        DataError: as read.
+        """
+        asked = [self.read(question) for question in questions]
+        found = self.look(image)
+        return ["yes" if answer(found) else "no" for answer in asked]

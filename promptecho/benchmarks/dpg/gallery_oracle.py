@@ -6,45 +6,14 @@ one; but it has a colour, and it is an object.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import Any
 
-from promptecho.benchmarks.dpg.forms import Form, Predicate, find_form, object_forms, yes_or_no
-from promptecho.errors import DataError
+from promptecho.benchmarks.dpg.forms import Form, WorldVqa, object_forms
 from promptecho.gallery.captions import SAID_SIZES, SAID_TEXTURES
 from promptecho.gallery.look_oracle import WELL_FORMED, DetectedThing, detect_things
 from promptecho.shapes.oracle import directions
 from promptecho.shapes.world import COLORS, SHAPES
-
-if TYPE_CHECKING:
-    from PIL import Image
-
-
-class GalleryVqa:
-    """`Vqa` of the gallery: answers "yes" or "no"."""
-
-    name = "the gallery's oracle"
-
-    def answers(self, image: Image.Image, questions: Sequence[str]) -> list[str]:
-        """Raises:
-        DataError: a question is none of gallery.py's.
-        """
-        asked = [read_question(question) for question in questions]
-        return yes_or_no(asked, detect_things(image))
-
-
-def read_question(question: str) -> Predicate:
-    """What answers a question.
-
-    Raises:
-        DataError: it is not in the language of gallery.py.
-    """
-    if (answer := find_form(question, FORMS)) is None:
-        raise DataError(
-            f"backend gallery: the question {question!r} is not one about scenes of the gallery; use backend mplug or "
-            "judge for real images"
-        )
-    return answer
 
 
 def _those(found: list[DetectedThing], shape: str) -> list[DetectedThing]:
@@ -68,13 +37,15 @@ _NEGATIONS: list[Form] = [
         lambda c: lambda found: all(thing.look.color != c for thing in found),
     ),
 ]
-FORMS = [
-    *object_forms(
-        _those,
-        dict.fromkeys(COLORS, lambda thing: thing.look.color)
-        | dict.fromkeys(SAID_SIZES, lambda thing: thing.look.size)
-        | dict.fromkeys(SAID_TEXTURES, lambda thing: thing.look.texture),
-        _lies,
-    ),
-    *_NEGATIONS,
-]
+_VALUES: dict[str, Callable[[Any], str]] = {
+    **dict.fromkeys(COLORS, lambda thing: thing.look.color),
+    **dict.fromkeys(SAID_SIZES, lambda thing: thing.look.size),
+    **dict.fromkeys(SAID_TEXTURES, lambda thing: thing.look.texture),
+}
+GALLERY_VQA = WorldVqa(
+    name="the gallery's oracle",
+    backend="gallery",
+    about="scenes of the gallery",
+    look=detect_things,
+    forms=[*object_forms(_those, _VALUES, _lies), *_NEGATIONS],
+)

@@ -6,11 +6,9 @@ from another, and how many objects there are in all. Said of several alike, a co
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from promptecho.benchmarks.dpg.forms import Predicate, find_form, object_forms, yes_or_no
-from promptecho.errors import DataError
+from promptecho.benchmarks.dpg.forms import WorldVqa, object_forms
 from promptecho.shapes.world import COLORS
 
 if TYPE_CHECKING:
@@ -19,33 +17,10 @@ if TYPE_CHECKING:
     from promptecho.shapes.oracle import DetectedShape
 
 
-class OracleVqa:
-    """`Vqa` of the shapes world: answers "yes" or "no"."""
+def _look(image: Image.Image) -> list[DetectedShape]:
+    from promptecho.shapes.oracle import detect  # with scipy, which is not needed before the first image
 
-    name = "oracle"
-
-    def answers(self, image: Image.Image, questions: Sequence[str]) -> list[str]:
-        """Raises:
-        DataError: a question is none of shapes.py's.
-        """
-        from promptecho.shapes.oracle import detect
-
-        asked = [read_question(question) for question in questions]
-        return yes_or_no(asked, detect(image))
-
-
-def read_question(question: str) -> Predicate:
-    """What answers a question.
-
-    Raises:
-        DataError: it is not in the language of shapes.py.
-    """
-    if (answer := find_form(question, FORMS)) is None:
-        raise DataError(
-            f"backend oracle: the question {question!r} is not one about shapes; use backend mplug or judge for real "
-            "images"
-        )
-    return answer
+    return detect(image)
 
 
 def _those(found: list[DetectedShape], shape: str) -> list[DetectedShape]:
@@ -65,4 +40,10 @@ def _lies(found: list[DetectedShape], shape: str, relation: str, other: str) -> 
     )
 
 
-FORMS = object_forms(_those, dict.fromkeys(COLORS, lambda one: one.color), _lies)
+ORACLE_VQA = WorldVqa(
+    name="oracle",
+    backend="oracle",
+    about="shapes",
+    look=_look,
+    forms=object_forms(_those, dict.fromkeys(COLORS, lambda one: one.color), _lies),
+)

@@ -25,7 +25,8 @@ class VqaAnswers:
 class Vqa(Protocol):
     """Visual question answering. Raises PerceptionFailure where an image has no answer."""
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     def answers(self, image: Image.Image, questions: Sequence[str]) -> list[str]:
         """Raw answers, one per question; only exactly "yes" counts as yes."""
@@ -33,15 +34,15 @@ class Vqa(Protocol):
 
 
 def _oracle(_: ScoringOptions) -> Vqa:
-    from promptecho.benchmarks.dpg.oracle import OracleVqa
+    from promptecho.benchmarks.dpg.oracle import ORACLE_VQA
 
-    return OracleVqa()
+    return ORACLE_VQA
 
 
 def _gallery(_: ScoringOptions) -> Vqa:
-    from promptecho.benchmarks.dpg.gallery_oracle import GalleryVqa
+    from promptecho.benchmarks.dpg.gallery_oracle import GALLERY_VQA
 
-    return GalleryVqa()
+    return GALLERY_VQA
 
 
 def _mplug(options: ScoringOptions) -> Vqa:
