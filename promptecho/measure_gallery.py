@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,9 @@ import numpy as np
 import torch
 from PIL import Image
 
+from promptecho.benchmarks.tiif.gallery import KINDS
+from promptecho.benchmarks.tiif.gallery_oracle import GALLERY_ORACLE
+from promptecho.benchmarks.tiif.prompt_rows import Asked
 from promptecho.config.families import DEFAULT, family_in
 from promptecho.gallery.captions import (
     FACTS,
@@ -28,6 +31,7 @@ from promptecho.gallery.captions import (
 )
 from promptecho.gallery.drawing import draw_poster, draw_scene
 from promptecho.gallery.look_oracle import detect_things, facts_shown, judge_dense
+from promptecho.gallery.pictures import draw_subject
 from promptecho.gallery.posters import READ_QUERY, Poster, misspell, random_poster, write_label, write_prompt
 from promptecho.gallery.shown_text import ShownText, shown_texts
 from promptecho.gallery.text_oracle import read_poster
@@ -104,24 +108,44 @@ class PosterTally:
         return facts
 
 
+@dataclass
+class QuestionTally:
+    """Counts over questions of TIIF-Bench: those whose answer is the expected one."""
+
+    questions: int = 0
+    right: int = 0
+
+    def add(self, asked: Sequence[Asked], image: Image.Image) -> None:
+        answers = GALLERY_ORACLE.answers(image, [question for question, _ in asked])
+        self.questions += len(asked)
+        self.right += sum(answer == expected for answer, (_, expected) in zip(answers, asked, strict=True))
+
+
 def after_vae(folder: Path, n: int, seed: int) -> dict[str, Any]:
-    """What the oracles read from `n` posters, three texts each and spelled freely, and `n` scenes after a round trip
-    through the VAE (the mean of its posterior)."""
+    """What the oracles read from `n` posters, three texts each and spelled freely, `n` scenes, and `n` images of
+    TIIF-Bench's attributes in turn, after a round trip through the VAE (the mean of its posterior)."""
     from diffusers import AutoencoderKL
 
     vae: Any = AutoencoderKL.from_pretrained(folder, torch_dtype=torch.float32).eval()
-    posters, scenes = PosterTally(), SceneTally()
+    posters, scenes, questions = PosterTally(), SceneTally(), QuestionTally()
+    attributes = list(KINDS.values())
     for start in range(0, n, 16):
-        made: list[tuple[Any, Image.Image]] = []
+        made: list[tuple[Callable[[Image.Image], Any], Image.Image]] = []
         for index in range(start, min(start + 16, n)):
             rng = np.random.default_rng(derive_seed(seed, "measure vae", index))
             poster, claim = random_poster(rng, spelled_freely=True, count=3), random_dense_claim(rng)
-            made += [(poster, draw_poster(poster, rng)), (claim, draw_scene(dense_scene_of(claim, rng), rng))]
+            made.append((partial(posters.add, poster), draw_poster(poster, rng)))
+            made.append((partial(scenes.add, claim), draw_scene(dense_scene_of(claim, rng), rng)))
+            draw, ask = attributes[index % len(attributes)]
+            rng = np.random.default_rng(derive_seed(seed, "measure vae tiif", index))
+            subject = draw(rng)
+            made.append((partial(questions.add, ask(subject)), draw_subject(subject, rng)))
         with torch.no_grad():
             pixels = vae.decode(vae.encode(to_tensor([image for _, image in made])).latent_dist.mean).sample
-        for (what, _), one in zip(made, _pictures(pixels), strict=True):
-            (posters if isinstance(what, Poster) else scenes).add(what, one)
-    return {**posters.told("vae_posters"), **scenes.told("vae_scenes")}
+        for (add, _), one in zip(made, _pictures(pixels), strict=True):
+            add(one)
+    answered = {"vae_tiif_questions": share(questions.right, questions.questions)}
+    return {**posters.told("vae_posters"), **scenes.told("vae_scenes"), **answered}
 
 
 def _pictures(pixels: torch.Tensor) -> list[Image.Image]:

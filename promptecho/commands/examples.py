@@ -226,7 +226,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "shapes render": ("promptecho shapes render --count 20 --seed 3 --out images",),
     "shapes geneval": ("promptecho shapes geneval --per-tag 12 --seed 5 --out geneval.jsonl",),
     "shapes dpg": ("promptecho shapes dpg --per-tag 12 --seed 6 --out dpg.csv",),
-    "shapes tiif": ("promptecho shapes tiif --per-tag 6 --seed 7 --out tiif.jsonl",),
+    "shapes tiif": (
+        "promptecho shapes tiif --per-tag 6 --seed 7 --out tiif.jsonl",
+        "promptecho shapes tiif --per-tag 4 --seed 35 --world gallery --out tiif-gallery.jsonl",
+    ),
     "shapes textocr": (
         "promptecho shapes textocr --per-tag 24 --seed 8 --out textocr.jsonl",
         "promptecho shapes textocr --per-tag 40 --seed 9 --world gallery --out posters.jsonl",

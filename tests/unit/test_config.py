@@ -227,6 +227,11 @@ def test_each_worlds_oracle_reads_that_world_only():
     raw["benchmarks"]["d"] = {"image_set": "d", "scorer": "dpg", "backend": "gallery"}
     raw["benchmarks"]["pairs"] = {"image_set": "c", "scorer": "densealign", "backend": "gallery"}
     assert parse_experiment(raw).image_sets["d"].shapes.world == "gallery"
+    raw["image_sets"]["i"] = {
+        "benchmark": "tiif", "images_per_prompt": 1, "shapes": {"per_tag": 1, "seed": 1, "world": "gallery"},
+    }  # fmt: skip
+    raw["benchmarks"]["i"] = {"image_set": "i", "scorer": "tiif", "backend": "gallery"}
+    assert parse_experiment(raw).benchmarks["i"].backend == "gallery"
     raw["benchmarks"]["d"]["backend"] = "oracle"
     assert problems(raw).keys() == {"benchmarks.d.backend"}
     del raw["benchmarks"]["d"]

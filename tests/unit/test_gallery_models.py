@@ -78,7 +78,7 @@ def test_everything_is_measured_and_parts_need_no_other_models(weights):
     """Random weights: only what is counted is looked at."""
     some = {"images": 2, "steps": 1, "guidance_scale": 1.0, "grid": None, "seed": 0}
     facts = measure("/nowhere", str(weights / "t2i"), drawings=2, pairs=0, prompts=0, **some)
-    assert facts["vae_posters"]["n"] == facts["vae_scenes"]["n"] == 2
+    assert facts["vae_posters"]["n"] == facts["vae_scenes"]["n"] == 2 and facts["vae_tiif_questions"]["n"] > 4
     facts = measure(str(weights / "vlm"), "/nowhere", drawings=0, pairs=1, prompts=0, **some)
     assert sorted(facts) == sorted(f"vlm_true_beats_wrong_{kind}" for kind in (*FACTS, "letter", "letter_in_prompt"))
     facts = measure(str(weights / "vlm"), str(weights / "t2i"), drawings=0, pairs=0, prompts=2, **some)

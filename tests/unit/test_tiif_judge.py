@@ -17,7 +17,7 @@ from promptecho.benchmarks.registry import load_scorer
 from promptecho.benchmarks.scoring import ImageFolder, ScoringOptions
 from promptecho.benchmarks.tiif.judge import WORDINGS, load_templates, question_of, wording_of
 from promptecho.benchmarks.tiif.layout import TiifLayout, list_images
-from promptecho.benchmarks.tiif.oracle import answer
+from promptecho.benchmarks.tiif.oracle import ORACLE
 from promptecho.benchmarks.tiif.scorer import items_of, summary_of
 from promptecho.benchmarks.tiif.shapes import tiif_prompts
 from promptecho.config.judges import JudgeSection
@@ -33,7 +33,7 @@ KINDS = ("shape+color", "2d_spatial_relation", "numeracy")
 
 def honest(questions: list[str], image: Image.Image) -> str:
     objects = detect(image)
-    return "\n".join(f"{answer(question, objects).capitalize()}, as can be seen." for question in questions)
+    return "\n".join(f"{ORACLE.answer(question, objects).capitalize()}, as can be seen." for question in questions)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from promptecho.benchmarks.tiif.attributes import ATTRIBUTES, SUBSCORES, column_weights
-from promptecho.benchmarks.tiif.oracle import answer, check_questions
+from promptecho.benchmarks.tiif.oracle import ORACLE
 from promptecho.benchmarks.tiif.prompts import TiifPrompt, read_prompts
 from promptecho.benchmarks.tiif.shapes import KINDS, tiif_claims, tiif_prompts, write_tiif_prompts
 from promptecho.errors import DataError
@@ -45,7 +45,7 @@ def test_the_oracle_gives_the_expected_answers_on_true_images(seed, attribute):
     claim = KINDS[attribute][0](np.random.default_rng(seed))
     asked = KINDS[attribute][1](claim)
     objects = detect(drawn(claim, seed))
-    assert [(question, answer(question, objects)) for question, _ in asked] == asked
+    assert [(question, ORACLE.answer(question, objects)) for question, _ in asked] == asked
 
 
 @settings(max_examples=30)
@@ -56,7 +56,7 @@ def test_a_wrong_fact_costs_an_answer(seed, attribute):
     asked = KINDS[attribute][1](claim)
     wrong = corrupt(claim, rng)
     objects = detect(drawn(wrong, seed))
-    assert [answer(question, objects) for question, _ in asked] != [expected for _, expected in asked]
+    assert [ORACLE.answer(question, objects) for question, _ in asked] != [expected for _, expected in asked]
 
 
 def test_prompts_are_packed_prompts_in_the_language_of_the_world(tmp_path):
@@ -65,7 +65,7 @@ def test_prompts_are_packed_prompts_in_the_language_of_the_world(tmp_path):
     assert len(prompts) == count == 5 * len(KINDS)
     assert Counter(prompt.type for prompt in prompts) == dict.fromkeys(KINDS, 5)
     for prompt in prompts:
-        check_questions(prompt)
+        ORACLE.check(prompt)
         assert parse(prompt.short_description) == parse(prompt.long_description)
         assert sum(group.count for group in parse(prompt.short_description).groups) <= 6
         assert prompt.short_description.startswith("a photo of ")
@@ -131,7 +131,7 @@ BROKEN = DetectedShape("star", "black", (40, 40, 50, 50), 0.3)
     ],
 )
 def test_questions_mean_what_they_say(question, objects, expected):
-    assert answer(question, objects) == expected
+    assert ORACLE.answer(question, objects) == expected
 
 
 @pytest.mark.parametrize(
@@ -145,12 +145,12 @@ def test_questions_mean_what_they_say(question, objects, expected):
 )
 def test_other_questions_are_refused(question):
     with pytest.raises(DataError, match="not in the language"):
-        answer(question, [RED])
+        ORACLE.answer(question, [RED])
     prompt = TiifPrompt(
         type="numeracy", index=3, short_description="s", long_description="l", questions=[question], answers=["no"]
     )
     with pytest.raises(DataError, match="prompt numeracy/3: the oracle does not understand"):
-        check_questions(prompt)
+        ORACLE.check(prompt)
 
 
 def test_a_scene_of_three_groups_is_counted_whole():
@@ -163,5 +163,5 @@ def test_a_scene_of_three_groups_is_counted_whole():
     objects = detect(render(Scene(things)))
     for question, _ in asked:
         if question in answers:
-            assert answer(question, objects) == "yes"
-    assert answer("Is the number of objects 4?", objects) == "no"
+            assert ORACLE.answer(question, objects) == "yes"
+    assert ORACLE.answer("Is the number of objects 4?", objects) == "no"

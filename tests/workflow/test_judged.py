@@ -19,7 +19,7 @@ sys.path.insert(0, str(ROOT / "tests" / "unit"))
 from judge_server import KEY, serving  # noqa: E402
 
 from promptecho.benchmarks.packing import pack  # noqa: E402
-from promptecho.benchmarks.tiif.oracle import answer  # noqa: E402
+from promptecho.benchmarks.tiif.oracle import ORACLE  # noqa: E402
 from promptecho.shapes.oracle import detect  # noqa: E402
 
 SCORE = "results/tiny/scores/tiif/base/0.json"
@@ -58,7 +58,7 @@ def test_a_judge_is_asked_once_and_scores_are_made_again_from_its_answers(judged
     def honest(text: str) -> str:
         ((_, data),) = server.log[-1]["images"]
         objects = detect(Image.open(io.BytesIO(data)))
-        return "\n".join(answer(line, objects) for line in text.split("\n") if line.endswith("?"))
+        return "\n".join(ORACLE.answer(line, objects) for line in text.split("\n") if line.endswith("?"))
 
     with serving(answer=honest) as server:
         judged.edit("config/experiments/tiny.yaml", "URL", server.endpoint("openai"))

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from promptecho.benchmarks.tiif.attributes import LENGTHS, ROUNDING
-from promptecho.config.benchmarks import JUDGE, ORACLE, Benchmark, Curve
+from promptecho.config.benchmarks import GALLERY, JUDGE, ORACLE, Benchmark, Curve
 from promptecho.config.prompt_sources import Source
 
 BENCHMARK = Benchmark(
@@ -12,7 +12,7 @@ BENCHMARK = Benchmark(
     summary="instructions in a short and a long wording, by yes/no questions",
     layout="promptecho.benchmarks.tiif.layout:TiifLayout",
     scorer="promptecho.benchmarks.tiif.scorer:TiifScorer",
-    backends=(ORACLE, JUDGE),
+    backends=(ORACLE, JUDGE, GALLERY),
     modes=("official", "fixed"),
     images_per_prompt=(1, "TIIF-Bench has one image per description"),
     texts_per_prompt=2,  # the short and the long description
@@ -31,6 +31,7 @@ BENCHMARK = Benchmark(
     verdicts="promptecho.benchmarks.tiif.table:verdicts",
     image_of="promptecho.benchmarks.tiif.table:image_of",
     shapes="promptecho.benchmarks.tiif.shapes:write_tiif_prompts",
+    gallery="promptecho.benchmarks.tiif.gallery:write_tiif_prompts",
     golden="promptecho.benchmarks.tiif.golden:CHECKS",
     sources=(
         Source(

@@ -8,15 +8,13 @@ holds questions about one image together. All questions of an image without answ
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from promptecho.benchmarks.backends import load_reader
 from promptecho.benchmarks.limit import first_prompts
-from promptecho.benchmarks.perception import PerceptionFailure, ShapeReader
+from promptecho.benchmarks.perception import PerceptionFailure
 from promptecho.benchmarks.scoring import ImageFolder, JudgeBackend, Scored, ScoringOptions
 from promptecho.benchmarks.tiif.judge import WORDINGS, load_templates, question_of, wording_of
 from promptecho.benchmarks.tiif.layout import TiifImage, check_images_per_prompt, list_images, tag_of
-from promptecho.benchmarks.tiif.oracle import answer, check_questions
 from promptecho.benchmarks.tiif.prompts import TiifPrompt, prompts_digest, read_prompts
 from promptecho.benchmarks.tiif.rules import MODES, AnswerCount, as_expected, summarize
 from promptecho.errors import ConfigError, DataError, ModelError
@@ -26,7 +24,20 @@ from promptecho.progress import progress
 from promptecho.provenance import Limit
 from promptecho.scores import ScoreItem
 
-BACKENDS = ("judge", "oracle")
+if TYPE_CHECKING:
+    from promptecho.benchmarks.tiif.forms import WorldOracle
+
+BACKENDS = ("judge", "oracle", "gallery")
+
+
+def _load_oracle(backend: str) -> WorldOracle:
+    if backend == "gallery":
+        from promptecho.benchmarks.tiif.gallery_oracle import GALLERY_ORACLE
+
+        return GALLERY_ORACLE
+    from promptecho.benchmarks.tiif.oracle import ORACLE
+
+    return ORACLE
 
 
 def record_of(entry: TiifImage, answers: list[str] | None, reason: str = "", **more: Any) -> dict[str, Any]:
@@ -83,7 +94,7 @@ def summary_of(items: list[ScoreItem], mode: str) -> dict[str, float]:
 
 class TiifScorer:
     """`Scorer` by TIIF-Bench's rules, modes as in rules.py. Backends: `judge`, a model that is asked all questions
-    of an image in one call; `oracle`, for prompts over the embedded world."""
+    of an image in one call; `oracle` and `gallery`, for prompts over an embedded world."""
 
     template_digest: str | None = None
 
@@ -93,10 +104,10 @@ class TiifScorer:
         if options.backend not in BACKENDS:
             raise ModelError(f"backend {options.backend!r} is unknown; known backends: {', '.join(BACKENDS)}")
         self._mode, self._seed, self._options = options.mode, options.seed, options
-        self._reader = None
-        if options.backend == "oracle":
-            self._reader = load_reader(options.backend)
-            self.judge_model = self._reader.name
+        self._oracle = None
+        if options.backend != "judge":
+            self._oracle = _load_oracle(options.backend)
+            self.judge_model = self._oracle.name
             return
         self._judge = JudgeBackend(options)
         self._templates = load_templates(options.templates)
@@ -104,12 +115,12 @@ class TiifScorer:
 
     def score(self, folder: ImageFolder) -> Scored:
         prompts, entries, limit = self._list(folder)
-        raw = self._look(self._reader, entries) if self._reader else self._ask(entries)
+        raw = self._look(self._oracle, entries) if self._oracle else self._ask(entries)
         if all(record["failed"] for record in raw):
             reason = raw[0]["reason"]
             raise DataError(f"{folder.root}: no answer about any of {len(raw)} images; the first time: {reason}")
         items = [item for record in raw for item in items_of(record, self._mode)]
-        facts = None if self._reader else self._judge.facts
+        facts = None if self._oracle else self._judge.facts
         summary = summary_of(items, self._mode)
         return Scored(items, raw, prompts_digest(prompts), summary, judge=facts, limit=limit)
 
@@ -119,8 +130,8 @@ class TiifScorer:
         Raises:
             ConfigError: the backend is no judge.
         """
-        if self._reader:
-            raise ConfigError(f"backend {self._reader.name}: asks no judge, so that there is nothing to estimate")
+        if self._oracle:
+            raise ConfigError(f"backend {self._oracle.name}: asks no judge, so that there is nothing to estimate")
         _, entries, _ = self._list(folder)
         return self._judge.estimate(self._questions(entries))
 
@@ -131,16 +142,15 @@ class TiifScorer:
         entries = list_images(folder.root, prompts, only)
         return [entry.prompt for entry in entries if entry.length == "short"], entries, limit
 
-    def _look(self, reader: ShapeReader, entries: list[TiifImage]) -> list[dict[str, Any]]:
+    def _look(self, oracle: WorldOracle, entries: list[TiifImage]) -> list[dict[str, Any]]:
         for entry in entries:
-            check_questions(entry.prompt)
+            oracle.check(entry.prompt)
         raw = []
         with progress("TIIF-Bench", len(entries), "images") as bar:
             for entry in entries:
                 image = load_image(entry.path, fix="delete it and rerun the generation")
                 try:
-                    objects = reader(image)
-                    raw.append(record_of(entry, [answer(question, objects) for question in entry.prompt.questions]))
+                    raw.append(record_of(entry, oracle.answers(image, entry.prompt.questions)))
                 except PerceptionFailure as failure:
                     raw.append(record_of(entry, None, str(failure)))
                 bar.advance()
