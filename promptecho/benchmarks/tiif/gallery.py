@@ -7,7 +7,7 @@ compared within this world alone.
 
 A shape is the noun of this language, so for `shape+2d` objects are named by their colours and asked for their shapes.
 `comparison` asks which is bigger or of which there are more; `differentiation` has two objects of one shape that differ
-in size, colour or texture. The embedded models were never asked for a pair of one shape in training.
+in size, colour or texture. The embedded text-to-image model was never asked for such pairs in training.
 """
 
 from __future__ import annotations
