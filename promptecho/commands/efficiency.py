@@ -31,4 +31,4 @@ def efficiency(
     if as_json:
         typer.echo(json.dumps(found.to_json() | {"profile": snippet(found.rules)}, indent=2, allow_nan=False))
     else:
-        screen().print(picture(blocks_of_use(found)))
+        screen().print(picture(blocks_of_use(found), whole_lines=True), crop=False)

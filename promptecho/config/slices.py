@@ -89,7 +89,15 @@ SCORING_CODE = (
     *("captions/prompts.py", "text_files.py", "scores.py", "archives.py", "images.py", "pixels.py"),
 )
 JUDGE_CODE = ("templates.py", "json_reply.py", "benchmarks/templates.py", "benchmarks/replies.py", "judges")
-TABLES_CODE = ("tables", "statistics.py", "intervals.py", "scores.py", "item_columns.py", "provenance.py")
+TABLES_CODE = (
+    "tables",
+    "html_page.py",
+    "statistics.py",
+    "intervals.py",
+    "scores.py",
+    "item_columns.py",
+    "provenance.py",
+)
 
 
 def config_digest(config: ExperimentConfig) -> str:

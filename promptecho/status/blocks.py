@@ -16,7 +16,7 @@ from promptecho.status.kinds import (
     WaitingStatus,
 )
 
-MOST_RUNNING, MOST_WAITING, MOST_FAILED = 12, 8, 5
+MOST_RUNNING, MOST_WAITING, MOST_FAILED, MOST_UNKNOWN = 12, 8, 5, 4
 STYLES = {
     "running": "green", "done": "cyan", "finished": "cyan", "failed": "bold red", "stalled": "bold red",
     "interrupted": "yellow", "waiting": "yellow",
@@ -34,7 +34,7 @@ class BlockColumn:
 
 @dataclass(frozen=True)
 class Block:
-    """A table and lines below it; a line of two parts has a heading word that is a key of STYLES, or empty."""
+    """A table and lines below it. A line has a kind: a key of STYLES, `copy` where somebody will copy it, or empty."""
 
     title: str
     columns: list[BlockColumn] = field(default_factory=list)
@@ -54,7 +54,7 @@ def blocks(status: ExperimentStatus, *, whole: bool = False) -> list[Block]:
     if status.runs:
         found.append(_runs(status.runs))
     if status.failed:
-        found.append(_failed(status.failed, None if whole else MOST_FAILED))
+        found.append(_failed(status, None if whole else MOST_FAILED))
     if status.running:
         found.append(_running(status.running, None if whole else MOST_RUNNING))
     if status.waiting:
@@ -91,9 +91,9 @@ def _runs(runs: list[RunStatus]) -> Block:
             _duration(run.seconds_left) if run.state != "finished" else "",
         ])  # fmt: skip
         if run.stop_asked:
-            lines.append(
-                ("waiting", f"{run.run}: asked to stop (promptecho stop); the next start of Snakemake goes on")
-            )
+            when = "; ends after the iteration under way" if run.state == "running" else ""
+            told = f"asked to stop (promptecho stop){when}; the next start of Snakemake goes on"
+            lines.append(("waiting", f"{run.run}: {told}"))
         if run.state == "stalled" and run.seconds_since_row is not None:
             since = _duration(run.seconds_since_row)
             lines.append(("stalled", f"{run.run}: no new row for {since}: killed, hanging or queued again"))
@@ -135,17 +135,18 @@ def _waiting(waiting: list[WaitingStatus], now: float, most: int | None) -> Bloc
     return _without_empty(Block("", columns, rows, _more(waiting, most)))
 
 
-def _failed(failed: list[JobStatus], most: int | None) -> Block:
+def _failed(status: ExperimentStatus, most: int | None) -> Block:
     lines = []
-    for job in failed[:most]:
+    again = "again, when Snakemake has ended" if status.snakemake == "running" else "again"  # it locks the folder
+    for job in status.failed[:most]:
         lines.append((job.state, f"{job.job} {job.state}" + (f": {job.reason}" if job.reason else "")))
         if job.last_line:
             lines.append(("", f"  {job.last_line}"))
         if job.log:
-            lines.append(("", f"  log: {job.log}"))
+            lines.append(("copy", f"  log: {job.log}"))
         if job.command:
-            lines.append(("", f"  again: {job.command}"))
-    return Block("Failed or interrupted", lines=[*lines, *_more(failed, most)])
+            lines.append(("copy", f"  {again}: {job.command}"))
+    return Block("Failed or interrupted", lines=[*lines, *_more(status.failed, most)])
 
 
 def _judges(judges: list[JudgeStatus]) -> Block:
@@ -160,12 +161,16 @@ def _judges(judges: list[JudgeStatus]) -> Block:
 
 def _hours(status: ExperimentStatus) -> Block:
     hours = status.hours
-    used, ahead = f"{hours.used:.2f} hours of jobs", f"{hours.to_come:.2f} to come"
-    if hours.gpu_used or hours.gpu_to_come:
-        used, ahead = f"{hours.gpu_used:.1f} GPU-hours used", f"{hours.gpu_to_come:.1f} to come"
-    told = f"{used}, {ahead}"
-    if hours.unknown:
-        told += f" without {', '.join(hours.unknown)}, of which nothing has been measured yet"
+    gpus = bool(hours.gpu_used or hours.gpu_to_come)
+    used, to_come = (hours.gpu_used, hours.gpu_to_come) if gpus else (hours.used, hours.to_come)
+    told = f"{used:.1f} GPU-hours used" if gpus else f"{used:.2f} hours of jobs used"
+    if to_come or not hours.unknown and status.rules:
+        told += f", {to_come:.1f} to come" if gpus else f", {to_come:.2f} to come"
+    if hours.unknown and not to_come:
+        told += "; how many are to come is not known before a job of each rule has ended"
+    elif hours.unknown:
+        rules = ", ".join(hours.unknown) if len(hours.unknown) <= MOST_UNKNOWN else counted(len(hours.unknown), "rule")
+        told += f" and more for {rules}, of which no job has ended yet"
     return Block("", lines=[("", told)])
 
 
@@ -218,7 +223,7 @@ def blocks_of_use(found: Efficiency) -> list[Block]:
     lines = [("waiting", note) for note in found.notes]
     text = snippet(found.rules)
     if text:
-        lines += [("", "Better requests, to copy into the profile:"), *(("yaml", line) for line in text.split("\n"))]
+        lines += [("", "Better requests, to copy into the profile:"), *(("copy", line) for line in text.split("\n"))]
     elif any(use.asked for use in found.rules):
         lines.append(("", "No request is worth changing, as far as was measured."))
     elif not found.rules:

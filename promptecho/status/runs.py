@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from promptecho.status.job_list import JobList
@@ -22,8 +23,11 @@ def run_status(
     Args:
         total: its iterations, where a configuration tells them.
     """
-    shown = view(metrics, total, now)
     segments = [one for one in standings.jobs if one.job.run == metrics.run]
+    begun = [now - one.elapsed for one in segments if one.state == RUNNING and one.elapsed is not None]
+    if begun and metrics.last_write is not None:  # rows of before are no sign of how a new start gets on
+        metrics = replace(metrics, last_write=max(metrics.last_write, *begun))
+    shown = view(metrics, total, now)
     states = [one.state for one in segments]
     state = shown.state
     if shown.state != "finished" and segments:

@@ -56,13 +56,12 @@ _BODY = """\
 """
 
 
-def frame(status: ExperimentStatus) -> RenderableType:
-    """One picture of an experiment."""
-    return picture(blocks(status))
+def picture(found: Sequence[Block], *, whole_lines: bool = False) -> RenderableType:
+    """Blocks one below the other.
 
-
-def picture(found: Sequence[Block]) -> RenderableType:
-    """Blocks one below the other."""
+    Args:
+        whole_lines: leave it to the terminal to fold lines that somebody will copy; print with `crop=False`.
+    """
     parts: list[RenderableType] = []
     for number, block in enumerate(found):
         if number:
@@ -71,9 +70,11 @@ def picture(found: Sequence[Block]) -> RenderableType:
             parts.append(Text(block.title, style="bold"))
         if block.rows:
             parts.append(_table(block))
-        parts += [
-            Text(line, style=STYLES.get(kind, "dim" if not kind and number else "")) for kind, line in block.lines
-        ]
+        for kind, line in block.lines:
+            text = Text(line, style=STYLES.get(kind, "" if kind or not number else "dim"))
+            if kind == "copy" and whole_lines:
+                text.no_wrap, text.overflow = True, "ignore"
+            parts.append(text)
     return Group(*parts)
 
 
@@ -100,9 +101,16 @@ def show(look: Callable[[], list[ExperimentStatus]], *, watch: bool) -> None:
 
     def picture_of_now() -> tuple[RenderableType, bool]:
         found = look()
-        return Group(*(frame(status) for status in found)), all(one.ended for one in found)
+        return _together(found), all(one.ended for one in found)
 
     if watch:
         show_live(picture_of_now, refresh_s=REFRESH_S, whole_screen=True)
     else:
-        screen().print(picture_of_now()[0])
+        screen().print(_together(look(), whole_lines=True), crop=False)
+
+
+def _together(found: Sequence[ExperimentStatus], *, whole_lines: bool = False) -> RenderableType:
+    parts: list[RenderableType] = []
+    for status in found:
+        parts += [*([Text("\n")] if parts else []), picture(blocks(status), whole_lines=whole_lines)]
+    return Group(*parts)

@@ -80,6 +80,15 @@ def test_a_killed_training_is_shown_with_its_last_line_and_the_command(tmp_path)
     assert look(made.results).runs[0].state == "running"
 
 
+def test_a_training_that_is_taken_up_again_has_not_stalled(tmp_path):
+    made = Made(tmp_path)
+    live = made.write("results/e/work/train/r/2/0123/live.jsonl", json.dumps(ROW) + "\n")
+    os.utime(live, (made.started - 1000, made.started - 1000))
+    made.begin("runs/r/2/adapter")
+    assert look(made.results).runs[0].state == "running"
+    assert look(made.results, time.time() + 301).runs[0].state == "stalled"  # five times an iteration
+
+
 def test_snakemake_was_killed(tmp_path):
     made = Made(tmp_path, pid_started=1)
     made.begin("runs/r/2/adapter")
