@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
-from typing import Literal
 
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
+from rich.segment import SegmentLines
+from rich.text import Text
+
+from promptecho.errors import counted
 
 LOG_WIDTH = 110
 LOG_INTERVAL_S = 60.0  # between pictures where the output is no terminal
@@ -52,6 +54,19 @@ def _place(console: Console, whole_screen: bool) -> Iterator[Callable[[Renderabl
         return
     from rich.live import Live
 
-    overflow: Literal["crop", "ellipsis"] = "crop" if whole_screen else "ellipsis"
-    with Live(console=console, auto_refresh=False, screen=whole_screen, vertical_overflow=overflow) as live:
-        yield partial(live.update, refresh=True)
+    with Live(console=console, auto_refresh=False, screen=whole_screen) as live:
+
+        def draw(picture: RenderableType) -> None:
+            live.update(_fitting(picture, console) if whole_screen else picture, refresh=True)
+
+        yield draw
+
+
+def _fitting(picture: RenderableType, console: Console) -> RenderableType:
+    """A picture that is higher than the terminal, with a line that says so in place of its end."""
+    lines = console.render_lines(picture, pad=False)
+    kept = console.height - 1
+    if len(lines) <= console.height:
+        return picture
+    more = Text(f"{counted(len(lines) - kept, 'more line')} than this terminal has room for", style="yellow")
+    return Group(SegmentLines(lines[:kept], new_lines=True), more)

@@ -34,7 +34,8 @@ class BlockColumn:
 
 @dataclass(frozen=True)
 class Block:
-    """A table and lines below it. A line has a kind: a key of STYLES, `copy` where somebody will copy it, or empty."""
+    """A table and lines below it. A line has a kind: a key of STYLES; `copy` where somebody will copy it; `log` for the
+    words and path of one; or empty."""
 
     title: str
     columns: list[BlockColumn] = field(default_factory=list)
@@ -141,9 +142,9 @@ def _failed(status: ExperimentStatus, most: int | None) -> Block:
     for job in status.failed[:most]:
         lines.append((job.state, f"{job.job} {job.state}" + (f": {job.reason}" if job.reason else "")))
         if job.last_line:
-            lines.append(("", f"  {job.last_line}"))
+            lines.append(("log", f"  {job.last_line}"))
         if job.log:
-            lines.append(("copy", f"  log: {job.log}"))
+            lines.append(("log", f"  log: {job.log}"))
         if job.command:
             lines.append(("copy", f"  {again}: {job.command}"))
     return Block("Failed or interrupted", lines=[*lines, *_more(status.failed, most)])

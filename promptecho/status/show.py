@@ -16,8 +16,9 @@ from promptecho.status.kinds import ExperimentStatus
 REFRESH_S = 10.0
 
 _STYLE = """\
-h2 { margin: 1.3rem 0 .4rem; }
-.scroll { margin: 1rem 0 .3rem; }
+section { margin: 1.3rem 0; }
+h1, h2 { margin: 0 0 .4rem; }
+.scroll { margin: .4rem 0; }
 .number { white-space: nowrap; }
 p { margin: .15rem 0; white-space: pre-wrap; overflow-wrap: anywhere; }
 .running { color: #17702c; }
@@ -27,6 +28,7 @@ p { margin: .15rem 0; white-space: pre-wrap; overflow-wrap: anywhere; }
 """
 _BODY = """\
 {% for block in blocks %}
+<section>
 {% if block.title %}
 <h{{ 1 if loop.first else 2 }}>{{ block.title }}</h{{ 1 if loop.first else 2 }}>
 {% endif %}
@@ -52,6 +54,7 @@ _BODY = """\
 {% for kind, line in block.lines %}
 <p class="{{ kind }}">{{ line }}</p>
 {% endfor %}
+</section>
 {% endfor %}
 """
 
@@ -60,7 +63,7 @@ def picture(found: Sequence[Block], *, whole_lines: bool = False) -> RenderableT
     """Blocks one below the other.
 
     Args:
-        whole_lines: leave it to the terminal to fold lines that somebody will copy; print with `crop=False`.
+        whole_lines: leave it to the terminal to fold lines that somebody may copy; print with `crop=False`.
     """
     parts: list[RenderableType] = []
     for number, block in enumerate(found):
@@ -71,8 +74,8 @@ def picture(found: Sequence[Block], *, whole_lines: bool = False) -> RenderableT
         if block.rows:
             parts.append(_table(block))
         for kind, line in block.lines:
-            text = Text(line, style=STYLES.get(kind, "" if kind or not number else "dim"))
-            if kind == "copy" and whole_lines:
+            text = Text(line, style=STYLES.get(kind, "" if kind == "copy" or not number else "dim"))
+            if kind in ("copy", "log") and whole_lines:
                 text.no_wrap, text.overflow = True, "ignore"
             parts.append(text)
     return Group(*parts)
