@@ -9,7 +9,7 @@ PLUGIN := plugins/snakemake-executor-plugin-submitit
 SNAKEMAKE := PATH="$$PWD/$(BIN):$$PATH" $(BIN)/snakemake --profile profiles/local
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo reproduce recipes placements test test-browser test-plugin lint docs test-slurm other-slurm clean-results
+.PHONY: help setup demo reproduce recipes placements test test-browser test-plugin lint docs site test-slurm other-slurm clean-results
 
 help: ## Print this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,7 +26,7 @@ $(STAMP): pyproject.toml constraints.txt $(PLUGIN)/pyproject.toml
 	@echo "setup 2/3: torch, the largest package"
 	$(BIN)/pip install --progress-bar on -c constraints.txt torch==2.13.0
 	@echo "setup 3/3: all other packages, and from this checkout promptecho itself and the Slurm executor"
-	$(BIN)/pip install --progress-bar on -c constraints.txt --config-settings editable_mode=compat -e ".[all,test]" -e $(PLUGIN)
+	$(BIN)/pip install --progress-bar on -c constraints.txt --config-settings editable_mode=compat -e ".[all,test,docs]" -e $(PLUGIN)
 	@$(BIN)/promptecho --version > /dev/null
 	@touch $@
 
@@ -81,21 +81,26 @@ test-compiled: setup ## Run the tests that compile models, which `make test` lea
 test-plugin: ## Build the executor and test it alone, with the lowest and the highest versions it allows (needs a package index).
 	$(PYTHON) $(PLUGIN)/tests/both_ends.py
 
-lint: setup ## Check the Python code, its types and the workflow.
+lint: setup ## Check the Python code, its types, the workflow and its layout.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(SNAKEMAKE) --lint
+	$(BIN)/snakefmt --check Snakefile workflow
 	$(BIN)/promptecho config docs --check
 
 docs: setup ## Write the files that are generated from the configuration models.
 	$(BIN)/promptecho config docs
 
-test-browser: setup ## Look at the workflow's report in a real browser (with root and apt-get it is installed).
+site: setup ## Build the site of all pages into build/site, to open from disk; a warning ends it.
+	@$(BIN)/python -m sphinx -q -n -W --keep-going -c docs/site -d build/site-doctrees . build/site
+	@echo "site: build/site/index.html"
+
+test-browser: setup ## Look at the workflow's report and the site in a real browser (with root and apt-get it is installed).
 	@command -v chromium > /dev/null || command -v google-chrome > /dev/null || { [ "$$(id -u)" = 0 ] && \
 		apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends chromium; } \
 		> /dev/null || echo "NO BROWSER: Chromium is not here and could not be installed" >&2
-	$(BIN)/pytest tests/workflow/test_report.py -k browser
+	$(BIN)/pytest tests/workflow/test_report.py tests/workflow/test_site.py -k browser
 
 # Beside the other packages, not among them: Snakemake imports every executor plugin that it finds.
 STANDARD := $(VENV)/standard-slurm-plugin

@@ -19,7 +19,7 @@ PLUGIN = ROOT / "plugins/snakemake-executor-plugin-submitit"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 OPTIONAL = {"heic"}  # installed by those who want it; nothing is tested with other versions of it
-STAGES = sorted(set(EXTRAS) - {"all", "test"} - OPTIONAL)
+STAGES = sorted(set(EXTRAS) - {"all", "test", "docs"} - OPTIONAL)
 FROM_CHECKOUT = ("promptecho", "snakemake-executor-plugin-submitit")
 APART = {"mplug"}  # needs packages that the others do not work with, so that it is no extra
 
@@ -28,7 +28,7 @@ def test_every_pin_is_exact_and_in_the_constraints():
     lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
     assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[^+;\s]+", line) for line in lines)
     constraints = {line.lower() for line in lines}
-    pinned = [*PROJECT["dependencies"], *(pin for name in [*STAGES, "test"] for pin in EXTRAS[name])]
+    pinned = [*PROJECT["dependencies"], *(pin for name in [*STAGES, "test", "docs"] for pin in EXTRAS[name])]
     assert {pin.lower() for pin in pinned} <= constraints
 
 

@@ -2,6 +2,7 @@
 
 
 rule official_prompts:
+    """Fetch an official prompt set: from the mirror that the site configuration names, or from its source."""
     output:
         "data/benchmarks/{set}/{file}",
     log:
@@ -11,7 +12,6 @@ rule official_prompts:
     wildcard_constraints:
         set="|".join(source.name for source in listed_sources()),
         file="[^/]+",
-    """Fetch an official prompt set: from the mirror that the site configuration names, or from its source."""
     localrule: True  # compute nodes may have no internet
     conda:
         "../../envs/score.yaml"

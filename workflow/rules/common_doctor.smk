@@ -5,7 +5,13 @@ import sys
 from promptecho import protect as guard
 from promptecho.errors import bug_line
 
-STAGES = {"caption_shard": "caption", "train": "train", "generate_shard": "generate", "judge": "judge", "score": "score"}
+STAGES = {
+    "caption_shard": "caption",
+    "train": "train",
+    "generate_shard": "generate",
+    "judge": "judge",
+    "score": "score",
+}
 STAGES |= {"generate_together": "generate"}
 
 

@@ -3,6 +3,7 @@
 
 
 rule curves:
+    """Draw a benchmark's scores of an experiment's runs against the iteration."""
     input:
         scores=lambda wildcards: score_files(wildcards.E, wildcards.B),
     output:
@@ -20,7 +21,6 @@ rule curves:
         "results/{E}/logs/curves/{B}.log",
     benchmark:
         "results/{E}/timings/curves/{B}.tsv"
-    """Draw a benchmark's scores of an experiment's runs against the iteration."""
     localrule: True
     conda:
         "../../envs/tables.yaml"
@@ -40,6 +40,7 @@ rule curves:
 
 
 rule training_curves:
+    """Draw reward, KL and diversity of an experiment's runs against the iteration."""
     input:
         metrics=trained_metrics,
     output:
@@ -57,7 +58,6 @@ rule training_curves:
         "results/{E}/logs/training_curves.log",
     benchmark:
         "results/{E}/timings/training_curves.tsv"
-    """Draw reward, KL and diversity of an experiment's runs against the iteration."""
     localrule: True
     conda:
         "../../envs/tables.yaml"
@@ -75,6 +75,7 @@ rule training_curves:
 
 
 rule samples:
+    """Show the images of a run's checkpoints on the same prompts and noise."""
     input:
         shards=sampled_shards,
         scores=sampled_scores,
@@ -93,7 +94,6 @@ rule samples:
         "results/{E}/logs/samples/{R}.log",
     benchmark:
         "results/{E}/timings/samples/{R}.tsv"
-    """Show the images of a run's checkpoints on the same prompts and noise."""
     localrule: True
     conda:
         "../../envs/tables.yaml"

@@ -2,6 +2,7 @@
 
 
 rule benchmark_prompts:
+    """Write an image set's prompts: over the embedded world's vocabulary, or held-out captions."""
     input:
         unpack(prompts_source),
     output:
@@ -10,7 +11,6 @@ rule benchmark_prompts:
         "results/{E}/logs/benchmark_prompts/{S}.log",
     benchmark:
         "results/{E}/timings/benchmark_prompts/{S}.tsv"
-    """Write an image set's prompts: over the embedded world's vocabulary, or held-out captions."""
     localrule: True
     conda:
         "../../envs/score.yaml"
@@ -28,13 +28,13 @@ rule benchmark_prompts:
 
 
 rule import_adapter:
+    """Take a published adapter into the experiment, in the layout of its own ones."""
     output:
         directory("results/{E}/adapters/{R}"),
     log:
         "results/{E}/logs/import_adapter/{R}.log",
     benchmark:
         "results/{E}/timings/import_adapter/{R}.tsv"
-    """Take a published adapter into the experiment, in the layout of its own ones."""
     localrule: True  # it may be downloaded, and compute nodes may have no internet
     conda:
         "../../envs/generate.yaml"

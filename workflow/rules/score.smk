@@ -69,6 +69,7 @@ rule base:
 
 
 rule pack_images:
+    """Move the images of one checkpoint and image set into one file, or delete them, once all is made of them."""
     input:
         images_in_use,
     output:
@@ -78,7 +79,6 @@ rule pack_images:
         "results/{E}/logs/pack_images/{R}.{N}.{S}.log",
     benchmark:
         "results/{E}/timings/pack_images/{R}.{N}.{S}.tsv"
-    """Move the images of one checkpoint and image set into one file, or delete them, once all is made of them."""
     localrule: True
     conda:
         "../../envs/score.yaml"

@@ -2,6 +2,7 @@
 
 
 rule table:
+    """Compute one table of an experiment and write it in five formats, one of them in two lengths."""
     input:
         lambda wildcards: score_files(wildcards.E, wildcards.table),
     output:
@@ -22,7 +23,6 @@ rule table:
         "results/{E}/timings/table/{table}.tsv"
     wildcard_constraints:
         table=r"[^/]+",
-    """Compute one table of an experiment and write it in five formats, one of them in two lengths."""
     localrule: True
     conda:
         "../../envs/tables.yaml"
@@ -51,6 +51,7 @@ rule tables:
 
 
 rule paper_tables:
+    """Make the paper's tables from the scores of the listed experiments, the published numbers beside them."""
     input:
         [path for scorer in published().scorers for path in listed_scores(scorer)],
     output:
@@ -65,7 +66,6 @@ rule paper_tables:
         "results/paper/logs/paper_tables.log",
     benchmark:
         "results/paper/timings/paper_tables.tsv"
-    """Make the paper's tables from the scores of the listed experiments, the published numbers beside them."""
     localrule: True
     conda:
         "../../envs/tables.yaml"
