@@ -100,7 +100,7 @@ test-browser: setup ## Look at the workflow's report and the site in a real brow
 	@command -v chromium > /dev/null || command -v google-chrome > /dev/null || { [ "$$(id -u)" = 0 ] && \
 		apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends chromium; } \
 		> /dev/null || echo "NO BROWSER: Chromium is not here and could not be installed" >&2
-	$(BIN)/pytest tests/workflow/test_report.py tests/workflow/test_site.py -k browser
+	$(BIN)/pytest tests/workflow/test_report.py tests/workflow/test_docs_site.py -k browser
 
 # Beside the other packages, not among them: Snakemake imports every executor plugin that it finds.
 STANDARD := $(VENV)/standard-slurm-plugin

@@ -55,7 +55,7 @@ def make_app(command: str | None = None) -> typer.Typer:
         add_completion=False,
         rich_markup_mode=None,  # boxes cut long words off in a terminal of 80 columns
         pretty_exceptions_enable=False,
-        context_settings={"help_option_names": ["-h", "--help"]},
+        context_settings={"help_option_names": ["-h", "--help"], "obj": _whole},
     )
     made.callback()(_options)
     names = sorted(module.name for module in pkgutil.iter_modules(commands.__path__))

@@ -96,21 +96,24 @@ def new(
 
 
 def docs(
+    context: typer.Context,
     root: Path = typer.Option(Path("."), help="Folder of the checkout."),
     check_only: bool = typer.Option(False, "--check", help="Write nothing; exit code 1 if a file is not up to date."),
 ) -> None:
-    """Write config/README.md and workflow/schemas/experiment.schema.json, after a change of promptecho/config."""
+    """Write config/README.md, workflow/schemas/experiment.schema.json and docs/commands.md, after a change of a key or
+    of a command."""
+    from promptecho.commands.reference import commands_page
     from promptecho.config.docs import generated
     from promptecho.errors import DataError
     from promptecho.files import write_text
 
     drifted = [
         (path, text)
-        for path, text in generated(root).items()
+        for path, text in {**generated(root), root / "docs/commands.md": commands_page(context.obj())}.items()
         if not path.is_file() or path.read_text(encoding="utf-8") != text
     ]
     if check_only and drifted:
-        raise DataError("\n".join(f"{path}: differs from the models; run `make docs`" for path, _ in drifted))
+        raise DataError("\n".join(f"{path}: differs from the code; run `make docs`" for path, _ in drifted))
     for path, text in drifted:
         write_text(path, text)
         typer.echo(f"wrote {path}")

@@ -284,11 +284,11 @@ def _epilog(lines: tuple[str, ...]) -> str | None:
     if not lines:
         return None
     return "\n".join(
-        ("\b", f"Example{'s' * (len(lines) > 1)}:", *(f"  {line}" for one in lines for line in _wrap(one)))
+        ("\b", f"Example{'s' * (len(lines) > 1)}:", *(f"  {line}" for one in lines for line in wrapped(one)))
     )
 
 
-def _wrap(line: str) -> list[str]:
+def wrapped(line: str) -> list[str]:
     """At most 74 columns a line, broken between options or files."""
     if line.startswith("#"):
         return textwrap.wrap(line, 74, subsequent_indent="# ")

@@ -11,8 +11,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent.parent
 PLACES = ("", "docs", "config", "profiles", "results", "tests", "perf", "envs", "promptecho", "tests/slurm", "perf/gpu")
 EXECUTOR = "plugins/snakemake-executor-plugin-submitit"
-PLACES += ("examples/reward", "examples/reward_clip", EXECUTOR, f"{EXECUTOR}/docs")
-PAGES = sorted(page for place in PLACES for page in (ROOT / place).glob("*.md"))
+PLACES += ("docs/guides", "examples/*", EXECUTOR, f"{EXECUTOR}/docs")
+PAGES = sorted(page for place in PLACES for page in ROOT.glob(f"{place}/*.md".lstrip("/")))
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 # Below results/ only its own page is in the repository: tables are named by the experiment that makes them.
 NAMED = re.compile(r"\b(?:(?:docs|profiles|config|perf)/[\w/-]+|results/\w+)\.md\b")

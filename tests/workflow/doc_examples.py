@@ -13,13 +13,11 @@ import typer
 from promptecho.cli import app
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-PAGES = (
-    "README.md",
-    *sorted(str(page.relative_to(ROOT)) for page in (ROOT / "docs").glob("*.md")),
-    *sorted(str(page.relative_to(ROOT)) for page in (ROOT / "plugins").glob("*/docs/*.md")),
-    *sorted(str(page.relative_to(ROOT)) for page in (ROOT / "plugins").glob("*/README.md")),
-    *(f"{folder}/README.md" for folder in ("profiles", "config", "results", "tests", "perf")),
-)
+PLACES = ("*.md", "*/README.md", "docs/**/*.md", "examples/*/README.md", "plugins/*/*.md", "plugins/*/docs/*.md")
+PLACES += ("tests/data/README.md",)
+# What the site is made of. Changelogs tell of commands of earlier versions, too.
+PAGES = [str(page.relative_to(ROOT)) for place in PLACES for page in sorted(ROOT.glob(place))]
+PAGES = [page for page in PAGES if Path(page).name != "CHANGELOG.md"]
 # Blocks in `bash` hold commands only; other blocks hold output and files too, among them lines that begin so.
 PROGRAMS = ("promptecho", "snakemake", "make", "python")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
