@@ -7,16 +7,14 @@ import os
 import secrets
 import shlex
 import shutil
-import signal
-import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from promptecho.doctor.batch import BatchJob, cancel, leaving_cleanly, state_of, submit
 from promptecho.doctor.cluster import RULES, JobNeeds, jobs_of
 from promptecho.doctor.finding import Finding, fine, problem, unchecked, warning
 from promptecho.doctor.packages import environments
@@ -30,9 +28,6 @@ from promptecho.shipped import PACKAGE
 MINUTES = 10  # that a probe waits and runs
 MOST_NODES = 2  # enough for an exchange between nodes
 POLL_S = 2.0
-PATIENCE_S = 60  # for an answer of Slurm
-# What of a profile's resources sbatch is told in other words.
-OPTIONS = {"slurm_account": "account", "qos": "qos", "constraint": "constraint", "reservation": "reservation"}
 FREE_SHARE = 0.95  # of a GPU that nobody else uses
 MB_PER_PROCESS = 8000
 CACHED_S = 60.0  # so long a network's file system may hide a file that another node has written
@@ -70,7 +65,7 @@ def probe(preflight: Preflight, minutes: float = MINUTES) -> Iterator[Finding]:
     root = preflight.results / "work" / f"doctor-{os.getpid()}"
     made = [folder for folder in root.parents if not folder.exists()]
     probes: list[Probe] = []
-    with _leaving_cleanly():
+    with leaving_cleanly():
         yield from _probed(preflight, probes, root, made, minutes)
 
 
@@ -87,7 +82,7 @@ def _probed(
             yield from _told(preflight, one)
     finally:
         if queued := [one.job_id for one in probes if one.job_id]:
-            _asked(["scancel", *queued])
+            cancel(queued)
         shutil.rmtree(root, ignore_errors=True)
         for folder in made:
             with contextlib.suppress(OSError):  # somebody else has put something there meanwhile
@@ -121,48 +116,9 @@ def _submit(preflight: Preflight, one: Probe) -> Probe:
     path = shlex.quote(str(PACKAGE.parent))
     script = one.folder / "probe.sh"
     write_text(script, f"#!/bin/bash\nexport PYTHONPATH={path}${{PYTHONPATH:+:$PYTHONPATH}}\n{start}\n")
-    resources = preflight.profile.resources(one.rule)
-    options = [f"--{option}={resources[key]}" for key, option in OPTIONS.items() if resources.get(key)]
-    options += [f"--partition={one.job.partition}"] if one.job.partition else []
-    options += [f"--gres=gpu:{one.job.gpus}"] if one.job.gpus else []
-    command = [
-        "sbatch", "--parsable", "--job-name=promptecho-doctor", f"--nodes={one.job.nodes}", "--ntasks-per-node=1",
-        f"--cpus-per-task={one.job.cpus}", f"--mem={one.job.mem_mb}", f"--time={MINUTES}", "--no-requeue",
-        f"--output={folder}/log", *options, str(script),
-    ]  # fmt: skip
-    done = _asked(command)
-    if done is None:
-        one.refused = f"no answer within {PATIENCE_S} s; squeue tells whether promptecho-doctor is queued nevertheless"
-    elif done.returncode:
-        one.refused = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-    else:
-        one.job_id = done.stdout.strip().partition(";")[0]
+    job = BatchJob("promptecho-doctor", one.rule, one.job, MINUTES)
+    one.job_id, one.refused = submit(preflight.profile, job, script, one.folder / "log")
     return one
-
-
-def _asked(command: Sequence[str]) -> subprocess.CompletedProcess[str] | None:
-    """What a command of Slurm said; None where it does not answer."""
-    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-        return subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=PATIENCE_S)
-    return None
-
-
-@contextlib.contextmanager
-def _leaving_cleanly() -> Iterator[None]:
-    """SIGTERM and the end of the terminal (SIGHUP) leave as Ctrl-C does: after the jobs were cancelled."""
-
-    def leave(number: int, _: object) -> None:
-        raise SystemExit(128 + number)
-
-    before = {}
-    if threading.current_thread() is threading.main_thread():
-        numbers = [one for one in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(one) == signal.SIG_DFL]
-        before = {number: signal.signal(number, leave) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _reports(one: Probe) -> list[dict[str, Any]]:
@@ -176,22 +132,10 @@ def _reports(one: Probe) -> list[dict[str, Any]]:
 def _ended(one: Probe) -> bool:
     if not one.job_id or len(_reports(one)) >= one.job.nodes:
         return True
-    if _state(one) is not None:
+    if state_of(one.job_id) is not None:
         return False
     one.gone = one.gone or time.monotonic()
     return time.monotonic() - one.gone > CACHED_S
-
-
-def _state(one: Probe) -> tuple[str, str] | None:
-    """(state, reason) in the queue; None where the job is not there any more."""
-    done = _asked(["squeue", "-h", "-j", one.job_id, "-o", "%T|%r"])
-    if done is None:
-        return "unknown", "squeue does not answer"
-    line = (done.stdout.strip().splitlines() or [""])[0]
-    if done.returncode and "invalid job id" not in done.stderr.lower():
-        return "unknown", done.stderr.strip()  # slurmctld does not answer now
-    state, _, reason = line.partition("|")
-    return (state, reason) if state else None
 
 
 def _told(preflight: Preflight, one: Probe) -> Iterator[Finding]:
@@ -201,7 +145,7 @@ def _told(preflight: Preflight, one: Probe) -> Iterator[Finding]:
         return
     reports = _reports(one)
     if len(reports) < one.job.nodes:
-        if (state := _state(one)) is not None:
+        if (state := state_of(one.job_id)) is not None:
             told = f"{one.where}: the probe (job {one.job_id}) is {state[0].lower()} ({state[1]}); it is cancelled now"
             yield unchecked(told, when, "look again when there is room, with more --probe-minutes")
         else:
