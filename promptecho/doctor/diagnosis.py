@@ -13,11 +13,13 @@ from promptecho.errors import PromptEchoError, bug_line
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What all checks found about an experiment; `totals` are what it takes in all, as `--json` prints them."""
+    """What all checks found about an experiment. As `--json` prints them: `totals` (what it takes in all), `rehearsal`
+    (what came of that)."""
 
     experiment: str
     checks: tuple[Checked, ...]
     totals: Mapping[str, Any] = field(default_factory=dict)
+    rehearsal: Mapping[str, Any] = field(default_factory=dict)
 
     def of(self, severity: Severity) -> list[Finding]:
         """All findings of one severity, in the order of the checks."""
@@ -33,6 +35,7 @@ class Diagnosis:
             "unchecked": len(self.of("unchecked")),
             "checks": [check.facts() for check in self.checks],
             "totals": dict(self.totals),
+            **({"rehearsal": dict(self.rehearsal)} if self.rehearsal else {}),
         }
 
 

@@ -73,7 +73,7 @@ def calls_of_one(preflight: Preflight, section: BenchmarkSection) -> CallEstimat
     set_ = config.image_sets[section.image_set]
     with tempfile.TemporaryDirectory(prefix="promptecho-doctor-") as folder:
         place = Path(folder)
-        prompts = _prompts(config, section.image_set, place / "prompts.jsonl")
+        prompts = prompts_of(config, section.image_set, place / "prompts.jsonl")
         folders = []
         for name in ("images", "baseline") if is_pairwise(section) else ("images",):
             layout = load_layout(set_.benchmark, prompts, place / name, set_.images_per_prompt, section.limit)
@@ -88,7 +88,7 @@ def calls_of_one(preflight: Preflight, section: BenchmarkSection) -> CallEstimat
             return scorer.estimate(images)
 
 
-def _prompts(config: ExperimentConfig, image_set: str, written: Path) -> Path:
+def prompts_of(config: ExperimentConfig, image_set: str, written: Path) -> Path:
     """The prompt file of an image set; prompts over an embedded world are written to `written`."""
     section = config.image_sets[image_set]
     ours = Path("results") / config.experiment / "prompts" / image_set / "metadata.jsonl"

@@ -22,6 +22,7 @@ from promptecho.doctor.preflight import Preflight
 from promptecho.doctor.probe import probe
 from promptecho.doctor.profile_mistakes import profile_mistakes
 from promptecho.doctor.prompt_files import prompt_files
+from promptecho.doctor.rehearsal import Rehearsal
 from promptecho.doctor.texts import texts
 from promptecho.doctor.torch_build import torch_build
 from promptecho.doctor.totals import Totals, budgets
@@ -49,10 +50,10 @@ CHECKS: dict[str, PreflightCheck] = {
 
 def diagnose(
     preflight: Preflight, totals: Totals | None = None, probe_minutes: float | None = None,
-    only: Collection[str] | None = None,
+    only: Collection[str] | None = None, rehearsal: Rehearsal | None = None,
 ) -> Diagnosis:  # fmt: skip
-    """Run all checks, or those that `only` names; with `totals` those of what is needed in all, too, and with
-    `probe_minutes` what nodes see.
+    """Run all checks, or those that `only` names; with `totals` those of what is needed in all, too, with
+    `probe_minutes` what nodes see, and with `rehearsal` what came of it.
 
     Raises:
         ConfigError: there is no check of such a name.
@@ -62,11 +63,14 @@ def diagnose(
         checks |= {"room": partial(room, totals=totals), "budgets": partial(budgets, totals=totals)}
     if probe_minutes is not None:
         checks["nodes"] = partial(probe, minutes=probe_minutes)
+    if rehearsal is not None:
+        checks["rehearsal"] = lambda _: rehearsal.findings()
     for name in only or ():
         if name not in checks:
-            known = f"(known: {', '.join(checks)}; nodes with --probe){maybe(name, checks)}"
+            known = f"(known: {', '.join(checks)}; nodes with --probe, rehearsal with --rehearse){maybe(name, checks)}"
             raise ConfigError(f"--only {name}: no such check {known}")
     if only:
         checks = {name: check for name, check in checks.items() if name in only}
     facts = totals.facts() if totals is not None else {}
-    return Diagnosis(preflight.config.experiment, run_checks(preflight, checks), facts)
+    tried = rehearsal.facts() if rehearsal is not None else {}
+    return Diagnosis(preflight.config.experiment, run_checks(preflight, checks), facts, tried)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from promptecho.config import run_training
 from promptecho.config.job_sizes import cluster_resources
@@ -16,6 +16,9 @@ from promptecho.doctor.finding import Finding, problem, unchecked, warning
 from promptecho.doctor.judge_costs import JudgeCost, judge_costs
 from promptecho.doctor.preflight import JOBS, Preflight
 from promptecho.errors import PromptEchoError, bug_line
+
+if TYPE_CHECKING:
+    from promptecho.plan.settings import Settings
 
 BYTES_PER_PIXEL = 1.5  # of a PNG of a photograph, about half of its raw bytes
 BYTES_PER_CAPTION = 4_000
@@ -80,22 +83,28 @@ def make_totals(preflight: Preflight, gpu: str) -> Totals:
     return totals
 
 
-def _plan(preflight: Preflight, gpu: str, totals: Totals) -> None:
+def usual_settings(preflight: Preflight) -> Settings:
+    """What a plan assumes where nothing else is said."""
     from promptecho.plan import RESERVE_GB
-    from promptecho.plan.gpus import find_gpu
-    from promptecho.plan.plan import Planner
-    from promptecho.plan.result import Cluster
     from promptecho.plan.settings import ASSUMED_MFU, Settings, caches_prompts, usual_prompt_tokens
 
     config = preflight.config
-    settings = Settings(
+    return Settings(
         ASSUMED_MFU, 0.7, 50.0, RESERVE_GB, usual_prompt_tokens(config), 100, config.captions.query,
         caches_prompts(preflight.source),
     )  # fmt: skip
+
+
+def _plan(preflight: Preflight, gpu: str, totals: Totals) -> None:
+    from promptecho.plan.gpus import find_gpu
+    from promptecho.plan.plan import Planner
+    from promptecho.plan.result import Cluster
+
+    config = preflight.config
     asked = cluster_resources(config, "train", on_gpu=True)
     assert isinstance(asked, TrainResources), "of training"
     assert asked.nodes is not None and asked.tasks_per_node is not None, "no key of it is null"
-    planner = Planner(settings)
+    planner = Planner(usual_settings(preflight))
     plan = planner.plan(config, Cluster(find_gpu(gpu), asked.nodes, asked.tasks_per_node), list(config.runs))
     totals.problems = plan.problems
     if plan.captions is not None:

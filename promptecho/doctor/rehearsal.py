@@ -1,0 +1,403 @@
+"""`doctor --rehearse`: every stage once, by its own command, on the real models: one prompt, two images, one iteration.
+
+All is written to a folder of its own. A stage that fails is a problem with its last word and the command that runs it
+again, and the others are tried all the same: training then takes a made-up prompt, images the base model.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shlex
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from promptecho.bench.runner import Step, run_steps
+from promptecho.bench.suite import here
+from promptecho.cluster.gpus import detect, visible
+from promptecho.config.job_sizes import Stage, cluster_resources, takes_gpu
+from promptecho.config.judge_kinds import judge_kind
+from promptecho.config.resolve import write_resolved
+from promptecho.config.scorers import is_pairwise
+from promptecho.doctor.finding import Finding, unchecked
+from promptecho.doctor.judge_costs import prompts_of
+from promptecho.doctor.judges import judges_answer
+from promptecho.doctor.preflight import JOBS, Preflight
+from promptecho.doctor.rehearsal_config import RehearsedRun, rehearsed_runs
+from promptecho.doctor.rehearsal_plan import add_plan
+from promptecho.doctor.rehearsed_stage import RehearsedStage
+from promptecho.errors import PromptEchoError, bug_line
+from promptecho.files import read_jsonl, write_text
+from promptecho.phases import MEASURED
+from promptecho.train import smoke
+
+MINUTES = 30.0  # of a stage, model loading included
+MADE_UP = "captions failed, so that a made-up prompt was trained on"
+ON_SEVERAL = "train on {} ranks"
+WITH_GPUS = "type it on a machine with GPUs, such as in a job of the cluster (salloc)"
+ABOVE = "see to what failed above"
+_PATH = here()["PYTHONPATH"]
+
+
+@dataclass
+class Rehearsal:
+    """What came of it. `folder` is where all was written."""
+
+    folder: str
+    stages: list[RehearsedStage] = field(default_factory=list)
+    gpu: str = ""  # the kind that the plan is for; "": there is no plan
+    refused: Finding | None = None  # in place of everything
+
+    def findings(self) -> Iterator[Finding]:
+        """What the preflight says of it."""
+        if self.refused is not None:
+            yield self.refused
+        yield from (one.finding() for one in self.stages)
+
+    @property
+    def passed(self) -> bool:
+        """Whether every stage was tried and ran."""
+        return self.refused is None and all(one.outcome == "ok" for one in self.stages)
+
+    def facts(self) -> dict[str, Any]:
+        """What `--json` prints."""
+        stages = [asdict(one) | {"outcome": one.outcome} for one in self.stages]
+        return {"folder": self.folder, "plan_gpu": self.gpu, "stages": stages}
+
+
+def refusal(preflight: Preflight) -> Finding | None:
+    """Why nothing can be rehearsed here; None where it can."""
+    chain: tuple[Stage, ...] = ("caption", "train", "generate")
+    needing = next((s for s in chain if any(takes_gpu(preflight.config, s, n) for n in preflight.names(s))), None)
+    if needing is None or visible(os.environ, detect()):
+        return None
+    told = "--rehearse: the experiment's models take a GPU, and there is none on this machine that may be used"
+    return unchecked(told, JOBS[needing], WITH_GPUS)
+
+
+def rehearse(
+    preflight: Preflight, folder: Path, *, paid: bool = False, minutes: float = MINUTES, gpu: str | None = None
+) -> Rehearsal:
+    """Rehearse all stages of an experiment in `folder`, which is there and stays.
+
+    Args:
+        paid: ask judges behind endpoints about the images; else they get the one call that costs nothing.
+        minutes: after which a command is ended.
+        gpu: kind of GPU that the plan beside it is for; None: no plan.
+    """
+    rehearsal = Rehearsal(folder=str(folder))
+    if (refused := refusal(preflight)) is not None:
+        rehearsal.refused = refused
+        return rehearsal
+    try:
+        stages = Stages(preflight, folder, minutes, paid)
+    except PromptEchoError as error:
+        how = "try training by hand: promptecho train --smoke"
+        rehearsal.refused = unchecked(f"--rehearse: the experiment has no smallest form: {error}", "all jobs", how)
+        return rehearsal
+    rehearsal.stages += stages.all()
+    if gpu is not None:
+        rehearsal.gpu = add_plan(preflight, stages.runs, rehearsal.stages, gpu)
+    return rehearsal
+
+
+def rehearse_and_clean(preflight: Preflight, keep: bool, **options: Any) -> Rehearsal:
+    """`rehearse` in a temporary folder, which is told, and removed again but where a stage failed or `keep` says so."""
+    folder = Path(tempfile.mkdtemp(prefix="promptecho-rehearsal-"))
+    print(f"rehearsal: in {folder}", file=sys.stderr, flush=True)
+    failed = False
+    try:
+        rehearsal = rehearse(preflight, folder, **options)
+        failed = any(stage.problem for stage in rehearsal.stages)
+        return rehearsal
+    finally:
+        if keep or failed:
+            print(f"rehearsal: kept: {folder}", file=sys.stderr, flush=True)
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+class Stages:
+    """Runs the stages one after the other; each takes what those before it have made, or something in its place."""
+
+    def __init__(self, preflight: Preflight, folder: Path, minutes: float, paid: bool):
+        self.preflight, self.folder, self.minutes, self.paid = preflight, folder, minutes, paid
+        self.on_gpu = bool(visible(os.environ, detect()))
+        self.ranks = _ranks(preflight)
+        # One process has no one to share a VLM with; as `train --smoke` does.
+        alone = ("offloaded" if self.on_gpu else "replicated") if self.ranks > 1 else None
+        self.runs = rehearsed_runs(preflight, folder, alone, small=not self.on_gpu)
+        self.captions, self.heldout = folder / "captions/captions.h5", folder / "captions/heldout.jsonl"
+        self.captioned = self.made_up = False
+        self.trained: RehearsedRun | None = None
+
+    @property
+    def one(self) -> RehearsedRun:
+        """Whose configuration makes images."""
+        return self.trained or self.runs[0]
+
+    @property
+    def run(self) -> str:
+        """Whose images are scored."""
+        return self.trained.name if self.trained else "base"
+
+    def all(self) -> Iterator[RehearsedStage]:
+        """Run them."""
+        if "caption" in self.preflight.stages:
+            yield self._caption()
+        if "train" in self.preflight.stages:
+            if not self.captioned:
+                smoke.write_prompts(self._made(self.captions.parent), 1)
+                self.made_up = True
+            for run in self.runs:
+                yield self._train(run)
+            if self.ranks > 1:
+                yield self._train_on_several()
+        if "generate" in self.preflight.stages:
+            image_sets, lacking = self._prompts()
+            yield from lacking
+            yield from self._generate(image_sets)
+            for name in self.preflight.benchmarks:
+                yield from self._score(name)
+
+    def _caption(self) -> RehearsedStage:
+        captions, config = self.one.config.captions, self.one.path
+        out, images = ["--out", self.captions, "--heldout-out", self.heldout], self.folder / "images"
+        shard = self.folder / "captions/shards/0.h5"
+        commands: list[list[Any]] = []
+        if captions.prompts is not None:
+            commands.append(["caption", "prompts", "--config", config, *out])
+        else:
+            if (world := captions.shapes) is not None:
+                rendered = ["--count", world.count, "--seed", world.seed, "--world", world.world]
+                commands.append(["shapes", "render", *rendered, "--out", images])
+            source = ["--images", images if world is not None else captions.images]
+            work = ["--work", self.folder / "work/caption", "--out", shard]
+            commands.append(["caption", "shard", "--config", config, *source, *self._threads("caption"), *work])
+            commands.append(["caption", "merge", "--shards", shard, "--config", config, *out])
+        self._made(self.captions.parent), self._made(shard.parent)
+        stage = self._run(RehearsedStage("caption", "caption"), commands)
+        self.captioned = not stage.problem
+        return stage
+
+    def _train(self, run: RehearsedRun) -> RehearsedStage:
+        out = self.folder / "runs" / run.name / "1"
+        command = [
+            "train", "--config", run.path, "--run", run.name, "--to", 1, "--captions", self.captions, "--out", out,
+            "--work", self.folder / "work/train" / run.name, *self._threads("train"),
+        ]  # fmt: skip
+        stage = self._run(RehearsedStage(f"train {run.name}", "train"), [command])
+        if not stage.problem:
+            self.trained = self.trained or run
+            with contextlib.suppress(PromptEchoError, OSError, IndexError):
+                row = read_jsonl(out / "metrics.jsonl")[-1]
+                stage.at_work = sum(row.get(f"seconds_{phase}", 0.0) for phase in MEASURED)
+                if peak := max((row.get(f"memory_gb_{phase}", 0.0) for phase in smoke.PHASES), default=0.0):
+                    stage.memory_gb = peak
+            if self.made_up:
+                stage.note = MADE_UP
+        return stage
+
+    def _train_on_several(self) -> RehearsedStage:
+        """The first run on several ranks, compared with one, as `train --smoke` does."""
+        ranks, name = self.ranks, ON_SEVERAL.format(self.ranks)
+        if self.on_gpu:
+            ranks = min(ranks, len(visible(os.environ, detect())))
+            if ranks < 2:
+                why = f"this machine has one GPU, and the profile asks for {self.ranks} ranks"
+                return RehearsedStage(name, "train", skipped=why, fix="type it on a node with several GPUs")
+        run = self.runs[0].name
+        apart = {"models_prompt_cache": str(self.folder / "prompt-cache")}
+        config = write_resolved(self.preflight.config.model_copy(update=apart), self.folder / "config")
+        command = ["train", "--smoke", "--config", config, "--run", run, "--ranks", ranks, "--json"]
+        stage = self._run(RehearsedStage(ON_SEVERAL.format(ranks), "train"), [command])
+        with contextlib.suppress(OSError, ValueError):
+            text = self._log(stage, 0).read_text(encoding="utf-8", errors="replace")
+            found = json.loads(text[text.index("{\n") : text.rindex("}") + 1])
+            stage.problem = found["problem"]
+            several = [trial for trial in found["trials"] if trial["processes"] > 1]
+            stage.at_work = sum(sum(trial["seconds"].values()) for trial in several)
+            stage.memory_gb = max((gb for trial in several for gb in trial["memory_gb"].values()), default=None)
+            apart = found["differences"].items()
+            parts = [f"{name} {one['found']:.2g} (tolerated: {one['tolerated']:g})" for name, one in apart]
+            stage.note = f"differences to one rank: {', '.join(parts)}" if parts else ""
+        return stage
+
+    def _prompts(self) -> tuple[dict[str, Path], list[RehearsedStage]]:
+        """Prompt files by image set, and those that nobody can write."""
+        found, lacking = {}, []
+        for name, section in self.one.config.image_sets.items():
+            file = self._made(self.folder / "prompts" / name) / "metadata.jsonl"
+            try:
+                if section.heldout is not None:
+                    if not self.captioned:
+                        why = "its prompts are held-out captions, and captions failed"
+                        lacking.append(RehearsedStage(f"generate {name}", "generate", skipped=why, fix=ABOVE))
+                        continue
+                    from promptecho.benchmarks.captions.prompts import write_first
+
+                    write_first(self.heldout, 1, file)
+                    found[name] = file
+                else:
+                    found[name] = prompts_of(self.one.config, name, file)
+            except Exception as error:  # what a benchmark from outside raises, too
+                told = str(error) if isinstance(error, PromptEchoError) else bug_line(error)
+                fix = "correct image_sets, or fetch the prompts: promptecho benchmarks fetch"
+                lacking.append(RehearsedStage(f"generate {name}", "generate", problem=told, fix=fix))
+        return found, lacking
+
+    def _generate(self, prompts: dict[str, Path]) -> Iterator[RehearsedStage]:
+        """Images of all sets in one process; those that benchmarks compare with the base model's, by that, too."""
+        compared = {one.image_set for one in self.preflight.benchmarks.values() if is_pairwise(one)}
+        again = {name: file for name, file in prompts.items() if name in compared} if self.trained else {}
+        for run, some in ((self.run, prompts), ("base", again)):
+            if not some:
+                continue
+            together = self._images_by(run, some)
+            if not together.problem or len(some) == 1:
+                yield together
+                continue
+            for name, file in some.items():  # one of them is at fault; what is made already is not made again
+                yield self._images_by(run, {name: file}, f" {name}")
+
+    def _images_by(self, run: str, prompts: dict[str, Path], which: str = "") -> RehearsedStage:
+        adapter = ["--adapter", self.folder / "runs" / run / "1/adapter"] if run != "base" else []
+        command = ["generate", "--config", self.one.path, "--run", run, "--step", int(run != "base"), *adapter]
+        for name, file in prompts.items():
+            work = self.folder / "work/generate" / run / name
+            command += ["--image-set", name, "--prompts", file, "--shard", 0, "--num-shards", 1]
+            command += ["--out", self._images(run, name), "--work", work]
+        stage = RehearsedStage(f"generate {run}{which}", "generate", sets=list(prompts))
+        return self._run(stage, [[*command, *self._threads("generate")]])
+
+    def _score(self, name: str) -> Iterator[RehearsedStage]:
+        section, run = self.preflight.benchmarks[name], self.run
+        judge = self.preflight.config.judges.models.get(section.judge or "")
+        free = judge is not None and not judge_kind(judge.kind).in_process and not self.paid
+        if free:
+            yield self._asked_freely(name)
+        scored = RehearsedStage(f"score {name}", "score")
+        set_ = self.one.config.image_sets[section.image_set]
+        images = self._images(run, section.image_set)
+        looks: Stage = "judge" if section.judge is not None else "score"
+        made = [images, self._images("base", section.image_set)] if is_pairwise(section) else [images]
+        if not all((folder / "shards/0.jsonl").is_file() for folder in made):
+            scored.skipped, scored.fix = "there are no images of it", ABOVE
+        elif not self.on_gpu and takes_gpu(self.preflight.config, looks, name):
+            scored.skipped, scored.fix = "what looks at the images takes a GPU, and there is none here", WITH_GPUS
+        elif free:
+            scored.skipped = "it takes answers of the judge, which may cost money"
+            scored.fix = "--paid asks it about these images"
+        if scored.skipped:
+            yield scored
+            return
+        prompts = self._prompt_file(section.image_set)
+        options: list[Any] = ["--benchmark", name, "--config", self.one.path, "--images", images]
+        options += ["--prompts", prompts, "--images-per-prompt", set_.images_per_prompt]
+        if is_pairwise(section):
+            options += ["--baseline", made[1]]
+        if judge is not None:
+            options += ["--answers", self.folder / "judges" / str(section.judge)]
+            out = self.folder / "answers" / f"{name}.json"
+            judged = self._run(RehearsedStage(f"judge {name}", "judge"), [["judge", *options, "--out", out]])
+            yield judged
+            if judged.problem:
+                scored.skipped, scored.fix = "its judge failed", ABOVE
+                yield scored
+                return
+        named = ["--experiment", "rehearsal", "--run", run, "--step", int(run != "base")]
+        out = self.folder / "scores" / name / "1.json"
+        yield self._run(scored, [["score", *options, *named, "--out", out]])
+
+    def _asked_freely(self, name: str) -> RehearsedStage:
+        """A judge behind an endpoint, by the call that costs nothing."""
+        stage = RehearsedStage(f"judge {name}", "judge", note="the free call alone; --paid asks about images")
+        chosen = replace(self.preflight, benchmarks={name: self.preflight.benchmarks[name]})
+        found = list(judges_answer(chosen))
+        bad = next((one for one in found if one.severity == "problem"), None)
+        if bad is not None:
+            stage.problem, stage.fix = bad.what, bad.fix
+        elif not any(one.severity == "fine" for one in found):
+            told = next((one for one in found), None)
+            stage.skipped = told.what if told else "it has no key"
+            stage.fix = told.fix if told else "see the judges' keys above"
+        return stage
+
+    def _images(self, run: str, image_set: str) -> Path:
+        return self.folder / "images-made" / run / image_set
+
+    def _prompt_file(self, image_set: str) -> Path:
+        section = self.one.config.image_sets[image_set]
+        written = self.folder / "prompts" / image_set / "metadata.jsonl"
+        return Path(section.prompts) if section.prompts is not None else written
+
+    def _threads(self, stage: Stage) -> list[str]:
+        """As the stage's jobs have them."""
+        threads = cluster_resources(self.preflight.config, stage, self.on_gpu).threads or 1
+        return ["--threads", str(min(threads, len(os.sched_getaffinity(0))))]
+
+    def _made(self, folder: Path) -> Path:
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def _log(self, stage: RehearsedStage, number: int) -> Path:
+        name = _file_name(stage, number)
+        return self.folder / "logs" / f"{name}.json.logs" / f"{name}.log"
+
+    def _run(self, stage: RehearsedStage, commands: Iterable[Sequence[Any]]) -> RehearsedStage:
+        """Run a stage's commands, in a process each, and note what they took."""
+        stage.seconds, extra = 0.0, ["--allow-plugins"] if self.preflight.config.plugins else []
+        rows: list[dict[str, Any]] = []
+        for number, words in enumerate(commands):
+            arguments = [*map(str, words), *extra]
+            name = _file_name(stage, number)
+            script = self._made(self.folder / "again") / f"{name}.sh"
+            again = shlex.join([sys.executable, "-m", "promptecho", *arguments])
+            write_text(script, f"cd {shlex.quote(os.getcwd())}\nPYTHONPATH={shlex.quote(_PATH)} {again}\n")
+            command = [sys.executable, "-m", "promptecho.doctor.measured", *arguments]
+            step = Step(name, command, 0, 60 * self.minutes, environment=here())
+            out = self._made(self.folder / "logs") / f"{step.name}.json"
+            done = run_steps([step], {}, out, self.minutes, _told)
+            if done["interrupted"]:
+                raise KeyboardInterrupt
+            stage.seconds += done["seconds"]
+            rows += done["rows"]
+            if failed := next((row[key] for row in rows for key in ("failed", "absent") if key in row), None):
+                stage.problem = failed
+                stage.fix = f"see to what it says; bash {script} runs it again"
+                break
+        on_gpu = [row["gpu_gb"] for row in rows if row.get("gpu_gb") is not None]
+        stage.on_gpu = bool(on_gpu)
+        stage.memory_gb = max(on_gpu or [row["host_gb"] for row in rows if "host_gb" in row], default=None)
+        return stage
+
+
+def _ranks(preflight: Preflight) -> int:
+    """Ranks of a training on one node, as the profile or the experiment asks for them."""
+    profile = preflight.profile
+    of_rule = profile.rules.get("train", {}) if profile is not None else {}
+    if profile is None or not profile.on_slurm:
+        said = of_rule.get("tasks_per_node") or of_rule.get("gpu") or 1
+    else:
+        on_gpu = any(takes_gpu(preflight.config, "train", name) for name in preflight.names("train"))
+        asked = cluster_resources(preflight.config, "train", on_gpu)
+        said = of_rule.get("tasks_per_node") or getattr(asked, "tasks_per_node", None) or 1
+        nodes = of_rule.get("nodes") or getattr(asked, "nodes", None) or 1
+        said = max(said, min(nodes, 2))  # one rank on each of several nodes: two here
+    return said if isinstance(said, int) else 1
+
+
+def _file_name(stage: RehearsedStage, number: int) -> str:
+    """Of what belongs to one of its commands."""
+    return f"{stage.name}-{number + 1}".replace(" ", "_")
+
+
+def _told(text: str) -> None:
+    """What `run_steps` says, without the budget of its own."""
+    print(f"rehearsal: {text.partition(' (')[0]}", file=sys.stderr, flush=True)

@@ -1,0 +1,209 @@
+"""`doctor --rehearse` runs every stage by its own command, names the one that fails, and leaves results alone."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from judge_server import KEY, serving
+from rich.console import Console
+
+from promptecho.config import load_experiment, run_training
+from promptecho.config.yaml_files import deep_merge
+from promptecho.doctor import rehearsal
+from promptecho.doctor.diagnosis import Diagnosis
+from promptecho.doctor.preflight import Preflight, make_preflight
+from promptecho.doctor.rehearsal import Rehearsal, Stages, rehearse, rehearse_and_clean
+from promptecho.doctor.rehearsal_config import rehearsed_runs
+from promptecho.doctor.rehearsal_job import belongs_to_a_node, rehearse_on_a_node
+from promptecho.doctor.rehearsed_stage import RehearsedStage
+from promptecho.doctor.show import rehearsal_lines, rehearsal_table
+
+EXPERIMENTS = Path(__file__).resolve().parent.parent.parent / "config/experiments"
+EXPERIMENT: dict[str, Any] = {
+    "models": {"t2i": {"path": "shapes", "dtype": "float32", "height": 64, "width": 64}, "vlm": {"path": "shapes"}},
+    "captions": {"prompts": "prompts.txt", "heldout": 2},
+    "training": {"iterations": 2, "checkpoints": [2], "lora": {"rank": 2}, "sampling": {"num_inference_steps": 2}},
+    "runs": {"echo": {"seed": 1}, "other-seed": {"seed": 2}},
+    "image_sets": {
+        "geneval": {"benchmark": "geneval", "shapes": {"per_tag": 1, "seed": 1}, "num_inference_steps": 2},
+        "textocr": {"benchmark": "textocr", "shapes": {"per_tag": 1, "seed": 1}, "num_inference_steps": 2},
+    },
+    "benchmarks": {
+        "geneval": {"image_set": "geneval", "scorer": "geneval", "backend": "oracle"},
+        "textocr": {"image_set": "textocr", "scorer": "textocr", "backend": "rapidocr"},
+    },
+    "evaluate": [{"benchmark": "geneval"}, {"benchmark": "textocr"}],
+    "resources": {"train": {"threads": 1}},
+}
+
+
+@pytest.fixture
+def start(tmp_path, monkeypatch):
+    """A folder in which the preflight starts, with the experiment and changed keys."""
+    monkeypatch.chdir(tmp_path)
+
+    def make(profile: str = "", **changes: Any) -> Preflight:
+        Path("tiny.yaml").write_text(yaml.safe_dump(deep_merge(EXPERIMENT, changes)))
+        Path("profile").mkdir(exist_ok=True)
+        Path("profile/config.yaml").write_text(profile or "cores: 1\n")
+        return make_preflight(Path("tiny.yaml"), Path("profile"))
+
+    return make
+
+
+def test_every_stage_runs_once_and_the_one_that_fails_is_named_while_the_others_go_on(start, monkeypatch):
+    """The package that reads letters is broken."""
+    Path("broken").mkdir()
+    Path("broken/rapidocr.py").write_text("raise ImportError('built for another Python')\n")
+    monkeypatch.setenv("PYTHONPATH", f"{Path('broken').absolute()}:{os.environ.get('PYTHONPATH', '')}")
+    Path("prompts.txt").write_text("A bird.\nA house.\nA tree.\nA boat.\n")
+    monkeypatch.setenv("TMPDIR", str(Path("temporary").absolute()))
+    monkeypatch.setattr(rehearsal.tempfile, "tempdir", None)
+    Path("temporary").mkdir()
+    found = rehearse_and_clean(start(), keep=False)
+    outcomes = {stage.name: stage.outcome for stage in found.stages}
+    assert outcomes == {
+        "caption": "ok", "train echo": "ok", "generate echo": "ok", "score geneval": "ok", "score textocr": "failed",
+    }  # fmt: skip
+    (broken,) = (one for one in found.findings() if one.severity == "problem")
+    assert "rehearsal: score textocr: " in broken.what and "rapidocr" in broken.what and "rule score" in broken.when
+    script = Path(broken.fix.partition("bash ")[2].partition(" runs it again")[0])
+    assert "promptecho score --benchmark textocr" in script.read_text()
+    assert Path("temporary") in Path(os.path.relpath(found.folder)).parents  # kept, since a stage failed
+    images = sorted(path.name for path in Path(found.folder, "images-made/echo/geneval").rglob("*.png"))
+    assert len(images) == 1
+    trained = found.stages[1]
+    assert trained.at_work and trained.seconds and trained.at_work < trained.seconds and trained.memory_gb
+    assert not Path("results").exists() and not found.passed
+    json.dumps(found.facts())
+
+
+@pytest.mark.parametrize("name", ["zimage", "qwenimage", "shapes", "gallery", "gallery-posters", "poster"])
+def test_the_project_s_experiments_have_a_smallest_form(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(EXPERIMENTS.parent.parent)
+    preflight = make_preflight(EXPERIMENTS / f"{name}.yaml", None)
+    runs = rehearsed_runs(preflight, tmp_path, None, small=True)
+    for run in runs:
+        training, before = run_training(run.config, run.name), run_training(preflight.config, run.name)
+        assert (training.prompts_per_iteration, training.images_per_prompt, training.checkpoint_steps) == (1, 2, [1])
+        assert training.lora == before.lora and run.config.models == preflight.config.models
+        assert all(one.limit == 1 for one in run.config.benchmarks.values())
+        assert "results" not in str(run.config.models_prompt_cache)
+    assert len({run.name for run in runs}) == len(runs) >= 1
+
+
+def test_ranks_are_those_of_the_profile_and_are_compared_with_one(start, monkeypatch):
+    Path("prompts.txt").write_text("A bird.\nA house.\nA tree.\nA boat.\n")
+    assert rehearsal._ranks(start()) == 1
+    assert rehearsal._ranks(start("set-resources: {train: {tasks_per_node: 3}}\n")) == 3
+    assert rehearsal._ranks(start("executor: submitit\nset-resources: {train: {nodes: 4}}\n")) == 2
+    preflight = start("set-resources: {train: {tasks_per_node: 2}}\n")
+    stages = Stages(preflight, Path("folder"), 1.0, False)
+    assert run_training(stages.runs[0].config, "echo").reward_placement.mode == "replicated"
+    trial = {"processes": 2, "seconds": {"sample": 1.5, "update": 2.0}, "memory_gb": {"update": 0.5}}
+    outcome = {"problem": "sharded: no", "trials": [trial], "differences": {"reward": {"found": 0.2, "tolerated": 0.1}}}
+
+    def run_steps(steps: Any, facts: Any, out: Path, *_: Any) -> dict[str, Any]:
+        (step,) = steps
+        assert "--smoke" in step.command and step.command[-3:] == ["--ranks", "2", "--json"]
+        whole = load_experiment(step.command[step.command.index("--config") + 1])
+        assert whole.models_prompt_cache == str(Path("folder/prompt-cache"))  # in no results
+        log = out.with_name(f"{out.name}.logs") / f"{step.name}.log"
+        log.parent.mkdir(parents=True)
+        log.write_text(f"smoke: sharded\n{json.dumps(outcome, indent=2)}\n")
+        return {"rows": [{"step": step.name, "failed": "}"}], "seconds": 9.0, "interrupted": False}
+
+    monkeypatch.setattr(rehearsal, "run_steps", run_steps)
+    stage = stages._train_on_several()
+    assert (stage.name, stage.problem, stage.at_work, stage.memory_gb) == ("train on 2 ranks", "sharded: no", 3.5, 0.5)
+    assert stage.note == "differences to one rank: reward 0.2 (tolerated: 0.1)" and "runs it again" in stage.fix
+
+
+def test_judges_get_the_free_call_alone_and_real_models_need_a_gpu(start, monkeypatch):
+    Path("prompts.txt").write_text("A bird.\nA house.\nA tree.\nA boat.\n")
+    monkeypatch.setenv("JUDGE_KEY", KEY)
+    with serving(models=["judge-1"], key=KEY) as server:
+        judge = {
+            "kind": "openai",
+            "model": "judge-1",
+            "endpoint": server.endpoint("openai"),
+            "api_key_env": "JUDGE_KEY",
+        }
+        tiif = {"image_set": "tiif", "scorer": "tiif", "backend": "judge", "judge": "one"}
+        changes = {
+            "image_sets": {"tiif": {"benchmark": "tiif", "shapes": {"per_tag": 1, "seed": 1}, "images_per_prompt": 1}},
+            "judges": {"models": {"one": judge}}, "benchmarks": {"tiif": tiif}, "evaluate": [{"benchmark": "tiif"}],
+        }  # fmt: skip
+        stages = Stages(start(**changes), Path("folder"), 1.0, False)
+        shards = Path("folder/images-made/base/tiif/shards")
+        shards.mkdir(parents=True)
+        (shards / "0.jsonl").touch()
+        asked, scored = stages._score("tiif")
+        assert (asked.name, asked.outcome) == ("judge tiif", "ok") and len(server.listed) == 1 and not server.log
+        assert scored.outcome == "not tried" and "--paid" in scored.fix
+        monkeypatch.setenv("JUDGE_KEY", "another")
+        assert "is refused" in next(iter(stages._score("tiif"))).problem
+    monkeypatch.setattr(rehearsal, "visible", lambda *_: [])
+    found = rehearse(start(models={"t2i": {"path": "some/t2i"}}), Path("folder"))
+    (refused,) = found.findings()
+    assert refused.severity == "unchecked" and "take a GPU" in refused.what and not found.stages
+    local = {"one": {"kind": "local", "model": "some/vlm"}}
+    (judged,) = Stages(start(**changes | {"judges": {"models": local}}), Path("folder"), 1.0, False)._score("tiif")
+    assert judged.outcome == "not tried" and "takes a GPU" in judged.skipped
+
+
+def test_the_table_sets_measured_beside_planned():
+    stage = RehearsedStage("train echo", "train", 20.0, 3.0, 1.5, plan_seconds=1.5, plan_gb=3.0)
+    failed = RehearsedStage("score dpg", "score", 2.0, problem="no")
+    found = Rehearsal("/tmp/r", [stage, failed], gpu="A GPU")
+    console = Console(file=io.StringIO(), width=80)
+    console.print(rehearsal_table(found))
+    assert isinstance(console.file, io.StringIO)
+    rows = [line.split() for line in console.file.getvalue().splitlines()]
+    assert ["train", "echo", "ok", "20", "3", "1.5", "2", "1.5", "3", "0.5"] in rows
+    assert ["score", "dpg", "failed", "2"] in rows
+    assert any("No GPU was used" in line for line in rehearsal_lines(found))
+
+
+SLURM = """#!/bin/sh
+case $0 in
+*/sbatch) [ -e refuse ] && { echo 'sbatch: error: no such account' >&2; exit 1; }
+  for script; do :; done
+  cp "$script" submitted; echo "$@" > asked; cp outcome.json "$(dirname "$script")/outcome.json"; echo 7;;
+*/scancel) echo "$@" > cancelled;;
+esac
+"""
+
+
+def test_on_a_cluster_the_rehearsal_is_one_job_and_its_outcome_is_read(start, monkeypatch):
+    """Slurm is a stand-in here; nothing of this was tried on nodes."""
+    Path("prompts.txt").write_text("A bird.\nA house.\nA tree.\nA boat.\n")
+    Path("bin").mkdir()
+    for name in ("sbatch", "squeue", "scancel"):
+        Path("bin", name).write_text(SLURM)
+        Path("bin", name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{Path('bin').absolute()}:{os.environ['PATH']}")
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    profile = "executor: submitit\ndefault-resources: {slurm_partition: gpu, slurm_account: 2024proj}\n"
+    preflight = start(f"{profile}set-resources: {{train: {{nodes: 4, gpus_per_node: 8, runtime: 2h}}}}\n")
+    assert belongs_to_a_node(preflight) and not belongs_to_a_node(start())
+    stage = RehearsedStage("train echo", "train", 20.0, 3.0, 1.5, on_gpu=True, plan_seconds=1.5, plan_gb=3.0)
+    there = Diagnosis("tiny", (), {}, Rehearsal("/on/node", [stage], gpu="A GPU").facts())
+    Path("outcome.json").write_text(json.dumps(there.facts()))
+    found = rehearse_on_a_node(preflight, False, ["--paid"])
+    assert found.stages == [stage] and found.gpu == "A GPU" and not Path(found.folder).exists()
+    asked = Path("asked").read_text().split()
+    assert {"--nodes=1", "--gres=gpu:8", "--time=120", "--partition=gpu", "--account=2024proj"} <= set(asked)
+    assert "--rehearse --only rehearsal --json --paid" in Path("submitted").read_text()
+    assert Path("cancelled").read_text() == "7\n"
+    Path("refuse").touch()
+    refused = rehearse_on_a_node(preflight, False, []).refused
+    assert refused is not None and refused.severity == "problem" and "no such account" in refused.what
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    assert not belongs_to_a_node(preflight)
