@@ -29,8 +29,9 @@ CONTENTS = {
         key=lambda page: (GUIDES.index(page.split("/")[-1]) if page.split("/")[-1] in GUIDES else len(GUIDES), page),
     ),
     "Use it": [
-        "config/README", "profiles/README", "results/README", "docs/doctor", "docs/plan", "docs/models",
-        "docs/images", "docs/families", "docs/training", "docs/watching", "docs/status", "docs/reruns", "docs/publish",
+        "config/README", "profiles/README", "docs/environments", "results/README", "docs/doctor", "docs/plan",
+        "docs/models", "docs/images", "docs/families", "docs/training", "docs/watching", "docs/status", "docs/reruns",
+        "docs/publish",
     ],
     "Judge results": [
         "docs/tables", "docs/browse", "docs/benchmarks", "docs/benchmarks-geneval", "docs/judges", "docs/words",

@@ -181,6 +181,13 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "models verify": ("promptecho models verify --config config/experiments/zimage.yaml --root /shared/models",),
     "models unstage": ("promptecho models unstage --staging /local/scratch",),
+    "envs list": ("promptecho envs list",),
+    "envs build": (
+        "promptecho envs build --into /shared/promptecho-envs",
+        "# one of them, with a certain Python:",
+        "promptecho envs build tables --into /shared/promptecho-envs --python python3.11",
+    ),
+    "envs check": ("promptecho envs check --folder /shared/promptecho-envs",),
     "benchmarks fetch": (
         "promptecho benchmarks fetch --out data/benchmarks",
         "promptecho benchmarks fetch geneval dpg --out data/benchmarks --mirror /shared/benchmarks",

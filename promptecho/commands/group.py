@@ -14,7 +14,7 @@ from promptecho.commands import examples
 STAGES = ("caption", "train", "generate", "judge", "score", "tables", "figures")
 BESIDE: tuple[str, ...] = ("status", "stop", "efficiency", "show", "browse", "reward", "reward-audit", "list", "doctor")
 BESIDE += ("plan", "bench", "upgrade", "clean")
-BESIDE += ("models", "adapter", "try", "publish", "benchmarks", "config", "gpus", "shapes")
+BESIDE += ("models", "envs", "adapter", "try", "publish", "benchmarks", "config", "gpus", "shapes")
 
 
 class CommandGroup(typer.core.TyperGroup):

@@ -277,6 +277,11 @@ class SiteConfig(Section):
         None, description="A relative model path that exists in this folder is taken from there; null: as it is."
     )
     models: SiteModels = Field(default_factory=SiteModels, description="How jobs get at models.")
+    envs: Text | None = Field(
+        None,
+        description="Folder of environments that `promptecho envs build` has made (docs/environments.md); each job "
+        "uses that of its stage. null: the Python that runs Snakemake, or conda's where Snakemake makes environments.",
+    )
     benchmarks: SiteBenchmarks = Field(default_factory=SiteBenchmarks, description="The benchmarks' official files.")
     clean: CleanSection = Field(default_factory=CleanSection, description="What `promptecho clean` may delete.")
     paper_rows: dict[str, Text] = Field(

@@ -1,4 +1,4 @@
-"""Whether the Python that runs each stage has the packages that the stage's environment lists."""
+"""Whether what runs each stage has the packages that the stage's environment lists."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-import yaml
-
 from promptecho.config.judge_kinds import judge_kind
 from promptecho.config.scorers import backend_of
 from promptecho.doctor.finding import Finding, fine, problem, unchecked, warning
 from promptecho.doctor.preflight import JOBS, Preflight
+from promptecho.envs.built import look_at
+from promptecho.envs.spec import pinned, read_spec
+from promptecho.errors import DataError
 
 EXECUTORS = {"submitit": "snakemake_executor_plugin_submitit", "slurm": "snakemake_executor_plugin_slurm"}
 
 
 def packages(preflight: Preflight) -> Iterator[Finding]:
-    """What each stage imports. Without conda environments jobs use the Python of Snakemake, which is this one."""
+    """What each stage imports. Without environments of their own, jobs use the Python of Snakemake: this one."""
     profile = preflight.profile
     module = EXECUTORS.get(profile.executor) if profile is not None else None
     if profile is not None and module is not None and importlib.util.find_spec(module) is None:
@@ -32,6 +33,9 @@ def packages(preflight: Preflight) -> Iterator[Finding]:
     if profile is not None and profile.conda:
         yield from _conda(preflight)
         return
+    if preflight.envs is not None:
+        yield from _built(preflight, preflight.envs)
+        return
     for name, (file, when) in environments(preflight).items():
         if not file.is_file():
             told = f"{name}: the list of its packages, {file}, is not here"
@@ -41,8 +45,9 @@ def packages(preflight: Preflight) -> Iterator[Finding]:
         if absent:
             yield problem(
                 f"{name}: not installed: {', '.join(absent)} ({file.name} lists them)", when,
-                "let Snakemake build the environments (--software-deployment-method conda); or, where the versions go "
-                f"together with those of the other stages, pip install {' '.join(absent)}",
+                f"make the stages' own environments: promptecho envs build {file.stem} --into FOLDER, or with conda "
+                "--software-deployment-method conda (docs/environments.md); or, where the versions go together with "
+                f"those of the other stages, pip install {' '.join(absent)}",
             )  # fmt: skip
         if other:
             yield warning(
@@ -73,18 +78,6 @@ def environments(preflight: Preflight) -> dict[str, tuple[Path, str]]:
     return found
 
 
-def pinned(file: Path) -> dict[str, str]:
-    """Packages of an environment file's pip part by name, with their versions ("" where it gives none)."""
-    content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    found = {}
-    for part in content.get("dependencies", []):
-        for line in part.get("pip", []) if isinstance(part, dict) else []:
-            name, _, version = str(line).partition("==")
-            if name.replace("-", "").replace("_", "").replace(".", "").isalnum():
-                found[name] = version
-    return found
-
-
 def compare(file: Path) -> tuple[list[str], list[str]]:
     """Packages of an environment file that are not installed here, and those of another version than it lists."""
     absent, other = [], []
@@ -97,6 +90,32 @@ def compare(file: Path) -> tuple[list[str], list[str]]:
         if version and here.partition("+")[0] != version:  # a build for CUDA is the same version
             other.append(f"{name} {here} instead of {version}")
     return absent, other
+
+
+def _built(preflight: Preflight, folder: Path) -> Iterator[Finding]:
+    """The environments that `promptecho envs build` has made."""
+    when = "the start of Snakemake, which looks at the environments of its jobs"
+    if preflight.profile is not None and preflight.profile.conda:
+        yield problem(
+            f"config/config.yaml: envs, and {preflight.profile.path}: software-deployment-method: conda", when,
+            "keep one of the two: both say which environments the jobs use",
+        )  # fmt: skip
+        return
+    files = {file: name for name, (file, _) in environments(preflight).items()}
+    if preflight.benchmarks:
+        files.setdefault(preflight.environments / "score.yaml", "prompts and scores")
+        files.setdefault(preflight.environments / "tables.yaml", "tables and figures")
+    for file, name in files.items():
+        try:
+            standing = look_at(folder, read_spec(file))
+        except DataError as error:
+            yield problem(f"{name}: {error}", when, "mend that file")
+            continue
+        if standing.state == "current":
+            yield fine(f"{name}: the environment {standing.spec.name} in {folder} is current")
+        else:
+            what, _, fix = standing.line.rpartition("; ")
+            yield problem(f"{name}: {what}", when, fix)
 
 
 def _conda(preflight: Preflight) -> Iterator[Finding]:

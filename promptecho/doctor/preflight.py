@@ -35,7 +35,8 @@ class Preflight:
     """An experiment as Snakemake would run it from the current folder.
 
     `source` is the file of the experiment. `stages`: those whose jobs are to run; what only others need is not looked
-    at. `benchmarks`: likewise. Without `network` nobody is asked but this machine.
+    at. `benchmarks`: likewise. Without `network` nobody is asked but this machine. `envs`: the folder of environments
+    that `promptecho envs build` has made, where the workflow uses them.
     """
 
     config: ExperimentConfig
@@ -45,6 +46,7 @@ class Preflight:
     stages: frozenset[Stage]
     benchmarks: dict[str, BenchmarkSection]
     network: bool = True
+    envs: Path | None = None
 
     def names(self, stage: Stage) -> list[str]:
         """Runs of training, benchmarks of judge and score, and "" for other stages; none of a stage that is not to
@@ -95,7 +97,8 @@ def preflight_of(
         stages |= {"generate", "score"}
     if any(section.judge is not None for section in benchmarks.values()):
         stages.add("judge")
-    return Preflight(config, source, site, profile, frozenset(stages), benchmarks)
+    envs = Path(site.envs) if site is not None and site.envs is not None else None
+    return Preflight(config, source, site, profile, frozenset(stages), benchmarks, envs=envs)
 
 
 def all_runs(config: ExperimentConfig) -> list[str]:

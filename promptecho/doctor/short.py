@@ -22,17 +22,23 @@ CHECKS: dict[str, PreflightCheck] = {"models": models, "packages": packages, "ju
 
 
 def short_lines(
-    config: ExperimentConfig, source: Path, stages: Collection[Stage], benchmarks: Collection[str], conda: bool
+    config: ExperimentConfig,
+    source: Path,
+    stages: Collection[Stage],
+    benchmarks: Collection[str],
+    conda: bool,
+    envs: Path | None = None,
 ) -> list[str]:
     """Lines about what would stop the jobs of some stages and benchmarks of an experiment; none where nothing would.
 
     Args:
         source: the experiment's file, for the last line.
         conda: stages have environments of their own, which nobody can look into from here.
+        envs: the folder of those that `promptecho envs build` has made, where the workflow uses them.
     """
     whole = preflight_of(config, source, None, None)
     chosen = {name: section for name, section in whole.benchmarks.items() if name in benchmarks}
-    preflight = replace(whole, stages=frozenset(stages), benchmarks=chosen, network=False)
+    preflight = replace(whole, stages=frozenset(stages), benchmarks=chosen, network=False, envs=envs)
     checks = {name: check for name, check in CHECKS.items() if not (conda and name == "packages")}
     found = [one for checked in run_checks(preflight, checks) for one in checked.findings]
     lines = [f"{config.experiment}: {one.line}" for one in found if one.severity == "problem"]

@@ -13,6 +13,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -262,6 +263,13 @@ def test_conda_environments_need_conda(experiment, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     found = only(packages(experiment(profile)))
     assert "no conda on PATH" in found.what and "start of Snakemake" in found.when
+
+
+def test_environments_of_the_site_are_looked_at_where_it_names_a_folder_of_them(experiment):
+    preflight = replace(experiment(), envs=Path("built"))
+    found = [one for one in packages(preflight) if one.severity == "problem"]
+    assert found and all("is not in built" in one.what and "start of Snakemake" in one.when for one in found)
+    assert {one.fix for one in found} >= {f"promptecho envs build {name} --into built" for name in ("train", "tables")}
 
 
 def test_the_command_lists_all_problems_at_once_and_ends_with_1(experiment):

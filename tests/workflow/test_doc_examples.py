@@ -24,6 +24,8 @@ NOT_RUN = {
     "promptecho models fetch": "network",
     "promptecho models verify": "reads models that were fetched",
     "promptecho models unstage": "deletes copies on a node's disk",
+    "promptecho envs build": "network (tests/unit/test_envs.py)",
+    "promptecho envs check": "environments that were built (tests/unit/test_envs.py)",
     "promptecho benchmarks verify": "tests/unit/test_benchmarks_golden.py",
     "promptecho benchmarks labels": "a judge, or prompts that the reader brings",
     "promptecho benchmarks pack": "moves images into images.tar, as it says (tests/unit/test_packing.py)",

@@ -20,11 +20,12 @@ rule official_prompts:
         runtime=60,
         mem_mb=2000,
     params:
+        venv=venv("score"),
         mirror=benchmarks_mirror,
         plugins=source_option,
         out=lambda wildcards, output: os.path.dirname(os.path.dirname(output[0])),
     message:
         "fetch the prompts of {wildcards.set}"
     shell:
-        "python -m promptecho benchmarks fetch {wildcards.set} --out {params.out:q} {params.mirror} {params.plugins}"
+        "{params.venv}python -m promptecho benchmarks fetch {wildcards.set} --out {params.out:q} {params.mirror} {params.plugins}"
         " 2>&1 | tee -i {log:q}"

@@ -16,6 +16,7 @@ rule training_images:
         runtime=30,
         mem_mb=2000,
     params:
+        venv=venv("score"),
         digest=slice_of("images"),
         number=lambda wildcards: experiment(wildcards).captions.shapes.count,
         seed=lambda wildcards: seed_and_world(experiment(wildcards).captions.shapes),
@@ -23,7 +24,7 @@ rule training_images:
     message:
         "{wildcards.E}: render {params.number} training images"
     shell:
-        "python -m promptecho shapes render --count {params.number} --seed {params.seed} --out {output:q}"
+        "{params.venv}python -m promptecho shapes render --count {params.number} --seed {params.seed} --out {output:q}"
         " --list {params.images_list:q}"
         " 2>&1 | tee -i {log:q}"
 
@@ -48,6 +49,7 @@ rule caption_shard:
         gpus_per_node=asks("caption", "gpus_per_node", captions_on_gpu),
         resumable=True,
     params:
+        venv=venv("caption"),
         digest=made_from("caption"),
         num_shards=lambda wildcards: experiment(wildcards).captions.num_shards,
         config=config_path,
@@ -61,7 +63,7 @@ rule caption_shard:
     message:
         "{wildcards.E}: caption shard {wildcards.shard} of {params.num_shards}"
     shell:
-        "{params.launcher}python -m promptecho caption shard --config {params.config:q} --images {input.images:q}"
+        "{params.venv}{params.launcher}python -m promptecho caption shard --config {params.config:q} --images {input.images:q}"
         " --list {params.images_list:q} --shard {wildcards.shard} --num-shards {params.num_shards} --threads {threads}"
         " --work {params.work:q} --earlier {params.earlier:q} --out {output:q}"
         " 2>&1 | tee -i {log:q}"
@@ -85,6 +87,7 @@ rule captions:
         runtime=60,
         mem_mb=4000,
     params:
+        venv=venv("caption"),
         digest=made_from("merge"),
         config=config_path,
         source=lambda wildcards, input: (
@@ -95,6 +98,6 @@ rule captions:
     message:
         "{wildcards.E}: merge the captions and keep some out of training"
     shell:
-        "python -m promptecho caption {params.source} --config {params.config:q}"
+        "{params.venv}python -m promptecho caption {params.source} --config {params.config:q}"
         " --out {output.captions:q} --heldout-out {output.heldout:q}"
         " 2>&1 | tee -i {log:q}"

@@ -36,9 +36,10 @@ def missing_models(jobs):
 
 onstart:
     if workflow.is_main_process and not workflow.touch:
-        try:
-            problems = missing_models(workflow.dag.needrun_jobs())
-        except PromptEchoError as error:
-            problems = str(error).splitlines()
-        if problems:
-            raise UserError("models are missing; nothing was started:\n" + "\n".join(problems))
+        for what, missing in (("models", missing_models), ("environments", missing_envs)):
+            try:
+                problems = missing(workflow.dag.needrun_jobs())
+            except PromptEchoError as error:
+                problems = str(error).splitlines()
+            if problems:
+                raise UserError(f"{what} are missing; nothing was started:\n" + "\n".join(problems))

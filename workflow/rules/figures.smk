@@ -29,13 +29,14 @@ rule curves:
         runtime=10,
         mem_mb=2000,
     params:
+        venv=venv("tables"),
         digest=lambda wildcards: figures_code(wildcards.E, wildcards.B),
         plugins=plugins_option,
         out=lambda wildcards, output: os.path.dirname(output.png),
     message:
         "{wildcards.E}: draw the scores on {wildcards.B}"
     shell:
-        "python -m promptecho figures curves {input.scores:q} --benchmark {wildcards.B} --out {params.out:q} {params.plugins}"
+        "{params.venv}python -m promptecho figures curves {input.scores:q} --benchmark {wildcards.B} --out {params.out:q} {params.plugins}"
         " 2>&1 | tee -i {log:q}"
 
 
@@ -66,12 +67,14 @@ rule training_curves:
         runtime=10,
         mem_mb=2000,
     params:
+        venv=venv("tables"),
         digest=lambda wildcards: figures_code(wildcards.E),
         out=lambda wildcards, output: os.path.dirname(output.png),
     message:
         "{wildcards.E}: draw how the runs trained"
     shell:
-        "python -m promptecho figures training {input.metrics:q} --out {params.out:q}" " 2>&1 | tee -i {log:q}"
+        "{params.venv}python -m promptecho figures training {input.metrics:q} --out {params.out:q}"
+        " 2>&1 | tee -i {log:q}"
 
 
 rule samples:
@@ -102,6 +105,7 @@ rule samples:
         runtime=10,
         mem_mb=2000,
     params:
+        venv=venv("tables"),
         digest=lambda wildcards: figures_code(wildcards.E, sampled_benchmark(wildcards.E, wildcards.R)),
         plugins=plugins_option,
         images=lambda wildcards, input: list(
@@ -111,7 +115,7 @@ rule samples:
     message:
         "{wildcards.E}: show samples of {wildcards.R}"
     shell:
-        "python -m promptecho figures samples {params.images:q} --scores {params.scores:q} --out {output.png:q} {params.plugins}"
+        "{params.venv}python -m promptecho figures samples {params.images:q} --scores {params.scores:q} --out {output.png:q} {params.plugins}"
         " 2>&1 | tee -i {log:q}"
 
 
@@ -141,6 +145,7 @@ rule sample_words:
         gpu=gpus_of("sample_words", words_on_gpu),
         gpus_per_node=asks("caption", "gpus_per_node", words_on_gpu),
     params:
+        venv=venv("caption"),
         digest=words_code,
         settings=words_settings,
         config=config_path,
@@ -152,7 +157,7 @@ rule sample_words:
     message:
         "{wildcards.E}: read the samples of {wildcards.R} word by word"
     shell:
-        "{params.launcher}python -m promptecho figures words {params.images:q} --scores {params.scores:q}"
+        "{params.venv}{params.launcher}python -m promptecho figures words {params.images:q} --scores {params.scores:q}"
         " --config {params.config:q} --run {wildcards.R} --out {output.html:q}"
         " 2>&1 | tee -i {log:q}"
 
@@ -182,6 +187,7 @@ rule browse_page:
         runtime=60,
         mem_mb=4000,
     params:
+        venv=venv("tables"),
         digest=browse_code,
         config=config_path,
         results=lambda wildcards, output: os.path.dirname(os.path.dirname(output[0])),
@@ -189,7 +195,7 @@ rule browse_page:
     message:
         "{wildcards.E}: write the page to browse {wildcards.B}"
     shell:
-        "python -m promptecho browse {params.results:q} --benchmark {wildcards.B} --config {params.config:q}"
+        "{params.venv}python -m promptecho browse {params.results:q} --benchmark {wildcards.B} --config {params.config:q}"
         " --out {params.out:q} --threads {threads}"
         " 2>&1 | tee -i {log:q}"
 

@@ -19,12 +19,13 @@ rule benchmark_prompts:
         runtime=10,
         mem_mb=2000,
     params:
+        venv=venv("score"),
         digest=slice_of("prompts", image_set="S"),
         command=prompts_command,
     message:
         "{wildcards.E}: write the prompts of image set {wildcards.S}"
     shell:
-        "python -m promptecho {params.command} --out {output:q}" " 2>&1 | tee -i {log:q}"
+        "{params.venv}python -m promptecho {params.command} --out {output:q}" " 2>&1 | tee -i {log:q}"
 
 
 rule import_adapter:
@@ -43,13 +44,14 @@ rule import_adapter:
         runtime=60,
         mem_mb=4000,
     params:
+        venv=venv("generate"),
         digest=made_from("adapter", run="R"),
         config=config_path,
         source=published_adapter,
     message:
         "{wildcards.E}: import the adapter {wildcards.R}"
     shell:
-        "python -m promptecho adapter import --config {params.config:q} {params.source} --out {output:q}"
+        "{params.venv}python -m promptecho adapter import --config {params.config:q} {params.source} --out {output:q}"
         " 2>&1 | tee -i {log:q}"
 
 
@@ -75,6 +77,7 @@ rule generate_together:
         gpus_per_node=asks("generate", "gpus_per_node", images_on_gpu),
         resumable=True,
     params:
+        venv=venv("generate"),
         config=config_path,
         adapter=lambda wildcards, input: f"--adapter {shlex.quote(input.adapter)}" if "adapter" in input.keys() else "",
         shards=options_together,
@@ -83,7 +86,7 @@ rule generate_together:
     message:
         "{wildcards.E}: generate the images of {wildcards.R} at {wildcards.N} together: {params.sets}"
     shell:
-        "{params.launcher}python -m promptecho generate --config {params.config:q} --run {wildcards.R} --step {wildcards.N}"
+        "{params.venv}{params.launcher}python -m promptecho generate --config {params.config:q} --run {wildcards.R} --step {wildcards.N}"
         " {params.adapter} {params.shards} --threads {threads} --images-only {output:q}"
         " 2>&1 | tee -i {log:q}"
 
@@ -110,6 +113,7 @@ rule generate_shard:
         gpus_per_node=asks("generate", "gpus_per_node", images_on_gpu),
         resumable=True,
     params:
+        venv=venv("generate"),
         digest=wanted_images,
         num_shards=lambda wildcards: experiment(wildcards).image_sets[wildcards.S].num_shards,
         config=config_path,
@@ -121,7 +125,7 @@ rule generate_shard:
         "{wildcards.E}: generate {wildcards.S} images of {wildcards.R} at {wildcards.N}, "
         "shard {wildcards.K} of {params.num_shards}"
     shell:
-        "{params.launcher}python -m promptecho generate --config {params.config:q} --run {wildcards.R} --step {wildcards.N}"
+        "{params.venv}{params.launcher}python -m promptecho generate --config {params.config:q} --run {wildcards.R} --step {wildcards.N}"
         " {params.adapter} --image-set {wildcards.S} --prompts {input.prompts:q}"
         " --shard {wildcards.K} --num-shards {params.num_shards} --threads {threads}"
         " --out {params.out:q} --work {params.work:q}"

@@ -22,13 +22,15 @@ rule judge:
         resumable=True,
         requeue_limit=3,  # an endpoint that hangs must not hold one allocation after the other
     params:
+        venv=scoring_venv,
         digest=made_from("score", benchmark="B"),
         options=judging_options,
         launcher=gpus_launcher,
     message:
         "{wildcards.E}: judge {wildcards.B} of {wildcards.R} at {wildcards.N}"
     shell:
-        "{params.launcher}python -m promptecho judge {params.options} --out {output:q}" " 2>&1 | tee -i {log:q}"
+        "{params.venv}{params.launcher}python -m promptecho judge {params.options} --out {output:q}"
+        " 2>&1 | tee -i {log:q}"
 
 
 rule score:
@@ -51,13 +53,14 @@ rule score:
         gpu=gpus_of("score", score_on_gpu),
         gpus_per_node=asks("score", "gpus_per_node", score_on_gpu),
     params:
+        venv=scoring_venv,
         digest=made_from("score", benchmark="B"),
         options=judging_options,
         launcher=gpus_launcher,
     message:
         "{wildcards.E}: score {wildcards.B} of {wildcards.R} at {wildcards.N}"
     shell:
-        "{params.launcher}python -m promptecho score {params.options} --experiment {wildcards.E} --run {wildcards.R}"
+        "{params.venv}{params.launcher}python -m promptecho score {params.options} --experiment {wildcards.E} --run {wildcards.R}"
         " --step {wildcards.N} --out {output:q}"
         " 2>&1 | tee -i {log:q}"
 
@@ -87,10 +90,11 @@ rule pack_images:
         runtime=60,
         mem_mb=2000,
     params:
+        venv=venv("score"),
         folder=lambda wildcards, output: os.path.dirname(output[0]),
         delete=lambda wildcards: "--delete" if experiment(wildcards).image_sets[wildcards.S].keep == "none" else "",
     message:
         "{wildcards.E}: pack or delete the {wildcards.S} images of {wildcards.R} at {wildcards.N}"
     shell:
-        "python -m promptecho benchmarks pack {params.folder:q} {params.delete} --out {output:q}"
+        "{params.venv}python -m promptecho benchmarks pack {params.folder:q} {params.delete} --out {output:q}"
         " 2>&1 | tee -i {log:q}"

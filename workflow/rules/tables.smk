@@ -31,6 +31,7 @@ rule table:
         runtime=10,
         mem_mb=2000,
     params:
+        venv=venv("tables"),
         digest=slice_of("tables", benchmark="table"),
         refused=lambda wildcards: refused_by_table(wildcards.E, wildcards.table),
         scorer=lambda wildcards: EXPERIMENTS[wildcards.E].benchmarks[wildcards.table].scorer,
@@ -39,7 +40,7 @@ rule table:
     message:
         "{wildcards.E}: write table {wildcards.table}"
     shell:
-        "python -m promptecho tables --table {params.scorer} --benchmark {wildcards.table} --scores {input:q}"
+        "{params.venv}python -m promptecho tables --table {params.scorer} --benchmark {wildcards.table} --scores {input:q}"
         " --out {params.out:q} {params.refused} {params.plugins}"
         " 2>&1 | tee -i {log:q}"
 
@@ -74,13 +75,14 @@ rule paper_tables:
         runtime=10,
         mem_mb=2000,
     params:
+        venv=venv("tables"),
         digest=configuration.code_digest(*TABLES_CODE, *folders_of(published().scorers)),
         rows=paper_rows(),
         refused=refused_by_paper(),
     message:
         "write the paper's tables"
     shell:
-        "python -m promptecho tables --paper all --scores {input:q} --out {output:q} {params.rows} {params.refused}"
+        "{params.venv}python -m promptecho tables --paper all --scores {input:q} --out {output:q} {params.rows} {params.refused}"
         " 2>&1 | tee -i {log:q}"
 
 

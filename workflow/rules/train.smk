@@ -28,6 +28,7 @@ rule train:
         # It goes on from its last state, so a time limit is no failure.
         resumable=True,
     params:
+        venv=venv("train"),
         digest=made_from("train", run="R"),
         config=config_path,
         resume=lambda wildcards, input: (
@@ -43,7 +44,7 @@ rule train:
     message:
         "{wildcards.E}: train {wildcards.R} to iteration {wildcards.N}"
     shell:
-        "{params.launcher}python -m promptecho train --config {params.config:q} --run {wildcards.R} --to {wildcards.N}"
+        "{params.venv}{params.launcher}python -m promptecho train --config {params.config:q} --run {wildcards.R} --to {wildcards.N}"
         " --captions {input.captions:q} {params.heldout} {params.resume} --threads {threads} --out {params.out:q}"
         " --work {params.work:q} --tensorboard {params.tensorboard:q}"
         # An executor names the file with which it asks the job to save and leave.

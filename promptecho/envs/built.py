@@ -1,0 +1,74 @@
+"""Where environments lie that were built, and whether they are what their files say.
+
+    FOLDER/NAME               a link to the environment in use; it exists only once that is whole
+    FOLDER/builds/NAME-DIGEST the environment, with `environment.json`, which is written last
+
+An environment is never changed: one of a changed file is built beside it, so that jobs that run keep theirs.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from promptecho.envs.spec import EnvSpec
+from promptecho.errors import DataError
+from promptecho.files import read_json
+
+BUILDS = "builds"
+RECORD = "environment.json"
+EnvState = Literal["current", "missing", "stale", "broken"]
+
+
+@dataclass(frozen=True)
+class BuiltEnv:
+    """How an environment stands in a folder; `problem` says in words what is wrong with it, "" of a current one."""
+
+    spec: EnvSpec
+    folder: Path
+    state: EnvState
+    problem: str
+    record: dict[str, Any]
+
+    @property
+    def line(self) -> str:
+        """What is wrong and how to mend it."""
+        fix = f"promptecho envs build {self.spec.argument} --into {self.folder}"
+        return f"environment {self.spec.name}: {self.problem}; {fix}"
+
+
+def build_folder(folder: Path, spec: EnvSpec) -> Path:
+    """Where the environment of a file, as the file is now, is built."""
+    return folder / BUILDS / f"{spec.name}-{spec.digest}"
+
+
+def look_at(folder: Path, spec: EnvSpec) -> BuiltEnv:
+    """How an environment stands in `folder`. It starts no process and reads two files."""
+    link = folder / spec.name
+    if not os.path.lexists(link):
+        begun = build_folder(folder, spec).is_dir()
+        return BuiltEnv(spec, folder, "missing", f"is {'not finished' if begun else 'not'} in {folder}", {})
+    try:
+        record = read_json(link / RECORD)
+    except DataError as error:
+        return BuiltEnv(spec, folder, "broken", f"{link} was not made by this command, or is damaged ({error})", {})
+    if record.get("digest") != spec.digest:
+        told = f"{link} was built from another version of {spec.file.name}"
+        return BuiltEnv(spec, folder, "stale", told, record)
+    if not os.access(link / "bin/python", os.X_OK):
+        told = f"the Python that {link} was made with is gone, or can't be seen from this machine"
+        return BuiltEnv(spec, folder, "broken", told, record)
+    return BuiltEnv(spec, folder, "current", "", record)
+
+
+def left_over(folder: Path, specs: Iterable[EnvSpec]) -> list[Path]:
+    """Builds of these environments that their links do not lead to."""
+    found: list[Path] = []
+    for spec in specs:
+        in_use = (folder / spec.name).resolve()
+        builds = sorted((folder / BUILDS).glob(f"{spec.name}-{'[0-9a-f]' * 12}"))
+        found += [one for one in builds if one.resolve() != in_use]
+    return found

@@ -1,0 +1,161 @@
+"""`promptecho envs`: virtual environments from environment files, of packages that the tests make themselves."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from promptecho.cli import app
+from promptecho.envs.build import EnvBuildError, build
+from promptecho.envs.built import RECORD, left_over, look_at
+from promptecho.envs.spec import ENVS, exact_versions, pinned, read_spec, specs_named
+from promptecho.errors import DataError
+
+PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+def wheel(folder: Path, name: str, version: str = "1.0", requires: str = "") -> None:
+    """A package as an index has it: one module that says its version."""
+    info = f"{name}-{version}.dist-info"
+    metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+    files = {
+        f"{name}.py": f"VERSION = {version!r}\n",
+        f"{info}/METADATA": metadata + (f"Requires-Dist: {requires}\n" if requires else ""),
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    record = []
+    for path, text in files.items():
+        digest = base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
+        record.append(f"{path},sha256={digest},{len(text)}")
+    files[f"{info}/RECORD"] = "\n".join([*record, f"{info}/RECORD,,", ""])
+    with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as archive:
+        for path, text in files.items():
+            archive.writestr(path, text)
+
+
+@pytest.fixture
+def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of packages, the only place where pip looks."""
+    folder = tmp_path / "an index"
+    folder.mkdir()
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", folder.as_uri())
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    wheel(folder, "whole", "1.0", "part")
+    wheel(folder, "part")
+    return folder
+
+
+def written(file: Path, *packages: str, more: str = "") -> Path:
+    lines = "".join(f"      - {one}\n" for one in packages)
+    file.write_text(f"# A comment.\ndependencies:\n  - python={PYTHON}\n  - pip\n{more}  - pip:\n{lines}")
+    return file
+
+
+def imported(environment: Path, module: str) -> str:
+    code = f"import sys, {module}; print(sys.prefix, {module}.VERSION)"
+    done = subprocess.run([environment / "bin/python", "-I", "-c", code], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def test_an_environment_is_whole_or_not_there_and_what_is_current_stays(tmp_path, index):
+    file, folder, told = written(tmp_path / "own.yaml", "whole==1.0"), tmp_path / "built here", []
+    spec = read_spec(file)
+    # Killed in the middle: something lies in its place, and nothing has its name.
+    begun = folder / "builds" / f"own-{spec.digest}"
+    (begun / "bin").mkdir(parents=True)
+    assert look_at(folder, spec).line == (
+        f"environment own: is not finished in {folder}; promptecho envs build {file} --into {folder}"
+    )
+    assert build(spec, folder, None, told.append).state == "current"
+    assert imported(folder / "own", "part") == f"{folder}/own 1.0"
+    assert any(line.startswith("own: package 1: whole-1.0") for line in told)
+    assert any("GB free" in line for line in told[:1]) and "packages, " in told[-1]
+    record = (folder / "own" / RECORD).read_text()
+    assert "part==1.0" in json.loads(record)["packages"]
+    checked = CliRunner().invoke(app, ["envs", "check", str(file), "--folder", str(folder)])
+    assert checked.exit_code == 0 and checked.output.startswith("own: current; 2 packages, 0.00 GB, Python ")
+    # A comment changes nothing, another package does. The earlier one stays, for those who run with it.
+    file.write_text(file.read_text().replace("A comment", "Another one"))
+    build(read_spec(file), folder, None, told.append)
+    assert "is there and current" in told[-1] and (folder / "own" / RECORD).read_text() == record
+    written(file, "part==1.0")
+    assert look_at(folder, read_spec(file)).state == "stale"
+    assert build(read_spec(file), folder, None, told.append).state == "current"
+    assert left_over(folder, [read_spec(file)]) == [begun] and imported(begun, "whole") == f"{begun} 1.0"
+    # Back again: nothing is built, the link alone moves.
+    written(file, "whole==1.0")
+    wheel(index, "whole", "1.0", "absent")
+    build(read_spec(file), folder, None, told.append)
+    assert (folder / "own").resolve() == begun
+    # Its Python is gone.
+    (begun / "bin/python").unlink()
+    assert "is gone" in look_at(folder, read_spec(file)).problem
+
+
+def test_what_fails_names_the_environment_and_the_package_and_leaves_no_name(tmp_path, index, monkeypatch):
+    folder = tmp_path / "built"
+    file = written(tmp_path / "own.yaml", "whole==1.0", "nowhere==2.0")
+    with pytest.raises(EnvBuildError) as told:
+        build(read_spec(file), folder, None, lambda line: None)
+    (line,) = str(told.value).splitlines()
+    assert line.startswith(
+        "environment own: nowhere==2.0: No matching distribution found for nowhere==2.0; all that pip"
+    )
+    assert "nowhere" in Path(line.rpartition(" is in ")[2]).read_text() and not (folder / "own").exists()
+    with pytest.raises(EnvBuildError, match=r"python0\.1 not found; install Python 0\.1, or name it: --python PATH"):
+        build(read_spec(rewritten(file, f"python={PYTHON}", "python=0.1")), folder, None, lambda line: None)
+    with pytest.raises(EnvBuildError, match=rf"is Python {PYTHON}, and own\.yaml says 0\.1"):
+        build(read_spec(file), folder, sys.executable, lambda line: None)
+    (folder / "own").mkdir()
+    with pytest.raises(DataError, match="is not one of this command's environments"):
+        build(read_spec(file), folder, None, lambda line: None)
+
+
+def rewritten(file: Path, old: str, new: str) -> Path:
+    file.write_text(file.read_text().replace(old, new))
+    return file
+
+
+def test_files_that_no_virtual_environment_can_hold_are_refused(tmp_path):
+    with pytest.raises(DataError, match="dependencies: ffmpeg: is a package of conda"):
+        read_spec(written(tmp_path / "own.yaml", "part", more="  - ffmpeg\n"))
+    with pytest.raises(DataError, match="score is the name of one of this project's environments"):
+        read_spec(written(tmp_path / "score.yaml", "part"))
+    (tmp_path / "none.yaml").write_text("dependencies:\n  - pip\n")
+    with pytest.raises(DataError, match="names no Python"):
+        read_spec(tmp_path / "none.yaml")
+
+
+def test_every_environment_of_the_project_can_be_read_and_is_constrained():
+    names = [spec.name for spec in specs_named(None)]
+    assert {"caption", "train", "generate", "score", "tables"} <= set(names) and not {"mplug", "workflow"} & set(names)
+    for spec in specs_named(sorted(file.stem for file in ENVS.glob("*.yaml"))):
+        assert spec.python == "3.11" and set(pinned(spec.file)) == {one.partition("==")[0] for one in spec.packages}
+        assert spec.name == "mplug" or "typing_extensions" in {one.partition("==")[0] for one in spec.constraints}
+
+
+def test_what_a_build_of_torch_brings_is_its_own_matter():
+    text = "# told\na==1.0 \\\n    --hash=sha256:00\nnvidia-cublas==13.0\ntriton==3.7.1 --hash=sha256:1\nb==2\n"
+    assert exact_versions(text) == ("a==1.0", "b==2")
+
+
+def test_the_command_says_which_folder_it_wants_and_what_is_missing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    file = written(tmp_path / "own.yaml", "part==1.0")
+    told = CliRunner().invoke(app, ["envs", "check", str(file)])
+    assert "which folder? give --folder, or set envs in config/config.yaml" in str(told.exception)
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config/config.yaml").write_text("experiments: [tiny]\nenvs: built\n")
+    told = CliRunner().invoke(app, ["envs", "check", str(file)])
+    assert told.exit_code == 1
+    assert told.output == f"environment own: is not in built; promptecho envs build {file} --into built\n"

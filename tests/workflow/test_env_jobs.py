@@ -1,0 +1,77 @@
+"""Jobs run in the environment of their stage, where the site names a folder of environments."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from workflow_copy import ROOT, Workflow
+
+from promptecho.envs import spec as specs
+from promptecho.envs.built import BUILDS, RECORD, build_folder
+from promptecho.files import write_json
+
+PROMPTS = "results/tiny/prompts/geneval/metadata.jsonl"
+
+
+def small_environment(folder: Path, spec: specs.EnvSpec, used: Path) -> Path:
+    """As `promptecho envs build` leaves it, but with this Python's packages, so that nothing is downloaded. Whatever
+    runs in it writes its own prefix to `used`."""
+    place = build_folder(folder, spec)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", place], check=True)
+    (packages,) = place.glob("lib/python3*/site-packages")
+    note = f"import sys; open({str(used)!r}, 'a').write(sys.prefix + '\\n')"
+    (packages / "stand_in.pth").write_text("\n".join([*dict.fromkeys(p for p in sys.path if "-packages" in p), note]))
+    write_json(place / RECORD, {"name": spec.name, "digest": spec.digest, "packages": [], "bytes": 0, "python": ""})
+    (folder / spec.name).symlink_to(Path(BUILDS) / place.name)
+    return place
+
+
+@pytest.fixture
+def spec(workflow: Workflow, monkeypatch: pytest.MonkeyPatch) -> specs.EnvSpec:
+    """The environment of scores, as the copy has it."""
+    monkeypatch.setattr(specs, "ENVS", workflow.root / "envs")
+    return specs.read_spec(workflow.root / "envs/score.yaml")
+
+
+def test_a_job_runs_in_the_environment_of_its_stage_and_is_the_same_job(workflow, spec):
+    folder = workflow.root / "built here"
+    (workflow.root / "config/config.yaml").write_text("experiments: [tiny]\nenvs: built here\n")
+    done = workflow.snakemake("--", PROMPTS)
+    assert done.returncode != 0 and "environments are missing; nothing was started:" in done.stdout
+    assert f"environment score: is not in {folder}; promptecho envs build score --into {folder}" in done.stdout
+    used = workflow.root / "used.txt"
+    place = small_environment(folder, spec, used)
+    done = workflow.snakemake("--", PROMPTS)
+    assert done.returncode == 0, done.stdout
+    assert set(used.read_text().splitlines()) == {str(place)}  # not the link, which may come to lead to a newer one
+    (workflow.root / "config/config.yaml").write_text("experiments: [tiny]\n")
+    assert workflow.planned("--", PROMPTS) == {}
+    # An environment file that was edited since is noticed before anything runs.
+    workflow.edit("envs/score.yaml", "tenacity==9.1.4", "tenacity==9.1.3")
+    done = workflow.snakemake("--forcerun", "benchmark_prompts", "--config", f"envs={folder}", "--", PROMPTS)
+    assert done.returncode != 0 and "was built from another version of score.yaml" in done.stdout
+
+
+def test_one_kind_of_environment_at_a_time(workflow):
+    done = workflow.snakemake("-n", "--sdm", "conda", "--config", "envs=built", "--", PROMPTS)
+    assert done.returncode != 0 and "both say which environments the jobs use" in done.stdout
+
+
+def test_every_rule_enters_the_environment_that_it_names_for_conda():
+    rules = [
+        text
+        for file in sorted((ROOT / "workflow/rules").glob("*.smk"))
+        for text in re.split(r"^rule ", file.read_text(), flags=re.MULTILINE)[1:]
+        if "    shell:\n" in text
+    ]
+    assert len(rules) > 15
+    for text in rules:
+        (conda,) = re.findall(r"    conda:\n +(.+)\n", text)
+        (venv,) = re.findall(r"^        venv=(.+),$", text, re.MULTILINE)
+        own = re.fullmatch(r'"\.\./\.\./envs/(\w+)\.yaml"', conda)
+        assert venv == (f'venv("{own[1]}")' if own else conda.replace("environment", "venv")), text
+        assert re.search(r'    shell:\n +"\{params\.venv\}', text), text
