@@ -19,6 +19,7 @@ _OUTPUT = re.compile(r"^    output: (.*)$")
 _MESSAGE = re.compile(r"^    message: (.*)$")
 _STATUS = re.compile(r"(?:returned non-zero exit status (\d+)|died with <Signals\.(SIG\w+): \d+>)")
 _INTERRUPTED = "Terminating processes on user request"
+_ENDING = b"\nWill exit after finishing currently running jobs"
 _BY_REQUEST = {"75", "130", "143", "SIGINT", "SIGTERM"}
 _SIGNALS = {"137": "SIGKILL", "139": "SIGSEGV", "134": "SIGABRT", "135": "SIGBUS"}
 _END_BYTES, _WIDTH = 16384, 300
@@ -57,6 +58,15 @@ def read_failures(root: Path, started: float) -> dict[str, JobFailure]:
         elif ended := _STATUS.search(line):
             status = ended[1] or ended[2]
     return found
+
+
+def begins_no_more(root: Path, started: float) -> bool:
+    """Whether the start at time `started`, asked to end or after a failure, only waits for the jobs that run."""
+    path = _log_of(root, started)
+    try:
+        return path is not None and _ENDING in path.read_bytes()
+    except OSError:
+        return False
 
 
 def _words(status: str) -> str:

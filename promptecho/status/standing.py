@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from promptecho.clean.at_work import begun_marks, record_of
-from promptecho.status.failures import JobFailure, read_failures
+from promptecho.status.failures import JobFailure, begins_no_more, read_failures
 from promptecho.status.job_list import JobList, ListedJob, records_of, time_of
 from promptecho.status.queue import QueuedJob, ask_accounting, ask_queue
 from promptecho.status.slurm_files import SlurmTask, plain_name, read_ledger, slurm_name
@@ -58,6 +58,7 @@ class _JobRecords:
         self.results = listed.path.parents[2]
         self.notes: list[str] = []
         self.marks = dict(begun_marks(records_of(root)))
+        self.ending = listed.alive is not False and begins_no_more(root, listed.started)
         self.failures: dict[str, JobFailure] = {}
         for since in sorted({listed.started, *(job.since for job in listed.jobs if job.since > listed.started)}):
             self.failures |= read_failures(root, since)
@@ -218,6 +219,8 @@ class _JobRecords:
         if not job.asked:
             earlier = job.since < self.listed.started
             return "the newest start does not ask for it" if earlier else "the start that asked for it has ended"
+        if self.ending and job.since == self.listed.started:
+            return "Snakemake begins no more jobs: it ends when those that run have ended"
         return "ready: waits for its turn"
 
     def _blocked(self, job: ListedJob, found: dict[str, JobStanding]) -> JobStanding | None:

@@ -75,6 +75,9 @@ def test_a_killed_training_is_shown_with_its_last_line_and_the_command(tmp_path)
     assert [(one.jobs, one.reason) for one in status.waiting] == [
         (2, "ready: waits for its turn"), (1, "needs train r 2, which has failed")
     ]  # fmt: skip
+    (log,) = (tmp_path / ".snakemake/log").iterdir()
+    log.write_text(f"{LOG}Will exit after finishing currently running jobs (scheduler).\n")  # Snakemake's, on SIGTERM
+    assert look(made.results).waiting[0].reason.startswith("Snakemake begins no more jobs")
     # Started again, it runs.
     made.begin("runs/r/2/adapter")
     assert look(made.results).runs[0].state == "running"
