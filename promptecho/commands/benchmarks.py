@@ -19,12 +19,12 @@ from promptecho.errors import counted
 class _PromptsGroup(BenchmarksGroup):
     prefix = "benchmarks"
 
-    def of_benchmarks(self) -> dict[str, tuple[Callable[..., Any], str]]:
+    def of_benchmarks(self, ours_only: bool = False) -> dict[str, tuple[Callable[..., Any], str]]:
         from promptecho.config.benchmarks import BENCHMARKS, available_benchmarks
         from promptecho.plugins import import_object
 
         found = {}
-        for one in available_benchmarks():
+        for one in available_benchmarks(ours_only):
             for name, spec in one.thing.commands.items():
                 command = import_object(spec, f"benchmark {one.thing.name} ({BENCHMARKS.find(one.thing.name)})")
                 found[name] = (command, command.__doc__ or "")

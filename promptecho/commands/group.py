@@ -42,9 +42,13 @@ class BenchmarksGroup(CommandGroup):
 
     prefix = ""  # the group's own name
 
-    def of_benchmarks(self) -> dict[str, tuple[Callable[..., Any], str]]:
-        """Function and help of each, by name."""
+    def of_benchmarks(self, ours_only: bool = False) -> dict[str, tuple[Callable[..., Any], str]]:
+        """Function and help of each, by name; `ours_only`: without those of plugins."""
         raise NotImplementedError
+
+    def of_plugins(self) -> set[str]:
+        """Names of the commands that plugins bring."""
+        return self.of_benchmarks().keys() - self.of_benchmarks(ours_only=True).keys()
 
     @property
     def commands(self) -> MutableMapping[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 import typer
 
 from promptecho.commands.examples import EXAMPLES, wrapped
+from promptecho.commands.group import BenchmarksGroup
 
 _HEAD = """\
 # Commands
@@ -40,7 +41,7 @@ def _commands(group: Any, context: Any, words: tuple[str, ...] = ()) -> Iterator
     """Words, command and context of each command below `group`, in the order of its help."""
     for name in group.list_commands(context):
         command = group.commands[name]
-        if command.hidden:
+        if command.hidden or (isinstance(group, BenchmarksGroup) and name in group.of_plugins()):
             continue
         inner = command.make_context(name, [], parent=context, resilient_parsing=True)
         yield (*words, name), command, inner

@@ -26,10 +26,10 @@ PER_TAG = typer.Option(
 class _ShapesGroup(BenchmarksGroup):
     prefix = "shapes"
 
-    def of_benchmarks(self) -> dict[str, tuple[Callable[..., Any], str]]:
+    def of_benchmarks(self, ours_only: bool = False) -> dict[str, tuple[Callable[..., Any], str]]:
         from promptecho.config.benchmarks import available_benchmarks
 
-        found = [one.thing for one in available_benchmarks() if one.thing.shapes]
+        found = [one.thing for one in available_benchmarks(ours_only) if one.thing.shapes]
         told = "Write prompts of {} over the embedded world."
         return {one.name: (_writer(one.name), told.format(one.title)) for one in found}
 

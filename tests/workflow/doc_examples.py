@@ -51,6 +51,8 @@ def examples_of(page: str, text: str) -> Iterator[Example]:
             continue
         for line in re.sub(r" *\\\n\s*", " ", block).splitlines():
             line = re.sub(r"\s+#\s.*$", "", line.removeprefix("$ ")).strip()
+            # A copy of an example's folder: in one process with the example itself its module would be hidden.
+            line = re.sub(r"(?<=[ =])my-(benchmark|family|judge|reward)\b", r"examples/\1", line)
             first = line.split(" ", 1)[0]
             if line and not line.startswith("#") and (language or first in PROGRAMS):
                 yield Example(page, line)

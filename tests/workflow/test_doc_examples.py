@@ -6,7 +6,6 @@ import hashlib
 import json
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -117,8 +116,6 @@ def listing(root: Path) -> dict[str, tuple[int, str]]:
 def finished_demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = small_demo.build(tmp_path_factory.mktemp("demo"))
     (root / "data/my-images").mkdir(parents=True)
-    for name in ("benchmark", "family", "judge", "reward"):  # as the pages beside them say
-        shutil.copytree(root / f"examples/{name}", root / f"my-{name}")
     return root
 
 
@@ -213,7 +210,6 @@ def test_scripts_are_there_with_their_options(demo):
         if starts(" ".join([one.program, *one.arguments]), OTHERS):
             continue
         script, *arguments = one.arguments
-        script = re.sub("^my-", "examples/", script)  # a copy
         text = (ROOT / script).read_text()
         text += "".join(path.read_text() for path in (ROOT / script).parent.glob("*.py"))
         for option in (word for word in arguments if word.startswith("--")):
