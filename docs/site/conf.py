@@ -21,7 +21,7 @@ REFERENCE = (ROOT / "docs/reference.md").read_text(encoding="utf-8")
 MODULES = [
     (Path("docs") / link).as_posix().replace("docs/../", "") for link in re.findall(r"\]\((\.\./\S+\.py)\)", REFERENCE)
 ]
-GUIDES = ("your-images-your-model-your-cluster", "researcher", "operator", "evaluator", "contributor", "faq")
+GUIDES = ("first-experiment", "researcher", "operator", "evaluator", "contributor", "faq")
 # Below README.md, the first page. Every page is in one list, and a page in none of them ends the build.
 CONTENTS = {
     "Guides": sorted(
@@ -49,6 +49,13 @@ CONTENTS = {
         "tests/data/README", "CHANGELOG",
     ],
 }  # fmt: skip
+# In the lists, where a page's own heading says too little beside others.
+NAMES = {
+    "perf/README": "What speed is measured with", f"{EXECUTOR}/README": "The executor",
+    f"{EXECUTOR}/CHANGELOG": "The executor's changelog", "examples/reward/README": "Example: a reward",
+    "examples/reward_clip/README": "Example: a reward without a VLM", "examples/family/README": "Example: a family",
+    "examples/benchmark/README": "Example: a benchmark", "examples/judge/README": "Example: a judge",
+}  # fmt: skip
 # Pages that begin without a heading, because another site puts one there: Snakemake's catalog of plugins.
 TITLES = {f"{EXECUTOR}/docs/intro": "The executor in short", f"{EXECUTOR}/docs/further": "The executor in detail"}
 
@@ -67,6 +74,7 @@ exclude_patterns += ["results/*/*", "**/.*"]
 myst_enable_extensions = ["dollarmath"]
 myst_fence_as_directive = ["math"]
 myst_heading_anchors = 6  # the names that a code host gives to headings
+smartquotes = False  # `--config` in a sentence is no dash
 html_theme = "furo"
 html_title = project
 html_static_path = [str(HERE / "site.css")]
@@ -79,7 +87,11 @@ pygments_style = "default"
 
 def _lists(pages: list[str], caption: str = "") -> str:
     lines = ["```{toctree}", ":hidden:", *([f":caption: {caption}"] if caption else [])]
-    return "\n".join(["", *lines, *(f"/{page}" for page in pages), "```", ""])
+    return "\n".join(["", *lines, *map(_entry, pages), "```", ""])
+
+
+def _entry(page: str) -> str:
+    return f"{NAMES[page]} </{page}>" if page in NAMES else f"/{page}"
 
 
 def add_lists(app, docname: str, content: list[str]) -> None:

@@ -92,6 +92,7 @@ def test_modules_are_pages_with_signatures_and_sections(site):
     assert re.search(r"Raises:\s+DataError: n is 0 or successes lies outside 0..n", shown)
     assert "n_prompts: Any" in shown  # a field
     assert "_excess" not in shown and "import numpy" not in shown
+    assert "come from --config; without it" in (site / "docs/commands.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.skipif(BROWSER is None, reason="NO BROWSER: `make test-browser` installs Chromium where it can")
