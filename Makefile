@@ -89,7 +89,7 @@ lint: setup ## Check the Python code, its types, the workflow and its layout.
 	$(BIN)/snakefmt --check Snakefile workflow
 	$(BIN)/promptecho config docs --check
 
-docs: setup ## Write the files that are generated from the configuration models.
+docs: setup ## Write the pages that are generated from the configuration models and the commands.
 	$(BIN)/promptecho config docs
 
 site: setup ## Build the site of all pages into build/site, to open from disk; a warning ends it.
