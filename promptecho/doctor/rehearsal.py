@@ -97,9 +97,10 @@ def rehearse(
         return rehearsal
     try:
         stages = Stages(preflight, folder, minutes, paid)
-    except PromptEchoError as error:
+    except Exception as error:  # a bug here must not hide what the checks find
+        told = str(error) if isinstance(error, PromptEchoError) else bug_line(error)
         how = "try training by hand: promptecho train --smoke"
-        rehearsal.refused = unchecked(f"--rehearse: the experiment has no smallest form: {error}", "all jobs", how)
+        rehearsal.refused = unchecked(f"--rehearse: the experiment has no smallest form: {told}", "all jobs", how)
         return rehearsal
     rehearsal.stages += stages.all()
     if gpu is not None:
@@ -111,16 +112,19 @@ def rehearse_and_clean(preflight: Preflight, keep: bool, **options: Any) -> Rehe
     """`rehearse` in a temporary folder, which is told, and removed again but where a stage failed or `keep` says so."""
     folder = Path(tempfile.mkdtemp(prefix="promptecho-rehearsal-"))
     print(f"rehearsal: in {folder}", file=sys.stderr, flush=True)
-    failed = False
+    needless = False
     try:
         rehearsal = rehearse(preflight, folder, **options)
-        failed = any(stage.problem for stage in rehearsal.stages)
+        needless = not any(stage.problem for stage in rehearsal.stages)
         return rehearsal
+    except KeyboardInterrupt:
+        needless = True
+        raise
     finally:
-        if keep or failed:
-            print(f"rehearsal: kept: {folder}", file=sys.stderr, flush=True)
-        else:
+        if needless and not keep:
             shutil.rmtree(folder, ignore_errors=True)
+        else:
+            print(f"rehearsal: kept: {folder}", file=sys.stderr, flush=True)
 
 
 class Stages:

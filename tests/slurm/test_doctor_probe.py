@@ -22,14 +22,20 @@ EXPERIMENT = {
 }
 
 
-def diagnosed(cluster: Cluster, folder: Path, *options: str) -> dict[str, Any]:
-    command = [sys.executable, "-m", "promptecho", "doctor", "--config", "tiny.yaml", "--profile", "profile"]
+def facts(cluster: Cluster, folder: Path, *options: str) -> tuple[dict[str, Any], str]:
+    """What the command prints as JSON, and what it says beside that."""
+    command = [sys.executable, "-m", "promptecho", "doctor", "--config", "tiny.yaml", "--profile", "profile", "--json"]
     done = subprocess.run(
-        [*command, "--probe", "--only", "nodes", "--json", *options], cwd=folder, capture_output=True, text=True,
+        [*command, *options], cwd=folder, capture_output=True, text=True,
         env={**os.environ, **cluster.environment, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert done.returncode in (0, 1), done.stderr
-    return {check["check"]: check["findings"] for check in json.loads(done.stdout)["checks"]}
+    return json.loads(done.stdout), done.stderr
+
+
+def diagnosed(cluster: Cluster, folder: Path, *options: str) -> dict[str, Any]:
+    found, _ = facts(cluster, folder, "--probe", "--only", "nodes", *options)
+    return {check["check"]: check["findings"] for check in found["checks"]}
 
 
 def test_partitions_are_compared_and_a_node_tells_what_it_sees(cluster, tmp_path):
@@ -60,3 +66,25 @@ def test_partitions_are_compared_and_a_node_tells_what_it_sees(cluster, tmp_path
     nodes = diagnosed(cluster, folder)["nodes"]
     (missing,) = [one for one in nodes if one["severity"] == "problem"]
     assert "1 GPU(s) asked for: torch" in missing["what"] and "rule train" in missing["when"]
+
+
+def test_a_rehearsal_is_one_job_on_a_node(cluster, tmp_path):
+    """Of an experiment without training, which is the cheapest one."""
+    folder = tmp_path / "it's a größe"
+    (folder / "profile").mkdir(parents=True)
+    images = {"benchmark": "geneval", "shapes": {"per_tag": 1, "seed": 1}, "num_inference_steps": 2}
+    scored = {"image_set": "geneval", "scorer": "geneval", "backend": "oracle"}
+    evaluated = {"image_sets": {"geneval": images}, "benchmarks": {"geneval": scored}, "runs": {}}
+    evaluated["evaluate"] = [{"benchmark": "geneval", "base": True}]
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(EXPERIMENT | evaluated | {"resources": {}}))
+    resources = {"slurm_partition": "main", "slurm_account": "lab", "mem": "2GB"}
+    profile = {"executor": "submitit", "default-resources": resources}
+    (folder / "profile/config.yaml").write_text(yaml.safe_dump(profile))
+    found, said = facts(cluster, folder, "--rehearse", "--only", "rehearsal", "--no-totals")
+
+    outcomes = {one["name"]: one["outcome"] for one in found["rehearsal"]["stages"]}
+    assert outcomes == {"generate base": "ok", "score geneval": "ok"}, (found, said)
+    assert all(one["seconds"] > 0 and one["memory_gb"] > 0 for one in found["rehearsal"]["stages"])
+    # Nothing is left: neither a job nor a file.
+    assert cluster.run("squeue", "-h", "-n", "promptecho-rehearsal").strip() == ""
+    assert sorted(path.name for path in folder.iterdir()) == ["profile", "tiny.yaml"]

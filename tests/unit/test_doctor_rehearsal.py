@@ -125,6 +125,38 @@ def test_ranks_are_those_of_the_profile_and_are_compared_with_one(start, monkeyp
     assert stage.note == "differences to one rank: reward 0.2 (tolerated: 0.1)" and "runs it again" in stage.fix
 
 
+def test_what_others_have_not_made_is_made_up_left_out_or_made_by_itself(start, monkeypatch):
+    """Captions fail, training as well, and one of two image sets: no command is run here."""
+    heldout = {"benchmark": "captions", "heldout": 2, "images_per_prompt": 1}
+    scored = {"image_set": "heldout", "scorer": "densealign", "backend": "oracle"}
+    preflight = start(
+        captions={"prompts": None, "shapes": {"count": 9, "seed": 1}}, image_sets={"heldout": heldout},
+        benchmarks={"heldout": scored}, evaluate=[*EXPERIMENT["evaluate"], {"benchmark": "heldout"}],
+    )  # fmt: skip
+    ran: list[str] = []
+
+    def run_steps(steps: Any, facts: Any, out: Path, *_: Any) -> dict[str, Any]:
+        command = " ".join(steps[0].command[3:])
+        ran.append(command)
+        bad = any(words in command for words in ("caption shard", "train ", "--image-set textocr"))
+        if command.startswith("generate") and not bad:
+            Path("folder/images-made/base/geneval/shards").mkdir(parents=True)
+            Path("folder/images-made/base/geneval/shards/0.jsonl").touch()
+        row = {"failed": "no"} if bad else {"host_gb": 0.5, "gpu_gb": None}
+        return {"rows": [row], "seconds": 1.0, "interrupted": False}
+
+    monkeypatch.setattr(rehearsal, "run_steps", run_steps)
+    outcomes = {one.name: one.outcome for one in Stages(preflight, Path("folder"), 1.0, False).all()}
+    assert outcomes == {
+        "caption": "failed", "train echo": "failed", "generate heldout": "not tried", "generate base geneval": "ok",
+        "generate base textocr": "failed", "score geneval": "ok", "score textocr": "not tried",
+        "score heldout": "not tried",
+    }  # fmt: skip
+    assert Path("folder/captions/captions.h5").is_file() and "--captions folder/captions/captions.h5" in ran[2]
+    assert [command.split()[0] for command in ran] == ["shapes", "caption", "train", *["generate"] * 3, "score"]
+    assert " -m promptecho train --config folder/config/" in Path("folder/again/train_echo-1.sh").read_text()
+
+
 def test_judges_get_the_free_call_alone_and_real_models_need_a_gpu(start, monkeypatch):
     Path("prompts.txt").write_text("A bird.\nA house.\nA tree.\nA boat.\n")
     monkeypatch.setenv("JUDGE_KEY", KEY)
@@ -182,7 +214,7 @@ esac
 
 
 def test_on_a_cluster_the_rehearsal_is_one_job_and_its_outcome_is_read(start, monkeypatch):
-    """Slurm is a stand-in here; nothing of this was tried on nodes."""
+    """Slurm is a stand-in here; the real one is tried in tests/slurm."""
     Path("prompts.txt").write_text("A bird.\nA house.\nA tree.\nA boat.\n")
     Path("bin").mkdir()
     for name in ("sbatch", "squeue", "scancel"):
