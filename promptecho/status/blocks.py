@@ -45,7 +45,7 @@ class Block:
 
 def blocks(status: ExperimentStatus, *, whole: bool = False) -> list[Block]:
     """What is shown, from top to bottom; `whole`: every job, not the first of many."""
-    head = [("", f"Snakemake: {status.snakemake}" + (f"   ({status.command})" if status.command else ""))]
+    head = [("copy", f"Snakemake: {status.snakemake}" + (f"   ({status.command})" if status.command else ""))]
     head += [("waiting", note) for note in status.notes]
     found = [
         Block(f"{status.experiment}   {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(status.time))}", lines=head)
