@@ -48,6 +48,12 @@ NOT_RUN = {
     "promptecho gpus run": "starts the reader's own program",
     "promptecho publish results/mine": "sends it to a model hub (tests/unit/test_publish.py)",
 }
+# What the guide of a first experiment makes before it plans: made with the demo, so that each test finds it.
+BEFORE = (
+    "promptecho shapes render --world gallery --count 200 --seed 3 --out data/first-images",
+    "promptecho config new first --small --images data/first-images",
+)
+NOT_RUN |= dict.fromkeys(BEFORE, "the fixture of the finished demo runs it")
 # Other programs, by how they begin, and why they are not run.
 OTHERS = {
     "git clone": "network",
@@ -74,6 +80,7 @@ OTHERS = {
 # Commands for Snakemake that plan jobs on a finished demo, and why; all others have nothing left to do there.
 NEW_WORK = {
     "experiments=mine": "an experiment of the reader's own",
+    "experiments=first": "an experiment of the reader's own",
     "experiments=zimage": "another experiment",
     "experiments=gallery": "other experiments",
     "experiments=shapes-yes": "another experiment",
@@ -116,6 +123,8 @@ def listing(root: Path) -> dict[str, tuple[int, str]]:
 def finished_demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = small_demo.build(tmp_path_factory.mktemp("demo"))
     (root / "data/my-images").mkdir(parents=True)
+    for line, (code, output) in zip(BEFORE, small_demo.promptecho(root, [*BEFORE]), strict=True):
+        assert code == 0, f"{line}: {output[-1500:]}"
     return root
 
 
