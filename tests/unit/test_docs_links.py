@@ -9,7 +9,7 @@ from urllib.parse import unquote
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-PLACES = ("", "docs", "docs/guides", "config", "profiles", "results", "tests", "perf", "envs", "promptecho", "tests/slurm", "perf/gpu")
+PLACES = ("", "docs", "config", "profiles", "results", "tests", "perf", "envs", "promptecho", "tests/slurm", "perf/gpu")
 EXECUTOR = "plugins/snakemake-executor-plugin-submitit"
 PLACES += ("docs/guides", "examples/*", EXECUTOR, f"{EXECUTOR}/docs")
 PAGES = sorted(page for place in PLACES for page in ROOT.glob(f"{place}/*.md".lstrip("/")))
