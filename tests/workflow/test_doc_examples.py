@@ -62,6 +62,7 @@ OTHERS = {
     "cp ": "files of the reader's",
     "export PATH": "the tests name the programs by their paths",
     "$EDITOR": "a person edits",
+    "scripts/unlock.sh": "waits for jobs of a killed Snakemake (tests/workflow/test_unlock.py)",
     "squeue": "a cluster",
     "sinfo": "a cluster",
     "scontrol": "a cluster",
