@@ -58,10 +58,17 @@ def overall(file: ScoreFile, seeds: Sequence[ScoreFile] = (), curve: Curve | Non
     benchmark = benchmark_named(file.scores.provenance.scorer)
     curve = curve or benchmark.curves[0]
     told = file.scores.summary.get(curve.key)
+    unfit: DataError | None = None
     for way, tolerance in _ways(benchmark, curve):
-        estimate = way(*_pooled([file]))
+        try:
+            estimate = way(*_pooled([file]))
+        except DataError as error:  # a group without a verdict has no mean: the score may be the mean of all images
+            unfit = unfit or error
+            continue
         if told is not None and math.isclose(estimate.value, told, rel_tol=1e-9, abs_tol=tolerance):
             return way(*_pooled(seeds)) if seeds else estimate
+    if unfit is not None:
+        raise unfit
     found = BENCHMARKS.find(benchmark.name)
     fix = "score again" if found.is_ours else f"score again, or give this curve of {found} an `estimate`"
     raise DataError(

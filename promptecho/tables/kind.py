@@ -112,9 +112,11 @@ class TableKind:
         return self.told.get(column, column)
 
     def absent(self, items: Sequence[ScoreItem]) -> list[str]:
-        """Groups with a column of which no item has an outcome."""
-        there = groups_of(items, judged=True)
-        return [group for group in self.groups if group not in there]
+        """Labels of the groups that a reader would miss: no item of theirs has an outcome, though Overall is the mean of
+        the groups, or though there are items."""
+        judged, asked = groups_of(items, judged=True), groups_of(items)
+        missed = (name for name in self.groups if name not in judged and (self.stratified or name in asked))
+        return [self.groups[name] for name in missed]
 
     def known_groups(self) -> set[str] | None:
         """Groups that items may have; None: any."""

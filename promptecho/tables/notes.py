@@ -217,5 +217,5 @@ def warnings(kind: TableKind, files: Sequence[ScoreFile], bases: Mapping[str, Sc
     for file in files:
         if absent := kind.absent(file.scores.items):
             told = f": its Overall is the mean of the other {kind.group_word}s" if kind.stratified else ""
-            found.append(f"{file.label} has no {', '.join(absent)}{told}")
+            found.append(f"{file.label} has no verdict of {', '.join(absent)}{told}")
     return found

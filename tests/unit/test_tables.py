@@ -174,7 +174,7 @@ def test_other_configs_absent_base_and_absent_subtasks_are_told(results):
     warnings = "\n".join(table_of(results / "shapes").warnings)
     assert "different configs" in warnings and "d2: promptecho-s3 @ 10" in warnings
     assert "no scores of the base model of shapes" in warnings
-    assert "promptecho-s4 @ 10 has no position, color_attr" in warnings
+    assert "promptecho-s4 @ 10 has no verdict of Position, Attr. Bind." in warnings
 
 
 def test_what_cannot_share_a_table_is_refused(results):

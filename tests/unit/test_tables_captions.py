@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from promptecho.benchmarks.captions.scorer import summary_of
 from promptecho.cli import app
 from promptecho.errors import DataError
+from promptecho.figures.curves import curve_data
 from promptecho.provenance import Provenance
 from promptecho.scores import ScoreItem, Scores, write_scores
 from promptecho.shapes.world import KINDS
@@ -155,11 +156,30 @@ def test_absent_groups_and_foreign_ones_are_told(tmp_path):
         item["group"] = "pair" if item["group"] == "count" else item["group"]
     path.write_text(json.dumps(scores))
     table = table_of(tmp_path)
-    assert "count" not in table.rows[0] and table.warnings[-1] == "base has no count"
+    assert "count" not in table.rows[0] and not table.warnings  # nobody asked for one, and no mean lacks it
+    for item in scores["items"]:
+        if item["group"] == "relation":
+            item |= {"outcome": None, "failed": True}
+    scores["provenance"]["failures"] = sum(item["failed"] for item in scores["items"])
+    path.write_text(json.dumps(scores))
+    assert table_of(tmp_path, max_failure_share=1.0).warnings[-1] == "base has no verdict of Relation"
     scores["items"][0]["group"] = "colors"
     path.write_text(json.dumps(scores))
     with pytest.raises(DataError, match=f"{path}: unknown Captions group 'colors'"):
         table_of(tmp_path)
+
+
+def test_captions_that_nobody_can_judge_keep_no_curve_from_being_drawn(tmp_path):
+    lost = {(p, 0) for p in range(5)}  # of a group of their own, none of which has a verdict
+    paths = [make(tmp_path, "base", 0, base_right, failed=lost)]
+    paths.append(make(tmp_path, "echo-s1", 20, lambda p, i: p % 10 < 6, failed=lost))
+    drawn = curve_data(read_score_files(paths, "captions"))["score"]
+    assert drawn["base"]["value"] == pytest.approx(json.loads(paths[0].read_text())["summary"]["overall"])
+    scores = json.loads(paths[0].read_text())
+    scores["summary"]["overall"] += 0.01
+    paths[0].write_text(json.dumps(scores))
+    with pytest.raises(DataError, match="every item of group 'other' failed"):
+        curve_data(read_score_files(paths, "captions"))
 
 
 def test_all_formats_show_the_same_numbers(results):
