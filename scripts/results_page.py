@@ -29,6 +29,7 @@ from results_gains import NOT_RUN, audit_block, gains_block, kept_files, name_of
 from results_pictures import draw_pictures
 
 from promptecho.config import load_experiment, run_vlm
+from promptecho.config.scorers import max_failed_share
 from promptecho.errors import PromptEchoError
 from promptecho.files import read_json, write_json, write_text
 from promptecho.shipped import model_path
@@ -96,11 +97,13 @@ def add_audit(source: Path, kept: Path) -> None:
 
 def block(experiment: str, benchmark: str, kept: Path, configs: Path) -> str:
     """The table of an experiment's trainings on a benchmark, where it comes from, and a sentence on each."""
-    names = list(dict.fromkeys(name_of(run) for run in load_experiment(configs / f"{experiment}.yaml").runs))
+    config = load_experiment(configs / f"{experiment}.yaml")
+    names = list(dict.fromkeys(name_of(run) for run in config.runs))
     files = kept_files(kept / experiment, benchmark)
     lines = []
     if files:
-        table = make_table(files[0].scores.provenance.scorer, files, name=benchmark)
+        allowed = max_failed_share(config, config.benchmarks[benchmark])
+        table = make_table(files[0].scores.provenance.scorer, files, name=benchmark, max_failure_share=allowed)
         labels = [row["model"].text for row in table.rows]
         pooled = {label.partition(", ")[0] for label in labels if " seeds @ " in label}
         shown = [row for row, label in zip(table.rows, labels, strict=True)

@@ -21,10 +21,10 @@ def test_the_page_is_written_again_to_the_same_bytes_and_its_tables_follow_the_s
     text = PAGE.read_text("utf-8")
     assert page(text, KEPT, CONFIGS) == text
     kinds = [match[2] for match in BLOCK.finditer(text)]
-    assert kinds.count("results") == 9
+    assert kinds.count("results") == 15
     assert {*kinds} == {"results", "gains", "sizes", "path", "audit", "costs", "adapters"}
     empty = page(text, ROOT / "no/such/folder", CONFIGS)
-    assert empty.count("No scores are kept yet.") == 9 and f"| promptecho: {NOT_RUN} |" in empty
+    assert empty.count("No scores are kept yet.") == 15 and f"| promptecho: {NOT_RUN} |" in empty
     assert not any(word in match[0] for match in BLOCK.finditer(empty) for word in (" gains ", "rises", ".png"))
 
 
