@@ -112,8 +112,8 @@ class TableKind:
         return self.told.get(column, column)
 
     def absent(self, items: Sequence[ScoreItem]) -> list[str]:
-        """Labels of the groups that a reader would miss: no item of theirs has an outcome, though Overall is the mean of
-        the groups, or though there are items."""
+        """Labels of the groups that a reader would miss: no item of theirs has an outcome, though Overall is the mean
+        of the groups, or though there are items."""
         judged, asked = groups_of(items, judged=True), groups_of(items)
         missed = (name for name in self.groups if name not in judged and (self.stratified or name in asked))
         return [self.groups[name] for name in missed]
