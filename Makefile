@@ -72,7 +72,14 @@ placements: setup ## The demo's training with each placement of the reward, on t
 TEST_JOBS ?= 2
 PYTEST = $(BIN)/pytest --numprocesses $(TEST_JOBS) --dist loadfile --no-loadscope-reorder
 
-test: setup ## Run the unit and workflow tests (TEST_JOBS=2 files at a time).
+# Beside the other packages, not among them: what training.trackers may write to, 110 MB that few users want.
+TRACKERS := $(VENV)/trackers
+$(TRACKERS)/.installed: envs/wandb.txt envs/trackio.txt | setup
+	@rm -rf $(TRACKERS)
+	@$(BIN)/pip install -q --no-deps --target $(TRACKERS) -r envs/wandb.txt -r envs/trackio.txt && touch $@ || \
+		{ rm -rf $(TRACKERS); echo "NO TRACKERS: pip could not install envs/wandb.txt and envs/trackio.txt" >&2; }
+
+test: setup $(TRACKERS)/.installed ## Run the unit and workflow tests (TEST_JOBS=2 files at a time).
 	OMP_NUM_THREADS=1 $(PYTEST) tests/unit tests/workflow $(PLUGIN)/tests
 
 test-compiled: setup ## Run the tests that compile models, which `make test` leaves out.

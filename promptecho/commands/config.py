@@ -25,6 +25,7 @@ def check(files: list[Path] = typer.Argument(..., help="Experiment files.")) -> 
     from promptecho.config.extends import read_experiment
     from promptecho.config.resolve import as_written
     from promptecho.config.rewards import unequal_sizes
+    from promptecho.doctor.trackers import tracker_troubles
     from promptecho.errors import ConfigError
 
     problems = []
@@ -37,6 +38,8 @@ def check(files: list[Path] = typer.Argument(..., help="Experiment files.")) -> 
             for run in experiment.runs:
                 if text := unequal_sizes(run_rewards(experiment, run), run_training(experiment, run).advantage.scale):
                     typer.echo(f"{file}: warning: runs.{run}: {text}", err=True)
+            for text in tracker_troubles(experiment):
+                typer.echo(f"{file}: warning: {text}", err=True)
         except ConfigError as error:
             problems.append(str(error))
     if problems:

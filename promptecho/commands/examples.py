@@ -80,6 +80,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "promptecho stop results/shapes --run promptecho-s1 --undo",
     ),
     "efficiency": ("promptecho efficiency results/shapes",),
+    "track": (
+        "# rows of finished segments that TensorBoard has not got yet:",
+        "promptecho track results/shapes --to tensorboard",
+    ),
     "show": (
         "promptecho show results/shapes",
         "# one table without its notes, and a table from anywhere:",
@@ -168,6 +172,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "# those that an experiment file names, too:",
         "promptecho list judges --config examples/judge/shapes-ollama.yaml --json",
     ),
+    "list trackers": ("promptecho list trackers",),
     "list rewards": (
         "promptecho list rewards",
         "# with those that an experiment file names in `plugins`:",

@@ -12,8 +12,8 @@ from promptecho.commands import examples
 
 # As a reader meets them: the stages in the order in which the workflow runs them, then what prepares and watches them.
 STAGES = ("caption", "train", "generate", "judge", "score", "tables", "figures")
-BESIDE: tuple[str, ...] = ("status", "stop", "efficiency", "show", "browse", "reward", "reward-audit", "list", "doctor")
-BESIDE += ("plan", "bench", "upgrade", "clean")
+BESIDE: tuple[str, ...] = ("status", "stop", "efficiency", "show", "browse", "track", "reward", "reward-audit", "list")
+BESIDE += ("doctor", "plan", "bench", "upgrade", "clean")
 BESIDE += ("models", "envs", "adapter", "try", "publish", "benchmarks", "config", "gpus", "shapes")
 
 

@@ -18,6 +18,7 @@ def register(app: typer.Typer) -> None:
     listed.command("families")(families)
     listed.command("benchmarks")(benchmarks)
     listed.command("judges")(judges)
+    listed.command("trackers")(trackers)
     app.add_typer(listed, name="list")
 
 
@@ -77,6 +78,18 @@ def judges(config: Path | None = CONFIG, as_json: bool = AS_JSON) -> None:
     _show(JUDGE_KINDS, facts, {"summary": "what it is", "needs": "needs"}, config, as_json)
 
 
+def trackers(config: Path | None = CONFIG, as_json: bool = AS_JSON) -> None:
+    """List the trackers: those of the project, those of installed packages, and those that an experiment file names."""
+    from promptecho.config.tracker_kinds import TRACKERS, TrackerKind
+
+    def facts(one: TrackerKind) -> dict[str, Any]:
+        settings = [] if one.options is None else list(one.options.model_fields)
+        return {"summary": one.summary, "settings": settings, "missing": one.not_installed()}
+
+    headings = {"summary": "what it is", "settings": "settings", "missing": "what is missing"}
+    _show(TRACKERS, facts, headings, config, as_json)
+
+
 def _show(
     kind: Plugins[Any], facts: Callable[[Any], dict[str, Any]], headings: dict[str, str], config: Path | None,
     as_json: bool,
@@ -87,6 +100,7 @@ def _show(
 
     if config is not None:
         load_experiment(config)
+    columns = {**headings, **({"version": "version"} if hasattr(kind.expected, "version") else {}), "from": "from"}
     rows: list[dict[str, Any]] = []
     for name in kind.names():
         try:
@@ -94,8 +108,8 @@ def _show(
         except ConfigError as error:
             rows.append({"name": name, "problem": str(error)})
             continue
-        about = {"version": found.thing.version, "from": found.origin, "object": found.spec}
-        rows.append({"name": name, **facts(found.thing), **about})
+        version = {"version": found.thing.version} if "version" in columns else {}
+        rows.append({"name": name, **facts(found.thing), **version, "from": found.origin, "object": found.spec})
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
         return
@@ -104,13 +118,13 @@ def _show(
     from rich.text import Text
 
     table = Table(caption=f"a {kind.noun} of your own: docs/extending.md")
-    for column in ("name", *headings.values(), "version", "from"):
+    for column in ("name", *columns.values()):
         table.add_column(column, overflow="fold")
     for row in rows:
         if "problem" in row:
-            table.add_row(row["name"], Text(row["problem"], style="red"), *[""] * (len(headings) + 1))
+            table.add_row(row["name"], Text(row["problem"], style="red"), *[""] * (len(columns) - 1))
             continue
-        values = [row[key] for key in (*headings, "version", "from")]
+        values = [row[key] for key in columns]
         cells = [", ".join(map(str, one)) if isinstance(one, list) else str(one) for one in values]
         table.add_row(row["name"], *map(Text, cells))
     Console().print(table)

@@ -64,8 +64,16 @@ def train(
         "--heldout",
         help="Held-out captions, results/E/captions/heldout.jsonl, for training.heldout. Default: none.",
     ),
+    trackers: Path | None = typer.Option(
+        None,
+        "--trackers",
+        help="Folder of the experiment's results, results/E, in which the trackers of the configuration keep their "
+        "files. Default: no tracker gets anything.",
+    ),
     tensorboard: Path | None = typer.Option(
-        None, "--tensorboard", help="Folder to write TensorBoard's event files to. Default: none."
+        None,
+        "--tensorboard",
+        help="Folder to write TensorBoard's event files to, whatever trackers the configuration has. Default: none.",
     ),
     accept_captions: bool = typer.Option(
         False, "--accept-captions", help="Go on even if captions that the run has already used were changed since."
@@ -145,6 +153,7 @@ def train(
             stop_file=stop_file,
             device=device,
             heldout=heldout,
+            trackers=trackers,
             tensorboard=tensorboard,
             accept_captions=accept_captions,
             on_leave=lambda: tell(False),
@@ -152,6 +161,8 @@ def train(
     tell(finished)
     if not finished:
         _leave(EXIT_CODE)
+    elif _trackers_hang():
+        _leave(0)
 
 
 def _smoke(config: Path | None, runs: list[str], ranks: int | None, device: str, as_json: bool) -> None:
@@ -166,16 +177,22 @@ def _smoke(config: Path | None, runs: list[str], ranks: int | None, device: str,
 
 
 def _leave(code: int) -> None:
-    """End this process; with others beside it at once.
+    """End this process; at once with others beside it, or where a tracker's library would wait for its network.
 
     `srun --kill-on-bad-exit` sends SIGTERM to all ranks when the first has left: until here training's own handler
     takes it, but on Python's way out it would end a rank as terminated, and srun with another exit code.
     """
-    if os.environ.get("WORLD_SIZE", "1") == "1":
+    if os.environ.get("WORLD_SIZE", "1") == "1" and not _trackers_hang():
         sys.exit(code)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+def _trackers_hang() -> bool:
+    from promptecho.trackers.feed import abandoned
+
+    return bool(abandoned)
 
 
 def _watch(experiment: Path, runs: list[str], once: bool, as_json: bool) -> None:

@@ -116,8 +116,9 @@ def _rows(model: type[Section], prefix: str) -> list[tuple[str, str, str, str]]:
         rows.append((f"`{prefix}{name}`", _type(field.annotation), _default(field), field.description or ""))
         if plain is not None and prefix:  # an optional section: its keys follow it
             rows += _rows(plain, f"{prefix}{name}.")
-        elif inner is not None and prefix and typing.get_origin(field.annotation) is dict:
-            rows += _rows(inner, f"{prefix}{name}.NAME.")
+        elif inner is not None and prefix and typing.get_origin(field.annotation) in (dict, list):
+            entry = ".NAME" if typing.get_origin(field.annotation) is dict else "[i]"
+            rows += _rows(inner, f"{prefix}{name}{entry}.")
     return rows
 
 

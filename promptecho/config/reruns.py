@@ -20,7 +20,8 @@ SLICE = "training configuration"  # the name among a state's digests of the dige
 # What belongs to a run, below results/E, and what a name there begins with. The run itself comes last: as long as it is
 # in its place, moving was cut short and is taken up again.
 _STATES = ("work/train/{run}", "work/generate_shard/{run}")  # or the new run would go on from the old one's states
-_FOLDERS = (*_STATES, "images/{run}", "scores/*/{run}", "answers/*/{run}", "tensorboard/{run}", "runs/{run}")
+_FOLDERS: tuple[str, ...] = (*_STATES, "images/{run}", "scores/*/{run}", "answers/*/{run}", "tensorboard/{run}")
+_FOLDERS += ("trackers/*/{run}", "runs/{run}")
 _FILES = ("logs/train", "timings/train")
 
 

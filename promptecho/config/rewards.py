@@ -6,10 +6,11 @@ import copy
 import functools
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field, create_model, model_validator
+from pydantic import AfterValidator, Field
 from pydantic.fields import FieldInfo
 
-from promptecho.config.choices import choice_schema, name_of
+from promptecho.config.choices import name_of
+from promptecho.config.chosen import ChosenSection, options_fields
 from promptecho.config.descriptors import REWARDS, Reward, available_rewards, reward_named
 from promptecho.config.fields import Count, Flag, Real, Section, Text
 
@@ -26,21 +27,9 @@ class VlmSection(Section):
     trust_remote_code: Flag = Field(False, description="Run Python code that comes with the model. Off unless needed.")
 
 
-@functools.cache
-def _settings_model(rewards: tuple[tuple[str, type[Section]], ...]) -> type[Section]:
-    """What may stand beside the shared keys: the settings of each reward, under its name."""
-    # By aliases, as a name may be that of an attribute of all models.
-    fields: dict[str, Any] = {
-        f"of_{index}": (options | None, Field(None, alias=name)) for index, (name, options) in enumerate(rewards)
-    }
-    return create_model("Settings", __base__=Section, **fields)
-
-
-class RewardSection(Section):
+class RewardSection(ChosenSection):
     """One reward; the advantages of several are added up with their weights (`training.advantage.scale` says whether
     they are brought to one size first)."""
-
-    model_config = ConfigDict(extra="allow")  # the settings of each reward under its name; `_settings` checks them
 
     name: Annotated[Text, AfterValidator(name_of(REWARDS))] = Field("echo", description="Which reward")
     weight: Real = Field(1.0, description="Weight of its advantage in the sum.")
@@ -52,17 +41,9 @@ class RewardSection(Section):
     )
     batch_size: Count = Field(16, description="Images (or replies, where the VLM writes some) that are taken together.")
 
-    @model_validator(mode="after")
-    def _settings(self) -> RewardSection:
-        given = self.__pydantic_extra__ or {}
-        if given:
-            rewards = [found.thing for found in available_rewards()]
-            model = _settings_model(tuple((one.name, one.options) for one in rewards if one.options is not None))
-            checked = model.model_validate(given)
-            by_name = {str(field.alias): getattr(checked, key) for key, field in model.model_fields.items()}
-            given.clear()
-            given.update({name: settings for name, settings in by_name.items() if settings is not None})
-        return self
+    @classmethod
+    def choices(cls, ours_only: bool = False) -> list[Reward]:
+        return [found.thing for found in available_rewards(ours_only)]
 
     @property
     def reward(self) -> Reward:
@@ -77,22 +58,7 @@ class RewardSection(Section):
 
     @classmethod
     def written_fields(cls, ours_only: bool = False) -> dict[str, FieldInfo]:
-        return _written_fields(tuple(found.thing for found in available_rewards(ours_only)))
-
-    @classmethod
-    def __get_pydantic_json_schema__(cls, core_schema: Any, handler: Any) -> Any:
-        """Of the project's own rewards; those from outside may stand beside them."""
-        schema = handler(core_schema)
-        inner = handler.resolve_ref_schema(schema)
-        properties = inner["properties"]
-        for key, field in cls.written_fields(ours_only=True).items():
-            if key not in properties:
-                options = reward_named(key).options.__pydantic_core_schema__  # type: ignore[union-attr]
-                properties[key] = {"anyOf": [handler(options), {"type": "null"}], "default": None}
-            properties[key]["description"] = field.description
-        properties["name"] = choice_schema(properties["name"], list(REWARDS.built_in))
-        inner["additionalProperties"] = {"type": ["object", "null"]}
-        return schema
+        return _written_fields(tuple(cls.choices(ours_only)))
 
 
 @functools.cache
@@ -106,12 +72,7 @@ def _written_fields(rewards: tuple[Reward, ...]) -> dict[str, FieldInfo]:
     for key in ("query", "label"):
         takers = " and ".join(one.name for one in rewards if key in one.takes)
         fields[key] = _retold(fields[key], f"{takers}: {fields[key].description}")
-    for one in rewards:
-        if one.options is not None:
-            told = f"Settings of name: {one.name}; null: its defaults."
-            optional: Any = one.options | None
-            fields[one.name] = FieldInfo(annotation=optional, default=None, description=told)
-    return fields
+    return fields | options_fields(rewards)
 
 
 def _retold(field: FieldInfo, description: str) -> FieldInfo:

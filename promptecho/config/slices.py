@@ -29,6 +29,7 @@ STAGE_VERSION = {"images": 1, "caption": 1, "merge": 1, "train": 1, "prompts": 1
 _NOT_IN_TRAINING = {"iterations", "checkpoints", "checkpoint_every", "micro_batch_size", "zero_stage", "save_every_s"}
 _NOT_IN_TRAINING |= {"keep_states", "timeout_s", "load_timeout_s", "accept_captions", "reward_placement"}
 _NOT_IN_TRAINING |= {"activation_checkpointing"}
+_NOT_IN_TRAINING |= {"trackers", "tracked_images"}
 _NOT_IN_TRAINING |= {"preset"}  # its keys count
 _NOT_IN_TRAINING |= {"rewards", "reward_vlm"}  # named beside it, with the experiment's where a run has none
 _NOT_IN_REWARD = {"batch_size"}

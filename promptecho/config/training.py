@@ -23,6 +23,7 @@ from promptecho.config.fields import (
     Text,
 )
 from promptecho.config.rewards import PlacementSection, RewardSection, VlmSection
+from promptecho.config.trackers import TrackerSection
 
 Weighting = Literal["ghuber", "uniform", "t", "t2", "huber"]
 
@@ -337,6 +338,18 @@ class TrainingConfig(Section):
         "copy on the node's disk) before it counts as hanging. Meanwhile a line each minute says how far it is.",
     )
     heldout: HeldoutSection = Field(default_factory=HeldoutSection, description="Held-out reward and early stop.")
+    trackers: list[TrackerSection] = Field(
+        default_factory=lambda: [TrackerSection()],
+        description="Where metrics and sample images go besides `metrics.jsonl` (docs/trackers.md): names, such as "
+        "[tensorboard, wandb], or entries with settings, such as {name: wandb, wandb: {mode: offline}}. At first "
+        "[tensorboard]; []: nowhere. A change makes no training again.",
+    )
+    tracked_images: CountOrZero = Field(
+        8,
+        description="Prompts of which trackers get an image at the run's start and at every checkpoint, each from the "
+        "same noise every time: the first that `heldout` watches, or else the first training prompts. They take as "
+        "long as so many images of training, shared among the processes. 0: none.",
+    )
 
     @property
     def sampled_images(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from promptecho.config.rewards import reward_problems
+from promptecho.config.trackers import tracker_problems
 from promptecho.config.training import TrainingConfig
 
 
@@ -48,6 +49,7 @@ def training_problems(training: TrainingConfig) -> list[tuple[str, str]]:
             ("heldout.patience", "needs heldout.prompts above 0: without them there is no score to stop on")
         )
     problems += [(f"rewards.{key}", message) for key, message in reward_problems(training.rewards or [])]
+    problems += [(f"trackers.{key}", message) for key, message in tracker_problems(training.trackers)]
     if training.checkpoints is not None and training.checkpoint_every is not None:
         problems.append(("checkpoint_every", "give either checkpoints or checkpoint_every; set the other to null"))
     if training.checkpoints is not None:

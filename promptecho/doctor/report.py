@@ -26,6 +26,7 @@ from promptecho.doctor.rehearsal import Rehearsal
 from promptecho.doctor.texts import texts
 from promptecho.doctor.torch_build import torch_build
 from promptecho.doctor.totals import Totals, budgets
+from promptecho.doctor.trackers import trackers
 from promptecho.errors import ConfigError
 from promptecho.suggest import maybe
 
@@ -36,6 +37,7 @@ CHECKS: dict[str, PreflightCheck] = {
     "models": models,
     "packages": packages,
     "torch": torch_build,
+    "trackers": trackers,
     "judges' keys": judge_keys,
     "judges' endpoints": judges_answer,
     "prompt files": prompt_files,

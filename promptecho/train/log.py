@@ -1,32 +1,80 @@
-"""Rank 0's metrics while a segment runs: a JSON Lines file, and TensorBoard where asked for."""
+"""Rank 0's metrics while a segment runs: a JSON Lines file, and the run's trackers."""
 
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from promptecho.config import ExperimentConfig, run_rewards, run_training, slice_digest
+from promptecho.config.trackers import TrackerSection
 from promptecho.files import write_jsonl
+from promptecho.trackers.feed import TrackerFeed, TrackerFeeds, tracker_folder
+
+if TYPE_CHECKING:
+    from promptecho.train.trainer import Segment
 
 
 class MetricsLog:
     """Starts with the rows up to the state that the segment goes on from; what came after is computed again."""
 
-    def __init__(self, path: Path, tensorboard: Path | None, rows: list[dict[str, Any]], iteration: int):
+    def __init__(self, path: Path, trackers: TrackerFeeds, rows: list[dict[str, Any]]):
         write_jsonl(path, rows)
-        self.path, self.board = Path(path), None
-        if tensorboard is not None:
-            from promptecho.train.tensorboard import TensorBoardLog
-
-            self.board = TensorBoardLog(tensorboard, iteration)
+        self.path, self.trackers = Path(path), trackers
 
     def add(self, row: dict[str, Any]) -> None:
         """Append one iteration's row."""
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
-        if self.board is not None:
-            self.board.add(row)
+        self.trackers.log(row)
 
     def close(self) -> None:
-        if self.board is not None:
-            self.board.close()
+        self.trackers.close()
+
+
+def begin_trackers(segment: Segment, start_iteration: int) -> TrackerFeeds:
+    """The trackers of a segment, each with its folder: those of the configuration where the segment has a place for
+    their files; and TensorBoard where it has a folder of its own."""
+    entries: list[tuple[TrackerSection, Path]] = []
+    if segment.trackers is not None:
+        chosen = run_training(segment.config, segment.run).trackers
+        entries = [(entry, tracker_folder(entry.tracker, segment.trackers, segment.run)) for entry in chosen]
+    if segment.tensorboard is not None:
+        entries = [(entry, folder) for entry, folder in entries if entry.name != "tensorboard"]
+        entries.append((TrackerSection(name="tensorboard"), segment.tensorboard))
+    return feeds(segment.config, segment.run, entries, start_iteration)
+
+
+def feeds(
+    config: ExperimentConfig, run: str, entries: list[tuple[TrackerSection, Path]], start_iteration: int
+) -> TrackerFeeds:
+    """Feeds of a run's trackers, each with its folder."""
+    if not entries:
+        return TrackerFeeds()
+    training, told = slice_digest(config, "train", run=run), told_config(config, run)
+
+    def say(message: str) -> None:
+        print(f"train {run}: {message}", file=sys.stderr, flush=True)
+
+    return TrackerFeeds(
+        [
+            TrackerFeed(
+                entry, experiment=config.experiment, run=run, folder=folder, training=training,
+                start_iteration=start_iteration, config=told, say=say,
+            )
+            for entry, folder in entries
+        ]
+    )  # fmt: skip
+
+
+def told_config(config: ExperimentConfig, run: str) -> dict[str, Any]:
+    """What trackers are told of a run's configuration: models, rewards and training; no judges, no keys."""
+    training = run_training(config, run).model_dump(mode="json", exclude={"trackers", "rewards"})
+    return {
+        "experiment": config.experiment,
+        "run": run,
+        "models": config.models.model_dump(mode="json"),
+        "rewards": [entry.model_dump(mode="json") for entry in run_rewards(config, run)],
+        "training": training,
+    }

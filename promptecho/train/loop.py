@@ -27,6 +27,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -41,12 +42,12 @@ from promptecho.errors import DataError
 from promptecho.memory import MemoryAdvice
 from promptecho.phases import Phase
 from promptecho.progress import Progress
-from promptecho.train import checkpoint, heldout, reward_list, setup
+from promptecho.train import checkpoint, heldout, reward_list, setup, tracked
 from promptecho.train import rollout as ro
 from promptecho.train.data import NotFiniteError, Rollout, prompts_of
 from promptecho.train.failures import report_not_finite
 from promptecho.train.launch import Launch, init_distributed
-from promptecho.train.log import MetricsLog
+from promptecho.train.log import MetricsLog, begin_trackers
 from promptecho.train.phases import Phases
 from promptecho.train.placement.layout import RankLayout
 from promptecho.train.placement.local import load_reward_vlm
@@ -145,13 +146,27 @@ def _run(trainer: Trainer, state: TrainingState) -> bool:
     spread = told_of_tokens(rewards, training.reward_placement, dist.get_world_size())
     for warning in filter(None, (unequal_sizes(rewards, training.advantage.scale), spread)):
         trainer.say(warning)
-    live = segment.work / checkpoint.LIVE
-    log = MetricsLog(live, segment.tensorboard, trainer.rows, state.iteration) if leads else None
-    last_save = time.monotonic()
+    log = None
+    if leads:
+        trackers = begin_trackers(segment, state.iteration)
+        log = MetricsLog(segment.work / checkpoint.LIVE, trackers, trainer.rows)
+    try:
+        return _iterations(trainer, state, log, bar)
+    finally:
+        if log is not None:
+            log.close()
+
+
+def _iterations(trainer: Trainer, state: TrainingState, log: MetricsLog | None, bar: Progress) -> bool:
+    """All iterations of the segment and its checkpoint; False when asked to stop."""
+    segment, training, leads = trainer.segment, trainer.training, log is not None
+    last_save, began = time.monotonic(), state.iteration
     trainer.phase.begin(state.iteration)
     try:
         if state.iteration == 0 and (watched := heldout.watch(trainer, state)):
             _log_row(trainer, log, {"iteration": 0, **watched})
+        if state.iteration == 0:
+            _log_images(trainer, log, state, state.tensors[_evaluated(trainer, state)])
         while state.iteration < segment.to and not state.early_stop.get("stopped"):
             trainer.saver.check()
             state, row = iterate(trainer, state)
@@ -173,11 +188,11 @@ def _run(trainer: Trainer, state: TrainingState) -> bool:
         return False
     except NotFiniteError as error:
         raise report_not_finite(error, segment.work, segment.run, state.iteration + 1, trainer.engine) from error
-    finally:
-        if log is not None:
-            log.close()
     trainer.saver.wait()
     _finish(trainer, state)
+    if state.iteration > began:
+        with suppress(StopRequestedError):  # the checkpoint is there, so that the segment is finished all the same
+            _log_images(trainer, log, state, state.tensors[_evaluated(trainer, state)])
     return True
 
 
@@ -253,6 +268,23 @@ def _log_row(trainer: Trainer, log: MetricsLog | None, row: dict[str, Any]) -> N
         log.add(row)
 
 
+def _log_images(
+    trainer: Trainer, log: MetricsLog | None, state: TrainingState, weights: dict[str, torch.Tensor]
+) -> None:
+    """Collective: sample images to the trackers, if there are any."""
+    if tracked.wanted(trainer):
+        images = tracked.sample_grid(trainer, weights)
+        if log is not None:
+            log.trackers.log_images(state.iteration, images)
+
+
+def _evaluated(trainer: Trainer, state: TrainingState) -> str:
+    """Which of a state's tensors are the adapter that is saved."""
+    if state.early_stop.get("stopped"):
+        return "best"
+    return "ema" if trainer.training.ema.decay is not None else "weights"
+
+
 def _completed(trainer: Trainer, state: TrainingState) -> None:
     """Collective: give the state what only all ranks together have of it, and its facts."""
     if state.parts is not None:
@@ -271,10 +303,8 @@ def _save(trainer: Trainer, state: TrainingState) -> None:
 
 def _finish(trainer: Trainer, state: TrainingState) -> None:
     """Collective: rank 0 writes the checkpoint."""
-    segment, early = trainer.segment, state.early_stop
-    evaluated = "ema" if trainer.training.ema.decay is not None else "weights"
+    segment, early, evaluated = trainer.segment, state.early_stop, _evaluated(trainer, state)
     if early.get("stopped"):
-        evaluated = "best"
         trainer.say(
             f"stopped early at iteration {state.iteration}: no better held-out reward than {early['best']:.4f} at "
             f"iteration {early['best_iteration']}, whose weights are the adapter from here on"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -51,11 +51,15 @@ class Sampled:
     latents: torch.Tensor  # [len(mine), ...], float32
 
 
-def sample(trainer: Trainer, weights: dict[str, torch.Tensor], series: Series, upcoming: Iterable[str] = ()) -> Sampled:
+def sample(
+    trainer: Trainer, weights: dict[str, torch.Tensor], series: Series, upcoming: Iterable[str] = (), *,
+    submit: Callable[[list, list[TrainingPrompt], list[str]], None] | None = None,
+) -> Sampled:  # fmt: skip
     """Make this rank's share of the images with `weights`, which stay in the module, and give them to the rewarder.
 
     Args:
         upcoming: texts of prompts that come next, for the prompt cache.
+        submit: gets them, with their prompts and what they are called, in place of the rewarder.
 
     Raises:
         OutOfMemoryError: on the rank that met it.
@@ -65,6 +69,7 @@ def sample(trainer: Trainer, weights: dict[str, torch.Tensor], series: Series, u
     size, world_size = training.sampling.batch_size, dist.get_world_size()
     mine = share_of_rank(series.total, dist.get_rank(), world_size)
     latents, done = [], 0
+    submit = submit or trainer.rewarder.submit
     with trainer.phase(Phase.SAMPLE):
         trainer.engine.use_weights(weights)
         with in_phase(Phase.ENCODE):
@@ -92,7 +97,7 @@ def sample(trainer: Trainer, weights: dict[str, torch.Tensor], series: Series, u
                 latents.append(x0.float())
                 with in_phase(Phase.DECODE):
                     images = trainer.family.decode(x0)
-                trainer.rewarder.submit(images, prompts, [series.called.format(image=n) for n in numbers])
+                submit(images, prompts, [series.called.format(image=n) for n in numbers])
                 done += len(batch)
                 trainer.phase.moved(done)
     return Sampled(series, cond, mine, torch.cat(latents))

@@ -39,7 +39,8 @@ class Segment:
     stop_file: Path | None = None
     device: str = "cpu"
     heldout: Path | None = None
-    tensorboard: Path | None = None
+    trackers: Path | None = None  # results/E, where the trackers of the configuration have their folders; None: none
+    tensorboard: Path | None = None  # a folder for TensorBoard's files, whatever the configuration says
     accept_captions: bool = False  # go on although prompts that were used have changed
     work_per_iteration: Work | None = None  # counted beforehand, for MFU; None: metrics tell seconds alone
     on_leave: Callable[[], None] = lambda: None  # before a process that is asked to stop while it loads ends itself

@@ -38,6 +38,7 @@ MAY_GO = {
         "scores/geneval/r.replaced-0123456789abcdef/20.json",
         "answers/tiif/r.replaced-0123456789abcdef/20.json",
         "tensorboard/r.replaced-0123456789abcdef/events",
+        "trackers/wandb/r.replaced-0123456789abcdef/run.json",
         "work/train/r.replaced-0123456789abcdef/40/aaaa/states/000001/state.json",
         "captions.replaced-unknown-2/shards/00000.h5",
         "logs/train/r.replaced-0123456789abcdef.20.log",

@@ -24,7 +24,11 @@ ONE = {"path": "shapes"}
 RAW: dict[str, Any] = {
     "models": {"t2i": ONE, "vlm": ONE},
     "captions": {"shapes": {"count": 40, "seed": 1}, "heldout": 8},
-    "training": {"rewards": [{"name": "inferscore", "inferscore": {"samples": 2}}], "reward_vlm": ONE},
+    "training": {
+        "rewards": [{"name": "inferscore", "inferscore": {"samples": 2}}],
+        "reward_vlm": ONE,
+        "trackers": [{"name": "wandb"}],
+    },
     "rewards": [{"name": "echo"}],
     "runs": {"one-v1.5": {"seed": 1}, "authors": {"adapter": "owner/name"}},
     "judges": {"models": {"big": {"kind": "local", "model": "shapes"}}},

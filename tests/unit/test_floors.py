@@ -26,6 +26,7 @@ LOOKS_UP = (
     f"{HOUSE}/config/families.py",
     f"{HOUSE}/config/benchmarks.py",
     f"{HOUSE}/config/judge_kinds.py",
+    f"{HOUSE}/config/tracker_kinds.py",
 )
 HEAVY = {"torch", "transformers", "diffusers", "peft", "deepspeed", "accelerate", "h5py"}
 OBJECT = re.compile(rf"({HOUSE}(?:\.\w+)+):\w+")

@@ -14,6 +14,8 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
+from promptecho.config.tracker_kinds import tracker_kind
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 PLUGIN = ROOT / "plugins/snakemake-executor-plugin-submitit"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -22,6 +24,25 @@ OPTIONAL = {"heic"}  # installed by those who want it; nothing is tested with ot
 STAGES = sorted(set(EXTRAS) - {"all", "test", "docs"} - OPTIONAL)
 FROM_CHECKOUT = ("promptecho", "snakemake-executor-plugin-submitit")
 APART = {"mplug"}  # needs packages that the others do not work with, so that it is no extra
+
+
+def tracker_pins() -> dict[str, str]:
+    """What envs/wandb.txt and envs/trackio.txt list; a package that both list must have one version."""
+    files = [(ROOT / f"envs/{name}.txt").read_text().splitlines() for name in ("wandb", "trackio")]
+    lines = {line for file in files for line in file if not line.startswith("#")}
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[^+;\s]+", line) for line in lines)
+    pins = dict(line.split("==") for line in lines)
+    assert len(pins) == len(lines)
+    return pins
+
+
+def test_trackers_take_the_versions_of_the_other_packages():
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line]
+    constraints = dict(line.lower().split("==") for line in lines)
+    pins = tracker_pins()
+    assert {name: constraints.get(name, version) for name, version in pins.items()} == pins
+    extra = next(pin for pin in EXTRAS["train"] if pin.startswith("tensorboard=="))
+    assert tracker_kind("tensorboard").install.endswith(extra)
 
 
 def test_every_pin_is_exact_and_in_the_constraints():
@@ -47,6 +68,7 @@ def test_every_installed_package_is_pinned_and_every_pin_installed():
     lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
     pinned = {plain(name): version for name, _, version in (line.partition("==") for line in lines)}
     wanted = dict(pin.split("==") for name in OPTIONAL for pin in EXTRAS[name])
+    wanted |= {plain(name): version for name, version in tracker_pins().items()}
     pinned |= {name: version for name, version in wanted.items() if name in installed}
     assert sorted(installed.items()) == sorted(pinned.items())
 

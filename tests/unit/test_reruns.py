@@ -168,6 +168,7 @@ def test_an_old_run_is_moved_aside_whole_and_others_stay(tmp_path):
         for name in (
             f"images/{run}/20/s/0.png", f"scores/g/{run}/20.json", f"answers/d/{run}/20.json",
             f"tensorboard/{run}/events", f"logs/train/{run}.20.log", f"timings/train/{run}.20.tsv",
+            f"trackers/wandb/{run}/run.json",
             f"figures/samples_{run}.png", f"work/train/{run}/40/d/states/000030/state.json",
             f"work/generate_shard/{run}/20/s/0/d/done/000000.json",
         ):  # fmt: skip
@@ -179,7 +180,7 @@ def test_an_old_run_is_moved_aside_whole_and_others_stay(tmp_path):
     new = "a.replaced-0123456789abcdef"
     mine = {name for name in before if "/a/" in name or "train/a.20." in name}
     moved = {name.replace("/a/", f"/{new}/").replace("train/a.20.", f"train/{new}.20.") for name in mine}
-    assert len(mine) == 10 and listing(tmp_path) == before - mine | moved
+    assert len(mine) == 11 and listing(tmp_path) == before - mine | moved
     assert finished_checkpoints(tmp_path) == {"a.b": [20], "[x]": [20]}
     assert set_run_aside(tmp_path, "a") is None
     checkpoint(tmp_path, "a", 20)  # trained again, and replaced again

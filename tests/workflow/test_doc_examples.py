@@ -46,6 +46,7 @@ NOT_RUN = {
     "promptecho reward-audit --vlm models/": "models and captions of the reader's",
     "promptecho reward-audit --config my-clip": "a CLIP model and captions of the reader's",
     "promptecho gpus run": "starts the reader's own program",
+    "promptecho track results/shapes --to wandb": "a package and a key (tests/unit/test_trackers.py)",
     "promptecho publish results/mine": "sends it to a model hub (tests/unit/test_publish.py)",
 }
 # What the guide of a first experiment makes before it plans: made with the demo, so that each test finds it.

@@ -93,7 +93,7 @@ def test_two_processes_on_one_machine_stopped_by_ctrl_c_equal_torchrun(trained):
 
     (command,) = {line for line in again.stdout.splitlines() if "python -m promptecho train" in line}
     words = shlex.split(command.split("python -m promptecho ")[1].split(" ${SNAKEMAKE_STOP_FILE")[0])
-    for option in ("--out", "--work", "--tensorboard"):
+    for option in ("--out", "--work", "--trackers"):
         words[words.index(option) + 1] = f"by-hand/{option[2:]}/4"
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "--", "promptecho"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

@@ -37,7 +37,7 @@ rule train:
         heldout=lambda wildcards, input: f"--heldout {shlex.quote(input.heldout)}" if "heldout" in input.keys() else "",
         out=lambda wildcards, output: os.path.dirname(output.adapter),
         # Written while the segment runs, so no output either.
-        tensorboard=lambda wildcards, output: placed(f"results/{wildcards.E}/tensorboard/{wildcards.R}"),
+        trackers=lambda wildcards, output: placed(f"results/{wildcards.E}"),
         # The rolling state of a running segment is no output: Snakemake deletes outputs when a job starts again.
         work=work_folder("train", "train/{R}/{N}", run="R"),
         launcher=ranks_launcher,
@@ -46,7 +46,7 @@ rule train:
     shell:
         "{params.venv}{params.launcher}python -m promptecho train --config {params.config:q} --run {wildcards.R} --to {wildcards.N}"
         " --captions {input.captions:q} {params.heldout} {params.resume} --threads {threads} --out {params.out:q}"
-        " --work {params.work:q} --tensorboard {params.tensorboard:q}"
+        " --work {params.work:q} --trackers {params.trackers:q}"
         # An executor names the file with which it asks the job to save and leave.
         ' ${{SNAKEMAKE_STOP_FILE:+--stop-file "$SNAKEMAKE_STOP_FILE"}}'
         " 2>&1 | tee -i {log:q}"
