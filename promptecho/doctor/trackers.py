@@ -25,15 +25,16 @@ def trackers(preflight: Preflight) -> Iterator[Finding]:
     """Of runs that are to be trained. A training goes on without a tracker that fails, so that these are warnings."""
     if not preflight.names("train"):
         return
-    config, conda = preflight.config, preflight.profile is not None and preflight.profile.conda
+    config = preflight.config
+    apart = preflight.envs is not None or (preflight.profile is not None and preflight.profile.conda)
     names = dict.fromkeys(entry.name for run in config.runs for entry in run_training(config, run).trackers)
-    if conda and names:
-        told = f"packages of the trackers ({', '.join(names)}): jobs run in conda environments, not with this Python"
-        yield unchecked(told, JOBS["train"], "see that envs/train.yaml lists them (docs/trackers.md)")
-    troubles = tracker_troubles(config, packages=not conda)
+    if apart and names:
+        told = f"packages of the trackers ({', '.join(names)}): jobs run in environments of their own, not with this Python"
+        yield unchecked(told, JOBS["train"], "see that the one of training has them (docs/trackers.md)")
+    troubles = tracker_troubles(config, packages=not apart)
     for told, runs in troubles.items():
         what, _, fix = told.rpartition(": ")
         when = f"{JOBS['train']} of {', '.join(runs)}: it trains, and this tracker gets nothing"
         yield warning(what, when, f"{fix}; or take it out of training.trackers")
-    if names and not troubles and not conda:
+    if names and not troubles and not apart:
         yield fine(f"trackers: {', '.join(names)}")
