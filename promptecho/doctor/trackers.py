@@ -3,38 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from promptecho.config import ExperimentConfig, run_training
-from promptecho.doctor.finding import Finding, fine, unchecked, warning
+from promptecho.config.trackers import TrackerSection
+from promptecho.doctor.finding import Finding, fine, warning
+from promptecho.doctor.packages import pinned
 from promptecho.doctor.preflight import JOBS, Preflight
 
 
-def tracker_troubles(config: ExperimentConfig, *, packages: bool = True) -> dict[str, list[str]]:
-    """What is wrong with a tracker, with the fix -> the runs that have it. `packages`: those of this Python, too."""
+def tracker_troubles(config: ExperimentConfig, environment: Path | None = None) -> dict[str, list[str]]:
+    """What is wrong with a tracker, with the fix -> the runs that have it.
+
+    Args:
+        environment: the file of training's own environment, where it has one; None: it has this Python's packages.
+    """
     found: dict[str, list[str]] = {}
     for run in config.runs:
         for entry in run_training(config, run).trackers:
-            problem = entry.tracker.not_installed() if packages else ""
+            problem = _not_there(entry, environment)
             problem = problem or (entry.options.missing() if entry.options is not None else "")
             if problem:
                 found.setdefault(f"tracker {entry.name}: {problem}", []).append(run)
     return found
 
 
+def _not_there(entry: TrackerSection, environment: Path | None) -> str:
+    if environment is None:
+        return entry.tracker.not_installed()
+    package = entry.tracker.package
+    if not package or package in pinned(environment):
+        return ""
+    return f"{environment} does not list the package {package}: add it where it can be (docs/trackers.md)"
+
+
 def trackers(preflight: Preflight) -> Iterator[Finding]:
     """Of runs that are to be trained. A training goes on without a tracker that fails, so that these are warnings."""
     if not preflight.names("train"):
         return
-    config = preflight.config
+    config, file = preflight.config, preflight.environments / "train.yaml"
     apart = preflight.envs is not None or (preflight.profile is not None and preflight.profile.conda)
     names = dict.fromkeys(entry.name for run in config.runs for entry in run_training(config, run).trackers)
-    if apart and names:
-        told = f"packages of the trackers ({', '.join(names)}): jobs run in environments of their own, not with this Python"
-        yield unchecked(told, JOBS["train"], "see that the one of training has them (docs/trackers.md)")
-    troubles = tracker_troubles(config, packages=not apart)
+    troubles = tracker_troubles(config, file if apart and file.is_file() else None)
     for told, runs in troubles.items():
-        what, _, fix = told.rpartition(": ")
+        name, what, *fix = told.split(": ", 2)
         when = f"{JOBS['train']} of {', '.join(runs)}: it trains, and this tracker gets nothing"
-        yield warning(what, when, f"{fix}; or take it out of training.trackers")
-    if names and not troubles and not apart:
+        yield warning(f"{name}: {what}", when, "; or ".join([*fix, "take it out of training.trackers"]))
+    if names and not troubles:
         yield fine(f"trackers: {', '.join(names)}")

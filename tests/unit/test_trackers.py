@@ -269,6 +269,14 @@ def test_what_is_missing_is_told_before_anything_starts(tmp_path, monkeypatch):
     assert [one.severity for one in found] == ["warning", "warning"]
     assert found[0].line.startswith("tracker trackio: the package trackio is not installed; pip install --no-deps -r ")
     assert "of r: it trains, and this tracker gets nothing" in found[0].when
+    assert (found[1].what, found[1].fix[:44]) == (
+        "tracker wandb: no key is known", "set the environment variable WANDB_API_KEY, "
+    )  # fmt: skip
+    environment = tmp_path / "train.yaml"
+    environment.write_text("dependencies: [{pip: [tensorboard==2.21.0, wandb==0.31.0]}]")
+    assert [told.partition(" does not list")[0] for told in tracker_troubles(config, environment)] == [
+        f"tracker trackio: {environment}", f"tracker wandb: {key}",
+    ]  # fmt: skip
     (tmp_path / "netrc").write_text("machine api.wandb.ai login user password 0123\n")
     assert len(tracker_troubles(config)) == 1
     written = {**RAW, "training": {"trackers": ["trackio"]}}
