@@ -119,7 +119,7 @@ WITHOUT_FILES = [
 @pytest.mark.parametrize("line", WITHOUT_FILES)
 def test_examples_that_need_no_results_run(line, tmp_path, monkeypatch):
     assert line in [one for lines in EXAMPLES.values() for one in lines]
-    for name in ("config", "workflow"):
+    for name in ("config", "workflow", "docs"):
         (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(app, shlex.split(line)[1:], catch_exceptions=False)

@@ -284,7 +284,9 @@ def test_the_command_lists_all_problems_at_once_and_ends_with_1(experiment):
     draw(2)
     experiment()
     assert CliRunner().invoke(app, [*line, "--only", "models", "--only", "images"]).exit_code == 0
-    assert "image: no such check (known: images, " in str(CliRunner().invoke(app, [*line, "--only", "image"]).exception)
+    assert "image: no such check (known: profile, images, " in str(
+        CliRunner().invoke(app, [*line, "--only", "image"]).exception
+    )
 
 
 def judged(experiment: Make, **settings: Any) -> Preflight:
