@@ -17,6 +17,7 @@ from ranks import commands, send, stands_still, training_ranks
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "tests" / "unit"))
 
+import conda_stand_in  # noqa: E402
 from tiny_experiment import metrics_without_times, same_bytes  # noqa: E402
 
 from snakemake_executor_plugin_submitit.payload import seconds_of  # noqa: E402
@@ -112,6 +113,17 @@ def test_all_survives_a_kill_while_captions_are_queued_and_running(suite, cluste
         assert "promptecho-s1" in (suite.folder / f"results/shapes/tables/{table}.md").read_text()
     code, text = suite.run()
     assert code == 0 and "Nothing to be done" in text
+
+
+def test_conda_environments_are_those_of_the_nodes_jobs(cluster, tmp_path):
+    """By a stand-in for conda, which knows one channel: the packages of this Python."""
+    one, used = Suite.checkout(tmp_path, cluster), tmp_path / "used.txt"
+    one.environment["PATH"] = f"{conda_stand_in.install(tmp_path / 'conda', used)}:{one.environment['PATH']}"
+    code, text = one.run("--sdm", "conda", "--", "results/shapes/captions/images")
+    assert code == 0, text[-6000:]
+    (place,) = [path for path in (tmp_path / ".snakemake/conda").iterdir() if path.is_dir()]
+    assert set(used.read_text().splitlines()) == {str(place)}
+    assert len(list((tmp_path / "results/shapes/captions/images").glob("*.png"))) == 64
 
 
 # Training on two nodes with a rank each, on what the first test has captioned; test_training_nodes.py has two on each.

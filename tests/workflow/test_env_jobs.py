@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -9,6 +10,10 @@ from pathlib import Path
 
 import pytest
 from workflow_copy import ROOT, Workflow
+
+sys.path.insert(0, str(ROOT / "tests/unit"))
+
+import conda_stand_in  # noqa: E402
 
 from promptecho.envs import spec as specs
 from promptecho.envs.built import BUILDS, RECORD, build_folder
@@ -54,6 +59,20 @@ def test_a_job_runs_in_the_environment_of_its_stage_and_is_the_same_job(workflow
     workflow.edit("envs/score.yaml", "tenacity==9.1.4", "tenacity==9.1.3")
     done = workflow.snakemake("--forcerun", "benchmark_prompts", "--config", f"envs={folder}", "--", PROMPTS)
     assert done.returncode != 0 and "was built from another version of score.yaml" in done.stdout
+
+
+def test_conda_makes_the_environments_of_the_jobs_and_they_run_there(workflow, monkeypatch):
+    """By a stand-in for conda, which knows one channel: the packages of this Python."""
+    used = workflow.root / "used.txt"
+    monkeypatch.setenv("PATH", f"{conda_stand_in.install(workflow.root / 'conda', used)}:{os.environ['PATH']}")
+    done = workflow.snakemake("--sdm", "conda", "--", PROMPTS)
+    assert done.returncode == 0 and done.stdout.count("Creating conda environment") == 1, done.stdout
+    (place,) = [path for path in (workflow.root / ".snakemake/conda").iterdir() if path.is_dir()]
+    assert set(used.read_text().splitlines()) == {str(place)}
+    assert workflow.planned("--", PROMPTS) == {}  # without conda it is the same job
+    workflow.edit("envs/score.yaml", "tenacity==9.1.4", "tenacity==0.0.1")
+    done = workflow.snakemake("--sdm", "conda", "--forcerun", "benchmark_prompts", "--", PROMPTS)
+    assert done.returncode != 0 and "tenacity==0.0.1 is not in the channel" in done.stdout
 
 
 def test_one_kind_of_environment_at_a_time(workflow):
