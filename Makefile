@@ -9,7 +9,7 @@ PLUGIN := plugins/snakemake-executor-plugin-submitit
 SNAKEMAKE := PATH="$$PWD/$(BIN):$$PATH" $(BIN)/snakemake --profile profiles/local
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo reproduce recipes placements test test-browser test-plugin lint docs site test-slurm other-slurm clean-results
+.PHONY: help setup demo reproduce recipes placements test test-browser test-plugin test-envs lint docs site test-slurm other-slurm clean-results
 
 help: ## Print this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -87,6 +87,9 @@ test-compiled: setup ## Run the tests that compile models, which `make test` lea
 
 test-plugin: ## Build the executor and test it alone, with the lowest and the highest versions it allows (needs a package index).
 	$(PYTHON) $(PLUGIN)/tests/both_ends.py
+
+test-envs: setup ## Ask the package index whether envs/*.yaml resolve to their lock files (a quarter of an hour of waiting).
+	$(BIN)/python scripts/lock_envs.py --check
 
 lint: setup ## Check the Python code, its types, the workflow and its layout.
 	$(BIN)/ruff check .

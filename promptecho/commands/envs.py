@@ -67,6 +67,13 @@ def build(
         str | None,
         typer.Option(help="Python to make them with. Default: this one, or pythonX.Y of PATH, as the file says."),
     ] = None,
+    exact: Annotated[
+        bool,
+        typer.Option(
+            "--exact",
+            help="Take the very files of envs/NAME.linux-64.lock.txt, by their hashes; with torch, PyPI's for CUDA.",
+        ),
+    ] = False,
 ) -> None:
     """Make the environments with venv and pip. One that is there and current stays as it is.
 
@@ -78,7 +85,7 @@ def build(
 
     folder = _folder(into, "--into")
     for spec in specs_named(names):
-        make(spec, folder.absolute(), python, typer.echo)
+        make(spec, folder.absolute(), python, typer.echo, exact)
     typer.echo(f"the workflow uses them with --config envs={folder}, or the key envs in config/config.yaml")
 
 

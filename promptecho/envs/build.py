@@ -26,6 +26,7 @@ _NAMED = (
     re.compile(r"No matching distribution found for ([A-Za-z0-9][^ ;,]*)"),
     re.compile(r"(?:Failed building wheel for|Failed to build|failed-wheel-build-for-install) ([\w.-]+)"),
     re.compile(r"Cannot install ([^ ]+)"),
+    re.compile(r"^([A-Za-z0-9][\w.-]*==\S+) from \S+.*:$"),  # of another hash than is wanted
 )
 Tell = Callable[[str], None]
 
@@ -34,12 +35,13 @@ class EnvBuildError(PromptEchoError):
     """An environment could not be built; names it, the package where one is at fault, and the log."""
 
 
-def build(spec: EnvSpec, folder: Path, python: str | None, tell: Tell) -> BuiltEnv:
+def build(spec: EnvSpec, folder: Path, python: str | None, tell: Tell, exact: bool = False) -> BuiltEnv:
     """Build an environment in `folder`, unless it is there already.
 
     Args:
         python: the interpreter, of the version that the file names. None: this one, or `pythonX.Y` of PATH.
         tell: is given each line of progress.
+        exact: take the very files of the environment's lock file, by their hashes.
 
     Raises:
         EnvBuildError: it could not be built; the link to an earlier build, if there is one, stays.
@@ -54,7 +56,7 @@ def build(spec: EnvSpec, folder: Path, python: str | None, tell: Tell) -> BuiltE
         raise DataError(f"{link}: is not one of this command's environments; move it away, or choose another folder")
     with _alone(place):
         if not (place / RECORD).is_file():  # else only the link is missing, or leads to another build
-            _make(spec, place, _interpreter(spec, python), tell)
+            _make(spec, place, _interpreter(spec, python), tell, exact)
         temporary = folder / f".{spec.name}.{os.getpid()}"
         temporary.unlink(missing_ok=True)
         temporary.symlink_to(Path(BUILDS) / place.name)
@@ -106,10 +108,12 @@ def _interpreter(spec: EnvSpec, python: str | None) -> str:
     )
 
 
-def _make(spec: EnvSpec, place: Path, python: str, tell: Tell) -> None:
+def _make(spec: EnvSpec, place: Path, python: str, tell: Tell, exact: bool) -> None:
     """Fill `place`, and write its record last. What an interrupted build has left is made anew: pip's own cache has the
     downloads."""
     start = time.monotonic()
+    if exact and not spec.lock.is_file():
+        raise DataError(f"environment {spec.name}: {spec.lock} is not there; leave --exact out, or write it")
     tell(f"{spec.name}: {len(spec.packages)} packages of {spec.file.name} and what they need; {_free(place.parent)}")
     if place.exists():
         shutil.rmtree(place)
@@ -124,7 +128,9 @@ def _make(spec: EnvSpec, place: Path, python: str, tell: Tell) -> None:
         constraints.write_text("".join(f"{line}\n" for line in spec.constraints), encoding="utf-8")
         # As arguments, not as a file: pip then names them in its messages.
         install = [*pip, "install", "--no-input", "--progress-bar", "off", "--constraint", str(constraints)]
-        _run([*install, *spec.packages], spec, file.name, file, tell)
+        if exact:
+            install = [*pip, "install", "--no-input", "--progress-bar", "off", "--no-deps", "--require-hashes"]
+        _run([*install, *(["-r", str(spec.lock)] if exact else spec.packages)], spec, file.name, file, tell)
         _run([*pip, "check"], spec, file.name, file, tell)
     (packages,) = place.glob("lib/python3*/site-packages")
     installed = importlib.metadata.distributions(path=[str(packages)])

@@ -41,6 +41,11 @@ class EnvSpec:
         return hashlib.sha256(json.dumps(held).encode()).hexdigest()[:12]
 
     @property
+    def lock(self) -> Path:
+        """Where the hashes of all its files stand, for Linux x86-64."""
+        return self.file.with_name(f"{self.name}.linux-64.lock.txt")
+
+    @property
     def argument(self) -> str:
         """How a command names it: by its name, or a file from outside by its path."""
         return self.name if _is_ours(self.file) else str(self.file)

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -119,6 +120,31 @@ def test_what_fails_names_the_environment_and_the_package_and_leaves_no_name(tmp
     (folder / "own").mkdir()
     with pytest.raises(DataError, match="is not one of this command's environments"):
         build(read_spec(file), folder, None, lambda line: None)
+
+
+def test_exact_takes_the_files_of_the_lock_and_no_others(tmp_path, index):
+    file = written(tmp_path / "own.yaml", "part==1.0")
+    with pytest.raises(DataError, match=r"own\.linux-64\.lock\.txt is not there"):
+        build(read_spec(file), tmp_path / "built", None, lambda line: None, exact=True)
+    digest = hashlib.sha256((index / "part-1.0-py3-none-any.whl").read_bytes()).hexdigest()
+    lock = tmp_path / "own.linux-64.lock.txt"
+    lock.write_text(f"part==1.0 \\\n    --hash=sha256:{'0' * 64}\n")
+    with pytest.raises(EnvBuildError, match=r"^environment own: part==1\.0: THESE PACKAGES DO NOT MATCH THE HASHES"):
+        build(read_spec(file), tmp_path / "built", None, lambda line: None, exact=True)
+    lock.write_text(f"part==1.0 \\\n    --hash=sha256:{digest}\n")
+    assert build(read_spec(file), tmp_path / "built", None, lambda line: None, exact=True).state == "current"
+
+
+@pytest.mark.parametrize("file", sorted(ENVS.glob("*.lock.txt")), ids=lambda file: file.stem)
+def test_lock_files_hold_every_pin_and_the_versions_of_the_constraints(file):
+    spec = read_spec(ENVS / f"{file.name.partition('.')[0]}.yaml")
+    locked = {plain(one) for one in exact_versions(file.read_text())}
+    assert {plain(one) for one in spec.packages} <= locked <= {plain(one) for one in spec.constraints}
+    assert file.read_text().count("--hash=sha256:") == file.read_text().count("==")
+
+
+def plain(pin: str) -> str:
+    return re.sub(r"[-_.]+", "-", pin.partition("==")[0]).lower() + "==" + pin.partition("==")[2]
 
 
 def rewritten(file: Path, old: str, new: str) -> Path:
