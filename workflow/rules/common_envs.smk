@@ -1,5 +1,5 @@
 # Which environment a rule's command runs in, where the site's key `envs` names a folder of those that
-# `promptecho envs build` has made. Each rule with `conda:` has a parameter `venv`, with which its command begins; it is
+# `promptecho envs build` has made. Rules with `conda:` have a parameter `venv`, with which their command begins; it is
 # empty without the key, so that the commands are then the same as ever.
 from promptecho.envs.built import look_at
 from promptecho.envs.spec import read_spec
