@@ -239,7 +239,8 @@ def sizes_block(kept: Path, configs: Path, benchmark: str) -> list[str]:
         seeds = " ".join(signed(100 * value) for value in one["seeds"])
         rows.append([one["name"], size, points(one["gain"]), mean_of_seeds(one["seeds"]), seeds])
     drawn = f"![Gain on held-out captions against the parameters of the reward's VLM]({PICTURES[0]})"
-    return [*grid(head, rows), "", *([drawn, ""] if len(drawn_sizes(kept, configs, benchmark)) > 1 else [])]
+    note = "*VLMs of nearly the same size are drawn side by side; the table has their sizes.*"
+    return [*grid(head, rows), "", *([drawn, "", note, ""] if len(drawn_sizes(kept, configs, benchmark)) > 1 else [])]
 
 
 def drawn_sizes(kept: Path, configs: Path, benchmark: str) -> list[dict[str, Any]]:
@@ -388,4 +389,4 @@ def rank_correlation(pairs: Sequence[tuple[float, float]]) -> str:
         return f"{signed(r, 2)} (n = {n})"
     all_orders = [abs(float(np.corrcoef(x, order)[0, 1])) for order in itertools.permutations(y)]
     p = float(np.mean([value >= abs(r) - 1e-9 for value in all_orders]))
-    return f"{signed(r, 2)} (n = {n}, p = {p:.3f})"
+    return f"{signed(r, 2)} (n = {n}, p {'< 0.001' if p < 0.0005 else f'= {p:.3f}'})"
