@@ -61,6 +61,18 @@ def test_a_job_runs_in_the_environment_of_its_stage_and_is_the_same_job(workflow
     assert done.returncode != 0 and "was built from another version of score.yaml" in done.stdout
 
 
+def test_a_job_whose_environment_its_node_cannot_run_ends_and_says_so(workflow, spec):
+    """A job that was submitted looks at no environments when it starts: only its command can."""
+    folder = workflow.root / "it's here"
+    place = small_environment(folder, spec, workflow.root / "used.txt")
+    (place / "bin/python").unlink()
+    workflow.edit("workflow/rules/common_envs.smk", "    return [one.line", "    return [] and [one.line")
+    done = workflow.snakemake("--config", f"envs={folder}", "--", PROMPTS)
+    assert done.returncode != 0
+    assert f"environment score: {place}/bin/python can't be run on {os.uname().nodename}; every node" in done.stdout
+    assert not (workflow.root / PROMPTS).exists()
+
+
 def test_conda_makes_the_environments_of_the_jobs_and_they_run_there(workflow, monkeypatch):
     """By a stand-in for conda, which knows one channel: the packages of this Python."""
     used = workflow.root / "used.txt"

@@ -17,11 +17,19 @@ if ENVS is not None and ROOT is None:
 
 
 def _entered(name):
-    """What puts an environment first on PATH. Its own folder, not the link: the link may lead to a newer one while a
-    job runs."""
+    """What puts an environment first on PATH, or ends the command where its Python can't be run: Snakemake's own, next on
+    PATH, would do the job with other packages. Its own folder, not the link: the link may lead to a newer one while a job
+    runs."""
     if ENVS is None:
         return ""
-    return f'export PATH={shlex.quote(os.path.join(os.path.realpath(ENVS / name), "bin"))}:"$PATH"; '
+    bin_folder = os.path.join(os.path.realpath(ENVS / name), "bin")
+    python = os.path.join(bin_folder, "python")
+    what = shlex.quote(f"environment {name}: {python} can't be run on ")
+    fix = shlex.quote("; every node must see it, and the Python that it was made with (docs/environments.md)")
+    return (
+        f'[ -x {shlex.quote(python)} ] || {{ echo {what}"$(uname -n)"{fix} >&2; exit 1; }}; '
+        f'export PATH={shlex.quote(bin_folder)}:"$PATH"; '
+    )
 
 
 def venv(name):
