@@ -51,14 +51,13 @@ def sample_grid(trainer: Trainer, weights: dict[str, torch.Tensor]) -> list[Trac
     series = ro.Series(prompts, 1, (trainer.training.seed, "tracked"), "tracked image {image}")
     with trainer.phase(Phase.HELDOUT):
         policy = trainer.engine.weights()
-        try:
-            sampled = ro.sample(trainer, weights, series, submit=keep)
-        finally:
-            trainer.engine.use_weights(policy)
+        sampled = ro.sample(trainer, weights, series, submit=keep)
+        trainer.engine.use_weights(policy)  # not after an error, which one rank alone may have: it is collective
         shares: list[dict[int, bytes]] = [{}] * dist.get_world_size()
         dist.all_gather_object(shares, dict(zip(sampled.mine, pngs, strict=True)))
     found = {index: png for share in shares for index, png in share.items()}
+    # Decoded here: trackers' threads share the images, and Pillow's decoding on first use is not made for that.
     return [
-        TrackedImage(prompt.prompt_id, prompt.text, Image.open(io.BytesIO(found[index])))
+        TrackedImage(prompt.prompt_id, prompt.text, Image.open(io.BytesIO(found[index])).convert("RGB"))
         for index, prompt in enumerate(prompts)
     ]

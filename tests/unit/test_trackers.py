@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import shutil
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 import tiny_t2i
@@ -27,8 +30,10 @@ from promptecho.doctor.trackers import tracker_troubles, trackers
 from promptecho.errors import ConfigError
 from promptecho.files import read_jsonl
 from promptecho.trackers import TrackedImage, TrackerKind, tag_of
-from promptecho.trackers.feed import TrackerFeed, sent_before
+from promptecho.trackers.feed import TrackerFeed, TrackerFeeds, sent_before
+from promptecho.train.data import TrainingPrompt
 from promptecho.train.loop import train_segment
+from promptecho.train.tracked import sample_grid
 
 SHOWN = 3
 
@@ -333,6 +338,35 @@ def kept(monkeypatch):
     Kept.runs = []
     monkeypatch.setitem(sys.modules, "test_trackers", sys.modules[__name__])
     return Kept.runs
+
+
+def test_sample_images_can_be_read_by_several_trackers_at_once(kept, tmp_path, monkeypatch):
+    noise = [Image.effect_noise((512, 512), 90) for _ in range(8)]
+    prompts = [TrainingPrompt(f"p-{number}", "A red circle.") for number in range(8)]
+
+    def sample(*_, submit):
+        submit(noise)
+        return SimpleNamespace(mine=range(8))
+
+    monkeypatch.setattr("promptecho.train.rollout.sample", sample)
+    alone = SimpleNamespace(get_world_size=lambda: 1, all_gather_object=lambda shares, own: shares.__setitem__(0, own))
+    monkeypatch.setattr("promptecho.train.tracked.dist", alone)
+    trainer = Mock(heldout=prompts, phase=lambda _: contextlib.nullcontext())
+    trainer.training.tracked_images = 8
+    together = threading.Barrier(2)
+
+    def log_images(self, iteration, images):
+        for one in images:
+            together.wait(60)
+            assert len(one.image.tobytes()) == 512 * 512 * 3
+
+    monkeypatch.setattr(Kept, "log_images", log_images)
+    told: list[str] = []
+    both = [feed("tensorboard", tmp_path / name, said=told) for name in "ab"]
+    TrackerFeeds(both).log_images(0, sample_grid(trainer, {}))
+    for one in both:
+        one.close(120.0)
+    assert told == []
 
 
 def test_rows_that_were_written_are_not_written_again_and_another_training_is_another_run(kept, tmp_path):
