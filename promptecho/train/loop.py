@@ -163,9 +163,8 @@ def _iterations(trainer: Trainer, state: TrainingState, log: MetricsLog | None, 
     last_save, began = time.monotonic(), state.iteration
     trainer.phase.begin(state.iteration)
     try:
-        if state.iteration == 0 and (watched := heldout.watch(trainer, state)):
-            _log_row(trainer, log, {"iteration": 0, **watched})
         if state.iteration == 0:
+            _watch_base(trainer, log, state)
             _log_images(trainer, log, state, state.tensors[_evaluated(trainer, state)])
         while state.iteration < segment.to and not state.early_stop.get("stopped"):
             trainer.saver.check()
@@ -194,6 +193,15 @@ def _iterations(trainer: Trainer, state: TrainingState, log: MetricsLog | None, 
         with suppress(StopRequestedError):  # the checkpoint is there, so that the segment is finished all the same
             _log_images(trainer, log, state, state.tensors[_evaluated(trainer, state)])
     return True
+
+
+def _watch_base(trainer: Trainer, log: MetricsLog | None, state: TrainingState) -> None:
+    """Collective: the held-out reward before training."""
+    if trainer.rows:  # it was watched before a stop; once more would count as an evaluation without a new best
+        if log is not None:
+            log.trackers.log(trainer.rows[-1])
+    elif watched := heldout.watch(trainer, state):
+        _log_row(trainer, log, {"iteration": 0, **watched})
 
 
 def iterate(trainer: Trainer, state: TrainingState) -> tuple[TrainingState, dict[str, Any]]:

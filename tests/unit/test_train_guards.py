@@ -10,19 +10,20 @@ import signal
 import sys
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import tiny_vlm
 import torch
 from forked import ranks, run, start
-from tiny_experiment import Experiment, metrics_without_times
+from tiny_experiment import Experiment, metrics_without_times, same_bytes
 
 from promptecho.errors import DataError, PromptEchoError, RewardError
 from promptecho.files import read_json, read_jsonl, write_jsonl
 from promptecho.train.heldout import EarlyStop
 from promptecho.train.loop import train_segment
 from promptecho.train.scoring import permuted
-from promptecho.train.stop import StopCheck
+from promptecho.train.stop import StopCheck, StopRequestedError
 from promptecho.train.watchdog import Position, Watchdog, blame
 
 pytestmark = pytest.mark.usefixtures("train_in_process")
@@ -206,6 +207,21 @@ def test_the_held_out_reward_is_watched_and_an_early_stop_keeps_the_best_weights
         weights = torch.cat([value.flatten() for name, value in _adapter(job.out).items() if "lora_B" in name])
         assert weights.abs().max() == 0, "the best weights are the untrained ones"
     assert any(value.abs().max() > 0 for name, value in _adapter(one.out).items() if "lora_B" in name)
+
+
+def test_a_stop_before_the_first_iteration_counts_no_evaluation_twice(experiment, heldout, monkeypatch):
+    watch = {"prompts": 2, "every": 1, "patience": 2, "min_delta": 1000.0}
+    config = experiment.config("twice", sections=HELDOUT, checkpoints=[2], iterations=2, heldout=watch)
+    whole, resumed = (experiment.segment(name, config, 2, heldout=heldout) for name in ("whole", "resumed"))
+    assert train_segment(whole)
+    with monkeypatch.context() as patch:
+        patch.setattr("promptecho.train.loop.iterate", Mock(side_effect=StopRequestedError))
+        assert not train_segment(resumed)
+    assert train_segment(resumed)
+    assert same_bytes(whole.out, resumed.out) == []
+    assert metrics_without_times(whole.out) == metrics_without_times(resumed.out)
+    stopped = [read_json(job.out / "state" / "state.json")["early_stop"] for job in (whole, resumed)]
+    assert stopped[0] == stopped[1] and [row["iteration"] for row in metrics_without_times(resumed.out)] == [0, 1, 2]
 
 
 def _adapter(folder: Path) -> dict[str, torch.Tensor]:
