@@ -54,7 +54,7 @@ def run_steps(
     A row tells its "step" and either what was measured or why nothing was: "failed" (an error, or out of time),
     "absent" (not in this checkout), "not_run" (no time left, or what it needs failed). Output of the steps is in
     OUT.logs/.
-    Ctrl-C and SIGTERM end the step under way and keep all rows; "interrupted" is then true.
+    Ctrl-C, SIGTERM and the end of the terminal (SIGHUP) end the step under way and keep all rows; "interrupted" is then true.
     """
     begun = time.monotonic()
     results: dict[str, Any] = {**facts, "minutes": minutes, "rows": [], "interrupted": False}
@@ -136,15 +136,17 @@ def _run(step: Step, rows: Path, limit_s: float) -> Row | None:
 
 
 def _end(process: subprocess.Popen) -> None:
-    """End it with all that it has started."""
-    if process.poll() is None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(GRACE_S)
-    with contextlib.suppress(ProcessLookupError):  # what it has left behind
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    """End it with all that it has started. A second Ctrl-C cuts its grace short."""
+    try:
+        if process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(GRACE_S)
+    finally:
+        with contextlib.suppress(ProcessLookupError):  # what it has left behind
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def _reason(log: Path) -> str:
@@ -157,12 +159,16 @@ def _reason(log: Path) -> str:
 
 @contextlib.contextmanager
 def _ended_by_signals() -> Iterator[None]:
-    """SIGTERM and SIGINT raise KeyboardInterrupt, also where a shell started this in the background."""
+    """SIGTERM and SIGINT raise KeyboardInterrupt, also where a shell started this in the background; SIGHUP does, but
+    where it is ignored, as under nohup."""
 
     def leave(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGINT)}
+    numbers = [signal.SIGTERM, signal.SIGINT]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, leave) for number in numbers}
     try:
         yield
     finally:

@@ -12,6 +12,7 @@ import textwrap
 import time
 import zipfile
 from argparse import Namespace
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -107,30 +108,58 @@ def test_the_budget_is_kept(tmp_path):
     assert "out of time" in results["rows"][0]["failed"] and "not_run" in results["rows"][1]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_interrupted_it_keeps_what_is_there_and_ends_the_step(tmp_path, number):
+    """The step does not heed SIGTERM; Ctrl-C a second time does not wait for it any longer, and does end it."""
     out, child = tmp_path / "out.json", tmp_path / "child"
     code = f"""
-        import os
+        import os, signal
+        signal.signal(signal.SIGTERM, lambda *_: open({str(tmp_path / "asked")!r}, "w").close())
         row(what="so far", seconds=[1.0])
         open({str(child)!r}, "w").write(str(os.getpid()))
-        time.sleep(60)
+        while True:
+            time.sleep(60)
     """
-    script = tmp_path / "script.py"
-    script.write_text(
-        "import sys\nfrom pathlib import Path\nfrom promptecho.bench.runner import *\n"
-        f"one = Step('one', [sys.executable, '-S', '-c', {WRITES + textwrap.dedent(code)!r}], 0, 60)\n"
-        f"sys.exit(exit_code(run_steps([one, one], {{}}, Path({str(out)!r}), 1)))\n"
-    )
-    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen([sys.executable, script], env=environ, stdout=subprocess.DEVNULL)
-    while not (child.is_file() and child.read_text()):
-        time.sleep(0.05)
+    process = _bench(tmp_path, out, code)
+    _wait_for(lambda: child.is_file() and child.read_text())
     process.send_signal(number)
+    _wait_for((tmp_path / "asked").is_file)
+    process.send_signal(signal.SIGINT)
     assert process.wait(30) == 130
     results = json.loads(out.read_text())
     assert results["interrupted"] and [row.get("what") for row in results["rows"]] == ["so far", None]
     assert not Path(f"/proc/{child.read_text()}").exists()
+
+
+def test_the_end_of_the_terminal_is_ignored_where_it_was_before(tmp_path):
+    """As under nohup."""
+    code = f"""
+        open({str(tmp_path / "begun")!r}, "w").close()
+        while not __import__("os").path.exists({str(tmp_path / "go")!r}):
+            time.sleep(0.05)
+    """
+    process = _bench(tmp_path, tmp_path / "out.json", code, "signal.signal(signal.SIGHUP, signal.SIG_IGN)")
+    _wait_for((tmp_path / "begun").is_file)
+    process.send_signal(signal.SIGHUP)
+    (tmp_path / "go").touch()
+    assert process.wait(30) == 0
+
+
+def _bench(tmp_path: Path, out: Path, code: str, before: str = "") -> subprocess.Popen:
+    """A process that runs a step of this code twice."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        f"import signal, sys\nfrom pathlib import Path\nfrom promptecho.bench.runner import *\n{before}\n"
+        f"one = Step('one', [sys.executable, '-S', '-c', {WRITES + textwrap.dedent(code)!r}], 0, 60)\n"
+        f"sys.exit(exit_code(run_steps([one, one], {{}}, Path({str(out)!r}), 1)))\n"
+    )
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen([sys.executable, script], env=environ, stdout=subprocess.DEVNULL)
+
+
+def _wait_for(true: Callable[[], object]) -> None:
+    while not true():
+        time.sleep(0.05)
 
 
 @pytest.fixture(scope="module")
