@@ -99,7 +99,7 @@ def main() -> None:
             traceback.print_exc()
         # One write: ranks share a stderr, and torchrun's are unbuffered, where print() writes its line end separately.
         sys.stderr.write("".join(f"promptecho: {line}\n" for line in str(error).splitlines()))
-        sys.exit(1)
+        sys.exit(error.exit_code)
     except SystemExit as end:
         if end.code == 130:  # what typer makes of Ctrl-C
             if debug:

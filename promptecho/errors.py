@@ -12,6 +12,14 @@ class PromptEchoError(Exception):
     The message names the culprit (file, key, prompt id, job) and the fix.
     """
 
+    exit_code = 1
+
+
+class Interrupted(PromptEchoError):
+    """Ctrl-C ended a command that does not go on where it was."""
+
+    exit_code = 130
+
 
 class ConfigError(PromptEchoError):
     """The configuration is invalid; one line per problem, each with its dotted path."""

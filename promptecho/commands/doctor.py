@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from promptecho.errors import ConfigError
+from promptecho.errors import ConfigError, Interrupted
 
 
 def register(app: typer.Typer) -> None:
@@ -73,19 +73,24 @@ def doctor(
     from promptecho.doctor.preflight import make_preflight
     from promptecho.doctor.rehearsal import rehearse_and_clean
     from promptecho.doctor.rehearsal_job import belongs_to_a_node, rehearse_on_a_node
-    from promptecho.doctor.report import diagnose
+    from promptecho.doctor.report import CHECKS, diagnose, require_known
     from promptecho.doctor.show import show
     from promptecho.doctor.totals import make_totals
+    from promptecho.plan.gpus import find_gpu
 
     if (paid or keep) and not rehearse:
         raise ConfigError("doctor: --paid and --keep are for --rehearse alone")
+    # Before a rehearsal, which may take hours.
+    more = [("room", totals), ("budgets", totals), ("nodes", probe), ("rehearsal", rehearse)]
+    require_known(only or (), [*CHECKS, *(name for name, there in more if there)])
+    find_gpu(gpu)
     preflight = make_preflight(config, profile)
     wanted = not only or {"room", "budgets"} & set(only)
     takes = make_totals(preflight, gpu) if totals and wanted else None
     minutes = probe_minutes if probe else None
     rehearsal = None
-    if rehearse:
-        if belongs_to_a_node(preflight):
+    try:
+        if rehearse and belongs_to_a_node(preflight):
             words = ["--rehearse-minutes", f"{rehearse_minutes:g}", "--gpu", gpu]
             words += [
                 *(["--paid"] if paid else []),
@@ -93,9 +98,11 @@ def doctor(
                 *([] if totals else ["--no-totals"]),
             ]
             rehearsal = rehearse_on_a_node(preflight, keep, words)
-        else:
+        elif rehearse:
             plan = gpu if totals else None
             rehearsal = rehearse_and_clean(preflight, keep, paid=paid, minutes=rehearse_minutes, gpu=plan)
+    except KeyboardInterrupt:
+        raise Interrupted("doctor --rehearse: interrupted; a new rehearsal starts from the beginning") from None
     found = diagnose(preflight, takes, minutes, only, rehearsal)
     if as_json:
         typer.echo(json.dumps(found.facts(), indent=2))

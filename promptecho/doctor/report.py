@@ -6,7 +6,7 @@ what a dry run of Snakemake says of them, `show.py` prints the whole.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from functools import partial
 
 from promptecho.doctor.cluster import cluster
@@ -55,7 +55,7 @@ def diagnose(
     only: Collection[str] | None = None, rehearsal: Rehearsal | None = None,
 ) -> Diagnosis:  # fmt: skip
     """Run all checks, or those that `only` names; with `totals` those of what is needed in all, too, with
-    `probe_minutes` what nodes see, and with `rehearsal` what came of it.
+    `probe_minutes` what nodes see, and with `rehearsal` what came of it, whatever `only` names.
 
     Raises:
         ConfigError: there is no check of such a name.
@@ -67,12 +67,22 @@ def diagnose(
         checks["nodes"] = partial(probe, minutes=probe_minutes)
     if rehearsal is not None:
         checks["rehearsal"] = lambda _: rehearsal.findings()
-    for name in only or ():
-        if name not in checks:
-            known = f"(known: {', '.join(checks)}; nodes with --probe, rehearsal with --rehearse){maybe(name, checks)}"
-            raise ConfigError(f"--only {name}: no such check {known}")
+    require_known(only or (), checks)
     if only:
-        checks = {name: check for name, check in checks.items() if name in only}
+        checks = {name: check for name, check in checks.items() if name in only or name == "rehearsal"}
     facts = totals.facts() if totals is not None else {}
     tried = rehearsal.facts() if rehearsal is not None else {}
     return Diagnosis(preflight.config.experiment, run_checks(preflight, checks), facts, tried)
+
+
+def require_known(only: Iterable[str], checks: Iterable[str]) -> None:
+    """Refuse what is no name of a check.
+
+    Raises:
+        ConfigError: there is no check of such a name.
+    """
+    checks = list(checks)
+    for name in only:
+        if name not in checks:
+            known = f"(known: {', '.join(checks)}; nodes with --probe, rehearsal with --rehearse){maybe(name, checks)}"
+            raise ConfigError(f"--only {name}: no such check {known}")

@@ -7,12 +7,15 @@ import json
 import os
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import yaml
 from judge_server import KEY, serving
 from rich.console import Console
+from typer.testing import CliRunner
 
+from promptecho.cli import app
 from promptecho.config import load_experiment, run_training
 from promptecho.config.yaml_files import deep_merge
 from promptecho.doctor import rehearsal
@@ -23,6 +26,7 @@ from promptecho.doctor.rehearsal_config import rehearsed_runs
 from promptecho.doctor.rehearsal_job import belongs_to_a_node, rehearse_on_a_node
 from promptecho.doctor.rehearsed_stage import RehearsedStage
 from promptecho.doctor.show import rehearsal_lines, rehearsal_table
+from promptecho.errors import Interrupted
 
 EXPERIMENTS = Path(__file__).resolve().parent.parent.parent / "config/experiments"
 EXPERIMENT: dict[str, Any] = {
@@ -188,6 +192,28 @@ def test_judges_get_the_free_call_alone_and_real_models_need_a_gpu(start, monkey
     local = {"one": {"kind": "local", "model": "some/vlm"}}
     (judged,) = Stages(start(**changes | {"judges": {"models": local}}), Path("folder"), 1.0, False)._score("tiif")
     assert judged.outcome == "not tried" and "takes a GPU" in judged.skipped
+
+
+def test_the_command_looks_at_its_words_first_and_tells_what_failed_whatever_is_asked_for(start, monkeypatch):
+    """What `--only` names hides no failed stage; an interrupted rehearsal does not go on."""
+    start()
+    begun: list[Preflight] = []
+    failed = Rehearsal("folder", [RehearsedStage("score dpg", "score", 2.0, problem="the judge is broken")])
+
+    def rehearsed(preflight: Preflight, *_: Any, **__: Any) -> Rehearsal:
+        begun.append(preflight)
+        return failed
+
+    monkeypatch.setattr(rehearsal, "rehearse_and_clean", rehearsed)
+    line = ["doctor", "--config", "tiny.yaml", "--no-totals", "--rehearse", "--only"]
+    for words, told in (["rehersal"], "--only rehersal: no such check"), (["clock", "--gpu", "h300"], "--gpu h300"):
+        refused = CliRunner().invoke(app, [*line, *words])
+        assert refused.exit_code == 1 and told in str(refused.exception) and not begun
+    told = CliRunner().invoke(app, [*line, "clock"])
+    assert told.exit_code == 1 and "the judge is broken" in told.output and begun
+    monkeypatch.setattr(rehearsal, "rehearse_and_clean", Mock(side_effect=KeyboardInterrupt))
+    (ended,) = [CliRunner().invoke(app, [*line, "clock"]).exception]
+    assert isinstance(ended, Interrupted) and ended.exit_code == 130 and "from the beginning" in str(ended)
 
 
 def test_the_table_sets_measured_beside_planned():
