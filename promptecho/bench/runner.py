@@ -54,7 +54,8 @@ def run_steps(
     A row tells its "step" and either what was measured or why nothing was: "failed" (an error, or out of time),
     "absent" (not in this checkout), "not_run" (no time left, or what it needs failed). Output of the steps is in
     OUT.logs/.
-    Ctrl-C, SIGTERM and the end of the terminal (SIGHUP) end the step under way and keep all rows; "interrupted" is then true.
+    Ctrl-C, SIGTERM and the end of the terminal (SIGHUP) end the step under way and keep all rows; "interrupted" is then
+    true.
     """
     begun = time.monotonic()
     results: dict[str, Any] = {**facts, "minutes": minutes, "rows": [], "interrupted": False}
