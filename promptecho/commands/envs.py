@@ -105,7 +105,7 @@ def check(names: Names = None, folder: Folder = None, as_json: AsJson = False) -
 
 def _tell(found: list[BuiltEnv], as_json: bool) -> None:
     if as_json:
-        recorded = ("digest", "python", "bytes", "packages")
+        recorded = ("digest", "exact", "python", "bytes", "packages")
         facts = [
             {"name": one.spec.name, "state": one.state, "problem": one.problem}
             | {key: one.record.get(key) for key in recorded}

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import importlib.metadata
 import importlib.util
+import itertools
 import os
 import platform
 import re
@@ -13,13 +14,13 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from promptecho.envs.built import BUILDS, RECORD, BuiltEnv, build_folder, look_at
 from promptecho.envs.spec import EnvSpec
 from promptecho.errors import DataError, PromptEchoError
-from promptecho.files import write_json
+from promptecho.files import read_json, write_json
 
 _TAKEN_UP = re.compile(r" *(?:Collecting|Processing) (?:.*/)?(\S+)")
 _NAMED = (
@@ -36,7 +37,8 @@ class EnvBuildError(PromptEchoError):
 
 
 def build(spec: EnvSpec, folder: Path, python: str | None, tell: Tell, exact: bool = False) -> BuiltEnv:
-    """Build an environment in `folder`, unless it is there already.
+    """Build an environment in `folder`, unless it is there already. One that is damaged stays, and another is built
+    beside it: jobs may run with it on a machine that sees more of it.
 
     Args:
         python: the interpreter, of the version that the file names. None: this one, or `pythonX.Y` of PATH.
@@ -45,13 +47,16 @@ def build(spec: EnvSpec, folder: Path, python: str | None, tell: Tell, exact: bo
 
     Raises:
         EnvBuildError: it could not be built; the link to an earlier build, if there is one, stays.
-        DataError: the folder is not writable, or another process builds the same environment.
+        DataError: the folder is not writable, or another process builds the same environment; with `exact`, there is
+            no lock file, or it has other versions than the file and the constraints.
     """
-    standing = look_at(folder, spec)
-    if standing.state == "current":
+    if exact:
+        _refuse_others(spec, spec.locked, constrained=True)
+    standing = look_at(folder, spec, exact)
+    if standing.state == "current" and _runs(folder / spec.name / "bin/python"):
         tell(f"{spec.name}: is there and current: {folder / spec.name}")
         return standing
-    link, place = folder / spec.name, build_folder(folder, spec)
+    link, place = folder / spec.name, _place(folder, spec, exact)
     if link.exists() and not link.is_symlink():
         raise DataError(f"{link}: is not one of this command's environments; move it away, or choose another folder")
     with _alone(place):
@@ -61,12 +66,41 @@ def build(spec: EnvSpec, folder: Path, python: str | None, tell: Tell, exact: bo
         temporary.unlink(missing_ok=True)
         temporary.symlink_to(Path(BUILDS) / place.name)
         os.replace(temporary, link)
-    done = look_at(folder, spec)
+    done = look_at(folder, spec, exact)
     if done.state != "current":
         raise EnvBuildError(f"environment {spec.name}: {done.problem}; remove {place} and build it again")
     size, packages = done.record["bytes"] / 1e9, len(done.record["packages"])
     tell(f"{spec.name}: {link}: {packages} packages, {size:.2f} GB; {_free(folder)}")
     return done
+
+
+def _place(folder: Path, spec: EnvSpec, exact: bool) -> Path:
+    """Where the environment lies whole, or is to be made: never where a finished one lies that is damaged."""
+    in_use = (folder / spec.name).resolve()
+    places = (build_folder(folder, spec, exact, number) for number in itertools.count(1))
+    return next(one for one in places if _is_whole(one) or not ((one / RECORD).exists() or one.resolve() == in_use))
+
+
+def _is_whole(place: Path) -> bool:
+    with contextlib.suppress(DataError):
+        return {"digest", "packages", "bytes"} <= set(read_json(place / RECORD)) and _runs(place / "bin/python")
+    return False
+
+
+def _runs(python: Path) -> bool:
+    """Whether an interpreter works on this machine: it is there, and so are its libraries."""
+    with contextlib.suppress(OSError):
+        return subprocess.run([python, "-I", "-S", "-c", ""], capture_output=True).returncode == 0
+    return False
+
+
+def _refuse_others(spec: EnvSpec, packages: Iterable[str], constrained: bool) -> None:
+    if other := spec.differing(packages, constrained):
+        files = f"{spec.file.name}{' and constraints.txt' if constrained and spec.constraints else ''}"
+        raise DataError(
+            f"environment {spec.name}: {spec.lock} does not go with {files}: {', '.join(other)}; write the lock file "
+            "anew, or leave --exact out"
+        )
 
 
 @contextlib.contextmanager
@@ -112,8 +146,6 @@ def _make(spec: EnvSpec, place: Path, python: str, tell: Tell, exact: bool) -> N
     """Fill `place`, and write its record last. What an interrupted build has left is made anew: pip's own cache has the
     downloads."""
     start = time.monotonic()
-    if exact and not spec.lock.is_file():
-        raise DataError(f"environment {spec.name}: {spec.lock} is not there; leave --exact out, or write it")
     tell(f"{spec.name}: {len(spec.packages)} packages of {spec.file.name} and what they need; {_free(place.parent)}")
     if place.exists():
         shutil.rmtree(place)
@@ -133,10 +165,13 @@ def _make(spec: EnvSpec, place: Path, python: str, tell: Tell, exact: bool) -> N
         _run([*install, *(["-r", str(spec.lock)] if exact else spec.packages)], spec, file.name, file, tell)
         _run([*pip, "check"], spec, file.name, file, tell)
     (packages,) = place.glob("lib/python3*/site-packages")
-    installed = importlib.metadata.distributions(path=[str(packages)])
+    distributions = importlib.metadata.distributions(path=[str(packages)])
+    installed = sorted(f"{one.metadata['Name']}=={one.version}" for one in distributions)
+    if exact:
+        _refuse_others(spec, installed, constrained=False)  # venv's own pip and setuptools are in no lock
     facts = {
         "name": spec.name, "digest": spec.digest, "file": spec.file.name, "python": platform_of(own),
-        "packages": sorted(f"{one.metadata['Name']}=={one.version}" for one in installed),
+        "exact": spec.lock_digest if exact else None, "packages": installed,
         "bytes": size_of(place), "seconds": time.monotonic() - start,
     }  # fmt: skip
     write_json(place / RECORD, facts)

@@ -1,7 +1,8 @@
 """Where environments lie that were built, and whether they are what their files say.
 
     FOLDER/NAME               a link to the environment in use; it exists only once that is whole
-    FOLDER/builds/NAME-DIGEST the environment, with `environment.json`, which is written last
+    FOLDER/builds/NAME-DIGEST the environment, with `environment.json`, which is written last; `-DIGEST` of its lock
+                              file behind it where the lock's files were taken, and `-2` beside one that is damaged
 
 An environment is never changed: one of a changed file is built beside it, so that jobs that run keep theirs.
 """
@@ -9,6 +10,7 @@ An environment is never changed: one of a changed file is built beside it, so th
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,13 +42,15 @@ class BuiltEnv:
         return f"environment {self.spec.name}: {self.problem}; {fix}"
 
 
-def build_folder(folder: Path, spec: EnvSpec) -> Path:
-    """Where the environment of a file, as the file is now, is built."""
-    return folder / BUILDS / f"{spec.name}-{spec.digest}"
+def build_folder(folder: Path, spec: EnvSpec, exact: bool = False, number: int = 1) -> Path:
+    """Where the environment of a file, as the file (`exact`: and its lock) is now, is built; the `number`-th one."""
+    locked, again = f"-{spec.lock_digest}" if exact else "", f"-{number}" if number > 1 else ""
+    return folder / BUILDS / f"{spec.name}-{spec.digest}{locked}{again}"
 
 
-def look_at(folder: Path, spec: EnvSpec) -> BuiltEnv:
-    """How an environment stands in `folder`. It starts no process and reads two files."""
+def look_at(folder: Path, spec: EnvSpec, exact: bool = False) -> BuiltEnv:
+    """How an environment stands in `folder`; `exact`: whether it has the files that the lock lists now, too. It starts
+    no process and reads two files."""
     link = folder / spec.name
     if not os.path.lexists(link):
         begun = build_folder(folder, spec).is_dir()
@@ -55,9 +59,13 @@ def look_at(folder: Path, spec: EnvSpec) -> BuiltEnv:
         record = read_json(link / RECORD)
     except DataError as error:
         return BuiltEnv(spec, folder, "broken", f"{link} was not made by this command, or is damaged ({error})", {})
+    if not isinstance(record, dict):
+        return BuiltEnv(spec, folder, "broken", f"{link} is damaged ({RECORD} holds no facts)", {})
     if record.get("digest") != spec.digest:
         told = f"{link} was built from another version of {spec.file.name}"
         return BuiltEnv(spec, folder, "stale", told, record)
+    if exact and record.get("exact") != spec.lock_digest:
+        return BuiltEnv(spec, folder, "stale", f"{link} was built from other files than {spec.lock.name} lists", record)
     if not os.access(link / "bin/python", os.X_OK):
         told = f"the Python that {link} was made with is gone, or can't be seen from this machine"
         return BuiltEnv(spec, folder, "broken", told, record)
@@ -69,6 +77,7 @@ def left_over(folder: Path, specs: Iterable[EnvSpec]) -> list[Path]:
     found: list[Path] = []
     for spec in specs:
         in_use = (folder / spec.name).resolve()
-        builds = sorted((folder / BUILDS).glob(f"{spec.name}-{'[0-9a-f]' * 12}"))
+        named = re.compile(re.escape(spec.name) + r"(-[0-9a-f]{12}){1,2}(-\d+)?")
+        builds = sorted(one for one in (folder / BUILDS).glob(f"{spec.name}-*") if named.fullmatch(one.name))
         found += [one for one in builds if one.resolve() != in_use]
     return found

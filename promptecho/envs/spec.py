@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ APART = ("mplug", "workflow")  # built only when named: few need the one, and th
 _PYTHON = re.compile(r"python *=+ *(\d+\.\d+)[\d.*]*")
 # What a build of torch brings for its GPUs is that build's own matter.
 _OF_TORCH = re.compile(r"(nvidia|cuda)-|triton==")
+_PIN = re.compile(r"([A-Za-z0-9][\w.-]*)(?:\[[^\]]*\])?(?:==([\w.!+-]+))?")  # not `1.*`, nor one with a marker
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,45 @@ class EnvSpec:
     def lock(self) -> Path:
         """Where the hashes of all its files stand, for Linux x86-64."""
         return self.file.with_name(f"{self.name}.linux-64.lock.txt")
+
+    @property
+    def lock_digest(self) -> str:
+        """Changes with any file that the lock names, not with a comment.
+
+        Raises:
+            DataError: there is no lock file.
+        """
+        lines = sorted(line.strip() for line in self._lock_text().splitlines() if not line.startswith("#"))
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]
+
+    @property
+    def locked(self) -> tuple[str, ...]:
+        """`name==version` of everything in the lock.
+
+        Raises:
+            DataError: there is no lock file.
+        """
+        return _versions(self._lock_text())
+
+    def differing(self, packages: Iterable[str], constrained: bool = False) -> list[str]:
+        """In words, where `packages` (`name==version`) are not what the file pins; with `constrained`, also those of
+        another version than the constraints say."""
+        here = {_plain(name): version for name, _, version in (one.partition("==") for one in packages)}
+        found = []
+        for pin in (*self.packages, *(self.constraints if constrained else ())):
+            if (held := _PIN.fullmatch(pin)) is None:
+                continue
+            name, version = held.groups()
+            if _plain(name) not in here:
+                found += [f"no {name}"] if pin in self.packages else []
+            elif version and _release(here[_plain(name)]) != _release(version):
+                found.append(f"{name} {here[_plain(name)]} instead of {version}")
+        return found
+
+    def _lock_text(self) -> str:
+        if not self.lock.is_file():
+            raise DataError(f"environment {self.name}: {self.lock} is not there; leave --exact out, or write it")
+        return self.lock.read_text(encoding="utf-8")
 
     @property
     def argument(self) -> str:
@@ -110,8 +150,22 @@ def pinned(file: Path) -> dict[str, str]:
 def exact_versions(text: str) -> tuple[str, ...]:
     """`name==version` of every line of a file of constraints, or of pins with hashes, less what a build of torch
     brings for its GPUs."""
+    return tuple(line for line in _versions(text) if not _OF_TORCH.match(line))
+
+
+def _versions(text: str) -> tuple[str, ...]:
     lines = (line.split("#")[0].split("--hash")[0].strip(" \\") for line in text.splitlines())
-    return tuple(line for line in lines if "==" in line and not _OF_TORCH.match(line))
+    return tuple(line for line in lines if "==" in line)
+
+
+def _plain(name: str) -> str:
+    """A package's name as indexes compare it."""
+    return re.sub(r"[-_.]+", "-", name.strip()).lower()
+
+
+def _release(version: str) -> str:
+    """A version without what its build adds (`+cu130`): 1.0 and 1 are the same one."""
+    return re.sub(r"(\.0)+$", "", version.strip().partition("+")[0])
 
 
 def _dependencies(file: Path) -> list[Any]:

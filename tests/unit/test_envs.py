@@ -98,9 +98,18 @@ def test_an_environment_is_whole_or_not_there_and_what_is_current_stays(tmp_path
     wheel(index, "whole", "1.0", "absent")
     build(read_spec(file), folder, None, told.append)
     assert (folder / "own").resolve() == begun
-    # Its Python is gone.
+    # Its Python is gone, then a record is damaged: the same command builds another one beside it.
     (begun / "bin/python").unlink()
+    wheel(index, "whole", "1.0", "part")
     assert "is gone" in look_at(folder, read_spec(file)).problem
+    assert build(read_spec(file), folder, None, told.append).state == "current"
+    second = (folder / "own").resolve()
+    assert second == begun.with_name(f"{begun.name}-2") and (begun / RECORD).is_file()
+    (second / RECORD).write_text('{"dig')
+    assert "is damaged" in look_at(folder, read_spec(file)).problem
+    assert build(read_spec(file), folder, None, told.append).state == "current"
+    assert (folder / "own").resolve().name == f"{begun.name}-3" and second.is_dir()
+    assert {begun, second} < set(left_over(folder, [read_spec(file)]))
 
 
 def test_what_fails_names_the_environment_and_the_package_and_leaves_no_name(tmp_path, index, monkeypatch):
@@ -131,8 +140,25 @@ def test_exact_takes_the_files_of_the_lock_and_no_others(tmp_path, index):
     lock.write_text(f"part==1.0 \\\n    --hash=sha256:{'0' * 64}\n")
     with pytest.raises(EnvBuildError, match=r"^environment own: part==1\.0: THESE PACKAGES DO NOT MATCH THE HASHES"):
         build(read_spec(file), tmp_path / "built", None, lambda line: None, exact=True)
+    # One that was built without the lock does not pass for one of its files; one of its files passes for both.
+    plain_one = build(read_spec(file), tmp_path / "built", None, lambda line: None)
     lock.write_text(f"part==1.0 \\\n    --hash=sha256:{digest}\n")
-    assert build(read_spec(file), tmp_path / "built", None, lambda line: None, exact=True).state == "current"
+    told: list[str] = []
+    done = build(read_spec(file), tmp_path / "built", None, told.append, exact=True)
+    assert done.state == "current" and plain_one.record["exact"] is None and len(told) > 2
+    assert done.record["exact"] == read_spec(file).lock_digest
+    lock.write_text(f"# A comment.\n{lock.read_text()}")
+    for exact in (True, False):
+        build(read_spec(file), tmp_path / "built", None, told.append, exact)
+        assert "is there and current" in told[-1]
+    # Another lock is another environment, and a lock of other versions than the file's is refused.
+    lock.write_text(f"part==1.0 \\\n    --hash=sha256:{digest} --hash=sha256:{'0' * 64}\n")
+    assert look_at(tmp_path / "built", read_spec(file), exact=True).state == "stale"
+    written(file, "part==2.0", "nowhere")
+    with pytest.raises(
+        DataError, match=r"does not go with own\.yaml: part 1\.0 instead of 2\.0, no nowhere; write the"
+    ):
+        build(read_spec(file), tmp_path / "built", None, lambda line: None, exact=True)
 
 
 @pytest.mark.parametrize("file", sorted(ENVS.glob("*.lock.txt")), ids=lambda file: file.stem)
