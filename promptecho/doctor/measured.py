@@ -1,5 +1,6 @@
 """A command of promptecho, and what it took: `python -m promptecho.doctor.measured WORDS... --rows FILE` runs
-`promptecho WORDS...` in this process, and adds a row with its peaks of memory to FILE at the end, however it ends."""
+`promptecho WORDS...` in this process, and adds a row with its peaks of memory to FILE at the end, however it ends. FILE
+is there, empty, once it has begun."""
 
 from __future__ import annotations
 
@@ -29,6 +30,7 @@ def peaks() -> dict[str, Any]:
 def main() -> None:
     *words, option, file = sys.argv[1:]
     assert option == "--rows", "the last two words are --rows FILE"
+    Path(file).touch()
     sys.argv = ["promptecho", *words]
     try:
         runpy.run_path(str(PACKAGE / "__main__.py"), run_name="__main__")

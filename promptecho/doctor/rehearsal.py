@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shlex
 import shutil
 import sys
 import tempfile
@@ -19,20 +18,21 @@ from pathlib import Path
 from typing import Any
 
 from promptecho.bench.runner import Step, run_steps
-from promptecho.bench.suite import here
 from promptecho.cluster.gpus import detect, visible
 from promptecho.config.job_sizes import Stage, cluster_resources, takes_gpu
 from promptecho.config.judge_kinds import judge_kind
 from promptecho.config.resolve import write_resolved
 from promptecho.config.scorers import is_pairwise
+from promptecho.doctor.batch import leaving_cleanly
 from promptecho.doctor.finding import Finding, unchecked
 from promptecho.doctor.judge_costs import prompts_of
 from promptecho.doctor.judges import judges_answer
 from promptecho.doctor.preflight import JOBS, Preflight
+from promptecho.doctor.rehearsal_command import conda_refusal, launch
 from promptecho.doctor.rehearsal_config import RehearsedRun, rehearsed_runs
 from promptecho.doctor.rehearsal_plan import add_plan
 from promptecho.doctor.rehearsed_stage import RehearsedStage
-from promptecho.errors import PromptEchoError, bug_line
+from promptecho.errors import DataError, PromptEchoError, bug_line
 from promptecho.files import read_jsonl, write_text
 from promptecho.phases import MEASURED
 from promptecho.train import smoke
@@ -42,7 +42,7 @@ MADE_UP = "captions failed, so that a made-up prompt was trained on"
 ON_SEVERAL = "train on {} ranks"
 WITH_GPUS = "type it on a machine with GPUs, such as in a job of the cluster (salloc)"
 ABOVE = "see to what failed above"
-_PATH = here()["PYTHONPATH"]
+WAITING = "promptecho: waiting for "  # as `promptecho gpus run` says it
 
 
 @dataclass
@@ -52,7 +52,7 @@ class Rehearsal:
     folder: str
     stages: list[RehearsedStage] = field(default_factory=list)
     gpu: str = ""  # the kind that the plan is for; "": there is no plan
-    refused: Finding | None = None  # in place of everything
+    refused: Finding | None = None  # in place of all that was not tried
 
     def findings(self) -> Iterator[Finding]:
         """What the preflight says of it."""
@@ -72,7 +72,14 @@ class Rehearsal:
 
 
 def refusal(preflight: Preflight) -> Finding | None:
-    """Why nothing can be rehearsed here; None where it can."""
+    """Why nothing can be rehearsed here; None where it can.
+
+    Raises:
+        ConfigError: CUDA_VISIBLE_DEVICES names a GPU that is not there.
+        ModelError: nvidia-smi does not answer.
+    """
+    if (conda := conda_refusal(preflight)) is not None:
+        return conda
     chain: tuple[Stage, ...] = ("caption", "train", "generate")
     needing = next((s for s in chain if any(takes_gpu(preflight.config, s, n) for n in preflight.names(s))), None)
     if needing is None or visible(os.environ, detect()):
@@ -92,39 +99,52 @@ def rehearse(
         gpu: kind of GPU that the plan beside it is for; None: no plan.
     """
     rehearsal = Rehearsal(folder=str(folder))
-    if (refused := refusal(preflight)) is not None:
-        rehearsal.refused = refused
-        return rehearsal
     try:
+        if (refused := refusal(preflight)) is not None:
+            rehearsal.refused = refused
+            return rehearsal
         stages = Stages(preflight, folder, minutes, paid)
     except Exception as error:  # a bug here must not hide what the checks find
-        told = str(error) if isinstance(error, PromptEchoError) else bug_line(error)
-        how = "try training by hand: promptecho train --smoke"
-        rehearsal.refused = unchecked(f"--rehearse: the experiment has no smallest form: {told}", "all jobs", how)
+        rehearsal.refused = stopped("can't begin", error)
         return rehearsal
-    rehearsal.stages += stages.all()
+    try:
+        for stage in stages.all():
+            rehearsal.stages.append(stage)
+    except Exception as error:  # such as a full disk
+        after = f" after {rehearsal.stages[-1].name}" if rehearsal.stages else ""
+        rehearsal.refused = stopped(f"stopped{after}", error)
     if gpu is not None:
         rehearsal.gpu = add_plan(preflight, stages.runs, rehearsal.stages, gpu)
     return rehearsal
 
 
+def stopped(how: str, error: Exception) -> Finding:
+    """What an error that is no stage's own left untried."""
+    told = str(error) if isinstance(error, (PromptEchoError, OSError)) else bug_line(error)
+    return unchecked(f"--rehearse: {how}: {told}", "all jobs", "see to this, then rehearse again")
+
+
 def rehearse_and_clean(preflight: Preflight, keep: bool, **options: Any) -> Rehearsal:
     """`rehearse` in a temporary folder, which is told, and removed again but where a stage failed or `keep` says so."""
-    folder = Path(tempfile.mkdtemp(prefix="promptecho-rehearsal-"))
+    try:
+        folder = Path(tempfile.mkdtemp(prefix="promptecho-rehearsal-"))
+    except OSError as error:
+        return Rehearsal("", refused=stopped("there is no place for its folder", error))
     print(f"rehearsal: in {folder}", file=sys.stderr, flush=True)
     needless = False
-    try:
-        rehearsal = rehearse(preflight, folder, **options)
-        needless = not any(stage.problem for stage in rehearsal.stages)
-        return rehearsal
-    except KeyboardInterrupt:
-        needless = True
-        raise
-    finally:
-        if needless and not keep:
-            shutil.rmtree(folder, ignore_errors=True)
-        else:
-            print(f"rehearsal: kept: {folder}", file=sys.stderr, flush=True)
+    with leaving_cleanly():
+        try:
+            rehearsal = rehearse(preflight, folder, **options)
+            needless = not any(stage.problem for stage in rehearsal.stages)
+            return rehearsal
+        except (KeyboardInterrupt, SystemExit):
+            needless = True
+            raise
+        finally:
+            if needless and not keep:
+                shutil.rmtree(folder, ignore_errors=True)
+            else:
+                print(f"rehearsal: kept: {folder}", file=sys.stderr, flush=True)
 
 
 class Stages:
@@ -187,7 +207,7 @@ class Stages:
             commands.append(["caption", "merge", "--shards", shard, "--config", config, *out])
         self._made(self.captions.parent), self._made(shard.parent)
         stage = self._run(RehearsedStage("caption", "caption"), commands)
-        self.captioned = not stage.problem
+        self.captioned = stage.outcome == "ok"
         return stage
 
     def _train(self, run: RehearsedRun) -> RehearsedStage:
@@ -196,8 +216,8 @@ class Stages:
             "train", "--config", run.path, "--run", run.name, "--to", 1, "--captions", self.captions, "--out", out,
             "--work", self.folder / "work/train" / run.name, *self._threads("train"),
         ]  # fmt: skip
-        stage = self._run(RehearsedStage(f"train {run.name}", "train"), [command])
-        if not stage.problem:
+        stage = self._run(RehearsedStage(f"train {run.name}", "train"), [command], run.name)
+        if stage.outcome == "ok":
             self.trained = self.trained or run
             with contextlib.suppress(PromptEchoError, OSError, IndexError):
                 row = read_jsonl(out / "metrics.jsonl")[-1]
@@ -220,7 +240,7 @@ class Stages:
         apart = {"models_prompt_cache": str(self.folder / "prompt-cache")}
         config = write_resolved(self.preflight.config.model_copy(update=apart), self.folder / "config")
         command = ["train", "--smoke", "--config", config, "--run", run, "--ranks", ranks, "--json"]
-        stage = self._run(RehearsedStage(ON_SEVERAL.format(ranks), "train"), [command])
+        stage = self._run(RehearsedStage(ON_SEVERAL.format(ranks), "train"), [command], run, ranks)
         with contextlib.suppress(OSError, ValueError):
             text = self._log(stage, 0).read_text(encoding="utf-8", errors="replace")
             found = json.loads(text[text.index("{\n") : text.rindex("}") + 1])
@@ -309,15 +329,16 @@ class Stages:
         if judge is not None:
             options += ["--answers", self.folder / "judges" / str(section.judge)]
             out = self.folder / "answers" / f"{name}.json"
-            judged = self._run(RehearsedStage(f"judge {name}", "judge"), [["judge", *options, "--out", out]])
+            judged = self._run(RehearsedStage(f"judge {name}", "judge"), [["judge", *options, "--out", out]], name)
             yield judged
-            if judged.problem:
-                scored.skipped, scored.fix = "its judge failed", ABOVE
+            if judged.outcome != "ok":
+                why = "its judge failed" if judged.problem else "its judge was not tried"
+                scored.skipped, scored.fix = why, ABOVE
                 yield scored
                 return
         named = ["--experiment", "rehearsal", "--run", run, "--step", int(run != "base")]
         out = self.folder / "scores" / name / "1.json"
-        yield self._run(scored, [["score", *options, *named, "--out", out]])
+        yield self._run(scored, [["score", *options, *named, "--out", out]], name)
 
     def _asked_freely(self, name: str) -> RehearsedStage:
         """A judge behind an endpoint, by the call that costs nothing."""
@@ -346,6 +367,17 @@ class Stages:
         threads = cluster_resources(self.preflight.config, stage, self.on_gpu).threads or 1
         return ["--threads", str(min(threads, len(os.sched_getaffinity(0))))]
 
+    def _waited(self, stage: RehearsedStage, number: int) -> str:
+        """Which GPUs it was still waiting for when it ended, and who has them; empty where it was at work."""
+        log = self._log(stage, number)
+        if log.with_suffix(".jsonl").exists():
+            return ""  # it had them: `measured` makes this file first
+        with contextlib.suppress(OSError):
+            lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+            if lines and lines[-1].startswith(WAITING):
+                return lines[-1].removeprefix("promptecho: ")
+        return ""
+
     def _made(self, folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
@@ -354,18 +386,29 @@ class Stages:
         name = _file_name(stage, number)
         return self.folder / "logs" / f"{name}.json.logs" / f"{name}.log"
 
-    def _run(self, stage: RehearsedStage, commands: Iterable[Sequence[Any]]) -> RehearsedStage:
-        """Run a stage's commands, in a process each, and note what they took."""
+    def _run(
+        self, stage: RehearsedStage, commands: Iterable[Sequence[Any]], name: str = "", gpus: int = 1
+    ) -> RehearsedStage:
+        """Run a stage's commands, in a process each, and note what they took.
+
+        Args:
+            name: of the run or the benchmark, as for `takes_gpu`.
+            gpus: that they get where this machine has some.
+        """
         stage.seconds, extra = 0.0, ["--allow-plugins"] if self.preflight.config.plugins else []
         rows: list[dict[str, Any]] = []
         for number, words in enumerate(commands):
             arguments = [*map(str, words), *extra]
-            name = _file_name(stage, number)
-            script = self._made(self.folder / "again") / f"{name}.sh"
-            again = shlex.join([sys.executable, "-m", "promptecho", *arguments])
-            write_text(script, f"cd {shlex.quote(os.getcwd())}\nPYTHONPATH={shlex.quote(_PATH)} {again}\n")
-            command = [sys.executable, "-m", "promptecho.doctor.measured", *arguments]
-            step = Step(name, command, 0, 60 * self.minutes, environment=here())
+            try:
+                how = launch(self.preflight, self.folder, arguments, stage.stage, name, gpus if self.on_gpu else 0)
+            except DataError as error:  # of the stage's environment
+                stage.problem, _, stage.fix = str(error).rpartition("; ")
+                break
+            label = _file_name(stage, number)
+            script = self._made(self.folder / "again") / f"{label}.sh"
+            write_text(script, how.script(arguments))
+            command = how.command("promptecho.doctor.measured", arguments)
+            step = Step(label, command, 0, 60 * self.minutes, environment=how.environment)
             out = self._made(self.folder / "logs") / f"{step.name}.json"
             done = run_steps([step], {}, out, self.minutes, _told)
             if done["interrupted"]:
@@ -373,8 +416,11 @@ class Stages:
             stage.seconds += done["seconds"]
             rows += done["rows"]
             if failed := next((row[key] for row in rows for key in ("failed", "absent") if key in row), None):
-                stage.problem = failed
-                stage.fix = f"see to what it says; bash {script} runs it again"
+                if waited := self._waited(stage, number):
+                    stage.skipped, stage.fix = waited, "rehearse again when GPUs are free (promptecho gpus)"
+                else:
+                    stage.problem = failed
+                    stage.fix = f"see to what it says; bash {script} runs it again"
                 break
         on_gpu = [row["gpu_gb"] for row in rows if row.get("gpu_gb") is not None]
         stage.on_gpu = bool(on_gpu)

@@ -17,7 +17,8 @@ from promptecho.doctor.batch import BatchJob, cancel, leaving_cleanly, state_of,
 from promptecho.doctor.cluster import RULES, JobNeeds, jobs_of
 from promptecho.doctor.finding import Finding, problem, unchecked
 from promptecho.doctor.preflight import JOBS, Preflight
-from promptecho.doctor.rehearsal import Rehearsal
+from promptecho.doctor.rehearsal import Rehearsal, stopped
+from promptecho.doctor.rehearsal_command import conda_refusal
 from promptecho.doctor.rehearsed_stage import RehearsedStage
 from promptecho.files import write_text
 from promptecho.shipped import PACKAGE
@@ -41,7 +42,9 @@ def rehearse_on_a_node(preflight: Preflight, keep: bool, words: Sequence[str]) -
         words: options of the command there.
     """
     folder = Path(f"promptecho-rehearsal-{secrets.token_hex(4)}").absolute()
-    rehearsal = Rehearsal(str(folder))
+    rehearsal = Rehearsal(str(folder), refused=conda_refusal(preflight))
+    if rehearsal.refused is not None:
+        return rehearsal
     stage_and_job = max(jobs_of(preflight), key=lambda one: (one[1].gpus, one[1].mem_mb), default=None)
     if stage_and_job is None or shutil.which("sbatch") is None:
         told = "--rehearse: there is no sbatch on this machine" if stage_and_job else "--rehearse: there are no jobs"
@@ -49,8 +52,8 @@ def rehearse_on_a_node(preflight: Preflight, keep: bool, words: Sequence[str]) -
         return rehearsal
     stage, needs = stage_and_job
     failed = True
-    folder.mkdir()
     try:
+        folder.mkdir()
         with leaving_cleanly():
             rehearsal.refused = _run(preflight, RULES[stage], JOBS[stage], needs, folder, words)
         if rehearsal.refused is None:
@@ -64,8 +67,13 @@ def rehearse_on_a_node(preflight: Preflight, keep: bool, words: Sequence[str]) -
             rehearsal.gpu = tried.get("plan_gpu", "")
         failed = rehearsal.refused is not None or any(one.problem for one in rehearsal.stages)
         return rehearsal
+    except (OSError, ValueError, KeyError, TypeError) as error:  # a full disk, an outcome of another version
+        rehearsal.refused = stopped("its job's outcome is not known", error)
+        return rehearsal
     finally:
-        if keep or failed:
+        if not folder.is_dir():
+            pass
+        elif keep or failed:
             print(f"rehearsal: kept: {folder}", file=sys.stderr, flush=True)
         else:
             shutil.rmtree(folder, ignore_errors=True)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
+import shlex
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -18,15 +22,17 @@ from typer.testing import CliRunner
 from promptecho.cli import app
 from promptecho.config import load_experiment, run_training
 from promptecho.config.yaml_files import deep_merge
-from promptecho.doctor import rehearsal
+from promptecho.doctor import rehearsal, rehearsal_command
 from promptecho.doctor.diagnosis import Diagnosis
 from promptecho.doctor.preflight import Preflight, make_preflight
 from promptecho.doctor.rehearsal import Rehearsal, Stages, rehearse, rehearse_and_clean
+from promptecho.doctor.rehearsal_command import launch
 from promptecho.doctor.rehearsal_config import rehearsed_runs
 from promptecho.doctor.rehearsal_job import belongs_to_a_node, rehearse_on_a_node
 from promptecho.doctor.rehearsed_stage import RehearsedStage
 from promptecho.doctor.show import rehearsal_lines, rehearsal_table
-from promptecho.errors import Interrupted
+from promptecho.envs.spec import ENVS, read_spec
+from promptecho.errors import ConfigError, DataError, Interrupted
 
 EXPERIMENTS = Path(__file__).resolve().parent.parent.parent / "config/experiments"
 EXPERIMENT: dict[str, Any] = {
@@ -192,6 +198,78 @@ def test_judges_get_the_free_call_alone_and_real_models_need_a_gpu(start, monkey
     local = {"one": {"kind": "local", "model": "some/vlm"}}
     (judged,) = Stages(start(**changes | {"judges": {"models": local}}), Path("folder"), 1.0, False)._score("tiif")
     assert judged.outcome == "not tried" and "takes a GPU" in judged.skipped
+
+
+def test_commands_are_started_as_jobs_are(start, monkeypatch, tmp_path):
+    """In the environments of the site's key `envs`, and on GPUs that no other job has; no GPU is here to try it on."""
+    preflight = replace(start(models={"t2i": {"path": "some/t2i"}}), envs=Path("built"))
+    folder = Path("folder").absolute()
+    monkeypatch.setattr(rehearsal_command, "SOCKETS", len(str(folder)))
+    with pytest.raises(DataError, match="environment train: is not in built; promptecho envs build train --into built"):
+        launch(preflight, folder, ["train", "--run", "echo"], "train", "echo")
+    for name in ("train", "ocr", "score", "caption"):
+        bin_ = Path(f"built/builds/{name}/bin")
+        bin_.mkdir(parents=True)
+        (bin_ / "python").symlink_to(sys.executable)
+        Path("built", name).symlink_to(f"builds/{name}")
+        record = {"digest": read_spec(ENVS / f"{name}.yaml").digest}
+        (bin_.parent / "environment.json").write_text(json.dumps(record))
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    cases: list[tuple[list[str], Any, str, str, bool]] = [
+        (["train", "--run", "echo"], "train", "echo", "train", True),
+        (["score", "--benchmark", "textocr"], "score", "textocr", "ocr", False),
+        (["shapes", "render"], "caption", "", "score", False),
+        (["caption", "merge"], "caption", "", "caption", False),
+    ]
+    for words, stage, name, environment, on_gpus in cases:
+        how = launch(preflight, folder, words, stage, name, 2)
+        python = str(tmp_path / f"built/builds/{environment}/bin/python")
+        gpus = [python, "-m", "promptecho", "gpus", "run", "--count", "2", "--"] if on_gpus else []
+        assert how.command("promptecho", words) == [*gpus, python, "-m", "promptecho", *words]
+        assert how.environment["PATH"].split(":")[0] == str(Path(python).parent)
+        assert how.environment["TMPDIR"] == str(folder) and "TMPDIR" not in how.script(words)
+        assert shlex.join(how.command("promptecho", words)) in how.script(words)
+    assert launch(replace(preflight, envs=None), folder, ["train"], "train", "echo", 0).words == (sys.executable,)
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    assert len(launch(preflight, folder, ["train"], "train", "echo", 2).words) == 1
+    stages = Stages(replace(preflight, envs=Path("none")), folder, 1.0, False)
+    caption = stages._run(RehearsedStage("caption", "caption"), [["caption", "prompts"]])
+    assert caption.problem == "environment caption: is not in none" and caption.fix.startswith("promptecho envs build")
+    conda = rehearse(start("software-deployment-method: conda\n"), folder).refused
+    assert conda is not None and conda.severity == "unchecked" and "conda" in conda.what
+
+
+def test_what_is_no_stage_s_fault_is_told_and_a_wait_for_gpus_is_no_failure(start, monkeypatch):
+    preflight = start()
+    monkeypatch.setattr(rehearsal, "takes_gpu", lambda *_: True)
+    monkeypatch.setattr(rehearsal, "visible", Mock(side_effect=ConfigError("CUDA_VISIBLE_DEVICES=9: 9 names no GPU")))
+    refused = rehearse(preflight, Path("folder")).refused
+    assert refused is not None and "9 names no GPU" in refused.what
+    monkeypatch.setattr(rehearsal, "visible", lambda *_: [])
+    monkeypatch.setattr(rehearsal, "takes_gpu", lambda *_: False)
+
+    def run_steps(steps: Any, facts: Any, out: Path, *_: Any) -> dict[str, Any]:
+        if steps[0].name.startswith("train"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        log = out.with_name(f"{out.name}.logs") / f"{steps[0].name}.log"
+        log.parent.mkdir(parents=True)
+        log.write_text("promptecho: waiting for 1 of 2 GPUs: GPU-a held by process 9\n")
+        return {"rows": [{"failed": "out of time"}], "seconds": 1.0, "interrupted": False}
+
+    monkeypatch.setattr(rehearsal, "run_steps", run_steps)
+    found = rehearse_and_clean(preflight, keep=False)
+    assert [(one.name, one.outcome) for one in found.stages] == [("caption", "not tried")]
+    assert "waiting for 1 of 2 GPUs: GPU-a held" in found.stages[0].skipped
+    assert found.refused is not None and "stopped after caption: [Errno 28] No space left" in found.refused.what
+    assert not Path(found.folder).exists() and not found.passed
+    for end in (SystemExit, KeyboardInterrupt):
+        folders = set(Path(found.folder).parent.glob("promptecho-rehearsal-*"))
+        monkeypatch.setattr(rehearsal, "rehearse", Mock(side_effect=end))
+        with pytest.raises(end):
+            rehearse_and_clean(preflight, keep=False)
+        assert set(Path(found.folder).parent.glob("promptecho-rehearsal-*")) <= folders
+    monkeypatch.setattr(rehearsal.tempfile, "mkdtemp", Mock(side_effect=OSError("No space left on device")))
+    assert "no place for its folder" in next(rehearse_and_clean(preflight, keep=False).findings()).what
 
 
 def test_the_command_looks_at_its_words_first_and_tells_what_failed_whatever_is_asked_for(start, monkeypatch):

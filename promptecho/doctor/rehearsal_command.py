@@ -1,0 +1,96 @@
+"""How a rehearsal starts a command of a stage: as the stage's jobs do, in the stage's environment, and on GPUs that no
+other job of this machine has."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from promptecho.bench.suite import here
+from promptecho.config.job_sizes import Stage, takes_gpu
+from promptecho.doctor.finding import Finding, unchecked
+from promptecho.doctor.packages import environments
+from promptecho.doctor.preflight import Preflight
+from promptecho.envs.built import look_at
+from promptecho.envs.spec import read_spec
+from promptecho.errors import DataError
+
+LIGHT = {("shapes", "render"), ("caption", "prompts"), ("caption", "merge"), ("adapter", "import")}  # take no GPU
+SOCKETS = 70  # bytes of a folder in which a socket (108 bytes at most, its folder's name included) may have a name
+
+
+@dataclass(frozen=True)
+class StageLaunch:
+    """`words` are all that stands before `-m MODULE`; `environment` is what its process has beside this one's."""
+
+    words: tuple[str, ...]
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def command(self, module: str, arguments: Sequence[str]) -> list[str]:
+        return [*self.words, "-m", module, *arguments]
+
+    def script(self, arguments: Sequence[str]) -> str:
+        """What runs `promptecho ARGUMENTS` again, from the current folder."""
+        given = {name: value for name, value in self.environment.items() if name != "TMPDIR"}
+        exported = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in given.items())
+        return f"cd {shlex.quote(os.getcwd())}\n{exported}{shlex.join(self.command('promptecho', arguments))}\n"
+
+
+def conda_refusal(preflight: Preflight) -> Finding | None:
+    """Why nothing is rehearsed where Snakemake has conda build the stages' environments; None where it does not."""
+    if preflight.profile is None or not preflight.profile.conda:
+        return None
+    told = f"--rehearse: {preflight.profile.path}: conda: the stages' environments are built and entered by Snakemake"
+    how = "rehearse with environments of the site's key envs (promptecho envs build), or with a profile without conda"
+    return unchecked(told, "all jobs", how)
+
+
+def launch(
+    preflight: Preflight, folder: Path, words: Sequence[str], stage: Stage, name: str = "", gpus: int = 0
+) -> StageLaunch:
+    """How the command `promptecho WORDS` of a stage is started.
+
+    Args:
+        folder: of the rehearsal, where temporary files go.
+        name: of the run where the stage is `train`, of the benchmark where it is `judge` or `score`.
+        gpus: that it gets where it takes one; 0: this machine has none.
+
+    Raises:
+        DataError: the stage's environment is missing, damaged or out of date; the message ends with the fix.
+    """
+    light = tuple(words[:2]) in LIGHT
+    environment = {"PYTHONPATH": here()["PYTHONPATH"]}
+    if len(os.fsencode(folder.absolute())) <= SOCKETS:
+        environment["TMPDIR"] = str(folder.absolute())
+    python = sys.executable
+    if preflight.envs is not None:
+        entered = _entered(preflight, preflight.envs, _file(preflight, words, stage, name))
+        environment["PATH"] = os.pathsep.join([str(entered), *filter(None, [os.environ.get("PATH")])])
+        python = str(entered / "python")
+    launcher: list[str] = []
+    # Slurm gives its jobs theirs.
+    if gpus and not light and "SLURM_JOB_ID" not in os.environ and takes_gpu(preflight.config, stage, name):
+        launcher = [python, "-m", "promptecho", "gpus", "run", "--count", str(gpus), "--"]
+    return StageLaunch((*launcher, python), environment)
+
+
+def _file(preflight: Preflight, words: Sequence[str], stage: Stage, name: str) -> Path:
+    """The environment's file, as the workflow's rule of that command names it."""
+    if words[0] == "shapes":
+        return preflight.environments / "score.yaml"
+    known = environments(preflight)
+    if stage in ("judge", "score"):
+        return known[f"benchmarks.{name}, backend {preflight.benchmarks[name].backend}"][0]
+    return known[f"stage {stage}"][0]
+
+
+def _entered(preflight: Preflight, envs: Path, file: Path) -> Path:
+    """The folder of its programs. The environment's own, not the link's: that may lead to a newer one meanwhile."""
+    standing = look_at(envs, read_spec(file))
+    if standing.state != "current":
+        raise DataError(standing.line)
+    return Path(os.path.realpath(envs / standing.spec.name), "bin")
