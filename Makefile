@@ -64,8 +64,11 @@ recipes: demo ## Other recipes than the demo's, three seeds each (docs/training.
 	@$(SNAKEMAKE) --config experiments=shapes 'set=$(RECIPES)' --set-threads train=1 -- results/shapes/tables/heldout.md
 	@$(BIN)/promptecho show results/shapes --table heldout
 
+DEDICATED := placements.runs.dedicated-s1.seed=1 placements.runs.dedicated-s1.reward_placement.mode=dedicated
+
 placements: setup ## The demo's training with each placement of the reward, on two processes (docs/results-shapes.md).
-	@$(SNAKEMAKE) --config experiments=placements --cores 1 --set-resources train:tasks_per_node=2 --set-threads train=1 -- all
+	@$(SNAKEMAKE) --config experiments=placements 'set=$(DEDICATED)' --cores 1 --set-resources train:tasks_per_node=2 \
+	    --set-threads train=1 -- all
 	@$(BIN)/promptecho show results/placements --table heldout
 
 # Files of tests side by side, each on one core, or with a Slurm cluster of its own: most wait for other processes.

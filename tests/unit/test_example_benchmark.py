@@ -206,6 +206,8 @@ NAMED = {
     "promptecho/tables/published.json": "the paper's tables and numbers",
     "promptecho/commands/examples.py": "examples of the embedded and the paper's experiments",
     "promptecho/config/templates/own.yaml": "an experiment file",
+    "promptecho/config/templates/small.yaml": "an experiment file",
+    "promptecho/measure_gallery.py": "what the VAE leaves of drawings, also for this benchmark's questions",
     "promptecho/config/training.py": "what the authors of AWM trained on",
     "workflow/schemas/experiment.schema.json": "generated",
 }
