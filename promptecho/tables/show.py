@@ -64,7 +64,10 @@ def find_tables(sources: Sequence[Path], names: Sequence[str]) -> list[Path]:
             continue
         found = {path.stem: path for path in sorted((source / "tables").glob("*.json"))}
         if not found:
-            raise DataError(f"{source}: no tables/*.json in it; make them: snakemake --profile profiles/local tables")
+            raise DataError(
+                f"{source}: no tables/*.json in it; make them: snakemake --profile profiles/local --config "
+                f"experiments={source.resolve().name} -- tables"
+            )
         for name in names:
             if name not in found:
                 raise DataError(f"{source}: no table {name!r}; there are: {', '.join(found)}{maybe(name, found)}")
