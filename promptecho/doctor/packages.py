@@ -20,7 +20,7 @@ EXECUTORS = {"submitit": "snakemake_executor_plugin_submitit", "slurm": "snakema
 
 
 def packages(preflight: Preflight) -> Iterator[Finding]:
-    """What each stage imports. Without environments of their own, jobs use the Python of Snakemake: this one."""
+    """What each stage imports. Without environments of their own or an image, jobs use Snakemake's Python, this one."""
     profile = preflight.profile
     module = EXECUTORS.get(profile.executor) if profile is not None else None
     if profile is not None and module is not None and importlib.util.find_spec(module) is None:
@@ -30,11 +30,15 @@ def packages(preflight: Preflight) -> Iterator[Finding]:
             f"{profile.path}: executor {profile.executor}: the package {name} is not installed",
             "the start of Snakemake", f"pip install {where}{name}",
         )  # fmt: skip
+    if preflight.envs is not None:  # first: it tells of conda and images besides
+        yield from _built(preflight, preflight.envs)
+        return
     if profile is not None and profile.conda:
         yield from _conda(preflight)
         return
-    if preflight.envs is not None:
-        yield from _built(preflight, preflight.envs)
+    if profile is not None and profile.images:
+        told = f"the packages of the stages: {profile.path} has jobs run in an image, which is not looked into"
+        yield unchecked(told, "all jobs", "envs/apptainer.def lists what an image needs (docs/environments.md)")
         return
     for name, (file, when) in environments(preflight).items():
         if not file.is_file():
@@ -95,9 +99,11 @@ def compare(file: Path) -> tuple[list[str], list[str]]:
 def _built(preflight: Preflight, folder: Path) -> Iterator[Finding]:
     """The environments that `promptecho envs build` has made."""
     when = "the start of Snakemake, which looks at the environments of its jobs"
-    if preflight.profile is not None and preflight.profile.conda:
+    profile = preflight.profile
+    if profile is not None and (profile.conda or profile.images):
+        method = "conda" if profile.conda else "apptainer"
         yield problem(
-            f"config/config.yaml: envs, and {preflight.profile.path}: software-deployment-method: conda", when,
+            f"config/config.yaml: envs, and {profile.path}: software-deployment-method: {method}", when,
             "keep one of the two: both say which environments the jobs use",
         )  # fmt: skip
         return

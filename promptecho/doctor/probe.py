@@ -109,7 +109,8 @@ def _submit(preflight: Preflight, one: Probe) -> Probe:
     one.folder.mkdir(parents=True)
     files = {name: str(file.resolve()) for name, (file, _) in environments(preflight).items() if file.is_file()}
     write_json(one.folder / NONCE, {"nonce": one.nonce})
-    asked = {} if preflight.profile.conda or preflight.envs else files  # those have the packages
+    profile = preflight.profile
+    asked = {} if profile.conda or profile.images or preflight.envs else files  # those have the packages
     write_json(one.folder / ASKED, {"gpus": one.job.gpus, "environments": asked})
     folder = os.path.abspath(one.folder)
     start = shlex.join(["srun", "--ntasks-per-node=1", sys.executable, "-m", "promptecho.doctor.probe_node", folder])

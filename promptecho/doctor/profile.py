@@ -16,13 +16,15 @@ from promptecho.errors import ConfigError, bug_line
 class WorkflowProfile:
     """A profile: `default` resources of all jobs, those of single `rules`, and `threads` of rules.
 
-    `computed`: values that depend on a job's inputs or wildcards, by their dotted names; they are in none of the three.
+    `conda`, `images`: jobs run in environments that conda makes, or in images of containers (Apptainer). `computed`:
+    values that depend on a job's inputs or wildcards, by their dotted names; they are in none of the three.
     `mistakes`: what can't be read, which Snakemake will refuse or take for something else.
     """
 
     path: Path
     executor: str = "local"
     conda: bool = False
+    images: bool = False
     default: Mapping[str, Any] = field(default_factory=dict)
     rules: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     threads: Mapping[str, int] = field(default_factory=dict)
@@ -60,9 +62,10 @@ def read_profile(path: Path) -> WorkflowProfile:
     default = values.resources("default-resources", raw.get("default-resources"))
     rules = values.resources("set-resources", raw.get("set-resources"))
     threads = values.threads(raw.get("set-threads"))
+    methods = _methods(file, raw, mistakes)
     return WorkflowProfile(
-        file, str(raw.get("executor") or "local"), _conda(file, raw, mistakes), default.get("", {}), rules, threads,
-        _place(raw.get("submitit-logdir")), values.computed, mistakes,
+        file, str(raw.get("executor") or "local"), "conda" in methods, "apptainer" in methods,
+        default.get("", {}), rules, threads, _place(raw.get("submitit-logdir")), values.computed, mistakes,
     )  # fmt: skip
 
 
@@ -84,14 +87,16 @@ def _raw(file: Path, mistakes: list[Mistake]) -> Mapping[str, Any]:
     return raw
 
 
-def _conda(file: Path, raw: Mapping[str, Any], mistakes: list[Mistake]) -> bool:
+def _methods(file: Path, raw: Mapping[str, Any], mistakes: list[Mistake]) -> set[str]:
+    """How Snakemake is to deploy software."""
     methods = raw.get("software-deployment-method") or raw.get("sdm") or []
     words = methods.split() if isinstance(methods, str) else methods
     if not isinstance(words, Sequence) or not all(isinstance(word, str) for word in words):
         told = f"{file}: software-deployment-method: {methods!r} names no method"
         mistakes.append((told, "write software-deployment-method: conda, or remove the line"))
-        return False
-    return "conda" in words or raw.get("use-conda") is True
+        return set()
+    older = {"use-conda": "conda", "use-apptainer": "apptainer", "use-singularity": "apptainer"}
+    return {*words, *(method for key, method in older.items() if raw.get(key) is True)}
 
 
 def _place(value: Any) -> Path | None:

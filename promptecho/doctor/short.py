@@ -33,7 +33,7 @@ def short_lines(
 
     Args:
         source: the experiment's file, for the last line.
-        conda: stages have environments of their own, which nobody can look into from here.
+        conda: stages have environments of their own or images, which nobody can look into from here.
         envs: the folder of those that `promptecho envs build` has made, where the workflow uses them.
     """
     whole = preflight_of(config, source, None, None)

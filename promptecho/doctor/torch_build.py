@@ -15,12 +15,23 @@ BUILD = 'install torch for these GPUs (README, "torch for your GPUs")'
 
 
 def torch_build(preflight: Preflight) -> Iterator[Finding]:
-    """torch of the Python that runs Snakemake, which jobs use where they have no conda environments."""
+    """torch of the Python that runs Snakemake, which jobs use where they have no environments of their own."""
     needing = [stage for stage in JOBS if preflight.names(stage)]
     if not needing:
         return
     when = JOBS[needing[0]]
-    if preflight.profile is not None and preflight.profile.conda:
+    profile = preflight.profile
+    if preflight.envs is not None:
+        told = f"torch: jobs use that of the environments in {preflight.envs}"
+        fix = (
+            f"{preflight.envs}/NAME/bin/python -c 'import torch; print(torch.version.cuda)' tells what it is built for"
+        )
+        yield unchecked(told, when, fix)
+        return
+    if profile is not None and profile.images:
+        yield unchecked("torch: jobs use that of their image", when, "ask the image: apptainer exec --nv")
+        return
+    if profile is not None and profile.conda:
         yield unchecked("torch: jobs use that of their conda environments", when, "--probe looks from the nodes")
         return
     if importlib.util.find_spec("torch") is None:
@@ -36,7 +47,7 @@ def torch_build(preflight: Preflight) -> Iterator[Finding]:
     first = next((s for s in needing if any(takes_gpu(preflight.config, s, n) for n in preflight.names(s))), None)
     if first is not None and built is None:
         told = f"torch {torch.__version__} in {sys.prefix} is built for processors alone, and jobs take GPUs"
-        on_slurm = preflight.profile is not None and preflight.profile.on_slurm
+        on_slurm = profile is not None and profile.on_slurm
         tell = problem if on_slurm else warning  # here, GPUs may be missing altogether, which `local_gpus` tells
         yield tell(told, f"{JOBS[first]}: no GPU is found", BUILD)
         return

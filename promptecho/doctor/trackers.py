@@ -42,7 +42,8 @@ def trackers(preflight: Preflight) -> Iterator[Finding]:
     if not preflight.names("train"):
         return
     config, file = preflight.config, preflight.environments / "train.yaml"
-    apart = preflight.envs is not None or (preflight.profile is not None and preflight.profile.conda)
+    profile = preflight.profile
+    apart = preflight.envs is not None or (profile is not None and (profile.conda or profile.images))
     names = dict.fromkeys(entry.name for run in config.runs for entry in run_training(config, run).trackers)
     troubles = tracker_troubles(config, file if apart and file.is_file() else None)
     for told, runs in troubles.items():

@@ -272,6 +272,13 @@ def test_environments_of_the_site_are_looked_at_where_it_names_a_folder_of_them(
     assert {one.fix for one in found} >= {f"promptecho envs build {name} --into built" for name in ("train", "tables")}
 
 
+@pytest.mark.parametrize("method", ["conda", "apptainer"])
+def test_environments_of_the_site_beside_other_ones_are_a_problem(experiment, tmp_path, method):
+    written(tmp_path / "p", f"software-deployment-method: {method}\n")
+    found = only(packages(replace(experiment(tmp_path / "p"), envs=Path("built"))))
+    assert f"config/config.yaml: envs, and {tmp_path}/p/config.yaml: software-deployment-method: {method}" in found.what
+
+
 def test_the_command_lists_all_problems_at_once_and_ends_with_1(experiment):
     experiment(models={"vlm": {"path": "/nowhere/vlm"}})
     line = ["doctor", "--config", "config/experiments/tiny.yaml", "--no-totals"]
@@ -546,6 +553,11 @@ def test_torch_that_is_missing_or_sees_no_gpu_is_a_finding_of_its_own(experiment
     real = {"t2i": {"path": "some/t2i"}}
     assert "processors alone" in only(torch_build(experiment(tmp_path / "p", models=real))).what
     assert only(torch_build(experiment(models=real)), "warning")
+    # Where jobs have environments of their own, or an image, this one is not theirs.
+    apart = replace(experiment(tmp_path / "p", models=real), envs=Path("built"))
+    assert only(torch_build(apart), "unchecked").what == "torch: jobs use that of the environments in built"
+    written(tmp_path / "image", "executor: submitit\nuse-singularity: true\n")
+    assert only(torch_build(experiment(tmp_path / "image", models=real)), "unchecked")
     found_before = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "torch" else found_before(name))
     found = only(torch_build(experiment()))

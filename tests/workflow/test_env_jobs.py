@@ -87,8 +87,28 @@ def test_conda_makes_the_environments_of_the_jobs_and_they_run_there(workflow, m
     assert done.returncode != 0 and "tenacity==0.0.1 is not in the channel" in done.stdout
 
 
-def test_one_kind_of_environment_at_a_time(workflow):
-    done = workflow.snakemake("-n", "--sdm", "conda", "--config", "envs=built", "--", PROMPTS)
+def test_a_job_in_an_image_uses_the_python_of_the_image(workflow, monkeypatch):
+    """By a stand-in for Apptainer: its image is a folder with a Python, which comes first on PATH."""
+    image, used = workflow.root / "image", workflow.root / "used.txt"
+    scripts = {
+        "apptainer": f'[ "$1" = --version ] && echo apptainer version 1.3.0 && exit\n'
+        f'while [ "$1" != {image} ]; do shift; done\nexport APPTAINER_CONTAINER="$1" PATH="$1:$PATH"; shift; exec "$@"',
+        "image/python": f'echo "$0" >> {used}; exec {sys.executable} "$@"',
+    }
+    for name, text in scripts.items():
+        (workflow.root / name).parent.mkdir(exist_ok=True)
+        (workflow.root / name).write_text(f"#!/bin/bash\n{text}\n")
+        (workflow.root / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{workflow.root}:{os.environ['PATH']}")
+    include = 'include: "rules/common.smk"'
+    workflow.edit("workflow/Snakefile", include, f'container: "{image}"\n\n\n{include}')
+    done = workflow.snakemake("--sdm", "apptainer", "--", PROMPTS)
+    assert done.returncode == 0 and used.read_text().splitlines() == [f"{image}/python"], done.stdout
+
+
+@pytest.mark.parametrize("method", ["conda", "apptainer"])
+def test_one_kind_of_environment_at_a_time(workflow, method):
+    done = workflow.snakemake("-n", "--sdm", method, "--config", "envs=built", "--", PROMPTS)
     assert done.returncode != 0 and "both say which environments the jobs use" in done.stdout
 
 

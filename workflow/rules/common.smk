@@ -33,11 +33,12 @@ from promptecho.tables.published import published
 
 # Jobs find the checkout without its installation, also inside conda environments, whose activation clears
 # PYTHONPATH before this prefix runs; else what stood there, such as a package of plugins, stays. Without conda they
-# use the Python that runs Snakemake.
+# use the Python that runs Snakemake, unless they are in an image, which has its own.
 _PREFIX = "set -euo pipefail; "
 if ROOT is not None:
     _PREFIX += f"export PYTHONPATH={shlex.quote(str(ROOT))}${{PYTHONPATH:+:$PYTHONPATH}}; "
 if not CONDA:
+    _PREFIX += '[ -n "${APPTAINER_CONTAINER:-}${SINGULARITY_CONTAINER:-}" ] || ' if IMAGES else ""
     _PREFIX += f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"; '
 shell.prefix(_PREFIX.replace("{", "{{").replace("}", "}}"))
 

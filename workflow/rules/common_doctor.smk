@@ -28,7 +28,7 @@ def doctors_lines(jobs):
         from promptecho.doctor.short import short_lines  # here, as a plan without such jobs needs nothing of it
 
         source = Path(EXPERIMENTS.site.experiments_dir) / f"{name}.yaml"
-        lines += short_lines(EXPERIMENTS[name], source, some, benchmarks[name], CONDA, ENVS)
+        lines += short_lines(EXPERIMENTS[name], source, some, benchmarks[name], CONDA or IMAGES, ENVS)
     return lines
 
 

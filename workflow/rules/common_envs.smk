@@ -5,10 +5,12 @@ from promptecho.envs.built import look_at
 from promptecho.envs.spec import read_spec
 
 ENVS = None if EXPERIMENTS.site.envs is None else Path(EXPERIMENTS.site.envs).absolute()
-if ENVS is not None and CONDA:
-    raise UserError(
-        f"envs: {ENVS}, and --software-deployment-method conda: both say which environments the jobs use; leave one out"
-    )
+for _METHOD in ["conda"] * CONDA + ["apptainer"] * IMAGES:
+    if ENVS is not None:
+        raise UserError(
+            f"envs: {ENVS}, and --software-deployment-method {_METHOD}: both say which environments the jobs use; leave "
+            "one out"
+        )
 if ENVS is not None and ROOT is None:
     raise UserError(
         f"envs: {ENVS}: these environments hold no promptecho: clone the repository and name its workflow/Snakefile, or "

@@ -34,6 +34,7 @@ def _checkout():
 
 
 CONDA = "conda" in [str(method) for method in workflow.deployment_settings.deployment_method]
+IMAGES = "apptainer" in [str(method) for method in workflow.deployment_settings.deployment_method]
 ROOT = _checkout()
 if ROOT is not None and str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
