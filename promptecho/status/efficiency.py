@@ -64,7 +64,7 @@ class Efficiency:
 
 
 def measure(results: Path) -> Efficiency:
-    """Of results/E. Reads only; one call of sacct where there were Slurm jobs.
+    """Of results/E. Reads only; where there were Slurm jobs, it calls sacct once for each thousand.
 
     Raises:
         DataError: no such folder, or a damaged file in it.

@@ -1,4 +1,7 @@
-"""What Slurm says: one squeue for all jobs, and one sacct at most. No Slurm, and no answer, are told, not refused."""
+"""What Slurm says: one squeue for all jobs, and one sacct at most for a thousand.
+
+No Slurm, and no answer, are told, not refused.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 TIMEOUT_S = 20
+AT_ONCE = 1000  # ids of jobs in one word of a command, which Linux takes up to 128 KiB of
 _FIELDS = "%i|%T|%r|%S|%M|%l|%N|%j|%o"
 _UNSET = ("", "N/A", "n/a", "(null)", "None", "Unknown")
 
@@ -53,8 +57,13 @@ def ask_accounting(job_ids: Collection[str], fields: str, *, steps: bool = False
     if shutil.which("sacct") is None:
         return [], "sacct: not found here"
     options = ["--noheader", "--parsable2", f"--format={fields}", *([] if steps else ["--allocations"])]
-    text, problem = _call("sacct", *options, f"--jobs={','.join(sorted(job_ids))}")
-    return [line.split("|") for line in text.splitlines() if line.strip()], problem
+    asked, rows = sorted(job_ids), []
+    for start in range(0, len(asked), AT_ONCE):
+        text, problem = _call("sacct", *options, f"--jobs={','.join(asked[start : start + AT_ONCE])}")
+        if problem:
+            return [], problem
+        rows += [line.split("|") for line in text.splitlines() if line.strip()]
+    return rows, None
 
 
 def _call(*command: str) -> tuple[str, str | None]:

@@ -15,7 +15,7 @@ from permissions import obey_permissions, writable
 from status_world import JOBS, Made
 
 from promptecho.status.efficiency import measure, megabytes, snippet
-from promptecho.status.queue import seconds
+from promptecho.status.queue import AT_ONCE, ask_accounting, seconds
 from promptecho.status.report import look
 from promptecho.status.slurm_files import plain_name, read_ledger, slurm_name
 from snakemake_executor_plugin_submitit.identity import job_name
@@ -278,3 +278,15 @@ def test_times_and_sizes_in_slurm_s_words():
         10, 90, 7200, 87000, 62.5, None, None
     ]  # fmt: skip
     assert [megabytes(one) for one in ("2048K", "9000M", "1.5G", "", "1048576")] == [2, 9000, 1536, None, 1]
+
+
+def test_sacct_is_asked_about_many_jobs_in_pieces_that_a_command_can_hold(tmp_path, monkeypatch):
+    """20,000 ids in one word are more than Linux takes."""
+    (tmp_path / "sacct").write_text('#!/bin/sh\nfor last; do :; done\necho "${last#--jobs=}" | tr , "\\n"\n')
+    (tmp_path / "sacct").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    ids = [str(10_000_000 + number) for number in range(20 * AT_ONCE)]
+    rows, problem = ask_accounting(ids, "JobID")
+    assert problem is None and rows == [[job_id] for job_id in ids]
+    (tmp_path / "sacct").write_text("#!/bin/sh\ncase $* in *10001000*) echo slurmdbd >&2; exit 1;; esac; echo 1\n")
+    assert ask_accounting(ids, "JobID") == ([], "sacct: slurmdbd")
