@@ -187,6 +187,8 @@ class Stages:
             image_sets, lacking = self._prompts()
             yield from lacking
             yield from self._generate(image_sets)
+            for name in self.preflight.config.adapters:
+                yield self._by_published(name, image_sets)
             for name in self.preflight.benchmarks:
                 yield from self._score(name)
 
@@ -287,18 +289,48 @@ class Stages:
             if not together.problem or len(some) == 1:
                 yield together
                 continue
-            for name, file in some.items():  # one of them is at fault; what is made already is not made again
-                yield self._images_by(run, {name: file}, f" {name}")
+            # One of them is at fault; what is made already is not made again.
+            apart = [self._images_by(run, {name: file}, f" {name}") for name, file in some.items()]
+            if all(one.outcome == "ok" for one in apart):
+                apart[0].note = f"each image set alone; all in one process failed: {together.problem}"
+            yield from apart
 
     def _images_by(self, run: str, prompts: dict[str, Path], which: str = "") -> RehearsedStage:
-        adapter = ["--adapter", self.folder / "runs" / run / "1/adapter"] if run != "base" else []
-        command = ["generate", "--config", self.one.path, "--run", run, "--step", int(run != "base"), *adapter]
+        adapter = self.folder / "runs" / run / "1/adapter" if run != "base" else None
+        command = self._generating(self.one.path, run, int(run != "base"), adapter, prompts)
+        stage = RehearsedStage(f"generate {run}{which}", "generate", sets=list(prompts))
+        return self._run(stage, [command])
+
+    def _by_published(self, name: str, prompts: dict[str, Path]) -> RehearsedStage:
+        """An image by a published adapter, which is imported for it."""
+        entry, stage = self.preflight.config.adapters[name], RehearsedStage(f"generate {name}", "generate")
+        if not prompts:
+            stage.skipped, stage.fix = "there are no prompts of any image set", ABOVE
+            return stage
+        if not Path(entry.adapter).exists() and "SLURM_JOB_ID" in os.environ:
+            stage.skipped = f"the adapter {entry.adapter} is not on the disk, and nodes may have no internet"
+            stage.fix = "import it on a host that has: promptecho adapter import"
+            return stage
+        image_set, file = next(iter(prompts.items()))
+        whole = self.one.config.model_copy(update={"adapters": {name: entry}})
+        config, folder = write_resolved(whole, self.folder / "config"), self.folder / "adapters" / name
+        imported: list[Any] = ["adapter", "import", "--config", config, "--source", entry.adapter, "--out", folder]
+        imported += ["--revision", entry.revision] if entry.revision else []
+        imported += [] if entry.alpha is None else ["--alpha", repr(entry.alpha)]
+        self._made(folder.parent)
+        return self._run(stage, [imported, self._generating(config, name, entry.step, folder, {image_set: file})])
+
+    def _generating(
+        self, config: Path, run: str, step: int, adapter: Path | None, prompts: dict[str, Path]
+    ) -> list[Any]:
+        """The command for images of some image sets in one process."""
+        command: list[Any] = ["generate", "--config", config, "--run", run, "--step", step]
+        command += ["--adapter", adapter] if adapter is not None else []
         for name, file in prompts.items():
             work = self.folder / "work/generate" / run / name
             command += ["--image-set", name, "--prompts", file, "--shard", 0, "--num-shards", 1]
             command += ["--out", self._images(run, name), "--work", work]
-        stage = RehearsedStage(f"generate {run}{which}", "generate", sets=list(prompts))
-        return self._run(stage, [[*command, *self._threads("generate")]])
+        return [*command, *self._threads("generate")]
 
     def _score(self, name: str) -> Iterator[RehearsedStage]:
         section, run = self.preflight.benchmarks[name], self.run

@@ -239,6 +239,33 @@ def test_commands_are_started_as_jobs_are(start, monkeypatch, tmp_path):
     assert conda is not None and conda.severity == "unchecked" and "conda" in conda.what
 
 
+def test_published_adapters_are_tried_and_sets_that_fail_only_together_leave_a_note(start, monkeypatch):
+    """No command is run here."""
+    preflight = start(runs={"authors": {"adapter": "them/lora", "revision": "main", "step": 7}}, training=None)
+    preflight = replace(preflight, stages=preflight.stages - {"caption", "train"})
+    ran: list[str] = []
+
+    def run_steps(steps: Any, *_: Any) -> dict[str, Any]:
+        ran.append(" ".join(steps[0].command[3:]))
+        row = {"failed": "out of memory"} if ran[-1].count("--image-set") > 1 else {"host_gb": 0.5}
+        return {"rows": [row], "seconds": 1.0, "interrupted": False}
+
+    monkeypatch.setattr(rehearsal, "run_steps", run_steps)
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    stages = {one.name: one for one in Stages(preflight, Path("folder"), 1.0, False).all()}
+    assert [one.outcome for one in stages.values()][:3] == ["ok", "ok", "ok"]
+    assert "all in one process failed: out of memory" in stages["generate base geneval"].finding().what
+    imported, made = ran[3:5]
+    assert imported.startswith("adapter import --config folder/config/")
+    assert imported.endswith("--source them/lora --out folder/adapters/authors --revision main")
+    config = Path(made.split()[2])
+    assert "--run authors --step 7 --adapter folder/adapters/authors --image-set geneval" in made
+    assert load_experiment(config).adapters["authors"].step == 7
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    on_node = Stages(preflight, Path("folder"), 1.0, False)._by_published("authors", {"geneval": Path("p")})
+    assert on_node.outcome == "not tried" and "them/lora is not on the disk" in on_node.skipped
+
+
 def test_what_is_no_stage_s_fault_is_told_and_a_wait_for_gpus_is_no_failure(start, monkeypatch):
     preflight = start()
     monkeypatch.setattr(rehearsal, "takes_gpu", lambda *_: True)
