@@ -28,7 +28,7 @@ from promptecho.doctor.finding import Finding, unchecked
 from promptecho.doctor.judge_costs import prompts_of
 from promptecho.doctor.judges import judges_answer
 from promptecho.doctor.preflight import JOBS, Preflight
-from promptecho.doctor.rehearsal_command import conda_refusal, launch
+from promptecho.doctor.rehearsal_command import deployed_refusal, launch
 from promptecho.doctor.rehearsal_config import RehearsedRun, rehearsed_runs
 from promptecho.doctor.rehearsal_plan import add_plan
 from promptecho.doctor.rehearsed_stage import RehearsedStage
@@ -78,8 +78,8 @@ def refusal(preflight: Preflight) -> Finding | None:
         ConfigError: CUDA_VISIBLE_DEVICES names a GPU that is not there.
         ModelError: nvidia-smi does not answer.
     """
-    if (conda := conda_refusal(preflight)) is not None:
-        return conda
+    if (deployed := deployed_refusal(preflight)) is not None:
+        return deployed
     chain: tuple[Stage, ...] = ("caption", "train", "generate")
     needing = next((s for s in chain if any(takes_gpu(preflight.config, s, n) for n in preflight.names(s))), None)
     if needing is None or visible(os.environ, detect()):

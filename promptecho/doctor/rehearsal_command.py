@@ -40,12 +40,14 @@ class StageLaunch:
         return f"cd {shlex.quote(os.getcwd())}\n{exported}{shlex.join(self.command('promptecho', arguments))}\n"
 
 
-def conda_refusal(preflight: Preflight) -> Finding | None:
-    """Why nothing is rehearsed where Snakemake has conda build the stages' environments; None where it does not."""
-    if preflight.profile is None or not preflight.profile.conda:
+def deployed_refusal(preflight: Preflight) -> Finding | None:
+    """Why nothing is rehearsed where jobs run in environments of conda or in images; None where they do not."""
+    profile = preflight.profile
+    if profile is None or not (profile.conda or profile.images):
         return None
-    told = f"--rehearse: {preflight.profile.path}: conda: the stages' environments are built and entered by Snakemake"
-    how = "rehearse with environments of the site's key envs (promptecho envs build), or with a profile without conda"
+    method = "conda" if profile.conda else "apptainer"
+    told = f"--rehearse: {profile.path}: {method}: Snakemake alone enters what the stages run in"
+    how = "rehearse with environments of the site's key envs (promptecho envs build), or with a profile without that"
     return unchecked(told, "all jobs", how)
 
 

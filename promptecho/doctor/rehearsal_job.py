@@ -18,7 +18,7 @@ from promptecho.doctor.cluster import RULES, JobNeeds, jobs_of
 from promptecho.doctor.finding import Finding, problem, unchecked
 from promptecho.doctor.preflight import JOBS, Preflight
 from promptecho.doctor.rehearsal import Rehearsal, stopped
-from promptecho.doctor.rehearsal_command import conda_refusal
+from promptecho.doctor.rehearsal_command import deployed_refusal
 from promptecho.doctor.rehearsed_stage import RehearsedStage
 from promptecho.files import write_text
 from promptecho.shipped import PACKAGE
@@ -42,7 +42,7 @@ def rehearse_on_a_node(preflight: Preflight, keep: bool, words: Sequence[str]) -
         words: options of the command there.
     """
     folder = Path(f"promptecho-rehearsal-{secrets.token_hex(4)}").absolute()
-    rehearsal = Rehearsal(str(folder), refused=conda_refusal(preflight))
+    rehearsal = Rehearsal(str(folder), refused=deployed_refusal(preflight))
     if rehearsal.refused is not None:
         return rehearsal
     stage_and_job = max(jobs_of(preflight), key=lambda one: (one[1].gpus, one[1].mem_mb), default=None)

@@ -235,8 +235,9 @@ def test_commands_are_started_as_jobs_are(start, monkeypatch, tmp_path):
     stages = Stages(replace(preflight, envs=Path("none")), folder, 1.0, False)
     caption = stages._run(RehearsedStage("caption", "caption"), [["caption", "prompts"]])
     assert caption.problem == "environment caption: is not in none" and caption.fix.startswith("promptecho envs build")
-    conda = rehearse(start("software-deployment-method: conda\n"), folder).refused
-    assert conda is not None and conda.severity == "unchecked" and "conda" in conda.what
+    for method in ("conda", "apptainer"):
+        refused = rehearse(start(f"software-deployment-method: {method}\n"), folder).refused
+        assert refused is not None and refused.severity == "unchecked" and f": {method}: " in refused.what
 
 
 def test_published_adapters_are_tried_and_sets_that_fail_only_together_leave_a_note(start, monkeypatch):
