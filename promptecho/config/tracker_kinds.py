@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import importlib.util
 from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from pydantic import ValidationError
 
 from promptecho.config.descriptors import NAME
 from promptecho.config.fields import Section
@@ -38,7 +41,8 @@ class TrackerKind:
             `name`.
         takes_back: a run that goes on from an earlier iteration can write over what came after it. Where it cannot,
             iterations that were written are not written again.
-        folder: where its files are, in the folder of the experiment's results; {name} and {run} are replaced.
+        folder: where its files are, in the folder of the experiment's results; {name} and {run} are replaced; the
+            latter is needed.
     """
 
     name: str
@@ -61,8 +65,25 @@ class TrackerKind:
             isinstance(self.options, type) and issubclass(self.options, TrackerOptions)
         ):
             problems.append("options: must be a subclass of promptecho.trackers.TrackerOptions")
+        elif self.options is not None:
+            try:
+                self.options()
+            except ValidationError as error:
+                keys = ", ".join(".".join(map(str, item["loc"])) for item in error.errors())
+                problems.append(f"options: {keys}: must have a default that is valid")
+        problems += self._folder_problems()
         if problems:
             raise ValueError(f"TrackerKind: {'; '.join(problems)}")
+
+    def _folder_problems(self) -> list[str]:
+        try:
+            found = PurePosixPath(self.folder.format(name="NAME", run="RUN"))
+        except (LookupError, ValueError, AttributeError):  # other keys, or braces that are not closed
+            found = PurePosixPath("/")
+        if found.is_absolute() or ".." in found.parts or "RUN" not in str(found):
+            told = "take a path in results/E, without .., with {run} and no other key than {name}"
+            return [f"folder {self.folder!r}: {told}"]
+        return []
 
     @property
     def parts(self) -> dict[str, str]:
@@ -71,8 +92,11 @@ class TrackerKind:
 
     def not_installed(self) -> str:
         """Why it cannot be used with this Python, with the fix; "": it can."""
-        if not self.package or importlib.util.find_spec(self.package) is not None:
-            return ""
+        try:
+            if not self.package or importlib.util.find_spec(self.package) is not None:
+                return ""
+        except ModuleNotFoundError:  # of a package above it
+            pass
         return f"the package {self.package} is not installed" + (f": {self.install}" if self.install else "")
 
 
