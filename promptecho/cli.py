@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import os
 import pkgutil
 import sys
 import traceback
@@ -99,13 +100,31 @@ def main() -> None:
             traceback.print_exc()
         # One write: ranks share a stderr, and torchrun's are unbuffered, where print() writes its line end separately.
         sys.stderr.write("".join(f"promptecho: {line}\n" for line in str(error).splitlines()))
+        _end_at_once(error.exit_code)
         sys.exit(error.exit_code)
     except SystemExit as end:
         if end.code == 130:  # what typer makes of Ctrl-C
             if debug:
                 traceback.print_exc()
             sys.stderr.write("promptecho: interrupted; the same command goes on\n")
+        if isinstance(end.code, int):
+            _end_at_once(end.code)
         raise
+    except Exception as error:
+        _end_at_once(1, error)
+        raise
+
+
+def _end_at_once(code: int, untold: Exception | None = None) -> None:
+    """End this process where a tracker has failed, whose package could wait for its network on Python's way out."""
+    feed = sys.modules.get("promptecho.trackers.feed")
+    if feed is None or not feed.abandoned:
+        return
+    if untold is not None:
+        traceback.print_exception(untold)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 if __name__ == "__main__":
