@@ -23,8 +23,8 @@ def track(
     config: Annotated[
         Path | None,
         typer.Option(
-            help="Experiment file or resolved configuration, which holds the tracker's settings. Default: the newest "
-            "of results/E/config."
+            help="Experiment file or resolved configuration, which holds the tracker's settings. Default: that of "
+            "results/E/config with which the run was trained."
         ),
     ] = None,
     anew: Annotated[bool, typer.Option("--anew", help="Send all rows, as another run of the tracker.")] = False,

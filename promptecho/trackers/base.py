@@ -16,7 +16,7 @@ class TrackedRun:
 
     `id` is of letters, digits, `-`, `_` and `.`, and the same for all segments of one training, also after an
     interruption; another training of that name has another one. `resumed`: this tracker has been given a part of it
-    before. `start_iteration`: what comes from now on is of later iterations, or of iteration 0 if that is 0.
+    before. `start_iteration`: what comes from now on is of later iterations; -1: from iteration 0 on.
     `folder` is the tracker's own for this run; it exists. `config` holds the models, rewards and training keys of the
     run, and no secrets. `options` are the tracker's settings.
     """

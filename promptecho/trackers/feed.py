@@ -12,26 +12,27 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from promptecho.config.tracker_kinds import TrackerKind
 from promptecho.config.trackers import TrackerSection
-from promptecho.errors import DataError
+from promptecho.errors import DataError, PromptEchoError
 from promptecho.files import read_json, write_json
 from promptecho.plugins import import_object
 from promptecho.trackers.base import TrackedImage, TrackedRun, Tracker
 
-abandoned: list[TrackerFeed] = []  # of this process, ended while they still wrote
+abandoned: list[TrackerFeed] = []  # of this process: failed, or left while they still wrote; their packages may wait
 CLOSE_S = 30.0  # how long the end of a segment waits for what was not sent yet
 RECORD = "run.json"  # in a tracker's folder of a run
 
 
 @dataclass(frozen=True)
 class Sent:
-    """What a tracker has been given of a run: the last iteration whose row surely arrived, and that of its images; -1
-    where there is none. `training` is the digest of what is trained, by which another training is told apart."""
+    """What a tracker has been given of a run: the last iteration up to which it took all rows, and that of its images;
+    -1 where there is none. `training` is the digest of what is trained, by which another training is told apart."""
 
     id: str
     training: str
@@ -60,7 +61,8 @@ class TrackerFeed:
     Args:
         folder: the tracker's own for this run.
         training: the digest of what is trained.
-        start_iteration: that of the state from which the segment goes on.
+        start_iteration: that of the state from which the segment goes on; -1: the run begins.
+        earlier: the run's rows up to there, of which it is given those that it lacks.
         config: as in `TrackedRun`.
         say: tells people one line.
         anew: show it as another run than before, whatever was given already.
@@ -69,8 +71,10 @@ class TrackerFeed:
     def __init__(
         self, entry: TrackerSection, *, experiment: str, run: str, folder: Path, training: str, start_iteration: int,
         config: Mapping[str, Any], say: Callable[[str], None], anew: bool = False,
+        earlier: Sequence[Mapping[str, Any]] = (),
     ):  # fmt: skip
         self.name, self.failed, self._say, self._kind, self._anew = entry.name, False, say, entry.tracker, anew
+        self._earlier, self._begun, self._lock = earlier, False, threading.Lock()
         self._begin = (entry, experiment, run, folder, training, start_iteration, config)
         self._queue: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name=f"tracker {entry.name}", daemon=True)
@@ -86,12 +90,21 @@ class TrackerFeed:
         self._queue.put(lambda: self._log_images(iteration, images))
 
     def close(self, seconds: float) -> None:
-        """End it; what it has not written within that time stays unwritten, and that is told."""
+        """End it; what it has not written within that time stays unwritten, and that is told.
+
+        What the tracker has taken meanwhile may never arrive. So its record is set back to before this segment, unless
+        it writes over what it is given again.
+        """
         self._queue.put(None)
         self._thread.join(seconds)
         if self._thread.is_alive():
             self.failed = True
             abandoned.append(self)
+            if not self._kind.takes_back and self._lock.acquire(timeout=1.0):  # its folder may hang, too
+                with suppress(PromptEchoError):
+                    if self._begun:
+                        write_json(self._folder / RECORD, asdict(self._at_start))
+                self._lock.release()
             self._tell(f"has not taken all rows within {seconds:.0f} s")
 
     def _work(self) -> None:
@@ -104,9 +117,11 @@ class TrackerFeed:
                 given()
             self._tracker.close()
             self._note(row=self._last)
-        except Exception as error:  # whatever a library may raise: it must not end a training
+        except BaseException as error:  # whatever a library may raise, sys.exit() too: it must not end a training
             if not self.failed:
                 self.failed = True
+                if not isinstance(error, ImportError):
+                    abandoned.append(self)
                 told = " ".join(str(error).split())[:300]
                 self._tell(told if isinstance(error, ImportError) else f"{type(error).__name__}: {told}")
 
@@ -118,27 +133,35 @@ class TrackerFeed:
         entry, experiment, run, folder, training, start, config = self._begin
         before = None if self._anew else sent_before(folder, training)
         fresh = re.sub(r"[^A-Za-z0-9._-]", "-", f"{experiment}-{run}-{secrets.token_hex(4)}")
-        self._sent = before or Sent(fresh, training)
+        sent = before or Sent(fresh, training)
         if self._kind.takes_back:
-            self._sent = replace(self._sent, row=min(self._sent.row, start), images=min(self._sent.images, start))
-        self._folder, self._last = folder, self._sent.row
+            sent = replace(sent, row=min(max(sent.row, sent.images), start), images=min(sent.images, start))
+        self._sent = self._at_start = sent
+        self._folder, self._last = folder, sent.row
         folder.mkdir(parents=True, exist_ok=True)
-        self._note()
         build = import_object(entry.tracker.build, f"tracker {entry.name}")
         resumed = before is not None
-        tracked = TrackedRun(experiment, run, self._sent.id, resumed, start, folder, config, entry.options)
+        tracked = TrackedRun(experiment, run, sent.id, resumed, sent.row, folder, config, entry.options)
         self._tracker: Tracker = build(tracked)
+        self._note()
+        self._begun = True
+        found = {row["iteration"] for row in self._earlier}
+        if lost := [number for number in range(max(sent.row, 0) + 1, start + 1) if number not in found]:
+            first, last = lost[0], lost[-1]
+            self._say(f"tracker {self.name}: it lacks rows of iterations {first} to {last}: no metrics.jsonl has them")
+        for row in self._earlier:
+            self._log(row)
 
     def _log(self, row: Mapping[str, Any]) -> None:
-        if row["iteration"] <= self._sent.row and not self._kind.takes_back:
+        if row["iteration"] <= self._sent.row:
             return
         self._tracker.log(row)
-        # A tracker may hold a row back until the next one comes; killed in between, it is given that row again.
-        self._note(row=max(self._last, self._sent.row))
+        # It may hold a row back until the next one comes; killed in between, it is given that row again.
+        self._note(row=row["iteration"] if self._kind.takes_back else max(self._last, self._sent.row))
         self._last = row["iteration"]
 
     def _log_images(self, iteration: int, images: Sequence[TrackedImage]) -> None:
-        if iteration <= self._sent.images and not self._kind.takes_back:
+        if iteration <= self._sent.images:
             return
         self._tracker.log_images(iteration, images)
         self._note(images=iteration)
@@ -146,8 +169,10 @@ class TrackerFeed:
     def _note(self, row: int | None = None, images: int | None = None) -> None:
         sent = self._sent
         row, images = sent.row if row is None else row, sent.images if images is None else images
-        self._sent = replace(sent, row=row, images=images)
-        write_json(self._folder / RECORD, asdict(self._sent))
+        with self._lock:
+            self._sent = replace(sent, row=row, images=images)
+            if not self.failed:
+                write_json(self._folder / RECORD, asdict(self._sent))
 
 
 class TrackerFeeds:

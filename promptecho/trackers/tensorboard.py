@@ -26,9 +26,7 @@ class TensorBoardTracker:
     def __init__(self, run: TrackedRun):
         from torch.utils.tensorboard import SummaryWriter
 
-        # A fresh run writes a row 0, the held-out reward before training.
-        start = run.start_iteration
-        self._writer = SummaryWriter(str(run.folder), purge_step=start + 1 if start else 0)
+        self._writer = SummaryWriter(str(run.folder), purge_step=run.start_iteration + 1)
 
     def log(self, row: Mapping[str, Any]) -> None:
         for tag, value in tagged(row).items():

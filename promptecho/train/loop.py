@@ -148,7 +148,7 @@ def _run(trainer: Trainer, state: TrainingState) -> bool:
         trainer.say(warning)
     log = None
     if leads:
-        trackers = begin_trackers(segment, state.iteration)
+        trackers = begin_trackers(segment, state.iteration, list(trainer.rows))
         log = MetricsLog(segment.work / checkpoint.LIVE, trackers, trainer.rows)
     try:
         return _iterations(trainer, state, log, bar)

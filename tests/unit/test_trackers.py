@@ -5,9 +5,13 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
+import os
 import shutil
+import socket
+import subprocess
 import sys
 import threading
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import Mock
@@ -28,12 +32,13 @@ from promptecho.config.trackers import TrackerSection
 from promptecho.doctor.preflight import preflight_of
 from promptecho.doctor.trackers import tracker_troubles, trackers
 from promptecho.errors import ConfigError
-from promptecho.files import read_jsonl
-from promptecho.trackers import TrackedImage, TrackerKind, tag_of
+from promptecho.files import read_json, read_jsonl, write_json
+from promptecho.trackers import TrackedImage, TrackerKind, TrackerOptions, tag_of
 from promptecho.trackers.feed import TrackerFeed, TrackerFeeds, sent_before
 from promptecho.train.data import TrainingPrompt
 from promptecho.train.loop import train_segment
 from promptecho.train.tracked import sample_grid
+from promptecho.train.watchdog import Position
 
 SHOWN = 3
 
@@ -46,11 +51,12 @@ def row(iteration, reward):
     }  # fmt: skip
 
 
-def feed(tracker, folder, start=0, *, training="digest", said=None):
+def feed(tracker, folder, start=-1, *, training="digest", said=None, earlier=()):
     """What a segment that goes on from iteration `start` gives to one tracker."""
     return TrackerFeed(
         TrackerSection.model_validate(tracker), experiment="exp", run="r", folder=folder, training=training,
         start_iteration=start, config={"training": {"seed": 1}}, say=(said if said is not None else []).append,
+        earlier=earlier,
     )  # fmt: skip
 
 
@@ -71,7 +77,7 @@ def grid(colour):
 
 
 def test_rows_come_back_grouped(tmp_path):
-    write("tensorboard", tmp_path, 0, [row(1, -0.5), row(2, -0.25)])
+    write("tensorboard", tmp_path, -1, [row(1, -0.5), row(2, -0.25)])
     found = tensorboard_scalars(tmp_path)
     assert found["reward/mean"] == [(1, -0.5), (2, -0.25)]
     assert found["reward/heldout"] == [(1, -1.5), (2, -1.25)]
@@ -82,7 +88,7 @@ def test_rows_come_back_grouped(tmp_path):
 
 
 def test_resumed_run_takes_back_the_rows_that_it_repeats(tmp_path):
-    write("tensorboard", tmp_path, 0, [row(1, 0.5), row(2, 0.75), row(3, 9.0), row(4, 9.0)])
+    write("tensorboard", tmp_path, -1, [row(1, 0.5), row(2, 0.75), row(3, 9.0), row(4, 9.0)])
     write("tensorboard", tmp_path, 2, [row(3, 1.0)])
     assert tensorboard_scalars(tmp_path)["reward/mean"] == [(1, 0.5), (2, 0.75), (3, 1.0)]
 
@@ -90,10 +96,20 @@ def test_resumed_run_takes_back_the_rows_that_it_repeats(tmp_path):
 def test_run_that_starts_over_leaves_nothing_double(tmp_path):
     for _ in range(2):
         rows = [{"iteration": 0, "heldout_reward": 0.5, "heldout_reward_0_echo": 0.5}, row(1, 0.25)]
-        write("tensorboard", tmp_path, 0, rows)
+        write("tensorboard", tmp_path, -1, rows)
     found = tensorboard_scalars(tmp_path)
     assert found["reward/heldout"] == [(0, 0.5), (1, -0.75)]
     assert found["reward/heldout_0_echo"] == [(0, 0.5)]
+
+
+def test_rows_sent_afterwards_keep_row_0_and_the_images(tmp_path):
+    first = feed("tensorboard", tmp_path, -1)
+    first.log({"iteration": 0, "heldout_reward": 0.5})
+    first.log_images(0, grid("red"))
+    first.close(120.0)
+    write("tensorboard", tmp_path, 2, [], earlier=[row(1, 0.5), row(2, 0.5)])
+    assert [step for step, _ in tensorboard_scalars(tmp_path)["reward/heldout"]] == [0, 1, 2]
+    assert [one.step for one in tensorboard_events(tmp_path).Images("samples/01")] == [0]
 
 
 def test_unknown_metric_belongs_to_the_policy():
@@ -207,13 +223,27 @@ def test_rows_are_sent_afterwards_and_not_twice(experiment, tracked, rows, tmp_p
     results = tmp_path / "exp"
     for step in ("2", "4"):
         shutil.copytree(experiment.folder / "runs" / step, results / "runs" / "r" / step)
-    command = ["track", str(results), "--to", "tensorboard", "--config", str(experiment.folder / "exp.yaml")]
-    folder = results / "tensorboard" / "r"
+    command = ["track", str(results), "--to", "tensorboard"]
+    folder, configs = results / "tensorboard" / "r", results / "config"
+    configs.mkdir()
+    trained = load_experiment(experiment.folder / "exp.yaml").model_dump(mode="json")
+    other = {**trained, "runs": {"r": {**trained["runs"]["r"], "learning_rate": 0.5}}}
+    (configs / f"{'0' * 16}.yaml").write_text(yaml.safe_dump(other))
+    refused = CliRunner().invoke(app, command)
+    assert f"{results}: no config/*.yaml is what run r was trained with (digest " in str(refused.exception)
+    (configs / f"{'1' * 16}.yaml").write_text(yaml.safe_dump(trained))
+    os.utime(configs / f"{'1' * 16}.yaml", (0, 0))
+    live = results / "work/train/r/4/digest/ranks/0.json"
+    write_json(live, asdict(Position(0, host=socket.gethostname(), pid=os.getpid())))
+    assert "run r is being trained" in str(CliRunner().invoke(app, command).exception)
+    live.unlink()
     for sent, more in ((5, []), (0, []), (5, ["--anew"])):
         result = CliRunner().invoke(app, [*command, *more])
         assert result.stdout == f"r: {sent} of 5 rows sent to tensorboard, files in {folder}\n", result.output
     assert [step for step, _ in tensorboard_scalars(folder)["reward/heldout"]] == [0, 2, 4]
-    misspelt = CliRunner().invoke(app, ["track", str(results), "--to", "tensorbord", *command[4:]])
+    write_json(folder / "run.json", {**read_json(folder / "run.json"), "images": 4})
+    assert "--anew would take back its images" in str(CliRunner().invoke(app, [*command, "--anew"]).exception)
+    misspelt = CliRunner().invoke(app, ["track", str(results), "--to", "tensorbord"])
     assert "unknown tracker 'tensorbord'" in str(misspelt.exception) and "tensorboard" in str(misspelt.exception)
 
 
@@ -302,7 +332,7 @@ def test_the_tracker_that_the_docs_show_works(tmp_path, monkeypatch):
     monkeypatch.setattr(TRACKERS, "named", {})
     monkeypatch.setattr(sys, "path", [*sys.path])
     (entry,) = run_training(load_experiment("exp.yaml"), "r").trackers
-    write(entry, tmp_path / "own", 0, [row(1, 0.5)])
+    write(entry, tmp_path / "own", -1, [row(1, 0.5)])
     assert "1,reward/mean,0.5\n" in (tmp_path / "own" / "rows.csv").read_text()
     listed = CliRunner().invoke(app, ["list", "trackers", "--config", "exp.yaml", "--json"])
     assert [one["name"] for one in json.loads(listed.stdout)] == ["tensorboard", "trackio", "wandb", "csv"]
@@ -336,6 +366,7 @@ def kept(monkeypatch):
     kind = TrackerKind(name="kept", summary="keeps what it gets", build="test_trackers:Kept")
     monkeypatch.setattr(TrackerSection, "tracker", property(lambda self: kind))
     Kept.runs = []
+    monkeypatch.setattr("promptecho.trackers.feed.abandoned", [])
     monkeypatch.setitem(sys.modules, "test_trackers", sys.modules[__name__])
     return Kept.runs
 
@@ -370,9 +401,9 @@ def test_sample_images_can_be_read_by_several_trackers_at_once(kept, tmp_path, m
 
 
 def test_rows_that_were_written_are_not_written_again_and_another_training_is_another_run(kept, tmp_path):
-    write("tensorboard", tmp_path, 0, [row(1, 0.5), row(2, 0.5), row(3, 0.5)])
+    write("tensorboard", tmp_path, -1, [row(1, 0.5), row(2, 0.5), row(3, 0.5)])
     write("tensorboard", tmp_path, 1, [row(2, 0.5), row(3, 0.5), row(4, 0.5)])
-    write("tensorboard", tmp_path, 0, [row(1, 0.5)], training="other")
+    write("tensorboard", tmp_path, -1, [row(1, 0.5)], training="other")
     first, second, other = kept
     assert (first.rows, second.rows, other.rows) == ([1, 2, 3], [4], [1])
     assert first.run.id == second.run.id != other.run.id
@@ -386,7 +417,7 @@ def test_a_killed_process_leaves_its_last_row_to_be_written_again(kept, tmp_path
     one.log_images(2, grid("red"))
     while sent_before(tmp_path) is None or sent_before(tmp_path).images < 2:
         pass
-    write("tensorboard", tmp_path, 0, [row(1, 0.5), row(2, 0.5), row(3, 0.5)])  # the first was never closed
+    write("tensorboard", tmp_path, -1, [row(1, 0.5), row(2, 0.5), row(3, 0.5)])  # the first was never closed
     assert kept[1].rows == [2, 3]
     one.close(0.1)
 
@@ -398,6 +429,11 @@ def test_a_tracker_that_fails_is_told_once_and_the_others_go_on(kept, tmp_path):
         one.log({**row(number, 0.5), "full": number > 1})
     one.close(60.0)
     assert kept[0].rows == [1] and one.failed
+    rows = [row(number, 0.5) for number in range(1, 5)]
+    write("tensorboard", tmp_path, 4, [row(5, 0.5)], earlier=rows)  # the next segment gives it what it lacks
+    assert kept[1].rows == [1, 2, 3, 4, 5] and sent_before(tmp_path).row == 5
+    feed("tensorboard", tmp_path, 8, said=told, earlier=rows).close(60.0)
+    assert told.pop() == "tracker tensorboard: it lacks rows of iterations 6 to 8: no metrics.jsonl has them"
     assert told == [
         "tracker tensorboard: OSError: No space left on device; the rows stay in metrics.jsonl: later, "
         "promptecho track results/exp --run r --to tensorboard"
@@ -406,21 +442,70 @@ def test_a_tracker_that_fails_is_told_once_and_the_others_go_on(kept, tmp_path):
 
 def test_a_tracker_that_hangs_holds_nobody_up(kept, tmp_path, monkeypatch):
     go_on, told = threading.Event(), []
-    monkeypatch.setattr(Kept, "log", lambda self, row: go_on.wait())
+    write("tensorboard", tmp_path, -1, [row(1, 0.5)])
+    monkeypatch.setattr(Kept, "log_images", lambda *_: go_on.wait())
     monkeypatch.setattr("promptecho.trackers.feed.abandoned", abandoned := [])
-    one = feed("tensorboard", tmp_path, said=told)
-    one.log(row(1, 0.5))
+    one = feed("tensorboard", tmp_path, 1, said=told)
+    for number in (2, 3, 4):
+        one.log(row(number, 0.5))
+    one.log_images(4, grid("red"))
+    while not kept[1:] or kept[1].rows != [2, 3, 4]:
+        pass
     one.close(0.2)
+    assert sent_before(tmp_path).row == 1, "what it took may never have arrived"
     assert abandoned == [one], "the command ends the process without waiting for it"
     go_on.set()
     assert [line.partition(";")[0] for line in told] == ["tracker tensorboard: has not taken all rows within 0 s"]
 
 
+def test_a_tracker_that_exits_or_never_begins_is_told_and_leaves_no_record(kept, tmp_path, monkeypatch):
+    monkeypatch.setattr(Kept, "__init__", lambda self, run: sys.exit(3))
+    told: list[str] = []
+    feed("tensorboard", tmp_path, said=told).close(60.0)
+    assert told[0].startswith("tracker tensorboard: SystemExit: 3; ") and sent_before(tmp_path) is None
+
+
+def test_the_command_ends_at_once_after_a_tracker_failed(tmp_path):
+    code = (
+        "import atexit, sys, time; from promptecho import cli; from promptecho.trackers import feed\n"
+        "atexit.register(time.sleep, 3600); feed.abandoned.append(None)\n"
+        "sys.argv = ['promptecho', 'track', 'nowhere', '--to', 'tensorboard']; cli.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stderr[:28]) == (1, "promptecho: nowhere: no such")
+
+
+class NeedsKey(TrackerOptions):
+    key: str
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"folder": "x/{experiment}/{run}"}, "folder 'x/{experiment}/{run}': take a path in results/E, without .., "),
+        ({"folder": "../{run}"}, "folder '../{run}': take "),
+        ({"folder": "/tmp/{run}"}, "folder '/tmp/{run}': take "),
+        ({"folder": "trackers/own"}, "folder 'trackers/own': take "),
+        ({"options": NeedsKey}, "options: key: must have a default that is valid"),
+    ],
+)
+def test_mistakes_of_a_descriptor_are_told_in_one_line(wrong, told):
+    with pytest.raises(ValueError) as caught:
+        TrackerKind(name="own", summary="of ours", build="own:Own", **wrong)
+    assert str(caught.value).startswith(f"TrackerKind: {told}") and "\n" not in str(caught.value)
+
+
 def test_a_missing_package_is_told_with_the_command_that_installs_it(tmp_path, monkeypatch):
     kind = TrackerKind(
-        name="away", summary="not here", build="nowhere:Away", package="nowhere_at_all", install="pip install nowhere"
+        name="away",
+        summary="not here",
+        build="nowhere:Away",
+        package="nowhere_at_all.part",
+        install="pip install nowhere",
     )
     monkeypatch.setattr(TrackerSection, "tracker", property(lambda self: kind))
     told: list[str] = []
     feed("tensorboard", tmp_path, said=told).close(60.0)
-    assert told[0].startswith("tracker tensorboard: the package nowhere_at_all is not installed: pip install nowhere;")
+    assert told[0].startswith(
+        "tracker tensorboard: the package nowhere_at_all.part is not installed: pip install nowhere;"
+    )
