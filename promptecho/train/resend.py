@@ -63,7 +63,8 @@ def refuse_live(results: Path, run: str) -> None:
         if position.phase != Phase.END and (Path(f"/proc/{position.pid}").exists() if here else age < QUIET_S):
             raise DataError(
                 f"{results}: run {run} is being trained ({position.host}, pid {position.pid}, last sign {age:.0f} s "
-                "ago); wait for its end, or stop it with `promptecho stop`"
+                "ago); wait for its end, or stop it with `promptecho stop`. If no such process runs any more, delete "
+                f"{file}"
             )
 
 

@@ -32,10 +32,11 @@ from promptecho.config.trackers import TrackerSection
 from promptecho.doctor.preflight import preflight_of
 from promptecho.doctor.trackers import tracker_troubles, trackers
 from promptecho.errors import ConfigError
-from promptecho.files import read_json, read_jsonl, write_json
+from promptecho.files import read_json, read_jsonl, write_json, write_jsonl
 from promptecho.trackers import TrackedImage, TrackerKind, TrackerOptions, tag_of
 from promptecho.trackers.feed import TrackerFeed, TrackerFeeds, sent_before
 from promptecho.train.data import TrainingPrompt
+from promptecho.train.log import begin_trackers
 from promptecho.train.loop import train_segment
 from promptecho.train.tracked import sample_grid
 from promptecho.train.watchdog import Position
@@ -408,6 +409,16 @@ def test_rows_that_were_written_are_not_written_again_and_another_training_is_an
     assert (first.rows, second.rows, other.rows) == ([1, 2, 3], [4], [1])
     assert first.run.id == second.run.id != other.run.id
     assert (first.run.resumed, second.run.resumed, other.run.resumed) == (False, True, False)
+
+
+def test_a_segment_gives_a_tracker_the_rows_of_earlier_ones_that_it_lacks(kept, tmp_path):
+    for step, rows in {2: [row(1, 0.5), row(2, 0.5)], 4: [row(3, 0.5), row(4, 0.5)], 8: [row(5, 9.0)]}.items():
+        write_jsonl(tmp_path / "runs" / str(step) / "metrics.jsonl", rows)
+    segment = Mock(config=of("tensorboard"), run="r", trackers=tmp_path, tensorboard=None, resume=tmp_path / "runs/4")
+    for start, own in ((4, []), (5, [row(5, 0.5)])):
+        begun = begin_trackers(segment, start, own)
+        begun.close()
+    assert [one.rows for one in kept] == [[1, 2, 3, 4], [5]]
 
 
 def test_a_killed_process_leaves_its_last_row_to_be_written_again(kept, tmp_path):
