@@ -661,8 +661,11 @@ def test_a_probe_that_is_ended_from_outside_cancels_its_job_and_leaves_no_folder
         (tmp_path / "bin" / name).write_text(SLURM)
         (tmp_path / "bin" / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
-    handler = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(SystemExit):
-        list(probe(experiment(tmp_path / "p")))
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)  # other tests in this process may have left a handler
+    try:
+        with pytest.raises(SystemExit):
+            list(probe(experiment(tmp_path / "p")))
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGTERM, before)
     assert Path("cancelled").read_text().split() and not Path("results").exists()
-    assert signal.getsignal(signal.SIGTERM) == handler
