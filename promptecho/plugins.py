@@ -124,6 +124,14 @@ class Plugins(Generic[T]):
             self._loaded[name] = Registration(thing, spec, origin)
         return self._loaded[name]
 
+    def available(self, ours_only: bool = False) -> list[Registration[T]]:
+        """All that may be written now and can be imported, ours first."""
+        found = []
+        for name in self.built_in if ours_only else self.names():
+            with contextlib.suppress(ConfigError):  # told where it is used, and by `promptecho list`
+                found.append(self.find(name))
+        return found
+
     def add(self, thing: T, spec: str, origin: str) -> None:
         """Take what an experiment file names.
 

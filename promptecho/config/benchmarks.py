@@ -250,13 +250,7 @@ def benchmark_named(name: str) -> Benchmark:
 
 def available_benchmarks(ours_only: bool = False) -> list[Registration[Benchmark]]:
     """All benchmarks that may be written now and can be imported, ours first."""
-    found = []
-    for name in BENCHMARKS.built_in if ours_only else BENCHMARKS.names():
-        try:
-            found.append(BENCHMARKS.find(name))
-        except ConfigError:  # told where it is used, and by `promptecho list`
-            continue
-    return found
+    return BENCHMARKS.available(ours_only)
 
 
 def load_part(benchmark: str, key: str) -> Any:

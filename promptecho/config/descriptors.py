@@ -14,7 +14,6 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from promptecho.config.fields import Count, NonNegative, Section, Share, Text
-from promptecho.errors import ConfigError
 from promptecho.plugins import SPEC, Plugins, Registration, wrong_types
 
 # Keys of an entry of `rewards` that all rewards have; a reward's own settings stand under its name beside them.
@@ -146,10 +145,4 @@ def reward_named(name: str) -> Reward:
 
 def available_rewards(ours_only: bool = False) -> list[Registration[Reward]]:
     """All rewards that may be written now and can be imported, ours first."""
-    found = []
-    for name in REWARDS.built_in if ours_only else REWARDS.names():
-        try:
-            found.append(REWARDS.find(name))
-        except ConfigError:  # told where it is used, and by `promptecho list`
-            continue
-    return found
+    return REWARDS.available(ours_only)

@@ -159,13 +159,7 @@ def family_named(name: str) -> Family:
 
 def available_families(ours_only: bool = False) -> list[Registration[Family]]:
     """All families that may be written now and can be imported, ours first."""
-    found = []
-    for name in FAMILIES.built_in if ours_only else FAMILIES.names():
-        try:
-            found.append(FAMILIES.find(name))
-        except ConfigError:  # told where it is used, and by `promptecho list`
-            continue
-    return found
+    return FAMILIES.available(ours_only)
 
 
 def version_in_digest(name: str) -> dict[str, int]:

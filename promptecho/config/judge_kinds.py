@@ -11,7 +11,6 @@ from pathlib import Path
 
 from promptecho.config.descriptors import NAME
 from promptecho.config.fields import Section
-from promptecho.errors import ConfigError
 from promptecho.plugins import SPEC, Plugins, Registration, wrong_types
 
 
@@ -107,10 +106,4 @@ def judge_kind(name: str) -> JudgeKind:
 
 def available_judge_kinds(ours_only: bool = False) -> list[Registration[JudgeKind]]:
     """All kinds that may be written now and can be imported, ours first."""
-    found = []
-    for name in JUDGE_KINDS.built_in if ours_only else JUDGE_KINDS.names():
-        try:
-            found.append(JUDGE_KINDS.find(name))
-        except ConfigError:  # told where it is used, and by `promptecho list`
-            continue
-    return found
+    return JUDGE_KINDS.available(ours_only)

@@ -14,7 +14,6 @@ from pydantic import ValidationError
 
 from promptecho.config.descriptors import NAME
 from promptecho.config.fields import Section
-from promptecho.errors import ConfigError
 from promptecho.plugins import SPEC, Plugins, Registration, wrong_types
 
 
@@ -123,10 +122,4 @@ def tracker_kind(name: str) -> TrackerKind:
 
 def available_trackers(ours_only: bool = False) -> list[Registration[TrackerKind]]:
     """All trackers that may be written now and can be imported, ours first."""
-    found = []
-    for name in TRACKERS.built_in if ours_only else TRACKERS.names():
-        try:
-            found.append(TRACKERS.find(name))
-        except ConfigError:  # told where it is used, and by `promptecho list`
-            continue
-    return found
+    return TRACKERS.available(ours_only)
