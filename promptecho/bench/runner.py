@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from promptecho.files import write_json
+from promptecho.signal_handlers import handling
 
 ABSENT = 3  # exit code of a step whose settings this checkout does not know
 GRACE_S = 10.0  # between SIGTERM and SIGKILL
@@ -169,12 +170,8 @@ def _ended_by_signals() -> Iterator[None]:
     numbers = [signal.SIGTERM, signal.SIGINT]
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
         numbers.append(signal.SIGHUP)
-    before = {number: signal.signal(number, leave) for number in numbers}
-    try:
+    with handling(numbers, leave):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def exit_code(results: dict[str, Any]) -> int:

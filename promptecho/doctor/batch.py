@@ -12,6 +12,7 @@ from pathlib import Path
 
 from promptecho.doctor.cluster import JobNeeds
 from promptecho.doctor.profile import WorkflowProfile
+from promptecho.signal_handlers import handling
 
 PATIENCE_S = 60  # for an answer of Slurm
 # What of a profile's resources sbatch is told in other words.
@@ -78,12 +79,8 @@ def leaving_cleanly() -> Iterator[None]:
     def leave(number: int, _: object) -> None:
         raise SystemExit(128 + number)
 
-    before = {}
+    numbers: list[int] = []
     if threading.current_thread() is threading.main_thread():
         numbers = [one for one in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(one) == signal.SIG_DFL]
-        before = {number: signal.signal(number, leave) for number in numbers}
-    try:
+    with handling(numbers, leave):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
