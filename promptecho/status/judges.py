@@ -7,6 +7,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+from promptecho.config.resolved import resolved_files
 from promptecho.errors import PromptEchoError
 from promptecho.status.judge_totals import read_totals
 from promptecho.status.kinds import JudgeStatus
@@ -47,7 +48,7 @@ def _judge_settings(results: Path) -> dict[str, dict[str, Any]]:
     """By name, as the newest resolved configuration has them; nothing of one that can't be read, of which runs tell."""
     from promptecho.config.yaml_files import read_yaml
 
-    files = sorted(results.glob("config/*.yaml"), key=lambda path: (path.stat().st_mtime, path.name))
+    files = resolved_files(results)
     try:
         judges = read_yaml(files[-1]).get("judges") if files else None
     except PromptEchoError:

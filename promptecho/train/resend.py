@@ -10,6 +10,8 @@ from pathlib import Path
 
 from promptecho.config import ExperimentConfig, load_experiment, run_training, slice_digest
 from promptecho.config.reruns import SLICE, state_digests
+from promptecho.config.resolved import resolved_files
+from promptecho.config.tracker_kinds import tracker_kind
 from promptecho.config.trackers import TrackerSection
 from promptecho.errors import ConfigError, DataError
 from promptecho.files import read_json
@@ -35,8 +37,7 @@ def trained_configuration(results: Path, run: str, digest: str | None) -> Experi
     Raises:
         DataError: there is none.
     """
-    files = sorted(results.glob("config/*.yaml"), key=lambda path: (path.stat().st_mtime, path.name), reverse=True)
-    for file in files:
+    for file in reversed(resolved_files(results)):
         with suppress(ConfigError):  # of an earlier version
             config = load_experiment(file)
             if run in config.runs and slice_digest(config, "train", run=run) == digest:
@@ -81,8 +82,6 @@ def chosen_tracker(config: ExperimentConfig, run: str, name: str) -> TrackerSect
         try:
             found = TrackerSection(name=name)
         except ValidationError:
-            from promptecho.config.tracker_kinds import tracker_kind
-
             tracker_kind(name)
             raise
     if problem := found.tracker.not_installed() or (found.options.missing() if found.options else ""):

@@ -18,6 +18,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from promptecho.config.resolved import resolved_files
 from promptecho.errors import ConfigError, DataError, counted
 from promptecho.phases import MEASURED
 from promptecho.screen import screen, show_live
@@ -217,7 +218,7 @@ def planned_runs(experiment: Path) -> dict[str, int]:
     """
     from promptecho.config.yaml_files import read_yaml
 
-    files = sorted(experiment.glob("config/*.yaml"), key=lambda path: (path.stat().st_mtime, path.name))
+    files = resolved_files(experiment)
     if not files:
         return {}
     runs = read_yaml(files[-1]).get("runs") or {}
