@@ -5,11 +5,12 @@ docs/results keeps of their metrics and adapters, and of nothing else.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
 from promptecho.files import read_json, write_json
-from promptecho.train.metrics import find_runs, read_run
+from promptecho.train.metrics import RunMetrics, find_runs
 
 PHASES = {
     "sample": "sample", "reward": "reward", "precompute": "passes without gradient", "update": "update",
@@ -17,11 +18,10 @@ PHASES = {
 }  # fmt: skip
 
 
-def keep_costs(source: Path, kept: Path) -> None:
+def keep_costs(source: Path, kept: Path, every: Sequence[RunMetrics]) -> None:
     """Keep of each run of results/E the seconds of every phase, iteration by iteration, and the most memory in GB."""
     runs = {}
-    for run in find_runs(source):
-        metrics = read_run(source, run)
+    for metrics in every:
         phases = {}
         for phase in PHASES:
             seconds = [value for _, value in metrics.series(f"seconds_{phase}")]
@@ -29,7 +29,7 @@ def keep_costs(source: Path, kept: Path) -> None:
             if seconds:
                 phases[phase] = {"seconds": seconds, "memory_gb": max(memory, default=None)}
         if phases:
-            runs[run] = phases
+            runs[metrics.run] = phases
     if runs:
         write_json(kept / source.resolve().name / "phases.json", runs)
 
@@ -37,9 +37,10 @@ def keep_costs(source: Path, kept: Path) -> None:
 def keep_adapters(source: Path, kept: Path) -> None:
     """Keep the SHA-256 of every adapter of results/E: run -> iteration -> hash."""
     found: dict[str, dict[str, str]] = {}
+    runs = find_runs(source)
     for path in sorted(source.glob("runs/*/[0-9]*/adapter/adapter_model.safetensors")):
         step, run = path.parents[1].name, path.parents[2].name
-        if run in find_runs(source) and step.isdecimal():
+        if run in runs and step.isdecimal():
             found.setdefault(run, {})[step] = hashlib.sha256(path.read_bytes()).hexdigest()
     if found:
         write_json(kept / source.resolve().name / "adapters.json", found)

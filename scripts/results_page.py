@@ -37,7 +37,7 @@ from promptecho.tables.collect import ScoreFile, checkpoint_scores
 from promptecho.tables.kinds import make_table
 from promptecho.tables.show import gains
 from promptecho.tables.table import Column, Table, heading, parts
-from promptecho.train.metrics import find_runs, read_run
+from promptecho.train.metrics import RunMetrics, find_runs, read_run
 
 ROOT = Path(__file__).resolve().parents[1]
 KINDS = "results|gains|sizes|path|audit|costs|adapters"
@@ -55,9 +55,9 @@ def add(source: Path, kept: Path) -> list[Path]:
     return paths
 
 
-def follow(source: Path, kept: Path) -> None:
+def follow(source: Path, kept: Path, every: Sequence[RunMetrics]) -> None:
     """Keep the rewards on held-out captions of results/E: run -> iteration -> value."""
-    rows = {run: read_run(source, run).series("heldout_reward") for run in find_runs(source)}
+    rows = {metrics.run: metrics.series("heldout_reward") for metrics in every}
     values = {run: {str(step): float(f"{value:.6g}") for step, value in some} for run, some in rows.items() if some}
     if values:
         write_json(kept / source.resolve().name / "training.json", values)
@@ -183,8 +183,9 @@ def main() -> None:
         for source in chosen.add:
             if not add(source, kept):
                 sys.exit(f"{source}: no score files scores/BENCHMARK/RUN/STEP.json in it; score first")
-            follow(source, kept)
-            keep_costs(source, kept)
+            every = [read_run(source, run) for run in find_runs(source)]
+            follow(source, kept, every)
+            keep_costs(source, kept, every)
             keep_adapters(source, kept)
             config = load_experiment(configs / f"{source.resolve().name}.yaml")
             count_parameters(list(dict.fromkeys(run_vlm(config, run).path for run in config.runs)), kept)

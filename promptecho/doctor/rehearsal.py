@@ -239,8 +239,8 @@ class Stages:
                 why = f"this machine has one GPU, and the profile asks for {self.ranks} ranks"
                 return RehearsedStage(name, "train", skipped=why, fix="type it on a node with several GPUs")
         run = self.runs[0].name
-        apart = {"models_prompt_cache": str(self.folder / "prompt-cache")}
-        config = write_resolved(self.preflight.config.model_copy(update=apart), self.folder / "config")
+        own_cache = {"models_prompt_cache": str(self.folder / "prompt-cache")}
+        config = write_resolved(self.preflight.config.model_copy(update=own_cache), self.folder / "config")
         command = ["train", "--smoke", "--config", config, "--run", run, "--ranks", ranks, "--json"]
         stage = self._run(RehearsedStage(ON_SEVERAL.format(ranks), "train"), [command], run, ranks)
         with contextlib.suppress(OSError, ValueError):
@@ -250,8 +250,8 @@ class Stages:
             several = [trial for trial in found["trials"] if trial["processes"] > 1]
             stage.at_work = sum(sum(trial["seconds"].values()) for trial in several)
             stage.memory_gb = max((gb for trial in several for gb in trial["memory_gb"].values()), default=None)
-            apart = found["differences"].items()
-            parts = [f"{name} {one['found']:.2g} (tolerated: {one['tolerated']:g})" for name, one in apart]
+            differences = found["differences"].items()
+            parts = [f"{name} {one['found']:.2g} (tolerated: {one['tolerated']:g})" for name, one in differences]
             stage.note = f"differences to one rank: {', '.join(parts)}" if parts else ""
         return stage
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from promptecho.files import read_json, write_json, write_text
+from promptecho.train.metrics import read_run
 
 ROOT = Path(__file__).parents[2]
 PAGE, KEPT, CONFIGS = ROOT / "docs/results-shapes.md", ROOT / "docs/results", ROOT / "config/experiments"
@@ -71,7 +72,7 @@ def test_costs_and_adapters_are_those_of_the_runs(tmp_path):
         rows = [{"iteration": k, "seconds_sample": k / 2, "memory_gb_sample": 1.0 + k} for k in (1, 2, 3)]
         write_text(source / f"runs/{run}/10/metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
     write_text(source / "runs/a-s1.replaced-1/10/adapter/adapter_model.safetensors", "three")  # was moved aside
-    keep_costs(source, tmp_path / "kept")
+    keep_costs(source, tmp_path / "kept", [read_run(source, run) for run in ("a-s1", "b-s1", "c-s1")])
     keep_adapters(source, tmp_path / "kept")
     assert costs_block(tmp_path / "kept", "pair", "a-s1")[2] == "| sample | 3 | 1.00 | 0.50 - 1.50 | 4.00 |"
     lines = adapters_block(tmp_path / "kept", "pair", "10")
