@@ -206,7 +206,7 @@ def cross_problems(sections: dict[str, Any], problems: Problems) -> None:
         _watched_apart(captions, image_sets or {}, runs or {}, problems)
     for name in {"base"} & {*(runs or {}), *(sections.get("adapters") or {})}:
         problems[f"runs.{name}"] = "`base` is reserved for the untrained model; choose another name"
-    for name in {*(runs or {})} & {*(sections.get("adapters") or {})}:
+    for name in sorted({*(runs or {})} & {*(sections.get("adapters") or {})}):
         problems[f"adapters.{name}"] = "is a run already; choose another name"
     for key, message in reward_problems(sections.get("rewards") or []):
         problems.setdefault(f"rewards.{key}", message)

@@ -74,7 +74,7 @@ def _smallest(
         name: raw["benchmarks"][name] | {"limit": 1, "baseline": None} for name in preflight.benchmarks
     }
     used = {section.image_set for section in preflight.benchmarks.values()}
-    raw["image_sets"] = {name: _one_prompt(raw["image_sets"][name]) for name in used}
+    raw["image_sets"] = {name: _one_prompt(section) for name, section in raw["image_sets"].items() if name in used}
     raw["models_prompt_cache"] = None if raw["models_prompt_cache"] is None else str(folder / "prompt-cache")
     smallest = parse_experiment(raw, f"{preflight.source} (rehearsal)")
     return RehearsedRun(run or "base", smallest, write_resolved(smallest, folder / "config"))
