@@ -17,6 +17,7 @@ from promptecho.compute.blocks import missing
 from promptecho.config import ExperimentConfig
 from promptecho.errors import ConfigError, DataError, ModelError
 from promptecho.models.staging import kept_folder
+from promptecho.shipped import is_shipped
 
 CACHE = "compiled"  # folder of compiled blocks, beside the copies of models
 
@@ -47,8 +48,10 @@ def set_up(config: ExperimentConfig, device: torch.device | str, *, partitioned:
     global _MODE
     section = config.compute
     _set_deterministic(section.deterministic)
-    # The same code in every process (fixed_sizes.py), but its bits have not been compared on a GPU.
-    fitting = torch.device(device).type == "cuda" and not section.deterministic
+    # The same code in every process (fixed_sizes.py), but its bits have not been compared on a GPU. Compiling takes a
+    # minute or more for any size of a model, which the embedded ones, in processes of seconds, do not earn back.
+    embedded = is_shipped(config.models.t2i.path)
+    fitting = torch.device(device).type == "cuda" and not section.deterministic and not embedded
     wanted = section.compile == "on" or (section.compile == "auto" and fitting)
     lack = missing(device) if wanted else None
     problem = f"this machine lacks {lack}" if lack else None

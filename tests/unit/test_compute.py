@@ -16,13 +16,13 @@ from promptecho.errors import ConfigError, ModelError
 from promptecho.t2i.fused import FusedRMSNorm, rotate
 from promptecho.t2i.registry import load_family
 
-MODELS = {"t2i": {"path": "shapes", "dtype": "float32"}, "vlm": {"path": "shapes"}}
 CPU = torch.device("cpu")
 
 
-def config(staging: str | None = None, zero_stage: int = 1, **compute):
+def config(staging: str | None = None, zero_stage: int = 1, t2i: str = "shapes", **compute):
+    models = {"t2i": {"path": t2i, "dtype": "float32"}, "vlm": {"path": "shapes"}}
     raw = {
-        "experiment": "e", "models": MODELS, "captions": {"shapes": {"count": 9, "seed": 1}, "heldout": 1},
+        "experiment": "e", "models": models, "captions": {"shapes": {"count": 9, "seed": 1}, "heldout": 1},
         "compute": compute, "runs": {"r": {"zero_stage": zero_stage}}, "models_staging": staging,
     }  # fmt: skip
     return parse_experiment(raw)
@@ -51,6 +51,18 @@ def test_what_cannot_be_compiled_is_told(monkeypatch, capsys):
         mode.set_up(config(compile="on"), CPU)
     assert not mode.set_up(config(compile="off"), CPU).compile
     assert capsys.readouterr().err == ""
+
+
+def test_on_a_gpu_models_that_ship_with_the_project_are_not_compiled_by_themselves(capsys):
+    """Where compiling is wanted, the card is asked what it can do; a torch without CUDA has no answer."""
+    for embedded in ("shapes", "gallery"):
+        assert not mode.set_up(config(t2i=embedded), "cuda").compile
+    real = config(t2i="models/z-image")
+    if torch.cuda.is_available():
+        assert mode.set_up(real, "cuda").compile
+    else:
+        with pytest.raises((AssertionError, RuntimeError), match=r"CUDA|NVIDIA"):
+            mode.set_up(real, "cuda")
 
 
 def test_what_was_compiled_is_kept_on_the_node(tmp_path, capsys):
