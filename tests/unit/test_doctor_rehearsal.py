@@ -22,13 +22,14 @@ from typer.testing import CliRunner
 from promptecho.cli import app
 from promptecho.config import load_experiment, run_training
 from promptecho.config.yaml_files import deep_merge
-from promptecho.doctor import rehearsal, rehearsal_command
+from promptecho.doctor import rehearsal, rehearsal_command, rehearsal_runner, rehearsal_stages
 from promptecho.doctor.diagnosis import Diagnosis
 from promptecho.doctor.preflight import Preflight, make_preflight
-from promptecho.doctor.rehearsal import Rehearsal, Stages, rehearse, rehearse_and_clean
+from promptecho.doctor.rehearsal import Rehearsal, rehearse, rehearse_and_clean
 from promptecho.doctor.rehearsal_command import launch
 from promptecho.doctor.rehearsal_config import rehearsed_runs
 from promptecho.doctor.rehearsal_job import belongs_to_a_node, rehearse_on_a_node
+from promptecho.doctor.rehearsal_stages import Stages
 from promptecho.doctor.rehearsed_stage import RehearsedStage
 from promptecho.doctor.show import rehearsal_lines, rehearsal_table
 from promptecho.envs.spec import ENVS, read_spec
@@ -110,9 +111,9 @@ def test_the_project_s_experiments_have_a_smallest_form(name, tmp_path, monkeypa
 
 def test_ranks_are_those_of_the_profile_and_are_compared_with_one(start, monkeypatch):
     Path("prompts.txt").write_text("A bird.\nA house.\nA tree.\nA boat.\n")
-    assert rehearsal._ranks(start()) == 1
-    assert rehearsal._ranks(start("set-resources: {train: {tasks_per_node: 3}}\n")) == 3
-    assert rehearsal._ranks(start("executor: submitit\nset-resources: {train: {nodes: 4}}\n")) == 2
+    assert rehearsal_stages._ranks(start()) == 1
+    assert rehearsal_stages._ranks(start("set-resources: {train: {tasks_per_node: 3}}\n")) == 3
+    assert rehearsal_stages._ranks(start("executor: submitit\nset-resources: {train: {nodes: 4}}\n")) == 2
     preflight = start("set-resources: {train: {tasks_per_node: 2}}\n")
     stages = Stages(preflight, Path("folder"), 1.0, False)
     assert run_training(stages.runs[0].config, "echo").reward_placement.mode == "replicated"
@@ -129,7 +130,7 @@ def test_ranks_are_those_of_the_profile_and_are_compared_with_one(start, monkeyp
         log.write_text(f"smoke: sharded\n{json.dumps(outcome, indent=2)}\n")
         return {"rows": [{"step": step.name, "failed": "}"}], "seconds": 9.0, "interrupted": False}
 
-    monkeypatch.setattr(rehearsal, "run_steps", run_steps)
+    monkeypatch.setattr(rehearsal_runner, "run_steps", run_steps)
     stage = stages._train_on_several()
     assert (stage.name, stage.problem, stage.at_work, stage.memory_gb) == ("train on 2 ranks", "sharded: no", 3.5, 0.5)
     assert stage.note == "differences to one rank: reward 0.2 (tolerated: 0.1)" and "runs it again" in stage.fix
@@ -155,7 +156,7 @@ def test_what_others_have_not_made_is_made_up_left_out_or_made_by_itself(start, 
         row = {"failed": "no"} if bad else {"host_gb": 0.5, "gpu_gb": None}
         return {"rows": [row], "seconds": 1.0, "interrupted": False}
 
-    monkeypatch.setattr(rehearsal, "run_steps", run_steps)
+    monkeypatch.setattr(rehearsal_runner, "run_steps", run_steps)
     outcomes = {one.name: one.outcome for one in Stages(preflight, Path("folder"), 1.0, False).all()}
     assert outcomes == {
         "caption": "failed", "train echo": "failed", "generate heldout": "not tried", "generate base geneval": "ok",
@@ -191,7 +192,8 @@ def test_judges_get_the_free_call_alone_and_real_models_need_a_gpu(start, monkey
         assert scored.outcome == "not tried" and "--paid" in scored.fix
         monkeypatch.setenv("JUDGE_KEY", "another")
         assert "is refused" in next(iter(stages._score("tiif"))).problem
-    monkeypatch.setattr(rehearsal, "visible", lambda *_: [])
+    for module in (rehearsal, rehearsal_stages):
+        monkeypatch.setattr(module, "visible", lambda *_: [])
     found = rehearse(start(models={"t2i": {"path": "some/t2i"}}), Path("folder"))
     (refused,) = found.findings()
     assert refused.severity == "unchecked" and "take a GPU" in refused.what and not found.stages
@@ -233,7 +235,7 @@ def test_commands_are_started_as_jobs_are(start, monkeypatch, tmp_path):
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     assert len(launch(preflight, folder, ["train"], "train", "echo", 2).words) == 1
     stages = Stages(replace(preflight, envs=Path("none")), folder, 1.0, False)
-    caption = stages._run(RehearsedStage("caption", "caption"), [["caption", "prompts"]])
+    caption = stages.runner.run(RehearsedStage("caption", "caption"), [["caption", "prompts"]])
     assert caption.problem == "environment caption: is not in none" and caption.fix.startswith("promptecho envs build")
     for method in ("conda", "apptainer"):
         refused = rehearse(start(f"software-deployment-method: {method}\n"), folder).refused
@@ -251,7 +253,7 @@ def test_published_adapters_are_tried_and_sets_that_fail_only_together_leave_a_n
         row = {"failed": "out of memory"} if ran[-1].count("--image-set") > 1 else {"host_gb": 0.5}
         return {"rows": [row], "seconds": 1.0, "interrupted": False}
 
-    monkeypatch.setattr(rehearsal, "run_steps", run_steps)
+    monkeypatch.setattr(rehearsal_runner, "run_steps", run_steps)
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     stages = {one.name: one for one in Stages(preflight, Path("folder"), 1.0, False).all()}
     assert [one.outcome for one in stages.values()][:3] == ["ok", "ok", "ok"]
@@ -273,8 +275,9 @@ def test_what_is_no_stage_s_fault_is_told_and_a_wait_for_gpus_is_no_failure(star
     monkeypatch.setattr(rehearsal, "visible", Mock(side_effect=ConfigError("CUDA_VISIBLE_DEVICES=9: 9 names no GPU")))
     refused = rehearse(preflight, Path("folder")).refused
     assert refused is not None and "9 names no GPU" in refused.what
-    monkeypatch.setattr(rehearsal, "visible", lambda *_: [])
-    monkeypatch.setattr(rehearsal, "takes_gpu", lambda *_: False)
+    for module in (rehearsal, rehearsal_stages):
+        monkeypatch.setattr(module, "visible", lambda *_: [])
+        monkeypatch.setattr(module, "takes_gpu", lambda *_: False)
 
     def run_steps(steps: Any, facts: Any, out: Path, *_: Any) -> dict[str, Any]:
         if steps[0].name.startswith("train"):
@@ -284,7 +287,7 @@ def test_what_is_no_stage_s_fault_is_told_and_a_wait_for_gpus_is_no_failure(star
         log.write_text("promptecho: waiting for 1 of 2 GPUs: GPU-a held by process 9\n")
         return {"rows": [{"failed": "out of time"}], "seconds": 1.0, "interrupted": False}
 
-    monkeypatch.setattr(rehearsal, "run_steps", run_steps)
+    monkeypatch.setattr(rehearsal_runner, "run_steps", run_steps)
     found = rehearse_and_clean(preflight, keep=False)
     assert [(one.name, one.outcome) for one in found.stages] == [("caption", "not tried")]
     assert "waiting for 1 of 2 GPUs: GPU-a held" in found.stages[0].skipped
