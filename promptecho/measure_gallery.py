@@ -243,9 +243,7 @@ def on_generated(
     ]
     facts = {**scenes.told(f"{who}_scenes"), **(posters.told(f"{who}_posters") if posters.images else {})}
     for name, first in (("scenes", 0), ("posters", 1)):
-        auc, n = within_prompt_auc(rewards[first::2], verdicts[first::2])
-        value = None if n == 0 else round(float(auc), 4)
-        facts[f"reward_auc_within_prompt_{name}"] = {"value": value, "pairs": n}
+        facts[f"reward_auc_within_prompt_{name}"] = within_prompt_auc(rewards[first::2], verdicts[first::2])
     if grid is not None:
         draw_grid(generated, texts, verdicts, rewards, grid)
         print(f"grid: {grid}", file=sys.stderr)

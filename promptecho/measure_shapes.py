@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import sys
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image, ImageDraw
-from scipy.stats import rankdata
 
+from promptecho.audit.measures import auc, outcome
 from promptecho.config.families import DEFAULT, family_in
 from promptecho.intervals import wilson_interval
+from promptecho.item_columns import LightItem
 from promptecho.progress import Progress
 from promptecho.rewards.echo.reward import EchoReward
 from promptecho.seeds import derive_seed
@@ -80,16 +82,24 @@ def generate(family, prompts: list[str], images: int, steps: int, guidance_scale
     return result
 
 
-def within_prompt_auc(rewards: list[list[float]], verdicts: list[list[bool]]) -> tuple[float, int]:
-    """Probability that a right image outranks a wrong one of the same prompt, over all such pairs, and their number."""
-    wins = pairs = 0.0
-    for values, right in zip(rewards, verdicts, strict=True):
-        positive, negative = sum(right), len(right) - sum(right)
-        if positive and negative:
-            ranks = rankdata(values)
-            wins += sum(rank for rank, ok in zip(ranks, right, strict=True) if ok) - positive * (positive + 1) / 2
-            pairs += positive * negative
-    return (wins / pairs if pairs else float("nan")), int(pairs)
+def within_prompt_auc(rewards: list[list[float]], verdicts: list[list[bool]]) -> dict:
+    """Share of the pairs of a right and a wrong image of one prompt in which the right one has the higher reward, with
+    a 95 % interval that counts prompts as random, the pairs, and the prompts that have such pairs."""
+    items = [
+        LightItem(str(prompt), index, "all", outcome(better, worse), False)
+        for prompt, (values, right) in enumerate(zip(rewards, verdicts, strict=True))
+        for index, (better, worse) in enumerate(
+            product(
+                [value for value, ok in zip(values, right, strict=True) if ok],
+                [value for value, ok in zip(values, right, strict=True) if not ok],
+            )
+        )
+    ]
+    if not items:
+        return {"value": None, "low": None, "high": None, "pairs": 0, "prompts": 0}
+    found = auc(items)["all"]
+    bounds = {key: round(found[key], 4) for key in ("value", "low", "high")}
+    return {**bounds, "pairs": len(items), "prompts": found["prompts"]}
 
 
 def measure(
@@ -117,14 +127,12 @@ def measure(
         [judge(claim, detect(image)) for image in group] for claim, group in zip(claims, generated, strict=True)
     ]
     rewards = [reward(group, [text] * images, [text] * images) for text, group in zip(texts, generated, strict=True)]
-    auc, n_pairs = within_prompt_auc(rewards, verdicts)
     facts[f"{who}_right"] = share(sum(map(sum, verdicts)), prompts * images)
     for kind in ("single", "count", "relation", "pair"):
         rows = [group for claim, group in zip(claims, verdicts, strict=True) if claim.kind == kind]
         if rows:
             facts[f"{who}_right_{kind}"] = share(sum(map(sum, rows)), len(rows) * images)
-    auc = round(float(auc), 4)
-    facts["reward_auc_within_prompt"] = {"value": auc, "pairs": n_pairs, "prompts": prompts, "images": images}
+    facts["reward_auc_within_prompt"] = within_prompt_auc(rewards, verdicts)
     scores = [d.score for group in generated for image in group for d in detect(image)]
     facts["crisp_objects"] = share(sum(score >= WELL_FORMED for score in scores), max(len(scores), 1))
     if grid is not None:

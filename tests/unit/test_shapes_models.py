@@ -82,8 +82,17 @@ def test_the_folders_load_with_the_libraries_own_loaders(paths):
 
 def test_auc_counts_pairs_within_prompts_only():
     rewards, verdicts = [[1.0, 2.0], [9.0, 8.0], [5.0, 6.0]], [[False, True], [True, False], [True, True]]
-    assert within_prompt_auc(rewards, verdicts) == (1, 2)
-    assert within_prompt_auc([[2.0, 1.0, 1.0]], [[False, True, False]]) == (0.25, 2)
+    found = within_prompt_auc(rewards, verdicts)
+    assert (found["value"], found["high"], found["pairs"], found["prompts"]) == (1, 1, 2, 2) and found["low"] < 1
+    assert within_prompt_auc([[2.0, 1.0, 1.0]], [[False, True, False]])["value"] == 0.25
+    assert within_prompt_auc([[2.0]], [[True]]) == {"value": None, "low": None, "high": None, "pairs": 0, "prompts": 0}
+
+
+def test_the_interval_of_auc_counts_prompts_not_pairs():
+    """100 pairs of four prompts that are all right or all wrong: as many independent ones would give 0.40 to 0.60."""
+    found = within_prompt_auc([[2.0, 1.0] * 5, [1.0, 2.0] * 5] * 2, [[True, False] * 5] * 4)
+    assert (found["pairs"], found["prompts"]) == (100, 4)
+    assert found["high"] - found["low"] > 0.5
 
 
 @pytest.mark.parametrize(("name", "share", "least"), [("shapes-third", 1 / 3, 0.9), ("shapes-tenth", 0.1, 0.85)])
