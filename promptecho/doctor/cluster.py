@@ -97,15 +97,20 @@ def cluster(preflight: Preflight) -> Iterator[Finding]:
 
 def jobs_of(preflight: Preflight) -> Iterator[tuple[Stage, JobNeeds]]:
     """(stage, what one of its jobs asks for), each different one once."""
-    config, profile = preflight.config, preflight.profile
-    assert profile is not None, "on a cluster there is one"
     seen = set()
     for stage in JOBS:
         for name in preflight.names(stage):
-            job = _needs(cluster_resources(config, stage, takes_gpu(config, stage, name)), profile, RULES[stage])
+            job = needs_of(preflight, stage, name)
             if (stage, job) not in seen:
                 seen.add((stage, job))
                 yield stage, job
+
+
+def needs_of(preflight: Preflight, stage: Stage, name: str) -> JobNeeds:
+    """What a job asks for; `name` as for `takes_gpu`."""
+    config, profile = preflight.config, preflight.profile
+    assert profile is not None, "on a cluster there is one"
+    return _needs(cluster_resources(config, stage, takes_gpu(config, stage, name)), profile, RULES[stage])
 
 
 def _needs(asked: Any, profile: WorkflowProfile, rule: str) -> JobNeeds:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from promptecho.config.job_sizes import Stage
 from promptecho.config.judge_kinds import judge_kind
 from promptecho.config.scorers import backend_of
 from promptecho.doctor.finding import Finding, fine, problem, unchecked, warning
 from promptecho.doctor.preflight import JOBS, Preflight
 from promptecho.envs.built import look_at
-from promptecho.envs.spec import pinned, read_spec
+from promptecho.envs.installed import compare
+from promptecho.envs.spec import read_spec
 from promptecho.errors import DataError
 
 EXECUTORS = {"submitit": "snakemake_executor_plugin_submitit", "slurm": "snakemake_executor_plugin_slurm"}
@@ -65,35 +67,45 @@ def packages(preflight: Preflight) -> Iterator[Finding]:
 def environments(preflight: Preflight) -> dict[str, tuple[Path, str]]:
     """What needs an environment -> (its file, the jobs that use it)."""
     found: dict[str, tuple[Path, str]] = {}
-    for stage in ("caption", "train", "generate"):
+    stages: tuple[Stage, ...] = ("caption", "train", "generate")
+    for stage in stages:
         if stage in preflight.stages:
-            found[f"stage {stage}"] = (preflight.environments / f"{stage}.yaml", JOBS[stage])
+            found[environment_key(preflight, stage)] = (preflight.environments / f"{stage}.yaml", JOBS[stage])
     for name, section in preflight.benchmarks.items():
-        backend, stage = backend_of(section), "score"
-        environment = backend.environment
+        environment = backend_of(section).environment
+        stage = "score"
         if section.judge is not None:
             environment = judge_kind(preflight.config.judges.models[section.judge].kind).environment
             stage = "judge"
         if stage not in preflight.stages:
             continue
         file = environment if isinstance(environment, Path) else preflight.environments / f"{environment}.yaml"
-        key = f"benchmarks.{name}, backend {section.backend}"
-        found[key] = (file, f"{JOBS[stage]} of {name}")
+        found[environment_key(preflight, stage, name)] = (file, f"{JOBS[stage]} of {name}")
     return found
 
 
-def compare(file: Path) -> tuple[list[str], list[str]]:
-    """Packages of an environment file that are not installed here, and those of another version than it lists."""
-    absent, other = [], []
-    for name, version in pinned(file).items():
-        try:
-            here = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            absent.append(f"{name}=={version}" if version else name)
-            continue
-        if version and here.partition("+")[0] != version:  # a build for CUDA is the same version
-            other.append(f"{name} {here} instead of {version}")
-    return absent, other
+def environment_key(preflight: Preflight, stage: Stage, name: str = "") -> str:
+    """What `environments` calls that of a stage's jobs; `name`: of the benchmark where the stage is `judge` or
+    `score`."""
+    if stage in ("judge", "score"):
+        return f"benchmarks.{name}, backend {preflight.benchmarks[name].backend}"
+    return f"stage {stage}"
+
+
+def entered(envs: Path, file: Path) -> Path:
+    """The folder of the programs of an environment in `envs`. The environment's own, not the link's: that may lead to a
+    newer one meanwhile.
+
+    Raises:
+        DataError: the environment is missing, damaged or out of date; the message ends with the fix.
+    """
+    try:
+        standing = look_at(envs, read_spec(file))
+    except DataError as error:
+        raise DataError(f"{error}; mend that file") from None
+    if standing.state != "current":
+        raise DataError(standing.line)
+    return Path(os.path.realpath(envs / standing.spec.name), "bin")
 
 
 def _built(preflight: Preflight, folder: Path) -> Iterator[Finding]:

@@ -10,17 +10,18 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from promptecho.config.job_sizes import Stage
 from promptecho.doctor.batch import BatchJob, cancel, leaving_cleanly, state_of, submit
-from promptecho.doctor.cluster import RULES, JobNeeds, jobs_of
+from promptecho.doctor.cluster import RULES, JobNeeds, needs_of
 from promptecho.doctor.finding import Finding, fine, problem, unchecked, warning
-from promptecho.doctor.packages import environments
 from promptecho.doctor.places import CLOCK_TOLERANCE_S, IN_MEMORY
 from promptecho.doctor.preflight import JOBS, Preflight
 from promptecho.doctor.probe_node import ASKED, NONCE
+from promptecho.doctor.probe_pythons import ProbedPython, pythons_of
 from promptecho.errors import DataError
 from promptecho.files import read_json, write_json, write_text
 from promptecho.shipped import PACKAGE
@@ -35,13 +36,16 @@ CACHED_S = 60.0  # so long a network's file system may hide a file that another 
 
 @dataclass
 class Probe:
-    """A job that was submitted; `stage` is one whose jobs go there."""
+    """A job that is submitted; `rule` and `when` are of a stage whose jobs go there; `lacking`: what is known of the
+    `pythons` already."""
 
     job: JobNeeds
     rule: str
     when: str
     folder: Path
     nonce: str
+    pythons: list[ProbedPython] = field(default_factory=list)
+    lacking: list[Finding] = field(default_factory=list)
     job_id: str = ""
     refused: str = ""
     gone: float | None = None  # when it was first seen to be no longer in the queue
@@ -73,8 +77,8 @@ def _probed(
     preflight: Preflight, probes: list[Probe], root: Path, made: Sequence[Path], minutes: float
 ) -> Iterator[Finding]:
     try:
-        for number, (rule, when, job) in enumerate(kinds(preflight)):
-            probes.append(_submit(preflight, Probe(job, rule, when, root / str(number), secrets.token_hex(16))))
+        for one in probes_of(preflight, root):
+            probes.append(_submit(preflight, one))
         end = time.monotonic() + 60 * minutes
         while time.monotonic() < end and not all(_ended(one) for one in probes):
             time.sleep(POLL_S)
@@ -89,29 +93,30 @@ def _probed(
                 folder.rmdir()
 
 
-def kinds(preflight: Preflight) -> list[tuple[str, str, JobNeeds]]:
-    """(rule, jobs, what to ask for) of one probe for each partition: as many GPUs of a node as its largest job asks
-    for, on two nodes where that takes several."""
-    found: dict[str | None, tuple[str, str, JobNeeds]] = {}
-    for stage, job in jobs_of(preflight):
-        known = found.get(job.partition)
-        if known is None or (job.gpus, job.nodes) > (known[2].gpus, known[2].nodes):
-            nodes = min(job.nodes, MOST_NODES)
-            processes = max(1, job.gpus)  # one for each GPU
-            memory = min(job.mem_mb, MB_PER_PROCESS * processes)
-            asked = replace(job, nodes=nodes, cpus=min(job.cpus, processes), mem_mb=memory)
-            found[job.partition] = (RULES[stage], JOBS[stage], asked)
-    return list(found.values())
+def probes_of(preflight: Preflight, root: Path) -> list[Probe]:
+    """One probe for each partition: it asks for as many GPUs of a node as the partition's largest job does, on two
+    nodes where that takes several."""
+    jobs: dict[str | None, list[tuple[Stage, str, JobNeeds]]] = {}
+    for stage in JOBS:
+        for name in preflight.names(stage):
+            needs = needs_of(preflight, stage, name)
+            jobs.setdefault(needs.partition, []).append((stage, name, needs))
+    found = []
+    for number, of_partition in enumerate(jobs.values()):
+        stage, _, job = max(of_partition, key=lambda one: (one[2].gpus, one[2].nodes))
+        processes = max(1, job.gpus)  # one for each GPU
+        memory = min(job.mem_mb, MB_PER_PROCESS * processes)
+        asked = replace(job, nodes=min(job.nodes, MOST_NODES), cpus=min(job.cpus, processes), mem_mb=memory)
+        folder, nonce = root / str(number), secrets.token_hex(16)
+        found.append(Probe(asked, RULES[stage], JOBS[stage], folder, nonce, *pythons_of(preflight, of_partition)))
+    return found
 
 
 def _submit(preflight: Preflight, one: Probe) -> Probe:
     assert preflight.profile is not None, "it says where to"
     one.folder.mkdir(parents=True)
-    files = {name: str(file.resolve()) for name, (file, _) in environments(preflight).items() if file.is_file()}
     write_json(one.folder / NONCE, {"nonce": one.nonce})
-    profile = preflight.profile
-    asked = {} if profile.conda or profile.images or preflight.envs else files  # those have the packages
-    write_json(one.folder / ASKED, {"gpus": one.job.gpus, "environments": asked})
+    write_json(one.folder / ASKED, {"pythons": [asdict(python) for python in one.pythons]})
     folder = os.path.abspath(one.folder)
     start = shlex.join(["srun", "--ntasks-per-node=1", sys.executable, "-m", "promptecho.doctor.probe_node", folder])
     path = shlex.quote(str(PACKAGE.parent))
@@ -140,6 +145,7 @@ def _ended(one: Probe) -> bool:
 
 
 def _told(preflight: Preflight, one: Probe) -> Iterator[Finding]:
+    yield from one.lacking
     when = f"{one.when}, and all that go to {one.where}"
     if one.refused:
         yield problem(f"{one.where}: sbatch refuses a probe: {one.refused}", when, "see to what it says")
@@ -164,18 +170,14 @@ def of_node(preflight: Preflight, one: Probe, facts: dict[str, Any], when: str) 
     if facts["nonce"] != one.nonce:
         fix = "see to the file system's caches"
         yield problem(f"{host}: reads other content in {one.folder} than was written there", when, fix)
-    for name, (absent, _) in facts["packages"].items():
-        if absent:
-            told = f"{host}: {name}: not installed in {facts['python']}: {', '.join(absent)}"
-            yield problem(told, when, "install them there, or use an environment that all nodes see")
     skew = facts["time"] - facts["written"]
     if abs(skew) > CLOCK_TOLERANCE_S:
         told = f"{host}: its clock is {abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} the file system's"
         yield warning(told, "any rerun: Snakemake compares times of files", "have the clocks set (chrony, ntpd)")
-    if one.job.gpus and not facts["gpus"]:
-        fix = 'install torch for its GPUs (README, "torch for your GPUs"), or see to the driver'
-        yield problem(f"{host}: {one.job.gpus} GPU(s) asked for: {facts['cuda']}", when, fix)
-    for index, gpu in enumerate(facts["gpus"]):
+    for look in facts["looks"]:
+        yield from _of_python(preflight, one, host, look, when)
+    seen: list[dict[str, Any]] = next((look["gpus"] for look in facts["looks"] if look["gpus"]), [])
+    for index, gpu in enumerate(seen):
         if gpu["free"] < FREE_SHARE * gpu["total"]:
             told = f"{host}: GPU {index}: {gpu['free'] / 1e9:.1f} of {gpu['total'] / 1e9:.1f} GB are free"
             yield warning(told, when, "another process holds the rest: see nvidia-smi there")
@@ -183,12 +185,38 @@ def of_node(preflight: Preflight, one: Probe, facts: dict[str, Any], when: str) 
     if preflight.config.models_staging is not None and facts["disk_kind"] in IN_MEMORY:
         told = f"{host}: {facts['disk']} is on {facts['disk_kind']}: models staged there take memory"
         yield warning(told, when, "name a disk of the nodes in models.staging")
-    gpus = ", ".join(f"{gpu['name']} with {gpu['free'] / 1e9:.1f} GB free" for gpu in facts["gpus"])
+    gpus = ", ".join(f"{gpu['name']} with {gpu['free'] / 1e9:.1f} GB free" for gpu in seen)
     yield fine(
         f"{host}: sees results on {facts['file_system']}; Python {facts['python_version']}; "
         f"{facts['disk']} ({facts['disk_kind']}) has {facts['disk_free'] / 1e9:.0f} GB free; "
         f"{gpus or ('no GPU' if one.job.gpus else 'no GPU asked for')}"
     )
+
+
+def _of_python(preflight: Preflight, one: Probe, host: str, look: dict[str, Any], when: str) -> Iterator[Finding]:
+    """What a Python of a node says; `error`: why it says nothing."""
+    if "error" in look:
+        told = f"{host}: {look['python']} does not start as jobs start it: {look['error']}"
+        yield problem(told, when, "see to what it says, or use an environment that all nodes see")
+        return
+    for name, (absent, _) in look["packages"].items():
+        if absent:
+            told = f"{host}: {name}: not installed in {look['python']}: {', '.join(absent)}"
+            yield problem(told, when, "install them there, or use an environment that all nodes see")
+    if preflight.envs is not None and not any(absent for absent, _ in look["packages"].values()):
+        yield fine(f"{host}: {look['python']} has the packages of {', '.join(look['packages'])}")
+    if not look["on_gpus"] or look["gpus"]:
+        return
+    told = f"{host}: {one.job.gpus} GPU(s) asked for: {look['cuda']}"
+    profile = preflight.profile
+    if profile is not None and (profile.conda or profile.images):  # jobs have another torch
+        where = "conda environments" if profile.conda else "image"
+        yield unchecked(
+            f"{told} in {look['python']}, which is not the jobs' Python", when, f"ask that of their {where}"
+        )
+        return
+    fix = 'install torch for its GPUs (README, "torch for your GPUs"), or see to the driver'
+    yield problem(told if preflight.envs is None else f"{told} in {look['python']}", when, fix)
 
 
 def _of_exchange(host: str, found: dict[str, Any] | None, when: str) -> Iterator[Finding]:

@@ -1,10 +1,11 @@
 """What a node of the cluster sees: runs there, as `python -m promptecho.doctor.probe_node`, and writes it to a file.
 
-Its report has its final name when it is complete. It imports torch only where GPUs were asked for.
+Its report has its final name when it is complete. What the Pythons of the stages have, these say (`probe_look.py`).
 """
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import shutil
@@ -18,14 +19,15 @@ from typing import Any
 
 from promptecho import __version__
 from promptecho.cluster.slurm_env import FIRST_PORT, first_host
-from promptecho.doctor.packages import compare
 from promptecho.doctor.places import file_system
+from promptecho.errors import DataError
 from promptecho.files import read_json, write_json
 
 NONCE = "nonce.json"
 ASKED = "asked.json"
 EXCHANGE = "exchange.json"
 EXCHANGE_S = 300
+LOOK_S = 120
 
 
 def report(folder: Path) -> dict[str, Any]:
@@ -36,40 +38,44 @@ def report(folder: Path) -> dict[str, Any]:
         "host": socket.gethostname(), "python": sys.executable, "python_version": platform.python_version(),
         "promptecho": __version__, "nonce": read_json(folder / NONCE)["nonce"],
         "file_system": file_system(folder), "disk": str(temporary), "disk_kind": file_system(temporary),
-        "disk_free": shutil.disk_usage(temporary).free, "gpus": [], "cuda": None, "exchange": None,
-        "packages": {name: compare(Path(file)) for name, file in asked["environments"].items()},
+        "disk_free": shutil.disk_usage(temporary).free, "exchange": None,
     }  # fmt: skip
-    if asked["gpus"]:
-        facts |= _cuda()
-        if facts["gpus"]:
-            facts["exchange"] = exchange(folder, len(facts["gpus"]))
-    return facts
+    looks = []
+    for number, one in enumerate(asked["pythons"]):
+        out = folder / f"look-{facts['host']}-{number}.json"
+        looks.append(one | _seen_by(one["python"], one, out))
+    # One on GPUs is enough; the first has the largest jobs.
+    if (first := next((look for look in looks if look["gpus"]), None)) is not None:
+        facts["exchange"] = exchange(folder, len(first["gpus"]), python=first["python"])
+    return facts | {"looks": looks}
 
 
-def _cuda() -> dict[str, Any]:
-    """The GPUs as torch sees them, bytes free and in all; `cuda` says why there are none."""
+def _seen_by(python: str, asked: dict[str, Any], out: Path) -> dict[str, Any]:
+    """What a Python finds (`probe_look`), started as a job of its stage; `error` says why it does not."""
+    programs = os.pathsep.join([str(Path(python).parent), os.environ.get("PATH", "")])
+    command = [python, "-m", "promptecho.doctor.probe_look", json.dumps(asked), str(out)]
     try:
-        import torch
-    except ImportError as error:
-        return {"cuda": f"torch cannot be imported ({error})"}
-    if not torch.cuda.is_available():
-        built = torch.version.cuda
-        build = f"built for CUDA {built}" if built else "a CPU build"
-        return {"cuda": f"torch {torch.__version__} sees no GPU ({build})"}
-    gpus = []
-    for index in range(torch.cuda.device_count()):
-        free, total = torch.cuda.mem_get_info(index)
-        gpus.append({"name": torch.cuda.get_device_name(index), "free": free, "total": total})
-    return {"cuda": f"CUDA {torch.version.cuda}", "gpus": gpus}
+        done = subprocess.run(
+            command, env=os.environ | {"PATH": programs}, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+            errors="replace", timeout=LOOK_S,
+        )  # fmt: skip
+        if not done.returncode:
+            return read_json(out)
+        error = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+    except subprocess.TimeoutExpired:
+        error = f"no answer within {LOOK_S} s"
+    except (OSError, DataError) as trouble:
+        error = str(trouble)
+    return {"error": error, "packages": {}, "gpus": [], "cuda": None}
 
 
-def exchange(folder: Path, ranks: int, backend: str = "nccl") -> dict[str, Any]:
+def exchange(folder: Path, ranks: int, backend: str = "nccl", python: str = sys.executable) -> dict[str, Any]:
     """Let one process for each GPU of all the job's nodes add up a tensor, and measure how fast."""
     node, nodes = int(os.environ.get("SLURM_NODEID", 0)), int(os.environ.get("SLURM_NNODES", 1))
     host = first_host(os.environ["SLURM_STEP_NODELIST"]) if nodes > 1 else "127.0.0.1"
     port = FIRST_PORT + int(os.environ.get("SLURM_JOB_ID", "0")) % 1000
     out = folder / EXCHANGE
-    command = [sys.executable, "-m", "promptecho.doctor.all_reduce", backend, str(out)]
+    command = [python, "-m", "promptecho.doctor.all_reduce", backend, str(out)]
     started = []
     for local in range(ranks):
         place = {"RANK": node * ranks + local, "WORLD_SIZE": nodes * ranks, "LOCAL_RANK": local, "MASTER_PORT": port}

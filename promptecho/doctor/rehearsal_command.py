@@ -13,11 +13,8 @@ from pathlib import Path
 from promptecho.bench.suite import here
 from promptecho.config.job_sizes import Stage, takes_gpu
 from promptecho.doctor.finding import Finding, unchecked
-from promptecho.doctor.packages import environments
+from promptecho.doctor.packages import entered, environment_key, environments
 from promptecho.doctor.preflight import Preflight
-from promptecho.envs.built import look_at
-from promptecho.envs.spec import read_spec
-from promptecho.errors import DataError
 
 LIGHT = {("shapes", "render"), ("caption", "prompts"), ("caption", "merge"), ("adapter", "import")}  # take no GPU
 SOCKETS = 70  # bytes of a folder in which a socket (108 bytes at most, its folder's name included) may have a name
@@ -70,9 +67,9 @@ def launch(
         environment["TMPDIR"] = str(folder.absolute())
     python = sys.executable
     if preflight.envs is not None:
-        entered = _entered(preflight, preflight.envs, _file(preflight, words, stage, name))
-        environment["PATH"] = os.pathsep.join([str(entered), *filter(None, [os.environ.get("PATH")])])
-        python = str(entered / "python")
+        bin_ = entered(preflight.envs, _file(preflight, words, stage, name))
+        environment["PATH"] = os.pathsep.join([str(bin_), *filter(None, [os.environ.get("PATH")])])
+        python = str(bin_ / "python")
     launcher: list[str] = []
     # Slurm gives its jobs theirs.
     if gpus and not light and "SLURM_JOB_ID" not in os.environ and takes_gpu(preflight.config, stage, name):
@@ -84,15 +81,4 @@ def _file(preflight: Preflight, words: Sequence[str], stage: Stage, name: str) -
     """The environment's file, as the workflow's rule of that command names it."""
     if words[0] == "shapes":
         return preflight.environments / "score.yaml"
-    known = environments(preflight)
-    if stage in ("judge", "score"):
-        return known[f"benchmarks.{name}, backend {preflight.benchmarks[name].backend}"][0]
-    return known[f"stage {stage}"][0]
-
-
-def _entered(preflight: Preflight, envs: Path, file: Path) -> Path:
-    """The folder of its programs. The environment's own, not the link's: that may lead to a newer one meanwhile."""
-    standing = look_at(envs, read_spec(file))
-    if standing.state != "current":
-        raise DataError(standing.line)
-    return Path(os.path.realpath(envs / standing.spec.name), "bin")
+    return environments(preflight)[environment_key(preflight, stage, name)][0]

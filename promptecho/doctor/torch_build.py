@@ -24,7 +24,8 @@ def torch_build(preflight: Preflight) -> Iterator[Finding]:
     if preflight.envs is not None:
         told = f"torch: jobs use that of the environments in {preflight.envs}"
         fix = (
-            f"{preflight.envs}/NAME/bin/python -c 'import torch; print(torch.version.cuda)' tells what it is built for"
+            f"--probe asks it on the nodes; here, {preflight.envs}/NAME/bin/python -c 'import torch; "
+            "print(torch.version.cuda)' tells what it is built for"
         )
         yield unchecked(told, when, fix)
         return
@@ -32,7 +33,7 @@ def torch_build(preflight: Preflight) -> Iterator[Finding]:
         yield unchecked("torch: jobs use that of their image", when, "ask the image: apptainer exec --nv")
         return
     if profile is not None and profile.conda:
-        yield unchecked("torch: jobs use that of their conda environments", when, "--probe looks from the nodes")
+        yield unchecked("torch: jobs use that of their conda environments", when, "ask it in .snakemake/conda")
         return
     if importlib.util.find_spec("torch") is None:
         told = f"torch is not installed in {sys.prefix}; every stage computes with it"

@@ -8,8 +8,8 @@ from pathlib import Path
 from promptecho.config import ExperimentConfig, run_training
 from promptecho.config.trackers import TrackerSection
 from promptecho.doctor.finding import Finding, fine, warning
-from promptecho.doctor.packages import pinned
 from promptecho.doctor.preflight import JOBS, Preflight
+from promptecho.envs.spec import pinned
 
 
 def tracker_troubles(config: ExperimentConfig, environment: Path | None = None) -> dict[str, list[str]]:

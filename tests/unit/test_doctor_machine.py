@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import shutil
 import signal
+import socket
+import sys
 import tempfile
 import time
 from dataclasses import replace
@@ -24,6 +27,7 @@ from promptecho.doctor.probe import Probe, of_node, probe
 from promptecho.doctor.profile_mistakes import profile_mistakes
 from promptecho.doctor.torch_build import torch_build
 from promptecho.doctor.totals import Totals
+from promptecho.envs.spec import ENVS, read_spec
 
 
 @pytest.fixture
@@ -235,24 +239,88 @@ def test_a_node_s_report_is_read(experiment, tmp_path):
     sent = Probe(JobNeeds("gpu", 2, 2, 2, 8000, 10), "train", "training", tmp_path, "n")
     gpus = [{"name": "A", "free": 78e9, "total": 80e9}, {"name": "A", "free": 20e9, "total": 80e9}]
     sound = {
-        "host": "n1", "nonce": "n", "packages": {"stage train": [[], []]}, "python": "/p", "python_version": "3.11",
-        "time": 100.0, "written": 100.5, "file_system": "nfs4", "disk": "/tmp", "disk_kind": "xfs", "disk_free": 5e11,
-        "gpus": gpus[:1] * 2, "cuda": "CUDA 12.8", "exchange": {"ranks": 4},
+        "host": "n1", "nonce": "n", "python_version": "3.11", "time": 100.0, "written": 100.5,
+        "file_system": "nfs4", "disk": "/tmp", "disk_kind": "xfs", "disk_free": 5e11, "exchange": {"ranks": 4},
     }  # fmt: skip
+    look = {"python": "/p", "on_gpus": True, "packages": {"stage train": [[], []]}, "gpus": gpus[:1] * 2, "cuda": ""}
 
-    def told(**changes: Any) -> list[str]:
-        found = of_node(experiment(), sent, sound | changes, "training")
+    def told(python: dict[str, Any] | None = None, **changes: Any) -> list[str]:
+        facts = sound | changes | {"looks": [look | (python or {})]}
+        found = of_node(experiment(), sent, facts, "training")
         return [one.what for one in found if one.severity != "fine"]
 
     assert told() == []
-    assert told(gpus=gpus) == ["partition gpu, node n1: GPU 1: 20.0 of 80.0 GB are free"]
-    assert "2 GPU(s) asked for: torch sees no GPU" in told(gpus=[], cuda="torch sees no GPU")[0]
+    assert told({"gpus": gpus}) == ["partition gpu, node n1: GPU 1: 20.0 of 80.0 GB are free"]
+    assert "2 GPU(s) asked for: torch sees no GPU" in told({"gpus": [], "cuda": "torch sees no GPU"})[0]
     assert "reads other content" in told(nonce="m")[0]
     assert "its clock is 30 s behind the file system's" in told(written=130.0)[0]
-    assert "stage train: not installed in /p: x==1" in told(packages={"stage train": [["x==1"], []]})[0]
+    assert "stage train: not installed in /p: x==1" in told({"packages": {"stage train": [["x==1"], []]}})[0]
+    assert told({"gpus": [], "on_gpus": False}) == []
+    assert "/p does not start as jobs start it: no such file" in told({"error": "no such file"})[0]
     assert "could not exchange: hung" in told(exchange={"error": "hung"})[0]
     wrong = {"ranks": 4, "backend": "nccl", "right": False, "gb_s": 1.0, "bus_gb_s": 1.5}
     assert "4 ranks add up to a wrong sum" in told(exchange=wrong)[0]
+
+
+AT_ONCE = """#!/bin/sh
+case $0 in
+*/sbatch) for script; do :; done; echo "$script" >> submitted; sh "$script" > probe.log 2>&1; echo 7;;
+*/srun) shift; exec "$@";;
+esac
+"""
+GPU = """
+__version__ = "2.0+here"
+class version: cuda = "{cuda}"
+class cuda:
+    is_available, device_count = lambda: {number} > 0, lambda: {number}
+    mem_get_info, get_device_name = lambda index: (70e9, 80e9), lambda index: "Card"
+"""
+
+
+def programs(folder: Path, text: str, *names: str) -> str:
+    """A search path that begins with scripts in place of Slurm's commands; the real ones are tried in tests/slurm."""
+    folder.mkdir()
+    for name in names:
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o755)
+    return f"{folder}:{os.environ['PATH']}"
+
+
+def build_environment(name: str, torch: str) -> Path:
+    """A stand-in for an environment that `promptecho envs build` has made: this Python with a torch of its own, or one
+    that does not start (`torch`: "")."""
+    folder = Path(f"built/builds/{name}").absolute()
+    (folder / "bin").mkdir(parents=True)
+    (folder / "torch.py").write_text(torch)
+    start = f'PYTHONPATH="{folder}:$PYTHONPATH" exec {sys.executable} "$@"' if torch else "echo no libc >&2; exit 3"
+    (folder / "bin/python").write_text(f"#!/bin/sh\n{start}\n")
+    (folder / "bin/python").chmod(0o755)
+    (folder / "environment.json").write_text(json.dumps({"digest": read_spec(ENVS / f"{name}.yaml").digest}))
+    Path("built", name).symlink_to(f"builds/{name}")
+    return folder / "bin/python"
+
+
+def test_a_probe_asks_the_python_of_each_stage_in_one_job_for_a_partition(experiment, tmp_path, monkeypatch):
+    """GPUs are those that stand-ins for torch tell of."""
+    resources = "{slurm_partition: gpu, gpus_per_node: 1}"
+    rules = f"set-resources: {{caption_shard: {resources}, train: {resources}, generate_shard: {resources}}}\n"
+    written(tmp_path / "p", f"executor: submitit\ndefault-resources: {{slurm_partition: cpu}}\n{rules}")
+    preflight = replace(experiment(tmp_path / "p"), envs=Path("built"))
+    card = GPU.format(cuda="12.8", number=1)
+    caption, train = build_environment("caption", card), build_environment("train", "")
+    generate = build_environment("generate", GPU.format(cuda="11.8", number=0))
+    monkeypatch.setenv("PATH", programs(tmp_path / "bin", AT_ONCE, "sbatch", "srun", "squeue", "scancel"))
+    found = list(probe(preflight))
+    told = {severity: [one.what for one in found if one.severity == severity] for severity in ("problem", "fine")}
+    assert len(Path("submitted").read_text().splitlines()) == 2  # partitions
+    host = f"partition gpu, node {socket.gethostname()}"
+    problems = "\n".join(told["problem"])
+    assert f"{host}: {train} does not start as jobs start it: no libc" in problems
+    assert f"{host}: 1 GPU(s) asked for: torch 2.0+here sees no GPU (built for CUDA 11.8) in {generate}" in problems
+    assert f"{host}: {caption} has the packages of stage caption" in told["fine"]
+    assert any(one.startswith(f"{host}: sees results") and "Card with 70.0 GB free" in one for one in told["fine"])
+    assert "environment score: is not in built" in problems  # nobody was asked in its place
+    assert not Path("results").exists()
 
 
 SLURM = """#!/bin/sh
@@ -267,11 +335,7 @@ esac
 def test_a_probe_that_is_ended_from_outside_cancels_its_job_and_leaves_no_folder(experiment, tmp_path, monkeypatch):
     (tmp_path / "p").mkdir()
     (tmp_path / "p/config.yaml").write_text("executor: submitit\n")
-    (tmp_path / "bin").mkdir()
-    for name in ("sbatch", "squeue", "scancel"):  # a stand-in: the real one is tried in tests/slurm
-        (tmp_path / "bin" / name).write_text(SLURM)
-        (tmp_path / "bin" / name).chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.setenv("PATH", programs(tmp_path / "bin", SLURM, "sbatch", "squeue", "scancel"))
     before = signal.signal(signal.SIGTERM, signal.SIG_DFL)  # other tests in this process may have left a handler
     try:
         with pytest.raises(SystemExit):
