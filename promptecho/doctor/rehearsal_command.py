@@ -1,5 +1,5 @@
-"""How a rehearsal starts a command of a stage: as the stage's jobs do, in the stage's environment, and on GPUs that no
-other job of this machine has."""
+"""How a rehearsal starts a command of a stage: as the stage's jobs do, in the stage's environment, on GPUs that no
+other job of this machine has, and without any where the jobs get none."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from promptecho.bench.suite import here
+from promptecho.cluster.gpus import VISIBLE
 from promptecho.config.job_sizes import Stage, takes_gpu
+from promptecho.doctor.cluster import RULES, needs_of
 from promptecho.doctor.finding import Finding, unchecked
 from promptecho.doctor.packages import entered, environment_key, environments
 from promptecho.doctor.preflight import Preflight
@@ -56,7 +58,7 @@ def launch(
     Args:
         folder: of the rehearsal, where temporary files go.
         name: of the run where the stage is `train`, of the benchmark where it is `judge` or `score`.
-        gpus: that it gets where it takes one; 0: this machine has none.
+        gpus: that it gets where the stage's jobs get one, else it sees none; 0: this machine has none.
 
     Raises:
         DataError: the stage's environment is missing, damaged or out of date; the message ends with the fix.
@@ -71,10 +73,25 @@ def launch(
         environment["PATH"] = os.pathsep.join([str(bin_), *filter(None, [os.environ.get("PATH")])])
         python = str(bin_ / "python")
     launcher: list[str] = []
-    # Slurm gives its jobs theirs.
-    if gpus and not light and "SLURM_JOB_ID" not in os.environ and takes_gpu(preflight.config, stage, name):
+    if gpus and not light and not gets_gpu(preflight, stage, name):
+        environment[VISIBLE] = ""  # all are this job's, where Slurm has given them to the rehearsal
+    elif gpus and not light and "SLURM_JOB_ID" not in os.environ:  # Slurm gives its jobs theirs
         launcher = [python, "-m", "promptecho", "gpus", "run", "--count", str(gpus), "--"]
     return StageLaunch((*launcher, python), environment)
+
+
+def gets_gpu(preflight: Preflight, stage: Stage, name: str = "") -> bool:
+    """Whether the stage's jobs get a GPU: because their work takes one, or because the experiment or the profile says
+    so; `name` as for `takes_gpu`."""
+    profile = preflight.profile
+    if takes_gpu(preflight.config, stage, name):
+        return True
+    if profile is None:
+        return False
+    if profile.on_slurm:
+        return needs_of(preflight, stage, name).gpus > 0
+    said = profile.rules.get(RULES[stage], {}).get("gpu")
+    return isinstance(said, int) and said > 0
 
 
 def _file(preflight: Preflight, words: Sequence[str], stage: Stage, name: str) -> Path:

@@ -18,6 +18,7 @@ from promptecho.config.scorers import is_pairwise
 from promptecho.doctor.judge_costs import prompts_of
 from promptecho.doctor.judges import judges_answer
 from promptecho.doctor.preflight import Preflight
+from promptecho.doctor.rehearsal_command import gets_gpu
 from promptecho.doctor.rehearsal_config import RehearsedRun, rehearsed_runs
 from promptecho.doctor.rehearsal_runner import StageRunner, make_folder
 from promptecho.doctor.rehearsed_stage import RehearsedStage
@@ -38,10 +39,11 @@ class Stages:
     def __init__(self, preflight: Preflight, folder: Path, minutes: float, paid: bool):
         self.preflight, self.folder, self.paid = preflight, folder, paid
         self.on_gpu = bool(visible(os.environ, detect()))
+        self.trains_on_gpu = self.on_gpu and any(gets_gpu(preflight, "train", run) for run in preflight.names("train"))
         self.ranks = _ranks(preflight)
         # One process has no one to share a VLM with; as `train --smoke` does.
-        alone = ("offloaded" if self.on_gpu else "replicated") if self.ranks > 1 else None
-        self.runs = rehearsed_runs(preflight, folder, alone, small=not self.on_gpu)
+        alone = ("offloaded" if self.trains_on_gpu else "replicated") if self.ranks > 1 else None
+        self.runs = rehearsed_runs(preflight, folder, alone, small=not self.trains_on_gpu)
         self.runner = StageRunner(preflight, folder, minutes, self.on_gpu)
         self.captions, self.heldout = folder / "captions/captions.h5", folder / "captions/heldout.jsonl"
         self.captioned = self.made_up = False
@@ -119,7 +121,7 @@ class Stages:
     def _train_on_several(self) -> RehearsedStage:
         """The first run on several ranks, compared with one, as `train --smoke` does."""
         ranks, name = self.ranks, ON_SEVERAL.format(self.ranks)
-        if self.on_gpu:
+        if self.trains_on_gpu:
             ranks = min(ranks, len(visible(os.environ, detect())))
             if ranks < 2:
                 why = f"this machine has one GPU, and the profile asks for {self.ranks} ranks"

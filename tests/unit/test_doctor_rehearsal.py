@@ -20,6 +20,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from promptecho.cli import app
+from promptecho.cluster.gpus import VISIBLE
 from promptecho.config import load_experiment, run_training
 from promptecho.config.yaml_files import deep_merge
 from promptecho.doctor import rehearsal, rehearsal_command, rehearsal_runner, rehearsal_stages
@@ -231,9 +232,20 @@ def test_commands_are_started_as_jobs_are(start, monkeypatch, tmp_path):
         assert how.environment["PATH"].split(":")[0] == str(Path(python).parent)
         assert how.environment["TMPDIR"] == str(folder) and "TMPDIR" not in how.script(words)
         assert shlex.join(how.command("promptecho", words)) in how.script(words)
+        hidden = environment == "ocr"  # the one whose jobs get no GPU
+        assert (how.environment.get(VISIBLE) == "") is hidden
+        assert (f"export {VISIBLE}=''\n" in how.script(words)) is hidden
     assert launch(replace(preflight, envs=None), folder, ["train"], "train", "echo", 0).words == (sys.executable,)
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     assert len(launch(preflight, folder, ["train"], "train", "echo", 2).words) == 1
+    assert launch(preflight, folder, ["score"], "score", "textocr", 2).environment[VISIBLE] == ""
+    assert VISIBLE not in launch(preflight, folder, ["score"], "score", "textocr", 0).environment  # none to hide
+    for profile in (
+        "set-resources: {score: {gpu: 1}}\n",
+        "executor: submitit\nset-resources: {score: {gpus_per_node: 1}}\n",
+    ):
+        given = start(profile)
+        assert VISIBLE not in launch(given, folder, ["score"], "score", "textocr", 2).environment
     stages = Stages(replace(preflight, envs=Path("none")), folder, 1.0, False)
     caption = stages.runner.run(RehearsedStage("caption", "caption"), [["caption", "prompts"]])
     assert caption.problem == "environment caption: is not in none" and caption.fix.startswith("promptecho envs build")
