@@ -58,6 +58,8 @@ def _planned(candidate: Candidate, asks: Sequence[Ask], tokens: int) -> dict:
         flops += costs.more_tokens(1, entry, options.max_new_tokens).total
         flops *= options.samples
         inputs = costs.input_tokens(entry)
+    elif entry.reward.template_file(entry.options) is not None:
+        inputs = costs.input_tokens(entry)
     else:
         inputs = costs.question_tokens(question)
     return {"flops": flops * PER, "input_tokens": inputs}

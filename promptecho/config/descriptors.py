@@ -64,6 +64,8 @@ class Reward:
         seconds_per_image: for `promptecho plan`: what it takes on a GPU beside the VLM's passes, which are counted.
         null_elsewhere: its options stand as null in the digests of other rewards; true for those that are as old as
             these digests.
+        measures: what it tells of each image beside the number, by names as in `ImageScore.measures`; the means over an
+            iteration's images are logged.
     """
 
     name: str
@@ -78,6 +80,7 @@ class Reward:
     unit: str = ""
     seconds_per_image: float = 0.0
     null_elsewhere: bool = False
+    measures: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if problems := wrong_types(self):
@@ -90,6 +93,8 @@ class Reward:
             problems.append(f"version {self.version!r}: count from 1")
         if unknown := set(self.takes) - TAKES:
             problems.append(f"takes {', '.join(sorted(unknown))}: choose of {', '.join(sorted(TAKES))}")
+        if wrong := [one for one in self.measures if not (isinstance(one, str) and NAME.fullmatch(one))]:
+            problems.append(f"measures {wrong}: take lower-case letters, digits, _ and -")
         if self.template is not None and not self.template.is_file():
             problems.append(f"template {self.template}: no such file")
         if self.options is not None:
@@ -130,7 +135,11 @@ class Reward:
 REWARDS: Plugins[Reward] = Plugins(
     "rewards",
     Reward,
-    {"echo": "promptecho.rewards.echo:REWARD", "inferscore": "promptecho.rewards.inferscore:REWARD"},
+    {
+        "echo": "promptecho.rewards.echo:REWARD",
+        "inferscore": "promptecho.rewards.inferscore:REWARD",
+        "expected_score": "promptecho.rewards.expected_score:REWARD",
+    },
 )
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:  # what only reads an experiment needs none of it
@@ -40,12 +40,13 @@ class ImageScore:
     """One image's reward, NaN where it has none.
 
     For rewards that are read from a model's replies: how many `replies` were asked for, and for each that could not
-    be read what it said and why not.
+    be read what it said and why not. `measures` are further numbers by the names of the descriptor's `measures`.
     """
 
     reward: float
     replies: int = 0
     failures: tuple[str, ...] = ()
+    measures: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,8 @@ def weighted_reward(
     )  # fmt: skip
     question = context.query if template is None else template.text
     share = entry.options.max_failure_share if entry.reward.writes else 0.0
-    return WeightedReward(entry.name, entry.weight, question, load_labels(entry, index, prompts), context, share)
+    labels = load_labels(entry, index, prompts)
+    return WeightedReward(entry.name, entry.weight, question, labels, context, share, measures=entry.reward.measures)
 
 
 def with_models(rewards: list[WeightedReward], vlm: Vlm | None, device: torch.device) -> list[WeightedReward]:

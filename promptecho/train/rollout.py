@@ -105,7 +105,7 @@ def sample(
 
 def score(trainer: Trainer, sampled: Sampled) -> tuple[torch.Tensor, dict[str, float]]:
     """Collective: rewards [rewards, G, K] of all images of the series in float64, NaN where an image has none; and
-    metrics about failed replies.
+    metrics about failed replies and what rewards tell beside.
 
     Raises:
         PromptEchoError: on every rank; a reward failed or is not finite (the image and its label are dumped), memory
@@ -119,17 +119,18 @@ def score(trainer: Trainer, sampled: Sampled) -> tuple[torch.Tensor, dict[str, f
         except NotFiniteRewardError as error:
             raise report_reward(error, trainer.segment, iteration) from error
     with trainer.phase(Phase.EXCHANGE):
-        rows = torch.cat([local.rewards, local.replies, local.failed]).T.contiguous()
-        rows = gather_by_index(rows, sampled.mine, series.total)
-        rewards, replies, failed = rows.T.contiguous().chunk(3)
-        scores = RolloutScores(rewards, replies, failed, local.examples)
+        rows = torch.cat([local.rewards, local.replies, local.failed, local.measures]).T.contiguous()
+        rows = gather_by_index(rows, sampled.mine, series.total).T.contiguous()
+        sizes = [len(trainer.rewards)] * 3 + [len(local.measures)]
+        rewards, replies, failed, measures = rows.split(sizes)
+        scores = RolloutScores(rewards, replies, failed, local.examples, measures)
         if (problem := too_many_failures(trainer.rewards, scores)) is not None:
             index, message = problem
             example = local.examples[index]  # of this rank; another one may have none
             agree(RewardError(f"iteration {iteration}: {message}; {example}; {REPLIES_FIX}") if example else None)
             raise RewardError(f"iteration {iteration}: {message}; {REPLIES_FIX}")
     rewards = scores.rewards.reshape(len(trainer.rewards), len(series.prompts), -1)
-    return rewards, reply_metrics(trainer.rewards, scores)
+    return rewards, reply_metrics(trainer.rewards, scores) | measure_metrics(trainer.rewards, scores)
 
 
 def reply_metrics(rewards: list[WeightedReward], scores: RolloutScores) -> dict[str, float]:
@@ -141,6 +142,13 @@ def reply_metrics(rewards: list[WeightedReward], scores: RolloutScores) -> dict[
             found |= {f"failed_replies_{name}": int(failed), f"failed_share_{name}": failed / replies}
             found[f"missing_rewards_{name}"] = int(scores.rewards[index].isnan().sum())
     return found
+
+
+def measure_metrics(rewards: list[WeightedReward], scores: RolloutScores) -> dict[str, float]:
+    """Means over images of what rewards tell beside their numbers; without those that are told of no image."""
+    names = [f"{name}_{index}_{entry.metric}" for index, entry in enumerate(rewards) for name in entry.measures]
+    told = zip(names, map(present, scores.measures), strict=True)
+    return {name: float(values.mean()) for name, values in told if len(values)}
 
 
 def advantage_sizes(parts: torch.Tensor, rewards: list[WeightedReward]) -> dict[str, float]:

@@ -23,7 +23,7 @@ class WeightedReward:
     """One entry of the config's `rewards`. `labels` by prompt id; None: the prompts themselves.
 
     `reward` is None on a rank that has its rewards from another one; `context` is what it is built from, but for the
-    VLM.
+    VLM. `measures` are the names of what it tells of each image beside the number.
     """
 
     name: str
@@ -33,6 +33,7 @@ class WeightedReward:
     context: RewardContext = field(default_factory=RewardContext)
     max_failure_share: float = 0.0
     reward: BuiltReward | None = None
+    measures: tuple[str, ...] = ()
 
     @property
     def metric(self) -> str:
@@ -57,33 +58,38 @@ class RolloutScores:
     """What all rewards say of n images; three tensors [rewards, n] in float64, and one text for each reward.
 
     `rewards` are NaN where an image has none, which only some rewards may say. Of `replies` that were asked for, so
-    many `failed`; `examples` hold the first of them, "" where none did.
+    many `failed`; `examples` hold the first of them, "" where none did. `measures` [all rewards' measures, n] are what
+    rewards tell beside, NaN where one tells nothing.
     """
 
     rewards: torch.Tensor
     replies: torch.Tensor
     failed: torch.Tensor
     examples: list[str]
+    measures: torch.Tensor
 
     @classmethod
-    def of(cls, facts: torch.Tensor, examples: list[str]) -> RolloutScores:
+    def of(cls, facts: torch.Tensor, examples: list[str], measures: torch.Tensor | None = None) -> RolloutScores:
         """From the three tensors as one, [3, rewards, n]."""
         rewards, replies, failed = facts
-        return cls(rewards, replies, failed, examples)
+        none = rewards.new_zeros((0, rewards.shape[1]))
+        return cls(rewards, replies, failed, examples, none if measures is None else measures)
 
     @classmethod
-    def none(cls, n_rewards: int) -> RolloutScores:
+    def none(cls, rewards: list[WeightedReward]) -> RolloutScores:
         """Scores of no image."""
-        return cls.of(torch.zeros((3, n_rewards, 0), dtype=torch.float64), [""] * n_rewards)
+        facts = torch.zeros((3, len(rewards), 0), dtype=torch.float64)
+        measures = facts.new_zeros((sum(len(entry.measures) for entry in rewards), 0))
+        return cls.of(facts, [""] * len(rewards), measures)
 
     @classmethod
     def joined(cls, parts: list[RolloutScores]) -> RolloutScores:
         """Those of all images of `parts`, in their order."""
-        rewards, replies, failed = (
-            torch.cat([getattr(p, key) for p in parts], 1) for key in ("rewards", "replies", "failed")
+        rewards, replies, failed, measures = (
+            torch.cat([getattr(p, key) for p in parts], 1) for key in ("rewards", "replies", "failed", "measures")
         )
         examples = [next(filter(None, texts), "") for texts in zip(*(p.examples for p in parts), strict=True)]
-        return cls(rewards, replies, failed, examples)
+        return cls(rewards, replies, failed, examples, measures)
 
     def to_json(self) -> dict[str, Any]:
         """A value for `json`, whose numbers include NaN on both ends in Python."""
@@ -93,7 +99,9 @@ class RolloutScores:
     def from_json(cls, value: dict[str, Any]) -> RolloutScores:
         values = [value["rewards"], value["replies"], value["failed"]]
         examples = value["examples"]
-        return cls.of(torch.tensor(values, dtype=torch.float64).view(3, len(examples), -1), examples)
+        facts = torch.tensor(values, dtype=torch.float64).view(3, len(examples), -1)
+        measures = torch.tensor(value["measures"], dtype=torch.float64)
+        return cls.of(facts, examples, measures.view(len(value["measures"]), facts.shape[2]))
 
 
 def score_images(
@@ -104,7 +112,7 @@ def score_images(
     Raises:
         NotFiniteRewardError: a reward failed or is not finite; names prompt and image.
     """
-    rows, examples = [], []
+    rows, examples, measures = [], [], []
     for index, entry in enumerate(rewards):
         for image, name in zip(images, names, strict=True):
             image.info["path"] = name
@@ -127,8 +135,10 @@ def score_images(
         facts = [[score.reward, score.replies, len(score.failures)] for score in scores]
         rows.append(torch.tensor(facts, dtype=torch.float64).view(-1, 3).T)
         examples.append(next((failure for score in scores for failure in score.failures), ""))
+        measures += [[score.measures.get(name, math.nan) for score in scores] for name in entry.measures]
         moved(index + 1)
-    return RolloutScores.of(torch.stack(rows, 1), examples)
+    told = torch.tensor(measures, dtype=torch.float64).view(len(measures), len(images))
+    return RolloutScores.of(torch.stack(rows, 1), examples, told)
 
 
 def too_many_failures(rewards: list[WeightedReward], scores: RolloutScores) -> tuple[int, str] | None:

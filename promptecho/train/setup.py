@@ -162,7 +162,7 @@ def make_rewarder(
         address, key = launch.store.get(store_key(layout.node)).decode().split()
         first = (layout.node + 1) * layout.per_node - layout.servers_per_node
         server = f"the reward server, rank {first} of {layout.world_size} ({socket.gethostname()}),"
-        return RemoteRewarder(address, bytes.fromhex(key), server=server, rewards=len(rewards), stop=phase.stop)
+        return RemoteRewarder(address, bytes.fromhex(key), server=server, rewards=rewards, stop=phase.stop)
     from promptecho.train.placement.local import LocalRewarder, load_reward_vlm
     from promptecho.train.placement.overlapped import OverlappedRewarder
 

@@ -107,6 +107,15 @@ def special_tokens(vlm: Vlm) -> list[str]:
     return [token.content for token in vlm.tokenizer.added_tokens_decoder.values() if token.special]
 
 
+def check_plain(vlm: Vlm, text: str, name: str) -> None:
+    """Raises:
+    DataError: the text holds a control token; `name` is what it is called.
+    """
+    for token in special_tokens(vlm):
+        if token in text:
+            raise DataError(f"{name}: contains the control token {token!r}; remove it from the text")
+
+
 def opens_itself(vlm: Vlm, text: str) -> bool:
     """Whether the rendered text brings its own beginning-of-sequence token (or the tokenizer has none)."""
     bos = vlm.tokenizer.bos_token

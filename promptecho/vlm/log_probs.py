@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -86,8 +87,21 @@ def label_log_probs(
 def _batch_log_probs(vlm: Vlm, images: list[Image.Image], texts: list[LabelledText], names: list[str]) -> torch.Tensor:
     """Log-probabilities of the labels' tokens, one label after the other, where the model computes."""
     batch = processed(vlm, images, [text.text for text in texts], padding_side="right")
+    starts = label_starts(vlm, batch, texts, names)
+    counts = [len(text.label_ids) for text in texts]
+    places = torch.cat([torch.arange(first, first + count) for first, count in zip(starts, counts, strict=True)])
+    return log_probs_at(vlm, batch, places, batch["input_ids"].flatten()[places + 1])
+
+
+def label_starts(vlm: Vlm, batch: Any, texts: Sequence[LabelledText], names: Sequence[str]) -> list[int]:
+    """For each row of a processed batch that is padded on the right: the place, counted through the batch, whose logits
+    predict the label's first token.
+
+    Raises:
+        DataError: a row exceeds the context, or does not end with its label.
+    """
     input_ids, lengths = batch["input_ids"], batch["attention_mask"].sum(dim=1).tolist()  # [B, T], on the host
-    rows = []  # places, counted through the batch, whose logits predict a label token
+    starts = []
     for row, (text, length, name) in enumerate(zip(texts, lengths, names, strict=True)):
         count = len(text.label_ids)
         if length > vlm.context_length:
@@ -97,20 +111,29 @@ def _batch_log_probs(vlm: Vlm, images: list[Image.Image], texts: list[LabelledTe
             )
         if input_ids[row, length - count : length].tolist() != text.label_ids:
             raise DataError(f"{name}: the processor of {vlm.path} changes the label's tokens; it cannot be scored")
-        first = row * input_ids.shape[1] + length - count - 1
-        rows.append(torch.arange(first, first + count))
-    places = torch.cat(rows)
-    targets = input_ids.flatten()[places + 1]
+        starts.append(row * input_ids.shape[1] + length - count - 1)
+    return starts
+
+
+def log_probs_at(vlm: Vlm, batch: Any, places: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """log p(`targets[n]`), in float32, as the token behind `places[n]` of a processed batch: one pass of the model.
+
+    Args:
+        places: counted through the batch, on the host, in increasing order; one may be there several times.
+    """
     dtype, device = vlm.model.dtype, vlm.device
     if can_stay_on_host(vlm.model):
         facts, inputs = facts_of(vlm.model, batch, places, targets, device)
         inputs["pixel_values"] = on_device(inputs["pixel_values"].to(dtype), device)  # not every processor does it
         with during(vlm.model, facts):
             return vlm.model(**inputs, use_cache=False).logits
-    keep = torch.zeros(input_ids.numel(), dtype=torch.bool)
-    keep[places] = True
-    keep, targets = keep.view(input_ids.shape).to(device), targets.to(device)
-    logits = vlm.model(**batch.to(device, dtype=dtype), logits_to_keep=keep, use_cache=False).logits  # [targets, V]
+    keep = torch.zeros(batch["input_ids"].shape, dtype=torch.bool)
+    rows, at = places.unique(return_inverse=True)
+    keep.view(-1)[rows] = True
+    keep, targets = keep.to(device), targets.to(device)
+    logits = vlm.model(**batch.to(device, dtype=dtype), logits_to_keep=keep, use_cache=False).logits  # [rows, V]
+    if len(rows) < len(places):
+        logits = logits[at.to(device)]
     return torch.cat(
         [
             -F.cross_entropy(part.float(), target, reduction="none")

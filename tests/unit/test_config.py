@@ -157,7 +157,12 @@ def test_everything_wrong_is_told_at_once():
             "stratified_grid draws from",
         ),
         ("models.t2i.family", "sdxl", "models.t2i.family", "should be 'zimage' or 'qwenimage' (found 'sdxl')"),
-        ("rewards", [{"name": "clip"}], "rewards.0.name", "should be 'echo' or 'inferscore' (found 'clip')"),
+        (
+            "rewards",
+            [{"name": "clip"}],
+            "rewards.0.name",
+            "should be 'echo', 'inferscore' or 'expected_score' (found 'clip')",
+        ),
         ("training.learning_rate", 0, "training.learning_rate", "greater than 0"),
         ("training.learning_rate", float("nan"), "training.learning_rate", "finite"),
         ("training.seed", True, "training.seed", "integer"),

@@ -224,9 +224,9 @@ def test_scores_travel_as_json_and_join(vlm):
 def test_without_any_reward_training_stops_whatever_the_share():
     entries = [WeightedReward("inferscore", 1.0, "", max_failure_share=1.0) for _ in range(2)]
     ones, failed = torch.ones((2, 2)).double(), torch.tensor([[1.0, 0.0], [0.0, 1.0]]).double()
-    scores = RolloutScores(torch.tensor([[nan, 0.5], [0.5, nan]]).double(), ones, failed, ["a", "b"])
+    scores = RolloutScores.of(torch.stack([torch.tensor([[nan, 0.5], [0.5, nan]]).double(), ones, failed]), ["a", "b"])
     assert "no image has all of its rewards" in too_many_failures(entries, scores)[1]
-    scores = RolloutScores(torch.tensor([[nan, nan], [0.5, 0.5]]).double(), ones, torch.ones((2, 2)), ["a", "b"])
+    scores = RolloutScores.of(torch.stack([torch.tensor([[nan, nan], [0.5, 0.5]]).double(), ones, ones]), ["a", "b"])
     assert "not one reply to rewards.0" in too_many_failures(entries, scores)[1]
 
 

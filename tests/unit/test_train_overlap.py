@@ -196,7 +196,7 @@ def test_an_error_while_images_are_made_leaves_no_lot_to_be_scored(tmp_path, tra
         scored.append(lot)
         pools.append(self.pool)
         ended.wait(60)
-        return RolloutScores.none(1)
+        return RolloutScores.none(self.rewards)
 
     def fails(self, latents, made=[]):  # noqa: B006
         made.append(len(latents))

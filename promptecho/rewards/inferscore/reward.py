@@ -11,14 +11,13 @@ from typing import Annotated
 from PIL import Image
 from pydantic import BaseModel, Field
 
-from promptecho.errors import DataError
 from promptecho.json_reply import parse_json
 from promptecho.rewards.base import Details, ImageScore, RewardContext, image_name
 from promptecho.rewards.inferscore.options import QUESTION, InferScoreSection
 from promptecho.seeds import derive_seed
 from promptecho.templates import Template, read_template
 from promptecho.vlm.generation import complete
-from promptecho.vlm.inputs import batch_inputs, render_prompt, special_tokens
+from promptecho.vlm.inputs import batch_inputs, check_plain, render_prompt
 from promptecho.vlm.model import Vlm
 
 HIGHEST = 10.0
@@ -147,9 +146,7 @@ class InferScoreReward:
         return found
 
     def _question(self, prompt: str, prompt_id: str) -> str:
-        for token in special_tokens(self.vlm):
-            if token in prompt:
-                raise DataError(f"prompt {prompt_id}: contains the control token {token!r}; remove it from the text")
+        check_plain(self.vlm, prompt, f"prompt {prompt_id}")
         return render_prompt(self.vlm, self.template.fill(prompt=prompt))
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 from promptecho.errors import PromptEchoError, RewardError
 from promptecho.train.data import TrainingPrompt
 from promptecho.train.placement.messages import receive_json, send_images, send_json
-from promptecho.train.scoring import NotFiniteRewardError, RolloutScores
+from promptecho.train.scoring import NotFiniteRewardError, RolloutScores, WeightedReward
 from promptecho.train.stop import POLL_S, StopCheck
 
 GONE = (EOFError, ConnectionError, BrokenPipeError, OSError)
@@ -23,7 +23,7 @@ class RemoteRewarder:
         server: what to call it in messages.
     """
 
-    def __init__(self, address: str, key: bytes, *, server: str, rewards: int, stop: StopCheck):
+    def __init__(self, address: str, key: bytes, *, server: str, rewards: list[WeightedReward], stop: StopCheck):
         self.server, self.rewards, self.stop = server, rewards, stop
         self.sent: list[list[Image.Image]] = []
         try:

@@ -50,7 +50,7 @@ class OverlappedRewarder:
 
     def collect(self, moved: Callable[[int], None]) -> RolloutScores:
         lots, self.lots = self.lots, []
-        parts, alone = [RolloutScores.none(len(self.rewards))], False
+        parts, alone = [RolloutScores.none(self.rewards)], False
         before = torch.cuda.memory_allocated(self.device) if self.on_gpu else 0
         # Within a held-out evaluation, which is measured as one, the peak is that of its sampling.
         clear = self.on_gpu and torch.cuda.max_memory_allocated(self.device) <= before + SLACK
