@@ -1,6 +1,6 @@
 """Draw the pictures of README and docs from a finished `shapes` experiment.
 
-    .venv/bin/python docs/make_pictures.py results/shapes promptecho-s1 40 docs
+    .venv/bin/python docs/make_pictures.py results/shapes promptecho-s1 20 docs
 
 What each shows is what the workflow draws too: before-after.png is figures/samples_RUN.png on the held-out captions,
 curves-shapes.png is figures/curves_heldout.png, training-shapes.png is figures/training.png.

@@ -64,8 +64,11 @@ def _handles(data: dict[str, Any]) -> list[Line2D]:
     for index, (name, members) in enumerate(data["groups"].items()):
         text = shortened(f"{name}, mean of {len(members)} seeds" if len(members) > 1 else name, 48)
         handles.append(Line2D([], [], **(line_style(index) | BOLD), label=text))
-    handles.append(Line2D([], [], color=BASE_COLOR, linewidth=0.5, alpha=0.6, label="each iteration"))
-    if any(_smooth(panel) for panel in data["panels"]):
+    smooth = any(_smooth(panel) for panel in data["panels"])
+    several = any(len(members) > 1 for members in data["groups"].values())
+    if smooth or several:  # else the bold curves hide the faint ones
+        handles.append(Line2D([], [], color=BASE_COLOR, linewidth=0.5, alpha=0.6, label="each iteration"))
+    if smooth:
         handles.append(Line2D([], [], **(BOLD | {"color": BASE_COLOR}), label="running mean, last 1/15 of a run"))
     if any(panel["heldout"] for panel in data["panels"]):
         handles.append(Line2D([], [], **(WATCHED | {"color": BASE_COLOR}), label="reward on held-out captions"))
