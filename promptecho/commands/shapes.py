@@ -69,8 +69,11 @@ def _only_for(owner: World, world: World, given: dict[str, bool]) -> None:
         typer.BadParameter: an option of `given` would be without effect.
     """
     if useless := [name for name, is_given in given.items() if is_given and world != owner]:
-        told = f"{', '.join(useless)} {'has' if len(useless) == 1 else 'have'} no effect with --world {world}"
-        raise typer.BadParameter(f"{told}; leave it out, or use --world {owner}.")
+        raise typer.BadParameter(f"{_no_effect(useless)} with --world {world}; leave it out, or use --world {owner}.")
+
+
+def _no_effect(options: list[str]) -> str:
+    return f"{', '.join(options)} {'has' if len(options) == 1 else 'have'} no effect"
 
 
 def _check_models(vlm: str | None, t2i: str | None, vae: Path | None) -> None:
@@ -156,9 +159,11 @@ def train_vae(
     threads: int | None = THREADS,
 ):
     """Train the VAE (about ten minutes)."""
+    from promptecho.models.locate import check_vae_path
     from promptecho.shapes.train_vae import train_vae as run
     from promptecho.shapes.train_vae import wide_picture
 
+    init = None if init is None else Path(check_vae_path(init))
     picture = wide_picture
     if world == "gallery":
         from promptecho.gallery.pictures import fine_picture as picture
@@ -188,6 +193,9 @@ def train_t2i(
 ) -> None:
     """Train the Z-Image transformer and its text encoder (about an hour)."""
     _only_for("gallery", world, {"--posters": posters is not None})
+    from promptecho.models.locate import check_pipeline_path, check_vae_path
+
+    vae, init = Path(check_vae_path(vae)), None if init is None else Path(check_pipeline_path(str(init)))
     from promptecho.shapes.train_t2i import PaintingRecipe
     from promptecho.shapes.train_t2i import train_t2i as run
 
@@ -231,6 +239,10 @@ def train_vlm(
     """Train the vision-language model (about forty minutes)."""
     _only_for("gallery", world, {"--relations": relations is not None})
     _only_for("shapes", world, {"--scores": scores})
+    from promptecho.models.locate import check_model_path
+    from promptecho.shipped import model_path
+
+    init = None if init is None else Path(check_model_path(model_path(str(init), "vlm")))
     from promptecho.shapes.models import VLM_SIZES
     from promptecho.shapes.train_vlm import ReadingRecipe
     from promptecho.shapes.train_vlm import train_vlm as run
@@ -285,6 +297,11 @@ def measure(
 ) -> None:
     """Measure the embedded models: their accuracy, and how far the reward agrees with the oracle within a prompt."""
     _only_for("gallery", world, {"--vae": vae is not None, "--drawings": drawings is not None})
+    given = {"--adapter": adapter is not None, "--grid": grid is not None}
+    if not prompts and (useless := [name for name, is_given in given.items() if is_given]):
+        raise typer.BadParameter(
+            f"{_no_effect(useless)} with --prompts 0, which generates no images; leave it out, or give more prompts."
+        )
     vlm, t2i = vlm or world, t2i or world
     drawn = (200 if drawings is None else drawings) if world == "gallery" else 0
     draws = prompts or (drawn and vae is None)

@@ -33,7 +33,7 @@ def results_writable(preflight: Preflight) -> Iterator[Finding]:
     name = _shown(place)
     mine = os.access(place, os.W_OK | os.X_OK)
     if not mine:
-        yield problem(f"{name}: you may not write there", START, f"chmod u+w {name}, or start in another folder")
+        yield _not_writable(place, name)
     open_to_all = [path for path in _places(preflight).values() if os.path.exists(path) and _others_write(path)]
     for path in open_to_all:
         yield warning(
@@ -42,6 +42,17 @@ def results_writable(preflight: Preflight) -> Iterator[Finding]:
         )  # fmt: skip
     if mine and not open_to_all:
         yield fine(f"{name}: you may write there, and not everybody may")
+
+
+def _not_writable(place: Path, name: str) -> Finding:
+    """Why nobody, or not this user, may write in a folder; each has its own way out."""
+    if os.statvfs(place).f_flag & os.ST_RDONLY:
+        told = f"{name}: its file system is read-only, for everybody"
+        return problem(told, START, "start in a folder of another file system, or have this one mounted for writing")
+    told = f"{name}: you may not write there"
+    if place.stat().st_uid == os.geteuid():
+        return problem(told, START, f"chmod u+wx {name}, or start in another folder")
+    return problem(f"{told}, and it is not yours", START, "ask its owner for that, or start in another folder")
 
 
 def shared_folders(preflight: Preflight) -> Iterator[Finding]:

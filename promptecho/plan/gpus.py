@@ -54,7 +54,8 @@ def of_device(device_name: str) -> str | None:
 def find_gpu(name: str, memory_gb: float | None = None, tflops: float | None = None) -> Gpu:
     """The GPU `name`, with its memory or its bfloat16 rate replaced.
 
-    A name that is not listed needs both; its other figures are then an H100's, its other rates in usual proportions.
+    A name that is not listed needs both; its other figures are then an H100's, its other rates in usual proportions. A
+    listed one with another figure is no longer that card, and is not named so.
 
     Raises:
         ConfigError: not listed, and a figure is missing.
@@ -68,6 +69,11 @@ def find_gpu(name: str, memory_gb: float | None = None, tflops: float | None = N
                 "bfloat16) from its datasheet"
             )
         gpu = replace(listed["h100"], name=name, devices=(), source="command line; bandwidths of an H100")
+    else:
+        told = {"memory": memory_gb not in (None, gpu.memory_gb), "FLOP/s": tflops not in (None, gpu.bfloat16)}
+        if changed := " and ".join(what for what, is_other in told.items() if is_other):
+            source = f"{changed} from the command line, the rest: {gpu.source}"
+            gpu = replace(gpu, name=f"GPU like {gpu.name} but for {changed}", devices=(), source=source)
     if memory_gb is not None:
         gpu = replace(gpu, memory_gb=memory_gb)
     if tflops is not None:

@@ -13,6 +13,7 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -88,6 +89,21 @@ def test_folders_that_everybody_may_write_are_told(experiment):
     assert "results/tiny: everybody may write" in only(results_writable(preflight), "warning").what
     preflight.results.chmod(0o1777)
     assert only(results_writable(preflight), "fine")
+
+
+def test_a_folder_that_cannot_be_written_is_told_with_what_would_open_it(experiment, monkeypatch):
+    """Permissions do not bind root, so that they are pretended here."""
+    preflight = experiment()
+    preflight.results.mkdir(parents=True)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert only(results_writable(preflight)).fix.startswith("chmod u+wx results/tiny")
+    me = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: me + 1)
+    found = only(results_writable(preflight))
+    assert found.what.endswith("you may not write there, and it is not yours") and "chmod" not in found.fix
+    monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_flag=os.ST_RDONLY))
+    found = only(results_writable(preflight))
+    assert found.what == "results/tiny: its file system is read-only, for everybody" and "chmod" not in found.fix
 
 
 @pytest.mark.skipif(file_system(Path("/dev/shm")) != "tmpfs", reason="/dev/shm is no file system in memory here")

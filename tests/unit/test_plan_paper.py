@@ -122,7 +122,12 @@ def test_listed_gpus():
         assert gpu.source and gpu.memory_gb > 0, name
         assert gpu.bfloat16 > gpu.tf32 > gpu.float32, name
     other = find_gpu("mi300x", memory_gb=192, tflops=1307)
-    assert (other.memory_gb, other.bfloat16) == (192, 1307)
+    assert (other.name, other.memory_gb, other.bfloat16) == ("mi300x", 192, 1307)
+    small = find_gpu("h100", memory_gb=24)  # no such card is known
+    assert (small.name, small.bfloat16, small.devices) == ("GPU like NVIDIA H100 SXM but for memory", 989, ())
+    assert small.source.startswith("memory from the command line, the rest: NVIDIA H100")
+    assert "but for memory and FLOP/s" in find_gpu("l40s", memory_gb=24, tflops=100).name
+    assert find_gpu("h100", memory_gb=80, tflops=989).name == find_gpu("h100").name
     clock = Clock(find_gpu("h100"), planner_of(load_experiment(EXPERIMENTS / "shapes.yaml")).settings, 1)
     one = {"bfloat16": 10**15}
     assert clock.compute(Cost(one), Phase.UPDATE) == pytest.approx(1e15 / 989e12 / 0.4)
