@@ -3,7 +3,7 @@
     python perf/gpu/prepare.py --folder /scratch/random-models            # 39 GB of disk
     python perf/gpu/prepare.py --tiny --folder /tmp/random-models
 
-Models and sizes are those of `train_zimage.py`. What is in the folder already stays.
+Models and sizes are those of `train_zimage.py`. What is in the folder already stays, and its row says so.
 """
 
 from __future__ import annotations
@@ -12,14 +12,17 @@ import argparse
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import models
 import torch
 from train_zimage import write_config
 
+from promptecho.bench.peak import machine
 from promptecho.cluster.device import choose_device
 
 CONFIG = "measured.yaml"
+MODELS = {"zimage": models.zimage, "qwen3vl-8b": models.qwen3vl}
 
 
 def main() -> None:
@@ -33,19 +36,29 @@ def main() -> None:
     dtype = "bfloat16" if device.type == "cuda" else "float32"
     prefix, folder = "tiny-" if arguments.tiny else "", arguments.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    rows, paths = [], []
-    for name, make in (("zimage", models.zimage), ("qwen3vl-8b", models.qwen3vl)):
-        begun = time.perf_counter()
-        paths.append(make(folder / f"{prefix}{name}", device, getattr(torch, dtype), tiny=arguments.tiny))
-        gb = sum(file.stat().st_size for file in paths[-1].rglob("*") if file.is_file()) / 1e9
-        rows.append({"what": f"random {name} written, {gb:.3g} GB", "seconds": [time.perf_counter() - begun]})
+    tell(arguments.rows, {"facts": machine(device)})
+    paths = []
+    for name, make in MODELS.items():
+        begun, path = time.perf_counter(), folder / f"{prefix}{name}"
+        was_there = path.is_dir()
+        paths.append(make(path, device, getattr(torch, dtype), tiny=arguments.tiny))
+        gb = sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) / 1e9
+        if was_there:
+            tell(arguments.rows, {"what": f"random {name} was there already, {gb:.3g} GB"})
+        else:
+            taken = time.perf_counter() - begun
+            tell(arguments.rows, {"what": f"random {name} written, {gb:.3g} GB", "seconds": [taken]})
     asked = argparse.Namespace(
         tiny=arguments.tiny, iterations=2, prompts=2, images_per_prompt=2, batch_size=4, changes=[]
     )
     write_config(asked, folder, *paths, dtype)
-    if arguments.rows is not None:
-        with arguments.rows.open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps(row) + "\n" for row in rows)
+
+
+def tell(rows: Path | None, row: dict[str, Any]) -> None:
+    """Write a row at once, where they are asked for."""
+    if rows is not None:
+        with rows.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
 
 
 if __name__ == "__main__":

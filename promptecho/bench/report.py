@@ -41,6 +41,9 @@ def page(results: dict[str, Any]) -> str:
         + (", interrupted" if results.get("interrupted") else ""), "",
         *summary(results["rows"]), table(results["rows"]), "", ABOUT,
     ]  # fmt: skip
+    if took := results.get("step_seconds"):
+        told = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in took.items())
+        lines += ["", f"The processes took, with loading: {told}."]
     for row in results["rows"]:
         if kernels := row.get("kernels"):
             lines += ["", f"## {row['step']}: one guided pass by kernel", "", _kernels(kernels)]
@@ -81,9 +84,13 @@ def percent(share: float) -> str:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """One line of markdown for each row, its columns aligned."""
+    """One line of markdown for each row, its columns aligned. Where a step failed after rows of its own, that is told
+    of "the rest"."""
     peak = peak_of(rows)
     shown = [_cells(row, peak) for row in rows]
+    for i, (row, cells) in enumerate(zip(rows, shown, strict=True)):
+        if "failed" in row and any(one["step"] == row["step"] for one in rows[:i]):
+            cells["what"] = "the rest"
     used = [name for name in COLUMNS if name in LEFT or any(cells[name] for cells in shown)]
     return _markdown(used, [[cells[name] for name in used] for cells in shown], LEFT)
 

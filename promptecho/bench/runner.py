@@ -50,7 +50,8 @@ class Step:
 def run_steps(
     steps: Sequence[Step], facts: dict[str, Any], out: Path, minutes: float, told: Callable[[str], None] = print
 ) -> dict[str, Any]:
-    """Run `steps` in their order; returns, and leaves in `out`, `facts` with "rows" and "seconds".
+    """Run `steps` in their order; returns, and leaves in `out`, `facts` with "rows", "seconds" of the whole and
+    "step_seconds" of each process.
 
     A row tells its "step" and either what was measured or why nothing was: "failed" (an error, or out of time),
     "absent" (not in this checkout), "not_run" (no time left, or what it needs failed). Output of the steps is in
@@ -59,7 +60,7 @@ def run_steps(
     true.
     """
     begun = time.monotonic()
-    results: dict[str, Any] = {**facts, "minutes": minutes, "rows": [], "interrupted": False}
+    results: dict[str, Any] = {**facts, "minutes": minutes, "rows": [], "step_seconds": {}, "interrupted": False}
     logs = out.with_name(f"{out.name}.logs")
     logs.mkdir(parents=True, exist_ok=True)
     good: set[str] = set()
@@ -74,7 +75,7 @@ def run_steps(
     keep([])
     with _ended_by_signals():
         for step in steps:
-            left = 60 * minutes - (time.monotonic() - begun)
+            left = max(0.0, 60 * minutes - (time.monotonic() - begun))
             if missing := [name for name in step.needs if name not in good]:
                 keep([{"step": step.name, "not_run": f"needs the step {', '.join(missing)}"}])
                 continue
@@ -84,6 +85,7 @@ def run_steps(
             told(f"{step.name} ({time.monotonic() - begun:.0f} s of {60 * minutes:.0f})")
             file = logs / f"{step.name.replace(' ', '_').replace('=', '-')}.jsonl"
             file.unlink(missing_ok=True)
+            started = time.monotonic()
             try:
                 problem = _run(step, file, min(step.limit_s, left))
             except KeyboardInterrupt:
@@ -91,6 +93,7 @@ def run_steps(
                 results["interrupted"] = True
                 write_json(out, results)
                 return results
+            results["step_seconds"][step.name] = round(time.monotonic() - started, 1)
             if problem is None:
                 good.add(step.name)
             rows = read_rows(file, step.name)

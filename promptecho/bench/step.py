@@ -51,10 +51,11 @@ def measure(arguments: argparse.Namespace) -> None:
     """Run the step."""
     from promptecho.bench import iteration, rewards, transformer
     from promptecho.bench.context import open_bench
+    from promptecho.bench.peak import machine
 
     bench = open_bench(arguments)
     versions = [f"{name} {version(name)}" for name in ("diffusers", "transformers", "peft", "deepspeed")]
-    bench.facts(versions=", ".join(versions))
+    bench.facts(**machine(bench.device), versions=", ".join(versions))
     if arguments.name == "iteration":
         iteration.iteration(bench, arguments.iterations)
     elif arguments.name == "reward":

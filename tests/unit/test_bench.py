@@ -22,7 +22,8 @@ from tiny_experiment import Experiment
 
 from promptecho.bench.context import open_bench
 from promptecho.bench.report import page
-from promptecho.bench.runner import Step, exit_code, run_steps
+from promptecho.bench.runner import Step, exit_code, read_rows, run_steps
+from promptecho.bench.suite import STEPS
 from promptecho.bench.transformer import folded, policy
 from promptecho.errors import ConfigError
 from promptecho.files import write_json
@@ -66,11 +67,14 @@ def test_each_step_is_a_row_or_the_reason_why_it_is_none(tmp_path):
     assert found["behind"]["not_run"] == "needs the step short"
     assert "s left, it takes about 90" in found["long"]["not_run"]
     assert found["last"]["what"] == "still there"
+    assert list(results["step_seconds"]) == ["good", "unknown", "short", "ours", "hangs", "killed", "last"]
     partial = [row["step"] for row in results["rows"] if row.get("what") in ("half", "first")]
     assert partial == ["short", "hangs"]  # what was measured before a failure
     text = page(results)
     cells = {line.split("|")[1].strip(): line for line in text.splitlines() if line.startswith("|")}
     assert "2.00 (1.00 - 3.00), n=3" in cells["good"] and "not there: compute.fast" in cells["unknown"]
+    assert "| the rest " in cells["hangs"] and "failed: out of time" in cells["hangs"]  # it has a row of before
+    assert "the rest" not in cells["killed"] and "The processes took, with loading: good " in text
     assert "50%" in next(line for line in text.splitlines() if "| half" in line)  # of the peak
     assert "- Failed: short, ours, hangs, killed." in text and "- Not there: unknown." in text
 
@@ -105,7 +109,15 @@ def test_the_budget_is_kept(tmp_path):
     steps = [step("one", "time.sleep(60)"), step("two", "row(what=1)", least=1.0)]
     results = run_steps(steps, {}, tmp_path / "out.json", minutes=1 / 30, told=lambda _: None)
     assert time.monotonic() - begun < 30
-    assert "out of time" in results["rows"][0]["failed"] and "not_run" in results["rows"][1]
+    assert "out of time" in results["rows"][0]["failed"]
+    assert results["rows"][1]["not_run"] == "0 s left, it takes about 1"
+
+
+def test_ten_minutes_hold_what_the_docs_say():
+    """docs/performance.md, "If you have a GPU for a few minutes"; with 71 s for the models."""
+    names = list(STEPS)[: list(STEPS).index("forward compile=off") + 1]
+    assert names == ["peak", "iteration", "reward", "forward", "forward compile=off"]
+    assert 71 + sum(STEPS[name][1] for name in names) < 600
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -193,7 +205,11 @@ def measured(config: Path, name: str, tmp_path: Path, *more: str, code: int = 0)
 
 
 def test_one_pass_and_its_kernels(config, tmp_path):
+    """What machine it was, such a step tells too, where `peak` is not asked for."""
     equal, mixed, kernels = measured(config, "forward", tmp_path)[0]
+    (told,) = (row["facts"] for row in read_rows(tmp_path / "rows.jsonl", "forward") if "facts" in row)
+    head = page({"rows": [], "minutes": 1, **told}).splitlines()[2]
+    assert head.startswith("CPU, ") and f"torch {torch.__version__}, python 3." in head and "diffusers" in head
     assert equal["tflops"] > 0 and "against equal lengths" in mixed["remarks"]
     assert any("mm" in kernel["name"] for kernel in kernels["kernels"])
 

@@ -28,6 +28,23 @@ def measure(script: str, folder: Path, *arguments: str) -> tuple[dict, str]:
     return json.loads(out.read_text()), stdout
 
 
+def test_models_that_are_there_already_are_not_told_as_written(tmp_path, monkeypatch):
+    import prepare
+
+    said = []
+    for number in range(2):
+        rows = tmp_path / f"rows-{number}.jsonl"
+        words = ["prepare.py", "--tiny", "--folder", tmp_path, "--device", "cpu", "--rows", rows]
+        monkeypatch.setattr(sys, "argv", [str(word) for word in words])
+        prepare.main()
+        facts, *told = map(json.loads, rows.read_text().splitlines())
+        assert facts["facts"]["device"].startswith("CPU") and facts["facts"]["torch"] == torch.__version__
+        said.append([(row["what"].split(",")[0], "seconds" in row) for row in told])
+    assert said[0] == [("random zimage written", True), ("random qwen3vl-8b written", True)]
+    there = "was there already"
+    assert said[1] == [(f"random zimage {there}", False), (f"random qwen3vl-8b {there}", False)]
+
+
 def test_rewards_equal_the_models_own_loss(folder):
     facts, table = measure("reward", folder, "--images", "4", "--batch-size", "2", "--rounds", "2", "--counts")
     assert list(facts["sides"]) == ["plain", "ours, batch 1", "ours, batch 2", "library's pass, batch 2"]
