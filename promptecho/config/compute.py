@@ -28,9 +28,10 @@ class ComputeSection(Section):
     attention: AttentionKind = Field(
         "auto",
         description="Whose attention the text-to-image model and, in training, the reward's VLM take. auto: as the "
-        "libraries have it, torch's own with the kernel that torch chooses; sdpa: torch's own, asked for by name; "
-        "cudnn: torch's kernel of cuDNN (for the VLM as sdpa); flash3 and flash4: FlashAttention 3 and 4, packages of "
-        "their own. The last three are for GPUs and for models in bfloat16, and have not been measured here.",
+        "libraries have it, torch's own with the kernel that torch chooses, on an H200 cuDNN's; sdpa: torch's own, "
+        "asked for by name; cudnn: torch's kernel of cuDNN (for the VLM as sdpa); flash3 and flash4: FlashAttention 3 "
+        "and 4, packages of their own. The last three are for GPUs and for models in bfloat16, and none but auto has "
+        "been measured here.",
     )
     deterministic: Flag = Field(
         False,
