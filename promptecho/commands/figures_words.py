@@ -57,7 +57,7 @@ def words(
     from promptecho.models.locate import job_config
     from promptecho.phases import Phase
     from promptecho.reading.samples import write_sample_words
-    from promptecho.rewards.echo.words import check_blank
+    from promptecho.rewards.echo.blanks import check_blank
     from promptecho.train.prompts import TrainingPrompt
     from promptecho.train.reward_list import weighted_reward, with_models
     from promptecho.vlm import load_vlm

@@ -134,7 +134,7 @@ def reward(
     model_place = (path, own.revision if own else None) if chosen.needs_vlm and path is not None else None
     images = _checked(model_place, files, settings.captions)
     if blank is not None:
-        from promptecho.rewards.echo.words import check_blank
+        from promptecho.rewards.echo.blanks import check_blank
 
         check_blank(blank)
     # What is missing is said before these seconds.
@@ -185,7 +185,8 @@ def _read(
     """Rewards word by word, with what blank images make of them; and the page of them, if one is asked for."""
     from promptecho.names import shown
     from promptecho.reading.page import ReadImage, ReadRow, about_lines, write_words
-    from promptecho.rewards.echo.words import BLANK, read_words, told
+    from promptecho.rewards.echo.blanks import BLANK
+    from promptecho.rewards.echo.words import read_words, told
 
     blank = blank or BLANK
     readings = read_words(echo, images, texts, names, blank=blank)

@@ -139,6 +139,7 @@ REWARDS: Plugins[Reward] = Plugins(
         "echo": "promptecho.rewards.echo:REWARD",
         "inferscore": "promptecho.rewards.inferscore:REWARD",
         "expected_score": "promptecho.rewards.expected_score:REWARD",
+        "contrastive_echo": "promptecho.rewards.contrastive_echo:REWARD",
     },
 )
 

@@ -9,8 +9,9 @@ from PIL import Image
 from tiny_vlm import image, shared_folder
 
 from promptecho.errors import ConfigError
+from promptecho.rewards.echo.blanks import MEAN, blank_colors
 from promptecho.rewards.echo.reward import EchoReward
-from promptecho.rewards.echo.words import MEAN, blank_colors, read_words
+from promptecho.rewards.echo.words import read_words
 from promptecho.vlm import load_vlm
 from promptecho.vlm.words import group_tokens, label_words, text_words
 

@@ -12,20 +12,17 @@ are the same for all images of a prompt, so that changes of two images differ ex
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import torch
-from PIL import Image, ImageColor, ImageStat
+from PIL import Image
 
-from promptecho.errors import ConfigError
 from promptecho.rewards.base import Details
+from promptecho.rewards.echo.blanks import BLANK, blank_colors
 from promptecho.vlm import TokenLogProbs, Vlm
 from promptecho.vlm.words import label_words
-
-BLANK, MEAN = "black,grey,white", "mean"
 
 
 class TokenReward(Protocol):
@@ -138,7 +135,7 @@ def read_words(
         if label not in cuts:
             cuts[label] = label_words(echo.vlm, echo.query, label, name=f"prompt {name}", include_eos=echo.include_eos)
     details = echo.score_details(images, labels, names)
-    blanks = [None] * len(images) if blank is None else _blank_log_probs(echo, images, labels, names, blank)
+    blanks = [None] * len(images) if blank is None else blank_log_probs(echo, images, labels, names, blank)
     readings = []
     for label, detail, without in zip(labels, details, blanks, strict=True):
         values = detail.log_probs.tolist()
@@ -194,10 +191,11 @@ def _facts(word: ReadWord) -> dict[str, Any]:
     return found
 
 
-def _blank_log_probs(
+def blank_log_probs(
     echo: TokenReward, images: list[Image.Image], labels: list[str], names: list[str], blank: str
 ) -> list[Any]:
-    """For each image the label's log-probabilities, token by token, given blank images of its size."""
+    """For each image the log-probabilities of its label, token by token, given the blank images of its size that
+    `blank` names: of each token the logarithm of its mean probability over these."""
     keys = [
         [(label, image.size, color) for color in blank_colors(blank, image)]
         for image, label in zip(images, labels, strict=True)
@@ -207,32 +205,3 @@ def _blank_log_probs(
     found = echo.score_details(pictures, [key[0] for key in first], [names[index] for index in first.values()])
     rows = {key: detail.log_probs.double() for key, detail in zip(first, found, strict=True)}
     return [(torch.stack([rows[key] for key in some]).logsumexp(dim=0) - math.log(len(some))).tolist() for some in keys]
-
-
-def blank_colors(blank: str, image: Image.Image) -> list[tuple[int, int, int]]:
-    """The colours of the blank images that stand for `image`, each once.
-
-    Raises:
-        ConfigError: one is neither `mean` nor a colour.
-    """
-    return list(dict.fromkeys(_color(part.strip(), image) for part in re.split(r",(?![^(]*\))", blank)))
-
-
-def check_blank(blank: str) -> None:
-    """Whether `read_words` will take it.
-
-    Raises:
-        ConfigError: a part is neither `mean` nor a colour.
-    """
-    blank_colors(blank, Image.new("RGB", (1, 1)))
-
-
-def _color(name: str, image: Image.Image) -> tuple[int, int, int]:
-    if name == MEAN:
-        grey = round(ImageStat.Stat(image.convert("L")).mean[0])
-        return grey, grey, grey
-    try:
-        red, green, blue = ImageColor.getrgb(name)[:3]
-    except ValueError:
-        raise ConfigError(f"blank {name!r}: give {MEAN}, or a colour such as grey, white or #808080") from None
-    return red, green, blue
