@@ -14,17 +14,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from promptecho.audit.lexicon import STOP_WORDS
+from promptecho.rewards.weighted_echo.stop_words import is_stop_word
 
 
 def bare(word: str) -> str:
     """A word as tables call it: in lower case; the end token has no text."""
     return word.lower() or "(end)"
-
-
-def is_stop_word(word: str) -> bool:
-    """Whether it is one that says nothing of what an image shows, or no more than a sign."""
-    return bare(word) in STOP_WORDS or not any(character.isalnum() for character in word)
 
 
 @dataclass(frozen=True)

@@ -140,6 +140,7 @@ REWARDS: Plugins[Reward] = Plugins(
         "inferscore": "promptecho.rewards.inferscore:REWARD",
         "expected_score": "promptecho.rewards.expected_score:REWARD",
         "contrastive_echo": "promptecho.rewards.contrastive_echo:REWARD",
+        "weighted_echo": "promptecho.rewards.weighted_echo:REWARD",
     },
 )
 

@@ -161,7 +161,7 @@ def test_everything_wrong_is_told_at_once():
             "rewards",
             [{"name": "clip"}],
             "rewards.0.name",
-            "should be 'echo', 'inferscore', 'expected_score' or 'contrastive_echo' (found 'clip')",
+            "should be 'echo', 'inferscore', 'expected_score', 'contrastive_echo' or 'weighted_echo' (found 'clip')",
         ),
         ("training.learning_rate", 0, "training.learning_rate", "greater than 0"),
         ("training.learning_rate", float("nan"), "training.learning_rate", "finite"),
