@@ -25,6 +25,7 @@ def check(files: list[Path] = typer.Argument(..., help="Experiment files.")) -> 
     from promptecho.config.extends import read_experiment
     from promptecho.config.resolve import as_written
     from promptecho.config.rewards import unequal_sizes
+    from promptecho.config.scorers import unproved_backends
     from promptecho.doctor.trackers import tracker_troubles
     from promptecho.errors import ConfigError
 
@@ -38,6 +39,9 @@ def check(files: list[Path] = typer.Argument(..., help="Experiment files.")) -> 
             for run in experiment.runs:
                 if text := unequal_sizes(run_rewards(experiment, run), run_training(experiment, run).advantage.scale):
                     typer.echo(f"{file}: warning: runs.{run}: {text}", err=True)
+            for name, one in unproved_backends(experiment.benchmarks).items():
+                told = f"benchmarks.{name}.backend: {one.name}: {one.unproved}; {one.instead}"
+                typer.echo(f"{file}: warning: {told}", err=True)
             for text in tracker_troubles(experiment):
                 typer.echo(f"{file}: warning: {text}", err=True)
         except ConfigError as error:

@@ -33,6 +33,9 @@ class Backend:
         world: which one that is.
         models: (hub id, kind) of what it loads; `benchmarks.NAME.model` takes the place of the first, and of all where
             it is a folder. Kinds: `transformers`, `modelscope`.
+        unproved: what keeps it from running, in words, where nobody has brought it to run; `config check` and the
+            preflight tell that.
+        instead: what to do then.
     """
 
     name: str
@@ -44,6 +47,8 @@ class Backend:
     embedded_only: bool = False
     world: str = "shapes"
     models: tuple[tuple[str, str], ...] = ()
+    unproved: str = ""
+    instead: str = ""
 
     @property
     def needs(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from promptecho.config.benchmarks import Backend, benchmark_named
@@ -32,6 +33,12 @@ def max_failed_share(config: ExperimentConfig, benchmark: BenchmarkSection) -> f
 def is_pairwise(benchmark: BenchmarkSection) -> bool:
     """Whether it compares each image with the baseline's."""
     return benchmark_named(benchmark.scorer).pairwise
+
+
+def unproved_backends(benchmarks: Mapping[str, BenchmarkSection]) -> dict[str, Backend]:
+    """Backends that nobody has brought to run, by the names of the benchmarks that use them."""
+    found = {name: backend_of(benchmark) for name, benchmark in benchmarks.items()}
+    return {name: backend for name, backend in found.items() if backend.unproved}
 
 
 def backend_of(benchmark: BenchmarkSection) -> Backend:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from functools import partial
 
+from promptecho.doctor.backends import backends
 from promptecho.doctor.cluster import cluster
 from promptecho.doctor.diagnosis import Diagnosis, run_checks
 from promptecho.doctor.finding import PreflightCheck
@@ -36,6 +37,7 @@ CHECKS: dict[str, PreflightCheck] = {
     "images, read": images_readable,
     "models": models,
     "packages": packages,
+    "backends": backends,
     "torch": torch_build,
     "trackers": trackers,
     "judges' keys": judge_keys,

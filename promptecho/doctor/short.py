@@ -11,6 +11,7 @@ from pathlib import Path
 
 from promptecho.config import ExperimentConfig
 from promptecho.config.job_sizes import Stage
+from promptecho.doctor.backends import backends
 from promptecho.doctor.diagnosis import run_checks
 from promptecho.doctor.finding import PreflightCheck
 from promptecho.doctor.judges import judge_keys
@@ -18,7 +19,12 @@ from promptecho.doctor.models import models
 from promptecho.doctor.packages import packages
 from promptecho.doctor.preflight import preflight_of
 
-CHECKS: dict[str, PreflightCheck] = {"models": models, "packages": packages, "judges' keys": judge_keys}
+CHECKS: dict[str, PreflightCheck] = {
+    "models": models,
+    "packages": packages,
+    "backends": backends,
+    "judges' keys": judge_keys,
+}
 
 
 def short_lines(

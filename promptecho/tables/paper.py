@@ -118,6 +118,13 @@ class _Ours:
     measured: dict[str, _Measured] = field(default_factory=dict)
     label: str = ""
 
+    def is_published_metric(self, scorer: str) -> bool:
+        """Whether its images were looked at as those of the published numbers, where that decides what is measured."""
+        wanted, measured = published().backends.get(scorer), self.measured.get(scorer)
+        if wanted is None or measured is None:
+            return True
+        return all(file.scores.provenance.backend == wanted for file in measured.files)
+
 
 class PaperTables:
     """Makes the paper's tables from `results`; what several tables show is worked out once.
@@ -201,7 +208,7 @@ class PaperTables:
             paper = _paper_row(label, row, ours, list(by_key.values()))
             if ours.measured:
                 out.append({"model": Cell(text=label, note=f"({ours.label})"), **ours.cells})
-                verdicts.append(_agreement(label, paper, titled))
+                verdicts += _agreement(label, paper, titled)
                 every.append(ours)
             elif place.given:
                 step = "" if place.step is None else f" @ {place.step}"
@@ -271,6 +278,8 @@ def _paper_row(label: str, row: str, ours: _Ours, columns: Sequence[Column]) -> 
         if (value := published().values[row].get(column.key)) is None:
             continue
         decimals, mine = published().columns[column.key].decimals, ours.cells.get(column.key)
+        if not ours.is_published_metric(column.key.partition(".")[0]):
+            mine = None
         note = ""
         if mine is not None and mine.low is not None and mine.high is not None:
             note = "agrees" if agrees(value, decimals, mine.low, mine.high) else "differs"
@@ -278,7 +287,8 @@ def _paper_row(label: str, row: str, ours: _Ours, columns: Sequence[Column]) -> 
     return cells
 
 
-def _agreement(label: str, row: dict[str, Cell], titled: Sequence[tuple[str, Column]]) -> str:
+def _agreement(label: str, row: dict[str, Cell], titled: Sequence[tuple[str, Column]]) -> list[str]:
+    """How many published numbers of a row agree; nothing where none is compared."""
     compared = [(title, column) for title, column in titled if column.key in row and row[column.key].note]
     differ: dict[str, list[str]] = {}
     for title, column in compared:
@@ -287,7 +297,7 @@ def _agreement(label: str, row: dict[str, Cell], titled: Sequence[tuple[str, Col
     parts = [f"{title}: {', '.join(names)}" if title else ", ".join(names) for title, names in differ.items()]
     told = f" (not {'; '.join(parts)})" if parts else ""
     agreeing = sum(row[column.key].note == "agrees" for _, column in compared)
-    return f"{label}: {agreeing} of {len(compared)} published numbers agree{told}."
+    return [f"{label}: {agreeing} of {len(compared)} published numbers agree{told}."] if compared else []
 
 
 def _notes(every: Sequence[_Ours]) -> tuple[list[str], list[str], list[str]]:
@@ -309,6 +319,9 @@ def _notes(every: Sequence[_Ours]) -> tuple[list[str], list[str], list[str]]:
             warnings.append(f"{kind.title}: {note}")
         if odd := odd_items(files):
             warnings.append(f"{kind.title}: {odd}")
+        if not all(ours.is_published_metric(scorer) for ours in every):
+            told = f"not compared with the published numbers, which are {published().backends[scorer]}'s"
+            warnings.append(f"{kind.title}: another metric than the paper's, {told}")
         mixed = [note for note in (mixed_versions(files), mixed_orders(files)) if note]
         warnings += [f"{kind.title}: {note}" for note in mixed]
     if with_base := [kind_of(scorer) for scorer in scorers if kind_of(scorer).has_base]:

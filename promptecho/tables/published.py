@@ -54,11 +54,13 @@ class PublishedTable(_PublishedModel):
 
 
 class Published(_PublishedModel):
-    """`values`: row -> column -> number as printed. `runs`: row -> EXPERIMENT/RUN where nobody names another."""
+    """`values`: row -> column -> number as printed. `runs`: row -> EXPERIMENT/RUN where nobody names another.
+    `backends`: benchmark -> what looked at the images, where anything else makes another metric."""
 
     source: PublishedSource
     columns: dict[str, PublishedColumn]
     runs: dict[str, str]
+    backends: dict[str, str]
     tables: dict[str, PublishedTable]
     values: dict[str, dict[str, float]]
 

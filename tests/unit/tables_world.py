@@ -67,7 +67,7 @@ def dpg(root: Path, run: str, step: int, chance: float, *, prompts: int = 40, fa
         means.setdefault(one.prompt_id, []).extend([] if one.outcome is None else [one.outcome])
     overall = float(np.mean([np.mean(found) for found in means.values() if found]))
     summary = {"overall": overall, **{name: float(rng.uniform(0.8, 0.95)) for name in CATEGORIES}}
-    return write(root, "dpg", run, step, items, summary, **changed)
+    return write(root, "dpg", run, step, items, summary, **{"backend": "mplug", **changed})
 
 
 def tiif(

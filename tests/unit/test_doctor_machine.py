@@ -18,8 +18,11 @@ from typing import Any
 
 import pytest
 from doctor_world import Make, only, write_experiment, written
+from typer.testing import CliRunner
 
+from promptecho.cli import app
 from promptecho.cluster.gpus import detect
+from promptecho.doctor.backends import backends
 from promptecho.doctor.cluster import JobNeeds, cluster, jobs_of, misfits, parse_partitions
 from promptecho.doctor.local_gpus import local_gpus
 from promptecho.doctor.packages import packages
@@ -48,6 +51,12 @@ def test_a_backend_whose_packages_are_not_installed_is_found_before_anything_is_
     found = only(packages(preflight))
     assert "benchmarks.dpg, backend mplug: not installed: " in found.what and "modelscope==" in found.what
     assert "rule score" in found.when and "conda" in found.fix
+    found = only(backends(preflight))  # nor would they be enough
+    assert found.what.startswith("benchmarks.dpg, backend mplug: nobody has brought it to run for this project")
+    assert found.when == "scores (rule score) of dpg" and found.fix.startswith("write backend: judge")
+    told = CliRunner().invoke(app, ["config", "check", "config/experiments/tiny.yaml"])
+    assert told.exit_code == 0
+    assert "config/experiments/tiny.yaml: warning: benchmarks.dpg.backend: mplug: nobody" in told.stderr
 
 
 def test_conda_environments_need_conda(experiment, tmp_path, monkeypatch):

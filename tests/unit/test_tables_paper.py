@@ -142,6 +142,20 @@ def test_each_published_number_tells_whether_it_agrees(results):
     assert "geneval.delta" not in paper and "geneval.delta" not in table.rows[0]
 
 
+def test_another_metric_is_not_compared(results):
+    table = tables_of(results).table("table3")
+    assert table.rows[1]["dpg.overall"].note in ("agrees", "differs")
+    assert AGREE in table.footnotes and table.warnings == []
+    dpg(results, "base", 0, 0.85, backend="judge", judge_model="a VLM")
+    dpg(results, "promptecho-s1", 900, 0.95, backend="judge", judge_model="a VLM")
+    table = tables_of(results).table("table3")
+    assert table.rows[0]["dpg.overall"].value > 80 and table.rows[1]["dpg.overall"].note == ""
+    assert AGREE not in table.footnotes and not any("published numbers agree" in note for note in table.footnotes)
+    assert table.warnings == [
+        "DPG-Bench: another metric than the paper's, not compared with the published numbers, which are mplug's"
+    ]
+
+
 def test_numbers_without_an_interval_are_not_compared(results):
     table = tables_of(results).table("table3")
     paper = table.rows[3]

@@ -18,6 +18,9 @@ BENCHMARK = Benchmark(
             environment="mplug",
             uses_gpu=True,
             models=((MPLUG, "modelscope"),),
+            unproved="nobody has brought it to run for this project: ModelScope's pipeline imports fairseq "
+            "(docs/environments.md#mplug)",
+            instead="write backend: judge and a judge, which is asked the same questions and makes another metric",
         ),
         JUDGE,
         GALLERY,
