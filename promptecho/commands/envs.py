@@ -89,15 +89,29 @@ def build(
     typer.echo(f"the workflow uses them with --config envs={folder}, or the key envs in config/config.yaml")
 
 
-def check(names: Names = None, folder: Folder = None, as_json: AsJson = False) -> None:
+def check(
+    names: Names = None,
+    folder: Folder = None,
+    exact: Annotated[
+        bool,
+        typer.Option(
+            "--exact",
+            help="Ask also whether they were built with --exact from envs/NAME.linux-64.lock.txt as it is now, and "
+            "whether their packages are still those.",
+        ),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """Tell which environments are there and made from their files as they are now.
 
-    Exit code 1 if one is missing, stale or broken.
+    Exit code 1 if one is missing, stale, broken or changed.
     """
-    from promptecho.envs.built import look_at
+    from promptecho.envs.built import look_at, look_inside
     from promptecho.envs.spec import specs_named
 
-    found = [look_at(_folder(folder, "--folder"), spec) for spec in specs_named(names)]
+    found = [look_at(_folder(folder, "--folder"), spec, exact) for spec in specs_named(names)]
+    if exact:
+        found = [look_inside(one) for one in found]
     _tell(found, as_json)
     if any(one.state != "current" for one in found):
         raise typer.Exit(1)

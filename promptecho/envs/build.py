@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import importlib.metadata
 import importlib.util
 import itertools
 import os
@@ -17,7 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from promptecho.envs.built import BUILDS, RECORD, BuiltEnv, build_folder, look_at
+from promptecho.envs.built import BUILDS, RECORD, BuiltEnv, build_folder, installed, look_at
 from promptecho.envs.spec import EnvSpec
 from promptecho.errors import DataError, PromptEchoError
 from promptecho.files import read_json, write_json
@@ -164,14 +163,12 @@ def _make(spec: EnvSpec, place: Path, python: str, tell: Tell, exact: bool) -> N
             install = [*pip, "install", "--no-input", "--progress-bar", "off", "--no-deps", "--require-hashes"]
         _run([*install, *(["-r", str(spec.lock)] if exact else spec.packages)], spec, file.name, file, tell)
         _run([*pip, "check"], spec, file.name, file, tell)
-    (packages,) = place.glob("lib/python3*/site-packages")
-    distributions = importlib.metadata.distributions(path=[str(packages)])
-    installed = sorted(f"{one.metadata['Name']}=={one.version}" for one in distributions)
+    packages = installed(place)
     if exact:
-        _refuse_others(spec, installed, constrained=False)  # venv's own pip and setuptools are in no lock
+        _refuse_others(spec, packages, constrained=False)  # venv's own pip and setuptools are in no lock
     facts = {
         "name": spec.name, "digest": spec.digest, "file": spec.file.name, "python": platform_of(own),
-        "exact": spec.lock_digest if exact else None, "packages": installed,
+        "exact": spec.lock_digest if exact else None, "packages": packages,
         "bytes": size_of(place), "seconds": time.monotonic() - start,
     }  # fmt: skip
     write_json(place / RECORD, facts)

@@ -9,10 +9,11 @@ An environment is never changed: one of a changed file is built beside it, so th
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,23 +23,29 @@ from promptecho.files import read_json
 
 BUILDS = "builds"
 RECORD = "environment.json"
-EnvState = Literal["current", "missing", "stale", "broken"]
+EnvState = Literal["current", "missing", "stale", "broken", "changed"]
 
 
 @dataclass(frozen=True)
 class BuiltEnv:
-    """How an environment stands in a folder; `problem` says in words what is wrong with it, "" of a current one."""
+    """How an environment stands in a folder.
+
+    `problem` says in words what is wrong with it, "" of a current one; `exact`: the files of its lock were asked for.
+    """
 
     spec: EnvSpec
     folder: Path
     state: EnvState
     problem: str
     record: dict[str, Any]
+    exact: bool = False
 
     @property
     def line(self) -> str:
         """What is wrong and how to mend it."""
-        fix = f"promptecho envs build {self.spec.argument} --into {self.folder}"
+        fix = f"promptecho envs build {self.spec.argument}{' --exact' * self.exact} --into {self.folder}"
+        if self.state == "changed":
+            fix = f"move {(self.folder / self.spec.name).resolve()} away when no job uses it, then {fix}"
         return f"environment {self.spec.name}: {self.problem}; {fix}"
 
 
@@ -51,25 +58,48 @@ def build_folder(folder: Path, spec: EnvSpec, exact: bool = False, number: int =
 def look_at(folder: Path, spec: EnvSpec, exact: bool = False) -> BuiltEnv:
     """How an environment stands in `folder`; `exact`: whether it has the files that the lock lists now, too. It starts
     no process and reads two files."""
+    state, problem, record = _standing(folder, spec, exact)
+    return BuiltEnv(spec, folder, state, problem, record, exact)
+
+
+def _standing(folder: Path, spec: EnvSpec, exact: bool) -> tuple[EnvState, str, dict[str, Any]]:
     link = folder / spec.name
     if not os.path.lexists(link):
         begun = build_folder(folder, spec).is_dir()
-        return BuiltEnv(spec, folder, "missing", f"is {'not finished' if begun else 'not'} in {folder}", {})
+        return "missing", f"is {'not finished' if begun else 'not'} in {folder}", {}
     try:
         record = read_json(link / RECORD)
     except DataError as error:
-        return BuiltEnv(spec, folder, "broken", f"{link} was not made by this command, or is damaged ({error})", {})
+        return "broken", f"{link} was not made by this command, or is damaged ({error})", {}
     if not isinstance(record, dict):
-        return BuiltEnv(spec, folder, "broken", f"{link} is damaged ({RECORD} holds no facts)", {})
+        return "broken", f"{link} is damaged ({RECORD} holds no facts)", {}
     if record.get("digest") != spec.digest:
-        told = f"{link} was built from another version of {spec.file.name}"
-        return BuiltEnv(spec, folder, "stale", told, record)
+        return "stale", f"{link} was built from another version of {spec.file.name}", record
     if exact and record.get("exact") != spec.lock_digest:
-        return BuiltEnv(spec, folder, "stale", f"{link} was built from other files than {spec.lock.name} lists", record)
+        return "stale", f"{link} was built from other files than {spec.lock.name} lists", record
     if not os.access(link / "bin/python", os.X_OK):
-        told = f"the Python that {link} was made with is gone, or can't be seen from this machine"
-        return BuiltEnv(spec, folder, "broken", told, record)
-    return BuiltEnv(spec, folder, "current", "", record)
+        return "broken", f"the Python that {link} was made with is gone, or can't be seen from this machine", record
+    return "current", "", record
+
+
+def look_inside(one: BuiltEnv) -> BuiltEnv:
+    """How a current environment stands after its packages were compared with those that it was built with, by name and
+    version."""
+    if one.state != "current":
+        return one
+    link = one.folder / one.spec.name
+    now, then = set(installed(link)), set(one.record.get("packages", ()))
+    if now == then:
+        return one
+    told = [f"{name} came" for name in sorted(now - then)] + [f"{name} went" for name in sorted(then - now)]
+    return replace(one, state="changed", problem=f"{link} was changed after it was built: {', '.join(told)}")
+
+
+def installed(environment: Path) -> list[str]:
+    """`name==version` of every package that is installed in a virtual environment itself."""
+    folders = [str(path) for path in environment.glob("lib/python3*/site-packages")]
+    found = importlib.metadata.distributions(path=folders)
+    return sorted(f"{one.metadata['Name']}=={one.version}" for one in found)
 
 
 def left_over(folder: Path, specs: Iterable[EnvSpec]) -> list[Path]:

@@ -17,6 +17,7 @@ import sys
 from pathlib import Path
 
 import yaml
+from own_wheels import borrow_packages
 
 ACTIVATE = """\
 unset PYTHONPATH  # as Snakemake does
@@ -43,10 +44,7 @@ def create(file: Path, prefix: Path, used: Path) -> None:
         if importlib.metadata.version(name).partition("+")[0] != version:
             sys.exit(f"PackagesNotFoundError: {pin} is not in the channel")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", prefix], check=True)
-    (packages,) = prefix.glob("lib/python3*/site-packages")
-    note = f"import sys; open({str(used)!r}, 'a').write(sys.prefix + '\\n')"
-    channel = dict.fromkeys(path for path in sys.path if path.endswith("site-packages"))
-    (packages / "channel.pth").write_text("\n".join([*channel, note]) + "\n")
+    borrow_packages(prefix, used)
 
 
 def main() -> None:

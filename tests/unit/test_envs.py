@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
-import os
 import re
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import pytest
+from own_wheels import only_index, wheel
 from typer.testing import CliRunner
 
 from promptecho.cli import app
@@ -24,33 +22,13 @@ from promptecho.errors import DataError
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
-def wheel(folder: Path, name: str, version: str = "1.0", requires: str = "") -> None:
-    """A package as an index has it: one module that says its version."""
-    info = f"{name}-{version}.dist-info"
-    metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
-    files = {
-        f"{name}.py": f"VERSION = {version!r}\n",
-        f"{info}/METADATA": metadata + (f"Requires-Dist: {requires}\n" if requires else ""),
-        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-    }
-    record = []
-    for path, text in files.items():
-        digest = base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
-        record.append(f"{path},sha256={digest},{len(text)}")
-    files[f"{info}/RECORD"] = "\n".join([*record, f"{info}/RECORD,,", ""])
-    with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as archive:
-        for path, text in files.items():
-            archive.writestr(path, text)
-
-
 @pytest.fixture
 def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of packages, the only place where pip looks."""
     folder = tmp_path / "an index"
     folder.mkdir()
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", folder.as_uri())
-    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    for name, value in only_index(folder).items():
+        monkeypatch.setenv(name, value)
     wheel(folder, "whole", "1.0", "part")
     wheel(folder, "part")
     return folder
@@ -147,10 +125,24 @@ def test_exact_takes_the_files_of_the_lock_and_no_others(tmp_path, index):
     done = build(read_spec(file), tmp_path / "built", None, told.append, exact=True)
     assert done.state == "current" and plain_one.record["exact"] is None and len(told) > 2
     assert done.record["exact"] == read_spec(file).lock_digest
+    assert plain_one.record["packages"] == done.record["packages"]
     lock.write_text(f"# A comment.\n{lock.read_text()}")
     for exact in (True, False):
         build(read_spec(file), tmp_path / "built", None, told.append, exact)
         assert "is there and current" in told[-1]
+    # `check --exact` looks inside: what somebody has installed there since is told, and how to mend it.
+    check = ["envs", "check", str(file), "--exact", "--folder", str(tmp_path / "built")]
+    assert CliRunner().invoke(app, check).exit_code == 0
+    place = (tmp_path / "built/own").resolve()
+    (packages,) = place.glob("lib/python3*/site-packages")
+    (packages / "part-1.0.dist-info").rename(packages / "part-1.5.dist-info")
+    metadata = packages / "part-1.5.dist-info/METADATA"
+    metadata.write_text(metadata.read_text().replace("Version: 1.0", "Version: 1.5"))
+    told_of = CliRunner().invoke(app, check)
+    assert told_of.exit_code == 1 and told_of.output == (
+        f"environment own: {tmp_path}/built/own was changed after it was built: part==1.5 came, part==1.0 went; move "
+        f"{place} away when no job uses it, then promptecho envs build {file} --exact --into {tmp_path}/built\n"
+    )
     # Another lock is another environment, and a lock of other versions than the file's is refused.
     lock.write_text(f"part==1.0 \\\n    --hash=sha256:{digest} --hash=sha256:{'0' * 64}\n")
     assert look_at(tmp_path / "built", read_spec(file), exact=True).state == "stale"

@@ -14,6 +14,7 @@ from workflow_copy import ROOT, Workflow
 sys.path.insert(0, str(ROOT / "tests/unit"))
 
 import conda_stand_in  # noqa: E402
+from own_wheels import borrow_packages  # noqa: E402
 
 from promptecho.envs import spec as specs
 from promptecho.envs.built import BUILDS, RECORD, build_folder
@@ -27,9 +28,7 @@ def small_environment(folder: Path, spec: specs.EnvSpec, used: Path) -> Path:
     runs in it writes its own prefix to `used`."""
     place = build_folder(folder, spec)
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", place], check=True)
-    (packages,) = place.glob("lib/python3*/site-packages")
-    note = f"import sys; open({str(used)!r}, 'a').write(sys.prefix + '\\n')"
-    (packages / "stand_in.pth").write_text("\n".join([*dict.fromkeys(p for p in sys.path if "-packages" in p), note]))
+    borrow_packages(place, used)
     write_json(place / RECORD, {"name": spec.name, "digest": spec.digest, "packages": [], "bytes": 0, "python": ""})
     (folder / spec.name).symlink_to(Path(BUILDS) / place.name)
     return place
