@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -18,8 +20,10 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "tests" / "unit"))
 
 import conda_stand_in  # noqa: E402
+from own_wheels import borrow_packages, only_index, wheel  # noqa: E402
 from tiny_experiment import metrics_without_times, same_bytes  # noqa: E402
 
+from promptecho.envs.spec import spec_named  # noqa: E402
 from snakemake_executor_plugin_submitit.payload import seconds_of  # noqa: E402
 
 # Every stage for real, on little of everything.
@@ -56,6 +60,22 @@ class Suite(Flow):
         assert text.count("\"'gpu'\"") == text.count("\"'research'\"") == 1
         profile.write_text(text.replace("'gpu'", "'main'").replace("'research'", "'lab'"))
         return cls(folder, cluster)
+
+    def build_environment(self, name: str, folder: Path, used: Path) -> Path:
+        """By `promptecho envs build`, of packages without content, and the key `envs`. Each process that starts there
+        adds its prefix, Slurm job and command to `used`."""
+        (index := folder / "index").mkdir(parents=True)
+        for pin in spec_named(name).packages:
+            wheel(index, *pin.split("=="), module=False)
+        build = [sys.executable, "-m", "promptecho", "envs", "build", name, "--into", str(folder)]
+        environment = os.environ | only_index(index) | {"PYTHONPATH": str(self.folder)}
+        subprocess.run(build, cwd=self.folder, env=environment, check=True, capture_output=True)
+        place = (folder / name).resolve()
+        what = "'\\t'.join([sys.prefix, os.environ.get('SLURM_JOB_ID', ''), *sys.orig_argv[1:5]])"
+        borrow_packages(place, used, what)
+        with (self.folder / "config/config.yaml").open("a") as file:
+            file.write(f"envs: {folder}\n")
+        return place
 
     def command(self, *arguments: str) -> list[str]:
         """`arguments`: options, and perhaps `--` and a target; `all` otherwise."""
@@ -115,8 +135,9 @@ def test_all_survives_a_kill_while_captions_are_queued_and_running(suite, cluste
     assert code == 0 and "Nothing to be done" in text
 
 
-def test_conda_environments_are_those_of_the_nodes_jobs(cluster, tmp_path):
-    """By a stand-in for conda, which knows one channel: the packages of this Python."""
+def test_environments_are_those_of_the_nodes_jobs(cluster, tmp_path):
+    """Of conda, by a stand-in for it that knows one channel, the packages of this Python; and one that `promptecho envs
+    build` made."""
     one, used = Suite.checkout(tmp_path, cluster), tmp_path / "used.txt"
     one.environment["PATH"] = f"{conda_stand_in.install(tmp_path / 'conda', used)}:{one.environment['PATH']}"
     code, text = one.run("--sdm", "conda", "--", "results/shapes/captions/images")
@@ -124,6 +145,13 @@ def test_conda_environments_are_those_of_the_nodes_jobs(cluster, tmp_path):
     (place,) = [path for path in (tmp_path / ".snakemake/conda").iterdir() if path.is_dir()]
     assert set(used.read_text().splitlines()) == {str(place)}
     assert len(list((tmp_path / "results/shapes/captions/images").glob("*.png"))) == 64
+    place = one.build_environment("caption", tmp_path / "environments", tmp_path / "built.txt")
+    code, text = one.run("--", "results/shapes/captions/shards/00000.h5")
+    assert code == 0 and "Job 0: shapes: caption shard" in text, text[-6000:]
+    (row,) = {tuple(line.split("\t")) for line in (tmp_path / "built.txt").read_text().splitlines()}
+    job_id = row[1]
+    assert row == (str(place), job_id, "-m", "promptecho", "caption", "shard")
+    assert job_id in one.submitted_as("pe.caption_shard")
 
 
 # Training on two nodes with a rank each, on what the first test has captioned; test_training_nodes.py has two on each.
