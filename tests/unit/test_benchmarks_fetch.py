@@ -196,7 +196,7 @@ COUNTS = {
 
 
 def test_official_sets_from_a_mirror(shared, tmp_path, closed):
-    """All but DPG-Bench, whose table the mirror lacks: the others come, and it is named."""
+    """All but DPG-Bench and GenEval 2, whose files the mirror lacks: the others come, and these are named."""
     mirror = shared / "benchmarks" / "mirror"
     arguments = ["benchmarks", "fetch", "--out", str(tmp_path), "--mirror", str(mirror), "--base-url", closed]
     if (mirror / "dpg" / "dpg_bench.csv").is_file():
@@ -210,7 +210,8 @@ def test_official_sets_from_a_mirror(shared, tmp_path, closed):
     assert by_name["tiif"]["licence"] == "none stated by the repository" and len(by_name["tiif"]["files"]) == 156
     records, problem = fetch_all(find_sources([]), tmp_path, Origin(mirror, closed, wait=0.001))
     assert [record["name"] for record in records] == ["geneval", "tiif", "densealign", "longtext"]
-    assert "dpg/dpg_bench.csv" in str(problem) and "\n" not in str(problem)
+    dpg, geneval2 = str(problem).splitlines()
+    assert "dpg/dpg_bench.csv" in dpg and "geneval2/geneval2_data.jsonl" in geneval2
 
 
 def test_what_is_printed(shared, server, tmp_path):

@@ -10,6 +10,7 @@ import torch
 from scipy.special import stdtrit
 
 from promptecho import awm, intervals, statistics
+from promptecho.benchmarks.geneval2 import rules as softtifa
 from promptecho.config.training import EmaSection
 from promptecho.rewards.echo import reward as echo
 from promptecho.rewards.inferscore import reward as inferscore
@@ -48,6 +49,7 @@ def sentences() -> list[str]:
         awm.velocity_kl(torch.full((1, 4), 0.2), torch.zeros(1, 4), half, weighting=name)
         for name in ("uniform", "elbo")
     )
+    scores = [0.9, 0.6, 0.3]
     ema, z = EmaSection(decay=0.9, warmup=True), intervals.normal_quantile(0.95)
     return [
         f"log-probabilities $-0.1$, $-0.5$, $-2.4$ give `TokenLogProbs.mean` = "
@@ -64,6 +66,8 @@ def sentences() -> list[str]:
         f"`elbo` {rounded([elbo], 4)}.",
         f"`ema.decay` 0.9 with `warmup` is `EmaSection.decay_at` = {rounded([ema.decay_at(1)], 5)} after the first "
         f"step and {rounded([ema.decay_at(100)], 5)} after the 100th.",
+        f"scores 0.9, 0.6 and 0.3 give `arithmetic_mean` = {rounded([softtifa.arithmetic_mean(scores)], 4)} and "
+        f"`geometric_mean` = {rounded([softtifa.geometric_mean(scores)], 4)}.",
         f"30 of 100 give `wilson_interval` = {rounded(intervals.wilson_interval(30, 100), 4)}; 1 of 100 gives "
         f"{rounded(intervals.wilson_interval(1, 100), 4)}, and `modified_wilson` "
         f"{rounded(intervals.modified_wilson(0.01, 100, z), 4)}.",
@@ -104,6 +108,6 @@ def test_functions_that_the_page_names_are_there():
         named |= {name for span in re.findall(r"`([^`]+)`", line) for name in re.findall(r"[A-Za-z_.]+", span)}
     named = {name for name in named if re.fullmatch(r"[A-Za-z_]+", name)} - {"per_timestep", "false", "uniform"}
     named -= {"train_guidance", "sampler_grid", "stratified_grid"}  # keys, and values of one
-    places = (awm, intervals, statistics, echo, inferscore, update, state, scoring, selection, base.T2iModel)
+    places = (awm, intervals, statistics, echo, inferscore, softtifa, update, state, scoring, selection, base.T2iModel)
     assert len(named) > 12
     assert not [name for name in sorted(named) if not any(hasattr(place, name) for place in places)]

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from promptecho.benchmarks import listing
 from promptecho.benchmarks.dpg.shapes import write_dpg_questions
 from promptecho.benchmarks.geneval.shapes import write_geneval_prompts
+from promptecho.benchmarks.geneval2.shapes import write_geneval2_prompts
 from promptecho.benchmarks.limit import first_places, first_prompts
 from promptecho.benchmarks.registry import load_layout, load_scorer
 from promptecho.benchmarks.scoring import ImageFolder, Scored, ScoringOptions
@@ -46,6 +47,7 @@ SETS = {
     "dpg": (write_dpg_questions, 3, 4),
     "tiif": (write_tiif_prompts, 2, 1),
     "textocr": (write_textocr_prompts, 3, 2),
+    "geneval2": (write_geneval2_prompts, 3, 2),
     "captions": (write_captions, 3, 2),
 }
 
