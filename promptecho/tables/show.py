@@ -125,7 +125,8 @@ def look_next(folder: Path) -> list[tuple[str, str]]:
         ("adapters", folder / "runs", "*/*/adapter"),
     ]
     found = [(what, f"{place}/{pattern}") for what, place, pattern in listed if any(place.glob(pattern))]
-    return [*found, ("one page of all", "snakemake --profile profiles/local --report report.html")]
+    pages = [("images prompt by prompt", f"promptecho browse {folder}")] if (folder / "scores").is_dir() else []
+    return [*found, *pages, ("one page of all", "snakemake --profile profiles/local --report report.html")]
 
 
 def print_results(tables: Sequence[Table], folders: Sequence[Path], notes: bool, console: Any = None) -> None:

@@ -14,7 +14,7 @@ from promptecho.cli import app
 from promptecho.errors import DataError
 from promptecho.tables.collect import read_score_files
 from promptecho.tables.kinds import make_table
-from promptecho.tables.show import find_tables, gains, print_results, read_table
+from promptecho.tables.show import find_tables, gains, look_next, print_results, read_table
 from promptecho.tables.table import Cell, Column, Table
 from promptecho.tables.write import write
 
@@ -118,6 +118,8 @@ def test_only_what_is_there_is_named_as_next(results):
     text = console.file.getvalue()
     assert f"{results}/figures/training.png" in text and f"{results}/tables/*.md" in text
     assert "samples_" not in text and "adapter" not in text
+    assert f"promptecho browse {results}" in text  # it has scores
+    assert not any("browse" in where for _, where in look_next(results / "tables"))
 
 
 def test_what_is_no_table_is_named(results, tmp_path):
