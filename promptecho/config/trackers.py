@@ -12,6 +12,7 @@ from promptecho.config.choices import name_of
 from promptecho.config.chosen import ChosenSection, options_fields
 from promptecho.config.fields import Text
 from promptecho.config.tracker_kinds import TRACKERS, TrackerKind, available_trackers, tracker_kind
+from promptecho.errors import bug_line
 
 
 class TrackerSection(ChosenSection):
@@ -38,6 +39,18 @@ class TrackerSection(ChosenSection):
         """Its settings, those that are not written at their defaults; None for a tracker without any."""
         model = self.tracker.options
         return (self.model_extra or {}).get(self.name) or (None if model is None else model())
+
+    def missing(self) -> str:
+        """What else its settings need and this machine lacks, with the fix behind a colon; "": nothing. A plugin whose
+        own answer fails is told by its name."""
+        options = self.options
+        if options is None:
+            return ""
+        try:
+            return options.missing()
+        except (Exception, SystemExit) as error:  # whatever code from outside may do
+            where = f"{type(options).__module__}.{type(options).__qualname__}.missing()"
+            return f"{where} fails: correct that plugin ({bug_line(error)})"
 
     @classmethod
     def written_fields(cls, ours_only: bool = False) -> dict[str, FieldInfo]:

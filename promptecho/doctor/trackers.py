@@ -21,9 +21,7 @@ def tracker_troubles(config: ExperimentConfig, environment: Path | None = None) 
     found: dict[str, list[str]] = {}
     for run in config.runs:
         for entry in run_training(config, run).trackers:
-            problem = _not_there(entry, environment)
-            problem = problem or (entry.options.missing() if entry.options is not None else "")
-            if problem:
+            if problem := _not_there(entry, environment) or entry.missing():
                 found.setdefault(f"tracker {entry.name}: {problem}", []).append(run)
     return found
 

@@ -84,7 +84,7 @@ def chosen_tracker(config: ExperimentConfig, run: str, name: str) -> TrackerSect
         except ValidationError:
             tracker_kind(name)
             raise
-    if problem := found.tracker.not_installed() or (found.options.missing() if found.options else ""):
+    if problem := found.tracker.not_installed() or found.missing():
         raise ConfigError(f"tracker {name}: {problem}")
     return found
 

@@ -38,6 +38,7 @@ from promptecho.trackers.feed import TrackerFeed, TrackerFeeds, sent_before
 from promptecho.train.data import TrainingPrompt
 from promptecho.train.log import begin_trackers
 from promptecho.train.loop import train_segment
+from promptecho.train.resend import chosen_tracker
 from promptecho.train.tracked import sample_grid
 from promptecho.train.watchdog import Position
 
@@ -320,6 +321,24 @@ def test_what_is_missing_is_told_before_anything_starts(tmp_path, monkeypatch):
     (tmp_path / "exp.yaml").write_text(yaml.safe_dump(written))
     checked = CliRunner().invoke(app, ["config", "check", str(tmp_path / "exp.yaml")])
     assert checked.exit_code == 0 and f"exp.yaml: warning: tracker trackio: {package}" in checked.stderr
+
+
+class Unsure(TrackerOptions):
+    def missing(self) -> str:
+        raise KeyError("HOME\nof nobody")
+
+
+def test_a_plugin_that_fails_to_say_what_is_missing_is_named_in_one_line(tmp_path, monkeypatch):
+    unsure = TrackerKind(name="unsure", summary="a plugin", build="test_trackers:Unsure", options=Unsure)
+    monkeypatch.setattr(TrackerSection, "tracker", property(lambda self: unsure))
+    config = of("tensorboard")
+    (told,) = tracker_troubles(config)
+    assert told.startswith("tracker tensorboard: test_trackers.Unsure.missing() fails: correct that plugin (KeyError: ")
+    assert "\n" not in told
+    (found,) = trackers(preflight_of(config, tmp_path / "exp.yaml", None, None))
+    assert found.what.endswith("Unsure.missing() fails") and found.fix.startswith("correct that plugin (KeyError: ")
+    with pytest.raises(ConfigError, match="Unsure.missing"):
+        chosen_tracker(config, "r", "tensorboard")
 
 
 def test_the_tracker_that_the_docs_show_works(tmp_path, monkeypatch):
