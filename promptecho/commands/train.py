@@ -206,7 +206,7 @@ def _train(threads: int | None, *, config: Path, device: str, **paths) -> bool:
     from promptecho.config import run_training
     from promptecho.models.locate import job_config
 
-    experiment = job_config(config)
+    experiment = job_config(config, with_trackers=True)
     steps = run_training(experiment, paths["run"]).checkpoint_steps  # an unknown run is said before torch is imported
     if paths["to"] not in steps:
         raise ConfigError(

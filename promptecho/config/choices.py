@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 from pydantic_core import PydanticCustomError
@@ -12,11 +14,25 @@ from promptecho.config.fields import Section
 from promptecho.errors import ConfigError
 from promptecho.plugins import Plugins
 
+_may_be_unknown: ContextVar[frozenset[str]] = ContextVar("kinds of plugins that may be unknown", default=frozenset())
+
+
+@contextlib.contextmanager
+def unknown_allowed(*kinds: Plugins[Any]) -> Iterator[None]:
+    """Inside, a name of these kinds may be one that is not at hand; who uses it then refuses it."""
+    token = _may_be_unknown.set(frozenset(kind.kind for kind in kinds))
+    try:
+        yield
+    finally:
+        _may_be_unknown.reset(token)
+
 
 def name_of(plugins: Plugins[Any]) -> Callable[[str], str]:
     """A validator: the value is the name of something that is at hand and can be imported."""
 
     def check(name: str) -> str:
+        if plugins.kind in _may_be_unknown.get():
+            return name
         known = plugins.names()
         if name not in known:
             hint = f"a {plugins.noun} from outside is installed, or named in `plugins` (docs/extending.md)"

@@ -47,11 +47,14 @@ class ChosenSection(Section):
     def _settings(self) -> Self:
         given = self.__pydantic_extra__ or {}
         if given:
-            model = _settings_model(tuple((one.name, one.options) for one in self.choices() if one.options is not None))
+            choices = self.choices()
+            name = getattr(self, "name", "")  # unknown only where that is allowed: who uses it looks at its settings
+            unknown = {name: given.pop(name)} if name in given and name not in {one.name for one in choices} else {}
+            model = _settings_model(tuple((one.name, one.options) for one in choices if one.options is not None))
             checked = model.model_validate(given)
             by_name = {str(field.alias): getattr(checked, key) for key, field in model.model_fields.items()}
             given.clear()
-            given.update({name: settings for name, settings in by_name.items() if settings is not None})
+            given.update({name: settings for name, settings in by_name.items() if settings is not None} | unknown)
         return self
 
     @classmethod

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from promptecho.config.checks import Problems, check_runs, check_sections, cross_problems
+from promptecho.config.choices import unknown_allowed
 from promptecho.config.extends import read_experiment
 from promptecho.config.families import with_defaults
 from promptecho.config.models import ExperimentConfig, SiteConfig
@@ -17,6 +18,7 @@ from promptecho.config.presets import with_preset
 from promptecho.config.rewards import RewardSection, VlmSection
 from promptecho.config.scorers import is_pairwise
 from promptecho.config.suggestions import is_adapter
+from promptecho.config.tracker_kinds import TRACKERS
 from promptecho.config.training import TrainingConfig
 from promptecho.config.yaml_files import deep_merge, read_yaml
 from promptecho.errors import ConfigError, DataError
@@ -40,8 +42,9 @@ def _merge_run(training: Any, own: Any) -> Any:
 
 
 def parse_experiment(
-    raw: dict[str, Any], source: str = "configuration", presets: Path | None = None, file: Path | None = None
-) -> ExperimentConfig:
+    raw: dict[str, Any], source: str = "configuration", presets: Path | None = None, file: Path | None = None,
+    without_trackers: bool = False,
+) -> ExperimentConfig:  # fmt: skip
     """Validate the content of an experiment file; `raw["experiment"]` must be set. What it names in `plugins` is
     imported.
 
@@ -49,6 +52,7 @@ def parse_experiment(
         presets: folder of the user's own presets (`training.preset`), beside those of the checkout.
         file: where the content comes from, which decides where plugins are found and whether they may be; None: from
             code, which is trusted, and plugins are found where the process was started.
+        without_trackers: trackers may be named that are not at hand, and plugins that nothing else needs may fail.
 
     Raises:
         ConfigError: one line per problem, each `SOURCE: dotted.path: what is wrong`.
@@ -59,11 +63,13 @@ def parse_experiment(
         check_trusted(file, specs)
     folder = raw.get("plugins_folder") or (Path() if file is None else file.parent)
     faulty = dict(line.split(": ", 1) for line in load_plugins(specs, str(folder), source))
-    with only(specs):
-        return _parse(copy.deepcopy(raw), source, presets, faulty)
+    with only(specs), unknown_allowed(*([TRACKERS] if without_trackers else [])):
+        return _parse(copy.deepcopy(raw), source, presets, faulty, without_trackers)
 
 
-def _parse(raw: dict[str, Any], source: str, presets: Path | None, faulty: Problems) -> ExperimentConfig:
+def _parse(
+    raw: dict[str, Any], source: str, presets: Path | None, faulty: Problems, without_trackers: bool
+) -> ExperimentConfig:
     training = raw.pop("training", None)
     training = {} if training is None else training
     runs = raw.pop("runs", None)
@@ -88,7 +94,8 @@ def _parse(raw: dict[str, Any], source: str, presets: Path | None, faulty: Probl
     _, name_problems = check_sections(ExperimentConfig, {"runs": {name: {} for name in merged}})
     problems.update({path: text for path, text in name_problems.items() if path.startswith("runs.")})
     cross_problems(sections, problems)
-    if faulty:  # what they would have brought is not missing for a reason of its own
+    if faulty and (problems or not without_trackers):
+        # What they would have brought is not missing for a reason of its own.
         brought = {"rewards", "family", "benchmark", "scorer", "backend", "kind"}
         problems = {path: text for path, text in problems.items() if not brought.intersection(path.split("."))} | faulty
     _report({_as_written(path, published): text for path, text in problems.items()}, source)
@@ -109,11 +116,15 @@ def _report(problems: Problems, source: str) -> None:
         raise ConfigError("\n".join(f"{source}: {path}: {text}" for path, text in sorted(problems.items())))
 
 
-def load_experiment(path: str | Path, overrides: dict[str, Any] | None = None) -> ExperimentConfig:
+def load_experiment(
+    path: str | Path, overrides: dict[str, Any] | None = None, *, with_trackers: bool = False
+) -> ExperimentConfig:
     """Read and validate an experiment file, or a resolved one (`results/E/config/DIGEST.yaml`).
 
     Args:
         overrides: nested mapping merged over the file before validation.
+        with_trackers: refuse a tracker that is not at hand in a resolved file, too. That was there when the file was
+            written, and of the stages that read it training alone needs it.
 
     Raises:
         ConfigError: one line per problem, each with its dotted path.
@@ -124,7 +135,8 @@ def load_experiment(path: str | Path, overrides: dict[str, Any] | None = None) -
     if raw.get("plugins"):
         raw.setdefault("plugins_folder", str(Path(path).parent))
     presets = Path(path).resolve().parent.parent / "presets"
-    return parse_experiment(deep_merge(raw, overrides or {}), str(path), presets, Path(path))
+    without = resolved and not with_trackers
+    return parse_experiment(deep_merge(raw, overrides or {}), str(path), presets, Path(path), without)
 
 
 def run_training(config: ExperimentConfig, run: str) -> TrainingConfig:

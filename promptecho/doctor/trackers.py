@@ -10,6 +10,7 @@ from promptecho.config.trackers import TrackerSection
 from promptecho.doctor.finding import Finding, fine, warning
 from promptecho.doctor.preflight import JOBS, Preflight
 from promptecho.envs.spec import pinned
+from promptecho.errors import ConfigError
 
 
 def tracker_troubles(config: ExperimentConfig, environment: Path | None = None) -> dict[str, list[str]]:
@@ -27,9 +28,13 @@ def tracker_troubles(config: ExperimentConfig, environment: Path | None = None) 
 
 
 def _not_there(entry: TrackerSection, environment: Path | None) -> str:
+    try:
+        kind = entry.tracker
+    except ConfigError as error:  # of a resolved configuration, whose plugin is no longer there
+        return str(error)
     if environment is None:
-        return entry.tracker.not_installed()
-    package = entry.tracker.package
+        return kind.not_installed()
+    package = kind.package
     if not package or package in pinned(environment):
         return ""
     return f"{environment} does not list the package {package}: add it where it can be (docs/trackers.md)"

@@ -37,9 +37,9 @@ class ModelAccess:
 _access = ModelAccess()
 
 
-def job_config(path: str | Path) -> ExperimentConfig:
+def job_config(path: str | Path, *, with_trackers: bool = False) -> ExperimentConfig:
     """`load_experiment` for a process that will load models: from now on, the site's settings for models apply."""
-    config = load_experiment(path)
+    config = load_experiment(path, with_trackers=with_trackers)
     use(config)
     return config
 

@@ -323,6 +323,30 @@ def test_what_is_missing_is_told_before_anything_starts(tmp_path, monkeypatch):
     assert checked.exit_code == 0 and f"exp.yaml: warning: tracker trackio: {package}" in checked.stderr
 
 
+def test_only_training_needs_a_tracker_whose_plugin_is_gone(tmp_path, monkeypatch):
+    """The plugin was there when the configuration was resolved."""
+    monkeypatch.chdir(tmp_path)
+    raw = of("tensorboard").model_dump(mode="json")
+    raw["runs"]["r"]["trackers"] = [{"name": "away", "away": {"project": "p"}}]
+    raw["plugins"] = ["away_tracker:KIND"]
+    resolved = Path("0123456789abcdef.yaml")
+    resolved.write_text(yaml.safe_dump(raw))
+    (entry,) = run_training(load_experiment(resolved), "r").trackers
+    assert entry.model_dump() == {"name": "away", "away": {"project": "p"}}
+    (told,) = tracker_troubles(load_experiment(resolved))
+    assert told.startswith("tracker away: unknown tracker 'away'")
+    gone = "plugins.0: away_tracker:KIND: no module away_tracker"
+    where = ["--captions", "c.h5", "--out", "out", "--work", "work"]
+    refused = CliRunner().invoke(app, ["train", "--config", str(resolved), "--run", "r", "--to", "1", *where]).exception
+    assert isinstance(refused, ConfigError) and gone in str(refused) and not Path("work").exists()
+    resolved.write_text(yaml.safe_dump({**raw, "rewards": [{"name": "away"}]}))
+    with pytest.raises(ConfigError, match=gone):  # of what a stage needs, nothing is passed over
+        load_experiment(resolved)
+    Path("mine.yaml").write_text(yaml.safe_dump(raw))
+    with pytest.raises(ConfigError, match=gone):  # an experiment file is checked whole
+        load_experiment("mine.yaml")
+
+
 class Unsure(TrackerOptions):
     def missing(self) -> str:
         raise KeyError("HOME\nof nobody")
