@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -311,6 +312,17 @@ def test_targets_that_cannot_be(workflow, target, problem):
     # No word about rules and functions: they are right.
     for noise in ("Exception", "Traceback", "Wildcards:", 'File "', "input functions"):
         assert noise not in result.stdout
+
+
+def test_a_setting_that_snakemake_would_drop_is_told(workflow):
+    words = ["--dry-run", "--config", "experiments=tiny", "-q", "--config", "set=tiny.training.seed=2"]
+
+    def type_them():
+        sys.argv = ["snakemake", *words]
+
+    result = workflow.snakemake(*words, prepare=type_them)
+    assert result.returncode != 0 and "the last one alone, without experiments=tiny: write all" in result.stdout
+    assert "Traceback" not in result.stdout
 
 
 def test_finished_work_is_left_alone(finished):

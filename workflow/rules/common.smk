@@ -19,6 +19,7 @@ include: "common_place.smk"
 
 
 from promptecho import config as configuration
+from promptecho.config.command_line import lost_settings
 from promptecho.config.inputs import Inputs, inputs_of
 from promptecho.config.reruns import names_in
 from promptecho.config.resolve import resolve, split_site
@@ -105,6 +106,11 @@ def _pass_on(paths):
     workflow.config_settings.config_args = [*others, f"resolved_configs={everything!r}"]
 
 
+if workflow.is_main_process and (LOST := lost_settings(sys.argv[1:], workflow.config_settings.config_args)):
+    raise UserError(
+        f"--config stands twice, and Snakemake takes the last one alone, without {' '.join(LOST)}: write all settings "
+        "behind one --config; nothing was started"
+    )
 EXPERIMENTS = Experiments(config)
 
 
