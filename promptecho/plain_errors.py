@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import re
 import textwrap
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from snakemake_interface_common.exceptions import WorkflowError
@@ -31,12 +33,16 @@ class UserError(WorkflowError):
 UserError.__name__ = "WorkflowError"  # what Snakemake prints before the text
 
 
-def in_plain_words(workflow: Any) -> None:
-    """Have `workflow` say in a line why it can't plan, where the reason is what the user wrote."""
+def in_plain_words(workflow: Any, sources: Callable[[], Mapping[str, str]] = dict) -> None:
+    """Have `workflow` say in a line why it can't plan, where the reason is what the user wrote.
+
+    Args:
+        sources: gives the files and folders that the user brings, and which experiment and key name each.
+    """
     build = workflow._build_dag  # the plan's own errors cannot be caught in any other place
 
     def build_in_plain_words() -> None:
-        from snakemake.exceptions import InputFunctionException, MissingRuleException
+        from snakemake.exceptions import InputFunctionException, MissingInputException, MissingRuleException
 
         try:
             build()
@@ -45,6 +51,11 @@ def in_plain_words(workflow: Any) -> None:
             if told is None:
                 raise
             raise told from None
+        except MissingInputException as error:
+            missing = no_source(str(error), sources())
+            if missing is None:
+                raise
+            raise UserError(missing) from None
         except MissingRuleException as error:
             target = str(error).removeprefix("No rule to produce ").partition(" (if you use input functions")[0]
             names = [rule.name for rule in workflow.rules if not rule.has_wildcards()]
@@ -67,6 +78,15 @@ def no_target(target: str, names: list[str]) -> str:
     near = closest(target, names)
     known = f"did you mean {near}?" if near else f"known: {', '.join(names)}; or a path below results/"
     return f"{target}: no such target; nothing was started; {known}"
+
+
+def no_source(text: str, sources: Mapping[str, str]) -> str | None:
+    """What to say where Snakemake's `text` tells of a missing input; None where it is none of the sources."""
+    paths = {line.strip() for line in text.splitlines()}
+    found = [f"{key}: {path}: there is no such file or folder" for path, key in sources.items() if path in paths]
+    if not found:
+        return None
+    return f"{'; '.join(found)}. Put it there, or correct the key; paths count from {Path.cwd()}. Nothing was started"
 
 
 def _within(error: BaseException) -> UserError | None:

@@ -325,6 +325,15 @@ def test_a_setting_that_snakemake_would_drop_is_told(workflow):
     assert "Traceback" not in result.stdout
 
 
+def test_images_that_are_not_there_are_told_with_their_key(workflow):
+    images = "set=tiny.captions.shapes=null tiny.captions.images=data/nowhere"
+    result = workflow.snakemake("--dry-run", "--config", images, "--", "all")
+    assert result.returncode != 0
+    assert "tiny: captions.images: data/nowhere: there is no such file or folder. Put it there" in result.stdout
+    for noise in ("Exception", "Traceback", "Wildcards:", 'File "'):
+        assert noise not in result.stdout
+
+
 def test_finished_work_is_left_alone(finished):
     assert finished.planned() == {}
 

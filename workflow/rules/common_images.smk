@@ -70,5 +70,17 @@ def _write_lists(build):
 
 # Snakemake has no hook between its plan and the first job.
 workflow._build_dag = _write_lists(workflow._build_dag)
+
+
+def _brought():
+    """What the user brings, and which key names it."""
+    return {
+        placed(path): f"{name}: captions.{key}"
+        for name, of in EXPERIMENTS.items()
+        for key, path in (("images", of.captions.images), ("prompts", of.captions.prompts))
+        if path
+    }
+
+
 # Last, so that it is around the others.
-in_plain_words(workflow)
+in_plain_words(workflow, _brought)
