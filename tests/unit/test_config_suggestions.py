@@ -173,8 +173,8 @@ def test_every_misspelt_choice_gets_one_that_fits():
             if choice in ("none", "t", "t2", "on") or (path[-1] == "scorer" and path[-2] == "d"):
                 continue
             wrong = choice[:-2] + choice[-1] + choice[-2] if len(set(choice[-2:])) > 1 else choice + "x"
-            if any(other[:-1] == choice[:-1] for other in choices_at(path) if other != choice):
-                wrong = choice[1] + choice[0] + choice[2:]  # the last letter is what tells flash3 from flash4
+            if any(choice[:-1] in (other, other[:-1]) for other in choices_at(path) if other != choice):
+                wrong = choice[1] + choice[0] + choice[2:]  # the last letter tells geneval2 from geneval
             raw = at(path, wrong)
             if path[-1] == "backend":
                 raw["benchmarks"]["c"]["scorer"] = next(
