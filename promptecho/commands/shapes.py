@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -220,6 +221,13 @@ def train_vlm(
         max=0.8,
         help="For the gallery: share of captions that say where objects lie, or what is not there. Default: 0.",
     ),
+    directions: float = typer.Option(
+        1.0,
+        "--directions",
+        min=1.0,
+        help="What the words left, right, above and below count in the loss, for a VLM that is trained on (--init). "
+        "Default: 1, as any word.",
+    ),
     size: Literal["full", "third", "tenth"] = typer.Option(
         "full", "--size", help="How many parameters, as a share of the shipped VLM's."
     ),
@@ -255,6 +263,7 @@ def train_vlm(
     elif scores:
         from promptecho.shapes.scored import SCORING as recipe
     _threads(threads)
+    recipe = replace(recipe, directions=directions)
     run(out, log, recipe=recipe, size=VLM_SIZES[size], init=init, steps=steps, batch_size=batch_size or 96, seed=seed)
 
 

@@ -32,7 +32,7 @@ from promptecho.shapes.render import damage, render
 from promptecho.shapes.tokenizer import QUERY, build_tokenizer
 from promptecho.shapes.train_vae import to_tensor
 from promptecho.shapes.training import HybridOptimizer, run, take_over, trapezoid
-from promptecho.shapes.world import IMAGE_SIZE, wide_scene
+from promptecho.shapes.world import IMAGE_SIZE, RELATIONS, wide_scene
 
 PLACES_SHARE = 0.35  # of the scenes with one to four objects
 
@@ -100,6 +100,7 @@ class ReadingRecipe:
     queries: tuple[str, ...] = (QUERY, PLACES_QUERY)
     merge: int = VLM_MERGE
     length: int = 64
+    directions: float = 1.0  # what a token of left, right, above or below counts in the loss, where any other counts 1
 
 
 class Batcher:
@@ -132,6 +133,20 @@ class Batcher:
             longest = max(longest, end)
         ids, labels = ids[:, :longest], labels[:, :longest]
         return ids, labels, (ids == self.image_token).int()
+
+
+def token_weights(tokenizer, recipe: ReadingRecipe) -> torch.Tensor | None:
+    """What each token of the vocabulary counts in the loss; None where all count the same. [vocabulary]
+
+    The loss is the weighted mean: a step does not become larger with it, the words' share in it does.
+    """
+    if recipe.directions == 1.0:
+        return None
+    weights = torch.ones(len(tokenizer))
+    weights[[token for token in range(len(tokenizer)) if tokenizer.decode([token]).strip() in RELATIONS]] = (
+        recipe.directions
+    )
+    return weights
 
 
 def train_vlm(
@@ -167,6 +182,7 @@ def train_vlm(
     types = (ids == batcher.image_token).int()
     positions, _ = model.model.get_rope_index(ids, types, image_grid_thw=grid[:1])
     positions = positions.expand(3, batch_size, -1)
+    weights = token_weights(tokenizer, recipe)
 
     def step(index: int) -> dict[str, float]:
         rng = np.random.default_rng(derive_seed(seed, "vlm", index))
@@ -183,7 +199,7 @@ def train_vlm(
                 logits_to_keep=ids.shape[1] - batcher.shortest + 1,
             ).logits[:, :-1]
         labels = labels[:, batcher.shortest :]
-        loss = F.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), ignore_index=-100)
+        loss = F.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), weights, ignore_index=-100)
         loss.backward()
         with torch.no_grad():
             mask = labels != -100

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -46,8 +47,8 @@ from promptecho.gallery.words import is_held_out, random_word
 from promptecho.shapes.grammar import describe, random_claim, scene_of, write
 from promptecho.shapes.questions import SCORE_QUERY
 from promptecho.shapes.render import render
-from promptecho.shapes.train_vlm import Batcher
-from promptecho.shapes.world import wide_scene
+from promptecho.shapes.train_vlm import Batcher, token_weights
+from promptecho.shapes.world import RELATIONS, wide_scene
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -195,6 +196,15 @@ def test_every_conversation_of_the_reading_recipe_fits():
     ids, labels, types = batcher([(one.query, one.answer) for one in examples])
     assert ids.shape == labels.shape == types.shape and ids.shape[1] <= reading_recipe().length - 8
     assert (types.sum(1) == 64).all() and (labels != -100).any(1).all()
+
+
+def test_words_of_directions_can_count_more_in_the_loss():
+    tokenizer = gallery_tokenizer()
+    assert token_weights(tokenizer, reading_recipe(0.5)) is None
+    weights = token_weights(tokenizer, replace(reading_recipe(0.5), directions=6.0))
+    assert weights is not None and weights.shape == (len(tokenizer),) and set(weights.tolist()) == {1.0, 6.0}
+    heavy = [tokenizer.decode([token]).strip() for token in (weights == 6.0).nonzero().flatten().tolist()]
+    assert sorted(heavy) == sorted(RELATIONS)
 
 
 def test_scores_count_the_facts_that_a_picture_shows():
