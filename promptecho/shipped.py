@@ -13,6 +13,7 @@ VLMS = {
     "shapes-third": ("shapes", "vlm-third"),  # a third of the parameters of the world's VLM
     "shapes-tenth": ("shapes", "vlm-tenth"),
     "shapes-scores": ("shapes", "vlm-scores"),  # writes scores as well, for InferScore
+    "gallery-directions": ("gallery", "vlm-directions"),  # the world's VLM, taught on where directions count more
 }
 """Name: world and folder, of VLMs that ship without a text-to-image model."""
 SHIPPED = (*WORLDS, *VLMS)

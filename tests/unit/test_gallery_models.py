@@ -15,10 +15,12 @@ from promptecho.gallery.captions import FACTS, dense_scene_of, random_dense_clai
 from promptecho.gallery.drawing import draw_poster, draw_scene
 from promptecho.gallery.posters import Poster
 from promptecho.gallery.shown_text import ShownText, shown_texts
-from promptecho.measure_gallery import PosterTally, SceneTally, measure
+from promptecho.measure_gallery import PosterTally, SceneTally, _wins, _wrong_scene, measure
 from promptecho.models.inventory import model_status
 from promptecho.models.required import required_models
+from promptecho.rewards.echo.reward import EchoReward
 from promptecho.shipped import PACKAGE, is_shipped, model_path
+from promptecho.vlm import load_vlm
 
 
 @pytest.fixture(scope="module")
@@ -84,3 +86,10 @@ def test_everything_is_measured_and_parts_need_no_other_models(weights):
     facts = measure(str(weights / "vlm"), str(weights / "t2i"), drawings=0, pairs=0, prompts=2, **some)
     assert facts["base_posters"]["n"] == facts["base_scenes"]["n"] == 2
     assert {"reward_auc_within_prompt_scenes", "reward_auc_within_prompt_posters"} <= set(facts)
+
+
+def test_the_vlm_that_was_taught_directions_tells_left_from_right():
+    """Measured: 98 % of 200 pairs of each kind; by the world's VLM 86 and 94.5 %."""
+    reward = EchoReward(load_vlm("gallery-directions"), batch_size=30)
+    made = [_wrong_scene(kind, index) for kind in ("left", "right") for index in range(30)]
+    assert _wins(reward, made)["value"] > 0.95
