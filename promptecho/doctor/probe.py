@@ -20,7 +20,7 @@ from promptecho.doctor.cluster import RULES, JobNeeds, needs_of
 from promptecho.doctor.finding import Finding, fine, problem, unchecked, warning
 from promptecho.doctor.places import CLOCK_TOLERANCE_S, IN_MEMORY
 from promptecho.doctor.preflight import JOBS, Preflight
-from promptecho.doctor.probe_node import ASKED, NONCE
+from promptecho.doctor.probe_node import ASKED, NO_TIME, NONCE
 from promptecho.doctor.probe_pythons import ProbedPython, pythons_of
 from promptecho.errors import DataError
 from promptecho.files import read_json, write_json, write_text
@@ -95,7 +95,7 @@ def _probed(
 
 def probes_of(preflight: Preflight, root: Path) -> list[Probe]:
     """One probe for each partition: it asks for as many GPUs of a node as the partition's largest job does, on two
-    nodes where that takes several."""
+    nodes where that takes several; for none, on one node, where no Python would look at them."""
     jobs: dict[str | None, list[tuple[Stage, str, JobNeeds]]] = {}
     for stage in JOBS:
         for name in preflight.names(stage):
@@ -104,11 +104,14 @@ def probes_of(preflight: Preflight, root: Path) -> list[Probe]:
     found = []
     for number, of_partition in enumerate(jobs.values()):
         stage, _, job = max(of_partition, key=lambda one: (one[2].gpus, one[2].nodes))
+        pythons, lacking = pythons_of(preflight, of_partition)
+        if not any(python.on_gpus for python in pythons):
+            job = replace(job, gpus=0, nodes=1)
         processes = max(1, job.gpus)  # one for each GPU
         memory = min(job.mem_mb, MB_PER_PROCESS * processes)
         asked = replace(job, nodes=min(job.nodes, MOST_NODES), cpus=min(job.cpus, processes), mem_mb=memory)
         folder, nonce = root / str(number), secrets.token_hex(16)
-        found.append(Probe(asked, RULES[stage], JOBS[stage], folder, nonce, *pythons_of(preflight, of_partition)))
+        found.append(Probe(asked, RULES[stage], JOBS[stage], folder, nonce, pythons, lacking))
     return found
 
 
@@ -186,15 +189,21 @@ def of_node(preflight: Preflight, one: Probe, facts: dict[str, Any], when: str) 
         told = f"{host}: {facts['disk']} is on {facts['disk_kind']}: models staged there take memory"
         yield warning(told, when, "name a disk of the nodes in models.staging")
     gpus = ", ".join(f"{gpu['name']} with {gpu['free'] / 1e9:.1f} GB free" for gpu in seen)
+    looked = any(look["on_gpus"] and "error" not in look for look in facts["looks"])
+    none = "no GPU" if looked else "no GPU asked for" if one.pythons and not one.job.gpus else "GPUs not looked at"
     yield fine(
         f"{host}: sees results on {facts['file_system']}; Python {facts['python_version']}; "
         f"{facts['disk']} ({facts['disk_kind']}) has {facts['disk_free'] / 1e9:.0f} GB free; "
-        f"{gpus or ('no GPU' if one.job.gpus else 'no GPU asked for')}"
+        f"{gpus or none}"
     )
 
 
 def _of_python(preflight: Preflight, one: Probe, host: str, look: dict[str, Any], when: str) -> Iterator[Finding]:
     """What a Python of a node says; `error`: why it says nothing."""
+    if look.get("error") == NO_TIME:
+        told = f"{host}: {look['python']}: not asked, no time left"
+        yield unchecked(told, when, "see to those that took it; or start each by hand there: srun PYTHON --version")
+        return
     if "error" in look:
         told = f"{host}: {look['python']} does not start as jobs start it: {look['error']}"
         yield problem(told, when, "see to what it says, or use an environment that all nodes see")

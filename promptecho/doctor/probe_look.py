@@ -18,7 +18,7 @@ from promptecho.files import write_json
 
 def look(asked: dict[str, Any]) -> dict[str, Any]:
     """The facts about this Python; `asked` has the `environments` whose packages it is to have, by the names of what
-    needs them, and `on_gpus`: whether jobs that it runs get some."""
+    needs them, and `on_gpus`: whether jobs that it runs use some."""
     facts: dict[str, Any] = {
         "python_version": platform.python_version(), "gpus": [], "cuda": None,
         "packages": {name: compare(Path(file)) for name, file in asked["environments"].items()},

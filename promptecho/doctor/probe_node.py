@@ -27,7 +27,9 @@ NONCE = "nonce.json"
 ASKED = "asked.json"
 EXCHANGE = "exchange.json"
 EXCHANGE_S = 300
-LOOK_S = 120
+LOOK_S = 120  # that one Python has
+LOOKS_S = 240  # that all have: with the exchange, less than the ten minutes of the job, so that something is told
+NO_TIME = "no time left"
 
 
 def report(folder: Path) -> dict[str, Any]:
@@ -40,30 +42,31 @@ def report(folder: Path) -> dict[str, Any]:
         "file_system": file_system(folder), "disk": str(temporary), "disk_kind": file_system(temporary),
         "disk_free": shutil.disk_usage(temporary).free, "exchange": None,
     }  # fmt: skip
-    looks = []
+    looks, end = [], time.monotonic() + LOOKS_S
     for number, one in enumerate(asked["pythons"]):
         out = folder / f"look-{facts['host']}-{number}.json"
-        looks.append(one | _seen_by(one["python"], one, out))
+        looks.append(one | _seen_by(one["python"], one, out, min(LOOK_S, end - time.monotonic())))
     # One on GPUs is enough; the first has the largest jobs.
     if (first := next((look for look in looks if look["gpus"]), None)) is not None:
         facts["exchange"] = exchange(folder, len(first["gpus"]), python=first["python"])
     return facts | {"looks": looks}
 
 
-def _seen_by(python: str, asked: dict[str, Any], out: Path) -> dict[str, Any]:
-    """What a Python finds (`probe_look`), started as a job of its stage; `error` says why it does not."""
+def _seen_by(python: str, asked: dict[str, Any], out: Path, seconds: float) -> dict[str, Any]:
+    """What a Python finds (`probe_look`) in so many seconds, started as a job of its stage; `error` says why it does
+    not, NO_TIME where it did not have LOOK_S."""
     programs = os.pathsep.join([str(Path(python).parent), os.environ.get("PATH", "")])
     command = [python, "-m", "promptecho.doctor.probe_look", json.dumps(asked), str(out)]
     try:
         done = subprocess.run(
             command, env=os.environ | {"PATH": programs}, stdin=subprocess.DEVNULL, capture_output=True, text=True,
-            errors="replace", timeout=LOOK_S,
+            errors="replace", timeout=max(seconds, 0.0),
         )  # fmt: skip
         if not done.returncode:
             return read_json(out)
         error = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
     except subprocess.TimeoutExpired:
-        error = f"no answer within {LOOK_S} s"
+        error = f"no answer within {LOOK_S} s" if seconds >= LOOK_S else NO_TIME
     except (OSError, DataError) as trouble:
         error = str(trouble)
     return {"error": error, "packages": {}, "gpus": [], "cuda": None}

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from promptecho.config.job_sizes import Stage
+from promptecho.config.job_sizes import Stage, takes_gpu
 from promptecho.doctor.cluster import JobNeeds
 from promptecho.doctor.finding import Finding, problem
 from promptecho.doctor.packages import entered, environment_key, environments
@@ -16,7 +16,7 @@ from promptecho.errors import DataError
 
 @dataclass
 class ProbedPython:
-    """A Python that is asked on a node: `on_gpus`: whether jobs that it runs get some; `environments`: the files whose
+    """A Python that is asked on a node: `on_gpus`: whether jobs that it runs use some; `environments`: the files whose
     packages it is to have, by the names of what needs them."""
 
     python: str
@@ -48,7 +48,8 @@ def pythons_of(
                 lacking.setdefault(what, problem(what, when, fix))
                 continue
         one = found.setdefault(python, ProbedPython(python))
-        one.on_gpus |= needs.gpus > 0
+        # Others may have no torch, although the profile gives them a GPU.
+        one.on_gpus |= needs.gpus > 0 and takes_gpu(preflight.config, stage, name)
         if file.is_file() and not deployed:
             one.environments[key] = str(file.resolve())
     return list(found.values()), list(lacking.values())

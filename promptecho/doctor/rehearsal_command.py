@@ -1,5 +1,5 @@
 """How a rehearsal starts a command of a stage: as the stage's jobs do, in the stage's environment, on GPUs that no
-other job of this machine has, and without any where the jobs get none."""
+other job of this machine has, and without any where the jobs see none."""
 
 from __future__ import annotations
 
@@ -58,7 +58,8 @@ def launch(
     Args:
         folder: of the rehearsal, where temporary files go.
         name: of the run where the stage is `train`, of the benchmark where it is `judge` or `score`.
-        gpus: that it gets where the stage's jobs get one, else it sees none; 0: this machine has none.
+        gpus: that it gets where the stage's jobs get one, else it sees none; 0: this machine has none. In a job of
+            Slurm it sees what that job has, but for those whose own jobs Slurm would give none.
 
     Raises:
         DataError: the stage's environment is missing, damaged or out of date; the message ends with the fix.
@@ -73,25 +74,23 @@ def launch(
         environment["PATH"] = os.pathsep.join([str(bin_), *filter(None, [os.environ.get("PATH")])])
         python = str(bin_ / "python")
     launcher: list[str] = []
-    if gpus and not light and not gets_gpu(preflight, stage, name):
+    profile, in_job = preflight.profile, "SLURM_JOB_ID" in os.environ
+    given_out = not in_job or profile is not None and profile.on_slurm  # jobs on this job's node share what it has
+    if gpus and not light and given_out and not gets_gpu(preflight, stage, name):
         environment[VISIBLE] = ""  # all are this job's, where Slurm has given them to the rehearsal
-    elif gpus and not light and "SLURM_JOB_ID" not in os.environ:  # Slurm gives its jobs theirs
+    elif gpus and not light and not in_job:  # Slurm gives its jobs theirs
         launcher = [python, "-m", "promptecho", "gpus", "run", "--count", str(gpus), "--"]
     return StageLaunch((*launcher, python), environment)
 
 
 def gets_gpu(preflight: Preflight, stage: Stage, name: str = "") -> bool:
-    """Whether the stage's jobs get a GPU: because their work takes one, or because the experiment or the profile says
-    so; `name` as for `takes_gpu`."""
+    """Whether the stage's jobs get a GPU: as the profile or the experiment says, else where their work takes one;
+    `name` as for `takes_gpu`."""
     profile = preflight.profile
-    if takes_gpu(preflight.config, stage, name):
-        return True
-    if profile is None:
-        return False
-    if profile.on_slurm:
+    if profile is not None and profile.on_slurm:
         return needs_of(preflight, stage, name).gpus > 0
-    said = profile.rules.get(RULES[stage], {}).get("gpu")
-    return isinstance(said, int) and said > 0
+    said = None if profile is None else profile.rules.get(RULES[stage], {}).get("gpu")
+    return said > 0 if isinstance(said, int) else takes_gpu(preflight.config, stage, name)
 
 
 def _file(preflight: Preflight, words: Sequence[str], stage: Stage, name: str) -> Path:

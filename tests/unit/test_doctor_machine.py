@@ -22,12 +22,13 @@ from typer.testing import CliRunner
 
 from promptecho.cli import app
 from promptecho.cluster.gpus import detect
+from promptecho.doctor import probe_node
 from promptecho.doctor.backends import backends
 from promptecho.doctor.cluster import JobNeeds, cluster, jobs_of, misfits, parse_partitions
 from promptecho.doctor.local_gpus import local_gpus
 from promptecho.doctor.packages import packages
 from promptecho.doctor.places import clock, file_system, results_writable, room, shared_folders
-from promptecho.doctor.probe import Probe, of_node, probe
+from promptecho.doctor.probe import MINUTES, Probe, of_node, probe, probes_of
 from promptecho.doctor.profile_mistakes import profile_mistakes
 from promptecho.doctor.torch_build import torch_build
 from promptecho.doctor.totals import Totals
@@ -281,6 +282,10 @@ def test_a_node_s_report_is_read(experiment, tmp_path):
     assert "its clock is 30 s behind the file system's" in told(written=130.0)[0]
     assert "stage train: not installed in /p: x==1" in told({"packages": {"stage train": [["x==1"], []]}})[0]
     assert told({"gpus": [], "on_gpus": False}) == []
+    unasked = look | {"error": probe_node.NO_TIME, "gpus": []}
+    late, seen = of_node(experiment(), sent, sound | {"looks": [unasked]}, "training")
+    assert late.severity == "unchecked" and late.what.endswith("/p: not asked, no time left")
+    assert seen.what.endswith("; GPUs not looked at")
     assert "/p does not start as jobs start it: no such file" in told({"error": "no such file"})[0]
     assert "could not exchange: hung" in told(exchange={"error": "hung"})[0]
     wrong = {"ranks": 4, "backend": "nccl", "right": False, "gb_s": 1.0, "bus_gb_s": 1.5}
@@ -327,10 +332,11 @@ def build_environment(name: str, torch: str) -> Path:
 
 def test_a_probe_asks_the_python_of_each_stage_in_one_job_for_a_partition(experiment, tmp_path, monkeypatch):
     """GPUs are those that stand-ins for torch tell of."""
-    resources = "{slurm_partition: gpu, gpus_per_node: 1}"
+    resources = "{slurm_partition: gpu, nodes: 1, gpus_per_node: 1}"
     rules = f"set-resources: {{caption_shard: {resources}, train: {resources}, generate_shard: {resources}}}\n"
     written(tmp_path / "p", f"executor: submitit\ndefault-resources: {{slurm_partition: cpu}}\n{rules}")
-    preflight = replace(experiment(tmp_path / "p"), envs=Path("built"))
+    real = {"t2i": {"path": "some/t2i"}, "vlm": {"path": "some/vlm"}}
+    preflight = replace(experiment(tmp_path / "p", models=real), envs=Path("built"))
     card = GPU.format(cuda="12.8", number=1)
     caption, train = build_environment("caption", card), build_environment("train", "")
     generate = build_environment("generate", GPU.format(cuda="11.8", number=0))
@@ -346,6 +352,25 @@ def test_a_probe_asks_the_python_of_each_stage_in_one_job_for_a_partition(experi
     assert any(one.startswith(f"{host}: sees results") and "Card with 70.0 GB free" in one for one in told["fine"])
     assert "environment score: is not in built" in problems  # nobody was asked in its place
     assert not Path("results").exists()
+
+
+def test_gpus_are_asked_for_where_somebody_looks_at_them(experiment, tmp_path):
+    """A rule that the profile gives a GPU although its work takes none may have no torch."""
+    rules = "set-resources: {score: {gpus_per_node: 2}, train: {nodes: 2}}\n"
+    written(tmp_path / "p", f"executor: submitit\n{rules}")
+    (one,) = probes_of(experiment(tmp_path / "p"), tmp_path)
+    assert [python.on_gpus for python in one.pythons] == [False] and (one.job.gpus, one.job.nodes) == (0, 1)
+    (one,) = probes_of(experiment(tmp_path / "p", models={"t2i": {"path": "some/t2i"}}), tmp_path)
+    assert [python.on_gpus for python in one.pythons] == [True] and one.job.gpus > 0
+
+
+def test_looks_at_pythons_of_a_node_have_one_deadline(tmp_path, monkeypatch):
+    Path(tmp_path, "nonce.json").write_text('{"nonce": "n"}')
+    asked = {"python": sys.executable, "on_gpus": False, "environments": {}}
+    Path(tmp_path, "asked.json").write_text(json.dumps({"pythons": [asked]}))
+    monkeypatch.setattr(probe_node, "LOOKS_S", 0)
+    assert [one["error"] for one in probe_node.report(tmp_path)["looks"]] == [probe_node.NO_TIME]
+    assert probe_node.LOOKS_S + probe_node.EXCHANGE_S < 60 * MINUTES
 
 
 SLURM = """#!/bin/sh

@@ -238,7 +238,13 @@ def test_commands_are_started_as_jobs_are(start, monkeypatch, tmp_path):
     assert launch(replace(preflight, envs=None), folder, ["train"], "train", "echo", 0).words == (sys.executable,)
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     assert len(launch(preflight, folder, ["train"], "train", "echo", 2).words) == 1
-    assert launch(preflight, folder, ["score"], "score", "textocr", 2).environment[VISIBLE] == ""
+    # Jobs of this Snakemake see all that this job has; those that it submits, what Slurm gives them.
+    assert VISIBLE not in launch(preflight, folder, ["score"], "score", "textocr", 2).environment
+    submits = start("executor: submitit\n")
+    assert launch(submits, folder, ["score"], "score", "textocr", 2).environment[VISIBLE] == ""
+    real = {"models": {"t2i": {"path": "some/t2i"}}}  # which take GPUs, but where the profile says otherwise
+    none = start("executor: submitit\nset-resources: {train: {gpus_per_node: 0}}\n", **real)
+    assert launch(none, folder, ["train"], "train", "echo", 2).environment[VISIBLE] == ""
     assert VISIBLE not in launch(preflight, folder, ["score"], "score", "textocr", 0).environment  # none to hide
     for profile in (
         "set-resources: {score: {gpu: 1}}\n",
@@ -246,6 +252,9 @@ def test_commands_are_started_as_jobs_are(start, monkeypatch, tmp_path):
     ):
         given = start(profile)
         assert VISIBLE not in launch(given, folder, ["score"], "score", "textocr", 2).environment
+    monkeypatch.delenv("SLURM_JOB_ID")
+    none = start("set-resources: {train: {gpu: 0}}\n", **real)
+    assert launch(none, folder, ["train"], "train", "echo", 2).environment[VISIBLE] == ""
     stages = Stages(replace(preflight, envs=Path("none")), folder, 1.0, False)
     caption = stages.runner.run(RehearsedStage("caption", "caption"), [["caption", "prompts"]])
     assert caption.problem == "environment caption: is not in none" and caption.fix.startswith("promptecho envs build")
