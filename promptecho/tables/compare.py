@@ -60,13 +60,21 @@ def check_file(kind: TableKind, file: ScoreFile, max_failure_share: FailureShare
         )
 
 
-def check_comparable(files: Sequence[ScoreFile], keys: Sequence[str] = ("benchmark",)) -> None:
-    """Modes, backends, judges and limits of one table must agree: their numbers measure different things.
+ANSWERERS = ("backend", "judge_model", "template_digest")  # keys of the provenance: who looked at the images, and how
+
+
+def check_comparable(
+    files: Sequence[ScoreFile], keys: Sequence[str] = ("benchmark",), but_for: Sequence[str] = ()
+) -> None:
+    """Modes, backends, judges and limits of one table must agree: their numbers measure different things. Keys of
+    `but_for` may differ, where the table tells that.
 
     Raises:
         DataError: they do not, or `keys` of the provenance differ.
     """
-    for key in (*keys, "mode", "backend", "judge_model", "template_digest", "baseline", "limit"):
+    for key in (*keys, "mode", *ANSWERERS, "baseline", "limit"):
+        if key in but_for:
+            continue
         values = {_told(file, key): file for file in files}
         if len(values) > 1:
             told = ", ".join(f"{value!r} ({file.path})" for value, file in sorted(values.items()))

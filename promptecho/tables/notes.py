@@ -19,13 +19,17 @@ _VERSION = re.compile(r'"model_version": ?"((?:[^"\\]|\\.)*)"')
 
 def rules_note(kind: TableKind, files: Sequence[ScoreFile]) -> str:
     """What the numbers are, and who judged."""
-    first = files[0].scores.provenance
-    if first.backend != "judge":
-        return kind.rules.format(mode=first.mode, judge_model=first.judge_model)
-    judge = without_address(first.judge_model)
-    versions = sorted({version for file in files for version in versions_of(file)})
-    told = f" (version {', '.join(versions)})" if versions and versions != [judge] else ""
-    return kind.rules.format(mode=first.mode, judge_model=f"{judge}{told}")
+    versions: dict[str, set[str]] = {}  # by who judged; several where a warning tells of that
+    for file in files:
+        provenance = file.scores.provenance
+        judge = provenance.judge_model
+        judge = without_address(judge) if provenance.backend == "judge" else str(judge)
+        versions.setdefault(judge, set()).update(versions_of(file))
+    judges = [
+        f"{judge} (version {', '.join(sorted(found))})" if found and found != {judge} else judge
+        for judge, found in versions.items()
+    ]
+    return kind.rules.format(mode=files[0].scores.provenance.mode, judge_model=" and ".join(judges))
 
 
 def versions_of(file: ScoreFile) -> dict[str, int]:

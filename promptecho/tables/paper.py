@@ -14,6 +14,7 @@ from promptecho.provenance import git_commit
 from promptecho.statistics import pool_seeds
 from promptecho.tables.collect import ScoreFile, same_items
 from promptecho.tables.compare import (
+    ANSWERERS,
     MAX_FAILURE_SHARE,
     FailureShare,
     check_comparable,
@@ -308,7 +309,9 @@ def _notes(every: Sequence[_Ours]) -> tuple[list[str], list[str], list[str]]:
         kind = kind_of(scorer)
         measured = [ours.measured[scorer] for ours in every if scorer in ours.measured]
         files = [file for found in measured for file in found.files]
-        check_comparable(files, keys=())
+        compared = [ours.label for ours in every if scorer in ours.measured and ours.is_published_metric(scorer)]
+        others = [ours.label for ours in every if not ours.is_published_metric(scorer)]
+        check_comparable(files, keys=(), but_for=ANSWERERS if compared and others else ())  # the warning tells of it
         lost = sum(found.lost for found in measured)
         mine = [rules_note(kind, files), *kind.notes(files), interval_note(kind), count_note(kind, files, lost)]
         mine += [note] if (note := unanswered_note(files)) else []
@@ -319,9 +322,10 @@ def _notes(every: Sequence[_Ours]) -> tuple[list[str], list[str], list[str]]:
             warnings.append(f"{kind.title}: {note}")
         if odd := odd_items(files):
             warnings.append(f"{kind.title}: {odd}")
-        if not all(ours.is_published_metric(scorer) for ours in every):
+        if others:
             told = f"not compared with the published numbers, which are {published().backends[scorer]}'s"
-            warnings.append(f"{kind.title}: another metric than the paper's, {told}")
+            which = f" in the rows {', '.join(others)}" if compared else ""
+            warnings.append(f"{kind.title}: another metric than the paper's{which}, {told}")
         mixed = [note for note in (mixed_versions(files), mixed_orders(files)) if note]
         warnings += [f"{kind.title}: {note}" for note in mixed]
     if with_base := [kind_of(scorer) for scorer in scorers if kind_of(scorer).has_base]:

@@ -156,6 +156,21 @@ def test_another_metric_is_not_compared(results):
     ]
 
 
+def test_rows_whose_images_others_looked_at_stand_in_one_table(results):
+    """Those of the paper's metric are compared, the others are told."""
+    for run, step in (("base", 0), ("promptecho-s1", 900)):
+        dpg(results, run, step, 0.85, experiment="qwenimage", backend="judge", judge_model="a VLM")
+    tables = tables_of(results, experiments=("zimage", "qwenimage"))
+    table = tables.table("table3")
+    notes = {row["model"].text: row["dpg.overall"].note for row in table.rows if row["model"].note == "(paper)"}
+    assert notes[BASE] in ("agrees", "differs") and notes["QwenImage-2512 (Baseline)"] == ""
+    assert any("dpg-judge 1.0 and a VLM" in note for note in table.footnotes)
+    assert table.warnings == [
+        "DPG-Bench: another metric than the paper's in the rows qwenimage/base, qwenimage/promptecho-s1 @ 900, not "
+        "compared with the published numbers, which are mplug's"
+    ]
+
+
 def test_numbers_without_an_interval_are_not_compared(results):
     table = tables_of(results).table("table3")
     paper = table.rows[3]
