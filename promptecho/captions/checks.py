@@ -123,5 +123,5 @@ def _answers(entry: RewardSection, template: Template | None) -> bool:
 
 
 def _reply(entry: RewardSection) -> int:
-    """Tokens to keep free for a reply."""
-    return entry.options.max_new_tokens if entry.reward.writes else 0
+    """Tokens to keep free for a reply, or for the answer that the model is given."""
+    return entry.options.max_new_tokens if entry.reward.writes else getattr(entry.options, "answer_tokens", 0)

@@ -288,7 +288,9 @@ class VlmCosts:
         return self._known.get(("input tokens", question), traced)
 
     def _ask(self, reward: Any, n: int) -> None:
-        reward.score([self.image] * n, [self._label] * n, [str(i) for i in range(n)])
+        # Each of another brightness, so that what a reward asks once for each is counted so.
+        images = [Image.new("RGB", self.image.size, (i % 256,) * 3) for i in range(n)]
+        reward.score(images, [self._label] * n, [str(i) for i in range(n)])
 
     def _text(self, tokens: int) -> str:
         """A text of about `tokens` tokens of this model's own tokenizer."""

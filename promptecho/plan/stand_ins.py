@@ -54,9 +54,9 @@ class CountingTokenizer:
 
 def counting_processor(preprocessor: dict[str, Any], config: dict[str, Any]) -> Any:
     """The real processor class of Qwen3-VL with its published image settings and a tokenizer that splits at spaces."""
-    from tokenizers import Tokenizer
+    from tokenizers import Regex, Tokenizer
     from tokenizers.models import WordLevel
-    from tokenizers.pre_tokenizers import WhitespaceSplit
+    from tokenizers.pre_tokenizers import Sequence, Split, WhitespaceSplit
     from transformers import PreTrainedTokenizerFast, Qwen2VLImageProcessorPil, Qwen3VLProcessor
 
     from promptecho.vlm.processor import _without_video
@@ -66,8 +66,9 @@ def counting_processor(preprocessor: dict[str, Any], config: dict[str, Any]) -> 
         "<|vision_start|>": config["vision_start_token_id"], "<|vision_end|>": config["vision_end_token_id"],
         "<|im_start|>": 2, "<|im_end|>": 3, "<|endoftext|>": 4,
     }  # fmt: skip
-    tokenizer = Tokenizer(WordLevel({"<unk>": 0, WORD: 1, **special}, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = WhitespaceSplit()
+    numbers = {str(n): 5 + n for n in range(11)}  # `expected_score` asks for the tokens of each
+    tokenizer = Tokenizer(WordLevel({"<unk>": 0, WORD: 1, **numbers, **special}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = Sequence([WhitespaceSplit(), Split(Regex(r"\d+$"), "isolated")])
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>",
         extra_special_tokens=[name for name in special if name not in ("<|im_end|>", "<|endoftext|>")],

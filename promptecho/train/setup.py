@@ -137,7 +137,9 @@ def check_texts(
     by_reward = run_readers(segment.config, segment.run)
     asked = zip(rewards, by_reward, run_rewards(segment.config, segment.run), strict=True)
     readers, labelled = [t2i_reader(segment.config.models.t2i)], []
-    for entry, found, section in asked:
+    for number, (entry, found, section) in enumerate(asked):
+        if fixed := list(getattr(section.options, "fixed_texts", {}).items()):
+            labelled.append((found, fixed, f"rewards.{number}.{section.name}", "texts"))
         if entry.labels is None:
             readers += found
         else:

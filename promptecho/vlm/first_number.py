@@ -40,18 +40,21 @@ def number_tokens(vlm: Vlm, query: str, opening: str = "") -> NumberTokens:
     """How this model writes numbers behind `opening` at the start of its answer.
 
     Raises:
-        ModelError: a digit is not one token there.
+        ModelError: a digit is not one token of its own there.
     """
     ids = [label_text(vlm, query, f"{opening}{n}", name=f"the answer {opening}{n}").label_ids for n in range(TEN + 1)]
     digits, ten = ids[:TEN], ids[TEN]
     n = len(commonprefix(digits))
     two = ten[n:-1] == digits[1][n:] and len(ten) == n + 2
-    if any(len(one) != n + 1 for one in digits) or ten[:n] != digits[0][:n] or not (two or len(ten) == n + 1):
+    last = [one[-1] for one in digits]
+    shared = len({*last}) < TEN or (not two and ten[-1] in last)  # <unk>, for example
+    whole = all(len(one) == n + 1 for one in digits) and ten[:n] == digits[0][:n] and (two or len(ten) == n + 1)
+    if shared or not whole:
         raise ModelError(
-            f"{vlm.path}: its tokenizer does not write each digit as one token behind the opening {opening!r}; "
-            "choose another opening or another VLM"
+            f"{vlm.path}: its tokenizer does not write each digit as one token of its own behind the opening "
+            f"{opening!r}; choose another opening or another VLM"
         )
-    return NumberTokens(ten, n, [one[n] for one in digits], ten[-1], two)
+    return NumberTokens(ten, n, last, ten[-1], two)
 
 
 @torch.no_grad()
@@ -105,6 +108,7 @@ def _batch(
     """Log-probabilities of the digits and of `tokens.ten`, one image after the other, where the model computes."""
     batch = processed(vlm, images, [text.text for text in texts], padding_side="right")
     behind = [tokens.opening] * TEN + [tokens.opening + tokens.ten_is_two]
-    starts = label_starts(vlm, batch, texts, names)
+    asked = "the prompt, or the template that asks for the number"
+    starts = label_starts(vlm, batch, texts, names, what="answer", shorten=asked)
     places = torch.tensor([start + offset for start in starts for offset in behind])
     return log_probs_at(vlm, batch, places, torch.tensor([*tokens.digits, tokens.ten] * len(texts)))

@@ -93,9 +93,12 @@ def _batch_log_probs(vlm: Vlm, images: list[Image.Image], texts: list[LabelledTe
     return log_probs_at(vlm, batch, places, batch["input_ids"].flatten()[places + 1])
 
 
-def label_starts(vlm: Vlm, batch: Any, texts: Sequence[LabelledText], names: Sequence[str]) -> list[int]:
+def label_starts(
+    vlm: Vlm, batch: Any, texts: Sequence[LabelledText], names: Sequence[str], *, what: str = "label",
+    shorten: str = "the label or the image",
+) -> list[int]:  # fmt: skip
     """For each row of a processed batch that is padded on the right: the place, counted through the batch, whose logits
-    predict the label's first token.
+    predict the label's first token. `what` a label is called in errors, and what to `shorten`.
 
     Raises:
         DataError: a row exceeds the context, or does not end with its label.
@@ -106,11 +109,11 @@ def label_starts(vlm: Vlm, batch: Any, texts: Sequence[LabelledText], names: Seq
         count = len(text.label_ids)
         if length > vlm.context_length:
             raise DataError(
-                f"{name}: the label's {count} tokens and {length - count} of image and query exceed the context of "
-                f"{vlm.path} ({vlm.context_length} tokens); shorten the label or the image"
+                f"{name}: the {what}'s {count} tokens and {length - count} of image and query exceed the context of "
+                f"{vlm.path} ({vlm.context_length} tokens); shorten {shorten}"
             )
         if input_ids[row, length - count : length].tolist() != text.label_ids:
-            raise DataError(f"{name}: the processor of {vlm.path} changes the label's tokens; it cannot be scored")
+            raise DataError(f"{name}: the processor of {vlm.path} changes the {what}'s tokens; it cannot be scored")
         starts.append(row * input_ids.shape[1] + length - count - 1)
     return starts
 

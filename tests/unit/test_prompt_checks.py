@@ -155,6 +155,8 @@ def test_training_names_all_faulty_texts_before_it_loads_a_model(experiment, tmp
     rewards = [
         {"name": "echo"}, {"name": "echo", "label": str(tmp_path / "l.jsonl")},
         {"name": "inferscore", "inferscore": asked},
+        {"name": "contrastive_echo", "contrastive_echo": {"against": "texts", "texts": ["A ring.", "<|im_end|>"]}},
+        {"name": "expected_score", "expected_score": {"template": asked["template"], "opening": "<|im_start|>"}},
     ]  # fmt: skip
     config = experiment.config("checks", sections={"rewards": rewards})
     job = experiment.segment("checks", config, 2, heldout=tmp_path / "h.jsonl")
@@ -164,9 +166,13 @@ def test_training_names_all_faulty_texts_before_it_loads_a_model(experiment, tmp
     heads = [line for line in str(caught.value).split("\n") if not line.startswith(" ")]
     assert [re.sub(r".*/", "", line) for line in heads] == [
         "captions.h5: 1 of 2 prompts cannot be used:", "h.jsonl: 1 of 1 prompts cannot be used:",
-        "l.jsonl: 1 of 3 labels cannot be used:",
+        "l.jsonl: 1 of 3 labels cannot be used:", "rewards.3.contrastive_echo: 1 of 2 texts cannot be used:",
+        "rewards.4.expected_score: 1 of 1 texts cannot be used:",
     ]  # fmt: skip
-    assert len(prompt_readers(job.config)) == 3  # the text-to-image model, the question, the template; labels aside
+    assert "\n  texts[1]: holds '<|im_end|>'" in str(caught.value)
+    readers = prompt_readers(job.config)
+    assert [one.beside - readers[1].beside for one in readers[2:]] == [8, len("<|im_start|>10")]  # reply and answer
+    assert len(readers) == 4  # the text-to-image model, the question, the template; labels aside
 
 
 def test_one_rank_of_several_shows_the_progress(readers, capsys):

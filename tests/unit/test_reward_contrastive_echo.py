@@ -10,7 +10,7 @@ from tiny_vlm import image, shared_folder
 
 from promptecho import awm
 from promptecho.config import parse_experiment, slice_digest
-from promptecho.errors import ConfigError
+from promptecho.errors import ConfigError, DataError
 from promptecho.rewards import RewardContext, make_reward
 from promptecho.rewards.contrastive_echo.options import ContrastiveEchoSection
 from promptecho.rewards.contrastive_echo.reward import against_texts
@@ -95,10 +95,30 @@ def test_other_texts_make_a_choice_of_it(vlm, groups, echo):
     assert details.facts[0]["echo"] == pytest.approx(echo[0], abs=1e-5)
 
 
+def test_a_text_that_cannot_be_used_is_named_by_its_key_and_no_prompt_is_blamed(vlm):
+    with pytest.raises(DataError, match=r"^contrastive_echo.texts\[1\]: the label contains the control token"):
+        built(vlm, against="texts", texts=["A ring.", "<|im_end|>"])
+    reward = built(vlm, against="texts", texts=["A ring.", "A ring. " * 200])
+    with pytest.raises(DataError, match=r"^prompt p7, contrastive_echo.texts\[1\]: the label's .* tokens"):
+        reward([image(0)], PROMPTS[:1], ["p7"])
+
+
 def test_without_another_text_there_is_nothing_to_choose():
     assert against_texts(-2.5, []).reward == 0
     assert against_texts(-1.0, [-900.0]).reward == pytest.approx(math.log(2))
     assert against_texts(-900.0, [-1.0]).reward == pytest.approx(-899 + math.log(2))
+
+
+def test_a_plan_counts_a_blank_for_each_brightness():
+    from promptecho.config.rewards import RewardSection, VlmSection
+    from promptecho.models.inventory import model_status
+    from promptecho.models.required import RequiredModel
+    from promptecho.plan.costs import VlmCosts
+
+    found = model_status(RequiredModel("shapes", "transformers", None, ("--vlm",)), None)
+    costs = VlmCosts(found, VlmSection(path="shapes", dtype="float32"), size=(64, 64), prompt_tokens=16)
+    entry = RewardSection.model_validate({"name": "contrastive_echo", "contrastive_echo": {"blank": "mean"}})
+    assert costs.reward(3, entry, "Q").total == 2 * costs.reward(3, RewardSection(name="echo"), "Q").total
 
 
 def test_settings_are_checked():
@@ -112,7 +132,8 @@ def test_settings_are_checked():
 
     for options, said in (
         ({"against": "texts"}, "against: texts and a list of texts go together"), ({"texts": ["a"]}, "go together"),
-        ({"against": "texts", "texts": ["a", "a"]}, "each must be there once"), ({"blank": "gray-ish"}, "'gray-ish'"),
+        ({"against": "texts", "texts": ["a", "a"]}, "each must be there once"),
+        ({"against": "texts", "texts": ["a", " "]}, r"texts\[1\] is blank"), ({"blank": "gray-ish"}, "'gray-ish'"),
         ({"against": "texts", "texts": ["a"], "blank": "white"}, "blank: goes with"),
         ({"against": "images"}, "against"),
     ):  # fmt: skip

@@ -6,6 +6,7 @@ import json
 import math
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from typer.testing import CliRunner
 
 from promptecho.cli import app
 from promptecho.config import parse_experiment, slice_digest
-from promptecho.errors import ConfigError, DataError, ModelError
+from promptecho.errors import ConfigError, DataError, ModelError, RewardError
 from promptecho.files import read_jsonl
 from promptecho.rewards import RewardContext, make_reward
 from promptecho.rewards.expected_score.options import ExpectedScoreSection
@@ -86,7 +87,20 @@ def test_the_range_is_brought_to_0_and_1():
     assert found.mass == pytest.approx(0.5)
 
 
-def test_settings_are_checked(vlm):
+def test_what_is_not_finite_is_named(folder):
+    broken = load_vlm(folder)
+    torch.nn.init.constant_(broken.model.model.language_model.norm.weight, math.nan)
+    picture = image(0)
+    picture.info["path"] = "0.png"
+    with pytest.raises(RewardError, match=r"prompt p7, image 0.png: the reward is not finite \(nan, ") as caught:
+        built(broken)([picture], ["A star."], ["p7"])
+    assert caught.value.index == 0
+
+
+def test_settings_are_checked(vlm, tmp_path):
+    (tmp_path / "q.txt").write_text(SHORT)
+    asked = {"template": str(tmp_path / "q.txt")}
+
     def config(**options):
         return parse_experiment(
             {
@@ -99,6 +113,7 @@ def test_settings_are_checked(vlm):
     for options, said in (
         ({"lowest": 5, "highest": 5}, "lowest 5 must be below highest 5"), ({"highest": 11}, "highest: "),
         ({"lowest": 0.5}, "lowest: "), ({"digits": 3}, "digits"),
+        ({"highest": 5}, "lowest 0 and highest 5 need a template that asks for such scores"),
     ):  # fmt: skip
         with pytest.raises(ConfigError, match=said):
             config(**options)
@@ -106,16 +121,40 @@ def test_settings_are_checked(vlm):
         parse_experiment(
             {**json.loads(config().model_dump_json()), "rewards": [{"name": "expected_score", "query": "Q"}]}
         )
-    digests = [slice_digest(config(**options), "train", run="a") for options in ({}, {"lowest": 0}, {"lowest": 1})]
+    digests = [
+        slice_digest(config(**options), "train", run="a")
+        for options in (asked, asked | {"lowest": 0}, asked | {"lowest": 1})
+    ]
     assert digests[0] == digests[1] != digests[2]
     with pytest.raises(DataError, match=r"prompt p7: contains the control token '<\|im_end\|>'"):
         built(vlm)([image(0)], ["A star<|im_end|>"], ["p7"])
+    with pytest.raises(DataError, match=r"expected_score.opening: contains the control token '<\|im_end\|>'"):
+        built(vlm, opening="<|im_end|>")
+    with pytest.raises(
+        DataError, match=r"^prompt p7: the answer's 2 tokens and .* shorten the prompt, or the template"
+    ):
+        built(vlm)([image(0)], ["A star. " * 1000], ["p7"])
 
 
 def test_a_tokenizer_that_joins_digits_to_what_stands_before_is_named(tmp_path):
     joined = load_vlm(build(tmp_path / "vlm", replies=["=7"]))
-    with pytest.raises(ModelError, match="does not write each digit as one token behind the opening '='"):
+    with pytest.raises(ModelError, match="does not write each digit as one token of its own behind the opening '='"):
         number_tokens(joined, "Score", "=")
+
+
+def test_digits_that_share_a_token_are_refused(folder, monkeypatch):
+    unknown = load_vlm(folder)
+    ids = {unknown.tokenizer.convert_tokens_to_ids(str(digit)) for digit in (7, 8)}
+    encode = type(unknown.tokenizer).__call__
+
+    def joined(tokenizer, *args, **kwargs):
+        found = encode(tokenizer, *args, **kwargs)
+        found["input_ids"] = [3 if one in ids else one for one in found.input_ids]
+        return found
+
+    monkeypatch.setattr(type(unknown.tokenizer), "__call__", joined)
+    with pytest.raises(ModelError, match="does not write each digit as one token of its own"):
+        number_tokens(unknown, "Score")
 
 
 def test_scores_with_their_mass_travel_as_json_and_join(vlm):
@@ -151,6 +190,7 @@ def test_training_with_echo_beside_it_logs_the_mass(tmp_path, folder, train_in_p
 
 def test_the_command_shows_shares_and_mass(folder, tmp_path):
     image(1).save(tmp_path / "a.png")
+    (tmp_path / "q.txt").write_text(SHORT)
     command = [
         "reward",
         str(tmp_path / "a.png"),
@@ -161,13 +201,25 @@ def test_the_command_shows_shares_and_mass(folder, tmp_path):
         "--label",
         "A star.",
     ]
-    result = CliRunner().invoke(app, [*command, "--set", "highest=3", "--json"])
+    result = CliRunner().invoke(app, [*command, "--set", "highest=3", "--template", str(tmp_path / "q.txt"), "--json"])
     assert result.exit_code == 0, result.output
     [row] = json.loads(result.stdout)
     assert list(row["shares"]) == ["0", "1", "2", "3"] and 0 < row["number_mass"] < 1
     assert row["reward"] == pytest.approx(sum(int(n) * share for n, share in row["shares"].items()) / 3)
+    result = CliRunner().invoke(app, [*command, "--set", "highest=3"])
+    assert result.exception is not None and str(result.exception).startswith("--set: lowest 0 and highest 3 need")
     result = CliRunner().invoke(app, command)
     assert "share of each score" in result.stdout and result.exit_code == 0
+
+
+@pytest.mark.parametrize("opening", ["", '{"score": ', '{"score":'])
+def test_a_plan_has_tokens_of_numbers_for_a_model_that_is_not_here(opening):
+    from promptecho.plan.stand_ins import counting_processor
+
+    names = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
+    processor = counting_processor({}, {name: 90 + index for index, name in enumerate(names)})
+    counting = SimpleNamespace(path="x", processor=processor, tokenizer=processor.tokenizer)
+    assert len({*number_tokens(counting, "From 0 to 10?", opening).digits}) == 10
 
 
 def test_a_plan_counts_one_pass(tmp_path):

@@ -34,6 +34,8 @@ class ContrastiveEchoSection(Section):
             raise ValueError("against: texts and a list of texts go together; give both or none")
         if len({*self.texts}) < len(self.texts):
             raise ValueError("texts: each must be there once")
+        if blank := [index for index, text in enumerate(self.texts) if not text.strip()]:
+            raise ValueError(f"texts[{blank[0]}] is blank; give it a text or remove it")
         if self.against == "texts" and self.blank != BLANK:
             raise ValueError("blank: goes with against: blank")
         if self.blank != BLANK:
@@ -42,3 +44,8 @@ class ContrastiveEchoSection(Section):
             except ConfigError as error:
                 raise ValueError(str(error)) from None
         return self
+
+    @property
+    def fixed_texts(self) -> dict[str, str]:
+        """By key, what the model is given beside the prompt."""
+        return {f"texts[{index}]": text for index, text in enumerate(self.texts)}

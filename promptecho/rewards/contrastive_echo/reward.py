@@ -14,6 +14,7 @@ from promptecho.rewards.contrastive_echo.options import ContrastiveEchoSection
 from promptecho.rewards.echo.reward import DEFAULT_QUERY, EchoReward
 from promptecho.rewards.echo.words import blank_log_probs
 from promptecho.vlm import Vlm
+from promptecho.vlm.inputs import label_text
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,9 @@ class ContrastiveEchoReward:
 
     Ours. The first is pointwise mutual information per token, with what blank images make likely for the text's own
     probability. The second has the form of InfoNCE (van den Oord et al. 2018, arXiv 1807.03748), with echoes as scores.
+
+    Raises:
+        DataError: one of `texts` holds control tokens or merges with the chat template; names it.
     """
 
     def __init__(
@@ -53,13 +57,16 @@ class ContrastiveEchoReward:
     ):  # fmt: skip
         self.settings = settings or ContrastiveEchoSection()
         self.echo = EchoReward(vlm, query=query, batch_size=batch_size)
+        self.names = {text: f"contrastive_echo.{key}" for key, text in self.settings.fixed_texts.items()}
+        for text, name in self.names.items():
+            label_text(vlm, query, text, name=name)
 
     def __call__(self, images: list[Image.Image], prompts: list[str], prompt_ids: list[str]) -> list[float]:
         """Rewards of `images[N]` for `prompts[N]`, in nats per token.
 
         Raises:
             RewardError: a log-probability is not finite; names prompt id and image.
-            DataError: a text is empty or longer than the model's context; names the prompt id.
+            DataError: a text is empty or longer than the model's context; names the prompt id, and which of `texts`.
         """
         return [one.reward for one in self.contrasts(images, prompts, prompt_ids)]
 
@@ -93,6 +100,10 @@ class ContrastiveEchoReward:
                 [images[index] for index, _ in rows],
                 [text for _, text in rows],
                 [prompt_ids[index] for index, _ in rows],
+                [
+                    f"prompt {prompt_ids[index]}" + (f", {self.names[text]}" if text != prompts[index] else "")
+                    for index, text in rows
+                ],
             )
         except RewardError as error:
             raise RewardError(str(error), index=None if error.index is None else rows[error.index][0]) from error

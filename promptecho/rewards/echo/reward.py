@@ -59,9 +59,10 @@ class EchoReward:
         return detail.mean if self.reduction == "mean" else float(detail.log_probs.double().sum())
 
     def score_details(
-        self, images: list[Image.Image], prompts: list[str], prompt_ids: list[str]
+        self, images: list[Image.Image], prompts: list[str], prompt_ids: list[str], names: list[str] | None = None
     ) -> list[TokenLogProbs]:
-        """As `__call__`, with the log-probability of every token."""
+        """As `__call__`, with the log-probability of every token. Errors name `names[N]`, or else the prompt ids."""
+        names = names or [f"prompt {prompt_id}" for prompt_id in prompt_ids]
         details = label_log_probs(
             self.vlm,
             images,
@@ -69,13 +70,13 @@ class EchoReward:
             self.query,
             batch_size=self.batch_size,
             include_eos=self.include_eos,
-            names=[f"prompt {prompt_id}" for prompt_id in prompt_ids],
+            names=names,
         )
-        for index, (detail, prompt_id, image) in enumerate(zip(details, prompt_ids, images, strict=True)):
+        for index, (detail, name, image) in enumerate(zip(details, names, images, strict=True)):
             if not detail.log_probs.isfinite().all():
                 bad = int((~detail.log_probs.isfinite()).sum())
                 raise RewardError(
-                    f"prompt {prompt_id}, image {image_name(image, index)}: the reward is not finite ({bad} of "
+                    f"{name}, image {image_name(image, index)}: the reward is not finite ({bad} of "
                     f"{len(detail.tokens)} label tokens); look at the image, and try dtype float32 or bfloat16",
                     index=index,
                 )

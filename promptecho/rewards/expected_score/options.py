@@ -15,8 +15,13 @@ Score = Annotated[int, Field(ge=0, le=10, strict=True)]
 class ExpectedScoreSection(Section):
     """How the model is asked for a score, and which numbers count. One pass; nothing is written."""
 
-    lowest: Score = Field(0, description="Lowest score that the question allows, a whole number.")
-    highest: Score = Field(10, description="Highest score, up to 10. The reward is 0 at `lowest` and 1 at `highest`.")
+    lowest: Score = Field(
+        0, description="Lowest score that the question allows, a whole number. Another than 0 needs a `template`."
+    )
+    highest: Score = Field(
+        10,
+        description="Highest score, up to 10; another needs a `template`. The reward is 0 at `lowest` and 1 at `highest`.",
+    )
     opening: str = Field(
         "",
         description="Text with which the answer is made to begin, before the number, for a model that was taught to "
@@ -33,4 +38,19 @@ class ExpectedScoreSection(Section):
     def _range(self) -> Self:
         if self.lowest >= self.highest:
             raise ValueError(f"lowest {self.lowest} must be below highest {self.highest}")
+        if self.template is None and (self.lowest, self.highest) != (0, 10):
+            raise ValueError(
+                f"lowest {self.lowest} and highest {self.highest} need a template that asks for such scores; the "
+                "question that ships with the project asks for 0 to 10"
+            )
         return self
+
+    @property
+    def answer_tokens(self) -> int:
+        """At most so many tokens has the answer that the model is given: no tokenizer makes more than bytes."""
+        return len(f"{self.opening}10".encode(errors="replace"))
+
+    @property
+    def fixed_texts(self) -> dict[str, str]:
+        """By key, what the model is given beside the prompt."""
+        return {"opening": self.opening} if self.opening else {}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from PIL import Image
 
-from promptecho.rewards.base import Details, ImageScore, RewardContext
+from promptecho.errors import RewardError
+from promptecho.rewards.base import Details, ImageScore, RewardContext, image_name
 from promptecho.rewards.expected_score.options import MASS, QUESTION, ExpectedScoreSection
 from promptecho.templates import Template, read_template
 from promptecho.vlm.first_number import first_number_log_probs
@@ -41,7 +43,8 @@ class ExpectedScoreReward:
     that could be unreadable.
 
     Raises:
-        DataError: the template is unreadable, lacks {prompt} or has another placeholder.
+        DataError: the template is unreadable, lacks {prompt} or has another placeholder, or `opening` holds control
+            tokens.
     """
 
     def __init__(
@@ -51,11 +54,13 @@ class ExpectedScoreReward:
         self.vlm, self.settings, self.batch_size = vlm, settings or ExpectedScoreSection(), batch_size
         self.template = template or read_template(self.settings.template or QUESTION)
         self.template.fill(prompt="")
+        check_plain(vlm, self.settings.opening, "expected_score.opening")
 
     def __call__(self, images: list[Image.Image], prompts: list[str], prompt_ids: list[str]) -> list[float]:
         """Rewards of `images[N]` for `prompts[N]`, from 0 to 1.
 
         Raises:
+            RewardError: a reward or its mass is not finite; names prompt id and image.
             DataError: a prompt holds control tokens, or does not fit into the context; names the prompt id.
             ModelError: a digit is not one token of the model.
         """
@@ -92,7 +97,15 @@ class ExpectedScoreReward:
             batch_size=self.batch_size, names=names,
         )  # fmt: skip
         lowest, highest = self.settings.lowest, self.settings.highest
-        return [expected_score(row[lowest : highest + 1]) for row in log_probs]
+        found = [expected_score(row[lowest : highest + 1]) for row in log_probs]
+        for index, (one, name, image) in enumerate(zip(found, names, images, strict=True)):
+            if not (math.isfinite(one.reward) and math.isfinite(one.mass)):
+                raise RewardError(
+                    f"{name}, image {image_name(image, index)}: the reward is not finite ({one.reward}, with a mass of "
+                    f"{one.mass}); look at the image, and try dtype float32 or bfloat16",
+                    index=index,
+                )
+        return found
 
 
 def build(context: RewardContext) -> ExpectedScoreReward:
