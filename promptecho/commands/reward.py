@@ -227,7 +227,9 @@ def _options(reward: Reward, entries: Any, asked: dict[str, Any], given: list[st
     try:
         return reward.options.model_validate({**dict(configured or ()), **asked})
     except ValidationError as error:
-        lines = [f"--set {'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
+        keys = [".".join(map(str, item["loc"])) for item in error.errors()]  # "" where several do not go together
+        said = [item["msg"].removeprefix("Value error, ") for item in error.errors()]
+        lines = [f"--set{' ' * bool(key)}{key}: {one}" for key, one in zip(keys, said, strict=True)]
         raise ConfigError("\n".join(lines)) from None
 
 

@@ -20,6 +20,8 @@ from promptecho.plugins import SPEC, Plugins, Registration, wrong_types
 SHARED = ("name", "weight", "query", "label", "batch_size")
 NAME = re.compile(r"[a-z][a-z0-9_-]*")
 TAKES = {"query", "label", "include_eos"}
+# What metrics.jsonl has of each reward, whatever it measures.
+METRICS = {"reward", "heldout_reward", "failed_replies", "failed_share", "missing_rewards", "advantage_size"}
 
 
 class ReplyOptions(Section):
@@ -95,6 +97,8 @@ class Reward:
             problems.append(f"takes {', '.join(sorted(unknown))}: choose of {', '.join(sorted(TAKES))}")
         if wrong := [one for one in self.measures if not (isinstance(one, str) and NAME.fullmatch(one))]:
             problems.append(f"measures {wrong}: take lower-case letters, digits, _ and -")
+        elif taken := sorted(METRICS.intersection(self.measures)):
+            problems.append(f"measures {taken}: metrics of that name exist already; choose another")
         if self.template is not None and not self.template.is_file():
             problems.append(f"template {self.template}: no such file")
         if self.options is not None:

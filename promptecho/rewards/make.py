@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from promptecho.config.descriptors import REWARDS
@@ -29,11 +30,15 @@ class BuiltReward:
         """As the call, with what became of replies.
 
         Raises:
-            RewardError: the reward's code fails, or does not give one number for each image.
+            RewardError: the reward's code fails, or does not give one number for each image, or an ImageScore whose
+                measures are numbers (NaN where it has none for an image).
         """
         own = getattr(self.function, "score", None)
         found = self._run(own or self.function, images, prompts, prompt_ids)
-        return found if own else [ImageScore(value) for value in self._numbers(found, len(images))]
+        if own is None:
+            return [ImageScore(value) for value in self._numbers(found, len(images))]
+        self._check_scores(found, len(images))
+        return found
 
     def details(self, images: list[Image.Image], prompts: list[str], prompt_ids: list[str]) -> Details:
         """What `promptecho reward` prints."""
@@ -62,6 +67,21 @@ class BuiltReward:
             return [float(value) for value in values]
         except (TypeError, ValueError) as error:
             raise RewardError(f"{_who(self.name)}: gave something that is no number ({error})") from None
+
+    def _check_scores(self, found: Any, n: int) -> None:
+        must = f"`score` must give a list of {n} ImageScore"
+        if not isinstance(found, Sequence) or len(found) != n:
+            what = f"{len(found)} scores" if isinstance(found, Sequence) else f"a {type(found).__name__}"
+            raise RewardError(f"{_who(self.name)}: gave {what} for {n} images; {must}")
+        for score in found:
+            if not isinstance(score, ImageScore):
+                raise RewardError(f"{_who(self.name)}: gave a {type(score).__name__}; {must}")
+            if not isinstance(score.measures, Mapping):
+                raise RewardError(f"{_who(self.name)}: measures {score.measures!r}: must be numbers by name")
+            for key, value in {"reward": score.reward, **score.measures}.items():
+                number = _number(value)
+                if number is None or (key != "reward" and math.isinf(number)):
+                    raise RewardError(f"{_who(self.name)}: {key} is {value!r}; must be a number, NaN for none")
 
 
 DEBUG = "--debug shows where"
@@ -94,6 +114,14 @@ def make_reward(name: str, context: RewardContext) -> BuiltReward:
             raise
         message = f"{type(error).__name__}: {error}"
         raise RewardError(f"{_who(name)}: {reward.build} cannot be built: {message}; {DEBUG}") from error
+
+
+def _number(value: Any) -> float | None:
+    """As a float, of Python, NumPy or torch; None for what is no number."""
+    try:
+        return None if isinstance(value, str) else float(value)
+    except (TypeError, ValueError, RuntimeError):
+        return None
 
 
 def _who(name: str) -> str:

@@ -303,6 +303,12 @@ def test_names_of_shared_keys_are_no_names_of_rewards():
     assert set(SHARED) == set(RewardSection.model_fields)
 
 
+def test_measures_are_no_names_of_metrics():
+    for name in ("reward", "failed_share", "advantage_size", "heldout_reward"):
+        with pytest.raises(ValueError, match=f"measures .*{name}.*: metrics of that name exist already"):
+            Reward(name="bad", summary="", build="a:b", measures=("fine", name))
+
+
 # Code that fails while it is used.
 
 
@@ -312,11 +318,19 @@ def test_names_of_shared_keys_are_no_names_of_rewards():
         ("return [1.0]", "gave 1 values for 2 images; it must give a list of 2 numbers"),
         ("return None", "gave a NoneType for 2 images; it must give a list of 2 numbers"),
         ("return ['high', 'low']", "gave something that is no number"),
+        ("f.score = lambda *given: [ImageScore(1.0)]", "gave 1 scores for 2 images; `score` must give a list of 2"),
+        ("f.score = lambda *given: [1.0, 2.0]", "gave a float; `score` must give a list of 2 ImageScore"),
+        ("f.score = lambda *given: [ImageScore(1.0, measures=None)] * 2", "measures None: must be numbers by name"),
+        ("f.score = lambda *given: [ImageScore(1.0, measures={'a': 'x'})] * 2", "a is 'x'; must be a number"),
+        ("f.score = lambda *given: [ImageScore(1.0, measures={'a': 1e999})] * 2", "a is inf; must be a number"),
+        ("f.score = lambda *given: [ImageScore(None)] * 2", "reward is None; must be a number"),
         ("return prompts['a']", "its code fails: TypeError: list indices must be integers or slices, not str"),
     ],
 )
 def test_code_that_fails_is_told_with_the_name_of_the_reward(tmp_path, body, told):
-    text = f"def build(context):\n    def f(images, prompts, ids):\n        {body}\n    return f\n"
+    body = body if body.startswith("f.") else f"def f(images, prompts, ids): {body}"
+    text = "from promptecho.rewards import ImageScore\n"
+    text += f"def build(context):\n    def f(*given): pass\n    {body}\n    return f\n"
     (tmp_path / "failing.py").write_text(text)
     thing = Reward(name="bad", summary="", build="failing:build", needs_vlm=False)
     sys.path.append(str(tmp_path))

@@ -82,5 +82,8 @@ def test_settings_are_checked_and_decide_what_is_trained_again():
     for options in ({"stop_weight": -0.1}, {"stop_weight": 2}, {"stop_words": "the"}, {"stop_words": [""]}):
         with pytest.raises(ConfigError, match=f"weighted_echo.{next(iter(options))}"):
             digest(**options)
+    for word in ("The", "to the", " of"):
+        with pytest.raises(ConfigError, match=f"weighted_echo.stop_words.1: '{word}' is never met"):
+            digest(stop_words=["a", word])
     found = [digest(), digest(stop_weight=0.5), digest(stop_words=["the"]), digest("echo")]
     assert digest(stop_weight=0) == found[0] and len(set(found)) == 4
