@@ -22,8 +22,8 @@ class ComputeSection(Section):
         "auto",
         description="Whether the repeated blocks of the text-to-image model and the layers of the VLM are compiled "
         "(torch.compile), for sampling, the passes without gradient and the update. auto: on a GPU, where what the "
-        "compiler needs is there, unless `deterministic` is set; never on a CPU, and never for the embedded models, "
-        "which are through before it pays.",
+        "compiler needs is there, unless `deterministic` is set; never on a CPU, and never where the "
+        "text-to-image model is an embedded one, which is through before it pays.",
     )
     attention: AttentionKind = Field(
         "auto",
