@@ -20,7 +20,8 @@ class ExpectedScoreSection(Section):
     )
     highest: Score = Field(
         10,
-        description="Highest score, up to 10; another needs a `template`. The reward is 0 at `lowest` and 1 at `highest`.",
+        description="Highest score, up to 10; another than 10 needs a `template`. The reward is 0 at `lowest` and 1 at "
+        "`highest`.",
     )
     opening: str = Field(
         "",
