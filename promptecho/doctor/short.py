@@ -25,6 +25,7 @@ CHECKS: dict[str, PreflightCheck] = {
     "backends": backends,
     "judges' keys": judge_keys,
 }
+ALSO_WARNINGS = {"backends"}
 
 
 def short_lines(
@@ -35,7 +36,8 @@ def short_lines(
     conda: bool,
     envs: Path | None = None,
 ) -> list[str]:
-    """Lines about what would stop the jobs of some stages and benchmarks of an experiment; none where nothing would.
+    """Lines about what would stop the jobs of some stages and benchmarks of an experiment, or is not known to run; none
+    where all is well.
 
     Args:
         source: the experiment's file, for the last line.
@@ -46,6 +48,10 @@ def short_lines(
     chosen = {name: section for name, section in whole.benchmarks.items() if name in benchmarks}
     preflight = replace(whole, stages=frozenset(stages), benchmarks=chosen, network=False, envs=envs)
     checks = {name: check for name, check in CHECKS.items() if not (conda and name == "packages")}
-    found = [one for checked in run_checks(preflight, checks) for one in checked.findings]
-    lines = [f"{config.experiment}: {one.line}" for one in found if one.severity == "problem"]
+    lines = [
+        f"{config.experiment}: {one.line}"
+        for checked in run_checks(preflight, checks)
+        for one in checked.findings
+        if one.severity == "problem" or (one.severity == "warning" and checked.name in ALSO_WARNINGS)
+    ]
     return [*lines, f"{config.experiment}: more by promptecho doctor --config {source}"] if lines else []

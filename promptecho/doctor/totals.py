@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from promptecho.config import run_training
-from promptecho.config.job_sizes import cluster_resources
+from promptecho.config.job_sizes import cluster_resources, takes_gpu
 from promptecho.config.resources import TrainResources
 from promptecho.doctor.finding import Finding, problem, unchecked, warning
 from promptecho.doctor.judge_costs import JudgeCost, judge_costs
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 BYTES_PER_PIXEL = 1.5  # of a PNG of a photograph, about half of its raw bytes
 BYTES_PER_CAPTION = 4_000
+IN_JOB = "GPU-hours of a model in the job"
 # Files of a checkpoint as large as the adapter, at most: weights, Adam's two moments, two moving averages, and the
 # adapter in three formats.
 COPIES = 8
@@ -80,6 +81,8 @@ def make_totals(preflight: Preflight, gpu: str) -> Totals:
         totals.unknown.append("GPU-hours and disk: the experiment has no run to plan")
     totals.judges = judge_costs(preflight)
     totals.unknown += [f"judge of {one.benchmark}: {one.unknown}" for one in totals.judges if one.unknown]
+    in_jobs = [name for name in preflight.names("judge") if takes_gpu(preflight.config, "judge", name)]
+    totals.unknown += [f"judge of {name}: {IN_JOB}" for name in in_jobs]
     return totals
 
 
@@ -135,7 +138,10 @@ def budgets(preflight: Preflight, totals: Totals) -> Iterator[Finding]:
     for line in totals.problems:
         yield problem(line, JOBS["train"], "as it says; promptecho plan shows the parts")
     for line in totals.unknown:
-        yield unchecked(line, "totals", "look again when this is there")
+        fix = "look again when this is there"
+        if line.endswith(IN_JOB):
+            fix = "nothing estimates them; results/E/timings/judge tells what the first checkpoint took"
+        yield unchecked(line, "totals", fix)
     for name, settings in preflight.config.judges.models.items():
         costs = [one for one in totals.judges if one.judge == name and one.calls is not None]
         calls, usd = sum(one.calls or 0 for one in costs), sum(one.usd or 0.0 for one in costs)

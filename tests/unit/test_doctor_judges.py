@@ -11,7 +11,7 @@ from judge_server import KEY, serving
 from promptecho.doctor.judge_costs import judge_costs
 from promptecho.doctor.judges import judge_keys, judges_answer
 from promptecho.doctor.preflight import Preflight
-from promptecho.doctor.totals import Totals, budgets
+from promptecho.doctor.totals import Totals, budgets, make_totals
 from promptecho.judges.base import Payload
 from promptecho.judges.errors import JudgeError
 from promptecho.judges.registry import load_judge
@@ -105,6 +105,16 @@ def test_calls_are_counted_before_there_is_an_image_and_held_against_the_limit(e
     preflight.config.judges.models["one"] = dear
     assert "may cost up to" in only(budgets(preflight, Totals("", judges=[cost])), "warning").what
     assert "max_calls: 39, and the experiment asks 40 questions" in found.what and "in the middle of tiif" in found.when
+
+
+def test_a_judge_in_the_job_is_named_among_what_is_not_estimated(experiment, monkeypatch):
+    monkeypatch.setattr("promptecho.doctor.totals._plan", lambda *_: None)
+    preflight = judged(experiment, kind="local", model="some/vlm")
+    totals = make_totals(preflight, "h100")
+    assert not totals.judges and "judge of tiif: GPU-hours of a model in the job" in totals.unknown
+    assert any("timings/judge" in one.fix for one in budgets(preflight, totals))
+    embedded = make_totals(judged(experiment, kind="local", model="shapes"), "h100")
+    assert not any("in the job" in line for line in embedded.unknown)
 
 
 def test_prompts_that_are_not_here_leave_the_calls_unknown(experiment):

@@ -30,6 +30,7 @@ from promptecho.doctor.packages import packages
 from promptecho.doctor.places import clock, file_system, results_writable, room, shared_folders
 from promptecho.doctor.probe import MINUTES, Probe, of_node, probe, probes_of
 from promptecho.doctor.profile_mistakes import profile_mistakes
+from promptecho.doctor.short import short_lines
 from promptecho.doctor.torch_build import torch_build
 from promptecho.doctor.totals import Totals
 from promptecho.envs.spec import ENVS, read_spec
@@ -52,9 +53,11 @@ def test_a_backend_whose_packages_are_not_installed_is_found_before_anything_is_
     found = only(packages(preflight))
     assert "benchmarks.dpg, backend mplug: not installed: " in found.what and "modelscope==" in found.what
     assert "rule score" in found.when and "conda" in found.fix
-    found = only(backends(preflight))  # nor would they be enough
+    found = only(backends(preflight), "warning")  # nor may they be enough
     assert found.what.startswith("benchmarks.dpg, backend mplug: nobody has brought it to run for this project")
     assert found.when == "scores (rule score) of dpg" and found.fix.startswith("write backend: judge")
+    short = short_lines(preflight.config, preflight.source, ["score"], ["dpg"], conda=True)
+    assert "benchmarks.dpg, backend mplug: nobody has brought it to run" in "\n".join(short)
     told = CliRunner().invoke(app, ["config", "check", "config/experiments/tiny.yaml"])
     assert told.exit_code == 0
     assert "config/experiments/tiny.yaml: warning: benchmarks.dpg.backend: mplug: nobody" in told.stderr

@@ -2,7 +2,8 @@
 
 
 rule judge:
-    """Have the judge of a benchmark look at the images of one checkpoint. Needs its endpoint, not a GPU."""
+    """Have the judge of a benchmark look at the images of one checkpoint. Needs its endpoint, or a GPU where the judge is
+    a model in the job."""
     input:
         unpack(judged_images),
     output:
