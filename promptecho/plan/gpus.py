@@ -74,6 +74,7 @@ def find_gpu(name: str, memory_gb: float | None = None, tflops: float | None = N
         if changed := " and ".join(what for what, is_other in told.items() if is_other):
             source = f"{changed} from the command line, the rest: {gpu.source}"
             gpu = replace(gpu, name=f"GPU like {gpu.name} but for {changed}", devices=(), source=source)
+        tflops = tflops if told["FLOP/s"] else None  # the card's own figure leaves its other rates
     if memory_gb is not None:
         gpu = replace(gpu, memory_gb=memory_gb)
     if tflops is not None:

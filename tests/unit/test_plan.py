@@ -404,6 +404,13 @@ def test_what_does_not_fit_is_refused_with_changes_that_were_tried(tmp_path):
     assert "take GPUs with more memory" in hopeless
 
 
+def test_the_own_figures_of_a_listed_gpu_change_nothing():
+    """Not the rates of other number formats either, which are not in proportion on every card."""
+    h20 = find_gpu("h20")
+    assert find_gpu("h20", h20.memory_gb, h20.bfloat16) == h20
+    assert find_gpu("h20", None, 2 * h20.bfloat16).float32 == 2 * h20.bfloat16 / 16
+
+
 def test_unknown_names_are_told(tmp_path):
     for more, told in (
         (("--gpu", "v100"), "--gpu v100: not listed"),
