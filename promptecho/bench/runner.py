@@ -79,8 +79,9 @@ def run_steps(
             if missing := [name for name in step.needs if name not in good]:
                 keep([{"step": step.name, "not_run": f"needs the step {', '.join(missing)}"}])
                 continue
-            if left < step.least_s:
-                keep([{"step": step.name, "not_run": f"{left:.0f} s left, it takes about {step.least_s:.0f}"}])
+            if left <= 0 or left < step.least_s:
+                takes = f", it takes about {step.least_s:.0f}" if step.least_s else ""
+                keep([{"step": step.name, "not_run": f"{left:.0f} s left{takes}"}])
                 continue
             told(f"{step.name} ({time.monotonic() - begun:.0f} s of {60 * minutes:.0f})")
             file = logs / f"{step.name.replace(' ', '_').replace('=', '-')}.jsonl"
@@ -89,6 +90,7 @@ def run_steps(
             try:
                 problem = _run(step, file, min(step.limit_s, left))
             except KeyboardInterrupt:
+                results["step_seconds"][step.name] = round(time.monotonic() - started, 1)
                 keep([*read_rows(file, step.name), {"step": step.name, "failed": "interrupted"}])
                 results["interrupted"] = True
                 write_json(out, results)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from promptecho.bench.runner import Step
 
+EMBEDDED_S = 90  # with embedded models any step is begun with so much time left: an estimate
 ROOT = Path(__file__).resolve().parents[2]
 BACKENDS = ("sdpa", "cudnn", "flash3", "flash4")
 # name: what `step.py` runs, seconds that it takes at least with models of several billion weights, longest, settings
@@ -39,7 +40,7 @@ def chosen(asked: str | None) -> list[str]:
 
 def steps_of(
     names: Sequence[str], config: Path, options: Sequence[str], changes: Sequence[str], *, needs: tuple[str, ...] = (),
-    environment: dict[str, str] | None = None, python: str = sys.executable,
+    environment: dict[str, str] | None = None, python: str = sys.executable, embedded: bool = False,
 ) -> list[Step]:  # fmt: skip
     """The named steps on `config`.
 
@@ -47,12 +48,14 @@ def steps_of(
         options: further ones of `step.py`, such as `--device`.
         changes: KEY=VALUE over the configuration's; a step's own settings go over them.
         needs: steps of others that make the configuration.
+        embedded: its models are embedded ones, with which no step takes long.
     """
     found = []
     for name in names:
         kind, least, limit, settings = STEPS[name]
         words = [word for change in (*changes, *settings) for word in ("--set", change)]
         command = [python, "-m", "promptecho.bench.step", kind, "--config", str(config), *options, *words]
+        least = min(least, EMBEDDED_S) if embedded else least
         found.append(Step(name, command, least, limit, () if kind == "peak" else needs, here(environment)))
     return found
 

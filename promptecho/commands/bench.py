@@ -55,6 +55,7 @@ def bench(
     from promptecho.bench.runner import exit_code, progress, run_steps
     from promptecho.bench.suite import STEPS, chosen, steps_of
     from promptecho.config import load_experiment
+    from promptecho.config.job_sizes import takes_gpu
 
     loaded = load_experiment(config)
     if run is not None and run not in loaded.runs:
@@ -71,7 +72,9 @@ def bench(
         "schema_version": 1, "title": f"promptecho bench: {loaded.experiment}", "config": str(config),
         "command": shlex.join(["promptecho", *sys.argv[1:]]), "changes": changes or [],
     }  # fmt: skip
-    results = run_steps(steps_of(names, config, options, changes or []), facts, out, minutes, progress)
+    embedded = not any(takes_gpu(loaded, "train", name) for name in ([run] if run else list(loaded.runs)[:1]))
+    selected = steps_of(names, config, options, changes or [], embedded=embedded)
+    results = run_steps(selected, facts, out, minutes, progress)
     page = pages.page(results)
     typer.echo(page)
     if report is not None:

@@ -23,7 +23,7 @@ from tiny_experiment import Experiment
 from promptecho.bench.context import open_bench
 from promptecho.bench.report import page
 from promptecho.bench.runner import Step, exit_code, read_rows, run_steps
-from promptecho.bench.suite import STEPS
+from promptecho.bench.suite import STEPS, steps_of
 from promptecho.bench.transformer import folded, policy
 from promptecho.errors import ConfigError
 from promptecho.files import write_json
@@ -106,11 +106,11 @@ def test_a_report_begins_with_what_most_look_for():
 
 def test_the_budget_is_kept(tmp_path):
     begun = time.monotonic()
-    steps = [step("one", "time.sleep(60)"), step("two", "row(what=1)", least=1.0)]
+    steps = [step("one", "time.sleep(60)"), step("two", "row(what=1)", least=1.0), step("three", "row(what=1)")]
     results = run_steps(steps, {}, tmp_path / "out.json", minutes=1 / 30, told=lambda _: None)
     assert time.monotonic() - begun < 30
     assert "out of time" in results["rows"][0]["failed"]
-    assert results["rows"][1]["not_run"] == "0 s left, it takes about 1"
+    assert [row["not_run"] for row in results["rows"][1:]] == ["0 s left, it takes about 1", "0 s left"]
 
 
 def test_ten_minutes_hold_what_the_docs_say():
@@ -118,6 +118,8 @@ def test_ten_minutes_hold_what_the_docs_say():
     names = list(STEPS)[: list(STEPS).index("forward compile=off") + 1]
     assert names == ["peak", "iteration", "reward", "forward", "forward compile=off"]
     assert 71 + sum(STEPS[name][1] for name in names) < 600
+    (embedded,) = steps_of(["iteration"], Path("shapes.yaml"), [], [], embedded=True)  # a demo's takes no 270 s
+    assert embedded.least_s == 90
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -139,7 +141,8 @@ def test_interrupted_it_keeps_what_is_there_and_ends_the_step(tmp_path, number):
     process.send_signal(signal.SIGINT)
     assert process.wait(30) == 130
     results = json.loads(out.read_text())
-    assert results["interrupted"] and [row.get("what") for row in results["rows"]] == ["so far", None]
+    assert results["interrupted"] and list(results["step_seconds"]) == ["one"]
+    assert [row.get("what") for row in results["rows"]] == ["so far", None]
     assert not Path(f"/proc/{child.read_text()}").exists()
 
 
