@@ -97,14 +97,14 @@ def check(
         typer.Option(
             "--exact",
             help="Ask also whether they were built with --exact from envs/NAME.linux-64.lock.txt as it is now, and "
-            "whether their packages are still those.",
+            "whether their packages are still those, by name and version.",
         ),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Tell which environments are there and made from their files as they are now.
 
-    Exit code 1 if one is missing, stale, broken or changed.
+    Exit code 1 if one is missing, stale, broken or changed, or has no lock file for --exact.
     """
     from promptecho.envs.built import look_at, look_inside
     from promptecho.envs.spec import specs_named

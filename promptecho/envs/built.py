@@ -23,7 +23,7 @@ from promptecho.files import read_json
 
 BUILDS = "builds"
 RECORD = "environment.json"
-EnvState = Literal["current", "missing", "stale", "broken", "changed"]
+EnvState = Literal["current", "missing", "stale", "broken", "changed", "unlocked"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,8 @@ class BuiltEnv:
     def line(self) -> str:
         """What is wrong and how to mend it."""
         fix = f"promptecho envs build {self.spec.argument}{' --exact' * self.exact} --into {self.folder}"
+        if self.state == "unlocked":
+            fix = "leave --exact out for this one, or write that file"
         if self.state == "changed":
             fix = f"move {(self.folder / self.spec.name).resolve()} away when no job uses it, then {fix}"
         return f"environment {self.spec.name}: {self.problem}; {fix}"
@@ -63,6 +65,8 @@ def look_at(folder: Path, spec: EnvSpec, exact: bool = False) -> BuiltEnv:
 
 
 def _standing(folder: Path, spec: EnvSpec, exact: bool) -> tuple[EnvState, str, dict[str, Any]]:
+    if exact and not spec.lock.is_file():
+        return "unlocked", f"{spec.lock} is not there", {}
     link = folder / spec.name
     if not os.path.lexists(link):
         begun = build_folder(folder, spec).is_dir()

@@ -113,6 +113,9 @@ def test_exact_takes_the_files_of_the_lock_and_no_others(tmp_path, index):
     file = written(tmp_path / "own.yaml", "part==1.0")
     with pytest.raises(DataError, match=r"own\.linux-64\.lock\.txt is not there"):
         build(read_spec(file), tmp_path / "built", None, lambda line: None, exact=True)
+    checked = CliRunner().invoke(app, ["envs", "check", str(file), "--exact", "--folder", str(tmp_path / "built")])
+    told_of = f"environment own: {tmp_path}/own.linux-64.lock.txt is not there; leave --exact out for this one"
+    assert checked.exit_code == 1 and checked.output.startswith(told_of)
     digest = hashlib.sha256((index / "part-1.0-py3-none-any.whl").read_bytes()).hexdigest()
     lock = tmp_path / "own.linux-64.lock.txt"
     lock.write_text(f"part==1.0 \\\n    --hash=sha256:{'0' * 64}\n")
