@@ -55,9 +55,9 @@ class Probe:
         return f"partition {self.job.partition or '(default)'}"
 
 
-def probe(preflight: Preflight, minutes: float = MINUTES) -> Iterator[Finding]:
+def probe(preflight: Preflight, minutes: float = MINUTES, lacking_told: bool = False) -> Iterator[Finding]:
     """Submit the probes, wait for them, and tell what they found. Their folder and what is queued are removed at the
-    end, whatever happens."""
+    end, whatever happens. `lacking_told`: environments that are not built have been told already."""
     profile = preflight.profile
     if profile is None or not profile.on_slurm:
         how = "name it: --profile profiles/slurm"
@@ -70,7 +70,10 @@ def probe(preflight: Preflight, minutes: float = MINUTES) -> Iterator[Finding]:
     made = [folder for folder in root.parents if not folder.exists()]
     probes: list[Probe] = []
     with leaving_cleanly():
-        yield from _probed(preflight, probes, root, made, minutes)
+        found = list(_probed(preflight, probes, root, made, minutes))
+    if not lacking_told:
+        yield from {lack.what: lack for one in probes for lack in one.lacking}.values()
+    yield from found
 
 
 def _probed(
@@ -148,7 +151,6 @@ def _ended(one: Probe) -> bool:
 
 
 def _told(preflight: Preflight, one: Probe) -> Iterator[Finding]:
-    yield from one.lacking
     when = f"{one.when}, and all that go to {one.where}"
     if one.refused:
         yield problem(f"{one.where}: sbatch refuses a probe: {one.refused}", when, "see to what it says")
@@ -212,7 +214,7 @@ def _of_python(preflight: Preflight, one: Probe, host: str, look: dict[str, Any]
         if absent:
             told = f"{host}: {name}: not installed in {look['python']}: {', '.join(absent)}"
             yield problem(told, when, "install them there, or use an environment that all nodes see")
-    if preflight.envs is not None and not any(absent for absent, _ in look["packages"].values()):
+    if preflight.envs is not None and look["packages"] and not any(absent for absent, _ in look["packages"].values()):
         yield fine(f"{host}: {look['python']} has the packages of {', '.join(look['packages'])}")
     if not look["on_gpus"] or look["gpus"]:
         return

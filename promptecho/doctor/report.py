@@ -66,7 +66,7 @@ def diagnose(
     if totals is not None:
         checks |= {"room": partial(room, totals=totals), "budgets": partial(budgets, totals=totals)}
     if probe_minutes is not None:
-        checks["nodes"] = partial(probe, minutes=probe_minutes)
+        checks["nodes"] = partial(probe, minutes=probe_minutes, lacking_told=not only or "packages" in only)
     if rehearsal is not None:
         checks["rehearsal"] = lambda _: rehearsal.findings()
     require_known(only or (), checks)

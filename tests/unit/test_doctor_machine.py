@@ -353,7 +353,12 @@ def test_a_probe_asks_the_python_of_each_stage_in_one_job_for_a_partition(experi
     assert f"{host}: 1 GPU(s) asked for: torch 2.0+here sees no GPU (built for CUDA 11.8) in {generate}" in problems
     assert f"{host}: {caption} has the packages of stage caption" in told["fine"]
     assert any(one.startswith(f"{host}: sees results") and "Card with 70.0 GB free" in one for one in told["fine"])
-    assert "environment score: is not in built" in problems  # nobody was asked in its place
+    assert problems.count("environment score: is not in built") == 1  # nobody was asked in its place
+    for name in ("caption", "train", "generate"):
+        Path("built", name).unlink()
+    found = list(probe(preflight, lacking_told=True))
+    assert not any("is not in built" in one.what for one in found)
+    assert sum(one.what.endswith("; GPUs not looked at") for one in found) == 2
     assert not Path("results").exists()
 
 
