@@ -13,6 +13,9 @@ from promptecho.doctor.packages import entered, environment_key, environments
 from promptecho.doctor.preflight import Preflight
 from promptecho.errors import DataError
 
+COMPUTING: tuple[Stage, ...] = ("caption", "train", "generate")
+"""Stages that compute with torch whatever the models are, and so on the GPUs that their jobs get."""
+
 
 @dataclass
 class ProbedPython:
@@ -48,8 +51,8 @@ def pythons_of(
                 lacking.setdefault(what, problem(what, when, fix))
                 continue
         one = found.setdefault(python, ProbedPython(python))
-        # Others may have no torch, although the profile gives them a GPU.
-        one.on_gpus |= needs.gpus > 0 and takes_gpu(preflight.config, stage, name)
+        # Environments of scores and judges may have no torch, although the profile gives them a GPU.
+        one.on_gpus |= needs.gpus > 0 and (stage in COMPUTING or takes_gpu(preflight.config, stage, name))
         if file.is_file() and not deployed:
             one.environments[key] = str(file.resolve())
     return list(found.values()), list(lacking.values())
