@@ -17,7 +17,8 @@ PLACES = ("*.md", "*/README.md", "docs/**/*.md", "examples/*/README.md", "plugin
 PLACES += ("tests/data/README.md",)
 # What the site is made of. Changelogs tell of commands of earlier versions, too.
 PAGES = [str(page.relative_to(ROOT)) for place in PLACES for page in sorted(ROOT.glob(place))]
-PAGES = [page for page in PAGES if Path(page).name != "CHANGELOG.md"]
+# Folders such as .pytest_cache have a README of their own.
+PAGES = [page for page in PAGES if Path(page).name != "CHANGELOG.md" and not page.startswith(".")]
 # Blocks in `bash` hold commands only; other blocks hold output and files too, among them lines that begin so.
 PROGRAMS = ("promptecho", "snakemake", "make", "python")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
