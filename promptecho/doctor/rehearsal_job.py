@@ -71,12 +71,10 @@ def rehearse_on_a_node(preflight: Preflight, keep: bool, words: Sequence[str]) -
         rehearsal.refused = stopped("its job's outcome is not known", error)
         return rehearsal
     finally:
-        if not folder.is_dir():
-            pass
-        elif keep or failed:
-            print(f"rehearsal: kept: {folder}", file=sys.stderr, flush=True)
-        else:
+        if not (keep or failed):
             shutil.rmtree(folder, ignore_errors=True)
+        elif folder.is_dir():
+            print(f"rehearsal: kept: {folder}", file=sys.stderr, flush=True)
 
 
 def _run(

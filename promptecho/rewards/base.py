@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from promptecho.errors import RewardError
+
 if TYPE_CHECKING:  # what only reads an experiment needs none of it
     import torch
     from PIL import Image
@@ -91,3 +93,12 @@ class RewardFunction(Protocol):
 def image_name(image: Image.Image, index: int) -> str:
     """What an image is called: the file it was read from or the name it was given, else its index in the call."""
     return str(image.info.get("path") or getattr(image, "filename", "") or index)
+
+
+def not_finite(name: str, image: Image.Image, index: int, told: str) -> RewardError:
+    """The error of the `index`-th image of a call, whose reward for what is called `name` is no finite number."""
+    return RewardError(
+        f"{name}, image {image_name(image, index)}: the reward is not finite ({told}); look at the image, and try "
+        "dtype float32 or bfloat16",
+        index=index,
+    )

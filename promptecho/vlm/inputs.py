@@ -88,9 +88,7 @@ def label_span(vlm: Vlm, query: str, label: str, *, name: str) -> tuple[str, int
     """
     if not label.strip():
         raise DataError(f"{name}: the label is empty; remove the prompt or give it a text")
-    for token in special_tokens(vlm):
-        if token in label:
-            raise DataError(f"{name}: the label contains the control token {token!r}; remove it from the text")
+    check_plain(vlm, label, f"{name}: the label")
     prompt = render_prompt(vlm, query)
     whole = render_prompt(vlm, query, label)
     start = whole.find(label, len(prompt))
@@ -107,13 +105,15 @@ def special_tokens(vlm: Vlm) -> list[str]:
     return [token.content for token in vlm.tokenizer.added_tokens_decoder.values() if token.special]
 
 
-def check_plain(vlm: Vlm, text: str, name: str) -> None:
-    """Raises:
-    DataError: the text holds a control token; `name` is what it is called.
+def check_plain(vlm: Vlm, text: str, what: str) -> None:
+    """Refuse a text that holds a control token; the error begins with `what`.
+
+    Raises:
+        DataError: it does.
     """
     for token in special_tokens(vlm):
         if token in text:
-            raise DataError(f"{name}: contains the control token {token!r}; remove it from the text")
+            raise DataError(f"{what} contains the control token {token!r}; remove it from the text")
 
 
 def opens_itself(vlm: Vlm, text: str) -> bool:

@@ -7,8 +7,8 @@ from typing import Literal
 
 from PIL import Image
 
-from promptecho.errors import ModelError, RewardError
-from promptecho.rewards.base import Details, RewardContext, image_name
+from promptecho.errors import ModelError
+from promptecho.rewards.base import Details, RewardContext, not_finite
 from promptecho.rewards.echo.options import EchoSection
 from promptecho.rewards.echo.words import read_words, token_details, told
 from promptecho.vlm import TokenLogProbs, Vlm, label_log_probs
@@ -75,11 +75,7 @@ class EchoReward:
         for index, (detail, name, image) in enumerate(zip(details, names, images, strict=True)):
             if not detail.log_probs.isfinite().all():
                 bad = int((~detail.log_probs.isfinite()).sum())
-                raise RewardError(
-                    f"{name}, image {image_name(image, index)}: the reward is not finite ({bad} of "
-                    f"{len(detail.tokens)} label tokens); look at the image, and try dtype float32 or bfloat16",
-                    index=index,
-                )
+                raise not_finite(name, image, index, f"{bad} of {len(detail.tokens)} label tokens")
         return details
 
 

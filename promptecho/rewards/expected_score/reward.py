@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import torch
 from PIL import Image
 
-from promptecho.errors import RewardError
-from promptecho.rewards.base import Details, ImageScore, RewardContext, image_name
+from promptecho.rewards.base import Details, ImageScore, RewardContext, not_finite
 from promptecho.rewards.expected_score.options import MASS, QUESTION, ExpectedScoreSection
 from promptecho.templates import Template, read_template
 from promptecho.vlm.first_number import first_number_log_probs
@@ -54,7 +53,7 @@ class ExpectedScoreReward:
         self.vlm, self.settings, self.batch_size = vlm, settings or ExpectedScoreSection(), batch_size
         self.template = template or read_template(self.settings.template or QUESTION)
         self.template.fill(prompt="")
-        check_plain(vlm, self.settings.opening, "expected_score.opening")
+        check_plain(vlm, self.settings.opening, "expected_score.opening:")
 
     def __call__(self, images: list[Image.Image], prompts: list[str], prompt_ids: list[str]) -> list[float]:
         """Rewards of `images[N]` for `prompts[N]`, from 0 to 1.
@@ -91,7 +90,7 @@ class ExpectedScoreReward:
         """As `__call__`, with all that is known."""
         names = [f"prompt {prompt_id}" for prompt_id in prompt_ids]
         for prompt, name in dict(zip(prompts, names, strict=True)).items():
-            check_plain(self.vlm, prompt, name)
+            check_plain(self.vlm, prompt, f"{name}:")
         log_probs = first_number_log_probs(
             self.vlm, images, [self.template.fill(prompt=prompt) for prompt in prompts], opening=self.settings.opening,
             batch_size=self.batch_size, names=names,
@@ -100,11 +99,7 @@ class ExpectedScoreReward:
         found = [expected_score(row[lowest : highest + 1]) for row in log_probs]
         for index, (one, name, image) in enumerate(zip(found, names, images, strict=True)):
             if not (math.isfinite(one.reward) and math.isfinite(one.mass)):
-                raise RewardError(
-                    f"{name}, image {image_name(image, index)}: the reward is not finite ({one.reward}, with a mass of "
-                    f"{one.mass}); look at the image, and try dtype float32 or bfloat16",
-                    index=index,
-                )
+                raise not_finite(name, image, index, f"{one.reward}, with a mass of {one.mass}")
         return found
 
 

@@ -146,7 +146,7 @@ class InferScoreReward:
         return found
 
     def _question(self, prompt: str, prompt_id: str) -> str:
-        check_plain(self.vlm, prompt, f"prompt {prompt_id}")
+        check_plain(self.vlm, prompt, f"prompt {prompt_id}:")
         return render_prompt(self.vlm, self.template.fill(prompt=prompt))
 
 
