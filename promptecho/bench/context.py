@@ -50,6 +50,9 @@ class Bench:
 
     def __post_init__(self) -> None:
         self.gpu = card_of(self.device)
+        models = self.config.models  # all steps have images of the size that is trained on
+        t2i = models.t2i.of_size(*self.training.size(models.t2i))
+        self.config = self.config.model_copy(update={"models": models.model_copy(update={"t2i": t2i})})
 
     @property
     def training(self) -> TrainingConfig:

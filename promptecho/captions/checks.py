@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from promptecho.captions.readers import PromptReader, t2i_reader, vlm_readers
-from promptecho.config import ExperimentConfig, reward_templates, run_rewards, run_vlm
+from promptecho.config import ExperimentConfig, reward_templates, run_rewards, run_training, run_vlm
 from promptecho.config.rewards import RewardSection, VlmSection
 from promptecho.errors import ModelError, listed
 from promptecho.progress import Progress
@@ -63,7 +63,7 @@ def prompt_readers(config: ExperimentConfig) -> list[PromptReader]:
     """
     found = [t2i_reader(config.models.t2i)]
     for asked in _asked(config):
-        found += available_readers(partial(_of_vlm, config, *asked))
+        found += available_readers(partial(vlm_readers, *asked))
     return found
 
 
@@ -87,7 +87,8 @@ def run_readers(config: ExperimentConfig, run: str) -> list[list[PromptReader]]:
     templates = [(template, _reply(entry)) for entry, template in asked if template is not None]
     if not queries and not templates:
         return [[] for _ in asked]
-    found = _of_vlm(config, run_vlm(config, run), queries, templates)
+    size = run_training(config, run).size(config.models.t2i)
+    found = vlm_readers(run_vlm(config, run), size, queries, templates)
     of_queries, of_templates = iter(found[: len(queries)]), iter(found[len(queries) :])
     return [
         [next(of_templates)] if template is not None else [next(of_queries)] if _answers(entry, template) else []
@@ -95,17 +96,13 @@ def run_readers(config: ExperimentConfig, run: str) -> list[list[PromptReader]]:
     ]
 
 
-def _of_vlm(config: ExperimentConfig, section: VlmSection, queries: list[str], templates: list) -> list[PromptReader]:
-    t2i = config.models.t2i
-    return vlm_readers(section, (t2i.height, t2i.width), queries, templates)
-
-
-def _asked(config: ExperimentConfig) -> list[tuple[VlmSection, list[str], list]]:
-    """The rewards' VLMs, each with the questions whose answer is a prompt and the templates that hold one."""
-    found: dict[str, tuple[VlmSection, list[str], list]] = {}
+def _asked(config: ExperimentConfig) -> list[tuple[VlmSection, tuple[int, int], list[str], list]]:
+    """The rewards' VLMs with the size of their images, each with the questions whose answer is a prompt and the
+    templates that hold one."""
+    found: dict[tuple, tuple[VlmSection, tuple[int, int], list[str], list]] = {}
     for run in config.runs:
-        section = run_vlm(config, run)
-        _, queries, templates = found.setdefault(section.model_dump_json(), (section, [], []))
+        section, size = run_vlm(config, run), run_training(config, run).size(config.models.t2i)
+        *_, queries, templates = found.setdefault((section.model_dump_json(), size), (section, size, [], []))
         for entry, template in zip(run_rewards(config, run), reward_templates(config, run), strict=True):
             if template is not None:
                 if (template, _reply(entry)) not in templates:
@@ -114,7 +111,7 @@ def _asked(config: ExperimentConfig) -> list[tuple[VlmSection, list[str], list]]
                 continue
             elif entry.label is None and (query := entry.query or config.captions.query) not in queries:
                 queries.append(query)
-    return [one for one in found.values() if one[1] or one[2]]
+    return [one for one in found.values() if one[2] or one[3]]
 
 
 def _answers(entry: RewardSection, template: Template | None) -> bool:

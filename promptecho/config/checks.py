@@ -25,6 +25,7 @@ from promptecho.config.evaluation_checks import (
 )
 from promptecho.config.families import available_families, family_named, misfit
 from promptecho.config.fields import Section
+from promptecho.config.image_sizes import size_problems
 from promptecho.config.models import CaptionsSection, ExperimentConfig
 from promptecho.config.rewards import placement_problem, reward_problems
 from promptecho.config.suggestions import choices_at, keys_at, unknown_key
@@ -243,6 +244,8 @@ def _check_family(sections: dict[str, Any], problems: Problems) -> None:
         problems["models.t2i.path"] = f"{t2i.path} is a VLM; text-to-image models ship as {' and '.join(WORLDS)}"
     elif problem := misfit(family, model_path(t2i.path, "t2i")):
         problems["models.t2i.path"] = f"{t2i.path}: {problem}"
+    else:
+        problems.update(size_problems(sections))
     padded = {f"adapters.{name}": entry.pad_prompts for name, entry in (sections.get("adapters") or {}).items()}
     for path, value in {"models.t2i": t2i.pad_prompts, **padded}.items():
         if value not in (None, "none") and "pad_prompts" not in family.takes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 from pydantic.fields import FieldInfo
@@ -25,18 +25,9 @@ from promptecho.config.fields import (
     Text,
     World,
 )
+from promptecho.config.image_sizes import Sized
 
 OUTSIDE = "or one from outside (docs/extending.md)"
-
-
-class Sized(Protocol):
-    """What says how large images are where an image set does not."""
-
-    @property
-    def height(self) -> int: ...
-
-    @property
-    def width(self) -> int: ...
 
 
 def _with_images(name: str) -> str:

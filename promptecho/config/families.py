@@ -62,6 +62,9 @@ class Family:
             the same file may hold the parts once more.
         comfyui_prefix: what ComfyUI has before diffusers' names of layers; None: no file for ComfyUI is written.
         takes: which of the settings it uses that only some families do: `pad_prompts`.
+        vae_widths: key of the VAE's configuration that lists the widths of its stages; each but the first halves the
+            sides of an image, and the transformer makes one token of 2 x 2 of what is left. With it a size that the
+            model cannot make is refused before it is loaded; None: when it is loaded.
         height, width: images in pixels where the configuration says nothing.
         guidance_scale: likewise guidance, as the pipeline understands it, of images that are evaluated.
         training_guidance_scale: likewise of sampling in training; None: the same.
@@ -82,6 +85,7 @@ class Family:
     lora_fused: Mapping[str, tuple[tuple[str, ...], ...]] = field(default_factory=dict)
     comfyui_prefix: str | None = None
     takes: frozenset[str] = frozenset()
+    vae_widths: str | None = None
     height: int = 1024
     width: int = 1024
     guidance_scale: float = 4.0

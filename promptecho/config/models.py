@@ -55,8 +55,8 @@ class T2iSection(OpenSection):
     )
     revision: Text | None = Field(None, description="Hub revision (commit); null: the folder as it is.")
     dtype: Literal["float32", "bfloat16"] = Field("bfloat16", description="Type of the frozen weights.")
-    height: Count = Field(1024, description=f"Height of training and evaluation images in pixels. {OF_FAMILY}")
-    width: Count = Field(1024, description=f"Width of training and evaluation images in pixels. {OF_FAMILY}")
+    height: Count = Field(1024, description=f"Height in pixels of images that have no size of their own. {OF_FAMILY}")
+    width: Count = Field(1024, description=f"Width in pixels of images that have no size of their own. {OF_FAMILY}")
     negative_prompt: StrictStr = Field("", description="Negative prompt: what guidance leads away from.")
     pad_prompts: PadPrompts = Field(
         "none",
@@ -69,6 +69,10 @@ class T2iSection(OpenSection):
     vae_tiling: Flag = Field(
         False, description="Decode large images in overlapping tiles: less memory, and slightly other pixels."
     )
+
+    def of_size(self, height: int, width: int) -> T2iSection:
+        """The same model for images of so many pixels."""
+        return self.model_copy(update={"height": height, "width": width})
 
     @classmethod
     def written_fields(cls, ours_only: bool = False) -> dict[str, FieldInfo]:

@@ -32,6 +32,7 @@ _NOT_IN_TRAINING |= {"activation_checkpointing"}
 _NOT_IN_TRAINING |= {"trackers", "tracked_images"}
 _NOT_IN_TRAINING |= {"preset"}  # its keys count
 _NOT_IN_TRAINING |= {"rewards", "reward_vlm"}  # named beside it, with the experiment's where a run has none
+_SIZE = {"height", "width"}  # those of the model do not count where the training has its own
 _NOT_IN_REWARD = {"batch_size"}
 # How and at what price answers are got, not what they are.
 _NOT_IN_ANSWERS = {"api_key_env", "concurrency", "requests_per_minute", "timeout_s", "max_attempts", "budget_usd"}
@@ -50,6 +51,8 @@ FORMER_BEHAVIOUR: dict[str, Any] = {
     "captions.shapes.world": "shapes",
     "image_sets.shapes.world": "shapes",
     "training.update_images_per_prompt": None,
+    "training.height": None,
+    "training.width": None,
     "training.lora.init": "kaiming",
     "training.lora.layers": "all",
     "training.timesteps.grid_first": 0,
@@ -163,9 +166,10 @@ def slice_value(
         if training["heldout"]["patience"] is None:
             training.pop("heldout")  # merely watched
         own = {"vlm": _model(config, run_vlm(config, run), "vlm")} if needs_vlm(config, run) else {}
+        t2i = {key: value for key, value in models["t2i"].items() if training.get(key) is None or key not in _SIZE}
         return {
             "version": STAGE_VERSION["train"],
-            "models": {"t2i": models["t2i"], **own},
+            "models": {"t2i": t2i, **own},
             "captions": _merge_slice(captions, models),
             "rewards": _rewards_slice(config, run),
             "training": {key: value for key, value in training.items() if key not in _NOT_IN_TRAINING},

@@ -22,6 +22,7 @@ from promptecho.config.fields import (
     Seed,
     Text,
 )
+from promptecho.config.image_sizes import Sized
 from promptecho.config.rewards import PlacementSection, RewardSection, VlmSection
 from promptecho.config.trackers import TrackerSection
 
@@ -227,6 +228,12 @@ class TrainingConfig(Section):
         description="Instead of `checkpoints`: keep one every so many iterations, and the last. "
         "With neither, only the last is kept.",
     )
+    height: Count | None = Field(
+        None,
+        description="Height of training images in pixels; null: that of models.t2i. Smaller images are cheaper to "
+        "train on than those that are evaluated (docs/training.md).",
+    )
+    width: Count | None = Field(None, description="Width of training images in pixels; null: that of models.t2i.")
     prompts_per_iteration: Count = Field(32, description="Prompts (groups) per iteration.")
     images_per_prompt: Count = Field(8, description="Images per prompt (group size), at least 2.")
     update_images_per_prompt: Count | None = Field(
@@ -350,6 +357,10 @@ class TrainingConfig(Section):
         "same noise every time: the first that `heldout` watches, or else the first training prompts. They take as "
         "long as so many images of training, shared among the processes. 0: none.",
     )
+
+    def size(self, t2i: Sized) -> tuple[int, int]:
+        """Height and width of training images in pixels."""
+        return self.height or t2i.height, self.width or t2i.width
 
     @property
     def sampled_images(self) -> int:

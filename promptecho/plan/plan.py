@@ -24,7 +24,7 @@ from promptecho.plan.gpus import Gpu
 from promptecho.plan.memory import GpuMemory, generation_memory, host_bytes, server_memory, trainer_memory, update_bytes
 from promptecho.plan.phases import Clock, iteration_phases, rollout_phases
 from promptecho.plan.remedies import remedy
-from promptecho.plan.result import NO_VLM, Cluster, ModeCost, Plan, RunPlan
+from promptecho.plan.result import NO_VLM, Cluster, ModeCost, Plan, RunPlan, UsualSize
 from promptecho.plan.settings import Settings
 from promptecho.train.placement.layout import RankLayout, make_layout
 
@@ -108,13 +108,22 @@ class Planner:
                 t2i, vlm, rewards, training, layout, clock, watched.prompts, watched.images_per_prompt
             )
             heldout = sum(phase.seconds for phase in found) / watched.every
+        own, usual = training.size(config.models.t2i), (config.models.t2i.height, config.models.t2i.width)
         return RunPlan(
             run, training.iterations, training.reward_placement.mode, _sharing(training, layout), training.zero_stage,
             {"text-to-image": config.models.t2i.path, "reward VLM": section.path if vlm is not None else NO_VLM},
             self.memory(config, cluster, run), host_bytes(vlm, training),
             iteration_phases(t2i, vlm, rewards, training, layout, clock), heldout, cluster.gpus,
             training.activation_checkpointing, self._modes(config, cluster, run), training.reward_placement.gather,
+            own, None if own == usual else self._at_usual_size(config, cluster, run),
         )  # fmt: skip
+
+    def _at_usual_size(self, config: ExperimentConfig, cluster: Cluster, run: str) -> UsualSize:
+        """What a run would take with images of the size of models.t2i."""
+        t2i, training = config.models.t2i, run_training(config, run).model_copy(update={"height": None, "width": None})
+        usual = config.model_copy(update={"runs": {**config.runs, run: training}})
+        plan = self.run(usual, cluster, run)
+        return UsualSize((t2i.height, t2i.width), plan.seconds, max(memory.peak for memory in plan.memory))
 
     def memory(self, config: ExperimentConfig, cluster: Cluster, run: str) -> list[GpuMemory]:
         """That of each kind of GPU of a run."""
@@ -190,6 +199,7 @@ class Planner:
 
     def t2i(self, config: ExperimentConfig, training: TrainingConfig) -> T2iCosts:
         section, fold = config.models.t2i, config.compute.fold_adapter
+        section = section.of_size(*training.size(section))
         asked = training.activation_checkpointing
         mode = "off" if asked == "auto" else asked  # for what trains nothing; for the rest one is chosen
         key = ("t2i", section.model_dump_json(), training.lora.model_dump_json(), mode, fold)
@@ -204,20 +214,19 @@ class Planner:
     def generator(self, config: ExperimentConfig, section: ImageSetSection, run: str) -> T2iCosts:
         """The model that makes an image set, at the set's own image size where it has one."""
         height, width = section.size(config.models.t2i)
-        t2i = config.models.t2i.model_copy(update={"height": height, "width": width})
-        models = config.models.model_copy(update={"t2i": t2i})
-        return self.t2i(config.model_copy(update={"models": models}), run_training(config, run))
+        training = run_training(config, run).model_copy(update={"height": height, "width": width})
+        return self.t2i(config, training)
 
     def vlm(self, config: ExperimentConfig, run: str) -> VlmCosts | None:
         """The VLM of a run's rewards; None where they need none."""
         if not needs_vlm(config, run):
             return None
-        section, t2i = run_vlm(config, run), config.models.t2i
+        section, (height, width) = run_vlm(config, run), run_training(config, run).size(config.models.t2i)
         key = "models.vlm" if run_training(config, run).reward_vlm is None else f"runs.{run}.reward_vlm"
         return self._known.get(
-            ("vlm", section.model_dump_json(), t2i.height, t2i.width),
+            ("vlm", section.model_dump_json(), height, width),
             lambda: VlmCosts(
-                locate_or_describe(config, section, key, self.root), section, size=(t2i.width, t2i.height),
+                locate_or_describe(config, section, key, self.root), section, size=(width, height),
                 prompt_tokens=self.settings.prompt_tokens,
             ),
         )  # fmt: skip

@@ -46,6 +46,16 @@ class ModeCost:
 
 
 @dataclass(frozen=True)
+class UsualSize:
+    """What a run that trains on images of another size would take with those of `models.t2i`: height and width, seconds
+    of an iteration, peak bytes of the GPU that needs most."""
+
+    size: tuple[int, int]
+    seconds: float
+    peak: int
+
+
+@dataclass(frozen=True)
 class RunPlan:
     """One run. `heldout_seconds` is what held-out evaluations add to an iteration on average; `checkpointing` the mode
     of activation checkpointing that is planned, and `modes` what each would take; `gather` how often a shared VLM is
@@ -65,6 +75,8 @@ class RunPlan:
     checkpointing: str
     modes: list[ModeCost]
     gather: str
+    size: tuple[int, int]  # height and width of training images
+    usual_size: UsualSize | None  # None: that is their size
 
     @property
     def seconds(self) -> float:
@@ -87,6 +99,7 @@ class RunPlan:
             "hours": self.hours, "gpu_hours": self.hours * self.gpus,
             "activation_checkpointing": self.checkpointing, "activation_checkpointing_modes":
             [asdict(one) for one in self.modes],
+            "size": self.size, "at_the_size_of_models_t2i": asdict(self.usual_size) if self.usual_size else None,
         }  # fmt: skip
 
 

@@ -53,7 +53,22 @@ def _run(run: RunPlan, plan: Plan) -> list[RenderableType]:
     parts.append(_indented(_phases(run)))
     parts.append(_indented(_modes(run)))
     parts += [_indented(_verdict(memory, plan)) for memory in run.memory]
+    if run.usual_size is not None:
+        parts.append(_indented(_usual_size(run)))
     return parts
+
+
+def _usual_size(run: RunPlan) -> Text:
+    """What training on images of another size than the model's saves."""
+    assert run.usual_size is not None, "there is another size"
+    (height, width), usual = run.size, run.usual_size
+    other = "{} x {}".format(*usual.size)
+    peak = max(memory.peak for memory in run.memory)
+    return Text(
+        f"trains on images of {height} x {width}; on {other}, as models.t2i has them, an iteration would take "
+        f"{_seconds(usual.seconds)} s in place of {_seconds(run.seconds)} and the peak be {_gb(usual.peak)} GB in "
+        f"place of {_gb(peak)}"
+    )
 
 
 def _held(memory: GpuMemory) -> Text:

@@ -181,7 +181,7 @@ class DiffusersModel:
         if height % scale or width % scale:
             raise ModelError(
                 f"height and width {height} x {width} pixels: both must be multiples of {scale}; correct them in "
-                "models.t2i, or in the image set"
+                "models.t2i, in training, or in the image set"
             )
         return (self.latent_channels, 2 * (height // scale), 2 * (width // scale))
 

@@ -55,7 +55,7 @@ def prepare(segment: Segment, training: TrainingConfig, layout: RankLayout, laun
     t2i, times = segment.config.models.t2i, phase.meter.load_metrics()
     trainer = Trainer(
         segment, training, family, encoder, engine, rewards, rewarder, prompts, watched,
-        family.latent_shape(t2i.height, t2i.width), sampler_grid(family, training, t2i), phase,
+        family.latent_shape(*training.size(t2i)), sampler_grid(family, training, t2i), phase,
         gpus=launch.world_size, first_row=times,
     )  # fmt: skip
     told = ", ".join(f"{key.removeprefix('seconds_load_')} {value:.1f} s" for key, value in times.items())
@@ -118,7 +118,7 @@ def load_policy(config: ExperimentConfig, training: TrainingConfig, device: torc
 def sampler_grid(family: T2iModel, training: TrainingConfig, t2i: T2iSection) -> torch.Tensor:
     """The times at which the sampler looks at an image, from 1 downwards, without the 0 at its end."""
     sampling = training.sampling
-    return family.timesteps(sampling.num_inference_steps, t2i.height, t2i.width, sampling.schedule)[:-1]
+    return family.timesteps(sampling.num_inference_steps, *training.size(t2i), sampling.schedule)[:-1]
 
 
 def check_texts(

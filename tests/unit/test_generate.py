@@ -25,7 +25,7 @@ from promptecho.benchmarks.geneval.prompts import read_prompts
 from promptecho.benchmarks.geneval.shapes import geneval_prompts
 from promptecho.config import load_experiment
 from promptecho.config.training import LoraSection
-from promptecho.errors import ConfigError, DataError, ModelError, OutOfMemoryError
+from promptecho.errors import ConfigError, DataError, OutOfMemoryError
 from promptecho.files import read_jsonl, write_json, write_jsonl
 from promptecho.generate import GenerateJob, generate_shard
 from promptecho.t2i.lora import add_lora, lora_parameters, save_adapter
@@ -113,8 +113,8 @@ def test_an_image_set_may_have_a_size_of_its_own(experiment, whole):
     sizes = {Image.open(path).size for path in (experiment.folder / "wide").glob("*/samples/*.png")}
     assert sizes == {(48, 32)} and {Image.open(path).size for path in whole.glob("*/samples/*.png")} == {(32, 32)}
     odd = write_config(experiment, "odd", height=33)
-    with pytest.raises(ModelError, match="33 x 32 pixels: both must be multiples of 8; .* image set"):
-        generate_shard(job(experiment, odd, "odd"))
+    with pytest.raises(ConfigError, match=r"image_sets\..*height: 33 x 32 pixels: both must be multiples of 8"):
+        job(experiment, odd, "odd")
 
 
 def test_a_published_adapters_own_schedule_holds_for_its_images_alone(experiment, adapter):

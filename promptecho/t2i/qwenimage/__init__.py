@@ -17,6 +17,7 @@ FAMILY = Family(
     lora_converted=True,
     comfyui_prefix="diffusion_model.",
     takes=frozenset({"pad_prompts"}),
+    vae_widths="dim_mult",
     guidance_scale=4.0,
     training_guidance_scale=3.5,
     sizes=(Path(__file__).with_name("sizes.json"),),

@@ -20,6 +20,7 @@ FAMILY = Family(
         "attention.out": (("to_out.0",), ("to_out_0",)),
     },
     comfyui_prefix="diffusion_model.",
+    vae_widths="block_out_channels",
     guidance_scale=4.0,
     training_guidance_scale=3.5,
     sizes=(Path(__file__).with_name("sizes.json"),),

@@ -1,0 +1,68 @@
+"""How large images are, and which sizes a model cannot make, as far as its folder tells: no model is loaded for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from promptecho.config.families import Family, family_named
+from promptecho.errors import DataError
+from promptecho.files import read_json
+from promptecho.shipped import model_path
+
+
+class Sized(Protocol):
+    """What says how large images are where nothing else does."""
+
+    @property
+    def height(self) -> int: ...
+
+    @property
+    def width(self) -> int: ...
+
+
+def size_problems(sections: Mapping[str, Any]) -> dict[str, str]:
+    """Sizes in an experiment that its text-to-image model cannot make, by the key where they are written. The family's
+    own size, which nobody needs to write, is none of them."""
+    t2i = sections["models"].t2i
+    family, folder = family_named(t2i.family), model_path(t2i.path, "t2i")
+
+    def problem_of(size: tuple[int, int]) -> str:
+        problem = None if size == (family.height, family.width) else size_problem(family, folder, *size)
+        return f"{problem}; correct height and width" if problem else ""
+
+    if problem := problem_of((t2i.height, t2i.width)):
+        return {"models.t2i.height": problem}
+    found = {}
+    for name, training in (sections.get("runs") or {}).items():
+        if problem := problem_of(training.size(t2i)):
+            found["training.height"] = f"{problem} (run {name})"
+    for name, image_set in (sections.get("image_sets") or {}).items():
+        if problem := problem_of(image_set.size(t2i)):
+            found[f"image_sets.{name}.height"] = problem
+    return found
+
+
+def size_problem(family: Family, folder: str | Path, height: int, width: int) -> str | None:
+    """Why the model in `folder` cannot make images of so many pixels; None where nothing there speaks against it."""
+    widths = _config_of(folder, "vae").get(family.vae_widths) if family.vae_widths else None
+    if not isinstance(widths, list) or not widths:
+        return None
+    step = 2 * 2 ** (len(widths) - 1)
+    if height % step or width % step:
+        near = " x ".join(str(max(step, round(side / step) * step)) for side in (height, width))
+        return f"{height} x {width} pixels: both must be multiples of {step}, such as {near}"
+    lengths = _config_of(folder, "transformer").get("axes_lens")  # known positions along frames, height and width
+    if isinstance(lengths, list) and len(lengths) == 3 and (height > lengths[1] * step or width > lengths[2] * step):
+        return f"{height} x {width} pixels: the model has positions for {lengths[1] * step} x {lengths[2] * step}"
+    return None
+
+
+def _config_of(folder: str | Path, part: str) -> dict[str, Any]:
+    """The configuration of a pipeline's part; {} where there is none."""
+    try:
+        found = read_json(Path(folder).expanduser() / part / "config.json")
+    except (DataError, OSError):
+        return {}
+    return found if isinstance(found, dict) else {}
