@@ -1,4 +1,4 @@
-"""The reward `clipscore`: how near CLIP finds an image to its prompt, without a vision-language model that writes.
+"""The reward `my_clipscore`: how near CLIP finds an image to its prompt, without a vision-language model that writes.
 
 CLIPScore (Hessel et al. 2021, arXiv 2104.08718, section 3): 2.5 * max(cos(E_image, E_text), 0), with "A photo depicts "
 before the text, as the authors have it. CLIP reads 77 tokens at most; what a longer text says beyond them is not read,
@@ -13,7 +13,7 @@ from promptecho.rewards import Reward, RewardContext, Section
 
 
 class ClipOptions(Section):
-    """Settings of clipscore: they stand in an experiment file under `clipscore`, beside `weight`."""
+    """Settings of my_clipscore: they stand in an experiment file under `my_clipscore`, beside `weight`."""
 
     path: str = Field("openai/clip-vit-base-patch32", min_length=1, description="Folder or hub id of a CLIP model.")
     revision: str | None = Field(None, description="Hub revision (commit); null: the folder as it is.")
@@ -68,13 +68,13 @@ class ClipReward:
             cut = sum(length > self.most for length in self.lengths.values())
             if self.lengths[text] > self.most and set(str(cut)[1:]) <= {"0"} and str(cut)[0] == "1":
                 print(
-                    f"clipscore: {cut} of {len(self.lengths)} texts so far are longer than the {self.most} tokens that "
-                    f"CLIP reads; what is beyond is not read: {text[:60]!r} ...",
+                    f"my_clipscore: {cut} of {len(self.lengths)} texts so far are longer than the {self.most} tokens "
+                    f"that CLIP reads; what is beyond is not read: {text[:60]!r} ...",
                     file=sys.stderr, flush=True,
                 )  # fmt: skip
 
 
 REWARD = Reward(
-    name="clipscore", summary="CLIPScore", build="clip_reward:ClipReward", options=ClipOptions, needs_vlm=False,
+    name="my_clipscore", summary="CLIPScore", build="clip_reward:ClipReward", options=ClipOptions, needs_vlm=False,
     unit="2.5 x cosine",
 )  # fmt: skip

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
@@ -44,6 +44,22 @@ class ReplyOptions(Section):
     )
 
 
+class ModelOptions(Section):
+    """Settings of a reward that has a model of its own, which transformers loads. Subclasses give `path` a default.
+
+    `promptecho models`, the preflight and the digest of a training know such a model by these keys.
+    """
+
+    path: Text = Field(description="Folder or hub id of the model.")
+    revision: Text | None = Field(None, description="Hub revision (commit); null: the folder as it is.")
+    dtype: Literal["float32", "bfloat16"] = Field("float32", description="Type of the weights.")
+
+    @property
+    def files(self) -> dict[str, str]:
+        """By key, further files that it reads; what they hold counts, not where they lie."""
+        return {}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Reward:
     """One reward.
@@ -55,7 +71,8 @@ class Reward:
             (images, prompts, prompt_ids) that gives a number for each image (promptecho/rewards/base.py).
         version: raise it when a change of the code makes other rewards: trainings with it are then made again.
         options: pydantic model of its settings, a subclass of `Section`, all keys with defaults; they are below its
-            name beside `weight`. One of `ReplyOptions` says that the VLM writes replies.
+            name beside `weight`. One of `ReplyOptions` says that the VLM writes replies, one of `ModelOptions` that
+            the reward has a model of its own.
         needs_vlm: whether it is built with the experiment's VLM; where no reward is, none is loaded.
         takes: which of the shared settings it uses: `query`, `label` (keys of an entry of `rewards`) and `include_eos`
             (of `promptecho reward`). The others are refused.
@@ -145,6 +162,9 @@ REWARDS: Plugins[Reward] = Plugins(
         "expected_score": "promptecho.rewards.expected_score:REWARD",
         "contrastive_echo": "promptecho.rewards.contrastive_echo:REWARD",
         "weighted_echo": "promptecho.rewards.weighted_echo:REWARD",
+        "pickscore": "promptecho.rewards.pickscore:REWARD",
+        "clipscore": "promptecho.rewards.clipscore:REWARD",
+        "aesthetic": "promptecho.rewards.aesthetic:REWARD",
     },
 )
 

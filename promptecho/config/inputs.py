@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from promptecho.config.judge_kinds import judge_kind
-from promptecho.config.load import needs_vlm, run_vlm
+from promptecho.config.load import needs_vlm, reward_models, run_vlm
 from promptecho.config.models import ExperimentConfig
 from promptecho.errors import DataError
 from promptecho.file_hashes import FileHashes, files_below
@@ -50,6 +50,8 @@ def inputs_of(
         own = config.runs[run].reward_vlm is not None if run in config.runs else False
         key = f"runs.{run}.reward_vlm.path" if own else "models.vlm.path"
         found = {**t2i, key: run_vlm(config, run).path if run not in config.runs or needs_vlm(config, run) else None}
+        models = reward_models(config, run) if run in config.runs else {}
+        found |= {f"{key}.path": options.path for key, options in models.items()}
     elif stage == "generate" and image_set is not None:
         found = {**t2i, f"image_sets.{image_set}.prompts": config.image_sets[image_set].prompts}
     elif stage == "adapter" and run is not None:

@@ -11,6 +11,7 @@ import yaml
 
 from promptecho.config.checks import Problems, check_runs, check_sections, cross_problems
 from promptecho.config.choices import unknown_allowed
+from promptecho.config.descriptors import ModelOptions
 from promptecho.config.extends import read_experiment
 from promptecho.config.families import with_defaults
 from promptecho.config.models import ExperimentConfig, SiteConfig
@@ -158,6 +159,12 @@ def run_rewards(config: ExperimentConfig, run: str) -> list[RewardSection]:
     return run_training(config, run).rewards or config.rewards
 
 
+def rewards_key(config: ExperimentConfig, run: str) -> str:
+    """The dotted key of the list of `run`'s rewards."""
+    own, general = run_training(config, run).rewards, config.training.rewards
+    return "rewards" if own is None else "training.rewards" if own == general else f"runs.{run}.rewards"
+
+
 def reward_templates(config: ExperimentConfig, run: str) -> list[Template | None]:
     """What each reward of `run` asks, where that is a template.
 
@@ -172,12 +179,20 @@ def reward_templates(config: ExperimentConfig, run: str) -> list[Template | None
                 template = read_template(place)
                 template.fill(prompt="")
             except DataError as error:
-                own, general = run_training(config, run).rewards, config.training.rewards
-                where = "" if own is None else "training." if own == general else f"runs.{run}."
-                key = f"{where}rewards.{index}.{entry.name}.template"
+                key = f"{rewards_key(config, run)}.{index}.{entry.name}.template"
                 raise ConfigError(f"{config.experiment}: {key}: {error}") from None
         found.append(template)
     return found
+
+
+def reward_models(config: ExperimentConfig, run: str) -> dict[str, ModelOptions]:
+    """By dotted key, the settings of `run`'s rewards that have models of their own."""
+    where = rewards_key(config, run)
+    return {
+        f"{where}.{index}.{entry.name}": entry.options
+        for index, entry in enumerate(run_rewards(config, run))
+        if isinstance(entry.options, ModelOptions)
+    }
 
 
 def needs_vlm(config: ExperimentConfig, run: str) -> bool:

@@ -9,14 +9,14 @@ from typing import Any, Literal
 
 import promptecho
 from promptecho.config.benchmarks import BENCHMARKS, benchmark_named
-from promptecho.config.descriptors import REWARDS
+from promptecho.config.descriptors import REWARDS, ModelOptions
 from promptecho.config.families import version_in_digest
 from promptecho.config.fields import Section
 from promptecho.config.judge_kinds import judge_kind
-from promptecho.config.load import needs_vlm, reward_templates, run_rewards, run_training, run_vlm
+from promptecho.config.load import needs_vlm, reward_templates, rewards_key, run_rewards, run_training, run_vlm
 from promptecho.config.models import ExperimentConfig, T2iSection
 from promptecho.config.scorers import backend_of
-from promptecho.errors import ConfigError
+from promptecho.errors import ConfigError, DataError
 from promptecho.files import digest, sha256_file
 from promptecho.shipped import is_shipped, model_path
 from promptecho.suggest import maybe
@@ -201,12 +201,16 @@ def slice_value(
 def _rewards_slice(config: ExperimentConfig, run: str) -> list[dict[str, Any]]:
     rewards = []
     elsewhere = {name: None for name in REWARDS.built_in if REWARDS.find(name).thing.null_elsewhere}
-    for entry, template in zip(run_rewards(config, run), reward_templates(config, run), strict=True):
+    pairs = zip(run_rewards(config, run), reward_templates(config, run), strict=True)
+    for index, (entry, template) in enumerate(pairs):
         found, left_out = REWARDS.find(entry.name), {*_NOT_IN_REWARD, *(entry.model_extra or {})}
         keys = {key: value for key, value in _keys(entry, "rewards").items() if key not in left_out} | elsewhere
         own = {} if entry.options is None else _keys(entry.options, f"rewards.{entry.name}")
         if template is not None:  # its text counts, not where it lies
             own["template"] = template.digest
+        if isinstance(entry.options, ModelOptions):
+            for key, file in entry.options.files.items():
+                own[key] = _file_digest(config, f"{rewards_key(config, run)}.{index}.{entry.name}.{key}", file)
         if own:
             keys[entry.name] = {key: value for key, value in own.items() if key not in found.thing.not_in_digest}
         if found.thing.version > 1 or not found.is_ours:  # digests are older than the versions of our own
@@ -282,6 +286,18 @@ def as_written(config: ExperimentConfig, path: str) -> str:
     if config.models_root and Path(path).is_relative_to(config.models_root):
         return str(Path(path).relative_to(config.models_root))
     return path
+
+
+def _file_digest(config: ExperimentConfig, key: str, file: str) -> str:
+    """Digest of what a file holds that a setting names.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    try:
+        return sha256_file(Path(file).expanduser())
+    except DataError as error:
+        raise ConfigError(f"{config.experiment}: {key}: {error}") from None
 
 
 @functools.cache

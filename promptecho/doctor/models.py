@@ -96,7 +96,8 @@ def _when(preflight: Preflight, model: RequiredModel) -> str | None:
             stages += ["judge"]
         elif section == "benchmarks" and name in preflight.benchmarks:
             stages += ["score"]
-        elif section in ("runs", "training"):
-            stages += ["train"] if key.endswith("reward_vlm") else ["generate"]
+        elif section in ("runs", "training", "rewards"):
+            rewards = section == "rewards" or key.endswith("reward_vlm") or ".rewards." in key
+            stages += ["train"] if rewards else ["generate"]
     first = next((stage for stage in JOBS if stage in stages and stage in preflight.stages), None)
     return None if first is None else JOBS[first]

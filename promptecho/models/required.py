@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from promptecho.config import ExperimentConfig, needs_vlm
+from promptecho.config import ExperimentConfig, needs_vlm, reward_models
 from promptecho.config.benchmarks import benchmark_named
 from promptecho.config.judge_kinds import judge_kind
 from promptecho.config.slices import as_written
@@ -98,6 +98,10 @@ def _uses(config: ExperimentConfig) -> Iterator[RequiredModel]:
             yield RequiredModel(
                 as_written(config, vlm.path), "transformers", vlm.revision, (key,), vlm.trust_remote_code
             )
+    for key, options in {
+        key: model for run in config.runs for key, model in reward_models(config, run).items()
+    }.items():
+        yield RequiredModel(as_written(config, options.path), "transformers", options.revision, (key,))
     for name, adapter in config.adapters.items():
         yield RequiredModel(adapter.adapter, "adapter", adapter.revision, (f"runs.{name}",))
     for name, judge in config.judges.models.items():

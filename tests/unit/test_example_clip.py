@@ -48,7 +48,7 @@ def test_the_reward_is_clipscore_and_tells_of_texts_that_were_cut(config, clip):
     from transformers import CLIPModel, CLIPTokenizer
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-    words = ["--name", "clipscore", "--config", config, "--labels", "c.jsonl", "--json", "--device", "cpu"]
+    words = ["--name", "my_clipscore", "--config", config, "--labels", "c.jsonl", "--json", "--device", "cpu"]
     output, errors = ended(["reward", *(f"{k}.png" for k in range(3)), *words])
     found = json.loads(output)
     model, tokenizer = CLIPModel.from_pretrained(clip).eval(), CLIPTokenizer.from_pretrained(clip)
@@ -61,16 +61,16 @@ def test_the_reward_is_clipscore_and_tells_of_texts_that_were_cut(config, clip):
             cosine = torch.cosine_similarity(text, model.get_image_features(**pixels).pooler_output).item()
         assert one["reward"] == pytest.approx(2.5 * max(cosine, 0), abs=1e-5)
     assert [one["truncated"] for one in found] == [False, False, True]
-    assert "clipscore: 1 of 3 texts so far are longer than the 77 tokens" in errors
+    assert "my_clipscore: 1 of 3 texts so far are longer than the 77 tokens" in errors
 
 
 def test_an_audit_compares_it_with_echo(config):
     words = ["--config", config, "--captions", "c.jsonl", "--scale", "1", "--other-dtype", "float32"]
     _, errors = ended(["reward-audit", *words, "--device", "cpu", "--out", "out"])
     echo, clipscore = read_json(Path("out/audit.json"))["candidates"]
-    assert (echo["reward"], clipscore["reward"]) == ("echo", "clipscore") and clipscore["vlm"] is None
+    assert (echo["reward"], clipscore["reward"]) == ("echo", "my_clipscore") and clipscore["vlm"] is None
     assert clipscore["failed"] is None and clipscore["missing"] == 0 and clipscore["words"] == {}
     assert clipscore["pairs"]["text"]["kinds"]["color"]["n"] == echo["pairs"]["text"]["kinds"]["color"]["n"] == 2
     assert clipscore["cost"]["flops"] is None and "no VLM" in clipscore["cost"]["why_not"]
     assert "tokens that CLIP reads" in errors
-    assert "clipscore" in Path("out/audit.html").read_text()
+    assert "my_clipscore" in Path("out/audit.html").read_text()

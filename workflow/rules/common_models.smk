@@ -8,11 +8,12 @@ def _models_of_job(job):
     if kind in ("caption_shard", "captions"):
         return {"models.vlm"} if experiment(names).captions.prompts is None else set()
     if kind == "train":
+        rewards = {"models.t2i", *configuration.reward_models(experiment(names), names.R)}
         if not configuration.needs_vlm(experiment(names), names.R):
-            return {"models.t2i"}
+            return rewards
         own = {f"runs.{names.R}.reward_vlm", "training.reward_vlm"}
         chosen = configuration.run_training(experiment(names), names.R).reward_vlm
-        return {"models.t2i"} | (own if chosen is not None else {"models.vlm"})
+        return rewards | (own if chosen is not None else {"models.vlm"})
     if kind in ("generate_together", "generate_shard", "import_adapter"):
         return {f"runs.{names.R}"} | ({"models.t2i"} if kind != "import_adapter" else set())
     if kind in ("judge", "score"):

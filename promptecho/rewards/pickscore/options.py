@@ -1,0 +1,12 @@
+"""Settings of pickscore."""
+
+from pydantic import Field
+
+from promptecho.config.descriptors import ModelOptions
+from promptecho.config.fields import Text
+
+
+class PickScoreSection(ModelOptions):
+    """Which PickScore."""
+
+    path: Text = Field("yuvalkirstain/PickScore_v1", description="Folder or hub id of PickScore, a CLIP ViT-H/14.")
