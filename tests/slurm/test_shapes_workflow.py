@@ -42,6 +42,7 @@ SMALL = {
     '{"benchmark":"densealign","at":"last"}]',
 }  # fmt: skip
 RUN = "results/shapes/runs/promptecho-s1"
+ENVIRONMENTS = ("caption", "generate", "score", "tables", "train")  # those of the rules that SMALL has
 
 
 class Suite(Flow):
@@ -61,21 +62,20 @@ class Suite(Flow):
         profile.write_text(text.replace("'gpu'", "'main'").replace("'research'", "'lab'"))
         return cls(folder, cluster)
 
-    def build_environment(self, name: str, folder: Path, used: Path) -> Path:
-        """By `promptecho envs build`, of packages without content, and the key `envs`. Each process that starts there
-        adds its prefix, Slurm job and command to `used`."""
+    def build_environments(self, names: tuple[str, ...], folder: Path, used: Path) -> None:
+        """By `promptecho envs build`, of packages without content, and the key `envs`. Each process that starts in one
+        of them adds its prefix, Slurm job and command to `used`."""
         (index := folder / "index").mkdir(parents=True)
-        for pin in spec_named(name).packages:
+        for pin in sorted({pin for name in names for pin in spec_named(name).packages}):
             wheel(index, *pin.split("=="), module=False)
-        build = [sys.executable, "-m", "promptecho", "envs", "build", name, "--into", str(folder)]
+        build = [sys.executable, "-m", "promptecho", "envs", "build", *names, "--into", str(folder)]
         environment = os.environ | only_index(index) | {"PYTHONPATH": str(self.folder)}
         subprocess.run(build, cwd=self.folder, env=environment, check=True, capture_output=True)
-        place = (folder / name).resolve()
         what = "'\\t'.join([sys.prefix, os.environ.get('SLURM_JOB_ID', ''), *sys.orig_argv[1:5]])"
-        borrow_packages(place, used, what)
+        for name in names:
+            borrow_packages((folder / name).resolve(), used, what)
         with (self.folder / "config/config.yaml").open("a") as file:
             file.write(f"envs: {folder}\n")
-        return place
 
     def command(self, *arguments: str) -> list[str]:
         """`arguments`: options, and perhaps `--` and a target; `all` otherwise."""
@@ -94,7 +94,9 @@ class Suite(Flow):
 def suite(cluster, tmp_path_factory) -> Suite:
     folder = tmp_path_factory.mktemp("suite") / "it's a größe"
     folder.mkdir()
-    return Suite.checkout(folder, cluster)
+    one = Suite.checkout(folder, cluster)
+    one.build_environments(ENVIRONMENTS, folder.parent / "environments", folder.parent / "used.txt")
+    return one
 
 
 def test_all_survives_a_kill_while_captions_are_queued_and_running(suite, cluster):
@@ -133,11 +135,19 @@ def test_all_survives_a_kill_while_captions_are_queued_and_running(suite, cluste
         assert "promptecho-s1" in (suite.folder / f"results/shapes/tables/{table}.md").read_text()
     code, text = suite.run()
     assert code == 0 and "Nothing to be done" in text
+    # Each command ran in the built environment of its stage: on the nodes, and beside Snakemake.
+    environments = suite.folder.parent / "environments"
+    named = {str((environments / name).resolve()): name for name in ENVIRONMENTS}
+    rows = [line.split("\t") for line in (suite.folder.parent / "used.txt").read_text().splitlines()]
+    ran = {(named[prefix], bool(job), words[2]) for prefix, job, *words in rows if words[1:2] == ["promptecho"]}
+    assert {(name, command) for name, on_node, command in ran if on_node} == {
+        ("score", "shapes"), ("caption", "caption"), ("train", "train"), ("generate", "generate"), ("score", "score"),
+    }  # fmt: skip
+    assert ("tables", False, "tables") in ran
 
 
-def test_environments_are_those_of_the_nodes_jobs(cluster, tmp_path):
-    """Of conda, by a stand-in for it that knows one channel, the packages of this Python; and one that `promptecho envs
-    build` made."""
+def test_conda_environments_are_those_of_the_nodes_jobs(cluster, tmp_path):
+    """By a stand-in for conda that knows one channel, the packages of this Python."""
     one, used = Suite.checkout(tmp_path, cluster), tmp_path / "used.txt"
     one.environment["PATH"] = f"{conda_stand_in.install(tmp_path / 'conda', used)}:{one.environment['PATH']}"
     code, text = one.run("--sdm", "conda", "--", "results/shapes/captions/images")
@@ -145,13 +155,6 @@ def test_environments_are_those_of_the_nodes_jobs(cluster, tmp_path):
     (place,) = [path for path in (tmp_path / ".snakemake/conda").iterdir() if path.is_dir()]
     assert set(used.read_text().splitlines()) == {str(place)}
     assert len(list((tmp_path / "results/shapes/captions/images").glob("*.png"))) == 64
-    place = one.build_environment("caption", tmp_path / "environments", tmp_path / "built.txt")
-    code, text = one.run("--", "results/shapes/captions/shards/00000.h5")
-    assert code == 0 and "Job 0: shapes: caption shard" in text, text[-6000:]
-    (row,) = {tuple(line.split("\t")) for line in (tmp_path / "built.txt").read_text().splitlines()}
-    job_id = row[1]
-    assert row == (str(place), job_id, "-m", "promptecho", "caption", "shard")
-    assert job_id in one.submitted_as("pe.caption_shard")
 
 
 # Training on two nodes with a rank each, on what the first test has captioned; test_training_nodes.py has two on each.
