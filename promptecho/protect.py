@@ -19,6 +19,7 @@ from promptecho.config import run_rewards, run_training
 from promptecho.config.changes import Change, changes, record_slice, recorded_slice
 from promptecho.config.inputs import Inputs, inputs_of
 from promptecho.config.reruns import (
+    INITIAL,
     SLICE,
     Conflict,
     finished_checkpoints,
@@ -283,7 +284,7 @@ class Protection:
         """What is different for a checkpoint whose captions, held-out captions or labels are in another file now; None
         where the prompts that it has used are the same."""
         config, run = self.experiments[job.wildcards.E], job.wildcards.R
-        if run_training(config, run).accept_captions:
+        if run_training(config, run).accept_captions and key != INITIAL:
             return None
         if key == CAPTIONS or key.startswith("label"):
             with contextlib.suppress(DataError, ImportError):  # a file that can't be read here is another one
@@ -297,6 +298,8 @@ class Protection:
         files = {CAPTIONS: ("captions.h5", str(job.input.captions))}
         if run_training(config, run).heldout.patience is not None:
             files["held-out captions file"] = ("heldout.jsonl", str(job.input.heldout))
+        if "initial" in set(job.input.keys()):
+            files[INITIAL] = ("adapter to begin with", f"{job.input.initial}/adapter_model.safetensors")
         for index, entry in enumerate(run_rewards(config, run)):
             if entry.label is not None:
                 files[f"label file of rewards.{index}"] = (f"rewards.{index}.label", self.placed(entry.label))

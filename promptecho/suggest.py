@@ -9,6 +9,9 @@ from collections.abc import Iterable
 # Words that other tools use for what is named otherwise here; the first one that is a key at this place is taken.
 ELSEWHERE = {
     "lr": ("learning_rate",),
+    "lr_scheduler": ("lr_schedule",),
+    "lr_scheduler_type": ("lr_schedule",),
+    "min_lr_ratio": ("lr_floor",),
     "steps": ("num_inference_steps", "iterations"),
     "num_steps": ("num_inference_steps", "iterations"),
     "sampling_steps": ("num_inference_steps",),

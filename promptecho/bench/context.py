@@ -160,6 +160,7 @@ def few(training: TrainingConfig, images: int) -> list[str]:
         "training.update_images_per_prompt=null",
         f"training.batch_size={images}", f"training.micro_batch_size={micro}", "training.heldout.prompts=0",
         "training.zero_stage=1", "training.checkpoints=null", "training.checkpoint_every=null",
+        "training.lr_schedule=constant", "training.lr_decay_iterations=null", "training.init_adapter=null",
         *(["training.reward_placement.mode=colocated"] if training.reward_placement.mode == "dedicated" else []),
     ]  # fmt: skip
 

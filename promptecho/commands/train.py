@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from promptecho.commands.options import DEVICE
-from promptecho.errors import ConfigError
+from promptecho.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from promptecho.config import ExperimentConfig
@@ -53,6 +53,12 @@ def train(
     ),
     resume: Path | None = typer.Option(
         None, "--resume", help="Checkpoint folder to go on from. Default: none, for the first checkpoint of a run."
+    ),
+    init_adapter: Path | None = typer.Option(
+        None,
+        "--init-adapter",
+        help="Adapter folder that training.init_adapter names, as the workflow has it: results/E/adapters/R or "
+        "results/E/runs/R/N/adapter. Needed where that key is set. Default: none.",
     ),
     stop_file: Path | None = typer.Option(
         None,
@@ -150,6 +156,7 @@ def train(
             out=out,
             work=work,
             resume=resume,
+            init_adapter=init_adapter,
             stop_file=stop_file,
             device=device,
             heldout=heldout,
@@ -212,6 +219,7 @@ def _train(threads: int | None, *, config: Path, device: str, **paths) -> bool:
         raise ConfigError(
             f"--to {paths['to']}: run {paths['run']} has no such checkpoint (it has {', '.join(map(str, steps))})"
         )
+    _check_initial(experiment, paths["run"], paths["init_adapter"])
     _keep_finished(experiment, paths["run"], paths["out"])
     import torch
 
@@ -303,6 +311,29 @@ def _work_per_iteration(experiment: ExperimentConfig, run: str, captions: Path, 
         )
     print(f"train {run}: {told}", file=sys.stderr, flush=True)
     return work
+
+
+def _check_initial(experiment: ExperimentConfig, run: str, folder: Path | None) -> None:
+    """The configuration says whether there is an adapter to begin with, the workflow where it lies.
+
+    Raises:
+        ConfigError: one of the two alone.
+        DataError: it is not there.
+    """
+    from promptecho.config.initial import initial_adapter
+
+    initial = initial_adapter(experiment, run)
+    if initial is None and folder is not None:
+        raise ConfigError(
+            f"train: --init-adapter {folder}: run {run} has no training.init_adapter; set it, or leave out"
+        )
+    if initial is not None and folder is None:
+        where = f"results/{experiment.experiment}/{initial.folder}"
+        raise ConfigError(f"train: run {run} has training.init_adapter, so it needs --init-adapter, such as {where}")
+    if folder is not None and not (folder / "adapter_model.safetensors").is_file():
+        raise DataError(
+            f"{folder}: no adapter folder (adapter_model.safetensors is missing); promptecho adapter import"
+        )
 
 
 def _keep_finished(experiment: ExperimentConfig, run: str, out: Path) -> None:

@@ -26,6 +26,7 @@ from promptecho.config.evaluation_checks import (
 from promptecho.config.families import available_families, family_named, misfit
 from promptecho.config.fields import Section
 from promptecho.config.image_sizes import size_problems
+from promptecho.config.initial import initial_problems
 from promptecho.config.models import CaptionsSection, ExperimentConfig
 from promptecho.config.rewards import placement_problem, reward_problems
 from promptecho.config.suggestions import choices_at, keys_at, unknown_key
@@ -209,6 +210,8 @@ def cross_problems(sections: dict[str, Any], problems: Problems) -> None:
         problems[f"runs.{name}"] = "`base` is reserved for the untrained model; choose another name"
     for name in sorted({*(runs or {})} & {*(sections.get("adapters") or {})}):
         problems[f"adapters.{name}"] = "is a run already; choose another name"
+    for name, message in initial_problems(runs or {}, sections.get("adapters") or {}).items():
+        problems.setdefault(f"runs.{name}.init_adapter", message)
     for key, message in reward_problems(sections.get("rewards") or []):
         problems.setdefault(f"rewards.{key}", message)
     for name, training in (runs or {}).items():

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from promptecho.config.initial import initial_adapter
 from promptecho.config.judge_kinds import judge_kind
 from promptecho.config.load import needs_vlm, reward_models, run_vlm
 from promptecho.config.models import ExperimentConfig
@@ -52,6 +53,8 @@ def inputs_of(
         found = {**t2i, key: run_vlm(config, run).path if run not in config.runs or needs_vlm(config, run) else None}
         models = reward_models(config, run) if run in config.runs else {}
         found |= {f"{key}.path": options.path for key, options in models.items()}
+        if run in config.runs and (initial := initial_adapter(config, run)) and initial.step is None:
+            found[f"runs.{initial.name}.adapter"] = config.adapters[initial.name].adapter
     elif stage == "generate" and image_set is not None:
         found = {**t2i, f"image_sets.{image_set}.prompts": config.image_sets[image_set].prompts}
     elif stage == "adapter" and run is not None:

@@ -16,7 +16,9 @@ from promptecho.errors import ConfigError, DataError
 from promptecho.files import read_json
 
 REPLACED = ".replaced-"
+DECAY = "lr_decay_iterations"  # a key of `training` that follows `iterations` where it is null
 SLICE = "training configuration"  # the name among a state's digests of the digest of its slice
+INITIAL = "initial adapter"  # likewise, of the weights that a run began with
 # What belongs to a run, below results/E, and what a name there begins with. The run itself comes last: as long as it is
 # in its place, moving was cut short and is taken up again.
 _STATES = ("work/train/{run}", "work/generate_shard/{run}")  # or the new run would go on from the old one's states
@@ -105,6 +107,11 @@ def refusal(conflicts: list[Conflict]) -> str:
         keys = first.assignments or ["KEY=VALUE"]
         example = " ".join(f"{first.experiment}.runs.NEW.{assignment}" for assignment in keys)
         ways.append(f"keep both: give the change to a new run, in `runs:` or with --config 'set={example}'")
+    if any(f"training.{DECAY}" in conflict.keys for conflict in conflicts):
+        ways.append(
+            f"more iterations with the schedule that the run had: set its {DECAY} to the old value; it goes on at its "
+            "lr_floor, which must be above 0"
+        )
     ways.append(
         f"train again: --config retrain={retrain} moves the old run, its images and its scores aside first, to names "
         f"that end in {REPLACED}DIGEST"

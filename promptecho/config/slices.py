@@ -12,6 +12,7 @@ from promptecho.config.benchmarks import BENCHMARKS, benchmark_named
 from promptecho.config.descriptors import REWARDS, ModelOptions
 from promptecho.config.families import version_in_digest
 from promptecho.config.fields import Section
+from promptecho.config.initial import initial_adapter
 from promptecho.config.judge_kinds import judge_kind
 from promptecho.config.load import needs_vlm, reward_templates, rewards_key, run_rewards, run_training, run_vlm
 from promptecho.config.models import ExperimentConfig, T2iSection
@@ -33,6 +34,7 @@ _NOT_IN_TRAINING |= {"trackers", "tracked_images"}
 _NOT_IN_TRAINING |= {"preset"}  # its keys count
 _NOT_IN_TRAINING |= {"rewards", "reward_vlm"}  # named beside it, with the experiment's where a run has none
 _SIZE = {"height", "width"}  # those of the model do not count where the training has its own
+_NOT_IN_INITIAL = {"step", "schedule", "pad_prompts"}  # of an adapter's own images
 _NOT_IN_REWARD = {"batch_size"}
 # How and at what price answers are got, not what they are.
 _NOT_IN_ANSWERS = {"api_key_env", "concurrency", "requests_per_minute", "timeout_s", "max_attempts", "budget_usd"}
@@ -53,6 +55,10 @@ FORMER_BEHAVIOUR: dict[str, Any] = {
     "training.update_images_per_prompt": None,
     "training.height": None,
     "training.width": None,
+    "training.init_adapter": None,
+    "training.lr_schedule": "constant",
+    "training.lr_decay_iterations": None,
+    "training.lr_floor": 0.0,
     "training.lora.init": "kaiming",
     "training.lora.layers": "all",
     "training.timesteps.grid_first": 0,
@@ -165,6 +171,14 @@ def slice_value(
             training["sampling"]["old_log_prob"] = "of the weights that sample"
         if training["heldout"]["patience"] is None:
             training.pop("heldout")  # merely watched
+        if training.pop("lr_schedule", None) is not None:  # else it is constant, and the others mean nothing
+            settings = run_training(config, run)
+            training["lr_schedule"] = settings.lr_schedule
+            training["lr_decay_iterations"] = settings.decay_iterations
+        else:
+            training.pop("lr_decay_iterations", None)
+            training.pop("lr_floor", None)
+        training |= _initial_slice(config, run)
         own = {"vlm": _model(config, run_vlm(config, run), "vlm")} if needs_vlm(config, run) else {}
         t2i = {key: value for key, value in models["t2i"].items() if training.get(key) is None or key not in _SIZE}
         return {
@@ -196,6 +210,17 @@ def slice_value(
         return {**versions_of(scorers), "code": code_digest(*TABLES_CODE, *folders_of(scorers))}
     known = "images, caption, merge, train, adapter, prompts, generate, score, tables"
     raise ConfigError(f"{stage}: no such stage (known: {known})")
+
+
+def _initial_slice(config: ExperimentConfig, run: str) -> dict[str, Any]:
+    """What the adapter is that a run begins with, whatever its entry is called."""
+    initial = initial_adapter(config, run)
+    if initial is None:
+        return {}
+    if initial.step is not None:
+        return {"init_adapter": {"training": slice_digest(config, "train", initial.name), "step": initial.step}}
+    entry = slice_value(config, "adapter", initial.name)
+    return {"init_adapter": {key: value for key, value in entry.items() if key not in _NOT_IN_INITIAL}}
 
 
 def _rewards_slice(config: ExperimentConfig, run: str) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -20,6 +21,7 @@ from promptecho.config.fields import (
     Schedule,
     Section,
     Seed,
+    Share,
     Text,
 )
 from promptecho.config.image_sizes import Sized
@@ -248,11 +250,31 @@ class TrainingConfig(Section):
     micro_batch_size: Count = Field(
         8, description="Images per forward pass of one process, at most; where they can't be dealt out evenly, fewer."
     )
-    learning_rate: Positive = Field(5e-5, description="AdamW learning rate, constant after `warmup_steps`.")
+    learning_rate: Positive = Field(
+        5e-5,
+        description="AdamW learning rate, the highest one: `warmup_steps` lead up to it, `lr_schedule` down from it.",
+    )
     warmup_steps: CountOrZero = Field(
         0,
         description="Optimizer steps over which the learning rate rises linearly from 0; Adam's first steps know "
         "nothing of the gradient's size and are the largest.",
+    )
+    lr_schedule: Literal["constant", "linear", "cosine"] = Field(
+        "constant",
+        description="How the learning rate goes on after `warmup_steps`. constant: it stays; linear: it falls on a "
+        "straight line; cosine: along half a cosine, slowly at first and at the end. It reaches `lr_floor` after "
+        "`lr_decay_iterations`.",
+    )
+    lr_decay_iterations: Count | None = Field(
+        None,
+        description="Iterations, warm-up included, after which a falling `lr_schedule` has reached its floor, where it "
+        "then stays; null: `iterations`. Name it if you may raise `iterations` later: a finished run goes on only with "
+        "the schedule that it was trained with.",
+    )
+    lr_floor: Share = Field(
+        0.0,
+        description="Where a falling `lr_schedule` ends, as a share of `learning_rate`. A run that goes on behind "
+        "`lr_decay_iterations` needs one above 0.",
     )
     weight_decay: NonNegative = Field(1e-4, description="AdamW weight decay.")
     adam_beta1: Decay = Field(0.9, description="AdamW beta1.")
@@ -264,6 +286,12 @@ class TrainingConfig(Section):
     )
     max_grad_norm: Positive = Field(1.0, description="Gradients are clipped to this global norm.")
     lora: LoraSection = Field(default_factory=LoraSection, description="The adapter.")
+    init_adapter: Text | None = Field(
+        None,
+        description="The adapter that training begins with, in place of one that does nothing yet: the name of an "
+        "entry of `runs` that has `adapter` (a folder, a LoRA file or a hub id, of PEFT, diffusers or other trainers), "
+        "or the checkpoint of another run, RUN@STEP. `lora` must be as in that adapter. The base model stays as it is.",
+    )
     sampling: SamplingSection = Field(default_factory=SamplingSection, description="Sampling of training images.")
     timesteps: TimestepsSection = Field(default_factory=TimestepsSection, description="Timesteps of the loss.")
     weighting: Weighting = Field(
@@ -376,6 +404,28 @@ class TrainingConfig(Section):
     def update_images(self) -> int:
         """Images of an iteration that the update trains on."""
         return self.prompts_per_iteration * self.update_group
+
+    @property
+    def steps_per_iteration(self) -> int:
+        """Optimizer steps of an iteration."""
+        return self.passes * (self.update_images // self.batch_size)
+
+    @property
+    def decay_iterations(self) -> int | None:
+        """Iterations after which the learning rate has fallen to its floor; None: it does not fall."""
+        return None if self.lr_schedule == "constant" else self.lr_decay_iterations or self.iterations
+
+    def learning_rate_at(self, steps: int) -> float:
+        """The learning rate of the optimizer step after so many; a function of nothing else, so that neither stops nor
+        segments change it. Behind the warm-up it is what `transformers.get_scheduler` gives for `linear` and
+        `cosine_with_min_lr`, but that the end stays the end."""
+        rate = self.learning_rate * min(1.0, (steps + 1) / max(self.warmup_steps, 1))
+        if self.decay_iterations is None or steps < self.warmup_steps:
+            return rate
+        falling = self.decay_iterations * self.steps_per_iteration - self.warmup_steps
+        progress = min(1.0, (steps - self.warmup_steps) / max(falling, 1))
+        left = 1 - progress if self.lr_schedule == "linear" else (1 + math.cos(math.pi * progress)) / 2
+        return rate * (self.lr_floor + (1 - self.lr_floor) * left)
 
     @property
     def checkpoint_steps(self) -> list[int]:

@@ -42,6 +42,7 @@ def training_problems(training: TrainingConfig) -> list[tuple[str, str]]:
         problems.append(
             ("activation_checkpointing", "selective does not go with zero_stage 3, which gathers weights: take full")
         )
+    problems += _schedule_problems(training)
     if training.timesteps.distribution in ("sampler_grid", "stratified_grid"):
         problems += _grid_problems(training)
     if training.heldout.patience is not None and not training.heldout.prompts:
@@ -74,6 +75,31 @@ def training_problems(training: TrainingConfig) -> list[tuple[str, str]]:
             (
                 "checkpoint_every",
                 f"{training.checkpoint_every} lies beyond the run, which ends at iterations {training.iterations}",
+            )
+        )
+    return problems
+
+
+def _schedule_problems(training: TrainingConfig) -> list[tuple[str, str]]:
+    """A learning rate that has no time to fall, or that is 0 while iterations are left."""
+    until = training.decay_iterations
+    if until is None:
+        return []
+    problems = []
+    if training.warmup_steps >= until * training.steps_per_iteration:
+        problems.append(
+            (
+                "warmup_steps",
+                f"{training.warmup_steps} leaves the learning rate no optimizer step to fall in: lr_schedule "
+                f"{training.lr_schedule} ends after {until} iterations of {training.steps_per_iteration} steps",
+            )
+        )
+    if until < training.iterations and not training.lr_floor:
+        problems.append(
+            (
+                "lr_floor",
+                f"with 0 nothing is learned after iteration {until} (lr_decay_iterations), but the run has "
+                f"{training.iterations} iterations; take a floor above 0, such as 0.1, or fewer iterations",
             )
         )
     return problems

@@ -36,11 +36,8 @@ def add_lora(
     Raises:
         ModelError: a target module does not exist in this transformer.
     """
-    names = {name for name, module in transformer.named_modules() if isinstance(module, torch.nn.Linear)}
+    adapted_layers(transformer, lora, targets)
     chosen = sorted(lora.target_modules or targets[lora.layers])
-    for target in chosen:
-        if not any(name == target or name.endswith(f".{target}") for name in names):
-            raise ModelError(f"training.lora.target_modules: no linear layer of the transformer ends in {target!r}")
     config = LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,  # type: ignore[arg-type]  # PEFT divides it, as any number
@@ -53,6 +50,18 @@ def add_lora(
     for parameter in lora_parameters(model).values():
         parameter.data = parameter.data.float()
     return _computing_as_the_base(model)
+
+
+def adapted_layers(transformer: torch.nn.Module, lora: LoraSection, targets: Mapping[str, Sequence[str]]) -> set[str]:
+    """Names of the linear layers that get an adapter; arguments and errors as of `add_lora`."""
+    names = {name for name, module in transformer.named_modules() if isinstance(module, torch.nn.Linear)}
+    found = set()
+    for target in sorted(lora.target_modules or targets[lora.layers]):
+        ending = {name for name in names if f".{name}".endswith(f".{target}")}
+        if not ending:
+            raise ModelError(f"training.lora.target_modules: no linear layer of the transformer ends in {target!r}")
+        found |= ending
+    return found
 
 
 class _CastLinear(torch.nn.Linear):

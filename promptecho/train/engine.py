@@ -52,7 +52,7 @@ class Engine:
         self.parameters = lora_parameters(model)
         self.shapes = {name: p.shape for name, p in self.parameters.items()}  # ZeRO-3 leaves empty parameters behind
         self.partitioned = training.zero_stage == 3
-        self.learning_rate, self.warmup_steps = training.learning_rate, training.warmup_steps
+        self._rate_at = training.learning_rate_at
         optimizer = torch.optim.AdamW(
             list(self.parameters.values()),
             lr=training.learning_rate,
@@ -88,8 +88,8 @@ class Engine:
 
     @property
     def current_learning_rate(self) -> float:
-        """That of the next optimizer step: a function of the steps done, so resuming needs no schedule's state."""
-        return self.learning_rate * min(1.0, (self.optimizer_steps + 1) / max(self.warmup_steps, 1))
+        """That of the next optimizer step."""
+        return self._rate_at(self.optimizer_steps)
 
     def backward(self, loss: torch.Tensor) -> None:
         steps = self.engine.is_gradient_accumulation_boundary()

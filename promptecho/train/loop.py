@@ -234,7 +234,7 @@ def iterate(trainer: Trainer, state: TrainingState) -> tuple[TrainingState, dict
         **watched,
         **metrics,
         "update_norm": distance(weights, trained),
-        "learning_rate": engine.current_learning_rate,
+        "learning_rate": training.learning_rate_at(after.optimizer_steps - 1),
         "optimizer_steps": after.optimizer_steps,
         **trainer.measured(iteration, rollout.total),
     }

@@ -18,6 +18,7 @@ from promptecho.errors import DataError, counted
 from promptecho.phases import Phase
 from promptecho.t2i.base import T2iModel
 from promptecho.t2i.checkpointing import use_checkpointing
+from promptecho.t2i.initial import initial_weights
 from promptecho.t2i.lora import add_lora
 from promptecho.t2i.prompt_cache import PromptCache
 from promptecho.train.data import TrainingPrompt
@@ -42,6 +43,9 @@ def prepare(segment: Segment, training: TrainingConfig, layout: RankLayout, laun
     check_texts(segment, prompts, watched, rewards, quiet=layout.index != 0)
     with phase(Phase.LOAD_T2I):
         family = load_policy(segment.config, training, device)
+        initial = None
+        if segment.init_adapter is not None:
+            initial = initial_weights(segment.init_adapter, family.transformer, training.lora, family.lora_targets)
         turn = layout.index, layout.trainers
         encoder = PromptCache.of(segment.config, family, turn)
     assert training.activation_checkpointing != "auto", "the command has chosen before it starts a segment"
@@ -56,7 +60,7 @@ def prepare(segment: Segment, training: TrainingConfig, layout: RankLayout, laun
     trainer = Trainer(
         segment, training, family, encoder, engine, rewards, rewarder, prompts, watched,
         family.latent_shape(*training.size(t2i)), sampler_grid(family, training, t2i), phase,
-        gpus=launch.world_size, first_row=times,
+        gpus=launch.world_size, initial=initial, first_row=times,
     )  # fmt: skip
     told = ", ".join(f"{key.removeprefix('seconds_load_')} {value:.1f} s" for key, value in times.items())
     trainer.say(f"models loaded: {told}")

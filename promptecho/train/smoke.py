@@ -185,6 +185,7 @@ def settings(
         "iterations": 2, "checkpoints": [1, 2], "checkpoint_every": None, "prompts_per_iteration": ranks * micro,
         "images_per_prompt": 2, "update_images_per_prompt": None, "batch_size": ranks * micro,
         "micro_batch_size": micro, "passes": 1, "warmup_steps": 0,
+        "lr_schedule": "constant", "lr_decay_iterations": None, "init_adapter": None,
         "heldout": {"prompts": 0}, "timeout_s": 900, "zero_stage": chosen.get("zero_stage", 1),
     }  # fmt: skip
     chosen["sampling"] = {**chosen.get("sampling", {}), "num_inference_steps": steps}

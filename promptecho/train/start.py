@@ -8,9 +8,10 @@ import torch.distributed as dist
 
 from promptecho.compute import mode
 from promptecho.config import TrainingConfig, run_rewards, slice_digest
-from promptecho.config.reruns import SLICE
+from promptecho.config.reruns import INITIAL, SLICE
 from promptecho.errors import DataError, PromptEchoError
 from promptecho.files import sha256_file
+from promptecho.t2i.lora_files import PEFT_FILE
 from promptecho.train import checkpoint
 from promptecho.train.engine import MOMENTS, zero_moments
 from promptecho.train.prompts import CAPTIONS
@@ -24,6 +25,8 @@ def digests_of(segment: Segment, training: TrainingConfig) -> dict[str, str]:
     files = {CAPTIONS: segment.captions}
     if training.heldout.patience is not None and segment.heldout is not None:
         files[HELDOUT] = segment.heldout
+    if segment.init_adapter is not None:
+        files[INITIAL] = segment.init_adapter / PEFT_FILE
     for index, entry in enumerate(run_rewards(segment.config, segment.run)):
         if entry.label is not None:
             files[f"label file of rewards.{index}"] = Path(entry.label)
@@ -55,6 +58,9 @@ def start(trainer: Trainer) -> tuple[TrainingState, list[dict]]:
         )
     if state is None:
         weights = engine.weights()
+        if trainer.initial is not None:
+            weights = {name: trainer.initial[name].to(engine.device) for name in weights}
+            trainer.say(f"begins with the adapter {segment.init_adapter}")
         tensors = {"weights": weights, **zero_moments(weights), "kl_ema": weights, "ema": weights}
         state = TrainingState(0, 0, tensors, digests, prompts=trainer.use.record(0))
     elif state.prompts["since"] == state.iteration > 0:

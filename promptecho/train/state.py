@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from promptecho.config.reruns import SLICE
+from promptecho.config.reruns import INITIAL, SLICE
 from promptecho.errors import DataError, StateError
 from promptecho.files import atomic_path, digest, read_json, sha256_file, write_json
 from promptecho.pointers import pointer_problem
@@ -89,7 +89,7 @@ def load_state(
     facts = _read_facts(folder / "state.json")
     for key, value in digests.items():
         found = facts["digests"].get(key)
-        if found != value and (use is None or key == SLICE):
+        if found != value and (use is None or key in (SLICE, INITIAL)):
             raise StateError(
                 f"{folder}: belongs to another {key} ({found}, this run has {value}); "
                 "delete it, or restore the configuration it was made with"

@@ -36,6 +36,7 @@ class Segment:
     out: Path
     work: Path
     resume: Path | None = None
+    init_adapter: Path | None = None  # the folder of what `training.init_adapter` names
     stop_file: Path | None = None
     device: str = "cpu"
     heldout: Path | None = None
@@ -65,6 +66,7 @@ class Trainer:
     saver: Saver = field(default_factory=Saver)
     rows: list[dict[str, Any]] = field(default_factory=list)
     gpus: int = 0  # all processes of the launch, reward servers included; 0: those that train
+    initial: dict[str, torch.Tensor] | None = None  # weights that a run begins with; None: those of the engine
     first_row: dict[str, Any] = field(default_factory=dict)  # what this process's first row of metrics also contains
 
     @cached_property

@@ -131,15 +131,18 @@ def test_with_one_pass_redrawing_is_one_draw(experiment):
         assert torch.equal(adapter(each)[key], value)
 
 
-def test_the_learning_rate_rises_over_the_warmup_and_resumes_where_it_was(experiment):
-    """Four optimizer steps an iteration, eight of warm-up: the row tells the next step's rate."""
-    training = {"iterations": 3, "checkpoints": [1, 3], "warmup_steps": 8, "learning_rate": 8e-3}
+def test_the_learning_rate_rises_and_falls_and_resumes_where_it_was(experiment):
+    """Four optimizer steps an iteration, eight of warm-up, four in which it falls: a row tells its last step's rate."""
+    training = {
+        "iterations": 3, "checkpoints": [1, 3], "warmup_steps": 8, "learning_rate": 8e-3, "lr_schedule": "cosine",
+        "lr_floor": 0.5,
+    }  # fmt: skip
     config = experiment.config("rising", **training)
     first = experiment.segment("rising", config, 1)
     second = experiment.segment("rising", config, 3, resume=first.out)
     assert train_segment(first) and train_segment(second)
     rows = [*metrics_without_times(first.out), *metrics_without_times(second.out)]
-    assert [row["learning_rate"] for row in rows] == pytest.approx([5e-3, 8e-3, 8e-3])
+    assert [row["learning_rate"] for row in rows] == pytest.approx([4e-3, 8e-3, 4e-3 + 2e-3 * (1 - 0.5**0.5)])
     straight = experiment.segment("rising_straight", experiment.config("rising", **training), 3)
     assert train_segment(straight)
     for key, value in adapter(straight.out).items():

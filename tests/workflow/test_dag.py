@@ -210,6 +210,20 @@ def test_a_published_adapter_is_imported_and_evaluated(workflow):
     assert "adapters.echo-s1: no such entry (known: authors)" in shown
 
 
+def test_a_run_begins_with_an_adapter_or_another_run(workflow):
+    runs = (
+        "runs:\n  start: {adapter: /models/theirs}\n  warm: {init_adapter: start}\n  later: {init_adapter: echo-s1@2}"
+    )
+    workflow.edit("config/experiments/tiny.yaml", "runs:", runs)
+    checkpoint = "results/tiny/runs/{}/4/adapter"
+    planned = workflow.planned(checkpoint.format("warm"))
+    assert (planned["import_adapter"], planned["train"]) == (1, 2) and "generate_shard" not in planned
+    assert workflow.planned(checkpoint.format("later"))["train"] == 3
+    told = workflow.snakemake("--dry-run", "--printshellcmds", checkpoint.format("later")).stdout
+    assert told.count("--init-adapter results/tiny/runs/echo-s1/2/adapter") == 2
+    assert "--resume results/tiny/runs/later/2 --init-adapter" in told
+
+
 def test_what_the_base_model_gets_needs_no_training(workflow):
     assert workflow.planned("base") == {"benchmark_prompts": 1, "generate_shard": 2, "score": 1}
     workflow.edit("config/experiments/tiny.yaml", "{benchmark: geneval}", "{benchmark: geneval, base: false}")

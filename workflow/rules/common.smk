@@ -20,6 +20,7 @@ include: "common_place.smk"
 
 from promptecho import config as configuration
 from promptecho.config.command_line import lost_settings
+from promptecho.config.initial import initial_adapter
 from promptecho.config.inputs import Inputs, inputs_of
 from promptecho.config.reruns import names_in
 from promptecho.config.resolve import resolve, split_site
@@ -278,12 +279,21 @@ def training_inputs(wildcards):
     inputs = {"captions": bound(wildcards, f"results/{wildcards.E}/captions/captions.h5")}
     if configuration.run_training(chosen, wildcards.R).heldout.prompts:
         inputs["heldout"] = bound(wildcards, f"results/{wildcards.E}/captions/heldout.jsonl")
+    if (initial := initial_adapter(chosen, wildcards.R)) is not None:
+        inputs["initial"] = bound(wildcards, f"results/{wildcards.E}/{initial.folder}")
     labels = [
         bound(wildcards, entry.label)
         for entry in configuration.run_rewards(chosen, wildcards.R)
         if entry.label is not None
     ]
     return inputs | ({"labels": labels} if labels else {})
+
+
+def training_begin(wildcards, input):
+    """The options that say where a segment begins. One parameter, as in `seed_and_world`."""
+    resume = f"--resume {shlex.quote(os.path.dirname(input.state))}" if "state" in input.keys() else ""
+    initial = f"--init-adapter {shlex.quote(input.initial)}" if "initial" in input.keys() else ""
+    return f"{resume} {initial}".strip()
 
 
 def _require_checkpoint(wildcards, step, steps):

@@ -31,9 +31,7 @@ rule train:
         venv=venv("train"),
         digest=made_from("train", run="R"),
         config=config_path,
-        resume=lambda wildcards, input: (
-            f"--resume {shlex.quote(os.path.dirname(input.state))}" if "state" in input.keys() else ""
-        ),
+        resume=training_begin,
         heldout=lambda wildcards, input: f"--heldout {shlex.quote(input.heldout)}" if "heldout" in input.keys() else "",
         out=lambda wildcards, output: os.path.dirname(output.adapter),
         # Written while the segment runs, so no output either.
