@@ -239,7 +239,7 @@ BENCHMARKS: Plugins[Benchmark] = Plugins(
     Benchmark,
     {
         name: f"promptecho.benchmarks.{name}:BENCHMARK"
-        for name in ("geneval", "dpg", "tiif", "densealign", "textocr", "geneval2", "captions")
+        for name in ("geneval", "dpg", "tiif", "densealign", "textocr", "geneval2", "longtext", "captions")
     },
 )
 

@@ -44,10 +44,11 @@ class SeededSampling(LogitsProcessor):
 @torch.no_grad()
 def complete(
     vlm: Vlm, inputs: dict[str, torch.Tensor], names: Sequence[str], seeds: Sequence[int], *, max_new_tokens: int,
-    temperature: float,
+    temperature: float, repetition_penalty: float = 1.0,
 ) -> list[Completion]:  # fmt: skip
     """Continue the rows of `inputs[B]` (from `batch_inputs`, padded left); row i is sampled with `seeds[i]`, or
-    greedily at temperature 0. `names` are for errors.
+    greedily at temperature 0. `names` are for errors. `repetition_penalty` is that of transformers, 1 for none: it
+    is on the tokens of the inputs, too.
 
     Raises:
         DataError: inputs and `max_new_tokens` exceed the model's context.
@@ -70,7 +71,7 @@ def complete(
         max_new_tokens=max_new_tokens,
         do_sample=False,
         num_beams=1,
-        repetition_penalty=1.0,
+        repetition_penalty=repetition_penalty,
         use_cache=True,
         eos_token_id=list(vlm.eos_ids),
         pad_token_id=vlm.eos_ids[0] if pad is None else pad,

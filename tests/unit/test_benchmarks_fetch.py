@@ -192,6 +192,7 @@ def test_git_blob_id_is_gits():
 COUNTS = {
     "geneval/evaluation_metadata.jsonl": 553, "tiif/testmini.jsonl": 277, "tiif/test.jsonl": 2538,
     "densealign/metadata.jsonl": 2000, "longtext/text_prompts.jsonl": 160,
+    "longtext/text_prompts_zh.jsonl": 160,
 }  # fmt: skip
 
 

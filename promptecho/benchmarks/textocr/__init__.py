@@ -28,7 +28,7 @@ BENCHMARK = Benchmark(
             licence="Apache-2.0",
             citation="Z. Geng et al.: X-Omni: Reinforcement Learning Makes Discrete Autoregressive Image Generative "
             "Models Great Again. 2025, arXiv:2507.22058",
-            prompts={"text_prompts.jsonl": None},
+            prompts={"text_prompts.jsonl": 160, "text_prompts_zh.jsonl": 160},
             mirror="longtext_bench",
             sums=Path(__file__).with_name("sha256sums.txt"),
         ),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from promptecho.scores import ScoreItem
@@ -20,6 +20,7 @@ from promptecho.tables.kind import (
     TableKind,
     percent_columns,
 )
+from promptecho.tables.table import Column
 
 ERROR_RATE = "character_error_rate"
 IMAGE_ERROR_RATE = "image_error_rate"  # the column has this where the files have a value for each image
@@ -67,8 +68,7 @@ TEXTOCR = TextOcrKind(
 def textocr_kind(files: Sequence[ScoreFile]) -> TableKind:
     """The table with a column for each group that the files have, in the files' order, where there are several; and
     without that of character errors where no reader counts them (a judge answers right or wrong)."""
-    groups = {item.group: item.group for file in files for item in file.scores.items}
-    groups = groups if len(groups) > 1 else {}
+    groups = file_groups(files)
     told = TEXTOCR.told if any(ERROR_RATE in file.scores.summary for file in files) else {}
     columns = [column for column in TEXTOCR.columns[1:] if column.key != ERROR_RATE or told]
     rules, told_gains = TEXTOCR.rules, {}
@@ -81,12 +81,24 @@ def textocr_kind(files: Sequence[ScoreFile]) -> TableKind:
         rules = TEXTOCR.rules.replace("in percent,", "in percent, mean over the images that require text,")
         if roles:
             rules += " By role: percent of the texts asked for that stand in their role, right to the character."
-    taken = {column.key for column in TEXTOCR.columns} | {SEEDS.key, *TEXTOCR.gains.values()}
-    keys = {group: f"group {group}" for group in groups if group in taken}
-    labels = {group: group[:1].upper() + group[1:] for group in groups}
-    plain = len(set(labels.values())) < len(labels)  # "title" and "Title" stay two
-    by_group = [replace(PERCENT, key=keys.get(g, g), label=g if plain else labels[g]) for g in groups]
+    keys, by_group = group_columns(groups, TEXTOCR)
     shown = [MODEL, *by_group, *columns]
     return replace(
         TEXTOCR, groups=groups, keys=keys, told=told, told_gains=told_gains, rules=rules, columns=shown
     )  # fmt: skip
+
+
+def file_groups(files: Sequence[ScoreFile]) -> dict[str, str]:
+    """The groups that the files have, in the files' order, as name -> name; none where there is one only."""
+    groups = {item.group: item.group for file in files for item in file.scores.items}
+    return groups if len(groups) > 1 else {}
+
+
+def group_columns(groups: Mapping[str, str], kind: TableKind) -> tuple[dict[str, str], list[Column]]:
+    """A column for each group of the prompt set in a table of `kind`, and the keys of those whose names other columns
+    have."""
+    taken = {column.key for column in kind.columns} | {SEEDS.key, *kind.gains.values()}
+    keys = {group: f"group {group}" for group in groups if group in taken}
+    labels = {group: group[:1].upper() + group[1:] for group in groups}
+    plain = len(set(labels.values())) < len(labels)  # "title" and "Title" stay two
+    return keys, [replace(PERCENT, key=keys.get(g, g), label=g if plain else labels[g]) for g in groups]
