@@ -28,9 +28,10 @@ from promptecho import awm
 from promptecho.config import load_experiment, run_training
 from promptecho.train import loop
 from promptecho.train.data import batches_of
+from promptecho.train.losses import loss_of, velocity
 from promptecho.train.meter import Meter
 from promptecho.train.trainer import Trainer
-from promptecho.train.update import awm_loss, precompute, timestep_groups, update, velocity
+from promptecho.train.update import precompute, timestep_groups, update
 
 
 def straightforward_update(trainer: Trainer, batch, training, iteration: int, old: dict, ema: dict) -> None:
@@ -68,7 +69,7 @@ def straightforward_update(trainer: Trainer, batch, training, iteration: int, ol
                         chunk.ema_velocity = forward(chunk, ema)[None]
                     if training.kl_base.weight > 0:
                         chunk.base_velocity = forward(chunk, None)[None]
-                    engine.backward(awm_loss(family, chunk, training)[0])
+                    engine.backward(loss_of(family, chunk, training)[0])
 
 
 def main() -> None:

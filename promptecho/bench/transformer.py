@@ -178,7 +178,7 @@ def differences(theirs: list[Any], ours: list[Any]) -> tuple[int, float]:
 
 def update(bench: Bench) -> None:
     """Loss and gradient of one micro-batch at one timestep, as the update has it; whether two have the same bits."""
-    from promptecho.train.update import awm_loss
+    from promptecho.train.losses import loss_of
 
     family, training = policy(bench), bench.training
     parameters = list(lora_parameters(family.transformer).values())
@@ -190,7 +190,7 @@ def update(bench: Bench) -> None:
         def gradient(batch: Any = batch) -> list[torch.Tensor | None]:
             for parameter in parameters:
                 parameter.grad = None
-            awm_loss(family, batch, training)[0].backward()
+            loss_of(family, batch, training)[0].backward()
             return [parameter.grad for parameter in parameters]
 
         first, runs = taken(gradient, bench.device, bench.rounds)

@@ -117,6 +117,25 @@ class TimestepsSection(Section):
     )
 
 
+class NftSection(Section):
+    """What `algorithm: nft` has of its own."""
+
+    beta: Positive = Field(
+        1.0,
+        description="How far the policy's velocity v counts in the two that are matched, v+ = (1 - beta) v_old + "
+        "beta v and v- = (1 + beta) v_old - beta v. Published: 1 (GenEval, PickScore, HPSv2), 0.1 (OCR).",
+    )
+
+
+class GrpoSection(Section):
+    """What `algorithm: grpo` has of its own."""
+
+    noise_level: Positive = Field(
+        0.7,
+        description="How much noise the sampler adds: sigma_t = noise_level sqrt(t / (1 - t)). Published: 0.7.",
+    )
+
+
 class AdvantageSection(Section):
     """From rewards to advantages; the group mean is always subtracted."""
 
@@ -218,6 +237,12 @@ class TrainingConfig(Section):
         "`training` the keys written beside it go over the preset's; in a run the preset goes over `training`, and the "
         "run's own keys over the preset's. Resolved before anything else: null in resolved configurations.",
     )
+    algorithm: Literal["awm", "nft", "grpo"] = Field(
+        "awm",
+        description="What the update makes of advantages (docs/training.md). awm: AWM, the paper's; nft: DiffusionNFT "
+        "(arXiv 2509.16117), which needs neither ratios nor clipping; grpo: Flow-GRPO (arXiv 2505.05470), whose images "
+        "come from a stochastic sampler, and whose ratios are those of its steps.",
+    )
     iterations: Count = Field(
         300,
         description="Iterations in total. If you raise it later and keep the old end as a checkpoint, the run goes on.",
@@ -312,6 +337,8 @@ class TrainingConfig(Section):
         description="true: r per timestep and image, one forward pass each; false: r = exp(mean_t l - mean_t l_old), "
         "all timesteps of an image in one forward pass.",
     )
+    nft: NftSection = Field(default_factory=NftSection, description="Keys of `algorithm: nft`.")
+    grpo: GrpoSection = Field(default_factory=GrpoSection, description="Keys of `algorithm: grpo`.")
     advantage: AdvantageSection = Field(default_factory=AdvantageSection, description="Rewards to advantages.")
     kl_base: KlBaseSection = Field(default_factory=KlBaseSection, description="KL to the base model.")
     kl_ema: KlEmaSection = Field(default_factory=KlEmaSection, description="KL to a moving average of the policy.")
@@ -319,7 +346,8 @@ class TrainingConfig(Section):
     train_guidance: Flag = Field(
         False,
         description="Whether the velocity in the loss is the guided one, with `sampling.guidance_scale`: twice the "
-        "passes, and the policy of the loss is then the one that samples. Off: the conditional velocity.",
+        "passes, and the policy of the loss is then the one that samples. Off: the conditional velocity. "
+        "`algorithm: grpo` always has the guided one, since its ratio is that of the steps that were sampled.",
     )
     control: Literal["none", "permuted_rewards"] = Field(
         "none",
@@ -389,6 +417,11 @@ class TrainingConfig(Section):
     def size(self, t2i: Sized) -> tuple[int, int]:
         """Height and width of training images in pixels."""
         return self.height or t2i.height, self.width or t2i.width
+
+    @property
+    def guides_loss(self) -> bool:
+        """Whether the velocity in the loss is the guided one."""
+        return self.train_guidance or self.algorithm == "grpo"
 
     @property
     def sampled_images(self) -> int:

@@ -6,6 +6,8 @@ from promptecho.config.rewards import reward_problems
 from promptecho.config.trackers import tracker_problems
 from promptecho.config.training import TrainingConfig
 
+GRIDS = ("sampler_grid", "stratified_grid")  # distributions of timesteps that are the sampler's
+
 
 def training_problems(training: TrainingConfig) -> list[tuple[str, str]]:
     """Impossible combinations: (key that is at fault, what is wrong and how to fix it)."""
@@ -43,8 +45,9 @@ def training_problems(training: TrainingConfig) -> list[tuple[str, str]]:
             ("activation_checkpointing", "selective does not go with zero_stage 3, which gathers weights: take full")
         )
     problems += _schedule_problems(training)
-    if training.timesteps.distribution in ("sampler_grid", "stratified_grid"):
+    if training.timesteps.distribution in GRIDS:
         problems += _grid_problems(training)
+    problems += _algorithm_problems(training)
     if training.heldout.patience is not None and not training.heldout.prompts:
         problems.append(
             ("heldout.patience", "needs heldout.prompts above 0: without them there is no score to stop on")
@@ -115,3 +118,23 @@ def _grid_problems(training: TrainingConfig) -> list[tuple[str, str]]:
     after = f", of which timesteps.grid_share and grid_first leave {left}" if cut else ""
     message = f"{timesteps.per_sample} exceeds the {steps} steps of sampling{after}, which"
     return [("timesteps.per_sample", f"{message} {timesteps.distribution} draws from")]
+
+
+def _algorithm_problems(training: TrainingConfig) -> list[tuple[str, str]]:
+    """What an algorithm needs of the other keys."""
+    if training.algorithm == "nft" and training.advantage.clip is None:
+        return [("advantage.clip", "must be a number with algorithm nft: at it an image counts as wholly good or bad")]
+    if training.algorithm != "grpo":
+        return []
+    problems = []
+    if (drawn := training.timesteps.distribution) not in GRIDS:
+        problems.append(
+            (
+                "timesteps.distribution",
+                f"{drawn} does not go with algorithm grpo, which trains on steps of the sampler: take "
+                f"{' or '.join(GRIDS)}",
+            )
+        )
+    if training.sampling.num_inference_steps < 2:
+        problems.append(("sampling.num_inference_steps", "must be at least 2 with algorithm grpo"))
+    return problems

@@ -110,7 +110,7 @@ class T2iCosts:
 
     def velocity(self, n: int, training: TrainingConfig) -> Cost:
         """The loss's velocity for `n` images without gradient."""
-        from promptecho.train.update import velocity
+        from promptecho.train.losses import velocity
 
         x, t, cond = self._inputs(n)
 
@@ -124,13 +124,13 @@ class T2iCosts:
         """Loss and gradient of `n` images: one micro-batch. The gradients' own memory counts once more, as they are
         added to those of the micro-batches before."""
         from promptecho.train.deal import timesteps_per_forward
-        from promptecho.train.update import awm_loss
+        from promptecho.train.losses import loss_of
 
         per_forward = timesteps_per_forward(training)
         batch = self._batch(n, per_forward, training)
 
         def once() -> None:
-            awm_loss(self.family, batch, training)[0].backward()
+            loss_of(self.family, batch, training)[0].backward()
 
         def traced() -> Cost:
             try:
@@ -141,7 +141,8 @@ class T2iCosts:
                 for parameter in self._adapter():
                     parameter.grad = None
 
-        key = ("loss", n, per_forward, training.weighting, training.kl_base.weight > 0, training.kl_ema.weight > 0)
+        kl = training.kl_base.weight > 0, training.kl_ema.weight > 0
+        key = ("loss", n, per_forward, training.algorithm, training.weighting, *kl)
         return self._known.get((*key, _guidance(training)), traced)
 
     @property
@@ -167,10 +168,16 @@ class T2iCosts:
         def reference(used: bool) -> torch.Tensor | None:
             return torch.empty_like(noise) if used else None
 
+        times_of = torch.empty((times, n), dtype=torch.float64, device=META)
+        stored = {
+            "awm": {},
+            "nft": {"old_velocity": noise},
+            "grpo": {"x_t": noise, "x_next": noise, "t_next": times_of, "std": times_of},
+        }
         return Batch(
             ["0"] * n, x0, cond, torch.empty(n, dtype=torch.float64, device=META),
             torch.empty((times, n), device=META), noise, torch.empty((times, n), dtype=torch.float64, device=META),
-            reference(training.kl_base.weight > 0), reference(training.kl_ema.weight > 0),
+            reference(training.kl_base.weight > 0), reference(training.kl_ema.weight > 0), stored[training.algorithm],
         )  # fmt: skip
 
 
@@ -299,7 +306,7 @@ class VlmCosts:
 
 
 def _guidance(training: TrainingConfig) -> float | None:
-    return training.sampling.guidance_scale if training.train_guidance else None
+    return training.sampling.guidance_scale if training.guides_loss else None
 
 
 def _vision_bytes(model: torch.nn.Module) -> int:

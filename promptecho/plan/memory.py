@@ -133,7 +133,9 @@ def _held(
         held["reward VLM"], gathered_vlm = vlm_share(vlm, training.reward_placement, layout.trainers_per_node)
     # The state at the iteration's start, its new average, and with `ema` the two averages before and behind a step.
     held["LoRA state"] = (3 + 2 * (training.ema.decay is not None)) * adapter + -(-2 * adapter // world)
-    held["prompts and latents"] = training.prompts_per_iteration * t2i.prompt_bytes + share * t2i.latent_bytes
+    # A stochastic sampler's images come with all that they passed through.
+    latents = training.sampling.num_inference_steps + 2 if training.algorithm == "grpo" else 1
+    held["prompts and latents"] = training.prompts_per_iteration * t2i.prompt_bytes + share * latents * t2i.latent_bytes
     return held, gathered_vlm
 
 

@@ -33,6 +33,7 @@ class Rollout:
     replies: dict[str, float] = field(default_factory=dict)  # metrics about failed replies and single rewards
     numbers: list[int] | None = None  # [G * K], each image's among those sampled for its prompt; None: 0 to K - 1
     chosen: list[int] | None = None  # the images that the update trains on, increasing; None: all
+    path: torch.Tensor | None = None  # [len(share), steps + 1, ...], float32: what a stochastic sampler passed through
 
     @property
     def total(self) -> int:
@@ -52,7 +53,11 @@ class Rollout:
 
 @dataclass
 class Batch:
-    """Images of a loss with all it compares with; times and references [T, n, ...], None where not used."""
+    """Images of a loss with all it compares with; times and references [T, n, ...], None where not used.
+
+    `stored` is what one algorithm has beside the others, each [T, n, ...]: of nft `old_velocity`; of grpo a step of the
+    sampler, `x_t`, `x_next`, `t_next` and `std`.
+    """
 
     prompt_ids: list[str]  # [n]
     x0: torch.Tensor  # [n, ...]
@@ -63,6 +68,7 @@ class Batch:
     old_log_prob: torch.Tensor
     base_velocity: torch.Tensor | None = None
     ema_velocity: torch.Tensor | None = None
+    stored: dict[str, torch.Tensor] = field(default_factory=dict)
     spare: torch.Tensor | None = None  # some prompt's conditioning, for passes for nobody
 
     def take(self, images: list[int], times: list[int] | slice = slice(None)) -> Batch:
@@ -80,11 +86,15 @@ class Batch:
         def zeros(value: torch.Tensor | None) -> torch.Tensor | None:
             return None if value is None else value.new_zeros((n_times, 1, *value.shape[2:]))
 
+        # Ones: a standard deviation is divided by.
+        stored = {name: value.new_ones((n_times, 1, *value.shape[2:])) for name, value in self.stored.items()}
+
         x0, t = self.x0.new_zeros((1, *self.x0.shape[1:])), self.t.new_ones((n_times, 1))
         assert self.spare is not None, "the batch of an iteration has one"
         return Batch(
             [""], x0, [self.spare], self.advantages.new_zeros(1), t, self.noise.new_zeros((n_times, *x0.shape)),
             self.old_log_prob.new_zeros(t.shape), zeros(self.base_velocity), zeros(self.ema_velocity),
+            stored,
         )  # fmt: skip
 
     def _picked(self, images: list[int], pick: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
@@ -95,7 +105,8 @@ class Batch:
         return Batch(
             [self.prompt_ids[i] for i in images], self.x0[images], [self.cond[i] for i in images],
             self.advantages[images], pick(self.t), pick(self.noise), pick(self.old_log_prob),
-            pick_any(self.base_velocity), pick_any(self.ema_velocity), self.spare,
+            pick_any(self.base_velocity), pick_any(self.ema_velocity),
+            {name: pick(value) for name, value in self.stored.items()}, self.spare,
         )  # fmt: skip
 
 

@@ -46,6 +46,7 @@ def report_not_finite(error: NotFiniteError, work: Path, run: str, iteration: in
         for name in ("base_velocity", "ema_velocity"):
             if getattr(batch, name) is not None:
                 tensors[name] = getattr(batch, name)
+        tensors |= {f"stored.{name}": value for name, value in batch.stored.items()}
         tensors |= {f"cond.{i:05d}": cond for i, cond in enumerate(batch.cond)}
         tensors |= {f"weights.{name}": value for name, value in weights.items()}
         facts = {"kind": error.what, "iteration": iteration, "optimizer_step": error.step, "run": run}

@@ -246,7 +246,8 @@ def collect(trainer: Trainer, iteration: int, weights: dict[str, torch.Tensor]) 
     chosen = prompts_of(trainer.prompts, training.seed, iteration, training.prompts_per_iteration)
     key, called = (training.seed, "sampling", iteration), f"image {{image}} of iteration {iteration + 1}"
     series = ro.Series(chosen, training.images_per_prompt, key, called)
-    sampled = ro.sample(trainer, weights, series, upcoming=_later_prompts(trainer, iteration))
+    noise_level = training.grpo.noise_level if training.algorithm == "grpo" else None
+    sampled = ro.sample(trainer, weights, series, upcoming=_later_prompts(trainer, iteration), noise_level=noise_level)
     rewards, replies = ro.score(trainer, sampled)
     with trainer.phase(Phase.EXCHANGE):
         credited = rewards if training.control == "none" else permuted(rewards, training.seed, iteration)
@@ -256,7 +257,16 @@ def collect(trainer: Trainer, iteration: int, weights: dict[str, torch.Tensor]) 
     replies |= ro.advantage_sizes(parts, trainer.rewards)
     kept = chosen_images(parts.sum(0), training.update_images_per_prompt)
     return Rollout(
-        chosen, sampled.cond, sampled.mine, sampled.latents, rewards, advantages, diversity, replies, chosen=kept
+        chosen,
+        sampled.cond,
+        sampled.mine,
+        sampled.latents,
+        rewards,
+        advantages,
+        diversity,
+        replies,
+        chosen=kept,
+        path=sampled.path,
     )
 
 

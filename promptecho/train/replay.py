@@ -12,8 +12,8 @@ from promptecho.errors import DataError
 from promptecho.t2i.lora import add_lora, lora_parameters
 from promptecho.train.data import Batch
 from promptecho.train.dump import load_batch
+from promptecho.train.losses import loss_of
 from promptecho.train.setup import load_family
-from promptecho.train.update import awm_loss
 
 
 def replay(config: ExperimentConfig, folder: Path, device: torch.device) -> dict[str, Any]:
@@ -42,11 +42,12 @@ def replay(config: ExperimentConfig, folder: Path, device: torch.device) -> dict
     batch = Batch(
         ids, tensors["x0"], [tensors[f"cond.{i:05d}"] for i in range(len(ids))], tensors["advantages"], tensors["t"],
         tensors["noise"], tensors["old_log_prob"], tensors.get("base_velocity"), tensors.get("ema_velocity"),
+        {name.removeprefix("stored."): value for name, value in tensors.items() if name.startswith("stored.")},
     )  # fmt: skip
     images = []
     for index, prompt_id in enumerate(ids):
         one = batch.take([index])
-        loss, _ = awm_loss(family, one, training)
+        loss, _ = loss_of(family, one, training)
         gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
         norm = torch.stack([g.double().norm() for g in gradients if g is not None]).norm()
         images.append(

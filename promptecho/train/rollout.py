@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 
+from promptecho import grpo
 from promptecho.errors import RewardError
 from promptecho.memory import in_phase
 from promptecho.phases import Phase
@@ -49,17 +50,19 @@ class Sampled:
     cond: list[torch.Tensor]  # per prompt
     mine: list[int]  # which of the series' images
     latents: torch.Tensor  # [len(mine), ...], float32
+    path: torch.Tensor | None = None  # [len(mine), steps + 1, ...], float32: what a stochastic sampler passed through
 
 
 def sample(
     trainer: Trainer, weights: dict[str, torch.Tensor], series: Series, upcoming: Iterable[str] = (), *,
-    submit: Callable[[list, list[TrainingPrompt], list[str]], None] | None = None,
+    submit: Callable[[list, list[TrainingPrompt], list[str]], None] | None = None, noise_level: float | None = None,
 ) -> Sampled:  # fmt: skip
     """Make this rank's share of the images with `weights`, which stay in the module, and give them to the rewarder.
 
     Args:
         upcoming: texts of prompts that come next, for the prompt cache.
         submit: gets them, with their prompts and what they are called, in place of the rewarder.
+        noise_level: of the stochastic sampler that makes them (`training.grpo`); None: the plain ODE.
 
     Raises:
         OutOfMemoryError: on the rank that met it.
@@ -68,7 +71,7 @@ def sample(
     training = trainer.training
     size, world_size = training.sampling.batch_size, dist.get_world_size()
     mine = share_of_rank(series.total, dist.get_rank(), world_size)
-    latents, done = [], 0
+    latents, paths, done = [], [], 0
     submit = submit or trainer.rewarder.submit
     with trainer.phase(Phase.SAMPLE):
         trainer.engine.use_weights(weights)
@@ -85,22 +88,53 @@ def sample(
                 prompts = [series.prompts[group] for group in groups]
                 keys = [(p.prompt_id, number) for p, number in zip(prompts, numbers, strict=True)]
                 noise = [normal(trainer.shape, *series.key, *key) for key in keys]
-                x0 = trainer.family.sample(
-                    torch.stack(noise).to(cond[0].device),
-                    [cond[group] for group in groups],
-                    num_inference_steps=training.sampling.num_inference_steps,
-                    guidance_scale=training.sampling.guidance_scale,
-                    schedule=training.sampling.schedule,
-                )
+                began, texts = torch.stack(noise).to(cond[0].device), [cond[group] for group in groups]
+                if noise_level is None:
+                    x0 = trainer.family.sample(
+                        began,
+                        texts,
+                        num_inference_steps=training.sampling.num_inference_steps,
+                        guidance_scale=training.sampling.guidance_scale,
+                        schedule=training.sampling.schedule,
+                    )
+                else:
+                    path = stochastic_path(trainer, began, texts, [(*series.key, *key) for key in keys], noise_level)
+                    x0 = path[:, -1]
                 if not batch:
                     continue
                 latents.append(x0.float())
+                if noise_level is not None:
+                    paths.append(path)
                 with in_phase(Phase.DECODE):
                     images = trainer.family.decode(x0)
                 submit(images, prompts, [series.called.format(image=n) for n in numbers])
                 done += len(batch)
                 trainer.phase.moved(done)
+    if noise_level is not None:
+        empty = latents[0].new_zeros((0, len(trainer.grid) + 1, *trainer.shape))
+        return Sampled(series, cond, mine, torch.cat(latents), torch.cat([empty, *paths]))
     return Sampled(series, cond, mine, torch.cat(latents))
+
+
+@torch.no_grad()
+def stochastic_path(
+    trainer: Trainer, noise: torch.Tensor, cond: list[torch.Tensor], keys: list[tuple[int | str, ...]],
+    noise_level: float,
+) -> torch.Tensor:  # fmt: skip
+    """All latents [N, steps + 1, ...] in float32 that Flow-GRPO's sampler passes through from `noise` [N, ...]; each
+    image's `keys` seed what its steps add. It looks at the times of the plain ODE, where the update looks again."""
+    guidance_scale, x = trainer.training.sampling.guidance_scale, noise.float()
+    path, grid = [x], trainer.grid.to(x)
+    later = torch.cat([grid[1:], grid.new_zeros(1)])
+    for step, (t, t_next) in enumerate(zip(grid, later, strict=True)):
+        times, next_times = t.expand(len(x)), t_next.expand(len(x))
+        v = trainer.family.guided_velocity(x, times, cond, guidance_scale)
+        std = grpo.step_std(times, next_times, t_second=float(grid[1]), noise_level=noise_level)
+        added = torch.stack([normal(trainer.shape, *key, "step", step) for key in keys]).to(x)
+        mean = grpo.step_mean(x, v, times, next_times, std)
+        x = (mean + std.view(-1, *[1] * (x.ndim - 1)) * added).float()
+        path.append(x)
+    return torch.stack(path, 1)
 
 
 def score(trainer: Trainer, sampled: Sampled) -> tuple[torch.Tensor, dict[str, float]]:

@@ -57,6 +57,7 @@ def narrowed(rollout: Rollout) -> Rollout:
     shares = [share_of_rank(len(chosen), each, ranks) for each in range(ranks)]
     wanted = [[chosen[index] for index in share] for share in shares]
     advantages = rollout.advantages[chosen].view(len(rollout.prompts), -1)
+    path = None if rollout.path is None else handed_over(rollout.path, rollout.share, rollout.total, wanted)
     return replace(
         rollout,
         share=shares[rank],
@@ -64,4 +65,5 @@ def narrowed(rollout: Rollout) -> Rollout:
         advantages=(advantages - advantages.mean(1, keepdim=True)).flatten(),
         numbers=[rollout.number_of(image) for image in chosen],
         chosen=None,
+        path=path,
     )

@@ -1,4 +1,4 @@
-"""Second half of an iteration: the AWM update on the rollout's images.
+"""Second half of an iteration: the update on the rollout's images.
 
 Timesteps and noise are drawn before the first optimizer step. So everything that needs no gradient (the old
 log-probabilities, the velocities of the base model and of the policy's moving average) is computed once, with the
@@ -10,6 +10,7 @@ precomputed at all, which is why ours moves per iteration.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
 
@@ -18,9 +19,9 @@ import torch.distributed as dist
 
 from promptecho import awm
 from promptecho.config.training import TrainingConfig
+from promptecho.grpo import step_std
 from promptecho.phases import Phase
 from promptecho.seeds import derive_seed
-from promptecho.t2i.base import T2iModel
 from promptecho.t2i.lengths import sorted_by_length
 from promptecho.train.data import Batch, NotFiniteError, Rollout, batches_of, normal
 from promptecho.train.deal import (
@@ -32,21 +33,13 @@ from promptecho.train.deal import (
     timestep_groups,
 )
 from promptecho.train.failures import find_not_finite
+from promptecho.train.losses import log_prob_of, loss_of, velocity
 from promptecho.train.ranks import handed_over, rounds
 from promptecho.train.selection import narrowed
 from promptecho.train.state import averaged
 from promptecho.train.trainer import Trainer
 
 _SMALL = ("small gradients", "counted gradients")
-
-
-def velocity(
-    family: T2iModel, x_t: torch.Tensor, t: torch.Tensor, cond: list, training: TrainingConfig
-) -> torch.Tensor:
-    """The policy's velocity as the loss sees it: with guidance only if `train_guidance`."""
-    if training.train_guidance:
-        return family.guided_velocity(x_t, t, cond, training.sampling.guidance_scale)
-    return family.velocity(x_t, t, cond)
 
 
 def draw_timesteps_and_noise(
@@ -106,22 +99,32 @@ def precompute(trainer: Trainer, rollout: Rollout, iteration: int, average: dict
         policy = engine.weights()
         same = all(torch.equal(average[name], policy[name]) for name in policy)
         average_samples = training.sampling.policy == "ema" and not same
-        of_policy = None if average_samples else velocities(trainer, rollout, t, noise)
+        steps: dict[str, torch.Tensor] = {}
+        if rollout.path is not None:
+            steps = steps_taken(rollout.path, t, trainer.grid, training.grpo.noise_level)
+
+        def noised(row: int, images: list[int]) -> torch.Tensor:  # positions in the share
+            if steps:
+                return steps["x_t"][row, images]
+            return awm.interpolate(rollout.latents[images], noise[row, images], t[row, images])
+
+        of_policy = None if average_samples else velocities(trainer, rollout, noised, t)
         of_average, of_base = of_policy, None
         if average_samples or (training.kl_ema.weight > 0 and not same):
             engine.use_weights(average)
-            of_average = velocities(trainer, rollout, t, noise)
+            of_average = velocities(trainer, rollout, noised, t)
             engine.use_weights(policy)
         if training.kl_base.weight > 0:
             with engine.model.disable_adapter():
-                of_base = velocities(trainer, rollout, t, noise)
+                of_base = velocities(trainer, rollout, noised, t)
     with trainer.phase(Phase.EXCHANGE):
         x0, old = rollout.latents, of_average if average_samples else of_policy  # of the weights that sampled
         assert old is not None, "computed for the one or the other"
         log_probs = [
-            awm.matching_log_prob(old[i], x0, noise[i], t[i], weighting=training.weighting, power=training.ghuber_power)
+            log_prob_of(old[i], x0, noise[i], t[i], {name: value[i] for name, value in steps.items()}, training)
             for i in range(len(t))
         ]
+        stored = {"old_velocity": old} if training.algorithm == "nft" else steps
         wanted = images_of_ranks(total, training, iteration, ranks)
 
         def exchanged(values: torch.Tensor) -> torch.Tensor:  # [T, share, ...] to [T, mine, ...]
@@ -132,31 +135,47 @@ def precompute(trainer: Trainer, rollout: Rollout, iteration: int, average: dict
             ema_velocity = exchanged(of_average)
         base_velocity = exchanged(of_base) if of_base is not None else None
         old_log_prob = exchanged(torch.stack(log_probs))
+        stored = {name: exchanged(value) for name, value in stored.items()}
         if mine != share:
             t, noise = draw_timesteps_and_noise(rollout, mine, training, iteration, trainer.grid)
         owners = [rollout.prompt_of(image) for image in mine]
         return Batch(
             [rollout.prompts[i].prompt_id for i in owners], handed_over(x0, share, total, wanted),
             [rollout.cond[i] for i in owners], rollout.advantages[mine], t, noise, old_log_prob, base_velocity,
-            ema_velocity, rollout.cond[0],
+            ema_velocity, stored, rollout.cond[0],
         )  # fmt: skip
 
 
+def steps_taken(path: torch.Tensor, t: torch.Tensor, grid: torch.Tensor, noise_level: float) -> dict[str, torch.Tensor]:
+    """The sampler's steps that begin at t [T, n], times of its `grid`, of images that came along `path`
+    [n, steps + 1, ...]: `x_t` and `x_next` [T, n, ...], `t_next` and `std` [T, n]."""
+    later = torch.cat([grid[1:], grid.new_zeros(1)]).to(t)
+    index = (t[..., None] - grid.to(t)).abs().argmin(-1)
+    images, t_next = torch.arange(len(path), device=path.device), later[index]
+    std = step_std(t, t_next, t_second=float(grid[1]), noise_level=noise_level)
+    return {"x_t": path[images, index], "x_next": path[images, index + 1], "t_next": t_next, "std": std}
+
+
 @torch.no_grad()
-def velocities(trainer: Trainer, rollout: Rollout, t: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-    """Velocities [T, n, ...] of this rank's images, by the weights that are in the module."""
+def velocities(
+    trainer: Trainer, rollout: Rollout, noised: Callable[[int, list[int]], torch.Tensor], t: torch.Tensor
+) -> torch.Tensor:
+    """Velocities [T, n, ...] of this rank's images, by the weights that are in the module.
+
+    Args:
+        noised: the latents of some images, by their positions in the share, at their times t[row].
+    """
     training, done, share = trainer.training, trainer.phase.step, rollout.share
     size = training.micro_batch_size
     conds = [rollout.cond[rollout.prompt_of(image)] for image in share]
     order = sorted_by_length(trainer.family, range(len(share)), lambda index: len(conds[index]))
     chunks = [order[start : start + size] for start in range(0, len(share), size)]
     most = rounds(rollout.total, dist.get_world_size(), size)  # chunks of the rank with the largest share
-    result = torch.zeros_like(noise)
+    result = rollout.latents.new_zeros((*t.shape, *rollout.latents.shape[1:]))
     for row in range(len(t)):
         for chunk in chunks:
             cond = [conds[index] for index in chunk]
-            x_t = awm.interpolate(rollout.latents[chunk], noise[row, chunk], t[row, chunk])
-            result[row, chunk] = velocity(trainer.family, x_t, t[row, chunk], cond, training)
+            result[row, chunk] = velocity(trainer.family, noised(row, chunk), t[row, chunk], cond, training)
             trainer.phase.moved(trainer.phase.step + 1)
         # Under ZeRO-3 every pass is one of all ranks: those with less make one for nobody.
         for _ in range(most - len(chunks) if trainer.engine.partitioned else 0):
@@ -201,13 +220,13 @@ def update(
             with trainer.phase(Phase.UPDATE, step=steps):
                 for units in own + [[]] * (most - len(own)):
                     chunk = batch.at(units) if units else batch.nobody(len(groups[0]))
-                    loss, metrics = awm_loss(family, chunk, training)
+                    loss, metrics = loss_of(family, chunk, training)
                     weight = len(units) / whole
                     engine.backward(loss if weight == 1 else loss * weight)
                     watched.append((weight, metrics))
                 if engine.overflow:  # same on all ranks; the step was skipped
                     what, guilty = find_not_finite(
-                        lambda chunk: awm_loss(family, chunk, training)[0], engine, batch, sum(own, []),
+                        lambda chunk: loss_of(family, chunk, training)[0], engine, batch, sum(own, []),
                         -(-len(images) * len(groups) // ranks),
                     )  # fmt: skip
                     raise NotFiniteError(what, batch.take(guilty, sum(groups, [])), steps)
@@ -247,34 +266,3 @@ def _mean_over_ranks(values: dict[str, float]) -> dict[str, float]:
     total = torch.tensor([values[key] for key in sorted(values)], dtype=torch.float64)
     dist.all_reduce(total)
     return dict(zip(sorted(values), (total / dist.get_world_size()).tolist(), strict=True))
-
-
-def awm_loss(family: T2iModel, batch: Batch, training: TrainingConfig) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """Loss of a batch [T, n] through one forward pass of T * n images, and what to watch."""
-    n_times, n_images = batch.t.shape
-    x0 = batch.x0.repeat(n_times, *[1] * (batch.x0.ndim - 1))
-    noise, t = batch.noise.flatten(0, 1), batch.t.flatten()
-    v = velocity(family, awm.interpolate(x0, noise, t), t, batch.cond * n_times, training)
-    log_prob = awm.matching_log_prob(v, x0, noise, t, weighting=training.weighting, power=training.ghuber_power)
-    log_prob = log_prob.view(n_times, n_images)
-    clip_range, per_timestep = training.clip_range, training.per_timestep
-    policy = awm.policy_loss(
-        log_prob, batch.old_log_prob, batch.advantages, clip_range=clip_range, per_timestep=per_timestep
-    )
-    loss = policy
-    metrics = {"policy_loss": policy.detach()}
-    for name, reference, weight, kind in (
-        ("kl_base", batch.base_velocity, training.kl_base.weight, training.kl_base.weighting),
-        ("kl_ema", batch.ema_velocity, training.kl_ema.weight, "uniform"),
-    ):
-        if reference is not None:
-            kl = awm.velocity_kl(v, reference.flatten(0, 1), t, weighting=kind)
-            loss = loss + weight * kl
-            metrics[name] = kl.detach()
-    with torch.no_grad():
-        ratio = awm.policy_ratio(log_prob, batch.old_log_prob, per_timestep=per_timestep)
-        metrics["ratio_mean"] = ratio.mean()
-        metrics["clip_fraction"] = awm.clip_fraction(
-            log_prob, batch.old_log_prob, clip_range=clip_range, per_timestep=per_timestep
-        )
-    return loss.float(), metrics

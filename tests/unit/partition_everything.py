@@ -26,7 +26,7 @@ from promptecho.train.data import NotFiniteError
 from promptecho.train.engine import Engine
 from promptecho.train.failures import find_not_finite, report_not_finite
 from promptecho.train.launch import init_distributed
-from promptecho.train.update import awm_loss, velocity
+from promptecho.train.losses import loss_of, velocity
 
 FEW = LoraSection(rank=3, alpha=6, target_modules=["to_q", "feed_forward.w2"])
 STEPS = TRAINING.model_copy(update={"lora": FEW, "learning_rate": 1e-3, "max_grad_norm": 1e9, "adam_eps": 1e-4})
@@ -48,7 +48,7 @@ def take_steps(stage: int, folder: str, work: Path, *, checkpointing: str) -> di
     engine = Engine(family.transformer, training, device, accumulation=4 // world_size)
     norms = []
     # The gradient of the first step by torch alone: how many of its elements are not 0, and how many of them are small.
-    losses = [awm_loss(family, batch.take([image]), training)[0] for image in range(4)] if world_size == 1 else []
+    losses = [loss_of(family, batch.take([image]), training)[0] for image in range(4)] if world_size == 1 else []
     plain = torch.autograd.grad(sum(losses) / 4, list(engine.parameters.values())) if losses else []
     plain = torch.cat([gradient.flatten() for gradient in plain] or [torch.zeros(0)])
     expected = [int(((plain != 0) & (plain.abs() < training.adam_eps)).sum()), int((plain != 0).sum())]
@@ -60,7 +60,7 @@ def take_steps(stage: int, folder: str, work: Path, *, checkpointing: str) -> di
     def step() -> None:
         pass_without_gradient()  # passes of both kinds take turns, as in an iteration
         for image in range(rank, 4, world_size):
-            loss, _ = awm_loss(family, batch.take([image]), training)
+            loss, _ = loss_of(family, batch.take([image]), training)
             engine.backward(loss)
         norms.append(engine.grad_norm)
 
@@ -97,7 +97,7 @@ def take_steps(stage: int, folder: str, work: Path, *, checkpointing: str) -> di
     assert all(torch.equal(value, found[f"again.{key}"]) for key, value in engine.weights().items())
     own = list(range(rank, 4, world_size))
     units = [(image, [0]) for image in own]
-    what, guilty = find_not_finite(lambda chunk: awm_loss(family, chunk, training)[0], engine, batch, units, len(own))
+    what, guilty = find_not_finite(lambda chunk: loss_of(family, chunk, training)[0], engine, batch, units, len(own))
     assert (what, guilty) == (("loss", [3]) if 3 in own else ("", []))
     error = NotFiniteError(what, batch.take(guilty), 0)
     with pytest.raises(PromptEchoError, match=r"the loss is not finite on prompt d;"):

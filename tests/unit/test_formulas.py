@@ -9,14 +9,14 @@ import pytest
 import torch
 from scipy.special import stdtrit
 
-from promptecho import awm, intervals, statistics
+from promptecho import awm, grpo, intervals, nft, statistics
 from promptecho.benchmarks.geneval2 import rules as softtifa
 from promptecho.config.training import EmaSection
 from promptecho.rewards.echo import reward as echo
 from promptecho.rewards.inferscore import reward as inferscore
 from promptecho.scores import ScoreItem
 from promptecho.t2i import base
-from promptecho.train import scoring, selection, state, update
+from promptecho.train import losses, scoring, selection, state, update
 from promptecho.vlm.log_probs import TokenLogProbs
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/formulas.md"
@@ -49,6 +49,9 @@ def sentences() -> list[str]:
         awm.velocity_kl(torch.full((1, 4), 0.2), torch.zeros(1, 4), half, weighting=name)
         for name in ("uniform", "elbo")
     )
+    good = nft.optimality(torch.tensor([1.0]), 5)
+    std = grpo.step_std(half, torch.tensor([0.4], dtype=torch.float64), t_second=0.9, noise_level=0.7)
+    step = grpo.step_mean(torch.ones(1, 1), torch.ones(1, 1), half, torch.tensor([0.4], dtype=torch.float64), std)
     scores = [0.9, 0.6, 0.3]
     ema, z = EmaSection(decay=0.9, warmup=True), intervals.normal_quantile(0.95)
     return [
@@ -64,6 +67,9 @@ def sentences() -> list[str]:
         f"{rounded(ratio, 5)} and `policy_loss` = {rounded([loss], 4)}.",
         f"velocities that differ by 0.2 everywhere give `velocity_kl` = {rounded([kl], 4)}, and at $t = 0.5$ with "
         f"`elbo` {rounded([elbo], 4)}.",
+        rf"$A = 1$ and $A_{{\max}} = 5$ give `optimality` = {rounded(good, 4)}.",
+        f"from $t = 0.5$ to $t' = 0.4$ with $a = 0.7$, `step_std` = {rounded(std, 5)}; from $x_t = 1$ with $v = 1$, "
+        f"`step_mean` = {rounded(step.flatten(), 4)}.",
         f"`ema.decay` 0.9 with `warmup` is `EmaSection.decay_at` = {rounded([ema.decay_at(1)], 5)} after the first "
         f"step and {rounded([ema.decay_at(100)], 5)} after the 100th.",
         f"scores 0.9, 0.6 and 0.3 give `arithmetic_mean` = {rounded([softtifa.arithmetic_mean(scores)], 4)} and "
@@ -108,6 +114,7 @@ def test_functions_that_the_page_names_are_there():
         named |= {name for span in re.findall(r"`([^`]+)`", line) for name in re.findall(r"[A-Za-z_.]+", span)}
     named = {name for name in named if re.fullmatch(r"[A-Za-z_]+", name)} - {"per_timestep", "false", "uniform"}
     named -= {"train_guidance", "sampler_grid", "stratified_grid"}  # keys, and values of one
-    places = (awm, intervals, statistics, echo, inferscore, softtifa, update, state, scoring, selection, base.T2iModel)
+    places = (awm, intervals, statistics, echo, inferscore, softtifa, update, losses, nft, grpo, state)
+    places = (*places, scoring, selection, base.T2iModel)
     assert len(named) > 12
     assert not [name for name in sorted(named) if not any(hasattr(place, name) for place in places)]

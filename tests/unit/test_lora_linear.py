@@ -17,7 +17,7 @@ from promptecho.t2i import lora as lora_module
 from promptecho.t2i.lora import add_lora, folded_bytes, load_adapter, lora_parameters, merged, rounded, save_adapter
 from promptecho.t2i.lora_linear import AdaptedWeights, lora_linear, together
 from promptecho.t2i.registry import load_family
-from promptecho.train.update import awm_loss
+from promptecho.train.losses import loss_of
 
 families = pytest.mark.parametrize("name", FOLDERS)
 
@@ -172,7 +172,7 @@ def test_in_float32_and_without_an_adapter_blocks_compute_the_bits_of_diffusers_
         for family in (shared, own):
             weights = [*lora_parameters(family.transformer).values()]
             if with_adapter:
-                loss = awm_loss(family, batch, TRAINING)[0]
+                loss = loss_of(family, batch, TRAINING)[0]
                 values.append([loss, *torch.autograd.grad(loss, weights, allow_unused=True)])
             else:
                 with family.transformer.disable_adapter(), torch.no_grad():
@@ -198,7 +198,7 @@ def test_a_models_gradients_are_as_near_to_float64_as_pefts(name):
         one = batch_of(ours)
         one.cond = [cond.to(family.transformer.dtype) for cond in batch.cond]
         with FlopCounterMode(display=False) as flops:
-            awm_loss(family, one, TRAINING)[0].backward()
+            loss_of(family, one, TRAINING)[0].backward()
         work.append(flops.get_total_flops())
         found = lora_parameters(family.transformer).values()
         gradients.append(torch.cat([p.grad.double().flatten() for p in found if p.grad is not None]))

@@ -42,7 +42,7 @@ from promptecho.plan.stand_ins import CountingTokenizer, words
 from promptecho.plan.trace import Tally
 from promptecho.t2i.lora import lora_parameters
 from promptecho.train.data import Batch
-from promptecho.train.update import awm_loss, velocity
+from promptecho.train.losses import loss_of, velocity
 from promptecho.upgrade.costs import PlanFile
 
 LORA = LoraSection(rank=4, alpha=8)
@@ -117,7 +117,7 @@ def test_flops_are_those_of_the_code_that_runs(name):
     assert costs.encode().total == counted(lambda: family.encode_prompts([words(TOKENS)]))
     assert costs.velocity(2, TRAINING).total == counted(without_gradient)
     assert costs.decode(2).total == counted(lambda: family.decode(batch.x0))
-    assert costs.loss(2, TRAINING).total == counted(lambda: awm_loss(family, batch, TRAINING)[0].backward())
+    assert costs.loss(2, TRAINING).total == counted(lambda: loss_of(family, batch, TRAINING)[0].backward())
     # Sampling in float32 folds the adapter in, which the plan does not count for each step.
     from promptecho.t2i.lora import merged
 
@@ -144,7 +144,7 @@ def test_modes_of_checkpointing_compute_again_what_they_say(name):
         batch = real_batch(family, 2)
         tally = Tally()  # torch's counter does not see what is computed again
         with tally:
-            awm_loss(family, batch, TRAINING)[0].backward()
+            loss_of(family, batch, TRAINING)[0].backward()
         costs = t2i_costs(name, checkpointing=mode, dtype="bfloat16")
         assert costs.loss(2, TRAINING).total == sum(tally.flops.values())
         work[mode] = costs.loss(2, TRAINING), costs.velocity(2, TRAINING)
@@ -181,7 +181,7 @@ def test_peak_of_the_update_against_live_tensors_of_the_real_one(checkpointing, 
     gc.collect()
     tally = Tally()
     with tally:
-        awm_loss(family, batch, TRAINING)[0].backward()
+        loss_of(family, batch, TRAINING)[0].backward()
     assert costs.loss(4, TRAINING).peak == pytest.approx(tally.peak, rel=0.02)
 
 
@@ -199,7 +199,7 @@ def test_kept_activations_against_saved_tensors_hooks():
 
     known = {t.untyped_storage().data_ptr() for t in [*family.transformer.parameters(), *family.transformer.buffers()]}
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        loss, _ = awm_loss(family, batch, TRAINING)
+        loss, _ = loss_of(family, batch, TRAINING)
     kept = sum(storage.nbytes() for place, storage in saved.items() if place not in known)
     assert kept <= costs.loss(4, TRAINING).peak <= 1.3 * kept
     del loss

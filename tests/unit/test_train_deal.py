@@ -83,7 +83,7 @@ def test_images_at_timesteps_of_their_own_are_those_of_single_takes():
     noise, ema = torch.randn(shape), torch.randn(shape)
     batch = Batch(
         list("abcde"), torch.randn(shape[1:]), list(torch.randn(n, 7)), torch.randn(n), torch.rand(draws, n), noise,
-        torch.randn(draws, n), None, ema, torch.randn(7),
+        torch.randn(draws, n), None, ema, {"std": torch.rand(draws, n)}, torch.randn(7),
     )  # fmt: skip
     units = [(3, [1]), (3, [0]), (0, [2])]
     mixed = batch.at(units)
@@ -91,11 +91,13 @@ def test_images_at_timesteps_of_their_own_are_those_of_single_takes():
         one = batch.take([image], times)
         for key in ("t", "noise", "old_log_prob", "ema_velocity"):
             assert torch.equal(getattr(mixed, key)[:, position], getattr(one, key)[:, 0]), key
+        assert torch.equal(mixed.stored["std"][:, position], one.stored["std"][:, 0])
         assert torch.equal(mixed.x0[position], one.x0[0]) and mixed.prompt_ids[position] == one.prompt_ids[0]
     alike, taken = batch.at([(4, [0, 2]), (1, [0, 2])]), batch.take([4, 1], [0, 2])
     assert torch.equal(alike.noise, taken.noise) and torch.equal(alike.t, taken.t) and alike.base_velocity is None
     nobody = batch.nobody(2)
     assert nobody.noise.shape == (2, 1, 2, 3) and not nobody.ema_velocity.any() and nobody.t.eq(1).all()
+    assert nobody.stored["std"].tolist() == [[1], [1]]  # divided by
     # A rank without any image has such a pass, too.
     assert torch.equal(batch.take([]).nobody(2).cond[0], nobody.cond[0])
 

@@ -25,7 +25,7 @@ from promptecho.train.data import Batch
 from promptecho.train.engine import Engine
 from promptecho.train.launch import init_distributed
 from promptecho.train.loop import train_segment
-from promptecho.train.update import awm_loss, velocity
+from promptecho.train.losses import loss_of, velocity
 
 pytestmark = pytest.mark.usefixtures("train_in_process")
 
@@ -71,7 +71,7 @@ class Made(TorchDispatchMode):
 def constants(family, batch: Batch) -> set[int]:
     """Storages that outlive a pass without gradient: weights, and what the model computes once (rotary tables)."""
     with torch.no_grad(), Made() as made:
-        awm_loss(family, batch, TRAINING)
+        loss_of(family, batch, TRAINING)
     return set(made.alive())
 
 
@@ -87,7 +87,7 @@ def test_checkpointing_gives_the_same_gradients_and_keeps_far_less(name, dtype):
         batch = batch_of(family)
         known = constants(family, batch)
         with Made() as made:
-            loss, _ = awm_loss(family, batch, TRAINING)
+            loss, _ = loss_of(family, batch, TRAINING)
         kept = sum(size for storage, size in made.alive().items() if storage not in known)
         found[mode] = loss, gradients_of(loss, family), kept
     loss, gradients, kept = found["off"]
@@ -142,7 +142,7 @@ def test_half_precision_is_only_where_the_frozen_weights_are(name):
         seen.append(kwargs["hidden_states"] if kwargs.get("hidden_states") is not None else torch.stack(args[0]))
 
     family.pipeline.transformer.register_forward_pre_hook(note, with_kwargs=True)
-    loss, metrics = awm_loss(family, batch, TRAINING)
+    loss, metrics = loss_of(family, batch, TRAINING)
     trained = lora_parameters(family.transformer)
     frozen = [p for p in family.transformer.parameters() if not p.requires_grad]
     assert {p.dtype for p in frozen} == {torch.bfloat16} and {p.dtype for p in trained.values()} == {torch.float32}
@@ -238,7 +238,7 @@ def test_gradients_are_reduced_and_weights_stepped_in_float32(stage, name):
     engine = Engine(family.transformer, training, device, accumulation=1)
     before = engine.weights()
     assert engine.engine.communication_data_type == torch.float32
-    loss, _ = awm_loss(family, batch_of(family), training)
+    loss, _ = loss_of(family, batch_of(family), training)
     engine.backward(loss)
     assert not engine.overflow and math.isfinite(engine.grad_norm) and engine.grad_norm > 0
     after = engine.weights()
@@ -265,7 +265,7 @@ def test_the_optimizers_one_kernel_steps_as_torchs_own_loop_and_resumes(monkeypa
         for _ in range(3):
             weights, moments, steps = engine.weights(), engine.moments(), engine.optimizer_steps
             engine.set_state(weights, moments, steps)
-            engine.backward(awm_loss(family, batch_of(family), TRAINING)[0])
+            engine.backward(loss_of(family, batch_of(family), TRAINING)[0])
         assert engine.optimizer_steps == 3
         found.append(torch.cat([value.flatten() for value in engine.weights().values()]))
     loop, kernel = found

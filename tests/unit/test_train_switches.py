@@ -13,7 +13,8 @@ from tiny_experiment import Experiment, metrics_without_times
 from promptecho.errors import ConfigError, DataError, PromptEchoError, RewardError, StateError
 from promptecho.train import update as update_module
 from promptecho.train.loop import train_segment
-from promptecho.train.update import awm_loss, weighted_sums
+from promptecho.train.losses import loss_of
+from promptecho.train.update import weighted_sums
 
 ONE = {"iterations": 1, "checkpoints": [1]}
 
@@ -72,10 +73,10 @@ def test_metrics_are_summed_in_one_go_to_the_numbers_of_single_reads():
 
 def test_micro_batches_change_nothing_but_rounding(experiment, usual, monkeypatch):
     def unread(*given):
-        loss, metrics = awm_loss(*given)
+        loss, metrics = loss_of(*given)
         return loss, {key: value.as_subclass(Unread) for key, value in metrics.items()}
 
-    monkeypatch.setattr(update_module, "awm_loss", unread)
+    monkeypatch.setattr(update_module, "loss_of", unread)
     folder, row = train(experiment, "micro", micro_batch_size=4)
     for key, value in adapter(usual[0]).items():
         torch.testing.assert_close(adapter(folder)[key], value, rtol=1e-3, atol=1e-5)
