@@ -247,6 +247,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "promptecho shapes textocr --per-tag 40 --seed 9 --world gallery --out posters.jsonl",
     ),
     "shapes geneval2": ("promptecho shapes geneval2 --per-tag 40 --seed 12 --out geneval2.jsonl",),
+    "shapes unigenbench": (
+        "promptecho shapes unigenbench --per-tag 20 --seed 13 --out points.csv",
+        "promptecho shapes unigenbench --per-tag 20 --seed 13 --world gallery --out points-gallery.csv",
+    ),
     "shapes posters": ("promptecho shapes posters --count 600 --seed 21 --out posters.jsonl",),
     "shapes train-vae": ("promptecho shapes train-vae --out w/vae --log w/vae.jsonl",),
     "shapes train-vlm": ("promptecho shapes train-vlm --out w/vlm --log w/vlm.jsonl",),

@@ -239,7 +239,17 @@ BENCHMARKS: Plugins[Benchmark] = Plugins(
     Benchmark,
     {
         name: f"promptecho.benchmarks.{name}:BENCHMARK"
-        for name in ("geneval", "dpg", "tiif", "densealign", "textocr", "geneval2", "longtext", "captions")
+        for name in (
+            "geneval",
+            "dpg",
+            "tiif",
+            "densealign",
+            "textocr",
+            "geneval2",
+            "longtext",
+            "unigenbench",
+            "captions",
+        )
     },
 )
 

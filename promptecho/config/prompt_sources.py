@@ -15,7 +15,7 @@ RAW = "https://raw.githubusercontent.com"
 class SourceFile:
     """One official file. `name` is its place in the set's folder, `path` its place in the repository.
 
-    It is pinned by its SHA-256, or by git's own hash of it where no more is known.
+    It is pinned by its SHA-256, or by git's own hash of it where no more is known, or by its commit alone.
     """
 
     name: str
@@ -46,6 +46,8 @@ class Source:
         mirror: the set's folder in a mirror.
         sums: file that lists the official files with their SHA-256, in the format of `sha256sum`.
         git_blobs: git's own hashes of files whose SHA-256 is not known.
+        by_commit: files of which no hash is known: the commit in their address says which they are, and `make` should
+            look whether they can be.
         make: `module:object`, called with the set's folder once all files are there; it makes those of `prompts` that
             are no official files themselves.
         id_column: for a CSV: the column that tells prompts apart.
@@ -62,6 +64,7 @@ class Source:
     mirror: str
     sums: Path | None = None
     git_blobs: Mapping[str, str] = field(default_factory=dict)
+    by_commit: tuple[str, ...] = ()
     make: str = ""
     id_column: str = ""
 
@@ -70,7 +73,7 @@ class Source:
         """The official files, in a fixed order."""
         prefix = f"{self.folder}/" if self.folder else ""
         sums = {} if self.sums is None else sha256_sums(self.sums)
-        names = sorted({*sums, *self.git_blobs})
+        names = sorted({*sums, *self.git_blobs, *self.by_commit})
         return tuple(SourceFile(name, prefix + name, sums.get(name), self.git_blobs.get(name)) for name in names)
 
     @property

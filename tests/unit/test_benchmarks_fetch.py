@@ -175,10 +175,11 @@ def test_no_name_leads_out_of_the_folder(server, tmp_path):
 def test_every_source_is_pinned():
     for source in official_sources():
         assert len(source.commit) == 40 and source.files and source.citation
-        assert all(file.sha256 or file.git_blob for file in source.files)
-        assert source.licence or source.name == "tiif"
+        pinned = {file.name for file in source.files if file.sha256 or file.git_blob}
+        assert {file.name for file in source.files} - pinned == set(source.by_commit)
+        assert source.licence or source.name in ("tiif", "unigenbench")
     listed = [len(sha256_sums(source.sums)) for source in official_sources() if source.sums]
-    assert sum(len(source.files) for source in official_sources()) == sum(listed) + 1  # dpg_bench.csv
+    assert sum(len(source.files) for source in official_sources()) == sum(listed) + 1 + 6  # dpg_bench.csv, UniGenBench
     assert [s.name for s in find_sources(["longtext_bench", "geneval", "geneval"])] == ["geneval", "longtext"]
     with pytest.raises(ConfigError, match="gen_eval: no such prompt set; known: geneval, dpg, tiif"):
         find_sources(["gen_eval"])
@@ -197,7 +198,8 @@ COUNTS = {
 
 
 def test_official_sets_from_a_mirror(shared, tmp_path, closed):
-    """All but DPG-Bench and GenEval 2, whose files the mirror lacks: the others come, and these are named."""
+    """All but DPG-Bench, GenEval 2 and UniGenBench, whose files the mirror lacks: the others come, and these are
+    named."""
     mirror = shared / "benchmarks" / "mirror"
     arguments = ["benchmarks", "fetch", "--out", str(tmp_path), "--mirror", str(mirror), "--base-url", closed]
     if (mirror / "dpg" / "dpg_bench.csv").is_file():
@@ -211,8 +213,9 @@ def test_official_sets_from_a_mirror(shared, tmp_path, closed):
     assert by_name["tiif"]["licence"] == "none stated by the repository" and len(by_name["tiif"]["files"]) == 156
     records, problem = fetch_all(find_sources([]), tmp_path, Origin(mirror, closed, wait=0.001))
     assert [record["name"] for record in records] == ["geneval", "tiif", "densealign", "longtext"]
-    dpg, geneval2 = str(problem).splitlines()
+    dpg, geneval2, unigenbench = str(problem).splitlines()
     assert "dpg/dpg_bench.csv" in dpg and "geneval2/geneval2_data.jsonl" in geneval2
+    assert "unigenbench/data/test_prompts_en.csv" in unigenbench
 
 
 def test_what_is_printed(shared, server, tmp_path):

@@ -23,6 +23,7 @@ from promptecho.benchmarks.textocr import prompts as textocr
 from promptecho.benchmarks.textocr.layout import list_images, tag_of
 from promptecho.benchmarks.textocr.shapes import write_textocr_prompts
 from promptecho.benchmarks.tiif.shapes import write_tiif_prompts
+from promptecho.benchmarks.unigenbench.shapes import write_shapes_prompts
 from promptecho.cli import app
 from promptecho.errors import DataError
 from promptecho.files import write_jsonl
@@ -48,6 +49,7 @@ SETS = {
     "tiif": (write_tiif_prompts, 2, 1),
     "textocr": (write_textocr_prompts, 3, 2),
     "geneval2": (write_geneval2_prompts, 3, 2),
+    "unigenbench": (write_shapes_prompts, 3, 2),
     "captions": (write_captions, 3, 2),
 }
 

@@ -153,6 +153,27 @@ def test_longtext_bench_scores_the_images_of_text_rendering(workflow):
     }
 
 
+def test_test_points_are_judged_by_a_server_and_by_the_oracle_on_the_same_images(workflow):
+    """UniGenBench: one image set; the judge's benchmark has one job more for each checkpoint."""
+    server = "{kind: openai, model: UniGenBench-EvalModel, endpoint: 'http://127.0.0.1:9/v1'}"
+    edits = {
+        "image_sets:": "image_sets:\n  points: {benchmark: unigenbench, shapes: {per_tag: 1, seed: 1}, num_shards: 1}",
+        "benchmarks:": f"judges: {{models: {{offline: {server}}}}}\nbenchmarks:\n"
+        "  points: {image_set: points, scorer: unigenbench, backend: oracle}\n"
+        "  points-judged: {image_set: points, scorer: unigenbench, backend: judge, judge: offline}",
+        "evaluate:": "evaluate:\n  - {benchmark: points, at: last}\n  - {benchmark: points-judged, at: last}",
+    }
+    for old, new in edits.items():
+        workflow.edit("config/experiments/tiny.yaml", old, new)
+    planned = workflow.planned("unigenbench")
+    assert {rule: planned[rule] for rule in ("benchmark_prompts", "generate_shard", "judge", "score")} == {
+        "benchmark_prompts": 1,
+        "generate_shard": 2,
+        "judge": 2,
+        "score": 4,
+    }
+
+
 def test_another_number_of_heldout_captions_reruns_their_images_alone(workflow):
     add_heldout(workflow)
     workflow.finish()

@@ -43,6 +43,8 @@ NOT_RUN = {
     "promptecho shapes measure": "minutes (tests/unit/test_shapes_models.py)",
     "promptecho score --benchmark geneval2": "folders that the page's script makes (tests/unit/test_geneval2.py)",
     "promptecho tables --table geneval2 --scores results/atoms": "scores that the page's script makes",
+    "promptecho score --benchmark unigenbench": "folders that the page's script makes (tests/unit/test_unigenbench.py)",
+    "promptecho tables --table unigenbench --scores results/points": "scores that the page's script makes",
     "promptecho reward-audit --config rewards.yaml": "minutes, a file of the reader's",
     "promptecho reward-audit --vlm shapes --query": "minutes (tests/unit/test_reward_audit.py)",
     "promptecho reward-audit --vlm gallery": "minutes (tests/unit/test_reward_audit.py)",
