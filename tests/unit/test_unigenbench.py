@@ -27,6 +27,7 @@ from promptecho.benchmarks.unigenbench.prompts import PromptPoint, parse_prompt,
 from promptecho.benchmarks.unigenbench.rules import accuracies
 from promptecho.benchmarks.unigenbench.scorer import verdicts
 from promptecho.benchmarks.unigenbench.shapes import points_of, write_gallery_prompts, write_shapes_prompts
+from promptecho.browse.records import show_record
 from promptecho.cli import app
 from promptecho.errors import ConfigError, DataError, ModelError
 from promptecho.files import read_jsonl
@@ -337,10 +338,10 @@ def test_malformed_replies_are_reported_by_the_scoring_command_and_never_counted
     assert {item.prompt_id for item in failed} == {bad.data_id} and all(item.outcome is None for item in failed)
     assert scores.provenance.failures == len(bad.points)
     [record] = [one for one in read_jsonl(tmp_path / "scores.raw.jsonl") if one["failed"]]
-    assert "test points were asked about" in record["reason"] and record["points"][0]["score"] is None
+    assert "test points were asked about" in record["reason"] and record["points"][0]["right"] is None
     by_oracle = load_scorer("unigenbench", ScoringOptions("oracle")).score(ImageFolder(tmp_path / "images", prompts, 1))
     expected = accuracies(
-        (point["subdimension"], point["score"])
+        (point["subdimension"], point["right"])
         for one in by_oracle.raw
         if one["prompt_id"] != bad.data_id
         for point in one["points"]
@@ -364,6 +365,9 @@ def test_from_images_to_a_table(tmp_path):
     last = read_prompts(prompts)[-1]
     assert base.provenance.failures == len(last.points) and after.provenance.failures == 0
     assert base.summary["overall"] < after.summary["overall"] < 1
+    wrong = read_jsonl(tmp_path / "e/scores/unigenbench/echo-s1/4.raw.jsonl")[0]
+    [table] = show_record(wrong).tables
+    assert table.name == "points" and table.wrong.count(True) == [p["right"] for p in wrong["points"]].count(False) > 0
     shares = verdicts(after.items)
     assert len(shares) == 24 and shares["11", 1] == 1 and min(value for value in shares.values()) < 1
     assert verdicts(base.items)["11", 1] is None and verdicts(base.items)["11", 0] < 1

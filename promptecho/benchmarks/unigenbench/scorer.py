@@ -32,10 +32,10 @@ STRIDE = MOST_POINTS
 
 def record_of(entry: UnigenbenchImage, scores: Sequence[int] | None, reason: str = "", **more: Any) -> dict[str, Any]:
     """The raw record of one image: all that its items need. `scores` None: there are none, and `reason` says why."""
-    told: Sequence[int | None] = [None] * len(entry.prompt.points) if scores is None else scores
+    told = [None] * len(entry.prompt.points) if scores is None else [score == 1 for score in scores]
     points = [
-        {"subdimension": point.subdimension, "description": point.description, "score": score}
-        for point, score in zip(entry.prompt.points, told, strict=True)
+        {"subdimension": point.subdimension, "description": point.description, "right": right}
+        for point, right in zip(entry.prompt.points, told, strict=True)
     ]
     return {
         "prompt_id": entry.prompt.data_id,
@@ -54,12 +54,12 @@ def items_of(raw: Sequence[Mapping[str, Any]]) -> tuple[list[ScoreItem], list[Sc
     items, parts = [], []
     for record in raw:
         for place, point in enumerate(record["points"]):
-            score, subdimension = point["score"], point["subdimension"]
+            right, subdimension = point["right"], point["subdimension"]
             said: dict[str, Any] = {
                 "prompt_id": record["prompt_id"],
                 "image_index": STRIDE * record["image_index"] + place,
-                "outcome": None if score is None else float(score),
-                "failed": score is None,
+                "outcome": None if right is None else float(right),
+                "failed": right is None,
             }
             items.append(ScoreItem(**said, group=dimension_of(subdimension)))
             if subdimension in PARTS:
@@ -69,8 +69,8 @@ def items_of(raw: Sequence[Mapping[str, Any]]) -> tuple[list[ScoreItem], list[Sc
 
 def summary_of(raw: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """The summary of raw records (rules.accuracies); failed ones leave the denominators."""
-    points = (point for record in raw for point in record["points"] if point["score"] is not None)
-    return accuracies((point["subdimension"], point["score"]) for point in points)
+    points = (point for record in raw for point in record["points"] if point["right"] is not None)
+    return accuracies((point["subdimension"], float(point["right"])) for point in points)
 
 
 def verdicts(items: Sequence[ScoreItem]) -> dict[tuple[str, int], float | None]:
