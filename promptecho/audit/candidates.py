@@ -11,7 +11,7 @@ from promptecho.audit.rated import Candidate, changed_settings
 from promptecho.captions.settings import CaptionSettings
 from promptecho.config.descriptors import REWARDS, reward_named
 from promptecho.config.load import run_rewards, run_vlm
-from promptecho.config.rewards import RewardSection
+from promptecho.config.rewards import RewardSection, VlmSection
 from promptecho.errors import ConfigError
 from promptecho.suggest import maybe
 
@@ -33,19 +33,20 @@ def candidates_of(
     for name in rewards:
         if name not in known:
             raise ConfigError(f"--reward {name}: no such reward (known: {', '.join(known)}){maybe(name, known)}")
-    asked: list[tuple[str, Any, str | None]] = []
+    asked: list[tuple[str, Any, str | None, str | None]] = []
     for key, entries in _lists(settings):
         chosen = [(index, entry) for index, entry in enumerate(entries) if not rewards or entry.name in rewards]
         _check_differ(f"{config}: {key}", chosen, settings)
         asked += [_asked(entry, settings) for _, entry in chosen]
-    found = [name for name, _, _ in asked]
+    found = [name for name, *_ in asked]
     for name in rewards or ([] if asked else ["echo"]):
         if name not in found:
             options = reward_named(name).options
-            asked.append((name, None if options is None else options(), settings.pick("query", None)))
+            asked.append((name, None if options is None else options(), settings.pick("query", None), None))
     models = _models(settings, vlms, dtype, trust_remote_code)
+    common = [one for one in models if one.pop("common")]
     made: dict[str, Candidate] = {}
-    for name, options, own in asked:
+    for name, options, own, vlm in asked:
         descriptor = reward_named(name)
         several: list[str | None] = [own] if "query" in descriptor.takes else [None]
         if queries and "query" in descriptor.takes:
@@ -55,7 +56,9 @@ def candidates_of(
         elif not models:
             raise ConfigError(f"reward {name}: needs a VLM; give --vlm, or a --config that names it")
         else:
-            new = [Candidate(name, query=one, options=options, **model) for model in models for one in several]
+            section = settings.own_vlm(vlm) if vlm is not None and not vlms else None
+            chosen_models = common if section is None else [one for one in models if _is(one, section, dtype)]
+            new = [Candidate(name, query=one, options=options, **model) for model in chosen_models for one in several]
         made |= {one.label: one for one in new if one.label not in made}
     return list(made.values())
 
@@ -68,8 +71,8 @@ def _lists(settings: CaptionSettings) -> Iterator[tuple[str, Sequence[RewardSect
             yield f"runs.{run}.rewards", run_rewards(settings.experiment, run)  # type: ignore[arg-type]
 
 
-def _asked(entry: RewardSection, settings: CaptionSettings) -> tuple[str, Any, str | None]:
-    return entry.name, entry.options, entry.query or settings.pick("query", None)
+def _asked(entry: RewardSection, settings: CaptionSettings) -> tuple[str, Any, str | None, str | None]:
+    return entry.name, entry.options, entry.query or settings.pick("query", None), entry.vlm
 
 
 def _check_differ(key: str, entries: Sequence[tuple[int, RewardSection]], settings: CaptionSettings) -> None:
@@ -78,8 +81,8 @@ def _check_differ(key: str, entries: Sequence[tuple[int, RewardSection]], settin
     """
     before: dict[tuple, tuple[int, RewardSection]] = {}
     for index, entry in entries:
-        name, options, query = _asked(entry, settings)
-        same = (name, query, changed_settings(name, options))
+        name, options, query, vlm = _asked(entry, settings)
+        same = (name, query, vlm, changed_settings(name, options))
         if same in before:
             other, first = before[same]
             keys = [one for one in ("weight", "label", "batch_size") if getattr(first, one) != getattr(entry, one)]
@@ -96,24 +99,34 @@ def _check_differ(key: str, entries: Sequence[tuple[int, RewardSection]], settin
 def _models(
     settings: CaptionSettings, vlms: Sequence[str], dtype: str | None, trust_remote_code: bool
 ) -> list[dict[str, Any]]:
-    """The VLMs of the command line, or all that the configuration's runs are rewarded by."""
-    found: dict[tuple, dict[str, Any]] = {}
+    """The VLMs of the command line (also by their names in `models.vlms`), or all that the configuration's runs are
+    rewarded by; `common` are those of rewards that name none."""
+    given = VlmSection(path="given", dtype="float32")
+    sections: list[tuple[VlmSection, bool]] = []
     if vlms:
-        for path in vlms:
-            found[path,] = {
-                "vlm": path, "revision": None, "dtype": dtype or "float32", "trust_remote_code": trust_remote_code
-            }  # fmt: skip
+        sections = [(settings.own_vlm(one) or given.model_copy(update={"path": one}), True) for one in vlms]
     elif settings.experiment is not None:
-        sections = [settings.vlm, *(run_vlm(settings.experiment, run) for run in settings.experiment.runs)]
-        for one in sections:
-            if one is not None:
-                key = (one.path, one.revision, dtype or one.dtype)
-                found[key] = {
-                    "vlm": one.path, "revision": one.revision, "dtype": key[-1],
-                    "trust_remote_code": trust_remote_code or one.trust_remote_code,
-                }  # fmt: skip
+        runs, named = settings.experiment.runs, settings.experiment.models.vlms
+        used = dict.fromkeys(entry.vlm for _, entries in _lists(settings) for entry in entries if entry.vlm is not None)
+        sections = [(one, True) for one in (settings.vlm, *(run_vlm(settings.experiment, run) for run in runs)) if one]
+        sections += [(named[name], False) for name in used]
+    found: dict[tuple, dict[str, Any]] = {}
+    for one, common in sections:
+        key = _identity(one, dtype)
+        found.setdefault(key, {
+            "vlm": one.path, "revision": one.revision, "dtype": key[-1],
+            "trust_remote_code": trust_remote_code or one.trust_remote_code, "common": common,
+        })  # fmt: skip
     models = list(found.values())
     return [one | {"model_label": _model_label(one, models)} for one in models]
+
+
+def _identity(section: VlmSection, dtype: str | None) -> tuple[str, str | None, str]:
+    return section.path, section.revision, dtype or section.dtype
+
+
+def _is(model: dict[str, Any], section: VlmSection, dtype: str | None) -> bool:
+    return (model["vlm"], model["revision"], model["dtype"]) == _identity(section, dtype)
 
 
 _MODEL_LABELS: tuple[Callable[[dict[str, Any]], str], ...] = (

@@ -13,7 +13,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 
 from promptecho.bench.context import Bench
 from promptecho.bench.measuring import Taken, free, ratios, taken
-from promptecho.config import run_rewards, run_vlm
+from promptecho.config import reward_vlm, run_rewards
 from promptecho.rewards.echo.reward import DEFAULT_QUERY
 from promptecho.vlm import Vlm, label_pass, load_vlm, log_probs
 from promptecho.vlm.inputs import batch_inputs, label_text
@@ -72,14 +72,9 @@ def reward(bench: Bench) -> None:
     from promptecho.rewards.base import RewardContext
     from promptecho.rewards.make import make_reward
     from promptecho.train.placement.layout import make_layout
-    from promptecho.train.placement.local import load_reward_vlm
+    from promptecho.train.placement.local import load_reward_vlms
 
-    n, t2i, device, section = (
-        BATCHES * bench.images,
-        bench.config.models.t2i,
-        bench.device,
-        run_vlm(bench.config, bench.run),
-    )
+    n, t2i, device = BATCHES * bench.images, bench.config.models.t2i, bench.device
     images, labels, ids = pictures(n, t2i.width, t2i.height), bench.texts(bench.equal(n)), [str(i) for i in range(n)]
     entries = [entry for entry in run_rewards(bench.config, bench.run) if entry.reward.needs_vlm]
     if not entries:
@@ -87,29 +82,33 @@ def reward(bench: Bench) -> None:
         return
     before: list[Taken] = []
     query = bench.config.captions.query
-    if any(entry.name == "echo" for entry in entries):
+    first_echo = next((entry for entry in entries if entry.name == "echo"), None)
+    if first_echo is not None:
+        section = reward_vlm(bench.config, first_echo, bench.run)
+        assert section is not None, "echo needs one"
         vlm = load_vlm(
             section.path, dtype=section.dtype, device=device, revision=section.revision,
             trust_remote_code=section.trust_remote_code,
         )  # fmt: skip
-        asked = next(entry.query for entry in entries if entry.name == "echo") or query
+        asked = first_echo.query or query
         with librarys_pass(vlm):
             _, before = taken(lambda: plain(vlm, images, labels, asked), device, bench.rounds)
         bench.row(f"model(..., labels=...), {n} images one by one", **bench.timed(before))
         del vlm
         free(device)
-    vlm = load_reward_vlm(bench.config, bench.run, device, make_layout(bench.training, 0, 1, 1))
-    costs = bench.planner.vlm(bench.config, bench.run)
-    assert costs is not None, "a reward needs it"
-    for entry in entries:
+    vlms = load_reward_vlms(bench.config, bench.run, device, make_layout(bench.training, 0, 1, 1))
+    given = zip(vlms, bench.planner.vlms(bench.config, bench.run), run_rewards(bench.config, bench.run), strict=True)
+    for given_vlm, costs, entry in given:
+        if costs is None:
+            continue
         context = RewardContext(
-            vlm=vlm, device=device, options=entry.options, query=entry.query or query, batch_size=entry.batch_size,
-            seed=bench.training.seed,
+            vlm=given_vlm, device=device, options=entry.options, query=entry.query or query,
+            batch_size=entry.batch_size, seed=bench.training.seed,
         )  # fmt: skip
         built = make_reward(entry.name, context)
         first, runs = taken(partial(built, images, labels, ids), device, bench.rounds)
         values: dict[str, Any] = {"remarks": f"first call {first.seconds:.1f} s"}
-        if entry.name == "echo":
+        if entry is first_echo:
             gap = max(abs(a - b) for a, b in zip(before[0].value, runs[0].value, strict=True))
             values = {
                 "ratio": ratios(before, runs, device),

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from promptecho.captions.readers import PromptReader, t2i_reader, vlm_readers
-from promptecho.config import ExperimentConfig, reward_templates, run_rewards, run_training, run_vlm
+from promptecho.config import ExperimentConfig, reward_templates, reward_vlm, run_rewards, run_training
 from promptecho.config.rewards import RewardSection, VlmSection
 from promptecho.errors import ModelError, listed
 from promptecho.progress import Progress
@@ -83,17 +83,20 @@ def run_readers(config: ExperimentConfig, run: str) -> list[list[PromptReader]]:
         ModelError: the VLM's processor cannot be loaded.
     """
     asked = list(zip(run_rewards(config, run), reward_templates(config, run), strict=True))
-    queries = [entry.query or config.captions.query for entry, template in asked if _answers(entry, template)]
-    templates = [(template, _reply(entry)) for entry, template in asked if template is not None]
-    if not queries and not templates:
-        return [[] for _ in asked]
     size = run_training(config, run).size(config.models.t2i)
-    found = vlm_readers(run_vlm(config, run), size, queries, templates)
-    of_queries, of_templates = iter(found[: len(queries)]), iter(found[len(queries) :])
-    return [
-        [next(of_templates)] if template is not None else [next(of_queries)] if _answers(entry, template) else []
-        for entry, template in asked
-    ]
+    sections = [reward_vlm(config, entry, run) for entry, _ in asked]
+    found: list[list[PromptReader]] = [[] for _ in asked]
+    for section in (one for index, one in enumerate(sections) if one is not None and one not in sections[:index]):
+        mine = [index for index, one in enumerate(sections) if one == section]
+        templated = [index for index in mine if asked[index][1] is not None]
+        answered = [index for index in mine if _answers(*asked[index])]
+        queries = [asked[index][0].query or config.captions.query for index in answered]
+        templates = [(asked[index][1], _reply(asked[index][0])) for index in templated]
+        if answered or templated:
+            readers = vlm_readers(section, size, queries, templates)
+            for index, reader in zip([*answered, *templated], readers, strict=True):
+                found[index] = [reader]
+    return found
 
 
 def _asked(config: ExperimentConfig) -> list[tuple[VlmSection, tuple[int, int], list[str], list]]:
@@ -101,9 +104,12 @@ def _asked(config: ExperimentConfig) -> list[tuple[VlmSection, tuple[int, int], 
     templates that hold one."""
     found: dict[tuple, tuple[VlmSection, tuple[int, int], list[str], list]] = {}
     for run in config.runs:
-        section, size = run_vlm(config, run), run_training(config, run).size(config.models.t2i)
-        *_, queries, templates = found.setdefault((section.model_dump_json(), size), (section, size, [], []))
+        size = run_training(config, run).size(config.models.t2i)
         for entry, template in zip(run_rewards(config, run), reward_templates(config, run), strict=True):
+            if (section := reward_vlm(config, entry, run)) is None:
+                continue
+            key = (section.model_dump_json(), size)
+            _, _, queries, templates = found.setdefault(key, (section, size, [], []))
             if template is not None:
                 if (template, _reply(entry)) not in templates:
                     templates.append((template, _reply(entry)))

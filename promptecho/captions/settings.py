@@ -36,6 +36,13 @@ class CaptionSettings:
             raise ConfigError(f"captions.{key} is not set; give --{key.replace('_', '-')} or a --config that has it")
         return value
 
+    def own_vlm(self, given: str | None, entry: RewardSection | None = None) -> VlmSection | None:
+        """The configuration's section of a VLM: that of the name `given` in `models.vlms`, or without it that of a
+        reward's `entry`, or else `models.vlm`; None where `given` is a model itself, or there is no configuration."""
+        named = {} if self.experiment is None else self.experiment.models.vlms
+        name = given if given is not None else entry.vlm if entry is not None else None
+        return self.vlm if name is None else named.get(name)
+
     def tokenizer(self) -> dict[str, str | None]:
         """Where the text-to-image model's tokenizer is, as `MergeSpec` has it."""
         if self.t2i is None:

@@ -47,7 +47,7 @@ def words(
 
     from promptecho.benchmarks.packing import unpacked
     from promptecho.cluster.device import choose_device
-    from promptecho.config import run_rewards, run_vlm
+    from promptecho.config import reward_vlm, run_rewards
     from promptecho.config.memory import reward_keys
     from promptecho.config.rewards import RewardSection
     from promptecho.errors import ConfigError
@@ -72,8 +72,9 @@ def words(
         raise ConfigError(f"--run {run}: no such run in {config} (known: {', '.join(experiment.runs) or 'none'})")
     trained = name in experiment.runs
     rewards = run_rewards(experiment, name) if trained else experiment.rewards
-    section = run_vlm(experiment, name) if trained else experiment.models.vlm
     index, entry = next(((i, one) for i, one in enumerate(rewards) if one.name == "echo"), (0, RewardSection()))
+    section = reward_vlm(experiment, entry, name if trained else None)
+    assert section is not None, "echo needs one"
     where = choose_device(device)
     memory = MemoryAdvice(where, partial(reward_keys, batch_size, section.dtype))
     with plugins_of(None), contextlib.ExitStack() as stack:
@@ -91,7 +92,7 @@ def words(
                 revision=section.revision,
                 trust_remote_code=section.trust_remote_code,
             )
-        (built,) = with_models([read], vlm, torch.device(where))
+        (built,) = with_models([read], [vlm], torch.device(where))
         assert built.reward is not None, "it was just built"
         with memory(Phase.REWARD):
             paths = write_sample_words(

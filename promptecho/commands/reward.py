@@ -117,7 +117,8 @@ def reward(
     if name not in REWARDS.names():
         raise typer.BadParameter(f"--name {name}: choose {' or '.join(REWARDS.names())}")
     chosen = reward_named(name)
-    own = settings.vlm if vlm is None else None  # what the configuration says of its model holds for that model only
+    entry = next((one for one in settings.rewards if one.name == name), None)
+    own = settings.own_vlm(vlm, entry)  # what the configuration says of its model holds for that model only
     path = own.path if own else vlm
     if chosen.needs_vlm and path is None:
         raise typer.BadParameter("give --vlm, or a --config that names it")

@@ -20,10 +20,12 @@ if TYPE_CHECKING:
         parse_experiment,
         reward_models,
         reward_templates,
+        reward_vlm,
         rewards_key,
         run_rewards,
         run_training,
         run_vlm,
+        run_vlms,
     )
     from promptecho.config.models import ExperimentConfig, SiteConfig
     from promptecho.config.resolve import resolve_experiment, write_resolved
@@ -51,7 +53,9 @@ __all__ = [
     "rewards_key",
     "run_rewards",
     "run_training",
+    "reward_vlm",
     "run_vlm",
+    "run_vlms",
     "slice_digest",
     "write_resolved",
 ]

@@ -218,6 +218,7 @@ def cross_problems(sections: dict[str, Any], problems: Problems) -> None:
         rewards = training.rewards or sections.get("rewards") or []
         if rewards and (problem := placement_problem(rewards, training.reward_placement.mode)):
             problems.setdefault("training.reward_placement.mode", f"{problem} (run {name})")
+    _check_named_vlms(sections, problems)
     benchmark_problems(sections, problems)
     for index, entry in enumerate(sections.get("evaluate") or []):
         if benchmarks is not None and entry.benchmark not in benchmarks:
@@ -236,6 +237,22 @@ def cross_problems(sections: dict[str, Any], problems: Problems) -> None:
             problems[f"tables.{index}"] = no_such(table, "benchmarks", benchmarks)
         elif benchmarks is not None and table not in named:
             problems[f"tables.{index}"] = f"{table} has nothing to show: no entry of evaluate names that benchmark"
+
+
+def _check_named_vlms(sections: dict[str, Any], problems: Problems) -> None:
+    """VLMs that rewards name are those of `models.vlms`."""
+    if (models := sections.get("models")) is None:
+        return
+    training = sections.get("training")
+    lists = {"rewards": sections.get("rewards"), "training.rewards": training.rewards if training else None}
+    lists |= {f"runs.{name}.rewards": run.rewards for name, run in (sections.get("runs") or {}).items()}
+    told = set()  # runs have the rewards of `training`, too
+    for key, entries in lists.items():
+        for index, entry in enumerate(entries or []):
+            if entry.vlm is None or entry.vlm in models.vlms or (index, entry.vlm) in told:
+                continue
+            told.add((index, entry.vlm))
+            problems.setdefault(f"{key}.{index}.vlm", no_such(entry.vlm, "models.vlms", models.vlms))
 
 
 def _check_family(sections: dict[str, Any], problems: Problems) -> None:

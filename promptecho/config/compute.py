@@ -78,6 +78,7 @@ def compute_problems(sections: Mapping[str, Any]) -> dict[str, str]:
         return problems
     kind, found = compute.attention, []
     named = {"models.t2i": models and models.t2i, "models.vlm": models and models.vlm}
+    named |= {f"models.vlms.{name}": model for name, model in (models.vlms if models else {}).items()}
     named |= {f"runs.{name}.reward_vlm": training.reward_vlm for name, training in (runs or {}).items()}
     full = [f"{path}.dtype" for path, model in named.items() if model is not None and model.dtype == "float32"]
     if full:

@@ -17,7 +17,7 @@ from promptecho.config.fields import Count, NonNegative, Section, Share, Text
 from promptecho.plugins import SPEC, Plugins, Registration, wrong_types
 
 # Keys of an entry of `rewards` that all rewards have; a reward's own settings stand under its name beside them.
-SHARED = ("name", "weight", "query", "label", "batch_size")
+SHARED = ("name", "weight", "vlm", "query", "label", "batch_size")
 NAME = re.compile(r"[a-z][a-z0-9_-]*")
 TAKES = {"query", "label", "include_eos"}
 # What metrics.jsonl has of each reward, whatever it measures.

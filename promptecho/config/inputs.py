@@ -14,7 +14,7 @@ from pathlib import Path
 
 from promptecho.config.initial import initial_adapter
 from promptecho.config.judge_kinds import judge_kind
-from promptecho.config.load import needs_vlm, reward_models, run_vlm
+from promptecho.config.load import reward_models, run_vlms
 from promptecho.config.models import ExperimentConfig
 from promptecho.errors import DataError
 from promptecho.file_hashes import FileHashes, files_below
@@ -48,9 +48,7 @@ def inputs_of(
     elif stage == "merge":
         found = {"captions.prompts": config.captions.prompts}
     elif stage == "train" and run is not None:
-        own = config.runs[run].reward_vlm is not None if run in config.runs else False
-        key = f"runs.{run}.reward_vlm.path" if own else "models.vlm.path"
-        found = {**t2i, key: run_vlm(config, run).path if run not in config.runs or needs_vlm(config, run) else None}
+        found = {**t2i, **{f"{key}.path": vlm.path for key, vlm in run_vlms(config, run).items()}}
         models = reward_models(config, run) if run in config.runs else {}
         found |= {f"{key}.path": options.path for key, options in models.items()}
         if run in config.runs and (initial := initial_adapter(config, run)) and initial.step is None:

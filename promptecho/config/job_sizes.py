@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from promptecho.config.judge_kinds import judge_kind
-from promptecho.config.load import needs_vlm, run_vlm
+from promptecho.config.load import run_vlms
 from promptecho.config.models import ExperimentConfig
 from promptecho.config.resources import StageResources, TrainResources
 from promptecho.config.scorers import backend_of
@@ -40,6 +40,7 @@ def size_of(config: ExperimentConfig) -> Size:
     if config.resources.size != "auto":
         return config.resources.size
     own = [run.reward_vlm.path for run in config.runs.values() if run.reward_vlm is not None]
+    own += [one.path for run in config.runs for one in run_vlms(config, run).values()]
     paths = [config.models.t2i.path, config.models.vlm.path, *own]
     return "small" if all(map(is_shipped, paths)) else "large"
 
@@ -51,7 +52,7 @@ def takes_gpu(config: ExperimentConfig, stage: Stage, name: str = "") -> bool:
         name: of the run where the stage is `train`, and of the benchmark where it is `judge` or `score`.
     """
     if stage == "train":
-        paths = [config.models.t2i.path, *([run_vlm(config, name).path] if needs_vlm(config, name) else [])]
+        paths = [config.models.t2i.path, *(vlm.path for vlm in run_vlms(config, name).values())]
         return not all(map(is_shipped, paths))
     if stage == "judge":
         judge = config.judges.models.get(config.benchmarks[name].judge or "")

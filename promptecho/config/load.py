@@ -205,6 +205,26 @@ def run_vlm(config: ExperimentConfig, run: str) -> VlmSection:
     return run_training(config, run).reward_vlm or config.models.vlm
 
 
+def reward_vlm(config: ExperimentConfig, entry: RewardSection, run: str | None = None) -> VlmSection | None:
+    """The VLM that gives one reward (of `run`; None: of the experiment); None where it needs none."""
+    if not entry.reward.needs_vlm:
+        return None
+    if entry.vlm is not None:
+        return config.models.vlms[entry.vlm]
+    return config.models.vlm if run is None else run_vlm(config, run)
+
+
+def run_vlms(config: ExperimentConfig, run: str) -> dict[str, VlmSection]:
+    """The VLMs that the rewards of `run` need, each once, by the dotted key that holds them."""
+    own = "models.vlm" if run_training(config, run).reward_vlm is None else f"runs.{run}.reward_vlm"
+    found: dict[str, VlmSection] = {}
+    for entry in run_rewards(config, run):
+        section = reward_vlm(config, entry, run)
+        if section is not None and section not in found.values():
+            found[own if entry.vlm is None else f"models.vlms.{entry.vlm}"] = section
+    return found
+
+
 def evaluation_steps(config: ExperimentConfig, benchmark: str, run: str) -> list[int]:
     """Steps at which `benchmark` scores `run`, increasing; [0] or [] for the run `base`.
 

@@ -6,7 +6,7 @@ Unless it is said otherwise, the keys change no result, so a run goes on from it
 from __future__ import annotations
 
 from promptecho.config.judge_kinds import judge_kind
-from promptecho.config.load import needs_vlm, run_rewards, run_training, run_vlm
+from promptecho.config.load import needs_vlm, run_rewards, run_training, run_vlms
 from promptecho.config.models import ExperimentConfig
 from promptecho.config.rewards import VlmSection
 from promptecho.phases import Phase
@@ -61,8 +61,8 @@ def training_keys(config: ExperimentConfig, run: str, processes: int, phase: str
     if training.zero_stage < 3 and processes > 1 and device != "cpu" and not own_process:
         found.append("set training.zero_stage: 3")
     if phase in (Phase.REWARD, Phase.LOAD_VLM):
-        key = "training.reward_vlm" if training.reward_vlm else "models.vlm"
-        found += _bfloat16(key, run_vlm(config, run).dtype) if has_vlm else []
+        for key, vlm in run_vlms(config, run).items():
+            found += _bfloat16(key.replace(f"runs.{run}.", "training."), vlm.dtype)
     else:
         found += _bfloat16("models.t2i", t2i.dtype)
     return found

@@ -97,10 +97,14 @@ def _t2i_fields(families: tuple[tuple[str, str, bool], ...]) -> dict[str, FieldI
 
 
 class ModelsSection(Section):
-    """The two models of an experiment."""
+    """The models of an experiment."""
 
     t2i: T2iSection = Field(description="Text-to-image model.")
     vlm: VlmSection = Field(description="Vision-language model.")
+    vlms: dict[Name, VlmSection] = Field(
+        default_factory=dict,
+        description="Further VLMs by names of your choice, for rewards that name them (`rewards`: `vlm`).",
+    )
 
 
 class RenderedImages(Section):

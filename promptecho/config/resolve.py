@@ -250,6 +250,7 @@ def _find_models(raw: dict[str, Any], root: Path, source: str) -> None:
         ConfigError: folders were fetched at another revision than is asked for; one line each.
     """
     found = {f"models.{key}": model for key, model in _mapping(raw.get("models")).items()}
+    found |= {f"models.vlms.{key}": model for key, model in _mapping(found.pop("models.vlms", None)).items()}
     trainings = {"training": raw.get("training")}
     trainings |= {f"runs.{name}": run for name, run in _mapping(raw.get("runs")).items()}
     found |= {f"{key}.reward_vlm": _mapping(training).get("reward_vlm") for key, training in trainings.items()}

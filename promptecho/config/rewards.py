@@ -33,6 +33,10 @@ class RewardSection(ChosenSection):
 
     name: Annotated[Text, AfterValidator(name_of(REWARDS))] = Field("echo", description="Which reward")
     weight: Real = Field(1.0, description="Weight of its advantage in the sum.")
+    vlm: Text | None = Field(
+        None,
+        description="Which VLM gives it: a name of `models.vlms`; null: the run's `reward_vlm`, or `models.vlm`.",
+    )
     query: Text | None = Field(None, description="what the VLM is asked; null: `captions.query`.")
     label: Text | None = Field(
         None,
@@ -122,6 +126,8 @@ def reward_problems(rewards: list[RewardSection]) -> list[tuple[str, str]]:
             if other != entry.name:
                 message = f"{entry.name} has no such settings; remove it, or set name: {other}"
                 problems.append((f"{index}.{other}", message))
+        if entry.vlm is not None and not reward.needs_vlm:
+            problems.append((f"{index}.vlm", f"{entry.name} is given by no VLM; remove it"))
         for key in ("query", "label"):
             if getattr(entry, key) is not None and key not in reward.takes:
                 instead = f": its question is {entry.name}.template" if hasattr(options, "template") else "; remove it"

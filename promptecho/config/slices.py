@@ -14,7 +14,7 @@ from promptecho.config.families import version_in_digest
 from promptecho.config.fields import Section
 from promptecho.config.initial import initial_adapter
 from promptecho.config.judge_kinds import judge_kind
-from promptecho.config.load import needs_vlm, reward_templates, rewards_key, run_rewards, run_training, run_vlm
+from promptecho.config.load import reward_templates, reward_vlm, rewards_key, run_rewards, run_training, run_vlm
 from promptecho.config.models import ExperimentConfig, T2iSection
 from promptecho.config.scorers import backend_of
 from promptecho.errors import ConfigError, DataError
@@ -81,6 +81,7 @@ FORMER_BEHAVIOUR: dict[str, Any] = {
     "benchmarks.questions_per_call": 1,
     "benchmarks.limit": None,
     "judges.models.request": {},
+    "rewards.vlm": None,
     "rewards.echo.reduction": "mean",
     "rewards.echo.include_eos": False,
 }
@@ -182,7 +183,9 @@ def slice_value(
             training.pop("lr_decay_iterations", None)
             training.pop("lr_floor", None)
         training |= _initial_slice(config, run)
-        own = {"vlm": _model(config, run_vlm(config, run), "vlm")} if needs_vlm(config, run) else {}
+        entries = run_rewards(config, run)
+        common = any(entry.reward.needs_vlm and entry.vlm is None for entry in entries)
+        own = {"vlm": _model(config, run_vlm(config, run), "vlm")} if common else {}
         t2i = {key: value for key, value in models["t2i"].items() if training.get(key) is None or key not in _SIZE}
         return {
             "version": STAGE_VERSION["train"],
@@ -234,6 +237,8 @@ def _rewards_slice(config: ExperimentConfig, run: str) -> list[dict[str, Any]]:
         found, left_out = REWARDS.find(entry.name), {*_NOT_IN_REWARD, *(entry.model_extra or {})}
         keys = {key: value for key, value in _keys(entry, "rewards").items() if key not in left_out} | elsewhere
         own = {} if entry.options is None else _keys(entry.options, f"rewards.{entry.name}")
+        if entry.vlm is not None and (section := reward_vlm(config, entry, run)) is not None:
+            keys["vlm"] = _model(config, section, "vlm")  # what it is, whatever it is called
         if template is not None:  # its text counts, not where it lies
             own["template"] = template.digest
         if isinstance(entry.options, ModelOptions):

@@ -92,6 +92,8 @@ def _when(preflight: Preflight, model: RequiredModel) -> str | None:
             stages += ["train", "generate"]
         elif key == "models.vlm":
             stages += ["caption", "train"] if preflight.names("caption") else ["train"]
+        elif key.startswith("models.vlms."):
+            stages += ["train"]
         elif section == "judges" and name.partition(".")[2] in {one.judge for one in preflight.benchmarks.values()}:
             stages += ["judge"]
         elif section == "benchmarks" and name in preflight.benchmarks:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from promptecho.config import ExperimentConfig, needs_vlm, reward_models
+from promptecho.config import ExperimentConfig, reward_models, run_rewards
 from promptecho.config.benchmarks import benchmark_named
 from promptecho.config.judge_kinds import judge_kind
 from promptecho.config.slices import as_written
@@ -92,12 +92,18 @@ def _uses(config: ExperimentConfig) -> Iterator[RequiredModel]:
         for name, run in config.runs.items()
         if run.reward_vlm != config.training.reward_vlm
     }
-    rewarded = not config.runs or any(needs_vlm(config, run) for run in config.runs)
+    lists = [run_rewards(config, run) for run in config.runs] or [config.rewards]
+    entries = [entry for entries in lists for entry in entries if entry.reward.needs_vlm]
+    rewarded = not config.runs or any(entry.vlm is None for entry in entries)
     for key, vlm in vlms.items():
         if vlm is not None and (rewarded or (key == "models.vlm" and config.captions.prompts is None)):
             yield RequiredModel(
                 as_written(config, vlm.path), "transformers", vlm.revision, (key,), vlm.trust_remote_code
             )
+    for name in dict.fromkeys(entry.vlm for entry in entries if entry.vlm is not None):
+        vlm = config.models.vlms[name]
+        source = as_written(config, vlm.path)
+        yield RequiredModel(source, "transformers", vlm.revision, (f"models.vlms.{name}",), vlm.trust_remote_code)
     for key, options in {
         key: model for run in config.runs for key, model in reward_models(config, run).items()
     }.items():

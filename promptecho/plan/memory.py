@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from promptecho.config.rewards import PlacementSection, RewardSection
@@ -49,16 +50,27 @@ class GpuMemory:
         }  # fmt: skip
 
 
-def vlm_share(vlm: VlmCosts | None, placement: PlacementSection, ranks: int) -> tuple[int, int]:
-    """(bytes of the reward's VLM that a GPU holds, bytes that a pass gathers besides), as vlm/sharding.py says.
+Vlms = Sequence[VlmCosts | None]  # of each reward of a run; None where it needs none
+
+
+def distinct(vlms: Vlms) -> list[VlmCosts]:
+    """Each VLM once: one that several rewards have is loaded once."""
+    return list(dict.fromkeys(vlm for vlm in vlms if vlm is not None))
+
+
+def vlm_share(vlms: Vlms, placement: PlacementSection, ranks: int) -> tuple[int, int]:
+    """(bytes of the rewards' VLMs that a GPU holds, bytes that a pass gathers besides), as vlm/sharding.py says. All
+    VLMs are held, and those of one are gathered at a time.
 
     Args:
-        vlm: None where no reward needs one.
         ranks: GPUs of a node that share one copy.
     """
+    shares = [_share_of(vlm, placement, ranks) for vlm in distinct(vlms)]
+    return sum(held for held, _ in shares), max((gathered for _, gathered in shares), default=0)
+
+
+def _share_of(vlm: VlmCosts, placement: PlacementSection, ranks: int) -> tuple[int, int]:
     mode = placement.mode
-    if vlm is None:
-        return 0, 0
     if mode == "replicated" or (mode != "offloaded" and ranks == 1):
         return vlm.bytes, 0
     held = 0 if mode == "offloaded" else -(-vlm.bytes // ranks)
@@ -68,13 +80,13 @@ def vlm_share(vlm: VlmCosts | None, placement: PlacementSection, ranks: int) -> 
 
 
 def trainer_memory(
-    t2i: T2iCosts, vlm: VlmCosts | None, rewards: list[RewardSection], training: TrainingConfig, layout: RankLayout,
+    t2i: T2iCosts, vlms: Vlms, rewards: list[RewardSection], training: TrainingConfig, layout: RankLayout,
     settings: Settings,
 ) -> GpuMemory:  # fmt: skip
     """One GPU that trains, with the largest share of an iteration's images."""
     world, mode = layout.trainers, training.reward_placement.mode
     share, updated = -(-training.sampled_images // world), -(-training.update_images // world)
-    held, gathered_vlm = _held(t2i, vlm, training, layout, settings)
+    held, gathered_vlm = _held(t2i, vlms, training, layout, settings)
     live = _live(t2i, training)
     sampled = min(training.sampling.batch_size, share)
     micro = min(training.micro_batch_size, largest_share(training, world))
@@ -91,7 +103,7 @@ def trainer_memory(
     }  # fmt: skip
     if mode != "dedicated":
         phases[Phase.REWARD] = {
-            "activations": _reward_activations(vlm, rewards, share, settings),
+            "activations": _reward_activations(vlms, rewards, share, settings),
             "gathered layers": gathered_vlm,
         }
     phases[Phase.PRECOMPUTE] = {
@@ -104,16 +116,14 @@ def trainer_memory(
     return GpuMemory("trainer", {part: size for part, size in held.items() if size}, _without_zeros(phases))
 
 
-def update_bytes(
-    t2i: T2iCosts, vlm: VlmCosts | None, training: TrainingConfig, layout: RankLayout, settings: Settings
-) -> int:
+def update_bytes(t2i: T2iCosts, vlms: Vlms, training: TrainingConfig, layout: RankLayout, settings: Settings) -> int:
     """What a GPU that trains has in the update alone."""
-    held, _ = _held(t2i, vlm, training, layout, settings)
+    held, _ = _held(t2i, vlms, training, layout, settings)
     return sum(held.values()) + sum(_update(t2i, training, layout).values())
 
 
 def _held(
-    t2i: T2iCosts, vlm: VlmCosts | None, training: TrainingConfig, layout: RankLayout, settings: Settings
+    t2i: T2iCosts, vlms: Vlms, training: TrainingConfig, layout: RankLayout, settings: Settings
 ) -> tuple[dict[str, int], int]:
     """(what a GPU that trains holds throughout by part, what a pass of the VLM gathers besides)."""
     world, mode = layout.trainers, training.reward_placement.mode
@@ -130,7 +140,7 @@ def _held(
     }
     gathered_vlm = 0
     if mode != "dedicated":
-        held["reward VLM"], gathered_vlm = vlm_share(vlm, training.reward_placement, layout.trainers_per_node)
+        held["reward VLM"], gathered_vlm = vlm_share(vlms, training.reward_placement, layout.trainers_per_node)
     # The state at the iteration's start, its new average, and with `ema` the two averages before and behind a step.
     held["LoRA state"] = (3 + 2 * (training.ema.decay is not None)) * adapter + -(-2 * adapter // world)
     # A stochastic sampler's images come with all that they passed through.
@@ -161,14 +171,14 @@ def _update(t2i: T2iCosts, training: TrainingConfig, layout: RankLayout) -> dict
 
 
 def server_memory(
-    vlm: VlmCosts, rewards: list[RewardSection], training: TrainingConfig, layout: RankLayout, settings: Settings
+    vlms: Vlms, rewards: list[RewardSection], training: TrainingConfig, layout: RankLayout, settings: Settings
 ) -> GpuMemory:
     """One GPU that serves rewards (mode dedicated)."""
     servers = layout.servers_per_node
-    held, gathered = vlm_share(vlm, training.reward_placement, servers)
+    held, gathered = vlm_share(vlms, training.reward_placement, servers)
     request = min(training.sampling.batch_size, -(-training.sampled_images // layout.trainers))
     parts = {
-        "activations": _reward_activations(vlm, rewards, -(-request // servers), settings),
+        "activations": _reward_activations(vlms, rewards, -(-request // servers), settings),
         "gathered layers": gathered,
     }
     return GpuMemory("reward server", {"reward VLM": held}, _without_zeros({Phase.REWARD: parts}))
@@ -189,9 +199,9 @@ def generation_memory(t2i: T2iCosts, batch_size: int, guidance_scale: float, set
     return GpuMemory("generation", held, _without_zeros(phases))
 
 
-def host_bytes(vlm: VlmCosts | None, training: TrainingConfig) -> int:
-    """Pinned host memory of a node for the reward's VLM."""
-    return vlm.bytes if vlm is not None and training.reward_placement.mode == "offloaded" else 0
+def host_bytes(vlms: Vlms, training: TrainingConfig) -> int:
+    """Pinned host memory of a node for the rewards' VLMs."""
+    return sum(vlm.bytes for vlm in distinct(vlms)) if training.reward_placement.mode == "offloaded" else 0
 
 
 def _encoding(t2i: T2iCosts, settings: Settings) -> dict[str, int]:
@@ -210,13 +220,12 @@ def _references(training: TrainingConfig) -> int:
     return (training.kl_ema.weight > 0) + (training.kl_base.weight > 0)
 
 
-def _reward_activations(vlm: VlmCosts | None, rewards: list[RewardSection], images: int, settings: Settings) -> int:
+def _reward_activations(vlms: Vlms, rewards: list[RewardSection], images: int, settings: Settings) -> int:
     peaks = []
-    for entry in rewards:
+    for entry, vlm in zip(rewards, vlms, strict=True):
         n = reward_batch(entry, images)
-        if not entry.reward.needs_vlm:
+        if vlm is None:
             continue
-        assert vlm is not None, "there is one where a reward needs it"
         peaks.append(vlm.reward(n, entry, settings.query).peak)
         if entry.reward.writes:
             peaks.append(vlm.more_tokens(n, entry, settings.longest_reply(entry)).peak)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from promptecho.config.rewards import RewardSection
 from promptecho.config.training import TrainingConfig
 from promptecho.phases import Phase
-from promptecho.plan.costs import T2iCosts, VlmCosts
+from promptecho.plan.costs import T2iCosts
 from promptecho.plan.gpus import Gpu
-from promptecho.plan.memory import FLOAT32, images_met, reward_batch, samples_of
+from promptecho.plan.memory import FLOAT32, Vlms, distinct, images_met, reward_batch, samples_of
 from promptecho.plan.settings import Settings
 from promptecho.plan.trace import Cost
 from promptecho.train.deal import accumulation, drawn_timesteps, groups_per_pass, largest_share
@@ -62,13 +62,13 @@ class Clock:
 
 
 def iteration_phases(
-    t2i: T2iCosts, vlm: VlmCosts | None, rewards: list[RewardSection], training: TrainingConfig, layout: RankLayout,
+    t2i: T2iCosts, vlms: Vlms, rewards: list[RewardSection], training: TrainingConfig, layout: RankLayout,
     clock: Clock,
 ) -> list[PlannedPhase]:  # fmt: skip
     """The phases of one iteration, without held-out evaluations."""
     images = training.update_images
     phases = rollout_phases(
-        t2i, vlm, rewards, training, layout, clock, training.prompts_per_iteration, training.images_per_prompt
+        t2i, vlms, rewards, training, layout, clock, training.prompts_per_iteration, training.images_per_prompt
     )
     share, world = -(-images // layout.trainers), layout.trainers
     gather = _zero3_gather(t2i, training, layout, clock)
@@ -109,7 +109,7 @@ def exchanged_bytes(training: TrainingConfig, ranks: int, lora_params: int, late
 
 
 def rollout_phases(
-    t2i: T2iCosts, vlm: VlmCosts | None, rewards: list[RewardSection], training: TrainingConfig, layout: RankLayout,
+    t2i: T2iCosts, vlms: Vlms, rewards: list[RewardSection], training: TrainingConfig, layout: RankLayout,
     clock: Clock, n_prompts: int, per_prompt: int,
 ) -> list[PlannedPhase]:  # fmt: skip
     """Prompts to rewards: of an iteration, or of the held-out captions."""
@@ -135,13 +135,13 @@ def rollout_phases(
         _phase(Phase.DECODE, decode.times(images), clock.compute(decode.times(share), Phase.DECODE)),
     ]  # fmt: skip
     if training.reward_placement.mode != "dedicated":
-        found = reward_work(vlm, rewards, training, share, layout.trainers_per_node, clock, iteration_share)
+        found = reward_work(vlms, rewards, training, share, layout.trainers_per_node, clock, iteration_share)
         phases.append(_merged(Phase.REWARD, found, images / share))
         return phases
     # Images go to the node's servers batch by batch: all but the last batch are scored while sampling goes on.
     per_node, servers = layout.trainers_per_node, layout.servers_per_node
     request = -(-sampled // servers)
-    found = reward_work(vlm, rewards, training, request, servers, clock, -(-usual // servers))
+    found = reward_work(vlms, rewards, training, request, servers, clock, -(-usual // servers))
     one = sum(phase.seconds for phase in found)
     whole = per_node * batches * one
     sampling = phases[1].seconds + phases[2].seconds
@@ -152,7 +152,7 @@ def rollout_phases(
 
 
 def reward_work(
-    vlm: VlmCosts | None, rewards: list[RewardSection], training: TrainingConfig, images: int, ranks: int, clock: Clock,
+    vlms: Vlms, rewards: list[RewardSection], training: TrainingConfig, images: int, ranks: int, clock: Clock,
     usual: int,
 ) -> list[PlannedPhase]:  # fmt: skip
     """What `images` images take on one GPU; FLOPs are this GPU's.
@@ -174,19 +174,18 @@ def reward_work(
         return ways
 
     phases = []
-    if sharded and training.reward_placement.gather == "phase" and vlm is not None:
-        phases.append(_phase(Phase.REWARD, Cost(), 0.0, **moved(vlm.bytes)))
+    if sharded and training.reward_placement.gather == "phase" and distinct(vlms):
+        phases += [_phase(Phase.REWARD, Cost(), 0.0, **moved(vlm.bytes)) for vlm in distinct(vlms)]
         sharded = False  # passes find all weights
-    for entry in rewards:
+    for entry, vlm in zip(rewards, vlms, strict=True):
         n = reward_batch(entry, images)
         rows = images * samples_of(entry)
         together = reward_batch(entry, usual)
         passes, share = -(-rows // n), rows / together
         if seconds := images * entry.reward.seconds_per_image:
             phases.append(PlannedPhase(Phase.REWARD, 0, seconds, "computing"))
-        if not entry.reward.needs_vlm:
+        if vlm is None:
             continue
-        assert vlm is not None, "there is one where a reward needs it"
         cost = vlm.reward(together, entry, settings.query).times(share)
         ways = {way: passes * seconds for way, seconds in moved(vlm.bytes).items()}
         phases.append(_phase(Phase.REWARD, cost, clock.compute(cost, Phase.REWARD), **ways))

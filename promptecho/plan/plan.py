@@ -9,8 +9,9 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from promptecho.config import ExperimentConfig, needs_vlm, run_rewards, run_training, run_vlm
+from promptecho.config import ExperimentConfig, reward_vlm, run_rewards, run_training, run_vlms
 from promptecho.config.models import ImageSetSection
+from promptecho.config.rewards import VlmSection
 from promptecho.config.training import TrainingConfig
 from promptecho.errors import ConfigError, DataError
 from promptecho.phases import Phase
@@ -98,22 +99,23 @@ class Planner:
     def run(self, config: ExperimentConfig, cluster: Cluster, run: str) -> RunPlan:
         """The plan of one run."""
         config = self.with_gathering(self.with_checkpointing(config, cluster, run), cluster, run)
-        training, rewards, section = run_training(config, run), run_rewards(config, run), run_vlm(config, run)
+        training, rewards = run_training(config, run), run_rewards(config, run)
         layout = make_layout(training, 0, cluster.gpus, cluster.per_node)
-        t2i, vlm = self.t2i(config, training), self.vlm(config, run)
+        t2i, vlms = self.t2i(config, training), self.vlms(config, run)
+        paths = dict.fromkeys(section.path for section in run_vlms(config, run).values())
         clock = Clock(cluster.gpu, self.settings, cluster.nodes)
         heldout = 0.0
         if (watched := training.heldout).prompts:
             found = rollout_phases(
-                t2i, vlm, rewards, training, layout, clock, watched.prompts, watched.images_per_prompt
+                t2i, vlms, rewards, training, layout, clock, watched.prompts, watched.images_per_prompt
             )
             heldout = sum(phase.seconds for phase in found) / watched.every
         own, usual = training.size(config.models.t2i), (config.models.t2i.height, config.models.t2i.width)
         return RunPlan(
             run, training.iterations, training.reward_placement.mode, _sharing(training, layout), training.zero_stage,
-            {"text-to-image": config.models.t2i.path, "reward VLM": section.path if vlm is not None else NO_VLM},
-            self.memory(config, cluster, run), host_bytes(vlm, training),
-            iteration_phases(t2i, vlm, rewards, training, layout, clock), heldout, cluster.gpus,
+            {"text-to-image": config.models.t2i.path, "reward VLM": " and ".join(paths) or NO_VLM},
+            self.memory(config, cluster, run), host_bytes(vlms, training),
+            iteration_phases(t2i, vlms, rewards, training, layout, clock), heldout, cluster.gpus,
             training.activation_checkpointing, self._modes(config, cluster, run), training.reward_placement.gather,
             own, None if own == usual else self._at_usual_size(config, cluster, run),
         )  # fmt: skip
@@ -129,11 +131,10 @@ class Planner:
         """That of each kind of GPU of a run."""
         training, rewards = run_training(config, run), run_rewards(config, run)
         layout = make_layout(training, 0, cluster.gpus, cluster.per_node)
-        t2i, vlm = self.t2i(config, training), self.vlm(config, run)
-        found = [trainer_memory(t2i, vlm, rewards, training, layout, self.settings)]
+        t2i, vlms = self.t2i(config, training), self.vlms(config, run)
+        found = [trainer_memory(t2i, vlms, rewards, training, layout, self.settings)]
         if layout.servers_per_node:
-            assert vlm is not None, "there is one where GPUs serve it"
-            found.append(server_memory(vlm, rewards, training, layout, self.settings))
+            found.append(server_memory(vlms, rewards, training, layout, self.settings))
         return found
 
     def with_checkpointing(self, config: ExperimentConfig, cluster: Cluster, run: str) -> ExperimentConfig:
@@ -146,12 +147,14 @@ class Planner:
 
     def refusal(self, config: ExperimentConfig, cluster: Cluster, run: str) -> str:
         """Why a run can't be whose `reward_placement.gather` is still `auto`; else ""."""
-        training, vlm = run_training(config, run), self.vlm(config, run)
-        if training.reward_placement.gather != "auto" or vlm is None:
+        training = run_training(config, run)
+        entries = zip(run_rewards(config, run), self.vlms(config, run), strict=True)
+        writers = [vlm.text_bytes for entry, vlm in entries if vlm is not None and entry.reward.writes]
+        if training.reward_placement.gather != "auto" or not writers:
             return ""
         sharing = _sharing(training, make_layout(training, 0, cluster.gpus, cluster.per_node))
         offloaded = training.reward_placement.mode == "offloaded"  # this GPU's own share comes from the host, too
-        token_gb = vlm.text_bytes * (1 if offloaded else (sharing - 1) / sharing) / 1e9
+        token_gb = max(writers) * (1 if offloaded else (sharing - 1) / sharing) / 1e9
         return refusal(config, run, cluster.gpus, partial(self._lacks, cluster=cluster, run=run), token_gb)
 
     def _lacks(self, config: ExperimentConfig, *, cluster: Cluster, run: str) -> float | None:
@@ -175,8 +178,8 @@ class Planner:
         """What a GPU that trains has in the update, without a look at the other phases."""
         training = run_training(config, run)
         layout = make_layout(training, 0, cluster.gpus, cluster.per_node)
-        t2i, vlm = self.t2i(config, training), self.vlm(config, run)
-        return update_bytes(t2i, vlm, training, layout, self.settings)
+        t2i, vlms = self.t2i(config, training), self.vlms(config, run)
+        return update_bytes(t2i, vlms, training, layout, self.settings)
 
     def limit(self, gpu: Gpu) -> float:
         """Bytes of a GPU that a plan fills at most."""
@@ -217,12 +220,14 @@ class Planner:
         training = run_training(config, run).model_copy(update={"height": height, "width": width})
         return self.t2i(config, training)
 
-    def vlm(self, config: ExperimentConfig, run: str) -> VlmCosts | None:
-        """The VLM of a run's rewards; None where they need none."""
-        if not needs_vlm(config, run):
-            return None
-        section, (height, width) = run_vlm(config, run), run_training(config, run).size(config.models.t2i)
-        key = "models.vlm" if run_training(config, run).reward_vlm is None else f"runs.{run}.reward_vlm"
+    def vlms(self, config: ExperimentConfig, run: str) -> list[VlmCosts | None]:
+        """The VLM of each of a run's rewards, the same object where it is the same; None where one needs none."""
+        sections = [reward_vlm(config, entry, run) for entry in run_rewards(config, run)]
+        return [None if section is None else self._vlm(config, section, run) for section in sections]
+
+    def _vlm(self, config: ExperimentConfig, section: VlmSection, run: str) -> VlmCosts:
+        height, width = run_training(config, run).size(config.models.t2i)
+        key = next(key for key, one in run_vlms(config, run).items() if one == section)
         return self._known.get(
             ("vlm", section.model_dump_json(), height, width),
             lambda: VlmCosts(

@@ -52,13 +52,11 @@ def work_of(
         Phase.UPDATE: _update(t2i, training),
     }
     if all(entry.reward.needs_vlm and not entry.reward.writes for entry in rewards):
-        vlm = planner.vlm(config, run)
-        assert vlm is not None, "a reward needs it"
         sizes = [reward_batch(entry, images) for entry in rewards]
         found = [
             vlm.reward(size, entry, config.captions.query).times(images / size)
-            for size, entry in zip(sizes, rewards, strict=True)
-        ]
+            for vlm, size, entry in zip(planner.vlms(config, run), sizes, rewards, strict=True) if vlm is not None
+        ]  # fmt: skip
         costs[Phase.REWARD] = sum(found, Cost())
     useful = {phase: _effort(cost, gpu) for phase, cost in costs.items()}
     again = {}

@@ -12,7 +12,7 @@ import jinja2
 import yaml
 
 import promptecho
-from promptecho.config import ExperimentConfig, run_rewards, run_vlm
+from promptecho.config import ExperimentConfig, run_rewards, run_vlm, run_vlms
 from promptecho.config.benchmarks import benchmark_named
 from promptecho.config.families import family_named
 from promptecho.hub_record import HUB_ID, read_record
@@ -78,7 +78,8 @@ def card(
         adapter: what adapter_config.json holds.
         found: tables of base model and checkpoint, as `evaluations` returns them.
     """
-    t2i, vlm = config.models.t2i, run_vlm(config, run)
+    t2i = config.models.t2i
+    vlms = list(run_vlms(config, run).values()) or [run_vlm(config, run)]
     family = family_named(t2i.family)
     root = config.models_root
     base = name_of_model(t2i.path, base_model, root)
@@ -100,7 +101,10 @@ def card(
         base=plain(base) if "`" not in base else base,
         base_short="base model",
         base_id=base_id or "THE_BASE_MODEL",
-        vlm=name_of_model(vlm.path) if is_shipped(vlm.path) else plain(name_of_model(vlm.path, root=root)),
+        vlm=" and ".join(
+            name_of_model(vlm.path) if is_shipped(vlm.path) else plain(name_of_model(vlm.path, root=root))
+            for vlm in vlms
+        ),
         echo=[one.name for one in run_rewards(config, run)] == ["echo"],
         run=run,
         step=step,

@@ -134,9 +134,10 @@ def _gallery(
 def published_config(config: ExperimentConfig, run: str) -> dict[str, Any]:
     """What made the adapter, without what belongs to one site: of paths only the last part, no judges' addresses."""
     values = config.model_dump(mode="json")
+    named = {key: value for key, value in values["models"].items() if key == "vlms" and value}
     own = {
         "experiment": config.experiment,
-        "models": {"t2i": values["models"]["t2i"], "vlm": run_vlm(config, run).model_dump(mode="json")},
+        "models": {"t2i": values["models"]["t2i"], "vlm": run_vlm(config, run).model_dump(mode="json"), **named},
         "captions": values["captions"],
         "training": values["runs"][run],
         "rewards": [one.model_dump(mode="json") for one in run_rewards(config, run)],

@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from promptecho.config import needs_vlm, run_vlm
 from promptecho.errors import PromptEchoError, RewardError
 from promptecho.train.data import Batch, NotFiniteError
 from promptecho.train.dump import dump_batch, dump_reward
@@ -24,9 +23,8 @@ def _folder(work: Path, iteration: int) -> Path:
 
 def report_reward(error: NotFiniteRewardError, segment: Segment, iteration: int) -> RewardError:
     """Write image, label and query; the error names them and the command that scores the image again."""
-    folder, config, run = _folder(segment.work, iteration), segment.config, segment.run
-    vlm = run_vlm(config, run).path if needs_vlm(config, run) else None
-    command = dump_reward(folder, error.image, {**error.facts, "iteration": iteration}, vlm)
+    folder = _folder(segment.work, iteration)
+    command = dump_reward(folder, error.image, {**error.facts, "iteration": iteration}, error.facts.get("vlm"))
     return RewardError(f"{error}; to score it again: {command}")
 
 

@@ -50,7 +50,7 @@ from promptecho.train.launch import Launch, init_distributed
 from promptecho.train.log import MetricsLog, begin_trackers
 from promptecho.train.phases import Phases
 from promptecho.train.placement.layout import RankLayout
-from promptecho.train.placement.local import load_reward_vlm
+from promptecho.train.placement.local import load_reward_vlms
 from promptecho.train.placement.server import serve
 from promptecho.train.ranks import any_rank, named
 from promptecho.train.saving import on_host
@@ -128,8 +128,8 @@ def _serve(segment: Segment, device: torch.device, layout: RankLayout, launch: L
     rewards = reward_list.list_rewards(segment.config, segment.run, prompts, watched)
     with stop.loading(serves=True):
         with memory(Phase.LOAD_VLM):
-            vlm = load_reward_vlm(segment.config, segment.run, device, layout)
-        return serve(reward_list.with_models(rewards, vlm, device), vlm, layout, launch.store, memory, stop) == 0
+            vlms = load_reward_vlms(segment.config, segment.run, device, layout)
+        return serve(reward_list.with_models(rewards, vlms, device), layout, launch.store, memory, stop) == 0
 
 
 def _run(trainer: Trainer, state: TrainingState) -> bool:

@@ -49,10 +49,12 @@ def weighted_reward(
     return WeightedReward(entry.name, entry.weight, question, labels, context, share, measures=entry.reward.measures)
 
 
-def with_models(rewards: list[WeightedReward], vlm: Vlm | None, device: torch.device) -> list[WeightedReward]:
-    """The same rewards, computed by `vlm`, or on `device` where they need none."""
-    contexts = [replace(entry.context, vlm=vlm, device=device) for entry in rewards]
+def with_models(
+    rewards: list[WeightedReward], vlms: Sequence[Vlm | None], device: torch.device
+) -> list[WeightedReward]:
+    """The same rewards, each computed by its VLM of `vlms`, or on `device` where it needs none (None)."""
+    contexts = [replace(entry.context, vlm=vlm, device=device) for entry, vlm in zip(rewards, vlms, strict=True)]
     return [
-        replace(entry, reward=make_reward(entry.name, context))
+        replace(entry, reward=make_reward(entry.name, context), context=context)
         for entry, context in zip(rewards, contexts, strict=True)
     ]

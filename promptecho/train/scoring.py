@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -16,14 +18,15 @@ from promptecho.rewards.base import ImageScore, RewardContext
 from promptecho.rewards.make import BuiltReward
 from promptecho.seeds import derive_seed
 from promptecho.train.data import TrainingPrompt
+from promptecho.vlm import Vlm
 
 
 @dataclass
 class WeightedReward:
     """One entry of the config's `rewards`. `labels` by prompt id; None: the prompts themselves.
 
-    `reward` is None on a rank that has its rewards from another one; `context` is what it is built from, but for the
-    VLM. `measures` are the names of what it tells of each image beside the number.
+    `reward` is None on a rank that has its rewards from another one; `context` is what it is built from, where it is
+    built with the VLM. `measures` are the names of what it tells of each image beside the number.
     """
 
     name: str
@@ -34,6 +37,11 @@ class WeightedReward:
     max_failure_share: float = 0.0
     reward: BuiltReward | None = None
     measures: tuple[str, ...] = ()
+
+    @property
+    def vlm(self) -> Vlm | None:
+        """The VLM that gives it on this rank."""
+        return self.context.vlm
 
     @property
     def metric(self) -> str:
@@ -107,38 +115,70 @@ class RolloutScores:
 def score_images(
     rewards: list[WeightedReward], images: list[Image.Image], prompts: list[TrainingPrompt], names: list[str], moved
 ) -> RolloutScores:
-    """What all rewards say of `images[n]`.
+    """What all rewards say of `images[n]`, those of one VLM after those of another.
+
+    Collective where VLMs are shared: ranks leave the passes of each together, and one that fails still takes part in
+    those of the VLMs that follow.
 
     Raises:
         NotFiniteRewardError: a reward failed or is not finite; names prompt and image.
     """
+    found: dict[int, list[ImageScore]] = {}
+    failed: Exception | None = None
+    for vlm in distinct_vlms(rewards, with_none=True):
+        mine = [index for index, entry in enumerate(rewards) if entry.vlm is vlm]
+        try:
+            with nullcontext() if vlm is None else vlm.in_step():
+                for index in [] if failed else mine:
+                    found[index] = _scores(rewards[index], images, prompts, names)
+                    moved(len(found))
+        except Exception as error:
+            failed = failed or error
+    if failed is not None:
+        raise failed
     rows, examples, measures = [], [], []
     for index, entry in enumerate(rewards):
-        for image, name in zip(images, names, strict=True):
-            image.info["path"] = name
-        assert entry.reward is not None, "it is built where images are scored"
-        labels = [entry.label(prompt) for prompt in prompts]
-        scores: list[ImageScore] = []
-        try:
-            scores = entry.reward.score(images, labels, [p.prompt_id for p in prompts]) if images else []
-        except RewardError as error:
-            if error.index is None:
-                raise
-            _raise_for(error.index, str(error), entry, images, prompts, names)
-        for position, value in enumerate(score.reward for score in scores):
-            if not math.isfinite(value) and not (math.isnan(value) and entry.reward.may_be_missing):
-                message = (
-                    f"reward {entry.name} of prompt {prompts[position].prompt_id}, {names[position]}: "
-                    f"{value} is not finite"
-                )
-                _raise_for(position, message, entry, images, prompts, names)
+        scores = found[index]
         facts = [[score.reward, score.replies, len(score.failures)] for score in scores]
         rows.append(torch.tensor(facts, dtype=torch.float64).view(-1, 3).T)
         examples.append(next((failure for score in scores for failure in score.failures), ""))
         measures += [[score.measures.get(name, math.nan) for score in scores] for name in entry.measures]
-        moved(index + 1)
     told = torch.tensor(measures, dtype=torch.float64).view(len(measures), len(images))
     return RolloutScores.of(torch.stack(rows, 1), examples, told)
+
+
+def distinct_vlms(rewards: Sequence[WeightedReward], *, with_none: bool = False) -> list[Vlm | None]:
+    """The VLMs that are on this rank for `rewards`, each once, in their order; None among them where a reward has none
+    and `with_none` is set."""
+    found: list[Vlm | None] = []
+    for entry in rewards:
+        if not any(entry.vlm is one for one in found) and (with_none or entry.vlm is not None):
+            found.append(entry.vlm)
+    return found
+
+
+def _scores(
+    entry: WeightedReward, images: list[Image.Image], prompts: list[TrainingPrompt], names: list[str]
+) -> list[ImageScore]:
+    """What one reward says of `images[n]`."""
+    for image, name in zip(images, names, strict=True):
+        image.info["path"] = name
+    assert entry.reward is not None, "it is built where images are scored"
+    labels = [entry.label(prompt) for prompt in prompts]
+    scores: list[ImageScore] = []
+    try:
+        scores = entry.reward.score(images, labels, [p.prompt_id for p in prompts]) if images else []
+    except RewardError as error:
+        if error.index is None:
+            raise
+        _raise_for(error.index, str(error), entry, images, prompts, names)
+    for position, value in enumerate(score.reward for score in scores):
+        if not math.isfinite(value) and not (math.isnan(value) and entry.reward.may_be_missing):
+            message = (
+                f"reward {entry.name} of prompt {prompts[position].prompt_id}, {names[position]}: {value} is not finite"
+            )
+            _raise_for(position, message, entry, images, prompts, names)
+    return scores
 
 
 def too_many_failures(rewards: list[WeightedReward], scores: RolloutScores) -> tuple[int, str] | None:
@@ -162,6 +202,7 @@ def _raise_for(
     facts = {
         "kind": "reward", "reward": entry.name, "query": entry.query, "label": entry.label(prompt),
         "prompt_id": prompt.prompt_id, "prompt": prompt.text, "image": names[index],
+        "vlm": None if entry.vlm is None else entry.vlm.path,
     }  # fmt: skip
     raise NotFiniteRewardError(message, images[index], facts)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from promptecho.config import ExperimentConfig, needs_vlm, run_rewards
+from promptecho.config import ExperimentConfig, run_rewards
 from promptecho.config.compute import ComputeSection
 from promptecho.config.descriptors import REWARDS
 from promptecho.config.models import T2iSection
@@ -32,7 +32,6 @@ from promptecho.train.placement.layout import RankLayout
 from promptecho.train.reward_list import list_rewards, with_models
 from promptecho.train.scoring import WeightedReward
 from promptecho.train.trainer import Segment, Trainer
-from promptecho.vlm import Vlm
 
 
 def prepare(segment: Segment, training: TrainingConfig, layout: RankLayout, launch: Launch, phase: Phases) -> Trainer:
@@ -169,20 +168,20 @@ def make_rewarder(
         first = (layout.node + 1) * layout.per_node - layout.servers_per_node
         server = f"the reward server, rank {first} of {layout.world_size} ({socket.gethostname()}),"
         return RemoteRewarder(address, bytes.fromhex(key), server=server, rewards=rewards, stop=phase.stop)
-    from promptecho.train.placement.local import LocalRewarder, load_reward_vlm
+    from promptecho.train.placement.local import LocalRewarder, load_reward_vlms
     from promptecho.train.placement.overlapped import OverlappedRewarder
 
-    needed = needs_vlm(segment.config, segment.run)
-    vlm = load_reward_vlm(segment.config, segment.run, phase.device, layout, phase.moved) if needed else None
-    built = with_models(rewards, vlm, phase.device)
-    if overlaps(segment.config.compute, built, vlm, phase.device):
+    vlms = load_reward_vlms(segment.config, segment.run, phase.device, layout, phase.moved)
+    built = with_models(rewards, vlms, phase.device)
+    if overlaps(segment.config.compute, built, phase.device):
         return OverlappedRewarder(built, phase.stop, phase.device)
-    return LocalRewarder(built, vlm, phase.stop)
+    return LocalRewarder(built, phase.stop)
 
 
-def overlaps(compute: ComputeSection, rewards: list[WeightedReward], vlm: Vlm | None, device: torch.device) -> bool:
+def overlaps(compute: ComputeSection, rewards: list[WeightedReward], device: torch.device) -> bool:
     """Whether images are scored while others are sampled, as `compute.overlap` says."""
-    if compute.overlap == "off" or (vlm is not None and vlm.placed is not None):  # sharded: all ranks pass together
+    sharded = any(entry.vlm is not None and entry.vlm.placed is not None for entry in rewards)
+    if compute.overlap == "off" or sharded:  # of a sharded VLM all ranks pass together
         return False
     ours = all(REWARDS.find(entry.name).is_ours for entry in rewards)
     return compute.overlap == "on" or (device.type == "cuda" and ours and not compute.deterministic)

@@ -25,12 +25,17 @@ import torch.distributed as dist
 from PIL import Image
 
 from promptecho.config import load_experiment
+from promptecho.errors import RewardError
 from promptecho.plan.gathering import with_placement
+from promptecho.rewards import RewardContext, make_reward
 from promptecho.rewards.inferscore import REWARD, InferScoreSection
 from promptecho.rewards.inferscore.reward import InferScoreReward
+from promptecho.rewards.make import BuiltReward
 from promptecho.templates import read_template
+from promptecho.train.data import TrainingPrompt
 from promptecho.train.placement.layout import RankLayout
-from promptecho.train.placement.local import load_reward_vlm
+from promptecho.train.placement.local import load_reward_vlms
+from promptecho.train.scoring import WeightedReward, score_images
 from promptecho.vlm import label_log_probs, load_vlm
 from promptecho.vlm.model import Vlm
 from promptecho.vlm.sharding import find_blocks, shard_vlm
@@ -126,7 +131,7 @@ def decided_alone(folder: str, rank: int) -> bool:
     config = with_placement(config, run, mode="colocated", gather="phase" if rank == 0 else "layer")
     training = config.runs[run].model_copy(update={"reward_vlm": config.models.vlm.model_copy(update={"path": folder})})
     config = config.model_copy(update={"runs": {run: training}})
-    vlm = load_reward_vlm(config, run, torch.device("cpu"), RankLayout(rank, 2, 2))
+    (vlm,) = load_reward_vlms(config, run, torch.device("cpu"), RankLayout(rank, 2, 2))
     return vlm.in_step.__self__.whole
 
 
@@ -154,12 +159,35 @@ def facts(folder: str, rank: int, store: dist.Store) -> dict:
     left = sum(p.to_local().numel() if hasattr(p, "to_local") else p.numel() for p in again.model.parameters())
     links = links_of_doubles(sharded)
     agreed = decided_alone(folder, rank)
+    several = one_fails_of_two(sharded, again, rank)
     dist.barrier()
     return {
-        "lost": lost, "noted": noted, "links": links, "agreed": agreed,
+        "several": several, "lost": lost, "noted": noted, "links": links, "agreed": agreed,
         "same": same, "said": said, "ahead": sorted(seen), "kept": kept, "exchanges": [layers, phase],
         "written": [tokens == wrote, scores == wrote, len(tokens)], "left": left / sum(sizes),
     }  # fmt: skip
+
+
+def one_fails_of_two(first: Vlm, second: Vlm, rank: int) -> str:
+    """Rank 0's reward by the first of two VLMs fails; rank 1 gets its rewards by both all the same."""
+
+    def fails(*_: object) -> list[float]:
+        raise RewardError("of the first")
+
+    mine = range(3) if rank == 0 else range(3, 5)
+    images = [Image.new("RGB", (32, 32 + 8 * i), (40 * i, 90, 200)) for i in mine]
+    prompts = [TrainingPrompt(f"p{i}", LABELS[i]) for i in mine]
+    contexts = [RewardContext(vlm=vlm) for vlm in (first, second, first)]
+    entries = [
+        WeightedReward("echo", 1.0, "", context=context, reward=make_reward("echo", context)) for context in contexts
+    ]
+    if rank == 0:
+        entries[0].reward = BuiltReward("echo", fails)
+    try:
+        scores = score_images(entries, images, prompts, [f"{i}.png" for i in mine], lambda n: None)
+    except RewardError as error:
+        return str(error)
+    return f"{scores.rewards.isfinite().sum()} rewards"
 
 
 def counted(vlm: Vlm, rank: int) -> tuple[list, int]:

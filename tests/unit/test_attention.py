@@ -16,7 +16,7 @@ from promptecho.config.slices import slice_digest
 from promptecho.errors import ConfigError, ModelError
 from promptecho.t2i.registry import load_configured, load_family
 from promptecho.train.placement.layout import RankLayout
-from promptecho.train.placement.local import load_reward_vlm
+from promptecho.train.placement.local import load_reward_vlms
 from promptecho.vlm import load_vlm
 
 
@@ -64,7 +64,7 @@ def test_without_its_gpu_it_is_refused_before_a_model_is_loaded(experiment, kind
     with pytest.raises(ModelError, match=told):
         load_configured(config, "cpu")
     with pytest.raises(ModelError, match=told):
-        load_reward_vlm(config, "r", torch.device("cpu"), RankLayout(0, 1, 1))
+        load_reward_vlms(config, "r", torch.device("cpu"), RankLayout(0, 1, 1))
 
 
 def test_a_package_that_is_missing_is_named():

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 ONE = {"path": "shapes"}
 # An entry in every section that has entries.
 RAW: dict[str, Any] = {
-    "models": {"t2i": ONE, "vlm": ONE},
+    "models": {"t2i": ONE, "vlm": ONE, "vlms": {"other": ONE}},
     "captions": {"shapes": {"count": 40, "seed": 1}, "heldout": 8},
     "training": {
         "rewards": [{"name": "inferscore", "inferscore": {"samples": 2}}],
@@ -40,7 +40,7 @@ RAW: dict[str, Any] = {
     "evaluate": [{"benchmark": "c"}, {"benchmark": "d"}],
     "tables": ["c"],
 }
-NAMES = {"runs": "one-v1.5", "judges.models": "big", "image_sets": "c", "benchmarks": "c"}
+NAMES = {"models.vlms": "other", "runs": "one-v1.5", "judges.models": "big", "image_sets": "c", "benchmarks": "c"}
 
 
 def problems(raw: dict[str, Any]) -> dict[str, str]:

@@ -334,7 +334,7 @@ def test_optimizer_memory_is_the_engines(tmp_path, stage):
 def test_placements_hold_what_the_sharding_holds(tmp_path):
     config, gpu = experiment(tmp_path, reward_placement={"mode": "dedicated", "per_node": 2}), find_gpu("h100")
     cluster = Cluster(gpu, 1, 4)
-    vlm = PLANNER.vlm(config, "r")
+    (vlm,) = PLANNER.vlms(config, "r")
     trainer, server = PLANNER.memory(config, Cluster(gpu, 1, 4), "r")
     assert "reward VLM" not in trainer.held and "reward" not in trainer.phases
     assert server.held == {"reward VLM": -(-vlm.bytes // 2)}

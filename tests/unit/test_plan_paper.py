@@ -83,8 +83,8 @@ def test_published_sizes(zimage):
     t2i = planner.t2i(config, config.training)
     assert t2i.text_encoder_bytes == pytest.approx(2 * 4_022_468_096, rel=1e-6)  # Qwen3-4B, as published
     assert t2i.transformer_params == pytest.approx(6.15e9, rel=0.002)
-    assert planner.vlm(config, "promptecho").params == pytest.approx(33.36e9, rel=0.002)
-    assert planner.vlm(config, "promptecho-8b").params == pytest.approx(8.77e9, rel=0.002)
+    assert planner.vlms(config, "promptecho")[0].params == pytest.approx(33.36e9, rel=0.002)
+    assert planner.vlms(config, "promptecho-8b")[0].params == pytest.approx(8.77e9, rel=0.002)
 
 
 def test_flops_of_a_pass_by_hand(zimage):

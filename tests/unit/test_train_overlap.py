@@ -49,7 +49,7 @@ def test_rewards_are_those_of_scoring_at_the_end():
     beside, behind = (OverlappedRewarder([entry], StopCheck(None), CPU) for _ in range(2))
     behind.has_room = False
     found, steps = [], []
-    for target in (LocalRewarder([entry], vlm, StopCheck(None)), beside, behind):
+    for target in (LocalRewarder([entry], StopCheck(None)), beside, behind):
         submit(target, 0, 4)
         submit(target, 4, 6)
         found.append(target.collect(steps.append).rewards)
@@ -171,14 +171,18 @@ def test_both_must_fit_with_a_margin():
 
 
 def test_who_overlaps():
-    entry, vlm, gpu = WeightedReward("echo", 1.0, ""), load_vlm(shared_folder()), torch.device("cuda")
+    vlm, gpu = load_vlm(shared_folder()), torch.device("cuda")
+
+    def entry_of(model):
+        return WeightedReward("echo", 1.0, "", context=RewardContext(vlm=model))
+
     sharded = replace(vlm, placed=gpu)
     found = {}
     for mode in ("auto", "on", "off"):
         for deterministic in (False, True):
             compute = ComputeSection(overlap=mode, deterministic=deterministic)
             places = ((vlm, CPU), (vlm, gpu), (None, gpu), (sharded, gpu))
-            found[mode, deterministic] = [overlaps(compute, [entry], model, device) for model, device in places]
+            found[mode, deterministic] = [overlaps(compute, [entry_of(model)], device) for model, device in places]
     assert ComputeSection().overlap == "auto"
     assert found["auto", False] == [False, True, True, False] and not any(found["auto", True])
     assert found["on", False] == found["on", True] == [True, True, True, False]

@@ -43,6 +43,10 @@ def test_a_rank_that_fails_to_gather_leaves_no_other_waiting(told):
     assert [rank["lost"] for rank in told] == ["no memory", "inside"]
 
 
+def test_a_rank_whose_reward_fails_takes_part_in_the_passes_of_the_vlms_that_follow(told):
+    assert [rank["several"] for rank in told] == ["of the first", "6 rewards"]
+
+
 def test_nothing_is_left_of_passes_that_are_over(told):
     """Neither FSDP's notes for a backward pass, nor links of another kind of pass."""
     assert [(rank["noted"], rank["links"]) for rank in told] == [(0, 0)] * 2

@@ -32,14 +32,21 @@ def words_code(wildcards):
 def words_settings(wildcards):
     """A parameter: what the reward of a run reads words with."""
     chosen, run = experiment(wildcards), wildcards.R
-    vlm = configuration.run_vlm(chosen, run).model_dump(mode="json")
     echo = next((entry for entry in configuration.run_rewards(chosen, run) if entry.name == "echo"), None)
+    vlm = words_vlm(wildcards).model_dump(mode="json")
     reward = {} if echo is None else echo.model_dump(mode="json", include={"query", "label", "echo"})
     return json.dumps({"vlm": vlm, "asked": chosen.captions.query, **reward}, sort_keys=True)
 
 
+def words_vlm(wildcards):
+    """The VLM that reads a run's words: that of its first echo."""
+    chosen, run = experiment(wildcards), wildcards.R
+    echo = next((entry for entry in configuration.run_rewards(chosen, run) if entry.name == "echo"), None)
+    return configuration.run_vlm(chosen, run) if echo is None else configuration.reward_vlm(chosen, echo, run)
+
+
 def words_on_gpu(wildcards):
-    return not is_shipped(configuration.run_vlm(experiment(wildcards), wildcards.R).path)
+    return not is_shipped(words_vlm(wildcards).path)
 
 
 def words_pages(name):

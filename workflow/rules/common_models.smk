@@ -9,11 +9,9 @@ def _models_of_job(job):
         return {"models.vlm"} if experiment(names).captions.prompts is None else set()
     if kind == "train":
         rewards = {"models.t2i", *configuration.reward_models(experiment(names), names.R)}
-        if not configuration.needs_vlm(experiment(names), names.R):
-            return rewards
-        own = {f"runs.{names.R}.reward_vlm", "training.reward_vlm"}
-        chosen = configuration.run_training(experiment(names), names.R).reward_vlm
-        return rewards | (own if chosen is not None else {"models.vlm"})
+        vlms = set(configuration.run_vlms(experiment(names), names.R))
+        own = {"training.reward_vlm"} if f"runs.{names.R}.reward_vlm" in vlms else set()
+        return rewards | vlms | own
     if kind in ("generate_together", "generate_shard", "import_adapter"):
         return {f"runs.{names.R}"} | ({"models.t2i"} if kind != "import_adapter" else set())
     if kind in ("judge", "score"):

@@ -28,7 +28,6 @@ from promptecho.train.placement.messages import receive_images, receive_json, se
 from promptecho.train.ranks import share_of_rank
 from promptecho.train.scoring import NotFiniteRewardError, RolloutScores, WeightedReward, score_images
 from promptecho.train.stop import StopCheck
-from promptecho.vlm import Vlm
 from promptecho.vlm.turns import group_timeout
 
 RewardRequest = tuple[list[Image.Image], list[TrainingPrompt], list[str]]
@@ -41,7 +40,6 @@ def store_key(node: int) -> str:
 
 def serve(
     rewards: list[WeightedReward],
-    vlm: Vlm,
     layout: RankLayout,
     store: dist.Store,
     memory: MemoryAdvice,
@@ -52,7 +50,7 @@ def serve(
     Raises:
         PromptEchoError: a trainer is gone without a word.
     """
-    scorer = _RequestScorer(rewards, vlm, layout, memory)
+    scorer = _RequestScorer(rewards, layout, memory)
     if not scorer.leads:
         return scorer.follow()
     folder = tempfile.mkdtemp(prefix="promptecho-")  # mode 700
@@ -116,8 +114,8 @@ def _read(connection: Connection, requests: queue.Queue, leaving: threading.Even
 class _RequestScorer:
     """Scores a request on this rank, or parts of it on all servers of the node."""
 
-    def __init__(self, rewards: list[WeightedReward], vlm: Vlm, layout: RankLayout, memory: MemoryAdvice):
-        self.rewards, self.vlm, self.size, self.memory = rewards, vlm, layout.servers_per_node, memory
+    def __init__(self, rewards: list[WeightedReward], layout: RankLayout, memory: MemoryAdvice):
+        self.rewards, self.size, self.memory = rewards, layout.servers_per_node, memory
         self.rank = layout.index % self.size
         self.leads = self.rank == 0
         # Every server makes every node's group, in the same order.
@@ -173,7 +171,7 @@ class _RequestScorer:
     def _score_part(self, part: RewardRequest) -> dict[str, Any]:
         images, prompts, names = part
         try:
-            with self.memory(Phase.REWARD), self.vlm.in_step():
+            with self.memory(Phase.REWARD):
                 return score_images(self.rewards, images, prompts, names, lambda n: None).to_json()
         except NotFiniteRewardError as error:
             return {"error": str(error), "facts": error.facts, "index": names.index(error.facts["image"])}
