@@ -245,10 +245,14 @@ def mean_of_group_means(
     return estimates.pop(""), {name.removeprefix("="): estimate for name, estimate in estimates.items()}
 
 
-def _pairs(
+def paired_items(
     first: Sequence[ScoreItem], second: Sequence[ScoreItem], ungrouped: bool, what: str
 ) -> tuple[ItemColumns, int]:
-    """The differences over the same items, and the number of pairs lost to failures."""
+    """The differences over the same items, and the number of pairs lost to failures.
+
+    Raises:
+        DataError: an item occurs twice, or the items, or unless `ungrouped` their groups, are not the same.
+    """
     before, after = columns_of(first), columns_of(second)
     if not before.keys.unique or not after.keys.unique:
         raise DataError(f"{what}: an item occurs twice; score again")
@@ -333,7 +337,7 @@ def paired_difference(
         DataError: the items or their groups are not the same, no pair is left, or a difference is larger than 1 (named
             by `what`).
     """
-    pairs, lost = _pairs(first, second, ungrouped, what)
+    pairs, lost = paired_items(first, second, ungrouped, what)
     _check_range(pairs, -1.0, what)
     groups = _groups(pairs, what, ungrouped, per_prompt)
     weights = weigh([group.name for group in groups])

@@ -9,6 +9,7 @@ from typing import Any
 
 from promptecho.item_columns import columns_of, groups_of, in_groups
 from promptecho.scores import ScoreItem
+from promptecho.shared_prompts import difference_over_shared_prompts, mean_over_shared_prompts
 from promptecho.statistics import Difference, Estimate, mean_of_group_means, paired_difference, pool_seeds
 from promptecho.tables.collect import ScoreFile
 from promptecho.tables.table import Cell, Column, Panel
@@ -49,6 +50,7 @@ class TableKind:
 
     `groups`: name -> label of those with a column; `ungrouped`: groups that count for Overall alone. `stratified`:
     Overall is the unweighted mean of the groups, otherwise the mean over all items, or `per_prompt` over the prompts.
+    `shared_prompts`: a prompt has items of several groups, so that Overall's interval takes them together.
     `told`: columns whose values the scorer's summary tells (column -> key there), with an interval where the score
     files have parts of that group, whose mean the value is. `rules` is the first footnote, formatted with the
     provenance's `mode` and `judge_model`. `unit`: what an item is. `gains`: column of what a run gains -> column of its
@@ -60,6 +62,7 @@ class TableKind:
     columns: list[Column]
     rules: str
     stratified: bool = False
+    shared_prompts: bool = False
     group_word: str = "group"
     ungrouped: tuple[str, ...] = ()
     per_prompt: bool = False
@@ -105,6 +108,8 @@ class TableKind:
         return paired_difference(before, after, what=what) if pairable(before, after) else None
 
     def _overall_difference(self, first: Sequence[ScoreItem], second: Sequence[ScoreItem], what: str) -> Difference:
+        if self.stratified and self.shared_prompts:
+            return difference_over_shared_prompts(first, second, what)
         return paired_difference(first, second, ungrouped=not self.stratified, per_prompt=self.per_prompt, what=what)
 
     def group_of(self, column: str) -> str:
@@ -129,6 +134,8 @@ class TableKind:
         return [f"A dash: the scorer's summary tells no {' and no '.join(absent)}."] if absent else []
 
     def _estimates(self, items: Sequence[ScoreItem], what: str) -> tuple[Estimate, dict[str, Estimate]]:
+        if self.stratified and self.shared_prompts:
+            return mean_over_shared_prompts(items, what)
         if self.stratified:
             return mean_of_group_means(items, what=what)
         judged = groups_of(items, judged=True)

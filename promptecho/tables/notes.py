@@ -106,7 +106,7 @@ def limit_note(files: Sequence[ScoreFile]) -> str | None:
 
 def interval_note(kind: TableKind) -> str:
     """How the intervals are made."""
-    within = f", each {kind.group_word} by itself" if kind.stratified else ""
+    within = f", each {kind.group_word} by itself" if kind.stratified and not kind.shared_prompts else ""
     return (
         f"Intervals of {CONFIDENCE:.0%} are Wilson's at the effective number of {kind.unit}, which takes all "
         f"{kind.unit} of a prompt together{within}; they have a width also where all {kind.unit} agree."

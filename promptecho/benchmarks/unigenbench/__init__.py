@@ -14,7 +14,12 @@ BENCHMARK = Benchmark(
     message="the image, as jpeg of quality 95, then text",
     archives=True,
     table="promptecho.benchmarks.unigenbench.table:unigenbench_kind",
-    curves=(Curve(title="overall, mean of the dimensions (%)"),),
+    curves=(
+        Curve(
+            title="overall, mean of the dimensions (%)",
+            estimate="promptecho.benchmarks.unigenbench.table:overall",
+        ),
+    ),
     verdicts="promptecho.benchmarks.unigenbench.scorer:verdicts",
     shapes="promptecho.benchmarks.unigenbench.shapes:write_shapes_prompts",
     gallery="promptecho.benchmarks.unigenbench.shapes:write_gallery_prompts",

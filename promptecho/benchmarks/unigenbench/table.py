@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from promptecho.benchmarks.unigenbench.dimensions import DIMENSIONS, PARTS, dimension_of
+from promptecho.scores import ScoreItem
+from promptecho.shared_prompts import mean_over_shared_prompts
+from promptecho.statistics import Estimate
 from promptecho.tables.collect import ScoreFile
 from promptecho.tables.kind import (
     DELTA,
@@ -34,6 +37,11 @@ class UnigenbenchKind(TableKind):
         return [*([f"{told}compare with published ones."] if absent else []), *super().notes(files)]
 
 
+def overall(items: Sequence[ScoreItem], what: str, key: str) -> Estimate:
+    """The overall score of curves; `key` is that of the summary."""
+    return mean_over_shared_prompts(items, what)[0]
+
+
 def unigenbench_kind(files: Sequence[ScoreFile]) -> TableKind:
     """The table with a column for each dimension and sub-dimension that the files have."""
     found = {item.group for file in files for item in (*file.scores.items, *file.scores.parts)}
@@ -52,6 +60,7 @@ def unigenbench_kind(files: Sequence[ScoreFile]) -> TableKind:
         rules="Percent of test points that are right, judged by: {judge_model}. A dimension is the share of all its "
         "test points, Overall the mean of the dimensions.",
         stratified=True,
+        shared_prompts=True,
         group_word="dimension",
         unit="test points",
         told={name: name for name in parts},
