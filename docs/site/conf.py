@@ -30,7 +30,7 @@ CONTENTS = {
     ),
     "Use it": [
         "config/README", "profiles/README", "docs/environments", "results/README", "docs/doctor", "docs/plan",
-        "docs/models", "docs/images", "docs/families", "docs/rewards", "docs/training",
+        "docs/models", "docs/images", "docs/captioning", "docs/families", "docs/rewards", "docs/training",
         "docs/watching", "docs/trackers", "docs/status", "docs/reruns", "docs/publish",
     ],
     "Judge results": [

@@ -3,31 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
 
 from PIL import Image
 
+from promptecho.captions.shard_spec import GenerationSettings
 from promptecho.seeds import derive_seed
 from promptecho.vlm.generation import Completion, complete
 from promptecho.vlm.inputs import batch_inputs, render_prompt
 from promptecho.vlm.model import Vlm
-
-
-@dataclass(frozen=True)
-class GenerationSettings:
-    """How captions are written. `temperature` 0 is greedy."""
-
-    max_new_tokens: int = 512
-    temperature: float = 0.0
-    seed: int = 0
-    dtype: str = "float32"
-    batch_size: int = 16
-
-    def identity(self) -> dict[str, Any]:
-        """What decides a caption, as stored with it. Not the batch size: results agree across it but for near-ties
-        that the last bits of a forward pass decide."""
-        return {key: value for key, value in asdict(self).items() if key != "batch_size"}
 
 
 def caption_images(

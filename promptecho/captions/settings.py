@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
+from promptecho.config.caption_server import CaptionServerSection
 from promptecho.config.families import family_named
 from promptecho.config.models import CaptionsSection, ExperimentConfig, T2iSection, VlmSection
 from promptecho.config.rewards import RewardSection
@@ -42,6 +45,20 @@ class CaptionSettings:
         named = {} if self.experiment is None else self.experiment.models.vlms
         name = given if given is not None else entry.vlm if entry is not None else None
         return self.vlm if name is None else named.get(name)
+
+    def server(self, endpoint: str | None) -> CaptionServerSection | None:
+        """`captions.server`, where `endpoint` is given at that address; None: transformers in the process captions.
+
+        Raises:
+            ConfigError: `endpoint` is none.
+        """
+        if endpoint is None:
+            return self.captions.server
+        asked = self.captions.server.model_dump() if self.captions.server is not None else {}
+        try:
+            return CaptionServerSection(**(asked | {"endpoint": endpoint, "command": None}))
+        except ValidationError as error:
+            raise ConfigError(f"--endpoint {endpoint}: {error.errors()[0]['msg']}") from None
 
     def tokenizer(self) -> dict[str, str | None]:
         """Where the text-to-image model's tokenizer is, as `MergeSpec` has it."""

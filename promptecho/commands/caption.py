@@ -147,6 +147,17 @@ def shard(
         help="0: always the likeliest token; above 0: sampled. Default: captions.temperature.",
     ),
     seed: int | None = SEED,
+    endpoint: str | None = typer.Option(
+        None,
+        "--endpoint",
+        help="Base URL of an OpenAI-compatible server that captions, as http://node7:8000/v1. Default: "
+        "captions.server; without it transformers in this process.",
+    ),
+    server_log: Path | None = typer.Option(
+        None,
+        "--server-log",
+        help="Where a server that is started here (captions.server.command) says what it does. Default: in WORK.",
+    ),
     dtype: str | None = VLM_DTYPE,
     device: str = DEVICE,
     threads: int | None = THREADS,
@@ -169,16 +180,8 @@ def shard(
         raise typer.BadParameter("give --vlm, or a --config that names it")
     images = settings.pick("images", images)
 
-    import torch
+    from promptecho.captions.shard_spec import GenerationSettings, ShardSpec
 
-    from promptecho.captions.captioner import GenerationSettings
-    from promptecho.captions.shard import ShardSpec, caption_shard
-    from promptecho.cluster.device import choose_device
-    from promptecho.config.memory import caption_keys
-    from promptecho.memory import MemoryAdvice
-
-    if threads is not None:
-        torch.set_num_threads(threads)
     generation = GenerationSettings(
         max_new_tokens=settings.pick("max_new_tokens", max_new_tokens),
         temperature=settings.pick("temperature", temperature),
@@ -202,7 +205,24 @@ def shard(
         max_pixels=max_pixels or settings.captions.max_pixels,
         background=settings.captions.background,
         earlier=earlier,
+        server=settings.server(endpoint),
+        server_log=server_log,
     )
+    if spec.server is not None:
+        from promptecho.captions.server_shard import caption_shard_by_server
+
+        _report(caption_shard_by_server(spec), as_json)
+        return
+
+    import torch
+
+    from promptecho.captions.shard import caption_shard
+    from promptecho.cluster.device import choose_device
+    from promptecho.config.memory import caption_keys
+    from promptecho.memory import MemoryAdvice
+
+    if threads is not None:
+        torch.set_num_threads(threads)
     keys = partial(caption_keys, own, generation.batch_size, generation.dtype)
     with MemoryAdvice(choose_device(device), keys)("caption"):
         summary = caption_shard(spec)

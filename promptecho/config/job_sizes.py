@@ -33,6 +33,7 @@ PRESETS: dict[Size, dict[Stage, StageResources]] = {"small": _SMALL, "large": _L
 # A judge that is a model in the job is loaded into the machine's memory before it goes to the GPU, as captions' is; one
 # behind an endpoint takes none.
 _MODEL_THAT_JUDGES = {"threads": 8, "mem_mb": 64_000}
+_ASKS_A_SERVER = {"threads": 4, "mem_mb": 8_000}  # captions that a server elsewhere writes: images are read and sent
 
 
 def size_of(config: ExperimentConfig) -> Size:
@@ -59,7 +60,14 @@ def takes_gpu(config: ExperimentConfig, stage: Stage, name: str = "") -> bool:
         return judge is not None and judge_kind(judge.kind).in_process and not is_shipped(judge.model)
     if stage == "score":
         return backend_of(config.benchmarks[name]).uses_gpu
-    return not is_shipped((config.models.vlm if stage == "caption" else config.models.t2i).path)
+    if stage == "caption":
+        return not asks_elsewhere(config) and not is_shipped(config.models.vlm.path)
+    return not is_shipped(config.models.t2i.path)
+
+
+def asks_elsewhere(config: ExperimentConfig) -> bool:
+    """Whether a server that runs somewhere else writes the captions, so that their jobs load no model."""
+    return config.captions.server is not None and config.captions.server.endpoint is not None
 
 
 def cluster_resources(config: ExperimentConfig, stage: Stage, on_gpu: bool) -> StageResources:
@@ -72,6 +80,8 @@ def cluster_resources(config: ExperimentConfig, stage: Stage, on_gpu: bool) -> S
     preset = PRESETS[size := size_of(config)][stage]
     if stage == "judge" and on_gpu and size == "large":
         preset = preset.model_copy(update=_MODEL_THAT_JUDGES)
+    if stage == "caption" and asks_elsewhere(config) and size == "large":
+        preset = preset.model_copy(update=_ASKS_A_SERVER)
     values = {key: value for key, value in asked.model_dump().items() if value is not None}
     gpus = {} if on_gpu else {"gpus_per_node": 0}
     if stage == "train" and on_gpu:  # one GPU per rank, so that either number says the other

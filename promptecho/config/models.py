@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, StrictStr
 from pydantic.fields import FieldInfo
 
+from promptecho.config.caption_server import CaptionServerSection
 from promptecho.config.choices import OpenSection, name_of
 from promptecho.config.clean import CleanSection
 from promptecho.config.compute import ComputeSection
@@ -143,6 +144,11 @@ class CaptionsSection(Section):
     shapes: RenderedImages | None = Field(None, description="Caption images rendered from the embedded world.")
     query: Text = Field("Describe this image in detail.", description="What the VLM is asked about each image.")
     num_shards: Count = Field(8, description="Number of captioning jobs; each writes one HDF5 shard.")
+    server: CaptionServerSection | None = Field(
+        None,
+        description="An OpenAI-compatible server (vLLM, SGLang, ...) that writes the captions; null: transformers in "
+        "each job does, with `models.vlm`.",
+    )
     background: Annotated[Text, BeforeValidator(_colour)] = Field(
         "white", description="Colour behind transparent pixels: a name of HTML, or '#rrggbb'."
     )

@@ -42,6 +42,7 @@ _NOT_IN_ANSWERS = {"api_key_env", "concurrency", "requests_per_minute", "timeout
 _NOT_IN_ANSWERS |= {"endpoint", "max_failed_share"}
 _NOT_IN_ANSWERS |= {"max_calls", "usd_per_million_input_tokens", "usd_per_million_output_tokens"}
 _NOT_IN_MERGE = {"batch_size"}
+_OF_SERVER = {"model", "request"}  # what of `captions.server` decides a caption: not where it is, nor how it is asked
 _MERGE_ONLY = {"heldout", "max_words", "max_tokens", "max_rejected_share"}
 
 # Keys that are younger than results that exist: dotted path (without the names of entries) and the value at which all
@@ -50,6 +51,7 @@ FORMER_BEHAVIOUR: dict[str, Any] = {
     # Not quite as before, where images are larger or transparent: their finished captions stay all the same.
     "captions.max_pixels": 1024 * 1024,
     "captions.background": "white",
+    "captions.server": None,
     "captions.shapes.world": "shapes",
     "image_sets.shapes.world": "shapes",
     "training.update_images_per_prompt": None,
@@ -159,6 +161,8 @@ def slice_value(
         ConfigError: an unknown stage, run, image set or benchmark.
     """
     captions = _keys(config.captions, "captions")
+    if "server" in captions:
+        captions["server"] = {key: value for key, value in captions["server"].items() if key in _OF_SERVER}
     models = {"t2i": _model(config, config.models.t2i, "t2i"), "vlm": _model(config, config.models.vlm, "vlm")}
     if stage == "images":
         return {"version": STAGE_VERSION["images"], "shapes": captions["shapes"]}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from promptecho.config.job_sizes import Stage
+from promptecho.config.job_sizes import Stage, asks_elsewhere
 from promptecho.doctor.finding import Finding, fine, problem, unchecked, warning
 from promptecho.doctor.preflight import JOBS, Preflight
 from promptecho.errors import PromptEchoError
@@ -91,7 +91,8 @@ def _when(preflight: Preflight, model: RequiredModel) -> str | None:
         if key == "models.t2i":
             stages += ["train", "generate"]
         elif key == "models.vlm":
-            stages += ["caption", "train"] if preflight.names("caption") else ["train"]
+            captions = preflight.names("caption") and not asks_elsewhere(preflight.config)
+            stages += ["caption", "train"] if captions else ["train"]
         elif key.startswith("models.vlms."):
             stages += ["train"]
         elif section == "judges" and name.partition(".")[2] in {one.judge for one in preflight.benchmarks.values()}:

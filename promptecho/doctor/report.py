@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable
 from functools import partial
 
 from promptecho.doctor.backends import backends
+from promptecho.doctor.caption_server import caption_server
 from promptecho.doctor.cluster import cluster
 from promptecho.doctor.diagnosis import Diagnosis, run_checks
 from promptecho.doctor.finding import PreflightCheck
@@ -40,6 +41,7 @@ CHECKS: dict[str, PreflightCheck] = {
     "backends": backends,
     "torch": torch_build,
     "trackers": trackers,
+    "captions' server": caption_server,
     "judges' keys": judge_keys,
     "judges' endpoints": judges_answer,
     "prompt files": prompt_files,

@@ -161,7 +161,7 @@ def _ask_pending(
     )
     bar = progress(f"judge {name}", len(groups), "questions", len(groups) - len(pending))
     try:
-        with bar as counter, _sigterm_raises(), workers.running(pending):
+        with bar as counter, sigterm_raises(), workers.running(pending):
             for one, failure in workers.outcomes():
                 counter.advance()
                 if failure is not None:
@@ -216,7 +216,7 @@ def _answer(settings: JudgeSection, one: Prepared, result: Result, replies: list
 
 
 @contextmanager
-def _sigterm_raises() -> Iterator[None]:
+def sigterm_raises() -> Iterator[None]:
     """Let SIGTERM leave as Ctrl-C does, by an exception, unless another handler is installed."""
     if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
         yield

@@ -25,7 +25,7 @@ from promptecho.judges.errors import (
     JudgeRejectedError,
 )
 from promptecho.judges.keys import normal_endpoint
-from promptecho.judges.names import judge_name
+from promptecho.judges.names import MessageNames, judge_name
 
 AZURE_HOSTS = (".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azure.com")
 BUSY = (408, 409, 425, 429)  # and all from 500 on
@@ -48,15 +48,16 @@ SHORTEST_SCRUBBED = 8  # a made-up key such as `none` is no secret, and a word o
 
 
 class Endpoint:
-    """Address and key of a judge. The key shows in no repr, text or pickle of it.
+    """Address and key of a judge; `wording`: what messages call it. The key shows in no repr, text or pickle of it.
 
     Raises:
         JudgeError: the provider's own endpoint needs a key, and its variable is not set; or what it holds cannot be a
             key.
     """
 
-    def __init__(self, settings: JudgeSection):
+    def __init__(self, settings: JudgeSection, wording: MessageNames | None = None):
         self.name, self.model = judge_name(settings), settings.model
+        self.wording = wording or MessageNames(f"judge {self.name}")
         kind = judge_kind(settings.kind)
         parts = urlsplit(normal_endpoint(settings) or kind.provider)
         self.host, self.url = parts.netloc, urlunsplit(parts._replace(query="")).rstrip("/")
@@ -67,12 +68,17 @@ class Endpoint:
         self.variable = settings.api_key_env or (kind.azure_key_variable if self.azure else kind.key_variable)
         self._key = os.environ.get(self.variable, "").strip() if self.variable else ""
         if not self._key and kind.key_variable and normal_endpoint(settings) is None:
-            raise JudgeError(f"judge {self.name}: no key; set the environment variable {self.variable}")
+            raise JudgeError(f"{self.wording.who}: no key; set the environment variable {self.variable}")
         # No HTTP header holds such a key; the clients' own errors about it would quote it, or blame the endpoint.
         if not self._key.isascii() or not self._key.isprintable() or " " in self._key:
             raise JudgeError(
-                f"judge {self.name}: {self.variable} holds spaces, line breaks or letters no key has; copy it again"
+                f"{self.wording.who}: {self.variable} holds spaces, line breaks or letters no key has; copy it again"
             )
+
+    @property
+    def is_here(self) -> bool:
+        """Whether its address is this machine's own."""
+        return urlsplit(self.url).hostname in ("localhost", "127.0.0.1", "::1")
 
     def __repr__(self) -> str:
         return f"Endpoint({self.name})"
@@ -141,7 +147,7 @@ class Endpoint:
             if isinstance(one, ssl.SSLCertVerificationError):
                 why = getattr(one, "verify_message", "") or str(one)
                 return JudgeError(
-                    f"judge {self.name}: TLS: the certificate of {self.host} is not trusted ({why}); correct the "
+                    f"{self.wording.who}: TLS: the certificate of {self.host} is not trusted ({why}); correct the "
                     "endpoint, or name its authority in the environment variable SSL_CERT_FILE"
                 )
             if isinstance(one, ssl.SSLError):
@@ -168,7 +174,7 @@ class Endpoint:
     def status_error(self, status: int, message: str, code: str = "", retry_after: float | None = None) -> JudgeError:
         """What an HTTP status that is no success means: a JudgeBusyError, or the end."""
         told = f" ({self._one_line(message)})" if message.strip() else ""
-        at = f"judge {self.name}: HTTP {status}"
+        at = f"{self.wording.who}: HTTP {status}"
         if code in NO_CREDIT or status == 402:
             return JudgeError(f"{at}: the account has no credit left{told}; see to it, then rerun")
         if status in BUSY or status >= 500:
@@ -188,7 +194,7 @@ class Endpoint:
             return JudgeError(f"{at}: no model {self.model} at {self.url}{told}; correct model or endpoint")
         if status in REJECTED:
             return JudgeRejectedError(f"HTTP {status}: the request is refused{told}")
-        return JudgeError(f"{at}: the request is refused{told}; correct the judge's settings")
+        return JudgeError(f"{at}: the request is refused{told}; correct {self.wording.settings}")
 
     def _one_line(self, message: str) -> str:
         if re.match(r"\s*<(?:!doctype|html|\?xml)", message, re.IGNORECASE):  # a proxy's page

@@ -46,5 +46,9 @@ class JudgeRejectedError(JudgeError):
     """The endpoint refuses this one request (HTTP 400 and similar): the question fails, others may be answered."""
 
 
+class UnaskableError(PromptEchoError):
+    """A question that cannot be sent, for an image of its own; raised where it is made ready. Others can be."""
+
+
 class RefusedError(ValueError):
     """A reply in which the model declines in words. Raised by a question's `parse`; it is final, as other refusals."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
@@ -11,6 +12,15 @@ from promptecho.config.judges import JudgeSection
 from promptecho.errors import ConfigError
 from promptecho.judges.keys import normal_endpoint
 from promptecho.shipped import model_path
+
+
+@dataclass(frozen=True)
+class MessageNames:
+    """What messages call whoever is asked: `who` it is, its `settings`, the key of how long it is waited for."""
+
+    who: str
+    settings: str = "the judge's settings"
+    outage_key: str = "judges.outage_s"
 
 
 def judge_name(settings: JudgeSection) -> str:

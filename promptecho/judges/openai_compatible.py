@@ -13,6 +13,7 @@ from promptecho.judges.base import Payload, Reply
 from promptecho.judges.endpoint import NO_LIST, Endpoint, missing_package, retry_after
 from promptecho.judges.errors import JudgeError
 from promptecho.judges.keys import asked_beside, normal_endpoint
+from promptecho.judges.names import MessageNames
 
 KIND = JudgeKind(
     name="openai",
@@ -28,18 +29,18 @@ KIND = JudgeKind(
 
 
 class OpenAIJudge:
-    """Asks through the openai package, whose own retries are off.
+    """Asks through the openai package, whose own retries are off. `seeded`: it sends the payload's seed, too.
 
     Raises:
         JudgeError: the package is missing, or OpenAI's own endpoint has no key.
     """
 
-    def __init__(self, settings: JudgeSection):
+    def __init__(self, settings: JudgeSection, wording: MessageNames | None = None, *, seeded: bool = False):
         try:
             import openai
         except ImportError:
             raise missing_package(settings, "openai") from None
-        self.settings, self.endpoint = settings, Endpoint(settings)
+        self.settings, self.endpoint, self.seeded = settings, Endpoint(settings, wording), seeded
         self.name = self.endpoint.name
         key = self.endpoint.key
         self._client = openai.OpenAI(
@@ -48,7 +49,8 @@ class OpenAIJudge:
             default_query=self.endpoint.query or None,
             timeout=0.95 * settings.timeout_s,  # before the whole call's, since it can tell what was waited for
             max_retries=0,
-            http_client=openai.DefaultHttpxClient(follow_redirects=False),  # a key goes to no other host
+            # A key goes to no other host; and a proxy of the environment does not lead to this machine's own servers.
+            http_client=openai.DefaultHttpxClient(follow_redirects=False, trust_env=not self.endpoint.is_here),
         )
         self._headers: dict[str, Any] = {} if key and not self.endpoint.azure else {"Authorization": openai.Omit()}
         if key and self.endpoint.azure:
@@ -60,11 +62,14 @@ class OpenAIJudge:
 
     def lists_model(self, seconds: float) -> bool | None:
         """See `FreelyAsked`."""
-        names = self.endpoint.bounded(seconds, lambda: self._names(seconds))
+        names = self.names(seconds)
         return self.settings.model in names if names else None
 
+    def names(self, seconds: float) -> list[str]:
+        """The models that the endpoint lists; none where it has no list. Raises as `lists_model`."""
+        return self.endpoint.bounded(seconds, lambda: self._names(seconds))
+
     def _names(self, seconds: float) -> list[str] | JudgeError:
-        """The models that the endpoint lists; none where it has no list."""
         import openai
 
         try:
@@ -133,6 +138,8 @@ class OpenAIJudge:
         if payload.system:
             messages.insert(0, {"role": "system", "content": payload.system})
         request = {"model": self.settings.model, "messages": messages, "temperature": payload.temperature}
+        if self.seeded:
+            request["seed"] = payload.seed
         more = asked_beside(self.settings)
         if not any(more.get(name) is not None for name in KIND.limit_keys):
             # OpenAI's newer models refuse max_tokens, and servers of others may not know its successor.

@@ -8,6 +8,7 @@ import threading
 import time
 from dataclasses import dataclass
 
+from promptecho.judges.names import MessageNames
 from promptecho.seeds import derive_seed
 
 
@@ -36,8 +37,8 @@ class Backoff:
 class Patience:
     """The outages of one endpoint, shared by the threads that ask it."""
 
-    def __init__(self, name: str, backoff: Backoff):
-        self.backoff, self._name = backoff, name
+    def __init__(self, wording: MessageNames, backoff: Backoff):
+        self.backoff, self._wording = backoff, wording
         self.replies = 0  # of any kind: each shows that the endpoint is there
         self._since: float | None = None
         self._told = False
@@ -49,7 +50,7 @@ class Patience:
             self.replies += 1
             told, since, self._told, self._since = self._told, self._since, False, None
         if told and since is not None:
-            print(f"judge {self._name}: answers again after {time.monotonic() - since:.0f} s", file=sys.stderr)
+            print(f"{self._wording.who}: answers again after {time.monotonic() - since:.0f} s", file=sys.stderr)
 
     def failed(self, reason: str) -> float:
         """The endpoint did not answer; returns the seconds for which nobody had a reply. Reports an outage once."""
@@ -61,8 +62,8 @@ class Patience:
             self._told |= tell
         if tell:
             print(
-                f"judge {self._name}: {reason}; waiting for it up to {self.backoff.outage_s:g} s (judges.outage_s); "
-                "all replies are recorded",
+                f"{self._wording.who}: {reason}; waiting for it up to {self.backoff.outage_s:g} s "
+                f"({self._wording.outage_key}); all replies are recorded",
                 file=sys.stderr,
             )
         return away

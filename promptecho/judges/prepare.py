@@ -10,7 +10,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 from PIL import Image
 
@@ -46,6 +46,19 @@ class Prepared:
     images: tuple[ImageFacts, ...]
     input_tokens: int
     as_png: tuple[str, ...] = ()
+
+
+class PayloadMaker(Protocol):
+    """Makes what is sent."""
+
+    def payload(self, prepared: Prepared, attempt: int) -> Payload:
+        """What is sent for a question at its `attempt` (from 1).
+
+        Raises:
+            UnaskableError: an image of its own cannot be sent; others can.
+            DataError: asking must end, for example because an image has changed.
+        """
+        ...
 
 
 class Preparer:

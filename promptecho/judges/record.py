@@ -1,9 +1,10 @@
 """The record of all calls: append-only JSON Lines journals that several processes keep in one folder.
 
-A call is written down before it is made (`begun`) and again when it ended, each time synced to disk. So a reply that
-was paid for survives a kill, and a call that was cut off still counts against the budget. Every process writes a
-journal of its own, which it keeps locked while it lives, and reads all others. Where the file system has no locks,
-processes at the same time may ask the same question twice and together exceed a budget.
+A call is written down before it is made (`begun`) and again when it ended, each time synced to disk; calls that end at
+the same time are synced together. So a reply that was paid for survives a kill, and a call that was cut off still
+counts against the budget. Every process writes a journal of its own, which it keeps locked while it lives, and reads
+all others. Where the file system has no locks, processes at the same time may ask the same question twice and together
+exceed a budget.
 """
 
 from __future__ import annotations
@@ -74,17 +75,21 @@ class _OtherJournal:
 class Record:
     """The calls of `judge` that are recorded in `folder`, which need not exist yet.
 
-    Safe for threads. Reading makes no file; the first call makes this process's journal.
+    Safe for threads. Reading makes no file; the first call makes this process's journal. Without `sync_begun` only the
+    ends of calls are synced: a machine that loses its power may forget that calls were on their way, of which only a
+    budget needs to know.
 
     Raises:
         DataError: a journal cannot be read or is damaged; names file and line.
     """
 
-    def __init__(self, folder: str | Path, judge: str):
+    def __init__(self, folder: str | Path, judge: str, *, sync_begun: bool = True):
         self.folder, self.judge = Path(folder), judge
         self.calls = 0  # begun ever
         self.input_tokens = self.output_tokens = 0  # charged to calls that ended, or were cut off
         self._lock = threading.RLock()
+        self._sync_begun, self._sync_lock = sync_begun, threading.Lock()
+        self._written = self._synced = 0  # rows of this process
         self._journals: dict[str, _OtherJournal] = {}
         self._replies: dict[str, list[tuple[float, str, JournalRow]]] = defaultdict(list)
         self._given_up: dict[str, JournalRow] = {}
@@ -121,10 +126,11 @@ class Record:
         """Record that a question stays without an answer, so that it is not asked again only to find this out."""
         with self._lock:
             own = self._open_own()
-            self._append(
+            number = self._append(
                 JournalRow(call=own.lines, judge=self.judge, key=key, id=id, attempt=0, status="given_up",
                     time=time.time(), reason=reason)
             )  # fmt: skip
+        self._sync(number)
 
     def all_replies(self) -> list[JournalRow]:
         """Every reply of this judge, in no particular order."""
@@ -172,14 +178,17 @@ class Record:
                 input_tokens=input_tokens, output_tokens=output_tokens, guess=guess, limit=output_tokens,
                 order=order, format=format,
             )  # fmt: skip
-            self._append(row)
+            number = self._append(row)
+            if self._sync_begun:
+                self._sync(number)
             return row
 
     def end(self, begun: JournalRow, status: Status, **values) -> JournalRow:
         """Write down how a call ended; `values` are further fields of its row. Returns once it is on the disk."""
         row = begun.model_copy(update={"status": status, "time": time.time(), **values})
         with self._lock:
-            self._append(row)
+            number = self._append(row)
+        self._sync(number)
         return row
 
     def refresh(self) -> None:
@@ -227,17 +236,32 @@ class Record:
             self._own = _OtherJournal(path)
         return self._own
 
-    def _append(self, row: JournalRow) -> None:
+    def _append(self, row: JournalRow) -> int:
+        """Write a row; its number, for `_sync`."""
         own = self._open_own()
         assert self._file is not None, "open from the first row to `close`"
         data = (row.model_dump_json(exclude_defaults=True) + "\n").encode()
         try:
             while data:
                 data = data[os.write(self._file, data) :]
-            os.fsync(self._file)
         except OSError as error:
             raise self._disk_error(own.path, error) from None
         self._count(own, row)
+        self._written += 1
+        return self._written
+
+    def _sync(self, number: int) -> None:
+        """Return once so many rows are on the disk. One thread syncs what all have written by then."""
+        with self._sync_lock:
+            if self._synced >= number:
+                return
+            assert self._own is not None and self._file is not None, "open from the first row to `close`"
+            written = self._written
+            try:
+                os.fsync(self._file)
+            except OSError as error:
+                raise self._disk_error(self._own.path, error) from None
+            self._synced = written
 
     @staticmethod
     def _disk_error(path: Path, error: OSError) -> DataError:

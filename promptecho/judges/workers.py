@@ -19,10 +19,12 @@ from promptecho.judges.errors import (
     JudgeError,
     JudgeRejectedError,
     RefusedError,
+    UnaskableError,
 )
 from promptecho.judges.keys import sent_format, token_limit
+from promptecho.judges.names import MessageNames
 from promptecho.judges.patience import Backoff, Patience
-from promptecho.judges.prepare import Prepared, Preparer
+from promptecho.judges.prepare import PayloadMaker, Prepared
 from promptecho.judges.record import JournalRow, Record, Status
 from promptecho.judges.turns import QuestionQueue, Trouble
 
@@ -89,16 +91,17 @@ def _cost(settings: JudgeSection, input_tokens: int, output_tokens: int) -> floa
 
 class Workers:
     """Threads that ask `judge` and write to `record`. `settled(prepared)` reads in the record whether a question
-    has its answer, or has failed for good."""
+    has its answer, or has failed for good. `wording`: what messages call the judge."""
 
     def __init__(
-        self, settings: JudgeSection, judge: Judge, record: Record, preparer: Preparer,
-        settled: Callable[[Prepared], bool], backoff: Backoff,
+        self, settings: JudgeSection, judge: Judge, record: Record, preparer: PayloadMaker,
+        settled: Callable[[Prepared], bool], backoff: Backoff, wording: MessageNames | None = None,
     ):  # fmt: skip
         self.settings, self.judge, self.record, self.preparer = settings, judge, record, preparer
         self.settled, self.backoff = settled, backoff
         self.limit = token_limit(settings)
-        self._patience = Patience(judge.name, backoff)
+        self.wording = wording or MessageNames(f"judge {judge.name}")
+        self._patience = Patience(self.wording, backoff)
         self._troubles: dict[str, Trouble] = {}
         self._suspects: set[str] = set()  # questions on which the endpoint failed while it answered others
         self._rejected = 0
@@ -129,7 +132,7 @@ class Workers:
         except (KeyboardInterrupt, SystemExit):
             calls = self.record.reserved()[0]
             if calls:
-                print(f"judge {self.judge.name}: stopping; {calls} calls on their way are waited for", file=sys.stderr)
+                print(f"{self.wording.who}: stopping; {calls} calls on their way are waited for", file=sys.stderr)
             raise
         finally:
             self._stop.set()
@@ -193,6 +196,8 @@ class Workers:
             except _UnparsableError:
                 trouble.failed = 0
                 continue
+            except UnaskableError as error:
+                return str(error)
             except JudgeRejectedError as error:
                 return self._reject(error)
             except JudgeBusyError as error:
@@ -228,11 +233,11 @@ class Workers:
             JudgeError: waiting would be no use, or be asked to be longer than it may.
         """
         if busy.unknown_host and not self._patience.replies:
-            raise JudgeError(f"judge {self.judge.name}: {busy}; correct the endpoint")
+            raise JudgeError(f"{self.wording.who}: {busy}; correct the endpoint")
         if (busy.retry_after or 0.0) > self.backoff.outage_s:
             raise JudgeError(
-                f"judge {self.judge.name}: {busy}; it asks to wait {busy.retry_after:.0f} s, longer than "
-                f"judges.outage_s {self.backoff.outage_s:g}; rerun later, all replies are recorded"
+                f"{self.wording.who}: {busy}; it asks to wait {busy.retry_after:.0f} s, longer than "
+                f"{self.wording.outage_key} {self.backoff.outage_s:g}; rerun later, all replies are recorded"
             )
         return self._patience.failed(str(busy))
 
@@ -240,8 +245,8 @@ class Workers:
         self._rejected += 1
         if self._rejected >= REJECTED_FIRST and not self._answered:
             raise JudgeError(
-                f"judge {self.judge.name}: {error}; so were the first {self._rejected} questions, and none was "
-                "answered: correct the judge's settings"
+                f"{self.wording.who}: {error}; so were the first {self._rejected} questions, and none was "
+                f"answered: correct {self.wording.settings}"
             )
         return str(error)
 

@@ -29,6 +29,7 @@ class Captioning:
     memory: GpuMemory
     flops_per_image: float
     images_per_s: float  # of one GPU
+    by_server: bool = False  # `captions.server.command` captions, whose time nobody estimates
 
     @property
     def gpu_hours(self) -> float | None:
@@ -93,5 +94,6 @@ def plan_captions(config: ExperimentConfig, vlm: VlmCosts, clock: Clock, images:
         "write": {"activations": 2 * cache // layers, "keys and values": cache},
     }
     memory = GpuMemory("captioning", {"VLM": vlm.bytes}, phases)
+    by_server = captions.server is not None
     total = (first + more).times(1 / n).total
-    return Captioning(images, image_size(config), length, captions.num_shards, memory, total, n / seconds)
+    return Captioning(images, image_size(config), length, captions.num_shards, memory, total, n / seconds, by_server)

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from promptecho.config import ExperimentConfig, reward_vlm, run_rewards, run_training, run_vlms
+from promptecho.config.job_sizes import asks_elsewhere
 from promptecho.config.models import ImageSetSection
 from promptecho.config.rewards import VlmSection
 from promptecho.config.training import TrainingConfig
@@ -83,8 +84,8 @@ class Planner:
         return Plan(config.experiment, cluster, self.settings, plans, generation, evaluations, captions, problems)
 
     def captions(self, config: ExperimentConfig, clock: Clock, images: int | None) -> Captioning | None:
-        """The plan of captioning; None where the experiment brings its prompts."""
-        if config.captions.prompts is not None:
+        """The plan of captioning; None where the experiment brings its prompts, or a server elsewhere captions."""
+        if config.captions.prompts is not None or asks_elsewhere(config):
             return None
         section, size = config.models.vlm, image_size(config)
         costs = self._known.get(

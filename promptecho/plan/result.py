@@ -113,7 +113,7 @@ class Plan:
     runs: list[RunPlan]
     generation: dict[str, GpuMemory]
     evaluations: list[Evaluation]
-    captions: Captioning | None  # None: the experiment brings its prompts
+    captions: Captioning | None  # None: the experiment brings its prompts, or a server elsewhere captions
     problems: list[str]
 
     def facts(self) -> dict[str, Any]:

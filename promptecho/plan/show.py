@@ -131,7 +131,10 @@ def _captions(plan: Plan) -> RenderableType:
     else:
         hours = f"{found.hours:.2f} hours, {found.gpu_hours:,.1f} GPU-hours"
         whole = f"{found.images:,} images in {found.shards} shards: {hours}"
-    return _indented(Group(Text(whole), Text(told), Text(speed), _held(found.memory), _verdict(found.memory, plan)))
+    parts = [Text(whole), Text(told), Text(speed), _held(found.memory), _verdict(found.memory, plan)]
+    if found.by_server:
+        parts.append(Text("all of this as transformers captions; what captions.server takes is not estimated", "dim"))
+    return _indented(Group(*parts))
 
 
 def _evaluations(plan: Plan) -> RenderableType:

@@ -12,6 +12,7 @@ from tiny_vlm import _tokenizer, build, image
 
 from promptecho.captions.captioner import GenerationSettings, caption_images
 from promptecho.errors import ModelError
+from promptecho.images import load_image
 from promptecho.vlm import label_log_probs, load_vlm
 from promptecho.vlm.inputs import batch_inputs, label_text, render_prompt
 from promptecho.vlm.sharding import find_blocks, shard_vlm
@@ -274,6 +275,16 @@ def test_captions_do_not_depend_on_the_batch(vlm):
     images, ids = [image(i) for i in range(3)], ["a", "b", "c"]
     together = caption_images(vlm, images, ids, QUERY, settings)
     assert together == [caption_images(vlm, [p], [i], QUERY, settings)[0] for p, i in zip(images, ids, strict=True)]
+
+
+def test_a_shrunk_image_takes_no_more_tokens_and_fewer_where_pixels_count(vlm, tmp_path):
+    image(0, (96, 72)).save(tmp_path / "large.png")
+    prompt, counts = render_prompt(vlm, QUERY), []
+    for most in (None, 32 * 24):
+        shown = load_image(tmp_path / "large.png", max_pixels=most)
+        counts.append(batch_inputs(vlm, [shown], [prompt], padding_side="left")["input_ids"].shape[1])
+    by_pixels = type(vlm.model).__name__.startswith(("Qwen", "InternVL"))
+    assert counts[1] <= counts[0] and (counts[1] < counts[0]) == by_pixels
 
 
 def test_image_matters(vlm):

@@ -59,13 +59,17 @@ rule caption_shard:
         earlier=lambda wildcards, output: placed(
             f"results/{wildcards.E}/captions.replaced-*/shards/{wildcards.shard}.h5"
         ),
+        # Of a server that the job starts (captions.server.command).
+        server_log=lambda wildcards, output: placed(
+            f"results/{wildcards.E}/logs/caption_shard/{wildcards.shard}.server.log"
+        ),
         launcher=gpus_launcher,
     message:
         "{wildcards.E}: caption shard {wildcards.shard} of {params.num_shards}"
     shell:
         "{params.venv}{params.launcher}python -m promptecho caption shard --config {params.config:q} --images {input.images:q}"
         " --list {params.images_list:q} --shard {wildcards.shard} --num-shards {params.num_shards} --threads {threads}"
-        " --work {params.work:q} --earlier {params.earlier:q} --out {output:q}"
+        " --work {params.work:q} --earlier {params.earlier:q} --server-log {params.server_log:q} --out {output:q}"
         " 2>&1 | tee -i {log:q}"
 
 

@@ -1,10 +1,14 @@
 # Models that are not here are said once, before the first job starts, rather than by each of many shards. Only those of
 # jobs that are about to run are looked for: tables of a finished run need none.
 
+from promptecho.config.job_sizes import asks_elsewhere
+
 
 def _models_of_job(job):
     """Keys of the configuration that name the models of a job."""
     kind, names = job.rule.name, job.wildcards
+    if kind == "caption_shard" and asks_elsewhere(experiment(names)):
+        return set()
     if kind in ("caption_shard", "captions"):
         return {"models.vlm"} if experiment(names).captions.prompts is None else set()
     if kind == "train":
