@@ -65,7 +65,8 @@ def fetch_all(sources: list[Source], out: Path, origin: Origin) -> tuple[list[di
 def fetch(source: Source, out: Path, origin: Origin) -> dict[str, Any]:
     """Fetch one prompt set into `out/NAME/`: the official files, the packed prompt files, SOURCE.json.
 
-    Files that are there with the right hash stay. A file with a wrong hash never gets its final name.
+    Files that are there with the right hash stay; of files without a known hash it is that of the first time, which
+    SOURCE.json has. A file with a wrong hash never gets its final name.
 
     Returns what SOURCE.json records, with the folder and the number of prompts by file.
 
@@ -109,11 +110,17 @@ def count_prompts(path: Path, id_column: str = "") -> int:
     return sum(bool(line.strip()) for line in text.split("\n"))
 
 
-def _obtain(source: Source, file: SourceFile, folder: Path, origin: Origin, kept: dict[str, str]) -> tuple[bytes, str]:
+def _obtain(
+    source: Source, file: SourceFile, folder: Path, origin: Origin, kept: dict[str, dict[str, str]]
+) -> tuple[bytes, str]:
     """The file's content, and where it was fetched from; afterwards it lies in `folder`."""
     path = _inside(folder, file.name)
-    if path.is_file() and file.problem(content := _read(path)) is None:
-        return content, kept.get(file.name, "found in place")
+    known = kept.get(file.name, {})
+    if path.is_file():
+        content = _read(path)
+        recorded = file.pinned or known.get("sha256") == sha256(content)
+        if recorded and file.problem(content) is None:
+            return content, known.get("fetched_from", "found in place")
     mirrored = None if origin.mirror is None else origin.mirror / source.mirror / file.name
     url = _url(source, file, origin.base_url)
     if mirrored is not None and mirrored.is_file():
@@ -178,12 +185,13 @@ def _download_once(url: str) -> bytes:
     return content
 
 
-def _recorded(folder: Path) -> dict[str, str]:
-    """Where the files of an earlier call came from."""
+def _recorded(folder: Path) -> dict[str, dict[str, str]]:
+    """Where the files of an earlier call came from, and their SHA-256."""
     if not (folder / RECORD).is_file():
         return {}
     try:
-        return {name: facts["fetched_from"] for name, facts in read_json(folder / RECORD)["files"].items()}
+        recorded = read_json(folder / RECORD)["files"].items()
+        return {name: {key: facts[key] for key in ("fetched_from", "sha256")} for name, facts in recorded}
     except (DataError, KeyError, TypeError, AttributeError):
         return {}  # a record of another kind: it is written again
 

@@ -101,6 +101,7 @@ class Benchmark:
         layout: `module:object` of its image folder, a `Layout` (promptecho/benchmarks/layout.py); "" where it looks at
             images of another benchmark.
         images_of: the benchmark whose image sets it scores; "": its own.
+        shares: other benchmarks of ours whose code scores here, too: a change of it makes scores again.
         version: raise it when a change of the code makes other scores, tables or curves: these are then made again.
         prompts_version: the same for the prompts that `shapes` and `gallery` write; images are then made again, too.
         shapes: `module:object`, called with (per tag, seed, file): writes prompts over the embedded world to the file
@@ -138,6 +139,7 @@ class Benchmark:
     table: str
     layout: str = ""
     images_of: str = ""
+    shares: tuple[str, ...] = ()
     version: int = 1
     prompts_version: int = 1
     shapes: str = ""
@@ -248,6 +250,8 @@ BENCHMARKS: Plugins[Benchmark] = Plugins(
             "geneval2",
             "longtext",
             "unigenbench",
+            "oneig_alignment",
+            "oneig_text",
             "captions",
         )
     },

@@ -23,6 +23,11 @@ class SourceFile:
     sha256: str | None = None
     git_blob: str | None = None
 
+    @property
+    def pinned(self) -> bool:
+        """Whether a hash of it is known."""
+        return self.sha256 is not None or self.git_blob is not None
+
     def problem(self, content: bytes) -> str | None:
         """Why `content` is not this file; None if it is."""
         checks = (("SHA-256", self.sha256, sha256), ("git blob id", self.git_blob, git_blob_id))

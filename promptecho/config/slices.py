@@ -261,7 +261,7 @@ def _score_slice(config: ExperimentConfig, benchmark: str) -> dict[str, Any]:
     del keys["max_failed_share"]
     scorer, backend = benchmark_named(config.benchmarks[benchmark].scorer), backend_of(config.benchmarks[benchmark])
     oracle = ORACLES[backend.world] if backend.embedded_only else ()
-    code = [*SCORING_CODE, *folders_of({scorer.name, scorer.images}), *oracle]
+    code = [*SCORING_CODE, *folders_of({scorer.name, scorer.images, *scorer.shares}), *oracle]
     code += ["config/defaults.py"] if backend.models else []
     value = {"benchmark": keys, **versions_of({scorer.name, scorer.images})}
     if keys["judge"] is not None:

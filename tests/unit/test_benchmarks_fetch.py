@@ -105,6 +105,18 @@ def test_a_set_is_fetched_once_and_its_record_says_whence(server, tmp_path):
     assert server.requests[PATH] == 2 and (tmp_path / "made" / "table.csv").read_bytes() == CONTENT
 
 
+def test_a_file_without_a_known_hash_is_the_one_of_the_first_time(server, tmp_path):
+    source = made_source(git_blobs={}, by_commit=("table.csv",))
+    server.answers[PATH] = [OK]
+    record = fetch(source, tmp_path, server.origin())
+    assert fetch(source, tmp_path, server.origin()) == record and server.requests[PATH] == 1
+    for spoil in (lambda file: file.write_bytes(b"edited"), lambda file: (file.parent / "SOURCE.json").unlink()):
+        spoil(tmp_path / "made" / "table.csv")
+        assert fetch(source, tmp_path, server.origin()) == record
+        assert (tmp_path / "made" / "table.csv").read_bytes() == CONTENT
+    assert server.requests[PATH] == 3
+
+
 @pytest.mark.parametrize("answers", [[500, OK], [503, 429, OK], [CUT, OK], [CUT, 502, CUT, OK]])
 def test_what_may_pass_is_tried_again(server, tmp_path, answers):
     server.answers[PATH] = answers
@@ -179,7 +191,9 @@ def test_every_source_is_pinned():
         assert {file.name for file in source.files} - pinned == set(source.by_commit)
         assert source.licence or source.name in ("tiif", "unigenbench")
     listed = [len(sha256_sums(source.sums)) for source in official_sources() if source.sums]
-    assert sum(len(source.files) for source in official_sources()) == sum(listed) + 1 + 6  # dpg_bench.csv, UniGenBench
+    assert (
+        sum(len(source.files) for source in official_sources()) == sum(listed) + 1 + 6 + 11
+    )  # dpg_bench.csv, UniGenBench, OneIG
     assert [s.name for s in find_sources(["longtext_bench", "geneval", "geneval"])] == ["geneval", "longtext"]
     with pytest.raises(ConfigError, match="gen_eval: no such prompt set; known: geneval, dpg, tiif"):
         find_sources(["gen_eval"])
@@ -198,8 +212,8 @@ COUNTS = {
 
 
 def test_official_sets_from_a_mirror(shared, tmp_path, closed):
-    """All but DPG-Bench, GenEval 2 and UniGenBench, whose files the mirror lacks: the others come, and these are
-    named."""
+    """All but DPG-Bench, GenEval 2, UniGenBench and OneIG-Bench, whose files the mirror lacks: the others come, and
+    these are named."""
     mirror = shared / "benchmarks" / "mirror"
     arguments = ["benchmarks", "fetch", "--out", str(tmp_path), "--mirror", str(mirror), "--base-url", closed]
     if (mirror / "dpg" / "dpg_bench.csv").is_file():
@@ -213,9 +227,9 @@ def test_official_sets_from_a_mirror(shared, tmp_path, closed):
     assert by_name["tiif"]["licence"] == "none stated by the repository" and len(by_name["tiif"]["files"]) == 156
     records, problem = fetch_all(find_sources([]), tmp_path, Origin(mirror, closed, wait=0.001))
     assert [record["name"] for record in records] == ["geneval", "tiif", "densealign", "longtext"]
-    dpg, geneval2, unigenbench = str(problem).splitlines()
+    dpg, geneval2, unigenbench, oneig = str(problem).splitlines()
     assert "dpg/dpg_bench.csv" in dpg and "geneval2/geneval2_data.jsonl" in geneval2
-    assert "unigenbench/data/test_prompts_en.csv" in unigenbench
+    assert "unigenbench/data/test_prompts_en.csv" in unigenbench and "oneig/OneIG-Bench-ZH.csv" in oneig
 
 
 def test_what_is_printed(shared, server, tmp_path):

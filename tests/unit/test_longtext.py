@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from judge_server import KEY, serving
-from textocr_world import draw, write_folder
+from textocr_world import draw, write_folder, write_posters
 from tiny_vlm import image, shared_folder
 from typer.testing import CliRunner
 
@@ -17,7 +17,7 @@ from promptecho.benchmarks.longtext.rules import matched_units, one_language, wi
 from promptecho.benchmarks.longtext.scorer import STRIDE, verdicts
 from promptecho.benchmarks.longtext.vlm_page import VlmPage
 from promptecho.benchmarks.perception import PerceptionFailure
-from promptecho.benchmarks.registry import load_layout, load_scorer
+from promptecho.benchmarks.registry import load_scorer
 from promptecho.benchmarks.scoring import ScoringOptions
 from promptecho.benchmarks.templates import load_template
 from promptecho.benchmarks.textocr.gallery import poster_prompts
@@ -26,9 +26,7 @@ from promptecho.benchmarks.textocr.rules import longtext_recall
 from promptecho.cli import app
 from promptecho.config.judges import JudgeSection
 from promptecho.errors import ConfigError, DataError, ModelError
-from promptecho.files import read_jsonl, write_jsonl
-from promptecho.gallery.drawing import draw_poster
-from promptecho.gallery.posters import Poster, parse_prompt
+from promptecho.files import read_jsonl
 from promptecho.scores import read_scores
 from promptecho.vlm import load_vlm
 from promptecho.vlm.inputs import batch_inputs, render_prompt
@@ -141,26 +139,10 @@ def test_options_that_do_not_fit_are_refused():
         load_scorer("longtext", ScoringOptions("gallery", model="shapes"))
 
 
-def posters(folder, rows: list[dict], wrong: int) -> None:
-    """Two posters for each prompt; in those of the first `wrong` prompts the first word is another."""
-    prompts = folder.parent / "prompts.jsonl"
-    write_jsonl(prompts, rows)
-    layout = load_layout("textocr", prompts, folder, 2)
-    folder.mkdir()
-    for p, row in enumerate(rows):
-        poster = parse_prompt(row["prompt"])
-        if p < wrong:
-            (role, _), *rest = poster.texts
-            poster = Poster(poster.ground, ((role, "QQQ"), *rest))
-        for i in range(2):
-            draw_poster(poster).save(layout.image_path(p, i))
-    layout.describe(layout.chosen)
-
-
 def test_from_posters_to_a_table(tmp_path):
     rows = poster_prompts(3, seed=4)  # three with one word, with two, with three
     for run, step, wrong in (("base", 0, 9), ("echo-s1", 4, 2)):
-        posters(tmp_path / run, rows, wrong)
+        write_posters(tmp_path / run, rows, wrong)
         if run == "base":  # an image that cannot be read has failed; it is never counted as wrong
             (tmp_path / run / "00008_00001.png").write_bytes(b"no image")
         words = ["--benchmark", "longtext", "--backend", "gallery", "--images", tmp_path / run]

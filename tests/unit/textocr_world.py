@@ -9,6 +9,8 @@ from PIL import Image, ImageDraw, ImageFont
 from promptecho.benchmarks.scoring import ImageFolder
 from promptecho.benchmarks.textocr.layout import TextOcrLayout
 from promptecho.files import write_jsonl
+from promptecho.gallery.drawing import draw_poster
+from promptecho.gallery.posters import Poster, parse_prompt
 
 
 def draw(*lines: str, columns: bool = False) -> Image.Image:
@@ -31,3 +33,19 @@ def write_folder(folder: Path, rows: list[dict], images: list[Image.Image]) -> I
         image.save(layout.image_path(p, 0))
     layout.describe(range(len(rows)))
     return ImageFolder(root, prompts, 1)
+
+
+def write_posters(folder: Path, rows: list[dict], wrong: int) -> None:
+    """Two posters for each prompt; in those of the first `wrong` prompts the first word is another."""
+    prompts = folder.parent / "prompts.jsonl"
+    write_jsonl(prompts, rows)
+    layout = TextOcrLayout(prompts, folder, 2)
+    folder.mkdir()
+    for p, row in enumerate(rows):
+        poster = parse_prompt(row["prompt"])
+        if p < wrong:
+            (role, _), *rest = poster.texts
+            poster = Poster(poster.ground, ((role, "QQQ"), *rest))
+        for i in range(2):
+            draw_poster(poster).save(layout.image_path(p, i))
+    layout.describe(layout.chosen)

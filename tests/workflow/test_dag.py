@@ -135,21 +135,23 @@ def test_a_benchmark_with_a_model_in_the_job_is_one_job_more(workflow):
     assert "shapes geneval2 --per-tag 1" in shown and "score --benchmark two-vlm" in shown
 
 
-def test_longtext_bench_scores_the_images_of_text_rendering(workflow):
+def test_several_benchmarks_score_the_images_of_text_rendering(workflow):
     edits = {
         "image_sets:": "image_sets:\n"
         "  words: {benchmark: textocr, shapes: {per_tag: 1, seed: 1, world: gallery}, num_shards: 1}",
         "benchmarks:": "benchmarks:\n  words: {image_set: words, scorer: longtext, backend: gallery}\n"
-        "  letters: {image_set: words, scorer: textocr, backend: gallery}",
-        "evaluate:": "evaluate:\n  - {benchmark: words, at: last}\n  - {benchmark: letters, at: last}",
+        "  letters: {image_set: words, scorer: textocr, backend: gallery}\n"
+        "  edits: {image_set: words, scorer: oneig_text, backend: vlm, model: gallery}",
+        "evaluate:": "evaluate:\n  - {benchmark: words, at: last}\n  - {benchmark: letters, at: last}\n"
+        "  - {benchmark: edits, at: last}",
     }
     for old, new in edits.items():
         workflow.edit("config/experiments/tiny.yaml", old, new)
-    planned = workflow.planned("longtext", "textocr")
+    planned = workflow.planned("longtext", "textocr", "oneig_text")
     assert {rule: planned[rule] for rule in ("benchmark_prompts", "generate_shard", "score")} == {
         "benchmark_prompts": 1,
         "generate_shard": 2,
-        "score": 4,
+        "score": 6,
     }
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from PIL import Image
 
 from promptecho.benchmarks.longtext.rules import MAX_NEW_TOKENS, without_stock_phrases
 from promptecho.benchmarks.perception import PerceptionFailure
@@ -14,8 +16,13 @@ from promptecho.vlm import load_vlm, model_revision
 from promptecho.vlm.generation import complete
 from promptecho.vlm.inputs import batch_inputs, render_prompt
 
-if TYPE_CHECKING:
-    from PIL import Image
+
+def as_jpeg(image: Image.Image) -> Image.Image:
+    """The image after a JPEG file of Pillow's usual quality (75): the published code of OneIG-Bench, which reads as
+    LongText-Bench's does, cuts its pictures into such files."""
+    stream = io.BytesIO()
+    image.save(stream, format="JPEG")
+    return Image.open(stream).convert("RGB")
 
 
 class VlmPage:
@@ -42,15 +49,23 @@ class VlmPage:
 
     def __call__(self, image: Image.Image) -> str:
         """Raises:
-        PerceptionFailure: the image exceeds the model's context, or its processor refuses it.
+        PerceptionFailure: as `answer`.
+        """
+        return without_stock_phrases(self.answer(image, MAX_NEW_TOKENS), self._mode)
+
+    def answer(self, image: Image.Image, max_new_tokens: int) -> str:
+        """What the model answers, as it is.
+
+        Raises:
+            PerceptionFailure: the image exceeds the model's context, or its processor refuses it.
         """
         try:
             inputs = batch_inputs(self._vlm, [image], [self._text], padding_side="left")
             room = max(1, self._vlm.context_length - inputs["input_ids"].shape[1])
             [answer] = complete(
-                self._vlm, inputs, ["the image"], [0], max_new_tokens=min(MAX_NEW_TOKENS, room), temperature=0.0,
+                self._vlm, inputs, ["the image"], [0], max_new_tokens=min(max_new_tokens, room), temperature=0.0,
                 repetition_penalty=self._penalty,
             )  # fmt: skip
         except DataError as error:
             raise PerceptionFailure(str(error)) from error
-        return without_stock_phrases(answer.text, self._mode)
+        return answer.text
