@@ -110,11 +110,12 @@ def test_a_file_without_a_known_hash_is_the_one_of_the_first_time(server, tmp_pa
     server.answers[PATH] = [OK]
     record = fetch(source, tmp_path, server.origin())
     assert fetch(source, tmp_path, server.origin()) == record and server.requests[PATH] == 1
-    for spoil in (lambda file: file.write_bytes(b"edited"), lambda file: (file.parent / "SOURCE.json").unlink()):
-        spoil(tmp_path / "made" / "table.csv")
-        assert fetch(source, tmp_path, server.origin()) == record
-        assert (tmp_path / "made" / "table.csv").read_bytes() == CONTENT
-    assert server.requests[PATH] == 3
+    (tmp_path / "made" / "table.csv").write_bytes(b"edited")
+    assert fetch(source, tmp_path, server.origin()) == record and server.requests[PATH] == 2
+    assert (tmp_path / "made" / "table.csv").read_bytes() == CONTENT
+    (tmp_path / "made" / "SOURCE.json").unlink()  # a file that somebody put there
+    assert fetch(source, tmp_path, server.origin())["files"]["table.csv"]["fetched_from"] == "found in place"
+    assert server.requests[PATH] == 2
 
 
 @pytest.mark.parametrize("answers", [[500, OK], [503, 429, OK], [CUT, OK], [CUT, 502, CUT, OK]])
