@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # with torch, which a shard that is complete needs nothing of
     from promptecho.image_maker import ImageMaker
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+MODEL_FILES = ("config.json", "diffusion_pytorch_model.safetensors")  # of a run with `finetuning: full`
 Maker = Callable[[], "ImageMaker"]
 
 
@@ -140,10 +141,15 @@ def _list_images(job: GenerateJob, rows: list[dict]) -> Path:
 
 def _recipe(job: GenerateJob) -> dict[str, str | None]:
     """What decides the images of a shard besides their prompts: model and sampling, and the adapter's own files."""
-    files = [] if job.adapter is None else [sha256_file(job.adapter / name) for name in ADAPTER_FILES]
+    files = [] if job.adapter is None else [sha256_file(job.adapter / name) for name in checkpoint_files(job.adapter)]
     own = {key: value for key in ("schedule", "pad_prompts") if (value := job.published(key))}
     settings = slice_digest(job.config, "generate", image_set=job.image_set)
     return {"settings": settings, "adapter": digest(files) if files else None, **own}
+
+
+def checkpoint_files(folder: Path) -> tuple[str, ...]:
+    """Names of the files that decide what a checkpoint's folder computes."""
+    return MODEL_FILES if (folder / MODEL_FILES[1]).is_file() else ADAPTER_FILES
 
 
 def _recorded(

@@ -68,9 +68,10 @@ class ImageMaker:
     def _take_adapter(self) -> None:
         if self._adapter is None:
             return
-        from promptecho.t2i.lora import load_adapter, merged
+        from promptecho.t2i.lora import merged
+        from promptecho.t2i.trained import load_trained
 
-        self._family.transformer = load_adapter(self._family.transformer, self._adapter)
+        self._family.transformer = load_trained(self._family.transformer, self._adapter)
         self._folded.enter_context(merged(self._family.transformer, half=self._config.compute.fold_adapter))
         self._adapter = None  # it is there now
 

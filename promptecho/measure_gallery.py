@@ -40,8 +40,8 @@ from promptecho.rewards.echo.reward import DEFAULT_QUERY, EchoReward
 from promptecho.seeds import derive_seed
 from promptecho.shapes.train_vae import to_tensor
 from promptecho.shipped import model_path
-from promptecho.t2i.lora import load_adapter
 from promptecho.t2i.registry import load_family
+from promptecho.t2i.trained import load_trained
 from promptecho.vlm import Vlm, load_vlm
 
 LETTER = "letter"
@@ -227,7 +227,7 @@ def on_generated(
     family = load_family(family_in(model_path(t2i, "t2i")) or DEFAULT, t2i, dtype="float32")
     who = "base"
     if adapter is not None:
-        who, family.transformer = "adapter", load_adapter(family.transformer, adapter)
+        who, family.transformer = "adapter", load_trained(family.transformer, adapter)
     generated = generate(family, texts, images, steps, guidance_scale, seed)
     posters, scenes = PosterTally(), SceneTally()
     verdicts = [

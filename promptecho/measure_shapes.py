@@ -22,8 +22,8 @@ from promptecho.shapes.oracle import WELL_FORMED, detect, judge
 from promptecho.shapes.render import render
 from promptecho.shapes.world import wide_scene
 from promptecho.shipped import model_path
-from promptecho.t2i.lora import load_adapter
 from promptecho.t2i.registry import load_family
+from promptecho.t2i.trained import load_trained
 from promptecho.train.data import normal
 from promptecho.vlm import load_vlm
 
@@ -121,7 +121,7 @@ def measure(
     family = load_family(family_in(model_path(t2i, "t2i")) or DEFAULT, t2i, dtype="float32")
     who = "base"
     if adapter is not None:
-        who, family.transformer = "adapter", load_adapter(family.transformer, adapter)
+        who, family.transformer = "adapter", load_trained(family.transformer, adapter)
     generated = generate(family, texts, images, steps, guidance_scale, seed)
     verdicts = [
         [judge(claim, detect(image)) for image in group] for claim, group in zip(claims, generated, strict=True)

@@ -17,7 +17,7 @@ from promptecho.config.evaluation import ImageSetSection
 from promptecho.config.families import DEFAULT, family_in, family_named
 from promptecho.errors import ConfigError, DataError
 from promptecho.files import atomic_path, write_json, write_jsonl
-from promptecho.generate import ADAPTER_FILES, make_images
+from promptecho.generate import checkpoint_files, make_images
 from promptecho.generate_job import GenerateJob
 from promptecho.image_maker import ImageMaker
 from promptecho.models.locate import locate_model
@@ -141,7 +141,7 @@ def try_adapter(
 def _adapter_folder(source: str, config: ExperimentConfig, scratch: Path) -> Path:
     """An adapter folder as it is, or one that is made of what was trained elsewhere."""
     for folder in (Path(source), Path(source) / "adapter"):
-        if all((folder / name).is_file() for name in ADAPTER_FILES):
+        if all((folder / name).is_file() for name in checkpoint_files(folder)):
             return folder
     t2i = config.models.t2i
     target = load_target(family_named(t2i.family), model_path(t2i.path, "t2i"), t2i.revision)

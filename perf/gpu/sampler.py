@@ -25,7 +25,7 @@ from peft.tuners.lora import LoraLayer
 from rich.table import Table
 
 from promptecho.config.training import LoraSection
-from promptecho.t2i.lora import add_lora, lora_parameters, merged
+from promptecho.t2i.lora import add_lora, merged, trained_parameters
 from promptecho.t2i.registry import load_family
 from promptecho.train.data import normal
 
@@ -102,7 +102,7 @@ def main() -> None:
         family.transformer, LoraSection(rank=arguments.rank, alpha=2 * arguments.rank), 0, family.lora_targets
     )
     with torch.no_grad():
-        for parameter in lora_parameters(family.transformer).values():
+        for parameter in trained_parameters(family.transformer).values():
             parameter.normal_(0, 1e-3)
     compare(f"rank {arguments.rank}", with_adapter)
     if dtype != "float32":

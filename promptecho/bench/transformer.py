@@ -15,7 +15,8 @@ from promptecho.bench.measuring import free, median_of, ratios, taken
 from promptecho.config import run_training
 from promptecho.t2i.base import T2iModel
 from promptecho.t2i.checkpointing import use_checkpointing
-from promptecho.t2i.lora import add_lora, lora_parameters, merged
+from promptecho.t2i.lora import merged, trained_parameters
+from promptecho.t2i.trained import make_trainable
 
 KERNELS = 15  # of the table
 TIME = 0.6  # of the flow, where one pass is looked at
@@ -35,16 +36,17 @@ def policy(bench: Bench) -> T2iModel:
     if told is not None:
         print(f"activation checkpointing {told}", file=sys.stderr, flush=True)
     use_checkpointing(family, mode)
-    family.transformer = add_lora(family.transformer, training.lora, training.seed, family.lora_targets)
-    with torch.no_grad():
-        for parameter in lora_parameters(family.transformer).values():
-            parameter.normal_(0, STD)
+    family.transformer = make_trainable(family.transformer, training, family.lora_targets)
+    if training.finetuning == "lora":  # else it has the model's own weights
+        with torch.no_grad():
+            for parameter in trained_parameters(family.transformer).values():
+                parameter.normal_(0, STD)
     return family
 
 
 def folded(bench: Bench, family: T2iModel) -> AbstractContextManager[None]:
     """Passes without gradient as training has them (`compute.fold_adapter`)."""
-    return merged(family.transformer, half=bench.config.compute.fold_adapter)  # type: ignore[arg-type]  # of `add_lora`
+    return merged(family.transformer, half=bench.config.compute.fold_adapter)
 
 
 @torch.no_grad()
@@ -130,9 +132,10 @@ def sampler(bench: Bench, steps: int) -> None:
             f"ours with an adapter: {told.format(kind)}", **bench.timed(runs, work if kind == "equal" else None),
             ratio=ratios(theirs[kind], runs, device), remarks=f"against the pipeline; first call {first.seconds:.1f} s",
         )  # fmt: skip
-    with torch.no_grad():
-        for parameter in lora_parameters(family.transformer).values():
-            parameter.zero_()
+    if bench.training.finetuning == "lora":
+        with torch.no_grad():
+            for parameter in trained_parameters(family.transformer).values():
+                parameter.zero_()
     gaps = [differences(theirs[kind][0].value, ours(prompts)) for kind, prompts in texts.items()]
     most, mean = max(gap for gap, _ in gaps), max(mean for _, mean in gaps)
     told = f"differ by {most} of 255 at most, by {mean:.2g} on average"
@@ -181,7 +184,7 @@ def update(bench: Bench) -> None:
     from promptecho.train.losses import loss_of
 
     family, training = policy(bench), bench.training
-    parameters = list(lora_parameters(family.transformer).values())
+    parameters = list(trained_parameters(family.transformer).values())
     counts = sorted({1, min(training.micro_batch_size, bench.images), bench.images}, reverse=True)
     (cond,) = encoded(bench, family, bench.equal(max(counts)))
     for n in counts:

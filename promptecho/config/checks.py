@@ -218,6 +218,11 @@ def cross_problems(sections: dict[str, Any], problems: Problems) -> None:
         rewards = training.rewards or sections.get("rewards") or []
         if rewards and (problem := placement_problem(rewards, training.reward_placement.mode)):
             problems.setdefault("training.reward_placement.mode", f"{problem} (run {name})")
+        if training.finetuning == "full" and (models := sections.get("models")) and models.t2i.dtype != "float32":
+            problems[f"runs.{name}.finetuning"] = (
+                f"full trains the transformer's weights in float32, but models.t2i.dtype is {models.t2i.dtype}; "
+                "set models.t2i.dtype: float32, or finetuning: lora"
+            )
     _check_named_vlms(sections, problems)
     benchmark_problems(sections, problems)
     for index, entry in enumerate(sections.get("evaluate") or []):

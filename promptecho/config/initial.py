@@ -67,6 +67,8 @@ def _problem(
             return f"{' begins with '.join([*chain, name])}: a circle; one of them must begin without"
         chain.append(name)
         name = parsed(runs[name].init_adapter or "").name
+    if runs[chain[1]].finetuning == "full":
+        return f"{training.init_adapter}: run {chain[1]} trains the whole model (finetuning: full) and has no adapter"
     theirs, ours = runs[chain[1]].lora, training.lora
     odd = [key for key in ("rank", "alpha", "target_modules", "layers") if getattr(theirs, key) != getattr(ours, key)]
     if odd:

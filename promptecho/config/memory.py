@@ -64,7 +64,8 @@ def training_keys(config: ExperimentConfig, run: str, processes: int, phase: str
         for key, vlm in run_vlms(config, run).items():
             found += _bfloat16(key.replace(f"runs.{run}.", "training."), vlm.dtype)
     else:
-        found += _bfloat16("models.t2i", t2i.dtype)
+        full = training.finetuning == "full"  # which needs float32
+        found += [f"set training.finetuning: lora {ANEW}"] if full else _bfloat16("models.t2i", t2i.dtype)
     return found
 
 

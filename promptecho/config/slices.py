@@ -58,6 +58,7 @@ FORMER_BEHAVIOUR: dict[str, Any] = {
     "training.height": None,
     "training.width": None,
     "training.init_adapter": None,
+    "training.finetuning": "lora",
     "training.lr_schedule": "constant",
     "training.lr_decay_iterations": None,
     "training.lr_floor": 0.0,
@@ -186,6 +187,8 @@ def slice_value(
         else:
             training.pop("lr_decay_iterations", None)
             training.pop("lr_floor", None)
+        if "finetuning" in training:
+            training.pop("lora")  # means nothing to the whole model
         training |= _initial_slice(config, run)
         entries = run_rewards(config, run)
         common = any(entry.reward.needs_vlm and entry.vlm is None for entry in entries)

@@ -310,7 +310,14 @@ class TrainingConfig(Section):
         "whose gradient lies far below it hardly moves: `grad_below_eps` in metrics.jsonl is their share.",
     )
     max_grad_norm: Positive = Field(1.0, description="Gradients are clipped to this global norm.")
-    lora: LoraSection = Field(default_factory=LoraSection, description="The adapter.")
+    finetuning: Literal["lora", "full"] = Field(
+        "lora",
+        description="What is trained. lora: an adapter beside the frozen transformer; full: all weights of the "
+        "transformer, in float32 (`models.t2i.dtype`), for small models: weights, gradients, Adam's moments and the "
+        "averages are each as large as the transformer, in memory and in every checkpoint. `promptecho plan` says "
+        "whether that fits.",
+    )
+    lora: LoraSection = Field(default_factory=LoraSection, description="The adapter, with `finetuning: lora`.")
     init_adapter: Text | None = Field(
         None,
         description="The adapter that training begins with, in place of one that does nothing yet: the name of an "

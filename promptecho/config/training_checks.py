@@ -40,6 +40,8 @@ def training_problems(training: TrainingConfig) -> list[tuple[str, str]]:
                 "timesteps.shared_by: prompt needs (an optimizer step takes whole prompts)",
             )
         )
+    if training.finetuning == "full" and training.init_adapter is not None:
+        problems.append(("init_adapter", "is for finetuning: lora; a run with finetuning: full begins with the model"))
     if training.activation_checkpointing == "selective" and training.zero_stage == 3:
         problems.append(
             ("activation_checkpointing", "selective does not go with zero_stage 3, which gathers weights: take full")

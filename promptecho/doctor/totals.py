@@ -119,7 +119,7 @@ def _plan(preflight: Preflight, gpu: str, totals: Totals) -> None:
     for run in plan.runs:
         training = run_training(config, run.run)
         totals.gpu_hours[f"train {run.run}"] = run.hours * run.gpus
-        adapter = 4 * planner.t2i(config, training).lora_params
+        adapter = 4 * planner.t2i(config, training).trained_params
         # One more state: that of a segment at work.
         totals.disk[f"train {run.run}"] = COPIES * adapter * (len(training.checkpoint_steps) + 1)
     for one in plan.evaluations:

@@ -14,7 +14,7 @@ from PIL import Image
 from promptecho.config.fields import CheckpointingMode
 from promptecho.config.models import T2iSection
 from promptecho.config.rewards import RewardSection, VlmSection
-from promptecho.config.training import LoraSection, TrainingConfig
+from promptecho.config.training import TrainingConfig
 from promptecho.models.inventory import ModelStatus
 from promptecho.plan.architectures import META, build_family, build_vlm, n_bytes
 from promptecho.plan.depth import Deep, trace_deep
@@ -39,7 +39,7 @@ class Known:
 
 
 class T2iCosts:
-    """The text-to-image model with an adapter.
+    """The text-to-image model with what is trained, an adapter or all its weights.
 
     Args:
         checkpointing: what `loss` computes again.
@@ -48,11 +48,12 @@ class T2iCosts:
     """
 
     def __init__(
-        self, found: ModelStatus, section: T2iSection, lora: LoraSection, *, checkpointing: CheckpointingMode = "off",
-        fold: bool = False, prompt_tokens: int,
+        self, found: ModelStatus, section: T2iSection, training: TrainingConfig, *,
+        checkpointing: CheckpointingMode = "off", fold: bool = False, prompt_tokens: int,
     ) -> None:  # fmt: skip
         from promptecho.t2i.checkpointing import use_checkpointing
-        from promptecho.t2i.lora import add_lora, folded_bytes, lora_parameters
+        from promptecho.t2i.lora import folded_bytes, trained_parameters
+        from promptecho.t2i.trained import make_trainable
 
         self.section, self.prompt_tokens, self._known = section, prompt_tokens, Known()
         self.family = family = build_family(found, section)
@@ -65,9 +66,10 @@ class T2iCosts:
         self._deep = Deep(family.transformer, T2I_SHALLOW)
         self._deep_encoders = [Deep(encoder, T2I_SHALLOW) for encoder in encoders]
         use_checkpointing(family, checkpointing)
-        family.transformer = self._adapted = add_lora(family.transformer, lora, 0, family.lora_targets)
-        self._adapter = lambda: list(lora_parameters(self._adapted).values())
-        self.lora_params = self._deep.number(lambda: sum(p.numel() for p in self._adapter()))
+        family.transformer = self._adapted = make_trainable(family.transformer, training, family.lora_targets)
+        self._trained = lambda: list(trained_parameters(self._adapted).values())
+        self.trained_params = self._deep.number(lambda: sum(p.numel() for p in self._trained()))
+        self.adapter_bytes = 4 * self.trained_params * (training.finetuning == "lora")  # beside the transformer
         self._fold = fold
         self.folded_bytes = self._deep.number(lambda: folded_bytes(self._adapted, half=fold))
         self._shape = family.latent_shape(section.height, section.width)
@@ -134,11 +136,11 @@ class T2iCosts:
 
         def traced() -> Cost:
             try:
-                for parameter in self._adapter():
+                for parameter in self._trained():
                     parameter.grad = torch.empty_like(parameter)
                 return self._deep.trace(once)
             finally:
-                for parameter in self._adapter():
+                for parameter in self._trained():
                     parameter.grad = None
 
         kl = training.kl_base.weight > 0, training.kl_ema.weight > 0

@@ -127,22 +127,24 @@ def _held(
 ) -> tuple[dict[str, int], int]:
     """(what a GPU that trains holds throughout by part, what a pass of the VLM gathers besides)."""
     world, mode = layout.trainers, training.reward_placement.mode
-    share, adapter = -(-training.sampled_images // world), FLOAT32 * t2i.lora_params
+    share, adapter = -(-training.sampled_images // world), FLOAT32 * t2i.trained_params
     partitioned = training.zero_stage == 3
-    weights = t2i.transformer_bytes + (adapter if partitioned else 0)
+    full = training.finetuning == "full"
+    kind, weights = ("" if full else "LoRA "), t2i.transformer_bytes + (t2i.adapter_bytes if partitioned else 0)
     held = {
         "transformer": -(-weights // world) if partitioned else t2i.transformer_bytes,
         "text encoder": 0 if settings.prompt_cache else t2i.text_encoder_bytes,
         "VAE": t2i.vae_bytes,
-        "LoRA weights": 0 if partitioned else adapter,
-        "LoRA gradients": adapter if training.zero_stage == 1 else -(-adapter // world),
+        "LoRA weights": 0 if partitioned else t2i.adapter_bytes,
+        f"{kind}gradients": adapter if training.zero_stage == 1 else -(-adapter // world),
         "optimizer": -(-3 * adapter // world),  # master weights and two moments
     }
     gathered_vlm = 0
     if mode != "dedicated":
         held["reward VLM"], gathered_vlm = vlm_share(vlms, training.reward_placement, layout.trainers_per_node)
     # The state at the iteration's start, its new average, and with `ema` the two averages before and behind a step.
-    held["LoRA state"] = (3 + 2 * (training.ema.decay is not None)) * adapter + -(-2 * adapter // world)
+    copies = 3 + 2 * (training.ema.decay is not None) + (full and training.kl_base.weight > 0)
+    held[f"{kind}state"] = copies * adapter + -(-2 * adapter // world)
     # A stochastic sampler's images come with all that they passed through.
     latents = training.sampling.num_inference_steps + 2 if training.algorithm == "grpo" else 1
     held["prompts and latents"] = training.prompts_per_iteration * t2i.prompt_bytes + share * latents * t2i.latent_bytes
@@ -153,7 +155,7 @@ def _live(t2i: T2iCosts, training: TrainingConfig) -> dict[str, int]:
     """Layers that ZeRO-3 keeps gathered."""
     if training.zero_stage != 3:
         return {}
-    weights = t2i.transformer_bytes + FLOAT32 * t2i.lora_params
+    weights = t2i.transformer_bytes + t2i.adapter_bytes
     per_weight = t2i.transformer_bytes / t2i.transformer_params
     return {"gathered layers": min(weights, round(ZERO3_LIVE * per_weight))}
 
@@ -187,7 +189,7 @@ def server_memory(
 def generation_memory(t2i: T2iCosts, batch_size: int, guidance_scale: float, settings: Settings) -> GpuMemory:
     """The GPU of a generation job: all of the model, with the adapter."""
     held = {
-        "transformer": t2i.transformer_bytes, "VAE": t2i.vae_bytes, "LoRA weights": FLOAT32 * t2i.lora_params,
+        "transformer": t2i.transformer_bytes, "VAE": t2i.vae_bytes, "LoRA weights": t2i.adapter_bytes,
     } | ({} if settings.prompt_cache else {"text encoder": t2i.text_encoder_bytes})  # fmt: skip
     phases: dict[str, dict[str, int]] = {
         Phase.ENCODE: _encoding(t2i, settings),

@@ -94,18 +94,18 @@ def iteration_phases(
                network=network)
     )  # fmt: skip
 
-    moved = exchanged_bytes(training, world, t2i.lora_params, t2i.latent_bytes)
+    moved = exchanged_bytes(training, world, t2i.trained_params, t2i.latent_bytes)
     phases.append(_phase(Phase.EXCHANGE, Cost(), 0.0, network=clock.ranks(moved)))
     return phases
 
 
-def exchanged_bytes(training: TrainingConfig, ranks: int, lora_params: int, latent_bytes: int) -> float:
+def exchanged_bytes(training: TrainingConfig, ranks: int, trained_params: int, latent_bytes: int) -> float:
     """Bytes that the busiest of so many ranks sends in an iteration: in each step gradients are summed, which sends
     them twice, and weights gathered; latents and references go to who meets the image."""
     steps = training.passes * training.update_images // training.batch_size
     references = drawn_timesteps(training) * ((training.kl_ema.weight > 0) + (training.kl_base.weight > 0))
     received = images_met(training, ranks) * latent_bytes * (1 + references)
-    return (ranks - 1) / ranks * (3 * steps * FLOAT32 * lora_params + received)
+    return (ranks - 1) / ranks * (3 * steps * FLOAT32 * trained_params + received)
 
 
 def rollout_phases(

@@ -206,11 +206,11 @@ class Planner:
         section = section.of_size(*training.size(section))
         asked = training.activation_checkpointing
         mode = "off" if asked == "auto" else asked  # for what trains nothing; for the rest one is chosen
-        key = ("t2i", section.model_dump_json(), training.lora.model_dump_json(), mode, fold)
+        key = ("t2i", section.model_dump_json(), training.finetuning, training.lora.model_dump_json(), mode, fold)
         return self._known.get(
             key,
             lambda: T2iCosts(
-                locate_or_describe(config, section, "models.t2i", self.root), section, training.lora,
+                locate_or_describe(config, section, "models.t2i", self.root), section, training,
                 checkpointing=mode, fold=fold, prompt_tokens=self.settings.prompt_tokens,
             ),
         )  # fmt: skip

@@ -75,7 +75,7 @@ def card(
     """The text of README.md.
 
     Args:
-        adapter: what adapter_config.json holds.
+        adapter: what adapter_config.json holds; with `finetuning: full`, what config.json holds.
         found: tables of base model and checkpoint, as `evaluations` returns them.
     """
     t2i = config.models.t2i
@@ -84,11 +84,12 @@ def card(
     root = config.models_root
     base = name_of_model(t2i.path, base_model, root)
     base_id = hub_id_of(model_path(t2i.path, "t2i"), base_model, root)
-    title = f"{config.experiment}: {run} at {step}"
+    title, full = f"{config.experiment}: {run} at {step}", config.runs[run].finetuning == "full"
     metadata: dict[str, Any] = {"license": licence, "library_name": "diffusers", "pipeline_tag": "text-to-image"}
     if base_id is not None:
-        metadata |= {"base_model": base_id, "base_model_relation": "adapter"}
-    metadata["tags"] = ["lora", "text-to-image", "diffusers", "peft", "promptecho", "reinforcement-learning"]
+        metadata |= {"base_model": base_id, "base_model_relation": "finetune" if full else "adapter"}
+    tags = ["lora", "text-to-image", "diffusers", "peft", "promptecho", "reinforcement-learning"]
+    metadata["tags"] = [tag for tag in tags if not (full and tag in ("lora", "peft"))]
     if gallery:
         metadata["widget"] = [{"text": one.prompt, "output": {"url": one.adapter}} for one in gallery]
     if index := model_index(hub_name.rpartition("/")[2], found):
@@ -111,7 +112,10 @@ def card(
         experiment=config.experiment,
         gallery=[Shown(plain(one.prompt), one.base, one.adapter) for one in gallery],
         gallery_title=plain(gallery_title),
+        full=full,
+        kind="The trained transformer of" if full else "A LoRA adapter for",
         pipeline=family.pipeline_class,
+        transformer=family.transformer_class,
         dtype=t2i.dtype,
         hub_name=hub_name,
         example=_quoted(gallery[0].prompt if gallery else "A red circle."),
@@ -149,11 +153,16 @@ def _training(config: ExperimentConfig, run: str, step: int) -> list[str]:
     training = config.runs[run]
     rewards = ", ".join(f"{one.name} (weight {one.weight:g})" for one in run_rewards(config, run))
     images = training.prompts_per_iteration * training.images_per_prompt
+    trained = f"LoRA rank {training.lora.rank}, alpha {training.lora.alpha:g}"
+    if training.finetuning == "full":
+        trained = "all weights of the transformer"
+    if training.init_adapter is not None:
+        trained += f"; began with the adapter of {training.init_adapter}"
     return [
         f"{step} iterations of {training.prompts_per_iteration} prompts with {training.images_per_prompt} images each, "
         f"{step * images} images in all; seed {training.seed}",
         f"reward: {rewards}; question to the VLM: {config.captions.query}",
-        f"learning rate {training.learning_rate:g}, LoRA rank {training.lora.rank}, alpha {training.lora.alpha:g}",
+        f"learning rate {training.learning_rate:g}, {trained}",
     ]
 
 

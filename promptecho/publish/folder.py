@@ -24,6 +24,7 @@ from promptecho.tables.collect import ScoreFile
 from promptecho.tables.table import Table, to_json
 
 ADAPTER = ("adapter_config.json", "adapter_model.safetensors", "pytorch_lora_weights.safetensors")
+MODEL = ("config.json", "diffusion_pytorch_model.safetensors")  # of a run with `finetuning: full`
 COMFYUI = "comfyui_lora.safetensors"
 _SPACE, _SUFFIX = re.compile(r"\s"), re.compile(r"\.\w{1,12}$")
 FIX = "delete it and rerun the generation"
@@ -64,21 +65,23 @@ def publish(
         told = f"--run {run}: is not trained by {config.experiment}{maybe(run, config.runs)}"
         raise ConfigError(f"{told} (known: {', '.join(config.runs) or 'none'})")
     adapter = results / f"runs/{run}/{step}/adapter"
-    missing = [name for name in ADAPTER if not (adapter / name).is_file()]
+    full = config.runs[run].finetuning == "full"
+    files = MODEL if full else ADAPTER
+    missing = [name for name in files if not (adapter / name).is_file()]
     if missing:
         raise DataError(f"{adapter}: {missing[0]} is missing; is there a checkpoint {step} of {run}?")
     found = evaluations(results, config, run, step)
     with atomic_path(out) as folder:
         folder.mkdir()
-        for name in ADAPTER:
+        for name in files:
             copy_file(adapter / name, folder / name, out)
-        comfyui = _comfyui(adapter, folder, config)
+        comfyui = not full and _comfyui(adapter, folder, config)
         gallery, told = _gallery(results, config, found, run, step, folder, images)
         write_json(folder / "experiment.json", published_config(config, run))
         for table, _ in found:
             write_text(folder / f"evaluation/{table.name}.json", to_json(table) + "\n")
         text = card(
-            config, run, step, licence=licence, adapter=read_json(folder / ADAPTER[0]), found=found, gallery=gallery,
+            config, run, step, licence=licence, adapter=read_json(folder / files[0]), found=found, gallery=gallery,
             gallery_title=told, comfyui=comfyui, base_model=base_model, hub_name=hub_name,
         )  # fmt: skip
         write_text(folder / "README.md", text)

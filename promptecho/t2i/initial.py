@@ -16,8 +16,8 @@ from promptecho.t2i.lora_files import Lora, read_peft
 def initial_weights(
     folder: Path, transformer: torch.nn.Module, lora: LoraSection, targets: Mapping[str, Sequence[str]]
 ) -> dict[str, torch.Tensor]:
-    """Weights in float32 by the names of `lora_parameters`, of an adapter folder of ours (`runs/R/N/adapter`, or what
-    `promptecho adapter import` writes).
+    """Weights in float32 by the names of `trained_parameters`, of an adapter folder of ours (`runs/R/N/adapter`, or
+    what `promptecho adapter import` writes).
 
     Args:
         transformer: as it was loaded, without an adapter.

@@ -47,7 +47,7 @@ def add_lora(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "lora"))
         model = get_peft_model(transformer, config)
-    for parameter in lora_parameters(model).values():
+    for parameter in trained_parameters(model).values():
         parameter.data = parameter.data.float()
     return _computing_as_the_base(model)
 
@@ -124,19 +124,22 @@ def compute_apart(model: torch.nn.Module) -> None:
             layer.__class__ = PeftLinear  # type: ignore[assignment]
 
 
-def lora_parameters(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
+def trained_parameters(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
     """The trained parameters by name, sorted."""
     return {name: p for name, p in sorted(model.named_parameters()) if p.requires_grad}
 
 
 @contextmanager
-def merged(model: PeftModel, *, half: bool = False) -> Iterator[None]:
+def merged(model: torch.nn.Module, *, half: bool = False) -> Iterator[None]:
     """Run `model` with the adapter folded into its base weights: passes without gradient cost what the base model's do.
 
     Where the base weights are float32; with `half` also where they are bfloat16 (`rounded` says how). Not where the
     weights are partitioned over ranks (ZeRO-3). The base weights are put back as they were, bit for bit; meanwhile
     there are two of each (`folded_bytes`).
     """
+    if not isinstance(model, PeftModel):  # it has no adapter, but trained weights of its own
+        yield
+        return
     # Their common class does not declare what each kind of them has.
     layers: list[Any] = [module for module in model.modules() if isinstance(module, LoraLayer)]
     weights = [layer.get_base_layer().weight for layer in layers]
@@ -180,7 +183,7 @@ def folded_bytes(model: torch.nn.Module, *, half: bool) -> int:
 
 
 def save_adapter(model: PeftModel, weights: dict[str, torch.Tensor], folder: Path, family: Family) -> None:
-    """Save `weights` (as `lora_parameters` names them) as a PEFT folder with files for diffusers and ComfyUI, too.
+    """Save `weights` (as `trained_parameters` names them) as a PEFT folder with files for diffusers and ComfyUI, too.
 
     `pytorch_lora_weights.safetensors` carries rank and alpha as metadata; without it diffusers would load the
     adapter at half strength for alpha = 2 r.

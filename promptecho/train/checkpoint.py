@@ -15,7 +15,7 @@ import promptecho
 from promptecho.compute import mode
 from promptecho.errors import DataError, StateError
 from promptecho.files import atomic_path, read_jsonl, write_jsonl
-from promptecho.t2i.lora import save_adapter
+from promptecho.t2i.trained import save_trained
 from promptecho.train.prompts import PromptUse
 from promptecho.train.state import OtherCaptionsError, TrainingState, load_state, save_state
 
@@ -113,7 +113,7 @@ def write_checkpoint(out: Path, family, model, state: TrainingState, evaluated: 
     checkpoint has all three."""
     state.facts = facts()
     save_state(state, out / "state")
-    save_adapter(model, state.tensors[evaluated], out / "adapter", family.descriptor)
+    save_trained(model, state.tensors[evaluated], out / "adapter", family.descriptor)
     write_jsonl(out / "metrics.jsonl", list(rows))
 
 

@@ -1,4 +1,4 @@
-"""DeepSpeed around the LoRA parameters: gradients, ZeRO, clipping, and state by name in plain tensors.
+"""DeepSpeed around the trained parameters: gradients, ZeRO, clipping, and state by name in plain tensors.
 
 State goes into files of our own instead of DeepSpeed's checkpoints: those are pickles that want the same world size
 again. It is read from the flat tensors that ZeRO keeps, in one exchange at most, and stays on the device.
@@ -10,10 +10,9 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from peft import PeftModel
 
 from promptecho.config.training import TrainingConfig
-from promptecho.t2i.lora import compute_apart, lora_parameters
+from promptecho.t2i.lora import compute_apart, trained_parameters
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 FUSED = ("cuda",)  # where AdamW is one kernel in place of a dozen; it rounds in another way, so on CPUs it is not
@@ -47,9 +46,8 @@ class Engine:
         deepspeed.utils.logger.setLevel("WARNING")
         # On CPUs DeepSpeed would compile its own shared-memory all-reduce first: a minute, and g++. Gloo does.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-        assert isinstance(model, PeftModel), "its adapter is what is trained"
         self.model = model
-        self.parameters = lora_parameters(model)
+        self.parameters = trained_parameters(model)
         self.shapes = {name: p.shape for name, p in self.parameters.items()}  # ZeRO-3 leaves empty parameters behind
         self.partitioned = training.zero_stage == 3
         self._rate_at = training.learning_rate_at

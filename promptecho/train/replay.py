@@ -9,7 +9,8 @@ import torch
 
 from promptecho.config import ExperimentConfig, run_training
 from promptecho.errors import DataError
-from promptecho.t2i.lora import add_lora, lora_parameters
+from promptecho.t2i.lora import trained_parameters
+from promptecho.t2i.trained import make_trainable
 from promptecho.train.data import Batch
 from promptecho.train.dump import load_batch
 from promptecho.train.losses import loss_of
@@ -29,8 +30,8 @@ def replay(config: ExperimentConfig, folder: Path, device: torch.device) -> dict
     tensors, facts = load_batch(folder)
     training = run_training(config, facts["run"])
     family = load_family(config, device)
-    model = family.transformer = add_lora(family.transformer, training.lora, training.seed, family.lora_targets)
-    parameters = lora_parameters(model)
+    model = family.transformer = make_trainable(family.transformer, training, family.lora_targets)
+    parameters = trained_parameters(model)
     with torch.no_grad():
         for name, parameter in parameters.items():
             value = tensors.get(f"weights.{name}")

@@ -19,8 +19,8 @@ from promptecho.phases import Phase
 from promptecho.t2i.base import T2iModel
 from promptecho.t2i.checkpointing import use_checkpointing
 from promptecho.t2i.initial import initial_weights
-from promptecho.t2i.lora import add_lora
 from promptecho.t2i.prompt_cache import PromptCache
+from promptecho.t2i.trained import make_trainable
 from promptecho.train.data import TrainingPrompt
 from promptecho.train.deal import accumulation
 from promptecho.train.engine import Engine
@@ -52,14 +52,15 @@ def prepare(segment: Segment, training: TrainingConfig, layout: RankLayout, laun
     with phase(Phase.LOAD_VLM):
         rewarder = make_rewarder(segment, layout, launch, rewards, phase)
     with phase(Phase.OPTIMIZER):
-        family.transformer = add_lora(family.transformer, training.lora, training.seed, family.lora_targets)
+        family.transformer = make_trainable(family.transformer, training, family.lora_targets)
         engine = Engine(family.transformer, training, device, accumulation=accumulation(training, layout.trainers))
+        base = engine.weights() if training.finetuning == "full" and training.kl_base.weight > 0 else None
     phase.stop.watch_passes(family.transformer)
     t2i, times = segment.config.models.t2i, phase.meter.load_metrics()
     trainer = Trainer(
         segment, training, family, encoder, engine, rewards, rewarder, prompts, watched,
         family.latent_shape(*training.size(t2i)), sampler_grid(family, training, t2i), phase,
-        gpus=launch.world_size, initial=initial, first_row=times,
+        gpus=launch.world_size, initial=initial, base=base, first_row=times,
     )  # fmt: skip
     told = ", ".join(f"{key.removeprefix('seconds_load_')} {value:.1f} s" for key, value in times.items())
     trainer.say(f"models loaded: {told}")

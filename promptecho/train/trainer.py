@@ -67,6 +67,7 @@ class Trainer:
     rows: list[dict[str, Any]] = field(default_factory=list)
     gpus: int = 0  # all processes of the launch, reward servers included; 0: those that train
     initial: dict[str, torch.Tensor] | None = None  # weights that a run begins with; None: those of the engine
+    base: dict[str, torch.Tensor] | None = None  # the base model's weights, where these are what is trained
     first_row: dict[str, Any] = field(default_factory=dict)  # what this process's first row of metrics also contains
 
     @cached_property

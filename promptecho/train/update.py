@@ -13,9 +13,11 @@ from collections import defaultdict
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
+from typing import cast
 
 import torch
 import torch.distributed as dist
+from peft import PeftModel
 
 from promptecho import awm
 from promptecho.config.training import TrainingConfig
@@ -115,8 +117,13 @@ def precompute(trainer: Trainer, rollout: Rollout, iteration: int, average: dict
             of_average = velocities(trainer, rollout, noised, t)
             engine.use_weights(policy)
         if training.kl_base.weight > 0:
-            with engine.model.disable_adapter():
+            if trainer.base is None:
+                with cast(PeftModel, engine.model).disable_adapter():
+                    of_base = velocities(trainer, rollout, noised, t)
+            else:
+                engine.use_weights(trainer.base)
                 of_base = velocities(trainer, rollout, noised, t)
+                engine.use_weights(policy)
     with trainer.phase(Phase.EXCHANGE):
         x0, old = rollout.latents, of_average if average_samples else of_policy  # of the weights that sampled
         assert old is not None, "computed for the one or the other"

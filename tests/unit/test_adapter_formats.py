@@ -37,7 +37,7 @@ from safetensors.torch import save_file
 from promptecho.config.families import family_named
 from promptecho.t2i.comfyui import COMFYUI_FILE
 from promptecho.t2i.external import convert_adapter
-from promptecho.t2i.lora import lora_parameters, save_adapter
+from promptecho.t2i.lora import save_adapter, trained_parameters
 from promptecho.t2i.lora_files import DIFFUSERS_FILE
 
 torch.set_num_threads(1)
@@ -282,7 +282,7 @@ def make(case: str, family: str):
 def test_our_own_adapters_act_at_strength_one_in_three_formats(tmp_path, case, family):
     model, expected = make(case, family)
     for name in ("adapter", "again"):
-        save_adapter(model, lora_parameters(model), tmp_path / name, family_named(family))
+        save_adapter(model, trained_parameters(model), tmp_path / name, family_named(family))
     assert_same(through_peft(family, tmp_path / "adapter"), expected, "PEFT")
     assert_same(through_diffusers(family, tmp_path / "adapter" / DIFFUSERS_FILE), expected, "diffusers")
     assert_same(through_diffusers(family, tmp_path / "adapter" / COMFYUI_FILE), expected, "diffusers, ComfyUI's file")

@@ -18,7 +18,7 @@ from tiny_policy import adapted, batch_of
 from promptecho import grpo, nft
 from promptecho.config.training import TrainingConfig
 from promptecho.config.training_checks import training_problems
-from promptecho.t2i.lora import lora_parameters
+from promptecho.t2i.lora import trained_parameters
 from promptecho.train.loop import train_segment
 from promptecho.train.losses import log_prob_of, loss_of, velocity
 from promptecho.train.update import steps_taken
@@ -122,10 +122,10 @@ def test_loss_of_a_batch_is_that_of_its_images_and_nobody_adds_nothing(algorithm
     single = [loss_of(family, batch.take([image]), training)[0] for image in range(4)]
     torch.testing.assert_close(loss, torch.stack(single).mean(), rtol=1e-5, atol=1e-6)
     loss.backward()
-    gradients = [parameter.grad.clone() for parameter in lora_parameters(family.transformer).values()]
+    gradients = [parameter.grad.clone() for parameter in trained_parameters(family.transformer).values()]
     assert any(bool(gradient.abs().max() > 0) for gradient in gradients)
     (0 * loss_of(family, batch.nobody(1), training)[0]).backward()
-    after = [parameter.grad for parameter in lora_parameters(family.transformer).values()]
+    after = [parameter.grad for parameter in trained_parameters(family.transformer).values()]
     assert all(torch.equal(a, b) for a, b in zip(gradients, after, strict=True))
     assert all(bool(value.isfinite()) for value in metrics.values())
     expected = (

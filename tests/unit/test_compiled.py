@@ -15,7 +15,7 @@ from torch.fx.experimental.symbolic_shapes import optimization_hint
 
 from promptecho.compute.blocks import CompiledForward, compilations
 from promptecho.files import read_json, read_jsonl
-from promptecho.t2i.lora import lora_parameters
+from promptecho.t2i.lora import trained_parameters
 from promptecho.t2i.registry import load_family
 from promptecho.train.loop import train_segment
 from promptecho.vlm import load_vlm
@@ -38,7 +38,7 @@ def pass_of(family, n: int) -> list[torch.Tensor]:
     generator = torch.Generator().manual_seed(n)
     x_t, t = torch.randn(n, *family.latent_shape(64, 64), generator=generator), torch.rand(n, generator=generator)
     velocity = family.velocity(x_t, t, family.encode_prompts(["A red circle."] * n))
-    weights = [*lora_parameters(family.transformer).values()]
+    weights = [*trained_parameters(family.transformer).values()]
     gradients = torch.autograd.grad(velocity.square().mean(), weights, allow_unused=True)
     # The text stream of Qwen-Image's last block leads nowhere: no gradient, or one of zeros.
     return [velocity.detach(), *(gradient for gradient in gradients if gradient is not None and gradient.any())]

@@ -28,7 +28,7 @@ from promptecho.config.training import LoraSection
 from promptecho.errors import ConfigError, DataError, OutOfMemoryError
 from promptecho.files import read_jsonl, write_json, write_jsonl
 from promptecho.generate import GenerateJob, generate_shard
-from promptecho.t2i.lora import add_lora, lora_parameters, save_adapter
+from promptecho.t2i.lora import add_lora, save_adapter, trained_parameters
 from promptecho.t2i.registry import load_family
 from promptecho.t2i.zimage.model import ZImage
 
@@ -92,7 +92,7 @@ def adapter(experiment) -> Path:
     family = load_family("zimage", str(tiny_t2i.shared_folder()))
     model = add_lora(family.transformer, LoraSection(rank=4, alpha=8), 1, family.lora_targets)
     generator = torch.Generator().manual_seed(0)
-    weights = {name: 0.2 * torch.randn(p.shape, generator=generator) for name, p in lora_parameters(model).items()}
+    weights = {name: 0.2 * torch.randn(p.shape, generator=generator) for name, p in trained_parameters(model).items()}
     save_adapter(model, weights, experiment.folder / "adapter", family.descriptor)
     return experiment.folder / "adapter"
 
@@ -206,7 +206,7 @@ def test_only_what_changed_is_generated_again(experiment, config, adapter, capsy
     assert "12 images, 0 already done" in said and png_bytes(experiment.folder / "again") != before
     family = load_family("zimage", str(tiny_t2i.shared_folder()))
     model = add_lora(family.transformer, LoraSection(rank=4, alpha=8), 2, family.lora_targets)
-    save_adapter(model, {n: p.detach() for n, p in lora_parameters(model).items()}, experiment.folder / "new",
+    save_adapter(model, {n: p.detach() for n, p in trained_parameters(model).items()}, experiment.folder / "new",
                  family.descriptor)  # fmt: skip
     said = generate_again(experiment, other, "again", capsys, run="r", step=2, adapter=experiment.folder / "new")
     assert "12 images, 0 already done" in said
@@ -284,7 +284,7 @@ def test_an_adapter_of_another_model_is_one_line(experiment, tmp_path, adapter):
 def test_a_diverged_adapter_is_named_by_its_first_image(experiment, config):
     family = load_family("zimage", str(tiny_t2i.shared_folder()))
     model = add_lora(family.transformer, LoraSection(rank=4, alpha=8), 1, family.lora_targets)
-    nan = {name: torch.full_like(p, float("nan")) for name, p in lora_parameters(model).items()}
+    nan = {name: torch.full_like(p, float("nan")) for name, p in trained_parameters(model).items()}
     folder = experiment.folder / "nan" / "adapter"
     save_adapter(model, nan, folder, family.descriptor)
     says = "prompt 00000 image 0: the model's latents are not finite; the adapter"

@@ -20,7 +20,7 @@ from promptecho.config.training import LoraSection
 from promptecho.errors import ConfigError
 from promptecho.files import write_jsonl
 from promptecho.generate import GenerateJob, generate_shard, make_images
-from promptecho.t2i.lora import add_lora, lora_parameters, save_adapter
+from promptecho.t2i.lora import add_lora, save_adapter, trained_parameters
 from promptecho.t2i.registry import load_family
 
 torch.set_num_threads(1)
@@ -38,7 +38,7 @@ def experiment(tmp_path_factory) -> Experiment:
     family = load_family("zimage", str(experiment.t2i))
     model = add_lora(family.transformer, LoraSection(rank=4, alpha=8), 1, family.lora_targets)
     generator = torch.Generator().manual_seed(0)
-    weights = {name: 0.2 * torch.randn(p.shape, generator=generator) for name, p in lora_parameters(model).items()}
+    weights = {name: 0.2 * torch.randn(p.shape, generator=generator) for name, p in trained_parameters(model).items()}
     save_adapter(model, weights, experiment.folder / "adapter", family.descriptor)
     return experiment
 

@@ -20,7 +20,7 @@ from promptecho.files import read_json
 from promptecho.t2i.comfyui import COMFYUI_FILE
 from promptecho.t2i.external import convert_adapter, load_target
 from promptecho.t2i.initial import initial_weights
-from promptecho.t2i.lora import add_lora, lora_parameters, save_adapter
+from promptecho.t2i.lora import add_lora, save_adapter, trained_parameters
 from promptecho.t2i.registry import load_family
 from promptecho.train.loop import train_segment
 
@@ -90,7 +90,7 @@ class Saved:
         model = add_lora(family.transformer, self.lora, 0, family.lora_targets)
         generator = torch.Generator().manual_seed(1)
         self.weights = {
-            name: torch.randn(p.shape, generator=generator) * 0.1 for name, p in lora_parameters(model).items()
+            name: torch.randn(p.shape, generator=generator) * 0.1 for name, p in trained_parameters(model).items()
         }
         save_adapter(model, self.weights, folder, family.descriptor)
 

@@ -14,7 +14,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from promptecho.t2i import lora as lora_module
-from promptecho.t2i.lora import add_lora, folded_bytes, load_adapter, lora_parameters, merged, rounded, save_adapter
+from promptecho.t2i.lora import add_lora, folded_bytes, load_adapter, merged, rounded, save_adapter, trained_parameters
 from promptecho.t2i.lora_linear import AdaptedWeights, lora_linear, together
 from promptecho.t2i.registry import load_family
 from promptecho.train.losses import loss_of
@@ -170,7 +170,7 @@ def test_in_float32_and_without_an_adapter_blocks_compute_the_bits_of_diffusers_
     for with_adapter in (True, False):
         values = []
         for family in (shared, own):
-            weights = [*lora_parameters(family.transformer).values()]
+            weights = [*trained_parameters(family.transformer).values()]
             if with_adapter:
                 loss = loss_of(family, batch, TRAINING)[0]
                 values.append([loss, *torch.autograd.grad(loss, weights, allow_unused=True)])
@@ -200,7 +200,7 @@ def test_a_models_gradients_are_as_near_to_float64_as_pefts(name):
         with FlopCounterMode(display=False) as flops:
             loss_of(family, one, TRAINING)[0].backward()
         work.append(flops.get_total_flops())
-        found = lora_parameters(family.transformer).values()
+        found = trained_parameters(family.transformer).values()
         gradients.append(torch.cat([p.grad.double().flatten() for p in found if p.grad is not None]))
     exact, ours_found, pefts_found = gradients
     assert work[1] == work[2]  # the operator's FLOPs count as its products do
@@ -225,7 +225,9 @@ def test_adapters_are_saved_as_pefts_own_are(tmp_path):
     )
     expected = {key: value.shape for key, value in get_peft_model_state_dict(theirs).items()}
     assert {key: value.shape for key, value in get_peft_model_state_dict(ours).items()} == expected
-    save_adapter(ours, {key: p.detach() for key, p in lora_parameters(ours).items()}, tmp_path / "a", family.descriptor)
+    save_adapter(
+        ours, {key: p.detach() for key, p in trained_parameters(ours).items()}, tmp_path / "a", family.descriptor
+    )
     again = load_adapter(load_family("zimage", str(FOLDERS["zimage"]()), dtype="bfloat16").transformer, tmp_path / "a")
     assert any(type(module) is lora_module._LoraLinear for module in again.modules())
 
@@ -255,7 +257,7 @@ def test_folded_into_bfloat16_images_change_by_no_more_than_bfloat16_changes_the
     for family in (half, full):
         family.transformer = add_lora(family.transformer, TRAINING.lora, 0, family.lora_targets)
         generator = torch.Generator().manual_seed(0)
-        for key, parameter in lora_parameters(family.transformer).items():
+        for key, parameter in trained_parameters(family.transformer).items():
             if "lora_B" in key:
                 parameter.data = strength * 0.02 * torch.randn(parameter.shape, generator=generator)
     noise = torch.randn(3, *half.latent_shape(64, 64), generator=torch.Generator().manual_seed(3))

@@ -40,7 +40,7 @@ from promptecho.plan.result import Cluster
 from promptecho.plan.settings import Settings
 from promptecho.plan.stand_ins import CountingTokenizer, words
 from promptecho.plan.trace import Tally
-from promptecho.t2i.lora import lora_parameters
+from promptecho.t2i.lora import trained_parameters
 from promptecho.train.data import Batch
 from promptecho.train.losses import loss_of, velocity
 from promptecho.upgrade.costs import PlanFile
@@ -72,7 +72,9 @@ def found(folder: Path, kind="pipeline") -> ModelStatus:
 def t2i_costs(name: str, *, checkpointing="off", folder: Path | None = None, **section) -> T2iCosts:
     folder = folder or tiny_policy.FOLDERS[name]()
     section = T2iSection(family=name, path=str(folder), height=64, width=64, **{"dtype": "float32", **section})
-    return T2iCosts(found(folder), section, LORA, checkpointing=checkpointing, prompt_tokens=TOKENS)
+    return T2iCosts(
+        found(folder), section, TrainingConfig(lora=LORA), checkpointing=checkpointing, prompt_tokens=TOKENS
+    )
 
 
 def real_family(name: str, dtype="float32", *, checkpointing="off", folder: Path | None = None):
@@ -164,7 +166,7 @@ def test_weights_are_those_of_the_loaded_model(name, dtype):
         return sum(t.numel() * t.element_size() for key, t in tensors if names(key))
 
     assert costs.transformer_bytes == size(family.transformer, lambda key: "lora_" not in key)
-    assert costs.lora_params == sum(p.numel() for p in lora_parameters(family.transformer).values())
+    assert costs.lora_params == sum(p.numel() for p in trained_parameters(family.transformer).values())
     assert costs.text_encoder_bytes == size(family.pipeline.text_encoder)
     assert costs.vae_bytes == size(family.pipeline.vae)  # in float32 whatever the others are
 
@@ -176,7 +178,7 @@ def test_peak_of_the_update_against_live_tensors_of_the_real_one(checkpointing, 
     costs = t2i_costs("zimage", checkpointing=checkpointing, dtype=dtype)
     family = real_family("zimage", dtype, checkpointing=checkpointing)
     batch = real_batch(family, 4)
-    for parameter in lora_parameters(family.transformer).values():
+    for parameter in trained_parameters(family.transformer).values():
         parameter.grad = torch.zeros_like(parameter)
     gc.collect()
     tally = Tally()

@@ -28,7 +28,7 @@ from promptecho.publish.card import hub_id_of
 from promptecho.publish.folder import published_config
 from promptecho.publish.upload import check_upload, upload
 from promptecho.scores import read_scores, write_scores
-from promptecho.t2i.lora import add_lora, lora_parameters, save_adapter
+from promptecho.t2i.lora import add_lora, save_adapter, trained_parameters
 
 CONFIG = Path(__file__).resolve().parents[2] / "config/experiments/shapes.yaml"
 RUN, STEP = "promptecho-s1", 30
@@ -58,7 +58,7 @@ def finished(tmp_path_factory) -> Path:
     model = add_lora(
         adapter_worlds.transformer("zimage"), LoraSection(rank=4, alpha=8), 1, {"all": family.lora_targets}
     )
-    weights = {name: torch.randn(p.shape) for name, p in lora_parameters(model).items()}
+    weights = {name: torch.randn(p.shape) for name, p in trained_parameters(model).items()}
     save_adapter(model, weights, results / f"runs/{RUN}/{STEP}/adapter", family)
     return results
 
@@ -91,6 +91,24 @@ def table(results: Path) -> list[str]:
 
 def metadata(folder: Path) -> dict:
     return yaml.safe_load((folder / "README.md").read_text().split("---\n")[1])
+
+
+def test_a_model_that_was_trained_whole_is_published_as_one(results, tmp_path):
+    config = tmp_path / "shapes.yaml"
+    config.write_text(CONFIG.read_text().replace("  iterations: 20", "  finetuning: full\n  iterations: 20"))
+    adapter, out = results / f"runs/{RUN}/{STEP}/adapter", tmp_path / "out"
+    shutil.rmtree(adapter)
+    adapter.mkdir()
+    (adapter / "config.json").write_text("{}")
+    (adapter / "diffusion_pytorch_model.safetensors").write_bytes(b"weights")
+    run(
+        "publish", results, "--run", RUN, "--license", "mit", "--config", config, "--out", out, "--base-model", "own/it"
+    )
+    assert (out / "diffusion_pytorch_model.safetensors").read_bytes() == b"weights" and not list(out.glob("*lora*"))
+    assert (metadata(out)["base_model_relation"], "lora" in metadata(out)["tags"]) == ("finetune", False)
+    card = (out / "README.md").read_text()
+    assert "ZImageTransformer2DModel.from_pretrained(" in card and "transformer=transformer" in card
+    assert "LoRA" not in card and "PEFT" not in card and "all weights of the transformer" in card
 
 
 def test_the_folder_has_the_adapter_for_three_readers_and_a_card(results):

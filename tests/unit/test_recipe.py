@@ -19,7 +19,7 @@ from promptecho.config.load import parse_experiment
 from promptecho.config.training import EmaSection, KlEmaSection, LoraSection
 from promptecho.errors import ConfigError
 from promptecho.seeds import derive_seed
-from promptecho.t2i.lora import add_lora, lora_parameters
+from promptecho.t2i.lora import add_lora, trained_parameters
 
 RAW = {
     "experiment": "tiny",
@@ -36,7 +36,7 @@ def layers() -> torch.nn.Module:
 
 def adapter(init: str, seed: int = 1) -> dict[str, torch.Tensor]:
     model = add_lora(layers(), LoraSection(init=init), seed, {"all": tuple(WIDTHS)})
-    return {name: value.detach() for name, value in lora_parameters(model).items()}
+    return {name: value.detach() for name, value in trained_parameters(model).items()}
 
 
 def test_a_begins_as_it_is_asked_to_and_b_at_zero():
@@ -58,7 +58,7 @@ def test_kaiming_is_what_peft_does_by_itself():
     plain = get_peft_model(model, LoraConfig(r=64, lora_alpha=128, target_modules=sorted(WIDTHS)))
     found = adapter("kaiming")
     assert LoraSection().init == "kaiming"
-    assert all(torch.equal(found[name], value) for name, value in lora_parameters(plain).items())
+    assert all(torch.equal(found[name], value) for name, value in trained_parameters(plain).items())
 
 
 @pytest.mark.parametrize(

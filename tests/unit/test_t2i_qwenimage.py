@@ -14,7 +14,7 @@ from tiny_experiment import Experiment
 
 from promptecho.config.training import LoraSection
 from promptecho.errors import DataError, ModelError
-from promptecho.t2i.lora import add_lora, lora_parameters, save_adapter
+from promptecho.t2i.lora import add_lora, save_adapter, trained_parameters
 from promptecho.t2i.qwenimage.model import pack, unpack
 from promptecho.t2i.registry import load_family
 
@@ -144,7 +144,7 @@ def test_the_adapter_loads_in_diffusers_at_full_strength(tmp_path, pipeline):
 
     family = load()
     model = add_lora(family.transformer, LoraSection(rank=4, alpha=8), 1, family.lora_targets)
-    parameters = lora_parameters(model)
+    parameters = trained_parameters(model)
     assert len({name.split(".lora_")[0] for name in parameters}) == 2 * len(family.descriptor.lora_targets)
     generator = torch.Generator().manual_seed(3)
     weights = {name: torch.randn(p.shape, generator=generator) * 0.05 for name, p in parameters.items()}

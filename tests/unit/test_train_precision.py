@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 
 from promptecho import awm
 from promptecho.plan.checkpointing import MODES
-from promptecho.t2i.lora import lora_parameters, merged
+from promptecho.t2i.lora import merged, trained_parameters
 from promptecho.t2i.qwenimage.model import pack
 from promptecho.train import engine as engine_module
 from promptecho.train.data import Batch
@@ -35,7 +35,7 @@ dtypes = pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 
 def gradients_of(loss: torch.Tensor, family) -> dict[str, torch.Tensor]:
     """Gradients but those that are 0: the text stream of Qwen-Image's last block leads nowhere."""
-    parameters = lora_parameters(family.transformer)
+    parameters = trained_parameters(family.transformer)
     found = dict(zip(parameters, torch.autograd.grad(loss, [*parameters.values()], allow_unused=True), strict=True))
     used = {key: gradient for key, gradient in found.items() if gradient is not None and gradient.any()}
     last = f"transformer_blocks.{len(blocks(family)) - 1}."
@@ -143,7 +143,7 @@ def test_half_precision_is_only_where_the_frozen_weights_are(name):
 
     family.pipeline.transformer.register_forward_pre_hook(note, with_kwargs=True)
     loss, metrics = loss_of(family, batch, TRAINING)
-    trained = lora_parameters(family.transformer)
+    trained = trained_parameters(family.transformer)
     frozen = [p for p in family.transformer.parameters() if not p.requires_grad]
     assert {p.dtype for p in frozen} == {torch.bfloat16} and {p.dtype for p in trained.values()} == {torch.float32}
     # x_t is computed in float32 and rounded once; in bfloat16 from the start it would be another.

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from promptecho.config.training import LoraSection, TimestepsSection, TrainingConfig
 from promptecho.errors import DataError, ModelError, StateError
 from promptecho.files import read_json, write_json
-from promptecho.t2i.lora import add_lora, load_adapter, lora_parameters, merged, save_adapter
+from promptecho.t2i.lora import add_lora, load_adapter, merged, save_adapter, trained_parameters
 from promptecho.t2i.registry import load_family
 from promptecho.train.checkpoint import find_start, save_rolling
 from promptecho.train.data import Rollout, TrainingPrompt, batches_of, normal, prompts_of
@@ -225,7 +225,7 @@ def test_initial_weights_depend_on_the_seed_alone():
     torch.rand(17)
     _, b = adapted()
     _, other = adapted(seed=2)
-    a, b, other = map(lora_parameters, (a, b, other))
+    a, b, other = map(trained_parameters, (a, b, other))
     assert list(a) == sorted(a) and all(torch.equal(a[name], b[name]) for name in a)
     assert any(not torch.equal(a[name], other[name]) for name in a)
     assert all(p.dtype == torch.float32 for p in a.values())
@@ -241,14 +241,14 @@ def test_initial_weights_are_float32_on_a_base_model_in_bfloat16_too():
     _, a = adapted()
     family = load_family("zimage", str(tiny_t2i.shared_folder()), dtype="bfloat16")
     b = add_lora(family.transformer, LoraSection(rank=4, alpha=8), 1, family.lora_targets)
-    a, b = lora_parameters(a), lora_parameters(b)
+    a, b = trained_parameters(a), trained_parameters(b)
     for name in a:
         torch.testing.assert_close(a[name], b[name], rtol=1e-2, atol=1e-5)
 
 
 def test_only_the_adapter_is_trained_on_every_target():
     _, model = adapted(target_modules=["to_q", "to_out.0"])
-    names = {name.split(".lora_")[0].removeprefix("base_model.model.") for name in lora_parameters(model)}
+    names = {name.split(".lora_")[0].removeprefix("base_model.model.") for name in trained_parameters(model)}
     assert len(names) == 2 * 4 and {name.rsplit("attention.")[-1] for name in names} == {"to_q", "to_out.0"}
     with pytest.raises(ModelError, match="training.lora.target_modules: no linear layer .* ends in 'to_z'"):
         adapted(target_modules=["to_q", "to_z"])
@@ -256,7 +256,7 @@ def test_only_the_adapter_is_trained_on_every_target():
 
 def random_weights(model, seed: int = 0) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    return {name: 0.3 * torch.randn(p.shape, generator=generator) for name, p in lora_parameters(model).items()}
+    return {name: 0.3 * torch.randn(p.shape, generator=generator) for name, p in trained_parameters(model).items()}
 
 
 @pytest.fixture(scope="module")
@@ -264,16 +264,16 @@ def saved(tmp_path_factory):
     """(adapter folder, its weights by name) at random values."""
     family, model = adapted()
     weights, folder = random_weights(model), tmp_path_factory.mktemp("adapter") / "adapter"
-    before = {name: p.detach().clone() for name, p in lora_parameters(model).items()}
+    before = {name: p.detach().clone() for name, p in trained_parameters(model).items()}
     save_adapter(model, weights, folder, family.descriptor)
-    assert all(torch.equal(p, before[name]) for name, p in lora_parameters(model).items())
+    assert all(torch.equal(p, before[name]) for name, p in trained_parameters(model).items())
     return folder, weights
 
 
 def test_a_merged_adapter_gives_the_same_velocities_and_leaves_the_base_weights_alone():
     family, model = adapted()
     with torch.no_grad():
-        for parameter in lora_parameters(model).values():
+        for parameter in trained_parameters(model).values():
             parameter.normal_(std=0.2)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     family.transformer = model
@@ -315,7 +315,7 @@ def test_plain_peft_and_diffusers_load_the_adapter_at_full_strength(saved):
     base = sample(load_family("zimage", str(tiny_t2i.shared_folder())))
     assert torch.equal(sample(family, model), base)  # a fresh adapter changes nothing
     with torch.no_grad():
-        for name, p in lora_parameters(model).items():
+        for name, p in trained_parameters(model).items():
             p.copy_(saved[1][name])
     trained = sample(family, model)
     assert (trained - base).abs().max() > 0.1

@@ -15,7 +15,7 @@ from tiny_vlm import shared_folder
 
 from promptecho.config.training import LoraSection
 from promptecho.files import read_json
-from promptecho.t2i.lora import add_lora, lora_parameters, save_adapter
+from promptecho.t2i.lora import add_lora, save_adapter, trained_parameters
 from promptecho.t2i.registry import load_family
 from promptecho.try_adapter import side_by_side
 
@@ -31,7 +31,7 @@ def adapters(tmp_path_factory) -> Path:
         family = load_family("zimage", str(tiny_t2i.shared_folder()))
         model = add_lora(family.transformer, LoraSection(rank=4, alpha=8), 1, family.lora_targets)
         draw = torch.Generator().manual_seed(0)
-        weights = {key: scale * torch.randn(p.shape, generator=draw) for key, p in lora_parameters(model).items()}
+        weights = {key: scale * torch.randn(p.shape, generator=draw) for key, p in trained_parameters(model).items()}
         save_adapter(model, weights, folder / name / "adapter", family.descriptor)
     return folder
 

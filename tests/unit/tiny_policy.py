@@ -10,7 +10,7 @@ import torch
 from forked import ranks, run
 
 from promptecho.config.training import LoraSection, TrainingConfig
-from promptecho.t2i.lora import add_lora, lora_parameters
+from promptecho.t2i.lora import add_lora, trained_parameters
 from promptecho.t2i.registry import load_family
 from promptecho.train.data import Batch
 
@@ -27,7 +27,7 @@ def adapted(name: str, dtype: str, *, checkpointing="off", lora: LoraSection = T
     family.transformer = add_lora(family.transformer, lora, 0, family.lora_targets)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        for parameter in lora_parameters(family.transformer).values():
+        for parameter in trained_parameters(family.transformer).values():
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
     return family
 
