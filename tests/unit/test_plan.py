@@ -166,7 +166,7 @@ def test_weights_are_those_of_the_loaded_model(name, dtype):
         return sum(t.numel() * t.element_size() for key, t in tensors if names(key))
 
     assert costs.transformer_bytes == size(family.transformer, lambda key: "lora_" not in key)
-    assert costs.lora_params == sum(p.numel() for p in trained_parameters(family.transformer).values())
+    assert costs.trained_params == sum(p.numel() for p in trained_parameters(family.transformer).values())
     assert costs.text_encoder_bytes == size(family.pipeline.text_encoder)
     assert costs.vae_bytes == size(family.pipeline.vae)  # in float32 whatever the others are
 
@@ -213,7 +213,7 @@ def test_a_deep_model_in_part_equals_the_whole(tmp_path, monkeypatch, checkpoint
     part = t2i_costs("zimage", folder=folder, checkpointing=checkpointing, dtype="bfloat16")
     monkeypatch.setattr(depth, "repeated_layers", lambda model: None)
     whole = t2i_costs("zimage", folder=folder, checkpointing=checkpointing, dtype="bfloat16")
-    assert part.lora_params == whole.lora_params
+    assert part.trained_params == whole.trained_params
     assert part.encode() == whole.encode()
     for figure in (lambda costs: costs.loss(4, TRAINING), lambda costs: costs.sample_step(4, 3.5)):
         a, b = figure(part), figure(whole)

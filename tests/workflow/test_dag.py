@@ -257,6 +257,9 @@ def test_a_run_begins_with_an_adapter_or_another_run(workflow):
     )
     workflow.edit("config/experiments/tiny.yaml", "runs:", runs)
     checkpoint = "results/tiny/runs/{}/4/adapter"
+    told = workflow.snakemake("--dry-run", checkpoint.format("warm")).stdout
+    assert "tiny: runs.start.adapter: /models/theirs: no such folder" in told and "Job stats" not in told
+    workflow.edit("config/experiments/tiny.yaml", "/models/theirs", "org/theirs")
     planned = workflow.planned(checkpoint.format("warm"))
     assert (planned["import_adapter"], planned["train"]) == (1, 2) and "generate_shard" not in planned
     assert workflow.planned(checkpoint.format("later"))["train"] == 3

@@ -30,6 +30,7 @@ from promptecho.config.scorers import MAX_FAILED_SHARE, backend_of, image_set_li
 from promptecho.config.slices import TABLES_CODE, folders_of, versions_of
 from promptecho.errors import ConfigError, DataError
 from promptecho.file_hashes import FileHashes
+from promptecho.hub_record import HUB_ID
 from promptecho.plain_errors import UserError
 from promptecho.tables.published import published
 
@@ -281,12 +282,24 @@ def training_inputs(wildcards):
         inputs["heldout"] = bound(wildcards, f"results/{wildcards.E}/captions/heldout.jsonl")
     if (initial := initial_adapter(chosen, wildcards.R)) is not None:
         inputs["initial"] = bound(wildcards, f"results/{wildcards.E}/{initial.folder}")
+        _require_adapter(wildcards, initial)
     labels = [
         bound(wildcards, entry.label)
         for entry in configuration.run_rewards(chosen, wildcards.R)
         if entry.label is not None
     ]
     return inputs | ({"labels": labels} if labels else {})
+
+
+def _require_adapter(wildcards, initial):
+    """An adapter to begin with that should lie here is told when Snakemake plans; what the hub has, when jobs start."""
+    from promptecho.models.inventory import unavailable_models
+
+    chosen, folder = experiment(wildcards), placed(f"results/{wildcards.E}/{initial.folder}")
+    if initial.step is not None or os.path.exists(folder) or HUB_ID.fullmatch(chosen.adapters[initial.name].adapter):
+        return
+    if problems := unavailable_models(chosen, {f"runs.{initial.name}"}):
+        raise UserError("\n".join(problems))
 
 
 def training_begin(wildcards, input):
