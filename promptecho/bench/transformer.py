@@ -161,7 +161,7 @@ def shipped(bench: Bench) -> Any:
 
 def piped(bench: Bench, pipeline: Any, prompts: list[str], noise: torch.Tensor, steps: int) -> Any:
     """Images of the pipeline from `noise`, with the guidance of the configuration."""
-    from promptecho.t2i.qwenimage.model import pack
+    from promptecho.t2i.patches import pack
 
     t2i, scale = bench.config.models.t2i, bench.training.sampling.guidance_scale
     options: dict[str, Any] = {"guidance_scale": scale, "latents": noise.clone()}

@@ -147,7 +147,13 @@ class Family:
 
 
 FAMILIES: Plugins[Family] = Plugins(
-    "families", Family, {"zimage": "promptecho.t2i.zimage:FAMILY", "qwenimage": "promptecho.t2i.qwenimage:FAMILY"}
+    "families",
+    Family,
+    {
+        "zimage": "promptecho.t2i.zimage:FAMILY",
+        "qwenimage": "promptecho.t2i.qwenimage:FAMILY",
+        "flux": "promptecho.t2i.flux:FAMILY",
+    },
 )
 DEFAULT = next(iter(FAMILIES.built_in))
 

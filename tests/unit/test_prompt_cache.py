@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import tiny_flux
 import tiny_qwenimage
 import tiny_t2i
 import torch
@@ -28,7 +29,11 @@ from promptecho.t2i.prompt_cache import PromptCache
 from promptecho.t2i.registry import load_family
 from promptecho.train.loop import train_segment
 
-FOLDERS = {"zimage": tiny_t2i.shared_folder, "qwenimage": tiny_qwenimage.shared_folder}
+FOLDERS = {
+    "zimage": tiny_t2i.shared_folder,
+    "qwenimage": tiny_qwenimage.shared_folder,
+    "flux": tiny_flux.shared_folder,
+}
 PROMPTS = ["A red circle.", "Two blue squares and a ring.", "A red circle.", "Ein grüner Stern – „schön“\n✓"]
 # Encodes prompts 0, 1, 2, ... into a cache.
 PROCESS = """

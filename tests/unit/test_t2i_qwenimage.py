@@ -15,7 +15,7 @@ from tiny_experiment import Experiment
 from promptecho.config.training import LoraSection
 from promptecho.errors import DataError, ModelError
 from promptecho.t2i.lora import add_lora, save_adapter, trained_parameters
-from promptecho.t2i.qwenimage.model import pack, unpack
+from promptecho.t2i.patches import pack, unpack
 from promptecho.t2i.registry import load_family
 
 PROMPTS = ["A red circle.", "Three blue squares.", "a photo of a star", "The image shows a ring and a black cross."]

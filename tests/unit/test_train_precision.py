@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 from promptecho import awm
 from promptecho.plan.checkpointing import MODES
 from promptecho.t2i.lora import merged, trained_parameters
-from promptecho.t2i.qwenimage.model import pack
+from promptecho.t2i.patches import pack
 from promptecho.train import engine as engine_module
 from promptecho.train.data import Batch
 from promptecho.train.engine import Engine
