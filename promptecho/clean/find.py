@@ -33,7 +33,7 @@ _NAMED = re.compile(rf"[a-z0-9][a-z0-9._-]*{re.escape(REPLACED)}(?:[0-9a-f]{{16}
 _UNPACKED = (".restoring-", ".unpacked-")
 # What `--config retrain=` and captions that are made again leave (config/reruns.py), below results/E.
 _ASIDE: tuple[str, ...] = ("captions", "work/train/*", "work/generate_shard/*", "images/*", "scores/*/*", "answers/*/*")
-_ASIDE += ("tensorboard/*", "trackers/*/*", "runs/*", "logs/train/*", "timings/train/*")
+_ASIDE += ("guards/*/*/*", "tensorboard/*", "trackers/*/*", "runs/*", "logs/train/*", "timings/train/*")
 _DAY = 86400
 
 

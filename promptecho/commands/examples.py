@@ -61,6 +61,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "promptecho score --config config/experiments/shapes.yaml --benchmark geneval"
         " --images results/shapes/images/base/0/geneval --experiment shapes --run base --step 0 --out 0.json",
     ),
+    "guard": (
+        "# EXPERIMENT.yaml has guards: [{name: echo}], for instance:",
+        "promptecho guard --config EXPERIMENT.yaml --name echo --images results/shapes/images/base/0/geneval"
+        " --run base --step 0 --work guard-work --out 0.json",
+    ),
     "tables": (
         "promptecho tables --table geneval --scores results/shapes --print",
         "promptecho tables --paper table4 --scores results/zimage results/qwenimage --print",

@@ -38,15 +38,26 @@ def curves(
             help="Folder to write curves_BENCHMARK.png, .pdf, .json and .html to, single_column/ has a narrow .pdf."
         ),
     ],
+    guards: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Guards' score files, guards/G/SET/R/N.json; repeat the option for several. Default: those that the "
+            "experiment's folder has of the same images."
+        ),
+    ] = None,
     config: Config = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was drawn as JSON.")] = False,
 ) -> None:
     """Draw a benchmark's scores with their intervals at the evaluated checkpoints of all runs."""
     from promptecho.figures.curves import curve_data, write_curves
     from promptecho.figures.sources import read_curve_sources
+    from promptecho.guards.columns import Guards
+    from promptecho.guards.files import find_guard_files, read_guard_files
 
     with plugins_of(config):
-        data = curve_data(read_curve_sources(given_files("SOURCES", sources), benchmark))
+        given = given_files("SOURCES", sources)
+        watching = Guards(read_guard_files(guards) if guards else find_guard_files(given, benchmark))
+        data = curve_data(read_curve_sources(given, benchmark), watching)
     _tell(data, write_curves(data, out), as_json)
 
 

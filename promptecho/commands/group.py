@@ -11,7 +11,7 @@ import typer.core
 from promptecho.commands import examples
 
 # As a reader meets them: the stages in the order in which the workflow runs them, then what prepares and watches them.
-STAGES = ("caption", "train", "generate", "judge", "score", "tables", "figures")
+STAGES = ("caption", "train", "generate", "judge", "score", "guard", "tables", "figures")
 BESIDE: tuple[str, ...] = ("status", "stop", "efficiency", "show", "browse", "track", "reward", "reward-audit", "list")
 BESIDE += ("doctor", "plan", "bench", "upgrade", "clean")
 BESIDE += ("models", "envs", "adapter", "try", "publish", "benchmarks", "config", "gpus", "shapes")

@@ -61,6 +61,13 @@ def tables(
     benchmark: Annotated[
         str, typer.Option(help="Benchmark whose scores are taken: a key of `benchmarks`. Default: the table's name.")
     ] = "",
+    guards: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Guards' score files, guards/G/SET/R/N.json; repeat the option for several. Default: those that the "
+            "experiment folders have of the same images."
+        ),
+    ] = None,
     max_failures: Annotated[
         list[str] | None,
         typer.Option(
@@ -85,6 +92,8 @@ def tables(
 
     if paper and (table or benchmark):
         raise ConfigError("--paper makes the paper's tables: leave --table and --benchmark out")
+    if guards and paper:
+        raise ConfigError("--guards is for --table, the paper's tables have none")
     if paper_rows and not paper:
         raise ConfigError("--paper-rows is for --paper")
     if out is None and not print_it and not as_json:
@@ -96,7 +105,7 @@ def tables(
         if paper:
             made = _paper(paper, sources, paper_rows or [], shares, strict)
         else:
-            made = [_table(table, sources, benchmark, shares, strict)]
+            made = [_table(table, sources, benchmark, shares, strict, guards)]
     values = []
     for one in made:
         paths = [str(path) for path in write(one, out)] if out else []
@@ -129,8 +138,13 @@ def _shares(given: list[str] | None) -> dict[str, float]:
     return found
 
 
-def _table(name: str, sources: list[Path], benchmark: str, shares: dict[str, float], one_version: bool) -> Table:
+def _table(
+    name: str, sources: list[Path], benchmark: str, shares: dict[str, float], one_version: bool,
+    guards: list[Path] | None,
+) -> Table:  # fmt: skip
     from promptecho.config.benchmarks import BENCHMARKS
+    from promptecho.guards.columns import Guards
+    from promptecho.guards.files import find_guard_files, read_guard_files
     from promptecho.tables.collect import find_score_files, read_score_files
     from promptecho.tables.compare import check_versions
     from promptecho.tables.kinds import make_table
@@ -140,7 +154,8 @@ def _table(name: str, sources: list[Path], benchmark: str, shares: dict[str, flo
     files = read_score_files(find_score_files(sources, benchmark), scorer=name)
     if one_version:
         check_versions(files)
-    return make_table(name, files, name=benchmark, max_failure_share=shares)
+    watching = Guards(read_guard_files(guards) if guards else find_guard_files(sources, benchmark))
+    return make_table(name, files, name=benchmark, max_failure_share=shares, guards=watching)
 
 
 def _paper(name: str, sources: list[Path], rows: list[str], shares: dict[str, float], one_version: bool) -> list[Table]:

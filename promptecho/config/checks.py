@@ -28,7 +28,7 @@ from promptecho.config.fields import Section
 from promptecho.config.image_sizes import size_problems
 from promptecho.config.initial import initial_problems
 from promptecho.config.models import CaptionsSection, ExperimentConfig
-from promptecho.config.rewards import placement_problem, reward_problems
+from promptecho.config.rewards import guard_problems, placement_problem, reward_problems
 from promptecho.config.suggestions import choices_at, keys_at, unknown_key
 from promptecho.config.training import TrainingConfig
 from promptecho.config.training_checks import training_problems
@@ -214,6 +214,8 @@ def cross_problems(sections: dict[str, Any], problems: Problems) -> None:
         problems.setdefault(f"runs.{name}.init_adapter", message)
     for key, message in reward_problems(sections.get("rewards") or []):
         problems.setdefault(f"rewards.{key}", message)
+    for key, message in guard_problems(sections.get("guards") or [], image_sets):
+        problems.setdefault(f"guards.{key}", message)
     for name, training in (runs or {}).items():
         rewards = training.rewards or sections.get("rewards") or []
         if rewards and (problem := placement_problem(rewards, training.reward_placement.mode)):
@@ -252,6 +254,7 @@ def _check_named_vlms(sections: dict[str, Any], problems: Problems) -> None:
     lists = {"rewards": sections.get("rewards"), "training.rewards": training.rewards if training else None}
     lists |= {f"runs.{name}.rewards": run.rewards for name, run in (sections.get("runs") or {}).items()}
     told = set()  # runs have the rewards of `training`, too
+    lists |= {"guards": sections.get("guards")}
     for key, entries in lists.items():
         for index, entry in enumerate(entries or []):
             if entry.vlm is None or entry.vlm in models.vlms or (index, entry.vlm) in told:

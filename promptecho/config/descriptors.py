@@ -16,8 +16,8 @@ from pydantic import Field, ValidationError
 from promptecho.config.fields import Count, NonNegative, Section, Share, Text
 from promptecho.plugins import SPEC, Plugins, Registration, wrong_types
 
-# Keys of an entry of `rewards` that all rewards have; a reward's own settings stand under its name beside them.
-SHARED = ("name", "weight", "vlm", "query", "label", "batch_size")
+# Keys of an entry of `rewards` or `guards` that all rewards have; a reward's own settings stand under its name.
+SHARED = ("name", "weight", "vlm", "query", "label", "batch_size", "column", "image_sets")
 NAME = re.compile(r"[a-z][a-z0-9_-]*")
 TAKES = {"query", "label", "include_eos"}
 # What metrics.jsonl has of each reward, whatever it measures.

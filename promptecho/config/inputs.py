@@ -12,9 +12,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from promptecho.config.descriptors import ModelOptions
+from promptecho.config.guards import guard_entry
 from promptecho.config.initial import initial_adapter
 from promptecho.config.judge_kinds import judge_kind
-from promptecho.config.load import reward_models, run_vlms
+from promptecho.config.load import reward_models, reward_vlm, run_vlms
 from promptecho.config.models import ExperimentConfig
 from promptecho.errors import DataError
 from promptecho.file_hashes import FileHashes, files_below
@@ -35,6 +37,7 @@ def inputs_of(
     *,
     image_set: str | None = None,
     benchmark: str | None = None,
+    guard: str | None = None,
 ) -> dict[str, str]:
     """Dotted key -> path as the configuration has it, of the inputs of a stage that are known by content here.
 
@@ -64,6 +67,13 @@ def inputs_of(
             found[f"judges.models.{entry.judge}.model"] = config.judges.models[entry.judge].model
         prompts = config.image_sets[entry.image_set].prompts if entry.image_set in config.image_sets else None
         found[f"image_sets.{entry.image_set}.prompts"] = prompts
+    elif stage == "guard" and guard is not None and image_set is not None:
+        index, watching = guard_entry(config, guard)
+        if (vlm := reward_vlm(config, watching)) is not None:
+            found["models.vlm.path" if watching.vlm is None else f"models.vlms.{watching.vlm}.path"] = vlm.path
+        if isinstance(watching.options, ModelOptions):
+            found[f"guards.{index}.{watching.name}.path"] = watching.options.path
+        found[f"image_sets.{image_set}.prompts"] = config.image_sets[image_set].prompts
     return {key: path for key, path in found.items() if path is not None and not is_shipped(path)}
 
 

@@ -16,7 +16,7 @@ from promptecho.config.extends import read_experiment
 from promptecho.config.families import with_defaults
 from promptecho.config.models import ExperimentConfig, SiteConfig
 from promptecho.config.presets import with_preset
-from promptecho.config.rewards import RewardSection, VlmSection
+from promptecho.config.rewards import GuardSection, RewardSection, VlmSection
 from promptecho.config.scorers import is_pairwise
 from promptecho.config.suggestions import is_adapter
 from promptecho.config.tracker_kinds import TRACKERS
@@ -205,8 +205,10 @@ def run_vlm(config: ExperimentConfig, run: str) -> VlmSection:
     return run_training(config, run).reward_vlm or config.models.vlm
 
 
-def reward_vlm(config: ExperimentConfig, entry: RewardSection, run: str | None = None) -> VlmSection | None:
-    """The VLM that gives one reward (of `run`; None: of the experiment); None where it needs none."""
+def reward_vlm(
+    config: ExperimentConfig, entry: RewardSection | GuardSection, run: str | None = None
+) -> VlmSection | None:
+    """The VLM that gives one reward (of `run`; None: of the experiment, as for guards); None where it needs none."""
     if not entry.reward.needs_vlm:
         return None
     if entry.vlm is not None:

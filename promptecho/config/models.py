@@ -33,7 +33,7 @@ from promptecho.config.fields import (
 )
 from promptecho.config.judges import JudgesSection
 from promptecho.config.resources import ResourcesSection
-from promptecho.config.rewards import RewardSection, VlmSection
+from promptecho.config.rewards import GuardSection, RewardSection, VlmSection
 from promptecho.config.training import TrainingConfig
 
 # Keys that an experiment takes from the site's file.
@@ -203,6 +203,10 @@ class ExperimentConfig(Section):
         default_factory=lambda: [RewardSection()],
         min_length=1,
         description="Weighted rewards; a run may have its own (`training.rewards`).",
+    )
+    guards: list[GuardSection] = Field(
+        default_factory=list,
+        description="Rewards that watch: they score the images of every checkpoint (docs/tables.md).",
     )
     runs: dict[Name, TrainingConfig] = Field(
         default_factory=dict, description="Runs by name; each may override any key of `training`."

@@ -23,7 +23,7 @@ INITIAL = "initial adapter"  # likewise, of the weights that a run began with
 # in its place, moving was cut short and is taken up again.
 _STATES = ("work/train/{run}", "work/generate_shard/{run}")  # or the new run would go on from the old one's states
 _FOLDERS: tuple[str, ...] = (*_STATES, "images/{run}", "scores/*/{run}", "answers/*/{run}", "tensorboard/{run}")
-_FOLDERS += ("trackers/*/{run}", "runs/{run}")
+_FOLDERS += ("guards/*/*/{run}", "trackers/*/{run}", "runs/{run}")
 _FILES = ("logs/train", "timings/train")
 
 

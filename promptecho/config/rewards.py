@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
@@ -12,7 +13,8 @@ from pydantic.fields import FieldInfo
 from promptecho.config.choices import name_of
 from promptecho.config.chosen import ChosenSection, options_fields
 from promptecho.config.descriptors import REWARDS, Reward, available_rewards, reward_named
-from promptecho.config.fields import Count, Flag, Real, Section, Text
+from promptecho.config.fields import Count, Flag, Name, Real, Section, Text
+from promptecho.suggest import maybe
 
 
 class VlmSection(Section):
@@ -27,23 +29,14 @@ class VlmSection(Section):
     trust_remote_code: Flag = Field(False, description="Run Python code that comes with the model. Off unless needed.")
 
 
-class RewardSection(ChosenSection):
-    """One reward; the advantages of several are added up with their weights (`training.advantage.scale` says whether
-    they are brought to one size first)."""
+QUERY = "what the VLM is asked; null: `captions.query`."
+BATCH_SIZE = "Images (or replies, where the VLM writes some) that are taken together."
+
+
+class NamedReward(ChosenSection):
+    """A reward that is chosen by name, with its settings."""
 
     name: Annotated[Text, AfterValidator(name_of(REWARDS))] = Field("echo", description="Which reward")
-    weight: Real = Field(1.0, description="Weight of its advantage in the sum.")
-    vlm: Text | None = Field(
-        None,
-        description="Which VLM gives it: a name of `models.vlms`; null: the run's `reward_vlm`, or `models.vlm`.",
-    )
-    query: Text | None = Field(None, description="what the VLM is asked; null: `captions.query`.")
-    label: Text | None = Field(
-        None,
-        description="what the VLM should answer. null: the prompt; else a .jsonl or .csv file with data_id and "
-        "label for every training prompt, the label a text or a JSON value (relative to where you start).",
-    )
-    batch_size: Count = Field(16, description="Images (or replies, where the VLM writes some) that are taken together.")
 
     @classmethod
     def choices(cls, ours_only: bool = False) -> list[Reward]:
@@ -62,18 +55,63 @@ class RewardSection(ChosenSection):
 
     @classmethod
     def written_fields(cls, ours_only: bool = False) -> dict[str, FieldInfo]:
-        return _written_fields(tuple(cls.choices(ours_only)))
+        return _written_fields(cls, tuple(cls.choices(ours_only)))
+
+
+class RewardSection(NamedReward):
+    """One reward; the advantages of several are added up with their weights (`training.advantage.scale` says whether
+    they are brought to one size first)."""
+
+    weight: Real = Field(1.0, description="Weight of its advantage in the sum.")
+    vlm: Text | None = Field(
+        None,
+        description="Which VLM gives it: a name of `models.vlms`; null: the run's `reward_vlm`, or `models.vlm`.",
+    )
+    query: Text | None = Field(None, description=QUERY)
+    label: Text | None = Field(
+        None,
+        description="what the VLM should answer. null: the prompt; else a .jsonl or .csv file with data_id and "
+        "label for every training prompt, the label a text or a JSON value (relative to where you start).",
+    )
+    batch_size: Count = Field(16, description=BATCH_SIZE)
+
+
+class GuardSection(NamedReward):
+    """A reward that watches: it scores the images of each checkpoint beside the benchmarks, and tables and curves show
+    it (docs/tables.md). List the reward that is trained, too: then they warn where it rises and another falls."""
+
+    column: Name | None = Field(
+        None, description="Name of its column and of its folder of scores; null: the reward's name."
+    )
+    vlm: Text | None = Field(
+        None, description="Which VLM it asks, where it asks one: a name of `models.vlms`; null: `models.vlm`."
+    )
+    query: Text | None = Field(None, description=QUERY)
+    image_sets: list[Text] | None = Field(
+        None,
+        min_length=1,
+        description="Keys of `image_sets` whose images it scores, at the checkpoints at which a benchmark of "
+        "`evaluate` scores them; null: of all that have such a benchmark.",
+    )
+    batch_size: Count = Field(16, description=BATCH_SIZE)
+
+    @property
+    def title(self) -> str:
+        """What it is called in tables, curves and folders."""
+        return self.column or self.name
 
 
 @functools.cache
-def _written_fields(rewards: tuple[Reward, ...]) -> dict[str, FieldInfo]:
+def _written_fields(section: type[NamedReward], rewards: tuple[Reward, ...]) -> dict[str, FieldInfo]:
     """The keys of an entry that may name any of these rewards."""
-    fields = dict(RewardSection.model_fields)
+    fields = dict(section.model_fields)
     told = ", ".join(f"{one.name} ({one.summary})" for one in rewards)
     names = tuple(one.name for one in rewards)
     fields["name"] = _retold(fields["name"], f"Which reward: {told}; or one from outside (docs/extending.md).")
     fields["name"].annotation = Literal[names]  # type: ignore[assignment]  # made when it is asked for
     for key in ("query", "label"):
+        if key not in fields:
+            continue
         takers = " and ".join(one.name for one in rewards if key in one.takes)
         fields[key] = _retold(fields[key], f"{takers}: {fields[key].description}")
     return fields | options_fields(rewards)
@@ -117,7 +155,7 @@ def told_of_tokens(rewards: list[RewardSection], placement: PlacementSection, pr
     )
 
 
-def reward_problems(rewards: list[RewardSection]) -> list[tuple[str, str]]:
+def reward_problems(rewards: Sequence[NamedReward]) -> list[tuple[str, str]]:
     """Impossible combinations: (key within the list, what is wrong and how to fix it)."""
     problems = []
     for index, entry in enumerate(rewards):
@@ -126,10 +164,10 @@ def reward_problems(rewards: list[RewardSection]) -> list[tuple[str, str]]:
             if other != entry.name:
                 message = f"{entry.name} has no such settings; remove it, or set name: {other}"
                 problems.append((f"{index}.{other}", message))
-        if entry.vlm is not None and not reward.needs_vlm:
+        if getattr(entry, "vlm", None) is not None and not reward.needs_vlm:
             problems.append((f"{index}.vlm", f"{entry.name} is given by no VLM; remove it"))
         for key in ("query", "label"):
-            if getattr(entry, key) is not None and key not in reward.takes:
+            if getattr(entry, key, None) is not None and key not in reward.takes:
                 instead = f": its question is {entry.name}.template" if hasattr(options, "template") else "; remove it"
                 problems.append((f"{index}.{key}", f"{entry.name} has none{instead}"))
         if reward.writes and options.temperature == 0 and options.samples > 1:
@@ -146,6 +184,21 @@ def placement_problem(rewards: list[RewardSection], mode: str) -> str | None:
         return None
     names = " and ".join(dict.fromkeys(entry.name for entry in rewards))
     return f"{mode} says where the reward's VLM sits, and {names} needs none; set colocated"
+
+
+def guard_problems(guards: Sequence[GuardSection], image_sets: dict[str, Any] | None) -> list[tuple[str, str]]:
+    """As `reward_problems`, of a list of guards."""
+    problems, titles = reward_problems(guards), set()
+    for index, guard in enumerate(guards):
+        if guard.title in titles:
+            problems.append((f"{index}.column", f"{guard.title} is another guard's already; choose another name"))
+        titles.add(guard.title)
+        for place, name in enumerate(guard.image_sets or ()):
+            if image_sets is not None and name not in image_sets:
+                known = ", ".join(image_sets) or "none"
+                told = f"{name}: no such image set (known: {known}){maybe(name, image_sets)}"
+                problems.append((f"{index}.image_sets.{place}", told))
+    return problems
 
 
 class PlacementSection(Section):

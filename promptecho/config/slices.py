@@ -12,19 +12,22 @@ from promptecho.config.benchmarks import BENCHMARKS, benchmark_named
 from promptecho.config.descriptors import REWARDS, ModelOptions
 from promptecho.config.families import version_in_digest
 from promptecho.config.fields import Section
+from promptecho.config.guards import guard_entry
 from promptecho.config.initial import initial_adapter
 from promptecho.config.judge_kinds import judge_kind
 from promptecho.config.load import reward_templates, reward_vlm, rewards_key, run_rewards, run_training, run_vlm
 from promptecho.config.models import ExperimentConfig, T2iSection
+from promptecho.config.rewards import NamedReward, VlmSection
 from promptecho.config.scorers import backend_of
 from promptecho.errors import ConfigError, DataError
 from promptecho.files import digest, sha256_file
 from promptecho.shipped import is_shipped, model_path
 from promptecho.suggest import maybe
+from promptecho.templates import Template, read_template
 
 # These stages, or those that follow, take days on many GPUs, so a changed line of their code must not restart them.
 # Raise the number by hand when a change makes old results wrong.
-STAGE_VERSION = {"images": 1, "caption": 1, "merge": 1, "train": 1, "prompts": 1, "generate": 1}
+STAGE_VERSION = {"images": 1, "caption": 1, "merge": 1, "train": 1, "prompts": 1, "generate": 1, "guard": 1}
 
 # Keys that move work around or say how far to go, but do not change what is computed (beyond the last digits).
 _NOT_IN_TRAINING = {"iterations", "checkpoints", "checkpoint_every", "micro_batch_size", "zero_stage", "save_every_s"}
@@ -108,6 +111,8 @@ SCORING_CODE = (
 JUDGE_CODE = ("templates.py", "json_reply.py", "benchmarks/templates.py", "benchmarks/replies.py", "judges")
 TABLES_CODE = (
     "tables",
+    "guards/columns.py",
+    "guards/files.py",
     "html_page.py",
     "statistics.py",
     "intervals.py",
@@ -150,13 +155,15 @@ def slice_value(
     *,
     image_set: str | None = None,
     benchmark: str | None = None,
+    guard: str | None = None,
 ) -> dict[str, Any]:
     """What `stage` depends on, as JSON-able data.
 
     Args:
         stage: `images` (rendered training images), `caption` (one shard), `merge` (the training captions),
             `train` and `adapter` (need `run`), `prompts` and `generate` (need `image_set`), `score` (needs
-            `benchmark`), `tables` (of `benchmark`, or of all).
+            `benchmark`), `guard` (needs `guard`, the name of its column, and `image_set`), `tables` (of `benchmark`,
+            or of all).
 
     Raises:
         ConfigError: an unknown stage, run, image set or benchmark.
@@ -214,6 +221,8 @@ def slice_value(
         return {"version": STAGE_VERSION["generate"], "t2i": models["t2i"], "image_set": keys}
     if stage == "score":
         return _score_slice(config, _needed(benchmark, stage, "benchmark"))
+    if stage == "guard":
+        return _guard_slice(config, _needed(guard, stage, "guard"), _needed(image_set, stage, "image_set"))
     if stage == "adapter":
         entry = _entry(config, "adapters", _needed(run, stage, "run"))
         return entry | version_in_digest(config.models.t2i.family)
@@ -221,7 +230,7 @@ def slice_value(
         names = [benchmark] if benchmark else [*config.benchmarks]
         scorers = {_entry(config, "benchmarks", name)["scorer"] for name in names}
         return {**versions_of(scorers), "code": code_digest(*TABLES_CODE, *folders_of(scorers))}
-    known = "images, caption, merge, train, adapter, prompts, generate, score, tables"
+    known = "images, caption, merge, train, adapter, prompts, generate, score, guard, tables"
     raise ConfigError(f"{stage}: no such stage (known: {known})")
 
 
@@ -241,22 +250,47 @@ def _rewards_slice(config: ExperimentConfig, run: str) -> list[dict[str, Any]]:
     elsewhere = {name: None for name in REWARDS.built_in if REWARDS.find(name).thing.null_elsewhere}
     pairs = zip(run_rewards(config, run), reward_templates(config, run), strict=True)
     for index, (entry, template) in enumerate(pairs):
-        found, left_out = REWARDS.find(entry.name), {*_NOT_IN_REWARD, *(entry.model_extra or {})}
-        keys = {key: value for key, value in _keys(entry, "rewards").items() if key not in left_out} | elsewhere
-        own = {} if entry.options is None else _keys(entry.options, f"rewards.{entry.name}")
-        if entry.vlm is not None and (section := reward_vlm(config, entry, run)) is not None:
-            keys["vlm"] = _model(config, section, "vlm")  # what it is, whatever it is called
-        if template is not None:  # its text counts, not where it lies
-            own["template"] = template.digest
-        if isinstance(entry.options, ModelOptions):
-            for key, file in entry.options.files.items():
-                own[key] = _file_digest(config, f"{rewards_key(config, run)}.{index}.{entry.name}.{key}", file)
-        if own:
-            keys[entry.name] = {key: value for key, value in own.items() if key not in found.thing.not_in_digest}
-        if found.thing.version > 1 or not found.is_ours:  # digests are older than the versions of our own
-            keys["version"] = found.thing.version
-        rewards.append(keys)
+        where = f"{rewards_key(config, run)}.{index}"
+        section = None if entry.vlm is None else reward_vlm(config, entry, run)
+        rewards.append(elsewhere | _reward_slice(config, entry, template, where, section))
     return rewards
+
+
+def _reward_slice(
+    config: ExperimentConfig, entry: NamedReward, template: Template | None, where: str, vlm: VlmSection | None
+) -> dict[str, Any]:
+    """Of the entry at `where`; `vlm`: one that counts by what it is, whatever it is called."""
+    found, left_out = REWARDS.find(entry.name), {*_NOT_IN_REWARD, *(entry.model_extra or {})}
+    keys = {key: value for key, value in _keys(entry, "rewards").items() if key not in left_out}
+    own = {} if entry.options is None else _keys(entry.options, f"rewards.{entry.name}")
+    if vlm is not None:
+        keys["vlm"] = _model(config, vlm, "vlm")
+    if template is not None:  # its text counts, not where it lies
+        own["template"] = template.digest
+    if isinstance(entry.options, ModelOptions):
+        for key, file in entry.options.files.items():
+            own[key] = _file_digest(config, f"{where}.{entry.name}.{key}", file)
+    if own:
+        keys[entry.name] = {key: value for key, value in own.items() if key not in found.thing.not_in_digest}
+    if found.thing.version > 1 or not found.is_ours:  # digests are older than the versions of our own
+        keys["version"] = found.thing.version
+    return keys
+
+
+def _guard_slice(config: ExperimentConfig, title: str, image_set: str) -> dict[str, Any]:
+    index, guard = guard_entry(config, title)
+    where, place = f"guards.{index}", guard.reward.template_file(guard.options)
+    try:
+        template = None if place is None else read_template(place)
+    except DataError as error:
+        raise ConfigError(f"{config.experiment}: {where}.{guard.name}.template: {error}") from None
+    keys = _reward_slice(config, guard, template, where, reward_vlm(config, guard))
+    for key in ("column", "image_sets"):
+        del keys[key]
+    if "query" in guard.reward.takes:
+        keys["query"] = guard.query or config.captions.query
+    _entry(config, "image_sets", image_set)
+    return {"version": STAGE_VERSION["guard"], "reward": keys}
 
 
 def _score_slice(config: ExperimentConfig, benchmark: str) -> dict[str, Any]:

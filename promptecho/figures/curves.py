@@ -14,6 +14,7 @@ from typing import Any, TypedDict
 from promptecho.config.benchmarks import BENCHMARKS, Benchmark, Curve, benchmark_named, mistakes_told
 from promptecho.errors import DataError
 from promptecho.files import write_json
+from promptecho.guards.columns import GuardEstimate, Guards, Place
 from promptecho.intervals import CONFIDENCE
 from promptecho.item_columns import images_of
 from promptecho.names import by_number
@@ -29,8 +30,8 @@ class Point(TypedDict):
 
     iteration: int
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     n_items: int
     n_prompts: int
 
@@ -119,11 +120,13 @@ def _pooled(files: Sequence[ScoreFile]) -> tuple[Sequence[ScoreItem], str]:
     return pool_seeds([file.scores.items for file in files]), " and ".join(str(file.path) for file in files)
 
 
-def curve_data(files: list[ScoreFile]) -> dict[str, Any]:
+def curve_data(files: list[ScoreFile], guards: Guards | None = None) -> dict[str, Any]:
     """Everything that is drawn, as JSON-able numbers.
 
     Args:
         files: score files of one benchmark and experiment, as read_score_files returns them.
+        guards: what watches the same images; each has a panel, and its `alarms` are the points at which it falls while
+            the trained reward rises.
 
     Raises:
         DataError: several experiments, or scores that do not belong together.
@@ -139,6 +142,9 @@ def curve_data(files: list[ScoreFile]) -> dict[str, Any]:
     by_place = {(one.run, one.step): file for one, file in zip(provenance, files, strict=True)}
     benchmark = benchmark_named(provenance[0].scorer)
     scores = [_series(curve, benchmark.pairwise, groups, by_place) for curve in benchmark.curves]
+    if guards:
+        steps = sorted({(one.experiment, one.run, one.step) for one in provenance if one.step})
+        scores += [_guard_series(guards, title, groups, steps) for title in guards.titles]
     return {
         "experiment": provenance[0].experiment,
         "benchmark": provenance[0].benchmark,
@@ -174,7 +180,33 @@ def _series(
             "means": means}  # fmt: skip
 
 
-def _point(iteration: int, estimate: Estimate) -> Point:
+def _guard_series(guards: Guards, title: str, groups: dict[str, list[str]], steps: list[Place]) -> dict[str, Any]:
+    """As `_series`, of a guard, in its own unit."""
+    experiment = steps[0][0] if steps else ""
+    base = guards.value(title, [(experiment, "base", 0)])
+
+    def points(places: list[list[Place]]) -> tuple[list[Point], list[int]]:
+        found, alarms = [], []
+        for some in places:
+            if (one := guards.value(title, some)) is not None:
+                found.append(_point(some[0][2], one))
+                alarms += [some[0][2]] if title in guards.fallen(some) else []
+        return found, alarms
+
+    by_run = {run: points([[place] for place in steps if place[1] == run]) for some in groups.values() for run in some}
+    means = {}
+    for group, members in groups.items():
+        if len(members) > 1:
+            shared = sorted(set.intersection(*({step for _, run, step in steps if run == one} for one in members)))
+            means[group] = points([[(experiment, run, step) for run in members] for step in shared])
+    alarms = {name: found for name, (_, found) in {**by_run, **means}.items() if found}
+    return {"name": title, "title": f"guard {title} ({guards.unit(title)})", "guard": True, "difference": False,
+            "base": None if base is None else _point(0, base),
+            "runs": {run: found for run, (found, _) in by_run.items()},
+            "means": {name: found for name, (found, _) in means.items()}, "alarms": alarms}  # fmt: skip
+
+
+def _point(iteration: int, estimate: Estimate | GuardEstimate) -> Point:
     return {"iteration": iteration, "value": estimate.value, "low": estimate.low, "high": estimate.high,
             "n_items": estimate.n_items, "n_prompts": estimate.n_prompts}  # fmt: skip
 

@@ -23,6 +23,7 @@ COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 LINES: tuple[LineStyleType, ...] = ("-", "--", ":", "-.")  # the second six curves are dashed, and so on
 MARKERS = ("o", "D", "^", "v", "P", "X")
 BASE_COLOR = "#555555"
+ALARM_COLOR = "#000000"
 RIGHT, WRONG, FAILED = COLORS[2], COLORS[1], "#999999"
 
 LEGEND_LETTER = 7 * 0.6 / 72  # inches: a character of the legend, rather too much than too little

@@ -9,6 +9,7 @@ from typing import Literal
 
 from promptecho.config import ExperimentConfig, reward_models, run_rewards
 from promptecho.config.benchmarks import benchmark_named
+from promptecho.config.descriptors import ModelOptions
 from promptecho.config.judge_kinds import judge_kind
 from promptecho.config.slices import as_written
 from promptecho.errors import ConfigError
@@ -95,12 +96,16 @@ def _uses(config: ExperimentConfig) -> Iterator[RequiredModel]:
     lists = [run_rewards(config, run) for run in config.runs] or [config.rewards]
     entries = [entry for entries in lists for entry in entries if entry.reward.needs_vlm]
     rewarded = not config.runs or any(entry.vlm is None for entry in entries)
+    watching = [guard for guard in config.guards if guard.reward.needs_vlm]
+    guarded = any(guard.vlm is None for guard in watching)
     for key, vlm in vlms.items():
-        if vlm is not None and (rewarded or (key == "models.vlm" and config.captions.prompts is None)):
+        used = rewarded or (key == "models.vlm" and (config.captions.prompts is None or guarded))
+        if vlm is not None and used:
             yield RequiredModel(
                 as_written(config, vlm.path), "transformers", vlm.revision, (key,), vlm.trust_remote_code
             )
-    for name in dict.fromkeys(entry.vlm for entry in entries if entry.vlm is not None):
+    named = [*(entry.vlm for entry in entries), *(guard.vlm for guard in watching)]
+    for name in dict.fromkeys(one for one in named if one is not None):
         vlm = config.models.vlms[name]
         source = as_written(config, vlm.path)
         yield RequiredModel(source, "transformers", vlm.revision, (f"models.vlms.{name}",), vlm.trust_remote_code)
@@ -108,6 +113,10 @@ def _uses(config: ExperimentConfig) -> Iterator[RequiredModel]:
         key: model for run in config.runs for key, model in reward_models(config, run).items()
     }.items():
         yield RequiredModel(as_written(config, options.path), "transformers", options.revision, (key,))
+    for index, guard in enumerate(config.guards):
+        if isinstance(guard.options, ModelOptions):
+            path, key = as_written(config, guard.options.path), f"guards.{index}.{guard.name}"
+            yield RequiredModel(path, "transformers", guard.options.revision, (key,))
     for name, adapter in config.adapters.items():
         yield RequiredModel(adapter.adapter, "adapter", adapter.revision, (f"runs.{name}",))
     for name, judge in config.judges.models.items():

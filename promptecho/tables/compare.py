@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 import promptecho
 from promptecho.errors import DataError
+from promptecho.guards.columns import Guards, Place
 from promptecho.item_columns import columns_of, groups_of, prompts_of
 from promptecho.provenance import Provenance, git_commit, without_address
 from promptecho.scores import ScoreItem
@@ -132,13 +134,19 @@ def _with_seeds(kind: TableKind, columns: Sequence[Column]) -> list[Column]:
     return out
 
 
+def _place(file: ScoreFile) -> Place:
+    provenance = file.scores.provenance
+    return provenance.experiment, provenance.run, provenance.step
+
+
 def comparison(
-    kind: TableKind, files: list[ScoreFile], *, name: str, max_failure_share: FailureShare = MAX_FAILURE_SHARE
-) -> Table:
+    kind: TableKind, files: list[ScoreFile], *, name: str, max_failure_share: FailureShare = MAX_FAILURE_SHARE,
+    guards: Guards | None = None,
+) -> Table:  # fmt: skip
     """Build a table from score files sorted as `read_score_files` returns them: base, runs by step, seeds together.
 
     Rows judged on other prompts than their base get no difference and a warning. A failed item leaves the
-    denominator and shows in its column.
+    denominator and shows in its column. `guards` watch the same images: their columns stand in a panel of their own.
 
     Raises:
         DataError: an unknown group, too many failures, or files of different mode, backend or benchmark.
@@ -152,6 +160,7 @@ def comparison(
     several = len({file.scores.provenance.experiment for file in files}) > 1
     rows, compared, lost = [], [], 0
     by_place: dict[tuple, dict[str, Cell]] = {}
+    watched: list[tuple[str, list[Place]]] = []  # label and checkpoints of each row, for the guards
     for file in files:
         experiment = file.scores.provenance.experiment
         label = f"{experiment}: {file.label}" if several else file.label
@@ -167,6 +176,7 @@ def comparison(
             row |= {key: difference_cell(difference) for key, difference in gained.items()}
         by_place[file.order] = row
         rows.append(row)
+        watched.append((label, [_place(file)]))
     pooled = seed_groups(files)
     for (experiment, run, step), found in pooled.items():
         label = f"{run}, {len(found)} seeds @ {step}"
@@ -186,6 +196,7 @@ def comparison(
             if len(gains) == len(found):
                 row[spread] = Cell(float(np.std(gains, ddof=1)))
         rows.append(row)
+        watched.append((row["model"].text, [_place(file) for file in found]))
         compared.append(Compared(RowItems.of(found), judged_base, what))
     experiments = ", ".join(dict.fromkeys(file.scores.provenance.experiment for file in files))
     columns, panels = list(kind.columns), list(kind.panels)
@@ -197,20 +208,25 @@ def comparison(
         ]
         columns = _with_seeds(kind, columns)
     bold = bold_note(kind, compared)
+    origin: dict[str, Any] = {"scores": [file.scores.provenance.model_dump(mode="json") for file in files]}
+    told, alarms = [], []
+    if guards:
+        for row, (label, places) in zip(rows, watched, strict=True):
+            row |= guards.cells(places)
+            alarms += [alarm] if (alarm := guards.warning(label, places)) else []
+        told = guards.notes(place for _, places in watched for place in places)
+        panels, columns = guards.panels(panels, columns), [*columns, *guards.columns()]
+        origin["guards"] = guards.facts()
     table = Table(
         name=name,
         title=f"{kind.title}, {experiments} (%){limit_told(files)}",
         columns=columns,
         rows=rows,
-        footnotes=footnotes(kind, files, lost, bool(pooled), bold),
-        warnings=warnings(kind, files, bases),
-        provenance={
-            "package_version": promptecho.__version__,
-            "git_commit": git_commit(),
-            "scores": [file.scores.provenance.model_dump(mode="json") for file in files],
-        },
+        footnotes=[*footnotes(kind, files, lost, bool(pooled), bold), *told],
+        warnings=[*warnings(kind, files, bases), *alarms],
+        provenance={"package_version": promptecho.__version__, "git_commit": git_commit(), **origin},
         panels=panels,
-        short_notes=short_footnotes(kind, files, lost, bold),
+        short_notes=[*short_footnotes(kind, files, lost, bold), *told],
     )
     table.highlight_best(lambda index, column: is_significant(kind, compared[index], column))
     return table

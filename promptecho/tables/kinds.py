@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from promptecho.config.benchmarks import load_part, mistakes_told
+from promptecho.guards.columns import Guards
 from promptecho.tables.collect import ScoreFile
 from promptecho.tables.compare import MAX_FAILURE_SHARE, FailureShare, comparison
 from promptecho.tables.kind import TableKind
@@ -26,7 +27,9 @@ def kind_of(scorer: str, files: Sequence[ScoreFile] = ()) -> TableKind:
 
 
 def make_table(
-    scorer: str, files: list[ScoreFile], *, name: str, max_failure_share: FailureShare = MAX_FAILURE_SHARE
-) -> Table:
+    scorer: str, files: list[ScoreFile], *, name: str, max_failure_share: FailureShare = MAX_FAILURE_SHARE,
+    guards: Guards | None = None,
+) -> Table:  # fmt: skip
     """Build a benchmark's table from score files sorted as `read_score_files` returns them; see `comparison`."""
-    return comparison(kind_of(scorer, files), files, name=name, max_failure_share=max_failure_share)
+    kind = kind_of(scorer, files)
+    return comparison(kind, files, name=name, max_failure_share=max_failure_share, guards=guards)

@@ -10,6 +10,7 @@ from typing import Any
 
 from promptecho.errors import DataError
 from promptecho.files import read_json
+from promptecho.guards.columns import PREFIX
 from promptecho.schema import KEY, read_schema
 from promptecho.suggest import maybe
 from promptecho.tables.table import SCHEMA_VERSION, Cell, Column, Panel, Table, number, print_rich
@@ -77,7 +78,7 @@ def find_tables(sources: Sequence[Path], names: Sequence[str]) -> list[Path]:
 
 def gains(table: Table) -> list[Gain]:
     """The gains that a table tells: its signed columns with intervals, of the last checkpoint of each run."""
-    columns = [column for column in table.columns if column.signed and column.interval]
+    columns = [one for one in table.columns if one.signed and one.interval and not one.key.startswith(PREFIX)]
     prompts = next((column for column in table.columns if column.key == "prompts"), None)
     last = {_model(row).partition(" @ ")[0]: row for row in table.rows}
     found = []

@@ -25,6 +25,7 @@ STAGES: dict[str, tuple[str, dict[str, str]]] = {
     "generate_shard": ("generate", {"image_set": "S"}),
     "judge": ("score", {"benchmark": "B"}),
     "score": ("score", {"benchmark": "B"}),
+    "guard": ("guard", {"guard": "G", "image_set": "S"}),
 }
 # What has a digest of its code and nothing else.
 CODE = {

@@ -30,6 +30,7 @@ RAW: dict[str, Any] = {
         "trackers": [{"name": "wandb"}],
     },
     "rewards": [{"name": "echo"}],
+    "guards": [{"name": "echo"}],
     "runs": {"one-v1.5": {"seed": 1}, "authors": {"adapter": "owner/name"}},
     "judges": {"models": {"big": {"kind": "local", "model": "shapes"}}},
     "image_sets": {"c": {"benchmark": "captions", "heldout": 4}, "d": {"benchmark": "dpg", "prompts": "p"}},

@@ -458,3 +458,36 @@ def test_job_elsewhere_reads_the_configuration_it_was_made_for(workflow):
     assert result.returncode == 0, result.stdout
     assert f"--config results/tiny/config/{resolved.name}" in result.stdout
     assert [path.name for path in (workflow.root / "results/tiny/config").glob("*.yaml")] == [resolved.name]
+
+
+GUARDED = {
+    "image_sets:": "guards:\n  - {name: echo}\n  - {name: aesthetic, column: looks, image_sets: [geneval]}\n"
+    "image_sets:",
+}
+
+
+def test_guards_score_each_checkpoint_and_go_into_tables_and_curves(workflow):
+    for old, new in GUARDED.items():
+        workflow.edit("config/experiments/tiny.yaml", old, new)
+    (workflow.root / "models").mkdir()
+    (workflow.root / "models/sac+logos+ava1-l14-linearMSE.pth").write_bytes(b"x")
+    assert workflow.planned() == WHOLE | {"guard": 6}
+    ends = {rule: n for rule, n in WHOLE.items() if rule not in ("score", *ENDS_OF_ALL)}
+    assert workflow.planned("guards") == ends | {"guard": 6}
+    shown = workflow.snakemake("--dry-run", "--printshellcmds", "results/tiny/tables/geneval.md").stdout
+    for part in (
+        "promptecho guard --name looks --images results/tiny/images/echo-s1/4/geneval --config results/tiny/config/",
+        "--run echo-s1 --step 4 --work results/tiny/work/guard/looks/geneval/echo-s1/4/",
+        "--out results/tiny/guards/looks/geneval/echo-s1/4.json",
+        "--guards results/tiny/guards/echo/geneval/base/0.json --guards results/tiny/guards/echo/geneval/echo-s1/2",
+    ):
+        assert part in shown, shown
+    # Images stay until guards have seen them.
+    workflow.edit("config/experiments/tiny.yaml", "num_shards: 2}", "num_shards: 2, keep: packed}")
+    assert workflow.planned("results/tiny/images/base/0/geneval/packed.json")["guard"] == 2
+
+
+def test_a_guard_is_added_to_what_is_finished(finished):
+    assert finished.planned() == {}
+    finished.edit("config/experiments/tiny.yaml", "image_sets:", "guards: [{name: echo}]\nimage_sets:")
+    assert finished.planned() == {"guard": 3, "table": 1, "curves": 1}

@@ -50,6 +50,7 @@ NOT_RUN = {
     "promptecho reward-audit --vlm gallery": "minutes (tests/unit/test_reward_audit.py)",
     "promptecho reward-audit --vlm models/": "models and captions of the reader's",
     "promptecho reward-audit --config my-clip": "a CLIP model and captions of the reader's",
+    "promptecho guard": "an experiment with guards, of the reader's (tests/unit/test_guards.py)",
     "promptecho gpus run": "starts the reader's own program",
     "promptecho track results/shapes --to wandb": "a package and a key (tests/unit/test_trackers.py)",
     "promptecho publish results/mine": "sends it to a model hub (tests/unit/test_publish.py)",

@@ -18,6 +18,10 @@ def _models_of_job(job):
         return rewards | vlms | own
     if kind in ("generate_together", "generate_shard", "import_adapter"):
         return {f"runs.{names.R}"} | ({"models.t2i"} if kind != "import_adapter" else set())
+    if kind == "guard":
+        index, guard = guards_config.guard_entry(experiment(names), names.G)
+        asked = "models.vlm" if guard.vlm is None and guard.reward.needs_vlm else f"models.vlms.{guard.vlm}"
+        return {asked, f"guards.{index}.{guard.name}"}
     if kind in ("judge", "score"):
         return {f"benchmarks.{names.B}", f"judges.models.{benchmark_of(names).judge}"}
     return set()

@@ -94,6 +94,8 @@ def _uses(name, image_set):
                 uses.setdefault((run, step), []).append(score)
                 if is_pairwise(entry):
                     uses.setdefault(configuration.baseline_of(chosen, benchmark), []).append(score)
+        for place in uses:
+            uses[place] += [path for path in guard_files(name, benchmark, [place]) if path not in uses[place]]
     for run in chosen.runs:
         benchmark = sampled_benchmark(name, run)
         if benchmark is not None and chosen.benchmarks[benchmark].image_set == image_set:

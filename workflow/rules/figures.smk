@@ -6,6 +6,7 @@ rule curves:
     """Draw a benchmark's scores of an experiment's runs against the iteration."""
     input:
         scores=lambda wildcards: score_files(wildcards.E, wildcards.B),
+        guards=lambda wildcards: guard_files(wildcards.E, wildcards.B),
     output:
         png="results/{E}/figures/curves_{B}.png",
         html=report(
@@ -32,11 +33,12 @@ rule curves:
         venv=venv("tables"),
         digest=lambda wildcards: figures_code(wildcards.E, wildcards.B),
         plugins=plugins_option,
+        guards=guards_option,
         out=lambda wildcards, output: os.path.dirname(output.png),
     message:
         "{wildcards.E}: draw the scores on {wildcards.B}"
     shell:
-        "{params.venv}python -m promptecho figures curves {input.scores:q} --benchmark {wildcards.B} --out {params.out:q} {params.plugins}"
+        "{params.venv}python -m promptecho figures curves {input.scores:q} --benchmark {wildcards.B} --out {params.out:q} {params.plugins} {params.guards}"
         " 2>&1 | tee -i {log:q}"
 
 

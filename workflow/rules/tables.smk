@@ -4,7 +4,8 @@
 rule table:
     """Compute one table of an experiment and write it in five formats, one of them in two lengths."""
     input:
-        lambda wildcards: score_files(wildcards.E, wildcards.table),
+        scores=lambda wildcards: score_files(wildcards.E, wildcards.table),
+        guards=lambda wildcards: guard_files(wildcards.E, wildcards.table),
     output:
         md="results/{E}/tables/{table}.md",
         html=report(
@@ -37,11 +38,12 @@ rule table:
         scorer=lambda wildcards: EXPERIMENTS[wildcards.E].benchmarks[wildcards.table].scorer,
         out=lambda wildcards, output: os.path.dirname(output.md),
         plugins=plugins_option,
+        guards=guards_option,
     message:
         "{wildcards.E}: write table {wildcards.table}"
     shell:
-        "{params.venv}python -m promptecho tables --table {params.scorer} --benchmark {wildcards.table} --scores {input:q}"
-        " --out {params.out:q} {params.refused} {params.plugins}"
+        "{params.venv}python -m promptecho tables --table {params.scorer} --benchmark {wildcards.table} --scores {input.scores:q}"
+        " --out {params.out:q} {params.refused} {params.plugins} {params.guards}"
         " 2>&1 | tee -i {log:q}"
 
 

@@ -1,0 +1,51 @@
+"""What several stages ask of an experiment's guards, the rewards that watch."""
+
+from __future__ import annotations
+
+from promptecho.config.load import baseline_of, evaluation_steps, reward_vlm, run_rewards
+from promptecho.config.models import ExperimentConfig
+from promptecho.config.rewards import GuardSection
+from promptecho.config.scorers import is_pairwise
+from promptecho.errors import ConfigError
+from promptecho.suggest import maybe
+
+Checkpoint = tuple[str, int]  # run and step
+
+
+def guard_entry(config: ExperimentConfig, title: str) -> tuple[int, GuardSection]:
+    """The guard whose column has this name, and its place in the list.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    found = {guard.title: (index, guard) for index, guard in enumerate(config.guards)}
+    if title not in found:
+        known = ", ".join(found) or "none"
+        raise ConfigError(f"{config.experiment}: guards: none is called {title} (known: {known}){maybe(title, found)}")
+    return found[title]
+
+
+def guards_of(config: ExperimentConfig, image_set: str) -> list[GuardSection]:
+    """The guards of an image set."""
+    return [guard for guard in config.guards if guard.image_sets is None or image_set in guard.image_sets]
+
+
+def guarded_checkpoints(config: ExperimentConfig, benchmark: str) -> list[Checkpoint]:
+    """The images that a benchmark's table and curves tell of, and those of the baseline of pairs: base first."""
+    runs = ["base", *config.runs, *config.adapters]
+    found = [(run, step) for run in runs for step in evaluation_steps(config, benchmark, run)]
+    before = [baseline_of(config, benchmark)] if is_pairwise(config.benchmarks[benchmark]) else []
+    return list(dict.fromkeys([*before, *found]))
+
+
+def is_trained_with(config: ExperimentConfig, run: str, guard: GuardSection) -> bool:
+    """Whether the run's training raises just this: the same reward, settings, question and model."""
+    if run not in config.runs:
+        return False
+    query = guard.query or config.captions.query
+    return any(
+        entry.weight > 0 and entry.label is None and (entry.name, entry.options) == (guard.name, guard.options)
+        and ("query" not in entry.reward.takes or (entry.query or config.captions.query) == query)
+        and reward_vlm(config, entry, run) == reward_vlm(config, guard)
+        for entry in run_rewards(config, run)
+    )  # fmt: skip

@@ -1,0 +1,50 @@
+# Helpers of the rule about guards; those of all rules are in common.smk.
+from promptecho.config import guards as guards_config
+
+
+def _guard(wildcards):
+    try:
+        return guards_config.guard_entry(experiment(wildcards), wildcards.G)[1]
+    except ConfigError as error:
+        raise UserError(str(error))
+
+
+def guarded_shards(wildcards):
+    """Inputs of a guard's scores: every generation shard of the images, in their folder's place."""
+    _guard(wildcards)
+    shards = range(_image_set(wildcards, wildcards.S).num_shards)
+    return [f"results/{wildcards.E}/images/{wildcards.R}/{wildcards.N}/{wildcards.S}/shards/{k}.jsonl" for k in shards]
+
+
+def guard_on_gpu(wildcards):
+    """Whether its model takes a GPU; a reward that names none may bring one of its own."""
+    vlm = configuration.reward_vlm(experiment(wildcards), _guard(wildcards))
+    return vlm is None or not is_shipped(vlm.path)
+
+
+def guard_files(name, benchmark, places=None):
+    """Scores of all guards of the images that a benchmark's table tells of."""
+    chosen = EXPERIMENTS[name]
+    image_set = chosen.benchmarks[benchmark].image_set
+    guards = guards_config.guards_of(chosen, image_set)
+    if not guards:
+        return []
+    return [
+        f"results/{name}/guards/{guard.title}/{image_set}/{run}/{step}.json"
+        for guard in guards
+        for run, step in (places or guards_config.guarded_checkpoints(chosen, benchmark))
+    ]
+
+
+def guards_option(wildcards, input, output):
+    """The option that names guards' files. It takes `output` so that Snakemake does not record it."""
+    return " ".join(f"--guards {shlex.quote(str(path))}" for path in input.get("guards", ()))
+
+
+def listed_guards():
+    return [
+        path
+        for name in EXPERIMENTS.site.experiments
+        for benchmark in dict.fromkeys(item.benchmark for item in EXPERIMENTS[name].evaluate)
+        for path in guard_files(name, benchmark)
+    ]
