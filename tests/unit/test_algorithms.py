@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from tiny_experiment import Experiment, metrics_without_times, same_bytes
 from tiny_policy import adapted, batch_of
 
-from promptecho import grpo, nft
+from promptecho import awm, grpo, nft
 from promptecho.config.training import TrainingConfig
 from promptecho.config.training_checks import training_problems
 from promptecho.t2i.lora import trained_parameters
@@ -185,3 +185,60 @@ def test_a_training_ends_in_the_same_bits_however_it_is_cut_and_dealt(tmp_path, 
     name = "adapter/adapter_model.safetensors"
     for key, value in load_file(whole / name).items():
         torch.testing.assert_close(load_file(tmp_path / "ranks" / "2" / name)[key], value, rtol=1e-3, atol=2e-4)
+
+
+@pytest.mark.parametrize("algorithm", ["awm", "nft", "grpo"])
+def test_it_climbs_a_reward(algorithm):
+    """A policy that makes points around m, and a reward that asks for another place; AWM beside the others."""
+    generator, target = torch.Generator().manual_seed(0), torch.tensor([1.0, -0.5, 0.25, 0.0])
+    m = torch.zeros(4, requires_grad=True)
+    optimizer = torch.optim.Adam([m], lr=0.02)
+    times = sampler_times(8, 3.0)
+    grid, later = times[:-1], times[1:]
+
+    def policy(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        """Velocity towards points around m with standard deviation 0.3."""
+        spread = (1 - t) ** 2 * 0.09 + t**2
+        return (x - (1 - t) * m) * (t - (1 - t) * 0.09) / spread - m
+
+    def draw(n: int) -> torch.Tensor:  # [n, 9, 4]: what is passed through
+        path = [torch.randn(n, 4, generator=generator)]
+        for t, t_next in zip(grid, later, strict=True):
+            now, then = t.expand(n), t_next.expand(n)
+            level = 0.7 if algorithm == "grpo" else 0.0
+            std = grpo.step_std(now, then, t_second=float(grid[1]), noise_level=level)
+            mean = grpo.step_mean(path[-1], policy(path[-1], t), now, then, std)
+            path.append((mean + std[:, None] * torch.randn(n, 4, generator=generator)).float())
+        return torch.stack(path, 1)
+
+    def reward(x0: torch.Tensor) -> torch.Tensor:
+        return -(x0 - target).square().sum(1)
+
+    with torch.no_grad():
+        before = reward(draw(512)[:, -1]).mean()
+    for _ in range(80):
+        with torch.no_grad():
+            path = draw(64)
+            x0 = path[:, -1]
+            advantages = awm.group_advantages(reward(x0)[None], scale="group_std")[0]
+            noise, step = torch.randn(64, 4, generator=generator), torch.randint(8, (64,), generator=generator)
+            t, t_next = grid[step], later[step]
+            x_t = path[torch.arange(64), step] if algorithm == "grpo" else awm.interpolate(x0, noise, t)
+        v = policy(x_t, t[:, None])
+        if algorithm == "nft":
+            loss = nft.nft_loss(v, v.detach(), x0, noise, t, nft.optimality(advantages, 5.0), beta=1.0).mean()
+        else:
+            if algorithm == "grpo":
+                std = grpo.step_std(t, t_next, t_second=float(grid[1]), noise_level=0.7)
+                mean = grpo.step_mean(x_t, v, t, t_next, std)
+                log_prob = grpo.step_log_prob(path[torch.arange(64), step + 1], mean, std)[None]
+            else:
+                log_prob = awm.matching_log_prob(v, x0, noise, t)[None]
+            loss = awm.policy_loss(log_prob, log_prob.detach(), advantages, clip_range=0.2)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    with torch.no_grad():
+        after = reward(draw(512)[:, -1]).mean()
+    assert (m - target).norm() < 0.5 * target.norm(), m
+    assert after > before + 0.5, (before, after)
