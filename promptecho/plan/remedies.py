@@ -77,6 +77,8 @@ def candidates(config: ExperimentConfig, cluster: Cluster, run: str, plan: RunPl
         yield _t2i("set models.t2i.vae_tiling: true", vae_tiling=True)
     if placement.mode == "colocated" and cluster.per_node < 8:
         yield _per_node(8)
+    if training.finetuning == "full" and worst.who == "trainer":
+        yield _training(run, "set training.finetuning: lora", finetuning="lora")
 
 
 def _halves(size: int) -> list[int]:

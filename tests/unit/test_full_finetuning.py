@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 import tiny_t2i
 import torch
@@ -18,7 +21,12 @@ from promptecho.errors import ConfigError, DataError
 from promptecho.generate import ADAPTER_FILES, MODEL_FILES, checkpoint_files
 from promptecho.models.inventory import ModelStatus
 from promptecho.models.required import RequiredModel
+from promptecho.phases import Phase
 from promptecho.plan.costs import T2iCosts
+from promptecho.plan.gpus import known
+from promptecho.plan.memory import GpuMemory
+from promptecho.plan.remedies import candidates
+from promptecho.plan.result import Cluster
 from promptecho.t2i.registry import load_family
 from promptecho.t2i.trained import CONFIG_FILE, WEIGHTS_FILE, load_trained
 from promptecho.train.loop import train_segment
@@ -114,3 +122,13 @@ def test_the_plan_counts_the_weights_once():
     assert costs.trained_params == costs.transformer_params == count
     assert (costs.adapter_bytes, costs.folded_bytes, costs.transformer_bytes) == (0, 0, 4 * count)
     assert costs.loss(1, training).peak > 0
+
+
+def test_an_adapter_is_the_last_remedy_for_memory():
+    """What the plan says of a model that is too large is a trial of each change."""
+    plan: Any = SimpleNamespace(memory=[GpuMemory("trainer", {"state": 1}, {Phase.UPDATE: {"activations": 1}})])
+    cluster = Cluster(known()["h100"], 1, 2)
+    config, last = parse_experiment(RAW), "set training.finetuning: lora"
+    *_, (text, change) = candidates(config, cluster, "a", plan)
+    assert text == last and change(config, cluster)[0].runs["a"].finetuning == "lora"
+    assert last not in [text for text, _ in candidates(config, cluster, "b", plan)]
