@@ -256,6 +256,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "promptecho shapes unigenbench --per-tag 20 --seed 13 --out points.csv",
         "promptecho shapes unigenbench --per-tag 20 --seed 13 --world gallery --out points-gallery.csv",
     ),
+    "shapes t2icompbench": ("promptecho shapes t2icompbench --per-tag 15 --seed 13 --out t2icompbench.jsonl",),
     "shapes posters": ("promptecho shapes posters --count 600 --seed 21 --out posters.jsonl",),
     "shapes train-vae": ("promptecho shapes train-vae --out w/vae --log w/vae.jsonl",),
     "shapes train-vlm": ("promptecho shapes train-vlm --out w/vlm --log w/vlm.jsonl",),

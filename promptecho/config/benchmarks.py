@@ -252,6 +252,7 @@ BENCHMARKS: Plugins[Benchmark] = Plugins(
             "unigenbench",
             "oneig_alignment",
             "oneig_text",
+            "t2icompbench",
             "captions",
         )
     },

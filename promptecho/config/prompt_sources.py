@@ -16,12 +16,14 @@ class SourceFile:
     """One official file. `name` is its place in the set's folder, `path` its place in the repository.
 
     It is pinned by its SHA-256, or by git's own hash of it where no more is known, or by its commit alone.
+    `as_text`: the SHA-256 is that of the text with \\n as its line ends, whichever the file has.
     """
 
     name: str
     path: str
     sha256: str | None = None
     git_blob: str | None = None
+    as_text: bool = False
 
     @property
     def pinned(self) -> bool:
@@ -30,7 +32,8 @@ class SourceFile:
 
     def problem(self, content: bytes) -> str | None:
         """Why `content` is not this file; None if it is."""
-        checks = (("SHA-256", self.sha256, sha256), ("git blob id", self.git_blob, git_blob_id))
+        compute_sha256 = sha256_of_text if self.as_text else sha256
+        checks = (("SHA-256", self.sha256, compute_sha256), ("git blob id", self.git_blob, git_blob_id))
         for what, expected, compute in checks:
             if expected is not None and compute(content) != expected:
                 return f"its {what} is {compute(content)}, not {expected}"
@@ -53,6 +56,7 @@ class Source:
         git_blobs: git's own hashes of files whose SHA-256 is not known.
         by_commit: files of which no hash is known: the commit in their address says which they are, and `make` should
             look whether they can be.
+        as_text: the sums are those of the texts with \\n as their line ends, whichever the files have.
         make: `module:object`, called with the set's folder once all files are there; it makes those of `prompts` that
             are no official files themselves.
         id_column: for a CSV: the column that tells prompts apart.
@@ -70,6 +74,7 @@ class Source:
     sums: Path | None = None
     git_blobs: Mapping[str, str] = field(default_factory=dict)
     by_commit: tuple[str, ...] = ()
+    as_text: bool = False
     make: str = ""
     id_column: str = ""
 
@@ -79,7 +84,9 @@ class Source:
         prefix = f"{self.folder}/" if self.folder else ""
         sums = {} if self.sums is None else sha256_sums(self.sums)
         names = sorted({*sums, *self.git_blobs, *self.by_commit})
-        return tuple(SourceFile(name, prefix + name, sums.get(name), self.git_blobs.get(name)) for name in names)
+        return tuple(
+            SourceFile(name, prefix + name, sums.get(name), self.git_blobs.get(name), self.as_text) for name in names
+        )
 
     @property
     def url(self) -> str:
@@ -90,6 +97,11 @@ class Source:
 def sha256(content: bytes) -> str:
     """Hex SHA-256."""
     return hashlib.sha256(content).hexdigest()
+
+
+def sha256_of_text(content: bytes) -> str:
+    """Hex SHA-256 of a text with \\n as its line ends."""
+    return sha256(content.replace(b"\r\n", b"\n"))
 
 
 def git_blob_id(content: bytes) -> str:

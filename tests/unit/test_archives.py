@@ -40,7 +40,7 @@ from promptecho.shapes.render import render
 SHARDS = 3
 BACKENDS = {"textocr": "rapidocr"}
 SETS = [("geneval", 2), ("dpg", 1), ("dpg", 4), ("tiif", 1), ("textocr", 1), ("geneval2", 2), ("captions", 2)]
-SETS += [("unigenbench", 2)]
+SETS += [("unigenbench", 2), ("t2icompbench", 2)]
 
 
 def drawn(folder: Path, benchmark: str, count: int) -> tuple[Path, Path]:

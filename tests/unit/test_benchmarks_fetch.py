@@ -200,6 +200,20 @@ def test_every_source_is_pinned():
         find_sources(["gen_eval"])
 
 
+def test_the_line_ends_of_a_text_may_be_others(server, tmp_path):
+    (tmp_path / "sums").write_text(f"{hashlib.sha256(CONTENT).hexdigest()}  table.csv\n")
+    ended = CONTENT.replace(b"\n", b"\r\n")
+    server.answers[PATH] = [(ended, len(ended))]
+    made = {"sums": tmp_path / "sums", "git_blobs": {}}
+    with pytest.raises(DataError, match="not the official file: its SHA-256 is"):
+        fetch(made_source(**made), tmp_path / "out", server.origin())
+    fetch(made_source(**made, as_text=True), tmp_path / "out", server.origin())
+    assert (tmp_path / "out/made/table.csv").read_bytes() == ended
+    server.answers[PATH] = [(WRONG, len(WRONG))]
+    with pytest.raises(DataError, match="not the official file: its SHA-256 is"):
+        fetch(made_source(**made, as_text=True), tmp_path / "other", server.origin())
+
+
 def test_git_blob_id_is_gits():
     assert git_blob_id(b"") == "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391"
     assert git_blob_id(b"hello\n") == "ce013625030ba8dba906f756967f9e9ca394464a"
@@ -213,8 +227,7 @@ COUNTS = {
 
 
 def test_official_sets_from_a_mirror(shared, tmp_path, closed):
-    """All but DPG-Bench, GenEval 2, UniGenBench and OneIG-Bench, whose files the mirror lacks: the others come, and
-    these are named."""
+    """All but those whose files the mirror lacks: the others come, and these are named."""
     mirror = shared / "benchmarks" / "mirror"
     arguments = ["benchmarks", "fetch", "--out", str(tmp_path), "--mirror", str(mirror), "--base-url", closed]
     if (mirror / "dpg" / "dpg_bench.csv").is_file():
@@ -228,9 +241,14 @@ def test_official_sets_from_a_mirror(shared, tmp_path, closed):
     assert by_name["tiif"]["licence"] == "none stated by the repository" and len(by_name["tiif"]["files"]) == 156
     records, problem = fetch_all(find_sources([]), tmp_path, Origin(mirror, closed, wait=0.001))
     assert [record["name"] for record in records] == ["geneval", "tiif", "densealign", "longtext"]
-    dpg, geneval2, unigenbench, oneig = str(problem).splitlines()
-    assert "dpg/dpg_bench.csv" in dpg and "geneval2/geneval2_data.jsonl" in geneval2
-    assert "unigenbench/data/test_prompts_en.csv" in unigenbench and "oneig/OneIG-Bench-ZH.csv" in oneig
+    missing = [line.partition(": ")[0] for line in str(problem).splitlines()]
+    assert missing == [
+        "dpg/dpg_bench.csv",
+        "geneval2/geneval2_data.jsonl",
+        "unigenbench/data/test_prompts_en.csv",
+        "oneig/OneIG-Bench-ZH.csv",
+        "t2icompbench/color_val.txt",
+    ]
 
 
 def test_what_is_printed(shared, server, tmp_path):

@@ -19,6 +19,7 @@ from promptecho.benchmarks.geneval2.shapes import write_geneval2_prompts
 from promptecho.benchmarks.limit import first_places, first_prompts
 from promptecho.benchmarks.registry import load_layout, load_scorer
 from promptecho.benchmarks.scoring import ImageFolder, Scored, ScoringOptions
+from promptecho.benchmarks.t2icompbench.shapes import write_compbench_prompts
 from promptecho.benchmarks.textocr import prompts as textocr
 from promptecho.benchmarks.textocr.layout import list_images, tag_of
 from promptecho.benchmarks.textocr.shapes import write_textocr_prompts
@@ -50,6 +51,7 @@ SETS = {
     "textocr": (write_textocr_prompts, 3, 2),
     "geneval2": (write_geneval2_prompts, 3, 2),
     "unigenbench": (write_shapes_prompts, 3, 2),
+    "t2icompbench": (write_compbench_prompts, 3, 2),
     "captions": (write_captions, 3, 2),
 }
 

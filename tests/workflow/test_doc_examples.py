@@ -49,6 +49,8 @@ NOT_RUN = {
     "promptecho tables --table longtext --scores results/words": "scores that are not made here",
     "promptecho score --benchmark oneig_": "images of another experiment (tests/unit/test_oneig.py)",
     "promptecho tables --table oneig_": "scores that are not made here",
+    "promptecho score --benchmark t2icompbench": "folders of the page's script (tests/unit/test_t2icompbench.py)",
+    "promptecho tables --table t2icompbench --scores results/compositions": "scores that the page's script makes",
     "promptecho reward-audit --config rewards.yaml": "minutes, a file of the reader's",
     "promptecho reward-audit --vlm shapes --query": "minutes (tests/unit/test_reward_audit.py)",
     "promptecho reward-audit --vlm gallery": "minutes (tests/unit/test_reward_audit.py)",

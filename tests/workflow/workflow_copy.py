@@ -18,7 +18,7 @@ import snakemake.cli
 ROOT = Path(__file__).resolve().parent.parent.parent
 # Rules that only ask for files.
 TARGETS = ("all", "base", "tables", "figures", "geneval", "dpg", "tiif", "densealign", "textocr", "paper", "words")
-TARGETS += ("browse", "geneval2", "longtext", "unigenbench", "oneig_alignment", "oneig_text")
+TARGETS += ("browse", "geneval2", "longtext", "unigenbench", "oneig_alignment", "oneig_text", "t2icompbench")
 TARGETS += ("guards",)
 COPIED = ("Snakefile", "workflow", "config", "profiles", "envs", "promptecho")
 
