@@ -89,8 +89,8 @@ def test_a_raised_version_and_a_training_that_would_be_refused_are_priced_by_tim
     evaluations = [{"name": "geneval", "gpu_hours": 3.0, "shards": 1}]
     plan.write_text(json.dumps({"experiment": "shapes", "runs": [run], "evaluations": evaluations, "captions": None}))
     before, code = listing(demo / "results"), slices.read_text()
-    assert code.count('"generate": 1}') == 1
-    slices.write_text(code.replace('"generate": 1}', '"generate": 2}'))
+    assert code.count('"generate": 1,') == 1
+    slices.write_text(code.replace('"generate": 1,', '"generate": 2,'))
     try:
         setting = "shapes.training.learning_rate=1e-4 shapes.image_sets.geneval.shapes.per_tag=13"
         result = upgrade(demo, "results/shapes", "--set", setting, "--plan", str(plan), "--json", watched=tmp_path)
