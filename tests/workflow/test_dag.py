@@ -116,20 +116,23 @@ def test_heldout_captions_are_a_benchmark(workflow):
 
 
 def test_a_benchmark_with_a_model_in_the_job_is_one_job_more(workflow):
-    """GenEval 2, by the oracle and by the VLM of the embedded world on the same images."""
+    """GenEval 2, by the oracle and by the VLM of the embedded world on the same images; and T2I-CompBench++."""
     edits = {
-        "image_sets:": "image_sets:\n  two: {benchmark: geneval2, shapes: {per_tag: 1, seed: 1}, num_shards: 1}",
+        "image_sets:": "image_sets:\n  two: {benchmark: geneval2, shapes: {per_tag: 1, seed: 1}, num_shards: 1}\n"
+        "  mix: {benchmark: t2icompbench, shapes: {per_tag: 1, seed: 1}, num_shards: 1}",
         "benchmarks:": "benchmarks:\n  two: {image_set: two, scorer: geneval2, backend: oracle}\n"
-        "  two-vlm: {image_set: two, scorer: geneval2, backend: vlm, model: shapes}",
-        "evaluate:": "evaluate:\n  - {benchmark: two, at: last}\n  - {benchmark: two-vlm, at: last}",
+        "  two-vlm: {image_set: two, scorer: geneval2, backend: vlm, model: shapes}\n"
+        "  mix: {image_set: mix, scorer: t2icompbench, backend: oracle}",
+        "evaluate:": "evaluate:\n  - {benchmark: two, at: last}\n  - {benchmark: two-vlm, at: last}\n"
+        "  - {benchmark: mix, at: last}",
     }
     for old, new in edits.items():
         workflow.edit("config/experiments/tiny.yaml", old, new)
-    planned = workflow.planned("geneval2")
+    planned = workflow.planned("geneval2", "t2icompbench")
     assert {rule: planned[rule] for rule in ("benchmark_prompts", "generate_shard", "score")} == {
-        "benchmark_prompts": 1,
-        "generate_shard": 2,
-        "score": 4,
+        "benchmark_prompts": 2,
+        "generate_shard": 4,
+        "score": 6,
     }
     shown = workflow.snakemake("--dry-run", "--printshellcmds", "results/tiny/scores/two-vlm/base/0.json").stdout
     assert "shapes geneval2 --per-tag 1" in shown and "score --benchmark two-vlm" in shown
