@@ -49,3 +49,15 @@ def is_trained_with(config: ExperimentConfig, run: str, guard: GuardSection) -> 
         and reward_vlm(config, entry, run) == reward_vlm(config, guard)
         for entry in run_rewards(config, run)
     )  # fmt: skip
+
+
+def unwatched_runs(config: ExperimentConfig) -> str:
+    """A warning: runs whose reward is no guard, so that none can be said to fall while it rises; "" where there is
+    nothing to say."""
+    runs = [run for run in config.runs if not any(is_trained_with(config, run, guard) for guard in config.guards)]
+    if not config.guards or not runs:
+        return ""
+    return (
+        f"guards: none is the reward that {', '.join(runs)} train with, so that no warning can be given of a guard "
+        "that falls while it rises; list that reward in guards, too"
+    )

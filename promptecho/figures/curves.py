@@ -200,7 +200,8 @@ def _guard_series(guards: Guards, title: str, groups: dict[str, list[str]], step
             shared = sorted(set.intersection(*({step for _, run, step in steps if run == one} for one in members)))
             means[group] = points([[(experiment, run, step) for run in members] for step in shared])
     alarms = {name: found for name, (_, found) in {**by_run, **means}.items() if found}
-    return {"name": title, "title": f"guard {title} ({guards.unit(title)})", "guard": True, "difference": False,
+    unit = f" ({guards.unit(title)})" if guards.unit(title) else ""
+    return {"name": title, "title": f"guard {title}{unit}", "guard": True, "difference": False,
             "base": None if base is None else _point(0, base),
             "runs": {run: found for run, (found, _) in by_run.items()},
             "means": {name: found for name, (found, _) in means.items()}, "alarms": alarms}  # fmt: skip

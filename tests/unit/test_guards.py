@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from promptecho.cli import app
 from promptecho.config import load_experiment, slice_digest
-from promptecho.config.guards import is_trained_with
+from promptecho.config.guards import is_trained_with, unwatched_runs
 from promptecho.errors import ConfigError, DataError
 from promptecho.figures.curves import curve_data
 from promptecho.figures.draw_curves import ALARM, draw
@@ -214,6 +214,11 @@ def test_what_decides_scores_and_which_reward_is_the_trained_one(tmp_path):
     echo, third, pickscore = config.guards
     assert is_trained_with(config, "r", echo) and not is_trained_with(config, "base", echo)
     assert not is_trained_with(config, "r", third) and not is_trained_with(config, "r", pickscore)
+    assert unwatched_runs(config) == ""
+    raw = yaml.safe_load(file.read_text())
+    raw["guards"] = raw["guards"][1:]
+    (alone := file.with_name("alone.yaml")).write_text(yaml.safe_dump(raw))
+    assert "guards: none is the reward that r train with" in told(["config", "check", str(alone)])
     keys = [key for model in required_models(config) for key in model.keys]
     assert {"models.vlms.third.path", "guards.2.pickscore.path"} <= {*keys}
 
