@@ -15,7 +15,7 @@ from promptecho.cli import app
 from promptecho.config import load_experiment, needs_vlm, slice_digest
 from promptecho.config.descriptors import REWARDS, SHARED, Reward
 from promptecho.config.resolve import resolve
-from promptecho.config.rewards import RewardSection
+from promptecho.config.rewards import GuardSection, RewardSection
 from promptecho.errors import ConfigError, RewardError
 from promptecho.rewards import RewardContext, make_reward
 
@@ -300,7 +300,7 @@ def test_its_version_and_settings_decide_what_is_trained_again(tmp_path):
 
 
 def test_names_of_shared_keys_are_no_names_of_rewards():
-    assert set(SHARED) == set(RewardSection.model_fields)
+    assert set(SHARED) == {*RewardSection.model_fields, *GuardSection.model_fields}
 
 
 def test_measures_are_no_names_of_metrics():
