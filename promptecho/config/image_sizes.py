@@ -36,8 +36,10 @@ def size_problems(sections: Mapping[str, Any]) -> dict[str, str]:
         return {"models.t2i.height": problem}
     found = {}
     for name, training in (sections.get("runs") or {}).items():
-        if problem := problem_of(training.size(t2i)):
-            found["training.height"] = f"{problem} (run {name})"
+        for index, size in enumerate(training.image_sizes(t2i)):
+            key = "height" if training.sizes is None else f"sizes.{index}.height"
+            if problem := problem_of(size):
+                found[f"training.{key}"] = f"{problem} (run {name})"
     for name, image_set in (sections.get("image_sets") or {}).items():
         if problem := problem_of(image_set.size(t2i)):
             found[f"image_sets.{name}.height"] = problem

@@ -60,6 +60,7 @@ FORMER_BEHAVIOUR: dict[str, Any] = {
     "training.update_images_per_prompt": None,
     "training.height": None,
     "training.width": None,
+    "training.sizes": None,
     "training.init_adapter": None,
     "training.finetuning": "lora",
     "training.lr_schedule": "constant",
@@ -200,7 +201,8 @@ def slice_value(
         entries = run_rewards(config, run)
         common = any(entry.reward.needs_vlm and entry.vlm is None for entry in entries)
         own = {"vlm": _model(config, run_vlm(config, run), "vlm")} if common else {}
-        t2i = {key: value for key, value in models["t2i"].items() if training.get(key) is None or key not in _SIZE}
+        own_size = {"height", "width"} if "sizes" in training else _SIZE & training.keys()
+        t2i = {key: value for key, value in models["t2i"].items() if key not in own_size}
         return {
             "version": STAGE_VERSION["train"],
             "models": {"t2i": t2i, **own},

@@ -31,6 +31,14 @@ from promptecho.config.trackers import TrackerSection
 Weighting = Literal["ghuber", "uniform", "t", "t2", "huber"]
 
 
+class SizeSection(Section):
+    """One of several sizes of training images."""
+
+    height: Count = Field(description="Height in pixels.")
+    width: Count = Field(description="Width in pixels.")
+    weight: Positive = Field(1.0, description="How often a prompt has it, beside the weights of the other sizes.")
+
+
 class LoraSection(Section):
     """The adapter that is trained."""
 
@@ -261,6 +269,12 @@ class TrainingConfig(Section):
         "train on than those that are evaluated (docs/training.md).",
     )
     width: Count | None = Field(None, description="Width of training images in pixels; null: that of models.t2i.")
+    sizes: Annotated[list[SizeSection], Field(min_length=2)] | None = Field(
+        None,
+        description="Several sizes of training images, such as [{height: 1024, width: 1024, weight: 2}, {height: 896, "
+        "width: 1152}], in place of `height` and `width`. All images of a prompt have one of them, which its id and "
+        "`seed` decide (docs/training.md). Not with zero_stage 3.",
+    )
     prompts_per_iteration: Count = Field(32, description="Prompts (groups) per iteration.")
     images_per_prompt: Count = Field(8, description="Images per prompt (group size), at least 2.")
     update_images_per_prompt: Count | None = Field(
@@ -422,8 +436,23 @@ class TrainingConfig(Section):
     )
 
     def size(self, t2i: Sized) -> tuple[int, int]:
-        """Height and width of training images in pixels."""
-        return self.height or t2i.height, self.width or t2i.width
+        """Height and width of training images in pixels; of several sizes the one with the most."""
+        return max(self.image_sizes(t2i), key=lambda size: size[0] * size[1])
+
+    def image_sizes(self, t2i: Sized) -> list[tuple[int, int]]:
+        """Heights and widths of all sizes of training images in pixels."""
+        if self.sizes is not None:
+            return [(one.height, one.width) for one in self.sizes]
+        return [(self.height or t2i.height, self.width or t2i.width)]
+
+    @property
+    def size_weights(self) -> list[float]:
+        """How often each of the sizes occurs, in their order."""
+        return [1.0] if self.sizes is None else [one.weight for one in self.sizes]
+
+    def of_size(self, height: int, width: int) -> TrainingConfig:
+        """The same training on images of one size."""
+        return self.model_copy(update={"height": height, "width": width, "sizes": None})
 
     @property
     def guides_loss(self) -> bool:

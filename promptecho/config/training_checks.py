@@ -42,6 +42,7 @@ def training_problems(training: TrainingConfig) -> list[tuple[str, str]]:
         )
     if training.finetuning == "full" and training.init_adapter is not None:
         problems.append(("init_adapter", "is for finetuning: lora; a run with finetuning: full begins with the model"))
+    problems += _size_problems(training)
     if training.activation_checkpointing == "selective" and training.zero_stage == 3:
         problems.append(
             ("activation_checkpointing", "selective does not go with zero_stage 3, which gathers weights: take full")
@@ -108,6 +109,25 @@ def _schedule_problems(training: TrainingConfig) -> list[tuple[str, str]]:
             )
         )
     return problems
+
+
+def _size_problems(training: TrainingConfig) -> list[tuple[str, str]]:
+    """What does not go with several sizes of images."""
+    if training.sizes is None:
+        return []
+    found = []
+    if given := [key for key in ("height", "width") if getattr(training, key) is not None]:
+        found.append(("sizes", f"give either sizes or {' and '.join(given)}; set the other to null"))
+    if training.zero_stage == 3:
+        found.append(
+            ("sizes", "does not go with zero_stage 3, where all processes make each pass together: take one size")
+        )
+    if training.algorithm == "grpo":
+        found.append(("sizes", "does not go with algorithm: grpo, which keeps the sampler's way: take one size"))
+    pixels = [(one.height, one.width) for one in training.sizes]
+    if twice := [one for one in dict.fromkeys(pixels) if pixels.count(one) > 1]:
+        found.append(("sizes", f"{twice[0][0]} x {twice[0][1]} is there twice; add their weights"))
+    return found
 
 
 def _grid_problems(training: TrainingConfig) -> list[tuple[str, str]]:

@@ -99,6 +99,21 @@ def iteration_phases(
     return phases
 
 
+def averaged(found: list[tuple[float, list[PlannedPhase]]]) -> list[PlannedPhase]:
+    """Phases on average over several sizes of images, each with its weight; the largest part names what bounds one."""
+    if len(found) == 1:
+        return found[0][1]
+    total, mean = sum(weight for weight, _ in found), []
+    for phases in zip(*(phases for _, phases in found), strict=True):
+        parts = [
+            (weight / total * phase.seconds, weight / total * phase.flops, phase.bound)
+            for (weight, _), phase in zip(found, phases, strict=True)
+        ]
+        seconds, flops = sum(part[0] for part in parts), round(sum(part[1] for part in parts))
+        mean.append(PlannedPhase(phases[0].name, flops, seconds, max(parts)[2]))
+    return mean
+
+
 def exchanged_bytes(training: TrainingConfig, ranks: int, trained_params: int, latent_bytes: int) -> float:
     """Bytes that the busiest of so many ranks sends in an iteration: in each step gradients are summed, which sends
     them twice, and weights gathered; latents and references go to who meets the image."""

@@ -24,7 +24,7 @@ from promptecho.plan.evaluation import evaluate
 from promptecho.plan.gathering import decided, refusal, with_placement
 from promptecho.plan.gpus import Gpu
 from promptecho.plan.memory import GpuMemory, generation_memory, host_bytes, server_memory, trainer_memory, update_bytes
-from promptecho.plan.phases import Clock, iteration_phases, rollout_phases
+from promptecho.plan.phases import Clock, averaged, iteration_phases, rollout_phases
 from promptecho.plan.remedies import remedy
 from promptecho.plan.result import NO_VLM, Cluster, ModeCost, Plan, RunPlan, UsualSize
 from promptecho.plan.settings import Settings
@@ -102,31 +102,31 @@ class Planner:
         config = self.with_gathering(self.with_checkpointing(config, cluster, run), cluster, run)
         training, rewards = run_training(config, run), run_rewards(config, run)
         layout = make_layout(training, 0, cluster.gpus, cluster.per_node)
-        t2i, vlms = self.t2i(config, training), self.vlms(config, run)
         paths = dict.fromkeys(section.path for section in run_vlms(config, run).values())
-        clock = Clock(cluster.gpu, self.settings, cluster.nodes)
+        clock, vlms = Clock(cluster.gpu, self.settings, cluster.nodes), self.vlms(config, run)
+        found, sizes, usual = [], training.image_sizes(config.models.t2i), _usual_size(config)
         heldout = 0.0
-        if (watched := training.heldout).prompts:
-            found = rollout_phases(
-                t2i, vlms, rewards, training, layout, clock, watched.prompts, watched.images_per_prompt
-            )
-            heldout = sum(phase.seconds for phase in found) / watched.every
-        own, usual = training.size(config.models.t2i), (config.models.t2i.height, config.models.t2i.width)
+        for size, weight in zip(sizes, training.size_weights, strict=True):
+            sized = _with_training(config, run, training.of_size(*size))
+            own = self.t2i(sized, sized.runs[run]), self.vlms(sized, run)
+            found.append((weight, iteration_phases(*own, rewards, training, layout, clock)))
+            if (watched := training.heldout).prompts:
+                counts = watched.prompts, watched.images_per_prompt
+                seconds = sum(p.seconds for p in rollout_phases(*own, rewards, training, layout, clock, *counts))
+                heldout += weight / sum(training.size_weights) * seconds / watched.every
         return RunPlan(
             run, training.iterations, training.reward_placement.mode, _sharing(training, layout), training.zero_stage,
             {"text-to-image": config.models.t2i.path, "reward VLM": " and ".join(paths) or NO_VLM},
-            self.memory(config, cluster, run), host_bytes(vlms, training),
-            iteration_phases(t2i, vlms, rewards, training, layout, clock), heldout, cluster.gpus,
+            self.memory(config, cluster, run), host_bytes(vlms, training), averaged(found), heldout, cluster.gpus,
             training.activation_checkpointing, self._modes(config, cluster, run), training.reward_placement.gather,
-            own, None if own == usual else self._at_usual_size(config, cluster, run),
+            sizes, None if sizes == [usual] else self._at_usual_size(config, cluster, run),
         )  # fmt: skip
 
     def _at_usual_size(self, config: ExperimentConfig, cluster: Cluster, run: str) -> UsualSize:
         """What a run would take with images of the size of models.t2i."""
-        t2i, training = config.models.t2i, run_training(config, run).model_copy(update={"height": None, "width": None})
-        usual = config.model_copy(update={"runs": {**config.runs, run: training}})
-        plan = self.run(usual, cluster, run)
-        return UsualSize((t2i.height, t2i.width), plan.seconds, max(memory.peak for memory in plan.memory))
+        usual = _usual_size(config)
+        plan = self.run(_with_training(config, run, run_training(config, run).of_size(*usual)), cluster, run)
+        return UsualSize(usual, plan.seconds, max(memory.peak for memory in plan.memory))
 
     def memory(self, config: ExperimentConfig, cluster: Cluster, run: str) -> list[GpuMemory]:
         """That of each kind of GPU of a run."""
@@ -217,9 +217,7 @@ class Planner:
 
     def generator(self, config: ExperimentConfig, section: ImageSetSection, run: str) -> T2iCosts:
         """The model that makes an image set, at the set's own image size where it has one."""
-        height, width = section.size(config.models.t2i)
-        training = run_training(config, run).model_copy(update={"height": height, "width": width})
-        return self.t2i(config, training)
+        return self.t2i(config, run_training(config, run).of_size(*section.size(config.models.t2i)))
 
     def vlms(self, config: ExperimentConfig, run: str) -> list[VlmCosts | None]:
         """The VLM of each of a run's rewards, the same object where it is the same; None where one needs none."""
@@ -249,6 +247,14 @@ class Planner:
         if self.problem(memory, cluster.gpu) is not None:
             return None
         return max(one.peak for one in memory) / 1e9
+
+
+def _usual_size(config: ExperimentConfig) -> tuple[int, int]:
+    return config.models.t2i.height, config.models.t2i.width
+
+
+def _with_training(config: ExperimentConfig, run: str, training: TrainingConfig) -> ExperimentConfig:
+    return config.model_copy(update={"runs": {**config.runs, run: training}})
 
 
 def _sharing(training: TrainingConfig, layout: RankLayout) -> int:

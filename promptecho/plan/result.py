@@ -47,7 +47,7 @@ class ModeCost:
 
 @dataclass(frozen=True)
 class UsualSize:
-    """What a run that trains on images of another size would take with those of `models.t2i`: height and width, seconds
+    """What a run that trains on images of other sizes would take with those of `models.t2i`: height and width, seconds
     of an iteration, peak bytes of the GPU that needs most."""
 
     size: tuple[int, int]
@@ -75,8 +75,8 @@ class RunPlan:
     checkpointing: str
     modes: list[ModeCost]
     gather: str
-    size: tuple[int, int]  # height and width of training images
-    usual_size: UsualSize | None  # None: that is their size
+    sizes: list[tuple[int, int]]  # heights and widths of training images
+    usual_size: UsualSize | None  # None: that is their one size
 
     @property
     def seconds(self) -> float:
@@ -99,7 +99,7 @@ class RunPlan:
             "hours": self.hours, "gpu_hours": self.hours * self.gpus,
             "activation_checkpointing": self.checkpointing, "activation_checkpointing_modes":
             [asdict(one) for one in self.modes],
-            "size": self.size, "at_the_size_of_models_t2i": asdict(self.usual_size) if self.usual_size else None,
+            "sizes": self.sizes, "at_the_size_of_models_t2i": asdict(self.usual_size) if self.usual_size else None,
         }  # fmt: skip
 
 

@@ -34,9 +34,28 @@ def work_of(
     Raises:
         ModelError: as of `Planner`.
     """
-    training, rewards = run_training(config, run), run_rewards(config, run)
-    cache = config.models_prompt_cache is not None
+    cache, training = config.models_prompt_cache is not None, run_training(config, run)
     planner = Planner(Settings(1.0, 1.0, 1.0, 0.0, prompt_tokens, 1, config.captions.query, cache), root)
+    parts, total = [], sum(training.size_weights)
+    for size, weight in zip(training.image_sizes(config.models.t2i), training.size_weights, strict=True):
+        sized = config.model_copy(update={"runs": {**config.runs, run: training.of_size(*size)}})
+        parts.append((weight / total, *_work(planner, sized, run, cache)))
+    useful, again = (
+        {phase: _effort(_mean([(weight, costs[phase]) for weight, costs in which]), gpu) for phase in which[0][1]}
+        for which in ([(weight, first) for weight, first, _ in parts], [(weight, last) for weight, _, last in parts])
+    )
+    return Work(useful, {**useful, **again}, None if gpu is None else gpu.name)
+
+
+def _mean(parts: list[tuple[float, Cost]]) -> Cost:
+    return parts[0][1] if len(parts) == 1 else sum((cost.times(weight) for weight, cost in parts), Cost())
+
+
+def _work(
+    planner: Planner, config: ExperimentConfig, run: str, cache: bool
+) -> tuple[dict[Phase, Cost], dict[Phase, Cost]]:
+    """What images of one size take by phase, and, where something is computed again, with that."""
+    training, rewards = run_training(config, run), run_rewards(config, run)
     images, updated = training.sampled_images, training.update_images
     keeps_all = without_checkpointing(training)
     t2i = planner.t2i(config, keeps_all)
@@ -58,11 +77,9 @@ def work_of(
             for vlm, size, entry in zip(planner.vlms(config, run), sizes, rewards, strict=True) if vlm is not None
         ]  # fmt: skip
         costs[Phase.REWARD] = sum(found, Cost())
-    useful = {phase: _effort(cost, gpu) for phase, cost in costs.items()}
-    again = {}
-    if keeps_all != training:
-        again[Phase.UPDATE] = _effort(_update(planner.t2i(config, training), training), gpu)
-    return Work(useful, {**useful, **again}, None if gpu is None else gpu.name)
+    if keeps_all == training:
+        return costs, {}
+    return costs, {Phase.UPDATE: _update(planner.t2i(config, training), training)}
 
 
 def without_checkpointing(training: TrainingConfig) -> TrainingConfig:

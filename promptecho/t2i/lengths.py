@@ -43,14 +43,16 @@ def length_by_length(
     return found[sorted(range(len(order)), key=order.__getitem__)]
 
 
-def sorted_by_length(family: Any, images: Sequence[T], tokens_of: Callable[[T], int]) -> list[T]:
+def sorted_by_length(
+    family: Any, images: Sequence[T], tokens_of: Callable[[T], int],
+    shape_of: Callable[[T], tuple[int, ...]] = lambda image: (),
+) -> list[T]:  # fmt: skip
     """`images` with those of one length beside each other, in their own order where lengths are equal.
 
     Args:
-        family: the model; one without `padded_length` has no use for an order, and `images` stay as they are.
+        family: the model; one without `padded_length` has no use for an order of lengths.
         tokens_of: how many tokens the embedding of an image's prompt has.
+        shape_of: shape of an image's latents; those of one shape come together first.
     """
-    padded_length = getattr(family, "padded_length", None)
-    if padded_length is None:
-        return list(images)
-    return sorted(images, key=lambda image: padded_length(tokens_of(image)))
+    padded_length = getattr(family, "padded_length", lambda tokens: 0)
+    return sorted(images, key=lambda image: (shape_of(image), padded_length(tokens_of(image))))

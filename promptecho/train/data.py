@@ -6,8 +6,8 @@ so any world size sees the same iteration, and resuming needs no cursor.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from promptecho.config.training import TrainingConfig
 from promptecho.seeds import derive_seed
 from promptecho.train.prompts import TrainingPrompt as TrainingPrompt  # from here as well: data.py is where one looks
 from promptecho.train.prompts import prompts_of as prompts_of
+from promptecho.train.sizes import Shape, TrainingSize, by_shape, cut
 
 
 @dataclass
@@ -34,6 +35,7 @@ class Rollout:
     numbers: list[int] | None = None  # [G * K], each image's among those sampled for its prompt; None: 0 to K - 1
     chosen: list[int] | None = None  # the images that the update trains on, increasing; None: all
     path: torch.Tensor | None = None  # [len(share), steps + 1, ...], float32: what a stochastic sampler passed through
+    sizes: list[TrainingSize] | None = None  # per prompt, where they differ: latents are rows (sizes.py)
 
     @property
     def total(self) -> int:
@@ -46,6 +48,12 @@ class Rollout:
     def prompt_of(self, image: int) -> int:
         return image // self.images_per_prompt
 
+    def shapes_of(self, images: Sequence[int]) -> list[Shape]:
+        """The latents' shape of each of the images."""
+        if self.sizes is None:
+            return [tuple(self.latents.shape[1:])] * len(images)
+        return [self.sizes[self.prompt_of(image)].shape for image in images]
+
     def number_of(self, image: int) -> int:
         """Its number among the images that were sampled for its prompt, which seeds its draws."""
         return image % self.images_per_prompt if self.numbers is None else self.numbers[image]
@@ -57,6 +65,9 @@ class Batch:
 
     `stored` is what one algorithm has beside the others, each [T, n, ...]: of nft `old_velocity`; of grpo a step of the
     sampler, `x_t`, `x_next`, `t_next` and `std`.
+
+    Where images differ in size, `shapes` has the latents' shape of each, and what is [..., n, ...] above are rows
+    (sizes.py).
     """
 
     prompt_ids: list[str]  # [n]
@@ -70,6 +81,27 @@ class Batch:
     ema_velocity: torch.Tensor | None = None
     stored: dict[str, torch.Tensor] = field(default_factory=dict)
     spare: torch.Tensor | None = None  # some prompt's conditioning, for passes for nobody
+    shapes: list[Shape] | None = None  # [n]
+    spare_shape: Shape = ()  # a shape, for passes for nobody; only with `shapes`
+
+    def parts(self) -> list[tuple[list[int], Batch]]:
+        """The images of each size (their indices, and a batch of them with values in their own shape); the whole where
+        there is one size."""
+        if self.shapes is None:
+            return [([*range(len(self.prompt_ids))], self)]
+        return [(images, self.take(images)._in_shape(shape)) for images, shape in by_shape(self.shapes)]
+
+    def _in_shape(self, shape: Shape) -> Batch:
+        """Images of one shape that are rows, with values of that shape."""
+
+        def own(value: torch.Tensor | None) -> torch.Tensor | None:
+            return None if value is None else cut(value, shape)
+
+        return replace(
+            self, x0=cut(self.x0, shape), noise=cut(self.noise, shape), base_velocity=own(self.base_velocity),
+            ema_velocity=own(self.ema_velocity), shapes=None,
+            stored={name: cut(value, shape) for name, value in self.stored.items()},
+        )  # fmt: skip
 
     def take(self, images: list[int], times: list[int] | slice = slice(None)) -> Batch:
         """Some images at some timesteps."""
@@ -94,7 +126,7 @@ class Batch:
         return Batch(
             [""], x0, [self.spare], self.advantages.new_zeros(1), t, self.noise.new_zeros((n_times, *x0.shape)),
             self.old_log_prob.new_zeros(t.shape), zeros(self.base_velocity), zeros(self.ema_velocity),
-            stored,
+            stored, shapes=None if self.shapes is None else [self.spare_shape],
         )  # fmt: skip
 
     def _picked(self, images: list[int], pick: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
@@ -107,6 +139,7 @@ class Batch:
             self.advantages[images], pick(self.t), pick(self.noise), pick(self.old_log_prob),
             pick_any(self.base_velocity), pick_any(self.ema_velocity),
             {name: pick(value) for name, value in self.stored.items()}, self.spare,
+            None if self.shapes is None else [self.shapes[i] for i in images], self.spare_shape,
         )  # fmt: skip
 
 

@@ -48,7 +48,8 @@ def report_not_finite(error: NotFiniteError, work: Path, run: str, iteration: in
         tensors |= {f"cond.{i:05d}": cond for i, cond in enumerate(batch.cond)}
         tensors |= {f"weights.{name}": value for name, value in weights.items()}
         facts = {"kind": error.what, "iteration": iteration, "optimizer_step": error.step, "run": run}
-        dump_batch(folder, tensors, {**facts, "prompt_ids": batch.prompt_ids})
+        shapes = {} if batch.shapes is None else {"shapes": batch.shapes}
+        dump_batch(folder, tensors, {**facts, **shapes, "prompt_ids": batch.prompt_ids})
         ids = ", ".join(sorted(set(batch.prompt_ids)))
         prompts = f"{'prompts' if ', ' in ids else 'prompt'} {ids}"
         own = PromptEchoError(

@@ -257,17 +257,9 @@ def collect(trainer: Trainer, iteration: int, weights: dict[str, torch.Tensor]) 
     replies |= ro.advantage_sizes(parts, trainer.rewards)
     kept = chosen_images(parts.sum(0), training.update_images_per_prompt)
     return Rollout(
-        chosen,
-        sampled.cond,
-        sampled.mine,
-        sampled.latents,
-        rewards,
-        advantages,
-        diversity,
-        replies,
-        chosen=kept,
-        path=sampled.path,
-    )
+        chosen, sampled.cond, sampled.mine, sampled.latents, rewards, advantages, diversity, replies, chosen=kept,
+        path=sampled.path, sizes=sampled.sizes if trainer.sizes.several else None,
+    )  # fmt: skip
 
 
 def _later_prompts(trainer: Trainer, iteration: int) -> Iterator[str]:

@@ -38,7 +38,21 @@ def log_prob_of(
 
 
 def loss_of(family: T2iModel, batch: Batch, training: TrainingConfig) -> Loss:
-    """Loss of a batch [T, n] through one forward pass of T * n images, and what to watch."""
+    """Loss of a batch [T, n], which is a mean over images, and what to watch: through one forward pass of T * n images,
+    or one for each size of image."""
+    parts = batch.parts()
+    if len(parts) == 1:
+        return _loss_of_one_size(family, parts[0][1], training)
+    found = [
+        (len(images) / len(batch.prompt_ids), *_loss_of_one_size(family, part, training)) for images, part in parts
+    ]
+    loss = torch.stack([share * loss for share, loss, _ in found]).sum()
+    return loss, {
+        name: torch.stack([share * metrics[name] for share, _, metrics in found]).sum() for name in found[0][2]
+    }
+
+
+def _loss_of_one_size(family: T2iModel, batch: Batch, training: TrainingConfig) -> Loss:
     n_times = len(batch.t)
     x0 = batch.x0.repeat(n_times, *[1] * (batch.x0.ndim - 1))
     noise, t = batch.noise.flatten(0, 1), batch.t.flatten()

@@ -44,6 +44,7 @@ def replay(config: ExperimentConfig, folder: Path, device: torch.device) -> dict
         ids, tensors["x0"], [tensors[f"cond.{i:05d}"] for i in range(len(ids))], tensors["advantages"], tensors["t"],
         tensors["noise"], tensors["old_log_prob"], tensors.get("base_velocity"), tensors.get("ema_velocity"),
         {name.removeprefix("stored."): value for name, value in tensors.items() if name.startswith("stored.")},
+        shapes=[tuple(shape) for shape in facts["shapes"]] if "shapes" in facts else None,
     )  # fmt: skip
     images = []
     for index, prompt_id in enumerate(ids):

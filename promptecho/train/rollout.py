@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import groupby
 
 import torch
 import torch.distributed as dist
@@ -19,6 +20,7 @@ from promptecho.train.data import Rollout, TrainingPrompt, normal
 from promptecho.train.failures import report_reward
 from promptecho.train.ranks import agree, gather_by_index, handed_over, rounds, share_of_rank
 from promptecho.train.scoring import NotFiniteRewardError, RolloutScores, WeightedReward, too_many_failures
+from promptecho.train.sizes import Shape, TrainingSize, spread
 from promptecho.train.trainer import Trainer
 
 REPLIES_FIX = "raise max_new_tokens if replies are cut off, write another template, or take a better VLM"
@@ -49,7 +51,8 @@ class Sampled:
     series: Series
     cond: list[torch.Tensor]  # per prompt
     mine: list[int]  # which of the series' images
-    latents: torch.Tensor  # [len(mine), ...], float32
+    latents: torch.Tensor  # [len(mine), ...], float32; rows where images differ in size (sizes.py)
+    sizes: list[TrainingSize]  # per prompt
     path: torch.Tensor | None = None  # [len(mine), steps + 1, ...], float32: what a stochastic sampler passed through
 
 
@@ -77,17 +80,27 @@ def sample(
         trainer.engine.use_weights(weights)
         with in_phase(Phase.ENCODE):
             cond = trainer.encoder.encode([prompt.text for prompt in series.prompts], upcoming)
-        mine = sorted_by_length(trainer.family, mine, lambda image: len(cond[image // series.per_prompt]))
-        batches = [mine[start : start + size] for start in range(0, len(mine), size)]
+        sizes = [trainer.sizes.size_of(prompt.prompt_id) for prompt in series.prompts]
+
+        def shape_of(image: int) -> Shape:
+            return sizes[image // series.per_prompt].shape
+
+        mine = sorted_by_length(trainer.family, mine, lambda image: len(cond[image // series.per_prompt]), shape_of)
+        batches = [
+            list(one[start : start + size])
+            for one in (list(group) for _, group in groupby(mine, shape_of))
+            for start in range(0, len(one), size)
+        ]
         if training.zero_stage == 3:  # every pass is one of all ranks: those with less sample an image for nobody
             batches += [[]] * (rounds(series.total, world_size, size) - len(batches))
-        latents.append(torch.zeros((0, *trainer.shape), device=cond[0].device))
+        row = trainer.sizes.row
+        latents.append(torch.zeros((0, *row), device=cond[0].device))
         with merged(trainer.engine.model, half=trainer.segment.config.compute.fold_adapter):
             for batch in batches:
                 groups, numbers = zip(*(divmod(image, series.per_prompt) for image in batch or [0]), strict=True)
                 prompts = [series.prompts[group] for group in groups]
                 keys = [(p.prompt_id, number) for p, number in zip(prompts, numbers, strict=True)]
-                noise = [normal(trainer.shape, *series.key, *key) for key in keys]
+                noise = [normal(sizes[groups[0]].shape, *series.key, *key) for key in keys]
                 began, texts = torch.stack(noise).to(cond[0].device), [cond[group] for group in groups]
                 if noise_level is None:
                     x0 = trainer.family.sample(
@@ -102,7 +115,7 @@ def sample(
                     x0 = path[:, -1]
                 if not batch:
                     continue
-                latents.append(x0.float())
+                latents.append(spread(x0.float(), row))
                 if noise_level is not None:
                     paths.append(path)
                 with in_phase(Phase.DECODE):
@@ -111,9 +124,9 @@ def sample(
                 done += len(batch)
                 trainer.phase.moved(done)
     if noise_level is not None:
-        empty = latents[0].new_zeros((0, len(trainer.grid) + 1, *trainer.shape))
-        return Sampled(series, cond, mine, torch.cat(latents), torch.cat([empty, *paths]))
-    return Sampled(series, cond, mine, torch.cat(latents))
+        empty = latents[0].new_zeros((0, len(trainer.grid) + 1, *row))
+        return Sampled(series, cond, mine, torch.cat(latents), sizes, torch.cat([empty, *paths]))
+    return Sampled(series, cond, mine, torch.cat(latents), sizes)
 
 
 @torch.no_grad()
@@ -130,7 +143,7 @@ def stochastic_path(
         times, next_times = t.expand(len(x)), t_next.expand(len(x))
         v = trainer.family.guided_velocity(x, times, cond, guidance_scale)
         std = grpo.step_std(times, next_times, t_second=float(grid[1]), noise_level=noise_level)
-        added = torch.stack([normal(trainer.shape, *key, "step", step) for key in keys]).to(x)
+        added = torch.stack([normal(tuple(x.shape[1:]), *key, "step", step) for key in keys]).to(x)
         mean = grpo.step_mean(x, v, times, next_times, std)
         x = (mean + std.view(-1, *[1] * (x.ndim - 1)) * added).float()
         path.append(x)
@@ -240,7 +253,10 @@ def group_diversity(sampled: Sampled) -> float:
     groups = [share_of_rank(n_prompts, each, ranks) for each in range(ranks)]
     wanted = [[g * per_prompt + k for g in each for k in range(per_prompt)] for each in groups]
     mine = handed_over(sampled.latents, sampled.mine, sampled.series.total, wanted)
-    size = math.prod(mine.shape[1:])
-    mine = mine.double().reshape(len(groups[rank]), per_prompt, size)
-    distances = gather_by_index(torch.cdist(mine, mine) / size**0.5, groups[rank], n_prompts)
+    mine = mine.double().reshape(len(groups[rank]), per_prompt, math.prod(mine.shape[1:]))
+    counts = {math.prod(sampled.sizes[g].shape): None for g in groups[rank]}  # rows may have zeros behind the latents
+    scale: float | torch.Tensor = max(counts, default=1) ** 0.5
+    if len(counts) > 1:
+        scale = mine.new_tensor([math.prod(sampled.sizes[g].shape) for g in groups[rank]]).sqrt().view(-1, 1, 1)
+    distances = gather_by_index(torch.cdist(mine, mine) / scale, groups[rank], n_prompts)
     return float(distances.sum() / (n_prompts * per_prompt * (per_prompt - 1)))

@@ -18,6 +18,7 @@ from promptecho.rewards.base import ImageScore, RewardContext
 from promptecho.rewards.make import BuiltReward
 from promptecho.seeds import derive_seed
 from promptecho.train.data import TrainingPrompt
+from promptecho.train.sizes import by_shape
 from promptecho.vlm import Vlm
 
 
@@ -119,6 +120,8 @@ def score_images(
 
     Collective where VLMs are shared: ranks leave the passes of each together, and one that fails still takes part in
     those of the VLMs that follow.
+    Images of several sizes go to a reward size by size: in a batch of several, most of what is padded would be places
+    of images.
 
     Raises:
         NotFiniteRewardError: a reward failed or is not finite; names prompt and image.
@@ -161,6 +164,13 @@ def _scores(
     entry: WeightedReward, images: list[Image.Image], prompts: list[TrainingPrompt], names: list[str]
 ) -> list[ImageScore]:
     """What one reward says of `images[n]`."""
+    groups = by_shape([image.size for image in images])
+    if len(groups) > 1:
+        found: dict[int, ImageScore] = {}
+        for group, _ in groups:
+            parts = ([values[index] for index in group] for values in (images, prompts, names))
+            found |= zip(group, _scores(entry, *parts), strict=True)
+        return [found[index] for index in range(len(images))]
     for image, name in zip(images, names, strict=True):
         image.info["path"] = name
     assert entry.reward is not None, "it is built where images are scored"

@@ -12,7 +12,6 @@ import torch
 from promptecho.config import ExperimentConfig, run_rewards
 from promptecho.config.compute import ComputeSection
 from promptecho.config.descriptors import REWARDS
-from promptecho.config.models import T2iSection
 from promptecho.config.training import TrainingConfig
 from promptecho.errors import DataError, counted
 from promptecho.phases import Phase
@@ -31,6 +30,7 @@ from promptecho.train.placement.base import Rewarder
 from promptecho.train.placement.layout import RankLayout
 from promptecho.train.reward_list import list_rewards, with_models
 from promptecho.train.scoring import WeightedReward
+from promptecho.train.sizes import TrainingSizes
 from promptecho.train.trainer import Segment, Trainer
 
 
@@ -59,8 +59,8 @@ def prepare(segment: Segment, training: TrainingConfig, layout: RankLayout, laun
     t2i, times = segment.config.models.t2i, phase.meter.load_metrics()
     trainer = Trainer(
         segment, training, family, encoder, engine, rewards, rewarder, prompts, watched,
-        family.latent_shape(*training.size(t2i)), sampler_grid(family, training, t2i), phase,
-        gpus=launch.world_size, initial=initial, base=base, first_row=times,
+        TrainingSizes.of(family, training, t2i), phase, gpus=launch.world_size, initial=initial, base=base,
+        first_row=times,
     )  # fmt: skip
     told = ", ".join(f"{key.removeprefix('seconds_load_')} {value:.1f} s" for key, value in times.items())
     trainer.say(f"models loaded: {told}")
@@ -117,12 +117,6 @@ def load_policy(config: ExperimentConfig, training: TrainingConfig, device: torc
     )  # fmt: skip
     family.one_pass = training.zero_stage == 3  # passes are those of all ranks, which must have equally many
     return family
-
-
-def sampler_grid(family: T2iModel, training: TrainingConfig, t2i: T2iSection) -> torch.Tensor:
-    """The times at which the sampler looks at an image, from 1 downwards, without the 0 at its end."""
-    sampling = training.sampling
-    return family.timesteps(sampling.num_inference_steps, *training.size(t2i), sampling.schedule)[:-1]
 
 
 def check_texts(

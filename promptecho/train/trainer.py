@@ -22,6 +22,7 @@ from promptecho.train.placement.base import Rewarder
 from promptecho.train.prompts import PromptUse
 from promptecho.train.saving import Saver
 from promptecho.train.scoring import WeightedReward
+from promptecho.train.sizes import TrainingSizes
 from promptecho.train.speed import Work, rates, reference_sets
 
 
@@ -60,8 +61,7 @@ class Trainer:
     rewarder: Rewarder
     prompts: Sequence[TrainingPrompt]
     heldout: list[TrainingPrompt]
-    shape: tuple[int, ...]  # of one image's latents
-    grid: torch.Tensor  # the sampler's timesteps
+    sizes: TrainingSizes
     phase: Phases
     saver: Saver = field(default_factory=Saver)
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -75,6 +75,11 @@ class Trainer:
         """What the iterations use, for the state's record."""
         labels = [entry.labels for entry in self.rewards if entry.labels is not None]
         return PromptUse(self.prompts, labels, self.training.seed, self.training.prompts_per_iteration)
+
+    @property
+    def grid(self) -> torch.Tensor:
+        """The sampler's timesteps for images of the first size."""
+        return self.sizes.sizes[0].grid
 
     def measured(self, iteration: int, images: int) -> dict[str, float]:
         """Seconds, memory and speed of an iteration (the first is 0) with so many images, for its row of metrics."""

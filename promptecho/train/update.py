@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -38,6 +38,7 @@ from promptecho.train.failures import find_not_finite
 from promptecho.train.losses import log_prob_of, loss_of, velocity
 from promptecho.train.ranks import handed_over, rounds
 from promptecho.train.selection import narrowed
+from promptecho.train.sizes import Shape, by_shape, cut, spread
 from promptecho.train.state import averaged
 from promptecho.train.trainer import Trainer
 
@@ -49,13 +50,14 @@ def draw_timesteps_and_noise(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """t [T, n] and noise [T, n, ...] of the given images, each from its image's seed, or from its prompt's.
 
-    T is `timesteps.per_sample`, times the number of passes if each pass draws its own.
+    T is `timesteps.per_sample`, times the number of passes if each pass draws its own. `grid` are the sampler's
+    timesteps, where the rollout's images do not have their own.
     """
     draws, times, noises = draws_per_iteration(training), [], []
-    timesteps = training.timesteps
-    grid = grid[timesteps.grid_first : int(len(grid) * timesteps.grid_share)]
-    for image in images:
-        prompt = rollout.prompts[rollout.prompt_of(image)].prompt_id
+    timesteps, row = training.timesteps, tuple(rollout.latents.shape[1:])
+    for image, shape in zip(images, rollout.shapes_of(images), strict=True):
+        owner = rollout.prompt_of(image)
+        prompt, whole = rollout.prompts[owner].prompt_id, grid if rollout.sizes is None else rollout.sizes[owner].grid
         t, noise = [], []
         for draw in range(draws):
             own = rollout.number_of(image) if training.timesteps.shared_by == "none" else "shared"
@@ -70,10 +72,10 @@ def draw_timesteps_and_noise(
                     shift=training.timesteps.shift,
                     mean=training.timesteps.mean,
                     std=training.timesteps.std,
-                    grid=grid,
+                    grid=whole[timesteps.grid_first : int(len(whole) * timesteps.grid_share)],
                 )
             )
-            noise.append(normal((training.timesteps.per_sample, *rollout.latents.shape[1:]), *key, "noise"))
+            noise.append(spread(normal((training.timesteps.per_sample, *shape), *key, "noise"), row))
         times.append(torch.cat(t))
         noises.append(torch.cat(noise))
     device = rollout.latents.device
@@ -127,10 +129,7 @@ def precompute(trainer: Trainer, rollout: Rollout, iteration: int, average: dict
     with trainer.phase(Phase.EXCHANGE):
         x0, old = rollout.latents, of_average if average_samples else of_policy  # of the weights that sampled
         assert old is not None, "computed for the one or the other"
-        log_probs = [
-            log_prob_of(old[i], x0, noise[i], t[i], {name: value[i] for name, value in steps.items()}, training)
-            for i in range(len(t))
-        ]
+        log_probs = log_probs_of(old, x0, noise, t, steps, rollout.shapes_of(share), training)
         stored = {"old_velocity": old} if training.algorithm == "nft" else steps
         wanted = images_of_ranks(total, training, iteration, ranks)
 
@@ -141,7 +140,7 @@ def precompute(trainer: Trainer, rollout: Rollout, iteration: int, average: dict
         if of_average is not None and training.kl_ema.weight > 0:
             ema_velocity = exchanged(of_average)
         base_velocity = exchanged(of_base) if of_base is not None else None
-        old_log_prob = exchanged(torch.stack(log_probs))
+        old_log_prob = exchanged(log_probs)
         stored = {name: exchanged(value) for name, value in stored.items()}
         if mine != share:
             t, noise = draw_timesteps_and_noise(rollout, mine, training, iteration, trainer.grid)
@@ -150,6 +149,8 @@ def precompute(trainer: Trainer, rollout: Rollout, iteration: int, average: dict
             [rollout.prompts[i].prompt_id for i in owners], handed_over(x0, share, total, wanted),
             [rollout.cond[i] for i in owners], rollout.advantages[mine], t, noise, old_log_prob, base_velocity,
             ema_velocity, stored, rollout.cond[0],
+            shapes=None if rollout.sizes is None else rollout.shapes_of(mine),
+            spare_shape=() if rollout.sizes is None else rollout.sizes[0].shape,
         )  # fmt: skip
 
 
@@ -174,15 +175,20 @@ def velocities(
     """
     training, done, share = trainer.training, trainer.phase.step, rollout.share
     size = training.micro_batch_size
-    conds = [rollout.cond[rollout.prompt_of(image)] for image in share]
-    order = sorted_by_length(trainer.family, range(len(share)), lambda index: len(conds[index]))
+    conds, shapes = [rollout.cond[rollout.prompt_of(image)] for image in share], rollout.shapes_of(share)
+    order = sorted_by_length(
+        trainer.family, range(len(share)), lambda index: len(conds[index]), lambda index: shapes[index]
+    )
     chunks = [order[start : start + size] for start in range(0, len(share), size)]
     most = rounds(rollout.total, dist.get_world_size(), size)  # chunks of the rank with the largest share
     result = rollout.latents.new_zeros((*t.shape, *rollout.latents.shape[1:]))
     for row in range(len(t)):
         for chunk in chunks:
-            cond = [conds[index] for index in chunk]
-            result[row, chunk] = velocity(trainer.family, noised(row, chunk), t[row, chunk], cond, training)
+            for places, shape in by_shape([shapes[index] for index in chunk]):
+                images = [chunk[place] for place in places]
+                x_t, cond = cut(noised(row, images), shape), [conds[index] for index in images]
+                found = velocity(trainer.family, x_t, t[row, images], cond, training)
+                result[row, images] = spread(found, tuple(result.shape[2:]))
             trainer.phase.moved(trainer.phase.step + 1)
         # Under ZeRO-3 every pass is one of all ranks: those with less make one for nobody.
         for _ in range(most - len(chunks) if trainer.engine.partitioned else 0):
@@ -191,6 +197,22 @@ def velocities(
         done += most  # all ranks count alike, so that those that wait are ahead
         trainer.phase.moved(done)
     return result
+
+
+def log_probs_of(
+    v: torch.Tensor, x0: torch.Tensor, noise: torch.Tensor, t: torch.Tensor, steps: dict[str, torch.Tensor],
+    shapes: list[Shape], training: TrainingConfig,
+) -> torch.Tensor:  # fmt: skip
+    """`log_prob_of` [T, n] of images that have several `shapes`, for velocities v [T, n, ...], x0 [n, ...], and noise,
+    t and `steps` [T, n, ...]."""
+    found = torch.zeros(t.shape, dtype=torch.float64, device=t.device)
+    for images, shape in by_shape(shapes):
+        which: Any = slice(None) if len(images) == len(shapes) else images  # a slice copies nothing
+        for row in range(len(t)):
+            own = [cut(values[which], shape) for values in (v[row], x0, noise[row])]
+            taken = {name: value[row][which] for name, value in steps.items()}
+            found[row, which] = log_prob_of(own[0], own[1], own[2], t[row, which], taken, training)
+    return found
 
 
 def update(
@@ -211,7 +233,10 @@ def update(
     rank, ranks, most = dist.get_rank(), dist.get_world_size(), engine.accumulation
     met = images_of_ranks(n_images, training, iteration, ranks)[rank]
     position = {image: index for index, image in enumerate(met)}
-    near = partial(sorted_by_length, family, tokens_of=lambda image: len(batch.cond[image]))
+    shapes = batch.shapes or [()] * len(batch.cond)
+    near = partial(
+        sorted_by_length, family, tokens_of=lambda image: len(batch.cond[image]), shape_of=lambda image: shapes[image]
+    )
     sums: dict[str, float] = defaultdict(float)
     watched: list[tuple[float, dict[str, torch.Tensor]]] = []  # read at the end: each read waits for the GPU
     steps = 0

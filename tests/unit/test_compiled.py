@@ -33,10 +33,10 @@ def from_nothing():
     torch._dynamo.utils.counters.clear()
 
 
-def pass_of(family, n: int) -> list[torch.Tensor]:
+def pass_of(family, n: int, size: tuple[int, int] = (64, 64)) -> list[torch.Tensor]:
     """Velocity of `n` images, and its gradients by the adapter's weights."""
     generator = torch.Generator().manual_seed(n)
-    x_t, t = torch.randn(n, *family.latent_shape(64, 64), generator=generator), torch.rand(n, generator=generator)
+    x_t, t = torch.randn(n, *family.latent_shape(*size), generator=generator), torch.rand(n, generator=generator)
     velocity = family.velocity(x_t, t, family.encode_prompts(["A red circle."] * n))
     weights = [*trained_parameters(family.transformer).values()]
     gradients = torch.autograd.grad(velocity.square().mean(), weights, allow_unused=True)
@@ -147,3 +147,15 @@ def test_a_vlm_gives_the_same_rewards_and_texts():
         for pair in zip(wanted, found, strict=True):
             torch.testing.assert_close(pair[1].log_probs, pair[0].log_probs, rtol=1e-5, atol=1e-5)
     assert compilations() == before + 1
+
+
+def test_images_of_other_sizes_are_not_compiled_again():
+    """What is compiled for images of one size serves those of all others (training.sizes)."""
+    family = adapted("zimage", "float32", checkpointing=True, folder=tiny_t2i.shallow_folder())
+    assert family.compile_blocks("eager") > 0
+    before = compilations()
+    pass_of(family, 2, (32, 48))
+    first = compilations()
+    for size in ((64, 64), (48, 32), (16, 64)):
+        pass_of(family, 2, size)
+    assert compilations() == first > before

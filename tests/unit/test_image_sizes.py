@@ -19,7 +19,7 @@ from promptecho.plan.result import Cluster
 from promptecho.plan.settings import Settings
 from promptecho.t2i.registry import load_family
 from promptecho.train.loop import train_segment
-from promptecho.train.setup import sampler_grid
+from promptecho.train.sizes import TrainingSizes
 
 ONE = {"iterations": 1, "checkpoints": [1]}
 
@@ -66,9 +66,9 @@ def test_the_shift_of_the_sampler_follows_the_size(experiment):
         width=48, num_inference_steps=4, true_cfg_scale=1.0, output_type="latent",
     )  # fmt: skip
     theirs = family.pipeline.scheduler.sigmas[:-1].float()
-    ours = sampler_grid(family, training, t2i)
+    (ours,) = (size.grid for size in TrainingSizes.of(family, training, t2i).sizes)
     torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
-    small = sampler_grid(family, training.model_copy(update={"height": 16, "width": 16}), t2i)
+    (small,) = (size.grid for size in TrainingSizes.of(family, training.of_size(16, 16), t2i).sizes)
     assert (small[1:-1] < ours[1:-1]).all()  # a smaller image needs less noise to be hidden
 
 
@@ -106,7 +106,7 @@ def test_a_plan_tells_what_smaller_images_save(experiment):
         planner.run(load_experiment(experiment.config(f"plan-{key}", **own)), cluster, "r")
         for key, own in (("usual", {}), ("small", {"height": 16, "width": 16}))
     )
-    assert usual.usual_size is None and usual.size == (32, 32)
-    assert small.usual_size.size == (32, 32) and small.size == (16, 16)
+    assert usual.usual_size is None and usual.sizes == [(32, 32)]
+    assert small.usual_size.size == (32, 32) and small.sizes == [(16, 16)]
     assert small.usual_size.seconds == usual.seconds > small.seconds
     assert small.usual_size.peak == max(memory.peak for memory in usual.memory) > max(m.peak for m in small.memory)
