@@ -168,8 +168,8 @@ def _scores(
     if len(groups) > 1:
         found: dict[int, ImageScore] = {}
         for group, _ in groups:
-            parts = ([values[index] for index in group] for values in (images, prompts, names))
-            found |= zip(group, _scores(entry, *parts), strict=True)
+            own = [images[index] for index in group], [prompts[index] for index in group]
+            found |= zip(group, _scores(entry, *own, [names[index] for index in group]), strict=True)
         return [found[index] for index in range(len(images))]
     for image, name in zip(images, names, strict=True):
         image.info["path"] = name

@@ -27,7 +27,7 @@ from promptecho.plan.plan import Planner
 from promptecho.plan.result import Cluster
 from promptecho.plan.settings import Settings
 from promptecho.rewards.base import ImageScore
-from promptecho.t2i.lora import lora_parameters
+from promptecho.t2i.lora import trained_parameters
 from promptecho.train import tracked
 from promptecho.train.data import TrainingPrompt
 from promptecho.train.loop import train_segment
@@ -100,7 +100,7 @@ def test_the_loss_of_mixed_sizes_is_the_mean_over_their_images():
         },
         shapes=[tuple(part.x0.shape[1:]) for part in own],
     )  # fmt: skip
-    parameters = list(lora_parameters(family.transformer).values())
+    parameters = list(trained_parameters(family.transformer).values())
 
     def gradients(batches: list) -> tuple[dict, list[torch.Tensor]]:
         found, told = [torch.zeros_like(p) for p in parameters], Counter()
