@@ -78,13 +78,18 @@ def test_rows_come_back_in_their_shapes(heights):
 # The loss.
 
 
-def test_the_loss_of_mixed_sizes_is_the_mean_over_their_images():
+@pytest.mark.parametrize("algorithm", ["awm", "nft"])
+def test_the_loss_of_mixed_sizes_is_the_mean_over_their_images(algorithm):
     """Values and gradients, whatever the order in which sizes come."""
-    training = TRAINING.model_copy(update={"kl_ema": TRAINING.kl_ema.model_copy(update={"weight": 0.5})})
-    family = adapted("zimage", "float32")
-    large = dataclasses.replace(batch_of(family, 4), ema_velocity=torch.zeros(1, 4, *family.latent_shape(64, 64)))
+    kl = TRAINING.kl_ema.model_copy(update={"weight": 0.5})
+    training = TRAINING.model_copy(update={"kl_ema": kl, "algorithm": algorithm})
+    family = adapted("zimage", "float32", folder=tiny_t2i.shallow_folder())
+    large = batch_of(family, 4)
+    zeros = torch.zeros_like(large.noise)
+    large = dataclasses.replace(large, ema_velocity=zeros, stored={"old_velocity": zeros})
     small = dataclasses.replace(
-        large, **{key: getattr(large, key)[..., :4, :6].contiguous() for key in (*VALUES, "x0")}
+        large, **{key: getattr(large, key)[..., :4, :6].contiguous() for key in (*VALUES, "x0")},
+        stored={"old_velocity": zeros[..., :4, :6].contiguous()},
     )  # fmt: skip
     own = [large, small, small, large]
     row = (large.x0[0].numel(),)
@@ -98,6 +103,7 @@ def test_the_loss_of_mixed_sizes_is_the_mean_over_their_images():
             key: rows([getattr(part, key)[:, k] for k, part in enumerate(own)])[None]
             for key in VALUES
         },
+        stored={"old_velocity": rows([part.stored["old_velocity"][:, k] for k, part in enumerate(own)])[None]},
         shapes=[tuple(part.x0.shape[1:]) for part in own],
     )  # fmt: skip
     parameters = list(trained_parameters(family.transformer).values())
