@@ -273,7 +273,7 @@ class TrainingConfig(Section):
         None,
         description="Several sizes of training images, such as [{height: 1024, width: 1024, weight: 2}, {height: 896, "
         "width: 1152}], in place of `height` and `width`. All images of a prompt have one of them, which its id and "
-        "`seed` decide (docs/training.md). Not with zero_stage 3.",
+        "`seed` decide (docs/training.md). Not with zero_stage 3, nor with algorithm: grpo.",
     )
     prompts_per_iteration: Count = Field(32, description="Prompts (groups) per iteration.")
     images_per_prompt: Count = Field(8, description="Images per prompt (group size), at least 2.")

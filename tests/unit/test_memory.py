@@ -105,6 +105,8 @@ def test_only_keys_that_are_not_at_their_best_are_named_and_all_of_them_exist(ex
         ),
     }  # fmt: skip
     configs["whole"] = _config(experiment, "whole", reward_placement={"gather": "phase"})
+    sizes = [{"height": 32, "width": side} for side in (24, 32)]
+    configs["mixed"] = _config(experiment, "mixed", sizes=sizes)
     configs["best"] = configs["best"].model_copy(update={"models_prompt_cache": "results/prompts"})
     for config in configs.values():
         values = config.model_dump(mode="json")
@@ -132,7 +134,7 @@ def test_only_keys_that_are_not_at_their_best_are_named_and_all_of_them_exist(ex
         f"set training.reward_placement.mode: offloaded, {CACHE}, set training.zero_stage: 3"
     )
     assert generation_keys(configs["plain"], "own", "sample", "cuda:0")[1] == CACHE
-    assert "zero_stage" not in keys("plain", "update", processes=1)
+    assert "zero_stage" not in keys("plain", "update", processes=1) + keys("mixed", "update")
     assert keys("plain", "sample").startswith("lower training.sampling.batch_size (4), ")
     assert "compute.overlap: off" in keys("plain", "sample", processes=1)
     assert not any(
