@@ -6,14 +6,13 @@ import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from promptecho.captions.shard_spec import ShardSpec
 from promptecho.cluster.local_server import LocalServer, local_server
 from promptecho.config.caption_server import CaptionServerSection
 from promptecho.errors import ModelError
-from promptecho.judges.base import Judge, Payload, Reply
+from promptecho.judges.base import Payload, Reply
 from promptecho.judges.errors import JudgeBusyError, JudgeError
 from promptecho.judges.names import MessageNames
 from promptecho.judges.openai_compatible import OpenAIJudge
@@ -25,16 +24,11 @@ TOLD_S = 30.0  # between two lines on a server that does not answer yet
 LIST_S = 10.0  # for a list of models
 
 
-@dataclass(frozen=True)
 class ServerCaptioner:
     """As a `Judge`; where the server was started here and has ended, that is said at once."""
 
-    inner: Judge
-    ended: Callable[[], str | None]
-
-    @property
-    def name(self) -> str:
-        return self.inner.name
+    def __init__(self, inner: OpenAIJudge, ended: Callable[[], str | None]):
+        self.inner, self.ended, self.name = inner, ended, inner.name
 
     def ask(self, payload: Payload) -> Reply:
         """See `Judge.ask`."""
@@ -112,6 +106,8 @@ def _wait(client: OpenAIJudge, server: CaptionServerSection, started: LocalServe
         try:
             names = client.names(LIST_S)
         except JudgeBusyError as error:
+            if error.by_status and str(error).startswith("HTTP 500"):  # it is there, and only its list is broken
+                return []
             if error.unknown_host:
                 raise JudgeError(f"{SERVER}: {error}; correct the endpoint") from None
             busy = error

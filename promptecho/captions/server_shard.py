@@ -26,7 +26,7 @@ from typing import Any
 from PIL import Image
 
 from promptecho.captions.inputs import ImageItem
-from promptecho.captions.server import SERVER, WORDING, caption_server
+from promptecho.captions.server import SERVER, WORDING, ServerCaptioner, caption_server
 from promptecho.captions.shard_spec import ShardSpec
 from promptecho.captions.shard_state import (
     ANSWERED_BY,
@@ -80,7 +80,7 @@ def caption_shard_by_server(spec: ShardSpec) -> dict[str, Any]:
         if missing := asked.missing():
             log = spec.server_log or spec.work / f"{spec.out.stem}.server.log"
             with caption_server(spec, log) as server:
-                _ask(asked, missing, server, spec, spec.server)
+                ask(asked, missing, server, spec)
         rows = asked.rows()
         generation = source.generation | {ANSWERED_BY: asked.answered_by()}
         told = CaptionSource(source.vlm, source.vlm_revision, source.query, generation)
@@ -168,18 +168,17 @@ class AskedImages:
         return CaptionRow(item.image_id, text, n_tokens, "length" if reply.finish == "length" else "stop", sha256)
 
 
-def _ask(
-    asked: AskedImages, missing: list[Prepared], server: Any, spec: ShardSpec, settings: CaptionServerSection
-) -> None:
+def ask(asked: AskedImages, missing: list[Prepared], server: ServerCaptioner, spec: ShardSpec) -> None:
     """Ask for all captions that are missing.
 
     Raises:
         JudgeError: the server was away for too long, or asking would be of no use.
     """
+    assert spec.server is not None
     record, total = asked.record, len(asked.items)
     workers = Workers(
         server.inner.settings, server, record, asked, lambda one: bool(record.replies(one.key)),
-        Backoff(outage_s=settings.outage_s), WORDING,
+        Backoff(outage_s=spec.server.outage_s), WORDING,
     )  # fmt: skip
     bar = progress(f"caption shard {spec.shard + 1}/{spec.num_shards}", total, "images", total - len(missing))
     before, begin = record.output_tokens, time.monotonic()

@@ -39,6 +39,9 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
     def do_GET(self):
+        if self.given.no_list:
+            self._send(500, {"error": {"message": "no list", "type": "trouble", "code": None}})
+            return
         data = [{"id": name, "object": "model", "created": 0, "owned_by": "test"} for name in self.given.models]
         self._send(200, {"object": "list", "data": data})
 
@@ -83,6 +86,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--models", nargs="+", default=["stand-in"])
     parser.add_argument("--log")
+    parser.add_argument("--no-list", action="store_true", help="of models, as with one whose list is broken")
     parser.add_argument("--faults", type=Path)
     parser.add_argument("--delay", type=float, default=0.0)
     parser.add_argument("--slow-start", type=float, default=0.0)

@@ -254,7 +254,9 @@ def test_a_server_that_ends_says_why_and_a_rerun_goes_on(folder, tmp_path):
 
     faults, log = tmp_path / "faults.json", tmp_path / "asked.jsonl"
     faults.write_text(json.dumps({sha256(folder / "012.png"): "die"}))
-    dies = spec(folder, tmp_path, {"command": own_server("--faults", faults, "--log", log), "concurrency": 1})
+    dies = spec(
+        folder, tmp_path, {"command": own_server("--no-list", "--faults", faults, "--log", log), "concurrency": 1}
+    )
     with pytest.raises(PromptEchoError, match="captions.server.command ended with exit code 3"):
         caption_shard_by_server(dies)
     assert len(journal(tmp_path, "ok")) == 12
