@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import tiny_flux
 import tiny_qwenimage
 import tiny_t2i
 import torch
@@ -72,9 +73,9 @@ def test_the_shift_of_the_sampler_follows_the_size(experiment):
     assert (small[1:-1] < ours[1:-1]).all()  # a smaller image needs less noise to be hidden
 
 
-@pytest.mark.parametrize("family", ["zimage", "qwenimage"])
+@pytest.mark.parametrize("family", ["zimage", "qwenimage", "flux"])
 def test_what_is_refused_is_what_the_model_cannot_make(family):
-    folder = {"zimage": tiny_t2i, "qwenimage": tiny_qwenimage}[family].shared_folder()
+    folder = {"zimage": tiny_t2i, "qwenimage": tiny_qwenimage, "flux": tiny_flux}[family].shared_folder()
     model, descriptor = load_family(family, str(folder)), family_named(family)
     for side in range(4, 65, 4):
         try:
