@@ -274,6 +274,8 @@ def _check_family(sections: dict[str, Any], problems: Problems) -> None:
         problems["models.t2i.path"] = f"{t2i.path}: {problem}"
     else:
         problems.update(size_problems(sections))
+    if family.guided_in_one_pass and t2i.negative_prompt:
+        problems["models.t2i.negative_prompt"] = f"{family.title} has no negative prompt; remove it"
     padded = {f"adapters.{name}": entry.pad_prompts for name, entry in (sections.get("adapters") or {}).items()}
     for path, value in {"models.t2i": t2i.pad_prompts, **padded}.items():
         if value not in (None, "none") and "pad_prompts" not in family.takes:

@@ -61,6 +61,8 @@ class Family:
         lora_fused: name endings that other tools have for layers which diffusers splits; for each, under which names
             the same file may hold the parts once more.
         comfyui_prefix: what ComfyUI has before diffusers' names of layers; None: no file for ComfyUI is written.
+        guided_in_one_pass: guidance is a number that the model was taught to follow, so no prompt is led away from, and
+            a `negative_prompt` is refused.
         takes: which of the settings it uses that only some families do: `pad_prompts`.
         vae_widths: key of the VAE's configuration that lists the widths of its stages; each but the first halves the
             sides of an image, and the transformer makes one token of 2 x 2 of what is left. With it a size that the
@@ -84,6 +86,7 @@ class Family:
     lora_converted: bool = False
     lora_fused: Mapping[str, tuple[tuple[str, ...], ...]] = field(default_factory=dict)
     comfyui_prefix: str | None = None
+    guided_in_one_pass: bool = False
     takes: frozenset[str] = frozenset()
     vae_widths: str | None = None
     height: int = 1024

@@ -367,7 +367,8 @@ class TrainingConfig(Section):
     train_guidance: Flag = Field(
         False,
         description="Whether the velocity in the loss is the guided one, with `sampling.guidance_scale`: twice the "
-        "passes, and the policy of the loss is then the one that samples. Off: the conditional velocity. "
+        "passes (but of families that are guided in one pass), and the policy of the loss is then the one that "
+        "samples. Off: the conditional velocity. "
         "`algorithm: grpo` always has the guided one, since its ratio is that of the steps that were sampled.",
     )
     control: Literal["none", "permuted_rewards"] = Field(

@@ -90,7 +90,7 @@ def trainer_memory(
     live = _live(t2i, training)
     sampled = min(training.sampling.batch_size, share)
     micro = min(training.micro_batch_size, largest_share(training, world))
-    rows, references = drawn_timesteps(training), _references(training)
+    rows, compared = drawn_timesteps(training), references(training)
     mine = images_met(training, world)
     one = rows * t2i.latent_bytes
     phases: dict[str, dict[str, int]] = {
@@ -109,8 +109,8 @@ def trainer_memory(
     phases[Phase.PRECOMPUTE] = {
         "activations": t2i.velocity(min(micro, updated), training).peak, **live,
         # Noise and velocities of this rank's images; what was received of other ranks, and as it arrived.
-        "noise and references": updated * one * (2 + references)
-        + (mine * (references + 1) * one if world > 1 and references else 0),
+        "noise and references": updated * one * (2 + compared)
+        + (mine * (compared + 1) * one if world > 1 and compared else 0),
     }  # fmt: skip
     phases[Phase.UPDATE] = _update(t2i, training, layout)
     return GpuMemory("trainer", {part: size for part, size in held.items() if size}, _without_zeros(phases))
@@ -142,8 +142,10 @@ def _held(
     gathered_vlm = 0
     if mode != "dedicated":
         held["reward VLM"], gathered_vlm = vlm_share(vlms, training.reward_placement, layout.trainers_per_node)
-    # The state at the iteration's start, its new average, and with `ema` the two averages before and behind a step.
-    copies = 3 + 2 * (training.ema.decay is not None) + (full and training.kl_base.weight > 0)
+    # The state at the iteration's start, its new average, and with `ema` the averages at the start, before and behind a
+    # step; the best weights so far, where a run may stop on them.
+    copies = 3 + 3 * (training.ema.decay is not None) + (training.heldout.patience is not None)
+    copies += full and training.kl_base.weight > 0
     held[f"{kind}state"] = copies * adapter + -(-2 * adapter // world)
     # A stochastic sampler's images come with all that they passed through.
     latents = training.sampling.num_inference_steps + 2 if training.algorithm == "grpo" else 1
@@ -162,12 +164,12 @@ def _live(t2i: T2iCosts, training: TrainingConfig) -> dict[str, int]:
 
 def _update(t2i: T2iCosts, training: TrainingConfig, layout: RankLayout) -> dict[str, int]:
     micro = min(training.micro_batch_size, largest_share(training, layout.trainers))
-    rows, references = drawn_timesteps(training), _references(training)
+    rows, compared = drawn_timesteps(training), references(training)
     mine = images_met(training, layout.trainers)
     return {
         "activations": t2i.loss(micro, training).peak, **_live(t2i, training),
-        "noise and references": mine * t2i.latent_bytes * (1 + rows * (1 + references)),
-        "micro-batch": micro * timesteps_per_forward(training) * t2i.latent_bytes * (2 + references),
+        "noise and references": mine * t2i.latent_bytes * (1 + rows * (1 + compared)),
+        "micro-batch": micro * timesteps_per_forward(training) * t2i.latent_bytes * (2 + compared),
         "reduce bucket": REDUCE_BUCKET,
     }  # fmt: skip
 
@@ -217,9 +219,11 @@ def images_met(training: TrainingConfig, ranks: int) -> int:
     return max(map(len, images_of_ranks(training.update_images, training, 0, ranks)))
 
 
-def _references(training: TrainingConfig) -> int:
-    """Velocities that the loss compares with."""
-    return (training.kl_ema.weight > 0) + (training.kl_base.weight > 0)
+def references(training: TrainingConfig) -> int:
+    """Tensors of the latents' size that the loss takes beside the noise, for each image and time: the velocities of its
+    KL terms, of nft those of the weights that sampled, of grpo where a step began and ended."""
+    own = {"awm": 0, "nft": 1, "grpo": 2}[training.algorithm]
+    return (training.kl_ema.weight > 0) + (training.kl_base.weight > 0) + own
 
 
 def _reward_activations(vlms: Vlms, rewards: list[RewardSection], images: int, settings: Settings) -> int:

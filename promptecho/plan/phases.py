@@ -9,7 +9,7 @@ from promptecho.config.training import TrainingConfig
 from promptecho.phases import Phase
 from promptecho.plan.costs import T2iCosts
 from promptecho.plan.gpus import Gpu
-from promptecho.plan.memory import FLOAT32, Vlms, distinct, images_met, reward_batch, samples_of
+from promptecho.plan.memory import FLOAT32, Vlms, distinct, images_met, references, reward_batch, samples_of
 from promptecho.plan.settings import Settings
 from promptecho.plan.trace import Cost
 from promptecho.train.deal import accumulation, drawn_timesteps, groups_per_pass, largest_share
@@ -118,8 +118,7 @@ def exchanged_bytes(training: TrainingConfig, ranks: int, trained_params: int, l
     """Bytes that the busiest of so many ranks sends in an iteration: in each step gradients are summed, which sends
     them twice, and weights gathered; latents and references go to who meets the image."""
     steps = training.passes * training.update_images // training.batch_size
-    references = drawn_timesteps(training) * ((training.kl_ema.weight > 0) + (training.kl_base.weight > 0))
-    received = images_met(training, ranks) * latent_bytes * (1 + references)
+    received = images_met(training, ranks) * latent_bytes * (1 + drawn_timesteps(training) * references(training))
     return (ranks - 1) / ranks * (3 * steps * FLOAT32 * trained_params + received)
 
 

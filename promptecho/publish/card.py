@@ -106,7 +106,7 @@ def card(
             name_of_model(vlm.path) if is_shipped(vlm.path) else plain(name_of_model(vlm.path, root=root))
             for vlm in vlms
         ),
-        echo=[one.name for one in run_rewards(config, run)] == ["echo"],
+        echo={one.name for one in run_rewards(config, run)} == {"echo"},
         run=run,
         step=step,
         experiment=config.experiment,
@@ -157,7 +157,13 @@ def _training(config: ExperimentConfig, run: str, step: int) -> list[str]:
     if training.finetuning == "full":
         trained = "all weights of the transformer"
     if training.init_adapter is not None:
-        trained += f"; began with the adapter of {training.init_adapter}"
+        entry = config.adapters.get(training.init_adapter)
+        whose = training.init_adapter
+        if entry is not None:
+            whose = f"{entry.adapter} at {entry.revision}" if entry.revision else entry.adapter
+        trained += f"; began with the adapter of {whose}, whose licence holds as well"
+    if training.algorithm != "awm":
+        trained += f"; algorithm {training.algorithm} in place of AWM"
     return [
         f"{step} iterations of {training.prompts_per_iteration} prompts with {training.images_per_prompt} images each, "
         f"{step * images} images in all; seed {training.seed}",

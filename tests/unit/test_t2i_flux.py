@@ -9,8 +9,9 @@ import torch
 from forked import run
 from tiny_experiment import Experiment
 
+from promptecho.config import load_experiment
 from promptecho.config.training import LoraSection
-from promptecho.errors import DataError
+from promptecho.errors import ConfigError, DataError
 from promptecho.t2i.lora import add_lora, save_adapter, trained_parameters
 from promptecho.t2i.patches import pack, unpack
 from promptecho.t2i.registry import load_family
@@ -75,6 +76,14 @@ def test_a_model_without_guidance_has_one_velocity(tmp_path):
     family = load_family("flux", str(tiny_flux.build(tmp_path / "schnell", guidance_embeds=False)))
     noise, cond, t = noise_of(family, 1, 32, 32), family.encode_prompts(PROMPTS[:1]), torch.tensor([0.5])
     assert torch.equal(family.velocity(noise, t, cond), family.guided_velocity(noise, t, cond, 3.5))
+
+
+def test_a_negative_prompt_is_refused(tmp_path):
+    experiment = Experiment(tmp_path, t2i=tiny_flux.shared_folder())
+    t2i = {"family": "flux", "path": str(experiment.t2i), "height": 32, "width": 32, "negative_prompt": "blurry"}
+    models = {"t2i": t2i, "vlm": {"path": str(experiment.vlm)}}
+    with pytest.raises(ConfigError, match="models.t2i.negative_prompt: FLUX.1 has no negative prompt; remove it"):
+        load_experiment(experiment.config(sections={"models": models}))
 
 
 def test_too_long_a_prompt_is_an_error():

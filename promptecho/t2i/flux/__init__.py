@@ -21,6 +21,7 @@ FAMILY = Family(
     lora_feed_forward=("ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_context.net.2", "proj_mlp"),
     lora_converted=True,
     comfyui_prefix="transformer.",
+    guided_in_one_pass=True,
     vae_widths="block_out_channels",
     guidance_scale=3.5,
     sizes=(Path(__file__).with_name("sizes.json"),),
