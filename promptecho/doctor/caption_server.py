@@ -62,6 +62,8 @@ def _of_endpoint(server: CaptionServerSection, endpoint: str, vlm: str) -> Findi
     except JudgePackageError as error:
         return unchecked(f"{at}: not asked: {error}", when, "look again where the package is installed")
     except JudgeBusyError as error:
+        if error.by_status:  # it is there, and cannot tell its models
+            return unchecked(f"{at}: {error}", when, "caption one image by hand (docs/captioning.md)")
         return problem(f"{at}: {error}", when, "start the server, or correct the endpoint")
     except PromptEchoError as error:
         return problem(f"{at}: {error}", when, f"correct {KEY} (docs/captioning.md)")

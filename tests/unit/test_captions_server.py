@@ -12,7 +12,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -56,20 +55,11 @@ def serving(log: Path, *options: object):
     command = [sys.executable, SCRIPT, "--port", port, "--log", log, *options]
     process = subprocess.Popen([*map(str, command)], stderr=subprocess.DEVNULL)
     try:
-        wait_for(lambda: answers(port))
+        wait_for(lambda: not is_free(port))
         yield f"http://127.0.0.1:{port}/v1"
     finally:
         process.kill()
         process.wait()
-
-
-def answers(port: int) -> bool:
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    try:
-        opener.open(f"http://127.0.0.1:{port}/v1/models", timeout=5)
-    except OSError:
-        return False
-    return True
 
 
 def wait_for(what, seconds: float = 60) -> None:
@@ -314,6 +304,8 @@ def test_the_preflight_looks_at_the_server(tmp_path):
     assert told(command=f"{sys.executable} {{port}}")[0].startswith("fine")
     assert told(command="source there/activate && vllm serve {port}")[0].startswith("unchecked")
     assert "connection refused" in told(endpoint=f"http://127.0.0.1:{free_port()}/v1")[0]
+    with serving(tmp_path / "asked.jsonl", "--no-list") as url:
+        assert told(endpoint=url)[0].startswith(f"unchecked: captions.server.endpoint: {url}: HTTP 500")
     with serving(tmp_path / "asked.jsonl", "--models", "a", "b") as url:
         assert "has several models (a, b)" in told(endpoint=url)[0]
         assert "answers, and has b" in told(endpoint=url, model="b")[0]
