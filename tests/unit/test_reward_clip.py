@@ -25,7 +25,9 @@ from promptecho.train.loop import train_segment
 # What the authors' functions give for these weights, pictures and prompts, prompt by prompt: the preferences among
 # the pictures by infer_example of yuvalkirstain/PickScore (11584a5), CLIPScores by get_clip_score of jmhessel/clipscore
 # (459f821), and ratings by AestheticScore of THUDM/ImageReward (0f5fa3e), whose head is that of
-# christophschuhmann/improved-aesthetic-predictor (3ade56d). They were run outside of this repository.
+# christophschuhmann/improved-aesthetic-predictor (3ade56d). They were run outside of this repository,
+# with this tiny CLIP where they load OpenAI's package, and for the latter two with Pillow and NumPy doing what
+# torchvision's transforms and scikit-learn's `normalize` do.
 PREFERENCES = [
     [0.0012303065741434693, 0.9808135628700256, 0.017956236377358437],
     [0.34796226024627686, 0.2204441875219345, 0.43159353733062744],
