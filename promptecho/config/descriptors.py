@@ -85,6 +85,8 @@ class Reward:
             these digests.
         measures: what it tells of each image beside the number, by names as in `ImageScore.measures`; the means over an
             iteration's images are logged.
+        probe: `module:object` of a reward that asks a server: called by `promptecho doctor` with the options and
+            seconds, it returns who answers, or raises RewardError.
     """
 
     name: str
@@ -100,6 +102,7 @@ class Reward:
     seconds_per_image: float = 0.0
     null_elsewhere: bool = False
     measures: tuple[str, ...] = ()
+    probe: str = ""
 
     def __post_init__(self) -> None:
         if problems := wrong_types(self):
@@ -108,6 +111,8 @@ class Reward:
             problems.append(f"name {self.name!r}: take lower-case letters, digits, _ and -, and none of {SHARED}")
         if not SPEC.fullmatch(self.build):
             problems.append(f"build {self.build!r}: expected MODULE:OBJECT")
+        if self.probe and not SPEC.fullmatch(self.probe):
+            problems.append(f"probe {self.probe!r}: expected MODULE:OBJECT")
         if type(self.version) is not int or self.version < 1:
             problems.append(f"version {self.version!r}: count from 1")
         if unknown := set(self.takes) - TAKES:
@@ -133,7 +138,7 @@ class Reward:
     @property
     def parts(self) -> dict[str, str]:
         """Its `module:object` strings by key."""
-        return {"build": self.build}
+        return {"build": self.build, **({"probe": self.probe} if self.probe else {})}
 
     @property
     def writes(self) -> bool:
@@ -165,6 +170,8 @@ REWARDS: Plugins[Reward] = Plugins(
         "pickscore": "promptecho.rewards.pickscore:REWARD",
         "clipscore": "promptecho.rewards.clipscore:REWARD",
         "aesthetic": "promptecho.rewards.aesthetic:REWARD",
+        "http": "promptecho.rewards.http:REWARD",
+        "served_echo": "promptecho.rewards.served_echo:REWARD",
     },
 )
 

@@ -164,6 +164,8 @@ def reward_problems(rewards: Sequence[NamedReward]) -> list[tuple[str, str]]:
             if other != entry.name:
                 message = f"{entry.name} has no such settings; remove it, or set name: {other}"
                 problems.append((f"{index}.{other}", message))
+        for key, message in getattr(options, "problems", {}).items():
+            problems.append((f"{index}.{entry.name}.{key}", message))
         if getattr(entry, "vlm", None) is not None and not reward.needs_vlm:
             problems.append((f"{index}.vlm", f"{entry.name} is given by no VLM; remove it"))
         for key in ("query", "label"):

@@ -25,6 +25,7 @@ from promptecho.doctor.probe import probe
 from promptecho.doctor.profile_mistakes import profile_mistakes
 from promptecho.doctor.prompt_files import prompt_files
 from promptecho.doctor.rehearsal import Rehearsal
+from promptecho.doctor.reward_servers import reward_servers
 from promptecho.doctor.texts import texts
 from promptecho.doctor.torch_build import torch_build
 from promptecho.doctor.totals import Totals, budgets
@@ -41,6 +42,7 @@ CHECKS: dict[str, PreflightCheck] = {
     "backends": backends,
     "torch": torch_build,
     "trackers": trackers,
+    "rewards' servers": reward_servers,
     "captions' server": caption_server,
     "judges' keys": judge_keys,
     "judges' endpoints": judges_answer,

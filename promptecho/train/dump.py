@@ -27,11 +27,12 @@ def dump_reward(folder: Path, image: Image.Image, facts: dict[str, Any], vlm: st
         vlm: None where the run's rewards need none.
     """
     found = REWARDS.find(facts["reward"])
+    configured = [] if found.is_ours and not found.thing.probe else ["--config", "..."]
     with atomic_path(folder) as temporary:
         temporary.mkdir()
         image.save(temporary / "image.png")
         command = [
-            "promptecho", "reward", "--name", found.thing.name, *([] if found.is_ours else ["--config", "..."]),
+            "promptecho", "reward", "--name", found.thing.name, *configured,
             *(["--vlm", vlm] if vlm is not None and found.thing.needs_vlm else []),
             "--image", str(Path(folder) / "image.png"), "--label", facts["label"],
             *(["--query", facts["query"]] if "query" in found.thing.takes else []), "--json",
