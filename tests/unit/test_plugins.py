@@ -124,7 +124,7 @@ def test_a_resolved_configuration_finds_it_from_anywhere_below(tmp_path):
 def test_what_one_experiment_names_is_not_there_for_another(tmp_path):
     load_experiment(experiment(module(tmp_path / "mine")))
     text = refusal(experiment(tmp_path / "other", specs=[]))
-    assert "'clipscore' or 'aesthetic' (found 'sharpness'); a reward from outs" in text
+    assert "'http' or 'served_echo' (found 'sharpness'); a reward from outs" in text
 
 
 def installed(folder: Path, package: str, points: dict[str, str]) -> None:
