@@ -36,6 +36,7 @@ _NOT_IN_TRAINING |= {"activation_checkpointing"}
 _NOT_IN_TRAINING |= {"trackers", "tracked_images"}
 _NOT_IN_TRAINING |= {"preset"}  # its keys count
 _NOT_IN_TRAINING |= {"rewards", "reward_vlm"}  # named beside it, with the experiment's where a run has none
+_OF_ALGORITHM = ("nft", "grpo")  # sections of `training` that are named after their algorithm
 _SIZE = {"height", "width"}  # those of the model do not count where the training has its own
 _NOT_IN_INITIAL = {"step", "schedule", "pad_prompts"}  # of an adapter's own images
 _NOT_IN_REWARD = {"batch_size"}
@@ -67,8 +68,8 @@ FORMER_BEHAVIOUR: dict[str, Any] = {
     "training.lr_decay_iterations": None,
     "training.lr_floor": 0.0,
     "training.algorithm": "awm",
-    "training.nft": {"beta": 1.0},
-    "training.grpo": {"noise_level": 0.7},
+    "training.nft.beta": 1.0,
+    "training.grpo.noise_level": 0.7,
     "training.lora.init": "kaiming",
     "training.lora.layers": "all",
     "training.timesteps.grid_first": 0,
@@ -182,14 +183,17 @@ def slice_value(
         return _merge_slice(captions, models)
     if stage == "train":
         run = _needed(run, stage, "run")
-        training = _keys(run_training(config, run), "training")
+        settings = run_training(config, run)
+        training = _keys(settings, "training")
+        for name in _OF_ALGORITHM:  # those of another algorithm mean nothing
+            if name != settings.algorithm or not training[name]:
+                training.pop(name)
         training["sampling"].pop("batch_size")
         if training["sampling"]["policy"] == "ema":  # once they were those of the trained weights
             training["sampling"]["old_log_prob"] = "of the weights that sample"
         if training["heldout"]["patience"] is None:
             training.pop("heldout")  # merely watched
         if training.pop("lr_schedule", None) is not None:  # else it is constant, and the others mean nothing
-            settings = run_training(config, run)
             training["lr_schedule"] = settings.lr_schedule
             training["lr_decay_iterations"] = settings.decay_iterations
         else:

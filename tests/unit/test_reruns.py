@@ -16,6 +16,7 @@ from promptecho.cli import app
 from promptecho.config import load_experiment, parse_experiment, slice_digest, slices
 from promptecho.config.changes import changes, record_slice, recorded_slice
 from promptecho.config.inputs import Inputs, inputs_of
+from promptecho.config.models import ExperimentConfig
 from promptecho.config.reruns import (
     Conflict,
     finished_checkpoints,
@@ -89,6 +90,21 @@ def test_a_younger_key_counts_only_away_from_its_former_value(monkeypatch, dotte
     misplaced = {f"no.such.{last}": default_at(dotted), f"{dotted}.deeper": 1}
     monkeypatch.setattr(slices, "FORMER_BEHAVIOUR", {**younger, **misplaced})
     assert slice_value(config, stage, **names) == before
+
+
+def trained(**training) -> ExperimentConfig:
+    return parse_experiment({**RAW, "training": {**RAW["training"], **training}})
+
+
+def test_keys_of_another_algorithm_count_for_nothing():
+    plain = slice_value(trained(), "train", "a")
+    assert not {"algorithm", "nft", "grpo"} & plain["training"].keys()
+    assert slice_value(trained(nft={"beta": 0.1}, grpo={"noise_level": 0.5}), "train", "a") == plain
+    nft = slice_value(trained(algorithm="nft", grpo={"noise_level": 0.5}), "train", "a")
+    assert nft["training"] == {**plain["training"], "algorithm": "nft"}
+    ocr = slice_value(trained(algorithm="nft", nft={"beta": 0.1}), "train", "a")
+    assert ocr["training"] == {**nft["training"], "nft": {"beta": 0.1}}
+    assert list(map(str, changes("train", nft, ocr))) == ["training.nft.beta (was 1.0, now 0.1)"]
 
 
 def test_former_values_are_those_of_keys_that_exist():
