@@ -201,6 +201,9 @@ def slice_value(
             training.pop("lr_floor", None)
         if "finetuning" in training:
             training.pop("lora")  # means nothing to the whole model
+        if settings.image_sizes(config.models.t2i) == [(config.models.t2i.height, config.models.t2i.width)]:
+            for key in _SIZE:  # the same images as without these keys
+                training.pop(key, None)
         training |= _initial_slice(config, run)
         entries = run_rewards(config, run)
         common = any(entry.reward.needs_vlm and entry.vlm is None for entry in entries)

@@ -93,7 +93,10 @@ def test_a_younger_key_counts_only_away_from_its_former_value(monkeypatch, dotte
 
 
 def trained(**training) -> ExperimentConfig:
-    return parse_experiment({**RAW, "training": {**RAW["training"], **training}})
+    models = {"t2i": {"path": "m/t2i"}, "vlm": {"path": "m/vlm"}}
+    captions = {"prompts": "p.txt", "heldout": 8}
+    training = {**RAW["training"], **training}
+    return parse_experiment({**RAW, "models": models, "captions": captions, "training": training})
 
 
 def test_keys_of_another_algorithm_count_for_nothing():
@@ -105,6 +108,16 @@ def test_keys_of_another_algorithm_count_for_nothing():
     ocr = slice_value(trained(algorithm="nft", nft={"beta": 0.1}), "train", "a")
     assert ocr["training"] == {**nft["training"], "nft": {"beta": 0.1}}
     assert list(map(str, changes("train", nft, ocr))) == ["training.nft.beta (was 1.0, now 0.1)"]
+
+
+def test_an_own_size_that_is_the_models_is_none():
+    plain = slice_value(trained(), "train", "a")
+    side = plain["models"]["t2i"]["height"]
+    size = {"height": side, "width": side}
+    for own in (size, {"height": side}):
+        assert slice_value(trained(**own), "train", "a") == plain
+    for own in ({"height": 16}, {"sizes": [size, {"height": 16, "width": 16}]}):
+        assert slice_value(trained(**own), "train", "a") != plain
 
 
 def test_former_values_are_those_of_keys_that_exist():
