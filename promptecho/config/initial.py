@@ -70,7 +70,10 @@ def _problem(
     if runs[chain[1]].finetuning == "full":
         return f"{training.init_adapter}: run {chain[1]} trains the whole model (finetuning: full) and has no adapter"
     theirs, ours = runs[chain[1]].lora, training.lora
-    odd = [key for key in ("rank", "alpha", "target_modules", "layers") if getattr(theirs, key) != getattr(ours, key)]
+    keys = ["rank", "alpha", "target_modules"]
+    if ours.target_modules is None:  # else `layers` means nothing
+        keys.append("layers")
+    odd = [key for key in keys if getattr(theirs, key) != getattr(ours, key)]
     if odd:
         values = ", ".join(f"lora.{key}: {getattr(theirs, key)}" for key in odd)
         return f"{training.init_adapter} has another adapter than this run; set {values}"

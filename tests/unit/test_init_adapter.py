@@ -55,6 +55,11 @@ def test_what_cannot_be_begun_with_is_refused(init_adapter, told):
     assert "runs.b.init_adapter: " in str(caught.value) and told in str(caught.value)
 
 
+def test_layers_mean_nothing_beside_target_modules():
+    lora = {"target_modules": ["to_q"]}
+    experiment({"a": {"lora": lora}, "b": {"lora": {**lora, "layers": "attention"}, "init_adapter": "a@300"}})
+
+
 def test_a_circle_of_runs_is_refused():
     with pytest.raises(ConfigError, match="a begins with b begins with a: a circle"):
         experiment({"a": {"init_adapter": "b@300"}, "b": {"init_adapter": "a@300"}})
