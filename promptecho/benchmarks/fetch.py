@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import http.client
+import io
 import socket
 import urllib.error
 import urllib.parse
@@ -106,7 +107,7 @@ def count_prompts(path: Path, id_column: str = "") -> int:
     """Prompts in a prompt file: the lines of JSON Lines, or what is distinct in the `id_column` of a CSV."""
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".csv":
-        return len({row[id_column] for row in csv.DictReader(text.splitlines(keepends=True))})
+        return len({row[id_column] for row in csv.DictReader(io.StringIO(text, newline=""))})
     return sum(bool(line.strip()) for line in text.split("\n"))
 
 
@@ -119,6 +120,7 @@ def _obtain(
     if path.is_file():
         content = _read(path)
         unchanged = file.pinned or known.get("sha256") in (None, sha256(content))  # or put there by hand
+        unchanged &= file.pinned or known.get("commit") in (None, source.commit)
         if unchanged and file.problem(content) is None:
             return content, known.get("fetched_from", "found in place")
     mirrored = None if origin.mirror is None else origin.mirror / source.mirror / file.name
@@ -186,12 +188,16 @@ def _download_once(url: str) -> bytes:
 
 
 def _recorded(folder: Path) -> dict[str, dict[str, str]]:
-    """Where the files of an earlier call came from, and their SHA-256."""
+    """Where the files of an earlier call came from, their commit and their SHA-256."""
     if not (folder / RECORD).is_file():
         return {}
     try:
-        recorded = read_json(folder / RECORD)["files"].items()
-        return {name: {key: facts[key] for key in ("fetched_from", "sha256")} for name, facts in recorded}
+        record = read_json(folder / RECORD)
+        kept = {"commit": record["commit"]}
+        return {
+            name: {**kept, **{key: facts[key] for key in ("fetched_from", "sha256")}}
+            for name, facts in record["files"].items()
+        }
     except (DataError, KeyError, TypeError, AttributeError):
         return {}  # a record of another kind: it is written again
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import threading
@@ -14,7 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from promptecho.benchmarks import fetch as fetching
-from promptecho.benchmarks.fetch import Origin, fetch, fetch_all
+from promptecho.benchmarks.fetch import Origin, count_prompts, fetch, fetch_all
 from promptecho.benchmarks.sources import find_sources
 from promptecho.cli import app
 from promptecho.config.benchmarks import official_sources
@@ -116,6 +117,22 @@ def test_a_file_without_a_known_hash_is_the_one_of_the_first_time(server, tmp_pa
     (tmp_path / "made" / "SOURCE.json").unlink()  # a file that somebody put there
     assert fetch(source, tmp_path, server.origin())["files"]["table.csv"]["fetched_from"] == "found in place"
     assert server.requests[PATH] == 2
+
+
+def test_a_file_without_a_known_hash_is_that_of_its_commit(server, tmp_path):
+    source = made_source(git_blobs={}, by_commit=("table.csv",))
+    server.answers[PATH] = [OK]
+    fetch(source, tmp_path, server.origin())
+    later = dataclasses.replace(source, commit="b" * 40)
+    path = PATH.replace(source.commit, later.commit)
+    server.answers[path] = [OK]
+    record = fetch(later, tmp_path, server.origin())
+    assert server.requests[path] == 1 and later.commit in record["files"]["table.csv"]["fetched_from"]
+
+
+def test_prompts_are_counted_as_csv_has_them(tmp_path):
+    (tmp_path / "t.csv").write_text('id,prompt\n1,a\u2028b\x0bc\n2,"two\nlines"\n', encoding="utf-8")
+    assert count_prompts(tmp_path / "t.csv", "id") == 2
 
 
 @pytest.mark.parametrize("answers", [[500, OK], [503, 429, OK], [CUT, OK], [CUT, 502, CUT, OK]])
