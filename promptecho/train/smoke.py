@@ -189,7 +189,9 @@ def settings(
         "heldout": {"prompts": 0}, "timeout_s": 900, "zero_stage": chosen.get("zero_stage", 1),
     }  # fmt: skip
     chosen["sampling"] = {**chosen.get("sampling", {}), "num_inference_steps": steps}
-    chosen["timesteps"] = {**chosen.get("timesteps", {}), "per_sample": times, "shared_by": "none"}
+    # Of so few steps a part would be too few: the loss takes its timesteps from all of them.
+    whole_grid = {"grid_first": 0, "grid_share": 1.0}
+    chosen["timesteps"] = {**chosen.get("timesteps", {}), "per_sample": times, "shared_by": "none", **whole_grid}
     if "preset" in chosen:
         chosen["preset"] = None  # its keys are there already
     return raw
@@ -318,19 +320,22 @@ def compare(
     """What several processes make of two iterations, against one: by name the difference, and what is tolerated.
 
     Rewards are those of the untrained model's images, gradient norms relative. Weights are those that began at 0 (LoRA
-    B): the length of the difference, relative to the way from 0.
+    B): the length of the difference, relative to the way from 0. Where the whole model is trained, they are all
+    weights, relative to the length of one process's updates.
     """
     import torch
     from safetensors.torch import load_file
 
     tolerated = TOLERANCES["float32" if dtype == "float32" else "bfloat16"]
     a, b = (load_file(folder / "state" / "weights.safetensors") for folder in (one, several))
-    ways = [torch.cat([w[key].flatten() for key in sorted(w) if "lora_B" in key]).double() for w in (a, b)]
+    moved = sorted(key for key in a if "lora_B" in key)
+    ours, theirs = (torch.cat([w[key].flatten() for key in moved or sorted(a)]).double() for w in (a, b))
+    way = float(ours.norm()) if moved else sum(row["update_norm"] for row in alone)
     norms = [rows[0]["grad_norm"] for rows in (alone, shared)]
     found = {
         "reward": abs(alone[0]["reward_mean"] - shared[0]["reward_mean"]),
         "gradient norm": _relative(abs(norms[1] - norms[0]), norms[0]),
-        "weights": _relative(float((ways[1] - ways[0]).norm()), float(ways[0].norm())),
+        "weights": _relative(float((theirs - ours).norm()), way),
     }
     return {name: (value, tolerated[name]) for name, value in found.items()}
 

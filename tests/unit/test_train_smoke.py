@@ -92,6 +92,16 @@ def test_several_processes_that_do_not_exchange_gradients_fail(tmp_path):
         assert "come to another gradient norm and weights than one: do not train on them" in problem
 
 
+def test_where_the_whole_model_is_trained_all_its_weights_are_compared(tmp_path):
+    for name, moved in (("one", 0.4), ("same", 0.4), ("half", 0.2)):
+        (tmp_path / name / "state").mkdir(parents=True)
+        save_file({"x.weight": torch.full((25,), 3.0 + moved)}, tmp_path / name / "state/weights.safetensors")
+    rows = [{"reward_mean": -1.0, "grad_norm": 1.0, "update_norm": 1.0}] * 2
+    for name, gap in (("same", 0.0), ("half", 0.5)):
+        found = smoke.compare(tmp_path / "one", tmp_path / name, rows, rows, "float32")
+        assert found["weights"][0] == pytest.approx(gap, abs=1e-6)
+
+
 def test_without_a_gradient_nothing_was_compared(tmp_path):
     (tmp_path / "state").mkdir()
     save_file({"x.lora_B.weight": torch.zeros(4)}, tmp_path / "state/weights.safetensors")
