@@ -21,6 +21,8 @@ from promptecho.t2i.trained import make_trainable
 KERNELS = 15  # of the table
 TIME = 0.6  # of the flow, where one pass is looked at
 STD = 1e-3  # of an adapter's random weights
+# Families whose pipelines take latents as rows of patches, and what they call the guidance of the configuration.
+PACKED = {"qwenimage": "true_cfg_scale", "flux": "guidance_scale"}
 
 
 def policy(bench: Bench) -> T2iModel:
@@ -165,8 +167,8 @@ def piped(bench: Bench, pipeline: Any, prompts: list[str], noise: torch.Tensor, 
 
     t2i, scale = bench.config.models.t2i, bench.training.sampling.guidance_scale
     options: dict[str, Any] = {"guidance_scale": scale, "latents": noise.clone()}
-    if t2i.family == "qwenimage":
-        options = {"true_cfg_scale": scale, "latents": pack(noise)}
+    if t2i.family in PACKED:
+        options = {PACKED[t2i.family]: scale, "latents": pack(noise)}
     return pipeline(
         prompt=list(prompts), negative_prompt=[t2i.negative_prompt] * len(prompts), height=t2i.height, width=t2i.width,
         num_inference_steps=steps, **options,

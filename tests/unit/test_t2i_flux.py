@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 import tiny_flux
@@ -9,8 +12,10 @@ import torch
 from forked import run
 from tiny_experiment import Experiment
 
+from promptecho.bench import transformer
 from promptecho.config import load_experiment
-from promptecho.config.training import LoraSection
+from promptecho.config.models import T2iSection
+from promptecho.config.training import LoraSection, TrainingConfig
 from promptecho.errors import ConfigError, DataError
 from promptecho.t2i.lora import add_lora, save_adapter, trained_parameters
 from promptecho.t2i.patches import pack, unpack
@@ -56,6 +61,16 @@ def test_sampler_equals_the_pipeline(guidance_scale, n, height, width):
     for ours, other in zip(family.decode(latents), theirs, strict=True):
         assert ours.size == (width, height)
         assert np.abs(np.asarray(ours).astype(int) - np.asarray(other)).max() <= 1
+
+
+def test_the_benchmark_gives_the_pipeline_its_noise_in_patches():
+    pipeline, noise = piped(tiny_flux.shared_folder()), noise_of(load(), 2, 32, 32)
+    t2i = T2iSection(family="flux", path=str(tiny_flux.shared_folder()), height=32, width=32)
+    training = TrainingConfig.model_validate({"sampling": {"guidance_scale": 2.0}})
+    bench: Any = SimpleNamespace(config=SimpleNamespace(models=SimpleNamespace(t2i=t2i)), training=training)
+    images = transformer.piped(bench, pipeline, PROMPTS[:2], noise, 2)
+    expected = pipeline(**call(noise, PROMPTS[:2], 2.0, 2)).images
+    assert [image.tobytes() for image in images] == [image.tobytes() for image in expected]
 
 
 def test_words_guidance_and_times_matter_and_guidance_one_is_none():
