@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from promptecho.config.initial import initial_adapter
 from promptecho.config.job_sizes import Stage, asks_elsewhere
 from promptecho.doctor.finding import Finding, fine, problem, unchecked, warning
 from promptecho.doctor.preflight import JOBS, Preflight
@@ -86,6 +87,7 @@ def _from_hub(preflight: Preflight, hub_id: str, told: str, when: str) -> Findin
 def _when(preflight: Preflight, model: RequiredModel) -> str | None:
     """Which jobs would miss it; None where none is to run."""
     stages: list[Stage] = []
+    begins = {one.name for run in preflight.config.runs if (one := initial_adapter(preflight.config, run))}
     for key in model.used_by:
         section, _, name = key.partition(".")
         if key == "models.t2i":
@@ -103,6 +105,6 @@ def _when(preflight: Preflight, model: RequiredModel) -> str | None:
             stages += ["score"]
         elif section in ("runs", "training", "rewards"):
             rewards = section == "rewards" or key.endswith("reward_vlm") or ".rewards." in key
-            stages += ["train"] if rewards else ["generate"]
+            stages += ["train"] if rewards or (section == "runs" and name in begins) else ["generate"]
     first = next((stage for stage in JOBS if stage in stages and stage in preflight.stages), None)
     return None if first is None else JOBS[first]

@@ -1,4 +1,5 @@
-"""`doctor --rehearse`: every stage once, by its own command, on the real models: one prompt, two images, one iteration.
+"""`doctor --rehearse`: captions, training, images, judges and scores once, by their own commands, on the real models:
+one prompt, two images, one iteration. Guards are not rehearsed.
 
 All is written to a folder of its own. A stage that fails is a problem with its last word and the command that runs it
 again, and the others are tried all the same: training then takes a made-up prompt, images the base model.

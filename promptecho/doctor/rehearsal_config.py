@@ -18,7 +18,11 @@ from promptecho.images import load_image
 from promptecho.train.smoke import settings as smoke_settings
 
 IMAGES = 2  # of the prompt that is trained on
-OWN = {"reward_vlm", "rewards", "seed", "sampling", "reward_placement"}  # by which runs differ in what they load
+# By which runs differ in what they load and compute.
+OWN = {
+    "reward_vlm", "rewards", "seed", "sampling", "reward_placement", "finetuning", "algorithm", "height", "width",
+    "sizes", "lora", "zero_stage",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,9 @@ def _smallest(
             "iterations": 1, "checkpoints": [1], "prompts_per_iteration": 1, "images_per_prompt": IMAGES,
             "batch_size": IMAGES, "micro_batch_size": micro,
         }  # fmt: skip
+        if tried["training"]["sizes"] is not None:  # the one prompt has the largest
+            height, width = run_training(config, run).size(config.models.t2i)
+            raw["training"] |= {"sizes": None, "height": height, "width": width}
         raw["rewards"] = tried["rewards"]
         if placement is not None:
             raw["training"]["reward_placement"] = {"mode": placement}

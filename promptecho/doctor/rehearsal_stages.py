@@ -1,4 +1,5 @@
-"""Which commands a rehearsal runs: every stage of an experiment once, each on what those before it have made."""
+"""Which commands a rehearsal runs: captions, training, images, judges and scores once, each on what
+those before it have made."""
 
 from __future__ import annotations
 

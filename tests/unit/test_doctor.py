@@ -101,6 +101,16 @@ def test_a_model_without_one_of_its_shards_is_found_before_captioning(experiment
     assert "caption_shard" in found.when and "config/experiments/tiny.yaml" in found.fix
 
 
+def test_an_adapter_that_a_run_begins_with_is_missed_by_training(experiment, tmp_path):
+    adapters = {name: {"adapter": str(tmp_path / name)} for name in ("start", "compared")}
+    preflight = experiment(runs=adapters | {"warm": {"init_adapter": "start"}}, evaluate=[])
+    found = only(models(preflight))  # nobody takes the other one: no images are made
+    assert found.what.startswith("runs.start.adapter: ") and "rule train" in found.when
+    missed = [one for one in models(experiment(runs=adapters | {"warm": {"init_adapter": "start"}})) if one.fix]
+    rules = {one.what.split(".adapter")[0]: one.when.split("(")[1] for one in missed}
+    assert rules == {"runs.compared": "rule generate_shard)", "runs.start": "rule train)"}
+
+
 def test_files_that_are_not_loaded_do_not_count_and_those_that_are_do(tmp_path):
     folder = tmp_path / "vlm"
     shutil.copytree(weights_of("shapes") / "vlm", folder)

@@ -110,6 +110,22 @@ def test_the_project_s_experiments_have_a_smallest_form(name, tmp_path, monkeypa
     assert len({run.name for run in runs}) == len(runs) >= 1
 
 
+def test_runs_that_load_or_compute_otherwise_are_tried_at_their_largest_size(start):
+    sizes = [{"height": 64, "width": 64}, {"height": 64, "width": 96}]
+    cut = {"distribution": "sampler_grid", "grid_share": 0.2, "per_sample": 2}  # of 10 steps 2 are left, of 8 one
+    runs = {
+        "whole": {"finetuning": "full"}, "wide": {"sizes": sizes}, "nft": {"algorithm": "nft"},
+        "cut": {"algorithm": "grpo", "sampling": {"num_inference_steps": 10}, "timesteps": cut},
+        "rank": {"lora": {"rank": 4}}, "stage": {"zero_stage": 2}, "third-seed": {"seed": 3},
+    }  # fmt: skip
+    found = rehearsed_runs(start(runs=runs), Path("folder"), None, small=True)
+    tried = {run.name: run_training(run.config, run.name) for run in found}
+    assert tried.keys() == {"echo", *runs} - {"third-seed"}
+    wide = tried["wide"]
+    assert (wide.sizes, wide.height, wide.width) == (None, 64, 96) and tried["whole"].height is None
+    assert tried["cut"].timesteps.per_sample == 2 and tried["cut"].sampling.num_inference_steps == 8
+
+
 def test_ranks_are_those_of_the_profile_and_are_compared_with_one(start, monkeypatch):
     Path("prompts.txt").write_text("A bird.\nA house.\nA tree.\nA boat.\n")
     assert rehearsal_stages._ranks(start()) == 1
