@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -46,18 +47,20 @@ def prompts_digest(images: Sequence[GuardedImage]) -> str:
 
 
 def score_images(
-    title: str, reward: BuiltReward, images: Sequence[GuardedImage], work: Path, per_batch: int
+    title: str, reward: BuiltReward, images: Sequence[GuardedImage], work: Path, per_batch: int, *, settings: str
 ) -> list[ScoreItem]:
-    """An item for each image, failed where the reward has none for it.
+    """An item for each image, failed where the reward has none for it, or the image can't be decoded.
 
-    Pieces of fixed size and order are files in `work`, named after what was asked. A reward depends on its image and
-    prompt alone, so that items are the same however often it was interrupted.
+    Pieces of fixed size and order are files in `work`, named after what was asked and of which reward. A reward depends
+    on its image and prompt alone, so that items are the same however often it was interrupted.
 
     Args:
+        title: the guard's column.
         per_batch: images that the reward takes together; pieces are whole batches.
+        settings: digest of what decides the reward, so that two guards may share `work`.
 
     Raises:
-        DataError: an image cannot be read, or no image has a reward.
+        DataError: an image is missing, or no image has a reward.
         RewardError: the reward fails, or is not finite where it may not be missing; names prompt and image.
     """
     size = per_batch * max(1, PIECE // per_batch)
@@ -65,7 +68,7 @@ def score_images(
     with progress(f"guard {title}", len(images), "images") as bar:
         for start in range(0, len(images), size):
             piece = images[start : start + size]
-            rewards = _piece(reward, piece, work)
+            rewards = _piece(title, reward, piece, work, settings)
             for image, value in zip(piece, rewards, strict=True):
                 items.append(
                     ScoreItem(
@@ -82,31 +85,42 @@ def score_images(
     return items
 
 
-def _piece(reward: BuiltReward, piece: Sequence[GuardedImage], work: Path) -> list[float | None]:
+def _piece(
+    title: str, reward: BuiltReward, piece: Sequence[GuardedImage], work: Path, settings: str
+) -> list[float | None]:
     contents = [image.path.read_bytes() for image in piece]
     asked = [[*image[:3], hashlib.sha256(content).hexdigest()] for image, content in zip(piece, contents, strict=True)]
-    kept = work / f"{digest(asked)}.json"
+    kept = work / f"{digest([settings, asked])}.json"
     with suppress(DataError):
         value: Any = read_json(kept) if kept.is_file() else None
         if isinstance(value, dict) and len(value.get("rewards", ())) == len(piece):
             return value["rewards"]
-    pictures = []
-    for image in piece:
-        picture = load_image(image.path, fix="delete it and rerun the generation")
+    readable, pictures = [], []
+    for place, image in enumerate(piece):
+        try:
+            picture = load_image(image.path, fix="delete it and rerun the generation")
+        except DataError as error:  # a failed item, as in benchmarks
+            print(f"promptecho: WARNING: guard {title}: prompt {image.prompt_id}: {error}", file=sys.stderr, flush=True)
+            continue
         picture.info["path"] = f"image {image.image_index}"  # of all checkpoints alike: what is sampled follows from it
+        readable.append(place)
         pictures.append(picture)
-    found = reward(pictures, [image.prompt for image in piece], [image.prompt_id for image in piece])
-    rewards = [_finite(reward, image, value) for image, value in zip(piece, found, strict=True)]
+    rewards: list[float | None] = [None] * len(piece)
+    if pictures:
+        asking = [piece[place] for place in readable]
+        found = reward(pictures, [image.prompt for image in asking], [image.prompt_id for image in asking])
+        for place, value in zip(readable, found, strict=True):
+            rewards[place] = _finite(title, reward, piece[place], value)
     write_json(kept, {"rewards": rewards})
     return rewards
 
 
-def _finite(reward: BuiltReward, image: GuardedImage, value: float) -> float | None:
+def _finite(title: str, reward: BuiltReward, image: GuardedImage, value: float) -> float | None:
     if math.isfinite(value):
         return value
     if math.isnan(value) and reward.may_be_missing:
         return None
     raise RewardError(
-        f"guard {reward.name}: prompt {image.prompt_id}, {image.path}: the reward is {value}; look at the image, and "
+        f"guard {title}: prompt {image.prompt_id}, {image.path}: the reward is {value}; look at the image, and "
         "try dtype float32"
     )

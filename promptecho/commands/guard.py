@@ -35,7 +35,7 @@ def guard(
 
     from promptecho.benchmarks.packing import unpacked
     from promptecho.cluster.device import choose_device
-    from promptecho.config import reward_vlm
+    from promptecho.config import reward_vlm, slice_digest
     from promptecho.config.guards import guard_entry, is_trained_with
     from promptecho.config.memory import reward_keys
     from promptecho.errors import ConfigError, counted
@@ -54,6 +54,7 @@ def guard(
         raise ConfigError(f"{out}: a score file is named N.json (--out)")
     experiment = job_config(config)
     _, entry = guard_entry(experiment, name)
+    settings = slice_digest(experiment, "guard", guard=name)
     section, image_set = reward_vlm(experiment, entry), images.absolute().name
     where = choose_device(device)
     memory = MemoryAdvice(where, partial(reward_keys, entry.batch_size, section.dtype if section else "float32"))
@@ -76,7 +77,8 @@ def guard(
             query=entry.query or experiment.captions.query, batch_size=entry.batch_size,
         )  # fmt: skip
         with memory(Phase.REWARD):
-            items = score_images(name, make_reward(entry.name, context), listed, work, entry.batch_size)
+            built = make_reward(entry.name, context)
+            items = score_images(name, built, listed, work, entry.batch_size, settings=settings)
     model = section.path if section else entry.options.path if isinstance(entry.options, ModelOptions) else entry.name
     values = [item.outcome for item in items if item.outcome is not None]
     scores = GuardScores(

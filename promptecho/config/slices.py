@@ -164,8 +164,7 @@ def slice_value(
     Args:
         stage: `images` (rendered training images), `caption` (one shard), `merge` (the training captions),
             `train` and `adapter` (need `run`), `prompts` and `generate` (need `image_set`), `score` (needs
-            `benchmark`), `guard` (needs `guard`, the name of its column, and `image_set`), `tables` (of `benchmark`,
-            or of all).
+            `benchmark`), `guard` (needs `guard`, the name of its column), `tables` (of `benchmark`, or of all).
 
     Raises:
         ConfigError: an unknown stage, run, image set or benchmark.
@@ -231,7 +230,7 @@ def slice_value(
     if stage == "score":
         return _score_slice(config, _needed(benchmark, stage, "benchmark"))
     if stage == "guard":
-        return _guard_slice(config, _needed(guard, stage, "guard"), _needed(image_set, stage, "image_set"))
+        return _guard_slice(config, _needed(guard, stage, "guard"), image_set)
     if stage == "adapter":
         entry = _entry(config, "adapters", _needed(run, stage, "run"))
         return entry | version_in_digest(config.models.t2i.family)
@@ -286,7 +285,7 @@ def _reward_slice(
     return keys
 
 
-def _guard_slice(config: ExperimentConfig, title: str, image_set: str) -> dict[str, Any]:
+def _guard_slice(config: ExperimentConfig, title: str, image_set: str | None) -> dict[str, Any]:
     index, guard = guard_entry(config, title)
     where, place = f"guards.{index}", guard.reward.template_file(guard.options)
     try:
@@ -298,7 +297,8 @@ def _guard_slice(config: ExperimentConfig, title: str, image_set: str) -> dict[s
         del keys[key]
     if "query" in guard.reward.takes:
         keys["query"] = guard.query or config.captions.query
-    _entry(config, "image_sets", image_set)
+    if image_set is not None:
+        _entry(config, "image_sets", image_set)
     return {"version": STAGE_VERSION["guard"], "reward": keys}
 
 

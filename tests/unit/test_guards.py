@@ -148,21 +148,51 @@ def guarded(tmp_path: Path, guards: list) -> Path:
     return Experiment(tmp_path).config(sections=sections)
 
 
-def test_images_are_scored_once_whatever_interrupts(tmp_path, monkeypatch):
-    clip, head = save_clip(tmp_path / "clip"), save_head(tmp_path / "head.pth")
-    options = {"path": str(clip), "head": str(head)}
-    config = guarded(tmp_path, [{"name": "aesthetic", "column": "looks", "aesthetic": options, "batch_size": 40}])
+def draw_images(tmp_path: Path, count: int) -> Path:
+    """An image folder of two shards, two images for each prompt."""
     images = tmp_path / "images/base/0/set"
     for shard in range(2):
         rows = []
-        for k in range(shard, 50, 2):
+        for k in range(shard, count, 2):
             file = images / f"{k}.png"
             file.parent.mkdir(parents=True, exist_ok=True)
             picture(k, (32, 32)).save(file)
             rows.append({"prompt_id": f"p{k // 2:02}", "image_index": k % 2, "prompt": "A cat.", "filename": file.name})
         write_jsonl(images / f"shards/{shard}.jsonl", rows)
-    words = ["guard", "--name", "looks", "--config", str(config), "--images", str(images), "--run", "base", "--step",
-             "0", "--work", str(tmp_path / "work"), "--device", "cpu"]  # fmt: skip
+    return images
+
+
+def guard_words(tmp_path: Path, name: str, config: Path, images: Path) -> list[str]:
+    return ["guard", "--name", name, "--config", str(config), "--images", str(images), "--run", "base", "--step", "0",
+            "--work", str(tmp_path / "work"), "--device", "cpu"]  # fmt: skip
+
+
+def test_guards_may_share_a_work_folder_and_an_image_that_cannot_be_read_is_a_failed_item(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    clip = save_clip(tmp_path / "clip")
+    options = {"path": str(clip), "head": f"~/{save_head(tmp_path / 'head.pth').name}"}
+    guards = [
+        {"name": "aesthetic", "column": "looks", "aesthetic": options},
+        {"name": "clipscore", "column": "others", "clipscore": {"path": str(clip)}},
+    ]
+    config, images = guarded(tmp_path, guards), draw_images(tmp_path, 4)
+    (images / "2.png").write_bytes((images / "2.png").read_bytes()[:60])
+    found = {}
+    for column in ("looks", "others"):
+        output = told([*guard_words(tmp_path, column, config, images), "--out", str(tmp_path / f"{column}.json")])
+        assert f"guard {column}: prompt p01: {images / '2.png'}" in output
+        written = read_json(tmp_path / f"{column}.json")
+        found[column] = [item["outcome"] for item in written["items"]]
+        assert written["provenance"]["failures"] == 1 and found[column][2] is None
+    assert all(one != other for one, other in zip(*found.values(), strict=True) if one is not None)
+
+
+def test_images_are_scored_once_whatever_interrupts(tmp_path, monkeypatch):
+    clip, head = save_clip(tmp_path / "clip"), save_head(tmp_path / "head.pth")
+    options = {"path": str(clip), "head": str(head)}
+    config = guarded(tmp_path, [{"name": "aesthetic", "column": "looks", "aesthetic": options, "batch_size": 40}])
+    images = draw_images(tmp_path, 50)
+    words = guard_words(tmp_path, "looks", config, images)
     told([*words, "--out", str(tmp_path / "whole.json")])
 
     calls, usual = [], AestheticReward.__call__

@@ -85,4 +85,5 @@ def build(context: RewardContext) -> AestheticReward:
         ModelError: model or head are not to be had.
     """
     encoder = clip_encoder("aesthetic", context)
-    return AestheticReward(encoder, read_head(Path(context.options.head), encoder.model.config.projection_dim))
+    head = Path(context.options.head).expanduser()
+    return AestheticReward(encoder, read_head(head, encoder.model.config.projection_dim))
