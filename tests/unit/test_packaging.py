@@ -134,6 +134,23 @@ def test_packages_installed_halfway_are_found(tmp_path):
     assert subprocess.run(script, capture_output=True, text=True, check=True).stdout == ""
 
 
+def test_benchmarks_are_known_and_their_tables_made_without_what_only_some_scorers_compute_with():
+    """Every stage's environment reads all descriptors; edit distances are computed in those of the scorers alone."""
+    code = (
+        "import sys; sys.modules['rapidfuzz'] = None\n"
+        "import promptecho.figures.curves, promptecho.figures.samples, promptecho.tables.kinds\n"
+        "from promptecho.config.benchmarks import BENCHMARKS, benchmark_named\n"
+        "from promptecho.plugins import import_object\n"
+        "for name in BENCHMARKS.built_in:\n"
+        "    for spec in benchmark_named(name).parts.values():\n"
+        "        import_object(spec, name)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    computing = {"score", "judge", "detect", "ocr"}
+    assert {stage for stage in STAGES if any(pin.startswith("rapidfuzz==") for pin in EXTRAS[stage])} == computing
+
+
 def test_no_two_files_of_tests_have_one_name():
     """pytest imports them by name alone, and would leave out the second one of a run."""
     files = [path.name for folder in ("tests", "plugins") for path in (ROOT / folder).rglob("*.py")]

@@ -1,6 +1,6 @@
 """LongText-Bench (X-Omni, Geng et al., 2025, arXiv 2507.22058): how much of a long text a reader finds in the image."""
 
-from promptecho.benchmarks.longtext.rules import MODEL
+from promptecho.benchmarks.longtext.defaults import MODEL
 from promptecho.config.benchmarks import GALLERY, JUDGE, Backend, Benchmark, Curve
 
 BENCHMARK = Benchmark(

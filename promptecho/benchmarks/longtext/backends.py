@@ -61,7 +61,7 @@ def _own(reader: Callable[[], PageReader]) -> Callable[[ScoringOptions], PageRea
 
 
 def _vlm(options: ScoringOptions) -> PageReader:
-    from promptecho.benchmarks.longtext.rules import MODEL
+    from promptecho.benchmarks.longtext.defaults import MODEL
     from promptecho.benchmarks.longtext.vlm_page import VlmPage
 
     return VlmPage(options.model or MODEL, options.device, options.mode)

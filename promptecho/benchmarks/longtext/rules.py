@@ -14,8 +14,7 @@ from collections.abc import Sequence
 from promptecho.benchmarks.textocr.rules import language_of
 from promptecho.errors import DataError
 
-MODEL = "Qwen/Qwen2.5-VL-7B-Instruct"  # which the published code asks
-MAX_NEW_TOKENS = 1024  # of its answer
+MAX_NEW_TOKENS = 1024  # of the answer of the model that the published code asks
 LANGUAGES = {"en": "English", "zh": "Chinese"}
 # What the published code means to take out of an answer: an invention of this model, and its word for nothing.
 STOCK_PHRASES = ("addCriterion", "No text recognized.")

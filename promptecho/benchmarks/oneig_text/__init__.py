@@ -1,6 +1,6 @@
 """OneIG-Bench's text part (Chang et al., 2025, arXiv 2506.07977): texts read in the image, by edits and words."""
 
-from promptecho.benchmarks.longtext.rules import MODEL
+from promptecho.benchmarks.longtext.defaults import MODEL
 from promptecho.config.benchmarks import GALLERY, JUDGE, Backend, Benchmark, Curve
 
 BENCHMARK = Benchmark(

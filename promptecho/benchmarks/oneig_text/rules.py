@@ -18,8 +18,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from rapidfuzz.distance import Levenshtein
-
 MODES = ("official", "fixed")
 MOST_EDITS = {"en": 100, "zh": 50}
 LONG = 60  # words; longer texts get twice the tokens
@@ -67,6 +65,8 @@ class TextMatch:
 
 def match_texts(required: str, read: str) -> TextMatch:
     """Compare a reference with what was read."""
+    from rapidfuzz.distance import Levenshtein  # here: tables are made without the package
+
     wanted, shown = normalize(required), normalize(read)
     units = Counter(wanted) if _CHINESE.search(wanted) else Counter(wanted.split())
     found = Counter(shown) if _CHINESE.search(wanted) else Counter(shown.split())

@@ -192,7 +192,7 @@ def load_read(options: ScoringOptions) -> tuple[Read, str]:
         ModelError: the name is unknown, or the backend is not available.
     """
     if options.backend == "vlm":
-        from promptecho.benchmarks.longtext.rules import MODEL
+        from promptecho.benchmarks.longtext.defaults import MODEL
         from promptecho.benchmarks.longtext.vlm_page import VlmPage, as_jpeg
 
         page = VlmPage(options.model or MODEL, options.device)

@@ -12,8 +12,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rapidfuzz.distance import Levenshtein
-
 # Shapes of one mark that NFKC keeps apart and a recogniser cannot be expected to: quotation marks and dashes.
 _MARKS = str.maketrans({**dict.fromkeys("‘’‚‛′", "'"), **dict.fromkeys("“”„‟″", '"'), **dict.fromkeys("‐‑‒–—―−", "-")})
 # What LongText-Bench's evaluator keeps of a text.
@@ -34,6 +32,8 @@ def normalize(text: str) -> str:
 
 def edit_distance(a: str, b: str) -> int:
     """Levenshtein distance: the fewest insertions, deletions and substitutions of code points from `a` to `b`."""
+    from rapidfuzz.distance import Levenshtein  # here: who only normalises texts may be without the package
+
     return Levenshtein.distance(a, b)
 
 
