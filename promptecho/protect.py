@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from promptecho.config import run_rewards, run_training
-from promptecho.config.changes import Change, changes, record_slice, recorded_slice
+from promptecho.config.changes import Change, assignments, changes, record_slice, recorded_slice
 from promptecho.config.inputs import Inputs, inputs_of
 from promptecho.config.reruns import (
     INITIAL,
@@ -244,11 +244,10 @@ class Protection:
             keys += [key for key in found_keys if key not in keys]
         if not why:
             return None
-        own = [key for key in keys if key.path.startswith("training.")]
-        assignments = [f"{key.path.removeprefix('training.')}={key.new}" for key in own]
+        training = run_training(self.experiments[name], run)
+        texts = assignments(keys, training)
         if added and not keys:
-            steps = run_training(self.experiments[name], run).checkpoint_steps
-            assignments = [f"checkpoints=[{','.join(map(str, steps))}]"]
+            texts = [f"checkpoints=[{','.join(map(str, training.checkpoint_steps))}]"]
         results = _results(jobs[0])
         return Conflict(
             name,
@@ -256,8 +255,8 @@ class Protection:
             [run],
             why,
             finished_checkpoints(results).get(run, []),
-            shared=len(own) < len(keys) or not assignments,
-            assignments=assignments,
+            shared=not texts,
+            assignments=texts,
             keys=[key.path for key in keys],
         )
 

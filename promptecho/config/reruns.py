@@ -107,7 +107,8 @@ def refusal(conflicts: list[Conflict]) -> str:
         keys = first.assignments or ["KEY=VALUE"]
         example = " ".join(f"{first.experiment}.runs.NEW.{assignment}" for assignment in keys)
         ways.append(f"keep both: give the change to a new run, in `runs:` or with --config 'set={example}'")
-    if any(f"training.{DECAY}" in conflict.keys for conflict in conflicts):
+    schedules = [{*conflict.keys} & {f"training.{DECAY}", "training.lr_schedule"} for conflict in conflicts]
+    if {f"training.{DECAY}"} in schedules:  # of the same schedule
         ways.append(
             f"more iterations with the schedule that the run had: set its {DECAY} to the old value; it goes on at its "
             "lr_floor, which must be above 0"

@@ -81,4 +81,8 @@ def test_a_falling_schedule_binds_a_run_to_its_iterations():
     goes_on = experiment(**named, iterations=9, lr_decay_iterations=5)
     assert slice_digest(goes_on, "train", "a") == slice_digest(experiment(**named), "train", "a")
     keys = [change.path for change in found]
-    assert "set its lr_decay_iterations to the old value" in refusal([Conflict("e", "w", ["a"], ["y"], keys=keys)])
+    way = "set its lr_decay_iterations to the old value"
+    assert way in refusal([Conflict("e", "w", ["a"], ["y"], keys=keys)])
+    keys = [change.path for change in changes("train", plain, slice_value(short, "train", "a"))]
+    assert "training.lr_decay_iterations" in keys
+    assert way not in refusal([Conflict("e", "w", ["a"], ["y"], keys=keys)]), "there was no schedule"

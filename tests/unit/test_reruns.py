@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from promptecho import file_hashes
 from promptecho.cli import app
 from promptecho.config import load_experiment, parse_experiment, slice_digest, slices
-from promptecho.config.changes import changes, record_slice, recorded_slice
+from promptecho.config.changes import assignments, changes, record_slice, recorded_slice
 from promptecho.config.inputs import Inputs, inputs_of
 from promptecho.config.models import ExperimentConfig
 from promptecho.config.reruns import (
@@ -26,6 +26,7 @@ from promptecho.config.reruns import (
     set_run_aside,
     state_digests,
 )
+from promptecho.config.resolve import split_site
 from promptecho.config.slices import slice_value
 from promptecho.errors import ConfigError, DataError
 from promptecho.file_hashes import FileHashes
@@ -92,11 +93,12 @@ def test_a_younger_key_counts_only_away_from_its_former_value(monkeypatch, dotte
     assert slice_value(config, stage, **names) == before
 
 
-def trained(**training) -> ExperimentConfig:
-    models = {"t2i": {"path": "m/t2i"}, "vlm": {"path": "m/vlm"}}
+def trained(runs=None, **training) -> ExperimentConfig:
+    models = {"t2i": {"path": "m/t2i", "dtype": "float32"}, "vlm": {"path": "m/vlm"}}
     captions = {"prompts": "p.txt", "heldout": 8}
-    training = {**RAW["training"], **training}
-    return parse_experiment({**RAW, "models": models, "captions": captions, "training": training})
+    training, runs = {**RAW["training"], **training}, {**RAW["runs"], **(runs or {})}
+    raw = {**RAW, "models": models, "captions": captions, "training": training, "runs": runs}
+    return parse_experiment(raw)
 
 
 def test_keys_of_another_algorithm_count_for_nothing():
@@ -118,6 +120,52 @@ def test_an_own_size_that_is_the_models_is_none():
         assert slice_value(trained(**own), "train", "a") == plain
     for own in ({"height": 16}, {"sizes": [size, {"height": 16, "width": 16}]}):
         assert slice_value(trained(**own), "train", "a") != plain
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        ({}, {"finetuning": "full"}, {"training.finetuning"}),
+        ({}, {"init_adapter": "theirs"}, {"training.init_adapter"}),
+        ({"init_adapter": "a@2"}, {"init_adapter": "a@4"}, {"training.init_adapter"}),
+        ({"init_adapter": "theirs"}, {"init_adapter": "a@4"}, {"training.init_adapter"}),
+        ({"init_adapter": "theirs"}, {}, {"training.init_adapter"}),
+        ({}, {"height": 512}, {"training.height"}),
+        ({"height": 512}, {}, {"training.height"}),
+        ({}, {"sizes": [{"height": 512, "width": 768}, {"height": 768, "width": 512}]}, {"training.sizes"}),
+        ({}, {"lr_schedule": "cosine"}, {"training.lr_schedule", "training.lr_decay_iterations"}),
+        ({}, {"lora": {"target_modules": ["to_q", "to_k"]}}, {"training.lora.target_modules"}),
+        ({}, {"algorithm": "nft", "nft": {"beta": 0.1}}, {"training.algorithm", "training.nft.beta"}),
+    ],
+)
+def test_a_new_run_takes_the_changes_as_the_refusal_tells_them(before, after, told):
+    now = trained({"r": after})
+    found = changes("train", slice_value(trained({"r": before}), "train", "r"), slice_value(now, "train", "r"))
+    assert {change.path for change in found if not change.gone} == told
+    texts = assignments(found, now.runs["r"])
+    _, settings = split_site({"experiments": ["e"], "set": " ".join(f"e.runs.NEW.{text}" for text in texts)})
+    new: dict = {}
+    for dotted, value in settings["e"]:
+        holder, (*parents, last) = new, dotted.split(".")[2:]
+        for parent in parents:
+            holder = holder.setdefault(parent, {})
+        holder[last] = value
+    assert slice_value(trained({"r": before, "new": new}), "train", "new") == slice_value(now, "train", "r")
+
+
+@pytest.mark.parametrize(
+    ("init_adapter", "entry", "told"),
+    [
+        ("p@2", {"p": {"seed": 5}}, "settings of the run that training.init_adapter names"),
+        ("p", {"p": {"adapter": "x/y", "alpha": 4.0}}, "training.init_adapter.alpha"),
+        ("p", {"p": {"adapter": "x/z"}}, "training.init_adapter.adapter"),
+    ],
+)
+def test_a_new_run_does_not_keep_what_an_initial_adapter_was(init_adapter, entry, told):
+    before = {"p": {}} if "@" in init_adapter else {"p": {"adapter": "x/y"}}
+    sides = [trained({**runs, "r": {"init_adapter": init_adapter}}) for runs in (before, entry)]
+    found = changes("train", *(slice_value(side, "train", "r") for side in sides))
+    assert [change.path for change in found] == [told] and assignments(found, sides[1].runs["r"]) == []
 
 
 def test_former_values_are_those_of_keys_that_exist():
