@@ -101,7 +101,8 @@ class Benchmark:
         layout: `module:object` of its image folder, a `Layout` (promptecho/benchmarks/layout.py); "" where it looks at
             images of another benchmark.
         images_of: the benchmark whose image sets it scores; "": its own.
-        shares: other benchmarks of ours whose code scores here, too: a change of it makes scores again.
+        shares: other benchmarks of ours whose code scores or makes tables here, too: a change of it makes scores,
+            tables and curves again.
         version: raise it when a change of the code makes other scores, tables or curves: these are then made again.
         prompts_version: the same for the prompts that `shapes` and `gallery` write; images are then made again, too.
         shapes: `module:object`, called with (per tag, seed, file): writes prompts over the embedded world to the file

@@ -117,6 +117,7 @@ TABLES_CODE = (
     "guards/files.py",
     "html_page.py",
     "statistics.py",
+    "shared_prompts.py",
     "intervals.py",
     "scores.py",
     "item_columns.py",
@@ -307,7 +308,7 @@ def _score_slice(config: ExperimentConfig, benchmark: str) -> dict[str, Any]:
     del keys["max_failed_share"]
     scorer, backend = benchmark_named(config.benchmarks[benchmark].scorer), backend_of(config.benchmarks[benchmark])
     oracle = ORACLES[backend.world] if backend.embedded_only else ()
-    code = [*SCORING_CODE, *folders_of({scorer.name, scorer.images, *scorer.shares}), *oracle]
+    code = [*SCORING_CODE, *folders_of({scorer.name}), *oracle]
     code += ["config/defaults.py"] if backend.models else []
     value = {"benchmark": keys, **versions_of({scorer.name, scorer.images})}
     if keys["judge"] is not None:
@@ -324,8 +325,11 @@ def _score_slice(config: ExperimentConfig, benchmark: str) -> dict[str, Any]:
 
 
 def folders_of(benchmarks: Iterable[str]) -> list[str]:
-    """Folders of the package that hold the code of these benchmarks, those from outside left out."""
-    return [f"benchmarks/{name}" for name in sorted(benchmarks) if BENCHMARKS.find(name).is_ours]
+    """Folders of the package that hold the code of these benchmarks and of those that they take images or code of;
+    those from outside are left out."""
+    found = [BENCHMARKS.find(name).thing for name in benchmarks]
+    names = {name for one in found for name in (one.name, one.images, *one.shares)}
+    return [f"benchmarks/{name}" for name in sorted(names) if BENCHMARKS.find(name).is_ours]
 
 
 def versions_of(benchmarks: Iterable[str]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -33,11 +34,12 @@ from promptecho.benchmarks.oneig_text.rules import (
 )
 from promptecho.benchmarks.perception import PerceptionFailure
 from promptecho.benchmarks.registry import load_layout, load_scorer
-from promptecho.benchmarks.scoring import ScoringOptions
+from promptecho.benchmarks.scoring import ImageFolder, ScoringOptions
 from promptecho.benchmarks.textocr.gallery import poster_prompts
 from promptecho.benchmarks.textocr.prompts import read_prompts
 from promptecho.cli import app
 from promptecho.config import load_experiment, slices
+from promptecho.config.benchmarks import BENCHMARKS
 from promptecho.config.judges import JudgeSection
 from promptecho.errors import ConfigError, DataError, ModelError
 from promptecho.files import read_jsonl
@@ -185,6 +187,17 @@ def test_scores_are_made_again_when_shared_code_changes(monkeypatch):
     assert {"benchmarks/oneig_text", "benchmarks/textocr", "benchmarks/longtext"} <= set(named)
 
 
+def test_tables_are_made_again_when_code_changes_that_they_are_built_by():
+    """Of every benchmark, the modules of others that its table's module imports, and theirs outside of benchmarks."""
+    root = Path(slices.__file__).parents[1]
+    for name in BENCHMARKS.built_in:
+        text = (root / f"benchmarks/{name}/table.py").read_text()
+        imported = {Path(*module.split(".")) for module in re.findall(r"^from promptecho\.(\S+) import", text, re.M)}
+        counted = {Path(one).with_suffix("") for one in (*slices.TABLES_CODE, *slices.folders_of({name}))}
+        missed = {str(one) for one in imported if not {one, *one.parents} & counted}
+        assert missed <= {"errors"}, name
+
+
 def scored(folder: Path, benchmark: str, backend: str, run: str, step: int, *more) -> None:
     words = ["score", "--benchmark", benchmark, "--backend", backend, "--images", folder, "--experiment", "e", *more]
     words += ["--run", run, "--step", step, "--out", folder.parent / f"e/scores/{benchmark}/{run}/{step}.json"]
@@ -255,3 +268,28 @@ def test_a_judge_reads_once_for_both_benchmarks(tmp_path, monkeypatch):
         assert len(server.log) == 2
     assert [item.outcome for item in text.items] == [1.0, pytest.approx(1 - 8 / 100)]
     assert text.summary["completion"] == 0.5 and text.parts[0].outcome == 1.0 and words.summary["overall"] == 2 / 3
+
+
+def test_with_a_limit_the_generated_images_are_judged_and_black_ones_not_paid_for(tmp_path, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    prompts = tmp_path / "p.jsonl"
+    write_dpg_questions(1, 3, prompts)
+    first, *others = read_jsonl(prompts)
+    one_question = [first, *(row for row in others if row["item_id"] != first["item_id"])]
+    prompts.write_text("".join(f"{json.dumps(row)}\n" for row in one_question))
+    layout = load_layout("dpg", prompts, tmp_path / "images", 1, 2)
+    assert 0 not in layout.chosen
+    for place, color in zip(layout.chosen, ("red", "black"), strict=True):
+        layout.image_path(place, 0).parent.mkdir(parents=True)
+        Image.new("RGB", (32, 32), color).save(layout.image_path(place, 0))
+    layout.describe(layout.chosen)
+    folder = ImageFolder(tmp_path / "images", prompts, 1, limit=2)
+    with serving(answer=lambda text: "yes") as server:
+        settings = JudgeSection(kind="openai", model="reader", endpoint=server.endpoint("openai"))
+        scorer = load_scorer("oneig_alignment", ScoringOptions("judge", judge=settings, answers=tmp_path / "answers"))
+        calls = scorer.estimate(folder).calls
+        found = scorer.score(folder)
+        asked = sum(row["item_id"] == layout.ids[layout.chosen[0]] for row in one_question)
+        assert len(server.log) == calls == asked
+    assert [item.outcome for item in found.items] == [1.0, None]
+    assert found.raw[1]["reason"] == "the image is black throughout"

@@ -5,7 +5,7 @@ import json
 from promptecho.shipped import is_shipped
 
 # Files whose code decides a figure; relative to the package.
-FIGURES_CODE = ("figures", "statistics.py", "intervals.py", "scores.py", "item_columns.py")
+FIGURES_CODE = ("figures", "statistics.py", "shared_prompts.py", "intervals.py", "scores.py", "item_columns.py")
 FIGURES_CODE += ("archives.py", "images.py", "pixels.py", "train/metrics.py")
 FIGURES_CODE += tuple(f"tables/{name}.py" for name in ("bold", "collect", "compare", "kind", "notes", "table"))
 

@@ -11,7 +11,7 @@ BENCHMARK = Benchmark(
     title="OneIG-Bench alignment",
     summary="what a prompt says, by yes/no questions that depend on each other, of portraits, objects and styles",
     images_of="dpg",
-    shares=("longtext",),
+    shares=("longtext", "textocr"),
     scorer="promptecho.benchmarks.oneig_alignment.scorer:OneIgAlignmentScorer",
     backends=(
         ORACLE,

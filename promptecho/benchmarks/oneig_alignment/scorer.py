@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from promptecho.benchmarks.dpg.judge import VlmJudge
-from promptecho.benchmarks.dpg.layout import DpgImage, list_images, read_questions, tag_of
+from promptecho.benchmarks.dpg.layout import DpgImage, list_images, lost_in_official, read_questions, tag_of
 from promptecho.benchmarks.dpg.questions import QuestionRow, prompts_of, rows_digest
 from promptecho.benchmarks.dpg.rules import Items, items_of
 from promptecho.benchmarks.dpg.vqa import Vqa, VqaAnswers, load_vqa
@@ -27,14 +27,23 @@ if TYPE_CHECKING:
 
 VLM, JUDGE = "vlm", "judge"
 OTHERS = ("gallery", "oracle")
+BLACK = "the image is black throughout"  # and stands for none, as officially
+
+
+def is_black(entry: DpgImage) -> bool:
+    """Whether an image is black throughout; one that cannot be read is not."""
+    try:
+        return entry.load().getbbox() is None
+    except DataError:
+        return False
 
 
 def look(vqa: Vqa, entry: DpgImage, items: Items) -> VqaAnswers:
-    """The answers about one image; an image that is black throughout stands for none, as officially."""
+    """The answers about one image."""
     try:
         image = entry.load()
         if image.getbbox() is None:
-            return VqaAnswers(failure="the image is black throughout")
+            return VqaAnswers(failure=BLACK)
         questions = [question.text for question in items[entry.prompt.item_id]]
         return VqaAnswers([{"answer": answer} for answer in vqa.answers(image, questions)])
     except PerceptionFailure as failure:
@@ -109,7 +118,7 @@ class OneIgAlignmentScorer:
 
     def _read(self, folder: ImageFolder) -> tuple[list[QuestionRow], Items, list[DpgImage], Limit | None]:
         rows = read_questions(folder.root, folder.prompts)
-        only, limit = first_prompts(prompts_of(rows), tag_of, folder.limit)
+        only, limit = first_prompts(prompts_of(rows), tag_of, folder.limit, last=lost_in_official(rows))
         entries = list_images(folder.root, rows, folder.images_per_prompt, only)
         if only is not None:
             chosen = {prompt.item_id for prompt in only}
@@ -126,7 +135,7 @@ class OneIgAlignmentScorer:
         if self._judge is None:
             raise ConfigError(f"backend {self.judge_model}: makes no calls, so there is nothing to estimate")
         _, items, entries, _ = self._read(folder)
-        return self._judge.estimate(entries, items)
+        return self._judge.estimate([entry for entry in entries if not is_black(entry)], items)
 
     def score(self, folder: ImageFolder) -> Scored:
         """Raises:
@@ -134,7 +143,7 @@ class OneIgAlignmentScorer:
         JudgeError: more questions than allowed stayed without answer, or the budget is used up.
         """
         rows, items, entries, limit = self._read(folder)
-        asked = self._judge.ask(entries, items) if self._judge else [None] * len(entries)
+        asked = self._ask(self._judge, entries, items) if self._judge else [None] * len(entries)
 
         def judge(pair: tuple[DpgImage, VqaAnswers | None]) -> Judged:
             entry, answers = pair
@@ -145,6 +154,13 @@ class OneIgAlignmentScorer:
         results, raw = judge_all("OneIG-Bench", folder.root, list(zip(entries, asked, strict=True)), judge)
         facts = self._judge.facts if self._judge else None
         return Scored(results, raw, rows_digest(rows), summary_of(results), judge=facts, limit=limit)
+
+    @staticmethod
+    def _ask(judge: VlmJudge, entries: Sequence[DpgImage], items: Items) -> list[VqaAnswers]:
+        """The judge's answers; it is not asked, and paid, about images that are black throughout."""
+        black = [is_black(entry) for entry in entries]
+        replies = iter(judge.ask([entry for entry, dark in zip(entries, black, strict=True) if not dark], items))
+        return [VqaAnswers(failure=BLACK) if dark else next(replies) for dark in black]
 
     def _look(self, entry: DpgImage, items: Items) -> VqaAnswers:
         assert self._vqa is not None, "a judge is asked about all images at once"
