@@ -56,6 +56,7 @@ from promptecho.seeds import derive_seed
 READERS = 8  # threads that read files at once
 UNFIT = ("unreadable_image", "aspect_ratio")
 AS_SERVED = "as served"  # in place of a revision, of weights that only the server knows
+REFUSED = "HTTP 4"  # how the reason begins where the server refused a request
 ORIENTATION = 0x0112  # of EXIF
 
 
@@ -117,7 +118,7 @@ class AskedImages:
         return [
             Prepared(Question(item.image_id, self.spec.query, (), str), key, (), (), 0)
             for key, (item, _) in self._of.items()
-            if not self.record.replies(key) and self.record.given_up(key) is None
+            if not self.record.replies(key)  # what was given up, too: the settings or the server may be others now
         ]
 
     def payload(self, prepared: Prepared, attempt: int) -> Payload:
@@ -154,7 +155,7 @@ class AskedImages:
         replies = self.record.replies(key)
         if not replies:
             why = self.record.given_up(key) or ""
-            reason = "refused" if why.startswith("HTTP 4") else "server_error"
+            reason = "refused" if why.startswith(REFUSED) else "server_error"
             return rejected_row(item, reason, f"{shown(item.path)}: no caption: {why}", sha256)
         reply = replies[0]
         if reply.status == "refused":
@@ -178,15 +179,20 @@ def ask(asked: AskedImages, missing: list[Prepared], server: ServerCaptioner, sp
     record, total = asked.record, len(asked.items)
     workers = Workers(
         server.inner.settings, server, record, asked, lambda one: bool(record.replies(one.key)),
-        Backoff(outage_s=spec.server.outage_s), WORDING,
+        Backoff(outage_s=spec.server.outage_s), WORDING, paid=False,
     )  # fmt: skip
     bar = progress(f"caption shard {spec.shard + 1}/{spec.num_shards}", total, "images", total - len(missing))
     before, begin = record.output_tokens, time.monotonic()
+    refused: list[str] = []
+    other = False  # something was asked and not refused
     with bar as counter, sigterm_raises(), workers.running(missing):
         for done, (one, failure) in enumerate(workers.outcomes(), start=1):
             rate = (record.output_tokens - before) / max(time.monotonic() - begin, 1e-9)
             counter.advance(note=f"{rate:.0f} tokens/s")
-            if failure is None or one.key in asked.unfit:
+            if one.key in asked.unfit:
+                continue
+            if failure is None:
+                other = True
                 continue
             if failure.startswith("outage"):
                 there = total - len(missing) + done - 1
@@ -195,6 +201,14 @@ def ask(asked: AskedImages, missing: list[Prepared], server: ServerCaptioner, sp
                     "rerun to go on"
                 )
             record.give_up(one.key, one.question.id, failure)
+            if failure.startswith(REFUSED):
+                refused.append(failure)
+            else:
+                other = True
+    if refused and not other and not record.all_replies():  # of fewer images than `Workers` takes for enough
+        raise JudgeError(
+            f"{SERVER}: {refused[0]}; all {len(refused)} images that were asked about were refused: correct {SERVER}"
+        )
 
 
 def _revision(spec: ShardSpec, server: CaptionServerSection) -> str:

@@ -91,14 +91,17 @@ def _cost(settings: JudgeSection, input_tokens: int, output_tokens: int) -> floa
 
 class Workers:
     """Threads that ask `judge` and write to `record`. `settled(prepared)` reads in the record whether a question
-    has its answer, or has failed for good. `wording`: what messages call the judge."""
+    has its answer, or has failed for good. `wording`: what messages call the judge. `paid`: where a reply is lost, that
+    counts against its question, as it may have cost money; otherwise only what shows the question itself to be at fault
+    does."""
 
     def __init__(
         self, settings: JudgeSection, judge: Judge, record: Record, preparer: PayloadMaker,
         settled: Callable[[Prepared], bool], backoff: Backoff, wording: MessageNames | None = None,
+        *, paid: bool = True,
     ):  # fmt: skip
         self.settings, self.judge, self.record, self.preparer = settings, judge, record, preparer
-        self.settled, self.backoff = settled, backoff
+        self.settled, self.backoff, self.paid = settled, backoff, paid
         self.limit = token_limit(settings)
         self.wording = wording or MessageNames(f"judge {judge.name}")
         self._patience = Patience(self.wording, backoff)
@@ -210,7 +213,7 @@ class Workers:
             self._suspects.add(one.key)
         only_suspects = one.key in self._suspects and len(self._suspects) >= self._unanswered
         # And a reply that may have been paid for is not asked for without end.
-        if busy.maybe_billed or ((others or only_suspects) and not busy.throttled):
+        if (self.paid and busy.maybe_billed) or ((others or only_suspects) and not busy.throttled):
             trouble.strikes += 1
             self._suspects.add(one.key)
         told = f" ({trouble.calls} calls)" if trouble.calls > 1 else ""
@@ -218,7 +221,8 @@ class Workers:
             return f"{busy}{told}"
         # No other question is left that could show whether the endpoint is there: soon it is this question's own
         # failure.
-        left_alone = busy.by_status and self._answered and (only_suspects or self._unanswered <= 1)
+        own = busy.by_status or (busy.maybe_billed and not self.paid)
+        left_alone = own and self._answered and (only_suspects or self._unanswered <= 1)
         if left_alone and trouble.failed >= self.settings.max_attempts and away >= self.backoff.alone_s:
             return f"{busy} ({trouble.calls} calls, the last ones for {away:.0f} s after all others were answered)"
         if away >= self.backoff.outage_s:
