@@ -99,6 +99,7 @@ def guard(
             guard=name,
             unit=entry.reward.unit,
             trained=is_trained_with(experiment, run, entry),
+            adapter=run in experiment.adapters,
             benchmarks=[key for key, one in experiment.benchmarks.items() if one.image_set == image_set],
         ),
         summary={"mean": sum(values) / len(values)},

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from promptecho.config.load import baseline_of, evaluation_steps, reward_vlm, run_rewards
 from promptecho.config.models import ExperimentConfig
 from promptecho.config.rewards import GuardSection
@@ -36,6 +38,20 @@ def guarded_checkpoints(config: ExperimentConfig, benchmark: str) -> list[Checkp
     found = [(run, step) for run in runs for step in evaluation_steps(config, benchmark, run)]
     before = [baseline_of(config, benchmark)] if is_pairwise(config.benchmarks[benchmark]) else []
     return list(dict.fromkeys([*before, *found]))
+
+
+def guard_paths(config: ExperimentConfig, benchmark: str, places: Sequence[Checkpoint] | None = None) -> list[str]:
+    """Score files, in results/E, of all guards of the images that a benchmark's table tells of.
+
+    Args:
+        places: only of these checkpoints.
+    """
+    image_set = config.benchmarks[benchmark].image_set
+    return [
+        f"guards/{guard.title}/{image_set}/{run}/{step}.json"
+        for guard in guards_of(config, image_set)
+        for run, step in (places or guarded_checkpoints(config, benchmark))
+    ]
 
 
 def is_trained_with(config: ExperimentConfig, run: str, guard: GuardSection) -> bool:

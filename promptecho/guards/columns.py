@@ -50,8 +50,8 @@ class Guards:
 
     def __init__(self, files: Iterable[GuardFile] = ()):
         self._files: dict[str, dict[Place, GuardFile]] = {}
-        for file in files:
-            self._files.setdefault(file.scores.provenance.guard, {})[file.place] = file
+        for title, some in _by_title(files).items():
+            self._files[title] = {file.place: file for file in some}
         self._differences: dict[tuple, GuardEstimate | None] = {}
 
     def __bool__(self) -> bool:
@@ -140,20 +140,45 @@ class Guards:
 
     def notes(self, places: Iterable[Place]) -> list[str]:
         """Footnotes."""
-        level = f"{CONFIDENCE:.0%}"
+        level, rows = f"{CONFIDENCE:.0%}", list(dict.fromkeys(places))
         found = [
             f"Guards ({', '.join(self.titles)}) score the same images and are means over prompts, in their own units; "
             f"{level} intervals are Student's over prompts, differences are paired image by image. A warning tells "
             "where the interval of a reward that the row was trained with lies above 0 and that of another guard below "
             "it; neither is corrected for the number of guards and rows."
         ]
-        bare = sorted({place[1] for place in places if place[1] != "base" and not self._trained([place])})
-        if bare:
+        found += [told for title in self.titles if (told := self._failures(title, rows))]
+        if bare := self._bare(rows):
             found.append(
                 f"No guard is known to be the reward that {', '.join(bare)} was trained with, so that no warning can "
                 "be given: list that reward in guards, too."
             )
         return found
+
+    def _failures(self, title: str, places: Sequence[Place]) -> str:
+        """How many images of these checkpoints have no value of a guard; "" where all have one."""
+        files = [file for place in places if (file := self._files[title].get(place)) is not None]
+        failed = {file.place: sum(item.outcome is None for item in file.scores.items) for file in files}
+        if not any(failed.values()):
+            return ""
+        worst = max(files, key=lambda file: failed[file.place] / len(file.scores.items))
+        _, run, step = worst.place
+        return (
+            f"Guard {title} has no value of {sum(failed.values())} of {sum(len(file.scores.items) for file in files)} "
+            "images, which its means leave out: they can't be decoded, or the reward has none for them. Its largest "
+            f"share is at {run} @ {step}: {failed[worst.place]} of {len(worst.scores.items)}."
+        )
+
+    def _bare(self, places: Sequence[Place]) -> list[str]:
+        """The trained runs of these checkpoints that guards watch, but none that is their reward."""
+        several = len({experiment for experiment, _, _ in places}) > 1
+        trained: dict[tuple[str, str], bool] = {}
+        for experiment, run, step in places:
+            files = [file for some in self._files.values() if (file := some.get((experiment, run, step))) is not None]
+            if files and run != "base" and not any(file.scores.provenance.adapter for file in files):
+                key = (experiment, run)
+                trained[key] = trained.get(key, False) or any(map(_is_trained, files))
+        return [f"{key[0]}: {key[1]}" if several else key[1] for key in sorted(trained) if not trained[key]]
 
     def models(self) -> dict[str, str]:
         """By guard, the model that it asks."""
@@ -182,6 +207,22 @@ class Guards:
             assert one is not None, "it was looked at before"
             told.append(f"{title} {one.value:+.3g} [{one.low:+.3g}, {one.high:+.3g}]")
         return " and ".join(told)
+
+
+def _by_title(files: Iterable[GuardFile]) -> dict[str, list[GuardFile]]:
+    """Guards' files by the name of their column; where guards of one name differ in reward, model or unit, each has a
+    column of its own, which names that."""
+    found: dict[str, dict[tuple[str, str, str], list[GuardFile]]] = {}
+    for file in files:
+        one = file.scores.provenance
+        found.setdefault(one.guard, {}).setdefault((one.scorer, one.judge_model, one.unit), []).append(file)
+    by_title = {}
+    for guard, kinds in found.items():
+        differing = [len(set(parts)) > 1 for parts in zip(*kinds, strict=True)]
+        for kind, some in kinds.items():
+            told = ", ".join(part or "no unit" for part, differs in zip(kind, differing, strict=True) if differs)
+            by_title[f"{guard} ({told})" if told else guard] = some
+    return by_title
 
 
 def _is_trained(file: GuardFile) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError
 
+from promptecho.config import read_yaml
 from promptecho.config.reruns import REPLACED
 from promptecho.errors import DataError
 from promptecho.files import read_json
@@ -24,6 +25,7 @@ class GuardProvenance(Provenance):
     guard: str = Field(min_length=1, description="name of its column")
     unit: str = ""
     trained: bool = Field(description="whether the run's training raises just this reward")
+    adapter: bool = Field(False, description="whether it is a published adapter, which no training here made")
     benchmarks: list[str] = Field(default_factory=list, description="benchmarks that score the same images")
 
 
@@ -73,13 +75,37 @@ def read_guard_files(paths: Iterable[Path]) -> list[GuardFile]:
 def find_guard_files(sources: Sequence[Path], benchmark: str) -> list[GuardFile]:
     """Of the folders results/E among `sources`, the guards' scores of the images that a benchmark scores.
 
+    Which image set that is says the configuration of the benchmark's newest scores, results/E/config/DIGEST.yaml; where
+    it is not there, the benchmarks count that a guard's file names.
+
     Raises:
         DataError: as `read_guard_files`.
     """
-    paths = [path for source in sources if source.is_dir() for path in sorted(source.glob(f"{FOLDER}/*/*/*/*.json"))]
-    paths = [path for path in paths if path.stem.isdigit() and REPLACED not in path.parent.name]
-    mine = [path for path in paths if _scores(read_json(path), benchmark)]
+    mine: list[Path] = []
+    for source in sources:
+        paths = [path for path in sorted(source.glob(f"{FOLDER}/*/*/*/*.json")) if _is_checkpoint(path)]
+        if paths and (image_set := _image_set(source, benchmark)) is not None:
+            mine += [path for path in paths if path.parent.parent.name == image_set]
+        else:
+            mine += [path for path in paths if _scores(read_json(path), benchmark)]
     return read_guard_files(mine)
+
+
+def _is_checkpoint(path: Path) -> bool:
+    return path.stem.isdigit() and REPLACED not in path.parent.name
+
+
+def _image_set(results: Path, benchmark: str) -> str | None:
+    """The image set that the benchmark's newest scores in results/E are of."""
+    scores = [path for path in results.glob(f"scores/{benchmark}/*/*.json") if _is_checkpoint(path)]
+    for path in sorted(scores, key=lambda path: path.stat().st_mtime_ns, reverse=True)[:1]:
+        value = read_json(path)
+        provenance = value.get("provenance") if isinstance(value, dict) else None
+        named = provenance.get("config_digest") if isinstance(provenance, dict) else None
+        file = results / "config" / f"{named}.yaml"
+        if file.is_file():
+            return read_yaml(file).get("benchmarks", {}).get(benchmark, {}).get("image_set")
+    return None
 
 
 def _scores(value: object, benchmark: str) -> bool:

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from promptecho.config import ExperimentConfig
+from promptecho.config.guards import guard_paths
 from promptecho.config.scorers import max_failed_share
 from promptecho.errors import DataError
 from promptecho.guards.columns import Guards
-from promptecho.guards.files import find_guard_files
+from promptecho.guards.files import read_guard_files
 from promptecho.tables.collect import ScoreFile, find_score_files, read_score_files
 from promptecho.tables.kinds import make_table
 from promptecho.tables.show import read_table
@@ -37,7 +38,8 @@ def evaluations(results: Path, config: ExperimentConfig, run: str, step: int) ->
         entry = config.benchmarks[name]
         files = read_score_files(find_score_files([results], name), entry.scorer)
         shares = {name: max_failed_share(config, entry)}
-        guards = Guards(find_guard_files([results], name))
+        watching = [path for one in guard_paths(config, name) if (path := results / one).is_file()]
+        guards = Guards(read_guard_files(watching))
         table = make_table(entry.scorer, files, name=name, max_failure_share=shares, guards=guards)
         mine = next(file for file in files if _place(file) == (run, step))
         labels = ("base", mine.label)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,8 +23,9 @@ from promptecho.figures.curves import curve_data
 from promptecho.figures.draw_curves import ALARM, draw
 from promptecho.files import read_json, write_json, write_jsonl
 from promptecho.guards.columns import Guards, estimate
-from promptecho.guards.files import GuardProvenance, GuardScores, find_guard_files
+from promptecho.guards.files import GuardProvenance, GuardScores, find_guard_files, read_guard_files
 from promptecho.models.required import required_models
+from promptecho.publish.evaluation import evaluations
 from promptecho.rewards.aesthetic.reward import AestheticReward
 from promptecho.scores import ScoreItem
 from promptecho.tables.collect import read_score_files
@@ -31,7 +33,9 @@ from promptecho.tables.collect import read_score_files
 TRAINED, WATCHING = "echo", "pickscore"
 
 
-def write_guard(root: Path, guard: str, run: str, step: int, shift: float, *, missing: bool = False) -> Path:
+def write_guard(
+    root: Path, guard: str, run: str, step: int, shift: float, *, missing: bool = False, **changes: Any
+) -> Path:
     """A guard's file of 20 prompts with two images each: noise that all checkpoints share, some of its own, a shift."""
     shared, own = np.random.default_rng(1).normal(size=(20, 2)), np.random.default_rng([2, step, len(run)])
     values = shared + 0.3 * own.normal(size=(20, 2)) + shift
@@ -43,12 +47,13 @@ def write_guard(root: Path, guard: str, run: str, step: int, shift: float, *, mi
         for p in range(20)
         for i in range(2)
     ]  # fmt: skip
-    provenance = GuardProvenance(
+    told: dict[str, Any] = dict(
         experiment="zimage", run=run, step=step, benchmark="set", scorer=guard, backend="reward", mode="official",
         judge_model="m", prompts_digest="g", n=len(items), failures=sum(item.failed for item in items), guard=guard,
         unit="points", trained=guard == TRAINED and run != "base", benchmarks=["geneval"],
     )  # fmt: skip
-    path = root / f"zimage/guards/{guard}/set/{run}/{step}.json"
+    provenance = GuardProvenance(**(told | changes))
+    path = root / f"{provenance.experiment}/guards/{guard}/{provenance.benchmark}/{run}/{step}.json"
     write_json(path, GuardScores(provenance=provenance, summary={"mean": 0.0}, items=items).model_dump(mode="json"))
     return path
 
@@ -133,6 +138,45 @@ def test_nothing_is_warned_of_where_the_interval_holds_0_or_no_reward_is_known_a
     assert "guard" not in json.dumps([alone["columns"], alone["footnotes"], alone["provenance"], alone["panels"]])
 
 
+def test_the_images_that_a_benchmark_scores_now_decide_which_files_are_its_guards(world, tmp_path):
+    """Not the benchmarks that a file names, which were those of the day when it was written."""
+    write_guard(tmp_path, TRAINED, "base", 0, 0.0, benchmark="other", benchmarks=["geneval"])
+    write_guard(tmp_path, TRAINED, "base", 0, 0.0, benchmark="new", benchmarks=[])
+    for place in ("other", "set", "new"):
+        write_config(world, {"geneval": {"image_set": place}})
+        found = find_guard_files([world], "geneval")
+        assert found and {file.path.parent.parent.name for file in found} == {place}
+
+
+def write_config(results: Path, benchmarks: dict) -> None:
+    newest = read_json(results / "scores/geneval/base/0.json")["provenance"]["config_digest"]
+    (results / "config").mkdir(exist_ok=True)
+    (results / f"config/{newest}.yaml").write_text(yaml.safe_dump({"benchmarks": benchmarks}))
+
+
+def test_footnotes_tell_of_failed_images_and_of_runs_whose_reward_no_guard_is(tmp_path):
+    files = [
+        write_guard(tmp_path, TRAINED, "echo-s1", 20, 0.0),
+        write_guard(tmp_path, WATCHING, "echo-s1", 20, 0.0, missing=True),
+        write_guard(tmp_path, WATCHING, "echo-s1", 20, 0.0, experiment="other"),
+        write_guard(tmp_path, WATCHING, "published", 1, 0.0, adapter=True),
+    ]
+    guards, places = Guards(read_guard_files(files)), [("zimage", "echo-s1", 20), ("zimage", "published", 1)]
+    notes = guards.notes([*places, ("zimage", "unwatched", 3)])
+    assert len(notes) == 2
+    assert "Guard pickscore has no value of 2 of 80 images" in notes[1] and "echo-s1 @ 20: 2 of 40" in notes[1]
+    notes = guards.notes([*places, ("other", "echo-s1", 20)])
+    assert "the reward that other: echo-s1 was trained with" in notes[-1]
+
+
+def test_guards_of_one_name_that_ask_different_models_have_a_column_each(tmp_path):
+    mine = write_guard(tmp_path, TRAINED, "base", 0, 0.0)
+    theirs = write_guard(tmp_path, TRAINED, "base", 0, 1.0, experiment="other", judge_model="OTHER")
+    guards = Guards(read_guard_files([mine, theirs]))
+    assert guards.titles == ["echo (OTHER)", "echo (m)"] and guards.models()["echo (m)"] == "m"
+    assert [*guards.cells([("other", "base", 0)])] == ["guard:echo (OTHER)"]
+
+
 def guarded(tmp_path: Path, guards: list) -> Path:
     sections = {
         "models": {
@@ -185,6 +229,12 @@ def test_guards_may_share_a_work_folder_and_an_image_that_cannot_be_read_is_a_fa
         found[column] = [item["outcome"] for item in written["items"]]
         assert written["provenance"]["failures"] == 1 and found[column][2] is None
     assert all(one != other for one, other in zip(*found.values(), strict=True) if one is not None)
+
+
+def test_what_is_published_has_the_guards_that_the_configuration_asks_for_alone(world, tmp_path):
+    config = load_experiment(guarded(tmp_path, [{"name": TRAINED}]))
+    ((table, _),) = evaluations(world, config, "echo-s1", 20)
+    assert {column.key for column in table.columns if "guard:" in column.key} == {"guard:echo", "guard:echo:gain"}
 
 
 def test_images_are_scored_once_whatever_interrupts(tmp_path, monkeypatch):
@@ -268,8 +318,6 @@ def test_what_decides_scores_and_which_reward_is_the_trained_one(tmp_path):
 
 
 def test_a_file_that_is_no_guards_is_refused(world):
-    from promptecho.guards.files import read_guard_files
-
     with pytest.raises(DataError, match=r"0\.json: provenance\.guard: .* no guard's score file"):
         read_guard_files([world / "scores/geneval/base/0.json"])
     double = world / "guards/echo/other/base/0.json"

@@ -24,16 +24,7 @@ def guard_on_gpu(wildcards):
 
 def guard_files(name, benchmark, places=None):
     """Scores of all guards of the images that a benchmark's table tells of."""
-    chosen = EXPERIMENTS[name]
-    image_set = chosen.benchmarks[benchmark].image_set
-    guards = guards_config.guards_of(chosen, image_set)
-    if not guards:
-        return []
-    return [
-        f"results/{name}/guards/{guard.title}/{image_set}/{run}/{step}.json"
-        for guard in guards
-        for run, step in (places or guards_config.guarded_checkpoints(chosen, benchmark))
-    ]
+    return [f"results/{name}/{path}" for path in guards_config.guard_paths(EXPERIMENTS[name], benchmark, places)]
 
 
 def guards_option(wildcards, input, output):
