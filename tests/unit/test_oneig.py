@@ -141,6 +141,7 @@ def test_a_published_file_that_is_not_what_it_was_is_named(tmp_path, two_each, m
         (whole.replace("001", "007"), "007: no prompt of Portrait has this id"),
         (whole.replace('\\"1\\": \\"Is it?\\", ', ""), "000: its questions are not numbered from 1"),
         (whole.replace('{\\"1\\": [0]', "{"), "000: dependency is no JSON object"),
+        (whole.replace('\\"2\\": [1]', '\\"2\\": 1'), "000: dependency of question 2 is no list of numbers"),
     ):
         path.write_text(text)
         with pytest.raises(DataError, match=told) as caught:

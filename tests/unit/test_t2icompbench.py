@@ -22,6 +22,7 @@ from promptecho.benchmarks.scoring import ImageFolder, ScoringOptions
 from promptecho.benchmarks.t2icompbench.blip_vqa import SIZE, BlipVqa, blip_pixels
 from promptecho.benchmarks.t2icompbench.clip_similarity import ClipSimilarity
 from promptecho.benchmarks.t2icompbench.golden import CHECKS
+from promptecho.benchmarks.t2icompbench.measures import by_similarity
 from promptecho.benchmarks.t2icompbench.models import BlipAndClip, model_paths
 from promptecho.benchmarks.t2icompbench.official import PACKED, pack_set, phrase_places
 from promptecho.benchmarks.t2icompbench.oracle import CompbenchOracle, phrase_probabilities
@@ -103,6 +104,7 @@ def test_phrases_are_asked_as_published():
     ("row", "told"),
     [
         ({**COLOR, "category": "complex"}, "category 'complex': expected one of color, shape, texture, spatial"),
+        ({**COLOR, "category": ["color"]}, "category ['color']: expected one of color"),
         ({**COLOR, "prompt": " "}, "prompt is missing or empty"),
         ({**COLOR, "phrases": []}, "phrases is missing or empty"),
         ({**COLOR, "phrases": ["a cat", 3]}, "phrases: 3 is no text"),
@@ -212,6 +214,13 @@ def test_a_cosine_is_that_of_clips_own_forward_pass(folder):
     assert clip.similarity(picture, "a dog runs") == pytest.approx(expected, abs=1e-5)
     with pytest.raises(DataError, match="tokens, and CLIP reads 77; shorten the prompt"):
         clip.similarity(picture, "a dog runs " * 20)
+
+
+def test_a_cosine_below_0_scores_0_and_is_kept():
+    prompt = CompbenchPrompt("0", "a dog runs", "non_spatial")
+    for cosine, score in ((-0.01, 0.0), (0.3, 0.3), (1.0000001, 1.0)):
+        measure = by_similarity(lambda picture, text, value=cosine: value)
+        assert measure(image(3, (8, 8)), prompt) == (score, {"cosine": cosine})
 
 
 def test_models_that_are_not_there_or_are_others(folder, tmp_path):

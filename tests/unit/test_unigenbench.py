@@ -65,6 +65,7 @@ def test_dimensions_are_ten_with_27_parts_under_two_names():
     ("changes", "told"),
     [
         ({"index": "one"}, "index 'one': expected a whole number"),
+        ({"index": "1" * 5000}, "5000 digits; expected up to 18"),
         ({"prompt_en": " "}, "(index 7): prompt_en is missing or empty"),
         ({"sub_dims_en": "{"}, "sub_dims_en: expected a JSON object"),
         ({"sub_dims_zh": "{}"}, "expected the columns prompt_en and sub_dims_en or prompt_zh and sub_dims_zh"),
@@ -99,6 +100,9 @@ def test_prompts_of_both_languages_survive_as_csv_and_beside_images(tmp_path):
     (tmp_path / "both.jsonl").write_text("\n".join(json.dumps(one) for one in (row(), chinese)))
     with pytest.raises(DataError, match="prompts in two languages"):
         read_prompts(tmp_path / "both.jsonl")
+    (tmp_path / "twice.jsonl").write_text("\n".join(json.dumps(row()) for _ in range(2)))
+    with pytest.raises(DataError, match=r"prompt 2 \(index '7'\): the id occurs twice"):
+        read_prompts(tmp_path / "twice.jsonl")
 
 
 def test_images_have_the_names_that_the_official_evaluator_reads(tmp_path):
@@ -127,6 +131,8 @@ def answered(scores: str, analysis: str = "['a', 'b']") -> str:
         ("<think>[0, 1]? <score>[0, 0]</score></think>" + answered("[1, 0]"), False),
         (answered("\n['1', \"0\"]\n"), False),
         (answered("```json\n[1.0, 0]\n```"), False),
+        (answered("[1, 0,]"), True),
+        (answered("[1,\n 0,  # not there\n]"), True),
         ("Here.\n<SCORE>[1,0]</SCORE>", False),
         (answered("[1, 0]") * 2, True),
     ],
@@ -147,6 +153,8 @@ def test_replies_with_one_clear_answer(text, official):
         (answered("[]"), "'' is neither 0 nor 1"),
         (answered("[2, 1]"), "'2' is neither 0 nor 1"),
         (answered("[0.5, 1]"), "'0.5' is neither 0 nor 1"),
+        (answered("[2, 1,]"), "'2' is neither 0 nor 1"),
+        (answered("[True, 0,]"), "'True' is neither 0 nor 1"),
         (answered("[yes, no]"), "'yes' is neither 0 nor 1"),
         (answered("1, 0"), "is no list"),
         (answered("[[1], [0]]"), "is no list"),

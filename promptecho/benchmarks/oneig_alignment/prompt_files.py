@@ -71,6 +71,9 @@ def _questions(path: Path, prompts: Prompts, category: str, column: str, count: 
         questions, parents = (_numbered(entry, key, where) for key in ("question", "dependency"))
         if [*questions] != [*range(1, len(questions) + 1)]:
             raise DataError(f"{where}: its questions are not numbered from 1; {AGAIN}")
+        for n, on in parents.items():
+            if on and not (isinstance(on, list) and all(str(one).isdecimal() for one in on)):
+                raise DataError(f"{where}: dependency of question {n} is no list of numbers; {AGAIN}")
         rows += [
             {
                 "item_id": f"{name}_{number}",

@@ -40,8 +40,13 @@ def by_phrases(probabilities: Probabilities) -> Measure:
 
 
 def by_similarity(similarity: Similarity) -> Measure:
-    """For non_spatial."""
-    return lambda image, prompt: (similarity(image, prompt.prompt), {})
+    """For non_spatial. A cosine below 0 scores 0, since an outcome lies in 0-1; the facts have it as it is."""
+
+    def measure(image: Image.Image, prompt: CompbenchPrompt) -> ScoreAndFacts:
+        cosine = similarity(image, prompt.prompt)
+        return min(1.0, max(0.0, cosine)), {"cosine": cosine}
+
+    return measure
 
 
 def by_places(find: FindBoxes) -> Measure:

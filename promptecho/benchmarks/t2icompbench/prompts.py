@@ -57,7 +57,7 @@ def parse_prompt(row: dict[str, Any], where: str, data_id: str) -> CompbenchProm
         DataError: a key is missing or malformed (names `where` and the key).
     """
     prompt, category = read_text(row, "prompt", where), row.get("category")
-    if category not in CATEGORIES:
+    if not isinstance(category, str) or category not in CATEGORIES:
         raise DataError(f"{where}: category {category!r}: expected one of {', '.join(CATEGORIES)}")
     if category in ATTRIBUTES:
         phrases = _texts(row, "phrases", where)

@@ -6,8 +6,9 @@
 - spatial (UniDet_eval/2D_spatial_eval.py): a quarter of each object's detection score, and half for their places.
 - numeracy (UniDet_eval/numeracy_eval.py): half for each object that is there, half for its right number.
 
-Scores lie in 0-1, but for the cosine. What the published code does is done here, too: probabilities and products are
-rounded to four decimals, a product is taken in float32, only eight phrases count, and a spatial score below 0.5 is 0.
+Scores lie in 0-1, but for the cosine, which measures.py clamps. What the published code does is done here, too:
+probabilities and products are rounded to four decimals, a product is taken in float32, only eight phrases count, and a
+spatial score below 0.5 is 0.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from promptecho.benchmarks.unigenbench.dimensions import LANGUAGES, SUBDIMENSION
 from promptecho.errors import DataError
 
 MOST_POINTS = 32  # of a prompt; the official ones have 1 to 10
+MOST_DIGITS = 18  # of an index, after which its images are named
 # Language -> keys of `sub_dims`: the theme, the names of the test points, and what they mean in the prompt.
 KEYS = {
     "en": ("Primary Categories", "Testpoints", "Testpoint Description"),
@@ -77,6 +78,8 @@ def parse_prompt(row: dict[str, Any], where: str) -> UnigenbenchPrompt:
     index = str(row.get("index", "")).strip()
     if not (index.isascii() and index.isdecimal()):
         raise DataError(f"{where}: index {row.get('index')!r}: expected a whole number from 0")
+    if len(index) > MOST_DIGITS:
+        raise DataError(f"{where}: index {index[:MOST_DIGITS]}...: {len(index)} digits; expected up to {MOST_DIGITS}")
     index = str(int(index))
     where = f"{where} (index {index})"
     languages = [language for language in LANGUAGES if f"sub_dims_{language}" in row]

@@ -66,6 +66,8 @@ def _scores(text: str, points: int) -> list[int]:
     if match is None:
         raise ValueError(f"<score>: {text.strip()[:80]!r} is no list")
     entries = [entry.strip() for entry in match["inside"].split(",")]
+    if not all(map(_BINARY.fullmatch, entries)):
+        entries = _as_python(match["inside"]) or entries
     scores = [_BINARY.fullmatch(entry) for entry in entries]
     for entry, score in zip(entries, scores, strict=True):
         if score is None:
@@ -73,3 +75,11 @@ def _scores(text: str, points: int) -> list[int]:
     if len(scores) != points:
         raise ValueError(f"<score>: {len(scores)} entries, {points} test points were asked about")
     return [int(score[1]) for score in scores if score]
+
+
+def _as_python(inside: str) -> list[str]:
+    """The entries of a list as Python reads it, such as one with a comma after the last; none where it cannot."""
+    try:
+        return [repr(entry) for entry in ast.literal_eval(f"[{inside}\n]")]
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
+        return []
