@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Literal
 
+from promptecho.config.guards import guard_entry
 from promptecho.config.judge_kinds import judge_kind
-from promptecho.config.load import run_vlms
+from promptecho.config.load import reward_vlm, run_vlms
 from promptecho.config.models import ExperimentConfig
 from promptecho.config.resources import StageResources, TrainResources
 from promptecho.config.scorers import backend_of
 from promptecho.shipped import is_shipped
 
-Stage = Literal["caption", "train", "generate", "judge", "score"]
+Stage = Literal["caption", "train", "generate", "judge", "score", "guard"]
 Size = Literal["small", "large"]
 
 _SMALL: dict[Stage, StageResources] = {
@@ -20,6 +21,7 @@ _SMALL: dict[Stage, StageResources] = {
     "generate": StageResources(gpus_per_node=1, threads=1, mem_mb=4_000, runtime=240),
     "judge": StageResources(gpus_per_node=1, threads=1, mem_mb=8_000, runtime=720),
     "score": StageResources(gpus_per_node=1, threads=1, mem_mb=4_000, runtime=120),
+    "guard": StageResources(gpus_per_node=1, threads=1, mem_mb=4_000, runtime=240),
 }
 # Four nodes of eight GPUs are the paper's; eight ranks share a node's processors.
 _LARGE: dict[Stage, StageResources] = {
@@ -28,6 +30,7 @@ _LARGE: dict[Stage, StageResources] = {
     "generate": StageResources(gpus_per_node=1, threads=8, mem_mb=64_000, runtime=240),
     "judge": StageResources(gpus_per_node=1, threads=1, mem_mb=8_000, runtime=720),
     "score": StageResources(gpus_per_node=1, threads=1, mem_mb=32_000, runtime=120),
+    "guard": StageResources(gpus_per_node=1, threads=8, mem_mb=64_000, runtime=240),
 }
 PRESETS: dict[Size, dict[Stage, StageResources]] = {"small": _SMALL, "large": _LARGE}
 # A judge that is a model in the job is loaded into the machine's memory before it goes to the GPU, as captions' is; one
@@ -50,7 +53,8 @@ def takes_gpu(config: ExperimentConfig, stage: Stage, name: str = "") -> bool:
     """Whether the work of a stage takes a GPU, as that of real models does.
 
     Args:
-        name: of the run where the stage is `train`, and of the benchmark where it is `judge` or `score`.
+        name: of the run where the stage is `train`, of the benchmark where it is `judge` or `score`, and
+            of the column where it is `guard`.
     """
     if stage == "train":
         paths = [config.models.t2i.path, *(vlm.path for vlm in run_vlms(config, name).values())]
@@ -60,6 +64,9 @@ def takes_gpu(config: ExperimentConfig, stage: Stage, name: str = "") -> bool:
         return judge is not None and judge_kind(judge.kind).in_process and not is_shipped(judge.model)
     if stage == "score":
         return backend_of(config.benchmarks[name]).uses_gpu
+    if stage == "guard":  # a reward that names no VLM may bring a model of its own
+        vlm = reward_vlm(config, guard_entry(config, name)[1])
+        return vlm is None or not is_shipped(vlm.path)
     if stage == "caption":
         return not asks_elsewhere(config) and not is_shipped(config.models.vlm.path)
     return not is_shipped(config.models.t2i.path)
@@ -77,7 +84,10 @@ def cluster_resources(config: ExperimentConfig, stage: Stage, on_gpu: bool) -> S
         on_gpu: whether its work takes a GPU; where it does not, it asks for one only if the experiment says so.
     """
     asked = getattr(config.resources, stage)
-    preset = PRESETS[size := size_of(config)][stage]
+    size = size_of(config)
+    if stage == "guard" and config.resources.size == "auto":  # by its own model, whatever those of the training are
+        size = "large" if on_gpu else "small"
+    preset = PRESETS[size][stage]
     if stage == "judge" and on_gpu and size == "large":
         preset = preset.model_copy(update=_MODEL_THAT_JUDGES)
     if stage == "caption" and asks_elsewhere(config) and size == "large":

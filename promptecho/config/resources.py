@@ -59,3 +59,7 @@ class ResourcesSection(Section):
     generate: StageResources = Field(default_factory=StageResources, description="Each shard of images.")
     judge: StageResources = Field(default_factory=StageResources, description="Judging one checkpoint.")
     score: StageResources = Field(default_factory=StageResources, description="Scores of one checkpoint.")
+    guard: StageResources = Field(
+        default_factory=StageResources,
+        description="One guard's scores of a checkpoint; with `size: auto` large where the guard's own model is real.",
+    )

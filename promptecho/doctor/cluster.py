@@ -20,6 +20,7 @@ from promptecho.doctor.profile import WorkflowProfile
 
 RULES: dict[Stage, str] = {
     "caption": "caption_shard", "train": "train", "generate": "generate_shard", "judge": "judge", "score": "score",
+    "guard": "guard",
 }  # fmt: skip
 SINFO = ("sinfo", "-h", "-a", "-e", "-o", "%P|%a|%l|%D|%c|%m|%G")
 PATIENCE_S = 20

@@ -96,12 +96,14 @@ def _when(preflight: Preflight, model: RequiredModel) -> str | None:
             captions = preflight.names("caption") and not asks_elsewhere(preflight.config)
             stages += ["caption", "train"] if captions else ["train"]
             if any(one.vlm is None and one.reward.needs_vlm for one in preflight.config.guards):
-                stages += ["score"]
+                stages += ["guard"]
         elif key.startswith("models.vlms."):
-            stages += ["train", "score"]
+            stages += ["train", "guard"]
         elif section == "judges" and name.partition(".")[2] in {one.judge for one in preflight.benchmarks.values()}:
             stages += ["judge"]
-        elif section == "guards" or (section == "benchmarks" and name in preflight.benchmarks):
+        elif section == "guards":
+            stages += ["guard"]
+        elif section == "benchmarks" and name in preflight.benchmarks:
             stages += ["score"]
         elif section in ("runs", "training", "rewards"):
             rewards = section == "rewards" or key.endswith("reward_vlm") or ".rewards." in key

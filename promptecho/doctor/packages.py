@@ -71,6 +71,9 @@ def environments(preflight: Preflight) -> dict[str, tuple[Path, str]]:
     for stage in stages:
         if stage in preflight.stages:
             found[environment_key(preflight, stage)] = (preflight.environments / f"{stage}.yaml", JOBS[stage])
+    if "guard" in preflight.stages:
+        file = preflight.environments / "caption.yaml"  # of the rule guard, too
+        found.setdefault(environment_key(preflight, "guard"), (file, JOBS["guard"]))
     for name, section in preflight.benchmarks.items():
         environment = backend_of(section).environment
         stage = "score"
@@ -89,7 +92,7 @@ def environment_key(preflight: Preflight, stage: Stage, name: str = "") -> str:
     `score`."""
     if stage in ("judge", "score"):
         return f"benchmarks.{name}, backend {preflight.benchmarks[name].backend}"
-    return f"stage {stage}"
+    return "stage caption" if stage == "guard" else f"stage {stage}"
 
 
 def entered(envs: Path, file: Path) -> Path:

@@ -27,6 +27,7 @@ JOBS: dict[Stage, str] = {
     "generate": "images (rule generate_shard)",
     "judge": "judging images (rule judge)",
     "score": "scores (rule score)",
+    "guard": "guards' scores (rule guard)",
 }
 
 
@@ -49,14 +50,16 @@ class Preflight:
     envs: Path | None = None
 
     def names(self, stage: Stage) -> list[str]:
-        """Runs of training, benchmarks of judge and score, and "" for other stages; none of a stage that is not to
-        run."""
+        """Runs of training, benchmarks of judge and score, columns of guards, and "" for other stages; none of a stage
+        that is not to run."""
         if stage not in self.stages or (stage == "caption" and self.config.captions.prompts is not None):
             return []  # prompts that are brought are imported: nothing is captioned
         if stage == "train":
             return list(self.config.runs)
         if stage == "judge":
             return [name for name, section in self.benchmarks.items() if section.judge is not None]
+        if stage == "guard":
+            return [guard.title for guard in self.config.guards]
         return list(self.benchmarks) if stage == "score" else [""]
 
     @property
@@ -95,6 +98,7 @@ def preflight_of(
         stages.add("caption")
     if benchmarks:
         stages |= {"generate", "score"}
+        stages |= {"guard"} if config.guards else set()
     if any(section.judge is not None for section in benchmarks.values()):
         stages.add("judge")
     envs = Path(site.envs) if site is not None and site.envs is not None else None

@@ -26,7 +26,7 @@ from promptecho.doctor import probe_node
 from promptecho.doctor.backends import backends
 from promptecho.doctor.cluster import JobNeeds, cluster, jobs_of, misfits, parse_partitions
 from promptecho.doctor.local_gpus import local_gpus
-from promptecho.doctor.packages import packages
+from promptecho.doctor.packages import environments, packages
 from promptecho.doctor.places import clock, file_system, results_writable, room, shared_folders
 from promptecho.doctor.probe import MINUTES, Probe, of_node, probe, probes_of
 from promptecho.doctor.profile_mistakes import profile_mistakes
@@ -41,6 +41,13 @@ def experiment(tmp_path, monkeypatch) -> Make:
     """Writes the experiment to a folder in which the preflight then starts."""
     monkeypatch.chdir(tmp_path)
     return write_experiment
+
+
+def test_guards_need_the_environment_of_captions_where_nothing_is_captioned(experiment):
+    preflight = experiment(guards=[{"name": "echo"}])
+    assert preflight.names("guard") == ["echo"]
+    ((file, when),) = environments(replace(preflight, stages=frozenset({"guard"}), benchmarks={})).values()
+    assert file.name == "caption.yaml" and "rule guard" in when
 
 
 @pytest.mark.skipif(importlib.util.find_spec("modelscope") is not None, reason="ModelScope is installed here")

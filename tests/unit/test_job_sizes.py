@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from promptecho.config.job_sizes import PRESETS, cluster_resources, size_of
+from promptecho.config.job_sizes import PRESETS, cluster_resources, size_of, takes_gpu
 from promptecho.config.models import ExperimentConfig
 
 
@@ -29,7 +29,7 @@ def test_the_models_say_the_size_unless_the_experiment_does():
 def test_presets_say_everything_of_every_stage():
     for stages in PRESETS.values():
         assert {stage: [k for k, v in one.model_dump().items() if v is None] for stage, one in stages.items()} == {
-            stage: [] for stage in ("caption", "train", "generate", "judge", "score")
+            stage: [] for stage in ("caption", "train", "generate", "judge", "score", "guard")
         }
 
 
@@ -53,6 +53,20 @@ def test_a_judge_that_is_a_model_in_the_job_has_room_to_load_it():
     assert cluster_resources(config, "judge", on_gpu=False).mem_mb == 8_000
     said = experiment(t2i="/models/real", judge={"mem_mb": 5_000})
     assert cluster_resources(said, "judge", on_gpu=True).mem_mb == 5_000
+
+
+def test_a_guard_asks_for_what_its_own_model_takes():
+    """Not for what captions take, whose model a server elsewhere may have."""
+    config = experiment(t2i="/models/real", vlm="/models/vlm").model_dump(mode="json", exclude_defaults=True)
+    config["captions"] = {"images": "images", "heldout": 0, "server": {"endpoint": "http://there/v1", "model": "m"}}
+    config["models"]["vlms"] = {"own": {"path": "shapes-third"}}
+    config["guards"] = [{"name": "echo"}, {"name": "echo", "column": "small", "vlm": "own"}]
+    config = ExperimentConfig.model_validate(config)
+    assert [takes_gpu(config, "guard", guard.title) for guard in config.guards] == [True, False]
+    real, small = (cluster_resources(config, "guard", on_gpu) for on_gpu in (True, False))
+    assert (real.mem_mb, real.threads, real.gpus_per_node) == (64_000, 8, 1)
+    assert (small.mem_mb, small.gpus_per_node) == (4_000, 0)
+    assert cluster_resources(experiment(), "guard", on_gpu=True).mem_mb == 64_000
 
 
 def test_a_misspelt_key_is_refused():

@@ -64,16 +64,17 @@ def test_what_an_experiment_says_counts_and_a_profile_goes_before_it(renamed):
     with (renamed.root / "config/experiments/study.yaml").open("a") as file:
         file.write(
             "resources:\n  size: large\n  train: {nodes: 2, tasks_per_node: 3, gpus_per_node: 3, threads: 5}\n"
-            "  generate: {gpus_per_node: 1, runtime: 33}\n"
+            "  generate: {gpus_per_node: 1, runtime: 33}\n  guard: {gpus_per_node: 1}\nguards: [{name: echo}]\n"
         )
     told = asked(renamed)
     assert numbers(told["train"], *RANKS) == [2, 3, 3, 800000, 1440, 5]
     assert numbers(told["generate_shard"], "gpus_per_node", "mem_mb", "runtime") == [1, 64000, 33]
-    words = ("--set-resources", "train:nodes=1", "train:gpu=3", "generate_shard:runtime=44")
+    words = ("--set-resources", "train:nodes=1", "train:gpu=3", "generate_shard:runtime=44", "caption_shard:gpu=1")
     told = asked(renamed, *words)
     assert numbers(told["train"], "nodes", "tasks_per_node", "gpu", "threads") == [1, 3, 3, 5]
     assert "gpus_per_node" not in told["train"]  # said in other words
     assert told["generate_shard"]["runtime"] == "44"
+    assert told["guard"]["gpus_per_node"] == "1" and "gpus_per_node" not in told["caption_shard"]
 
     # One machine has no nodes; what concerns it counts.
     here = asked(renamed, profile="local")

@@ -11,6 +11,7 @@ STAGES = {
     "generate_shard": "generate",
     "judge": "judge",
     "score": "score",
+    "guard": "guard",
 }
 STAGES |= {"generate_together": "generate"}
 

@@ -17,9 +17,8 @@ def guarded_shards(wildcards):
 
 
 def guard_on_gpu(wildcards):
-    """Whether its model takes a GPU; a reward that names none may bring one of its own."""
-    vlm = configuration.reward_vlm(experiment(wildcards), _guard(wildcards))
-    return vlm is None or not is_shipped(vlm.path)
+    _guard(wildcards)  # names one that there is not
+    return takes_gpu(experiment(wildcards), "guard", wildcards.G)
 
 
 def guard_files(name, benchmark, places=None):

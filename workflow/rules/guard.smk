@@ -13,12 +13,12 @@ rule guard:
         "results/{E}/timings/guard/{G}.{S}.{R}.{N}.tsv"
     conda:
         "../../envs/caption.yaml"
-    threads: asks("caption", "threads", guard_on_gpu, here=1)
+    threads: asks("guard", "threads", guard_on_gpu, here=1)
     resources:
-        runtime=asks("caption", "runtime", guard_on_gpu, here=240),
-        mem_mb=asks("caption", "mem_mb", guard_on_gpu, here=4000),
+        runtime=asks("guard", "runtime", guard_on_gpu, here=240),
+        mem_mb=asks("guard", "mem_mb", guard_on_gpu, here=4000),
         gpu=gpus_of("guard", guard_on_gpu),
-        gpus_per_node=asks("caption", "gpus_per_node", guard_on_gpu),
+        gpus_per_node=asks("guard", "gpus_per_node", guard_on_gpu),
         resumable=True,
     params:
         venv=venv("caption"),
