@@ -16,6 +16,7 @@ from promptecho.captions.kept import KeptCaptions
 from promptecho.captions.packed import pack
 from promptecho.captions.prompts import read_prompts
 from promptecho.captions.readers import PromptReader
+from promptecho.captions.shard_state import ANSWERED_BY, AS_SERVED, as_asked
 from promptecho.captions.split import split
 from promptecho.captions.store import (
     COLUMNS,
@@ -134,7 +135,10 @@ def _survey(
     if empty:
         lines = [f"{name}: the caption is empty but not marked as rejected; caption its shard again" for name in empty]
         raise DataError(listed(sorted(lines), "empty captions"))
-    return next((head.source for head in heads.values() if len(kept)), None)
+    if not len(kept):
+        return None
+    sources = [head.source for head in heads.values()]
+    return next((source for source in sources if source.generation.get(ANSWERED_BY)), sources[0])
 
 
 def _refuse_twice(shards: Iterable[str | Path]) -> None:
@@ -153,17 +157,25 @@ def _refuse_twice(shards: Iterable[str | Path]) -> None:
 
 def _unlike(path: str | Path, head: CaptionHead, heads: dict[str | Path, CaptionHead]) -> list[str]:
     """Why a shard is none, or was not made as the first one of `heads`: by one model with one question and one way of
-    sampling."""
+    sampling. A shard of which the server answered nothing does not say which model it has."""
     if head.merge:
         return [f"{path}: is a merged file, not a shard; give shards only"]
     problems = []
     for first, other in list(heads.items())[:1]:
         for item in fields(CaptionSource):
-            mine, others = getattr(head.source, item.name), getattr(other.source, item.name)
+            mine, others = (getattr(as_asked(one.source), item.name) for one in (head, other))
             # A model folder that moved is the same model: its revision is a hash of its files.
             moved = item.name == "vlm" and other.source.vlm_revision.startswith("files-")
             if mine != others and not moved:
                 problems.append(f"{path}: {item.name} is {mine!r}, but {others!r} in {first}; caption both alike")
+    model = head.source.generation.get(ANSWERED_BY)
+    if model and head.source.vlm_revision == AS_SERVED:  # other weights are known by their revision
+        for first, other in heads.items():
+            if (others := other.source.generation.get(ANSWERED_BY)) and not other.merge:
+                if others != model:
+                    told = f"{ANSWERED_BY} is {model!r}, but {others!r} in {first}"
+                    problems.append(f"{path}: {told}; caption both alike")
+                break
     return problems
 
 

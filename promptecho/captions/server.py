@@ -13,7 +13,7 @@ from promptecho.cluster.local_server import LocalServer, local_server
 from promptecho.config.caption_server import CaptionServerSection
 from promptecho.errors import ModelError
 from promptecho.judges.base import Payload, Reply
-from promptecho.judges.errors import JudgeBusyError, JudgeError
+from promptecho.judges.errors import JudgeBusyError, JudgeError, JudgeForbiddenError
 from promptecho.judges.names import MessageNames
 from promptecho.judges.openai_compatible import OpenAIJudge
 
@@ -22,6 +22,7 @@ WORDING = MessageNames(SERVER, SERVER, f"{SERVER}.outage_s")
 POLL_S = 1.0
 TOLD_S = 30.0  # between two lines on a server that does not answer yet
 LIST_S = 10.0  # for a list of models
+FINISHED = frozenset({"", "stop", "eos", "eos_token", "end_turn", "stop_sequence", "length", "content_filter"})
 
 
 class ServerCaptioner:
@@ -33,7 +34,11 @@ class ServerCaptioner:
     def ask(self, payload: Payload) -> Reply:
         """See `Judge.ask`."""
         try:
-            return self.inner.ask(payload)
+            reply = self.inner.ask(payload)
+            if reply.finish.lower() not in FINISHED and reply.refusal is None:  # vLLM: abort, at its own end
+                told = f"the server broke the caption off (finish_reason {reply.finish})"
+                raise JudgeBusyError(told, by_status=True)
+            return reply
         except JudgeBusyError:
             if (how := self.ended()) is None:
                 raise
@@ -99,7 +104,7 @@ def _answering(
 
 
 def _wait(client: OpenAIJudge, server: CaptionServerSection, started: LocalServer | None) -> list[str]:
-    """The models that it lists, as soon as it answers; none where it has no list."""
+    """The models that it lists, as soon as it answers; none where it has no list, or the key may not see it."""
     key, most = ("start_s", server.start_s) if started is not None else ("outage_s", server.outage_s)
     begin = told = time.monotonic()
     while True:
@@ -111,6 +116,10 @@ def _wait(client: OpenAIJudge, server: CaptionServerSection, started: LocalServe
             if error.unknown_host:
                 raise JudgeError(f"{SERVER}: {error}; correct the endpoint") from None
             busy = error
+        except JudgeForbiddenError:  # keys can be restricted to questions
+            if server.model is None:
+                raise
+            return []
         else:
             if started is not None or told > begin:
                 print(f"{SERVER}: answers after {time.monotonic() - begin:.0f} s", file=sys.stderr, flush=True)

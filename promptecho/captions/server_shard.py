@@ -30,6 +30,7 @@ from promptecho.captions.server import SERVER, WORDING, ServerCaptioner, caption
 from promptecho.captions.shard_spec import ShardSpec
 from promptecho.captions.shard_state import (
     ANSWERED_BY,
+    AS_SERVED,
     UnfitImageError,
     complete_rows,
     fit_image,
@@ -55,7 +56,6 @@ from promptecho.seeds import derive_seed
 
 READERS = 8  # threads that read files at once
 UNFIT = ("unreadable_image", "aspect_ratio")
-AS_SERVED = "as served"  # in place of a revision, of weights that only the server knows
 REFUSED = "HTTP 4"  # how the reason begins where the server refused a request
 ORIENTATION = 0x0112  # of EXIF
 
@@ -82,8 +82,13 @@ def caption_shard_by_server(spec: ShardSpec) -> dict[str, Any]:
             log = spec.server_log or spec.work / f"{spec.out.stem}.server.log"
             with caption_server(spec, log) as server:
                 ask(asked, missing, server, spec)
-        rows = asked.rows()
-        generation = source.generation | {ANSWERED_BY: asked.answered_by()}
+        rows, models = asked.rows(), asked.answered_by()
+        if len(models) > 1 and source.vlm_revision == AS_SERVED:  # a command's weights are known
+            raise DataError(
+                f"{folder}: several models have answered for this shard ({', '.join(models)}); name one in "
+                f"{SERVER}.model, or remove this folder to caption the shard anew with the one that is served now"
+            )
+        generation = source.generation | {ANSWERED_BY: ", ".join(models)}
         told = CaptionSource(source.vlm, source.vlm_revision, source.query, generation)
         write_captions(spec.out, told, rows, shard=(spec.shard, spec.num_shards))
     shutil.rmtree(folder, ignore_errors=True)
@@ -102,8 +107,9 @@ class AskedImages:
             hashes = list(pool.map(_hash, items))
         made = hashlib.sha256(json.dumps(vars(source), sort_keys=True).encode())
         sampled = spec.settings.temperature > 0  # then an image's id chooses its seed
-        self.keys = [
-            _key(made, sha256, item.image_id if sampled else "") for item, sha256 in zip(items, hashes, strict=True)
+        self.keys = [  # files that cannot be read have no hash to tell them apart
+            _key(made, sha256, item.image_id if sampled or not sha256 else "")
+            for item, sha256 in zip(items, hashes, strict=True)
         ]
         self._of: dict[str, tuple[ImageItem, str]] = {}  # equal images are one question
         for key, item, sha256 in zip(self.keys, items, hashes, strict=True):
@@ -144,10 +150,11 @@ class AskedImages:
             self._row(item, key, sha256) for item, key, sha256 in zip(self.items, self.keys, self.hashes, strict=True)
         ]
 
-    def answered_by(self) -> str:
-        """What the server called the model. Of a folder the last part: on another node's disk it has another path."""
+    def answered_by(self) -> list[str]:
+        """What the server called the model; several where it was exchanged. Of a folder the last part: on another
+        node's disk it has another path."""
         said = {row.model_version for key in self._of for row in self.record.replies(key)[:1]} - {""}
-        return ", ".join(sorted({Path(name).name if Path(name).is_absolute() else name for name in said}))
+        return sorted({Path(name).name if Path(name).is_absolute() else name for name in said})
 
     def _row(self, item: ImageItem, key: str, sha256: str) -> CaptionRow:
         if key in self.unfit:
@@ -234,9 +241,13 @@ def _encoded(item: ImageItem, image: Image.Image, sha256: str) -> tuple[str, byt
     """(media type, bytes) of an image as it is sent: the file itself where a server's decoder sees the same in it.
 
     Raises:
-        DataError: the file is another one than before.
+        DataError: the file is another one than before, or gone.
     """
-    data = item.path.read_bytes()
+    try:
+        data = item.path.read_bytes()
+    except OSError as error:
+        told = f"{shown(item.path)}: cannot be read any more ({error.strerror or error}); run the workflow again"
+        raise DataError(told) from None
     if hashlib.sha256(data).hexdigest() != sha256:
         raise DataError(f"{shown(item.path)}: changed while it was captioned; run the workflow again")
     with Image.open(io.BytesIO(data)) as opened:

@@ -24,6 +24,7 @@ from promptecho.names import shown
 
 MAX_ASPECT_RATIO = 200  # what the Qwen-VL image processors take
 ANSWERED_BY = "answered_by"  # in `generation`: what a server called the model in its answers
+AS_SERVED = "as served"  # in place of a revision, of weights that only the server knows
 
 
 class UnfitImageError(DataError):
@@ -125,7 +126,7 @@ def _fitting_rows(
         if path.exists():  # it cannot be read now, which says nothing about its content
             raise
         return None
-    if _as_asked(file.source) != source or file.shard != (spec.shard, spec.num_shards):
+    if as_asked(file.source) != source or file.shard != (spec.shard, spec.num_shards):
         return None
     if [row.image_id for row in file.rows] != [item.image_id for item in items]:
         return None
@@ -133,7 +134,7 @@ def _fitting_rows(
     return file.rows if same else None
 
 
-def _as_asked(source: CaptionSource) -> CaptionSource:
+def as_asked(source: CaptionSource) -> CaptionSource:
     """A file's source without what only its answers have told."""
     return replace(source, generation={key: one for key, one in source.generation.items() if key != ANSWERED_BY})
 

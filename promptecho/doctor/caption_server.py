@@ -12,7 +12,7 @@ from promptecho.config.caption_server import CaptionServerSection
 from promptecho.doctor.finding import Finding, fine, problem, unchecked, warning
 from promptecho.doctor.preflight import JOBS, Preflight
 from promptecho.errors import PromptEchoError
-from promptecho.judges.errors import JudgeBusyError, JudgePackageError
+from promptecho.judges.errors import JudgeBusyError, JudgeForbiddenError, JudgePackageError
 from promptecho.judges.names import MessageNames
 
 KEY = "captions.server"
@@ -65,6 +65,10 @@ def _of_endpoint(server: CaptionServerSection, endpoint: str, vlm: str) -> Findi
         if error.by_status:  # it is there, and cannot tell its models
             return unchecked(f"{at}: {error}", when, "caption one image by hand (docs/captioning.md)")
         return problem(f"{at}: {error}", when, "start the server, or correct the endpoint")
+    except JudgeForbiddenError as error:  # keys can be restricted to questions
+        if server.model is None:
+            return problem(f"{at}: {error}", when, f"set {KEY}.model, or give the key the right to list models")
+        return unchecked(f"{at}: {error}", when, "caption one image by hand (docs/captioning.md)")
     except PromptEchoError as error:
         return problem(f"{at}: {error}", when, f"correct {KEY} (docs/captioning.md)")
     if not names:

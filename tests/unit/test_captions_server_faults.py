@@ -7,16 +7,20 @@ import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from promptecho.captions.merge import MergeSpec, merge_shards
 from promptecho.captions.server_shard import caption_shard_by_server
 from promptecho.captions.shard_spec import GenerationSettings, ShardSpec
+from promptecho.captions.shard_state import fit_image
 from promptecho.captions.store import read_captions
 from promptecho.config.caption_server import CaptionServerSection
+from promptecho.doctor.caption_server import _of_endpoint
 from promptecho.errors import PromptEchoError
 
 
@@ -120,3 +124,74 @@ def test_images_that_wrong_settings_had_refused_are_asked_about_again(tmp_path, 
     assert not one.out.exists()
     server.answers = ["stop"]
     assert caption_shard_by_server(one)["captions"] == n and read_captions(one.out).rows[0].rejected is None
+
+
+def merged(place: Path) -> dict:
+    spec = MergeSpec(place / "c.h5", place / "h.jsonl", 0, max_rejected_share=0.5)
+    return merge_shards(sorted(place.glob("0*.h5")), spec)
+
+
+def test_a_shard_without_an_answer_is_merged_with_others_and_one_of_another_model_is_not(tmp_path, serve):
+    server = serve("stop")
+    specs = [shard(tmp_path, server, 3, k, 3) for k in range(3)]
+    (tmp_path / "images" / "000.png").write_bytes(b"torn")
+    for one in specs:
+        caption_shard_by_server(one)
+    assert merged(tmp_path)["training"] == 2
+    assert read_captions(tmp_path / "c.h5").source.generation["answered_by"] == "vlm"
+    specs[2].out.unlink()
+    server.model = "other"
+    caption_shard_by_server(specs[2])
+    with pytest.raises(PromptEchoError, match=r"00002\.h5: answered_by is 'other', but 'vlm' in .*00001\.h5; caption"):
+        merged(tmp_path)
+
+
+def test_a_shard_that_two_models_answered_is_refused(tmp_path, serve):
+    server = serve("stop", "drop")
+    one = shard(tmp_path, server, 3)
+    with pytest.raises(PromptEchoError, match="outage"):
+        caption_shard_by_server(one)
+    server.answers, server.model = ["stop"], "other"
+    with pytest.raises(PromptEchoError, match=r"00000\.server: several models have answered .* \(other, vlm\); name"):
+        caption_shard_by_server(one)
+    assert not one.out.exists()
+
+
+def test_a_caption_that_was_broken_off_is_asked_for_again(tmp_path, serve):
+    server = serve("abort", "stop")
+    assert caption_shard_by_server(shard(tmp_path, server, 2, outage_s=60))["captions"] == 2
+    assert server.asked == 3
+
+
+def test_a_key_that_may_not_list_models_may_caption(tmp_path, serve):
+    server = serve("stop")
+    server.lists = False
+    with pytest.raises(PromptEchoError, match="may not do this"):
+        caption_shard_by_server(shard(tmp_path, server, 1))
+    named = shard(tmp_path, server, 1, model="vlm")
+    assert caption_shard_by_server(named)["captions"] == 1
+    assert _of_endpoint(named.server, server.url, "shapes").severity == "unchecked"
+
+
+def test_files_that_cannot_be_read_are_told_each_by_its_name(tmp_path, serve, capsys):
+    one = shard(tmp_path, serve("stop"), 3)
+    for name in ("000.png", "002.png"):
+        (tmp_path / "images" / name).unlink()
+        (tmp_path / "images" / name).symlink_to(tmp_path / f"gone-{name}")
+    listed = tmp_path / "list.txt"
+    listed.write_text("".join(f"images/{index:03d}.png\n" for index in range(3)))
+    assert caption_shard_by_server(replace(one, images=str(listed)))["rejected"] == {"unreadable_image": 2}
+    told = capsys.readouterr().err
+    assert all(f"rejected: {tmp_path / 'images' / name}" in told for name in ("000.png", "002.png"))
+
+
+def test_a_file_that_goes_after_it_was_read_is_named(tmp_path, serve, monkeypatch):
+    def read_and_remove(item, *settings):
+        image = fit_image(item, *settings)
+        item.path.unlink()
+        return image
+
+    one = shard(tmp_path, serve("stop"), 1)
+    monkeypatch.setattr("promptecho.captions.server_shard.fit_image", read_and_remove)
+    with pytest.raises(PromptEchoError, match=r"000\.png: cannot be read any more \(No such file"):
+        caption_shard_by_server(one)
