@@ -19,7 +19,6 @@ from promptecho.files import digest, read_jsonl, write_jsonl
 from promptecho.text_files import read_rows
 
 METADATA = "metadata.jsonl"
-_IDS = ("data_id", "prompt_id", "index")  # what files call the id of a prompt
 
 
 class ListedPrompt(Protocol):
@@ -45,8 +44,9 @@ def read_prompts(path: str | Path, read: Callable[[dict, str], P]) -> list[P]:
     for number, (_, row) in enumerate(read_rows(path), start=1):
         prompt = read(row, f"{path}: prompt {number}")
         if prompt.data_id in prompts:
-            key = next((key for key in _IDS if key in row), _IDS[0])
-            raise DataError(f"{path}: prompt {number} ({key} {prompt.data_id!r}): the id occurs twice; make ids unique")
+            raise DataError(
+                f"{path}: prompt {number} (data_id {prompt.data_id!r}): the id occurs twice; make ids unique"
+            )
         prompts[prompt.data_id] = prompt
     if not prompts:
         raise DataError(f"{path}: holds no prompts; write one JSON object a line")

@@ -101,7 +101,7 @@ def test_prompts_of_both_languages_survive_as_csv_and_beside_images(tmp_path):
     with pytest.raises(DataError, match="prompts in two languages"):
         read_prompts(tmp_path / "both.jsonl")
     (tmp_path / "twice.jsonl").write_text("\n".join(json.dumps(row()) for _ in range(2)))
-    with pytest.raises(DataError, match=r"prompt 2 \(index '7'\): the id occurs twice"):
+    with pytest.raises(DataError, match=r"prompt 2 \(index 7\): the index occurs twice"):
         read_prompts(tmp_path / "twice.jsonl")
 
 

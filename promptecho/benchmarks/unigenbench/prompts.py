@@ -121,7 +121,16 @@ def read_prompts(path: str | Path) -> list[UnigenbenchPrompt]:
     Raises:
         DataError: the file is missing, empty or faulty (names the prompt), or an index occurs twice.
     """
-    prompts = listing.read_prompts(path, parse_prompt)
+    seen: set[str] = set()
+
+    def read(row: dict[str, Any], where: str) -> UnigenbenchPrompt:
+        prompt = parse_prompt(row, where)
+        if prompt.data_id in seen:  # told here by the key that the file has
+            raise DataError(f"{where} (index {prompt.data_id}): the index occurs twice; make them unique")
+        seen.add(prompt.data_id)
+        return prompt
+
+    prompts = listing.read_prompts(path, read)
     if len({prompt.language for prompt in prompts}) > 1:
         raise DataError(f"{path}: prompts in two languages; give each a file, and an image set, of its own")
     return prompts
