@@ -28,6 +28,7 @@ RAW: dict[str, Any] = {
         "rewards": [{"name": "inferscore", "inferscore": {"samples": 2}}],
         "reward_vlm": ONE,
         "trackers": [{"name": "wandb"}],
+        "sizes": [{"height": 64, "width": 64}, {"height": 64, "width": 48}],
     },
     "rewards": [{"name": "echo"}],
     "guards": [{"name": "echo"}],
