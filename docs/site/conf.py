@@ -45,7 +45,8 @@ CONTENTS = {
     "Reference": ["docs/reference", "docs/commands", "docs/formulas"],
     "Change it": [
         "docs/extending", "examples/reward/README", "examples/reward_clip/README", "examples/family/README",
-        "examples/benchmark/README", "examples/judge/README", "docs/architecture", "CONTRIBUTING", "tests/README",
+        "examples/reward_server/README", "examples/benchmark/README", "examples/judge/README",
+        "docs/architecture", "CONTRIBUTING", "tests/README",
         "tests/data/README", "CHANGELOG",
     ],
 }  # fmt: skip
@@ -54,6 +55,7 @@ NAMES = {
     "perf/README": "What speed is measured with", f"{EXECUTOR}/README": "The executor",
     f"{EXECUTOR}/CHANGELOG": "The executor's changelog", "examples/reward/README": "Example: a reward",
     "examples/reward_clip/README": "Example: a reward without a VLM", "examples/family/README": "Example: a family",
+    "examples/reward_server/README": "Example: a server of rewards",
     "examples/benchmark/README": "Example: a benchmark", "examples/judge/README": "Example: a judge",
 }  # fmt: skip
 # Pages that begin without a heading, because another site puts one there: Snakemake's catalog of plugins.

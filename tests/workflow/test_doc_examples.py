@@ -28,6 +28,7 @@ NOT_RUN = {
     "promptecho benchmarks verify": "tests/unit/test_benchmarks_golden.py",
     "promptecho benchmarks labels": "a judge, or prompts that the reader brings",
     "promptecho benchmarks pack": "moves images into images.tar, as it says (tests/unit/test_packing.py)",
+    "promptecho reward image.png --name http": "a server that the reader starts (tests/unit/test_reward_http.py)",
     "promptecho judge": "images of an experiment that takes days",
     "promptecho tables --table dpg --benchmark dpg-vlm": "results of experiments that take days",
     "promptecho tables --paper": "results of experiments that take days",
