@@ -23,7 +23,7 @@ def check(files: list[Path] = typer.Argument(..., help="Experiment files.")) -> 
     """Check experiment files: every problem at once, with the path of its key and what was meant."""
     from promptecho.config import load_experiment, run_rewards, run_training
     from promptecho.config.extends import read_experiment
-    from promptecho.config.guards import unwatched_runs
+    from promptecho.config.guards import unscored_sets, unwatched_runs
     from promptecho.config.resolve import as_written
     from promptecho.config.rewards import unequal_sizes
     from promptecho.config.scorers import unproved_backends
@@ -44,6 +44,8 @@ def check(files: list[Path] = typer.Argument(..., help="Experiment files.")) -> 
                 told = f"benchmarks.{name}.backend: {one.name}: {one.unproved}; {one.instead}"
                 typer.echo(f"{file}: warning: {told}", err=True)
             if text := unwatched_runs(experiment):
+                typer.echo(f"{file}: warning: {text}", err=True)
+            for text in unscored_sets(experiment):
                 typer.echo(f"{file}: warning: {text}", err=True)
             for text in tracker_troubles(experiment):
                 typer.echo(f"{file}: warning: {text}", err=True)

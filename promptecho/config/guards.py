@@ -77,3 +77,18 @@ def unwatched_runs(config: ExperimentConfig) -> str:
         f"guards: none is the reward that {', '.join(runs)} train with, so that no warning can be given of a guard "
         "that falls while it rises; list that reward in guards, too"
     )
+
+
+def unscored_sets(config: ExperimentConfig) -> list[str]:
+    """Warnings: guards of image sets that no benchmark of `evaluate` scores, whose images they never look at."""
+    scored = {config.benchmarks[entry.benchmark].image_set for entry in config.evaluate}
+    found = []
+    for index, guard in enumerate(config.guards):
+        if guard.image_sets is None and not scored:
+            found.append(f"guards.{index}: {guard.title} never runs: evaluate names no benchmark")
+        elif idle := [name for name in guard.image_sets or [] if name not in scored]:
+            found.append(
+                f"guards.{index}.image_sets: no benchmark of evaluate scores {', '.join(idle)}, so that {guard.title} "
+                "never looks at those images; evaluate one that does, or leave them out"
+            )
+    return found

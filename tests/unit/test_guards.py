@@ -296,9 +296,12 @@ def test_what_decides_scores_and_which_reward_is_the_trained_one(tmp_path):
     assert not is_trained_with(config, "r", third) and not is_trained_with(config, "r", pickscore)
     assert unwatched_runs(config) == ""
     raw = yaml.safe_load(file.read_text())
-    raw["guards"] = raw["guards"][1:]
+    raw["guards"] = [{**raw["guards"][1], "image_sets": ["set", "unscored"]}, raw["guards"][2]]
+    raw["image_sets"]["unscored"] = raw["image_sets"]["set"]
     (alone := file.with_name("alone.yaml")).write_text(yaml.safe_dump(raw))
-    assert "guards: none is the reward that r train with" in told(["config", "check", str(alone)])
+    checked = told(["config", "check", str(alone)])
+    assert "guards: none is the reward that r train with" in checked
+    assert "guards.0.image_sets: no benchmark of evaluate scores unscored, so that echo-third never" in checked
     keys = [key for model in required_models(config) for key in model.keys]
     assert {"models.vlms.third.path", "guards.2.pickscore.path"} <= {*keys}
 
