@@ -46,7 +46,7 @@ class BuiltReward:
         if own is not None:
             return self._run(own, images, prompts, prompt_ids)
         rewards = self(images, prompts, prompt_ids)
-        return Details(list(rewards), [{} for _ in images])
+        return Details([None if math.isnan(value) else value for value in rewards], [{} for _ in images])
 
     def _run(self, function: Any, *arguments: Any) -> Any:
         try:

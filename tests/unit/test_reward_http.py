@@ -18,7 +18,9 @@ import tiny_t2i
 import tiny_vlm
 from forked import ended, ranks, run, start
 from tiny_experiment import Experiment, metrics_without_times
+from typer.testing import CliRunner
 
+from promptecho.cli import app
 from promptecho.config import load_experiment, slice_digest
 from promptecho.doctor.reward_servers import reward_servers
 from promptecho.errors import ConfigError, RewardError
@@ -163,6 +165,7 @@ def test_requests_hold_the_pixels_and_answers_keep_their_order(reference):
         (200, ok(1.0, True), "a reward is 'True', which is neither"),
         (200, b'{"protocol": 1, "rewards": [NaN, 1]}', "holds NaN, which is no JSON; null stands for"),
         (200, b'{"protocol": 1, "rewards": [1e999, 1]}', "a reward is not finite"),
+        (200, ok(10**400, 1), "a reward is not finite"),
         (200, {"protocol": 2, "rewards": [1, 2]}, "it speaks protocol 2, and this version 1"),
         (200, {"rewards": [1, 2]}, "it speaks protocol None, and this version 1"),
         (200, {"protocol": 1}, "has no list `rewards`"),
@@ -181,6 +184,15 @@ def test_an_answer_that_is_none_is_refused_by_name(status, body, told):
         assert str(caught.value).startswith(f"reward http: {url}: ") and "\n" not in str(caught.value)
         assert len(asked) == 1
         assert caught.value.index == (1 if status == 400 else None)
+
+
+def test_the_command_prints_a_reward_that_is_missing(tmp_path):
+    tiny_vlm.image(0).save(tmp_path / "a.png")
+    with answering((200, ok(None))) as (url, _):
+        words = ["reward", str(tmp_path / "a.png"), "--label", "A star.", "--name", "http", "--set", f"endpoint={url}"]
+        said = [CliRunner().invoke(app, [*words, *more]) for more in (["--json"], [])]
+    assert json.loads(said[0].stdout)[0]["reward"] is None
+    assert "none" in said[1].stdout and "nan" not in said[1].stdout
 
 
 def test_a_server_that_is_away_is_asked_again_and_then_named():

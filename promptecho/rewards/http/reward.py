@@ -76,9 +76,17 @@ class HttpReward:
         for value in values:
             if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
                 raise self.server.wrong(f"a reward is {str(value)[:40]!r}, which is neither a number nor null")
-            if value is not None and not math.isfinite(value):  # 1e999
+            if value is not None and not _is_finite(value):
                 raise self.server.wrong("a reward is not finite; null stands for one that is missing")
         return [math.nan if value is None else float(value) for value in values]
+
+
+def _is_finite(value: float) -> bool:
+    """Whether a float can hold it: JSON may name 1e999, and integers of any length."""
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def check_server(server: RewardServer, settings: HttpSection, answer: dict[str, Any]) -> None:
