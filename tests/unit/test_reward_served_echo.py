@@ -60,6 +60,9 @@ def test_it_is_the_local_echo(server, shapes):
         (lambda a: {**a, "prompt_logprobs": a["prompt_logprobs"][:2]}, "give the server the same model and chat temp"),
         (lambda a: {**a, "prompt_logprobs": [{next(iter(r or "0")): -1.0} for r in a["prompt_logprobs"]]},
          "has no number `logprob`"),
+        (lambda a: {**a, "prompt_logprobs": [{next(iter(r or "0")): {"logprob": -(10**400)}}
+                                             for r in a["prompt_logprobs"]]},
+         "a `logprob` of its prompt_logprobs is not finite"),
         (lambda a: {**a, "prompt_logprobs": [{next(iter(r or "0")): {"logprob": -9999.0}}
                                              for r in a["prompt_logprobs"]]},
          r"prompt p0, image 0: the reward is not finite .4 of 4 label tokens"),

@@ -104,7 +104,10 @@ class ServedEchoReward:
             value = row[keys[0]].get("logprob") if isinstance(row[keys[0]], dict) else None
             if isinstance(value, bool) or not isinstance(value, (int, float)):
                 raise self.server.wrong("a token of its prompt_logprobs has no number `logprob`")
-            values.append(float(value))
+            try:
+                values.append(float(value))
+            except OverflowError:  # an integer of more than 308 digits
+                raise self.server.wrong("a `logprob` of its prompt_logprobs is not finite") from None
         return values
 
 
