@@ -56,7 +56,8 @@ def test_partitions_are_compared_and_a_node_tells_what_it_sees(cluster, tmp_path
     (seen,) = [one["what"] for one in nodes if one["severity"] == "fine"]
     assert seen.startswith("partition main, node ") and "sees results on " in seen and "no GPU asked for" in seen
     # Nothing is left: neither a job nor a file.
-    assert cluster.run("squeue", "-h", "-n", "promptecho-doctor").strip() == ""
+    # One that Slurm is still completing is over.
+    assert cluster.run("squeue", "-h", "-t", "pending,running,suspended", "-n", "promptecho-doctor").strip() == ""
     assert not (folder / "results").exists()
 
     # GPUs that Slurm counts and torch does not see.
@@ -86,5 +87,6 @@ def test_a_rehearsal_is_one_job_on_a_node(cluster, tmp_path):
     assert outcomes == {"generate base": "ok", "score geneval": "ok"}, (found, said)
     assert all(one["seconds"] > 0 and one["memory_gb"] > 0 for one in found["rehearsal"]["stages"])
     # Nothing is left: neither a job nor a file.
-    assert cluster.run("squeue", "-h", "-n", "promptecho-rehearsal").strip() == ""
+    # One that Slurm is still completing is over.
+    assert cluster.run("squeue", "-h", "-t", "pending,running,suspended", "-n", "promptecho-rehearsal").strip() == ""
     assert sorted(path.name for path in folder.iterdir()) == ["profile", "tiny.yaml"]
