@@ -79,4 +79,5 @@ def test_the_ablations_train_and_judge_the_demos_run_as_the_demo_does():
     seeds = {run.rpartition("-s")[0]: [] for run in config.runs}
     for run in config.runs:
         seeds[run.rpartition("-s")[0]].append(config.runs[run].seed)
-    assert len(set(digests.values())) == len(digests) and set(map(tuple, seeds.values())) == {(1, 2, 3)}
+    assert len(set(digests.values())) == len(digests)
+    assert set(map(tuple, seeds.values())) <= {(1,), (1, 2), (1, 2, 3)} and seeds["promptecho"] == [1, 2, 3]
