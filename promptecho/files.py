@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -149,6 +151,19 @@ def read_json(path: str | Path) -> Any:
 def write_jsonl(path: str | Path, rows: list[dict]) -> None:
     """Write one JSON object a line, atomically."""
     write_text(path, jsonl_text(rows))
+
+
+def write_csv_or_jsonl(path: str | Path, rows: list[dict]) -> None:
+    """Write rows, atomically: as CSV, whose columns are the first row's keys, where `path` ends in .csv, and as JSON
+    Lines otherwise."""
+    if Path(path).suffix.lower() != ".csv":
+        write_jsonl(path, rows)
+        return
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, stream.getvalue())
 
 
 def jsonl_text(rows: list[dict]) -> str:

@@ -53,6 +53,28 @@ def read_prompts(path: str | Path, read: Callable[[dict, str], P]) -> list[P]:
     return list(prompts.values())
 
 
+def read_numbered(path: str | Path, parse: Callable[[dict[str, Any], str, str], P]) -> list[P]:
+    """Read a prompt set without ids by `parse(row, where, id)`; a prompt's id is its place in the file, from 00000.
+
+    Raises:
+        DataError: the file is missing, empty or a line is malformed (names file:line).
+    """
+    rows = read_rows(path)
+    if not rows:
+        raise DataError(f"{path}: no prompts in it; write one JSON object a line")
+    return [parse(row, f"{path}:{line}", f"{place:05}") for place, (line, row) in enumerate(rows)]
+
+
+def listed_prompt(parse: Callable[[dict[str, Any], str, str], P], row: dict[str, Any], where: str) -> P:
+    """A line beside images of such a set, which has the id, as its prompt.
+
+    Raises:
+        DataError: as `parse`, or it has no id.
+    """
+    data_id = read_id(row.get("data_id"), where)
+    return parse(row, f"{where} (data_id {data_id!r})", data_id)
+
+
 def prompts_digest(prompts: Sequence[Any]) -> str:
     """Digest of prompts, which are dataclasses: two score files with equal digests judge the same prompts in the same
     order."""

@@ -51,8 +51,8 @@ def curves(
     """Draw a benchmark's scores with their intervals at the evaluated checkpoints of all runs."""
     from promptecho.figures.curves import curve_data, write_curves
     from promptecho.figures.sources import read_curve_sources
-    from promptecho.guards.columns import Guards
-    from promptecho.guards.files import find_guard_files, read_guard_files
+    from promptecho.guard_files import find_guard_files, read_guard_files
+    from promptecho.tables.guard_columns import Guards
 
     with plugins_of(config):
         given = given_files("SOURCES", sources)

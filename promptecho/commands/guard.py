@@ -40,8 +40,8 @@ def guard(
     from promptecho.config.memory import reward_keys
     from promptecho.errors import ConfigError, counted
     from promptecho.files import write_json
+    from promptecho.guard_files import GuardProvenance, GuardScores
     from promptecho.guard_images import guarded_images, prompts_digest, score_images
-    from promptecho.guards.files import GuardProvenance, GuardScores
     from promptecho.memory import MemoryAdvice
     from promptecho.models.locate import job_config
     from promptecho.phases import Phase

@@ -143,10 +143,10 @@ def _table(
     guards: list[Path] | None,
 ) -> Table:  # fmt: skip
     from promptecho.config.benchmarks import BENCHMARKS
-    from promptecho.guards.columns import Guards
-    from promptecho.guards.files import find_guard_files, read_guard_files
+    from promptecho.guard_files import find_guard_files, read_guard_files
     from promptecho.tables.collect import find_score_files, read_score_files
     from promptecho.tables.compare import check_versions
+    from promptecho.tables.guard_columns import Guards
     from promptecho.tables.kinds import make_table
 
     name = BENCHMARKS.find(name or BENCHMARKS.names()[0]).thing.name

@@ -107,14 +107,16 @@ ORACLE = tuple(f"shapes/{name}.py" for name in ("oracle", "render", "grammar", "
 _GALLERY = ("captions", "drawing", "glyphs", "look_oracle", "posters", "scenes", "shown_text", "text_oracle", "words")
 ORACLES = {"shapes": ORACLE, "gallery": (*ORACLE, *(f"gallery/{name}.py" for name in _GALLERY))}
 SCORING_CODE = (
-    *(f"benchmarks/{name}.py" for name in ("backends", "layout", "limit", "listing", "perception", "scoring")),
+    *(
+        f"benchmarks/{name}.py"
+        for name in ("backends", "layout", "limit", "listing", "local_vlm", "perception", "scoring")
+    ),
     *("captions/prompts.py", "text_files.py", "scores.py", "archives.py", "images.py", "pixels.py"),
 )
 JUDGE_CODE = ("templates.py", "json_reply.py", "benchmarks/templates.py", "benchmarks/replies.py", "judges")
 TABLES_CODE = (
     "tables",
-    "guards/columns.py",
-    "guards/files.py",
+    "guard_files.py",
     "html_page.py",
     "statistics.py",
     "shared_prompts.py",

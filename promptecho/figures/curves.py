@@ -14,7 +14,6 @@ from typing import Any, TypedDict
 from promptecho.config.benchmarks import BENCHMARKS, Benchmark, Curve, benchmark_named, mistakes_told
 from promptecho.errors import DataError
 from promptecho.files import write_json
-from promptecho.guards.columns import GuardEstimate, Guards, Place
 from promptecho.intervals import CONFIDENCE
 from promptecho.item_columns import images_of
 from promptecho.names import by_number
@@ -23,6 +22,7 @@ from promptecho.scores import ScoreItem
 from promptecho.statistics import Estimate, mean_of_group_means, pool_seeds
 from promptecho.tables.collect import ScoreFile
 from promptecho.tables.compare import SEED_OF_RUN
+from promptecho.tables.guard_columns import GuardEstimate, Guards, Place
 
 
 class Point(TypedDict):

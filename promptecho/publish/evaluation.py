@@ -11,9 +11,9 @@ from promptecho.config import ExperimentConfig
 from promptecho.config.guards import guard_paths
 from promptecho.config.scorers import max_failed_share
 from promptecho.errors import DataError
-from promptecho.guards.columns import Guards
-from promptecho.guards.files import read_guard_files
+from promptecho.guard_files import read_guard_files
 from promptecho.tables.collect import ScoreFile, find_score_files, read_score_files
+from promptecho.tables.guard_columns import Guards
 from promptecho.tables.kinds import make_table
 from promptecho.tables.show import read_table
 from promptecho.tables.table import Cell, Column, Table

@@ -11,13 +11,13 @@ import numpy as np
 
 import promptecho
 from promptecho.errors import DataError
-from promptecho.guards.columns import Guards, Place
 from promptecho.item_columns import columns_of, groups_of, prompts_of
 from promptecho.provenance import Provenance, git_commit, without_address
 from promptecho.scores import ScoreItem
 from promptecho.statistics import pool_seeds
 from promptecho.tables.bold import Compared, bold_note, is_significant
 from promptecho.tables.collect import ScoreFile, same_items
+from promptecho.tables.guard_columns import Guards, Place
 from promptecho.tables.kind import SEED_SD, SEEDS, RowItems, TableKind, difference_cell
 from promptecho.tables.notes import footnotes, limit_told, mixed_versions, short_footnotes, warnings
 from promptecho.tables.table import Cell, Column, Table

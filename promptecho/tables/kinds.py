@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from promptecho.config.benchmarks import load_part, mistakes_told
-from promptecho.guards.columns import Guards
 from promptecho.tables.collect import ScoreFile
 from promptecho.tables.compare import MAX_FAILURE_SHARE, FailureShare, comparison
+from promptecho.tables.guard_columns import Guards
 from promptecho.tables.kind import TableKind
 from promptecho.tables.table import Table
 

@@ -10,9 +10,9 @@ from typing import Any
 
 from promptecho.errors import DataError
 from promptecho.files import read_json
-from promptecho.guards.columns import PREFIX
 from promptecho.schema import KEY, read_schema
 from promptecho.suggest import maybe
+from promptecho.tables.guard_columns import PREFIX
 from promptecho.tables.table import SCHEMA_VERSION, Cell, Column, Panel, Table, number, print_rich
 
 

@@ -22,13 +22,13 @@ from promptecho.errors import ConfigError, DataError
 from promptecho.figures.curves import curve_data
 from promptecho.figures.draw_curves import ALARM, draw
 from promptecho.files import read_json, write_json, write_jsonl
-from promptecho.guards.columns import Guards, estimate
-from promptecho.guards.files import GuardProvenance, GuardScores, find_guard_files, read_guard_files
+from promptecho.guard_files import GuardProvenance, GuardScores, find_guard_files, read_guard_files
 from promptecho.models.required import required_models
 from promptecho.publish.evaluation import evaluations
 from promptecho.rewards.aesthetic.reward import AestheticReward
 from promptecho.scores import ScoreItem
 from promptecho.tables.collect import read_score_files
+from promptecho.tables.guard_columns import Guards, estimate
 
 TRAINED, WATCHING = "echo", "pickscore"
 

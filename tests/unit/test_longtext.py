@@ -88,7 +88,7 @@ def test_the_model_reads_as_in_the_published_code(monkeypatch):
     read = {}
     for penalty in (1.0, 1.3):
         ids = vlm.model.generate(**inputs, repetition_penalty=penalty, **options)[0, length:]
-        page._penalty = penalty
+        page._model.vlm.model.generation_config.repetition_penalty = penalty
         read[penalty] = page(picture)
         assert read[penalty] == vlm.tokenizer.decode(ids, skip_special_tokens=True).strip()
     assert read[1.0] != read[1.3]

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 
 from promptecho.errors import DataError
-from promptecho.files import write_jsonl, write_text
+from promptecho.files import write_csv_or_jsonl
 from promptecho.seeds import derive_seed
 from promptecho.shapes.grammar import LONG_RELATION, SHORT_RELATION, plural
 from promptecho.shapes.world import NUMBERS
@@ -100,12 +98,5 @@ def draw_rows(tags: Iterable[str], per_tag: int, seed: int, purpose: str, draw: 
 
 def write_rows(rows: list[Row], out: Path) -> int:
     """Write the rows, as CSV where `out` ends in .csv and as JSON Lines otherwise; returns how many prompts."""
-    if out.suffix.lower() == ".csv":
-        stream = io.StringIO()
-        writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        write_text(out, stream.getvalue())
-    else:
-        write_jsonl(out, rows)
+    write_csv_or_jsonl(out, rows)
     return len({row["item_id"] for row in rows})

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
 from promptecho.benchmarks.geneval2.prompts import PromptAtom
 from promptecho.benchmarks.geneval2.rules import answer_probability, asked, first_tokens, spellings
-from promptecho.cluster.device import choose_device
+from promptecho.benchmarks.local_vlm import LocalVlm
 from promptecho.errors import DataError
-from promptecho.vlm import Vlm, load_vlm, model_revision
+from promptecho.vlm import Vlm
 from promptecho.vlm.inputs import processed, render_prompt
 from promptecho.vlm.log_probs import log_probs_at
 
@@ -48,7 +47,7 @@ def first_token_probabilities(
 
 
 class FirstTokenJudge:
-    """`AtomJudge` by a model's probabilities: bfloat16 on a GPU, as the published code runs, and float32 elsewhere.
+    """`AtomJudge` by a model's probabilities (`LocalVlm`).
 
     Args:
         model: a folder, a hub id, or the name of a model that ships with the project.
@@ -58,10 +57,8 @@ class FirstTokenJudge:
     """
 
     def __init__(self, model: str, device: str = "auto"):
-        device = choose_device(device)
-        self._vlm = load_vlm(model, dtype="bfloat16" if device.startswith("cuda") else "float32", device=device)
-        # A folder by its last part: the same weights elsewhere are the same judge, which the revision tells.
-        self.name = f"{Path(model).name if Path(model).is_dir() else model}@{model_revision(model)}"
+        model_here = LocalVlm(model, device)
+        self._vlm, self.name = model_here.vlm, model_here.name
 
     def probabilities(self, image: Image.Image, atoms: Sequence[PromptAtom]) -> list[float]:
         """Raises:

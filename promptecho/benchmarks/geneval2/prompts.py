@@ -8,13 +8,13 @@ of a thing with "a" is asked, so that there may be more questions than atoms.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from promptecho.benchmarks.geneval2.rules import SKILLS, group_of, is_count, spellings
-from promptecho.benchmarks.listing import is_writable, read_id, read_text
+from promptecho.benchmarks.listing import is_writable, listed_prompt, read_numbered, read_text
 from promptecho.errors import DataError
-from promptecho.text_files import read_rows
 
 
 @dataclass(frozen=True)
@@ -101,17 +101,7 @@ def read_prompts(path: str | Path) -> list[Geneval2Prompt]:
     Raises:
         DataError: the file is missing, empty or a line is malformed (names file:line).
     """
-    rows = read_rows(path)
-    if not rows:
-        raise DataError(f"{path}: no prompts in it; write one JSON object a line")
-    return [parse_prompt(row, f"{path}:{line}", f"{place:05}") for place, (line, row) in enumerate(rows)]
+    return read_numbered(path, parse_prompt)
 
 
-def parse_listed(row: dict[str, Any], where: str) -> Geneval2Prompt:
-    """A line beside images as its prompt.
-
-    Raises:
-        DataError: as `parse_prompt`, or it has no id.
-    """
-    data_id = read_id(row.get("data_id"), where)
-    return parse_prompt(row, f"{where} (data_id {data_id!r})", data_id)
+parse_listed = partial(listed_prompt, parse_prompt)  # a line beside images and where it stands, as its prompt

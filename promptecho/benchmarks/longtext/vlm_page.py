@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import io
-from pathlib import Path
 
 from PIL import Image
 
+from promptecho.benchmarks.local_vlm import LocalVlm
 from promptecho.benchmarks.longtext.rules import MAX_NEW_TOKENS, without_stock_phrases
-from promptecho.benchmarks.perception import PerceptionFailure
 from promptecho.benchmarks.templates import load_template
-from promptecho.cluster.device import choose_device
-from promptecho.errors import DataError
-from promptecho.vlm import load_vlm, model_revision
-from promptecho.vlm.generation import complete
-from promptecho.vlm.inputs import batch_inputs, render_prompt
+from promptecho.vlm.inputs import render_prompt
 
 
 def as_jpeg(image: Image.Image) -> Image.Image:
@@ -26,12 +21,9 @@ def as_jpeg(image: Image.Image) -> Image.Image:
 
 
 class VlmPage:
-    """`PageReader` by a model: greedily, one image at a time, up to 1024 tokens or what its context has left, with the
-    penalty for repetitions that the model's own settings have; bfloat16 on a GPU, as the published code runs, and
-    float32 elsewhere.
+    """`PageReader` by a model (`LocalVlm`), one image at a time, up to 1024 tokens.
 
     Args:
-        model: a folder, a hub id, or the name of a model that ships with the project.
         mode: official or fixed, see `without_stock_phrases`.
 
     Raises:
@@ -39,13 +31,10 @@ class VlmPage:
     """
 
     def __init__(self, model: str, device: str = "auto", mode: str = "official"):
-        device = choose_device(device)
-        self._vlm = load_vlm(model, dtype="bfloat16" if device.startswith("cuda") else "float32", device=device)
-        self._text = render_prompt(self._vlm, load_template("longtext", "read").fill())
-        self._penalty = getattr(self._vlm.model.generation_config, "repetition_penalty", None) or 1.0
+        self._model = LocalVlm(model, device)
+        self._text = render_prompt(self._model.vlm, load_template("longtext", "read").fill())
         self._mode = mode
-        # A folder by its last part: the same weights elsewhere are the same reader, which the revision tells.
-        self.name = f"{Path(model).name if Path(model).is_dir() else model}@{model_revision(model)}"
+        self.name = self._model.name
 
     def __call__(self, image: Image.Image) -> str:
         """Raises:
@@ -59,13 +48,5 @@ class VlmPage:
         Raises:
             PerceptionFailure: the image exceeds the model's context, or its processor refuses it.
         """
-        try:
-            inputs = batch_inputs(self._vlm, [image], [self._text], padding_side="left")
-            room = max(1, self._vlm.context_length - inputs["input_ids"].shape[1])
-            [answer] = complete(
-                self._vlm, inputs, ["the image"], [0], max_new_tokens=min(max_new_tokens, room), temperature=0.0,
-                repetition_penalty=self._penalty,
-            )  # fmt: skip
-        except DataError as error:
-            raise PerceptionFailure(str(error)) from error
-        return answer.text
+        [answer] = self._model.answers(image, [self._text], ["the image"], max_new_tokens)
+        return answer

@@ -12,13 +12,13 @@ no id of its own, so its place in the file names it. Beside images the same line
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from promptecho.benchmarks.listing import is_writable, read_id, read_text
+from promptecho.benchmarks.listing import is_writable, listed_prompt, read_numbered, read_text
 from promptecho.benchmarks.t2icompbench.rules import ATTRIBUTES, CATEGORIES, PLACES, asked_phrases, place_of
 from promptecho.errors import DataError
-from promptecho.text_files import read_rows
 
 
 @dataclass(frozen=True)
@@ -82,20 +82,10 @@ def read_prompts(path: str | Path) -> list[CompbenchPrompt]:
     Raises:
         DataError: the file is missing, empty or a line is malformed (names file:line).
     """
-    rows = read_rows(path)
-    if not rows:
-        raise DataError(f"{path}: no prompts in it; write one JSON object a line")
-    return [parse_prompt(row, f"{path}:{line}", f"{place:05}") for place, (line, row) in enumerate(rows)]
+    return read_numbered(path, parse_prompt)
 
 
-def parse_listed(row: dict[str, Any], where: str) -> CompbenchPrompt:
-    """A line beside images as its prompt.
-
-    Raises:
-        DataError: as `parse_prompt`, or it has no id.
-    """
-    data_id = read_id(row.get("data_id"), where)
-    return parse_prompt(row, f"{where} (data_id {data_id!r})", data_id)
+parse_listed = partial(listed_prompt, parse_prompt)  # a line beside images and where it stands, as its prompt
 
 
 def _texts(row: dict[str, Any], key: str, where: str) -> tuple[str, ...]:

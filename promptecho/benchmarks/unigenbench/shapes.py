@@ -8,8 +8,6 @@ point in these worlds. The theme is the kind of caption.
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,7 +25,7 @@ from promptecho.benchmarks.unigenbench.oracle import (
 )
 from promptecho.benchmarks.unigenbench.prompts import PromptPoint, UnigenbenchPrompt
 from promptecho.errors import DataError
-from promptecho.files import write_jsonl, write_text
+from promptecho.files import write_csv_or_jsonl
 from promptecho.gallery.captions import WORDINGS, DenseClaim, DenseGroup, random_dense_claim, write_dense
 from promptecho.seeds import derive_seed
 from promptecho.shapes.grammar import PHOTO, Claim, random_claim, write
@@ -115,14 +113,7 @@ def draw_prompts(themes: Sequence[str], per_theme: int, seed: int, world: str, d
 def write_prompts(prompts: Sequence[UnigenbenchPrompt], out: Path) -> int:
     """Write prompts, as CSV where `out` ends in .csv and as JSON Lines otherwise; returns how many."""
     rows: list[dict[str, Any]] = [prompt.row() for prompt in prompts]
-    if out.suffix.lower() == ".csv":
-        stream = io.StringIO()
-        writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        write_text(out, stream.getvalue())
-    else:
-        write_jsonl(out, rows)
+    write_csv_or_jsonl(out, rows)
     return len(rows)
 
 

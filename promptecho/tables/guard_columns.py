@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
 
-from promptecho.guards.files import GuardFile
+from promptecho.guard_files import GuardFile
 from promptecho.intervals import CONFIDENCE
 from promptecho.tables.table import Cell, Column, Panel
 
