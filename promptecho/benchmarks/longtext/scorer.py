@@ -12,23 +12,20 @@ from functools import partial
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from promptecho.benchmarks.limit import first_prompts
 from promptecho.benchmarks.listing import prompts_digest
 from promptecho.benchmarks.longtext.backends import PageReader, load_page_reader
+from promptecho.benchmarks.longtext.page_scorer import PageScorer
 from promptecho.benchmarks.longtext.rules import matched_units, one_language, units
 from promptecho.benchmarks.perception import PerceptionFailure
-from promptecho.benchmarks.scoring import ImageFolder, JudgeBackend, JudgeFacts, Scored, ScoringOptions
-from promptecho.benchmarks.templates import load_template
-from promptecho.benchmarks.textocr.layout import TextOcrImage, list_images, tag_of
-from promptecho.benchmarks.textocr.prompts import read_prompts
-from promptecho.errors import ConfigError, DataError
+from promptecho.benchmarks.scoring import ImageFolder, JudgeFacts, Scored, ScoringOptions
+from promptecho.benchmarks.textocr.layout import TextOcrImage
+from promptecho.errors import DataError
 from promptecho.images import load_image
 from promptecho.progress import progress
 from promptecho.scores import ScoreItem
 
 if TYPE_CHECKING:
-    from promptecho.judges.base import Answer, CallEstimate, Question
-    from promptecho.provenance import Limit
+    from promptecho.judges.base import Answer
 
 STRIDE = 10_000  # of the units of one image: item k of image i has the index STRIDE * i + k
 Raw = dict[str, Any]
@@ -98,56 +95,16 @@ def summary_of(raw: Sequence[Raw]) -> dict[str, float]:
     return {name: sum(row["matched"] for row in rows) / sum(row["of"] for row in rows) for name, rows in parts.items()}
 
 
-class LongTextScorer:
+class LongTextScorer(PageScorer[PageReader]):
     """`Scorer` of LongText-Bench on images of text rendering, whose prompts tell the `text` that they require."""
 
-    template_digest: str | None = None
-
     def __init__(self, options: ScoringOptions):
-        """
-        Raises:
-            ConfigError: an unknown mode, a model for a backend with its own, or no judge for `judge`.
-            ModelError: the backend is unknown or not available.
-            DataError: the user's template is faulty.
-        """
-        if options.mode not in ("official", "fixed"):
-            raise ConfigError(f"mode {options.mode!r}: LongText-Bench has 'official' and 'fixed'; set one of these")
-        self._options = options
-        self._reader: PageReader | None = None
-        if options.backend == "judge":
-            self._judge = JudgeBackend(options)
-            self._template = load_template("longtext", "read", options.templates)
-            self._template.fill()  # a faulty one is reported before any image is read
-            self.judge_model, self.template_digest = self._judge.name, self._template.digest
-        else:
-            self._reader = load_page_reader(options)
-            self.judge_model = self._reader.name
+        """Raises what PageScorer raises."""
+        super().__init__(options, "LongText-Bench", ("official", "fixed"), options.mode, named_page_reader)
 
-    def _entries(self, folder: ImageFolder) -> tuple[list[TextOcrImage], str, Limit | None]:
-        """The images, the language of their prompts, and the limit."""
-        prompts = read_prompts(folder.prompts) if folder.prompts else None
-        only, limit = first_prompts(prompts, tag_of, folder.limit)
-        entries = list_images(folder.root, prompts, folder.images_per_prompt, only)
+    def _language(self, folder: ImageFolder, entries: Sequence[TextOcrImage]) -> str:
         asked = {entry.prompt.data_id: entry.prompt.text or () for entry in entries}
-        return entries, one_language(list(asked.items())), limit
-
-    def _questions(self, entries: Sequence[TextOcrImage]) -> list[Question]:
-        from promptecho.benchmarks.longtext.judge import question_of
-
-        return [question_of(entry, self._template, self._options.mode, self._options.parser) for entry in entries]
-
-    def estimate(self, folder: ImageFolder) -> CallEstimate:
-        """Calls that the judge would need; none for other backends.
-
-        Raises:
-            DataError: as score, before anything is judged.
-        """
-        from promptecho.judges.base import CallEstimate
-
-        entries, *_ = self._entries(folder)
-        if self._reader is not None:
-            return CallEstimate(calls=0, recorded=0, input_tokens=0, output_tokens=0, usd=0.0)
-        return self._judge.estimate(self._questions(entries))
+        return one_language(list(asked.items()))
 
     def score(self, folder: ImageFolder) -> Scored:
         """Read all images.
@@ -168,6 +125,12 @@ class LongTextScorer:
         items = [item for record in raw for item in items_of(record)]
         digest = prompts_digest(list(dict.fromkeys(entry.prompt for entry in entries)))
         return Scored(items, raw, digest, summary_of(raw), judge=facts, limit=limit)
+
+
+def named_page_reader(options: ScoringOptions) -> tuple[PageReader, str]:
+    """The reader of `options.backend`, and its name; raises what load_page_reader raises."""
+    reader = load_page_reader(options)
+    return reader, reader.name
 
 
 def by_reader(record: Raw, entry: TextOcrImage, reader: PageReader) -> Raw:

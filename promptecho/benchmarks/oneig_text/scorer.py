@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from promptecho.benchmarks.limit import first_prompts
 from promptecho.benchmarks.listing import prompts_digest
 from promptecho.benchmarks.longtext.backends import load_page_reader
+from promptecho.benchmarks.longtext.page_scorer import PageScorer
 from promptecho.benchmarks.longtext.rules import without_stock_phrases
 from promptecho.benchmarks.oneig_text.rules import (
     MODES,
@@ -30,19 +30,17 @@ from promptecho.benchmarks.oneig_text.rules import (
     word_accuracy,
 )
 from promptecho.benchmarks.perception import PerceptionFailure
-from promptecho.benchmarks.scoring import ImageFolder, JudgeBackend, Judged, Scored, ScoringOptions, judge_all
-from promptecho.benchmarks.templates import load_template
-from promptecho.benchmarks.textocr.layout import TextOcrImage, list_images, tag_of
-from promptecho.benchmarks.textocr.prompts import TextOcrPrompt, read_prompts
-from promptecho.errors import ConfigError, DataError
+from promptecho.benchmarks.scoring import ImageFolder, Judged, Scored, ScoringOptions, judge_all
+from promptecho.benchmarks.textocr.layout import TextOcrImage
+from promptecho.benchmarks.textocr.prompts import TextOcrPrompt
+from promptecho.errors import DataError
 from promptecho.images import load_image
 from promptecho.scores import ScoreItem
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from promptecho.judges.base import Answer, CallEstimate, Question
-    from promptecho.provenance import Limit
+    from promptecho.judges.base import Answer
 
 CLEANED = "fixed"  # here the published code takes out all stock phrases of its model
 COMPLETION = "completion"  # of parts and summary
@@ -87,36 +85,15 @@ def summary_of(raw: Sequence[dict[str, Any]], language: str) -> dict[str, float]
     }
 
 
-class OneIgTextScorer:
+class OneIgTextScorer(PageScorer[Read]):
     """`Scorer` by OneIG-Bench's text rules on images of text rendering; modes as in rules.py, readers as those of
     LongText-Bench, which ask the same question."""
 
-    template_digest: str | None = None
-
     def __init__(self, options: ScoringOptions):
-        """
-        Raises:
-            ConfigError: an unknown mode, a model for a backend with its own, or no judge for `judge`.
-            ModelError: the backend is unknown or not available.
-            DataError: the user's template is faulty.
-        """
-        if options.mode not in MODES:
-            raise ConfigError(f"mode {options.mode!r}: OneIG-Bench's text has {' and '.join(MODES)}; set one of these")
-        self._mode, self._parser = options.mode, options.parser
-        self._read: Read | None = None
-        if options.backend == "judge":
-            self._judge = JudgeBackend(options)
-            self._template = load_template("longtext", "read", options.templates)
-            self._template.fill()  # a faulty one is reported before any image is read
-            self.judge_model, self.template_digest = self._judge.name, self._template.digest
-        else:
-            self._read, self.judge_model = load_read(options)
+        """Raises what PageScorer raises."""
+        super().__init__(options, "OneIG-Bench's text", MODES, CLEANED, load_read)
 
-    def _entries(self, folder: ImageFolder) -> tuple[list[TextOcrImage], str, Limit | None]:
-        """The images, the language of the prompt set, and the limit."""
-        prompts = read_prompts(folder.prompts) if folder.prompts else None
-        only, limit = first_prompts(prompts, tag_of, folder.limit)
-        entries = list_images(folder.root, prompts, folder.images_per_prompt, only)
+    def _language(self, folder: ImageFolder, entries: Sequence[TextOcrImage]) -> str:
         asked = list(dict.fromkeys(entry.prompt for entry in entries))
         for prompt in asked:
             if not normalize(reference(prompt.text or (), self._mode)):
@@ -124,25 +101,7 @@ class OneIgTextScorer:
                     f"{folder.root}: prompt {prompt.data_id!r} requires no text that counts; leave such prompts out, "
                     "or use scorer textocr"
                 )
-        return entries, language_of_set(asked), limit
-
-    def _questions(self, entries: Sequence[TextOcrImage]) -> list[Question]:
-        from promptecho.benchmarks.longtext.judge import question_of
-
-        return [question_of(entry, self._template, CLEANED, self._parser) for entry in entries]
-
-    def estimate(self, folder: ImageFolder) -> CallEstimate:
-        """Calls that the judge would need; none for other backends.
-
-        Raises:
-            DataError: as score, before anything is judged.
-        """
-        from promptecho.judges.base import CallEstimate
-
-        entries, *_ = self._entries(folder)
-        if self._read is not None:
-            return CallEstimate(calls=0, recorded=0, input_tokens=0, output_tokens=0, usd=0.0)
-        return self._judge.estimate(self._questions(entries))
+        return language_of_set(asked)
 
     def score(self, folder: ImageFolder) -> Scored:
         """Read all images.
@@ -154,7 +113,7 @@ class OneIgTextScorer:
         """
         entries, language, limit = self._entries(folder)
         found: Sequence[Answer | None] = [None] * len(entries)
-        if self._read is None:
+        if self._reader is None:
             found = self._judge.ask(self._questions(entries))
 
         def judge(pair: tuple[TextOcrImage, Answer | None]) -> Judged:
@@ -166,15 +125,15 @@ class OneIgTextScorer:
 
         items, raw = judge_all("OneIG-Bench", folder.root, list(zip(entries, found, strict=True)), judge)
         prompts = prompts_digest(list(dict.fromkeys(entry.prompt for entry in entries)))
-        facts = None if self._read else self._judge.facts
+        facts = None if self._reader else self._judge.facts
         return Scored(items, raw, prompts, summary_of(raw, language), parts_of(raw), judge=facts, limit=limit)
 
     def _look(self, entry: TextOcrImage) -> tuple[str | None, str]:
         """The text read in an image, or None and why."""
-        assert self._read is not None, "a judge is asked about all images at once"
+        assert self._reader is not None, "a judge is asked about all images at once"
         tokens = max_new_tokens(reference(entry.prompt.text or (), self._mode))
         try:
-            return self._read(load_image(entry.path, fix="delete it and rerun the generation"), tokens), ""
+            return self._reader(load_image(entry.path, fix="delete it and rerun the generation"), tokens), ""
         except (DataError, PerceptionFailure) as failure:
             return None, str(failure)
 
