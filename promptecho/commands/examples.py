@@ -165,7 +165,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "list families": (
         "promptecho list families",
         "# with those that an experiment file names in `plugins`:",
-        "promptecho list families --config examples/family/shapes-sd3.yaml --json",
+        "promptecho list families --config examples/family/shapes-auraflow.yaml --json",
     ),
     "list benchmarks": (
         "promptecho list benchmarks",

@@ -67,6 +67,8 @@ class Family:
         vae_widths: key of the VAE's configuration that lists the widths of its stages; each but the first halves the
             sides of an image, and the transformer makes one token of 2 x 2 of what is left. With it a size that the
             model cannot make is refused before it is loaded; None: when it is loaded.
+        positions: key of the transformer's configuration that says how many such tokens fit along a side: a number, or
+            a list that ends with those along height and width; None: as many as one likes.
         height, width: images in pixels where the configuration says nothing.
         guidance_scale: likewise guidance, as the pipeline understands it, of images that are evaluated.
         training_guidance_scale: likewise of sampling in training; None: the same.
@@ -89,6 +91,7 @@ class Family:
     guided_in_one_pass: bool = False
     takes: frozenset[str] = frozenset()
     vae_widths: str | None = None
+    positions: str | None = None
     height: int = 1024
     width: int = 1024
     guidance_scale: float = 4.0
@@ -156,6 +159,7 @@ FAMILIES: Plugins[Family] = Plugins(
         "zimage": "promptecho.t2i.zimage:FAMILY",
         "qwenimage": "promptecho.t2i.qwenimage:FAMILY",
         "flux": "promptecho.t2i.flux:FAMILY",
+        "sd3": "promptecho.t2i.sd3:FAMILY",
     },
 )
 DEFAULT = next(iter(FAMILIES.built_in))

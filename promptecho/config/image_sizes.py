@@ -55,9 +55,10 @@ def size_problem(family: Family, folder: str | Path, height: int, width: int) ->
     if height % step or width % step:
         near = " x ".join(str(max(step, round(side / step) * step)) for side in (height, width))
         return f"{height} x {width} pixels: both must be multiples of {step}, such as {near}"
-    lengths = _config_of(folder, "transformer").get("axes_lens")  # known positions along frames, height and width
-    if isinstance(lengths, list) and len(lengths) == 3 and (height > lengths[1] * step or width > lengths[2] * step):
-        return f"{height} x {width} pixels: the model has positions for {lengths[1] * step} x {lengths[2] * step}"
+    known = _config_of(folder, "transformer").get(family.positions) if family.positions else None
+    most = [side * step for side in (known[-2:] if isinstance(known, list) else [known, known] if known else [])]
+    if len(most) == 2 and (height > most[0] or width > most[1]):
+        return f"{height} x {width} pixels: the model has positions for {most[0]} x {most[1]}"
     return None
 
 

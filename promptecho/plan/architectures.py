@@ -59,7 +59,8 @@ def locate_or_describe(
 
 def _descriptions() -> list[dict[str, Any]]:
     of_families = [path for found in available_families() for path in found.thing.sizes]
-    return [read_json(path) for path in [*sorted(SHIPPED.glob("*.json")), *of_families]]
+    contents = [read_json(path) for path in [*sorted(SHIPPED.glob("*.json")), *of_families]]
+    return [{**content, **one} for content in contents for one in content.get("variants", [{}])]
 
 
 def known() -> list[str]:

@@ -156,7 +156,12 @@ def test_everything_wrong_is_told_at_once():
             "27 exceeds the 30 steps of sampling, of which timesteps.grid_share and grid_first leave 26, which "
             "stratified_grid draws from",
         ),
-        ("models.t2i.family", "sdxl", "models.t2i.family", "should be 'zimage', 'qwenimage' or 'flux' (found 'sdxl')"),
+        (
+            "models.t2i.family",
+            "sdxl",
+            "models.t2i.family",
+            "should be 'zimage', 'qwenimage', 'flux' or 'sd3' (found 'sdxl')",
+        ),
         (
             "rewards",
             [{"name": "clip"}],

@@ -1,6 +1,6 @@
 """A model family from outside, end to end: the example's folder, copied elsewhere, and nothing of the project changed.
 
-A tiny Stable Diffusion 3 with random weights is checked, planned, trained and sampled from by commands; its images are
+A tiny AuraFlow with random weights is checked, planned, trained and sampled from by commands; its images are
 those of diffusers' own pipeline, with and without the adapter, which is read back from each file that holds it.
 """
 
@@ -45,7 +45,7 @@ def folder(tmp_path_factory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         shutil.copytree(EXAMPLE, folder / "mine")
-        ended(["results/tiny-sd3"], script=folder / "mine/make_tiny_sd3.py")
+        ended(["results/tiny-auraflow"], script=folder / "mine/make_tiny_auraflow.py")
     return folder
 
 
@@ -72,11 +72,11 @@ def trained(folder) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         (folder / "p.txt").write_text("\n".join(PROMPTS))
-        changes = " ".join(f"shapes-sd3.{change}" for change in CHANGES.split())
+        changes = " ".join(f"shapes-auraflow.{change}" for change in CHANGES.split())
         (folder / "write.py").write_text(
             "from promptecho.config.resolve import resolve, write_resolved\n"
-            f"site = {{'experiments': ['shapes-sd3'], 'experiments_dir': 'mine', 'set': {changes!r}}}\n"
-            "write_resolved(resolve(site)['shapes-sd3'], 'config').rename('resolved.yaml')\n"
+            f"site = {{'experiments': ['shapes-auraflow'], 'experiments_dir': 'mine', 'set': {changes!r}}}\n"
+            "write_resolved(resolve(site)['shapes-auraflow'], 'config').rename('resolved.yaml')\n"
         )
         ended([], script=folder / "write.py")
         of = ["--config", "resolved.yaml"]
@@ -90,25 +90,25 @@ def trained(folder) -> Path:
 
 
 def test_it_is_listed_checked_and_planned_with(folder):
-    config = "mine/shapes-sd3.yaml"
+    config = "mine/shapes-auraflow.yaml"
     run(["config", "check", config])
-    sd3 = facts("list", "families", "--config", config)[-1]
-    assert (sd3["name"], sd3["pipeline"], sd3["from"]) == ("sd3", "StableDiffusion3Pipeline", f"{config}: plugins.0")
+    listed = facts("list", "families", "--config", config)[-1]
+    assert (listed["name"], listed["pipeline"]) == ("auraflow", "AuraFlowPipeline")
+    assert listed["from"] == f"{config}: plugins.0"
     plan = facts("plan", "--config", config, "--gpus-per-node", 1)
     [encode] = [phase for phase in plan["runs"][0]["phases"] if phase["name"] == "encode"]
-    files = Path("results/tiny-sd3").glob("text_encoder*/*.safetensors")
+    files = Path("results/tiny-auraflow").glob("text_encoder/*.safetensors")
     weights = sum(value.numel() for file in files for value in load_file(file).values())
-    assert encode["flops"] > 100 * weights  # its three encoders have run, on 77, 77 and 256 tokens
-    Path("mine/wrong.yaml").write_text(Path(config).read_text().replace("family: sd3", "family: zimage"))
+    assert encode["flops"] > 100 * weights  # its encoder has run, on 256 tokens
+    Path("mine/wrong.yaml").write_text(Path(config).read_text().replace("family: auraflow", "family: zimage"))
     said = run(["config", "check", "mine/wrong.yaml"], code=1)
-    fit = "holds a StableDiffusion3Pipeline with a SD3Transformer2DModel, not a Z-Image pipeline"
-    assert f"models.t2i.path: results/tiny-sd3: {fit}; set models.t2i.family: sd3, or correct" in said
+    fit = "holds a AuraFlowPipeline with a AuraFlowTransformer2DModel, not a Z-Image pipeline"
+    assert f"models.t2i.path: results/tiny-auraflow: {fit}; set models.t2i.family: auraflow, or correct" in said
 
 
 def test_what_the_configuration_leaves_out_is_as_the_family_has_it(folder):
-    config = load_experiment("mine/shapes-sd3.yaml")
-    assert config.runs["echo-s1"].sampling.guidance_scale == 4.5
-    assert config.image_sets["heldout"].guidance_scale == 7.0
+    config = load_experiment("mine/shapes-auraflow.yaml")
+    assert config.runs["echo-s1"].sampling.guidance_scale == config.image_sets["heldout"].guidance_scale == 3.5
 
 
 def test_it_is_trained_and_its_images_change(trained):
@@ -116,8 +116,8 @@ def test_it_is_trained_and_its_images_change(trained):
     assert [row["iteration"] for row in rows] == [1, 2] and all(row["advantage_abs_mean"] > 0 for row in rows)
     weights = load_file(trained / "out/2/adapter/adapter_model.safetensors")
     names = {name.split(".lora_")[0].removeprefix("base_model.model.") for name in weights}
-    # The last block's text stream ends in its attention.
-    assert len(names) == 2 * 12 - 3 and "transformer_blocks.0.ff_context.net.0.proj" in names
+    # Both streams of the first block, and the only one of the second.
+    assert len(names) == 2 * 7 + 7 and "joint_transformer_blocks.0.ff_context.linear_1" in names
     assert any(value.any() for name, value in weights.items() if "lora_B" in name)
     pictures = [sorted((trained / "images" / who).rglob("*.png")) for who in ("base", "echo-s1")]
     assert [len(one) for one in pictures] == [2, 2]
@@ -126,9 +126,9 @@ def test_it_is_trained_and_its_images_change(trained):
 
 
 def test_the_same_noise_is_the_same_image_in_diffusers_with_the_adapter_and_without(trained):
-    from diffusers import StableDiffusion3Pipeline
+    from diffusers import AuraFlowPipeline
 
-    theirs = StableDiffusion3Pipeline.from_pretrained("results/tiny-sd3", dtype=torch.float32)
+    theirs = AuraFlowPipeline.from_pretrained("results/tiny-auraflow", dtype=torch.float32)
     theirs.set_progress_bar_config(disable=True)
     ours = load_configured(load_experiment("resolved.yaml"))
     found = {}
@@ -150,8 +150,8 @@ def test_the_same_noise_is_the_same_image_in_diffusers_with_the_adapter_and_with
     assert (decoded - torch.tensor(pixels)).abs().max() < 0.005
 
 
-def sd3_target() -> Target:
-    return load_target(family_named(load_experiment("resolved.yaml").models.t2i.family), "results/tiny-sd3")
+def target_of_example() -> Target:
+    return load_target(family_named(load_experiment("resolved.yaml").models.t2i.family), "results/tiny-auraflow")
 
 
 def test_its_adapter_is_read_back_from_every_file(trained):
@@ -159,7 +159,7 @@ def test_its_adapter_is_read_back_from_every_file(trained):
     words = ["--config", "resolved.yaml", "--source", str(adapter), "--out", "back/peft"]
     run(["adapter", "import", *words])
     for file in ("pytorch_lora_weights.safetensors", "comfyui_lora.safetensors"):
-        convert_adapter(adapter / file, trained / "back" / file, sd3_target())
+        convert_adapter(adapter / file, trained / "back" / file, target_of_example())
     expected = load_file(adapter / "adapter_model.safetensors")
     for out in (trained / "back").iterdir():
         found = load_file(out / "adapter_model.safetensors")
@@ -175,24 +175,24 @@ def test_a_file_with_names_that_diffusers_does_not_read_for_it_is_refused(traine
         half = next(one for one in (".lora_down.weight", ".lora_up.weight", ".alpha") if name.endswith(one))
         flat[f"lora_unet_{name.removeprefix('transformer.').removesuffix(half).replace('.', '_')}{half}"] = value
     save_file(flat, trained / "kohya.safetensors")
-    with pytest.raises(DataError, match="diffusers does not read such names for Stable Diffusion 3; convert"):
-        convert_adapter(trained / "kohya.safetensors", trained / "nowhere", sd3_target())
+    with pytest.raises(DataError, match="diffusers does not read such names for AuraFlow; convert"):
+        convert_adapter(trained / "kohya.safetensors", trained / "nowhere", target_of_example())
 
 
 def test_a_raised_version_makes_trainings_images_and_imports_again_and_no_captions(folder):
     def slices() -> list[dict]:
-        config = load_experiment("mine/shapes-sd3.yaml", {"runs": {"authors": {"adapter": "owner/name"}}})
+        config = load_experiment("mine/shapes-auraflow.yaml", {"runs": {"authors": {"adapter": "owner/name"}}})
         return [
             slice_value(config, "train", "echo-s1"), slice_value(config, "generate", image_set="heldout"),
             slice_value(config, "adapter", "authors"), slice_value(config, "merge"),
         ]  # fmt: skip
 
-    first, file = slices(), folder / "mine/sd3_family.py"
+    first, file = slices(), folder / "mine/auraflow_family.py"
     text = file.read_text()
     try:
-        file.write_text(text.replace('name="sd3",', 'name="sd3",\n    version=2,'))
+        file.write_text(text.replace('name="auraflow",', 'name="auraflow",\n    version=2,'))
         FAMILIES.named.clear()
-        del sys.modules["sd3_family"]
+        del sys.modules["auraflow_family"]
         importlib.invalidate_caches()
         second = slices()
     finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import tiny_flux
 import tiny_qwenimage
+import tiny_sd3
 import tiny_t2i
 import torch
 import yaml
@@ -73,11 +74,12 @@ def test_the_shift_of_the_sampler_follows_the_size(experiment):
     assert (small[1:-1] < ours[1:-1]).all()  # a smaller image needs less noise to be hidden
 
 
-@pytest.mark.parametrize("family", ["zimage", "qwenimage", "flux"])
+@pytest.mark.parametrize("family", ["zimage", "qwenimage", "flux", "sd3"])
 def test_what_is_refused_is_what_the_model_cannot_make(family):
-    folder = {"zimage": tiny_t2i, "qwenimage": tiny_qwenimage, "flux": tiny_flux}[family].shared_folder()
+    tiny = {"zimage": tiny_t2i, "qwenimage": tiny_qwenimage, "flux": tiny_flux, "sd3": tiny_sd3}
+    folder = tiny[family].shared_folder()
     model, descriptor = load_family(family, str(folder)), family_named(family)
-    for side in range(4, 65, 4):
+    for side in range(4, 81, 4):
         try:
             fits = bool(model.latent_shape(side, 64))
         except Exception:

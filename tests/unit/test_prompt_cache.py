@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import tiny_flux
 import tiny_qwenimage
+import tiny_sd3
 import tiny_t2i
 import torch
 from forked import Started, ranks, run, start
@@ -33,6 +34,7 @@ FOLDERS = {
     "zimage": tiny_t2i.shared_folder,
     "qwenimage": tiny_qwenimage.shared_folder,
     "flux": tiny_flux.shared_folder,
+    "sd3": tiny_sd3.shared_folder,
 }
 PROMPTS = ["A red circle.", "Two blue squares and a ring.", "A red circle.", "Ein grüner Stern – „schön“\n✓"]
 # Encodes prompts 0, 1, 2, ... into a cache.

@@ -21,6 +21,7 @@ FAMILY = Family(
     },
     comfyui_prefix="diffusion_model.",
     vae_widths="block_out_channels",
+    positions="axes_lens",
     guidance_scale=4.0,
     training_guidance_scale=3.5,
     sizes=(Path(__file__).with_name("sizes.json"),),
