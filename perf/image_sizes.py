@@ -2,10 +2,12 @@
 
     python perf/image_sizes.py --captions heldout.jsonl --limit 100 64x64 48x48 56x72
     python perf/image_sizes.py --captions heldout.jsonl 64x64 --adapter runs/a/20/adapter --adapter runs/b/20/adapter
+    python perf/image_sizes.py --captions heldout.jsonl --image-sizes image_sizes.jsonl own 64x64
 
-Sizes are height x width. The images are those of an image set `captions` of these held-out captions at its defaults but
-guidance 0 and 8 steps. Printed for each size and adapter: the images that show what their caption says, with a 95 %
-Wilson interval, and of an adapter the difference to the model without one, paired by caption, with a 95 % interval.
+Sizes are height x width; `own` is the size of each caption's image, as `promptecho caption sizes` wrote it. The images
+are those of an image set `captions` of these held-out captions at its defaults but guidance 0 and 8 steps. Printed for
+each size and adapter: the images that show what their caption says, with a 95 % Wilson interval, and of an adapter the
+difference to the model without one, paired by caption, with a 95 % interval.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from promptecho.captions.image_sizes import read_sizes
 from promptecho.captions.prompts import read_prompts
 from promptecho.intervals import wilson_interval
 from promptecho.shapes.grammar import parse
@@ -27,35 +30,46 @@ from promptecho.train.data import normal
 BATCH, STEPS = 16, 8
 
 
-def outcomes(captions: list[tuple[str, str]], size: str, adapter: Path | None) -> np.ndarray:
-    """Whether the image of each caption (its id, its text) shows what it says."""
+def outcomes(
+    captions: list[tuple[str, str]], size: str, adapter: Path | None, own: dict[str, tuple[int, int]]
+) -> np.ndarray:
+    """Whether the image of each caption (its id, its text) shows what it says; `own`: width and height by id."""
     family = load_family("zimage", "shapes")
     if adapter is not None:
         family.transformer = load_adapter(family.transformer, adapter)
-    shape, found = family.latent_shape(*map(int, size.split("x"))), []
-    for start in range(0, len(captions), BATCH):
-        part = captions[start : start + BATCH]
+    shapes: dict[tuple[int, int], list[int]] = {}
+    for index, (name, _) in enumerate(captions):
+        height, width = reversed(own[name]) if size == "own" else map(int, size.split("x"))
+        shapes.setdefault((height, width), []).append(index)
+    right = np.zeros(len(captions))
+    batches = [
+        (family.latent_shape(*shape), places[start : start + BATCH])
+        for shape, places in sorted(shapes.items()) for start in range(0, len(places), BATCH)
+    ]  # fmt: skip
+    for shape, places in batches:
+        part = [captions[index] for index in places]
         noise = torch.stack([normal(shape, 0, "generate", name, 0) for name, _ in part])
         cond = family.encode_prompts([text for _, text in part])
         images = family.decode(family.sample(noise, cond, num_inference_steps=STEPS, guidance_scale=0.0))
-        found += [judge(parse(text), detect(image)) for (_, text), image in zip(part, images, strict=True)]
-    return np.array(found, float)
+        right[places] = [judge(parse(text), detect(image)) for (_, text), image in zip(part, images, strict=True)]
+    return right
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("sizes", nargs="+", help="HEIGHTxWIDTH")
+    parser.add_argument("sizes", nargs="+", help="HEIGHTxWIDTH, or own")
     parser.add_argument("--captions", type=Path, required=True, help="heldout.jsonl of the embedded experiment")
     parser.add_argument("--limit", type=int, default=400, help="captions, from the first on")
+    parser.add_argument("--image-sizes", type=Path, help="image_sizes.jsonl, for `own`")
     parser.add_argument("--adapter", type=Path, action="append", default=[])
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     captions = [(row.image_id, row.caption) for row in read_prompts(options.captions)[: options.limit]]
-    n = len(captions)
+    n, own = len(captions), {} if options.image_sizes is None else read_sizes(options.image_sizes)
     for size in options.sizes:
         base = None
         for adapter in (None, *options.adapter):
-            right = outcomes(captions, size, adapter)
+            right = outcomes(captions, size, adapter, own)
             low, high = wilson_interval(int(right.sum()), n)
             share = f"{100 * right.mean():5.1f} % ({100 * low:.1f}-{100 * high:.1f})"
             line = f"{size:>8}  {int(right.sum()):>4} of {n}  {share}"

@@ -34,6 +34,7 @@ from promptecho.errors import DataError, PromptEchoError
 from promptecho.files import digest
 from promptecho.status.record import record_jobs
 from promptecho.train.labels import prompt_use
+from promptecho.train.prompt_sizes import SIZES, SIZES_FILE
 from promptecho.train.prompts import CAPTIONS, captions_problem
 
 # The rules are known by the names of their outputs: a workflow that takes ours as a module may rename rules.
@@ -285,7 +286,7 @@ class Protection:
         config, run = self.experiments[job.wildcards.E], job.wildcards.R
         if run_training(config, run).accept_captions and key != INITIAL:
             return None
-        if key == CAPTIONS or key.startswith("label"):
+        if key in (CAPTIONS, SIZES) or key.startswith("label"):
             with contextlib.suppress(DataError, ImportError):  # a file that can't be read here is another one
                 use = prompt_use(config, run, str(job.input.captions), self.placed)
                 return captions_problem(Path(job.output.adapter).parent, use)
@@ -297,6 +298,8 @@ class Protection:
         files = {CAPTIONS: ("captions.h5", str(job.input.captions))}
         if run_training(config, run).heldout.patience is not None:
             files["held-out captions file"] = ("heldout.jsonl", str(job.input.heldout))
+        if "image_sizes" in set(job.input.keys()):
+            files[SIZES] = (SIZES_FILE, str(job.input.image_sizes))
         if "initial" in set(job.input.keys()):
             files[INITIAL] = ("adapter to begin with", f"{job.input.initial}/adapter_model.safetensors")
         for index, entry in enumerate(run_rewards(config, run)):

@@ -290,9 +290,75 @@ def prompts(
     """Take prompts from a file instead of captioning images; what is written has the same form."""
     from promptecho.captions.merge import import_prompts
     from promptecho.captions.settings import read_settings
+    from promptecho.config.image_sizes import runs_by_image
 
     spec = _merge_spec(config, out, heldout_out, heldout, max_words, max_tokens, tokenizer, None, seed)
-    _report(import_prompts(read_settings(config).pick("prompts", prompts), spec), as_json)
+    settings = read_settings(config)
+    path = settings.pick("prompts", prompts)
+    if settings.experiment is not None and runs_by_image(settings.experiment.runs):
+        from promptecho.captions.image_sizes import sizes_of_prompts
+
+        sizes_of_prompts(path)  # told before anything is made of prompts that cannot be trained on
+    _report(import_prompts(path, spec), as_json)
+
+
+@caption.command("sizes")
+def sizes(
+    config: Path | None = CONFIG,
+    captions: Path | None = typer.Option(
+        None,
+        "--captions",
+        help="The merged captions, captions.h5, of whose images sizes are wanted. Needed for images.",
+    ),
+    heldout: Path | None = typer.Option(
+        None, "--heldout", help="Held-out captions, heldout.jsonl, of whose images they are wanted, too. Default: none."
+    ),
+    images: str | None = typer.Option(
+        None,
+        "--images",
+        help="Images: a folder, a .txt of paths, or a .jsonl of {image_id, path}. Default: captions.images.",
+    ),
+    images_list: Path | None = typer.Option(
+        None,
+        "--list",
+        help="File that `promptecho caption list` wrote for these images. It may be missing. Default: what --images "
+        "holds now.",
+    ),
+    prompts: str | None = typer.Option(
+        None,
+        "--prompts",
+        help="Prompts with width and height beside them, in place of images. Default: captions.prompts.",
+    ),
+    out: Path = typer.Option(
+        ..., "--out", help="JSON Lines file to write; training looks for image_sizes.jsonl beside captions.h5."
+    ),
+    as_json: bool = AS_JSON,
+) -> None:
+    """Write down how large the image of each caption is, for training whose sizes follow the images.
+
+    Needed where a run has size_by: image. Sizes are those that a viewer shows. Of JPEG, PNG and WebP files the head
+    alone is read.
+    """
+    from promptecho.captions.image_sizes import sizes_of_images, sizes_of_prompts, write_sizes
+    from promptecho.captions.settings import read_settings
+
+    settings = read_settings(config)
+    given = prompts or (settings.captions.prompts if images is None else None)
+    if given is not None:
+        found = sizes_of_prompts(given)
+    else:
+        if captions is None:
+            raise typer.BadParameter("give --captions, the file of `promptecho caption merge`, or --prompts")
+        from promptecho.captions.prompts import read_prompts
+        from promptecho.captions.shard_spec import listed_images
+        from promptecho.captions.store import load_training_captions
+
+        ids = [one.prompt_id for one in load_training_captions(captions)]
+        if heldout is not None and heldout.stat().st_size:  # without any held-out caption it is empty
+            ids += [row.image_id for row in read_prompts(heldout)]
+        found = sizes_of_images(ids, listed_images(settings.pick("images", images), images_list).items)
+    write_sizes(out, found)
+    _report({"out": str(out), "sizes": len(found)}, as_json)
 
 
 def _merge_spec(

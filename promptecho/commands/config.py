@@ -24,9 +24,11 @@ def check(files: list[Path] = typer.Argument(..., help="Experiment files.")) -> 
     from promptecho.config import load_experiment, run_rewards, run_training
     from promptecho.config.extends import read_experiment
     from promptecho.config.guards import unscored_sets, unwatched_runs
+    from promptecho.config.image_sizes import bucket_lists
     from promptecho.config.resolve import as_written
     from promptecho.config.rewards import unequal_sizes
     from promptecho.config.scorers import unproved_backends
+    from promptecho.doctor.image_sizes import unsized_prompts
     from promptecho.doctor.trackers import tracker_troubles
     from promptecho.errors import ConfigError
 
@@ -37,6 +39,9 @@ def check(files: list[Path] = typer.Argument(..., help="Experiment files.")) -> 
                 as_written(read_experiment(file), str(file))
             experiment = load_experiment(file)
             typer.echo(f"{file}: valid")
+            for text in bucket_lists(experiment.runs, experiment.models.t2i):
+                typer.echo(f"{file}: {text}")
+            problems += [f"{file}: {one}" for one in unsized_prompts(experiment)]
             for run in experiment.runs:
                 if text := unequal_sizes(run_rewards(experiment, run), run_training(experiment, run).advantage.scale):
                     typer.echo(f"{file}: warning: runs.{run}: {text}", err=True)

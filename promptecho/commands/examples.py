@@ -31,6 +31,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "promptecho caption prompts --prompts results/shapes/captions/heldout.jsonl --heldout 5 --out captions.h5"
         " --heldout-out heldout.jsonl",
     ),
+    "caption sizes": (
+        "promptecho caption sizes --captions results/shapes/captions/captions.h5"
+        " --images results/shapes/captions/images --out image_sizes.jsonl",
+    ),
     "train": (
         "# first of all: do several processes here train as one does?",
         "promptecho train --smoke",

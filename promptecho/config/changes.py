@@ -104,6 +104,8 @@ def assignments(found: Sequence[Change], training: TrainingConfig) -> list[str]:
         if change.gone:
             continue
         key = change.path.removeprefix("training.")
+        if key == "sizes" and training.buckets is not None:  # which count as what they come to
+            key = "buckets"
         value: Any = settings
         for part in key.split("."):
             value = value.get(part) if isinstance(value, dict) else None

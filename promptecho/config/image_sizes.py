@@ -28,15 +28,21 @@ def size_problems(sections: Mapping[str, Any]) -> dict[str, str]:
     t2i = sections["models"].t2i
     family, folder = family_named(t2i.family), model_path(t2i.path, "t2i")
 
-    def problem_of(size: tuple[int, int]) -> str:
+    def problem_of(size: tuple[int, int], keys: str = "height and width") -> str:
         problem = None if size == (family.height, family.width) else size_problem(family, folder, *size)
-        return f"{problem}; correct height and width" if problem else ""
+        return f"{problem}; correct {keys}" if problem else ""
 
     if problem := problem_of((t2i.height, t2i.width)):
         return {"models.t2i.height": problem}
     found = {}
     for name, training in (sections.get("runs") or {}).items():
-        for index, size in enumerate(training.image_sizes(t2i)):
+        sizes = training.image_sizes(t2i)
+        if training.buckets is not None:
+            faulty = (problem_of(size, "multiple, pixels or max_ratio") for size in sizes)
+            if problem := _too_few(sizes) or next(filter(None, faulty), ""):
+                found["training.buckets"] = f"{problem} (run {name})"
+            continue
+        for index, size in enumerate(sizes):
             key = "height" if training.sizes is None else f"sizes.{index}.height"
             if problem := problem_of(size):
                 found[f"training.{key}"] = f"{problem} (run {name})"
@@ -44,6 +50,36 @@ def size_problems(sections: Mapping[str, Any]) -> dict[str, str]:
         if problem := problem_of(image_set.size(t2i)):
             found[f"image_sets.{name}.height"] = problem
     return found
+
+
+def runs_by_image(runs: Mapping[str, Any]) -> list[str]:
+    """The runs whose prompts have the sizes of the images that they caption (`training.size_by: image`)."""
+    return [name for name, training in runs.items() if training.size_by == "image"]
+
+
+def bucket_lists(runs: Mapping[str, Any], t2i: Sized) -> list[str]:
+    """A line for each list of buckets that runs have, with the sizes that it comes to."""
+    found: dict[str, list[str]] = {}
+    for name, training in runs.items():
+        if training.buckets is not None:
+            sizes = ", ".join(f"{height}x{width}" for height, width in training.image_sizes(t2i))
+            found.setdefault(sizes, []).append(name)
+    return [
+        f"training.buckets of {', '.join(names)}: {len(sizes.split(', '))} sizes (height x width): {sizes}"
+        for sizes, names in found.items()
+    ]
+
+
+def _too_few(buckets: list[tuple[int, int]]) -> str:
+    """Why so few buckets are none."""
+    if not buckets:
+        return "no size has so few pixels; raise pixels, or lower multiple"
+    if len(buckets) == 1:
+        height, width = buckets[0]
+        return (
+            f"come to one size, {height} x {width}; raise max_ratio, lower multiple, or give height and width instead"
+        )
+    return ""
 
 
 def size_problem(family: Family, folder: str | Path, height: int, width: int) -> str | None:

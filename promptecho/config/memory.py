@@ -58,7 +58,8 @@ def training_keys(config: ExperimentConfig, run: str, processes: int, phase: str
     own_process = mode == "dedicated" and phase in (Phase.REWARD, Phase.LOAD_VLM)
     if _keeps_encoder(config, phase, device) and not own_process:
         found.append(CACHE)
-    if training.zero_stage < 3 and training.sizes is None and processes > 1 and device != "cpu" and not own_process:
+    may_shard = training.zero_stage < 3 and not training.has_several_sizes
+    if may_shard and processes > 1 and device != "cpu" and not own_process:
         found.append("set training.zero_stage: 3")
     if phase in (Phase.REWARD, Phase.LOAD_VLM):
         for key, vlm in run_vlms(config, run).items():

@@ -19,6 +19,7 @@ from promptecho.config.load import reward_templates, reward_vlm, rewards_key, ru
 from promptecho.config.models import ExperimentConfig, T2iSection
 from promptecho.config.rewards import NamedReward, VlmSection
 from promptecho.config.scorers import backend_of
+from promptecho.config.training_sizes import SizeSection
 from promptecho.errors import ConfigError, DataError
 from promptecho.files import digest, sha256_file
 from promptecho.shipped import is_shipped, model_path
@@ -62,6 +63,8 @@ FORMER_BEHAVIOUR: dict[str, Any] = {
     "training.height": None,
     "training.width": None,
     "training.sizes": None,
+    "training.buckets": None,
+    "training.size_by": "draw",
     "training.init_adapter": None,
     "training.finetuning": "lora",
     "training.lr_schedule": "constant",
@@ -203,6 +206,10 @@ def slice_value(
             training.pop("lr_floor", None)
         if "finetuning" in training:
             training.pop("lora")  # means nothing to the whole model
+        if settings.buckets is not None:  # as if they were written out
+            del training["buckets"]
+            sizes = settings.image_sizes(config.models.t2i)
+            training["sizes"] = [SizeSection(height=h, width=w).model_dump(mode="json") for h, w in sizes]
         if settings.image_sizes(config.models.t2i) == [(config.models.t2i.height, config.models.t2i.width)]:
             for key in _SIZE:  # the same images as without these keys
                 training.pop(key, None)

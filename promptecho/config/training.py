@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -27,16 +27,10 @@ from promptecho.config.fields import (
 from promptecho.config.image_sizes import Sized
 from promptecho.config.rewards import PlacementSection, RewardSection, VlmSection
 from promptecho.config.trackers import TrackerSection
+from promptecho.config.training_sizes import BucketsSection, SizeBy, SizeSection
 
+ONE_SIZE: dict[str, Any] = {"sizes": None, "buckets": None, "size_by": "draw"}  # where no key asks for several
 Weighting = Literal["ghuber", "uniform", "t", "t2", "huber"]
-
-
-class SizeSection(Section):
-    """One of several sizes of training images."""
-
-    height: Count = Field(description="Height in pixels.")
-    width: Count = Field(description="Width in pixels.")
-    weight: Positive = Field(1.0, description="How often a prompt has it, beside the weights of the other sizes.")
 
 
 class LoraSection(Section):
@@ -106,7 +100,9 @@ class TimestepsSection(Section):
     shift: Positive = Field(
         3.0,
         description="Timestep shift s, t -> s t / (1 + (s - 1) t); 1 leaves t as drawn. "
-        "Only for stratified_logit_normal.",
+        "Only for stratified_logit_normal. It is the same for images of all sizes, while the sampler's grows with an "
+        "image's tokens in some families (Qwen-Image, FLUX.1 dev): set it for the size that is trained on, or take a "
+        "grid, which follows (docs/training.md).",
     )
     mean: Real = Field(0.0, description="Mean of the logit-normal.")
     std: Positive = Field(1.0, description="Standard deviation of the logit-normal.")
@@ -272,8 +268,20 @@ class TrainingConfig(Section):
     sizes: Annotated[list[SizeSection], Field(min_length=2)] | None = Field(
         None,
         description="Several sizes of training images, such as [{height: 1024, width: 1024, weight: 2}, {height: 896, "
-        "width: 1152}], in place of `height` and `width`. All images of a prompt have one of them, which its id and "
-        "`seed` decide (docs/training.md). Not with zero_stage 3, nor with algorithm: grpo.",
+        "width: 1152}], in place of `height` and `width`. All images of a prompt have one of them, as `size_by` says "
+        "(docs/training.md). Not with zero_stage 3, nor with algorithm: grpo.",
+    )
+    buckets: BucketsSection | None = Field(
+        None,
+        description="Several sizes as aspect-ratio buckets, such as {pixels: 1048576, max_ratio: 2.0, multiple: 64}, "
+        "in place of `sizes`: all that the budget of pixels allows, wide and tall; `promptecho config check` and "
+        "`plan` list them (docs/training.md). They go with what `sizes` goes with.",
+    )
+    size_by: SizeBy = Field(
+        "draw",
+        description="Which of several sizes a prompt has. draw: its id and `seed` decide, in proportion to the "
+        "weights; image: that whose aspect ratio is nearest to the image which the prompt captions, or to the `width` "
+        "and `height` that stand beside it in `captions.prompts`.",
     )
     prompts_per_iteration: Count = Field(32, description="Prompts (groups) per iteration.")
     images_per_prompt: Count = Field(8, description="Images per prompt (group size), at least 2.")
@@ -444,16 +452,23 @@ class TrainingConfig(Section):
         """Heights and widths of all sizes of training images in pixels."""
         if self.sizes is not None:
             return [(one.height, one.width) for one in self.sizes]
+        if self.buckets is not None:
+            return self.buckets.sizes(t2i)
         return [(self.height or t2i.height, self.width or t2i.width)]
 
     @property
-    def size_weights(self) -> list[float]:
-        """How often each of the sizes occurs, in their order."""
-        return [1.0] if self.sizes is None else [one.weight for one in self.sizes]
+    def has_several_sizes(self) -> bool:
+        """Whether images are not all of one size."""
+        return self.sizes is not None or self.buckets is not None
+
+    def size_weights(self, t2i: Sized) -> list[float]:
+        """How often each of the sizes occurs, in their order; of `size_by: image`, which nobody knows beforehand, as if
+        all occurred equally often."""
+        return [1.0] * len(self.image_sizes(t2i)) if self.sizes is None else [one.weight for one in self.sizes]
 
     def of_size(self, height: int, width: int) -> TrainingConfig:
         """The same training on images of one size."""
-        return self.model_copy(update={"height": height, "width": width, "sizes": None})
+        return self.model_copy(update={"height": height, "width": width, **ONE_SIZE})
 
     @property
     def guides_loss(self) -> bool:

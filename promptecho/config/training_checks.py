@@ -113,20 +113,23 @@ def _schedule_problems(training: TrainingConfig) -> list[tuple[str, str]]:
 
 def _size_problems(training: TrainingConfig) -> list[tuple[str, str]]:
     """What does not go with several sizes of images."""
-    if training.sizes is None:
-        return []
-    found = []
-    if given := [key for key in ("height", "width") if getattr(training, key) is not None]:
-        found.append(("sizes", f"give either sizes or {' and '.join(given)}; set the other to null"))
+    if not training.has_several_sizes:
+        if training.size_by == "draw":
+            return []
+        told = f"{training.size_by} chooses among several sizes: give sizes or buckets, or set size_by: draw"
+        return [("size_by", told)]
+    found, key = [], "sizes" if training.buckets is None else "buckets"
+    if given := [one for one in ("height", "width", "sizes") if one != key and getattr(training, one) is not None]:
+        found.append((key, f"give either {key} or {' and '.join(given)}; set the other to null"))
     if training.zero_stage == 3:
-        found.append(
-            ("sizes", "does not go with zero_stage 3, where all processes make each pass together: take one size")
-        )
+        found.append((key, "does not go with zero_stage 3, where all processes make each pass together: take one size"))
     if training.algorithm == "grpo":
-        found.append(("sizes", "does not go with algorithm: grpo, which keeps the sampler's way: take one size"))
-    pixels = [(one.height, one.width) for one in training.sizes]
+        found.append((key, "does not go with algorithm: grpo, which keeps the sampler's way: take one size"))
+    pixels = [(one.height, one.width) for one in training.sizes or []]
     if twice := [one for one in dict.fromkeys(pixels) if pixels.count(one) > 1]:
         found.append(("sizes", f"{twice[0][0]} x {twice[0][1]} is there twice; add their weights"))
+    if training.size_by == "image" and any(one.weight != 1 for one in training.sizes or []):
+        found.append(("size_by", "image leaves nothing to weights: take weight out of sizes, or set size_by: draw"))
     return found
 
 

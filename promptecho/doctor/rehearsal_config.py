@@ -11,6 +11,7 @@ from promptecho.captions.inputs import list_images
 from promptecho.config import ExperimentConfig, run_rewards, run_training
 from promptecho.config.load import parse_experiment
 from promptecho.config.resolve import write_resolved
+from promptecho.config.training import ONE_SIZE
 from promptecho.doctor.images import SAMPLE
 from promptecho.doctor.preflight import Preflight
 from promptecho.errors import DataError
@@ -21,7 +22,7 @@ IMAGES = 2  # of the prompt that is trained on
 # By which runs differ in what they load and compute.
 OWN = {
     "reward_vlm", "rewards", "seed", "sampling", "reward_placement", "finetuning", "algorithm", "height", "width",
-    "sizes", "lora", "zero_stage",
+    "sizes", "buckets", "lora", "zero_stage",
 }  # fmt: skip
 
 
@@ -69,9 +70,9 @@ def _smallest(
             "iterations": 1, "checkpoints": [1], "prompts_per_iteration": 1, "images_per_prompt": IMAGES,
             "batch_size": IMAGES, "micro_batch_size": micro,
         }  # fmt: skip
-        if tried["training"]["sizes"] is not None:  # the one prompt has the largest
-            height, width = run_training(config, run).size(config.models.t2i)
-            raw["training"] |= {"sizes": None, "height": height, "width": width}
+        if (training := run_training(config, run)).has_several_sizes:  # the one prompt has the largest
+            height, width = training.size(config.models.t2i)
+            raw["training"] |= {**ONE_SIZE, "height": height, "width": width}
         raw["rewards"] = tried["rewards"]
         if placement is not None:
             raw["training"]["reward_placement"] = {"mode": placement}

@@ -14,6 +14,7 @@ from promptecho.doctor.caption_server import caption_server
 from promptecho.doctor.cluster import cluster
 from promptecho.doctor.diagnosis import Diagnosis, run_checks
 from promptecho.doctor.finding import PreflightCheck
+from promptecho.doctor.image_sizes import image_sizes
 from promptecho.doctor.images import images_readable, images_there
 from promptecho.doctor.judges import judge_keys, judges_answer
 from promptecho.doctor.local_gpus import local_gpus
@@ -37,6 +38,7 @@ CHECKS: dict[str, PreflightCheck] = {
     "profile": profile_mistakes,
     "images": images_there,
     "images, read": images_readable,
+    "sizes": image_sizes,
     "models": models,
     "packages": packages,
     "backends": backends,

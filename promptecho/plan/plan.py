@@ -105,15 +105,15 @@ class Planner:
         paths = dict.fromkeys(section.path for section in run_vlms(config, run).values())
         clock, vlms = Clock(cluster.gpu, self.settings, cluster.nodes), self.vlms(config, run)
         found, sizes, usual = [], training.image_sizes(config.models.t2i), _usual_size(config)
-        heldout = 0.0
-        for size, weight in zip(sizes, training.size_weights, strict=True):
+        heldout, weights = 0.0, training.size_weights(config.models.t2i)
+        for size, weight in zip(sizes, weights, strict=True):
             sized = _with_training(config, run, training.of_size(*size))
             own = self.t2i(sized, sized.runs[run]), self.vlms(sized, run)
             found.append((weight, iteration_phases(*own, rewards, training, layout, clock)))
             if (watched := training.heldout).prompts:
                 counts = watched.prompts, watched.images_per_prompt
                 seconds = sum(p.seconds for p in rollout_phases(*own, rewards, training, layout, clock, *counts))
-                heldout += weight / sum(training.size_weights) * seconds / watched.every
+                heldout += weight / sum(weights) * seconds / watched.every
         return RunPlan(
             run, training.iterations, training.reward_placement.mode, _sharing(training, layout), training.zero_stage,
             {"text-to-image": config.models.t2i.path, "reward VLM": " and ".join(paths) or NO_VLM},

@@ -71,7 +71,7 @@ def candidates(config: ExperimentConfig, cluster: Cluster, run: str, plan: RunPl
             yield _training(run, text, reward_placement={"per_node": servers})
     if placement.mode != "offloaded" and needs_vlm(config, run):
         yield _training(run, "set training.reward_placement.mode: offloaded", reward_placement={"mode": "offloaded"})
-    if training.zero_stage != 3 and training.sizes is None and cluster.gpus > 1 and worst.who == "trainer":
+    if training.zero_stage != 3 and not training.has_several_sizes and cluster.gpus > 1 and worst.who == "trainer":
         yield _training(run, "set training.zero_stage: 3", zero_stage=3)
     if phase == Phase.DECODE and not config.models.t2i.vae_tiling:
         yield _t2i("set models.t2i.vae_tiling: true", vae_tiling=True)

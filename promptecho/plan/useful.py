@@ -36,10 +36,10 @@ def work_of(
     """
     cache, training = config.models_prompt_cache is not None, run_training(config, run)
     planner = Planner(Settings(1.0, 1.0, 1.0, 0.0, prompt_tokens, 1, config.captions.query, cache), root)
-    parts, total = [], sum(training.size_weights)
-    for size, weight in zip(training.image_sizes(config.models.t2i), training.size_weights, strict=True):
+    parts, weights = [], training.size_weights(config.models.t2i)
+    for size, weight in zip(training.image_sizes(config.models.t2i), weights, strict=True):
         sized = config.model_copy(update={"runs": {**config.runs, run: training.of_size(*size)}})
-        parts.append((weight / total, *_work(planner, sized, run, cache)))
+        parts.append((weight / sum(weights), *_work(planner, sized, run, cache)))
     useful, again = (
         {phase: _effort(_mean([(weight, costs[phase]) for weight, costs in which]), gpu) for phase in which[0][1]}
         for which in ([(weight, first) for weight, first, _ in parts], [(weight, last) for weight, _, last in parts])

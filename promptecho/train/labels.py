@@ -9,13 +9,15 @@ from pathlib import Path
 from promptecho.config import ExperimentConfig, run_rewards, run_training
 from promptecho.config.rewards import RewardSection
 from promptecho.errors import DataError, listed
+from promptecho.train.prompt_sizes import in_words, sizes_by_image
 from promptecho.train.prompts import PromptUse, TrainingPrompt
 
 
 def prompt_use(
     config: ExperimentConfig, run: str, captions: str | Path, placed: Callable[[str], str] = str
 ) -> PromptUse:
-    """What the iterations of `run` use, from captions.h5 and the label files (`placed` says where those are).
+    """What the iterations of `run` use, from captions.h5, the sizes beside it where they are asked for, and the label
+    files (`placed` says where those are).
 
     Raises:
         DataError: a file is missing or faulty.
@@ -28,8 +30,10 @@ def prompt_use(
         for entry in run_rewards(config, run)
     ]
     labels = [load_labels(entry, index, prompts) for index, entry in enumerate(rewards)]
-    training = run_training(config, run)
-    return PromptUse(prompts, [one for one in labels if one is not None], training.seed, training.prompts_per_iteration)
+    training, t2i = run_training(config, run), config.models.t2i
+    used = [one for one in labels if one is not None]
+    used += in_words(training, t2i, sizes_by_image(training, t2i, captions, prompts))
+    return PromptUse(prompts, used, training.seed, training.prompts_per_iteration)
 
 
 def load_labels(entry: RewardSection, index: int, prompts: Sequence[TrainingPrompt]) -> dict[str, str] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from promptecho.train.launch import Launch
 from promptecho.train.phases import Phases
 from promptecho.train.placement.base import Rewarder
 from promptecho.train.placement.layout import RankLayout
+from promptecho.train.prompt_sizes import sizes_by_image
 from promptecho.train.reward_list import list_rewards, with_models
 from promptecho.train.scoring import WeightedReward
 from promptecho.train.sizes import TrainingSizes
@@ -38,6 +40,7 @@ def prepare(segment: Segment, training: TrainingConfig, layout: RankLayout, laun
     """Everything that is loaded before the first iteration. Collective."""
     device = phase.device
     prompts, watched = all_prompts(segment, training, check=layout.index == 0)
+    by_image = sizes_by_image(training, segment.config.models.t2i, segment.captions, chain(prompts, watched))
     rewards = list_rewards(segment.config, segment.run, prompts, watched)
     check_texts(segment, prompts, watched, rewards, quiet=layout.index != 0)
     with phase(Phase.LOAD_T2I):
@@ -59,7 +62,7 @@ def prepare(segment: Segment, training: TrainingConfig, layout: RankLayout, laun
     t2i, times = segment.config.models.t2i, phase.meter.load_metrics()
     trainer = Trainer(
         segment, training, family, encoder, engine, rewards, rewarder, prompts, watched,
-        TrainingSizes.of(family, training, t2i), phase, gpus=launch.world_size, initial=initial, base=base,
+        TrainingSizes.of(family, training, t2i, by_image), phase, gpus=launch.world_size, initial=initial, base=base,
         first_row=times,
     )  # fmt: skip
     told = ", ".join(f"{key.removeprefix('seconds_load_')} {value:.1f} s" for key, value in times.items())

@@ -1,10 +1,10 @@
 """Images of several sizes in one training: which size a prompt's images have, and latents of all sizes in one tensor.
 
-A prompt's size is a function of the run's seed and the prompt's id, so all its images have one size, and ranks, batches
-and interruptions change nothing. Where sizes differ, an image's latents, noise and velocities are a row: flat, with
-zeros behind those of an image that is smaller than the largest. `cut` brings a row's values back into their shape. A
-pass through the model holds images of one shape; one over several is cut into a pass for each, as t2i/lengths.py does
-it with lengths.
+A prompt's size is a function of the run's seed and the prompt's id, or of the image that it captions (prompt_sizes.py),
+so all its images have one size, and ranks, batches and interruptions change nothing. Where sizes differ, an image's
+latents, noise and velocities are a row: flat, with zeros behind those of an image that is smaller than the largest.
+`cut` brings a row's values back into their shape. A pass through the model holds images of one shape; one over several
+is cut into a pass for each, as t2i/lengths.py does it with lengths.
 """
 
 from __future__ import annotations
@@ -42,19 +42,23 @@ class TrainingSize:
 
 @dataclass(frozen=True)
 class TrainingSizes:
-    """The sizes of a run, of which a prompt has one in proportion to `weights`."""
+    """The sizes of a run, of which a prompt has one in proportion to `weights`, or the one that `by_image` gives its id
+    (None: no prompt has one from its image)."""
 
     sizes: tuple[TrainingSize, ...]
     weights: tuple[float, ...]
     seed: int
+    by_image: dict[str, int] | None = None
 
     @classmethod
-    def of(cls, family: T2iModel, training: TrainingConfig, t2i: T2iSection) -> TrainingSizes:
+    def of(
+        cls, family: T2iModel, training: TrainingConfig, t2i: T2iSection, by_image: dict[str, int] | None = None
+    ) -> TrainingSizes:
         sampling, found = training.sampling, []
         for height, width in training.image_sizes(t2i):
             grid = family.timesteps(sampling.num_inference_steps, height, width, sampling.schedule)[:-1]
             found.append(TrainingSize(height, width, family.latent_shape(height, width), grid))
-        return cls(tuple(found), tuple(training.size_weights), training.seed)
+        return cls(tuple(found), tuple(training.size_weights(t2i)), training.seed, by_image)
 
     @property
     def several(self) -> bool:
@@ -70,6 +74,8 @@ class TrainingSizes:
         """Which of the sizes a prompt's images have."""
         if not self.several:
             return 0
+        if self.by_image is not None:
+            return self.by_image[prompt_id]
         place = derive_seed(self.seed, "size", prompt_id) % DRAWS / DRAWS * sum(self.weights)
         ends = list(itertools.accumulate(self.weights))
         return min(bisect.bisect_right(ends, place), len(ends) - 1)

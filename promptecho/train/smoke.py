@@ -171,7 +171,7 @@ def settings(
         whole = experiment.model_dump(mode="json")
         kept = ("models", "rewards", *(key for key in whole if key.startswith(("models_", "plugins"))))
         raw = {key: whole[key] for key in kept}
-        raw["training"] = training.model_dump(mode="json")
+        raw["training"] = training.model_dump(mode="json") | {"size_by": "draw"}  # made-up prompts caption no image
         for rewards in (raw["rewards"], raw["training"]["rewards"] or []):
             for entry in rewards:
                 entry["label"] = None  # labels belong to the experiment's own prompts

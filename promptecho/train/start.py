@@ -14,6 +14,7 @@ from promptecho.files import sha256_file
 from promptecho.t2i.lora_files import PEFT_FILE
 from promptecho.train import checkpoint
 from promptecho.train.engine import MOMENTS, zero_moments
+from promptecho.train.prompt_sizes import SIZES, SIZES_FILE
 from promptecho.train.prompts import CAPTIONS
 from promptecho.train.ranks import agree
 from promptecho.train.state import HELDOUT, TrainingState
@@ -25,6 +26,8 @@ def digests_of(segment: Segment, training: TrainingConfig) -> dict[str, str]:
     files = {CAPTIONS: segment.captions}
     if training.heldout.patience is not None and segment.heldout is not None:
         files[HELDOUT] = segment.heldout
+    if training.size_by == "image":
+        files[SIZES] = segment.captions.with_name(SIZES_FILE)
     if segment.init_adapter is not None:
         files[INITIAL] = segment.init_adapter / PEFT_FILE
     for index, entry in enumerate(run_rewards(segment.config, segment.run)):

@@ -19,6 +19,7 @@ from promptecho.train.data import TrainingPrompt
 from promptecho.train.engine import Engine
 from promptecho.train.phases import Phases
 from promptecho.train.placement.base import Rewarder
+from promptecho.train.prompt_sizes import in_words
 from promptecho.train.prompts import PromptUse
 from promptecho.train.saving import Saver
 from promptecho.train.scoring import WeightedReward
@@ -74,6 +75,7 @@ class Trainer:
     def use(self) -> PromptUse:
         """What the iterations use, for the state's record."""
         labels = [entry.labels for entry in self.rewards if entry.labels is not None]
+        labels += in_words(self.training, self.segment.config.models.t2i, self.sizes.by_image)
         return PromptUse(self.prompts, labels, self.training.seed, self.training.prompts_per_iteration)
 
     @property

@@ -105,3 +105,32 @@ rule captions:
         "{params.venv}python -m promptecho caption {params.source} --config {params.config:q}"
         " --out {output.captions:q} --heldout-out {output.heldout:q}"
         " 2>&1 | tee -i {log:q}"
+
+
+rule image_sizes:
+    """Write down how large the image of each caption is, for runs with size_by: image."""
+    input:
+        captions="results/{E}/captions/captions.h5",
+        heldout="results/{E}/captions/heldout.jsonl",
+    output:
+        "results/{E}/captions/image_sizes.jsonl",
+    log:
+        "results/{E}/logs/image_sizes.log",
+    benchmark:
+        "results/{E}/timings/image_sizes.tsv"
+    conda:
+        "../../envs/caption.yaml"
+    threads: 1
+    resources:
+        runtime=60,
+        mem_mb=4000,
+    params:
+        venv=venv("caption"),
+        config=config_path,
+        images=sized_images,
+    message:
+        "{wildcards.E}: write down how large the captioned images are"
+    shell:
+        "{params.venv}python -m promptecho caption sizes --config {params.config:q} {params.images}"
+        " --captions {input.captions:q} --heldout {input.heldout:q} --out {output:q}"
+        " 2>&1 | tee -i {log:q}"

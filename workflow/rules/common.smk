@@ -281,6 +281,8 @@ def training_inputs(wildcards):
     inputs = {"captions": bound(wildcards, f"results/{wildcards.E}/captions/captions.h5")}
     if configuration.run_training(chosen, wildcards.R).heldout.prompts:
         inputs["heldout"] = bound(wildcards, f"results/{wildcards.E}/captions/heldout.jsonl")
+    if configuration.run_training(chosen, wildcards.R).size_by == "image":  # training finds it beside the captions
+        inputs["image_sizes"] = bound(wildcards, f"results/{wildcards.E}/captions/image_sizes.jsonl")
     if (initial := initial_adapter(chosen, wildcards.R)) is not None:
         inputs["initial"] = bound(wildcards, f"results/{wildcards.E}/{initial.folder}")
         _require_adapter(wildcards, initial)

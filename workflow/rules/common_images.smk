@@ -34,6 +34,13 @@ def merged_images(wildcards):
     return f"--images {shlex.quote(placed(images))} --list {shlex.quote(images_list(wildcards, None))}"
 
 
+def sized_images(wildcards, output):
+    """Options that say where the captioned images are, or the user's prompts with sizes beside them. It takes `output`
+    so that Snakemake does not record it."""
+    prompts = experiment(wildcards).captions.prompts
+    return merged_images(wildcards) if prompts is None else f"--prompts {shlex.quote(prompts)}"
+
+
 def _renewal(name):
     from promptecho.captions.renewal import renew
 
