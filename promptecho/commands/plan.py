@@ -84,8 +84,8 @@ def plan(
         if name not in loaded.runs:
             known = f"(known: {', '.join(loaded.runs) or 'none'}){maybe(name, loaded.runs)}"
             raise ConfigError(f"--run {name}: no such run in {config} {known}")
-    if not names:
-        raise ConfigError(f"{config}: runs: has no run to plan; add one")
+    if not names and not loaded.image_sets:
+        raise ConfigError(f"{config}: has no run and no image set to plan; add one to runs or image_sets")
     share, measured = read_mfu(mfu, gpu)
     settings = Settings(
         share, transfer, network_gb_s, reserve_gb, prompt_tokens or usual_prompt_tokens(loaded), reply_tokens,

@@ -189,11 +189,18 @@ def _choices(path: tuple, value: Any, where: tuple, root: type[Section]) -> list
     return choices
 
 
+def _needs_captions(sections: dict[str, Any]) -> bool:
+    """Whether something is trained, or judged on held-out captions; an experiment may evaluate models alone."""
+    sets = (sections.get("image_sets") or {}).values()
+    return bool(sections.get("runs")) or not sets or any(one.heldout is not None for one in sets)
+
+
 def cross_problems(sections: dict[str, Any], problems: Problems) -> None:
     """Add what is wrong between sections; those that could not be built are left out."""
     captions = sections.get("captions")
     if captions is not None:
-        exactly_one(captions, "captions", ("images", "prompts", "shapes"), problems)
+        if captions.writes or captions.prompts is not None or _needs_captions(sections):
+            exactly_one(captions, "captions", ("images", "prompts", "shapes"), problems)
         if captions.shapes is not None and captions.heldout >= captions.shapes.count:
             problems.setdefault(
                 "captions.heldout",

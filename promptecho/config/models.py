@@ -173,6 +173,11 @@ class CaptionsSection(Section):
     )
     max_rejected_share: Share = Field(0.05, description="Largest share of rejected captions; above it the merge fails.")
 
+    @property
+    def writes(self) -> bool:
+        """Whether a VLM writes them: prompts that are brought are imported, and an experiment may have none."""
+        return self.images is not None or self.shapes is not None
+
 
 class AdapterSection(Section):
     """An adapter from elsewhere: PEFT's folder, or a LoRA file of diffusers or another trainer."""
@@ -197,7 +202,10 @@ class ExperimentConfig(Section):
 
     experiment: Name = Field(description="Name; taken from the file's name, not written in it.")
     models: ModelsSection = Field(description="Models.")
-    captions: CaptionsSection = Field(description="Training prompts.")
+    captions: CaptionsSection = Field(
+        default_factory=CaptionsSection,
+        description="Training prompts. Without runs, and without image sets of held-out captions, none are needed.",
+    )
     training: TrainingConfig = Field(default_factory=TrainingConfig, description="What every run does.")
     rewards: list[RewardSection] = Field(
         default_factory=lambda: [RewardSection()],

@@ -52,7 +52,7 @@ class Preflight:
     def names(self, stage: Stage) -> list[str]:
         """Runs of training, benchmarks of judge and score, columns of guards, and "" for other stages; none of a stage
         that is not to run."""
-        if stage not in self.stages or (stage == "caption" and self.config.captions.prompts is not None):
+        if stage not in self.stages or (stage == "caption" and not self.config.captions.writes):
             return []  # prompts that are brought are imported: nothing is captioned
         if stage == "train":
             return list(self.config.runs)

@@ -93,13 +93,15 @@ def _uses(config: ExperimentConfig) -> Iterator[RequiredModel]:
         for name, run in config.runs.items()
         if run.reward_vlm != config.training.reward_vlm
     }
-    lists = [run_rewards(config, run) for run in config.runs] or [config.rewards]
+    captions = config.captions
+    brought = captions.writes or captions.prompts is not None  # else nothing is ever trained: models are evaluated
+    lists = [run_rewards(config, run) for run in config.runs] or [config.rewards] * brought
     entries = [entry for entries in lists for entry in entries if entry.reward.needs_vlm]
-    rewarded = not config.runs or any(entry.vlm is None for entry in entries)
+    rewarded = not config.runs and brought or any(entry.vlm is None for entry in entries)
     watching = [guard for guard in config.guards if guard.reward.needs_vlm]
     guarded = any(guard.vlm is None for guard in watching)
     for key, vlm in vlms.items():
-        used = rewarded or (key == "models.vlm" and (config.captions.prompts is None or guarded))
+        used = rewarded or (key == "models.vlm" and (captions.writes or guarded))
         if vlm is not None and used:
             yield RequiredModel(
                 as_written(config, vlm.path), "transformers", vlm.revision, (key,), vlm.trust_remote_code

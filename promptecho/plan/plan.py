@@ -62,7 +62,7 @@ class Planner:
                 fits = partial(self._run_fits, run=name)
                 problems.append(f"run {name}: {problem}; {remedy(asked, cluster, name, plans[-1], fits)}")
         clock, sets = Clock(cluster.gpu, self.settings, cluster.nodes), config.image_sets
-        models = {name: self.generator(config, section, runs[0]) for name, section in sets.items()}
+        models = {name: self.generator(config, section, runs[0] if runs else None) for name, section in sets.items()}
         generation = {
             name: generation_memory(models[name], section.batch_size, section.guidance_scale, self.settings)
             for name, section in sets.items()
@@ -84,8 +84,8 @@ class Planner:
         return Plan(config.experiment, cluster, self.settings, plans, generation, evaluations, captions, problems)
 
     def captions(self, config: ExperimentConfig, clock: Clock, images: int | None) -> Captioning | None:
-        """The plan of captioning; None where the experiment brings its prompts, or a server elsewhere captions."""
-        if config.captions.prompts is not None or asks_elsewhere(config):
+        """The plan of captioning; None where no VLM writes the prompts, or a server elsewhere does."""
+        if not config.captions.writes or asks_elsewhere(config):
             return None
         section, size = config.models.vlm, image_size(config)
         costs = self._known.get(
@@ -215,9 +215,11 @@ class Planner:
             ),
         )  # fmt: skip
 
-    def generator(self, config: ExperimentConfig, section: ImageSetSection, run: str) -> T2iCosts:
-        """The model that makes an image set, at the set's own image size where it has one."""
-        return self.t2i(config, run_training(config, run).of_size(*section.size(config.models.t2i)))
+    def generator(self, config: ExperimentConfig, section: ImageSetSection, run: str | None) -> T2iCosts:
+        """The model that makes an image set, at the set's own image size where it has one; with an adapter as that of
+        `run`, or of `training` where nothing is trained."""
+        training = config.training if run is None else run_training(config, run)
+        return self.t2i(config, training.of_size(*section.size(config.models.t2i)))
 
     def vlms(self, config: ExperimentConfig, run: str) -> list[VlmCosts | None]:
         """The VLM of each of a run's rewards, the same object where it is the same; None where one needs none."""

@@ -213,6 +213,22 @@ def with_captions(image_set: dict[str, Any], **captions: Any) -> dict[str, Any]:
     return raw
 
 
+def test_an_experiment_may_evaluate_a_model_alone():
+    """Then it has no captions, and its VLM is not looked for; whatever needs captions asks for them."""
+    from promptecho.models.required import required_models
+
+    alone = {key: value for key, value in RAW.items() if key not in ("captions", "runs", "training", "rewards")}
+    alone |= {"evaluate": [{"benchmark": "geneval"}]}
+    config = parse_experiment(alone)
+    assert not config.captions.writes and [one.used_by for one in required_models(config)] == [("models.t2i",)]
+    assert parse_experiment(config.model_dump(mode="json")) == config
+    told = {"captions": "give exactly one of images, prompts, shapes (found none)"}
+    assert problems(alone | {"runs": RAW["runs"]}) == told
+    assert problems({key: alone[key] for key in ("experiment", "models")}) == told
+    heldout = {"benchmark": "captions", "heldout": 4}
+    assert problems(alone | {"image_sets": RAW["image_sets"] | {"heldout": heldout}}) == told
+
+
 def test_captions_are_scored_by_the_oracle_in_the_embedded_world_only():
     assert parse_experiment(with_captions({"heldout": 8})).image_sets["c"].heldout == 8
     assert problems(with_captions({"heldout": 8}, images="photos")).keys() == {"benchmarks.c.backend"}

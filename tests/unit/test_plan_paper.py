@@ -117,6 +117,22 @@ def test_qwenimage_plans():
     assert {phase.name for phase in plan.phases} >= {"encode", "sample", "decode", "reward", "precompute", "update"}
 
 
+def test_a_model_that_is_only_evaluated_plans_without_a_run(zimage):
+    """Z-Image-Turbo, whose images are Z-Image's but for how they are sampled; no captions, no VLM."""
+    config = load_experiment(EXPERIMENTS / "zimage-turbo.yaml")
+    plan, usual = planner_of(config).plan(config, CLUSTER, []), zimage[0]
+    assert (plan.runs, plan.captions, plan.problems) == ([], None, [])
+    turbo = {one.name: one for one in plan.evaluations}
+    assert list(turbo) == ["geneval", "dpg", "tiif"] and {one.checkpoints for one in plan.evaluations} == {1}
+    assert all(one.flops > 8 * 10**12 * one.images for one in plan.evaluations)
+    for name, image_set in config.image_sets.items():
+        own = {"num_inference_steps": 8, "guidance_scale": 0.0, "num_shards": 4}
+        assert image_set == usual.image_sets[name].model_copy(update=own)
+        assert config.benchmarks[name] == usual.benchmarks[name]
+        assert all(getattr(config.judges.models[judge], key) == getattr(usual.judges.models[judge], key)
+                   for judge in config.judges.models for key in ("kind", "model"))  # fmt: skip
+
+
 def test_listed_gpus():
     for name, gpu in known().items():
         assert gpu.source and gpu.memory_gb > 0, name

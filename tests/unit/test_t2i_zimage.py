@@ -52,6 +52,32 @@ def test_sampler_equals_the_pipeline(models, guidance_scale, n, height, width):
         assert difference.max() <= 1 and (difference > 0).mean() < 0.02
 
 
+@pytest.mark.parametrize("steps", [8, 9])
+def test_the_turbos_settings_are_the_pipelines(steps):
+    """No guidance, few steps, a static shift of 3: as many passes as steps; as zimage-turbo.yaml has it."""
+    from diffusers import ZImagePipeline
+
+    pipeline = ZImagePipeline.from_pretrained(tiny_t2i.shared_folder(), dtype=torch.float32)
+    pipeline.set_progress_bar_config(disable=True)
+    family = load_family("zimage", str(tiny_t2i.shared_folder()))
+    assert (family.scheduler.config.shift, family.scheduler.config.use_dynamic_shifting) == (3.0, False)
+    passes: list[int] = []
+    for transformer in (family.transformer, pipeline.transformer):
+        transformer.register_forward_pre_hook(lambda *_: passes.append(1))
+    noise, options = noise_of(family, 2, 32, 48), {"num_inference_steps": steps, "guidance_scale": 0.0}
+    latents = family.sample(noise, family.encode_prompts(PROMPTS[:2]), **options)
+    assert len(passes) % steps == 0 and passes  # one for each length of prompts
+    ours = len(passes)
+    call = {"prompt": list(PROMPTS[:2]), "height": 32, "width": 48, "latents": noise.clone(), **options}
+    expected = pipeline(**call, output_type="latent").images
+    assert len(passes) - ours == steps
+    torch.testing.assert_close(latents, expected, rtol=1e-4, atol=5e-5)
+    for image, other in zip(
+        family.decode(latents), pipeline(**call | {"prompt": list(PROMPTS[:2])}).images, strict=True
+    ):
+        assert np.abs(np.asarray(image).astype(int) - np.asarray(other)).max() <= 1
+
+
 def test_the_comparison_could_fail(models):
     """Prompts, guidance and times change these latents by far more than the tolerance above."""
     family, _ = models

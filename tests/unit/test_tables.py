@@ -87,6 +87,13 @@ def test_several_experiments_are_compared_each_with_its_own_base(results):
     assert table.rows[-1]["delta"].value < -50
 
 
+def test_a_model_that_is_only_evaluated_stands_beside_the_runs(results):
+    make(results, "base", 0, 0.8, experiment="turbo", config_digest="d2")
+    table = table_of(results / "shapes", results / "turbo")
+    assert labels(table)[-1] == "turbo: base" and table.rows[-1]["overall"].value > table.rows[0]["overall"].value
+    assert "delta" not in table.rows[-1]  # the difference to a base model of another experiment is not taken
+
+
 NUMBER = r"[+-]?\d+(?:\.\d+)?"
 
 
