@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError
 
-from promptecho.config import read_yaml
+from promptecho.config import ExperimentConfig, read_yaml
 from promptecho.config.reruns import REPLACED
 from promptecho.errors import DataError
 from promptecho.files import read_json
@@ -72,8 +72,11 @@ def read_guard_files(paths: Iterable[Path]) -> list[GuardFile]:
     return list(found.values())
 
 
-def find_guard_files(sources: Sequence[Path], benchmark: str) -> list[GuardFile]:
-    """Of the folders results/E among `sources`, the guards' scores of the images that a benchmark scores.
+def find_guard_files(
+    sources: Sequence[Path], benchmark: str, config: ExperimentConfig | None = None
+) -> list[GuardFile]:
+    """Of the folders results/E among `sources`, the guards' scores of the images that a benchmark scores; of the
+    experiment `config` only those of guards that it has.
 
     Which image set that is says the configuration of the benchmark's newest scores, results/E/config/DIGEST.yaml; where
     it is not there, the benchmarks count that a guard's file names.
@@ -88,7 +91,11 @@ def find_guard_files(sources: Sequence[Path], benchmark: str) -> list[GuardFile]
             mine += [path for path in paths if path.parent.parent.name == image_set]
         else:
             mine += [path for path in paths if _scores(read_json(path), benchmark)]
-    return read_guard_files(mine)
+    found = read_guard_files(mine)
+    if config is None:
+        return found
+    titles = {guard.title for guard in config.guards}
+    return [one for one in found if one.place[0] != config.experiment or one.scores.provenance.guard in titles]
 
 
 def _is_checkpoint(path: Path) -> bool:

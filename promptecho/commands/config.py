@@ -29,6 +29,7 @@ def check(files: list[Path] = typer.Argument(..., help="Experiment files.")) -> 
     from promptecho.config.rewards import unequal_sizes
     from promptecho.config.scorers import unproved_backends
     from promptecho.doctor.image_sizes import unsized_prompts
+    from promptecho.doctor.initial_adapters import initial_misfits
     from promptecho.doctor.trackers import tracker_troubles
     from promptecho.errors import ConfigError
 
@@ -42,6 +43,8 @@ def check(files: list[Path] = typer.Argument(..., help="Experiment files.")) -> 
             for text in bucket_lists(experiment.runs, experiment.models.t2i):
                 typer.echo(f"{file}: {text}")
             problems += [f"{file}: {one}" for one in unsized_prompts(experiment)]
+            misfits = initial_misfits(experiment).items()
+            problems += [f"{file}: runs.{run}: {told}" for run, told in misfits if told]
             for run in experiment.runs:
                 if text := unequal_sizes(run_rewards(experiment, run), run_training(experiment, run).advantage.scale):
                     typer.echo(f"{file}: warning: runs.{run}: {text}", err=True)

@@ -12,7 +12,7 @@ import typer
 
 from promptecho.commands.figures_words import words
 from promptecho.commands.files import given_files
-from promptecho.commands.options import ImageIndex, MaxColumns, SamplePrompts, plugins_of
+from promptecho.commands.options import GuardsConfig, ImageIndex, MaxColumns, SamplePrompts, plugins_of
 from promptecho.commands.options import PluginsConfig as Config
 
 
@@ -45,7 +45,7 @@ def curves(
             "experiment's folder has of the same images."
         ),
     ] = None,
-    config: Config = None,
+    config: GuardsConfig = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was drawn as JSON.")] = False,
 ) -> None:
     """Draw a benchmark's scores with their intervals at the evaluated checkpoints of all runs."""
@@ -54,9 +54,9 @@ def curves(
     from promptecho.guard_files import find_guard_files, read_guard_files
     from promptecho.tables.guard_columns import Guards
 
-    with plugins_of(config):
+    with plugins_of(config) as experiment:
         given = given_files("SOURCES", sources)
-        watching = Guards(read_guard_files(guards) if guards else find_guard_files(given, benchmark))
+        watching = Guards(read_guard_files(guards) if guards else find_guard_files(given, benchmark, experiment))
         data = curve_data(read_curve_sources(given, benchmark), watching)
     _tell(data, write_curves(data, out), as_json)
 

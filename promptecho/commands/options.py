@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from promptecho.config import ExperimentConfig
 
 DEVICE = typer.Option(
     "auto", "--device", help="Where to compute: cpu, cuda, cuda:1, ...; auto takes a GPU if there is one."
@@ -25,6 +28,14 @@ PluginsConfig = Annotated[
         "--config", help="Experiment file, for a benchmark that its `plugins` bring; others need none. Default: none."
     ),
 ]
+GuardsConfig = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        help="Experiment file, for a benchmark that its `plugins` bring, and for its guards: scores of a guard that it "
+        "no longer has are left out. Default: none.",
+    ),
+]
 # Of samples, whatever is drawn of them.
 SamplePrompts = Annotated[
     int, typer.Option(min=1, help="Number of prompts. Which ones follows from their ids and verdicts.")
@@ -35,22 +46,24 @@ MaxColumns = Annotated[
 ]
 
 
-def load_plugins_of(config: Path | None) -> None:
-    """Import what an experiment file names in `plugins`."""
-    if config is not None:
-        from promptecho.config import load_experiment
+def load_plugins_of(config: Path | None) -> ExperimentConfig | None:
+    """Import what an experiment file names in `plugins`; the experiment."""
+    if config is None:
+        return None
+    from promptecho.config import load_experiment
 
-        load_experiment(config)
+    return load_experiment(config)
 
 
 @contextlib.contextmanager
-def plugins_of(config: Path | None) -> Iterator[None]:
-    """With what an experiment file names in `plugins`; an unknown benchmark is reported with how to make it known."""
+def plugins_of(config: Path | None) -> Iterator[ExperimentConfig | None]:
+    """With what an experiment file names in `plugins`, and with the experiment; an unknown benchmark is reported with
+    how to make it known."""
     from promptecho.errors import ConfigError
 
-    load_plugins_of(config)
+    experiment = load_plugins_of(config)
     try:
-        yield
+        yield experiment
     except ConfigError as error:
         if config is None and str(error).startswith("unknown benchmark"):
             told = f"{error}; one that the plugins of an experiment bring needs its file: --config FILE"

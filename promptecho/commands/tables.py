@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from promptecho.commands.files import given_files
-from promptecho.commands.options import PluginsConfig, plugins_of
+from promptecho.commands.options import GuardsConfig, plugins_of
 
 if TYPE_CHECKING:
+    from promptecho.config import ExperimentConfig
     from promptecho.tables.table import Table
 
 
@@ -78,7 +79,7 @@ def tables(
     mixed_versions: Annotated[
         str, typer.Option(help="warn or refuse where different versions of one judge answered.")
     ] = "warn",
-    config: PluginsConfig = None,
+    config: GuardsConfig = None,
     print_it: Annotated[bool, typer.Option("--print", help="Print the table in the terminal.")] = False,
     notes: Annotated[
         bool, typer.Option("--notes/--no-notes", help="With --print: the notes below the table, too.")
@@ -101,11 +102,11 @@ def tables(
     if mixed_versions not in ("warn", "refuse"):
         raise ConfigError(f"--mixed-versions {mixed_versions!r}: warn or refuse")
     sources, shares, strict = given_files("--scores", scores, more), _shares(max_failures), mixed_versions == "refuse"
-    with plugins_of(config):
+    with plugins_of(config) as experiment:
         if paper:
             made = _paper(paper, sources, paper_rows or [], shares, strict)
         else:
-            made = [_table(table, sources, benchmark, shares, strict, guards)]
+            made = [_table(table, sources, benchmark, shares, strict, guards, experiment)]
     values = []
     for one in made:
         paths = [str(path) for path in write(one, out)] if out else []
@@ -140,7 +141,7 @@ def _shares(given: list[str] | None) -> dict[str, float]:
 
 def _table(
     name: str, sources: list[Path], benchmark: str, shares: dict[str, float], one_version: bool,
-    guards: list[Path] | None,
+    guards: list[Path] | None, experiment: ExperimentConfig | None,
 ) -> Table:  # fmt: skip
     from promptecho.config.benchmarks import BENCHMARKS
     from promptecho.guard_files import find_guard_files, read_guard_files
@@ -154,7 +155,7 @@ def _table(
     files = read_score_files(find_score_files(sources, benchmark), scorer=name)
     if one_version:
         check_versions(files)
-    watching = Guards(read_guard_files(guards) if guards else find_guard_files(sources, benchmark))
+    watching = Guards(read_guard_files(guards) if guards else find_guard_files(sources, benchmark, experiment))
     return make_table(name, files, name=benchmark, max_failure_share=shares, guards=watching)
 
 

@@ -77,6 +77,17 @@ def asks_elsewhere(config: ExperimentConfig) -> bool:
     return config.captions.server is not None and config.captions.server.endpoint is not None
 
 
+def as_reader(config: ExperimentConfig) -> ExperimentConfig:
+    """The experiment for a job whose VLM reads prompts word by word (rule sample_words): it asks for what captioning
+    takes, which `resources.caption` says; but where a server elsewhere captions, that is about a client, and the size
+    alone says what a VLM takes."""
+    if not asks_elsewhere(config):
+        return config
+    captions = config.captions.model_copy(update={"server": None})
+    resources = config.resources.model_copy(update={"caption": StageResources()})
+    return config.model_copy(update={"captions": captions, "resources": resources})
+
+
 def cluster_resources(config: ExperimentConfig, stage: Stage, on_gpu: bool) -> StageResources:
     """What a job of `stage` asks a cluster for, no key of it null.
 

@@ -16,6 +16,7 @@ from promptecho.doctor.diagnosis import Diagnosis, run_checks
 from promptecho.doctor.finding import PreflightCheck
 from promptecho.doctor.image_sizes import image_sizes
 from promptecho.doctor.images import images_readable, images_there
+from promptecho.doctor.initial_adapters import initial_adapters
 from promptecho.doctor.judges import judge_keys, judges_answer
 from promptecho.doctor.local_gpus import local_gpus
 from promptecho.doctor.models import models
@@ -40,6 +41,7 @@ CHECKS: dict[str, PreflightCheck] = {
     "images, read": images_readable,
     "sizes": image_sizes,
     "models": models,
+    "initial adapters": initial_adapters,
     "packages": packages,
     "backends": backends,
     "torch": torch_build,

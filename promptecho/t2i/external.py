@@ -142,6 +142,15 @@ def load_target(family: Family, path: str, revision: str | None = None) -> Targe
     return Target(family, linears)
 
 
+def read_adapter(source: Path, family: Family, alpha: float | None = None) -> tuple[str, Path, Lora]:
+    """What kind of adapter `source` is (`find_weights`), the path of it, and the adapter; arguments and errors as of
+    `convert_adapter`."""
+    form, path = find_weights(source)
+    if form == "PEFT folder" and alpha is not None:
+        raise ConfigError(f"{path / PEFT_CONFIG} tells alpha; leave --alpha (`alpha:` in the configuration) out")
+    return form, path, read_peft(path) if form == "PEFT folder" else read_lora_file(path, family, alpha)
+
+
 def convert_adapter(
     source: Path, out: Path, target: Target, *, alpha: float | None = None, origin: str | None = None
 ) -> Imported:
@@ -158,10 +167,7 @@ def convert_adapter(
         DataError: no adapter, a pickle, damaged, not finite, all zero, not plain LoRA, or a module is unknown, missing
             or of another shape (names the first).
     """
-    form, path = find_weights(source)
-    if form == "PEFT folder" and alpha is not None:
-        raise ConfigError(f"{path / PEFT_CONFIG} tells alpha; leave --alpha (`alpha:` in the configuration) out")
-    lora = read_peft(path) if form == "PEFT folder" else read_lora_file(path, target.family, alpha)
+    form, path, lora = read_adapter(source, target.family, alpha)
     _check_fit(lora, target, path)
     _check_values(lora, path)
     files = [path / PEFT_CONFIG, path / PEFT_FILE] if form == "PEFT folder" else [path]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
 
 from promptecho.config.training import LoraSection
 from promptecho.errors import DataError, counted
-from promptecho.t2i.lora import adapted_layers
+from promptecho.t2i.lora import adapted_among, linear_layers
 from promptecho.t2i.lora_files import Lora, read_peft
 
 
@@ -27,9 +27,7 @@ def initial_weights(
         DataError: it cannot be read, or its layers, rank or strength are not those of `lora`; names the keys to set.
     """
     found = read_peft(folder)
-    layers = adapted_layers(transformer, lora, targets)
-    _check_layers(found, layers, transformer, targets, folder)
-    _check_size(found, lora, folder)
+    check_initial(found, linear_layers(transformer), lora, targets, folder)
     weights = {}
     for name, pair in sorted(found.pairs.items()):
         weights[f"base_model.model.{name}.lora_A.default.weight"] = pair.down.float()
@@ -37,29 +35,47 @@ def initial_weights(
     return weights
 
 
-def _check_layers(
-    found: Lora, layers: set[str], transformer: torch.nn.Module, targets: Mapping[str, Sequence[str]], folder: Path
+def check_initial(
+    found: Lora, linears: Collection[str], lora: LoraSection, targets: Mapping[str, Sequence[str]], where: Path
 ) -> None:
+    """Compare an adapter with that of a run, without any model.
+
+    Args:
+        linears: names of all linear layers of the transformer.
+        targets: as of `initial_weights`.
+        where: what errors call the adapter.
+
+    Raises:
+        DataError: layers, rank or strength differ; names the keys to set.
+    """
+    _check_layers(found, linears, lora, targets, where)
+    _check_size(found, lora, where)
+
+
+def _check_layers(
+    found: Lora, linears: Collection[str], lora: LoraSection, targets: Mapping[str, Sequence[str]], folder: Path
+) -> None:
+    layers = adapted_among(linears, lora, targets)
     odd = sorted(layers ^ found.pairs.keys())
     if not odd:
         return
     has = "the adapter has none" if odd[0] in layers else "the adapter has one, and the run none"
     for key in targets:
-        if adapted_layers(transformer, LoraSection(layers=key), targets) == found.pairs.keys():
+        if adapted_among(linears, LoraSection(layers=key), targets) == found.pairs.keys():
             fix = f"set training.lora.layers: {key}, and target_modules: null"
             break
     else:
-        fix = f"set training.lora.target_modules: [{', '.join(_endings(found.pairs, transformer))}]"
+        fix = f"set training.lora.target_modules: [{', '.join(_endings(found.pairs, linears))}]"
     count = counted(len(odd), "layer has", "layers have")
     raise DataError(
         f"{folder}: training.init_adapter: {count} an adapter in one of the two only, such as {odd[0]} ({has}); {fix}"
     )
 
 
-def _endings(wanted: Iterable[str], transformer: torch.nn.Module) -> list[str]:
+def _endings(wanted: Iterable[str], linears: Collection[str]) -> list[str]:
     """Name endings that `training.lora.target_modules` takes for these layers and no others: as short as can be."""
     wanted = set(wanted)
-    others = {name for name, one in transformer.named_modules() if isinstance(one, torch.nn.Linear)} - wanted
+    others = set(linears) - wanted
     endings = set()
     for name in wanted:
         parts = name.split(".")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,16 @@ def add_lora(
 
 def adapted_layers(transformer: torch.nn.Module, lora: LoraSection, targets: Mapping[str, Sequence[str]]) -> set[str]:
     """Names of the linear layers that get an adapter; arguments and errors as of `add_lora`."""
-    names = {name for name, module in transformer.named_modules() if isinstance(module, torch.nn.Linear)}
+    return adapted_among(linear_layers(transformer), lora, targets)
+
+
+def linear_layers(transformer: torch.nn.Module) -> set[str]:
+    """Names of all linear layers."""
+    return {name for name, module in transformer.named_modules() if isinstance(module, torch.nn.Linear)}
+
+
+def adapted_among(names: Collection[str], lora: LoraSection, targets: Mapping[str, Sequence[str]]) -> set[str]:
+    """`adapted_layers` of a transformer with linear layers of these names."""
     found = set()
     for target in sorted(lora.target_modules or targets[lora.layers]):
         ending = {name for name in names if f".{name}".endswith(f".{target}")}

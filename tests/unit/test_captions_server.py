@@ -27,7 +27,8 @@ from promptecho.captions.shard_spec import GenerationSettings, ShardSpec
 from promptecho.captions.store import read_captions
 from promptecho.config import ExperimentConfig, load_experiment
 from promptecho.config.caption_server import CaptionServerSection
-from promptecho.config.job_sizes import cluster_resources, takes_gpu
+from promptecho.config.job_sizes import as_reader, cluster_resources, takes_gpu
+from promptecho.config.resources import StageResources
 from promptecho.config.slices import slice_digest, slice_value
 from promptecho.doctor.caption_server import caption_server as doctor_looks
 from promptecho.doctor.preflight import preflight_of
@@ -291,6 +292,10 @@ def test_what_decides_a_caption_and_what_its_jobs_take(tmp_path):
     assert takes_gpu(here, "caption") and not takes_gpu(there, "caption")
     asks = cluster_resources(there, "caption", False)
     assert (asks.gpus_per_node, asks.mem_mb) == (0, 8000)
+    # A job that reads words loads the VLM all the same, and what was said of captions was said of a client.
+    client = there.resources.model_copy(update={"caption": StageResources(mem_mb=2000, gpus_per_node=0)})
+    reads = cluster_resources(as_reader(there.model_copy(update={"resources": client})), "caption", True)
+    assert (reads.gpus_per_node, reads.mem_mb, reads.threads) == (1, 64_000, 8) and as_reader(here) is here
 
 
 def test_the_preflight_looks_at_the_server(tmp_path):

@@ -118,6 +118,26 @@ def test_a_planted_decline_is_warned_of_in_tables_and_curves(world, tmp_path):
     assert isinstance(rings[0], Line2D)
 
 
+def test_a_guard_that_the_configuration_no_longer_has_gets_no_column(world, tmp_path):
+    """Where the table is made by hand and the experiment is named; the workflow names the files itself."""
+    file = tmp_path / "zimage.yaml"
+    experiment: dict[str, Any] = {
+        "models": {"t2i": {"path": "shapes"}, "vlm": {"path": "shapes"}}, "captions": {"prompts": "prompts.txt"},
+        "runs": {"echo-s1": {}}, "image_sets": {"geneval": {"benchmark": "geneval", "prompts": "prompts.jsonl"}},
+    }  # fmt: skip
+    for guards, columns in (([TRAINED], {TRAINED}), ([TRAINED, WATCHING], {TRAINED, WATCHING}), ([], set())):
+        entries = [{"name": name, "image_sets": ["geneval"]} for name in guards]
+        file.write_text(yaml.safe_dump(experiment | {"guards": entries}))
+        out = tmp_path / "-".join(["t", *guards])
+        told(["tables", "--table", "geneval", "--config", str(file), "--scores", str(world), "--out", str(out)])
+        table = (out / "geneval.json").read_text()
+        assert {name for name in (TRAINED, WATCHING) if f"guard:{name}" in table} == columns
+        found = find_guard_files([world], "geneval", load_experiment(file))
+        assert {one.scores.provenance.guard for one in found} == columns
+    other = load_experiment(file).model_copy(update={"experiment": "other"})
+    assert find_guard_files([world], "geneval", other) == find_guard_files([world], "geneval")
+
+
 def test_nothing_is_warned_of_where_the_interval_holds_0_or_no_reward_is_known_as_trained(world, tmp_path):
     for run in ("echo-s1", "echo-s2"):
         write_guard(tmp_path, WATCHING, run, 20, 0.0)

@@ -8,13 +8,17 @@ import pytest
 import tiny_t2i
 import torch
 from tiny_experiment import Experiment, metrics_without_times, same_bytes
+from typer.testing import CliRunner
 
+from promptecho.cli import app
 from promptecho.config import load_experiment, parse_experiment
 from promptecho.config.changes import changes
 from promptecho.config.families import family_named
 from promptecho.config.inputs import inputs_of
 from promptecho.config.slices import slice_digest, slice_value
 from promptecho.config.training import LoraSection
+from promptecho.doctor.initial_adapters import initial_adapters, initial_misfits
+from promptecho.doctor.preflight import make_preflight
 from promptecho.errors import ConfigError, DataError
 from promptecho.files import read_json
 from promptecho.t2i.comfyui import COMFYUI_FILE
@@ -125,6 +129,28 @@ def test_the_weights_are_those_of_any_format_and_must_fit(tmp_path):
     with pytest.raises(DataError, match=r"set training.lora.target_modules: \[to_q, w1\]"):
         few.read(tmp_path / "few", target_modules=None)
     assert few.read(tmp_path / "few", target_modules=["to_q", "w1"]).keys() == few.weights.keys()
+
+
+def test_what_does_not_fit_is_told_by_the_check_and_the_doctor(tmp_path):
+    tiny = Experiment(tmp_path)
+    Saved(tmp_path / "start", layers="attention")
+    (tmp_path / "broken").mkdir()
+    runs = {name: {"init_adapter": "start", "lora": {"layers": "attention", "rank": rank, "alpha": 8}}
+            for name, rank in (("fits", 4), ("odd", 8))}  # fmt: skip
+    runs |= {"wide": {"init_adapter": "start"}, "empty": {"init_adapter": "broken"}, "far": {"init_adapter": "hub"}}
+    runs |= {name: {"adapter": str(tmp_path / name)} for name in ("start", "broken")} | {"hub": {"adapter": "a/b"}}
+    config = tiny.config("fits", sections={"runs": runs})
+    found = initial_misfits(load_experiment(config))
+    assert found.keys() == {"fits", "odd", "wide", "empty"} and found["fits"] == ""
+    assert "start: training.init_adapter: its rank is 4, the run's 8; set training.lora.rank: 4" in found["odd"]
+    assert "set training.lora.layers: attention" in found["wide"] and str(tmp_path / "broken") in found["empty"]
+    result = CliRunner().invoke(app, ["config", "check", str(config)])
+    assert all(f"runs.{run}: " in str(result.exception) for run in ("odd", "wide", "empty"))
+    told = {one.what.split(":")[0]: one.severity for one in initial_adapters(make_preflight(config, None))}
+    assert told == {
+        "runs.fits.init_adapter": "fine",
+        **dict.fromkeys(("runs.odd", "runs.wide", "runs.empty"), "problem"),
+    }
 
 
 def test_training_begins_with_it_and_stops_change_no_bit(tmp_path):

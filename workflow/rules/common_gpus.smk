@@ -4,7 +4,7 @@
 import functools
 
 from promptecho.cluster import gpus as machine
-from promptecho.config.job_sizes import cluster_resources, takes_gpu
+from promptecho.config.job_sizes import as_reader, cluster_resources, takes_gpu
 from promptecho.errors import PromptEchoError
 from promptecho.train.placement.layout import make_layout
 
@@ -82,9 +82,10 @@ def score_on_gpu(wildcards):
     return takes_gpu(experiment(wildcards), "score", wildcards.B)
 
 
-def asks(stage, resource, needs, here=None):
+def asks(stage, resource, needs, here=None, seen=lambda config: config):
     """A resource function: what a job of `stage` asks for, as the experiment says (`resources`). On this machine what
-    it says itself, else `here`; on a cluster else what its size says, with GPUs where `needs` says so."""
+    it says itself, else `here`; on a cluster else what its size says, with GPUs where `needs` says so. `seen` makes of
+    the experiment what the job is to see of it."""
 
     if not ON_CLUSTER and resource in OF_CLUSTERS:
         return here
@@ -93,16 +94,16 @@ def asks(stage, resource, needs, here=None):
         if resource == "gpus_per_node" and _says_gpus(RULE_OF.get(stage, stage)):
             return None
         if ON_CLUSTER:
-            return getattr(_on_cluster(wildcards.E, stage, needs(wildcards)), resource)
-        said = getattr(getattr(experiment(wildcards).resources, stage), resource)
+            return getattr(_on_cluster(wildcards.E, stage, needs(wildcards), seen), resource)
+        said = getattr(getattr(seen(experiment(wildcards)).resources, stage), resource)
         return here if said is None else said
 
     return value
 
 
 @functools.cache
-def _on_cluster(name, stage, on_gpu):
-    return cluster_resources(EXPERIMENTS[name], stage, on_gpu)
+def _on_cluster(name, stage, on_gpu, seen):
+    return cluster_resources(seen(EXPERIMENTS[name]), stage, on_gpu)
 
 
 def gpus_launcher(wildcards, output, resources):

@@ -140,12 +140,12 @@ rule sample_words:
         "results/{E}/timings/sample_words/{R}.tsv"
     conda:
         "../../envs/caption.yaml"
-    threads: asks("caption", "threads", words_on_gpu, here=1)
+    threads: asks("caption", "threads", words_on_gpu, here=1, seen=as_reader)
     resources:
         runtime=60,
-        mem_mb=asks("caption", "mem_mb", words_on_gpu, here=4000),
+        mem_mb=asks("caption", "mem_mb", words_on_gpu, here=4000, seen=as_reader),
         gpu=gpus_of("sample_words", words_on_gpu),
-        gpus_per_node=asks("caption", "gpus_per_node", words_on_gpu),
+        gpus_per_node=asks("caption", "gpus_per_node", words_on_gpu, seen=as_reader),
     params:
         venv=venv("caption"),
         digest=words_code,
