@@ -63,6 +63,8 @@ class Family:
         comfyui_prefix: what ComfyUI has before diffusers' names of layers; None: no file for ComfyUI is written.
         guided_in_one_pass: guidance is a number that the model was taught to follow, so no prompt is led away from, and
             a `negative_prompt` is refused.
+        source_image: a prompt is an instruction for an image, which it edits (docs/editing.md): `encode_prompts` gets
+            each prompt with its source image, and what guidance leads away from belongs to what it gives.
         takes: which of the settings it uses that only some families do: `pad_prompts`.
         vae_widths: key of the VAE's configuration that lists the widths of its stages; each but the first halves the
             sides of an image, and the transformer makes one token of 2 x 2 of what is left. With it a size that the
@@ -89,6 +91,7 @@ class Family:
     lora_fused: Mapping[str, tuple[tuple[str, ...], ...]] = field(default_factory=dict)
     comfyui_prefix: str | None = None
     guided_in_one_pass: bool = False
+    source_image: bool = False
     takes: frozenset[str] = frozenset()
     vae_widths: str | None = None
     positions: str | None = None
@@ -158,6 +161,7 @@ FAMILIES: Plugins[Family] = Plugins(
     {
         "zimage": "promptecho.t2i.zimage:FAMILY",
         "qwenimage": "promptecho.t2i.qwenimage:FAMILY",
+        "qwenimage_edit": "promptecho.t2i.qwenimage_edit:FAMILY",
         "flux": "promptecho.t2i.flux:FAMILY",
         "sd3": "promptecho.t2i.sd3:FAMILY",
     },

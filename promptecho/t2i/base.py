@@ -10,6 +10,7 @@ from PIL import Image
 
 from promptecho.config.families import Family
 from promptecho.config.fields import Schedule
+from promptecho.source_images import Prompt
 
 
 class T2iModel(Protocol):
@@ -30,8 +31,9 @@ class T2iModel(Protocol):
         """Shape of one image's latents."""
         ...
 
-    def encode_prompts(self, prompts: Sequence[str]) -> list[torch.Tensor]:
-        """One conditioning tensor [tokens, dim] per prompt."""
+    def encode_prompts(self, prompts: Sequence[Prompt]) -> list[torch.Tensor]:
+        """One conditioning tensor [tokens, dim] per prompt: texts, or where `descriptor.source_image` says so prompts
+        with their source images."""
         ...
 
     def negative(self, n: int) -> list[torch.Tensor]:

@@ -85,7 +85,8 @@ class DiffusersModel:
         if problem := misfit(descriptor, path):
             raise ModelError(f"{path}: {problem}")
         try:
-            pipeline = pipeline_class(descriptor).from_pretrained(path, revision=revision, dtype=dtype)
+            own = cls.own_parts(path, revision)
+            pipeline = pipeline_class(descriptor).from_pretrained(path, revision=revision, dtype=dtype, **own)
         except Exception as error:  # anything from OSError to SafetensorError; all mean the same here
             reason = " ".join(str(error).split())[:300]
             title = descriptor.title
@@ -113,6 +114,11 @@ class DiffusersModel:
         return model
 
     # What a family provides.
+
+    @classmethod
+    def own_parts(cls, path: str, revision: str | None) -> dict[str, Any]:
+        """Parts of the pipeline at `path` that diffusers does not load itself, by their names."""
+        return {}
 
     def default_sigmas(self, num_inference_steps: int) -> Any:
         """The pipeline's own, before the scheduler's shift; None: the scheduler's spacing."""
@@ -255,7 +261,7 @@ class DiffusersModel:
         """
         path, revision = self._source
         folder = Path(path) if Path(path).is_dir() else locate_cached(path, revision)
-        names = [name for one in self.descriptor.text_encoders for name in (one.part, one.tokenizer)]
+        names = self.embedding_parts()
         files = [] if folder is None else sorted(
             file for name in names for file in (folder / name).rglob("*") if file.is_file()
         )  # fmt: skip
@@ -263,7 +269,16 @@ class DiffusersModel:
             raise ModelError(f"{path}: no text encoder's files in it; load it again, or set models.prompt_cache: null")
         weights = [[str(file.relative_to(folder)), fingerprint(file)] for file in files]
         version = [self.descriptor.version] if self.descriptor.version > 1 else []
-        return digest([self.descriptor.name, str(self.text_encoders[0].dtype), weights, *version])
+        more = self.embedding_settings()
+        return digest([self.descriptor.name, str(self.text_encoders[0].dtype), weights, *version, *more])
+
+    def embedding_parts(self) -> list[str]:
+        """Parts of the pipeline that decide what `encode_prompts` gives."""
+        return [name for one in self.descriptor.text_encoders for name in (one.part, one.tokenizer)]
+
+    def embedding_settings(self) -> list[str]:
+        """What decides it beside parts and prompts."""
+        return []
 
 
 def channels_last(vae: torch.nn.Module) -> None:

@@ -8,27 +8,28 @@ same to float tolerance, and the same bits where all lengths are equal, since th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, TypeVar
 
 import torch
 
 T = TypeVar("T")
-Velocity = Callable[[torch.Tensor, torch.Tensor, Sequence[torch.Tensor]], torch.Tensor]
+Velocity = Callable[[torch.Tensor, torch.Tensor, Sequence[Any]], torch.Tensor]
 
 
-def groups_of(lengths: Sequence[int]) -> list[list[int]]:
+def groups_of(lengths: Sequence[Hashable]) -> list[list[int]]:
     """Indices of the items of each length, in the order in which lengths first occur."""
-    groups: dict[int, list[int]] = {}
+    groups: dict[Hashable, list[int]] = {}
     for index, length in enumerate(lengths):
         groups.setdefault(length, []).append(index)
     return list(groups.values())
 
 
 def length_by_length(
-    velocity: Velocity, x_t: torch.Tensor, t: torch.Tensor, cond: Sequence[torch.Tensor], lengths: Sequence[int]
+    velocity: Velocity, x_t: torch.Tensor, t: torch.Tensor, cond: Sequence[Any], lengths: Sequence[Hashable]
 ) -> torch.Tensor:
-    """`velocity(x_t, t, cond)` [N, ...] by one pass for each of `lengths` [N]; differentiable."""
+    """`velocity(x_t, t, cond)` [N, ...] by one pass for each of `lengths` [N] (or whatever may not differ in a pass);
+    differentiable."""
     groups = groups_of(lengths)
     if len(groups) < 2:
         return velocity(x_t, t, cond)

@@ -1,6 +1,7 @@
 """Prompt embeddings on disk, each computed once, so that the text encoder is on the GPU only while one is missing.
 
-`FOLDER/KEY/ab/abcd....safetensors` is one prompt, named by its SHA-256. KEY is a digest of all else that decides its
+`FOLDER/KEY/ab/abcd....safetensors` is one prompt, named by its SHA-256, which for one with a source image is that of
+both (source_images.py). KEY is a digest of all else that decides its
 bits: family, encoder and tokenizer with their files and dtype, the libraries' versions, and what computes (a GPU's
 name; on CPUs the number of threads, which changes rounding). So a run gives the same bytes with a full cache, an empty
 one or none. `FOLDER/KEY/about.json` says what KEY means. A prompt takes tokens x width x bytes of the dtype:
@@ -32,6 +33,7 @@ import torch
 from promptecho.config import ExperimentConfig
 from promptecho.errors import DataError
 from promptecho.files import atomic_path, digest, write_json
+from promptecho.source_images import Prompt
 from promptecho.t2i.base import T2iModel
 
 AHEAD = 256  # prompts encoded before they are needed, since the encoder is there
@@ -41,7 +43,8 @@ NAME, FACTS = "embedding", "promptecho"
 
 
 class PromptCache:
-    """`encode` in place of `family.encode_prompts`; it also takes care of the negative prompt.
+    """`encode` in place of `family.encode_prompts`; it also takes care of the negative prompt, unless that is part of
+    what the family makes of each prompt.
 
     Args:
         folder: where embeddings are kept; None: nothing is kept and the text encoder stays where it is.
@@ -58,7 +61,7 @@ class PromptCache:
         self.limit = None if limit_gb is None else int(limit_gb * 1e9)
         self._written = 0  # bytes, since this process last looked how large KEY is
         self.folder: Path | None = None
-        self._negative_is_set = self._cannot_write = False
+        self._negative_is_set, self._cannot_write = family.descriptor.source_image, False
         self._told: set[Path] = set()  # damaged files
         if folder is not None:
             about = _about(family)
@@ -70,7 +73,7 @@ class PromptCache:
         """The cache that a configuration names."""
         return cls(family, config.models_prompt_cache, turn=turn, limit_gb=config.models_prompt_cache_gb)
 
-    def encode(self, prompts: Sequence[str], upcoming: Iterable[str] = ()) -> list[torch.Tensor]:
+    def encode(self, prompts: Sequence[Prompt], upcoming: Iterable[Prompt] = ()) -> list[torch.Tensor]:
         """One conditioning [tokens, dim] per prompt, on the family's device.
 
         Args:
@@ -97,9 +100,9 @@ class PromptCache:
             self._negative_is_set = True
         return [found[prompt] for prompt in prompts]
 
-    def _compute(self, missing: list[str], later: list[str]) -> dict[str, torch.Tensor]:
+    def _compute(self, missing: list[Prompt], later: list[Prompt]) -> dict[Prompt, torch.Tensor]:
         """The embeddings of `missing`; those of `later` are only written."""
-        found: dict[str, torch.Tensor] = {}
+        found: dict[Prompt, torch.Tensor] = {}
         self.family.move_text_encoder(self.family.device)
         try:
             for group in (missing, later):
@@ -119,19 +122,20 @@ class PromptCache:
                 self.family.move_text_encoder("cpu")
         return found
 
-    def _path(self, prompt: str) -> Path:
+    def _path(self, prompt: Prompt) -> Path:
         assert self.folder is not None, "without a folder nothing is read or written"
-        name = hashlib.sha256(prompt.encode()).hexdigest()
+        asked = prompt if isinstance(prompt, str) else json.dumps(_told(prompt), sort_keys=True)
+        name = hashlib.sha256(asked.encode()).hexdigest()
         return self.folder / name[:2] / f"{name}.safetensors"
 
-    def _load(self, prompt: str) -> torch.Tensor | None:
+    def _load(self, prompt: Prompt) -> torch.Tensor | None:
         from safetensors import SafetensorError, safe_open
 
         path = self._path(prompt)
         try:
             with safe_open(path, framework="pt") as file:
                 facts, embedding = json.loads(file.metadata()[FACTS]), file.get_tensor(NAME)
-            if facts.get("prompt") != prompt or facts.get("sha256") != _sha256(embedding):
+            if facts != _told(prompt) | {"sha256": _sha256(embedding)}:
                 self._damaged(path, "its content is not what was written")
                 return None
             _mark_as_read(path)
@@ -154,7 +158,7 @@ class PromptCache:
             print(f"{path}: damaged ({why}); the prompt is encoded again", file=sys.stderr, flush=True)
         self._told.add(path)
 
-    def _store(self, prompt: str, embedding: torch.Tensor) -> None:
+    def _store(self, prompt: Prompt, embedding: torch.Tensor) -> None:
         if not embedding.isfinite().all():  # useless, so it is not passed on
             return
         from safetensors.torch import save_file
@@ -167,7 +171,7 @@ class PromptCache:
                 raise DataError(f"{self.folder}: less than {RESERVE / 1e9:.1f} GB are free there")
             with atomic_path(path) as temporary:
                 # One key: several would be written in any order.
-                facts = json.dumps({"prompt": prompt, "sha256": _sha256(value)})
+                facts = json.dumps(_told(prompt) | {"sha256": _sha256(value)})
                 save_file({NAME: value}, temporary, {FACTS: facts})
             self._written += path.stat().st_size
 
@@ -184,6 +188,11 @@ class PromptCache:
         except (OSError, DataError) as error:
             self._cannot_write = True
             print(f"prompt cache: {error}; embeddings are computed anew each time", file=sys.stderr, flush=True)
+
+
+def _told(prompt: Prompt) -> dict[str, str]:
+    """What a file says of the prompt whose embedding it holds."""
+    return {"prompt": prompt} if isinstance(prompt, str) else {"prompt": prompt.text, "image": prompt.source.sha256}
 
 
 def _about(family: T2iModel) -> dict[str, str]:

@@ -56,6 +56,26 @@ def load_processor(path: str | Path, *, revision: str | None = None, trust_remot
     return processor
 
 
+def load_part(family: Any, path: str | Path, part: str, *, revision: str | None = None) -> Any:
+    """The processor, of class `family`, that is the part `part` of the diffusers pipeline at `path`; as by
+    `load_processor`, without its video part, but called with one list of images for all texts.
+
+    Raises:
+        ModelError: it cannot be loaded.
+    """
+    from transformers import AutoImageProcessor
+
+    folder = Path(path).expanduser() / part
+    place, options = (str(folder), {}) if folder.is_dir() else (str(path), {"subfolder": part, "revision": revision})
+    try:
+        processor = _without_video(family).from_pretrained(place, **options)
+        processor.image_processor = AutoImageProcessor.from_pretrained(place, backend="pil", **options)
+    except (ImportError, OSError, ValueError, KeyError, TypeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ModelError(f"{path}: cannot load its {part} ({reason}); check that the folder is complete") from error
+    return processor
+
+
 def _make_patches_on_devices(processor: Any) -> None:
     """Let an image processor that the Qwen-VL family shares make its patches where it is told (vlm/patches.py)."""
     kind = type(processor.image_processor)
@@ -97,5 +117,5 @@ def _without_video(family: Any) -> Any:
             return [name for name in family.get_attributes() if name != "video_processor"]
 
     ImageOnly.__name__ = family.__name__  # what is saved or printed names the family
-    ImageOnly.__qualname__ = family.__qualname__
+    ImageOnly.__qualname__, ImageOnly.__module__ = family.__qualname__, family.__module__
     return ImageOnly

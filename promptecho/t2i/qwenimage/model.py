@@ -9,8 +9,9 @@ standard deviation per channel; the text encoder sees a fixed instruction, whose
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -25,18 +26,20 @@ PADDED_LENGTH = 512  # tokens
 class QwenImage(DiffusersModel):
     """diffusers' `QwenImagePipeline`. Its `true_cfg_scale` is our `guidance_scale`."""
 
+    pipeline_name: ClassVar[str] = "QwenImagePipeline"  # brings the instruction and the lengths
+
     @property
     def latent_channels(self) -> int:
         return self.transformer.config.in_channels // 4
 
     @staticmethod
     def templated(tokenizer: Any, prompt: str) -> str:
-        return _without_models().prompt_template_encode.format(prompt)
+        return without_parts(QwenImage.pipeline_name).prompt_template_encode.format(prompt)
 
     @classmethod
     def prompt_limit(cls, configs: dict[str, dict[str, Any]]) -> int:
         """1,024 behind the instruction, or what the text encoder's position table holds."""
-        pipeline = _without_models()
+        pipeline = without_parts(cls.pipeline_name)
         limits = (
             pipeline.tokenizer_max_length + pipeline.prompt_template_encode_start_idx,
             configs.get("text_encoder", {}).get("max_position_embeddings"),
@@ -56,11 +59,7 @@ class QwenImage(DiffusersModel):
         for prompt in prompts:
             text = pipeline.prompt_template_encode.format(prompt)
             inputs = pipeline.tokenizer([text], return_tensors="pt").to(pipeline.text_encoder.device)
-            if inputs.input_ids.shape[1] > limit + drop:
-                raise DataError(
-                    f"prompt {prompt[:60]!r}...: {inputs.input_ids.shape[1] - drop} tokens, Qwen-Image takes {limit}; "
-                    "lower captions.max_tokens or shorten the prompt"
-                )
+            check_length(prompt, inputs.input_ids.shape[1] - drop, limit, self.descriptor.title)
             states = pipeline.text_encoder(
                 input_ids=inputs.input_ids, attention_mask=inputs.attention_mask, output_hidden_states=True
             ).hidden_states[-1]
@@ -81,10 +80,7 @@ class QwenImage(DiffusersModel):
             return self.velocity(x_t, t, cond)
         halves = torch.cat([x_t, x_t]), torch.cat([t, t]), [*cond, *self.negative(len(cond))]
         both = self.without_masks(self._packed_velocity, *halves)
-        positive, negative = both.chunk(2)
-        combined = negative + guidance_scale * (positive - negative)
-        norm = positive.norm(dim=-1, keepdim=True) / combined.norm(dim=-1, keepdim=True)
-        return unpack(combined * norm, *x_t.shape[-2:])
+        return unpack(guided(*both.chunk(2), guidance_scale), *x_t.shape[-2:])
 
     def _packed_velocity(self, x_t: torch.Tensor, t: torch.Tensor, cond: Sequence[torch.Tensor]) -> torch.Tensor:
         """[N, patches, 4 C] in float32. Shorter conditionings are padded and masked, see `models.t2i.pad_prompts`."""
@@ -125,19 +121,39 @@ class QwenImage(DiffusersModel):
 
     def normalised(self, latents: torch.Tensor) -> torch.Tensor:
         latents = latents.to(self.vae.dtype).unsqueeze(2)
+        mean, std = self.channel_statistics(latents)
+        return latents / (1.0 / std) + mean  # divided by 1 / std as in the pipeline: the same rounding
 
-        def per_channel(values: list[float]) -> torch.Tensor:
-            return torch.tensor(values).view(1, -1, 1, 1, 1).to(latents.device, latents.dtype)
+    def channel_statistics(self, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and standard deviation of each channel of the VAE's latents [N, C, frames, h, w]."""
+        values = self.vae.config.latents_mean, self.vae.config.latents_std
+        mean, std = (torch.tensor(one).view(1, -1, 1, 1, 1).to(like.device, like.dtype) for one in values)
+        return mean, std
 
-        config = self.vae.config
-        # Divided by 1 / std as in the pipeline: the same rounding.
-        return latents / (1.0 / per_channel(config.latents_std)) + per_channel(config.latents_mean)
+
+def guided(positive: torch.Tensor, negative: torch.Tensor, guidance_scale: float) -> torch.Tensor:
+    """Classifier-free guidance of velocities in patches [N, patches, D], each scaled back to the norm of `positive`."""
+    combined = negative + guidance_scale * (positive - negative)
+    return combined * (positive.norm(dim=-1, keepdim=True) / combined.norm(dim=-1, keepdim=True))
+
+
+def check_length(prompt: str, tokens: int, limit: int, title: str) -> None:
+    """Nothing, unless a prompt has more tokens than the pipeline takes.
+
+    Raises:
+        DataError: it has.
+    """
+    if tokens > limit:
+        raise DataError(
+            f"prompt {prompt[:60]!r}...: {tokens} tokens, {title} takes {limit}; lower captions.max_tokens or shorten "
+            "the prompt"
+        )
 
 
 @functools.cache
-def _without_models() -> Any:
-    """The pipeline without its parts: it brings the instruction and the lengths."""
+def without_parts(pipeline_name: str) -> Any:
+    """A pipeline of diffusers without its parts."""
     import diffusers
 
-    none: Any = None
-    return diffusers.QwenImagePipeline(none, none, none, none, none)
+    pipeline_class = getattr(diffusers, pipeline_name)
+    return pipeline_class(**dict.fromkeys(inspect.signature(pipeline_class).parameters))
