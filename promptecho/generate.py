@@ -17,12 +17,15 @@ from promptecho.benchmarks.layout import Layout
 from promptecho.benchmarks.packing import restore
 from promptecho.benchmarks.registry import load_layout
 from promptecho.captions.journal import Journal
+from promptecho.captions.sources import check_sources
 from promptecho.config import slice_digest
+from promptecho.config.families import family_named
 from promptecho.config.scorers import image_set_limit
 from promptecho.errors import ConfigError
 from promptecho.files import digest, read_json, sha256_file, write_jsonl
 from promptecho.generate_job import GenerateJob
 from promptecho.image_output import ArchiveOutput, FileOutput, Image, ImageOutput, Row
+from promptecho.source_images import KEY
 from promptecho.suggest import maybe
 
 if TYPE_CHECKING:  # with torch, which a shard that is complete needs nothing of
@@ -95,6 +98,8 @@ def _complete(job: GenerateJob, maker: Maker) -> list[dict]:
         for i in range(settings.images_per_prompt)
         if (p * settings.images_per_prompt + i) % job.num_shards == job.shard
     ]
+    family = family_named(job.config.models.t2i.family)
+    check_sources(family, layout.ids, job.sources, job.prompts)
     chosen = set(layout.chosen)
     mine = [(p, i) for p, i in every if p in chosen]
     restore(job.out)
@@ -161,9 +166,10 @@ def _recorded(
         record = read_json(path)
         images = record.pop("images", [])
         rows += images if record == recipe else []
-    places = {(layout.ids[p], layout.texts[p], i): (p, i) for p, i in every}
+    sources = {name: source.sha256 for name, source in job.sources.items()}
+    places = {(layout.ids[p], layout.texts[p], sources.get(layout.ids[p]), i): (p, i) for p, i in every}
     found: dict[Image, list[Row]] = {}
     for row in rows:
-        if (one := places.get((row["prompt_id"], row["prompt"], row["image_index"]))) is not None:
+        if (one := places.get((row["prompt_id"], row["prompt"], row.get(KEY), row["image_index"]))) is not None:
             found.setdefault(one, []).append(row)
     return found

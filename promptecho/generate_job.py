@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from promptecho.captions.sources import read_sources
 from promptecho.config import ExperimentConfig
+from promptecho.config.benchmarks import benchmark_named
+from promptecho.source_images import SourceImage
 
 
 @dataclass
@@ -25,6 +29,17 @@ class GenerateJob:
     adapter: Path | None = None
     device: str = "cpu"
     threads: int | None = None
+
+    @cached_property
+    def sources(self) -> dict[str, SourceImage]:
+        """Source images by prompt id: {} unless the model edits images, or where other prompts than captions are.
+
+        Raises:
+            DataError: an image is missing, or its name leads out of the folder of the prompts; all are named.
+        """
+        if not benchmark_named(self.config.image_sets[self.image_set].benchmark).takes_heldout:
+            return {}
+        return read_sources(self.prompts)
 
     def published(self, key: str) -> Any:
         """How a published adapter's images are made, where its entry says so; None for all others."""

@@ -24,6 +24,7 @@ from promptecho.image_output import Image, ImageOutput
 from promptecho.memory import MemoryAdvice, in_phase
 from promptecho.phases import Phase
 from promptecho.progress import Progress
+from promptecho.source_images import KEY, EditPrompt, Prompt
 from promptecho.t2i.base import T2iModel
 from promptecho.t2i.lengths import sorted_by_length
 from promptecho.t2i.prompt_cache import PromptCache
@@ -112,13 +113,19 @@ class ImageMaker:
         with only_deterministic(), Writer() as writer:
             for index, batch in enumerate(missing):
                 # A prompt's images share one encoding.
-                texts = [layout.texts[p] for p, _ in batch]
-                upcoming = (layout.texts[p] for later in missing[index + 1 :] for p, _ in later)
+                prompts = [_asked(job, layout, p) for p, _ in batch]
+                upcoming = (_asked(job, layout, p) for later in missing[index + 1 :] for p, _ in later)
                 with memory(Phase.ENCODE):
-                    cond = encoder.encode(texts, upcoming)
+                    cond = encoder.encode(prompts, upcoming)
                 with memory(Phase.SAMPLE):
                     images = _sample_batch(job, family, layout, shape, batch, cond)
-                writer.put(partial(_write_batch, memory, journal, layout, batch, images, bar, output))
+                writer.put(partial(_write_batch, memory, journal, job, layout, batch, images, bar, output))
+
+
+def _asked(job: GenerateJob, layout: Layout, p: int) -> Prompt:
+    """What the family is asked for a prompt."""
+    source = job.sources.get(layout.ids[p])
+    return layout.texts[p] if source is None else EditPrompt(layout.texts[p], source)
 
 
 def _check_prompts(job: GenerateJob, layout: Layout) -> list[int]:
@@ -158,6 +165,7 @@ def _sample_batch(
 def _write_batch(
     memory: MemoryAdvice,
     journal: Journal,
+    job: GenerateJob,
     layout: Layout,
     batch: list[Image],
     images: list[PIL.Image.Image],
@@ -172,7 +180,7 @@ def _write_batch(
 
     rows = output.write(batch, images, saving)
     # One line, so that a batch is recorded whole or not at all.
-    journal.append([{"images": [_row(layout, *one) | row for one, row in zip(batch, rows, strict=True)]}])
+    journal.append([{"images": [_row(job, layout, *one) | row for one, row in zip(batch, rows, strict=True)]}])
     bar.advance(len(batch))
 
 
@@ -187,6 +195,8 @@ def _suspect(job: GenerateJob) -> str:
     return f"the adapter {job.adapter} may have diverged, or be meant for another model"
 
 
-def _row(layout: Layout, p: int, i: int) -> dict:
+def _row(job: GenerateJob, layout: Layout, p: int, i: int) -> dict:
     """What a finished image is of."""
-    return {"prompt_id": layout.ids[p], "prompt": layout.texts[p], "image_index": i}
+    source = job.sources.get(layout.ids[p])
+    own = {} if source is None else {KEY: source.sha256}
+    return {"prompt_id": layout.ids[p], "prompt": layout.texts[p], **own, "image_index": i}

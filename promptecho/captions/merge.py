@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from promptecho.captions.checks import CHUNK, faults
@@ -17,6 +18,7 @@ from promptecho.captions.packed import pack
 from promptecho.captions.prompts import read_prompts
 from promptecho.captions.readers import PromptReader
 from promptecho.captions.shard_state import ANSWERED_BY, AS_SERVED, as_asked
+from promptecho.captions.sources import MARK, check_images, check_sources, keep, read_sources
 from promptecho.captions.split import split
 from promptecho.captions.store import (
     COLUMNS,
@@ -28,15 +30,18 @@ from promptecho.captions.store import (
     rejection,
     write_columns,
 )
+from promptecho.config.families import Family
 from promptecho.errors import DataError, counted, listed
 from promptecho.files import write_jsonl
 from promptecho.progress import Progress
+from promptecho.source_images import KEY, SourceImage
 
 
 @dataclass(frozen=True)
 class MergeSpec:
     """How captions are cut and split, and where the two files go. `tokenizer` None: tokens are not counted. `readers`
-    are the models that will read the captions (captions/checks.py)."""
+    are the models that will read the captions (captions/checks.py); `family`: of the text-to-image model, where it is
+    known."""
 
     out: Path
     heldout_out: Path
@@ -49,6 +54,8 @@ class MergeSpec:
     tokenizer_revision: str | None = None
     tokenizer_part: str = "tokenizer"
     readers: Sequence[PromptReader] = ()
+    family: Family | None = None
+    keeps_images: bool = True  # False: only look whether all could be written
 
 
 def wanted_images(images: str | None, images_list: Path | None) -> dict[str, str | None] | None:
@@ -198,22 +205,31 @@ def _refuse_gaps(found: Collection[str], others: list[str], wanted: dict[str, st
 
 
 def import_prompts(path: str | Path, spec: MergeSpec) -> dict[str, Any]:
-    """Make the same two files from prompts that a user brings; in place of the image's hash stands the text's.
+    """Make the same two files from prompts that a user brings; in place of the image's hash stands the text's, or that
+    of the source image where prompts have one, of which a copy is kept beside each file (captions/sources.py).
 
     Returns and raises as `merge_shards`, and names all faulty prompts: none is left out.
     """
     import numpy as np
 
-    rows, kept = read_prompts(path), KeptCaptions(spec.out.parent)
+    rows, kept, sources = read_prompts(path), KeptCaptions(spec.out.parent), read_sources(path)
+    check_sources(spec.family, [row.image_id for row in rows], sources, path)
+    check_images(sources, path)
+    if sources:
+        rows = [row._replace(image_sha256=sources[row.image_id].sha256) for row in rows]
     for start in range(0, len(rows), CHUNK):
         values = dict(zip(COLUMNS, zip(*rows[start : start + CHUNK], strict=True), strict=True))
         kept.add(np.array(values["n_tokens"], np.int32), {name: pack(values[name]) for name in TEXT_COLUMNS})
-    return _write(CaptionSource("none", "none", "", {}), kept, spec, prompts=str(path))
+    return _write(CaptionSource("none", "none", "", {}), kept, spec, str(path), sources)
 
 
-def _write(source: CaptionSource, kept: KeptCaptions, spec: MergeSpec, prompts: str | None = None) -> dict[str, Any]:
+def _write(
+    source: CaptionSource, kept: KeptCaptions, spec: MergeSpec, prompts: str | None = None,
+    sources: Mapping[str, SourceImage] = MappingProxyType({}),
+) -> dict[str, Any]:  # fmt: skip
     """Write both files. Rows of a model's captions come in any order and are put into that of their ids; those of
-    `prompts`, a user's file, stay as they are."""
+    `prompts`, a user's file, stay as they are. With `sources` a prompt is told from others by its image, not by its
+    text: one instruction may be for many images, on both sides of the split."""
     import numpy as np
 
     total, ranks = len(kept), kept.ranks
@@ -251,8 +267,9 @@ def _write(source: CaptionSource, kept: KeptCaptions, spec: MergeSpec, prompts: 
     _check_share(total, reasons, [kept.name(row) for row in out[np.argsort(ranks[out])][:4].tolist()], spec)
     stay = np.flatnonzero(~left_out)
     texts, (images, hashes) = kept.numbers()[stay], kept.hashes.numbered(stay)
+    texts = images if sources else texts
     chosen = split(texts, images, hashes, ranks[stay], spec.heldout, spec.seed)
-    repeated = len(chosen[0]) - np.count_nonzero(np.bincount(texts[chosen[0]]))
+    repeated = 0 if sources else len(chosen[0]) - np.count_nonzero(np.bincount(texts[chosen[0]]))
     training, held = (stay[part] for part in chosen)
     if prompts is None:
         training, held = (part[np.argsort(ranks[part])] for part in (training, held))
@@ -265,10 +282,16 @@ def _write(source: CaptionSource, kept: KeptCaptions, spec: MergeSpec, prompts: 
     }
     more = {"cut_by": dict(sorted(cut_by.items())), "repeated": int(repeated)}
     _tell(counts, more, total)
-    write_jsonl(spec.heldout_out, [{"data_id": name, "caption": text} for name, text in kept.captions(held)])
+    heldout = [{"data_id": name, "caption": text} for name, text in kept.captions(held)]
+    if sources and spec.keeps_images:
+        heldout = [row | {KEY: keep(sources[row["data_id"]], spec.heldout_out.parent)} for row in heldout]
+        for row in training.tolist():
+            keep(sources[kept.name(row)], spec.out.parent)
+    write_jsonl(spec.heldout_out, heldout)
     limits = {"max_words": spec.max_words, "max_tokens": spec.max_tokens if spec.tokenizer else None}
     n_tokens, columns = kept.columns(training)
-    write_columns(spec.out, source, n_tokens, columns, merge={**limits, "seed": spec.seed, **counts})
+    told = {MARK: True} if sources else {}
+    write_columns(spec.out, source, n_tokens, columns, merge={**limits, "seed": spec.seed, **counts, **told})
     return counts | more
 
 

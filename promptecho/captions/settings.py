@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from promptecho.config.caption_server import CaptionServerSection
-from promptecho.config.families import family_named
+from promptecho.config.families import Family, family_named
 from promptecho.config.models import CaptionsSection, ExperimentConfig, T2iSection, VlmSection
 from promptecho.config.rewards import RewardSection
 from promptecho.errors import ConfigError
@@ -59,6 +59,11 @@ class CaptionSettings:
             return CaptionServerSection(**(asked | {"endpoint": endpoint, "command": None}))
         except ValidationError as error:
             raise ConfigError(f"--endpoint {endpoint}: {error.errors()[0]['msg']}") from None
+
+    @property
+    def family(self) -> Family | None:
+        """That of the text-to-image model, as `MergeSpec` has it."""
+        return None if self.t2i is None else family_named(self.t2i.family)
 
     def tokenizer(self) -> dict[str, str | None]:
         """Where the text-to-image model's tokenizer is, as `MergeSpec` has it."""

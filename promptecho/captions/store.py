@@ -176,6 +176,16 @@ def read_columns(path: str | Path) -> tuple[CaptionHead, np.ndarray, dict[str, P
     return head, n_tokens, texts
 
 
+def merge_facts(path: str | Path) -> dict[str, Any]:
+    """What a caption file says of the merge that made it; {} for a shard.
+
+    Raises:
+        DataError: the file is missing, may not be read, or is not a caption file.
+    """
+    with hdf5.opened(path) as (file, _):
+        return _head(path, file).merge
+
+
 def image_hashes(path: str | Path) -> list[tuple[str, str]]:
     """(image id, hash of the image's file) of each row of a caption file; quicker than `read_captions`, as the captions
     themselves are neither read nor checked.

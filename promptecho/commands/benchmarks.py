@@ -142,9 +142,9 @@ def heldout(
     out: Annotated[Path, typer.Option(help="Prompt file to write.")],
 ) -> None:
     """Write an image set's prompts from held-out captions."""
-    from promptecho.benchmarks.captions.prompts import write_first
+    from promptecho.benchmarks.heldout import write_heldout
 
-    write_first(captions, count, out)
+    write_heldout(captions, count, out)
     typer.echo(f"{out}: {counted(count, 'prompt')}")
 
 

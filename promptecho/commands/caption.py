@@ -387,6 +387,7 @@ def _merge_spec(
         readers=prompt_readers(settings.experiment) if settings.experiment else (),
         max_rejected_share=settings.pick("max_rejected_share", max_rejected_share),
         seed=settings.pick("seed", seed),
+        family=settings.family,
         **counted,
     )
 

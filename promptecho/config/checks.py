@@ -16,6 +16,7 @@ from pydantic_core import ErrorDetails
 
 from promptecho.config.benchmarks import BENCHMARKS, benchmark_named
 from promptecho.config.compute import compute_problems
+from promptecho.config.editing import editing_problems
 from promptecho.config.evaluation_checks import (
     Problems,
     benchmark_problems,
@@ -281,6 +282,7 @@ def _check_family(sections: dict[str, Any], problems: Problems) -> None:
         problems["models.t2i.path"] = f"{t2i.path}: {problem}"
     else:
         problems.update(size_problems(sections))
+    problems.update(editing_problems(sections))
     if family.guided_in_one_pass and t2i.negative_prompt:
         problems["models.t2i.negative_prompt"] = f"{family.title} has no negative prompt; remove it"
     padded = {f"adapters.{name}": entry.pad_prompts for name, entry in (sections.get("adapters") or {}).items()}

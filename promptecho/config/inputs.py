@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from promptecho.config.descriptors import ModelOptions
+from promptecho.config.families import family_named
 from promptecho.config.guards import guard_entry
 from promptecho.config.initial import initial_adapter
 from promptecho.config.judge_kinds import judge_kind
@@ -22,6 +23,7 @@ from promptecho.errors import DataError
 from promptecho.file_hashes import FileHashes, files_below
 from promptecho.files import digest, read_json, write_json
 from promptecho.shipped import is_shipped
+from promptecho.source_images import image_files
 from promptecho.text_files import LISTS, TABLES, suffix_of
 
 FILE = "inputs.json"
@@ -74,7 +76,19 @@ def inputs_of(
         if isinstance(watching.options, ModelOptions):
             found[f"guards.{index}.{watching.name}.path"] = watching.options.path
         found[f"image_sets.{image_set}.prompts"] = config.image_sets[image_set].prompts
+    if stage in ("merge", "generate") and family_named(config.models.t2i.family).source_image:
+        found |= _source_images(found)
     return {key: path for key, path in found.items() if path is not None and not is_shipped(path)}
+
+
+def _source_images(inputs: dict[str, str | None]) -> dict[str, str | None]:
+    """The images that prompt files among `inputs` name."""
+    files = {key: path for key, path in inputs.items() if key.endswith("prompts") and path is not None}
+    return {
+        f"image {number} of {key}": str(image)
+        for key, path in files.items()
+        for number, image in enumerate(image_files(Path(path).expanduser()), start=1)
+    }
 
 
 class Inputs:

@@ -139,7 +139,8 @@ class CaptionsSection(Section):
         None,
         description="Prompts used as captions: a .txt file (a prompt a line), or .jsonl or .csv (a row a prompt: "
         "`caption`, `prompt` or `text`, and where there is one its `data_id`, `id` or `index`), in UTF-8, or UTF-16 "
-        "with its byte order mark. Relative to where you start.",
+        "with its byte order mark; for a model that edits images also an `image`, a path below the file's folder "
+        "(docs/editing.md). Relative to where you start.",
     )
     shapes: RenderedImages | None = Field(None, description="Caption images rendered from the embedded world.")
     query: Text = Field("Describe this image in detail.", description="What the VLM is asked about each image.")

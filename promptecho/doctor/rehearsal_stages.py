@@ -155,9 +155,9 @@ class Stages:
                         why = "its prompts are held-out captions, and captions failed"
                         lacking.append(RehearsedStage(f"generate {name}", "generate", skipped=why, fix=ABOVE))
                         continue
-                    from promptecho.benchmarks.captions.prompts import write_first
+                    from promptecho.benchmarks.heldout import write_heldout
 
-                    write_first(self.heldout, 1, file)
+                    write_heldout(self.heldout, 1, file)
                     found[name] = file
                 else:
                     found[name] = prompts_of(self.one.config, name, file)

@@ -9,6 +9,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from promptecho.captions.readers import PromptReader
+from promptecho.config.benchmarks import benchmark_named
+from promptecho.config.families import family_named
 from promptecho.doctor.finding import Finding, fine, problem, unchecked
 from promptecho.doctor.preflight import JOBS, Preflight
 from promptecho.errors import PromptEchoError
@@ -68,7 +70,8 @@ def _captions(preflight: Preflight, readers: Sequence[PromptReader]) -> Iterator
         with tempfile.TemporaryDirectory(prefix="promptecho-doctor-") as folder:
             spec = MergeSpec(
                 Path(folder, "captions.h5"), Path(folder, "heldout.jsonl"), captions.heldout, captions.max_words,
-                captions.max_tokens, seed=captions.seed, readers=readers, **settings.tokenizer(),  # type: ignore[arg-type]
+                captions.max_tokens, seed=captions.seed, readers=readers, family=settings.family, keeps_images=False,
+                **settings.tokenizer(),  # type: ignore[arg-type]
             )  # fmt: skip
             summary = import_prompts(prompts, spec)
         cut = f", {summary['cut']} of them cut to length" if summary.get("cut") else ""
@@ -80,6 +83,7 @@ def _captions(preflight: Preflight, readers: Sequence[PromptReader]) -> Iterator
 def _image_sets(preflight: Preflight, reader: PromptReader) -> Iterator[Finding]:
     from promptecho.benchmarks.registry import load_layout
     from promptecho.captions.checks import problems_of
+    from promptecho.captions.sources import check_sources, read_sources
 
     for name in {section.image_set: None for section in preflight.benchmarks.values()}:
         section = preflight.config.image_sets[name]
@@ -90,6 +94,9 @@ def _image_sets(preflight: Preflight, reader: PromptReader) -> Iterator[Finding]
         try:
             layout = load_layout(section.benchmark, path, path.parent, section.images_per_prompt)
             items = list(zip(layout.ids, layout.texts, strict=True))
+            if benchmark_named(section.benchmark).takes_heldout:
+                family = family_named(preflight.config.models.t2i.family)
+                check_sources(family, layout.ids, read_sources(path), path)
             told = problems_of([reader], items, path, quiet=True)
         except PromptEchoError as error:
             told = f"image_sets.{name}: {error}"

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from promptecho.config import ExperimentConfig
+from promptecho.config.editing import refuse_editing
 from promptecho.config.families import INDEX, Family, available_families, family_named, misfit
 from promptecho.config.models import T2iSection
 from promptecho.config.rewards import VlmSection
@@ -91,6 +92,7 @@ def build_family(found: ModelStatus, section: T2iSection) -> T2iModel:
     from promptecho.t2i.registry import as_built, family_class, guarded
 
     family = family_named(section.family)
+    refuse_editing(family, "planning")
     if found.path is not None and (problem := misfit(family, found.path)):
         raise ModelError(f"models.t2i.path: {found.path}: {problem}")
     content = _described(found.model) if found.path is None else _read_pipeline(Path(found.path), family)

@@ -22,6 +22,7 @@ def prompt_use(
     Raises:
         DataError: a file is missing or faulty.
     """
+    from promptecho.captions.sources import hashes_of, kept_sources
     from promptecho.captions.store import load_training_captions
 
     prompts = load_training_captions(captions)
@@ -33,6 +34,7 @@ def prompt_use(
     training, t2i = run_training(config, run), config.models.t2i
     used = [one for one in labels if one is not None]
     used += in_words(training, t2i, sizes_by_image(training, t2i, captions, prompts))
+    used += hashes_of(kept_sources(captions))
     return PromptUse(prompts, used, training.seed, training.prompts_per_iteration)
 
 

@@ -42,6 +42,7 @@ from promptecho.errors import DataError
 from promptecho.memory import MemoryAdvice
 from promptecho.phases import Phase
 from promptecho.progress import Progress
+from promptecho.source_images import Prompt
 from promptecho.train import checkpoint, heldout, reward_list, setup, tracked
 from promptecho.train import rollout as ro
 from promptecho.train.data import NotFiniteError, Rollout, prompts_of
@@ -262,12 +263,12 @@ def collect(trainer: Trainer, iteration: int, weights: dict[str, torch.Tensor]) 
     )  # fmt: skip
 
 
-def _later_prompts(trainer: Trainer, iteration: int) -> Iterator[str]:
-    """Texts of this segment's prompts after `iteration`."""
+def _later_prompts(trainer: Trainer, iteration: int) -> Iterator[Prompt]:
+    """What the family is asked for this segment's prompts after `iteration`."""
     training = trainer.training
     for later in range(iteration + 1, trainer.segment.to):
         for prompt in prompts_of(trainer.prompts, training.seed, later, training.prompts_per_iteration):
-            yield prompt.text
+            yield trainer.asked(prompt)
 
 
 def _log_row(trainer: Trainer, log: MetricsLog | None, row: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ from promptecho import grpo
 from promptecho.errors import RewardError
 from promptecho.memory import in_phase
 from promptecho.phases import Phase
+from promptecho.source_images import Prompt
 from promptecho.t2i.lengths import sorted_by_length
 from promptecho.t2i.lora import merged
 from promptecho.train.data import Rollout, TrainingPrompt, normal
@@ -57,13 +58,13 @@ class Sampled:
 
 
 def sample(
-    trainer: Trainer, weights: dict[str, torch.Tensor], series: Series, upcoming: Iterable[str] = (), *,
+    trainer: Trainer, weights: dict[str, torch.Tensor], series: Series, upcoming: Iterable[Prompt] = (), *,
     submit: Callable[[list, list[TrainingPrompt], list[str]], None] | None = None, noise_level: float | None = None,
 ) -> Sampled:  # fmt: skip
     """Make this rank's share of the images with `weights`, which stay in the module, and give them to the rewarder.
 
     Args:
-        upcoming: texts of prompts that come next, for the prompt cache.
+        upcoming: prompts that come next, for the prompt cache.
         submit: gets them, with their prompts and what they are called, in place of the rewarder.
         noise_level: of the stochastic sampler that makes them (`training.grpo`); None: the plain ODE.
 
@@ -79,7 +80,7 @@ def sample(
     with trainer.phase(Phase.SAMPLE):
         trainer.engine.use_weights(weights)
         with in_phase(Phase.ENCODE):
-            cond = trainer.encoder.encode([prompt.text for prompt in series.prompts], upcoming)
+            cond = trainer.encoder.encode([trainer.asked(prompt) for prompt in series.prompts], upcoming)
         sizes = [trainer.sizes.size_of(prompt.prompt_id) for prompt in series.prompts]
 
         def shape_of(image: int) -> Shape:

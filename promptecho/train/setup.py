@@ -13,9 +13,11 @@ import torch
 from promptecho.config import ExperimentConfig, run_rewards
 from promptecho.config.compute import ComputeSection
 from promptecho.config.descriptors import REWARDS
+from promptecho.config.families import family_named
 from promptecho.config.training import TrainingConfig
 from promptecho.errors import DataError, counted
 from promptecho.phases import Phase
+from promptecho.source_images import SourceImage
 from promptecho.t2i.base import T2iModel
 from promptecho.t2i.checkpointing import use_checkpointing
 from promptecho.t2i.initial import initial_weights
@@ -40,6 +42,7 @@ def prepare(segment: Segment, training: TrainingConfig, layout: RankLayout, laun
     """Everything that is loaded before the first iteration. Collective."""
     device = phase.device
     prompts, watched = all_prompts(segment, training, check=layout.index == 0)
+    sources = load_sources(segment, prompts, watched)
     by_image = sizes_by_image(training, segment.config.models.t2i, segment.captions, chain(prompts, watched))
     rewards = list_rewards(segment.config, segment.run, prompts, watched)
     check_texts(segment, prompts, watched, rewards, quiet=layout.index != 0)
@@ -63,7 +66,7 @@ def prepare(segment: Segment, training: TrainingConfig, layout: RankLayout, laun
     trainer = Trainer(
         segment, training, family, encoder, engine, rewards, rewarder, prompts, watched,
         TrainingSizes.of(family, training, t2i, by_image), phase, gpus=launch.world_size, initial=initial, base=base,
-        first_row=times,
+        sources=sources, first_row=times,
     )  # fmt: skip
     told = ", ".join(f"{key.removeprefix('seconds_load_')} {value:.1f} s" for key, value in times.items())
     trainer.say(f"models loaded: {told}")
@@ -103,6 +106,26 @@ def load_heldout(path: Path | None, n: int) -> list[TrainingPrompt]:
         there = counted(len(rows), "held-out caption")
         raise DataError(f"{path}: {there}, but training.heldout.prompts is {n}; lower it")
     return [TrainingPrompt(row.image_id, row.caption) for row in rows[-n:]]
+
+
+def load_sources(
+    segment: Segment, prompts: Sequence[TrainingPrompt], watched: Sequence[TrainingPrompt]
+) -> dict[str, SourceImage]:
+    """The source images of all these prompts, by their ids; {} for a family that takes none.
+
+    Raises:
+        DataError: one has none, or has one that the family does not take; or an image is missing. All are named.
+    """
+    from promptecho.captions.sources import check_sources, kept_sources, read_sources
+
+    family = family_named(segment.config.models.t2i.family)
+    found = kept_sources(segment.captions)
+    check_sources(family, (one.prompt_id for one in prompts), found, segment.captions)
+    if watched and segment.heldout is not None:
+        held = read_sources(segment.heldout)
+        check_sources(family, (one.prompt_id for one in watched), held, segment.heldout)
+        found |= held
+    return found
 
 
 def load_family(config: ExperimentConfig, device: torch.device, **options: Any) -> T2iModel:

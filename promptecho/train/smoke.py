@@ -28,6 +28,8 @@ from promptecho import plugins
 from promptecho.cluster.gpus import detect, visible
 from promptecho.cluster.ranks import free_port
 from promptecho.config import ExperimentConfig, load_experiment, needs_vlm, run_training
+from promptecho.config.editing import refuse_editing
+from promptecho.config.families import family_named
 from promptecho.errors import ConfigError, PromptEchoError
 from promptecho.files import read_json, read_jsonl, write_json
 from promptecho.phases import MEASURED, Phase
@@ -125,6 +127,8 @@ def smoke(config: Path | None, run: str | None, ranks: int | None, device: str) 
 
 def _smoke(folder: Path, config: Path | None, run: str | None, ranks: int, device: str) -> Smoke:
     experiment = load_experiment(config) if config is not None else None
+    if experiment is not None:
+        refuse_editing(family_named(experiment.models.t2i.family), "train --smoke")
     raw = settings(experiment, run, ranks, folder, small=device == "cpu")
     write_prompts(folder, raw["training"]["prompts_per_iteration"])
     spread = {mode: _write(folder, raw, mode) for mode in ("replicated", "colocated")}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +12,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from promptecho.captions.sources import hashes_of
 from promptecho.config import ExperimentConfig, TrainingConfig
+from promptecho.source_images import EditPrompt, Prompt, SourceImage
 from promptecho.t2i.base import T2iModel
 from promptecho.t2i.prompt_cache import PromptCache
 from promptecho.train.data import TrainingPrompt
@@ -69,6 +71,7 @@ class Trainer:
     gpus: int = 0  # all processes of the launch, reward servers included; 0: those that train
     initial: dict[str, torch.Tensor] | None = None  # weights that a run begins with; None: those of the engine
     base: dict[str, torch.Tensor] | None = None  # the base model's weights, where these are what is trained
+    sources: Mapping[str, SourceImage] = field(default_factory=dict)  # by prompt id, where the family edits images
     first_row: dict[str, Any] = field(default_factory=dict)  # what this process's first row of metrics also contains
 
     @cached_property
@@ -76,7 +79,13 @@ class Trainer:
         """What the iterations use, for the state's record."""
         labels = [entry.labels for entry in self.rewards if entry.labels is not None]
         labels += in_words(self.training, self.segment.config.models.t2i, self.sizes.by_image)
+        labels += hashes_of(self.sources)
         return PromptUse(self.prompts, labels, self.training.seed, self.training.prompts_per_iteration)
+
+    def asked(self, prompt: TrainingPrompt) -> Prompt:
+        """What the family is asked for a prompt."""
+        source = self.sources.get(prompt.prompt_id)
+        return prompt.text if source is None else EditPrompt(prompt.text, source)
 
     @property
     def grid(self) -> torch.Tensor:
