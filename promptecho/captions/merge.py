@@ -290,8 +290,8 @@ def _write(
     write_jsonl(spec.heldout_out, heldout)
     limits = {"max_words": spec.max_words, "max_tokens": spec.max_tokens if spec.tokenizer else None}
     n_tokens, columns = kept.columns(training)
-    told = {MARK: True} if sources else {}
-    write_columns(spec.out, source, n_tokens, columns, merge={**limits, "seed": spec.seed, **counts, **told})
+    marks = {MARK: True} if sources else {}
+    write_columns(spec.out, source, n_tokens, columns, merge={**limits, "seed": spec.seed, **counts, **marks})
     return counts | more
 
 

@@ -19,7 +19,7 @@ def editing_problems(sections: Mapping[str, Any]) -> dict[str, str]:
     found, captions = {}, sections.get("captions")
     if captions is not None and (captions.prompts is None or suffix_of(captions.prompts) not in TABLES):
         found["captions.prompts"] = (
-            f"{family.title} edits images: name a {', '.join(TABLES)} file of instructions, each with an `image`"
+            f"{family.title} edits images: name a {' or '.join(TABLES)} file of instructions, each with an `image`"
         )
     takers = " or ".join(one.thing.name for one in available_benchmarks() if one.thing.takes_heldout)
     for name, image_set in (sections.get("image_sets") or {}).items():
@@ -27,9 +27,6 @@ def editing_problems(sections: Mapping[str, Any]) -> dict[str, str]:
         if not benchmark.takes_heldout:
             told = f"{family.title} edits images, and prompts of {benchmark.name} have none; take {takers}"
             found[f"image_sets.{name}.benchmark"] = told
-        elif image_set.shapes is not None:
-            told = f"makes prompts without images, and {family.title} edits one; give heldout or prompts"
-            found[f"image_sets.{name}.shapes"] = told
     for name, training in (sections.get("runs") or {}).items():
         if training.zero_stage == 3:
             found["training.zero_stage"] = (

@@ -114,7 +114,9 @@ def test_names_that_there_are_not_and_settings_that_it_does_not_heed_are_told(tm
     family(tmp_path)
     for name, more in (("ous", "did you mean ours?"), ("sdxl", "a family from outside is installed, or named in")):
         [line] = refusal(experiment(tmp_path, {"family": name}))
-        expected = f"input should be 'zimage', 'qwenimage', 'qwenimage_edit', 'flux', 'sd3' or 'ours' (found {name!r}); {more}"
+        expected = (
+            f"input should be 'zimage', 'qwenimage', 'qwenimage_edit', 'flux', 'sd3' or 'ours' (found {name!r}); {more}"
+        )
         assert line.startswith(f"models.t2i.family: {expected}")
     [line] = refusal(experiment(tmp_path, {"family": "ours", "pad_prompts": "masked"}))
     assert line == "models.t2i.pad_prompts: ours has no such choice; remove it (it is for qwenimage)"
@@ -222,7 +224,7 @@ def test_an_adapter_whose_names_in_comfyui_are_unknown_is_not_exported(tmp_path)
 
 def test_the_papers_need_no_word_beside_an_adapter_and_no_two_read_the_same_folders():
     ours = [found.thing for found in available_families(ours_only=True)]
-    assert [family_note(one) for one in ours[:2]] == [{}, {}]
-    assert {family_note(one)["family.json"]["comfyui_prefix"] for one in ours[2:]} == {"transformer."}
+    assert [family_note(one) for one in ours[:3]] == [{}, {}, {}]
+    assert {family_note(one)["family.json"]["comfyui_prefix"] for one in ours[3:]} == {"transformer."}
     assert len({one.classes for one in ours}) == len(ours) == len(FAMILIES.built_in)
     assert all(path.is_file() for one in ours for path in one.sizes)

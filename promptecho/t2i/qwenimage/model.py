@@ -80,7 +80,8 @@ class QwenImage(DiffusersModel):
             return self.velocity(x_t, t, cond)
         halves = torch.cat([x_t, x_t]), torch.cat([t, t]), [*cond, *self.negative(len(cond))]
         both = self.without_masks(self._packed_velocity, *halves)
-        return unpack(guided(*both.chunk(2), guidance_scale), *x_t.shape[-2:])
+        positive, negative = both.chunk(2)
+        return unpack(guided(positive, negative, guidance_scale), *x_t.shape[-2:])
 
     def _packed_velocity(self, x_t: torch.Tensor, t: torch.Tensor, cond: Sequence[torch.Tensor]) -> torch.Tensor:
         """[N, patches, 4 C] in float32. Shorter conditionings are padded and masked, see `models.t2i.pad_prompts`."""

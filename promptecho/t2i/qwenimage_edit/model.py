@@ -76,8 +76,8 @@ class QwenImageEdit(QwenImage):
             if isinstance(prompt, str):
                 raise DataError(f"prompt {prompt[:60]!r}: has no source image, but {self.descriptor.title} edits one")
             image = prompt.source.load()
-            texts = [self._states(text, image) for text in (prompt.text, self.negative_prompt)]
-            found.append(assembled(*texts, self._source_latents(image)))
+            text, negative = (self._states(one, image) for one in (prompt.text, self.negative_prompt))
+            found.append(assembled(text, negative, self._source_latents(image)))
         return found
 
     def _states(self, prompt: str, image: Image.Image) -> torch.Tensor:
