@@ -7,7 +7,7 @@
 Sizes are height x width; `own` is the size of each caption's image, as `promptecho caption sizes` wrote it. The images
 are those of an image set `captions` of these held-out captions at its defaults but guidance 0 and 8 steps. Printed for
 each size and adapter: the images that show what their caption says, with a 95 % Wilson interval, and of an adapter the
-difference to the model without one, paired by caption, with a 95 % interval.
+difference to the model without one, paired by caption, with a 95 % interval; of further ones that to the first, too.
 """
 
 from __future__ import annotations
@@ -55,6 +55,12 @@ def outcomes(
     return right
 
 
+def difference(these: np.ndarray, others: np.ndarray) -> str:
+    """In points, with half of the width of its 95 % interval."""
+    apart = these - others
+    return f"{100 * apart.mean():+.1f} +- {100 * 1.96 * apart.std(ddof=1) / len(apart) ** 0.5:.1f}"
+
+
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sizes", nargs="+", help="HEIGHTxWIDTH, or own")
@@ -67,7 +73,7 @@ def main(arguments: list[str] | None = None) -> None:
     captions = [(row.image_id, row.caption) for row in read_prompts(options.captions)[: options.limit]]
     n, own = len(captions), {} if options.image_sizes is None else read_sizes(options.image_sizes)
     for size in options.sizes:
-        base = None
+        base = first = None
         for adapter in (None, *options.adapter):
             right = outcomes(captions, size, adapter, own)
             low, high = wilson_interval(int(right.sum()), n)
@@ -76,8 +82,11 @@ def main(arguments: list[str] | None = None) -> None:
             if base is None:
                 base = right
             else:
-                apart = right - base
-                line += f"  {100 * apart.mean():+.1f} +- {100 * 1.96 * apart.std(ddof=1) / n**0.5:.1f}"
+                line += f"  {difference(right, base)}"
+                if first is None:
+                    first = right
+                else:
+                    line += f"  to the first {difference(right, first)}"
             print(f"{line}  {adapter or 'base'}", flush=True)
 
 
