@@ -5,9 +5,10 @@ docs/results keeps of their metrics and adapters, and of nothing else.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from promptecho.files import read_json, write_json
 from promptecho.train.metrics import RunMetrics, find_runs
@@ -16,6 +17,13 @@ PHASES = {
     "sample": "sample", "reward": "reward", "precompute": "passes without gradient", "update": "update",
     "heldout": "watch on held-out captions",
 }  # fmt: skip
+
+
+def keep_runs(place: Path, found: Mapping[str, Any]) -> None:
+    """Keep what was found of runs beside what is kept of others, which may have been trained elsewhere."""
+    if found:
+        known = read_json(place) if place.is_file() else {}
+        write_json(place, dict(sorted({**known, **found}.items())))
 
 
 def keep_costs(source: Path, kept: Path, every: Sequence[RunMetrics]) -> None:
@@ -30,8 +38,7 @@ def keep_costs(source: Path, kept: Path, every: Sequence[RunMetrics]) -> None:
                 phases[phase] = {"seconds": seconds, "memory_gb": max(memory, default=None)}
         if phases:
             runs[metrics.run] = phases
-    if runs:
-        write_json(kept / source.resolve().name / "phases.json", runs)
+    keep_runs(kept / source.resolve().name / "phases.json", runs)
 
 
 def keep_adapters(source: Path, kept: Path) -> None:
@@ -42,8 +49,7 @@ def keep_adapters(source: Path, kept: Path) -> None:
         step, run = path.parents[1].name, path.parents[2].name
         if run in runs and step.isdecimal():
             found.setdefault(run, {})[step] = hashlib.sha256(path.read_bytes()).hexdigest()
-    if found:
-        write_json(kept / source.resolve().name / "adapters.json", found)
+    keep_runs(kept / source.resolve().name / "adapters.json", found)
 
 
 def costs_block(kept: Path, experiment: str, run: str) -> list[str]:

@@ -24,7 +24,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from results_costs import adapters_block, costs_block, keep_adapters, keep_costs
+from results_costs import adapters_block, costs_block, keep_adapters, keep_costs, keep_runs
 from results_gains import NOT_RUN, audit_block, gains_block, kept_files, name_of, path_block, sizes_block
 from results_pictures import draw_pictures
 
@@ -59,8 +59,7 @@ def follow(source: Path, kept: Path, every: Sequence[RunMetrics]) -> None:
     """Keep the rewards on held-out captions of results/E: run -> iteration -> value."""
     rows = {metrics.run: metrics.series("heldout_reward") for metrics in every}
     values = {run: {str(step): float(f"{value:.6g}") for step, value in some} for run, some in rows.items() if some}
-    if values:
-        write_json(kept / source.resolve().name / "training.json", values)
+    keep_runs(kept / source.resolve().name / "training.json", values)
 
 
 def count_parameters(names: Sequence[str], kept: Path) -> None:

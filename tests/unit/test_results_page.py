@@ -81,6 +81,15 @@ def test_costs_and_adapters_are_those_of_the_runs(tmp_path):
     assert "no metrics are kept yet" in costs_block(tmp_path / "kept", "pair", "d-s1")[0]
     assert "no adapters of iteration 20" in adapters_block(tmp_path / "kept", "pair", "20")[0]
 
+    elsewhere = tmp_path / "elsewhere/pair"  # of another checkout: what is kept of the others stays
+    write_text(elsewhere / "runs/d-s1/10/adapter/adapter_model.safetensors", "two")
+    write_text(elsewhere / "runs/d-s1/10/metrics.jsonl", '{"iteration": 1, "seconds_sample": 2.0}\n')
+    keep_costs(elsewhere, tmp_path / "kept", [read_run(elsewhere, "d-s1")])
+    keep_adapters(elsewhere, tmp_path / "kept")
+    lines = adapters_block(tmp_path / "kept", "pair", "10")
+    assert [line.split(" | ")[1] for line in lines[2:4]] == ["a-s1, b-s1 |", "c-s1, d-s1 |"]
+    assert costs_block(tmp_path / "kept", "pair", "a-s1")[2] == "| sample | 3 | 1.00 | 0.50 - 1.50 | 4.00 |"
+
 
 def test_trainings_are_compared_by_seed_together_and_with_the_reference(kept):
     from results_gains import gains_block
