@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import Field, ValidationError
 
-from promptecho.config import ExperimentConfig, read_yaml
+from promptecho.config import read_yaml
 from promptecho.config.reruns import REPLACED
 from promptecho.errors import DataError
 from promptecho.files import read_json
 from promptecho.provenance import Provenance
 from promptecho.schema import read_schema
 from promptecho.scores import FIX, SCHEMA_VERSION, Scores
+
+if TYPE_CHECKING:
+    from promptecho.config import ExperimentConfig
 
 FOLDER = "guards"
 

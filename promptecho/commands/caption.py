@@ -308,7 +308,7 @@ def sizes(
     captions: Path | None = typer.Option(
         None,
         "--captions",
-        help="The merged captions, captions.h5, of whose images sizes are wanted. Needed for images.",
+        help="The merged captions, captions.h5, of whose images sizes are wanted. Default: none, with --prompts.",
     ),
     heldout: Path | None = typer.Option(
         None, "--heldout", help="Held-out captions, heldout.jsonl, of whose images they are wanted, too. Default: none."
@@ -336,8 +336,8 @@ def sizes(
 ) -> None:
     """Write down how large the image of each caption is, for training whose sizes follow the images.
 
-    Needed where a run has size_by: image. Sizes are those that a viewer shows. Of JPEG, PNG and WebP files the head
-    alone is read.
+    Needed where a run has size_by: image. Sizes are those that a viewer shows. Of JPEG and WebP files the head alone
+    is read, of PNG files all.
     """
     from promptecho.captions.image_sizes import sizes_of_images, sizes_of_prompts, write_sizes
     from promptecho.captions.settings import read_settings
