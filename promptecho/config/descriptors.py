@@ -44,6 +44,19 @@ class ReplyOptions(Section):
     )
 
 
+@dataclass(frozen=True)
+class OwnModel:
+    """A model of a reward, by folder or hub id.
+
+    `kind` is what of it is loaded: what transformers loads; or exactly `files`, of a model or of a tokenizer.
+    """
+
+    source: str
+    revision: str | None
+    kind: Literal["transformers", "files", "tokenizer"] = "transformers"
+    files: tuple[str, ...] = ()
+
+
 class ModelOptions(Section):
     """Settings of a reward that has a model of its own, which transformers loads. Subclasses give `path` a default.
 
@@ -53,6 +66,11 @@ class ModelOptions(Section):
     path: Text = Field(description="Folder or hub id of the model.")
     revision: Text | None = Field(None, description="Hub revision (commit); null: the folder as it is.")
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="Type of the weights.")
+
+    @property
+    def models(self) -> dict[str, OwnModel]:
+        """By key, what it loads: `path`, and `tokenizer` where that is a model of its own."""
+        return {"path": OwnModel(self.path, self.revision)}
 
     @property
     def files(self) -> dict[str, str]:
@@ -170,6 +188,7 @@ REWARDS: Plugins[Reward] = Plugins(
         "pickscore": "promptecho.rewards.pickscore:REWARD",
         "clipscore": "promptecho.rewards.clipscore:REWARD",
         "aesthetic": "promptecho.rewards.aesthetic:REWARD",
+        "imagereward": "promptecho.rewards.imagereward:REWARD",
         "http": "promptecho.rewards.http:REWARD",
         "served_echo": "promptecho.rewards.served_echo:REWARD",
     },

@@ -55,7 +55,8 @@ def inputs_of(
     elif stage == "train" and run is not None:
         found = {**t2i, **{f"{key}.path": vlm.path for key, vlm in run_vlms(config, run).items()}}
         models = reward_models(config, run) if run in config.runs else {}
-        found |= {f"{key}.path": options.path for key, options in models.items()}
+        for key, options in models.items():
+            found |= {f"{key}.{name}": model.source for name, model in options.models.items()}
         if run in config.runs and (initial := initial_adapter(config, run)) and initial.step is None:
             found[f"runs.{initial.name}.adapter"] = config.adapters[initial.name].adapter
     elif stage == "generate" and image_set is not None:
@@ -74,7 +75,8 @@ def inputs_of(
         if (vlm := reward_vlm(config, watching)) is not None:
             found["models.vlm.path" if watching.vlm is None else f"models.vlms.{watching.vlm}.path"] = vlm.path
         if isinstance(watching.options, ModelOptions):
-            found[f"guards.{index}.{watching.name}.path"] = watching.options.path
+            key = f"guards.{index}.{watching.name}"
+            found |= {f"{key}.{name}": model.source for name, model in watching.options.models.items()}
         found[f"image_sets.{image_set}.prompts"] = config.image_sets[image_set].prompts
     if stage in ("merge", "generate") and family_named(config.models.t2i.family).source_image:
         found |= _source_images(found)

@@ -51,7 +51,7 @@ def _of_status(preflight: Preflight, found: ModelStatus, root: Path | None, when
     if found.problem is not None:
         return problem(f"{key}: {found.problem}", when, f"models of the hub, {_fetch(preflight)} brings")
     assert found.path is not None, "it is here"
-    if found.where == "hub cache" and (lacks := incompleteness(Path(found.path), model.kind)):
+    if found.where == "hub cache" and (lacks := incompleteness(Path(found.path), model.kind, model.files)):
         told = f"{key}: {model.source}: the hub's cache holds a part of it ({lacks})"
         return _from_hub(preflight, model.source, told, when)
     size = "" if found.bytes is None else f", {found.bytes / 1e9:.3g} GB"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from promptecho.errors import DataError
 from promptecho.files import read_json
 from promptecho.models.required import ModelKind
 from promptecho.models.selection import INDEX, PICKLES, is_wanted
+from promptecho.pointers import pointer_problem
 
 SHARDS = ".safetensors.index.json"
 AGAIN = "fetch or copy the model again"
@@ -21,9 +23,12 @@ ADAPTER_WEIGHTS = ("adapter_model.safetensors", "pytorch_lora_weights.safetensor
 WITHOUT_WEIGHTS = {"tokenizer_config.json", "preprocessor_config.json", "processor_config.json"}
 
 
-def incompleteness(folder: Path, kind: ModelKind) -> str | None:
+def incompleteness(folder: Path, kind: ModelKind, files: Sequence[str] = ()) -> str | None:
     """What is missing or cut short in the folder of a model, with the fix; None where nothing is, or where the kind has
-    no form that is known here."""
+    no form that is known here. `files`: what it must hold, of the kinds that name it."""
+    if files:
+        told = ((folder / name, _unusable(folder / name)) for name in files)
+        return next((f"{path}: {problem}; {AGAIN}" for path, problem in told if problem), None)
     if kind == "transformers":
         if not (folder / "config.json").is_file():
             return f"{folder}: has no config.json; {AGAIN}"
@@ -86,6 +91,17 @@ def _weights(part: Path, of_pipeline: bool) -> Iterator[str]:
     for name in sorted(there):
         if problem := _cut_short(part / name):
             yield f"{part / name}: {problem}"
+
+
+def _unusable(path: Path) -> str | None:
+    """Why a file that is named is not there or not whole, as far as is seen without reading it."""
+    if not path.is_file():
+        return "is not there"
+    if problem := pointer_problem(path):
+        return problem
+    with open(path, "rb") as file:
+        zipped = file.read(2) == b"PK"  # as torch writes; its index is at the end
+    return "is cut short" if zipped and not zipfile.is_zipfile(path) else None
 
 
 def _cut_short(path: Path) -> str | None:

@@ -120,7 +120,7 @@ def _fetch(model: RequiredModel, folder: Path, record: HubRecord | None, hub: Hu
     fitting = record if record is not None and record.fits(model.revision) else None
     commit, endpoint, remote = _describe(model, fitting.commit if fitting else model.revision, hub)
     components = _components(model, commit, remote, hub)
-    names = select_files(model.source, remote, model.kind, components=components, code=model.code)
+    names = select_files(model.source, remote, model.kind, components=components, code=model.code, files=model.files)
     wanted = {name: remote[name] for name in names}
     adopted = folder.is_dir() and record is None
     temporary = folder if adopted else folder.with_name(f".{folder.name}.fetch")

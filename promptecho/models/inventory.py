@@ -144,7 +144,7 @@ def _in_folder(model: RequiredModel, where: Any, folder: Path) -> ModelStatus:
     record = read_record(folder) if folder.is_dir() else None
     problem = revision_problem(folder, model.revision)
     if problem is None and folder.is_dir():
-        problem = pointers_in(folder) or incompleteness(folder, model.kind)
+        problem = pointers_in(folder) or incompleteness(folder, model.kind, model.files)
     return ModelStatus(model, where, str(folder), _size(folder), record, problem)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,12 @@ from promptecho.hub_record import HUB_ID, revision_problem
 from promptecho.models import hub_access
 from promptecho.shipped import SHIPPED, VLMS, WORLDS, model_path, weights_of
 from promptecho.suggest import maybe
+
+# Of each kind of model a file that all of that kind have; the last two are ImageReward's and its tokenizer's.
+KNOWN_BY = (
+    "model_index.json", "config.json", "adapter_config.json", "pytorch_lora_weights.safetensors", "med_config.json",
+    "vocab.txt",
+)  # fmt: skip
 
 
 @dataclass
@@ -89,20 +96,24 @@ def locate_model(path: str, revision: str | None = None) -> str:
     return path
 
 
-def check_model_path(path: str | Path, what: str = "VLM", revision: str | None = None) -> str:
+def check_model_path(
+    path: str | Path, what: str = "VLM", revision: str | None = None, files: Sequence[str] = ("config.json",)
+) -> str:
     """Return `path` as text if it is a model folder or could be a hub id (`owner/name`); of a fetched model its folder.
 
     Raises:
-        ModelError: it looks like a local path and is not a folder with a `config.json`; or it is not on this machine
-            and the hub may not be asked.
+        ModelError: it looks like a local path and is not a folder with all `files`; or it is not on this machine and
+            the hub may not be asked.
     """
     text = locate_model(str(path), revision)
     folder = Path(text).expanduser()
     if folder.is_dir():
-        if not (folder / "config.json").is_file():
+        if absent := [name for name in files if not (folder / name).is_file()]:
             if (folder / INDEX).is_file():
                 raise ModelError(f"{text}: holds a text-to-image pipeline, no {what}; give the folder of a {what}")
-            raise ModelError(f"{text}: the {what} folder has no config.json; download or copy the whole model again")
+            raise ModelError(
+                f"{text}: the {what} folder has no {' and no '.join(absent)}; download or copy the whole model again"
+            )
         return str(folder)
     if folder.is_absolute() or text.startswith((".", "~")) or text.count("/") != 1 or text.endswith("/"):
         near = maybe(text, SHIPPED) if what == "VLM" else ""
@@ -212,7 +223,7 @@ def locate_cached(hub_id: str, revision: str | None = None) -> Path | None:
         from huggingface_hub import try_to_load_from_cache
     except ImportError:
         return None
-    for name in ("model_index.json", "config.json", "adapter_config.json", "pytorch_lora_weights.safetensors"):
+    for name in KNOWN_BY:
         file = try_to_load_from_cache(hub_id, name, revision=revision)
         if isinstance(file, str):
             return Path(file).parent

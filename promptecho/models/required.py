@@ -16,7 +16,7 @@ from promptecho.errors import ConfigError
 from promptecho.hub_record import HUB_ID
 from promptecho.shipped import is_shipped
 
-ModelKind = Literal["pipeline", "transformers", "adapter", "modelscope"]
+ModelKind = Literal["pipeline", "transformers", "adapter", "modelscope", "files", "tokenizer"]
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class RequiredModel:
     """A model and what for: `used_by` are dotted keys of the configuration.
 
     `source` is a hub id, a folder or a shipped name (`shapes`, `gallery`), as the configuration has it. `code`: Python
-    files are wanted too.
+    files are wanted too. `files`: exactly these are wanted, of the kinds `files` and `tokenizer`.
     """
 
     source: str
@@ -32,11 +32,12 @@ class RequiredModel:
     revision: str | None
     used_by: tuple[str, ...]
     code: bool = False
+    files: tuple[str, ...] = ()
 
     @property
     def keys(self) -> tuple[str, ...]:
         """The dotted keys that hold `source`."""
-        last = {"adapter": "adapter"}.get(self.kind)
+        last = {"adapter": "adapter", "tokenizer": "tokenizer"}.get(self.kind)
         return tuple(
             f"{name}.{last or ('model' if name.startswith(('judges.', 'benchmarks.')) else 'path')}"
             for name in self.used_by
@@ -79,6 +80,7 @@ def merge(models: Iterable[RequiredModel]) -> list[RequiredModel]:
         found[model.source, model.kind] = RequiredModel(
             model.source, known.kind, known.revision or model.revision,
             tuple(dict.fromkeys(known.used_by + model.used_by)), known.code or model.code,
+            tuple(dict.fromkeys(known.files + model.files)),
         )  # fmt: skip
     return list(found.values())
 
@@ -114,11 +116,10 @@ def _uses(config: ExperimentConfig) -> Iterator[RequiredModel]:
     for key, options in {
         key: model for run in config.runs for key, model in reward_models(config, run).items()
     }.items():
-        yield RequiredModel(as_written(config, options.path), "transformers", options.revision, (key,))
+        yield from _own(config, key, options)
     for index, guard in enumerate(config.guards):
         if isinstance(guard.options, ModelOptions):
-            path, key = as_written(config, guard.options.path), f"guards.{index}.{guard.name}"
-            yield RequiredModel(path, "transformers", guard.options.revision, (key,))
+            yield from _own(config, f"guards.{index}.{guard.name}", guard.options)
     for name, adapter in config.adapters.items():
         yield RequiredModel(adapter.adapter, "adapter", adapter.revision, (f"runs.{name}",))
     for name, judge in config.judges.models.items():
@@ -131,3 +132,10 @@ def _uses(config: ExperimentConfig) -> Iterator[RequiredModel]:
         holds_all = benchmark.model is not None and Path(benchmark.model).expanduser().is_dir()
         for index, (source, kind) in enumerate(models[:1] if holds_all else models):
             yield RequiredModel(source if index else benchmark.model or source, kind, None, (key,))  # type: ignore[arg-type]
+
+
+def _own(config: ExperimentConfig, key: str, options: ModelOptions) -> Iterator[RequiredModel]:
+    """The models of a reward at `key`."""
+    for model in options.models.values():
+        source = as_written(config, model.source)
+        yield RequiredModel(source, model.kind, model.revision, (key,), files=model.files)

@@ -15,7 +15,8 @@ from promptecho.pointers import pointer_problem
 
 INDEX = "model_index.json"  # a diffusers pipeline
 ADAPTER = ("adapter_config.json", "adapter_model.safetensors", "pytorch_lora_weights.safetensors", "README.md")
-TEXTS = ("*.json", "*.txt", "*.jinja", "*.model", "*.tiktoken", "*.md", "LICENSE*", "NOTICE*")
+LICENCES = ("LICENSE*", "NOTICE*")
+TEXTS = ("*.json", "*.txt", "*.jinja", "*.model", "*.tiktoken", "*.md", *LICENCES)
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 # The same weights once more, in another type or for another framework; transformers and diffusers ask for them by name.
 _VARIANT = re.compile(r"\.(fp16|fp32|bf16|fp8|ema|non_ema)([.-]|$)")
@@ -23,22 +24,28 @@ _FOREIGN = ("consolidated*",)
 
 
 def select_files(
-    hub_id: str, names: Iterable[str], kind: ModelKind, *, components: Sequence[str] = (), code: bool = False
-) -> list[str]:
+    hub_id: str, names: Iterable[str], kind: ModelKind, *, components: Sequence[str] = (), code: bool = False,
+    files: Sequence[str] = (),
+) -> list[str]:  # fmt: skip
     """The files to fetch of a repository that has `names`, sorted.
 
     Args:
         components: folders of a pipeline's parts, as its model_index.json names them.
         code: take Python files too (`trust_remote_code`).
+        files: take these, and licences, whatever else there is; what loads them reads nothing but tensors and texts.
 
     Raises:
-        ModelError: weights that are only there as pickles, which run code when they are loaded; or no weights at all;
-            or a name that leads out of the folder.
+        ModelError: weights that are only there as pickles, which run code when they are loaded; or no weights at all,
+            or not all of `files`; or a name that leads out of the folder.
     """
     names = sorted(names)
     for name in names:
         if name.startswith("/") or ".." in PurePosixPath(name).parts:
             raise ModelError(f"{hub_id}: a file called {name!r} would lie outside of the model's folder; not fetched")
+    if files:
+        if absent := sorted({*files} - {*names}):
+            raise ModelError(f"{hub_id}: has no {', '.join(absent)}; correct the name, or use another revision")
+        return [name for name in names if name in files or any(fnmatch(name, pattern) for pattern in LICENCES)]
     if kind == "adapter":
         chosen = [name for name in names if name in ADAPTER]
         _check_weights(hub_id, chosen, [name for name in names if "/" not in name], "")

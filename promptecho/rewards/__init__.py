@@ -3,13 +3,13 @@
 A reward from outside imports what it needs from here; how to write one: docs/extending.md. Nothing here imports torch.
 """
 
-from promptecho.config.descriptors import ModelOptions, ReplyOptions, Reward
+from promptecho.config.descriptors import ModelOptions, OwnModel, ReplyOptions, Reward
 from promptecho.config.fields import Section
 from promptecho.errors import RewardError
 from promptecho.rewards.base import Details, ImageScore, RewardContext, RewardFunction
 from promptecho.rewards.make import make_reward
 
 __all__ = [
-    "Details", "ImageScore", "ModelOptions", "ReplyOptions", "Reward", "RewardContext", "RewardError", "RewardFunction",
-    "Section", "make_reward",
+    "Details", "ImageScore", "ModelOptions", "OwnModel", "ReplyOptions", "Reward", "RewardContext", "RewardError",
+    "RewardFunction", "Section", "make_reward",
 ]  # fmt: skip

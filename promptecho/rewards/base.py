@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -102,3 +103,23 @@ def not_finite(name: str, image: Image.Image, index: int, told: str) -> RewardEr
         "dtype float32 or bfloat16",
         index=index,
     )
+
+
+def finite(
+    name: str, rewards: Sequence[float], images: Sequence[Image.Image], prompt_ids: Sequence[str]
+) -> list[float]:
+    """The rewards of `images` by the reward `name`.
+
+    Raises:
+        RewardError: one is not finite; names prompt id and image.
+    """
+    for index, (reward, image, prompt_id) in enumerate(zip(rewards, images, prompt_ids, strict=True)):
+        if not math.isfinite(reward):
+            raise not_finite(f"prompt {prompt_id}", image, index, f"{name} {reward}")
+    return list(rewards)
+
+
+def in_batches(values: Sequence[Any], size: int) -> Iterator[list[Any]]:
+    """The values, at most `size` at a time."""
+    for start in range(0, len(values), size):
+        yield list(values[start : start + size])

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -13,7 +12,8 @@ from PIL import Image
 from promptecho.config.descriptors import ModelOptions
 from promptecho.errors import ModelError
 from promptecho.models.locate import check_model_path, stage_model
-from promptecho.rewards.base import Details, RewardContext, not_finite
+from promptecho.rewards.base import Details, RewardContext, finite, in_batches
+from promptecho.rewards.texts import CutTexts
 
 
 class ClipEncoder:
@@ -51,13 +51,13 @@ class ClipEncoder:
             ) from error
         self.model: Any = model.eval().requires_grad_(False).to(self.device)
         self.most: int = self.model.config.text_config.max_position_embeddings
-        self._lengths: dict[str, int] = {}  # of the texts asked so far, in tokens
+        self.cut = CutTexts(name, "CLIP", self.tokenizer, self.most)
 
     @torch.inference_mode()
     def images(self, images: Sequence[Image.Image]) -> torch.Tensor:
         """Embeddings [N, width] of `images[N]`, of length 1, in float32 on the CPU."""
         found = []
-        for some in self._batches(images):
+        for some in in_batches(images, self.batch_size):
             pixels = self.processor([one.convert("RGB") for one in some], return_tensors="pt")["pixel_values"]
             found.append(self._unit(self.model.get_image_features(pixels.to(self.device, self.model.dtype))))
         return torch.cat(found)
@@ -67,9 +67,9 @@ class ClipEncoder:
         """Embeddings [N, width] of `texts[N]`, likewise. What a text says beyond CLIP's 77 tokens is not read, which a
         line on stderr tells."""
         distinct = list(dict.fromkeys(texts))
-        self._tell_cut(distinct)
+        self.cut.tell(distinct)
         found = []
-        for some in self._batches(distinct):
+        for some in in_batches(distinct, self.batch_size):
             inputs = self.tokenizer(
                 some, padding="max_length", truncation=True, max_length=self.most, return_tensors="pt"
             ).to(self.device)
@@ -77,44 +77,8 @@ class ClipEncoder:
             found.append(self._unit(features))
         return torch.cat(found)[[distinct.index(text) for text in texts]]
 
-    def length(self, text: str) -> int:
-        """How many tokens a text has, its beginning and its end counted."""
-        if text not in self._lengths:
-            self._lengths[text] = len(self.tokenizer(text, verbose=False)["input_ids"])
-        return self._lengths[text]
-
-    def checked(
-        self, rewards: Sequence[float], images: Sequence[Image.Image], prompt_ids: Sequence[str]
-    ) -> list[float]:
-        """The rewards.
-
-        Raises:
-            RewardError: one is not finite; names prompt id and image.
-        """
-        for index, (reward, image, prompt_id) in enumerate(zip(rewards, images, prompt_ids, strict=True)):
-            if not math.isfinite(reward):
-                raise not_finite(f"prompt {prompt_id}", image, index, f"{self.name} {reward}")
-        return list(rewards)
-
-    def _batches(self, values: Sequence[Any]) -> Iterator[list[Any]]:
-        for start in range(0, len(values), self.batch_size):
-            yield list(values[start : start + self.batch_size])
-
     def _unit(self, output: Any) -> torch.Tensor:
         return torch.nn.functional.normalize(output.pooler_output.float(), dim=-1).cpu()
-
-    def _tell_cut(self, texts: Sequence[str]) -> None:
-        """Tell of texts that are too long, at the 1st, the 10th, the 100th and so on."""
-        for text in texts:
-            if text in self._lengths or self.length(text) <= self.most:
-                continue
-            cut = sum(length > self.most for length in self._lengths.values())
-            if str(cut).strip("0") == "1":
-                print(
-                    f"{self.name}: {cut} of {len(self._lengths)} texts so far are longer than the {self.most} tokens "
-                    f"that CLIP reads; what is beyond is not read: {text[:60]!r} ...",
-                    file=sys.stderr, flush=True,
-                )  # fmt: skip
 
 
 class CosineReward:
@@ -142,16 +106,13 @@ class CosineReward:
             return []
         texts = self.encoder.texts([self.prefix + prompt for prompt in prompts])
         rewards = self.of_cosines((self.encoder.images(images) * texts).sum(-1))
-        return self.encoder.checked(rewards.tolist(), images, prompt_ids)
+        return finite(self.encoder.name, rewards.tolist(), images, prompt_ids)
 
     def details(self, images: list[Image.Image], prompts: list[str], prompt_ids: list[str]) -> Details:
         """As `__call__`, with the tokens of each text and whether it was cut."""
         rewards = self(images, prompts, prompt_ids)
-        lengths, most = [self.encoder.length(self.prefix + prompt) for prompt in prompts], self.encoder.most
-        facts = [{"tokens": length, "truncated": length > most} for length in lengths]
-        cut = sum(length > most for length in lengths)
-        told = f"; {cut} of {len(facts)} texts are longer and were cut" if cut else ""
-        return Details(list(rewards), facts, f"{self.formula}; CLIP reads {most} tokens{told}")
+        facts, told = self.encoder.cut.facts([self.prefix + prompt for prompt in prompts])
+        return Details(list(rewards), facts, f"{self.formula}; {told}")
 
 
 def clip_encoder(name: str, context: RewardContext) -> ClipEncoder:

@@ -166,8 +166,8 @@ def test_everything_wrong_is_told_at_once():
             "rewards",
             [{"name": "clip"}],
             "rewards.0.name",
-            "should be 'echo', 'inferscore', 'expected_score', 'contrastive_echo', "
-            "'weighted_echo', 'pickscore', 'clipscore', 'aesthetic', 'http' or 'served_echo' (found 'clip')",
+            "should be 'echo', 'inferscore', 'expected_score', 'contrastive_echo', 'weighted_echo', 'pickscore', "
+            "'clipscore', 'aesthetic', 'imagereward', 'http' or 'served_echo' (found 'clip')",
         ),
         ("training.learning_rate", 0, "training.learning_rate", "greater than 0"),
         ("training.learning_rate", float("nan"), "training.learning_rate", "finite"),

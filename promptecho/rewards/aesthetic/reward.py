@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
-import re
 from pathlib import Path
 
-import torch
 from PIL import Image
 
-from promptecho.errors import ModelError
-from promptecho.rewards.base import RewardContext
+from promptecho.rewards.base import RewardContext, finite
 from promptecho.rewards.clip import ClipEncoder, clip_encoder
-
-LAYER = re.compile(r"(?:(?P<before>.*\.)?(?P<number>\d+)\.)?weight")
-Layers = list[tuple[torch.Tensor, torch.Tensor]]
+from promptecho.rewards.heads import Layers, linear_layers, score
+from promptecho.rewards.tensors import read_tensors
 
 
 class AestheticReward:
@@ -35,10 +30,7 @@ class AestheticReward:
         """
         if not images:
             return []
-        values = self.encoder.images(images)
-        for weight, bias in self.layers:
-            values = torch.nn.functional.linear(values, weight, bias)
-        return self.encoder.checked(values[:, 0].tolist(), images, prompt_ids)
+        return finite("aesthetic", score(self.layers, self.encoder.images(images)).tolist(), images, prompt_ids)
 
 
 def read_head(path: Path, width: int) -> Layers:
@@ -49,33 +41,8 @@ def read_head(path: Path, width: int) -> Layers:
     Raises:
         ModelError: it is missing, no such file, or its layers do not fit one another or the embedding.
     """
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            tensors = load_file(path)
-        else:
-            tensors = torch.load(path, map_location="cpu", weights_only=True)
-        names = {int(found["number"] or 0): name for name in tensors if (found := LAYER.fullmatch(name))}
-        pairs = [(tensors[name], tensors[name.removesuffix("weight") + "bias"]) for _, name in sorted(names.items())]
-        layers = [(weight.float(), bias.float()) for weight, bias in pairs]
-    except Exception as error:  # of zip files, pickles, safetensors, and of what they hold
-        reason = " ".join(str(error).split())[:200]
-        raise ModelError(f"aesthetic.head: {path}: cannot read a head's weights ({reason})") from error
-    widths = [width, *(len(bias) for _, bias in layers)]
-    shapes = [(len(bias), before) for (_, bias), before in zip(layers, widths, strict=False)]
-    if not layers or len(names) * 2 != len(tensors) or [tuple(weight.shape) for weight, _ in layers] != shapes:
-        raise ModelError(
-            f"aesthetic.head: {path}: is no chain of linear layers on {width} numbers; take a head for this CLIP"
-        )
-    if any(after - before > 2 for before, after in itertools.pairwise(sorted(names))):
-        raise ModelError(
-            f"aesthetic.head: {path}: leaves out numbers between its layers, where functions such as ReLU stand; take "
-            "a linear head"
-        )
-    if widths[-1] != 1:
-        raise ModelError(f"aesthetic.head: {path}: gives {widths[-1]} numbers, not 1; take a head of one score")
-    return layers
+    where = f"aesthetic.head: {path}"
+    return linear_layers(read_tensors(path, where, "a head's weights"), width, where, "take a head for this CLIP")
 
 
 def build(context: RewardContext) -> AestheticReward:
