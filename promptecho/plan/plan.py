@@ -81,7 +81,8 @@ class Planner:
                 "take GPUs with more memory"
             )
         evaluations = [evaluate(config, name, models[name], clock) for name in sets]
-        return Plan(config.experiment, cluster, self.settings, plans, generation, evaluations, captions, problems)
+        return Plan(config.experiment, cluster, self.settings, plans, generation, evaluations, captions, problems,
+                    _left_out(config, runs))  # fmt: skip
 
     def captions(self, config: ExperimentConfig, clock: Clock, images: int | None) -> Captioning | None:
         """The plan of captioning; None where no VLM writes the prompts, or a server elsewhere does."""
@@ -249,6 +250,18 @@ class Planner:
         if self.problem(memory, cluster.gpu) is not None:
             return None
         return max(one.peak for one in memory) / 1e9
+
+
+def _left_out(config: ExperimentConfig, runs: list[str]) -> list[str]:
+    """What the experiment asks for in these runs and the plan counts nowhere: rewards that need no VLM, as their models
+    are not traced, and guards."""
+    entries = {entry.name: entry.reward for run in runs for entry in run_rewards(config, run)}
+    found = [
+        f"memory of {name}" if reward.seconds_per_image else f"memory and time of {name}"
+        for name, reward in entries.items()
+        if not reward.needs_vlm
+    ]
+    return [*found, f"guards ({', '.join(guard.title for guard in config.guards)})"] if config.guards else found
 
 
 def _usual_size(config: ExperimentConfig) -> tuple[int, int]:

@@ -105,7 +105,8 @@ class RunPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """All runs and image sets of an experiment. `problems`: what does not fit and what to change, one line each."""
+    """All runs and image sets of an experiment. `problems`: what does not fit and what to change, one line each.
+    `not_counted`: what these runs and guards ask for and no figure has, in words."""
 
     experiment: str
     cluster: Cluster
@@ -115,6 +116,7 @@ class Plan:
     evaluations: list[Evaluation]
     captions: Captioning | None  # None: the experiment brings its prompts, or a server elsewhere captions
     problems: list[str]
+    not_counted: list[str]
 
     def facts(self) -> dict[str, Any]:
         """What `--json` prints; bytes, FLOPs, seconds, hours."""
@@ -128,6 +130,7 @@ class Plan:
             "captions": self.captions.facts() if self.captions else None,
             "fits": not self.problems,
             "problems": self.problems,
+            "not_counted": self.not_counted,
         }
 
 

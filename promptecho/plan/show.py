@@ -169,7 +169,7 @@ def _assumptions(plan: Plan) -> list[RenderableType]:
         "(--reply-tokens).",
         "Prompts' embeddings are kept on disk (models.prompt_cache)." if a.prompt_cache
         else "Prompts are encoded in every iteration (models.prompt_cache: null).",
-        "Not in it: loading models, saving, scoring, queues.",
+        f"Not in it: {', '.join(['loading models, saving, scoring, queues', *plan.not_counted])}.",
     ]  # fmt: skip
     return [Text(line, style="dim") for line in lines]
 

@@ -15,6 +15,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from rich.console import Console
 from torch.utils.flop_counter import (
     FlopCounterMode,
     register_flop_formula,
@@ -25,7 +26,7 @@ from typer.testing import CliRunner
 
 from promptecho.config import load_experiment, slice_digest
 from promptecho.config.models import T2iSection
-from promptecho.config.rewards import RewardSection, VlmSection
+from promptecho.config.rewards import GuardSection, RewardSection, VlmSection
 from promptecho.config.training import LoraSection, TrainingConfig
 from promptecho.errors import ConfigError
 from promptecho.models.inventory import ModelStatus
@@ -38,6 +39,7 @@ from promptecho.plan.job import choose_checkpointing
 from promptecho.plan.plan import Planner
 from promptecho.plan.result import Cluster
 from promptecho.plan.settings import Settings
+from promptecho.plan.show import page
 from promptecho.plan.stand_ins import CountingTokenizer, words
 from promptecho.plan.trace import Tally
 from promptecho.t2i.lora import trained_parameters
@@ -393,6 +395,18 @@ def test_json_and_page_say_the_same(tmp_path):
     assert "Nothing here was measured" in page.stdout and "fits" in page.stdout
     peak = f"{run['memory'][0]['peak'] / 1e9:.1f} GB in {run['memory'][0]['peak_phase']}"
     assert peak in " ".join(page.stdout.split())
+
+
+def test_what_no_figure_has_is_said(tmp_path):
+    rewards = [{"name": "echo"}, {"name": "imagereward", "weight": 0.5}]
+    config = experiment(tmp_path, rewards=rewards, advantage={"scale": "global_std"})
+    config = config.model_copy(update={"guards": [GuardSection(name="echo"), GuardSection(name="pickscore")]})
+    plan = PLANNER.plan(config, Cluster(find_gpu("h100"), 1, 2), ["r"])
+    told = ["memory and time of imagereward", "guards (echo, pickscore)"]
+    assert plan.facts()["not_counted"] == told
+    with (console := Console(width=200)).capture() as shown:
+        console.print(page(plan))
+    assert f"Not in it: loading models, saving, scoring, queues, {', '.join(told)}." in shown.get()
 
 
 def test_what_does_not_fit_is_refused_with_changes_that_were_tried(tmp_path):

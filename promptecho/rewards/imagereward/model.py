@@ -92,25 +92,28 @@ def build_model(
     layers = linear_layers(head, text.hidden_size, f"{where}: {HEAD}*", "take the authors' weights")
     if not sys.stderr.isatty():
         transformers.utils.logging.disable_progress_bar()
-    models = [
-        BlipVisionModel.from_pretrained(None, config=vision, state_dict=_renamed(tensors, seen), dtype=dtype),
-        BlipTextModel.from_pretrained(
-            None, config=text, state_dict=_renamed(tensors, read), dtype=dtype, add_pooling_layer=False
-        ),
-    ]
+    vision_model = BlipVisionModel.from_pretrained(None, config=vision, state_dict=_renamed(tensors, seen), dtype=dtype)
+    text_model = BlipTextModel.from_pretrained(
+        None, config=text, state_dict=_renamed(tensors, read), dtype=dtype, add_pooling_layer=False
+    )
     return ImageRewardModel(
-        *(model.eval().requires_grad_(False) for model in models), layers, sizes["image_size"], text.vocab_size
+        vision_model.eval().requires_grad_(False),
+        text_model.eval().requires_grad_(False),
+        layers,
+        sizes["image_size"],
+        text.vocab_size,
     )
 
 
-def _vision_sizes(tensors: Mapping[str, torch.Tensor], where: str) -> dict[str, int]:
+def _vision_sizes(tensors: Mapping[str, torch.Tensor], where: str) -> dict[str, Any]:
     names = [VISION + name for name in ("pos_embed", "patch_embed.proj.weight", "blocks.0.mlp.fc1.weight")]
     if absent := [name for name in names if name not in tensors]:
         raise ModelError(f"{where}: is no ImageReward: lacks {', '.join(absent)}")
     positions, patch, inner = (list(tensors[name].shape) for name in names)
     blocks = {found[1] for name in tensors if (found := re.match(rf"{re.escape(VISION)}blocks\.(\d+)\.", name))}
-    width, grid = positions[-1], math.isqrt(positions[1] - 1) if len(positions) == 3 and positions[1] else 0
-    if len(positions) != 3 or grid**2 + 1 != positions[1] or width % HEAD_WIDTH or len(patch) != 4:
+    fits = len(positions) == 3 and len(patch) == 4 and len(inner) == 2 and min(positions) > 0
+    width, grid = (positions[2], math.isqrt(positions[1] - 1)) if fits else (0, 0)
+    if not fits or grid**2 + 1 != positions[1] or width % HEAD_WIDTH:
         raise ModelError(
             f"{where}: is no ImageReward: {names[0]} of shape {positions} and {names[1]} of shape {patch} are no "
             f"vision transformer of square images with heads of {HEAD_WIDTH} numbers"

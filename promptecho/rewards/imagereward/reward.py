@@ -29,7 +29,7 @@ PIXEL_MEAN, PIXEL_DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 
 
 
 class ImageReward:
-    """ImageReward (Xu et al. 2023, arXiv 2304.05977, section 2.3): the head's number of the text's first token, which
+    """ImageReward (Xu et al. 2023, arXiv 2304.05977): the head's number of the text's first token, which
     has read text and image, with a fixed mean taken off and divided by a fixed deviation.
 
     Deviation from the authors' code: images with transparency or palette become RGB before they are resized, not after.
@@ -81,7 +81,8 @@ def pixels_of(image: Image.Image, size: int) -> np.ndarray:
     left, top = round((width - size) / 2), round((height - size) / 2)
     small = image.resize((width, height), Image.Resampling.BICUBIC).crop((left, top, left + size, top + size))
     values = np.asarray(small, np.float32) / 255
-    return ((values - np.float32(PIXEL_MEAN)) / np.float32(PIXEL_DEVIATION)).transpose(2, 0, 1)
+    mean, deviation = np.array(PIXEL_MEAN, np.float32), np.array(PIXEL_DEVIATION, np.float32)
+    return ((values - mean) / deviation).transpose(2, 0, 1)
 
 
 def build(context: RewardContext) -> ImageReward:
