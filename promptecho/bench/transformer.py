@@ -23,6 +23,7 @@ TIME = 0.6  # of the flow, where one pass is looked at
 STD = 1e-3  # of an adapter's random weights
 # Families whose pipelines take latents as rows of patches, and what they call the guidance of the configuration.
 PACKED = {"qwenimage": "true_cfg_scale", "flux": "guidance_scale"}
+NO_NEGATIVE_TEXT = "flux2"  # whose pipeline takes latents as patches' channels, and the negative prompt's embedding
 
 
 def policy(bench: Bench) -> T2iModel:
@@ -163,16 +164,19 @@ def shipped(bench: Bench) -> Any:
 
 def piped(bench: Bench, pipeline: Any, prompts: list[str], noise: torch.Tensor, steps: int) -> Any:
     """Images of the pipeline from `noise`, with the guidance of the configuration."""
-    from promptecho.t2i.patches import pack
+    from promptecho.t2i.patches import pack, patch_channels
 
     t2i, scale = bench.config.models.t2i, bench.training.sampling.guidance_scale
-    options: dict[str, Any] = {"guidance_scale": scale, "latents": noise.clone()}
+    negative = [t2i.negative_prompt] * len(prompts)
+    options: dict[str, Any] = {"guidance_scale": scale, "latents": noise.clone(), "negative_prompt": negative}
     if t2i.family in PACKED:
-        options = {PACKED[t2i.family]: scale, "latents": pack(noise)}
+        options = {PACKED[t2i.family]: scale, "latents": pack(noise), "negative_prompt": negative}
+    elif t2i.family == NO_NEGATIVE_TEXT:
+        embedding = pipeline.encode_prompt(negative)[0]
+        options = {"guidance_scale": scale, "latents": patch_channels(noise), "negative_prompt_embeds": embedding}
     return pipeline(
-        prompt=list(prompts), negative_prompt=[t2i.negative_prompt] * len(prompts), height=t2i.height, width=t2i.width,
-        num_inference_steps=steps, **options,
-    ).images  # fmt: skip
+        prompt=list(prompts), height=t2i.height, width=t2i.width, num_inference_steps=steps, **options
+    ).images
 
 
 def differences(theirs: list[Any], ours: list[Any]) -> tuple[int, float]:

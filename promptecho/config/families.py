@@ -164,6 +164,7 @@ FAMILIES: Plugins[Family] = Plugins(
         "qwenimage_edit": "promptecho.t2i.qwenimage_edit:FAMILY",
         "flux": "promptecho.t2i.flux:FAMILY",
         "sd3": "promptecho.t2i.sd3:FAMILY",
+        "flux2": "promptecho.t2i.flux2:FAMILY",
     },
 )
 DEFAULT = next(iter(FAMILIES.built_in))

@@ -60,8 +60,16 @@ def locate_or_describe(
 
 def _descriptions() -> list[dict[str, Any]]:
     of_families = [path for found in available_families() for path in found.thing.sizes]
-    contents = [read_json(path) for path in [*sorted(SHIPPED.glob("*.json")), *of_families]]
-    return [{**content, **one} for content in contents for one in content.get("variants", [{}])]
+    paths = [*sorted(SHIPPED.glob("*.json")), *of_families]
+    return [one for path in paths for one in _variants(read_json(path))]
+
+
+def _variants(content: dict[str, Any]) -> list[dict[str, Any]]:
+    """The models of a description: each of its `variants`, which may have such again, with what they share."""
+    shared = {key: value for key, value in content.items() if key != "variants"}
+    if "variants" not in content:
+        return [shared]
+    return [one for variant in content["variants"] for one in _variants({**shared, **variant})]
 
 
 def known() -> list[str]:
@@ -114,9 +122,10 @@ def build_family(found: ModelStatus, section: T2iSection) -> T2iModel:
             others[one.tokenizer] = CountingTokenizer(one)
             others[one.part] = _text_encoder(classes[one.part], content[one.part], dtype, found.model.source)
     whole = pipeline_class(family)
-    pipeline = whole(
-        **{**dict.fromkeys(_needed(whole)), "scheduler": scheduler, "vae": vae, "transformer": transformer, **others}
-    )
+    told = {**content, **index}
+    settings = {name: told[name] for name in _options(whole) if isinstance(told.get(name), bool | int | float | str)}
+    parts_of_it = {"scheduler": scheduler, "vae": vae, "transformer": transformer, **others}
+    pipeline = whole(**{**dict.fromkeys(_needed(whole)), **settings, **parts_of_it})
     if section.vae_slicing:
         vae.enable_slicing()
     if section.vae_tiling:
@@ -164,8 +173,16 @@ def n_bytes(module: nn.Module) -> int:
 
 def _needed(pipeline: Any) -> list[str]:
     """The parts that a pipeline's class asks for and has no default for."""
-    parameters = list(inspect.signature(pipeline.__init__).parameters.values())[1:]
-    return [one.name for one in parameters if one.default is inspect.Parameter.empty]
+    return [one.name for one in _parameters(pipeline) if one.default is inspect.Parameter.empty]
+
+
+def _options(pipeline: Any) -> list[str]:
+    """What a pipeline's class has a default for: settings, such as whether a model is distilled, and parts."""
+    return [one.name for one in _parameters(pipeline) if one.default is not inspect.Parameter.empty]
+
+
+def _parameters(pipeline: Any) -> list[inspect.Parameter]:
+    return list(inspect.signature(pipeline.__init__).parameters.values())[1:]
 
 
 def _read_pipeline(folder: Path, family: Family) -> dict[str, Any]:

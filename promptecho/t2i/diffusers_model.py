@@ -124,6 +124,10 @@ class DiffusersModel:
         """The pipeline's own, before the scheduler's shift; None: the scheduler's spacing."""
         return None
 
+    def shift(self, image_seq_len: int, num_inference_steps: int) -> float:
+        """The scheduler's mu for an image of so many tokens; schedulers whose shift is static do not use it."""
+        return image_shift(image_seq_len, self.scheduler.config)
+
     def step_time(self, t: torch.Tensor) -> torch.Tensor:
         """A sampler's time in [0, 1] with the rounding that it has after the pipeline's way over [0, 1000]."""
         return t
@@ -206,7 +210,7 @@ class DiffusersModel:
         _, h, w = self.latent_shape(height, width)
         config = self.scheduler.config
         scheduler = type(self.scheduler).from_config(config)
-        mu = image_shift((h // 2) * (w // 2), config)
+        mu = self.shift((h // 2) * (w // 2), num_inference_steps)
         sigmas = self.default_sigmas(num_inference_steps) if schedule == "pipeline" else None
         given = {"num_inference_steps": num_inference_steps} if sigmas is None else {"sigmas": sigmas}
         scheduler.set_timesteps(**given, mu=mu, device=self.device)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import tiny_flux
+import tiny_flux2
 import tiny_qwenimage
 import tiny_sd3
 import tiny_t2i
@@ -74,9 +75,9 @@ def test_the_shift_of_the_sampler_follows_the_size(experiment):
     assert (small[1:-1] < ours[1:-1]).all()  # a smaller image needs less noise to be hidden
 
 
-@pytest.mark.parametrize("family", ["zimage", "qwenimage", "flux", "sd3"])
+@pytest.mark.parametrize("family", ["zimage", "qwenimage", "flux", "sd3", "flux2"])
 def test_what_is_refused_is_what_the_model_cannot_make(family):
-    tiny = {"zimage": tiny_t2i, "qwenimage": tiny_qwenimage, "flux": tiny_flux, "sd3": tiny_sd3}
+    tiny = {"zimage": tiny_t2i, "qwenimage": tiny_qwenimage, "flux": tiny_flux, "sd3": tiny_sd3, "flux2": tiny_flux2}
     folder = tiny[family].shared_folder()
     model, descriptor = load_family(family, str(folder)), family_named(family)
     for side in range(4, 81, 4):

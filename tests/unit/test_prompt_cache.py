@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import tiny_flux
+import tiny_flux2
 import tiny_qwenimage
 import tiny_sd3
 import tiny_t2i
@@ -35,6 +36,7 @@ FOLDERS = {
     "qwenimage": tiny_qwenimage.shared_folder,
     "flux": tiny_flux.shared_folder,
     "sd3": tiny_sd3.shared_folder,
+    "flux2": tiny_flux2.shared_folder,
 }
 PROMPTS = ["A red circle.", "Two blue squares and a ring.", "A red circle.", "Ein grüner Stern – „schön“\n✓"]
 # Encodes prompts 0, 1, 2, ... into a cache.

@@ -190,7 +190,8 @@ def test_bfloat16_keeps_latents_in_float32_and_the_vae_too():
 
 
 def test_unknown_family_and_missing_or_foreign_folders_are_one_line(tmp_path):
-    with pytest.raises(ConfigError, match="unknown family 'sdxl'; known: zimage, qwenimage, flux, sd3"):
+    known = "zimage, qwenimage, qwenimage_edit, flux, sd3, flux2"
+    with pytest.raises(ConfigError, match=f"unknown family 'sdxl'; known: {known}"):
         load_family("sdxl", "x")
     (tmp_path / "empty").mkdir()
     (tmp_path / "broken").mkdir()
