@@ -114,7 +114,8 @@ def test_names_that_there_are_not_and_settings_that_it_does_not_heed_are_told(tm
     family(tmp_path)
     for name, more in (("ous", "did you mean ours?"), ("sdxl", "a family from outside is installed, or named in")):
         [line] = refusal(experiment(tmp_path, {"family": name}))
-        expected = f"input should be 'zimage', 'qwenimage', 'qwenimage_edit', 'flux', 'sd3', 'flux2' or 'ours' (found {name!r}); {more}"
+        known = "'zimage', 'qwenimage', 'qwenimage_edit', 'flux', 'sd3', 'flux2' or 'ours'"
+        expected = f"input should be {known} (found {name!r}); {more}"
         assert line.startswith(f"models.t2i.family: {expected}")
     [line] = refusal(experiment(tmp_path, {"family": "ours", "pad_prompts": "masked"}))
     assert line == "models.t2i.pad_prompts: ours has no such choice; remove it (it is for qwenimage)"
