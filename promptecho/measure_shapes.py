@@ -15,6 +15,9 @@ from promptecho.config.families import DEFAULT, family_in
 from promptecho.intervals import wilson_interval
 from promptecho.item_columns import LightItem
 from promptecho.progress import Progress
+from promptecho.rewards.base import RewardContext, RewardFunction
+from promptecho.rewards.clipscore.options import ClipScoreSection
+from promptecho.rewards.clipscore.reward import build as build_clipscore
 from promptecho.rewards.echo.reward import EchoReward
 from promptecho.seeds import derive_seed
 from promptecho.shapes.grammar import Claim, corrupt, describe, random_claim, scene_of, write, wrong_fact
@@ -44,7 +47,12 @@ def oracle_on_renders(n: int, seed: int) -> dict:
     return share(hits, n)
 
 
-def vlm_on_renders(reward: EchoReward, n: int, seed: int) -> dict[str, dict]:
+def clipscore_of(clip: str) -> RewardFunction:
+    """CLIPScore by a CLIP, as a training has it by default."""
+    return build_clipscore(RewardContext(options=ClipScoreSection(path=clip), batch_size=32))
+
+
+def on_renders(reward: RewardFunction, n: int, seed: int, who: str = "vlm") -> dict[str, dict]:
     """Share of rendered images whose true caption gets a higher reward than the same with one fact wrong, in all and
     by the fact that is wrong."""
     images, right, wrong, facts = [], [], [], []
@@ -59,7 +67,7 @@ def vlm_on_renders(reward: EchoReward, n: int, seed: int) -> dict[str, dict]:
         facts.append(wrong_fact(claim, changed))
     names = [str(index) for index in range(n)]
     wins = [a > b for a, b in zip(reward(images, right, names), reward(images, wrong, names), strict=True)]
-    name = "vlm_matched_beats_corrupted"
+    name = f"{who}_matched_beats_corrupted"
     result = {name: share(sum(wins), n)}
     for fact in sorted(set(facts)):
         chosen = [win for win, found in zip(wins, facts, strict=True) if found == fact]
@@ -103,15 +111,17 @@ def within_prompt_auc(rewards: list[list[float]], verdicts: list[list[bool]]) ->
 
 
 def measure(
-    vlm: str, t2i: str, *, pairs: int, prompts: int, images: int, steps: int, guidance_scale: float,
-    grid: Path | None, seed: int, adapter: Path | None = None,
+    vlm: str, t2i: str, clip: str | None = None, *, pairs: int, prompts: int, images: int, steps: int,
+    guidance_scale: float, grid: Path | None, seed: int, adapter: Path | None = None,
 ) -> dict:  # fmt: skip
     """All measurements: those on renders with `pairs` > 0, those on generated images with `prompts` > 0, from the base
-    model or with an adapter on it."""
+    model or with an adapter on it; those of CLIPScore with a `clip`."""
     reward = EchoReward(load_vlm(vlm), batch_size=32)
+    clipscore = None if clip is None else clipscore_of(clip)
     facts: dict = {}
     if pairs:
-        facts = {"oracle_on_renders": oracle_on_renders(2 * pairs, seed), **vlm_on_renders(reward, pairs, seed)}
+        facts = {"oracle_on_renders": oracle_on_renders(2 * pairs, seed), **on_renders(reward, pairs, seed)}
+        facts |= {} if clipscore is None else on_renders(clipscore, pairs, seed, "clip")
     if not prompts:
         return facts
     claims: list[Claim] = []
@@ -133,6 +143,10 @@ def measure(
         if rows:
             facts[f"{who}_right_{kind}"] = share(sum(map(sum, rows)), len(rows) * images)
     facts["reward_auc_within_prompt"] = within_prompt_auc(rewards, verdicts)
+    if clipscore is not None:
+        groups = zip(texts, generated, strict=True)
+        by_clip = [list(clipscore(group, [text] * images, [text] * images)) for text, group in groups]
+        facts["clip_auc_within_prompt"] = within_prompt_auc(by_clip, verdicts)
     scores = [d.score for group in generated for image in group for d in detect(image)]
     facts["crisp_objects"] = share(sum(score >= WELL_FORMED for score in scores), max(len(scores), 1))
     if grid is not None:

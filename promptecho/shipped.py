@@ -1,6 +1,7 @@
 """Where the models that ship with the project are, by name.
 
-An embedded world's name stands for its text-to-image model and its VLM; the other names for further VLMs of a world.
+An embedded world's name stands for its text-to-image model and its VLM; the other names for further VLMs of a world,
+and for CLIPs.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ VLMS = {
     "gallery-directions": ("gallery", "vlm-directions"),  # the world's VLM, taught on where directions count more
 }
 """Name: world and folder, of VLMs that ship without a text-to-image model."""
-SHIPPED = (*WORLDS, *VLMS)
+CLIPS = {"shapes-clip": ("shapes", "clip")}
+"""Likewise, of CLIPs."""
+SHIPPED = (*WORLDS, *VLMS, *CLIPS)
 PACKAGE = Path(__file__).resolve().parent
 
 
@@ -30,12 +33,13 @@ def weights_of(world: str, package: Path = PACKAGE) -> Path:
     return package / world / "weights"
 
 
-def model_path(path: str, kind: Literal["vlm", "t2i"], package: Path = PACKAGE) -> str:
+def model_path(path: str, kind: Literal["vlm", "t2i", "clip"], package: Path = PACKAGE) -> str:
     """`path` as it is, or for a shipped name the folder of the embedded model of that kind.
 
-    A name of `VLMS` leads to its VLM's folder whatever `kind` is; configurations refuse it for a pipeline.
+    A name of `VLMS` or `CLIPS` leads to its folder whatever `kind` is; configurations refuse it for a pipeline. No CLIP
+    has a world's name.
     """
-    if path in VLMS:
-        world, folder = VLMS[path]
+    if (single := (VLMS | CLIPS).get(path)) is not None:
+        world, folder = single
         return str(weights_of(world, package) / folder)
-    return str(weights_of(path, package) / kind) if path in WORLDS else path
+    return str(weights_of(path, package) / kind) if path in WORLDS and kind != "clip" else path

@@ -267,6 +267,26 @@ def train_vlm(
     run(out, log, recipe=recipe, size=VLM_SIZES[size], init=init, steps=steps, batch_size=batch_size or 96, seed=seed)
 
 
+@shapes.command("train-clip")
+def train_clip(
+    out: Path = MODEL,
+    log: Path = typer.Option(..., "--log", help="JSON Lines file for the losses."),
+    init: Path | None = typer.Option(None, "--init", help="CLIP folder to go on from. Default: none, from scratch."),
+    steps: int = typer.Option(1500, "--steps", min=1, help="Optimizer steps; the learning rate ends at zero."),
+    batch_size: int = typer.Option(64, "--batch-size", min=2, help="Images in a step, two of each draw."),
+    seed: int = SEED,
+    threads: int | None = THREADS,
+) -> None:
+    """Train a CLIP for the world shapes (about half an hour on one core)."""
+    from promptecho.models.locate import check_model_path
+
+    init = None if init is None else Path(check_model_path(init, "CLIP"))
+    from promptecho.shapes.train_clip import train_clip as run
+
+    _threads(threads)
+    run(out, log, init=init, steps=steps, batch_size=batch_size, seed=seed)
+
+
 @shapes.command("measure")
 def measure(
     world: World = OF_WORLD,
@@ -274,6 +294,9 @@ def measure(
         None, "--vlm", help="Folder of the vision-language model. Default: the world's that ships with the project."
     ),
     t2i: str | None = typer.Option(None, "--t2i", help="Folder of the text-to-image model. Default: likewise."),
+    clip: str | None = typer.Option(
+        None, "--clip", help="For shapes: folder of a CLIP to measure beside them, as a reward. Default: none."
+    ),
     vae: Path | None = typer.Option(
         None, "--vae", help="For the gallery: folder of a VAE to measure alone. Default: that of the model."
     ),
@@ -306,6 +329,7 @@ def measure(
 ) -> None:
     """Measure the embedded models: their accuracy, and how far the reward agrees with the oracle within a prompt."""
     _only_for("gallery", world, {"--vae": vae is not None, "--drawings": drawings is not None})
+    _only_for("shapes", world, {"--clip": clip is not None})
     given = {"--adapter": adapter is not None, "--grid": grid is not None}
     if not prompts and (useless := [name for name, is_given in given.items() if is_given]):
         raise typer.BadParameter(
@@ -315,6 +339,10 @@ def measure(
     drawn = (200 if drawings is None else drawings) if world == "gallery" else 0
     draws = prompts or (drawn and vae is None)
     _check_models(vlm if world == "shapes" or pairs or prompts else None, t2i if draws else None, vae)
+    if clip is not None:
+        from promptecho.models.locate import check_model_path
+
+        check_model_path(clip, "CLIP")
     asked: dict[str, Any] = {
         "pairs": pairs, "prompts": prompts, "images": images, "steps": steps, "guidance_scale": guidance_scale,
         "grid": grid, "seed": seed, "adapter": adapter,
@@ -327,7 +355,7 @@ def measure(
     else:
         from promptecho.measure_shapes import measure as measure_shapes
 
-        facts = measure_shapes(vlm, t2i, **asked)
+        facts = measure_shapes(vlm, t2i, clip, **asked)
     if as_json:
         print(json.dumps(facts, indent=2))
     else:

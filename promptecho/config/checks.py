@@ -33,7 +33,7 @@ from promptecho.config.rewards import guard_problems, placement_problem, reward_
 from promptecho.config.suggestions import choices_at, keys_at, unknown_key
 from promptecho.config.training import TrainingConfig
 from promptecho.config.training_checks import training_problems
-from promptecho.shipped import VLMS, WORLDS, model_path
+from promptecho.shipped import CLIPS, VLMS, WORLDS, model_path
 from promptecho.suggest import closest
 
 
@@ -276,8 +276,9 @@ def _check_family(sections: dict[str, Any], problems: Problems) -> None:
     if t2i is None:
         return
     family = family_named(t2i.family)
-    if t2i.path in VLMS:
-        problems["models.t2i.path"] = f"{t2i.path} is a VLM; text-to-image models ship as {' and '.join(WORLDS)}"
+    if t2i.path in VLMS | CLIPS:
+        kind = "VLM" if t2i.path in VLMS else "CLIP"
+        problems["models.t2i.path"] = f"{t2i.path} is a {kind}; text-to-image models ship as {' and '.join(WORLDS)}"
     elif problem := misfit(family, model_path(t2i.path, "t2i")):
         problems["models.t2i.path"] = f"{t2i.path}: {problem}"
     else:

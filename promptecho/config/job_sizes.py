@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from promptecho.config.descriptors import ModelOptions
 from promptecho.config.guards import guard_entry
 from promptecho.config.judge_kinds import judge_kind
 from promptecho.config.load import reward_vlm, run_vlms
@@ -65,8 +66,9 @@ def takes_gpu(config: ExperimentConfig, stage: Stage, name: str = "") -> bool:
     if stage == "score":
         return backend_of(config.benchmarks[name]).uses_gpu
     if stage == "guard":  # a reward that names no VLM may bring a model of its own
-        vlm = reward_vlm(config, guard_entry(config, name)[1])
-        return vlm is None or not is_shipped(vlm.path)
+        guard = guard_entry(config, name)[1]
+        found = guard.options if isinstance(guard.options, ModelOptions) else reward_vlm(config, guard)
+        return found is None or not is_shipped(found.path)
     if stage == "caption":
         return not asks_elsewhere(config) and not is_shipped(config.models.vlm.path)
     return not is_shipped(config.models.t2i.path)

@@ -7,13 +7,14 @@ import functools
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, field_validator
 from pydantic.fields import FieldInfo
 
 from promptecho.config.choices import name_of
 from promptecho.config.chosen import ChosenSection, options_fields
 from promptecho.config.descriptors import REWARDS, Reward, available_rewards, reward_named
 from promptecho.config.fields import Count, Flag, Name, Real, Section, Text
+from promptecho.shipped import CLIPS, VLMS, WORLDS
 from promptecho.suggest import maybe
 
 
@@ -27,6 +28,13 @@ class VlmSection(Section):
     revision: Text | None = Field(None, description="Hub revision (commit); null: the folder as it is.")
     dtype: Literal["float32", "bfloat16"] = Field("bfloat16", description="Type of the weights.")
     trust_remote_code: Flag = Field(False, description="Run Python code that comes with the model. Off unless needed.")
+
+    @field_validator("path")
+    @classmethod
+    def _no_clip(cls, path: str) -> str:
+        if path in CLIPS:
+            raise ValueError(f"{path} is a CLIP, no VLM; VLMs ship as {', '.join((*WORLDS, *VLMS))}")
+        return path
 
 
 QUERY = "what the VLM is asked; null: `captions.query`."

@@ -22,7 +22,7 @@ from promptecho.config.scorers import backend_of
 from promptecho.config.training_sizes import SizeSection
 from promptecho.errors import ConfigError, DataError
 from promptecho.files import digest, sha256_file
-from promptecho.shipped import is_shipped, model_path
+from promptecho.shipped import CLIPS, is_shipped, model_path
 from promptecho.suggest import maybe
 from promptecho.templates import Template, read_template
 
@@ -286,6 +286,8 @@ def _reward_slice(
     if template is not None:  # its text counts, not where it lies
         own["template"] = template.digest
     if isinstance(entry.options, ModelOptions):
+        if entry.options.path in CLIPS:  # as in `_model`
+            own["model_files"] = _folder_digest(model_path(entry.options.path, "clip"))
         for key, file in entry.options.files.items():
             own[key] = _file_digest(config, f"{where}.{entry.name}.{key}", file)
     if own:

@@ -20,7 +20,7 @@ from promptecho.errors import DataError, ModelError
 from promptecho.files import read_json
 from promptecho.hub_record import HUB_ID, revision_problem
 from promptecho.models import hub_access
-from promptecho.shipped import SHIPPED, VLMS, WORLDS, model_path, weights_of
+from promptecho.shipped import CLIPS, VLMS, WORLDS, model_path, weights_of
 from promptecho.suggest import maybe
 
 # Of each kind of model a file that all of that kind have; the last two are ImageReward's and its tokenizer's.
@@ -116,7 +116,7 @@ def check_model_path(
             )
         return str(folder)
     if folder.is_absolute() or text.startswith((".", "~")) or text.count("/") != 1 or text.endswith("/"):
-        near = maybe(text, SHIPPED) if what == "VLM" else ""
+        near = maybe(text, {"VLM": (*WORLDS, *VLMS), "CLIP": CLIPS}.get(what, ()))
         raise ModelError(f"{text}: no such {what} folder; download the model there or correct the path{near}")
     return text
 
@@ -128,8 +128,10 @@ def check_pipeline_path(path: str, revision: str | None = None) -> str:
     Raises:
         ModelError: it is a VLM, a folder of something else, or neither a folder nor a hub id.
     """
-    if path in VLMS:
-        raise ModelError(f"{path}: is a VLM; text-to-image models ship as {' and '.join(WORLDS)}")
+    if path in VLMS | CLIPS:
+        raise ModelError(
+            f"{path}: is a {'VLM' if path in VLMS else 'CLIP'}; text-to-image models ship as {' and '.join(WORLDS)}"
+        )
     text = locate_model(model_path(path, "t2i"), revision)
     folder = Path(text).expanduser()
     if folder.is_dir():

@@ -14,6 +14,7 @@ from promptecho.errors import ModelError
 from promptecho.models.locate import check_model_path, stage_model
 from promptecho.rewards.base import Details, RewardContext, finite, in_batches
 from promptecho.rewards.texts import CutTexts
+from promptecho.shipped import CLIPS, is_shipped, model_path
 
 
 class ClipEncoder:
@@ -36,7 +37,10 @@ class ClipEncoder:
 
         self.name, self.batch_size, self.device = name, batch_size, device or torch.device("cpu")
         revision: Any = options.revision  # the library's annotation leaves None out
-        place = stage_model(check_model_path(options.path, "CLIP", revision), revision)
+        if is_shipped(options.path) and options.path not in CLIPS:
+            raise ModelError(f"{name}.path: {options.path} is no CLIP; CLIPs ship as {', '.join(CLIPS)}")
+        found = model_path(options.path, "clip")
+        place = stage_model(check_model_path(found, "CLIP", revision), revision)
         if not sys.stderr.isatty():
             transformers.utils.logging.disable_progress_bar()
         try:

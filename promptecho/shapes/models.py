@@ -157,6 +157,17 @@ def build_vlm(
     )
 
 
+def waves(side: int, width: int) -> torch.Tensor:
+    """Waves of column and row for `side` x `side` places: [side * side, width], each value in [-1, 1]."""
+    half = width // 2
+    frequencies = torch.linspace(0.5, 4, half)
+    phases = torch.arange(half) % 2 * math.pi / 2
+    line = torch.cos((torch.arange(side) + 0.5)[:, None] * math.pi / side * frequencies + phases)  # [side, half]
+    rows = line[:, None, :].expand(side, side, half)
+    columns = line[None].expand(side, side, half)
+    return torch.cat([rows, columns], dim=-1).reshape(side * side, width)
+
+
 def spread_positions(vlm: Qwen3VLForConditionalGeneration) -> None:
     """Start the vision tower's position embeddings at waves of column and row, as large as the patch embeddings.
 
@@ -164,11 +175,5 @@ def spread_positions(vlm: Qwen3VLForConditionalGeneration) -> None:
     patch embeddings) these models never learned which of two objects is the left one.
     """
     weight = vlm.model.visual.pos_embed.weight
-    side, half = math.isqrt(len(weight)), weight.shape[1] // 2
-    frequencies = torch.linspace(0.5, 4, half)
-    phases = torch.arange(half) % 2 * math.pi / 2
-    waves = torch.cos((torch.arange(side) + 0.5)[:, None] * math.pi / side * frequencies + phases)  # [side, half]
-    rows = waves[:, None, :].expand(side, side, half)
-    columns = waves[None].expand(side, side, half)
     with torch.no_grad():
-        weight.copy_(0.5 * torch.cat([rows, columns], dim=-1).reshape(weight.shape))
+        weight.copy_(0.5 * waves(math.isqrt(len(weight)), weight.shape[1]))

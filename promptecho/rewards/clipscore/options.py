@@ -11,7 +11,7 @@ class ClipScoreSection(ModelOptions):
 
     path: Text = Field(
         "openai/clip-vit-large-patch14",
-        description="Folder or hub id of a CLIP model. The authors took ViT-B/32; scores of different models do not "
-        "compare.",
+        description="Folder or hub id of a CLIP model; `shapes-clip`: a tiny one that ships with the project. The "
+        "authors took ViT-B/32; scores of different models do not compare.",
     )
     prefix: str = Field("A photo depicts ", description="What stands before each prompt, as the authors have it.")
