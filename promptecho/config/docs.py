@@ -83,9 +83,37 @@ def schema() -> str:
     }
     value["properties"]["runs"].pop("patternProperties", None)
     value["properties"][KEY] = {"type": "string", "pattern": NAME_PATTERN, "description": EXTENDS}
-    value["anyOf"] = [{"required": [KEY]}, {"required": value.pop("required")}]  # what it extends has them
+    value["anyOf"] = [{"required": [KEY]}, _lifted(value)]  # what it extends has them
     value = {"$schema": "https://json-schema.org/draft/2020-12/schema", **value}
     return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+
+
+def _lifted(value: dict[str, Any]) -> dict[str, Any]:
+    """What the schema `value` requires, as a schema of its own, taken out of `value`: at its top, and in the sections
+    that a file writes key by key where it extends another. Entries of lists keep what they require, as lists are not
+    put together; so do kinds that are told apart by it."""
+    sections: dict[str, dict[str, Any]] = {}
+    found = _required(value, value["$defs"], sections)
+    for section in (value, *sections.values()):
+        section.pop("required", None)
+    return found
+
+
+def _required(part: dict[str, Any], known: dict[str, Any], sections: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """What `part` requires, as a schema; the definitions in `known` that say so come to `sections`."""
+    kinds = [kind for kind in part.get("anyOf", [part]) if kind.get("type") != "null"]
+    if len(kinds) > 1:
+        return {}
+    (part,) = kinds
+    if "$ref" in part:
+        name = part["$ref"].rpartition("/")[2]
+        part = sections[name] = known[name]
+    found: dict[str, Any] = {"required": part["required"]} if "required" in part else {}
+    for key in ("properties", "patternProperties"):
+        below = {name: _required(one, known, sections) for name, one in part.get(key, {}).items()}
+        if below := {name: one for name, one in below.items() if one}:
+            found[key] = below
+    return found
 
 
 def generated(root: Path) -> dict[Path, str]:

@@ -514,6 +514,23 @@ def test_generated_documents_do_not_drift(path):
     assert found == expected, "run `make docs`:\n" + "\n".join(diff)
 
 
+def test_what_an_experiment_requires_need_not_stand_in_one_that_extends_it():
+    """Key by key: an editor that checks by the schema takes a file that adds a VLM, and misses keys of a whole one."""
+    schema = json.loads((ROOT / "workflow/schemas/experiment.schema.json").read_text())
+    part = {
+        "models": {"t2i": {"height": 32}, "vlms": {"third": {"dtype": "float32"}}},
+        "image_sets": {"a": {"num_shards": 2}},
+    }
+    jsonschema.validate({"extends": "shapes", **part}, schema)
+    whole = {"models": {"t2i": {"path": "shapes"}, "vlm": {"path": "shapes"}}}
+    jsonschema.validate(whole, schema)
+    for models in ({"t2i": {"height": 32}, "vlm": {"path": "shapes"}}, {"t2i": {"path": "shapes"}}):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate({"models": models}, schema)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(whole | {"image_sets": part["image_sets"]}, schema)
+
+
 @pytest.mark.parametrize("dotted", ["training.lerning_rate", "captions.shapes.sed", "nope", "runs.echo-s1.nope"])
 def test_schema_refuses_unknown_keys(dotted):
     schema = json.loads((ROOT / "workflow/schemas/experiment.schema.json").read_text())

@@ -188,9 +188,7 @@ def test_every_experiment_is_planned(workflow, profile):
     listed = f"experiments=[{','.join(EXPERIMENTS)}]"
     planned = workflow.planned(*executor, "--config", listed, "--", "all", profile=profile)
     assert planned["train"] == sum(len(run.checkpoint_steps) for config in configs for run in config.runs.values())
-    assert planned["caption_shard"] == sum(
-        config.captions.num_shards for config in configs if config.captions.prompts is None
-    )
+    assert planned["caption_shard"] == sum(config.captions.num_shards for config in configs if config.captions.writes)
     assert planned["table"] == sum(len(config.tables) for config in configs) and planned["paper_tables"] == 1
     assert planned["score"] == sum(scores(config) for config in configs)
 
