@@ -30,8 +30,8 @@ CONTENTS = {
     ),
     "Use it": [
         "config/README", "profiles/README", "docs/environments", "results/README", "docs/doctor", "docs/plan",
-        "docs/models", "docs/images", "docs/captioning", "docs/families", "docs/editing", "docs/rewards",
-        "docs/training", "docs/watching", "docs/trackers", "docs/status", "docs/reruns", "docs/publish",
+        "docs/models", "docs/images", "docs/captioning", "docs/families", "docs/editing", "docs/video",
+        "docs/rewards", "docs/training", "docs/watching", "docs/trackers", "docs/status", "docs/reruns", "docs/publish",
     ],
     "Judge results": [
         "docs/tables", "docs/browse", "docs/benchmarks", "docs/benchmarks-geneval", "docs/judges", "docs/words",

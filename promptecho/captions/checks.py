@@ -93,23 +93,25 @@ def run_readers(config: ExperimentConfig, run: str) -> list[list[PromptReader]]:
         queries = [asked[index][0].query or config.captions.query for index in answered]
         templates = [(asked[index][1], _reply(asked[index][0])) for index in templated]
         if answered or templated:
-            readers = vlm_readers(section, size, queries, templates)
+            n_images = max(_images(config, asked[index][0]) for index in mine)
+            readers = vlm_readers(section, size, queries, templates, n_images)
             for index, reader in zip([*answered, *templated], readers, strict=True):
                 found[index] = [reader]
     return found
 
 
-def _asked(config: ExperimentConfig) -> list[tuple[VlmSection, tuple[int, int], list[str], list]]:
-    """The rewards' VLMs with the size of their images, each with the questions whose answer is a prompt and the
-    templates that hold one."""
-    found: dict[tuple, tuple[VlmSection, tuple[int, int], list[str], list]] = {}
+def _asked(config: ExperimentConfig) -> list[tuple[VlmSection, tuple[int, int], list[str], list, int]]:
+    """The rewards' VLMs with the size of their images, each with the questions whose answer is a prompt, the templates
+    that hold one, and how many images it sees together."""
+    found: dict[tuple, tuple[VlmSection, tuple[int, int], list[str], list, int]] = {}
     for run in config.runs:
         size = run_training(config, run).size(config.models.t2i)
         for entry, template in zip(run_rewards(config, run), reward_templates(config, run), strict=True):
             if (section := reward_vlm(config, entry, run)) is None:
                 continue
-            key = (section.model_dump_json(), size)
-            _, _, queries, templates = found.setdefault(key, (section, size, [], []))
+            n_images = _images(config, entry)
+            key = (section.model_dump_json(), size, n_images)
+            _, _, queries, templates, _ = found.setdefault(key, (section, size, [], [], n_images))
             if template is not None:
                 if (template, _reply(entry)) not in templates:
                     templates.append((template, _reply(entry)))
@@ -118,6 +120,12 @@ def _asked(config: ExperimentConfig) -> list[tuple[VlmSection, tuple[int, int], 
             elif entry.label is None and (query := entry.query or config.captions.query) not in queries:
                 queries.append(query)
     return [one for one in found.values() if one[2] or one[3]]
+
+
+def _images(config: ExperimentConfig, entry: RewardSection) -> int:
+    """How many images of a sample the reward's VLM sees together: the frames of a video."""
+    frames = config.models.t2i.frames
+    return min(frames, getattr(entry.options, "frames", None) or frames)
 
 
 def _answers(entry: RewardSection, template: Template | None) -> bool:

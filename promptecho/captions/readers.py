@@ -146,10 +146,14 @@ def t2i_reader(section: T2iSection) -> PromptReader:
 
 
 def vlm_readers(
-    section: VlmSection, size: tuple[int, int], queries: Sequence[str], templates: Sequence[tuple[Any, int]] = ()
+    section: VlmSection,
+    size: tuple[int, int],
+    queries: Sequence[str],
+    templates: Sequence[tuple[Any, int]] = (),
+    n_images: int = 1,
 ) -> list[PromptReader]:
     """A VLM that gets a label as its answer to each of `queries`, and each of `templates` (with the tokens of its
-    reply) as a question, always with an image of `size` (height, width).
+    reply) as a question, always with an image of `size` (height, width), or with `n_images` of them.
 
     Raises:
         ModelError: its processor or configuration cannot be loaded.
@@ -165,7 +169,7 @@ def vlm_readers(
 
     def add(whole: Callable[[str], str], prompt: str, reply: int) -> None:
         own = not opens_itself(vlm, prompt)
-        ids = vlm.processor(images=[[blank]], text=[prompt], add_special_tokens=own)["input_ids"][0]
+        ids = vlm.processor(images=[[blank] * n_images], text=[prompt], add_special_tokens=own)["input_ids"][0]
         beside = len(ids) - len(vlm.tokenizer(prompt, add_special_tokens=own).input_ids) + reply
         name, limit = f"the VLM {section.path}", vlm.context_length
         readers.append(PromptReader(name, vlm.tokenizer, limit, whole, special_tokens(vlm), beside, own))
@@ -174,22 +178,22 @@ def vlm_readers(
         # Only a label's start can merge with the template, and many labels start alike.
         @functools.cache
         def starts(start: str) -> None:
-            label_text(vlm, query, start, name="")
+            label_text(vlm, query, start, name="", n_images=n_images)
 
         def whole(text: str) -> str:
             starts(text[:START].strip())
-            text, _, _, end = label_span(vlm, query, text, name="")
+            text, _, _, end = label_span(vlm, query, text, name="", n_images=n_images)
             return text[:end]
 
         return whole
 
     def filled(template: Template) -> Callable[[str], str]:
-        return lambda text: render_prompt(vlm, template.fill(prompt=text))
+        return lambda text: render_prompt(vlm, template.fill(prompt=text), n_images=n_images)
 
     for query in queries:
-        add(answered(query), render_prompt(vlm, query), 0)
+        add(answered(query), render_prompt(vlm, query, n_images=n_images), 0)
     for template, reply in templates:
-        prompt = render_prompt(vlm, template.fill(prompt="x"))
+        prompt = render_prompt(vlm, template.fill(prompt="x"), n_images=n_images)
         add(filled(template), prompt, reply)
     return readers
 

@@ -261,6 +261,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "promptecho shapes unigenbench --per-tag 20 --seed 13 --world gallery --out points-gallery.csv",
     ),
     "shapes t2icompbench": ("promptecho shapes t2icompbench --per-tag 15 --seed 13 --out t2icompbench.jsonl",),
+    "shapes moving_shapes": ("promptecho shapes moving_shapes --per-tag 100 --seed 1 --out moving.jsonl",),
     "shapes posters": ("promptecho shapes posters --count 600 --seed 21 --out posters.jsonl",),
     "shapes train-vae": ("promptecho shapes train-vae --out w/vae --log w/vae.jsonl",),
     "shapes train-vlm": ("promptecho shapes train-vlm --out w/vlm --log w/vlm.jsonl",),

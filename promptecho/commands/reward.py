@@ -112,6 +112,7 @@ def reward(
     """
     from promptecho.captions.settings import read_settings
     from promptecho.config.descriptors import REWARDS, reward_named
+    from promptecho.video import frames_of
 
     settings = read_settings(config)
     if name not in REWARDS.names():
@@ -133,7 +134,9 @@ def reward(
     files = given_files("--image", image, more)
     texts = _labels(files, label, labels)
     model_place = (path, own.revision if own else None) if chosen.needs_vlm and path is not None else None
-    images = _checked(model_place, files, settings.captions)
+    images = _checked(model_place, files, settings.captions, chosen)
+    if (html is not None or blank is not None) and any(len(frames_of(one)) > 1 for one in images):
+        raise typer.BadParameter("--html and --blank read images; the video's own rewards come without them")
     if blank is not None:
         from promptecho.rewards.echo.blanks import check_blank
 
@@ -257,18 +260,22 @@ def _print(files: list[Path], details: Details, as_json: bool) -> None:
     Console().print(table)
 
 
-def _checked(model: tuple[str, str | None] | None, files: list[Path], captions: Any) -> list:
-    """The images, as the captioner of these settings sees them; `model`: the VLM's path and revision, if one is needed.
+def _checked(model: tuple[str, str | None] | None, files: list[Path], captions: Any, reward: Reward) -> list:
+    """The images, as the captioner of these settings sees them, and videos, which are animated PNG files; `model`: the
+    VLM's path and revision, if one is needed.
 
     Raises:
-        DataError: some cannot be read, or the model is not to be had; names all of them.
+        DataError: some cannot be read, are videos and the reward reads images, or the model is not to be had; names all
+            of them.
     """
     from promptecho.errors import DataError, ModelError, listed
     from promptecho.images import load_image
     from promptecho.models.locate import check_model_path
     from promptecho.shipped import model_path
+    from promptecho.video import count_frames, load_video
 
-    images, problems = [], []
+    images: list[Any] = []
+    problems = []
     try:
         if model is not None:
             check_model_path(model_path(model[0], "vlm"), revision=model[1])
@@ -276,7 +283,10 @@ def _checked(model: tuple[str, str | None] | None, files: list[Path], captions: 
         problems.append(str(error))
     for path in files:
         try:
-            images.append(load_image(path, background=captions.background, max_pixels=captions.max_pixels))
+            if (frames := count_frames(path)) > 1 and not reward.reads_videos:
+                raise DataError(f"{path}: a video of {frames} frames, and {reward.name} reads images; give one of them")
+            options = {"background": captions.background, "max_pixels": captions.max_pixels}
+            images.append(load_video(path) if frames > 1 else load_image(path, **options))
         except DataError as error:
             problems.append(str(error))
     if problems:

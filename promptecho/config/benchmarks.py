@@ -49,6 +49,7 @@ class Backend:
     models: tuple[tuple[str, str], ...] = ()
     unproved: str = ""
     instead: str = ""
+    videos: bool = False
 
     @property
     def needs(self) -> str:
@@ -59,6 +60,8 @@ class Backend:
         return " and ".join(words) or ("the embedded world" if self.embedded_only else "nothing")
 
 
+# What it knows of its world it needs for captions alone, so that prompts may come from anywhere.
+MOVING = Backend(name="moving", summary="the eye of the world of moving shapes", world="moving", videos=True)
 ORACLE = Backend(name="oracle", summary="the embedded world's own eye", embedded_only=True)
 GALLERY = Backend(name="gallery", summary="the gallery's own eye", embedded_only=True, world="gallery")
 JUDGE = Backend(name="judge", summary="a model of `judges`", environment="judge", is_judge=True)
@@ -255,6 +258,7 @@ BENCHMARKS: Plugins[Benchmark] = Plugins(
             "oneig_text",
             "t2icompbench",
             "captions",
+            "moving_shapes",
         )
     },
 )

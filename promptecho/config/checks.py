@@ -26,13 +26,14 @@ from promptecho.config.evaluation_checks import (
 )
 from promptecho.config.families import available_families, family_named, misfit
 from promptecho.config.fields import Section
-from promptecho.config.image_sizes import size_problems
+from promptecho.config.image_sizes import frames_problem, size_problems
 from promptecho.config.initial import initial_problems
 from promptecho.config.models import CaptionsSection, ExperimentConfig
 from promptecho.config.rewards import guard_problems, placement_problem, reward_problems
 from promptecho.config.suggestions import choices_at, keys_at, unknown_key
 from promptecho.config.training import TrainingConfig
 from promptecho.config.training_checks import training_problems
+from promptecho.config.video_checks import video_problems
 from promptecho.shipped import CLIPS, VLMS, WORLDS, model_path
 from promptecho.suggest import closest
 
@@ -283,6 +284,10 @@ def _check_family(sections: dict[str, Any], problems: Problems) -> None:
         problems["models.t2i.path"] = f"{t2i.path}: {problem}"
     else:
         problems.update(size_problems(sections))
+        if problem := frames_problem(family, model_path(t2i.path, "t2i"), t2i.frames):
+            problems["models.t2i.frames"] = problem
+    if t2i.frames > 1 and "models.t2i.frames" not in problems:
+        video_problems(sections, problems)
     problems.update(editing_problems(sections))
     if family.guided_in_one_pass and t2i.negative_prompt:
         problems["models.t2i.negative_prompt"] = f"{family.title} has no negative prompt; remove it"

@@ -103,6 +103,7 @@ class Reward:
             these digests.
         measures: what it tells of each image beside the number, by names as in `ImageScore.measures`; the means over an
             iteration's images are logged.
+        reads_videos: the images that it gets may be `Video`s (promptecho/video.py).
         probe: `module:object` of a reward that asks a server: called by `promptecho doctor` with the options and
             seconds, it returns who answers, or raises RewardError.
     """
@@ -120,6 +121,7 @@ class Reward:
     seconds_per_image: float = 0.0
     null_elsewhere: bool = False
     measures: tuple[str, ...] = ()
+    reads_videos: bool = False
     probe: str = ""
 
     def __post_init__(self) -> None:

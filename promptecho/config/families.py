@@ -72,6 +72,9 @@ class Family:
         positions: key of the transformer's configuration that says how many such tokens fit along a side: a number, or
             a list that ends with those along height and width; None: as many as one likes.
         height, width: images in pixels where the configuration says nothing.
+        frames: likewise how many frames a sample has. With more than 1 the family makes videos: `models.t2i.frames` may
+            be given, its models know `frames`, latents have a dimension for time, and decoding gives a `Video`
+            (promptecho/video.py) for each sample, or an image where one frame is asked for.
         guidance_scale: likewise guidance, as the pipeline understands it, of images that are evaluated.
         training_guidance_scale: likewise of sampling in training; None: the same.
         sizes: JSON files that describe models of this family, so that they can be planned with on machines that do not
@@ -97,6 +100,7 @@ class Family:
     positions: str | None = None
     height: int = 1024
     width: int = 1024
+    frames: int = 1
     guidance_scale: float = 4.0
     training_guidance_scale: float | None = None
     sizes: tuple[Path, ...] = ()
@@ -123,6 +127,8 @@ class Family:
         for key in ("height", "width"):
             if type(value := getattr(self, key)) is not int or value < 1:
                 problems.append(f"{key} {value!r}: a number of pixels")
+        if type(self.frames) is not int or self.frames < 1:
+            problems.append(f"frames {self.frames!r}: count from 1")
         for key in ("guidance_scale", "training_guidance_scale"):
             value = getattr(self, key)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
@@ -139,6 +145,10 @@ class Family:
     def lora_targets(self) -> tuple[str, ...]:
         """Name endings of all layers that get an adapter by default."""
         return (*self.lora_attention, *self.lora_feed_forward)
+
+    @property
+    def makes_videos(self) -> bool:
+        return self.frames > 1
 
     @property
     def guidance_of_training(self) -> float:
@@ -165,6 +175,7 @@ FAMILIES: Plugins[Family] = Plugins(
         "flux": "promptecho.t2i.flux:FAMILY",
         "sd3": "promptecho.t2i.sd3:FAMILY",
         "flux2": "promptecho.t2i.flux2:FAMILY",
+        "wan": "promptecho.t2i.wan:FAMILY",
     },
 )
 DEFAULT = next(iter(FAMILIES.built_in))
@@ -203,7 +214,7 @@ def with_defaults(raw: Mapping[str, Any], training: Any) -> tuple[dict[str, Any]
         family = family_named(str(t2i.get("family", DEFAULT)))
     except ConfigError:
         return dict(raw), training
-    t2i = {"height": family.height, "width": family.width, **t2i}
+    t2i = {"height": family.height, "width": family.width, "frames": family.frames, **t2i}
     made = {**raw, "models": {**models, "t2i": t2i}}
     if isinstance(sets, dict):
         own = {"guidance_scale": family.guidance_scale}

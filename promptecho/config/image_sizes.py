@@ -84,10 +84,14 @@ def _too_few(buckets: list[tuple[int, int]]) -> str:
 
 def size_problem(family: Family, folder: str | Path, height: int, width: int) -> str | None:
     """Why the model in `folder` cannot make images of so many pixels; None where nothing there speaks against it."""
-    widths = _config_of(folder, "vae").get(family.vae_widths) if family.vae_widths else None
-    if not isinstance(widths, list) or not widths:
+    vae = _config_of(folder, "vae")
+    widths = vae.get(family.vae_widths) if family.vae_widths else None
+    if isinstance(scale := vae.get("scale_factor_spatial"), int):  # of VAEs for video
+        step = 2 * scale
+    elif isinstance(widths, list) and widths:
+        step = 2 * 2 ** (len(widths) - 1)
+    else:
         return None
-    step = 2 * 2 ** (len(widths) - 1)
     if height % step or width % step:
         near = " x ".join(str(max(step, round(side / step) * step)) for side in (height, width))
         return f"{height} x {width} pixels: both must be multiples of {step}, such as {near}"
@@ -96,6 +100,17 @@ def size_problem(family: Family, folder: str | Path, height: int, width: int) ->
     if len(most) == 2 and (height > most[0] or width > most[1]):
         return f"{height} x {width} pixels: the model has positions for {most[0]} x {most[1]}"
     return None
+
+
+def frames_problem(family: Family, folder: str | Path, frames: int) -> str | None:
+    """Why the model in `folder` cannot make samples of so many frames; None where nothing there speaks against it."""
+    if not family.makes_videos:
+        return None if frames == 1 else f"{family.title} makes images; remove it"
+    step = _config_of(folder, "vae").get("scale_factor_temporal")
+    if not isinstance(step, int) or (frames - 1) % step == 0:
+        return None
+    near = (frames - 1) // step * step + 1
+    return f"{frames} frames: must be one more than a multiple of {step}, such as {near} or {near + step}"
 
 
 def _config_of(folder: str | Path, part: str) -> dict[str, Any]:

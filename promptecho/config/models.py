@@ -58,6 +58,11 @@ class T2iSection(OpenSection):
     dtype: Literal["float32", "bfloat16"] = Field("bfloat16", description="Type of the frozen weights.")
     height: Count = Field(1024, description=f"Height in pixels of images that have no size of their own. {OF_FAMILY}")
     width: Count = Field(1024, description=f"Width in pixels of images that have no size of their own. {OF_FAMILY}")
+    frames: Count = Field(
+        1,
+        description="How many frames a sample has, for families that make videos (docs/video.md): one more than a "
+        "multiple of what the VAE makes one latent frame of, such as 81 or 5; 1: images. Default: that of the family.",
+    )
     negative_prompt: StrictStr = Field("", description="Negative prompt: what guidance leads away from.")
     pad_prompts: PadPrompts = Field(
         "none",

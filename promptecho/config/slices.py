@@ -86,6 +86,7 @@ FORMER_BEHAVIOUR: dict[str, Any] = {
     "adapters.schedule": None,
     "adapters.pad_prompts": None,
     "models.t2i.pad_prompts": "none",
+    "models.t2i.frames": 1,
     "adapters.alpha": None,
     "benchmarks.parser": "tolerant",
     "benchmarks.order": "official",
@@ -95,6 +96,7 @@ FORMER_BEHAVIOUR: dict[str, Any] = {
     "rewards.vlm": None,
     "rewards.echo.reduction": "mean",
     "rewards.echo.include_eos": False,
+    "rewards.echo.frames": None,
 }
 
 # Files whose code decides scores and tables; relative to the package.
@@ -108,7 +110,10 @@ NOT_SCORING = (
 )  # in the folder of a benchmark
 ORACLE = tuple(f"shapes/{name}.py" for name in ("oracle", "render", "grammar", "world"))
 _GALLERY = ("captions", "drawing", "glyphs", "look_oracle", "posters", "scenes", "shown_text", "text_oracle", "words")
-ORACLES = {"shapes": ORACLE, "gallery": (*ORACLE, *(f"gallery/{name}.py" for name in _GALLERY))}
+_MOVING = (*(f"moving/{name}.py" for name in ("grammar", "oracle", "render", "world")), "video.py")
+ORACLES = {
+    "shapes": ORACLE, "gallery": (*ORACLE, *(f"gallery/{name}.py" for name in _GALLERY)), "moving": (*ORACLE, *_MOVING),
+}  # fmt: skip
 SCORING_CODE = (
     *(
         f"benchmarks/{name}.py"
@@ -318,7 +323,7 @@ def _score_slice(config: ExperimentConfig, benchmark: str) -> dict[str, Any]:
     keys = _entry(config, "benchmarks", benchmark)
     del keys["max_failed_share"]
     scorer, backend = benchmark_named(config.benchmarks[benchmark].scorer), backend_of(config.benchmarks[benchmark])
-    oracle = ORACLES[backend.world] if backend.embedded_only else ()
+    oracle = ORACLES[backend.world] if backend.embedded_only or backend.videos else ()
     code = [*SCORING_CODE, *folders_of({scorer.name}), *oracle]
     code += ["config/defaults.py"] if backend.models else []
     value = {"benchmark": keys, **versions_of({scorer.name, scorer.images})}

@@ -132,6 +132,8 @@ def build_family(found: ModelStatus, section: T2iSection) -> T2iModel:
         vae.enable_tiling()
     made = guarded(family.name, family_class(family.name))(family, pipeline, negative_prompt=section.negative_prompt)
     made.device = META
+    if family.makes_videos:
+        made.frames = section.frames
     return as_built(family.name, made)
 
 

@@ -20,6 +20,7 @@ from promptecho.plan.architectures import META, build_family, build_vlm, n_bytes
 from promptecho.plan.depth import Deep, trace_deep
 from promptecho.plan.stand_ins import words
 from promptecho.plan.trace import Cost, trace
+from promptecho.video import Video
 from promptecho.vlm.sharding import find_blocks
 
 T2I_SHALLOW = 2
@@ -187,11 +188,13 @@ class VlmCosts:
     """A reward's VLM.
 
     `block_bytes`: of each layer that is gathered as one where the weights are sharded, the largest first;
-    `rest_bytes`: all else. `text_bytes`: what a pass without images goes through.
+    `rest_bytes`: all else. `text_bytes`: what a pass without images goes through. `frames`: of what rewards look at.
     """
 
-    def __init__(self, found: ModelStatus, section: VlmSection, *, size: tuple[int, int], prompt_tokens: int) -> None:
-        self._known, self.prompt_tokens = Known(), prompt_tokens
+    def __init__(
+        self, found: ModelStatus, section: VlmSection, *, size: tuple[int, int], prompt_tokens: int, frames: int = 1
+    ) -> None:
+        self._known, self.prompt_tokens, self.frames = Known(), prompt_tokens, frames
         self.vlm = vlm = build_vlm(found, section)
         self.image = Image.new("RGB", size, "grey")
         self.bytes = n_bytes(vlm.model)
@@ -298,8 +301,12 @@ class VlmCosts:
 
     def _ask(self, reward: Any, n: int) -> None:
         # Each of another brightness, so that what a reward asks once for each is counted so.
-        images = [Image.new("RGB", self.image.size, (i % 256,) * 3) for i in range(n)]
+        images = [self._sample(i % 256) for i in range(n)]
         reward.score(images, [self._label] * n, [str(i) for i in range(n)])
+
+    def _sample(self, grey: int) -> Image.Image:
+        image = Image.new("RGB", self.image.size, (grey,) * 3)
+        return image if self.frames == 1 else Video([image] * self.frames)
 
     def _text(self, tokens: int) -> str:
         """A text of about `tokens` tokens of this model's own tokenizer."""

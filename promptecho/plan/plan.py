@@ -90,7 +90,7 @@ class Planner:
             return None
         section, size = config.models.vlm, image_size(config)
         costs = self._known.get(
-            ("vlm", section.model_dump_json(), size[1], size[0]),
+            ("vlm", section.model_dump_json(), size[1], size[0], 1),
             lambda: VlmCosts(
                 locate_or_describe(config, section, "models.vlm", self.root), section, size=size,
                 prompt_tokens=self.settings.prompt_tokens,
@@ -230,11 +230,12 @@ class Planner:
     def _vlm(self, config: ExperimentConfig, section: VlmSection, run: str) -> VlmCosts:
         height, width = run_training(config, run).size(config.models.t2i)
         key = next(key for key, one in run_vlms(config, run).items() if one == section)
+        frames = config.models.t2i.frames
         return self._known.get(
-            ("vlm", section.model_dump_json(), height, width),
+            ("vlm", section.model_dump_json(), height, width, frames),
             lambda: VlmCosts(
                 locate_or_describe(config, section, key, self.root), section, size=(width, height),
-                prompt_tokens=self.settings.prompt_tokens,
+                prompt_tokens=self.settings.prompt_tokens, frames=frames,
             ),
         )  # fmt: skip
 

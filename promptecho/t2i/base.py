@@ -28,7 +28,7 @@ class T2iModel(Protocol):
     one_pass: bool  # a call of `velocity` may not be cut into a pass for each length of prompts (t2i/lengths.py)
 
     def latent_shape(self, height: int, width: int) -> tuple[int, ...]:
-        """Shape of one image's latents."""
+        """Shape of one sample's latents: [C, h, w] of an image, [C, T, h, w] of a video."""
         ...
 
     def encode_prompts(self, prompts: Sequence[Prompt]) -> list[torch.Tensor]:
@@ -64,7 +64,7 @@ class T2iModel(Protocol):
         ...
 
     def decode(self, latents: torch.Tensor) -> list[Image.Image]:
-        """Latents to images."""
+        """Latents to images, or to a `Video` each (promptecho/video.py) where a sample has several frames."""
         ...
 
     def enable_activation_checkpointing(self, mode: str = "full") -> None:

@@ -42,6 +42,7 @@ class DiffusersModel:
         self.text_encoders = encoders_of(descriptor, pipeline)
         self.negative_prompt = negative_prompt
         self.device = self.transformer.device
+        self.frames = descriptor.frames  # of a sample; 1: images
         self._negative: torch.Tensor | None = None
         self._source: tuple[str, str | None] = (str(getattr(pipeline.config, "_name_or_path", "")), None)
         for module in (pipeline.transformer, *self.text_encoders, pipeline.vae):
@@ -62,12 +63,14 @@ class DiffusersModel:
         vae_slicing: bool = False,
         vae_tiling: bool = False,
         pad_prompts: str = "none",
+        frames: int | None = None,
         transformer_device: torch.device | str | None = None,
         text_encoder_device: torch.device | str | None = None,
     ):
         """Load a pipeline folder or hub id. The VAE stays in float32, as the paper's authors run it.
 
         Args:
+            frames: of a sample, for families that make videos; None: as many as the family's descriptor says.
             transformer_device: where the transformer stays if not on `device`: on the CPU, for an engine that takes
                 it from there piece by piece.
             text_encoder_device: likewise for the text encoders: on the CPU, until a prompt has to be encoded.
@@ -111,6 +114,7 @@ class DiffusersModel:
         model = cls(descriptor, pipeline, negative_prompt=negative_prompt)
         model.device = torch.device(device)
         model._source, model.pad_prompts = (path, revision), pad_prompts
+        model.frames = model.frames if frames is None else frames
         return model
 
     # What a family provides.
@@ -157,7 +161,7 @@ class DiffusersModel:
         raise NotImplementedError
 
     def normalised(self, latents: torch.Tensor) -> torch.Tensor:
-        """Latents [N, C, h, w] as the VAE takes them."""
+        """Latents as the VAE takes them."""
         raise NotImplementedError
 
     def share_inputs(self) -> None:
@@ -174,6 +178,11 @@ class DiffusersModel:
         """Channels of the VAE's latents, of which the transformer has as many."""
         return self.transformer.config.in_channels
 
+    @property
+    def pixels_per_latent(self) -> int:
+        """By how much the VAE makes the sides of an image smaller."""
+        return self.pipeline.vae_scale_factor
+
     def without_masks(
         self, velocity: Velocity, x_t: torch.Tensor, t: torch.Tensor, cond: Sequence[torch.Tensor]
     ) -> torch.Tensor:
@@ -187,7 +196,7 @@ class DiffusersModel:
         return {"all": self.descriptor.lora_targets, "attention": self.descriptor.lora_attention}
 
     def latent_shape(self, height: int, width: int) -> tuple[int, ...]:
-        scale = self.pipeline.vae_scale_factor * self.patch_size
+        scale = self.pixels_per_latent * self.patch_size
         if height % scale or width % scale:
             raise ModelError(
                 f"height and width {height} x {width} pixels: both must be multiples of {scale}; correct them in "
@@ -207,7 +216,7 @@ class DiffusersModel:
     def timesteps(
         self, num_inference_steps: int, height: int, width: int, schedule: Schedule = "pipeline"
     ) -> torch.Tensor:
-        _, h, w = self.latent_shape(height, width)
+        *_, h, w = self.latent_shape(height, width)
         config = self.scheduler.config
         scheduler = type(self.scheduler).from_config(config)
         mu = self.shift((h // 2) * (w // 2), num_inference_steps)
@@ -221,7 +230,7 @@ class DiffusersModel:
         self, noise: torch.Tensor, cond: Sequence[torch.Tensor], *, num_inference_steps: int, guidance_scale: float,
         schedule: Schedule = "pipeline",
     ) -> torch.Tensor:  # fmt: skip
-        scale = self.pipeline.vae_scale_factor
+        scale = self.pixels_per_latent
         height, width = noise.shape[-2] * scale, noise.shape[-1] * scale
         sigmas = self.timesteps(num_inference_steps, height, width, schedule)
         x = noise

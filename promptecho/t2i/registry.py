@@ -12,7 +12,7 @@ import torch
 from promptecho.cluster.attention import check_attention, use_attention
 from promptecho.compute.mode import current
 from promptecho.config import ExperimentConfig
-from promptecho.config.families import FAMILIES
+from promptecho.config.families import FAMILIES, family_named
 from promptecho.errors import ModelError, PromptEchoError
 from promptecho.plugins import MISTAKES, import_object
 from promptecho.t2i.base import T2iModel
@@ -97,6 +97,7 @@ def load_configured(config: ExperimentConfig, device="cpu", **options: Any) -> T
     model = load_family(
         t2i.family, t2i.path, revision=t2i.revision, dtype=t2i.dtype, device=device,
         negative_prompt=t2i.negative_prompt, vae_slicing=t2i.vae_slicing, vae_tiling=t2i.vae_tiling,
+        **({"frames": t2i.frames} if family_named(t2i.family).makes_videos else {}),
         **{"pad_prompts": t2i.pad_prompts, **options},
     )  # fmt: skip
     use_attention(model.transformer, attention)

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from promptecho.errors import DataError, ModelError
+from promptecho.video import frames_of
 from promptecho.vlm.model import Vlm
 from promptecho.vlm.processor import takes_device
 
@@ -38,7 +39,9 @@ def render_prompt(vlm: Vlm, query: str, answer: str | None = None, *, n_images: 
         raise ModelError(f"{vlm.path}: its chat template fails on an image and a question ({reason})") from error
 
 
-def label_text(vlm: Vlm, query: str, label: str, *, name: str, include_eos: bool = False) -> LabelledText:
+def label_text(
+    vlm: Vlm, query: str, label: str, *, name: str, include_eos: bool = False, n_images: int = 1
+) -> LabelledText:
     """Render the conversation up to the end of `label` and find the label's tokens in it.
 
     The label is looked for right behind the generation prompt (white space of the template between the two is
@@ -48,13 +51,14 @@ def label_text(vlm: Vlm, query: str, label: str, *, name: str, include_eos: bool
 
     Args:
         name: what to call the label in an error, for example its prompt id.
+        n_images: how many images the user's turn has.
 
     Raises:
         DataError: the label is empty, holds control tokens, or its first token merges with the template.
         ModelError: the template changes the label, or has no end token.
     """
     tokenizer = vlm.tokenizer
-    whole, opening, start, end = label_span(vlm, query, label, name=name)
+    whole, opening, start, end = label_span(vlm, query, label, name=name, n_images=n_images)
     eos_ids: list[int] = []
     eos = ""
     if include_eos:
@@ -78,7 +82,7 @@ def label_text(vlm: Vlm, query: str, label: str, *, name: str, include_eos: bool
     )
 
 
-def label_span(vlm: Vlm, query: str, label: str, *, name: str) -> tuple[str, int, int, int]:
+def label_span(vlm: Vlm, query: str, label: str, *, name: str, n_images: int = 1) -> tuple[str, int, int, int]:
     """The rendered conversation with `label` as its answer; in it the ends of the generation prompt, of what the
     template puts behind that, and of the label.
 
@@ -89,8 +93,8 @@ def label_span(vlm: Vlm, query: str, label: str, *, name: str) -> tuple[str, int
     if not label.strip():
         raise DataError(f"{name}: the label is empty; remove the prompt or give it a text")
     check_plain(vlm, label, f"{name}: the label")
-    prompt = render_prompt(vlm, query)
-    whole = render_prompt(vlm, query, label)
+    prompt = render_prompt(vlm, query, n_images=n_images)
+    whole = render_prompt(vlm, query, label, n_images=n_images)
     start = whole.find(label, len(prompt))
     if not whole.startswith(prompt) or start < 0 or whole[len(prompt) : start].strip():
         raise ModelError(
@@ -125,8 +129,8 @@ def opens_itself(vlm: Vlm, text: str) -> bool:
 def batch_inputs(
     vlm: Vlm, images: Sequence[Image.Image | list[Image.Image]], texts: Sequence[str], *, padding_side: str
 ) -> dict[str, torch.Tensor]:
-    """Tokenize and pad `texts[B]` with one image each, or a list of images each; what the model's forward takes, on
-    its device.
+    """Tokenize and pad `texts[B]` with one image each, a list of images each, or the frames of a video; what the
+    model's forward takes, on its device.
 
     Floating-point inputs get the model's dtype.
 
@@ -141,7 +145,7 @@ def processed(
 ) -> Any:
     """As `batch_inputs`, but where the processor leaves it: on the host, in float32. An image's patches may be on the
     model's device already."""
-    lists = [image if isinstance(image, list) else [image] for image in images]
+    lists = [image if isinstance(image, list) else frames_of(image) for image in images]
     try:
         return vlm.processor(
             images=lists if any(lists) else None,

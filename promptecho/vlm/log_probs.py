@@ -12,6 +12,7 @@ from PIL import Image
 
 from promptecho.cluster.device import on_device
 from promptecho.errors import DataError, counted
+from promptecho.video import frames_of
 from promptecho.vlm.inputs import LabelledText, label_text, processed
 from promptecho.vlm.label_pass import ROWS, can_stay_on_host, during, facts_of
 from promptecho.vlm.model import Vlm
@@ -42,7 +43,8 @@ def label_log_probs(
     include_eos: bool = False,
     names: Sequence[str] | None = None,
 ) -> list[TokenLogProbs]:
-    """For each pair of `images[N]` and `labels[N]`: log p(label token | image, query, label tokens before it).
+    """For each pair of `images[N]` and `labels[N]`: log p(label token | image, query, label tokens before it). The
+    frames of a video are images of one turn, in their order.
 
     Padding is on the right, so that a causal model's label positions never see it and position ids are those of a
     single run; the language-model head runs on the label positions only (`logits_to_keep`); log-softmax in float32.
@@ -60,11 +62,12 @@ def label_log_probs(
         raise DataError(f"{there}; give one label per image")
     names = names or [f"label {index}" for index in range(len(labels))]
     # A group of images shares its label: render and tokenize each label once.
-    known: dict[str, LabelledText] = {}
-    for label, name in zip(labels, names, strict=True):
-        if label not in known:
-            known[label] = label_text(vlm, query, label, name=name, include_eos=include_eos)
-    texts = [known[label] for label in labels]
+    known: dict[tuple[str, int], LabelledText] = {}
+    keys = [(label, len(frames_of(image))) for label, image in zip(labels, images, strict=True)]
+    for (label, n), name in zip(keys, names, strict=True):
+        if (label, n) not in known:
+            known[label, n] = label_text(vlm, query, label, name=name, include_eos=include_eos, n_images=n)
+    texts = [known[key] for key in keys]
     order = sorted(range(len(texts)), key=lambda index: len(texts[index].label_ids))  # less padding
     found = [torch.zeros(0)]
     for start in range(0, len(order), batch_size):
@@ -77,10 +80,10 @@ def label_log_probs(
         torch.cat([part.to(found[-1].device) for part in found]).cpu().split([len(texts[i].label_ids) for i in order])
     )
     rows = dict(zip(order, parts, strict=True))
-    tokens = {label: [vlm.tokenizer.decode([i]) for i in text.label_ids] for label, text in known.items()}
+    tokens = {key: [vlm.tokenizer.decode([i]) for i in text.label_ids] for key, text in known.items()}
     return [
-        TokenLogProbs(tokens[label], list(text.label_ids), rows[index].clone())
-        for index, (label, text) in enumerate(zip(labels, texts, strict=True))
+        TokenLogProbs(tokens[key], list(text.label_ids), rows[index].clone())
+        for index, (key, text) in enumerate(zip(keys, texts, strict=True))
     ]
 
 

@@ -114,7 +114,7 @@ def test_names_that_there_are_not_and_settings_that_it_does_not_heed_are_told(tm
     family(tmp_path)
     for name, more in (("ous", "did you mean ours?"), ("sdxl", "a family from outside is installed, or named in")):
         [line] = refusal(experiment(tmp_path, {"family": name}))
-        known = "'zimage', 'qwenimage', 'qwenimage_edit', 'flux', 'sd3', 'flux2' or 'ours'"
+        known = "'zimage', 'qwenimage', 'qwenimage_edit', 'flux', 'sd3', 'flux2', 'wan' or 'ours'"
         expected = f"input should be {known} (found {name!r}); {more}"
         assert line.startswith(f"models.t2i.family: {expected}")
     [line] = refusal(experiment(tmp_path, {"family": "ours", "pad_prompts": "masked"}))

@@ -10,4 +10,5 @@ REWARD = Reward(
     options=EchoSection,
     takes=frozenset({"query", "label", "include_eos"}),
     unit="nats per token",
+    reads_videos=True,
 )

@@ -21,6 +21,13 @@ class EchoSection(Section):
         description="Whether the token that ends the answer counts as the label's last; in the paper it does not.",
     )
 
+    frames: int | None = Field(
+        None,
+        ge=2,
+        description="How many frames of a video the VLM sees, evenly spaced, the first and the last among them; null: "
+        "all. Images are not touched.",
+    )
+
     @property
     def variant(self) -> str:
         """What the metrics' names add to the reward's, where its numbers have another unit."""

@@ -11,6 +11,7 @@ from promptecho.errors import ModelError
 from promptecho.rewards.base import Details, RewardContext, not_finite
 from promptecho.rewards.echo.options import EchoSection
 from promptecho.rewards.echo.words import read_words, token_details, told
+from promptecho.video import evenly
 from promptecho.vlm import TokenLogProbs, Vlm, label_log_probs
 
 DEFAULT_QUERY = "Describe this image in detail."
@@ -25,13 +26,14 @@ class EchoReward:
 
     def __init__(
         self, vlm: Vlm, *, query: str = DEFAULT_QUERY, batch_size: int = 16, include_eos: bool = False,
-        reduction: Literal["mean", "sum"] = "mean",
+        reduction: Literal["mean", "sum"] = "mean", frames: int | None = None,
     ):  # fmt: skip
         self.vlm, self.query, self.batch_size, self.include_eos = vlm, query, batch_size, include_eos
-        self.reduction = reduction
+        self.reduction, self.frames = reduction, frames
 
     def __call__(self, images: list[Image.Image], prompts: list[str], prompt_ids: list[str]) -> list[float]:
-        """Rewards of `images[N]` for `prompts[N]`, in nats per token or, as a sum, in nats (at most 0).
+        """Rewards of `images[N]` for `prompts[N]`, in nats per token or, as a sum, in nats (at most 0). The VLM sees
+        the frames of a video, or `frames` of them, as images of one turn in their order.
 
         Raises:
             RewardError: a reward is not finite; names prompt id and image.
@@ -65,7 +67,7 @@ class EchoReward:
         names = names or [f"prompt {prompt_id}" for prompt_id in prompt_ids]
         details = label_log_probs(
             self.vlm,
-            images,
+            [evenly(image, self.frames) for image in images],
             prompts,
             self.query,
             batch_size=self.batch_size,
@@ -85,5 +87,5 @@ def build(context: RewardContext) -> EchoReward:
     options = context.options or EchoSection()
     return EchoReward(
         context.vlm, query=context.query, batch_size=context.batch_size,
-        include_eos=context.include_eos or options.include_eos, reduction=options.reduction,
+        include_eos=context.include_eos or options.include_eos, reduction=options.reduction, frames=options.frames,
     )  # fmt: skip

@@ -19,6 +19,7 @@ import torch
 from promptecho.errors import DataError
 from promptecho.t2i.diffusers_model import DiffusersModel
 from promptecho.t2i.patches import pack, unpack
+from promptecho.t2i.video_vae import channel_statistics, denormalised
 
 PADDED_LENGTH = 512  # tokens
 
@@ -121,15 +122,11 @@ class QwenImage(DiffusersModel):
         return t * 1000 / 1000  # the pipeline's own way, with its rounding
 
     def normalised(self, latents: torch.Tensor) -> torch.Tensor:
-        latents = latents.to(self.vae.dtype).unsqueeze(2)
-        mean, std = self.channel_statistics(latents)
-        return latents / (1.0 / std) + mean  # divided by 1 / std as in the pipeline: the same rounding
+        return denormalised(self.vae, latents.unsqueeze(2))
 
     def channel_statistics(self, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and standard deviation of each channel of the VAE's latents [N, C, frames, h, w]."""
-        values = self.vae.config.latents_mean, self.vae.config.latents_std
-        mean, std = (torch.tensor(one).view(1, -1, 1, 1, 1).to(like.device, like.dtype) for one in values)
-        return mean, std
+        return channel_statistics(self.vae, like)
 
 
 def guided(positive: torch.Tensor, negative: torch.Tensor, guidance_scale: float) -> torch.Tensor:
