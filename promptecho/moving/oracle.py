@@ -18,7 +18,7 @@ WELL_FORMED = 0.6  # least score of an object: lower than for images, since fram
 
 
 @dataclass(frozen=True)
-class Verdict:
+class MotionVerdict:
     """What a video shows of what a caption claims: its objects in every frame, and motions of them; both make it
     right."""
 
@@ -35,7 +35,7 @@ def detect_frame(frame: Image.Image) -> list[DetectedShape]:
     return detect(frame.convert("RGB").resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BICUBIC))
 
 
-def judge(movers: Sequence[Mover], frames: Sequence[Image.Image]) -> Verdict:
+def judge(movers: Sequence[Mover], frames: Sequence[Image.Image]) -> MotionVerdict:
     """What `frames` (two or more) show of `movers`: exactly these objects in each, and each goes where it should."""
     found = [detect_frame(frame) for frame in frames]
     wanted = sorted((mover.shape, mover.color) for mover in movers)
@@ -43,7 +43,9 @@ def judge(movers: Sequence[Mover], frames: Sequence[Image.Image]) -> Verdict:
         sorted((one.shape, one.color) for one in frame) == wanted and all(one.score >= WELL_FORMED for one in frame)
         for frame in found
     )
-    return Verdict(objects, objects and all(motion_of(mover, found[0], found[-1]) == mover.motion for mover in movers))
+    return MotionVerdict(
+        objects, objects and all(motion_of(mover, found[0], found[-1]) == mover.motion for mover in movers)
+    )
 
 
 def motion_of(mover: Mover, first: list[DetectedShape], last: list[DetectedShape]) -> str | None:

@@ -160,7 +160,7 @@ def test_everything_wrong_is_told_at_once():
             "models.t2i.family",
             "sdxl",
             "models.t2i.family",
-            "should be 'zimage', 'qwenimage', 'qwenimage_edit', 'flux', 'sd3' or 'flux2' (found 'sdxl')",
+            "should be 'zimage', 'qwenimage', 'qwenimage_edit', 'flux', 'sd3', 'flux2' or 'wan' (found 'sdxl')",
         ),
         (
             "rewards",

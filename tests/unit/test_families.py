@@ -224,6 +224,6 @@ def test_an_adapter_whose_names_in_comfyui_are_unknown_is_not_exported(tmp_path)
 def test_the_papers_need_no_word_beside_an_adapter_and_no_two_read_the_same_folders():
     ours = [found.thing for found in available_families(ours_only=True)]
     assert [family_note(one) for one in ours[:3]] == [{}, {}, {}]
-    assert {family_note(one)["family.json"]["comfyui_prefix"] for one in ours[3:]} == {"transformer."}
+    assert {family_note(one)["family.json"]["comfyui_prefix"] for one in ours[3:]} == {"transformer.", None}
     assert len({one.classes for one in ours}) == len(ours) == len(FAMILIES.built_in)
     assert all(path.is_file() for one in ours for path in one.sizes)

@@ -190,7 +190,7 @@ def test_bfloat16_keeps_latents_in_float32_and_the_vae_too():
 
 
 def test_unknown_family_and_missing_or_foreign_folders_are_one_line(tmp_path):
-    known = "zimage, qwenimage, qwenimage_edit, flux, sd3, flux2"
+    known = "zimage, qwenimage, qwenimage_edit, flux, sd3, flux2, wan"
     with pytest.raises(ConfigError, match=f"unknown family 'sdxl'; known: {known}"):
         load_family("sdxl", "x")
     (tmp_path / "empty").mkdir()
