@@ -148,6 +148,7 @@ class Guards:
             "it; neither is corrected for the number of guards and rows."
         ]
         found += [told for title in self.titles if (told := self._failures(title, rows))]
+        found += [told for title in self.titles if (told := self._elsewhere(title, rows))]
         if bare := self._bare(rows):
             found.append(
                 f"No guard is known to be the reward that {', '.join(bare)} was trained with, so that no warning can "
@@ -167,6 +168,18 @@ class Guards:
             f"Guard {title} has no value of {sum(failed.values())} of {sum(len(file.scores.items) for file in files)} "
             "images, which its means leave out: they can't be decoded, or the reward has none for them. Its largest "
             f"share is at {run} @ {step}: {failed[worst.place]} of {len(worst.scores.items)}."
+        )
+
+    def _elsewhere(self, title: str, places: Sequence[Place]) -> str:
+        """That a guard has scored no checkpoint of the table, and which it has; "" where it has scored one."""
+        files = self._files[title]
+        if any(place in files for place in places):
+            return ""
+        scored = sorted(f"{experiment}: {run} @ {step}" for experiment, run, step in files)
+        more = f" and {len(scored) - 3} more" if len(scored) > 3 else ""
+        return (
+            f"Guard {title} has scored no row of this table: its files are of {', '.join(scored[:3])}{more}. An "
+            "experiment is named by its configuration's file."
         )
 
     def _bare(self, places: Sequence[Place]) -> list[str]:

@@ -185,6 +185,14 @@ def test_footnotes_tell_of_failed_images_and_of_runs_whose_reward_no_guard_is(tm
     notes = guards.notes([*places, ("zimage", "unwatched", 3)])
     assert len(notes) == 2
     assert "Guard pickscore has no value of 2 of 80 images" in notes[1] and "echo-s1 @ 20: 2 of 40" in notes[1]
+    assert guards.notes([("mine", "echo-s1", 20)])[1:] == [
+        f"Guard {guard} has scored no row of this table: its files are of {files}. An experiment is named by its "
+        "configuration's file."
+        for guard, files in (
+            (TRAINED, "zimage: echo-s1 @ 20"),
+            (WATCHING, "other: echo-s1 @ 20, zimage: echo-s1 @ 20, zimage: published @ 1"),
+        )
+    ]
     notes = guards.notes([*places, ("other", "echo-s1", 20)])
     assert "the reward that other: echo-s1 was trained with" in notes[-1]
 

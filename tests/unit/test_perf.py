@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -188,3 +189,38 @@ def test_a_dry_run_is_measured_beside_a_bare_workflow_of_the_same_jobs(tmp_path)
             calls["signature"] = sum(asking)
     assert calls["slice_value"] + calls["inputs_of"] < total / 2
     assert calls["signature"] < 12 * total  # 36 where the functions of our rules do not say what they take
+
+
+def test_every_script_of_the_folder_is_named_in_its_readme():
+    told = (ROOT / "perf" / "README.md").read_text(encoding="utf-8")
+    folder = ROOT / "perf"
+    paths = [str(path.relative_to(folder)) for path in [*folder.glob("*.py"), *folder.glob("gpu/*.py")]]
+    assert len(paths) > 20 and not [path for path in paths if f"`{path}`" not in told]
+
+
+def test_image_quality_counts_images_without_a_malformed_object(tmp_path, capsys):
+    """Of four images the base model draws three well, the two seeds all; the other is cut off."""
+    import image_quality
+
+    from promptecho.files import write_jsonl
+    from promptecho.shapes.render import render
+    from promptecho.shapes.world import Scene, Thing
+
+    drawn = render(Scene((Thing("circle", "red", 32, 32, 14),)))
+    cut = drawn.copy()
+    cut.paste(drawn.getpixel((0, 0)), (32, 0, 64, 34))
+    for run, step, images in (
+        ("base", 0, [drawn, drawn, drawn, cut]), ("r-s1", 5, [drawn] * 4), ("r-s2", 5, [drawn] * 4),
+    ):  # fmt: skip
+        folder = tmp_path / run / str(step) / "held"
+        rows: list[dict[str, Any]] = [
+            {"prompt_id": f"p{i}", "image_index": 0, "prompt": "a red circle", "filename": f"{i}.png"} for i in range(4)
+        ]
+        write_jsonl(folder / "shards/0.jsonl", rows)
+        for row, image in zip(rows, images, strict=True):
+            image.save(folder / row["filename"])
+    image_quality.main([str(tmp_path), "--set", "held", "--step", "5", "r-s1", "r-s2"])
+    table, base, trained = capsys.readouterr().out.splitlines()
+    assert "4 images of 4" in table
+    assert base.split()[:3] == ["base", "4", "75.0"] and trained.split()[:3] == ["r", "8", "100.0"]
+    assert "+25.0" in trained
