@@ -84,7 +84,7 @@ def _too_few(buckets: list[tuple[int, int]]) -> str:
 
 def size_problem(family: Family, folder: str | Path, height: int, width: int) -> str | None:
     """Why the model in `folder` cannot make images of so many pixels; None where nothing there speaks against it."""
-    vae = _config_of(folder, "vae")
+    vae = _vae_of(family, folder)
     widths = vae.get(family.vae_widths) if family.vae_widths else None
     if isinstance(scale := vae.get("scale_factor_spatial"), int):  # of VAEs for video
         step = 2 * scale
@@ -106,11 +106,17 @@ def frames_problem(family: Family, folder: str | Path, frames: int) -> str | Non
     """Why the model in `folder` cannot make samples of so many frames; None where nothing there speaks against it."""
     if not family.makes_videos:
         return None if frames == 1 else f"{family.title} makes images; remove it"
-    step = _config_of(folder, "vae").get("scale_factor_temporal")
+    step = _vae_of(family, folder).get("scale_factor_temporal")
     if not isinstance(step, int) or (frames - 1) % step == 0:
         return None
     near = (frames - 1) // step * step + 1
     return f"{frames} frames: must be one more than a multiple of {step}, such as {near} or {near + step}"
+
+
+def _vae_of(family: Family, folder: str | Path) -> dict[str, Any]:
+    """The VAE's configuration, with what its class takes where that says nothing; {} where there is none."""
+    found = _config_of(folder, "vae")
+    return {**family.vae_defaults, **found} if found else {}
 
 
 def _config_of(folder: str | Path, part: str) -> dict[str, Any]:

@@ -14,6 +14,7 @@ FAMILY = Family(
     # Attention among the video's tokens (attn1) and to the text (attn2).
     lora_attention=("to_q", "to_k", "to_v", "to_out.0"),
     lora_feed_forward=("ffn.net.0.proj", "ffn.net.2"),
+    vae_defaults={"scale_factor_temporal": 4, "scale_factor_spatial": 8},  # diffusers' AutoencoderKLWan
     height=480,
     width=832,
     frames=81,
