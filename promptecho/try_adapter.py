@@ -15,6 +15,8 @@ from PIL import Image, ImageDraw, ImageFont
 from promptecho.config import ExperimentConfig, parse_experiment
 from promptecho.config.evaluation import ImageSetSection
 from promptecho.config.families import DEFAULT, family_in, family_named
+from promptecho.config.rewards import RewardSection
+from promptecho.config.tried import check_tried
 from promptecho.errors import ConfigError, DataError
 from promptecho.files import atomic_path, write_json, write_jsonl
 from promptecho.generate import checkpoint_files, make_images
@@ -45,10 +47,11 @@ def config_of_model(path: str, vlm: str | None = None) -> ExperimentConfig:
     experiments have.
 
     Raises:
-        ConfigError, ModelError: no family reads the model, or it is not there.
+        ConfigError, ModelError: no family reads the model, it makes no images from text, or it is not there.
     """
     shipped = is_shipped(path)
     family = family_named(family_in(locate_model(model_path(path, "t2i"))) or DEFAULT)
+    check_tried(family, family.frames)
     t2i: dict[str, Any] = {"family": family.name, "path": path, "height": family.height, "width": family.width}
     if shipped:
         t2i |= {"dtype": "float32", "height": 64, "width": 64}
@@ -152,7 +155,7 @@ def _adapter_folder(source: str, config: ExperimentConfig, scratch: Path) -> Pat
 def _rewards(
     prompt: str, images: Mapping[str, Sequence[Image.Image]], vlm: str, config: ExperimentConfig, device: str
 ) -> dict[str, list[float]]:
-    """The echo reward of each image, asked as the configuration asks."""
+    """The echo reward of each image, asked as the configuration asks: as its first `echo` does, where it has one."""
     import torch
 
     from promptecho.cluster.device import choose_device
@@ -165,9 +168,10 @@ def _rewards(
         vlm, dtype=own.dtype if own else "float32", device=device, revision=own.revision if own else None,
         trust_remote_code=bool(own and own.trust_remote_code),
     )  # fmt: skip
+    entry = next((one for one in config.rewards if one.name == "echo"), RewardSection())
     context = RewardContext(
-        vlm=model, device=torch.device(choose_device(device)), options=None, query=config.captions.query,
-        batch_size=8, seed=0,
+        vlm=model, device=torch.device(choose_device(device)), options=entry.options,
+        query=entry.query or config.captions.query, batch_size=8, seed=0,
     )  # fmt: skip
     details = make_reward("echo", context).details(flat, [prompt] * len(flat), ["prompt"] * len(flat))
     values = iter(float(value) for value in details.rewards if value is not None)

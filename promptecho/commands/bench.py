@@ -55,9 +55,15 @@ def bench(
     from promptecho.bench.runner import exit_code, progress, run_steps
     from promptecho.bench.suite import STEPS, chosen, steps_of
     from promptecho.config import load_experiment
+    from promptecho.config.editing import refuse_editing
+    from promptecho.config.families import family_named
     from promptecho.config.job_sizes import takes_gpu
+    from promptecho.config.video_checks import refuse_videos
 
     loaded = load_experiment(config)
+    family = family_named(loaded.models.t2i.family)
+    refuse_editing(family, "promptecho bench")
+    refuse_videos(family, "promptecho bench", "not to be had yet: `promptecho plan` estimates what a training takes")
     if run is not None and run not in loaded.runs:
         raise ConfigError(f"--run {run}: no such run (known: {', '.join(loaded.runs)}){maybe(run, loaded.runs)}")
     if images % 2 and images > 2:

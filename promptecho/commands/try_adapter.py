@@ -58,6 +58,8 @@ def try_adapter(
     from promptecho.captions.checks import problems_of
     from promptecho.captions.readers import t2i_reader
     from promptecho.config.evaluation import ImageSetSection
+    from promptecho.config.families import family_named
+    from promptecho.config.tried import check_tried
     from promptecho.errors import DataError
     from promptecho.hub_record import HUB_ID
     from promptecho.models.locate import check_model_path, job_config, locate_model
@@ -75,6 +77,8 @@ def try_adapter(
         check_model_path(model_path(vlm, "vlm"))
     experiment = job_config(config) if config is not None else None
     if experiment is not None:
+        t2i = experiment.models.t2i
+        check_tried(family_named(t2i.family), t2i.frames)
         locate_model(model_path(experiment.models.t2i.path, "t2i"), experiment.models.t2i.revision)
     from promptecho import try_adapter as work
 

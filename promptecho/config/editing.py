@@ -44,5 +44,6 @@ def refuse_editing(family: Family, what: str) -> None:
     """
     if family.source_image:
         raise ConfigError(
-            f"{what}: makes up its prompts, and {family.title} needs an image with each; not to be had yet"
+            f"{what}: has no images for its prompts, and {family.title} edits one with each; not to be had yet: train "
+            "or evaluate it with prompts from a file (docs/editing.md)"
         )

@@ -69,8 +69,8 @@ class Family:
         vae_widths: key of the VAE's configuration that lists the widths of its stages; each but the first halves the
             sides of an image, and the transformer makes one token of 2 x 2 of what is left. With it a size that the
             model cannot make is refused before it is loaded; None: when it is loaded.
-        vae_defaults: what the class of the VAE takes where its configuration has no such key, as older copies of a model
-            have none: `scale_factor_spatial`, `scale_factor_temporal`.
+        vae_defaults: what the VAE's class takes where its configuration has no such key, as in older copies of a model:
+            `scale_factor_spatial`, `scale_factor_temporal`.
         positions: key of the transformer's configuration that says how many such tokens fit along a side: a number, or
             a list that ends with those along height and width; None: as many as one likes.
         height, width: images in pixels where the configuration says nothing.

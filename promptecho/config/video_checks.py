@@ -6,6 +6,8 @@ from typing import Any
 
 from promptecho.config.benchmarks import available_benchmarks, benchmark_named
 from promptecho.config.descriptors import available_rewards
+from promptecho.config.families import Family
+from promptecho.errors import ConfigError
 
 Problems = dict[str, str]
 
@@ -36,3 +38,13 @@ def video_problems(sections: dict[str, Any], problems: Problems) -> None:
         backends = {one.name: one for one in benchmark_named(section.scorer).backends}
         if section.backend in backends and not backends[section.backend].videos:
             problems.setdefault(f"benchmarks.{name}.backend", f"{section.backend} of {section.scorer} {made}")
+
+
+def refuse_videos(family: Family, what: str, instead: str) -> None:
+    """Nothing, unless the family makes videos, while `what` is for images.
+
+    Raises:
+        ConfigError: it does; `instead` says what to do then.
+    """
+    if family.makes_videos:
+        raise ConfigError(f"{what}: is for images, and {family.title} makes videos; {instead}")

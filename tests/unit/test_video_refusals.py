@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
+from promptecho.cli import app
 from promptecho.config import ExperimentConfig, load_experiment
 from promptecho.errors import ConfigError
 
@@ -53,3 +55,32 @@ def test_a_vae_without_its_factors_has_those_of_its_class(wan):
     assert read(wan, of_videos(wan)).models.t2i.frames == 5
     vae.unlink()  # nothing is known of it
     read(wan, of_videos(wan, frames=34))
+
+
+def refused(*words: str) -> str:
+    result = CliRunner().invoke(app, list(words))
+    assert result.exit_code and isinstance(result.exception, ConfigError), result.output
+    return str(result.exception)
+
+
+def edits(folder: Path) -> Path:
+    """An experiment of a model that edits images."""
+    t2i = {"family": "qwenimage_edit", "path": "some/model"}
+    content = {"models": {"t2i": t2i, "vlm": {"path": "shapes"}}, "captions": {"prompts": "edits.jsonl"}}
+    (folder / "edits.yaml").write_text(yaml.safe_dump(content))
+    return folder / "edits.yaml"
+
+
+def test_try_and_bench_are_for_images_from_text(wan, tmp_path):
+    (tmp_path / "videos.yaml").write_text(yaml.safe_dump(of_videos(wan)))
+    tried = ["try", "A red circle.", "--adapter", str(tmp_path), "--out", str(tmp_path / "out")]
+    made = "is for images, and Wan makes videos"
+    fix = "give an experiment file with models.t2i.frames: 1 to --config"
+    assert refused(*tried, "--config", str(tmp_path / "videos.yaml")) == f"promptecho try: {made}; {fix}"
+    assert refused(*tried, "--model", str(wan)) == f"promptecho try: {made}; {fix}"
+    bench = ["bench", "--out", str(tmp_path / "bench.json"), "--config"]
+    assert refused(*bench, str(tmp_path / "videos.yaml")).startswith(f"promptecho bench: {made}; not to be had yet")
+    told = "has no images for its prompts, and Qwen-Image-Edit edits one with each; not to be had yet"
+    assert refused(*tried, "--config", str(edits(tmp_path))).startswith(f"promptecho try: {told}")
+    assert refused(*bench, str(edits(tmp_path))).startswith(f"promptecho bench: {told}")
+    assert not (tmp_path / "out").exists() and not (tmp_path / "bench.json").exists()
