@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import io
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tiny_vlm
 import tiny_wan
-from forked import run
 from PIL import Image
 from tiny_experiment import Experiment
 from typer.testing import CliRunner
@@ -21,7 +21,7 @@ from promptecho.cli import app
 from promptecho.config import load_experiment
 from promptecho.config.slices import slice_digest
 from promptecho.errors import ConfigError, DataError
-from promptecho.files import read_jsonl, write_jsonl
+from promptecho.files import read_jsonl, write_json, write_jsonl
 from promptecho.moving.grammar import corrupt, parse, write
 from promptecho.moving.oracle import judge
 from promptecho.moving.render import draw_frames
@@ -29,6 +29,7 @@ from promptecho.moving.world import MOTIONS, Mover, random_movers
 from promptecho.rewards import RewardContext, make_reward
 from promptecho.scores import read_scores
 from promptecho.train.data import TrainingPrompt
+from promptecho.train.loop import train_segment
 from promptecho.train.placement.messages import receive_images, receive_json, send_images
 from promptecho.video import Video, count_frames, evenly, frames_of, load_video
 
@@ -158,8 +159,14 @@ def sections(experiment: Experiment, **t2i) -> dict:
     return {"models": {"t2i": {**own, **t2i}, "vlm": {"path": str(experiment.vlm), "dtype": "float32"}}}
 
 
+def unmade(folder: Path) -> Experiment:
+    """An experiment of videos whose models are as much as a configuration reads of them: no library is imported."""
+    write_json(folder / "wan" / "vae" / "config.json", {"scale_factor_temporal": 4, "scale_factor_spatial": 4})
+    return Experiment(folder, t2i=folder / "wan", vlm=folder / "vlm")
+
+
 def test_what_reads_images_is_refused_with_one_line_each(tmp_path):
-    experiment = Experiment(tmp_path, t2i=tiny_wan.shared_folder())
+    experiment = unmade(tmp_path)
     further = {
         "rewards": [{"name": "echo"}, {"name": "pickscore"}],
         "image_sets": {"g": {"benchmark": "geneval", "shapes": {"per_tag": 1, "seed": 0}}},
@@ -181,7 +188,7 @@ def test_what_reads_images_is_refused_with_one_line_each(tmp_path):
 
 
 def test_a_model_of_images_makes_no_videos_and_its_digests_are_what_they_were(tmp_path):
-    experiment = Experiment(tmp_path)
+    experiment = unmade(tmp_path)
     plain = experiment.config()
     t2i = {"family": "zimage", "path": str(experiment.t2i), "dtype": "float32", "height": 32, "width": 32, "frames": 1}
     models = {"models": {"t2i": t2i, "vlm": {"path": str(experiment.vlm), "dtype": "float32"}}}
@@ -209,16 +216,17 @@ def test_a_training_of_videos_goes_on_to_the_same_bits_and_makes_them(tmp_path):
         sections=own, iterations=2, checkpoints=[1, 2], sampling={"num_inference_steps": 2}, images_per_prompt=2,
         passes=1,
     )  # fmt: skip
-    assert "checkpoint 2 in" in run(experiment.train(config, 2, "whole"))
-    run(experiment.train(config, 1, "parts"))
-    run(experiment.train(config, 2, "parts", "--resume", str(tmp_path / "parts" / "1")))
+    assert train_segment(experiment.segment("whole", config, 2))
+    assert train_segment(experiment.segment("parts", config, 1))
+    assert train_segment(experiment.segment("parts", config, 2, resume=tmp_path / "parts" / "1"))
     for name in ("adapter/pytorch_lora_weights", "state/weights", "state/exp_avg", "state/exp_avg_sq", "state/ema"):
         one, other = (tmp_path / way / "2" / f"{name}.safetensors" for way in ("whole", "parts"))
         assert one.read_bytes() == other.read_bytes(), name
-    run([
-        "generate", "--config", str(config), "--image-set", "v", "--run", "r", "--step", "2", "--threads", "1",
+    made = CliRunner().invoke(app, [
+        "generate", "--config", str(config), "--image-set", "v", "--run", "r", "--step", "2",
         "--adapter", str(tmp_path / "whole" / "2" / "adapter"), "--prompts", str(tmp_path / "videos.jsonl"),
         "--out", str(tmp_path / "made"), "--work", str(tmp_path / "work"),
     ])  # fmt: skip
+    assert made.exit_code == 0, made.output
     made = [tmp_path / "made" / row["filename"] for row in read_jsonl(tmp_path / "made" / "metadata.jsonl")]
     assert [count_frames(path) for path in made] == [5] * len(lines) and load_video(made[0]).size == (32, 32)
