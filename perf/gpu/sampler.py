@@ -24,7 +24,7 @@ import torch
 from peft.tuners.lora import LoraLayer
 from rich.table import Table
 
-from promptecho.config.training import LoraSection
+from promptecho.config.training_parts import LoraSection
 from promptecho.t2i.lora import add_lora, merged, trained_parameters
 from promptecho.t2i.registry import load_family
 from promptecho.train.data import normal

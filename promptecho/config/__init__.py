@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from promptecho.config.counted_code import code_digest
     from promptecho.config.load import (
         baseline_of,
         dump_yaml,
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     )
     from promptecho.config.models import ExperimentConfig, SiteConfig
     from promptecho.config.resolve import resolve_experiment, write_resolved
-    from promptecho.config.slices import code_digest, config_digest, slice_digest
+    from promptecho.config.slices import config_digest, slice_digest
     from promptecho.config.training import TrainingConfig
     from promptecho.config.yaml_files import read_yaml
 
@@ -61,7 +62,7 @@ __all__ = [
 ]
 
 _FILES = {"ExperimentConfig": "models", "SiteConfig": "models", "TrainingConfig": "training", "read_yaml": "yaml_files"}
-_FILES |= dict.fromkeys(("code_digest", "config_digest", "slice_digest"), "slices")
+_FILES |= dict.fromkeys(("config_digest", "slice_digest"), "slices") | {"code_digest": "counted_code"}
 _FILES |= dict.fromkeys(("resolve_experiment", "write_resolved"), "resolve")
 
 

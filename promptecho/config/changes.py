@@ -12,8 +12,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from promptecho.config.former_behaviour import FORMER_BEHAVIOUR
 from promptecho.config.load import load_experiment
-from promptecho.config.slices import FORMER_BEHAVIOUR, slice_value
+from promptecho.config.slices import slice_value
 from promptecho.config.training import TrainingConfig
 from promptecho.errors import ConfigError, DataError
 from promptecho.files import digest, read_json, write_json

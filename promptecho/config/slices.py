@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
-import promptecho
 from promptecho.config.benchmarks import BENCHMARKS, benchmark_named
+from promptecho.config.counted_code import (
+    JUDGE_CODE,
+    NOT_SCORING,
+    ORACLES,
+    SCORING_CODE,
+    TABLES_CODE,
+    code_digest,
+)
 from promptecho.config.descriptors import REWARDS, ModelOptions
 from promptecho.config.families import version_in_digest
 from promptecho.config.fields import Section
+from promptecho.config.former_behaviour import FORMER_BEHAVIOUR
 from promptecho.config.guards import guard_entry
 from promptecho.config.initial import initial_adapter
 from promptecho.config.judge_kinds import judge_kind
@@ -50,110 +58,10 @@ _NOT_IN_MERGE = {"batch_size"}
 _OF_SERVER = {"model", "request"}  # what of `captions.server` decides a caption: not where it is, nor how it is asked
 _MERGE_ONLY = {"heldout", "max_words", "max_tokens", "max_rejected_share"}
 
-# Keys that are younger than results that exist: dotted path (without the names of entries) and the value at which all
-# is as before the key existed. At that value a key is left out of the digests, so that an upgrade reruns nothing.
-FORMER_BEHAVIOUR: dict[str, Any] = {
-    # Not quite as before, where images are larger or transparent: their finished captions stay all the same.
-    "captions.max_pixels": 1024 * 1024,
-    "captions.background": "white",
-    "captions.server": None,
-    "captions.shapes.world": "shapes",
-    "image_sets.shapes.world": "shapes",
-    "training.update_images_per_prompt": None,
-    "training.height": None,
-    "training.width": None,
-    "training.sizes": None,
-    "training.buckets": None,
-    "training.size_by": "draw",
-    "training.init_adapter": None,
-    "training.finetuning": "lora",
-    "training.lr_schedule": "constant",
-    "training.lr_decay_iterations": None,
-    "training.lr_floor": 0.0,
-    "training.algorithm": "awm",
-    "training.nft.beta": 1.0,
-    "training.grpo.noise_level": 0.7,
-    "training.lora.init": "kaiming",
-    "training.lora.layers": "all",
-    "training.timesteps.grid_first": 0,
-    "training.timesteps.grid_share": 1.0,
-    "training.advantage.factor": 1.0,
-    "training.kl_ema.ramp": None,
-    "training.ema.warmup": False,
-    "training.adam_eps": 1e-8,
-    "training.sampling.schedule": "pipeline",
-    "image_sets.schedule": "pipeline",
-    "adapters.schedule": None,
-    "adapters.pad_prompts": None,
-    "models.t2i.pad_prompts": "none",
-    "models.t2i.frames": 1,
-    "adapters.alpha": None,
-    "benchmarks.parser": "tolerant",
-    "benchmarks.order": "official",
-    "benchmarks.questions_per_call": 1,
-    "benchmarks.limit": None,
-    "judges.models.request": {},
-    "rewards.vlm": None,
-    "rewards.echo.reduction": "mean",
-    "rewards.echo.include_eos": False,
-    "rewards.echo.frames": None,
-}
-
-# Files whose code decides scores and tables; relative to the package.
-NOT_SCORING = (
-    "__init__.py",
-    "table.py",
-    "shapes.py",
-    "gallery.py",
-    "prompt_rows.py",
-    "golden.py",
-)  # in the folder of a benchmark
-ORACLE = tuple(f"shapes/{name}.py" for name in ("oracle", "render", "grammar", "world"))
-_GALLERY = ("captions", "drawing", "glyphs", "look_oracle", "posters", "scenes", "shown_text", "text_oracle", "words")
-_MOVING = (*(f"moving/{name}.py" for name in ("grammar", "oracle", "render", "world")), "video.py")
-ORACLES = {
-    "shapes": ORACLE, "gallery": (*ORACLE, *(f"gallery/{name}.py" for name in _GALLERY)), "moving": (*ORACLE, *_MOVING),
-}  # fmt: skip
-SCORING_CODE = (
-    *(
-        f"benchmarks/{name}.py"
-        for name in ("backends", "layout", "limit", "listing", "local_vlm", "perception", "scoring")
-    ),
-    *("captions/prompts.py", "text_files.py", "scores.py", "archives.py", "images.py", "pixels.py"),
-)
-JUDGE_CODE = ("templates.py", "json_reply.py", "benchmarks/templates.py", "benchmarks/replies.py", "judges")
-TABLES_CODE = (
-    "tables",
-    "guard_files.py",
-    "html_page.py",
-    "statistics.py",
-    "shared_prompts.py",
-    "intervals.py",
-    "scores.py",
-    "item_columns.py",
-    "provenance.py",
-)
-
 
 def config_digest(config: ExperimentConfig) -> str:
     """Digest of the whole resolved configuration: 16 hex digits."""
     return digest(config.model_dump(mode="json"))
-
-
-def code_digest(*names: str, leave_out: Sequence[str] = ()) -> str:
-    """Digest of files and folders of the package (its Python and template files), named relative to it, without files
-    of the names `leave_out` in those folders.
-
-    Raises:
-        FileNotFoundError: there is no such file or folder; a renamed file would silently stop counting.
-    """
-    root = Path(promptecho.__file__).parent
-    texts = {}
-    for name in names:
-        found = sorted(path for suffix in ("py", "txt", "json") for path in (root / name).rglob(f"*.{suffix}"))
-        for file in [path for path in found if path.name not in leave_out] or [root / name]:
-            texts[str(file.relative_to(root))] = file.read_text(encoding="utf-8")
-    return digest(texts)
 
 
 def slice_digest(config: ExperimentConfig, stage: str, run: str | None = None, **names: str | None) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from promptecho.config.training import LoraSection
+from promptecho.config.training_parts import LoraSection
 from promptecho.errors import DataError, counted
 from promptecho.t2i.lora import adapted_among, linear_layers
 from promptecho.t2i.lora_files import Lora, read_peft

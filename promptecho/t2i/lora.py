@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from promptecho.config.families import Family
-from promptecho.config.training import LoraSection
+from promptecho.config.training_parts import LoraSection
 from promptecho.errors import DataError, ModelError, counted
 from promptecho.seeds import derive_seed
 from promptecho.t2i.adapter_files import write_adapter

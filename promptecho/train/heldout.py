@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass
 
 import torch
 
-from promptecho.config.training import HeldoutSection, TrainingConfig
+from promptecho.config.training import TrainingConfig
+from promptecho.config.training_parts import HeldoutSection
 from promptecho.phases import Phase
 from promptecho.train import rollout as ro
 from promptecho.train.state import TrainingState

@@ -20,7 +20,7 @@ import torch.distributed as dist
 from safetensors.torch import save_file
 from tiny_policy import TRAINING, adapted, batch_of
 
-from promptecho.config.training import LoraSection
+from promptecho.config.training_parts import LoraSection
 from promptecho.errors import PromptEchoError
 from promptecho.train.data import NotFiniteError
 from promptecho.train.engine import Engine

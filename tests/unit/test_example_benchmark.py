@@ -208,7 +208,7 @@ NAMED = {
     "promptecho/config/templates/own.yaml": "an experiment file",
     "promptecho/config/templates/small.yaml": "an experiment file",
     "promptecho/measure_gallery.py": "what the VAE leaves of drawings, also for this benchmark's questions",
-    "promptecho/config/training.py": "what the authors of AWM trained on",
+    "promptecho/config/training_parts.py": "what the authors of AWM trained on",
     "workflow/schemas/experiment.schema.json": "generated",
 }
 

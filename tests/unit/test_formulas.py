@@ -11,7 +11,7 @@ from scipy.special import stdtrit
 
 from promptecho import awm, grpo, intervals, nft, statistics
 from promptecho.benchmarks.geneval2 import rules as softtifa
-from promptecho.config.training import EmaSection
+from promptecho.config.training_parts import EmaSection
 from promptecho.rewards.echo import reward as echo
 from promptecho.rewards.inferscore import reward as inferscore
 from promptecho.scores import ScoreItem

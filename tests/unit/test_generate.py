@@ -24,7 +24,7 @@ from promptecho.benchmarks.geneval.layout import list_images
 from promptecho.benchmarks.geneval.prompts import read_prompts
 from promptecho.benchmarks.geneval.shapes import geneval_prompts
 from promptecho.config import load_experiment
-from promptecho.config.training import LoraSection
+from promptecho.config.training_parts import LoraSection
 from promptecho.errors import ConfigError, DataError, OutOfMemoryError
 from promptecho.files import read_jsonl, write_json, write_jsonl
 from promptecho.generate import GenerateJob, generate_shard

@@ -16,7 +16,7 @@ import promptecho.image_maker as image_maker
 from promptecho.benchmarks.geneval.shapes import geneval_prompts
 from promptecho.cli import app
 from promptecho.config import load_experiment
-from promptecho.config.training import LoraSection
+from promptecho.config.training_parts import LoraSection
 from promptecho.errors import ConfigError
 from promptecho.files import write_jsonl
 from promptecho.generate import GenerateJob, generate_shard, make_images

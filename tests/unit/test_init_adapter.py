@@ -16,7 +16,7 @@ from promptecho.config.changes import changes
 from promptecho.config.families import family_named
 from promptecho.config.inputs import inputs_of
 from promptecho.config.slices import slice_digest, slice_value
-from promptecho.config.training import LoraSection
+from promptecho.config.training_parts import LoraSection
 from promptecho.doctor.initial_adapters import initial_adapters, initial_misfits
 from promptecho.doctor.preflight import make_preflight
 from promptecho.errors import ConfigError, DataError

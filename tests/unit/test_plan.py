@@ -27,7 +27,8 @@ from typer.testing import CliRunner
 from promptecho.config import load_experiment, slice_digest
 from promptecho.config.models import T2iSection
 from promptecho.config.rewards import GuardSection, RewardSection, VlmSection
-from promptecho.config.training import LoraSection, TrainingConfig
+from promptecho.config.training import TrainingConfig
+from promptecho.config.training_parts import LoraSection
 from promptecho.errors import ConfigError
 from promptecho.models.inventory import ModelStatus
 from promptecho.models.required import RequiredModel

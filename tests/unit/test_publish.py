@@ -20,7 +20,7 @@ from upload_hub import UploadHub
 
 from promptecho.cli import app
 from promptecho.config.families import family_named
-from promptecho.config.training import LoraSection
+from promptecho.config.training_parts import LoraSection
 from promptecho.errors import PromptEchoError
 from promptecho.files import read_json, read_jsonl, write_jsonl
 from promptecho.hub_record import HubRecord, write_record

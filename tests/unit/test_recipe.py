@@ -16,7 +16,7 @@ from peft import LoraConfig, get_peft_model
 from promptecho.config import load_experiment, run_training, slice_digest, write_resolved
 from promptecho.config.families import family_named
 from promptecho.config.load import parse_experiment
-from promptecho.config.training import EmaSection, KlEmaSection, LoraSection
+from promptecho.config.training_parts import EmaSection, KlEmaSection, LoraSection
 from promptecho.errors import ConfigError
 from promptecho.seeds import derive_seed
 from promptecho.t2i.lora import add_lora, trained_parameters
@@ -187,7 +187,7 @@ def test_padding_is_refused_where_the_family_drops_it():
 
 def test_new_choices_change_digests_and_their_defaults_do_not():
     """The digests of results that exist: a key at its former value is as if it were not there."""
-    from promptecho.config.slices import FORMER_BEHAVIOUR
+    from promptecho.config.former_behaviour import FORMER_BEHAVIOUR
 
     def train_digest(**training):
         return slice_digest(parse_experiment({**RAW, "training": training, "runs": {"r": {}}}), "train", "r")

@@ -13,7 +13,7 @@ import torch
 from test_t2i_qwenimage import assert_same_image, noise_of
 
 from promptecho.config.families import family_in
-from promptecho.config.training import LoraSection
+from promptecho.config.training_parts import LoraSection
 from promptecho.errors import DataError
 from promptecho.source_images import EditPrompt, SourceImage
 from promptecho.t2i.lora import add_lora, save_adapter, trained_parameters

@@ -15,7 +15,8 @@ from tiny_experiment import Experiment
 from promptecho.bench import transformer
 from promptecho.config import load_experiment
 from promptecho.config.models import T2iSection
-from promptecho.config.training import LoraSection, TrainingConfig
+from promptecho.config.training import TrainingConfig
+from promptecho.config.training_parts import LoraSection
 from promptecho.errors import ConfigError, DataError
 from promptecho.t2i.lora import add_lora, save_adapter, trained_parameters
 from promptecho.t2i.patches import pack, unpack

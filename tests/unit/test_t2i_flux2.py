@@ -19,7 +19,8 @@ from tiny_experiment import Experiment
 from promptecho.bench import transformer
 from promptecho.config.families import family_named
 from promptecho.config.models import T2iSection
-from promptecho.config.training import LoraSection, TrainingConfig
+from promptecho.config.training import TrainingConfig
+from promptecho.config.training_parts import LoraSection
 from promptecho.errors import DataError
 from promptecho.models.inventory import ModelStatus
 from promptecho.models.required import RequiredModel

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_experiment import Experiment
 
-from promptecho.config.training import LoraSection
+from promptecho.config.training_parts import LoraSection
 from promptecho.errors import DataError, ModelError
 from promptecho.t2i.lora import add_lora, save_adapter, trained_parameters
 from promptecho.t2i.patches import pack, unpack

@@ -14,7 +14,7 @@ from tiny_experiment import Experiment
 
 from promptecho.config.families import family_named
 from promptecho.config.models import T2iSection
-from promptecho.config.training import LoraSection
+from promptecho.config.training_parts import LoraSection
 from promptecho.errors import DataError, ModelError
 from promptecho.models.inventory import ModelStatus
 from promptecho.models.required import RequiredModel

@@ -7,7 +7,7 @@ import pytest
 import tiny_wan
 import torch
 
-from promptecho.config.training import LoraSection
+from promptecho.config.training_parts import LoraSection
 from promptecho.errors import DataError, ModelError
 from promptecho.t2i.lora import add_lora, save_adapter, trained_parameters
 from promptecho.t2i.registry import load_family

@@ -180,7 +180,7 @@ def test_the_first_ctrl_c_asks_training_to_stop_and_the_second_ends_it(capfd):
 
 
 def test_early_stop_counts_evaluations_without_a_new_best():
-    from promptecho.config.training import HeldoutSection
+    from promptecho.config.training_parts import HeldoutSection
 
     section, early = HeldoutSection(prompts=1, patience=2, min_delta=0.1), EarlyStop()
     assert [early.update(score, i, section) for i, score in enumerate([1.0, 1.05, 1.2])] == [True, False, True]

@@ -15,7 +15,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from promptecho.config.training import LoraSection, TimestepsSection, TrainingConfig
+from promptecho.config.training import TrainingConfig
+from promptecho.config.training_parts import LoraSection, TimestepsSection
 from promptecho.errors import DataError, ModelError, StateError
 from promptecho.files import read_json, write_json
 from promptecho.t2i.lora import add_lora, load_adapter, merged, save_adapter, trained_parameters

@@ -13,7 +13,7 @@ from forked import ended
 from PIL import Image
 from tiny_vlm import shared_folder
 
-from promptecho.config.training import LoraSection
+from promptecho.config.training_parts import LoraSection
 from promptecho.files import read_json
 from promptecho.t2i.lora import add_lora, save_adapter, trained_parameters
 from promptecho.t2i.registry import load_family

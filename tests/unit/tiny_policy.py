@@ -9,7 +9,8 @@ import tiny_t2i
 import torch
 from forked import ranks, run
 
-from promptecho.config.training import LoraSection, TrainingConfig
+from promptecho.config.training import TrainingConfig
+from promptecho.config.training_parts import LoraSection
 from promptecho.t2i.lora import add_lora, trained_parameters
 from promptecho.t2i.registry import load_family
 from promptecho.train.data import Batch

@@ -27,7 +27,8 @@ from promptecho.config.resolve import resolve, split_site
 from promptecho.config.benchmarks import BENCHMARKS, available_benchmarks, official_sources
 from promptecho.config.judge_kinds import judge_kind
 from promptecho.config.scorers import MAX_FAILED_SHARE, backend_of, image_set_limit, is_pairwise, max_failed_share
-from promptecho.config.slices import TABLES_CODE, folders_of, versions_of
+from promptecho.config.counted_code import TABLES_CODE
+from promptecho.config.slices import folders_of, versions_of
 from promptecho.errors import ConfigError, DataError
 from promptecho.file_hashes import FileHashes
 from promptecho.hub_record import HUB_ID
