@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from promptecho.errors import DataError, unreadable
+from promptecho.foreign import refuse_pipe
 from promptecho.pointers import refuse_pointer
 from promptecho.text_files import json_rows, read_text
 
@@ -185,9 +186,10 @@ def sha256_file(path: str | Path) -> str:
     """Hex SHA-256 of a file's bytes.
 
     Raises:
-        DataError: the file cannot be read.
+        DataError: the file cannot be read, or is a pipe or device, which has no end.
     """
     try:
+        refuse_pipe(path)
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:

@@ -10,6 +10,7 @@ from typing import Any
 from promptecho.captions.sources import read_sources
 from promptecho.config import ExperimentConfig
 from promptecho.config.benchmarks import benchmark_named
+from promptecho.config.families import family_named
 from promptecho.source_images import SourceImage
 
 
@@ -35,11 +36,12 @@ class GenerateJob:
         """Source images by prompt id: {} unless the model edits images, or where other prompts than captions are.
 
         Raises:
-            DataError: an image is missing, or its name leads out of the folder of the prompts; all are named.
+            DataError: an image is missing, or its name leads out of the folder of the prompts, or the model takes none;
+                all are named.
         """
         if not benchmark_named(self.config.image_sets[self.image_set].benchmark).takes_heldout:
             return {}
-        return read_sources(self.prompts)
+        return read_sources(self.prompts, family_named(self.config.models.t2i.family))
 
     def published(self, key: str) -> Any:
         """How a published adapter's images are made, where its entry says so; None for all others."""

@@ -35,6 +35,11 @@ def shown(name: object) -> str:
     return _UNSAFE.sub(_escape, str(name))
 
 
+def is_writable(name: str) -> bool:
+    """Whether a name has a UTF-8 form and no NUL."""
+    return "\0" not in name and name.encode(errors="ignore").decode() == name
+
+
 def _escape(found: re.Match[str]) -> str:
     code = ord(found.group())
     return f"\\x{code - 0xDC00:02X}" if 0xDC80 <= code <= 0xDCFF else f"\\u{code:04X}"

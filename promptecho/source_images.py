@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import functools
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from promptecho.errors import DataError, listed
 from promptecho.files import sha256_file
+from promptecho.names import is_writable, shown
 from promptecho.text_files import TABLES, read_rows, suffix_of, value_of
 
 if TYPE_CHECKING:
     from PIL import Image
 
 KEY = "image"
+DAMAGED = "its content is not what its name says; delete it and make the captions again"  # of a copy of ours
+CHANGED = "is another file than when this began; start again"
 LONGEST = 20  # the longer side of a source image, as a multiple of the shorter
 
 
@@ -43,7 +47,7 @@ class SourceImage:
         from promptecho.images import load_image
 
         if sha256_file(self.path) != self.sha256:
-            raise DataError(f"{self.path}: is another file than when this began; start again")
+            raise DataError(f"{self.path}: {DAMAGED if self.path.stem == self.sha256 else CHANGED}")
         image = load_image(self.path)
         if max(image.size) > LONGEST * min(image.size):
             raise DataError(
@@ -64,29 +68,51 @@ class EditPrompt:
 Prompt = str | EditPrompt
 
 
-def named_images(path: str | Path) -> list[tuple[int, dict[str, Any], Path]]:
-    """The rows of a prompt file (captions/prompts.py) that name an image: place from 1, row, and the image's path.
+def rows_of(path: str | Path) -> list[tuple[int, dict[str, Any], Any]]:
+    """The rows of a prompt file (captions/prompts.py): line, row, and what it has as `image`, whatever that is; None
+    where it has nothing.
 
     Raises:
-        DataError: the file cannot be read, or a name is no relative path that stays in the file's folder; all are
-            named.
+        DataError: the file cannot be read.
     """
-    path = Path(path)
     if suffix_of(path) not in TABLES:
         return []
-    found, problems = [], []
-    for place, (line, row) in enumerate(read_rows(path), start=1):
-        name = (value_of(row, (KEY,)) or (None, None))[1]
-        if name is None or name == "":
+    found = [(line, row, value_of(row, (KEY,))) for line, row in read_rows(path)]
+    return [(line, row, None if named is None or named[1] == "" else named[1]) for line, row, named in found]
+
+
+def named_images(path: str | Path) -> list[tuple[int, dict[str, Any], Path]]:
+    """The rows of a prompt file that name an image: place from 1, row, and the image's path.
+
+    Raises:
+        DataError: the file cannot be read, or a name is no relative path that stays in the file's folder, links in it
+            followed; all are named.
+    """
+    path = Path(path)
+    folder, found, problems = os.path.realpath(path.parent), [], []
+    for place, (line, row, name) in enumerate(rows_of(path), start=1):
+        if name is None:
             continue
-        inside = isinstance(name, str) and not Path(name).is_absolute() and ".." not in Path(name).parts
-        if not isinstance(name, str) or not inside or "\0" in name:
-            problems.append(f"{path}:{line}: {KEY} {name!r}: give a path below the folder of {path.name}")
+        if problem := _name_problem(name, path, folder):
+            problems.append(f"{path}:{line}: {KEY} {name!a:.80}: {problem}")
             continue
         found.append((place, row, path.parent / name))
     if problems:
         raise DataError(listed(problems, "faulty names of images"))
     return found
+
+
+def _name_problem(name: Any, path: Path, folder: str) -> str | None:
+    """Why `name` names no file in the folder of the prompt file `path`, which is `folder` without links."""
+    if not isinstance(name, str) or Path(name).is_absolute() or ".." in Path(name).parts:
+        return f"give a path below the folder of {path.name}"
+    if not is_writable(name):
+        return "holds a NUL or half a character; rename the file"
+    # A link may lead out of the folder: what it leads to would be copied and handed on without being meant.
+    place = os.path.realpath(path.parent / name)
+    if os.path.commonpath([folder, place]) != folder:
+        return f"a link that leads out of the folder of {path.name}, to {shown(place)}; put a copy there (cp -L)"
+    return None
 
 
 def image_files(path: str | Path) -> tuple[Path, ...]:

@@ -212,7 +212,7 @@ def import_prompts(path: str | Path, spec: MergeSpec) -> dict[str, Any]:
     """
     import numpy as np
 
-    rows, kept, sources = read_prompts(path), KeptCaptions(spec.out.parent), read_sources(path)
+    rows, kept, sources = read_prompts(path), KeptCaptions(spec.out.parent), read_sources(path, spec.family)
     check_sources(spec.family, [row.image_id for row in rows], sources, path)
     check_images(sources, path)
     if sources:

@@ -8,39 +8,79 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from promptecho.captions.prompts import ID_KEYS
 from promptecho.captions.store import image_hashes, merge_facts
 from promptecho.config.families import Family
 from promptecho.errors import DataError, counted, listed
-from promptecho.files import atomic_path
-from promptecho.source_images import KEY, SourceImage, named_images
+from promptecho.files import atomic_path, copy_file, sha256_file
+from promptecho.source_images import CHANGED, DAMAGED, KEY, SourceImage, named_images, rows_of
 from promptecho.text_files import value_of
 
 FOLDER = "sources"
 MARK = "source_images"  # in what a merged file says of its merge
+_HASH = re.compile("[0-9a-f]{64}")
+_SUFFIX = re.compile(r"\.[a-z0-9]{1,8}")  # others may be too long, or tell nothing
 
 
-def read_sources(path: str | Path) -> dict[str, SourceImage]:
+def read_sources(path: str | Path, family: Family | None = None) -> dict[str, SourceImage]:
     """Prompt id -> source image, of those prompts of a file that have one in `image`: a path below the file's folder.
 
+    Args:
+        family: of the text-to-image model, where it is known. One that takes no images is told of them before anything
+            is made of what `image` holds, which may be meant for another program.
+
     Raises:
-        DataError: an image is missing or cannot be read, or its name leads elsewhere; all are named.
+        DataError: `family` takes no images and some prompts have one; or an image is missing, cannot be read, or is a
+            copy of ours that was damaged, or its name leads elsewhere. All are named.
     """
+    if family is not None and not family.source_image:
+        rows = rows_of(path)
+        given = [_id_of(row, place) for place, (_, row, image) in enumerate(rows, start=1) if image is not None]
+        _refuse(given, len(rows), _not_taken(family), path)
+        return {}
     found, problems = {}, []
     for place, row, image in named_images(path):
-        named = value_of(row, ID_KEYS)
-        prompt_id = str(named[1]) if named else f"{place:06d}"
+        prompt_id = _id_of(row, place)
         try:
             found[prompt_id] = SourceImage.at(image)
+            if (hashed := _hash_in(image)) is not None and hashed != found[prompt_id].sha256:
+                raise DataError(f"{image}: {DAMAGED}")
         except DataError as error:
             problems.append(f"{prompt_id}: {error}")
     if problems:
         raise DataError(f"{path}: source images:\n{listed(problems, 'images')}")
     return found
+
+
+def _id_of(row: Mapping[str, Any], place: int) -> str:
+    named = value_of(dict(row), ID_KEYS)
+    return str(named[1]) if named else f"{place:06d}"
+
+
+def _hash_in(image: Path) -> str | None:
+    """The hash that is the name of a copy of ours; None for other files."""
+    return image.stem if image.parent.name == FOLDER and _HASH.fullmatch(image.stem) else None
+
+
+def _not_taken(family: Family) -> str:
+    return f"a source image, which {family.title} does not take; remove `{KEY}`"
+
+
+def _refuse(names: Sequence[str], total: int, told: str, where: str | Path) -> None:
+    """Nothing, if no prompt is named.
+
+    Raises:
+        DataError: some are; it names them.
+    """
+    if names:
+        verb = "has" if len(names) == 1 else "have"
+        lines = listed([f"  {name}" for name in names], "prompts")
+        raise DataError(f"{where}: {len(names)} of {counted(total, 'prompt')} {verb} {told}:\n{lines}")
 
 
 def check_sources(
@@ -56,14 +96,11 @@ def check_sources(
     every = list(ids)
     missing, given = [one for one in every if one not in sources], [one for one in every if one in sources]
     if family is not None and not family.source_image:
-        names, told = given, f"a source image, which {family.title} does not take; remove `{KEY}`"
+        names, told = given, _not_taken(family)
     else:
         title = "the others have" if family is None else f"{family.title} edits"
         names, told = missing, f"no source image, which {title}; give each an `{KEY}`"
-    if names:
-        verb = "has" if len(names) == 1 else "have"
-        lines = listed([f"  {name}" for name in names], "prompts")
-        raise DataError(f"{where}: {len(names)} of {counted(len(every), 'prompt')} {verb} {told}:\n{lines}")
+    _refuse(names, len(every), told, where)
 
 
 def check_images(sources: Mapping[str, SourceImage], where: str | Path) -> None:
@@ -83,17 +120,20 @@ def check_images(sources: Mapping[str, SourceImage], where: str | Path) -> None:
 
 
 def keep(source: SourceImage, folder: Path) -> str:
-    """Have a copy of an image below `folder`, named by its content; returns its name there.
+    """Have a copy of an image below `folder`, named by its content; returns its name there. A damaged copy is made
+    again.
 
     Raises:
-        DataError: it cannot be written.
+        DataError: it cannot be written, or the image has changed since it was looked at.
     """
-    name = f"{FOLDER}/{source.sha256}{source.path.suffix.lower()}"
+    suffix = source.path.suffix.lower()
+    name = f"{FOLDER}/{source.sha256}{suffix if _SUFFIX.fullmatch(suffix) else ''}"
     place = folder / name
-    if not place.exists():
-        place.parent.mkdir(parents=True, exist_ok=True)
+    if not place.exists() or sha256_file(place) != source.sha256:
         with atomic_path(place) as temporary:
-            shutil.copyfile(source.path, temporary)
+            copy_file(source.path, temporary, place)
+            if sha256_file(temporary) != source.sha256:
+                raise DataError(f"{source.path}: {CHANGED}")
     return name
 
 

@@ -96,7 +96,7 @@ def _image_sets(preflight: Preflight, reader: PromptReader) -> Iterator[Finding]
             items = list(zip(layout.ids, layout.texts, strict=True))
             if benchmark_named(section.benchmark).takes_heldout:
                 family = family_named(preflight.config.models.t2i.family)
-                check_sources(family, layout.ids, read_sources(path), path)
+                check_sources(family, layout.ids, read_sources(path, family), path)
             told = problems_of([reader], items, path, quiet=True)
         except PromptEchoError as error:
             told = f"image_sets.{name}: {error}"

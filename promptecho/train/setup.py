@@ -122,7 +122,7 @@ def load_sources(
     found = kept_sources(segment.captions)
     check_sources(family, (one.prompt_id for one in prompts), found, segment.captions)
     if watched and segment.heldout is not None:
-        held = read_sources(segment.heldout)
+        held = read_sources(segment.heldout, family)
         check_sources(family, (one.prompt_id for one in watched), held, segment.heldout)
         found |= held
     return found
