@@ -18,6 +18,7 @@ from promptecho.images import load_image
 from promptecho.progress import progress
 from promptecho.rewards.make import BuiltReward
 from promptecho.scores import ScoreItem
+from promptecho.video import refuse_video
 
 PIECE = 64  # images
 
@@ -95,6 +96,8 @@ def _piece(
         value: Any = read_json(kept) if kept.is_file() else None
         if isinstance(value, dict) and len(value.get("rewards", ())) == len(piece):
             return value["rewards"]
+    for image in piece:
+        refuse_video(image.path, f"guard {title}")
     readable, pictures = [], []
     for place, image in enumerate(piece):
         try:

@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from PIL import Image, ImageSequence
+from PIL import Image, ImageOps, ImageSequence
 from PIL.PngImagePlugin import Blend
 
 from promptecho.archives import ImageFile
 from promptecho.errors import DataError
 from promptecho.images import load_image
 from promptecho.names import shown
+from promptecho.pixels import facts, to_rgb
 
 FRAME_MS = 125  # how long a viewer shows a frame; no model and no reward reads it
 
@@ -72,16 +73,32 @@ def count_frames(path: ImageFile) -> int:
         return 1
 
 
-def load_video(path: ImageFile, fix: str = "replace or remove it") -> Video:
-    """Read an animated PNG, each frame as 8-bit RGB.
+def refuse_video(path: ImageFile, what: str) -> None:
+    """Nothing, unless a file is a video, of which `what`, which reads images, would take the first frame for all.
+
+    Raises:
+        DataError: it is one.
+    """
+    if (frames := count_frames(path)) > 1:
+        raise DataError(f"{shown(path)}: a video of {frames} frames, and {what} reads images; give an image instead")
+
+
+def load_video(
+    path: ImageFile, fix: str = "replace or remove it", *, background: str = "white", max_pixels: int | None = None
+) -> Video:
+    """Read an animated PNG, each frame as 8-bit RGB by the rules of `pixels.py`, as `load_image` reads an image.
 
     Raises:
         DataError: as `load_image`, or the file has one frame.
     """
-    first = load_image(path, fix)
+    first = load_image(path, fix, background=background, max_pixels=max_pixels)
+    frames = []
     try:
         with path.open("rb") as file, Image.open(file) as opened:
-            frames = [frame.convert("RGB") for frame in ImageSequence.Iterator(opened)]
+            raw = facts(opened)
+            for frame in ImageSequence.Iterator(opened):
+                image, _ = to_rgb(ImageOps.exif_transpose(frame), background, raw)
+                frames.append(image if image.size == first.size else image.resize(first.size, Image.Resampling.LANCZOS))
     except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error, ...
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise DataError(f"{shown(path)}: not a readable video ({reason}); {fix}") from error

@@ -30,11 +30,16 @@ class AuditImage:
         """The image, RGB; `info["path"]` is its name, on which sampled replies depend.
 
         Raises:
-            DataError: the file is no image.
+            DataError: the file is no image, or a video.
         """
         from promptecho.images import load_image
+        from promptecho.video import refuse_video
 
-        image = self.source.copy() if isinstance(self.source, Image.Image) else load_image(self.source)
+        if isinstance(self.source, Image.Image):
+            image = self.source.copy()
+        else:
+            refuse_video(self.source, "the audit")
+            image = load_image(self.source)
         image.info["path"] = self.name
         return image
 

@@ -19,7 +19,7 @@ from typing import Any
 from PIL import Image
 
 from promptecho.audit.material import Ask
-from promptecho.config.descriptors import reward_named
+from promptecho.config.descriptors import given_settings, reward_named
 from promptecho.errors import DataError, ModelError, RewardError
 from promptecho.files import digest, read_json, write_json
 from promptecho.progress import Progress
@@ -63,13 +63,8 @@ class Candidate:
 
 def changed_settings(reward: str, options: Any) -> tuple[tuple[str, str], ...]:
     """The settings of a reward that change what it says and are not at their defaults: key and value as JSON."""
-    if options is None:
-        return ()
-    default, passive = type(options)().model_dump(mode="json"), reward_named(reward).not_in_digest
-    return tuple(
-        (key, json.dumps(value, ensure_ascii=False))
-        for key, value in options.model_dump(mode="json").items() if key not in passive and value != default[key]
-    )  # fmt: skip
+    found, passive = given_settings(options), reward_named(reward).not_in_digest
+    return tuple((key, json.dumps(value, ensure_ascii=False)) for key, value in found.items() if key not in passive)
 
 
 def _short(value: str) -> str:

@@ -60,6 +60,7 @@ def words(
     from promptecho.rewards.echo.blanks import check_blank
     from promptecho.train.prompts import TrainingPrompt
     from promptecho.train.reward_list import weighted_reward, with_models
+    from promptecho.video import refuse_video
     from promptecho.vlm import load_vlm
 
     if out.suffix != ".html":
@@ -81,6 +82,9 @@ def words(
         opened = [stack.enter_context(unpacked(folder)) for folder in folders]
         columns = thin(read_columns(opened, scores), max_columns)
         chosen = choose(columns, prompts, image_index)
+        for key in chosen.keys:
+            for column in columns:
+                refuse_video(column.images[key].path, "figures words")
         texts = {key[0]: columns[0].images[key].prompt for key in chosen.keys}
         entry = entry.model_copy(update={"batch_size": batch_size})
         read = weighted_reward(experiment, index, entry, [TrainingPrompt(*one) for one in texts.items()])

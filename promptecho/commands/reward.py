@@ -272,7 +272,7 @@ def _checked(model: tuple[str, str | None] | None, files: list[Path], captions: 
     from promptecho.images import load_image
     from promptecho.models.locate import check_model_path
     from promptecho.shipped import model_path
-    from promptecho.video import count_frames, load_video
+    from promptecho.video import count_frames, load_video, refuse_video
 
     images: list[Any] = []
     problems = []
@@ -283,10 +283,10 @@ def _checked(model: tuple[str, str | None] | None, files: list[Path], captions: 
         problems.append(str(error))
     for path in files:
         try:
-            if (frames := count_frames(path)) > 1 and not reward.reads_videos:
-                raise DataError(f"{path}: a video of {frames} frames, and {reward.name} reads images; give one of them")
-            options = {"background": captions.background, "max_pixels": captions.max_pixels}
-            images.append(load_video(path) if frames > 1 else load_image(path, **options))
+            if not reward.reads_videos:
+                refuse_video(path, reward.name)
+            load: Any = load_video if count_frames(path) > 1 else load_image
+            images.append(load(path, background=captions.background, max_pixels=captions.max_pixels))
         except DataError as error:
             problems.append(str(error))
     if problems:

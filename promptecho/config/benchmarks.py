@@ -230,6 +230,11 @@ class Benchmark:
         raise ConfigError(f"{self.name} has no backend {name}; it has {', '.join(self.backend_names)}")
 
     @property
+    def reads_videos(self) -> bool:
+        """Whether its image sets are of videos."""
+        return any(one.videos for one in self.backends)
+
+    @property
     def backend_names(self) -> list[str]:
         return [one.name for one in self.backends]
 
@@ -276,6 +281,12 @@ def benchmark_named(name: str) -> Benchmark:
 def available_benchmarks(ours_only: bool = False) -> list[Registration[Benchmark]]:
     """All benchmarks that may be written now and can be imported, ours first."""
     return BENCHMARKS.available(ours_only)
+
+
+def takers_of_heldout(videos: bool) -> str:
+    """The benchmarks whose image sets take held-out captions, in words: those of videos or those of images."""
+    known = [found.thing for found in available_benchmarks()]
+    return " or ".join(one.name for one in known if one.takes_heldout and one.reads_videos is videos)
 
 
 def load_part(benchmark: str, key: str) -> Any:

@@ -286,7 +286,7 @@ def _check_family(sections: dict[str, Any], problems: Problems) -> None:
         problems.update(size_problems(sections))
         if problem := frames_problem(family, model_path(t2i.path, "t2i"), t2i.frames):
             problems["models.t2i.frames"] = problem
-    if t2i.frames > 1 and "models.t2i.frames" not in problems:
+    if "models.t2i.frames" not in problems:
         video_problems(sections, problems)
     problems.update(editing_problems(sections))
     if family.guided_in_one_pass and t2i.negative_prompt:

@@ -178,6 +178,14 @@ class Reward:
         return Path(own) if own is not None else self.template
 
 
+def given_settings(options: Any) -> dict[str, Any]:
+    """The settings of a reward that are not at their defaults, as JSON has them; {} for a reward without any."""
+    if options is None:
+        return {}
+    default = type(options)().model_dump(mode="json")
+    return {key: value for key, value in options.model_dump(mode="json").items() if value != default[key]}
+
+
 REWARDS: Plugins[Reward] = Plugins(
     "rewards",
     Reward,

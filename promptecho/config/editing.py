@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from promptecho.config.benchmarks import available_benchmarks, benchmark_named
+from promptecho.config.benchmarks import benchmark_named, takers_of_heldout
 from promptecho.config.families import Family, family_named
 from promptecho.errors import ConfigError
 from promptecho.text_files import TABLES, suffix_of
@@ -21,12 +21,11 @@ def editing_problems(sections: Mapping[str, Any]) -> dict[str, str]:
         found["captions.prompts"] = (
             f"{family.title} edits images: name a {' or '.join(TABLES)} file of instructions, each with an `image`"
         )
-    takers = " or ".join(one.thing.name for one in available_benchmarks() if one.thing.takes_heldout)
     for name, image_set in (sections.get("image_sets") or {}).items():
         benchmark = benchmark_named(image_set.benchmark)
         if not benchmark.takes_heldout:
-            told = f"{family.title} edits images, and prompts of {benchmark.name} have none; take {takers}"
-            found[f"image_sets.{name}.benchmark"] = told
+            told = f"{family.title} edits images, and prompts of {benchmark.name} have none"
+            found[f"image_sets.{name}.benchmark"] = f"{told}; take {takers_of_heldout(videos=False)}"
     for name, training in (sections.get("runs") or {}).items():
         if training.zero_stage == 3:
             found["training.zero_stage"] = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from promptecho.config.benchmarks import Benchmark, available_benchmarks, benchmark_named
+from promptecho.config.benchmarks import Benchmark, available_benchmarks, benchmark_named, takers_of_heldout
 from promptecho.config.evaluation import BenchmarkSection, ImageSetSection
 from promptecho.config.fields import Section
 from promptecho.config.scorers import backend_of, is_pairwise
@@ -45,7 +45,7 @@ def image_set_problems(name: str, image_set: ImageSetSection, models: Any, capti
     exactly_one(image_set, path, ("prompts", "shapes", "heldout"), problems)
     benchmark = benchmark_named(image_set.benchmark)
     if image_set.heldout is not None and not benchmark.takes_heldout:
-        takers = " or ".join(found.thing.name for found in available_benchmarks() if found.thing.takes_heldout)
+        takers = takers_of_heldout(models is not None and models.t2i.frames > 1)
         problems[f"{path}.heldout"] = f"held-out captions are no {benchmark.name} prompts; set benchmark: {takers}"
     elif image_set.heldout is not None and captions is not None and image_set.heldout > captions.heldout:
         problems[f"{path}.heldout"] = f"{image_set.heldout} is more than captions.heldout, which is {captions.heldout}"

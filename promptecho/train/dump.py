@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from pathlib import Path
 from typing import Any
@@ -21,18 +22,19 @@ SCHEMA_VERSION = 1
 
 
 def dump_reward(folder: Path, image: Image.Image, facts: dict[str, Any], vlm: str | None) -> str:
-    """Write image and facts (reward, prompt_id, label, query, ...); returns the command that scores the image again.
+    """Write image and facts (reward, settings, prompt_id, label, ...); returns the command that scores the image again.
 
     Args:
         vlm: None where the run's rewards need none.
     """
     found = REWARDS.find(facts["reward"])
-    configured = [] if found.is_ours and not found.thing.probe else ["--config", "..."]
+    own = found.is_ours and not found.thing.probe  # others have settings that only their configuration tells
+    settings = [f"--set={key}={json.dumps(value)}" for key, value in facts.get("settings", {}).items()]
     with atomic_path(folder) as temporary:
         temporary.mkdir()
         image.save(temporary / "image.png")
         command = [
-            "promptecho", "reward", "--name", found.thing.name, *configured,
+            "promptecho", "reward", "--name", found.thing.name, *(settings if own else ["--config", "..."]),
             *(["--vlm", vlm] if vlm is not None and found.thing.needs_vlm else []),
             "--image", str(Path(folder) / "image.png"), "--label", facts["label"],
             *(["--query", facts["query"]] if "query" in found.thing.takes else []), "--json",

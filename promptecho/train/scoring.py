@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from promptecho import awm
+from promptecho.config.descriptors import given_settings
 from promptecho.config.training import TrainingConfig
 from promptecho.errors import RewardError
 from promptecho.rewards.base import ImageScore, RewardContext
@@ -212,7 +213,7 @@ def _raise_for(
     facts = {
         "kind": "reward", "reward": entry.name, "query": entry.query, "label": entry.label(prompt),
         "prompt_id": prompt.prompt_id, "prompt": prompt.text, "image": names[index],
-        "vlm": None if entry.vlm is None else entry.vlm.path,
+        "vlm": None if entry.vlm is None else entry.vlm.path, "settings": given_settings(entry.context.options),
     }  # fmt: skip
     raise NotFiniteRewardError(message, images[index], facts)
 

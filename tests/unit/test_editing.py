@@ -172,7 +172,7 @@ def test_an_experiment_that_leaves_it_without_images_is_refused_before_anything_
     told = str(caught.value)
     files = " or ".join(TABLES)
     assert f"captions.prompts: Qwen-Image-Edit edits images: name a {files} file of instructions, each with an" in told
-    takers = "take captions or moving_shapes"
+    takers = "take captions"
     assert f"image_sets.g.benchmark: Qwen-Image-Edit edits images, and prompts of geneval have none; {takers}" in told
     assert "training.zero_stage: 3 does not go with Qwen-Image-Edit" in told
 
