@@ -9,12 +9,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from promptecho.config.fields import Count, NonNegative, Section, Share, Text
 from promptecho.plugins import SPEC, Plugins, Registration, wrong_types
+from promptecho.shipped import is_shipped
 
 # Keys of an entry of `rewards` or `guards` that all rewards have; a reward's own settings stand under its name.
 SHARED = ("name", "weight", "vlm", "query", "label", "batch_size", "column", "image_sets")
@@ -60,8 +61,11 @@ class OwnModel:
 class ModelOptions(Section):
     """Settings of a reward that has a model of its own, which transformers loads. Subclasses give `path` a default.
 
-    `promptecho models`, the preflight and the digest of a training know such a model by these keys.
+    `promptecho models`, the preflight and the digest of a training know such a model by these keys. Of the models that
+    ship with the project it takes those of `shipped`, by name; None: any.
     """
+
+    shipped: ClassVar[tuple[str, ...] | None] = None
 
     path: Text = Field(description="Folder or hub id of the model.")
     revision: Text | None = Field(None, description="Hub revision (commit); null: the folder as it is.")
@@ -76,6 +80,14 @@ class ModelOptions(Section):
     def files(self) -> dict[str, str]:
         """By key, further files that it reads; what they hold counts, not where they lie."""
         return {}
+
+    @model_validator(mode="after")
+    def _check_shipped(self) -> Self:
+        for key, model in self.models.items():
+            if self.shipped is not None and is_shipped(model.source) and model.source not in self.shipped:
+                fix = "give " + "".join(f"{name}, " for name in self.shipped) + "a folder or a hub id"
+                raise ValueError(f"{key}: {model.source} ships with the project, but is no model for this; {fix}")
+        return self
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,6 +30,8 @@ class TextEncoder:
         template_tokens: how many tokens it gets beside those of the prompt; for plans.
         max_length: how many tokens it takes with these, and to how many its tokenizer pads and cuts where it is asked
             to; for plans.
+        deepest_state: the number of the deepest layer whose states are taken by number, so that plans compute as many
+            of them; 0: none is.
     """
 
     part: str = "text_encoder"
@@ -37,6 +39,7 @@ class TextEncoder:
     starts_only: bool = False
     template_tokens: int = 16
     max_length: int = 512
+    deepest_state: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

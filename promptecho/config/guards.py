@@ -73,8 +73,9 @@ def unwatched_runs(config: ExperimentConfig) -> str:
     runs = [run for run in config.runs if not any(is_trained_with(config, run, guard) for guard in config.guards)]
     if not config.guards or not runs:
         return ""
+    train = "trains" if len(runs) == 1 else "train"
     return (
-        f"guards: none is the reward that {', '.join(runs)} train with, so that no warning can be given of a guard "
+        f"guards: none is the reward that {', '.join(runs)} {train} with, so that no warning can be given of a guard "
         "that falls while it rises; list that reward in guards, too"
     )
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from promptecho.config.described import described_as
 from promptecho.config.families import Family, family_named
 from promptecho.errors import DataError
 from promptecho.files import read_json
@@ -95,7 +96,7 @@ def size_problem(family: Family, folder: str | Path, height: int, width: int) ->
     if height % step or width % step:
         near = " x ".join(str(max(step, round(side / step) * step)) for side in (height, width))
         return f"{height} x {width} pixels: both must be multiples of {step}, such as {near}"
-    known = _config_of(folder, "transformer").get(family.positions) if family.positions else None
+    known = _config_of(family, folder, "transformer").get(family.positions) if family.positions else None
     most = [side * step for side in (known[-2:] if isinstance(known, list) else [known, known] if known else [])]
     if len(most) == 2 and (height > most[0] or width > most[1]):
         return f"{height} x {width} pixels: the model has positions for {most[0]} x {most[1]}"
@@ -115,14 +116,18 @@ def frames_problem(family: Family, folder: str | Path, frames: int) -> str | Non
 
 def _vae_of(family: Family, folder: str | Path) -> dict[str, Any]:
     """The VAE's configuration, with what its class takes where that says nothing; {} where there is none."""
-    found = _config_of(folder, "vae")
+    found = _config_of(family, folder, "vae")
     return {**family.vae_defaults, **found} if found else {}
 
 
-def _config_of(folder: str | Path, part: str) -> dict[str, Any]:
-    """The configuration of a pipeline's part; {} where there is none."""
+def _config_of(family: Family, folder: str | Path, part: str) -> dict[str, Any]:
+    """The configuration of a pipeline's part, or what the family says of a model that is not a folder here; {} where
+    there is neither."""
+    place = Path(folder).expanduser()
+    if not place.is_dir():
+        return (described_as(str(folder), family.sizes) or {}).get(part, {})
     try:
-        found = read_json(Path(folder).expanduser() / part / "config.json")
+        found = read_json(place / part / "config.json")
     except (DataError, OSError):
         return {}
     return found if isinstance(found, dict) else {}

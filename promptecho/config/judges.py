@@ -12,6 +12,7 @@ from pydantic.fields import FieldInfo
 from promptecho.config.choices import OpenSection, name_of
 from promptecho.config.fields import NAME_PATTERN, Count, Flag, NonNegative, Positive, Section, Share, Text
 from promptecho.config.judge_kinds import JUDGE_KINDS, JudgeKind, available_judge_kinds, judge_kind
+from promptecho.shipped import CLIPS, VLMS, WORLDS
 
 
 class JudgeSection(OpenSection):
@@ -75,6 +76,8 @@ class JudgeSection(OpenSection):
         kind = judge_kind(self.kind)
         if kind.in_process and (self.endpoint or self.api_key_env or self.request):
             raise ValueError(f"a {kind.name} judge has neither endpoint nor api_key_env nor request")
+        if kind.in_process and self.model in CLIPS:
+            raise ValueError(f"model: {self.model} is a CLIP, no VLM; VLMs ship as {', '.join((*WORLDS, *VLMS))}")
         if not kind.in_process and not kind.provider and not self.endpoint:
             raise ValueError(f"kind {kind.name} has no address of its own; give endpoint")
         self._check_request(kind)

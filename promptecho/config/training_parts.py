@@ -92,8 +92,8 @@ class TimestepsSection(Section):
         3.0,
         description="Timestep shift s, t -> s t / (1 + (s - 1) t); 1 leaves t as drawn. "
         "Only for stratified_logit_normal. It is the same for images of all sizes, while the sampler's grows with an "
-        "image's tokens in some families (Qwen-Image, FLUX.1 dev): set it for the size that is trained on, or take a "
-        "grid, which follows (docs/training.md).",
+        "image's tokens in some families (Qwen-Image, FLUX.1 dev, FLUX.2 klein, where fewer steps raise it, too): "
+        "set it for the size that is trained on, or take a grid, which follows (docs/training.md).",
     )
     mean: Real = Field(0.0, description="Mean of the logit-normal.")
     std: Positive = Field(1.0, description="Standard deviation of the logit-normal.")

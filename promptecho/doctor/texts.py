@@ -20,16 +20,16 @@ FIX = "correct or remove these prompts"
 
 def texts(preflight: Preflight) -> Iterator[Finding]:
     """The training captions, or the prompts that are brought in their place, and the prompts of image sets."""
-    said = io.StringIO()
+    said, strikes = io.StringIO(), JOBS["train" if preflight.names("train") else "generate"]
     try:
         with contextlib.redirect_stderr(said):  # it tells there which VLM is not here
             readers = _readers(preflight)
     except PromptEchoError as error:
         told = f"prompts against context lengths and control tokens: {error}"
-        yield unchecked(told, JOBS["train"], "look again when the model is here")
+        yield unchecked(told, strikes, "look again when the model is here")
         return
     for line in said.getvalue().splitlines():
-        yield unchecked(line, JOBS["train"], "look again when the model is here")
+        yield unchecked(line, strikes, "look again when the model is here")
     if "train" in preflight.stages:
         yield from _captions(preflight, readers)
     if "generate" in preflight.stages:

@@ -70,7 +70,7 @@ def make_totals(preflight: Preflight, gpu: str) -> Totals:
     from promptecho.plan.gpus import find_gpu
 
     totals = Totals(find_gpu(gpu).name)
-    if preflight.config.runs:
+    if preflight.config.runs or preflight.config.image_sets:
         try:
             _plan(preflight, gpu, totals)
         except PromptEchoError as error:
@@ -78,7 +78,7 @@ def make_totals(preflight: Preflight, gpu: str) -> Totals:
         except Exception as error:  # as in `run_checks`
             totals.unknown.append(f"GPU-hours and disk: {bug_line(error)}")
     else:
-        totals.unknown.append("GPU-hours and disk: the experiment has no run to plan")
+        totals.unknown.append("GPU-hours and disk: the experiment has neither runs nor image sets to plan")
     totals.judges = judge_costs(preflight)
     totals.unknown += [f"judge of {one.benchmark}: {one.unknown}" for one in totals.judges if one.unknown]
     in_jobs = [name for name in preflight.names("judge") if takes_gpu(preflight.config, "judge", name)]
@@ -136,7 +136,8 @@ def _plan(preflight: Preflight, gpu: str, totals: Totals) -> None:
 def budgets(preflight: Preflight, totals: Totals) -> Iterator[Finding]:
     """What the totals do not fit into: a GPU's memory, a judge's limits."""
     for line in totals.problems:
-        yield problem(line, JOBS["train"], "as it says; promptecho plan shows the parts")
+        jobs = JOBS["train" if preflight.config.runs else "generate"]
+        yield problem(line, jobs, "as it says; promptecho plan shows the parts")
     for line in totals.unknown:
         fix = "look again when this is there"
         if line.endswith(IN_JOB):

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from promptecho.config import ExperimentConfig
+from promptecho.config.described import described_as, descriptions
 from promptecho.config.editing import refuse_editing
 from promptecho.config.families import INDEX, Family, available_families, family_named, misfit
 from promptecho.config.models import T2iSection
@@ -58,28 +59,19 @@ def locate_or_describe(
     return found
 
 
-def _descriptions() -> list[dict[str, Any]]:
+def _description_files() -> list[Path]:
     of_families = [path for found in available_families() for path in found.thing.sizes]
-    paths = [*sorted(SHIPPED.glob("*.json")), *of_families]
-    return [one for path in paths for one in _variants(read_json(path))]
-
-
-def _variants(content: dict[str, Any]) -> list[dict[str, Any]]:
-    """The models of a description: each of its `variants`, which may have such again, with what they share."""
-    shared = {key: value for key, value in content.items() if key != "variants"}
-    if "variants" not in content:
-        return [shared]
-    return [one for variant in content["variants"] for one in _variants({**shared, **variant})]
+    return [*sorted(SHIPPED.glob("*.json")), *of_families]
 
 
 def known() -> list[str]:
     """Names of the models that are described."""
-    return [name for content in _descriptions() for name in content["names"]]
+    return [name for content in descriptions(_description_files()) for name in content["names"]]
 
 
 def description(source: str) -> dict[str, Any] | None:
     """What is said of the model `source`; None where nothing is."""
-    return next((content for content in _descriptions() if source in content["names"]), None)
+    return described_as(source, _description_files())
 
 
 def _described(model: RequiredModel) -> dict[str, Any]:
@@ -96,9 +88,10 @@ def build_family(found: ModelStatus, section: T2iSection) -> T2iModel:
     """
     import diffusers
 
-    from promptecho.t2i.diffusers_model import pipeline_class
+    from promptecho.t2i.diffusers_model import pipeline_class, quiet_diffusers
     from promptecho.t2i.registry import as_built, family_class, guarded
 
+    quiet_diffusers()
     family = family_named(section.family)
     refuse_editing(family, "planning")
     if found.path is not None and (problem := misfit(family, found.path)):

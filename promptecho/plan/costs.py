@@ -60,12 +60,14 @@ class T2iCosts:
         self.family = family = build_family(found, section)
         self.transformer_bytes = n_bytes(family.transformer)
         self.transformer_params = sum(p.numel() for p in family.transformer.parameters())
-        encoders = [getattr(family.pipeline, one.part) for one in family.descriptor.text_encoders]
-        encoders = [encoder for encoder in encoders if encoder is not None]
+        parts = [(one, getattr(family.pipeline, one.part)) for one in family.descriptor.text_encoders]
+        encoders = [encoder for _, encoder in parts if encoder is not None]
         self.text_encoder_bytes = sum(n_bytes(encoder) for encoder in encoders)
         self.vae_bytes = n_bytes(family.pipeline.vae)
         self._deep = Deep(family.transformer, T2I_SHALLOW)
-        self._deep_encoders = [Deep(encoder, T2I_SHALLOW) for encoder in encoders]
+        self._deep_encoders = [
+            Deep(encoder, max(T2I_SHALLOW, one.deepest_state)) for one, encoder in parts if encoder is not None
+        ]
         use_checkpointing(family, checkpointing)
         family.transformer = self._adapted = make_trainable(family.transformer, training, family.lora_targets)
         self._trained = lambda: list(trained_parameters(self._adapted).values())

@@ -68,8 +68,8 @@ class ClipEncoder:
 
     @torch.inference_mode()
     def texts(self, texts: Sequence[str]) -> torch.Tensor:
-        """Embeddings [N, width] of `texts[N]`, likewise. What a text says beyond CLIP's 77 tokens is not read, which a
-        line on stderr tells."""
+        """Embeddings [N, width] of `texts[N]`, likewise. What a text says beyond the tokens that the model reads (most
+        CLIPs: 77) counts for nothing, which a line on stderr tells."""
         distinct = list(dict.fromkeys(texts))
         self.cut.tell(distinct)
         found = []

@@ -1,4 +1,4 @@
-"""Train the shapes CLIP: `promptecho shapes train-clip`. About twenty minutes on one core.
+"""Train the shapes CLIP: `promptecho shapes train-clip`. Half an hour on one core.
 
 Contrastive, with the symmetric cross entropy of CLIP (Radford et al. 2021, arXiv 2103.00020, figure 3). What differs is
 what it must tell apart. Captions of other pictures drawn at random differ from the true one in several facts, and the

@@ -78,13 +78,7 @@ class DiffusersModel:
         Raises:
             ModelError: the folder is missing or not a pipeline of this family.
         """
-        from diffusers.utils import logging as diffusers_logging
-        from transformers.utils import logging as transformers_logging
-
-        # Their bars fill logs, and a warning about float32 modules names none; errors still show.
-        diffusers_logging.set_verbosity_error()
-        diffusers_logging.disable_progress_bar()
-        transformers_logging.disable_progress_bar()
+        quiet_diffusers()
         if problem := misfit(descriptor, path):
             raise ModelError(f"{path}: {problem}")
         try:
@@ -292,6 +286,17 @@ class DiffusersModel:
     def embedding_settings(self) -> list[str]:
         """What decides it beside parts and prompts."""
         return []
+
+
+def quiet_diffusers() -> None:
+    """Errors of the libraries show, and nothing else: their bars fill logs, a warning about float32 modules names none,
+    and one about CLIP's 77 tokens comes for every prompt that T5 reads whole."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    diffusers_logging.set_verbosity_error()
+    diffusers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
 
 
 def channels_last(vae: torch.nn.Module) -> None:

@@ -36,8 +36,9 @@ def add_lora(
     Raises:
         ModelError: a target module does not exist in this transformer.
     """
-    adapted_layers(transformer, lora, targets)
-    chosen = sorted(lora.target_modules or targets[lora.layers])
+    chosen = _for_peft(
+        transformer, adapted_layers(transformer, lora, targets), lora.target_modules or targets[lora.layers]
+    )
     config = LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,  # type: ignore[arg-type]  # PEFT divides it, as any number
@@ -71,6 +72,19 @@ def adapted_among(names: Collection[str], lora: LoraSection, targets: Mapping[st
             raise ModelError(f"training.lora.target_modules: no linear layer of the transformer ends in {target!r}")
         found |= ending
     return found
+
+
+def _for_peft(transformer: torch.nn.Module, layers: Collection[str], endings: Collection[str]) -> list[str]:
+    """`endings` for PEFT, which refuses those that also fit what is no linear layer, such as a list of layers: in their
+    place the whole names of the linear layers that they fit."""
+    others = {name for name, _ in transformer.named_modules()} - linear_layers(transformer)
+    chosen: set[str] = set()
+    for ending in endings:
+        if any(f".{name}".endswith(f".{ending}") for name in others):
+            chosen |= {name for name in layers if f".{name}".endswith(f".{ending}")}
+        else:
+            chosen.add(ending)
+    return sorted(chosen)
 
 
 class _CastLinear(torch.nn.Linear):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from doctor_world import Make, draw, only, write_experiment
 from hub_server import Hub
 from judge_server import serving
@@ -26,7 +27,7 @@ from promptecho.doctor.finding import Finding, problem
 from promptecho.doctor.images import images_readable, images_there
 from promptecho.doctor.models import models
 from promptecho.doctor.places import clock
-from promptecho.doctor.preflight import Preflight
+from promptecho.doctor.preflight import Preflight, make_preflight
 from promptecho.doctor.prompt_files import prompt_files
 from promptecho.doctor.texts import texts
 from promptecho.doctor.totals import make_totals
@@ -256,6 +257,18 @@ def test_the_totals_are_the_plan_s_and_the_bytes_are_those_of_a_checkpoint(exper
     assert totals.disk["captions"] == 20_000
     # The demo's adapter, of rank 64, is a file of 5,456,464 bytes. Two checkpoints, and the state of a segment at work.
     assert totals.disk["train echo"] == pytest.approx(3 * 8 * 5_456_464 * 2 / 64, rel=0.02)
+
+
+def test_an_experiment_that_trains_nothing_has_totals_and_strikes_images_alone(experiment):
+    experiment()
+    file = Path("config/experiments/tiny.yaml")
+    kept = {key: value for key, value in yaml.safe_load(file.read_text()).items() if key not in ("captions", "runs")}
+    file.write_text(yaml.safe_dump(kept | {"evaluate": [{"benchmark": "geneval"}]}))
+    totals = make_totals(make_preflight(file, None), "h100")
+    assert list(totals.gpu_hours) == list(totals.disk) == ["images geneval"]
+    assert totals.gpu_hours["images geneval"] and not totals.unknown and not totals.problems
+    file.write_text(yaml.safe_dump(kept | {"models": {**kept["models"], "t2i": {"path": "models/nowhere"}}}))
+    assert {one.when for one in texts(make_preflight(file, None)) if one.fix} == {"images (rule generate_shard)"}
 
 
 def test_official_prompts_that_nobody_can_fetch_are_found_before_any_image_is_made(experiment, monkeypatch, tmp_path):

@@ -125,6 +125,25 @@ def test_the_command_tells_of_texts_that_were_cut(clip, tmp_path):
     assert "no config.json" in str(refused.exception)
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "line"),
+    [
+        ("clipscore", {"path": "shapes"}, "path: shapes ships with the project, but is no model for this; give"),
+        ("pickscore", {"path": "gallery-directions"}, "path: gallery-directions ships with the project"),
+        ("aesthetic", {"path": "gallery"}, "give shapes-clip, a folder or a hub id"),
+        ("imagereward", {"path": "shapes-clip"}, "path: shapes-clip ships with the project"),
+        ("imagereward", {"tokenizer": "shapes"}, "no model for this; give a folder or a hub id"),
+    ],
+)
+def test_an_embedded_model_of_another_kind_is_refused_where_it_is_named(tmp_path, name, options, line):
+    entry = {"name": name, name: options}
+    for key in ("rewards", "guards"):
+        file = Experiment(tmp_path / key).config(sections={key: [entry]})
+        with pytest.raises(ConfigError) as error:
+            load_experiment(file)
+        assert f"{key}.0.{name}" in str(error.value) and line in str(error.value)
+
+
 def test_an_experiment_knows_the_models_and_trains_without_a_vlm(clip, tmp_path, train_in_process):
     head = save_head(tmp_path / "head.pth")
     rewards = [

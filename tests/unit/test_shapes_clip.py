@@ -109,5 +109,22 @@ def test_the_command_trains_one_that_is_measured_and_named_by_its_folder(tmp_pat
     assert whole["n"] == 8 == sum(one["n"] for one in found.values()) and 0 <= whole["value"] <= 1
     refused = CliRunner().invoke(app, ["shapes", "measure", "--clip", "nowhere", "--prompts", "0"])
     assert isinstance(refused.exception, ModelError) and "nowhere: no such CLIP folder" in str(refused.exception)
+    shipped = CliRunner().invoke(
+        app,
+        [
+            "shapes",
+            "measure",
+            "--clip",
+            "shapes-clip",
+            "--pairs",
+            "2",
+            "--prompts",
+            "0",
+            "--vlm",
+            "shapes-tenth",
+            "--json",
+        ],
+    )
+    assert shipped.exit_code == 0 and json.loads(shipped.stdout)["clip_matched_beats_corrupted"]["n"] == 2
     refused = CliRunner().invoke(app, ["shapes", "measure", "--clip", str(folder), "--world", "gallery"])
     assert refused.exit_code == 2 and "--clip has no effect with --world gallery" in refused.output

@@ -18,6 +18,7 @@ from tiny_experiment import Experiment
 
 from promptecho.bench import transformer
 from promptecho.config.families import family_named
+from promptecho.config.image_sizes import size_problem
 from promptecho.config.models import T2iSection
 from promptecho.config.training import TrainingConfig
 from promptecho.config.training_parts import LoraSection
@@ -25,9 +26,10 @@ from promptecho.errors import DataError
 from promptecho.models.inventory import ModelStatus
 from promptecho.models.required import RequiredModel
 from promptecho.plan.architectures import build_family
+from promptecho.plan.costs import T2iCosts
 from promptecho.t2i.comfyui import COMFYUI_FILE
 from promptecho.t2i.external import convert_adapter, load_target
-from promptecho.t2i.lora import add_lora, save_adapter, trained_parameters
+from promptecho.t2i.lora import adapted_layers, add_lora, save_adapter, trained_parameters
 from promptecho.t2i.patches import patch_channels
 from promptecho.t2i.registry import load_family
 
@@ -125,9 +127,9 @@ def test_the_adapter_loads_in_diffusers_and_peft_at_full_strength_and_is_read_ba
     family, target = load(), load_target(family_named("flux2"), str(tiny_flux2.shared_folder()))
     model = add_lora(family.transformer, LoraSection(rank=4, alpha=8), 1, family.lora_targets)
     parameters = trained_parameters(model)
-    # Twelve layers in each block of two streams, and one in each of the others.
-    assert len(parameters) == 2 * (2 * 12 + 2)
-    assert sum("single_transformer_blocks" in name for name in parameters) == 2 * 2
+    # Twelve layers in each block of two streams, and two in each of the others.
+    assert len(parameters) == 2 * (2 * 12 + 2 * 2)
+    assert sum("single_transformer_blocks" in name for name in parameters) == 2 * 2 * 2
     generator = torch.Generator().manual_seed(3)
     weights = {name: torch.randn(p.shape, generator=generator) * 0.05 for name, p in parameters.items()}
     adapter = tmp_path / "adapter"
@@ -165,6 +167,33 @@ def test_a_run_trains_it_with_guidance_in_the_loss(tmp_path):
     assert "checkpoint 1 in" in run(experiment.train(config, 1, "a"))
 
 
+def test_a_plan_counts_the_encoder_whole_though_it_looks_at_its_states_by_number():
+    """36 layers with 28 of them computed: as many operations as the sum over all."""
+    path, family = "black-forest-labs/FLUX.2-klein-4B", family_named("flux2")
+    found = ModelStatus(RequiredModel(path, "pipeline", None, ("models.t2i",)), "missing")
+    section = T2iSection(family="flux2", path=path, height=256, width=256)
+    costs = T2iCosts(found, section, TrainingConfig(), prompt_tokens=100)
+    [encoder] = costs.family.text_encoders
+    # The table of words is read at the beginning, and multiplied with at the end.
+    weights = costs._deep_encoders[0].number(lambda: sum(p.numel() for p in encoder.parameters() if p.ndim == 2))
+    passes = 2 * 512 * weights  # of 512 tokens, whatever the prompt's length
+    assert family.text_encoders[0].deepest_state == 27 and sum(costs.encode().flops.values()) >= passes
+    assert sum(costs.encode().flops.values()) == pytest.approx(passes, rel=0.05)  # attention is the rest
+
+
+def test_an_ending_that_fits_a_list_of_layers_too_takes_the_linear_ones(tmp_path):
+    """`to_out` is a layer of the single-stream blocks, and of the others a list whose first entry is one."""
+    family = load()
+    model = add_lora(
+        family.transformer, LoraSection(rank=2, alpha=2, target_modules=["to_out"]), 1, family.lora_targets
+    )
+    adapted = {name.split(".lora_")[0].removeprefix("base_model.model.") for name in trained_parameters(model)}
+    assert adapted == {f"single_transformer_blocks.{n}.attn.to_out" for n in (0, 1)}
+    assert adapted <= adapted_layers(load().transformer, LoraSection(), family.lora_targets)
+    save_adapter(model, trained_parameters(model), tmp_path / "adapter", family.descriptor)
+    PeftModel.from_pretrained(load().transformer, str(tmp_path / "adapter"))
+
+
 @pytest.mark.parametrize(("size", "billions", "encoder"), [("4B", 3.88, 4.02), ("9B", 9.08, 8.19)])
 def test_plans_know_the_published_sizes(size, billions, encoder):
     for kind in ("klein-base", "klein"):
@@ -175,4 +204,7 @@ def test_plans_know_the_published_sizes(size, billions, encoder):
         counts = [sum(p.numel() for p in part.parameters()) / 1e9 for part in parts]
         assert counts == pytest.approx([billions, encoder], abs=0.01)
         assert model.latent_shape(1024, 1024) == (32, 128, 128)
+        assert size_problem(family_named("flux2"), path, 1000, 1024) == (
+            "1000 x 1024 pixels: both must be multiples of 16, such as 992 x 1024"
+        )
         assert model.pipeline.config.is_distilled is (kind == "klein")

@@ -4,10 +4,13 @@ from pydantic import Field
 
 from promptecho.config.descriptors import ModelOptions
 from promptecho.config.fields import Text
+from promptecho.shipped import CLIPS
 
 
 class AestheticSection(ModelOptions):
     """Which CLIP, and which head on its image embedding."""
+
+    shipped = tuple(CLIPS)
 
     path: Text = Field(
         "openai/clip-vit-large-patch14", description="Folder or hub id of the CLIP model that the head was taught on."

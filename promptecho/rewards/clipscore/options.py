@@ -4,10 +4,13 @@ from pydantic import Field
 
 from promptecho.config.descriptors import ModelOptions
 from promptecho.config.fields import Text
+from promptecho.shipped import CLIPS
 
 
 class ClipScoreSection(ModelOptions):
     """Which CLIP, and what it reads."""
+
+    shipped = tuple(CLIPS)
 
     path: Text = Field(
         "openai/clip-vit-large-patch14",

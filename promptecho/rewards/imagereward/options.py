@@ -11,6 +11,8 @@ WEIGHTS, CONFIG, VOCABULARY = "ImageReward.pt", "med_config.json", "vocab.txt"
 class ImageRewardSection(ModelOptions):
     """Which ImageReward, and whose vocabulary."""
 
+    shipped = ()
+
     path: Text = Field(
         "THUDM/ImageReward",
         description=f"Folder or hub id with the authors' {WEIGHTS}, of which tensors alone are read, and {CONFIG}.",
