@@ -235,9 +235,11 @@ def _folder(
 
     Raises:
         ConfigError: the benchmark has a limit, and it is not known of which prompts.
+        DataError: the images are videos, and the backend reads images.
     """
     from promptecho.benchmarks.packing import unpacked
     from promptecho.benchmarks.scoring import ImageFolder
+    from promptecho.config.scorers import backend_of
     from promptecho.errors import ConfigError
 
     if section.limit is not None and prompts is None:
@@ -247,7 +249,28 @@ def _folder(
         )
     with contextlib.ExitStack() as stack:
         others = stack.enter_context(unpacked(baseline)) if baseline else None
-        yield ImageFolder(stack.enter_context(unpacked(images)), prompts, per_prompt, others, section.limit)
+        folder = stack.enter_context(unpacked(images))
+        if not backend_of(section).videos:
+            for one in filter(None, (others, folder)):
+                _refuse_videos(one, f"{section.backend} of {section.scorer}")
+        yield ImageFolder(folder, prompts, per_prompt, others, section.limit)
+
+
+def _refuse_videos(folder: Path, what: str) -> None:
+    """Look at one of a folder's images, which are alike.
+
+    Raises:
+        DataError: it is a video, while `what` reads images.
+    """
+    from promptecho.archives import ImageStore
+    from promptecho.errors import DataError
+    from promptecho.video import refuse_video
+
+    store, first = ImageStore(folder), None
+    with contextlib.suppress(DataError):  # a damaged archive is told by what needs it
+        first = min(store.names(), default=None)
+    if first is not None:
+        refuse_video(store.find(first), what)
 
 
 def _section(config: Path | None, benchmark: str, **given: str) -> tuple[BenchmarkSection, ExperimentConfig | None]:

@@ -176,6 +176,17 @@ def test_nothing_takes_the_first_frame_of_a_video_for_the_whole(tmp_path):
     assert told.format("figures words") in str(result.exception) and not (tmp_path / "w.html").exists()
 
 
+def test_scorers_of_images_refuse_a_folder_of_videos(tmp_path):
+    (tmp_path / "made").mkdir()
+    animated(tmp_path / "made/0.png", dot("red", 2), dot("blue", 20))
+    write_jsonl(tmp_path / "p.jsonl", [{"data_id": "0", "caption": "A red circle."}])
+    given = ["--images", str(tmp_path / "made"), "--prompts", str(tmp_path / "p.jsonl"), "--images-per-prompt", "1"]
+    of = ["--experiment", "e", "--run", "base", "--step", "0", "--out", str(tmp_path / "scores.json")]
+    result = CliRunner().invoke(app, ["score", "--benchmark", "captions", *given, *of])
+    told = "0.png: a video of 2 frames, and oracle of captions reads images; give an image instead"
+    assert told in str(result.exception) and not (tmp_path / "scores.json").exists()
+
+
 def test_a_reward_that_failed_is_scored_again_with_its_settings(tmp_path):
     options = EchoSection(frames=3, reduction="sum")
     facts = {"reward": "echo", "query": "What?", "label": "a b", "settings": given_settings(options)}
