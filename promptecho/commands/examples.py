@@ -266,6 +266,8 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "shapes train-vae": ("promptecho shapes train-vae --out w/vae --log w/vae.jsonl",),
     "shapes train-vlm": ("promptecho shapes train-vlm --out w/vlm --log w/vlm.jsonl",),
     "shapes train-clip": ("promptecho shapes train-clip --out w/clip --log w/clip.jsonl",),
+    "shapes train-t2v": ("promptecho shapes train-t2v --out w/t2v --log w/t2v.jsonl",),
+    "shapes train-video-vlm": ("promptecho shapes train-video-vlm --out w/vlm --log w/vlm.jsonl",),
     "shapes train-t2i": (
         "promptecho shapes train-t2i --vae w/vae --out w/t2i1 --log w/t2i1.jsonl",
         "promptecho shapes train-t2i --vae w/vae --out w/t2i2 --log w/t2i2.jsonl --init w/t2i1 --steps 1700 --seed 1",

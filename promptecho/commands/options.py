@@ -69,3 +69,11 @@ def plugins_of(config: Path | None) -> Iterator[ExperimentConfig | None]:
             told = f"{error}; one that the plugins of an experiment bring needs its file: --config FILE"
             raise ConfigError(told) from None
         raise
+
+
+def use_threads(threads: int | None) -> None:
+    """Let torch compute with so many threads, where a command was told a number."""
+    import torch
+
+    if threads is not None:
+        torch.set_num_threads(threads)

@@ -11,7 +11,8 @@ from typing import Any, Literal
 import typer
 
 from promptecho.commands.group import BenchmarksGroup
-from promptecho.commands.options import THREADS, PluginsConfig
+from promptecho.commands.options import THREADS, PluginsConfig, use_threads
+from promptecho.commands.shapes_moving import train_t2v, train_video_vlm
 
 MODEL = typer.Option(..., "--out", help="Folder to write the model to.")
 World = Literal["shapes", "gallery"]
@@ -41,6 +42,8 @@ shapes = typer.Typer(
 
 
 def register(app: typer.Typer) -> None:
+    shapes.command("train-t2v")(train_t2v)
+    shapes.command("train-video-vlm")(train_video_vlm)
     app.add_typer(shapes, name="shapes")
 
 
@@ -88,13 +91,6 @@ def _check_models(vlm: str | None, t2i: str | None, vae: Path | None) -> None:
         check_pipeline_path(t2i)
     if vae is not None:
         check_vae_path(vae)
-
-
-def _threads(threads: int | None) -> None:
-    import torch
-
-    if threads is not None:
-        torch.set_num_threads(threads)
 
 
 @shapes.command("paths")
@@ -168,7 +164,7 @@ def train_vae(
     picture = wide_picture
     if world == "gallery":
         from promptecho.gallery.pictures import fine_picture as picture
-    _threads(threads)
+    use_threads(threads)
     run(out, log, picture=picture, init=init, steps=steps, seed=seed, kl_weight=kl_weight)
 
 
@@ -205,7 +201,7 @@ def train_t2i(
         from promptecho.gallery.pictures import painting
 
         recipe = painting(0.4 if posters is None else posters)
-    _threads(threads)
+    use_threads(threads)
     run(vae, out, log, recipe=recipe, init=init, steps=steps, cooldown=cooldown, batch_size=batch_size or 96, seed=seed)
 
 
@@ -262,7 +258,7 @@ def train_vlm(
         recipe = reading_recipe(relations or 0.0)
     elif scores:
         from promptecho.shapes.scored import SCORING as recipe
-    _threads(threads)
+    use_threads(threads)
     recipe = replace(recipe, directions=directions)
     run(out, log, recipe=recipe, size=VLM_SIZES[size], init=init, steps=steps, batch_size=batch_size or 96, seed=seed)
 
@@ -284,7 +280,7 @@ def train_clip(
     init = None if init is None else Path(check_model_path(model_path(str(init), "clip"), "CLIP"))
     from promptecho.shapes.train_clip import train_clip as run
 
-    _threads(threads)
+    use_threads(threads)
     run(out, log, init=init, steps=steps, batch_size=batch_size, seed=seed)
 
 
@@ -349,7 +345,7 @@ def measure(
         "pairs": pairs, "prompts": prompts, "images": images, "steps": steps, "guidance_scale": guidance_scale,
         "grid": grid, "seed": seed, "adapter": adapter,
     }  # fmt: skip
-    _threads(threads)
+    use_threads(threads)
     if world == "gallery":
         from promptecho.measure_gallery import measure as measure_gallery
 

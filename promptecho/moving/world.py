@@ -17,6 +17,7 @@ FRAMES = 5
 SHAPES = ("circle", "square", "triangle", "cross")  # the others have parts that are too thin for frames of this size
 MOTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1), "still": (0, 0)}
 STRIDE = (4.5, 5.5)  # from frame to frame
+RADII = ((9.5, 12.0), (8.5, 10.0), (6.5, 7.5))  # of one, two or three movers
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Mover:
 
 
 def random_movers(rng: np.random.Generator, count: int | None = None) -> tuple[Mover, ...]:
-    """One or two movers; two differ in shape."""
+    """One or two movers, or `count`; they differ in shape."""
     count = count or int(rng.choice([1, 2], p=[0.4, 0.6]))
     shapes = rng.permutation(SHAPES)[:count]
     return tuple(Mover(str(shape), str(rng.choice(list(COLORS))), str(rng.choice(list(MOTIONS)))) for shape in shapes)
@@ -37,7 +38,7 @@ def random_movers(rng: np.random.Generator, count: int | None = None) -> tuple[M
 
 def place(movers: tuple[Mover, ...], rng: np.random.Generator) -> list[Scene]:
     """A scene for each of `FRAMES`, in which the movers do what they do without a touch of each other or the edge."""
-    small, big = (9.5, 12.0) if len(movers) == 1 else (8.5, 10.0)
+    small, big = RADII[len(movers) - 1]
     background = int(rng.integers(232, 249))
     while True:
         paths = []

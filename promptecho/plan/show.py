@@ -62,9 +62,10 @@ def _usual_size(run: RunPlan) -> Text:
     """What training on images of other sizes than the model's saves."""
     assert run.usual_size is not None, "there are other sizes"
     usual, (other, *sizes) = run.usual_size, (f"{h} x {w}" for h, w in (run.usual_size.size, *run.sizes))
+    several = f"{len(sizes)} sizes (height x width), " if len(sizes) > 1 else ""
     peak = max(memory.peak for memory in run.memory)
     return Text(
-        f"trains on images of {', '.join(sizes)}; on {other}, as models.t2i has them, an iteration would take "
+        f"trains on images of {several}{', '.join(sizes)}; on {other}, as models.t2i has them, an iteration would take "
         f"{_seconds(usual.seconds)} s in place of {_seconds(run.seconds)} and the peak be {_gb(usual.peak)} GB in "
         f"place of {_gb(peak)}"
     )

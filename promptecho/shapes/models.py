@@ -105,9 +105,10 @@ def build_scheduler() -> FlowMatchEulerDiscreteScheduler:
 
 
 def build_vlm(
-    tokenizer: Qwen2Tokenizer, merge: int = VLM_MERGE, size: VlmSize = VLM_SIZES["full"]
+    tokenizer: Qwen2Tokenizer, merge: int = VLM_MERGE, size: VlmSize = VLM_SIZES["full"], patch: int = VLM_PATCH
 ) -> Qwen3VLForConditionalGeneration:
-    """64 patches of 8x8 pixels, `merge` x `merge` of them in one image token (2: 16 tokens), one DeepStack level."""
+    """64 patches of `patch` x `patch` pixels, `merge` x `merge` of them in one image token (2: 16 tokens), one
+    DeepStack level."""
 
     def token(text: str) -> int:
         found = tokenizer.convert_tokens_to_ids(text)
@@ -141,7 +142,7 @@ def build_vlm(
                 "hidden_size": size.width,
                 "intermediate_size": size.vision_intermediate,
                 "num_heads": size.width // 32,
-                "patch_size": VLM_PATCH,
+                "patch_size": patch,
                 "spatial_merge_size": merge,
                 "temporal_patch_size": 2,
                 "out_hidden_size": size.width,

@@ -37,8 +37,8 @@ from promptecho.shapes.world import IMAGE_SIZE, RELATIONS, wide_scene
 PLACES_SHARE = 0.35  # of the scenes with one to four objects
 
 
-def preprocessor(merge: int) -> dict:
-    """The image settings that transformers' loaders read."""
+def preprocessor(merge: int, patch: int = VLM_PATCH, side: int = IMAGE_SIZE) -> dict:
+    """The image settings that transformers' loaders read, for images of `side` pixels."""
     return {
         "image_processor_type": "Qwen2VLImageProcessor",
         "processor_class": "Qwen3VLProcessor",
@@ -47,17 +47,18 @@ def preprocessor(merge: int) -> dict:
         "do_normalize": True,
         "image_mean": [0.5, 0.5, 0.5],
         "image_std": [0.5, 0.5, 0.5],
-        "patch_size": VLM_PATCH,
+        "patch_size": patch,
         "merge_size": merge,
         "temporal_patch_size": 2,
-        "size": {"shortest_edge": IMAGE_SIZE**2, "longest_edge": IMAGE_SIZE**2},
+        "size": {"shortest_edge": side**2, "longest_edge": side**2},
     }
 
 
-def patchify(images: torch.Tensor, merge: int = VLM_MERGE) -> torch.Tensor:
-    """[N, 3, 64, 64] in [-1, 1] to Qwen2VLImageProcessor's patches [N * 64, 3 * 2 * 8 * 8], merge groups together."""
+def patchify(images: torch.Tensor, merge: int = VLM_MERGE, patch: int = VLM_PATCH) -> torch.Tensor:
+    """[N, 3, H, W] in [-1, 1] to Qwen2VLImageProcessor's patches [N * patches, 3 * 2 * patch * patch], merge groups
+    together."""
     n, c, h, w = images.shape
-    p, m = VLM_PATCH, merge
+    p, m = patch, merge
     x = images.view(n, c, h // p // m, m, p, w // p // m, m, p).permute(0, 2, 5, 3, 6, 1, 4, 7)
     x = x.unsqueeze(6).expand(-1, -1, -1, -1, -1, -1, 2, -1, -1)  # a still image fills both temporal slots
     return x.reshape(n * (h // p) * (w // p), c * 2 * p * p)
@@ -211,16 +212,16 @@ def train_vlm(
         }
 
     def save(_step: int) -> None:
-        save_vlm(model, tokenizer, out, recipe.merge)
+        save_vlm(model, tokenizer, out, preprocessor(recipe.merge))
 
     run("train-vlm", steps, log, step, checkpoint=save, checkpoint_every=200)
-    save_vlm(model, tokenizer, out, recipe.merge)
+    save_vlm(model, tokenizer, out, preprocessor(recipe.merge))
 
 
-def save_vlm(model: Qwen3VLForConditionalGeneration, tokenizer, out: Path, merge: int) -> None:
-    """Write half-precision weights, tokenizer, chat template and image settings; the live model stays float32."""
+def save_vlm(model: Qwen3VLForConditionalGeneration, tokenizer, out: Path, settings: dict) -> None:
+    """Write half-precision weights, tokenizer, chat template and image `settings`; the live model stays float32."""
     state = {name: value.to(torch.float16) for name, value in model.state_dict().items()}
     with atomic_path(out) as temporary:
         model.save_pretrained(temporary, state_dict=state, safe_serialization=True)
         tokenizer.save_pretrained(temporary)
-        (temporary / "preprocessor_config.json").write_text(json.dumps(preprocessor(merge), indent=2) + "\n")
+        (temporary / "preprocessor_config.json").write_text(json.dumps(settings, indent=2) + "\n")

@@ -28,6 +28,9 @@ from promptecho.doctor.preflight import make_preflight
 from promptecho.errors import ConfigError, DataError
 from promptecho.files import read_json, write_csv_or_jsonl, write_jsonl
 from promptecho.images import load_image
+from promptecho.plan.memory import GpuMemory
+from promptecho.plan.result import RunPlan, UsualSize
+from promptecho.plan.show import _usual_size
 from promptecho.train.labels import prompt_use
 from promptecho.train.loop import train_segment
 from promptecho.train.placement.local import LocalRewarder
@@ -269,3 +272,12 @@ def test_a_size_that_was_used_and_is_another_now_is_found(experiment, one, tmp_p
     (tmp_path / "image_sizes.jsonl").unlink()
     with pytest.raises(DataError, match="image_sizes.jsonl: not there, and training.size_by: image"):
         prompt_use(config, "r", captions)
+
+
+def test_the_plan_lists_the_sizes():
+    run = RunPlan(
+        "r", 1, "colocated", 1, 1, {}, [GpuMemory("trainer", {}, {"update": {}})], 0, [], 0.0, 1, "off", [], "phase",
+        SIZES, UsualSize((32, 32), 1.0, 1),
+    )  # fmt: skip
+    told = "trains on images of 3 sizes (height x width), 40 x 24, 32 x 32, 24 x 40; on 32 x 32, as models.t2i has them"
+    assert _usual_size(run).plain.startswith(told)

@@ -11,7 +11,7 @@ from promptecho.gallery.language import gallery_tokenizer
 from promptecho.gallery.pictures import reading_recipe
 from promptecho.shapes.models import build_text_encoder, build_transformer, build_vae, build_vlm
 from promptecho.shapes.train_t2i import save_t2i
-from promptecho.shapes.train_vlm import save_vlm
+from promptecho.shapes.train_vlm import preprocessor, save_vlm
 from promptecho.shipped import weights_of
 
 
@@ -21,5 +21,6 @@ def write_gallery(package: Path) -> Path:
     tokenizer, folder = gallery_tokenizer(), weights_of("gallery", package)
     folder.mkdir(parents=True)
     save_t2i(build_vae(), build_text_encoder(tokenizer), tokenizer, build_transformer(), folder / "t2i")
-    save_vlm(build_vlm(tokenizer, merge=reading_recipe().merge), tokenizer, folder / "vlm", reading_recipe().merge)
+    merge = reading_recipe().merge
+    save_vlm(build_vlm(tokenizer, merge=merge), tokenizer, folder / "vlm", preprocessor(merge))
     return folder

@@ -1,0 +1,54 @@
+"""`promptecho shapes train-t2v` and `train-video-vlm`: the trainings of the models of moving shapes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from promptecho.commands.options import THREADS, use_threads
+
+OUT = typer.Option(..., "--out", help="Folder to write the model to.")
+LOG = typer.Option(..., "--log", help="JSON Lines file for the losses.")
+SEED = typer.Option(0, "--seed", help="Seed of everything that is drawn.")
+
+
+def train_t2v(
+    out: Path = OUT,
+    log: Path = LOG,
+    steps: int = typer.Option(3000, "--steps", min=1, help="Optimizer steps; the learning rate ends at zero."),
+    batch_size: int = typer.Option(32, "--batch-size", min=1, help="Videos in a step."),
+    pool: int = typer.Option(8192, "--pool", min=1, help="Videos that are drawn, and seen again and again."),
+    plain: bool = typer.Option(False, "--plain", help="Do not compile the blocks, for a training of a few steps."),
+    seed: int = SEED,
+    threads: int | None = THREADS,
+) -> None:
+    """Train the text-to-video model of moving shapes."""
+    from promptecho.moving.train_t2v import train_t2v as train
+
+    use_threads(threads)
+    train(out, log, steps=steps, batch_size=batch_size, pool=pool, seed=seed, compile_blocks=not plain)
+
+
+def train_video_vlm(
+    out: Path = OUT,
+    log: Path = LOG,
+    init: str = typer.Option(
+        "shapes-third", "--init", help="VLM to begin with: of images of 64 pixels, or one that this command made."
+    ),
+    steps: int = typer.Option(1000, "--steps", min=1, help="Optimizer steps; the learning rate ends at zero."),
+    batch_size: int = typer.Option(32, "--batch-size", min=1, help="Videos in a step."),
+    pool: int = typer.Option(6144, "--pool", min=1, help="Videos that are drawn, and seen again and again."),
+    seed: int = SEED,
+    threads: int | None = THREADS,
+) -> None:
+    """Train the vision-language model that reads videos of moving shapes."""
+    from promptecho.models.locate import check_model_path
+    from promptecho.shipped import model_path
+
+    init = check_model_path(model_path(init, "vlm"))
+    from promptecho.moving.train_vlm import train_vlm
+    from promptecho.vlm.packed import NAME
+
+    use_threads(threads)
+    train_vlm(out, log, init=init, attention=NAME, steps=steps, batch_size=batch_size, pool=pool, seed=seed)
