@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import tarfile
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -19,6 +22,17 @@ LONGEST = (
     "test_train_placement", "test_dag", "test_doc_examples", "test_prompt_cache", "test_ranks", "test_protect",
     "test_train_guards", "test_perf_gpu", "test_bench", "test_models_fetch", "test_judged", "test_perf",
 )  # fmt: skip
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Folders of tiny models lie in one (temp_folder.py); workers have it from the environment."""
+    if not hasattr(config, "workerinput"):
+        os.environ["PROMPTECHO_TEST_FOLDER"] = tempfile.mkdtemp(prefix="promptecho-tests-")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        shutil.rmtree(os.environ.pop("PROMPTECHO_TEST_FOLDER"), ignore_errors=True)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

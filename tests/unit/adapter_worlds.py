@@ -6,7 +6,6 @@ import copy
 import functools
 import json
 import re
-import tempfile
 from pathlib import Path
 
 import torch
@@ -14,6 +13,7 @@ from adapter_formula import pair
 from diffusers import QwenImagePipeline, QwenImageTransformer2DModel, ZImagePipeline, ZImageTransformer2DModel
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file
+from temp_folder import temp_folder
 
 from promptecho.config.families import family_named
 from promptecho.t2i.external import Target, load_target
@@ -62,7 +62,7 @@ def transformer(family: str) -> torch.nn.Module:
 @functools.cache
 def target(family: str) -> Target:
     """What the project's importer reads of a pipeline's configuration files."""
-    folder = Path(tempfile.mkdtemp(prefix="adapters-"))
+    folder = temp_folder("adapters-")
     model = _transformer(family)
     model.save_config(folder / "transformer")
     index = {"_class_name": PIPELINES[family].__name__, "transformer": ["diffusers", type(model).__name__]}

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 import traceback
 from datetime import timedelta
 from pathlib import Path
@@ -23,6 +22,7 @@ import tiny_vlm
 import torch
 import torch.distributed as dist
 from PIL import Image
+from temp_folder import temp_folder
 
 from promptecho.config import load_experiment
 from promptecho.errors import RewardError
@@ -203,7 +203,7 @@ def counted(vlm: Vlm, rank: int) -> tuple[list, int]:
 
 def main() -> None:
     replies = [f'{{"score": {score}}}' for score in (1, 4, 8)]
-    folder = str(tiny_vlm.build(Path(tempfile.mkdtemp(prefix="tiny-vlm-")), context=1024, replies=replies))
+    folder = str(tiny_vlm.build(temp_folder("tiny-vlm-"), context=1024, replies=replies))
     master = dist.TCPStore("127.0.0.1", 0, 2, True, timeout=LIMIT, wait_for_workers=False)
     ends = []
     for rank in range(2):

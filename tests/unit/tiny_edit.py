@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
 from functools import cache
 from pathlib import Path
 
 import tiny_qwenimage
+from temp_folder import temp_folder
 
 
 def build(folder: Path, *, seed: int = 0, layers: int = 2, zero_cond_t: bool = False) -> Path:
@@ -29,7 +29,7 @@ def build(folder: Path, *, seed: int = 0, layers: int = 2, zero_cond_t: bool = F
 @cache
 def shared_folder(zero_cond_t: bool = False) -> Path:
     """One tiny pipeline of each kind for all tests of this process."""
-    return build(Path(tempfile.mkdtemp(prefix="tiny-edit-")) / "t2i", zero_cond_t=zero_cond_t)
+    return build(temp_folder("tiny-edit-") / "t2i", zero_cond_t=zero_cond_t)
 
 
 def picture(width: int, height: int, colour: str = "red"):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import tempfile
 from functools import cache
 from pathlib import Path
+
+from temp_folder import temp_folder
 
 CLIP_WIDTH, T5_WIDTH = 16, 32
 
@@ -58,4 +59,4 @@ def build(folder: Path, *, seed: int = 0, guidance_embeds: bool = True) -> Path:
 @cache
 def shared_folder() -> Path:
     """One tiny pipeline for all tests of this process."""
-    return build(Path(tempfile.mkdtemp(prefix="tiny-flux-")) / "t2i")
+    return build(temp_folder("tiny-flux-") / "t2i")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import tempfile
 from functools import cache
 from pathlib import Path
+
+from temp_folder import temp_folder
 
 TEXT_WIDTH = 16
 
@@ -57,4 +58,4 @@ def build(folder: Path, *, seed: int = 0, is_distilled: bool = False) -> Path:
 @cache
 def shared_folder() -> Path:
     """One tiny pipeline for all tests of this process."""
-    return build(Path(tempfile.mkdtemp(prefix="tiny-flux2-")) / "t2i")
+    return build(temp_folder("tiny-flux2-") / "t2i")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import tempfile
 from functools import cache
 from pathlib import Path
+
+from temp_folder import temp_folder
 
 TEXT_DIM = 32
 
@@ -75,4 +76,4 @@ def parts(seed: int, layers: int, *, patch_size: int = 4, context: int = 512, **
 @cache
 def shared_folder() -> Path:
     """One tiny pipeline for all tests of this process."""
-    return build(Path(tempfile.mkdtemp(prefix="tiny-qwenimage-")) / "t2i")
+    return build(temp_folder("tiny-qwenimage-") / "t2i")

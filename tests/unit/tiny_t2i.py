@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import tempfile
 from functools import cache
 from pathlib import Path
+
+from temp_folder import temp_folder
 
 TEXT_DIM = 32
 
@@ -54,10 +55,10 @@ def build(folder: Path, *, seed: int = 0, layers: int = 2, dim: int = 32, **sche
 @cache
 def shared_folder() -> Path:
     """One tiny pipeline for all tests of this process."""
-    return build(Path(tempfile.mkdtemp(prefix="tiny-t2i-")) / "t2i")
+    return build(temp_folder("tiny-t2i-") / "t2i")
 
 
 @cache
 def shallow_folder() -> Path:
     """The same with one layer, for what takes many passes and does not ask how many layers there are."""
-    return build(Path(tempfile.mkdtemp(prefix="tiny-t2i-")) / "t2i", layers=1)
+    return build(temp_folder("tiny-t2i-") / "t2i", layers=1)

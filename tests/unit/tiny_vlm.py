@@ -6,6 +6,8 @@ import json
 from functools import cache
 from pathlib import Path
 
+from temp_folder import temp_folder
+
 SENTENCES = [
     "Describe this image in detail.",
     "A red circle above a blue square.",
@@ -149,9 +151,8 @@ def build(
 @cache
 def shared_folder() -> Path:
     """One tiny VLM for all tests of this process."""
-    import tempfile
 
-    return build(Path(tempfile.mkdtemp(prefix="tiny-vlm-")))
+    return build(temp_folder("tiny-vlm-"))
 
 
 def image(index: int, size: tuple[int, int] = (32, 32)):

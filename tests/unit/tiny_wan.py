@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+from temp_folder import temp_folder
 
 WIDTH = 32  # of text
 
@@ -66,4 +67,4 @@ def ending_tokenizer() -> Any:
 @cache
 def shared_folder() -> Path:
     """One tiny pipeline for all tests of this process."""
-    return build(Path(tempfile.mkdtemp(prefix="tiny-wan-")) / "t2i")
+    return build(temp_folder("tiny-wan-") / "t2i")
