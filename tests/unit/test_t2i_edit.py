@@ -10,13 +10,12 @@ from functools import partial
 import pytest
 import tiny_edit
 import torch
+from adapter_of_family import put_on
 from test_t2i_qwenimage import assert_same_image, noise_of
 
 from promptecho.config.families import family_in
-from promptecho.config.training_parts import LoraSection
 from promptecho.errors import DataError
 from promptecho.source_images import EditPrompt, SourceImage
-from promptecho.t2i.lora import add_lora, save_adapter, trained_parameters
 from promptecho.t2i.patches import pack, unpack
 from promptecho.t2i.prompt_cache import PromptCache
 from promptecho.t2i.qwenimage_edit.model import assembled, parts_of
@@ -159,15 +158,7 @@ def test_its_folder_is_told_from_qwen_image():
 def test_the_adapter_loads_in_diffusers_at_full_strength(tmp_path):
     family = load()
     plain, pipeline = load(), their(family)
-    model = add_lora(family.transformer, LoraSection(rank=4, alpha=8), 1, family.lora_targets)
-    parameters = trained_parameters(model)
-    generator = torch.Generator().manual_seed(3)
-    weights = {name: torch.randn(p.shape, generator=generator) * 0.05 for name, p in parameters.items()}
-    save_adapter(model, weights, tmp_path / "adapter", family.descriptor)
-    with torch.no_grad():
-        for name, parameter in parameters.items():
-            parameter.copy_(weights[name])
-    family.transformer = model
+    put_on(family, tmp_path / "adapter")
     prompt = EditPrompt(TEXTS[0], sources(tmp_path, SIZES[:1])[0])
     noise, cond = noise_of(family, 1, 32, 32), family.encode_prompts([prompt])
     ours = family.sample(noise, cond, num_inference_steps=3, guidance_scale=3.5)

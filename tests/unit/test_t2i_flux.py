@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tiny_flux
 import torch
+from adapter_of_family import assert_others_read, put_on
 from forked import run
 from tiny_experiment import Experiment
 
@@ -16,9 +17,7 @@ from promptecho.bench import transformer
 from promptecho.config import load_experiment
 from promptecho.config.models import T2iSection
 from promptecho.config.training import TrainingConfig
-from promptecho.config.training_parts import LoraSection
 from promptecho.errors import ConfigError, DataError
-from promptecho.t2i.lora import add_lora, save_adapter, trained_parameters
 from promptecho.t2i.patches import pack, unpack
 from promptecho.t2i.registry import load_family
 
@@ -107,28 +106,20 @@ def test_too_long_a_prompt_is_an_error():
         load().encode_prompts(["a red circle and " * 300])
 
 
-def test_the_adapter_loads_in_diffusers_at_full_strength(tmp_path):
-    family = load()
-    model = add_lora(family.transformer, LoraSection(rank=4, alpha=8), 1, family.lora_targets)
-    parameters = trained_parameters(model)
+def test_the_adapter_loads_in_diffusers_and_peft_at_full_strength(tmp_path):
+    family, adapter = load(), tmp_path / "adapter"
+    names = put_on(family, adapter)
     for blocks in ("base_model.model.transformer_blocks.", "base_model.model.single_transformer_blocks."):
-        assert any(name.startswith(blocks) for name in parameters)
-    assert not any("proj_out" in name for name in parameters)
-    generator = torch.Generator().manual_seed(3)
-    weights = {name: torch.randn(p.shape, generator=generator) * 0.05 for name, p in parameters.items()}
-    save_adapter(model, weights, tmp_path / "adapter", family.descriptor)
-    with torch.no_grad():
-        for name, parameter in parameters.items():
-            parameter.copy_(weights[name])
-    family.transformer = model
+        assert any(name.startswith(blocks) for name in names)
+    assert not any("proj_out" in name for name in names)
     noise = noise_of(family, 1, 32, 32)
     ours = family.sample(noise, family.encode_prompts(PROMPTS[:1]), num_inference_steps=3, guidance_scale=3.5)
-    other = piped(tiny_flux.shared_folder())
-    before = unpack(other(**call(noise, PROMPTS[:1], 3.5, 3), output_type="latent").images, *noise.shape[-2:])
-    other.load_lora_weights(str(tmp_path / "adapter"))
-    theirs = unpack(other(**call(noise, PROMPTS[:1], 3.5, 3), output_type="latent").images, *noise.shape[-2:])
-    torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
-    assert (ours - before).abs().max() > 0.01
+    told = call(noise, PROMPTS[:1], 3.5, 3)
+
+    def made(pipeline):
+        return unpack(pipeline(**told, output_type="latent").images, *noise.shape[-2:])
+
+    assert_others_read(adapter, ours, lambda: piped(tiny_flux.shared_folder()), made)
 
 
 def test_a_run_trains_it(tmp_path):

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import tiny_flux2
 import torch
+from adapter_of_family import assert_others_read, assert_we_read, put_on
 from forked import run
 from peft import PeftModel
-from safetensors.torch import load_file
 from tiny_experiment import Experiment
 
 from promptecho.bench import transformer
@@ -27,8 +27,6 @@ from promptecho.models.inventory import ModelStatus
 from promptecho.models.required import RequiredModel
 from promptecho.plan.architectures import build_family
 from promptecho.plan.costs import T2iCosts
-from promptecho.t2i.comfyui import COMFYUI_FILE
-from promptecho.t2i.external import convert_adapter, load_target
 from promptecho.t2i.lora import adapted_layers, add_lora, save_adapter, trained_parameters
 from promptecho.t2i.patches import patch_channels
 from promptecho.t2i.registry import load_family
@@ -124,36 +122,16 @@ def test_the_benchmark_gives_the_pipeline_its_noise_in_patches():
 
 
 def test_the_adapter_loads_in_diffusers_and_peft_at_full_strength_and_is_read_back(tmp_path):
-    family, target = load(), load_target(family_named("flux2"), str(tiny_flux2.shared_folder()))
-    model = add_lora(family.transformer, LoraSection(rank=4, alpha=8), 1, family.lora_targets)
-    parameters = trained_parameters(model)
+    family, adapter = load(), tmp_path / "adapter"
+    names = put_on(family, adapter)
     # Twelve layers in each block of two streams, and two in each of the others.
-    assert len(parameters) == 2 * (2 * 12 + 2 * 2)
-    assert sum("single_transformer_blocks" in name for name in parameters) == 2 * 2 * 2
-    generator = torch.Generator().manual_seed(3)
-    weights = {name: torch.randn(p.shape, generator=generator) * 0.05 for name, p in parameters.items()}
-    adapter = tmp_path / "adapter"
-    save_adapter(model, weights, adapter, family.descriptor)
-    with torch.no_grad():
-        for name, parameter in parameters.items():
-            parameter.copy_(weights[name])
-    family.transformer = model
+    assert len(names) == 2 * (2 * 12 + 2 * 2)
+    assert sum("single_transformer_blocks" in name for name in names) == 2 * 2 * 2
     noise = noise_of(family, 1, 32, 32)
     ours = family.normalised(family.sample(noise, encoded()[:1], num_inference_steps=3, guidance_scale=4.0))
-    before = piped()(**call(noise, PROMPTS[:1], 4.0, 3), output_type="latent").images
-    assert (ours - before).abs().max() > 0.01
-    loaded, other = piped(), piped()
-    loaded.load_lora_weights(str(adapter), weight_name="pytorch_lora_weights.safetensors")
-    other.transformer = PeftModel.from_pretrained(other.transformer, str(adapter))
-    for pipeline in (loaded, other):
-        theirs = pipeline(**call(noise, PROMPTS[:1], 4.0, 3), output_type="latent").images
-        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
-    expected = load_file(adapter / "adapter_model.safetensors")
-    assert all(name.startswith("transformer.") for name in load_file(adapter / COMFYUI_FILE))
-    for file in ("pytorch_lora_weights.safetensors", COMFYUI_FILE):
-        convert_adapter(adapter / file, tmp_path / file, target)
-        found = load_file(tmp_path / file / "adapter_model.safetensors")
-        assert expected.keys() == found.keys() and all(torch.equal(expected[name], found[name]) for name in expected)
+    told = call(noise, PROMPTS[:1], 4.0, 3)
+    assert_others_read(adapter, ours, piped, lambda pipeline: pipeline(**told, output_type="latent").images)
+    assert_we_read(adapter, family, tiny_flux2.shared_folder(), tmp_path)
 
 
 def test_a_run_trains_it_with_guidance_in_the_loss(tmp_path):

@@ -7,14 +7,13 @@ import pytest
 import tiny_qwenimage
 import tiny_t2i
 import torch
+from adapter_of_family import assert_others_read, put_on
 from forked import run
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_experiment import Experiment
 
-from promptecho.config.training_parts import LoraSection
 from promptecho.errors import DataError, ModelError
-from promptecho.t2i.lora import add_lora, save_adapter, trained_parameters
 from promptecho.t2i.patches import pack, unpack
 from promptecho.t2i.registry import load_family
 
@@ -139,33 +138,25 @@ def test_another_family_is_refused():
         load_family("qwenimage", str(tiny_t2i.shared_folder()))
 
 
-def test_the_adapter_loads_in_diffusers_at_full_strength(tmp_path, pipeline):
+def test_the_adapter_loads_in_diffusers_and_peft_at_full_strength(tmp_path):
     from diffusers import QwenImagePipeline
 
-    family = load()
-    model = add_lora(family.transformer, LoraSection(rank=4, alpha=8), 1, family.lora_targets)
-    parameters = trained_parameters(model)
-    assert len({name.split(".lora_")[0] for name in parameters}) == 2 * len(family.descriptor.lora_targets)
-    generator = torch.Generator().manual_seed(3)
-    weights = {name: torch.randn(p.shape, generator=generator) * 0.05 for name, p in parameters.items()}
-    save_adapter(model, weights, tmp_path / "adapter", family.descriptor)
-    with torch.no_grad():
-        for name, parameter in parameters.items():
-            parameter.copy_(weights[name])
-    family.transformer = model
+    family, adapter = load(), tmp_path / "adapter"
+    names = put_on(family, adapter)
+    assert len({name.split(".lora_")[0] for name in names}) == 2 * len(family.descriptor.lora_targets)
     noise = noise_of(family, 1, 32, 32)
-    options = {"num_inference_steps": 3, "guidance_scale": 3.5}
-    ours = family.sample(noise, family.encode_prompts(PROMPTS[:1]), **options)
-    other = QwenImagePipeline.from_pretrained(tiny_qwenimage.shared_folder(), dtype=torch.float32)
-    other.set_progress_bar_config(disable=True)
-    other.load_lora_weights(str(tmp_path / "adapter"))
-    call = {
+    ours = family.sample(noise, family.encode_prompts(PROMPTS[:1]), num_inference_steps=3, guidance_scale=3.5)
+    told = {
         "prompt": PROMPTS[0], "negative_prompt": "", "true_cfg_scale": 3.5, "height": 32, "width": 32,
         "num_inference_steps": 3, "latents": pack(noise), "output_type": "latent",
     }  # fmt: skip
-    theirs = unpack(other(**call).images, *noise.shape[-2:])
-    torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
-    assert (ours - unpack(pipeline(**call).images, *noise.shape[-2:])).abs().max() > 0.01
+
+    def piped():
+        pipeline = QwenImagePipeline.from_pretrained(tiny_qwenimage.shared_folder(), dtype=torch.float32)
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline
+
+    assert_others_read(adapter, ours, piped, lambda pipeline: unpack(pipeline(**told).images, *noise.shape[-2:]))
 
 
 def test_a_run_trains_it(tmp_path):

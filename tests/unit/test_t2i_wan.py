@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 import tiny_wan
 import torch
+from adapter_of_family import assert_others_read, put_on
 
-from promptecho.config.training_parts import LoraSection
 from promptecho.errors import DataError, ModelError
-from promptecho.t2i.lora import add_lora, save_adapter, trained_parameters
 from promptecho.t2i.registry import load_family
 from promptecho.video import Video
 
@@ -101,25 +100,17 @@ def test_a_second_transformer_is_refused(tmp_path):
         load(5, tmp_path / "two")
 
 
-def test_the_adapter_loads_in_diffusers_at_full_strength(tmp_path):
-    family = load()
-    model = add_lora(family.transformer, LoraSection(rank=4, alpha=8), 1, family.lora_targets)
-    parameters = trained_parameters(model)
+def test_the_adapter_loads_in_diffusers_and_peft_at_full_strength(tmp_path):
+    family, adapter = load(), tmp_path / "adapter"
+    names = put_on(family, adapter)
     for layer in ("attn1.to_q", "attn2.to_k", "attn2.to_out.0", "ffn.net.0.proj", "ffn.net.2"):
-        assert any(f"blocks.1.{layer}." in name for name in parameters)
-    assert not any("proj_out" in name or "embedder" in name for name in parameters)
-    generator = torch.Generator().manual_seed(3)
-    weights = {name: torch.randn(p.shape, generator=generator) * 0.05 for name, p in parameters.items()}
-    save_adapter(model, weights, tmp_path / "adapter", family.descriptor)
-    with torch.no_grad():
-        for name, parameter in parameters.items():
-            parameter.copy_(weights[name])
-    family.transformer = model
+        assert any(f"blocks.1.{layer}." in name for name in names)
+    assert not any("proj_out" in name or "embedder" in name for name in names)
     noise = noise_of(family, 1, 32, 32)
     ours = family.sample(noise, family.encode_prompts(PROMPTS[:1]), num_inference_steps=3, guidance_scale=3.5)
-    other = piped(tiny_wan.shared_folder())
-    before = other(**call(noise, PROMPTS[:1], 3.5, 5, 3), output_type="latent").frames
-    other.load_lora_weights(str(tmp_path / "adapter"))
-    theirs = other(**call(noise, PROMPTS[:1], 3.5, 5, 3), output_type="latent").frames
-    torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
-    assert (ours - before).abs().max() > 0.01
+    told = call(noise, PROMPTS[:1], 3.5, 5, 3)
+
+    def made(pipeline):
+        return pipeline(**told, output_type="latent").frames
+
+    assert_others_read(adapter, ours, lambda: piped(tiny_wan.shared_folder()), made)
