@@ -14,12 +14,15 @@ VLMS = {
     "shapes-third": ("shapes", "vlm-third"),  # a third of the parameters of the world's VLM
     "shapes-tenth": ("shapes", "vlm-tenth"),
     "shapes-scores": ("shapes", "vlm-scores"),  # writes scores as well, for InferScore
+    "moving-vlm": ("moving", "vlm"),  # reads videos of moving shapes
     "gallery-directions": ("gallery", "vlm-directions"),  # the world's VLM, taught on where directions count more
 }
 """Name: world and folder, of VLMs that ship without a text-to-image model."""
 CLIPS = {"shapes-clip": ("shapes", "clip")}
 """Likewise, of CLIPs."""
 SHIPPED = (*WORLDS, *VLMS, *CLIPS)
+WEIGHTS = tuple(sorted({*WORLDS, *(world for world, _ in (VLMS | CLIPS).values())}))
+"""The worlds that models ship of."""
 PACKAGE = Path(__file__).resolve().parent
 
 

@@ -16,18 +16,23 @@ SEED = typer.Option(0, "--seed", help="Seed of everything that is drawn.")
 def train_t2v(
     out: Path = OUT,
     log: Path = LOG,
+    init: str | None = typer.Option(
+        None, "--init", help="Folder that this command wrote, to go on from. Default: none, from scratch."
+    ),
     steps: int = typer.Option(3000, "--steps", min=1, help="Optimizer steps; the learning rate ends at zero."),
     batch_size: int = typer.Option(32, "--batch-size", min=1, help="Videos in a step."),
     pool: int = typer.Option(8192, "--pool", min=1, help="Videos that are drawn, and seen again and again."),
-    plain: bool = typer.Option(False, "--plain", help="Do not compile the blocks, for a training of a few steps."),
     seed: int = SEED,
     threads: int | None = THREADS,
 ) -> None:
     """Train the text-to-video model of moving shapes."""
+    from promptecho.models.locate import check_pipeline_path
+
+    start = None if init is None else Path(check_pipeline_path(init))
     from promptecho.moving.train_t2v import train_t2v as train
 
     use_threads(threads)
-    train(out, log, steps=steps, batch_size=batch_size, pool=pool, seed=seed, compile_blocks=not plain)
+    train(out, log, init=start, steps=steps, batch_size=batch_size, pool=pool, seed=seed)
 
 
 def train_video_vlm(
@@ -36,9 +41,9 @@ def train_video_vlm(
     init: str = typer.Option(
         "shapes-third", "--init", help="VLM to begin with: of images of 64 pixels, or one that this command made."
     ),
-    steps: int = typer.Option(1000, "--steps", min=1, help="Optimizer steps; the learning rate ends at zero."),
+    steps: int = typer.Option(600, "--steps", min=1, help="Optimizer steps; the learning rate ends at zero."),
     batch_size: int = typer.Option(32, "--batch-size", min=1, help="Videos in a step."),
-    pool: int = typer.Option(6144, "--pool", min=1, help="Videos that are drawn, and seen again and again."),
+    pool: int = typer.Option(3072, "--pool", min=1, help="Videos that are drawn, and seen again and again."),
     seed: int = SEED,
     threads: int | None = THREADS,
 ) -> None:

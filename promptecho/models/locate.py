@@ -20,7 +20,7 @@ from promptecho.errors import DataError, ModelError
 from promptecho.files import read_json
 from promptecho.hub_record import HUB_ID, revision_problem
 from promptecho.models import hub_access
-from promptecho.shipped import CLIPS, VLMS, WORLDS, model_path, weights_of
+from promptecho.shipped import CLIPS, VLMS, WEIGHTS, WORLDS, model_path, weights_of
 from promptecho.suggest import maybe
 
 # Of each kind of model a file that all of that kind have; the last two are ImageReward's and its tokenizer's.
@@ -207,7 +207,7 @@ def stage_model(path: str, revision: str | None = None) -> str:
     """Where to load a model from: `locate_model`, and with staging its copy on this node's disk."""
     found = locate_model(path, revision)
     folder = Path(found)
-    ships = any(folder.is_relative_to(weights_of(world)) for world in WORLDS)
+    ships = any(folder.is_relative_to(weights_of(world)) for world in WEIGHTS)
     if _access.staging is None or not folder.is_dir() or ships:
         return found
     from promptecho.models.staging import staged

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from PIL import Image
 
@@ -19,11 +20,17 @@ WELL_FORMED = 0.6  # least score of an object: lower than for images, since fram
 
 @dataclass(frozen=True)
 class MotionVerdict:
-    """What a video shows of what a caption claims: its objects in every frame, and motions of them; both make it
-    right."""
+    """What a video shows of what a caption claims: its objects in every frame, and motions of them; both make it right.
+
+    `colors` and `ways` are less strict, for models that draw badly: the share of frames with as many objects of the
+    caption's colours and no others, and the share of its movers that go where they should, known by their colour, or by
+    colour and shape where two have the same.
+    """
 
     objects: bool
     motions: bool
+    colors: float
+    ways: float
 
     @property
     def right(self) -> bool:
@@ -43,18 +50,30 @@ def judge(movers: Sequence[Mover], frames: Sequence[Image.Image]) -> MotionVerdi
         sorted((one.shape, one.color) for one in frame) == wanted and all(one.score >= WELL_FORMED for one in frame)
         for frame in found
     )
-    return MotionVerdict(
-        objects, objects and all(motion_of(mover, found[0], found[-1]) == mover.motion for mover in movers)
-    )
+    palette = sorted(mover.color for mover in movers)
+    colors = fmean(sorted(one.color for one in frame) == palette for frame in found)
+    by_color = len(set(palette)) == len(palette)
+    ways = fmean(_goes(mover, found[0], found[-1], by_color) == mover.motion for mover in movers)
+    motions = objects and all(_goes(mover, found[0], found[-1]) == mover.motion for mover in movers)
+    return MotionVerdict(objects, motions, colors, ways)
 
 
-def motion_of(mover: Mover, first: list[DetectedShape], last: list[DetectedShape]) -> str | None:
-    """Where what has a mover's shape and colour has gone between two frames that have it once; None: neither in one
-    direction nor nowhere."""
-    (x0, y0), (x1, y1) = (
-        next(_centre(one) for one in frame if (one.shape, one.color) == (mover.shape, mover.color))
+def _goes(mover: Mover, first: list[DetectedShape], last: list[DetectedShape], by_color: bool = False) -> str | None:
+    """Where what has a mover's shape and colour, or colour alone, has gone between two frames; None where one of them
+    does not have it once, and where it has gone neither in one direction nor nowhere."""
+    ends = [
+        [one for one in frame if one.color == mover.color and (by_color or one.shape == mover.shape)]
         for frame in (first, last)
-    )
+    ]
+    if any(len(end) != 1 for end in ends):
+        return None
+    (start,), (end,) = ends
+    return motion_of(start, end)
+
+
+def motion_of(first: DetectedShape, last: DetectedShape) -> str | None:
+    """Where an object has gone between two frames; None: neither in one direction nor nowhere."""
+    (x0, y0), (x1, y1) = _centre(first), _centre(last)
     dx, dy = x1 - x0, y1 - y0
     if max(abs(dx), abs(dy)) <= RESTS:
         return "still"

@@ -60,21 +60,25 @@ def train_t2v(
     out: Path,
     log: Path,
     *,
+    init: Path | None = None,
     steps: int = 3000,
     batch_size: int = 32,
     pool: int = 8192,
     seed: int = 0,
     lr: float = 2e-3,
-    compile_blocks: bool = True,
 ) -> None:
-    """Train and save a folder that `WanPipeline.from_pretrained` reads (averaged weights)."""
+    """Train and save a folder that `WanPipeline.from_pretrained` reads (averaged weights).
+
+    With `init`, a folder that this function wrote, its transformer and text encoder are trained on.
+    """
     torch.manual_seed(derive_seed(seed, "moving t2v"))
     vae, tokenizer = fit_vae(seed), build_tokenizer()
     text_encoder, transformer = build_text_encoder(tokenizer), build_transformer()
+    if init is not None:
+        start = WanPipeline.from_pretrained(init, dtype=torch.float32)
+        text_encoder.load_state_dict(start.text_encoder.state_dict())
+        transformer.load_state_dict(start.transformer.state_dict())
     latents, shown = encode_pool(vae, pool, seed)
-    if compile_blocks:
-        for block in transformer.blocks:
-            block.compile(dynamic=False)
     modules = torch.nn.ModuleDict({"text_encoder": text_encoder, "transformer": transformer})
     average = {name: value.detach().clone() for name, value in modules.state_dict().items()}
     optimizer = HybridOptimizer([text_encoder, transformer], lr=lr, muon_lr=lr, weight_decay=0.02, float32=True)

@@ -3,6 +3,10 @@
 It begins as the shapes world's VLM `shapes-third`, which reads an image of 64 pixels, and learns to read three frames
 of 32 as images of one turn: what is there it knows, where it goes it has to learn. Its patch embedding is that of an
 image twice as large in which each of the frame's pixels is there four times.
+
+Captions alone taught it whether something moves along a row or a column, and not which way. So its chat template
+numbers the pictures, as Qwen3-VL's does where it is asked to, and of some videos it is asked where each thing comes
+from and goes to, whose answer binds a place to the first picture and another to the last.
 """
 
 from __future__ import annotations
@@ -16,16 +20,18 @@ import torch.nn.functional as F
 from transformers import Qwen2Tokenizer, Qwen3VLForConditionalGeneration
 
 from promptecho.moving.grammar import QUERY, write
-from promptecho.moving.render import draw_frames
+from promptecho.moving.render import render_frames
 from promptecho.moving.vae import fit_vae
-from promptecho.moving.world import FRAME_SIZE, FRAMES, MOTIONS, random_movers
+from promptecho.moving.world import FRAME_SIZE, FRAMES, MOTIONS, Mover, place, random_movers
 from promptecho.progress import Progress
 from promptecho.seeds import derive_seed
+from promptecho.shapes import tokenizer as shapes_tokenizer
+from promptecho.shapes.grammar import MIDDLE
 from promptecho.shapes.models import VLM_MERGE, VLM_SIZES, build_vlm
-from promptecho.shapes.tokenizer import build_tokenizer, shapes_corpus
 from promptecho.shapes.train_vae import to_tensor
 from promptecho.shapes.train_vlm import patchify, preprocessor, save_vlm
 from promptecho.shapes.training import HybridOptimizer, run, take_over, trapezoid
+from promptecho.shapes.world import Scene, Thing
 
 PATCH = 4  # pixels
 PLACES = (FRAME_SIZE // PATCH // VLM_MERGE) ** 2  # image tokens of a frame
@@ -33,13 +39,42 @@ SEEN = tuple(range(0, FRAMES, 2))  # frames: first, middle and last
 MOVERS = (0.35, 0.5, 0.15)  # shares of videos with one, two, and, which no prompt asks for, three
 THROUGH_VAE = 0.7  # of the videos: those that are generated come out of it
 MOTION_WEIGHT = 4.0  # of words for motions in the loss
+PATHS_QUERY = "What goes from where to where?"
+PATHS_SHARE = 0.4  # of the videos with one mover or two
+ONE_PICTURE = "{% if part.type == 'image' %}{{ '<|vision_start|>"
+NUMBERED = (
+    "{% if part.type == 'image' %}{% set seen.pictures = seen.pictures + 1 %}{{ 'Picture ' ~ seen.pictures ~ ': "
+    "<|vision_start|>"
+)
+CHAT_TEMPLATE = "{% set seen = namespace(pictures=0) %}" + shapes_tokenizer.CHAT_TEMPLATE.replace(ONE_PICTURE, NUMBERED)
 
 
 def moving_tokenizer() -> Qwen2Tokenizer:
     """The shapes world's, with words for motions."""
-    rng = np.random.default_rng(0)
-    lines = [write(random_movers(rng), index % 2) for index in range(1200)]
-    return build_tokenizer(corpus=shapes_corpus() + lines + [QUERY] * 40, size=600)
+    rng, lines = np.random.default_rng(0), []
+    for index in range(1200):
+        movers = random_movers(rng)
+        lines += [write(movers, index % 2), write_paths(movers, place(movers, rng))]
+    corpus = shapes_tokenizer.shapes_corpus() + lines + [QUERY, PATHS_QUERY, "Picture 1: "] * 40
+    tokenizer = shapes_tokenizer.build_tokenizer(corpus=corpus, size=640)
+    tokenizer.chat_template = CHAT_TEMPLATE
+    return tokenizer
+
+
+def write_paths(movers: tuple[Mover, ...], scenes: list[Scene]) -> str:
+    """Where each mover is in the first frame and in the last: "A red circle from above left to above."."""
+
+    def where(thing: Thing) -> str:
+        words = ["above"] if thing.y < MIDDLE[0] else ["below"] if thing.y > MIDDLE[1] else []
+        words += ["left"] if thing.x < MIDDLE[0] else ["right"] if thing.x > MIDDLE[1] else []
+        return " ".join(words) or "the middle"
+
+    parts = [
+        f"a {mover.color} {mover.shape} from {where(first)} to {where(last)}"
+        for mover, first, last in zip(movers, scenes[0].things, scenes[-1].things, strict=True)
+    ]
+    text = " and ".join(parts) + "."
+    return text[0].upper() + text[1:]
 
 
 def start_from(model: Qwen3VLForConditionalGeneration, tokenizer: Any, folder: str | Path) -> None:
@@ -52,13 +87,15 @@ def start_from(model: Qwen3VLForConditionalGeneration, tokenizer: Any, folder: s
             own.copy_(weight.unflatten(-1, (PATCH, -1)).sum(-1).unflatten(-2, (PATCH, -1)).sum(-2))
 
 
-def draw_pool(size: int, seed: int) -> tuple[torch.Tensor, list[str]]:
-    """Frames [size, 3, 3, 32, 32] in [-1, 1], most of them as the VAE gives them back, and a true caption each."""
-    vae, frames, captions, bar = fit_vae(seed), [], [], Progress("draw videos", size, "videos")
+def draw_pool(size: int, seed: int) -> tuple[torch.Tensor, list[tuple[str, str]]]:
+    """Frames [size, 3, 3, 32, 32] in [-1, 1], most of them as the VAE gives them back, and for each video what is asked
+    and the true answer."""
+    vae, frames, asked, bar = fit_vae(seed), [], [], Progress("draw videos", size, "videos")
     for start in range(0, size, 64):
         rng = np.random.default_rng(derive_seed(seed, "moving vlm pool", start))
         chunk = [random_movers(rng, int(rng.choice([1, 2, 3], p=MOVERS))) for _ in range(min(64, size - start))]
-        shown = torch.stack([to_tensor([draw_frames(movers, rng)[k] for k in SEEN]) for movers in chunk])
+        paths = [place(movers, rng) for movers in chunk]
+        shown = torch.stack([to_tensor(render_frames([scenes[k] for k in SEEN], rng)) for scenes in paths])
         through = torch.from_numpy(rng.random(len(chunk)) < THROUGH_VAE)
         noise = torch.from_numpy(rng.uniform(0, 0.12, (len(chunk), 1, 1, 1, 1))).float()
         with torch.no_grad():
@@ -66,9 +103,12 @@ def draw_pool(size: int, seed: int) -> tuple[torch.Tensor, list[str]]:
             latents = latents + noise * torch.from_numpy(rng.normal(size=latents.shape)).float()
             shown[through] = vae.decode(latents[through]).sample.transpose(1, 2)
         frames.append(shown)
-        captions += [write(movers, int(rng.integers(2))) for movers in chunk]
+        for movers, scenes in zip(chunk, paths, strict=True):
+            tells = len(movers) < 3 and rng.random() < PATHS_SHARE
+            caption = write(movers, int(rng.integers(2)))
+            asked.append((PATHS_QUERY, write_paths(movers, scenes)) if tells else (QUERY, caption))
         bar.advance(len(chunk))
-    return torch.cat(frames), captions
+    return torch.cat(frames), asked
 
 
 def train_vlm(
@@ -77,9 +117,9 @@ def train_vlm(
     *,
     init: str | Path,
     attention: str = "eager",
-    steps: int = 1000,
+    steps: int = 600,
     batch_size: int = 32,
-    pool: int = 6144,
+    pool: int = 3072,
     seed: int = 0,
 ) -> None:
     """Train and save a folder that `AutoModelForImageTextToText` and `load_processor` read.
@@ -91,13 +131,15 @@ def train_vlm(
     model = build_vlm(tokenizer, VLM_MERGE, VLM_SIZES["third"], PATCH)
     start_from(model, tokenizer, init)
     model.set_attn_implementation({"vision_config": attention, "text_config": "eager"})
-    frames, captions = draw_pool(pool, seed)
-    prefix = prefix_ids(tokenizer)
-    answers = [[*tokenizer(caption).input_ids, tokenizer.eos_token_id] for caption in captions]
-    length = len(prefix) + max(map(len, answers))
+    frames, asked = draw_pool(pool, seed)
+    prefixes = {query: prefix_ids(tokenizer, query) for query in (QUERY, PATHS_QUERY)}
+    answers = [[*tokenizer(answer).input_ids, tokenizer.eos_token_id] for _, answer in asked]
+    length = max(len(prefixes[query]) + len(ids) for (query, _), ids in zip(asked, answers, strict=True))
+    shortest = min(map(len, prefixes.values()))
     optimizer = HybridOptimizer([model], lr=1e-3, muon_lr=1e-3, weight_decay=0.02, float32=True)
     grid = torch.tensor([[1, FRAME_SIZE // PATCH, FRAME_SIZE // PATCH]]).repeat(batch_size * len(SEEN), 1)
-    first = torch.tensor([[*prefix, *[tokenizer.pad_token_id] * (length - len(prefix))]])
+    opening = prefixes[QUERY]
+    first = torch.tensor([[*opening, *[tokenizer.pad_token_id] * (length - len(opening))]])
     image_token = model.config.image_token_id
     positions, _ = model.model.get_rope_index(first, (first == image_token).int(), image_grid_thw=grid[: len(SEEN)])
     positions = positions.expand(3, batch_size, -1)
@@ -109,10 +151,13 @@ def train_vlm(
     def step(index: int) -> dict[str, float]:
         rng = np.random.default_rng(derive_seed(seed, "moving vlm", index))
         rows = rng.integers(pool, size=batch_size)
-        ids, labels = first.repeat(batch_size, 1), torch.full((batch_size, length), -100)
-        for place, row in enumerate(rows):
+        ids = torch.full((batch_size, length), tokenizer.pad_token_id)
+        labels = torch.full_like(ids, -100)
+        for n, row in enumerate(rows):
+            prefix = prefixes[asked[row][0]]
             end = len(prefix) + len(answers[row])
-            ids[place, len(prefix) : end] = labels[place, len(prefix) : end] = torch.tensor(answers[row])
+            ids[n, :end] = torch.tensor([*prefix, *answers[row]])
+            labels[n, len(prefix) : end] = torch.tensor(answers[row])
         shown = frames[torch.from_numpy(rows)]
         shown = shown + torch.from_numpy(rng.normal(size=shown.shape)).float() * float(rng.uniform(0, 0.06))
         logits = model(
@@ -122,9 +167,9 @@ def train_vlm(
             mm_token_type_ids=(ids == image_token).int(),
             position_ids=positions,
             use_cache=False,
-            logits_to_keep=length - len(prefix) + 1,
+            logits_to_keep=length - shortest + 1,
         ).logits[:, :-1]
-        labels = labels[:, len(prefix) :]
+        labels = labels[:, shortest:]
         loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), weights, ignore_index=-100)
         loss.backward()
         right, moving = logits.argmax(-1) == labels, weights[labels.clamp(min=0)] > 1
@@ -144,9 +189,9 @@ def train_vlm(
     save(steps)
 
 
-def prefix_ids(tokenizer: Any) -> list[int]:
+def prefix_ids(tokenizer: Any, query: str) -> list[int]:
     """Token ids of a conversation up to where its answer begins: the frames in their order, then the question."""
-    content: list[dict[str, str]] = [{"type": "image"}] * len(SEEN) + [{"type": "text", "text": QUERY}]
+    content: list[dict[str, str]] = [{"type": "image"}] * len(SEEN) + [{"type": "text", "text": query}]
     turn = [{"role": "user", "content": content}]
     text = tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
     return tokenizer(text.replace("<|image_pad|>", "<|image_pad|>" * PLACES)).input_ids

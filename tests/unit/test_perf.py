@@ -224,3 +224,23 @@ def test_image_quality_counts_images_without_a_malformed_object(tmp_path, capsys
     assert "4 images of 4" in table
     assert base.split()[:3] == ["base", "4", "75.0"] and trained.split()[:3] == ["r", "8", "100.0"]
     assert "+25.0" in trained
+
+
+def test_moving_pairs_says_what_is_wrong_and_how_often_it_is_seen(capsys):
+    import moving_pairs
+
+    from promptecho.moving.grammar import parse
+
+    def told(true: str, wrong: str) -> str:
+        return moving_pairs.what_is_wrong(parse(true), parse(wrong))
+
+    assert told("A red circle moves up.", "A red circle moves down.") == "opposite motion"
+    assert told("A red circle moves up.", "A red circle stays still.") == "motion"
+    one, other = (
+        "A red circle moves up and a blue cross moves left.",
+        "A blue circle moves up and a red cross moves left.",
+    )
+    assert told(one, other) == "colors swapped"
+    moving_pairs.main(["--pairs", "6"])
+    (total, *_) = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"any: \d of 6, [\d.]+ % \[[\d.]+, [\d.]+\]", total)

@@ -97,7 +97,7 @@ def test_the_oracle_tells_what_moves_where(seed):
     assert judge(movers, frames).right
     assert not judge(corrupt(movers, rng), frames).right
     wrong = judge([Mover(one.shape, one.color, "up" if one.motion != "up" else "down") for one in movers], frames)
-    assert wrong.objects and not wrong.motions
+    assert wrong.objects and not wrong.motions and (wrong.colors, wrong.ways) == (1, 0)
     assert not judge(movers, [*frames[:-1], Image.new("RGB", frames[0].size, "white")]).objects
 
 
@@ -131,6 +131,15 @@ def test_the_benchmark_scores_files_of_videos(tmp_path):
     scores = read_scores(tmp_path / "scores.json")
     assert [item.outcome for item in scores.items] == [1.0, 0.0, 1.0, None]
     assert scores.summary["part objects"] == 1.0 and math.isclose(scores.summary["part motions"], 2 / 3)
+    assert scores.summary["part colors"] == 1.0 and math.isclose(scores.summary["part ways"], 2 / 3)
+
+
+def test_what_is_less_strict_knows_a_mover_by_its_colour():
+    shown = draw_frames(parse("A red circle moves left and a blue square stays still."), np.random.default_rng(0))
+    verdict = judge(parse("A red triangle moves left and a blue cross moves up."), shown)
+    assert (verdict.objects, verdict.motions, verdict.colors, verdict.ways) == (False, False, 1.0, 0.5)
+    same = judge(parse("A red triangle moves left and a red circle moves left."), shown)
+    assert (same.colors, same.ways) == (0.0, 0.5)
 
 
 def test_the_echo_reads_frames_in_their_order(tmp_path):

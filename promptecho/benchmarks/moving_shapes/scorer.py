@@ -20,7 +20,7 @@ from promptecho.scores import ScoreItem
 from promptecho.video import load_video
 
 OTHER = "other"  # captions that are not in the world's language
-PARTS = ("objects", "motions")
+PARTS = ("objects", "motions", "colors", "ways")
 
 
 def judged(entry: CaptionImage) -> Judged:
@@ -44,7 +44,7 @@ def judged(entry: CaptionImage) -> Judged:
 
 def parts_of(raw: list[dict[str, Any]]) -> list[ScoreItem]:
     """Of each video whether its objects are right in every frame, and, where they are, whether they go where they
-    should."""
+    should; then, of every video, how many frames have the right colours, and how many movers go where they should."""
     return [
         ScoreItem(
             prompt_id=row["prompt_id"], image_index=len(PARTS) * row["image_index"] + k, group=f"part {part}",
@@ -52,7 +52,7 @@ def parts_of(raw: list[dict[str, Any]]) -> list[ScoreItem]:
         )
         for row in raw
         for k, part in enumerate(PARTS)
-        if not row["failed"] and (part == "objects" or row["objects"])
+        if not row["failed"] and (part != "motions" or row["objects"])
     ]  # fmt: skip
 
 
