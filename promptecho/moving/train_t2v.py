@@ -69,13 +69,16 @@ def train_t2v(
 ) -> None:
     """Train and save a folder that `WanPipeline.from_pretrained` reads (averaged weights).
 
-    With `init`, a folder that this function wrote, its transformer and text encoder are trained on.
+    With `init`, a folder that this function wrote, its transformer and text encoder are trained on, and its VAE stays.
     """
     torch.manual_seed(derive_seed(seed, "moving t2v"))
-    vae, tokenizer = fit_vae(seed), build_tokenizer()
+    tokenizer = build_tokenizer()
     text_encoder, transformer = build_text_encoder(tokenizer), build_transformer()
-    if init is not None:
+    if init is None:
+        vae: Any = fit_vae(seed)
+    else:
         start = WanPipeline.from_pretrained(init, dtype=torch.float32)
+        vae = start.vae.eval()
         text_encoder.load_state_dict(start.text_encoder.state_dict())
         transformer.load_state_dict(start.transformer.state_dict())
     latents, shown = encode_pool(vae, pool, seed)

@@ -66,7 +66,14 @@ def test_a_text_to_video_model_is_trained_and_makes_videos(tmp_path):
         for name in ("one", "again")
     ]
     assert weights[0] == weights[1] and read_jsonl(tmp_path / "one.jsonl")[-1]["step"] == 2
-    family = load_family("wan", str(tmp_path / "one"), frames=5)
+    command(
+        "train-t2v", "--init", tmp_path / "one", "--seed", 1, "--out", tmp_path / "on", "--log", tmp_path / "on.jsonl",
+        *words,
+    )  # fmt: skip
+    for name in ("vae", "tokenizer"):
+        for path in (tmp_path / "one" / name).iterdir():
+            assert path.read_bytes() == (tmp_path / "on" / name / path.name).read_bytes(), path
+    family = load_family("wan", str(tmp_path / "on"), frames=5)
     noise = torch.randn(1, *family.latent_shape(32, 32), generator=torch.Generator().manual_seed(0))
     latents = family.sample(noise, family.encode_prompts([CAPTION]), num_inference_steps=2, guidance_scale=0.0)
     (video,) = family.decode(latents)
