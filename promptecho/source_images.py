@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from PIL import Image
 
 KEY = "image"
-DAMAGED = "its content is not what its name says; delete it and make the captions again"  # of a copy of ours
+DAMAGED = (
+    "its content is not what its name says; put the right file there, or, if it is a copy in results/, delete it and "
+    "make the captions again"
+)
 CHANGED = "is another file than when this began; start again"
 LONGEST = 20  # the longer side of a source image, as a multiple of the shorter
 

@@ -63,8 +63,9 @@ def _id_of(row: Mapping[str, Any], place: int) -> str:
 
 
 def _hash_in(image: Path) -> str | None:
-    """The hash that is the name of a copy of ours; None for other files."""
-    return image.stem if image.parent.name == FOLDER and _HASH.fullmatch(image.stem) else None
+    """The hash that is the name of a copy of ours, which lies beside captions.h5; None for other files."""
+    ours = image.parent.name == FOLDER and (image.parent.parent / "captions.h5").is_file()
+    return image.stem if ours and _HASH.fullmatch(image.stem) else None
 
 
 def _not_taken(family: Family) -> str:

@@ -26,9 +26,13 @@ def train_t2v(
     threads: int | None = THREADS,
 ) -> None:
     """Train the text-to-video model of moving shapes."""
+    from promptecho.config.families import family_named, misfit
+    from promptecho.errors import ModelError
     from promptecho.models.locate import check_pipeline_path
 
     start = None if init is None else Path(check_pipeline_path(init))
+    if start is not None and (problem := misfit(family_named("wan"), start)):
+        raise ModelError(f"--init {init}: {problem}")
     from promptecho.moving.train_t2v import train_t2v as train
 
     use_threads(threads)
@@ -39,7 +43,7 @@ def train_video_vlm(
     out: Path = OUT,
     log: Path = LOG,
     init: str = typer.Option(
-        "shapes-third", "--init", help="VLM to begin with: of images of 64 pixels, or one that this command made."
+        "shapes-third", "--init", help="VLM to begin with: shapes-third, or a folder that this command wrote."
     ),
     steps: int = typer.Option(600, "--steps", min=1, help="Optimizer steps; the learning rate ends at zero."),
     batch_size: int = typer.Option(32, "--batch-size", min=1, help="Videos in a step."),

@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from transformers import Qwen2Tokenizer, Qwen3VLForConditionalGeneration
+from transformers import AutoConfig, Qwen2Tokenizer, Qwen3VLForConditionalGeneration
 
+from promptecho.errors import ModelError
 from promptecho.moving.grammar import QUERY, write
 from promptecho.moving.render import render_frames
 from promptecho.moving.vae import fit_vae
@@ -78,7 +79,18 @@ def write_paths(movers: tuple[Mover, ...], scenes: list[Scene]) -> str:
 
 
 def start_from(model: Qwen3VLForConditionalGeneration, tokenizer: Any, folder: str | Path) -> None:
-    """Take over the weights of a VLM for images of 64 pixels, or of one for these videos."""
+    """Take over the weights of a VLM for images of 64 pixels, or of one for these videos.
+
+    Raises:
+        ModelError: it is no VLM of this class and width.
+    """
+    found, own_config = AutoConfig.from_pretrained(folder), model.config
+    widths = [getattr(getattr(one, "text_config", None), "hidden_size", None) for one in (found, own_config)]
+    if found.model_type != own_config.model_type or widths[0] != widths[1]:
+        raise ModelError(
+            f"{folder}: no {own_config.model_type} of width {widths[1]} to begin with; take shapes-third, or a "
+            "folder that this command wrote"
+        )
     trained = Qwen3VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
     take_over(model, tokenizer, trained, Qwen2Tokenizer.from_pretrained(folder))
     weight, own = (one.model.visual.patch_embed.proj.weight for one in (trained, model))  # [width, 3, 2, patch, patch]

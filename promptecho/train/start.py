@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 import torch.distributed as dist
@@ -9,7 +10,7 @@ import torch.distributed as dist
 from promptecho.compute import mode
 from promptecho.config import TrainingConfig, run_rewards, slice_digest
 from promptecho.config.reruns import INITIAL, SLICE
-from promptecho.errors import DataError, PromptEchoError
+from promptecho.errors import DataError, PromptEchoError, StateError
 from promptecho.files import sha256_file
 from promptecho.t2i.lora_files import PEFT_FILE
 from promptecho.train import checkpoint
@@ -35,6 +36,21 @@ def digests_of(segment: Segment, training: TrainingConfig) -> dict[str, str]:
             files[f"label file of rewards.{index}"] = Path(entry.label)
     slices = {SLICE: slice_digest(segment.config, "train", run=segment.run)}
     return slices | {name: sha256_file(path) for name, path in files.items()}
+
+
+def check_layers(state: TrainingState, trained: Collection[str], folder: Path) -> None:
+    """Nothing, if the state has the weights that are trained, by name.
+
+    Raises:
+        StateError: it has others, since another version of the code chose the layers.
+    """
+    odd = sorted(state.tensors["weights"].keys() ^ set(trained))
+    if odd:
+        has = "this run does not train" if odd[0] in state.tensors["weights"] else "it does not have"
+        raise StateError(
+            f"{folder}: its state is of other layers than this run has, such as {odd[0]}, which {has}; it was written "
+            "by another version of the project: go on with that one, or train under another name of the run"
+        )
 
 
 def start(trainer: Trainer) -> tuple[TrainingState, list[dict]]:
@@ -78,6 +94,7 @@ def start(trainer: Trainer) -> tuple[TrainingState, list[dict]]:
             f"from iteration {state.iteration + 1} on computed in another way than before ({'; '.join(changed)}): the "
             "bits are others than with the former one; state and metrics tell it"
         )
+    check_layers(state, engine.parameters, segment.resume or segment.work)
     moments = {kind: state.tensors[kind] for kind in MOMENTS}
     engine.set_state(state.tensors["weights"], moments, state.optimizer_steps)
     for kind in state.tensors.keys() - moments.keys():  # moments are in the engine; these are needed in each iteration

@@ -9,6 +9,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from promptecho.cli import app
+from promptecho.errors import ModelError
 from promptecho.files import read_jsonl
 from promptecho.moving.grammar import QUERY, parse
 from promptecho.moving.oracle import judge
@@ -96,3 +97,18 @@ def test_a_vlm_is_trained_that_the_echo_reads_videos_with(tmp_path):
     assert ids == prefix_ids(moving_tokenizer(), QUERY), "training asks as the reward does"
     echo = make_reward("echo", RewardContext(vlm=vlm, options=EchoSection(frames=len(SEEN))))
     assert echo([video], [CAPTION], ["a"]) == pytest.approx(echo([Video(frames)], [CAPTION], ["a"]))
+
+
+@pytest.mark.parametrize(
+    ("name", "init", "line"),
+    [
+        ("train-video-vlm", "shapes", "no qwen3_vl of width 96 to begin with; take shapes-third"),
+        ("train-video-vlm", "shapes-clip", "no qwen3_vl of width 96 to begin with; take shapes-third"),
+        ("train-t2v", "shapes", "--init shapes: holds"),
+    ],
+)
+def test_models_of_another_kind_are_nothing_to_begin_with(tmp_path, name, init, line):
+    words = ["shapes", name, "--init", init, "--out", str(tmp_path / "out"), "--log", str(tmp_path / "log.jsonl")]
+    with pytest.raises(ModelError) as error:
+        CliRunner().invoke(app, [*words, "--steps", "1", "--pool", "2"], catch_exceptions=False)
+    assert line in str(error.value)

@@ -105,7 +105,7 @@ def test_a_damaged_copy_is_named_and_made_again(tmp_path):
     (copy,) = kept_sources(spec.out).values()
     sound = copy.path.read_bytes()
     copy.path.write_bytes(sound[:-20])
-    fix = "its content is not what its name says; delete it and make the captions again"
+    fix = "its content is not what its name says; put the right file there, or, if it is a copy in results/, delete it"
     with pytest.raises(DataError, match=f"{copy.sha256}.png: {fix}"):
         copy.load()
     write_jsonl(spec.heldout_out, [{"data_id": "e0", "caption": "x", "image": f"sources/{copy.path.name}"}])
@@ -113,6 +113,13 @@ def test_a_damaged_copy_is_named_and_made_again(tmp_path):
         read_sources(spec.heldout_out)
     import_prompts(path, spec)
     assert copy.path.read_bytes() == sound and copy.load().size == (40, 30)
+
+
+def test_a_file_of_ones_own_may_be_named_by_any_hash(tmp_path):
+    (tmp_path / "sources").mkdir()
+    Image.new("RGB", (40, 30)).save(tmp_path / f"sources/{'0' * 64}.png")
+    write_jsonl(tmp_path / "mine.jsonl", [{"id": "a", "prompt": "x", "image": f"sources/{'0' * 64}.png"}])
+    assert list(read_sources(tmp_path / "mine.jsonl")) == ["a"]
 
 
 def test_a_source_that_changes_meanwhile_leaves_no_copy(tmp_path):

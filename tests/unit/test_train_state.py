@@ -85,6 +85,16 @@ def test_a_foreign_state_is_refused_by_what_differs(tmp_path, key):
     assert "\n" not in str(caught.value)
 
 
+def test_a_state_of_other_layers_is_refused_by_name(tmp_path):
+    from promptecho.train.start import check_layers
+
+    check_layers(state(), ["a", "b.w"], tmp_path)
+    with pytest.raises(StateError, match=r"such as c\.w, which it does not have; it was written by another version"):
+        check_layers(state(), ["a", "b.w", "c.w"], tmp_path)
+    with pytest.raises(StateError, match=r"such as b\.w, which this run does not train"):
+        check_layers(state(), ["a"], tmp_path)
+
+
 def test_a_state_of_another_schema_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("promptecho.train.state.SCHEMA_VERSION", 99)
     save_state(state(), tmp_path / "s")

@@ -7,6 +7,7 @@ from promptecho.config.families import Family, TextEncoder
 FAMILY = Family(
     name="flux2",
     title="FLUX.2 klein",
+    version=2,  # the single-stream blocks' `to_out` came later
     model="promptecho.t2i.flux2.model:Flux2Klein",
     pipeline_class="Flux2KleinPipeline",
     transformer_class="Flux2Transformer2DModel",
