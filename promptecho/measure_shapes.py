@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw
 
 from promptecho.audit.measures import auc, outcome
 from promptecho.config.families import DEFAULT, family_in
+from promptecho.errors import ModelError
 from promptecho.intervals import wilson_interval
 from promptecho.item_columns import LightItem
 from promptecho.progress import Progress
@@ -24,7 +25,7 @@ from promptecho.shapes.grammar import Claim, corrupt, describe, random_claim, sc
 from promptecho.shapes.oracle import WELL_FORMED, detect, judge
 from promptecho.shapes.render import render
 from promptecho.shapes.world import wide_scene
-from promptecho.shipped import model_path
+from promptecho.shipped import CLIPS, is_shipped, model_path
 from promptecho.t2i.registry import load_family
 from promptecho.t2i.trained import load_trained
 from promptecho.train.data import normal
@@ -48,7 +49,13 @@ def oracle_on_renders(n: int, seed: int) -> dict:
 
 
 def clipscore_of(clip: str) -> RewardFunction:
-    """CLIPScore by a CLIP, as a training has it by default."""
+    """CLIPScore by a CLIP, as a training has it by default.
+
+    Raises:
+        ModelError: it is another model that ships with the project.
+    """
+    if is_shipped(clip) and clip not in CLIPS:
+        raise ModelError(f"{clip} is no CLIP; CLIPs ship as {', '.join(CLIPS)}")
     return build_clipscore(RewardContext(options=ClipScoreSection(path=clip), batch_size=32))
 
 

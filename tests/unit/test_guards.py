@@ -328,7 +328,7 @@ def test_what_decides_scores_and_which_reward_is_the_trained_one(tmp_path):
     raw["image_sets"]["unscored"] = raw["image_sets"]["set"]
     (alone := file.with_name("alone.yaml")).write_text(yaml.safe_dump(raw))
     checked = told(["config", "check", str(alone)])
-    assert "guards: none is the reward that r train with" in checked
+    assert "guards: none is the reward that r trains with" in checked
     assert "guards.0.image_sets: no benchmark of evaluate scores unscored, so that echo-third never" in checked
     keys = [key for model in required_models(config) for key in model.keys]
     assert {"models.vlms.third.path", "guards.2.pickscore.path"} <= {*keys}
