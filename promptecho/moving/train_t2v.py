@@ -14,7 +14,6 @@ import torch
 import torch.nn.functional as F
 from diffusers import WanPipeline
 
-from promptecho.files import atomic_path, read_json, write_json
 from promptecho.moving.grammar import corrupt, write
 from promptecho.moving.models import SHIFT, build_scheduler, build_text_encoder, build_tokenizer, build_transformer
 from promptecho.moving.render import draw_frames
@@ -22,7 +21,7 @@ from promptecho.moving.vae import fit_vae
 from promptecho.moving.world import Mover, random_movers
 from promptecho.seeds import derive_seed
 from promptecho.shapes.train_vae import to_tensor
-from promptecho.shapes.training import HybridOptimizer, run, trapezoid
+from promptecho.shapes.training import Averaged, HybridOptimizer, run, save_pipeline, trapezoid
 
 WRONG_CAPTIONS = 0.35
 NO_CAPTION = 0.05
@@ -83,7 +82,7 @@ def train_t2v(
         transformer.load_state_dict(start.transformer.state_dict())
     latents, shown = encode_pool(vae, pool, seed)
     modules = torch.nn.ModuleDict({"text_encoder": text_encoder, "transformer": transformer})
-    average = {name: value.detach().clone() for name, value in modules.state_dict().items()}
+    average = Averaged(modules)
     optimizer = HybridOptimizer([text_encoder, transformer], lr=lr, muon_lr=lr, weight_decay=0.02, float32=True)
 
     def step(index: int) -> dict[str, float]:
@@ -100,28 +99,18 @@ def train_t2v(
         loss = F.mse_loss(velocity, noise - x0)
         loss.backward()
         norm = optimizer.step(trapezoid(index, steps))
-        decay = min(0.998, (1 + index) / (10 + index))
-        with torch.no_grad():
-            for name, value in modules.state_dict().items():
-                average[name].lerp_(value, 1 - decay)
+        average.follow(index)
         return {"loss": float(loss.detach()), "grad_norm": norm}
 
     def save(_step: int) -> None:
-        live = {name: value.clone() for name, value in modules.state_dict().items()}
-        modules.load_state_dict(average)
-        save_t2v(vae, text_encoder, tokenizer, transformer, out)
-        modules.float().load_state_dict(live)
+        with average.in_place():
+            save_t2v(vae, text_encoder, tokenizer, transformer, out)
 
     run("train-t2v", steps, log, step, checkpoint=save, checkpoint_every=200)
-    modules.load_state_dict(average)
+    average.put_in()
     save_t2v(vae, text_encoder, tokenizer, transformer, out)
 
 
 def save_t2v(vae: Any, text_encoder: Any, tokenizer: Any, transformer: Any, out: Path) -> None:
     """Write the pipeline folder with half-precision weights."""
-    pipeline = WanPipeline(tokenizer, text_encoder, vae, build_scheduler(), transformer)
-    with atomic_path(out) as temporary:
-        pipeline.to(torch.float16).save_pretrained(temporary, safe_serialization=True)
-        for path in temporary.rglob("config.json"):
-            write_json(path, {key: value for key, value in read_json(path).items() if key != "_name_or_path"})
-    pipeline.to(torch.float32)
+    save_pipeline(WanPipeline(tokenizer, text_encoder, vae, build_scheduler(), transformer), out)

@@ -18,7 +18,6 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL, ZImagePipeline
 from PIL import Image
 
-from promptecho.files import atomic_path, read_json, write_json
 from promptecho.progress import Progress
 from promptecho.seeds import derive_seed
 from promptecho.shapes.fast_attention import use_plain_attention
@@ -27,7 +26,7 @@ from promptecho.shapes.models import build_scheduler, build_text_encoder, build_
 from promptecho.shapes.render import render
 from promptecho.shapes.tokenizer import build_tokenizer
 from promptecho.shapes.train_vae import to_tensor
-from promptecho.shapes.training import HybridOptimizer, run, take_over, trapezoid
+from promptecho.shapes.training import Averaged, HybridOptimizer, run, save_pipeline, take_over, trapezoid
 
 WRONG_CAPTIONS = 0.4
 NO_CAPTION = 0.1
@@ -128,7 +127,7 @@ def train_t2i(
     use_plain_attention(transformer)
     latents, subjects = encode_pool(vae, pool, seed, recipe)
     modules = torch.nn.ModuleDict({"text_encoder": text_encoder, "transformer": transformer})
-    average = {name: value.detach().clone() for name, value in modules.state_dict().items()}
+    average = Averaged(modules)
     optimizer = HybridOptimizer([text_encoder, transformer], lr=2e-3, muon_lr=2e-3, weight_decay=0.02)
 
     def step(index: int) -> dict[str, float]:
@@ -151,31 +150,20 @@ def train_t2i(
         loss = F.mse_loss(output, x0 - noise)  # Z-Image's transformer predicts the negated velocity
         loss.backward()
         norm = optimizer.step(trapezoid(index, steps, cooldown=cooldown))
-        decay = min(0.998, (1 + index) / (10 + index))
-        with torch.no_grad():
-            for name, value in modules.state_dict().items():
-                average[name].lerp_(value, 1 - decay)
+        average.follow(index)
         return {"loss": float(loss.detach()), "grad_norm": norm}
 
     def save(_step: int) -> None:
-        live = {name: value.clone() for name, value in modules.state_dict().items()}
-        modules.load_state_dict(average)
-        save_t2i(vae, text_encoder, tokenizer, transformer, out)
-        modules.float().load_state_dict(live)
+        with average.in_place():
+            save_t2i(vae, text_encoder, tokenizer, transformer, out)
         text_encoder.set_attn_implementation("eager")
 
     run("train-t2i", steps, log, step, checkpoint=save, checkpoint_every=200)
-    modules.load_state_dict(average)
+    average.put_in()
     save_t2i(vae, text_encoder, tokenizer, transformer, out)
 
 
 def save_t2i(vae, text_encoder, tokenizer, transformer, out: Path) -> None:
     """Write the pipeline folder with half-precision weights."""
     text_encoder.set_attn_implementation("sdpa")
-    pipeline = ZImagePipeline(build_scheduler(), vae, text_encoder, tokenizer, transformer)
-    with atomic_path(out) as temporary:
-        pipeline.to(torch.float16).save_pretrained(temporary, safe_serialization=True)
-        for path in temporary.rglob("config.json"):  # the VAE's would name the folder it was trained in
-            config = {key: value for key, value in read_json(path).items() if key != "_name_or_path"}
-            write_json(path, config)
-    pipeline.to(torch.float32)
+    save_pipeline(ZImagePipeline(build_scheduler(), vae, text_encoder, tokenizer, transformer), out)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from promptecho.files import atomic_path, read_json, write_json
 from promptecho.progress import Progress
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # as torch.optim.Muon has them
@@ -107,6 +110,42 @@ def take_over(module: torch.nn.Module, tokenizer, trained: torch.nn.Module, its_
                 for token, row in tokenizer.get_vocab().items():
                     if token in vocabulary:
                         value[row] = source[name][vocabulary[token]]
+
+
+class Averaged:
+    """The moving average of weights while they are trained; at first it follows them closely."""
+
+    def __init__(self, modules: torch.nn.Module) -> None:
+        self._modules = modules
+        self._average = {name: value.detach().clone() for name, value in modules.state_dict().items()}
+
+    @torch.no_grad()
+    def follow(self, step: int) -> None:
+        """Take in the weights after the `step`-th optimizer step, counted from 0."""
+        decay = min(0.998, (1 + step) / (10 + step))
+        for name, value in self._modules.state_dict().items():
+            self._average[name].lerp_(value, 1 - decay)
+
+    def put_in(self) -> None:
+        """Let the modules have the average for good."""
+        self._modules.load_state_dict(self._average)
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """The modules have the average meanwhile, and their weights in float32 again afterwards."""
+        live = {name: value.clone() for name, value in self._modules.state_dict().items()}
+        self.put_in()
+        yield
+        self._modules.float().load_state_dict(live)
+
+
+def save_pipeline(pipeline: Any, out: Path) -> None:
+    """Write its folder with half-precision weights; its modules are float32 afterwards."""
+    with atomic_path(out) as temporary:
+        pipeline.to(torch.float16).save_pretrained(temporary, safe_serialization=True)
+        for path in temporary.rglob("config.json"):  # parts would name the folders that they were loaded from
+            write_json(path, {key: value for key, value in read_json(path).items() if key != "_name_or_path"})
+    pipeline.to(torch.float32)
 
 
 def trapezoid(step: int, total: int, warmup: int = 100, cooldown: float = 0.35) -> float:
